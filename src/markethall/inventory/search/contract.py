@@ -1,4 +1,4 @@
-"""Product lists: filters, full-text search and facets."""
+"""The contract of product lists: filters, full-text search and facets."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Text
 from markethall.shared.kernel.pagination import Page, PageQuery
 
-# the most frequent values of a facet; rarer ones are left out
+# a facet lists only its most frequent values
 MAX_FACET_VALUES: Final = 100
 
 _FACET_NAME_PATTERN: Final = "(?:category|options|tag)"
@@ -30,9 +30,9 @@ FacetNames = Annotated[
 class ProductQuery(PageQuery):
     """Filters and sort of the product list. Prices are in minor units.
 
-    Each of the first ten words of `q` must be a prefix of a word of the name, the SKU, a tag or
-    the description; case and accents are ignored. Without `sort`, and with `relevance`, the best
-    match comes first if there is a `q`, otherwise the newest product.
+    Each of the first ten words of `q` must be a prefix of a word in the name, SKU, tags or
+    description; case and accents are ignored. The default sort is `relevance` with `q`, and
+    `-created_at` without.
     """
 
     category: Label | None = None
@@ -48,7 +48,7 @@ class ProductQuery(PageQuery):
 
     @property
     def effective_sort(self) -> str:
-        """The sort with the default resolved."""
+        """The sort that is used: `sort`, or the default."""
         if self.sort in {None, "relevance"}:
             return "-created_at" if self.q is None else "relevance"
         return str(self.sort)
@@ -59,7 +59,7 @@ class ProductQuery(PageQuery):
 
 
 class FacetValue(Dto):
-    """Value of a facet, and the number of matching products that have it."""
+    """A value of a facet, and the number of matching products that have it."""
 
     value: str
     count: int
@@ -73,9 +73,10 @@ FrozenFacets = Annotated[
 
 
 class Facets(Dto):
-    """Counts over all matches, not over the page; null for a facet that was not requested.
+    """Counts over all matching products, not only those of the page.
 
-    The most frequent values come first, at most a hundred per facet (for all options together).
+    The most frequent values come first, at most 100 per facet; all options together are one facet.
+    A facet that was not requested is null.
     """
 
     category: tuple[FacetValue, ...] | None = None
@@ -84,14 +85,21 @@ class Facets(Dto):
 
 
 class ProductPage(Page[ProductView]):
-    """A page of products; `facets` of all that match, when requested."""
+    """A page of products. `facets` is null unless requested."""
 
     facets: Facets | None = None
 
 
 class ProductSearch(Protocol):
     async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
-        """Raises CursorInvalid; for another status than active Unauthenticated, Forbidden."""
+        """Return products. Raises CursorInvalid.
+
+        A status other than active needs the scope catalogue:write. Raises Unauthenticated,
+        Forbidden.
+        """
 
     async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
-        """Render `list_products` as JSON, at most one second old. Raises as `list_products`."""
+        """Return `list_products` as JSON. It comes from a cache and is at most one second old.
+
+        Raises the errors of `list_products`.
+        """

@@ -1,4 +1,4 @@
-"""Product lists and search in memory, without spelling help."""
+"""The in-memory store of product lists. It has no spelling suggestions."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +17,6 @@ FacetCounter = Counter[tuple[str, str]]
 
 
 class MemorySearchStore(MemoryProductStore):
-    """Product lists of one transaction or of reads outside one."""
-
     async def get_product_page(self, request: ProductPageRequest, now: datetime) -> ProductPageJson:
         query, after = request.query, request.after
         is_descending = query.effective_sort.startswith("-") or query.effective_sort == "relevance"
@@ -107,6 +105,6 @@ _FACET_VALUES: Final[Mapping[str, Callable[[Iterable[Product]], Iterable[tuple[s
 
 
 def _most_frequent(counts: FacetCounter) -> list[tuple[str, str, int]]:
-    """Return name, value and count: the most frequent first, then by name and value."""
+    """Return (name, value, count), sorted by falling count, then by name and value."""
     order = sorted(counts, key=lambda pair: (-counts[pair], pair))
     return [(*pair, counts[pair]) for pair in order[:MAX_FACET_VALUES]]

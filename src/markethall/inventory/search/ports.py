@@ -1,4 +1,4 @@
-"""Ports of search: product lists read from the store, and an external search engine."""
+"""Ports of search: storage, and an external search engine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ FacetCount = tuple[str, str, int]  # option name (empty for other facets), value
 
 @dataclass(frozen=True)
 class ProductPageRequest:
-    """Page of products to read. `after` is the last key of the previous page.
+    """A page of products to read. `after` is the sort key of the previous page's last product.
 
-    A key has the values that the sort compares, and the product's id at the end.
+    A sort key is a tuple of the values that the sort compares, with the product id at the end.
     """
 
     query: ProductQuery
@@ -27,36 +27,40 @@ class ProductPageRequest:
 
 @dataclass(frozen=True)
 class ProductPageJson:
-    """Products' JSON joined by commas, and the key of the last one if more follow."""
+    """The JSON of the products, joined by commas.
+
+    `last_key` is the sort key of the last product, or None on the last page.
+    """
 
     json: str
     last_key: tuple[Any, ...] | None = None
 
 
 class ReadStore(Protocol):
-    """Reads of product lists. Each is one statement that takes no lock."""
+    """Reads of product lists without locks. Each is one statement."""
 
     async def get_product_page(
         self, request: ProductPageRequest, now: datetime
     ) -> ProductPageJson: ...
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        """Count over all matches: `after` and the page size are ignored."""
+        """Count the facets over all matching products. Ignore `after` and the page size."""
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
-        """Return known words by each misspelt term: a term that begins no word of any product.
+        """Return similar known words for each misspelt term.
 
-        Empty where the store has no spelling help: in memory, and in Postgres without pg_trgm.
+        A term is misspelt if no word of any product begins with it. The result is empty in memory,
+        and in Postgres without the extension pg_trgm.
         """
 
     async def get_products_json(
         self, product_ids: Sequence[UUID], now: datetime
     ) -> ProductPageJson:
-        """Return the active products among these ids, in this order."""
+        """Return the active products among these ids, in the order of the ids."""
 
 
 def build_facets(counts: Mapping[str, Sequence[FacetCount]]) -> Facets:
-    """Build the facets that have counts, in the order of their counts."""
+    """Build the facets from the counts, and keep the order of the counts."""
     options: dict[str, list[FacetValue]] = {}
     for name, value, count in counts.get("options", ()):
         options.setdefault(name, []).append(FacetValue(value=value, count=count))
@@ -77,7 +81,10 @@ def _facet_values(counts: Sequence[FacetCount] | None) -> tuple[FacetValue, ...]
 
 @dataclass(frozen=True)
 class SearchHits:
-    """Product ids of one page, best first. `after` is the engine's own cursor of the next page."""
+    """The product ids of one page, the best match first.
+
+    `after` is the cursor by which the engine finds the next page.
+    """
 
     product_ids: Sequence[UUID]
     after: str | None
@@ -85,7 +92,7 @@ class SearchHits:
 
 
 class SearchIndex(ProductIndex, Protocol):
-    """External search engine for active products. It receives every change after the commit."""
+    """An external search engine for active products."""
 
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
-        """Return None if the engine is unavailable or cannot answer: the store searches then."""
+        """Search. Return None if the engine cannot answer. The store then searches instead."""

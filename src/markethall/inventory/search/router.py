@@ -1,4 +1,4 @@
-"""HTTP route of the product list."""
+"""HTTP API of the product list."""
 
 from typing import Annotated, Final, Protocol
 
@@ -44,5 +44,8 @@ async def products(
     query: Annotated[ProductQuery, Query()],
     search: ProductSearchDep,
 ) -> Response:
-    """Active products; their availability may be a second old. Another `status` is for staff."""
+    """Return products. The availability may be one second old.
+
+    Only staff may ask for another `status` than active.
+    """
     return send_rendered(request, await search.render_product_page(ctx, query))

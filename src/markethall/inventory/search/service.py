@@ -1,4 +1,4 @@
-"""Product lists: pages and facets, from an external engine or from the store."""
+"""The use cases of product lists. The source is an external search engine or the store."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,11 @@ from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import ReadDatabase
 
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
-# first element of a cursor that the external engine made; no sort key equals it, since texts
+# the first element of a cursor of the external engine; no sort key begins with it, because texts
 # contain no NUL
 _INDEX_CURSOR: Final = "\x00index"
 _IndexKeyset = tuple[Literal["\x00index"], str]
-# types of a cursor by sort: sort key and product id, or the cursor of the external engine
+# the cursor types of each sort: the cursor of the external engine, or a sort key
 _KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
     "relevance": TypeAdapter(_IndexKeyset | tuple[int, datetime, UUID]),
     "name": TypeAdapter(_IndexKeyset | tuple[str, UUID]),
@@ -48,7 +48,7 @@ _KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
 
 @dataclass(frozen=True)
 class PageContent:
-    """Page whose products are JSON joined by commas."""
+    """A page. `json` is the JSON of its products, joined by commas."""
 
     json: str
     facets: Facets | None
@@ -56,7 +56,7 @@ class PageContent:
 
 
 class NoSearchIndex:
-    """`SearchIndex` without an external engine: the store searches."""
+    """Implementation of `SearchIndex` without an engine. The store searches instead."""
 
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         return None
@@ -66,7 +66,7 @@ class NoSearchIndex:
 
 
 class ProductListQueries:
-    """Lists and searches products: `ProductSearch`, and `FamilyMembers` of the catalogue."""
+    """Implementation of `ProductSearch`, and of `FamilyMembers` for the catalogue."""
 
     def __init__(
         self,
@@ -119,9 +119,9 @@ class ProductListQueries:
     async def _read_from_index_or_store(
         self, query: ProductQuery, after_key: tuple[Any, ...] | None
     ) -> tuple[ProductPageJson, Facets | None]:
-        """Read a page. The source of the first page, engine or store, also serves the others.
+        """Read a page. All pages of a list come from the source of its first page.
 
-        Raises Unavailable.
+        Raises Unavailable when that was the engine, and the engine cannot answer now.
         """
         if query.q is not None and (after_key is None or after_key[0] == _INDEX_CURSOR):
             hits = await self._index.find(query, after_key[1] if after_key else None)
@@ -141,7 +141,7 @@ class ProductListQueries:
     async def _read_from_store(
         self, request: ProductPageRequest
     ) -> tuple[ProductPageJson, Facets | None]:
-        """Read a page from the store. A search without matches is tried once with suggestions."""
+        """Read a page from the store. If a search finds nothing, repeat it with suggestions."""
         if request.search is not None and not request.search.terms:
             return ProductPageJson(""), build_facets(
                 dict.fromkeys(request.query.requested_facets, ())
@@ -164,7 +164,7 @@ class ProductListQueries:
 async def _with_spelling_suggestions(
     reads: ReadStore, request: ProductPageRequest
 ) -> ProductPageRequest | None:
-    """Return None if there is no suggestion for any term."""
+    """Add spelling suggestions to the request. Return None if there are none for any term."""
     if request.search is None:
         return None
     suggestions = await reads.get_spelling_suggestions(request.search)

@@ -1,4 +1,4 @@
-"""The contract of stock, its movements and warehouses, for staff."""
+"""The contract of stock, movements and warehouses for the HTTP API. All calls are for staff."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -22,7 +22,7 @@ Note = Annotated[Text, Field(max_length=500, examples=["delivery 4711"])]
 
 
 class MovementReason(StrEnum):
-    """Reason of a change of the units on hand."""
+    """The reason for which the units on hand changed."""
 
     RECEIVED = "received"
     ADJUSTED = "adjusted"
@@ -42,8 +42,9 @@ class StockQuery(BaseModel):
 
 
 class StockLevel(Dto):
-    """One product in one warehouse. `reserved` includes expired reservations, until
-    their release.
+    """The stock of one product in one warehouse.
+
+    `reserved` includes expired reservations until their stock is released.
     """
 
     warehouse_id: UUID
@@ -59,14 +60,14 @@ class ProductStock(Dto):
 
 
 class HistoricalStock(Dto):
-    """Units on hand in one warehouse at a time."""
+    """The units on hand in one warehouse at a time in the past."""
 
     warehouse_id: UUID
     on_hand: int
 
 
 class HistoricalProductStock(Dto):
-    """Units on hand at a time: the sum of the movements up to then."""
+    """The units of a product on hand at a time in the past: the sum of the movements until then."""
 
     product_id: UUID
     at: datetime
@@ -75,9 +76,9 @@ class HistoricalProductStock(Dto):
 
 
 class Adjustment(RequestModel):
-    """A change of the units on hand: exactly one of `delta` and `counted`.
+    """A change of the units on hand. Exactly one of `delta` and `counted` must be set.
 
-    A count that confirms the units on hand is recorded with the reason counted.
+    A count that equals the units on hand is recorded with the reason `counted`.
     """
 
     warehouse_id: Id | None = None
@@ -88,7 +89,7 @@ class Adjustment(RequestModel):
 
 
 class Movement(Dto):
-    """An entry of the stock ledger. `reference`: the fulfilment, transfer or stocktake of it."""
+    """An entry of the stock ledger. `reference` is its fulfilment, transfer or stocktake."""
 
     movement_id: UUID
     product_id: UUID
@@ -103,7 +104,7 @@ class Movement(Dto):
 
 
 class NewTransfer(RequestModel):
-    """Units that move from one warehouse to another."""
+    """A transfer of units from one warehouse to another."""
 
     product_id: Id
     from_warehouse_id: Id
@@ -113,7 +114,7 @@ class NewTransfer(RequestModel):
 
 
 class Transfer(Dto):
-    """A transfer with its two movements: outgoing, then incoming."""
+    """A transfer with its two movements: first the outgoing one, then the incoming one."""
 
     transfer_id: UUID
     product_id: UUID
@@ -127,7 +128,7 @@ class Transfer(Dto):
 
 
 class NewStocktakeLine(RequestModel):
-    """Counted units of a product, named by exactly one of its id and its SKU."""
+    """The counted units of a product. Exactly one of `product_id` and `sku` must be set."""
 
     product_id: Id | None = None
     sku: Annotated[Text, Field(min_length=1, max_length=64, examples=["TEA-1"])] | None = None
@@ -135,7 +136,7 @@ class NewStocktakeLine(RequestModel):
 
 
 class NewStocktake(RequestModel):
-    """A count of products in one warehouse, by default the main one."""
+    """A count of products in one warehouse, by default the main warehouse."""
 
     warehouse_id: Id | None = None
     lines: Annotated[
@@ -145,7 +146,7 @@ class NewStocktake(RequestModel):
 
 
 class CountedLine(Dto):
-    """`delta`: counted units minus units on hand."""
+    """A line of a stocktake. `delta` is the counted units minus the units on hand before."""
 
     product_id: UUID
     sku: str
@@ -155,7 +156,7 @@ class CountedLine(Dto):
 
 
 class Stocktake(Dto):
-    """Lines in product id order."""
+    """A stocktake. Its lines are sorted by product id."""
 
     stocktake_id: UUID
     warehouse_id: UUID
@@ -166,10 +167,10 @@ class Stocktake(Dto):
 
 
 class WouldGoNegative(DomainError):
-    """Less would be on hand than is reserved.
+    """Fewer units would be on hand than are reserved.
 
-    Details: on_hand, reserved; for a stocktake lines, each with product_id, counted, on_hand,
-    reserved.
+    Details: on_hand, reserved; for a stocktake instead lines (each with product_id, counted,
+    on_hand, reserved).
     """
 
     code = "inventory.would_go_negative"
@@ -178,7 +179,7 @@ class WouldGoNegative(DomainError):
 
 
 class MovementNotFound(DomainError):
-    """Details: movement_id."""
+    """The product has no movement with this id. Details: movement_id."""
 
     code = "inventory.movement_not_found"
     status = 404
@@ -186,7 +187,7 @@ class MovementNotFound(DomainError):
 
 
 class TransferNotFound(DomainError):
-    """Details: transfer_id."""
+    """No transfer has this id. Details: transfer_id."""
 
     code = "inventory.transfer_not_found"
     status = 404
@@ -194,7 +195,7 @@ class TransferNotFound(DomainError):
 
 
 class StocktakeNotFound(DomainError):
-    """Details: stocktake_id."""
+    """No stocktake has this id. Details: stocktake_id."""
 
     code = "inventory.stocktake_not_found"
     status = 404
@@ -202,7 +203,7 @@ class StocktakeNotFound(DomainError):
 
 
 class Stockroom(Protocol):
-    """Stock of products, for staff."""
+    """Stock of products: levels, adjustments, transfers, stocktakes and the ledger."""
 
     async def get_stock(self, ctx: CallContext, product_id: UUID) -> ProductStock:
         """Raises ProductNotFound."""
@@ -210,13 +211,12 @@ class Stockroom(Protocol):
     async def get_stock_at(
         self, ctx: CallContext, product_id: UUID, at: datetime
     ) -> HistoricalProductStock:
-        """Return the units on hand at that time. Raises ProductNotFound."""
+        """Return the units on hand at the time `at`. Raises ProductNotFound."""
 
     async def adjust(
         self, ctx: CallContext, product_id: UUID, command: Adjustment, attempt: IdempotentCommand
     ) -> Movement:
-        """Make one movement with the id of the attempt, once per id; by default in the main
-        warehouse.
+        """Record one movement, by default in the main warehouse. The attempt's id is its id.
 
         Raises ValidationFailed, ProductNotFound, WarehouseNotFound, WarehouseClosed,
         WouldGoNegative.
@@ -225,9 +225,9 @@ class Stockroom(Protocol):
     async def transfer(
         self, ctx: CallContext, command: NewTransfer, attempt: IdempotentCommand
     ) -> Transfer:
-        """Make both movements or none, once per id of the attempt, which becomes the transfer's.
+        """Record both movements or none. The attempt's id is the transfer id.
 
-        Raises as `adjust` does.
+        Raises the errors of `adjust`.
         """
 
     async def get_transfer(self, ctx: CallContext, transfer_id: UUID) -> Transfer:
@@ -236,10 +236,9 @@ class Stockroom(Protocol):
     async def record_stocktake(
         self, ctx: CallContext, command: NewStocktake, attempt: IdempotentCommand
     ) -> Stocktake:
-        """Make one movement per line or none, once per id of the attempt, which becomes the
-        stocktake's.
+        """Record one movement per line, or none. The attempt's id is the stocktake id.
 
-        Raises as `adjust` does.
+        Raises the errors of `adjust`.
         """
 
     async def get_stocktake(self, ctx: CallContext, stocktake_id: UUID) -> Stocktake:
@@ -255,7 +254,7 @@ class Stockroom(Protocol):
 
 
 WarehouseName = Annotated[Text, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
-# allocation prefers the warehouse with the lowest
+# orders are sent from the warehouse with the lowest number that has the stock
 Priority = Annotated[Int, Field(ge=0, le=1000, examples=[10])]
 
 
@@ -266,7 +265,7 @@ class NewWarehouse(RequestModel):
 
 
 class WarehouseChange(RequestModel):
-    """JSON merge patch (RFC 7396): absent fields stay; nothing can be cleared."""
+    """A change of a warehouse, as a JSON merge patch (RFC 7396). No field can be null."""
 
     model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
@@ -276,7 +275,7 @@ class WarehouseChange(RequestModel):
 
 
 class WarehouseView(Dto):
-    """A warehouse that is not `active` is closed: it has no stock and receives none."""
+    """A warehouse. If it is not `active`, it is closed: it has no stock and receives none."""
 
     warehouse_id: UUID
     name: str
@@ -286,7 +285,7 @@ class WarehouseView(Dto):
 
 
 class WarehouseNotFound(DomainError):
-    """Details: warehouse_id."""
+    """No warehouse has this id. Details: warehouse_id."""
 
     code = "inventory.warehouse_not_found"
     status = 404
@@ -294,9 +293,9 @@ class WarehouseNotFound(DomainError):
 
 
 class WarehouseInUse(DomainError):
-    """The main warehouse; one with stock (to close it); one that ever had stock (to delete it).
+    """The warehouse cannot be closed, because it has stock, or deleted, because it ever had stock.
 
-    Details: warehouse_id.
+    The main warehouse can be neither closed nor deleted. Details: warehouse_id.
     """
 
     code = "inventory.warehouse_in_use"
@@ -305,7 +304,7 @@ class WarehouseInUse(DomainError):
 
 
 class WarehouseClosed(DomainError):
-    """Details: warehouse_id."""
+    """The warehouse is closed and receives no stock. Details: warehouse_id."""
 
     code = "inventory.warehouse_closed"
     status = 409
@@ -313,18 +312,18 @@ class WarehouseClosed(DomainError):
 
 
 class Warehouses(Protocol):
-    """Warehouses, for staff. The main one always exists and is never closed."""
+    """The API of warehouses. The main warehouse always exists and is never closed."""
 
     async def get_warehouse(self, ctx: CallContext, warehouse_id: UUID) -> WarehouseView:
         """Raises WarehouseNotFound."""
 
     async def list_warehouses(self, ctx: CallContext, query: PageQuery) -> Page[WarehouseView]:
-        """Return warehouses by priority, the lowest first. Raises CursorInvalid."""
+        """Return warehouses, sorted by priority. Raises CursorInvalid."""
 
     async def create(
         self, ctx: CallContext, command: NewWarehouse, attempt: IdempotentCommand
     ) -> WarehouseView:
-        """Create a warehouse with the id of the attempt, once per id."""
+        """Create a warehouse. The attempt's id is the warehouse id."""
 
     async def change(
         self,
@@ -338,4 +337,4 @@ class Warehouses(Protocol):
     async def delete(
         self, ctx: CallContext, warehouse_id: UUID, expected_versions: ExpectedVersions
     ) -> None:
-        """Delete a warehouse that never had stock. Raises as `change` does."""
+        """Delete a warehouse that never had stock. Raises the errors of `change`."""

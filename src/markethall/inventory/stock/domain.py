@@ -1,4 +1,4 @@
-"""Stock rows, their changes, transfers, stocktakes and warehouses."""
+"""Stock rows and their changes, transfers, stocktakes and warehouses."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,15 +28,18 @@ from markethall.shared.kernel.errors import DomainError, ValidationFailed
 
 @dataclass(frozen=True)
 class Stock:
-    """One product in one warehouse. `overdue`: the part of `reserved` of expired reservations."""
+    """The stock of one product in one warehouse.
+
+    `overdue` is the part of `reserved` that belongs to expired reservations.
+    """
 
     product_id: UUID
     warehouse_id: UUID
     on_hand: int = 0
     reserved: int = 0
     overdue: int = 0
-    # units that may be sold before they arrive; above the limit when it was lowered below what was
-    # already sold, until stock moves or is released
+    # units that may be sold before they arrive; when the limit is lowered below the units that are
+    # sold already, `backorder` stays above the limit until stock arrives or is released
     backorder: int = 0
     backorder_limit: int = 0
 
@@ -46,35 +49,39 @@ class Stock:
 
     @property
     def allocatable(self) -> int:
-        """Units that can be reserved, on hand or on backorder, without those of expired
-        reservations.
-        """
+        """The units that can be reserved, including backorder, without expired reservations."""
         return self.unreserved + self.backorder
 
     @property
     def unreserved(self) -> int:
-        """Units on hand that are not reserved; below zero with sold backorder units."""
+        """On hand minus reserved. It is negative when units were sold as backorder."""
         return self.on_hand - self.reserved
 
     def with_backorder_limit(self, backorder_limit: int) -> Self:
-        """Set the limit; backorder units that are sold already stay sold."""
+        """Set the limit. `backorder` stays above it for units that are sold already."""
         backorder = max(backorder_limit, self.reserved - self.on_hand)
         return replace(self, backorder=backorder, backorder_limit=backorder_limit)
 
     def with_backorder_clamped(self) -> Self:
-        """Lower a backorder above the limit to the units that are sold, after any stock change."""
+        """Lower `backorder` to the limit, but not below the units that are sold as backorder.
+
+        Call it after each change of the stock.
+        """
         needed = max(self.backorder_limit, self.reserved - self.on_hand)
         return replace(self, backorder=min(self.backorder, needed))
 
     def would_underflow(self, change: "StockChange") -> bool:
-        """Whether less would be on hand than is reserved, without expired reservations."""
+        """Tell whether fewer units would be on hand than are reserved.
+
+        Expired reservations and units sold as backorder do not count as reserved here.
+        """
         on_hand_after = self.on_hand + change.delta_from(self.on_hand)
         return on_hand_after < max(0, self.reserved - self.overdue - self.backorder)
 
 
 @dataclass(frozen=True)
 class StockQuantity:
-    """Some units of one product in one warehouse."""
+    """A number of units of one product in one warehouse."""
 
     product_id: UUID
     warehouse_id: UUID
@@ -83,7 +90,7 @@ class StockQuantity:
 
 @dataclass(frozen=True)
 class StockChange:
-    """A requested movement: by `delta` units, or to `counted` units."""
+    """A requested movement. It adds `delta` units, or sets the units on hand to `counted`."""
 
     movement_id: UUID
     product_id: UUID
@@ -108,7 +115,7 @@ class StockChange:
 
 
 def total_available(levels: Iterable[Stock]) -> int:
-    """Sum the available units over all warehouses."""
+    """Sum up the available units of all warehouses."""
     return sum(level.available for level in levels)
 
 
@@ -125,18 +132,18 @@ def check_adjustment(command: Adjustment) -> None:
 
 
 def sum_by_stock_row(quantities: Iterable[StockQuantity]) -> tuple[StockQuantity, ...]:
-    """Sum the quantities of each stock row, in the order of product ids and warehouse ids."""
+    """Sum up the quantities of each stock row. Sort by product id and warehouse id."""
     total: Counter[tuple[UUID, UUID]] = Counter()
     for stock_quantity in quantities:
         total[stock_quantity.product_id, stock_quantity.warehouse_id] += stock_quantity.quantity
-    # sorted: all transactions lock stock rows in the same order
+    # all transactions must lock stock rows in this order, so that they cannot deadlock
     return tuple(StockQuantity(*key, total[key]) for key in sorted(total))
 
 
 class InsufficientStock(Exception):
-    """Too little stock. Unless `is_final`, releasing expired reservations would help.
+    """There is too little stock. `error` is the error for the client.
 
-    `error` goes to the client.
+    If `is_final` is false, there is enough stock after expired reservations are released.
     """
 
     def __init__(self, product_ids: Sequence[UUID], error: DomainError, *, is_final: bool) -> None:
@@ -147,7 +154,7 @@ class InsufficientStock(Exception):
 
 
 def movement_shortage(stock: Stock, change: StockChange) -> InsufficientStock:
-    """Build the error for a movement that would leave less on hand than is reserved."""
+    """Build the error for a movement that would leave fewer units on hand than are reserved."""
     error = WouldGoNegative(on_hand=stock.on_hand, reserved=stock.reserved)
     return InsufficientStock([stock.product_id], error, is_final=stock.would_underflow(change))
 
@@ -185,7 +192,7 @@ def plan_transfer(
     actor: str,
     now: datetime,
 ) -> tuple[StockChange, StockChange]:
-    """Return the outgoing and the incoming change."""
+    """Return the outgoing and the incoming change of a transfer."""
     outgoing = StockChange(
         movement_id=movement_ids[0],
         product_id=command.product_id,
@@ -202,7 +209,7 @@ def plan_transfer(
 
 
 def transfer_from_movements(movements: Iterable[Movement]) -> Transfer:
-    """Build a transfer from its two movements, in any order."""
+    """Build a transfer from its two movements. They may be in any order."""
     outgoing, incoming = sorted(movements, key=lambda movement: movement.delta)
     return Transfer(
         transfer_id=_reference(outgoing),
@@ -232,7 +239,7 @@ def check_stocktake(command: NewStocktake) -> None:
 def counts_by_product(
     lines: Sequence[NewStocktakeLine], skus: Mapping[UUID, str]
 ) -> dict[UUID, int]:
-    """Return the counted units in product id order. Raises ValidationFailed."""
+    """Return the counted units by product, sorted by id. Raises ValidationFailed for duplicates."""
     product_ids_by_sku = {sku.lower(): product_id for product_id, sku in skus.items()}
     counts: dict[UUID, int] = {}
     for number, line in enumerate(lines):
@@ -247,7 +254,7 @@ def counts_by_product(
 
 
 def stocktake_from_movements(movements: Sequence[Movement], skus: Mapping[UUID, str]) -> Stocktake:
-    """Build a stocktake from its movements, of which there is at least one."""
+    """Build a stocktake from its movements. There must be at least one."""
     first = movements[0]
     return Stocktake(
         stocktake_id=_reference(first),
@@ -274,7 +281,7 @@ def _reference(movement: Movement) -> UUID:
     return movement.reference
 
 
-# created by the first migration
+# the migration creates the main warehouse with this id
 MAIN_WAREHOUSE: Final = UUID("00000000-0000-7000-8000-000000000001")
 
 
@@ -291,7 +298,7 @@ class Warehouse:
         return cls(warehouse_id, **command.model_dump())
 
     def change(self, command: WarehouseChange, *, is_empty: bool) -> bool:
-        """Apply a merge patch. False when nothing changes. Raises WarehouseInUse."""
+        """Apply a merge patch. Return False when nothing changes. Raises WarehouseInUse."""
         requested = command.model_dump(exclude_unset=True)
         if requested.get("active") is False and not (is_empty and self._is_removable()):
             raise self.in_use_error()

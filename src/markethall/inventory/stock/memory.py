@@ -1,4 +1,4 @@
-"""Stock, movements and warehouses in memory."""
+"""The in-memory store of stock, movements and warehouses."""
 
 from abc import abstractmethod
 from collections import Counter
@@ -17,7 +17,7 @@ from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
 
-StockKey = tuple[UUID, UUID]  # product and warehouse
+StockKey = tuple[UUID, UUID]  # product id and warehouse id
 
 
 class StockTables(CatalogueTables):
@@ -26,10 +26,10 @@ class StockTables(CatalogueTables):
         main = Warehouse(MAIN_WAREHOUSE, "Main")
         self.warehouses: Table[UUID, Warehouse] = Table(rows={MAIN_WAREHOUSE: main})
         self.stock: Table[StockKey, Stock] = Table()
-        # sorted by id
+        # the warehouse ids are sorted
         self.warehouse_ids_by_product: Table[UUID, tuple[UUID, ...]] = Table()
         self.movements: Table[UUID, Movement] = Table()
-        # the oldest first
+        # the oldest movement comes first
         self.movement_ids_by_product: Table[UUID, tuple[UUID, ...]] = Table()
         self.movement_ids_by_reference: Table[UUID, tuple[UUID, ...]] = Table()
 
@@ -42,7 +42,7 @@ class MemoryWarehouseStore(MemoryUnitOfWork):
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None:
         return self._tables.warehouses.get(warehouse_id)
 
-    # there is one transaction at a time, so that nothing needs to be locked
+    # transactions in memory run one at a time, so no row needs a lock
     get_warehouse_for_update = get_warehouse_for_share = get_warehouse
 
     async def list_warehouses(
@@ -72,7 +72,7 @@ class MemoryWarehouseStore(MemoryUnitOfWork):
 
 
 class MemoryStockStore(MemoryProductStore):
-    """Stock and its movements. The reservation store, in the sub-domain above, completes it."""
+    """The store of stock. The store of `reservations` implements the abstract method."""
 
     def __init__(self, tables: StockTables, clock: Clock) -> None:
         super().__init__(tables, clock)
@@ -150,7 +150,7 @@ class MemoryStockStore(MemoryProductStore):
 
     @abstractmethod
     def _overdue_by_warehouse(self, product_id: UUID, now: datetime) -> Counter[UUID]:
-        """Units of expired reservations that the expiry job has not released yet."""
+        """Return the units of expired reservations that the expiry job has not released yet."""
 
     def _available(self, product_id: UUID, now: datetime) -> int:
         allocatable = sum(stock.allocatable for stock in self._stock_of_product(product_id))
@@ -224,7 +224,7 @@ class MemoryStockStore(MemoryProductStore):
             warehouse_id=change.warehouse_id,
             delta=delta,
             on_hand_after=on_hand,
-            # a count that confirms the quantity on hand is not an adjustment
+            # a count that equals the units on hand changes nothing, so it has its own reason
             reason=change.reason if delta else MovementReason.COUNTED,
             note=change.note,
             reference=change.reference,

@@ -1,4 +1,4 @@
-"""Storage of stock and warehouses, and the expiry of reservations, as Protocols."""
+"""Ports of stock: storage of stock and warehouses, and the expiry of reservations."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -13,23 +13,23 @@ T = TypeVar("T")
 
 
 class ReadStore(Protocol):
-    """Reads. Each is one statement that takes no lock."""
+    """Reads without locks. Each is one statement."""
 
     async def get_product_stock(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
-        """Return one row per warehouse; nothing when the product does not exist."""
+        """Return one row per warehouse. Return none if the product does not exist."""
 
     async def get_warehouse_stock(
         self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
     ) -> Sequence[Stock]:
-        """Return the rows of these products in this warehouse, in product id order."""
+        """Return the stock rows of these products in this warehouse, sorted by product id."""
 
     async def get_on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
-        """Return the units on hand at that time by warehouse, in warehouse id order."""
+        """Return the units on hand at this time by warehouse, sorted by warehouse id."""
 
     async def list_movements(
         self, product_id: UUID, before: int | None, limit: int
     ) -> Sequence[tuple[int, Movement]]:
-        """Return movements with their numbers, the newest first, below the number `before`."""
+        """Return (number, movement) with numbers below `before`, the newest first."""
 
     async def get_movement(self, movement_id: UUID) -> Movement | None: ...
 
@@ -39,61 +39,68 @@ class ReadStore(Protocol):
     async def get_skus(
         self, product_ids: Collection[UUID], skus: Collection[str]
     ) -> Mapping[UUID, str]:
-        """Return the SKUs by id of products that have one of these ids or SKUs (ignoring case)."""
+        """Return the SKUs of the products with these ids or SKUs, in any case, by product id."""
 
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None: ...
 
     async def list_warehouses(
         self, after: tuple[int, UUID] | None, limit: int
     ) -> Sequence[Warehouse]:
-        """Return warehouses by priority and id, later than `after`."""
+        """Return warehouses after the position `after`, sorted by priority and id."""
 
 
 class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def apply_changes(self, changes: Sequence[StockChange]) -> Sequence[Movement]:
-        """Change the units on hand; the only way to do so.
+        """Change the units on hand and record the movements. Return the recorded movements.
 
-        Each stock row at most once, and all changes for the same reason. Rows are locked in the
-        order of product ids and then of warehouse ids. Left out are changes that are recorded
-        already, that have no stock row, or that would leave less on hand than is reserved.
+        All changes must have the same reason, and different stock rows. Rows are locked in the
+        order of product ids and warehouse ids. A change is skipped if its movement exists already,
+        if it has no stock row, or if it would leave fewer units on hand than are reserved.
         """
 
     async def ensure_stock_rows(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
-        """Insert empty rows for the existing products that have none in this warehouse."""
+        """Insert empty stock rows for products that have none in this warehouse.
+
+        Ignore products that do not exist.
+        """
 
     async def insert_warehouse(self, warehouse: Warehouse) -> bool:
-        """Insert the warehouse. False when its id is taken."""
+        """Insert the warehouse. Return False when its id exists."""
 
     async def get_warehouse_for_update(self, warehouse_id: UUID) -> Warehouse | None:
-        """Lock the warehouse until the end of the transaction: no stock row is added meanwhile."""
+        """Return the warehouse and lock its row. No other transaction can then add stock rows."""
 
     async def get_warehouse_for_share(self, warehouse_id: UUID) -> Warehouse | None:
-        """Keep others from changing or deleting it until the end of the transaction."""
+        """Return the warehouse with a shared lock. No other transaction can then change it."""
 
     async def has_stock(self, warehouse_id: UUID) -> bool:
-        """Whether units are on hand or reserved there."""
+        """Tell whether units are on hand or reserved in the warehouse."""
 
     async def has_stock_rows(self, warehouse_id: UUID) -> bool:
-        """Whether there were ever units."""
+        """Tell whether the warehouse ever had stock."""
 
     async def save_warehouse(self, warehouse: Warehouse) -> None: ...
 
     async def delete_warehouse(self, warehouse_id: UUID) -> None: ...
 
     async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Keep the response under the command's key. Raises LeaseLost."""
+        """Store the response under the idempotency key. Raises LeaseLost.
+
+        A retry with the same key then returns it.
+        """
 
 
 class ReservationExpiry(Protocol):
-    """Releases the stock of expired reservations at once, for a caller that needs it."""
+    """Expire overdue reservations before the periodic job does, because their stock is needed."""
 
     async def run_after_expiring(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """Run the work in a transaction; once more after expiring reservations that block it.
+        """Run `work` in a transaction.
 
-        `work` raises InsufficientStock; this raises its `error`.
+        If it raises InsufficientStock that is not final, expire reservations and run it once more.
+        Raises the `error` of InsufficientStock.
         """
 
     async def expire_reservations(self, product_ids: Collection[UUID] | None) -> None:
-        """Expire overdue reservations of these products, or all."""
+        """Expire the overdue reservations of these products; None expires all."""

@@ -92,7 +92,7 @@ class Reservation:
         return cls(reservation_id, None, None, RELEASED, now, now)
 
     def effective_status(self, now: datetime) -> ReservationStatus:
-        """Return the status. An overdue reservation counts as expired before the expiry job runs."""
+        """Return the status. An overdue reservation is expired even before a job has expired it."""
         return EXPIRED if self.status == HELD and self.expires_at <= now else self.status
 
     def extend(self, expires_at: datetime, now: datetime) -> None:

@@ -1,8 +1,9 @@
-"""Statements that read a page of products: one for each set of filters, sort and page size.
+"""SQL statements that read a page of products, one per combination of filters, sort and page size.
 
-A page is read in one of two ways. Where an index has the products in list order and nearly all of
-them match, the statement scans that index. Otherwise it tries the first thousand products of the
-list, and sorts all matches only if these do not fill the page.
+A statement reads a page in one of two ways. If an index has the products in list order and nearly
+all of them match, it scans the index until the page is full. Otherwise it filters a sample, the
+first 1,000 products in list order. Only if the sample does not fill the page, it selects and sorts
+all matching products.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ from markethall.inventory.search.sql.statements import (
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _PAGE_SIZES: Final = (20, 50, 100)
-# a common word or a large tag fills its page from these; a rare one leaves little to sort
+# a frequent word fills the page from a sample of this size; a rare word has few matches to sort
 _SAMPLE_SIZE: Final = 1000
 _SORT_COLUMNS: Final[Mapping[str, "sa.Column[Any]"]] = {
     "name": products.c.name_key,
@@ -40,9 +41,9 @@ _KEY_NAMES: Final = ("score", "key", "product_id")
 
 
 class PageQueryShape(NamedTuple):
-    """Parts of a query that change the text of its statement.
+    """The properties of a query that determine the text of its statement.
 
-    `terms` is the number of search terms that are scored: 0 unless the sort is by relevance.
+    `terms` is the number of search terms if the sort is by relevance, else 0.
     """
 
     filters: frozenset[str]
@@ -66,9 +67,9 @@ class PageQueryShape(NamedTuple):
 
     @property
     def scans_index(self) -> bool:
-        """True if an index has the products in list order, and nearly all of them match.
+        """Whether an index has the products in list order, and nearly all of them match.
 
-        Only active products have such an index for each category.
+        The indexes by category contain only active products.
         """
         unselective = {"in_stock"}
         if self.order.endswith("price"):
@@ -87,10 +88,11 @@ def product_page_statement(
     after: bool,
     terms: int,
 ) -> Statement:
-    """Return one row: the products' JSON joined by commas, whether more follow, and the last key.
+    """Build the statement. Its only row has the JSON of the products, joined by commas, whether
+    another page follows, and the sort key of the last product.
 
-    The page size is part of the text: with a limit that is a parameter, Postgres would plan the
-    statement anew at each execution.
+    The page size is a literal, because with a bind parameter Postgres would plan the statement at
+    each execution.
     """
     size = next(size for size in _PAGE_SIZES if limit <= size)
     scored = terms if order == "relevance" else 0
@@ -130,9 +132,9 @@ def _numbered_rows(shape: PageQueryShape) -> "sa.Subquery":
 
 
 def _index_scan(shape: PageQueryShape) -> "sa.Subquery":
-    """Scan the index of all products in list order, or that of each category in the subtree."""
+    """Scan the index of all products, or the indexes of all categories of a subtree."""
     by_category = "category" in shape.filters
-    # of many categories only the index is read, and then the rows of the page
+    # with many categories, read only the indexes, and then the rows of the products on the page
     columns = [products.c.product_id] if by_category else PAGE_COLUMNS
     key = shape.sort_column.label("key")
     rows = select_matching(products, shape.filters - {"category"}, *columns, key)
@@ -162,7 +164,8 @@ def _sample_or_full_scan(shape: PageQueryShape) -> "sa.Subquery":
         sa.select(sa.func.count() > shape.size).select_from(sample).scalar_subquery()
     )
     if not shape.terms:
-        # the sample is complete at the end of the list; CASE evaluates the cheap test first
+        # near the end of the list the sample contains all products; CASE evaluates the fast
+        # test first
         is_sample_enough = sa.case((is_sample_enough, sa.true()), else_=_reached_end(shape))
     all_matches = _full_scan(shape).where(~is_sample_enough).subquery("all_matches")
     best = sa.union_all(sa.select(sample).where(is_sample_enough), sa.select(all_matches)).subquery(
@@ -172,10 +175,11 @@ def _sample_or_full_scan(shape: PageQueryShape) -> "sa.Subquery":
 
 
 def _sample(shape: PageQueryShape) -> "sa.Select[Any]":
-    """Select the matches among the first products of the list.
+    """Select the matching products among the first products of the list.
 
-    With the sort by relevance only those that have all terms in the name: they have the highest
-    score, unless the query is the SKU of a product. Then the sample is empty.
+    For the sort by relevance, select only products with all terms in the name, because they have
+    the highest score. If the query is the SKU of a product, this product has a higher score, so
+    the sample is empty.
     """
     first = _first_products(shape)
     filters = shape.filters
@@ -198,7 +202,7 @@ def _first_products(shape: PageQueryShape) -> "sa.Subquery":
 
 
 def _reached_end(shape: PageQueryShape) -> "sa.ColumnElement[bool]":
-    """True if fewer products than a sample are left after the cursor."""
+    """Tell whether fewer products than _SAMPLE_SIZE follow the cursor."""
     rest = sa.select(integer_literal(1)).select_from(products).where(_has_status(shape))
     rest = _limit_to_sample(shape, _after_cursor(shape, rest, shape.sort_keys))
     return (
@@ -214,15 +218,15 @@ def _limit_to_sample(shape: PageQueryShape, query: "sa.Select[Any]") -> "sa.Sele
 
 
 def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
-    """Sort all matches, then check the availability in that order until the page is full."""
+    """Select and sort all matching products. Then filter by availability until the page is full."""
     columns = [products.c.product_id, shape.sort_column.label("key")]
     if shape.terms:
         columns.insert(0, score_expression(shape.terms).label("score"))
     rows = (
         select_matching(products, shape.filters - {"in_stock"}, *columns)
         .where(_has_status(shape))
-        # OFFSET 0 is an optimization fence: without it Postgres may scan an index in list order,
-        # or compute the score twice (to compare and to sort)
+        # OFFSET 0 keeps Postgres from merging the subquery into the outer query; otherwise it may
+        # scan an index in list order, or compute the score twice
         .offset(integer_literal(0))
         .subquery("rows")
     )
@@ -255,7 +259,7 @@ def _after_cursor(
     key_columns: "Sequence[sa.ColumnElement[Any]]",
     prefix: str = "",
 ) -> "sa.Select[Any]":
-    """Keep the rows after the last key of the previous page."""
+    """Keep the rows after the last sort key of the previous page."""
     if not shape.after:
         return query
     names = [prefix + name for name in _KEY_NAMES[-len(key_columns) :]]
@@ -267,7 +271,7 @@ def _after_cursor(
 
 
 def _limit_plus_one(shape: PageQueryShape, query: "sa.Select[Any]") -> "sa.Select[Any]":
-    """Read one row more than the page holds: it shows that more follow."""
+    """Read one row more than the page holds. The extra row tells that another page follows."""
     return query.limit(integer_literal(shape.size + 1))
 
 

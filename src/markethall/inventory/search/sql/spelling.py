@@ -1,11 +1,11 @@
-"""Correction of misspelt terms. Only the SQL store has it: it needs pg_trgm to find candidates."""
+"""Spelling suggestions. Only the SQL store has them, because pg_trgm finds the candidates."""
 
 from collections.abc import Iterable
 from typing import Final
 
 from markethall.inventory.catalogue.domain.search_document import MIN_CORRECTABLE_LENGTH
 
-# words per term whose edit distance is computed: those with the most trigrams in common
+# the number of candidates per term: the words that share the most trigrams with it
 MAX_CANDIDATES: Final = 50
 MAX_EDIT_DISTANCE: Final = 2
 _MIN_LENGTH_FOR_TWO_EDITS: Final = 6
@@ -13,9 +13,10 @@ _MAX_SUGGESTIONS: Final = 3
 
 
 def spelling_suggestions(word: str, candidates: Iterable[str]) -> tuple[str, ...]:
-    """Return at most three candidates within one edit, or two if the word is long; nearest first.
+    """Return at most three candidates, the nearest first.
 
-    An edit inserts, deletes or replaces a letter, or swaps two adjacent ones.
+    A candidate may differ by one edit; a candidate for a word of six or more letters by two. An
+    edit inserts, deletes or replaces a letter, or swaps two adjacent letters.
     """
     allowed = _max_edits(word)
     rated = sorted((edit_distance(word, candidate), candidate) for candidate in candidates)
@@ -23,7 +24,10 @@ def spelling_suggestions(word: str, candidates: Iterable[str]) -> tuple[str, ...
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Return the optimal string alignment distance (Damerau-Levenshtein, each letter once)."""
+    """Return the optimal string alignment distance.
+
+    This is the Damerau-Levenshtein distance with at most one edit of each substring.
+    """
     previous_row: list[int] = []
     row = list(range(len(b) + 1))
     for i, letter_of_a in enumerate(a, 1):

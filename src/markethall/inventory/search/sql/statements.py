@@ -1,4 +1,4 @@
-"""Statements of search: filters, scores, facets and candidates for misspelt terms."""
+"""SQL statements of search: filters, scores, facets and spelling suggestions."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -33,7 +33,7 @@ _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
 
 
 def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Select[Any]":
-    """Select the rows that pass the filters. Availability is only computed to filter by it."""
+    """Select the rows that pass the filters. Compute the availability only if it is a filter."""
     query = sa.select(*columns)
     if "in_stock" in filters:
         availability = available_quantity(rows)
@@ -48,13 +48,13 @@ def matches_tsquery(rows: Any, name: str) -> "sa.ColumnElement[bool]":
 
 
 def select_by_sku() -> "sa.Select[tuple[Any]]":
-    """Select the product whose SKU is the whole query."""
+    """Select the product whose SKU equals the text of the query."""
     is_whole_query = sa.func.lower(products.c.sku) == bindparam("sku", type_=sa.Text)
     return sa.select(products.c.product_id).where(is_whole_query).correlate(None)
 
 
 def score_expression(terms: int) -> "sa.ColumnElement[int]":
-    """Compute `SearchQuery.score` of a product that has all terms."""
+    """Compute the same score as `SearchQuery.score`, for a product that has all terms."""
     exact = products.c.product_id == select_by_sku().scalar_subquery()
     bonus: sa.ColumnElement[int] = sa.case(
         (exact, integer_literal(EXACT_SKU_SCORE)), else_=integer_literal(0)
@@ -77,19 +77,20 @@ def _term_weight(term: int) -> "sa.ColumnElement[int]":
 
 
 def count_facets(kinds: Iterable[str], filters: Iterable[str], status: ProductStatus) -> Statement:
-    """Return rows of facet, option name, value and count, the most frequent first."""
+    """Build a statement that returns (facet, option name, value, count), frequent values first."""
     return _facets(tuple(sorted(kinds)), frozenset(filters), status)
 
 
 @cache
 def _facets(kinds: tuple[str, ...], filters: frozenset[str], status: ProductStatus) -> Statement:
-    # no common table expression: that of a large catalogue would spill to disk
+    # each facet selects the products again, because a common table expression with the matches of a
+    # large catalogue would be written to disk
     return Statement(sa.union_all(*(_facet_counts(kind, filters, status) for kind in kinds)))
 
 
 def _facet_counts(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Select[Any]":
     values = _facet_values(kind, filters, status)
-    # collation C: the same order on every server, and in memory
+    # collation C sorts by bytes, like the memory store, and does not depend on the locale
     name, value = (sa.collate(values.c[part], "C") for part in ("name", "value"))
     count = sa.func.count()
     most = (
@@ -104,7 +105,7 @@ def _facet_counts(kind: str, filters: frozenset[str], status: ProductStatus) -> 
 
 
 def _facet_values(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Subquery":
-    """Select name (of an option, else empty) and value for each matching product."""
+    """Select the facet's values of each matching product. `name` is empty except for options."""
     columns = (products.c.category, products.c.options, products.c.tags)
     matching_rows = select_matching(products, filters, *columns).where(
         products.c.status == sql_literal(status)
@@ -130,7 +131,10 @@ HAS_TRIGRAMS: Final = Statement(
 
 
 def _spelling_candidates() -> Statement:
-    """Select the most similar known words for each term that begins no word of a product."""
+    """Select the most similar known words for each misspelt term.
+
+    A term is misspelt if no word of any product begins with it.
+    """
     typed = sa.func.unnest(bindparam("typed", type_=ARRAY(sa.Text))).table_valued("word")
     typed = typed.render_derived(name="typed")
     word = sa.type_coerce(typed.c.word, sa.Text)

@@ -1,4 +1,4 @@
-"""Product lists and search in SQL."""
+"""The Postgres store of product lists and search."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,14 +24,14 @@ from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.postgres import Connection
 
-# keys before and after those of all products
+# sort keys before and after those of all products
 _BEFORE_ALL: Final = datetime(1, 1, 1, tzinfo=UTC)
 _AFTER_ALL: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _MIN_ID: Final = UUID(int=0)
 
 
 class TrigramSupport:
-    """Presence of the optional extension pg_trgm, looked up once per pool."""
+    """Whether the database has the optional extension pg_trgm, looked up once."""
 
     def __init__(self) -> None:
         self._available: bool | None = None
@@ -43,8 +43,6 @@ class TrigramSupport:
 
 
 class SqlSearchStore(SqlProductStore):
-    """Product lists of one connection."""
-
     def __init__(
         self,
         connection: Connection,
@@ -109,7 +107,7 @@ class SqlSearchStore(SqlProductStore):
 
 
 def _filters(request: ProductPageRequest) -> dict[str, Any]:
-    """Return the filters that the query sets, by the name of their parameter."""
+    """Return the values of the filters that the query sets, by bind parameter."""
     query = request.query
     names = ("category", "family", "min_price", "max_price", "in_stock")
     filters = {name: getattr(query, name) for name in names if getattr(query, name) is not None}
@@ -121,7 +119,7 @@ def _filters(request: ProductPageRequest) -> dict[str, Any]:
 
 
 def _score_values(request: ProductPageRequest) -> dict[str, Any]:
-    """Return the parameters of the score, and of the sample that has all terms in the name."""
+    """Return the bind parameters of the score and of the sample; none without sort by relevance."""
     if request.search is None or request.query.effective_sort != "relevance":
         return {}
     terms = {
@@ -137,11 +135,12 @@ def _score_values(request: ProductPageRequest) -> dict[str, Any]:
 
 
 def _key_values(request: ProductPageRequest) -> dict[str, Any]:
-    """Return the parameters of the last key of the previous page.
+    """Return the bind parameters of the previous page's last sort key.
 
-    The sample of products with all terms in the name has the best score and a key of its own: it
-    starts after the last key if that had the best score too. If that had a lower score, the sample
-    is used up; if a higher one (the exact SKU), the sample starts at its beginning.
+    With sort by relevance, all products of the sample have the same score: the best one. So the
+    sample has a cursor of its own. If the last product had this score, the sample continues after
+    it. If it had a lower score, no product of the sample is left. If it had a higher score, because
+    its SKU is the query, the sample starts at its beginning.
     """
     if request.after is None:
         return {}

@@ -1,4 +1,4 @@
-"""Stock, for staff."""
+"""HTTP API of stock, for staff."""
 
 from typing import Annotated, Final
 
@@ -68,8 +68,9 @@ async def get_stock(
     stockroom: StockroomDep,
     query: Annotated[StockQuery, Query()],
 ) -> Response:
-    """By warehouse. `available` includes the units of expired reservations. With `at`: only the
-    units on hand at that time.
+    """Return the stock by warehouse. `available` includes the units of expired reservations.
+
+    With `at`, return only the units on hand at that time.
     """
     if query.at is None:
         return json_response(await stockroom.get_stock(ctx, product_id))
@@ -92,7 +93,7 @@ async def adjust(
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """By `delta` units or to `counted` units: exactly one of the two."""
+    """Change the units on hand by `delta`, or set them to `counted`. Give exactly one of both."""
 
     async def run_adjustment(attempt: IdempotentCommand) -> Movement:
         return await stockroom.adjust(ctx, product_id, body, attempt)
@@ -121,7 +122,7 @@ async def adjust(
 async def list_movements(
     ctx: StockWriter, product_id: Id, query: Annotated[PageQuery, Query()], stockroom: StockroomDep
 ) -> Response:
-    """The append-only ledger of the units on hand, the newest first."""
+    """Return the movements of a product, the newest first."""
     return json_response(await stockroom.list_movements(ctx, product_id, query))
 
 
@@ -151,7 +152,7 @@ async def transfer(
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Makes two movements, or none. Reserved units cannot be moved."""
+    """Move units to another warehouse. Reserved units cannot be moved."""
 
     async def run_transfer(attempt: IdempotentCommand) -> Transfer:
         return await stockroom.transfer(ctx, body, attempt)
@@ -195,8 +196,9 @@ async def record_stocktake(
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Sets the units on hand in one warehouse, of all lines or none. A line may not be lower than
-    the reserved units.
+    """Set the units on hand in one warehouse to the counted units, for all lines or none.
+
+    A count may not be lower than the reserved units.
     """
 
     async def run_stocktake(attempt: IdempotentCommand) -> Stocktake:

@@ -1,4 +1,4 @@
-"""Warehouses, for staff."""
+"""HTTP API of warehouses, for staff."""
 
 from typing import Annotated
 
@@ -43,7 +43,10 @@ router = APIRouter(prefix="/warehouses", tags=["inventory"])
 async def list_warehouses(
     ctx: StockWriter, query: Annotated[PageQuery, Query()], warehouses: WarehousesDep
 ) -> Response:
-    """By priority, the lowest first. Orders are sent from the lowest that has the stock."""
+    """Return warehouses, sorted by priority.
+
+    Orders are sent from the warehouse with the lowest priority number that has the stock.
+    """
     return json_response(await warehouses.list_warehouses(ctx, query))
 
 
@@ -97,7 +100,10 @@ async def change(
     body: WarehouseChange,
     warehouses: WarehousesDep,
 ) -> Response:
-    """JSON merge patch (RFC 7396). Only an empty warehouse can be closed (`active`: false)."""
+    """Change a warehouse by a JSON merge patch (RFC 7396).
+
+    Only a warehouse without stock can be closed (`"active": false`).
+    """
     return _with_etag(await warehouses.change(ctx, warehouse_id, body, expected_versions))
 
 
@@ -114,7 +120,7 @@ async def delete(
     expected_versions: ExpectedVersionsDep,
     warehouses: WarehousesDep,
 ) -> Response:
-    """Only without stock movements. Others can be closed."""
+    """Delete a warehouse that never had stock. Others can be closed."""
     await warehouses.delete(ctx, warehouse_id, expected_versions)
     return Response(status_code=204)
 

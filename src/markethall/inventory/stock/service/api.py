@@ -1,4 +1,4 @@
-"""Stock levels, adjustments, transfers and stocktakes, for staff."""
+"""The use cases of stock for staff."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -55,7 +55,7 @@ _MOVEMENT_KEYSET: Final = TypeAdapter(int)
 
 
 class StockroomService:
-    """Implements stock.contract.Stockroom."""
+    """Implementation of `Stockroom`."""
 
     def __init__(
         self,
@@ -239,11 +239,11 @@ class StockroomService:
 async def _ensure_stock_rows(
     store: Store, product_ids: Collection[UUID], warehouse_ids: Iterable[UUID]
 ) -> None:
-    """Ensure stock rows in open warehouses. In the main warehouse every product has one.
+    """Insert missing stock rows. In the main warehouse every product has one already.
 
     Raises WarehouseNotFound, WarehouseClosed.
     """
-    # sorted: all transactions lock warehouses in the same order
+    # sorted, because all transactions must lock warehouses in one order
     for warehouse_id in sorted({*warehouse_ids} - {MAIN_WAREHOUSE}):
         warehouse = await store.get_warehouse_for_share(warehouse_id)
         if warehouse is None:
@@ -254,9 +254,9 @@ async def _ensure_stock_rows(
 
 
 async def _apply_all_changes(store: Store, changes: Sequence[StockChange]) -> Sequence[Movement]:
-    """Apply all changes, or return the movements of an earlier attempt of the same command.
+    """Apply all changes, or return the movements that an earlier attempt recorded.
 
-    Raises ProductNotFound, InsufficientStock.
+    Raises ProductNotFound, InsufficientStock. The transaction must then be rolled back.
     """
     movements = await store.apply_changes(changes)
     if len(movements) == len(changes):
@@ -297,7 +297,7 @@ def _level_view(level: Stock) -> StockLevel:
 
 
 async def _shortage(store: Store, refused: Sequence[StockChange]) -> InsufficientStock:
-    """Build the error for changes that were left out. Raises ProductNotFound."""
+    """Build the error for changes that the store skipped. Raises ProductNotFound."""
     stock_by_key = {
         (level.product_id, level.warehouse_id): level
         for warehouse_id in {change.warehouse_id for change in refused}
@@ -322,7 +322,7 @@ async def _shortage(store: Store, refused: Sequence[StockChange]) -> Insufficien
 
 
 async def _get_skus_or_404(store: Store, command: NewStocktake) -> Mapping[UUID, str]:
-    """Return the SKUs of the counted products by id. Raises ProductNotFound."""
+    """Return the SKUs of the counted products, by product id. Raises ProductNotFound."""
     product_ids = [line.product_id for line in command.lines if line.product_id is not None]
     skus = [line.sku for line in command.lines if line.sku is not None]
     skus_by_product = await store.get_skus(product_ids, skus)

@@ -1,4 +1,4 @@
-"""Warehouses, for staff."""
+"""The use cases of warehouses."""
 
 from typing import Final
 from uuid import UUID
@@ -19,12 +19,12 @@ from markethall.shared.kernel.etags import ExpectedVersions, check_expected_vers
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 from markethall.shared.persistence.database import Database
 
-# priority and id
+# the position of a page: (priority, id) of the last warehouse before it
 _WAREHOUSE_KEYSET: Final = TypeAdapter(tuple[int, UUID])
 
 
 class WarehouseService:
-    """Implements stock.contract.Warehouses."""
+    """Implementation of `Warehouses`."""
 
     def __init__(self, database: Database[ReadStore, Store], cursors: Cursors) -> None:
         self._database = database

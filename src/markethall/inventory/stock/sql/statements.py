@@ -1,4 +1,4 @@
-"""Statements on stock. Each check and its update are one statement."""
+"""SQL statements of stock. One statement checks the stock and updates it."""
 
 from typing import Final
 
@@ -116,7 +116,7 @@ _changes: Final = (
     )
     .render_derived(name="changes")
 )
-# locked first and in order, so that the units on hand are read under the lock
+# this part locks the rows in order before the other parts read the units on hand
 _locked_stock: Final = (
     sa.select(
         _changes.c.movement_id,
@@ -153,7 +153,7 @@ APPLY_CHANGES: Final = Statement(
             _locked_stock.c.warehouse_id,
             _locked_stock.c.delta,
             _on_hand_after,
-            # a count that confirms the quantity on hand is not an adjustment
+            # a count that equals the units on hand changes nothing, so it has its own reason
             sa.case((_locked_stock.c.delta == ZERO, sql_literal("counted")), else_=_reason),
             bindparam("note", type_=sa.Text),
             uuid_parameter("reference"),

@@ -1,4 +1,4 @@
-"""Stock, movements and warehouses in Postgres."""
+"""The Postgres store of stock, movements and warehouses."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Tables of warehouses, stock and its movements. Triggers are in migrations."""
+"""The tables of warehouses, stock and movements. The migration also creates triggers on them."""
 
 import sqlalchemy as sa
 
@@ -26,13 +26,15 @@ stock = sa.Table(
     sa.Column("warehouse_id", sa.ForeignKey(warehouses.c.warehouse_id), primary_key=True),
     sa.Column("on_hand", sa.BigInteger, nullable=False),
     sa.Column("reserved", sa.BigInteger, nullable=False),
-    # units of live reservation lines, counted by triggers; equal to `reserved`
+    # the reserved units of all reservation lines, which triggers update; a constraint trigger
+    # checks at commit that it equals `reserved`
     sa.Column("reserved_by_lines", sa.BigInteger, nullable=False, server_default="0"),
-    # main warehouse only, changed by triggers: units that may be sold before they arrive. Above
-    # the limit when it was lowered below what was already sold, until stock moves or is released
+    # units that may be sold before they arrive; triggers update it; 0 except in the main warehouse;
+    # above the limit while more units are sold than a lowered limit allows
     sa.Column("backorder", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("backorder_limit", sa.BigInteger, nullable=False, server_default="0"),
-    # copy of the product's threshold, kept by triggers; falling to it writes a StockLow event
+    # a copy of the product's threshold, which triggers update; when the available units fall to it,
+    # a trigger publishes StockLow
     sa.Column("low_stock_threshold", sa.BigInteger),
     sa.CheckConstraint(
         "0 <= reserved AND 0 <= on_hand AND reserved <= on_hand + backorder", name="reserved"
@@ -46,7 +48,7 @@ movements = sa.Table(
     "stock_movement",
     metadata,
     sa.Column("movement_id", sa.Uuid, primary_key=True),
-    # ascending per product, because a movement is numbered while its stock row is locked
+    # grows with time for each stock row, because a movement gets its number while the row is locked
     sa.Column("number", sa.BigInteger, sa.Identity(always=True), nullable=False),
     sa.Column("product_id", sa.Uuid, nullable=False),
     sa.Column("warehouse_id", sa.Uuid, nullable=False),

@@ -1,4 +1,4 @@
-"""Statements on warehouses."""
+"""SQL statements of warehouses."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _by_id: Final = sa.select(warehouses).where(
     warehouses.c.warehouse_id == uuid_parameter("warehouse_id")
 )
 GET_WAREHOUSE: Final = Statement(_by_id)
-# transactions that add stock rows hold a share lock, so that none runs while it is closed
+# a transaction that adds stock rows holds the share lock; closing a warehouse waits for it
 GET_WAREHOUSE_FOR_UPDATE: Final = Statement(_by_id.with_for_update())
 GET_WAREHOUSE_FOR_SHARE: Final = Statement(_by_id.with_for_update(read=True))
 
