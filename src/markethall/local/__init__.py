@@ -1,1 +1,1 @@
-"""Servers, a cluster of services and demo data for one machine: for development and for tests."""
+"""Embedded servers, a local cluster and demo data, for development and tests."""

@@ -1,4 +1,4 @@
-"""Errors of the embedded servers. Each text is one line for the terminal."""
+"""The errors of the embedded servers. Each message is one line for the terminal."""
 
 
 class EmbeddedError(RuntimeError):

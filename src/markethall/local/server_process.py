@@ -1,4 +1,4 @@
-"""Start and end the processes of the embedded servers."""
+"""Starts and ends the processes of the embedded servers."""
 
 import ctypes
 import os
@@ -22,14 +22,17 @@ _STOP_SECONDS = 10.0  # per signal
 _PORT_ATTEMPTS = 5
 _MAX_LOG_BYTES = 1 << 20
 
-# without our own variables: PG*, a library path, a locale that this machine does not have
+# the environment of a server; our own may have PG* variables, a library path or a missing locale
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
 _CLONE_NEWUSER = 0x10000000
 
 
 @dataclass(frozen=True)
 class OsUser:
-    """The user of a process. `namespace_mapping`: the ids that it sees in a user namespace."""
+    """The user of a process.
+
+    `namespace_mapping` has the ids (uid, gid) that it has within a new user namespace.
+    """
 
     uid: int
     gid: int
@@ -41,7 +44,10 @@ class OsUser:
 
 
 def require_main_thread() -> None:
-    """Raise EmbeddedError elsewhere: Linux ends a child with the *thread* that started it."""
+    """Raises EmbeddedError in another thread.
+
+    Linux ends a child with the thread that has started it, not with the process.
+    """
     if threading.current_thread() is not threading.main_thread():
         raise EmbeddedError("an embedded server must be started in the main thread")
 
@@ -57,8 +63,9 @@ def serve(
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server, wait until it is ready, and return its process and its port.
 
-    `command(port)` makes the command, `is_ready(pid, port)` checks once, `ending` is the signal
-    that the server gets when this process ends. `previous_port` is used again if it is free.
+    `command(port)` returns the command, `is_ready(pid, port)` tells whether the server is ready,
+    and `ending` is the signal that the server gets when this process ends. `previous_port` is used
+    if it is free. Raises EmbeddedError.
     """
     for attempt in range(_PORT_ATTEMPTS):
         port = previous_port if previous_port and not attempt else _free_port()
@@ -68,16 +75,16 @@ def serve(
             return process, port
         log.seek(begin)
         output = log.read().decode(errors="replace")
-        # another process may take the port between our check and the server's bind
+        # another process may have taken the port after `_free_port` had found it
         if "Address already in use" not in output:
             raise _start_error(output)
     raise EmbeddedError(f"no free port in {_PORT_ATTEMPTS} attempts")
 
 
 def run(command: Sequence[str], user: OsUser, *, stdin: str = "", at: Path | None = None) -> str:
-    """Return the output of the command. Raises EmbeddedError with its last line when it fails.
+    """Run the command and return its output. Raises EmbeddedError with the last line of it.
 
-    It does not start at all when the user cannot enter `at`.
+    `at` is a directory; the command is not started if the user cannot enter it.
     """
     pipes = (subprocess.PIPE, subprocess.PIPE)
     with _spawn(command, user, signal.SIGKILL, pipes, at) as process:
@@ -93,7 +100,7 @@ def run(command: Sequence[str], user: OsUser, *, stdin: str = "", at: Path | Non
 
 
 def end(process: subprocess.Popen[bytes], *signals: signal.Signals) -> None:
-    """Send one signal after the other until the process has ended."""
+    """Send the signals one after another until the process has ended."""
     for number in signals:
         process.send_signal(number)
         try:
@@ -104,7 +111,7 @@ def end(process: subprocess.Popen[bytes], *signals: signal.Signals) -> None:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open the file for appending, and empty it first when it is too long."""
+    """Open the file for appending. A file above _MAX_LOG_BYTES is emptied first."""
     log = open_private(path)
     if log.seek(0, os.SEEK_END) > _MAX_LOG_BYTES:
         log.truncate(0)
@@ -112,12 +119,15 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Open the file for reading and appending. A new file is readable by its owner only."""
+    """Open the file for reading and appending. Only the owner can read a new file."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b")
 
 
 def _becomes_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool]) -> bool:
-    """True when the server is ready, False when it ended. An error here ends the server."""
+    """Return True when the server is ready, False when it has ended.
+
+    Any exception, such as KeyboardInterrupt, kills the server.
+    """
     try:
         return _wait_until_ready(process, is_ready)
     except BaseException:
@@ -170,12 +180,12 @@ def _spawn(
         stderr=subprocess.STDOUT,
         cwd="/",  # the user may not be able to enter our working directory
         env=_ENVIRONMENT,
-        # Ctrl-C reaches only this process: requests in flight still need the server
+        # a new session, so that Ctrl-C does not reach the server: running requests need it
         start_new_session=True,
         user=user.uid if switch else None,
         group=user.gid if switch else None,
         extra_groups=[] if switch else None,
-        # runs after the change of user, which would clear the parent-death signal
+        # runs after the change of the user, which clears the request of a signal
         preexec_fn=_before_exec(user, ending, at),  # noqa: PLW1509  it takes no locks
     )
 
@@ -190,7 +200,7 @@ def _before_exec(user: OsUser, ending: signal.Signals, at: Path | None) -> Calla
         if at is not None:
             os.chdir(at)
         if ending != signal.SIGKILL:
-            # exec would keep a signal ignored that a shell had ignored for us
+            # a shell may have started us with this signal ignored, and exec would keep that
             signal.signal(ending, signal.SIG_DFL)
         die_with_parent(parent, ending)
 
@@ -198,11 +208,11 @@ def _before_exec(user: OsUser, ending: signal.Signals, at: Path | None) -> Calla
 
 
 def _enter_user_namespace(libc: ctypes.CDLL, mapping: tuple[int, int]) -> None:
-    """Do `unshare --user --map-user=… --map-group=…`, for systems without that program."""
+    """Do the same as `unshare --user --map-user=… --map-group=…`, which may not be installed."""
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(_CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "no user namespace")
-    # without this the kernel lets no ordinary user write the map of groups
+    # the kernel requires this before an ordinary user may write gid_map
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{mapping[0]} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{mapping[1]} {gid} 1")

@@ -1,4 +1,4 @@
-"""An embedded Valkey: a real server as a child of this process, without persistence."""
+"""An embedded Valkey: a real server as a child process, without persistence."""
 
 import shutil
 import signal
@@ -14,9 +14,9 @@ from markethall.local.wheels import install_advice, package_folder
 
 
 class EmbeddedValkey:
-    """One Valkey without snapshots and without an append-only file.
+    """A Valkey server without persistence.
 
-    `data_dir` only holds the log. As a context manager it yields the URL and stops the server at
+    `data_dir` contains only the log. As a context manager it yields the URL and stops the server at
     the end.
     """
 
@@ -27,7 +27,7 @@ class EmbeddedValkey:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the server, None while this object has not started it."""
+        """Return the process id of the server, or None if this object has not started it."""
         return self._process.pid if self._process else None
 
     def start(self) -> str:
@@ -41,7 +41,7 @@ class EmbeddedValkey:
         return self._url
 
     def stop(self) -> None:
-        """End the server and wait for it. May be called twice."""
+        """Stop the server. May be called twice."""
         process, self._process = self._process, None
         if process is not None:
             end(process, signal.SIGTERM, signal.SIGKILL)
@@ -75,7 +75,7 @@ class EmbeddedValkey:
 
 
 def _binary() -> Path:
-    """A Valkey, or a Redis. Raises EmbeddedMissing."""
+    """Return the path of a Valkey or Redis server. Raises EmbeddedMissing."""
     for name in ("valkey-server", "redis-server"):
         if on_path := shutil.which(name):
             return Path(on_path)
@@ -91,7 +91,7 @@ def _command(binary: Path, port: int) -> list[str]:
 
 
 def _is_ready(pid: int, port: int) -> bool:
-    """True when our own process answers on the port."""
+    """Tell whether the server with this process id answers on the port."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(b"INFO server\r\nQUIT\r\n")

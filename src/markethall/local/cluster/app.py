@@ -1,6 +1,6 @@
-"""ASGI application of the local cluster: routes by path, and speaks for all services together.
+"""The ASGI application of the local cluster, which routes requests to the services by their path.
 
-`/ready` is the readiness of all, and `/openapi.json` is their merged document.
+`/ready` and `/openapi.json` combine the answers of all services.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from markethall.shared.persistence.redis_client import RedisClient
 
 @dataclass
 class ClusterReadiness:
-    """Readiness of all services. `draining` is set when the shutdown begins."""
+    """The readiness of all services. `draining` is set when the shutdown begins."""
 
     proxy: ReverseProxy
     draining: bool = False
@@ -43,14 +43,14 @@ class ClusterReadiness:
 
 
 class NoTokens:
-    """Refuse every token: the services verify tokens, not the proxy."""
+    """Rejects every token, because the services verify tokens and the proxy does not."""
 
     async def verify(self, token: str) -> Actor:
         raise Unauthenticated(reason="unknown")
 
 
 class ClusterApp:
-    """Pass a path of a service to that service, and answer every other path itself."""
+    """Passes requests to the service that owns the path, and answers all other paths itself."""
 
     def __init__(self, app: FastAPI, proxy: ReverseProxy, settings: Settings) -> None:
         self.app = app
@@ -74,7 +74,10 @@ class ClusterApp:
 
 
 def context_of(path: str) -> str | None:
-    """The owner of the first segment. A path with `.` or `..` has none: it is ambiguous."""
+    """Return the context that owns the path, or None.
+
+    A path with `.` or `..` has no owner, because servers may interpret it differently.
+    """
     root, *segments = path.split("/")
     if root or not segments or {".", ".."} & set(segments):
         return None
@@ -86,7 +89,7 @@ def create_cluster_app(
     proxy: ReverseProxy,
     running: Callable[[], AbstractAsyncContextManager[None]],
 ) -> ClusterApp:
-    """Build the application. `running` is entered at its start-up and left at its shutdown."""
+    """Return the application; its lifespan runs within the context manager `running`."""
     readiness = ClusterReadiness(proxy)
 
     @asynccontextmanager
@@ -115,7 +118,7 @@ def create_cluster_app(
 
 
 def merge_documents(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Merge OpenAPI documents. Components of the same name are the same in all of them."""
+    """Merge OpenAPI documents whose components of the same name are equal."""
     merged = documents[0]
     for document in documents[1:]:
         merged["paths"].update(document["paths"])

@@ -1,4 +1,4 @@
-"""Process supervisor: starts each service as a process, restarts it when it ends, stops it."""
+"""The process supervisor: starts each service as a process, and restarts and stops it."""
 
 import asyncio
 import json
@@ -20,23 +20,24 @@ Urls = Mapping[str, str]
 
 _POLL_SECONDS: Final = 0.1
 _RESTART_DELAY_SECONDS: Final = 0.5
-# on top of the time that a service itself takes to stop
+# added to the time that a service may take to stop
 _STOP_MARGIN_SECONDS: Final = 5.0
-# callers stop first: their last requests may still need the services that they call
+# callers are stopped first, because their last requests may need the services that they call
 STOP_ORDER: Final = (
     [c for c in context_names() if topology().dependencies[c]],
     [c for c in context_names() if not topology().dependencies[c]],
 )
-# together they fit into the 100 connections of the embedded server, with a command beside them
+# small, so that all services and a command together need at most 100 connections, which is the
+# limit of the embedded Postgres
 _POOL_SIZES: Final = {"MARKETHALL_DATABASE_POOL_MIN": "1", "MARKETHALL_DATABASE_POOL_MAX": "10"}
 
 
 class ServiceCannotStart(Exception):
-    """The process of a service ended before it was ready for the first time."""
+    """The process of a service has ended before it was ready for the first time."""
 
 
 class ServiceProcess:
-    """One service in a process of its own. A restart keeps its port and its environment."""
+    """The process of one service. A restart keeps the port and the environment."""
 
     def __init__(self, context: str, url: str, environment: Mapping[str, str]) -> None:
         self.context = context
@@ -53,14 +54,14 @@ class ServiceProcess:
             stdin=DEVNULL,
             stdout=PIPE,
             limit=2**24,
-            # Ctrl-C reaches only this process, which stops the services in order
+            # a new session, so that Ctrl-C does not reach the service; the supervisor stops it
             start_new_session=True,
         )
         self._output = asyncio.create_task(self._copy_output(self.process))
         return self.process
 
     async def stop(self, timeout_seconds: float) -> None:
-        """Send SIGTERM, and SIGKILL after the timeout."""
+        """Send SIGTERM, then SIGKILL after the timeout, and wait for the end of the process."""
         process = self.process
         if process and process.returncode is None:
             process.terminate()
@@ -74,14 +75,14 @@ class ServiceProcess:
 
     async def _copy_output(self, process: Process) -> None:
         async for line in cast("asyncio.StreamReader", process.stdout):
-            # the service goes on when the reader of our output has gone
+            # an error is ignored, because the service must continue if our output is closed
             with suppress(OSError):
                 sys.stdout.buffer.write(prefix_log_line(self.context, line))
                 sys.stdout.buffer.flush()
 
 
 class ServiceSupervisor:
-    """All services. One that ends is started again; one that cannot start ends the whole run."""
+    """Runs all services. A service that ends is restarted; if one cannot start, all are stopped."""
 
     def __init__(self, settings: Settings, urls: Urls, proxy: ReverseProxy, report: Report) -> None:
         self._stop_seconds = settings.drain_seconds + settings.shutdown_seconds
@@ -94,7 +95,7 @@ class ServiceSupervisor:
         }
 
     async def supervise(self) -> None:
-        """Start the services. Returns when one of them cannot start."""
+        """Run the services until cancelled, or until one of them cannot start."""
         try:
             async with asyncio.TaskGroup() as group:
                 for service in self.services.values():
@@ -129,8 +130,8 @@ class ServiceSupervisor:
 
 
 def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, str]:
-    """The environment of one service: ours, with its context and the URLs that it needs."""
-    # "auto" would look at the pipe of the service
+    """Return the environment of a service: that of this process, its context and its URLs."""
+    # not "auto", because the output of a service is a pipe, never a terminal
     auto = "pretty" if sys.stdout.isatty() else "json"
     needed = sorted(topology().dependencies[context] | topology().jwks_sources[context])
     return {
@@ -145,14 +146,14 @@ def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, st
 
 
 def prefix_log_line(context: str, line: bytes) -> bytes:
-    """Add the service: as a field of a JSON object, in front of any other line."""
+    """Add the name of the service: as a field if the line is JSON, otherwise as a prefix."""
     if line.startswith(b'{"'):
         return b'{"service":"' + context.encode() + b'",' + line[1:]
     return f"{context:10}| ".encode() + line
 
 
 def free_urls() -> dict[str, str]:
-    """A URL with a free port for each context. All ports are held until the last one is found."""
+    """Return a URL with a free port for each context. No port is returned twice."""
     with ExitStack() as stack:
         sockets = {
             c: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for c in context_names()

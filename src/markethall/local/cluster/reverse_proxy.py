@@ -1,4 +1,4 @@
-"""Reverse proxy: passes a request to a service and streams both bodies."""
+"""The reverse proxy: passes requests to the services, and streams both bodies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -26,31 +26,31 @@ log = structlog.get_logger("markethall.local.cluster")
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-# RFC 9110, section 7.6.1, and the headers of a proxy's own authentication
+# headers that are not forwarded (RFC 9110, section 7.6.1, and proxy authentication)
 _HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
-# set again for the service; our own server has answered Expect
+# not forwarded: the proxy sets three of them itself, and its server has answered Expect
 _REPLACED: Final = frozenset({b"content-length", b"expect", b"x-forwarded-for", b"x-request-id"})
-# the client library raises the last two where a connection is reset while it checks the socket
+# httpx2 raises AttributeError or OSError if a connection is reset while httpx2 checks it
 _CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
 _CONNECT_TIMEOUT_SECONDS: Final = 2.0
 _GET_TIMEOUT_SECONDS: Final = 5.0
-# Without a maximum, a service that hangs cannot take the connections of the others. Idle
-# connections close before the service closes them, after 15 s.
+# There is no maximum of connections, so that a service that hangs does not block the others. Idle
+# connections are closed after 10 s, because the services close them after 15 s.
 _LIMITS: Final = httpx2.Limits(
     max_connections=None, max_keepalive_connections=64, keepalive_expiry=10
 )
 
 
 class ReverseProxy:
-    """Stream requests to the services. It never retries: the first attempt may have had effect."""
+    """Streams requests to the services. Nothing is retried: the service may have executed it."""
 
     def __init__(self, urls: Mapping[str, str], settings: Settings) -> None:
         self._urls = urls
         self._trusted = tuple(ip_network(net, strict=False) for net in settings.trusted_proxies)
-        # longer than the service's own limits, so that the service can refuse first
+        # longer than the limits of the service, so that the service can answer first
         self._body_timeout = settings.body_timeout + 1
         self._response_timeout = 2 * (
             settings.request_deadline_seconds
@@ -89,7 +89,7 @@ class ReverseProxy:
                 cause = repr(error.__cause__)
                 log.warning("proxy.upstream_unavailable", service=context, error=cause)
             if isinstance(error, RequestTimeout):
-                # close: the unread rest of the body would be parsed as the next request
+                # closes the connection, because the rest of the body would be parsed as a request
                 incoming.extra_headers.append((b"connection", b"close"))
             await problem_response(incoming.scope, error)(
                 incoming.scope, receive, incoming.wrap_send(send)
@@ -98,7 +98,8 @@ class ReverseProxy:
         try:
             await _streaming(response)(scope, receive, send)
         except _CONNECTION_ERRORS as error:
-            # the head is sent already: our server closes the client's connection
+            # too late for an error response, because the headers are sent; the server of the proxy
+            # closes the connection to the client
             log.warning("proxy.upstream_disconnected", service=context, error=repr(error))
         finally:
             await response.aclose()
@@ -106,7 +107,10 @@ class ReverseProxy:
     async def _send(
         self, context: str, incoming: RequestContext, body: "RequestBody"
     ) -> httpx2.Response:
-        """Return the response with its headers. Raises DomainError and ClientDisconnected."""
+        """Return the response when its headers have arrived.
+
+        Raises DomainError and ClientDisconnected.
+        """
         seconds = self._response_timeout
         timeouts = {"connect": _CONNECT_TIMEOUT_SECONDS, "write": seconds, "read": seconds}
         path, query = incoming.scope["raw_path"], incoming.scope["query_string"]
@@ -115,7 +119,7 @@ class ReverseProxy:
             self._urls[context],
             headers=[*_request_headers(incoming, self._urls[context])],
             stream=body,
-            # the target keeps its percent-encoding byte by byte
+            # the raw path and query, so that the percent-encoding is unchanged
             extensions={"target": path + (query and b"?" + query), "timeout": timeouts},
         )
         try:
@@ -126,7 +130,7 @@ class ReverseProxy:
             raise MalformedRequest(f"The request cannot be passed on: {error}.") from None
         except _CONNECTION_ERRORS as error:
             raise Unavailable(dependency=context) from error
-        # an event stream may be silent for any time between two pieces
+        # no timeout for the body, because an event stream may send nothing for a long time
         del timeouts["read"]
         return response
 
@@ -136,7 +140,7 @@ class ClientDisconnected(Exception):
 
 
 class RequestBody(httpx2.AsyncByteStream):
-    """Yield the body of a request as it arrives. The service limits the time of the whole body."""
+    """The body of a request, streamed. Only the service limits the time of the whole body."""
 
     def __init__(self, receive: Receive, piece_timeout: float) -> None:
         self._receive = receive
@@ -158,9 +162,12 @@ class RequestBody(httpx2.AsyncByteStream):
 
 
 def _streaming(response: httpx2.Response) -> StreamingResponse:
-    """End with the client's connection: an event stream has no end of its own."""
+    """Return a streaming response, which ends when the client disconnects.
+
+    An event stream would not end otherwise.
+    """
     streaming = StreamingResponse(response.aiter_raw(), response.status_code)
-    # our own server sets the date
+    # without the date, because the server of the proxy sets it
     streaming.raw_headers = _end_to_end(response.headers.raw, {b"date"})
     return streaming
 
@@ -173,14 +180,14 @@ def _request_headers(incoming: RequestContext, url: str) -> Headers:
     if not incoming.header(b"host"):
         yield b"host", httpx2.URL(url).netloc
     if incoming.header(b"transfer-encoding"):
-        # RFC 9112, section 6.3: it overrides a content-length
+        # transfer-encoding overrides content-length (RFC 9112, section 6.3)
         yield b"transfer-encoding", b"chunked"
     else:
         yield from (item for item in given if item[0] == b"content-length")
 
 
 def _end_to_end(headers: Headers, dropped: AbstractSet[bytes]) -> list[tuple[bytes, bytes]]:
-    """Remove headers that concern one connection. Repeated headers keep their order."""
+    """Return the headers without those that apply to one connection only."""
     lowered = [(name.lower(), value) for name, value in headers]
     listed = b",".join(value for name, value in lowered if name == b"connection").split(b",")
     one_hop = _HOP_BY_HOP | {name.strip().lower() for name in listed}

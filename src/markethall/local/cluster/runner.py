@@ -1,4 +1,4 @@
-"""The whole run of `markethall local-cluster`: starts, serves and stops all processes."""
+"""Runs `markethall local-cluster`: starts, serves and stops all processes."""
 
 import asyncio
 import os
@@ -15,7 +15,10 @@ from markethall.shared.observability import log
 
 
 def run(settings: Settings, host: str, port: int, report: Report) -> int:
-    """Block until all processes have ended. Returns the exit code; OSError for a taken port."""
+    """Run until all processes have ended. Returns the exit code.
+
+    Raises OSError if the port is taken.
+    """
     with listen_socket(host, port) as socket:
         log.configure(settings.log_format, settings.log_level)
         urls = free_urls()

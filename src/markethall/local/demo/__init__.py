@@ -1,4 +1,4 @@
-"""Demo data: a small hand-made shop, and a generated catalogue of any size."""
+"""Demo data: a small hand-written catalogue, and a generated catalogue of any size."""
 
 from markethall.local.demo.generated_catalogue import (
     GeneratedCatalogue,

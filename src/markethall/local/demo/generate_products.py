@@ -1,7 +1,7 @@
-"""Generate a realistic catalogue of any size that is the same each time.
+"""Generates a realistic catalogue of any size.
 
-Product n is the same in a catalogue of a hundred and of a million: it depends only on the number
-of its family, which is the seed of all its random choices.
+The products are the same in every run. The number of a family is the seed of its random choices, so
+product n does not depend on the size of the catalogue.
 """
 
 import json
@@ -20,7 +20,7 @@ from markethall.local.demo.vocabulary import (
 )
 
 _NAMES: Final = len(PRODUCT_TEMPLATES) * len(MAKERS) * len(SERIES)
-# coprime to the number of names: every name is used once before one is repeated
+# coprime to the number of names, so that every name is used once before one is repeated
 _STRIDE: Final = 30_011
 _MAX_FAMILY_SIZE: Final = 12
 _TRANSLATED_SHARE, _REDUCED_SHARE, _SOLD_OUT_SHARE, _LOW_STOCK_SHARE = 0.3, 0.15, 0.06, 0.1
@@ -44,7 +44,7 @@ class _Family:
 
 
 def generate_products(count: int) -> Iterator[dict[str, Any]]:
-    """The first `count` products as rows of an import, family by family."""
+    """Yield the first `count` products as rows of an import, family by family."""
     return islice(_all_products(), count)
 
 
@@ -81,7 +81,7 @@ def _family(number: int, rng: Random) -> _Family:
 
 
 def _price(rng: Random, lowest: int, highest: int) -> int:
-    """Prefer low prices, and end them in 90 cents."""
+    """Return a random price in cents that ends in 90; low prices are more likely."""
     cents = lowest + (highest - lowest) * rng.random() ** 2
     return round(cents / 100) * 100 - 10
 
@@ -109,7 +109,7 @@ _CLOSINGS: Final = (
 def _members(
     template: ProductTemplate, rng: Random
 ) -> list[tuple[tuple[OptionValues, Choice], ...]]:
-    """The first combinations of some values of each option."""
+    """Return the options of the family's products: combinations of some values of each option."""
     choices = [
         [(option, value) for value in _some_values(option, rng)] for option in template.options
     ]
@@ -161,7 +161,7 @@ def _translations(family: _Family, values: list[Choice]) -> Mapping[str, Mapping
 
 
 def _ean(number: int, rng: Random) -> str:
-    """EAN-13 from the range for use inside a shop, which begins with 2 (GS1)."""
+    """Return an EAN-13 that begins with 2, the range that GS1 reserves for use within a shop."""
     digits = f"2{number % 10**7:07d}{rng.randrange(10**4):04d}"
     weighted = sum(int(digit) * (3 if index % 2 else 1) for index, digit in enumerate(digits))
     return digits + str(-weighted % 10)

@@ -1,4 +1,4 @@
-"""Bring the generated catalogue into the shop: its categories, and its products by an import."""
+"""Creates the categories of the generated catalogue, and imports its products."""
 
 import csv
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
@@ -25,7 +25,7 @@ _ROWS_PER_CHUNK: Final = 200
 
 @dataclass(frozen=True)
 class GeneratedCatalogue:
-    """The first `products` generated products, without those whose SKU the shop knows already."""
+    """An import of the first `products` generated products, without those in `known_skus`."""
 
     products: int
     known_skus: Collection[str]
@@ -40,7 +40,7 @@ class GeneratedCatalogue:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the shop has all of the products."""
+        """Tell whether all products exist already."""
         return next(self._new_products(), None) is None
 
     def _new_products(self) -> Iterator[dict[str, Any]]:
@@ -49,10 +49,10 @@ class GeneratedCatalogue:
 
 
 async def known_skus(imports: Imports, ctx: CallContext) -> set[str]:
-    """SKUs of all products, including archived ones."""
+    """Return the SKUs of all products, including archived ones."""
     known: set[str] = set()
     header: Sequence[str] | None = None
-    # in pieces: a large export does not fit into memory
+    # parsed in pieces, because a large export does not fit into memory
     async for piece in imports.export_products(ctx):
         rows = csv.DictReader(StringIO(piece.decode(), newline=""), header)
         known |= {row["sku"] for row in rows}
@@ -61,7 +61,7 @@ async def known_skus(imports: Imports, ctx: CallContext) -> set[str]:
 
 
 async def create_categories(categories: Categories, call: CallContext) -> None:
-    """Create the category tree. A category that exists stays unchanged."""
+    """Create the category tree. Existing categories are not changed."""
     for position, (key, template) in enumerate(CATEGORIES.items()):
         command = _category(key, template, position)
         try:

@@ -1,4 +1,4 @@
-"""A small hand-made catalogue with stock, to look at and to buy from."""
+"""A small hand-written catalogue with stock."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 
-# 21 November 2026, in milliseconds: the ids are UUIDv7, and the same in every installation
+# the time in the ids (UUIDv7), in milliseconds; fixed, so that ids are equal in all installations
 _CREATED_AT_MS: Final = 1_795_219_200_000
 
 
 @dataclass(frozen=True)
 class Family:
-    """Products that differ only by their options, with their common fields."""
+    """The common fields of products that differ only by their options."""
 
     name: str
     category: str
@@ -173,7 +173,7 @@ SHOP: Final = (
 
 
 async def fill(catalogue: Catalogue, stockroom: Stockroom, ctx: CallContext) -> int:
-    """Return the number of new products. A product that exists stays unchanged."""
+    """Create the products and return the number of new ones. Existing ones are not changed."""
     writer = _with_write_scopes(ctx)
     new = 0
     for family in SHOP:
@@ -196,7 +196,10 @@ async def fill(catalogue: Catalogue, stockroom: Stockroom, ctx: CallContext) -> 
 async def _add(
     catalogue: Catalogue, stockroom: Stockroom, ctx: CallContext, product: NewProduct, units: int
 ) -> bool:
-    """Create a product with its first delivery. Every step is idempotent, so a retry continues."""
+    """Create a product and its stock; return whether it is new.
+
+    Every step is idempotent, so a retry completes an interrupted run.
+    """
     product_id = _fixed_id(product.sku)
     new = not await _exists(catalogue, ctx, product_id)
     try:

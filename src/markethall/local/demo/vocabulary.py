@@ -7,7 +7,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class OptionValues:
-    """One option and its values, each in English, German and French with a code for the SKU."""
+    """An option and its values: each in English, German and French, with a code for the SKU."""
 
     name: str
     values: tuple[tuple[str, str, str, str], ...]
@@ -26,7 +26,7 @@ class CategoryTemplate:
 
 @dataclass(frozen=True)
 class ProductTemplate:
-    """One kind of product. Prices are in euro cents, weights in grams."""
+    """A kind of product. Prices are in euro cents, weights in grams."""
 
     code: str
     noun: str

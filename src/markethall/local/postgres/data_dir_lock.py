@@ -1,4 +1,4 @@
-"""Keep two servers from using one data directory."""
+"""Prevents two servers from using the same data directory."""
 
 import fcntl
 import os
@@ -15,14 +15,14 @@ SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for a server whose parent was killed
 
 
 class DataDirLock:
-    """A file lock on the data directory. The kernel releases it after kill -9 too."""
+    """A file lock on the data directory. The kernel releases it when the process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> None:
-        """Raise EmbeddedBusy when another process holds the lock."""
+        """Take the lock. Raises EmbeddedBusy if another process has it."""
         file = open_private(self._path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,14 +37,14 @@ class DataDirLock:
         self._file = file
 
     def release(self) -> None:
-        """Do nothing when the lock is not held."""
+        """Release the lock; do nothing if it is not held."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
 
 def wait_for_previous_server(cluster: Path) -> None:
-    """Return when no process works in the cluster. Raises EmbeddedBusy after a timeout.
+    """Wait until no server process uses the cluster. Raises EmbeddedBusy after a timeout.
 
     The server of a killed process needs a moment to shut down.
     """
@@ -56,16 +56,18 @@ def wait_for_previous_server(cluster: Path) -> None:
         if time.monotonic() > deadline:
             raise busy(str(cluster), str(min(workers)))
         time.sleep(POLL_SECONDS)
-    # Postgres refuses to start while the pid in the file is alive. No process works in the
-    # cluster, so another program has got that pid. A dead pid stays: Postgres cleans up by it.
+    # Postgres does not start if a process with the pid of this file exists. No server process is
+    # left, so such a process is another program, and the file must be deleted. Otherwise the file
+    # must stay, because Postgres needs it to clean up.
     if _names_a_living_process(pid_file):
         pid_file.unlink(missing_ok=True)
 
 
 def _processes_in(cluster: Path) -> list[int]:
-    """Find the processes of the server: all of them work in its data directory.
+    """Return the ids of the server's processes: their working directory is the data directory.
 
-    psutil reports no working directory for processes of other users, which cannot enter ours.
+    psutil reports no working directory for processes of other users, but these cannot use our
+    directory.
     """
     return [p.pid for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(cluster)]
 

@@ -1,4 +1,4 @@
-"""Choose the user that runs Postgres, which refuses to run as root."""
+"""Chooses the operating system user that runs Postgres, which refuses to run as root."""
 
 import os
 import pwd
@@ -9,13 +9,14 @@ from pathlib import Path
 from markethall.local.errors import EmbeddedError
 from markethall.local.server_process import OsUser, run
 
-_OVERFLOW_ID = 65534  # Linux shows ids without a mapping as this one
+_OVERFLOW_ID = 65534  # Linux shows this id for users that have no mapping in a user namespace
 
 
 def choose_os_user(program: str, cluster: Path) -> OsUser:
-    """The first user that can run the program and enter the folder of the cluster.
+    """Return the first user that can run the program and enter the directory of the cluster.
 
-    Tried instead of computed from mode bits: access lists, mounts and containers decide too.
+    Each user is tried by a real process, because access lists, mounts and containers decide too,
+    not only the mode bits of the directories. Raises EmbeddedError.
     """
     for user in _candidates(cluster):
         if _can_work(user, program, cluster.parent):
@@ -26,10 +27,10 @@ def choose_os_user(program: str, cluster: Path) -> OsUser:
 
 
 def chown(folder: Path, user: OsUser) -> None:
-    """Give the folder and everything in it to the user."""
+    """Make the user the owner of the directory and everything in it."""
     if folder.stat().st_uid == user.uid:
         return
-    # Bottom-up: the folder itself changes last, so an interrupted walk is repeated.
+    # The directory itself is changed last, so that the next call repeats an interrupted walk.
     for path, folders, files in os.walk(folder, topdown=False):
         for name in [*folders, *files]:
             os.chown(Path(path) / name, user.uid, user.gid, follow_symlinks=False)
@@ -39,9 +40,11 @@ def chown(folder: Path, user: OsUser) -> None:
 def _candidates(cluster: Path) -> Iterator[OsUser]:
     """Yield the users to try, in order.
 
-    Root becomes the owner of the data, or nobody. Where these cannot enter (a closed home), a
-    user namespace maps root to nobody; containers often forbid that, so it comes last.
-    initdb refuses a user without a name (runAsUser in Kubernetes): the same mapping helps.
+    - If this process runs as root: the owner of the data, then the user `nobody`.
+    - Otherwise this user, if it has a name. initdb refuses a user without a name, as it may occur
+      in Kubernetes (runAsUser).
+    - Last this user in a user namespace that shows it as `nobody`. This works even if `nobody`
+      cannot enter the directory, but containers often forbid user namespaces.
     """
     current, nobody = OsUser.current(), _nobody()
     if current.uid == 0:

@@ -26,7 +26,7 @@ from markethall.local.server_process import (
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # a socket path may be too long, and is not needed
+    "unix_socket_directories": "",  # no socket, because its path may be too long
     "shared_buffers": "64MB",
     "max_wal_size": "256MB",
     "jit": "off",
@@ -37,10 +37,10 @@ _UNSAFE_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes":
 
 
 class EmbeddedPostgres:
-    """One Postgres cluster in `data_dir/postgres` with one database, `markethall`.
+    """A Postgres cluster in `data_dir/postgres` with the database `markethall`.
 
-    `durable=False` trades the safety of the data for speed: a power cut may destroy the cluster.
-    As a context manager it yields the URL and stops the server at the end.
+    With `durable=False` it is faster, but a power failure may destroy the cluster. As a context
+    manager it yields the URL and stops the server at the end.
     """
 
     def __init__(self, data_dir: Path, *, durable: bool = True, max_connections: int = 100) -> None:
@@ -57,7 +57,7 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the server, None while this object has not started it."""
+        """Return the process id of the server, or None if this object has not started it."""
         return self._process.pid if self._process else None
 
     def start(self) -> str:
@@ -72,17 +72,17 @@ class EmbeddedPostgres:
         return self._url
 
     def stop(self) -> None:
-        """Shut down without waiting for clients, and wait for the end. May be called twice."""
+        """Stop the server without waiting for clients. May be called twice."""
         process, self._process = self._process, None
         if process is not None:
-            # fast shutdown, then immediate shutdown
+            # SIGINT means fast shutdown, SIGQUIT immediate shutdown
             end(process, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
         self._lock.release()
 
     def running_url(self) -> str:
-        """The URL of the server that another process has started on this data directory.
+        """Return the URL of the server that another process has started in this data directory.
 
-        Raises EmbeddedBusy when its port cannot be read yet.
+        Raises EmbeddedBusy if its port cannot be read yet.
         """
         try:
             port = int((self._cluster / "postmaster.pid").read_text().splitlines()[3])
@@ -128,7 +128,7 @@ class EmbeddedPostgres:
                 lambda port: binaries.serve(self._cluster, {**self._settings, "port": str(port)}),
                 lambda pid, port: _is_ready(self._cluster, pid, port),
                 user,
-                # fast shutdown when this process dies: the next start needs no recovery
+                # a fast shutdown when this process dies, so that the next start needs no recovery
                 ending=signal.SIGINT,
                 log=log,
                 previous_port=self._previous_port(),
@@ -136,7 +136,7 @@ class EmbeddedPostgres:
         return port
 
     def _previous_port(self) -> int | None:
-        """Keep the URL of the last start, which clients may have stored."""
+        """Return the port of the last start, because clients may have stored the URL."""
         with suppress(OSError):
             if found := re.search(r'"port=(\d+)"', (self._cluster / "postmaster.opts").read_text()):
                 return int(found[1])
@@ -153,9 +153,9 @@ class EmbeddedPostgres:
         return True
 
     def _build(self, binaries: PostgresBinaries, user: OsUser) -> None:
-        """Create the cluster under another name and rename it, so that it is never half made.
+        """Create the cluster under another name and rename it, so that it is never incomplete.
 
-        A killed process leaves a folder that the next call removes.
+        If the process is killed, the next call removes the incomplete directory.
         """
         for unfinished in self._folder.glob("postgres.building-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -185,13 +185,13 @@ def _write_secret(path: Path, text: str) -> None:
 
 
 def _is_ready(cluster: Path, pid: int, port: int) -> bool:
-    """Read the status line of postmaster.pid, as `pg_ctl -w` does.
+    """Tell whether the server is ready, by the status line of postmaster.pid, as `pg_ctl -w` does.
 
-    A connection would prove less: another Postgres may have taken the port.
+    A connection is not enough, because another Postgres may have taken the port.
     """
     try:
         lines = (cluster / "postmaster.pid").read_text().split("\n")
-        # the port too: in a container a stale file may contain the same process id
+        # compares the port too, because in a container an old file may have the same process id
         return (lines[0], lines[3], lines[7].strip()) == (str(pid), str(port), "ready")
     except (FileNotFoundError, IndexError):
         return False
