@@ -1,4 +1,4 @@
-"""Import of products from files, and their export."""
+"""The contract of imports: import products from files, export them."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from datetime import datetime
@@ -19,7 +19,10 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 
 
 class ImportStatus(StrEnum):
-    """waiting -> running -> done | failed; failed -> waiting by a retry."""
+    """Status of an import.
+
+    Transitions: waiting -> running -> done or failed; failed -> waiting (by a retry).
+    """
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -28,7 +31,7 @@ class ImportStatus(StrEnum):
 
 
 class ImportFormat(StrEnum):
-    """Format of the file. A CSV file is recognised as Shopify's by its header."""
+    """Format of the file. The header of a CSV file tells whether it comes from Shopify."""
 
     CSV = "csv"
     NDJSON = "ndjson"
@@ -36,10 +39,10 @@ class ImportFormat(StrEnum):
 
 
 class ImportRowCounts(Dto):
-    """Number of rows that were read, and the outcomes of those that describe a product.
+    """The number of rows that were read, and the outcomes of the rows that describe a product.
 
-    A row that occurs twice is counted twice; the later one wins. A dry run counts the outcomes
-    that an import would have.
+    Two rows with the same SKU are counted twice, and the later row wins. A dry run counts the
+    outcomes that a real import would have.
     """
 
     read: int
@@ -50,16 +53,14 @@ class ImportRowCounts(Dto):
 
 
 class ImportFailure(Dto):
-    """Reason why the rest of the file could not be read."""
+    """The reason why the rest of the file could not be imported."""
 
     code: str
     message: str
 
 
 class ImportView(Dto):
-    """Progress of an import. `size` is in bytes; `percent` is the part of the file
-    that was read.
-    """
+    """The progress of an import. `size` is in bytes, `percent` is the part that is read so far."""
 
     import_id: UUID
     status: ImportStatus
@@ -77,7 +78,7 @@ class ImportView(Dto):
 
 
 class RowErrorView(Dto):
-    """Error of a row. `field` is a column, or in NDJSON a JSON pointer (RFC 6901)."""
+    """An error in a row. `field` is a column name in CSV, a JSON pointer (RFC 6901) in NDJSON."""
 
     line: int
     field: str
@@ -86,7 +87,11 @@ class RowErrorView(Dto):
 
 
 class NewImport(RequestModel):
-    """Options of an import. `sha256` of the file tells a retry from another request."""
+    """The options of an import.
+
+    `sha256` is the digest of the file. A retry with the same idempotency key must have the same
+    file.
+    """
 
     sha256: str
     format: ImportFormat
@@ -95,16 +100,16 @@ class NewImport(RequestModel):
 
 
 class ImportedProduct(NewProduct):
-    """Product of one row, and its counted quantity in the main warehouse.
+    """The product of one row. `on_hand` is its counted quantity in the main warehouse.
 
-    A product that exists needs only `sku` and the fields to change.
+    For a product that exists, the row needs only `sku` and the fields to change.
     """
 
     on_hand: Annotated[Int, Field(ge=0, le=MAX_UNITS)] | None = None
 
 
 class Upload(Dto):
-    """Stored file that no import uses yet."""
+    """A stored file that no import uses yet."""
 
     upload_id: UUID
     size: int
@@ -112,7 +117,7 @@ class Upload(Dto):
 
 
 class ImportNotFound(DomainError):
-    """Details: import_id."""
+    """No import has this id. Details: import_id."""
 
     code = "inventory.import_not_found"
     status = 404
@@ -120,10 +125,10 @@ class ImportNotFound(DomainError):
 
 
 class ImportNotFailed(DomainError):
-    """Only a failed import can be retried. Details: status.
+    """The import cannot be retried, because it has not failed. Details: status.
 
-    A waiting or running import continues by itself, also after the death of a process. Failed rows
-    are corrected in the file, which can be imported again.
+    A waiting or running import continues by itself, even after its process has crashed. To correct
+    failed rows, change the file and import it again.
     """
 
     code = "inventory.import_not_failed"
@@ -132,7 +137,7 @@ class ImportNotFailed(DomainError):
 
 
 class ImportFileExpired(DomainError):
-    """The file of a failed import is kept for a week. Details: import_id."""
+    """The file of the failed import is deleted, a week after the failure. Details: import_id."""
 
     code = "inventory.import_forgotten"
     status = 409
@@ -140,22 +145,22 @@ class ImportFileExpired(DomainError):
 
 
 class Imports(Protocol):
-    """Import and export of the catalogue."""
+    """The API of imports and exports of products."""
 
     async def upload(self, ctx: CallContext, chunks: AsyncIterable[bytes]) -> Upload:
-        """Store a file in parts. It is deleted if no import starts within an hour."""
+        """Store a file. It is deleted if no import uses it within an hour."""
 
     async def discard_upload(self, ctx: CallContext, upload: Upload) -> None:
-        """Delete an upload unless an import uses it."""
+        """Delete an upload that no import uses. Keep one that an import uses."""
 
     async def start_import(
         self, ctx: CallContext, upload: Upload, command: NewImport, attempt: IdempotentCommand
     ) -> ImportView:
-        """Start an import with the id of the attempt, once per id; it runs in the background.
+        """Start an import, which runs in the background. The attempt's id is the import id.
 
-        Rows are upserted by SKU. Fields that a row does not name keep their values. An invalid row
-        is recorded as an error and does not stop the import. `on_hand` is a stock count in the main
-        warehouse.
+        A row creates the product with its SKU or changes it. Fields that the row does not have
+        keep their values. An invalid row is recorded as an error and does not stop the import.
+        `on_hand` sets the units on hand in the main warehouse.
         """
 
     async def get_import(self, ctx: CallContext, import_id: UUID) -> ImportView:
@@ -164,7 +169,8 @@ class Imports(Protocol):
     async def watch_import(
         self, ctx: CallContext, import_id: UUID
     ) -> AsyncIterator[ImportView | None]:
-        """Yield the import at each change until it has finished, and None as a heartbeat.
+        """Yield the import after each change until it has finished. Yield None every ten seconds
+        without a change.
 
         Raises ImportNotFound, Overloaded.
         """
@@ -172,7 +178,10 @@ class Imports(Protocol):
     async def list_row_errors(
         self, ctx: CallContext, import_id: UUID, query: PageQuery
     ) -> Page[RowErrorView]:
-        """List the first 10,000 errors in file order. Raises ImportNotFound, CursorInvalid."""
+        """Return row errors in the order of the file; only the first 10,000 are stored.
+
+        Raises ImportNotFound, CursorInvalid.
+        """
 
     async def retry_import(
         self, ctx: CallContext, import_id: UUID, attempt: IdempotentCommand
@@ -183,7 +192,7 @@ class Imports(Protocol):
         """
 
     def export_products(self, ctx: CallContext) -> AsyncIterator[bytes]:
-        """Yield all products as CSV that can be imported again, ordered by id.
+        """Yield all products, sorted by id, as CSV that can be imported again.
 
-        Each chunk has whole rows.
+        No row is split between two chunks.
         """

@@ -1,4 +1,4 @@
-"""Imports in memory."""
+"""The in-memory store of imports."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -20,13 +20,11 @@ class ImportTables(StockTables):
         self.uploads: Table[UUID, tuple[UUID, datetime]] = Table()
         self.upload_parts: Table[tuple[UUID, int], bytes] = Table()
         self.import_jobs: Table[UUID, ImportJob] = Table()
-        # key: import and error number
+        # key: import id and number of the error
         self.row_errors: Table[tuple[UUID, int], RowError] = Table()
 
 
 class MemoryImportStore(MemoryStockStore):
-    """Imports and exports of one transaction or of reads outside one."""
-
     def __init__(self, tables: ImportTables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables: ImportTables = tables

@@ -1,4 +1,4 @@
-"""HTTP routes of imports and exports, for staff."""
+"""HTTP API of imports and exports, for staff."""
 
 import re
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ class ProvidesImports(Protocol):
 _from_inventory: Final[FromContext[ProvidesImports]] = FromContext("inventory")
 ImportsDep = Annotated[Imports, Depends(_from_inventory(lambda container: container.imports))]
 
-# a comment line: proxies close a connection on which nothing is sent
+# sent as a comment, because proxies close a connection on which nothing is sent
 HEARTBEAT: Final = format_sse_event(comment="heartbeat")
 
 _CSV: Final = "text/csv"
@@ -76,7 +76,7 @@ class ImportQuery(BaseModel):
     currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
 
 
-# an import changes products and stock
+# an import changes products and stock, so it needs both scopes
 CatalogueAndStockWriter = Annotated[
     CallContext, require_scope(CATALOGUE_WRITE, also_requires=STOCK_WRITE)
 ]
@@ -115,8 +115,11 @@ async def start(
     imports: ImportsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """The file is CSV with the columns of the export or of Shopify, or NDJSON. Rows are upserted by
-    `sku`; an invalid row does not stop the others. Needs `catalogue:write` and `stock:write`.
+    """Import products from a file, in the background.
+
+    The file is NDJSON, CSV with the columns of the export, or the product CSV of Shopify. A row
+    creates the product with its `sku` or changes it. An invalid row does not stop the others. The
+    scopes `catalogue:write` and `stock:write` are required.
     """
     format_ = _import_format(request)
     upload = await imports.upload(ctx, request.stream())
@@ -141,7 +144,7 @@ async def start(
 async def imported(
     request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
 ) -> Response:
-    """Progress, and the outcomes of its rows."""
+    """Return the progress of an import and the outcomes of its rows."""
     return json_with_etag(request, await imports.get_import(ctx, import_id))
 
 
@@ -160,8 +163,9 @@ async def imported(
 async def events(
     request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
 ) -> Response:
-    """Server-sent events with the import as `data`. If the stream is refused, poll
-    `GET /imports/{import_id}`.
+    """Stream the progress as server-sent events with the import as `data`.
+
+    If the response is 503, poll `GET /imports/{import_id}` instead.
     """
     updates = await imports.watch_import(ctx, import_id)
     return StreamingResponse(_progress_events(request, updates), media_type="text/event-stream")
@@ -176,7 +180,7 @@ async def events(
 async def errors(
     ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
 ) -> Response:
-    """The first 10,000 errors, in file order."""
+    """Return row errors in the order of the file. Only the first 10,000 are stored."""
     return json_response(await imports.list_row_errors(ctx, import_id, query))
 
 
@@ -200,8 +204,9 @@ async def retry(
     imports: ImportsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """The import continues at the row where it stopped. A waiting or running import needs no retry.
-    Needs `catalogue:write` and `stock:write`.
+    """Continue a failed import at the row where it stopped.
+
+    The scopes `catalogue:write` and `stock:write` are required.
     """
 
     async def effect(attempt: IdempotentCommand) -> ImportView:
@@ -224,7 +229,7 @@ async def export(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
     apostrophe.
     """
     chunks = imports.export_products(ctx)
-    # read before the response begins: an error must become a response of its own
+    # read the first chunk before the response begins, so that an error becomes an error response
     first = await anext(chunks)
     headers = {"content-disposition": 'attachment; filename="products.csv"'}
     return StreamingResponse(_prepend(first, chunks), media_type=_CSV, headers=headers)
@@ -245,7 +250,7 @@ async def _progress_events(
     request: Request, updates: AsyncIterator[ImportView | None]
 ) -> AsyncIterator[bytes]:
     async for view in updates:
-        # clients reconnect to another process
+        # the process is shutting down; the client reconnects to another process
         if request.app.state.readiness.draining:
             return
         if view is None:

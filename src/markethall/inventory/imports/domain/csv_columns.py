@@ -1,8 +1,8 @@
-"""Columns of the native CSV format: each one reads and writes its cell.
+"""The columns of the native CSV format. Each column reads and writes its cells.
 
-A spreadsheet runs a cell that begins with = + - @, a tab or a carriage return as a formula. The
-export puts an apostrophe in front of such a text, also if it already begins with apostrophes, and
-the import removes one: exported values are imported unchanged.
+A spreadsheet runs a cell as a formula if it begins with = + - @, a tab or a carriage return. So the
+export puts an apostrophe before such a text, and also before a text that begins with apostrophes
+and one of these characters. The import removes one apostrophe, so values survive export and import.
 """
 
 import json
@@ -24,19 +24,20 @@ _FORMULA_START: Final = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED_FORMULA_START: Final = re.compile(r"''*[=+\-@\t\r]")
 _NEEDS_QUOTES: Final = re.compile(r'[",\r\n]')
 _INTEGER_PATTERN: Final = re.compile(r"-?[0-9]{1,15}")
-# an empty cell that leaves the field unchanged
+# the value of an empty cell that leaves the field unchanged
 ABSENT: Final = object()
 
 
 class InvalidCell(ValueError):
-    """The text of a cell has no valid value. The message is for people."""
+    """The text of a cell is invalid. The user of the import sees the message."""
 
 
 @dataclass(frozen=True)
 class CsvColumn:
-    """`read` converts the text of a cell and the currency of its row into a model value or ABSENT.
+    """A column of the CSV format.
 
-    It raises InvalidCell. `write` converts a product into the text.
+    `read` takes the text of a cell and the currency of its row. It returns the value for the model,
+    or ABSENT, and raises InvalidCell. `write` returns the text of a product's cell.
     """
 
     name: str
@@ -53,7 +54,7 @@ def unescape_formula(text: str) -> str:
 
 
 def format_csv_row(cells: Sequence[str]) -> str:
-    """Quote and join cells by RFC 4180."""
+    """Join the cells to a row, and quote them where necessary (RFC 4180)."""
     quoted = (
         f'"{c.replace(chr(34), chr(34) * 2)}"' if _NEEDS_QUOTES.search(c) else c for c in cells
     )
@@ -61,7 +62,7 @@ def format_csv_row(cells: Sequence[str]) -> str:
 
 
 def _text_column(name: str) -> CsvColumn:
-    """Column in which an empty cell is an empty text."""
+    """Build a column in which an empty cell means an empty text."""
     return CsvColumn(
         name,
         lambda text, _: unescape_formula(text),
@@ -70,7 +71,7 @@ def _text_column(name: str) -> CsvColumn:
 
 
 def _required_text_column(name: str) -> CsvColumn:
-    """Column in which an empty cell leaves the field unchanged."""
+    """Build a column in which an empty cell leaves the field unchanged."""
     return CsvColumn(
         name,
         lambda text, _: unescape_formula(text) if text else ABSENT,
@@ -79,7 +80,7 @@ def _required_text_column(name: str) -> CsvColumn:
 
 
 def _optional_text_column(name: str) -> CsvColumn:
-    """Column in which an empty cell clears the field."""
+    """Build a column in which an empty cell clears the field."""
     return CsvColumn(
         name,
         lambda text, _: unescape_formula(text) or None,
@@ -104,7 +105,7 @@ def parse_integer(text: str) -> int:
 
 
 def parse_amount(text: str, currency: str) -> int:
-    """Return minor units. Raises InvalidCell."""
+    """Convert an amount such as "12.50" to minor units. Raises InvalidCell."""
     try:
         return parse_major_units(text.strip(), currency)
     except ValueError as error:
@@ -128,7 +129,7 @@ def _json_column(name: str, empty: Callable[[], Any]) -> CsvColumn:
 
 
 def _list_column(name: str) -> CsvColumn:
-    """Column that reads a JSON array or a comma-separated list, and writes JSON."""
+    """Build a column that reads a JSON array or a comma-separated list, and writes JSON."""
     column = _json_column(name, tuple)
 
     def read(text: str, currency: str) -> Any:
@@ -157,7 +158,7 @@ def to_json_value(value: Any) -> Any:
     return value
 
 
-# in the column order of the export
+# the export writes the columns in this order
 COLUMNS: Final[Mapping[str, CsvColumn]] = {
     column.name: column
     for column in (
@@ -169,7 +170,7 @@ COLUMNS: Final[Mapping[str, CsvColumn]] = {
             _parse_price,
             lambda product: _format_amount(product.price.amount, product.price.currency),
         ),
-        # the reader handles it before the other columns, since amounts depend on it
+        # the reader handles the currency before the other columns, because amounts depend on it
         CsvColumn("currency", lambda _, __: ABSENT, lambda product: product.price.currency),
         CsvColumn(
             "compare_at",

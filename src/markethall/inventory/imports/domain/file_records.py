@@ -1,18 +1,18 @@
-"""Positions, records and errors of an imported file."""
+"""Positions, records and errors in an imported file."""
 
 from dataclasses import dataclass
 from typing import Final
 
-# the largest product fits, with its texts in every language; a longer record is an error
+# enough for the largest valid product with all its translations; a longer record is an error
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class FilePosition:
-    """Position of a record: offset in bytes, and line number from 1.
+    """The position of a record: its offset in bytes and its line number, which begins at 1.
 
-    `in_oversized_row` is true inside a record that is too long. `truncated_handle` is a Shopify
-    handle with too many rows: its further rows are errors.
+    `in_oversized_row` is true inside a record that is too long. `truncated_handle` is the last
+    Shopify handle if it had too many rows; its remaining rows are errors.
     """
 
     offset: int = 0
@@ -31,7 +31,7 @@ class RowError:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Row of the file: its cells (one JSON text in NDJSON), or its error."""
+    """A row of the file with its cells or its error. In NDJSON its only cell is the JSON text."""
 
     line: int
     size: int
@@ -41,12 +41,12 @@ class FileRecord:
 
 
 def sanitize(text: str) -> str:
-    """Replace NUL and lone surrogates, which Postgres rejects."""
+    """Replace NUL and lone surrogates, because Postgres cannot store them."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 class UnreadableFile(Exception):
-    """The file cannot be read. `code` is stable, `message` is for people."""
+    """The file cannot be read. Programs may rely on `code`; users see `message`."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Choice of the reader by the beginning of a file."""
+"""Choose the reader of a file by its beginning."""
 
 import re
 from collections.abc import Iterator
@@ -23,15 +23,16 @@ class RowReader(Protocol):
     def format(self) -> ImportFormat: ...
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        """Yield the complete records of the chunk in small steps; none if it is too small."""
+        """Yield the complete records of the chunk, a few per step. Ignore an incomplete record."""
 
 
 def open_reader(
     format_: ImportFormat, currency: str, head: bytes, *, is_whole_file: bool
 ) -> tuple[RowReader, FilePosition]:
-    """Return the reader of the file and the position of its first row.
+    """Return the reader of the file and the position of its first row. Raises UnreadableFile.
 
-    `head` has the first line, or as many bytes as a line may have. Raises UnreadableFile.
+    `head` is the beginning of the file. It must contain the first line, or more bytes than a line
+    may have.
     """
     start = FilePosition(offset=len(BOM) if head.startswith(BOM) else 0)
     data = head[start.offset :]
@@ -54,6 +55,9 @@ def open_reader(
 
 
 def _detect_delimiter(data: bytes) -> str:
-    """Return the most frequent candidate: spreadsheets of some countries write semicolons."""
+    """Return the most frequent of comma, semicolon and tab in the first line.
+
+    In some countries spreadsheets write semicolons.
+    """
     line = data[:MAX_RECORD_BYTES].split(b"\n", 1)[0]
     return max(",;\t", key=lambda candidate: line.count(candidate.encode()))

@@ -1,4 +1,4 @@
-"""Conversion of HTML descriptions to plain text."""
+"""Convert HTML descriptions to plain text."""
 
 import re
 from html.parser import HTMLParser
@@ -38,7 +38,7 @@ class _TextExtractor(HTMLParser):
 
 
 def html_to_text(html: str) -> str:
-    """Convert blocks to lines and entities to characters; drop scripts and styles."""
+    """Convert blocks to lines and entities to characters. Remove scripts and styles."""
     if not _MARKUP.search(html):
         return html.strip()
     extractor = _TextExtractor()

@@ -1,4 +1,4 @@
-"""Import job: state, progress and counts."""
+"""The import job: its status, progress and counts."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ UPDATED: Final = "updated"
 UNCHANGED: Final = "unchanged"
 FAILED: Final = "failed"
 OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED)
-# further failed rows are only counted
+# errors after these are counted, but not stored
 MAX_STORED_ERRORS: Final = 10_000
 
 
 @dataclass
 class ImportJob:
-    """State of an import. `token` identifies the current lease."""
+    """The state of an import. `token` identifies the lease of the worker that processes it."""
 
     import_id: UUID
     upload_id: UUID
@@ -93,7 +93,7 @@ class ImportJob:
         self._finish(ImportStatus.FAILED, now)
 
     def retry(self) -> None:
-        """Raises ImportNotFailed."""
+        """Set the status to waiting, so that a worker continues. Raises ImportNotFailed."""
         if self.status != ImportStatus.FAILED:
             raise ImportNotFailed(status=self.status.value)
         self.status = ImportStatus.WAITING

@@ -1,4 +1,4 @@
-"""Readers of the native formats: CSV with the columns of the export, and NDJSON."""
+"""Readers of the native formats: NDJSON, and CSV with the columns of the export."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -27,12 +27,12 @@ from markethall.inventory.imports.domain.record_parser import (
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, validate_row
 from markethall.shared.kernel.strict_json import parse_strict_json
 
-# columns of the parts of a price
+# the field of a price -> its column
 _PRICE_COLUMNS: Final = {"amount": "price", "currency": "currency"}
 
 
 class CsvReader:
-    """Reader of native CSV: any of the columns in any order; `sku` is required."""
+    """Reader of native CSV. The columns may be in any order; only `sku` is required."""
 
     format = ImportFormat.CSV
 
@@ -64,7 +64,7 @@ class CsvReader:
             message = "must be an ISO 4217 currency code in capitals"
             return (RowError(record.line, "currency", "currency", message),)
         if cells.get("compare_at") and not cells.get("price"):
-            # an existing product may have a price in another currency
+            # without a price in the row, the currency of compare_at would be unknown
             message = "needs a price in the same row"
             return (RowError(record.line, "compare_at", "price_missing", message),)
         values: dict[str, Any] = {}
@@ -81,7 +81,7 @@ class CsvReader:
 
 
 class NdjsonReader:
-    """Reader of one JSON object per line: `ImportedProduct`."""
+    """Reader of NDJSON. Each line is a JSON object with the fields of `ImportedProduct`."""
 
     format = ImportFormat.NDJSON
 

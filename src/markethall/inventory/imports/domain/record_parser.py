@@ -1,7 +1,7 @@
-"""Parser that splits a chunk of bytes into complete records of CSV (RFC 4180) or NDJSON.
+"""Split a chunk of bytes into complete records of CSV (RFC 4180) or NDJSON.
 
-Invalid UTF-8 is decoded to lone surrogates. The models reject them later, so that the error names
-the cell.
+Invalid UTF-8 is decoded to lone surrogates. The models reject these later, and so the error can
+name the cell.
 """
 
 import csv
@@ -17,7 +17,7 @@ from markethall.inventory.imports.domain.file_records import (
 )
 
 BOM: Final = b"\xef\xbb\xbf"
-# one cell may fill a row; the limit of the csv module is global
+# a single cell may be as long as a row; the csv module has one limit for the whole process
 csv.field_size_limit(MAX_RECORD_BYTES)
 
 _TOO_LONG_MESSAGE: Final = f"is longer than {MAX_RECORD_BYTES} bytes"
@@ -28,7 +28,7 @@ _UNCLOSED_MESSAGE: Final = (
 
 @dataclass(frozen=True)
 class FileChunk:
-    """Bytes of the file from a position on. `is_last` is true if they reach the end of the file."""
+    """The bytes of the file after a position. `is_last` means that they reach the end."""
 
     data: bytes
     position: FilePosition
@@ -36,7 +36,7 @@ class FileChunk:
 
 
 def read_ndjson_records(chunk: FileChunk) -> Iterator[FileRecord]:
-    """Yield a record per line. An empty line and the rest of an oversized one have no cells."""
+    """Yield one record per line. Empty lines and the rest of an oversized line have no cells."""
     position = chunk.position
     for line in _complete_lines(chunk, b"\n"):
         after = _position_after(position, line)
@@ -47,7 +47,7 @@ def read_ndjson_records(chunk: FileChunk) -> Iterator[FileRecord]:
 
 
 def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRecord]:
-    """Yield a record per row; a row may span several lines."""
+    """Yield one record per row. A row may span several lines."""
     lines = list(_complete_lines(chunk, None))
     position, index = chunk.position, 0
     while index < len(lines):
@@ -58,7 +58,7 @@ def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRec
             position, index = after, index + 1
             continue
         for parsed in _parse_rows(lines, index, position, delimiter):
-            # None: the row does not end in this chunk
+            # None means that the row does not end in this chunk
             if (
                 parsed is None
                 and not chunk.is_last
@@ -77,7 +77,7 @@ def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRec
 def _parse_rows(
     lines: list[bytes], index: int, position: FilePosition, delimiter: str
 ) -> Iterator[FileRecord | None]:
-    """Yield rows up to the first malformed one; None for a row that does not end."""
+    """Yield rows until the first malformed one. Yield None for a row that does not end."""
     lines_read = 0
     size = 0
 
@@ -109,9 +109,9 @@ def _parse_rows(
 def _malformed_record(
     lines: list[bytes], index: int, position: FilePosition, reason: str
 ) -> FileRecord | None:
-    """Return the error of a row that csv rejects, or None if the row does not end.
+    """Build the error of a row that the csv module rejects. Return None if the row does not end.
 
-    Parsing continues at the second line of the row: a stray quote costs one row, not the file.
+    The caller continues at the next line of the file, so that a wrong quote spoils one row only.
     """
     if "unexpected end" in reason:
         return None
@@ -129,11 +129,11 @@ def _unclosed_record(line: bytes, position: FilePosition) -> FileRecord:
 
 
 def _complete_lines(chunk: FileChunk, line_end: bytes | None) -> Iterator[bytes]:
-    """Yield complete lines with their line ends, and the available part of an oversized line."""
+    """Yield complete lines with their line ends, and the part of an oversized line in the chunk."""
     data = chunk.data
     lines = data.splitlines(keepends=True) if line_end is None else _split_lines(data, line_end)
     if lines and not chunk.is_last and not lines[-1].endswith(b"\n"):
-        # possibly an incomplete line, or the first half of a CRLF
+        # the line may continue in the next chunk; even after "\r", where "\n" may follow
         incomplete = lines.pop()
         if len(incomplete) > MAX_RECORD_BYTES or (chunk.position.in_oversized_row and not lines):
             lines.append(incomplete)
@@ -147,7 +147,7 @@ def _split_lines(data: bytes, line_end: bytes) -> list[bytes]:
 
 
 def _position_after(position: FilePosition, line: bytes) -> FilePosition:
-    """Return the position after a line. A line without its end is part of an oversized row."""
+    """Return the position after a line. A line without a line end is part of an oversized row."""
     is_complete = line.endswith((b"\n", b"\r"))
     return FilePosition(
         position.offset + len(line), position.line + is_complete, in_oversized_row=not is_complete

@@ -1,4 +1,4 @@
-"""Validation of rows."""
+"""Validate the rows of an imported file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,21 +16,22 @@ from markethall.inventory.imports.domain.file_records import FilePosition, RowEr
 MAX_ERRORS_PER_ROW: Final = 10
 _UNASSIGNED_ID: Final = UUID(int=0)
 _UNASSIGNED_TIME: Final = datetime.min.replace(tzinfo=UTC)
-# for fields that a row may omit if its product exists
+# values of required fields that a row may omit if its product exists
 _PLACEHOLDERS: Final[Mapping[str, Any]] = MappingProxyType(
     {"name": "-", "price": MappingProxyType({"amount": 0, "currency": "EUR"})}
 )
 
-# location of a pydantic error -> name of the field in the file
+# maps the location of a pydantic error to the name of the field in the file
 FieldNamer = Callable[[tuple[Any, ...]], str]
 
 
 @dataclass(frozen=True)
 class ValidatedRow:
-    """Valid row. An existing product only takes the values of `provided_fields`."""
+    """A valid row. If its product exists, only the fields in `provided_fields` are changed."""
 
     line: int
-    # the product that the row would create; built while the database is busy
+    # the product that the row would create; building it early uses the time in which the
+    # database writes the previous batch
     product: Product
     on_hand: int | None
     provided_fields: frozenset[str]
@@ -42,20 +43,20 @@ class ValidatedRow:
 
     def to_product(self, product_id: UUID, now: datetime) -> Product:
         assigned = {"product_id": product_id, "created_at": now, "updated_at": now}
-        # replace() would double the cost of a row here
+        # dataclasses.replace() would take twice the time of a whole row
         return Product(**(vars(self.product) | assigned))
 
     def apply_to(self, product: Product, now: datetime) -> bool:
-        """Return False if the product has these values already."""
+        """Copy the provided fields. Return False if the product has these values already."""
         return product.copy_fields_from(self.product, self.provided_fields, now)
 
 
-# a valid row, or the errors of an invalid one
+# a valid row, or the errors of an invalid row
 RowResult = ValidatedRow | tuple[RowError, ...]
 
 
 class ReadStep(NamedTuple):
-    """Rows of records that belong together, and the file position after them."""
+    """Rows that are read together, and the file position after them."""
 
     rows: tuple[RowResult, ...]
     record_count: int
@@ -63,7 +64,7 @@ class ReadStep(NamedTuple):
 
 
 def validate_row(line: int, values: Mapping[str, Any], field_name: FieldNamer) -> RowResult:
-    """Validate the values that the row provides."""
+    """Validate the values of a row. Return the row, or its errors."""
     provided = frozenset(values) - {"sku", "on_hand"}
     absent = [name for name in _PLACEHOLDERS if name not in values]
     complete = {**values, **{name: _PLACEHOLDERS[name] for name in absent}}

@@ -1,8 +1,9 @@
 """Reader of the product CSV that Shopify exports.
 
-The rows of one Handle are one product: the first row describes it, each row with a price is a
-variant, the others only have images. A variant becomes a product, and the variants of one Handle
-become a family. See https://help.shopify.com/en/manual/products/import-export/using-csv.
+All rows with the same value in the column Handle describe one Shopify product. Its first row has
+the texts, each row with a price is a variant, and the other rows only have images. A variant
+becomes a product here, and the variants of one Handle become a family. Source:
+https://help.shopify.com/en/manual/products/import-export/using-csv.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from markethall.inventory.imports.domain.html_text import html_to_text
 from markethall.inventory.imports.domain.record_parser import FileChunk, read_csv_records
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, validate_row
 
-# Shopify allows 2,048 variants and 250 images
+# Shopify allows 2,048 variants and 250 images per product
 MAX_ROWS_PER_HANDLE: Final = 2500
 MAX_BYTES_PER_HANDLE: Final = 4 * 1024 * 1024
 MAX_IMAGES: Final = 20
@@ -35,7 +36,7 @@ _DEFAULT_OPTION: Final = ("Title", "Default Title")
 _SAFE_SKU_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _UNSAFE_SKU_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _NUMBER_PATTERN: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")
-# field of the model -> column of the file
+# the field of the model -> the column of the file
 _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
     "sku": "Variant SKU",
     "name": "Title",
@@ -65,11 +66,11 @@ def is_shopify(header: Sequence[str]) -> bool:
 
 @dataclass
 class _HandleGroup:
-    """Rows of one Handle that were read so far."""
+    """The rows of one Handle that were read so far."""
 
     handle: str
     rows: list[tuple[int, CellsByColumn]] = field(default_factory=list)
-    # invalid rows between them
+    # the errors of rows without a Handle between them
     rows_without_handle: list[RowResult] = field(default_factory=list)
     size: int = 0
 
@@ -87,8 +88,9 @@ class ShopifyReader:
         self._delimiter = delimiter
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        """Yield one Handle at a time; one that may continue after the chunk is left
-        for the next.
+        """Yield the rows of one Handle per step.
+
+        The last Handle of a chunk may continue in the next chunk, so it is not yielded yet.
         """
         group: _HandleGroup | None = None
         truncated_handle, position = chunk.position.truncated_handle, chunk.position
@@ -134,7 +136,7 @@ class ShopifyReader:
         return dict(zip(self._header, record.cells, strict=True))
 
     def _row_without_handle(self, record: FileRecord) -> tuple[RowResult, ...]:
-        """Return the errors of a row without a Handle; none for an empty row."""
+        """Return the error of a row without a Handle. An empty row has none."""
         if record.error:
             return ((record.error,),)
         if not any(record.cells):
@@ -169,7 +171,7 @@ class ShopifyReader:
     def _variant_values(
         self, first: CellsByColumn, row: CellsByColumn, images: Sequence[str]
     ) -> dict[str, Any]:
-        """Merge the row of a variant and the first row of its Handle. Raises _InvalidValue."""
+        """Merge the row of a variant with the first row of its Handle. Raises _InvalidValue."""
         handle = row["Handle"]
         options = _variant_options(first, row)
         values: dict[str, Any] = {
@@ -188,7 +190,7 @@ class ShopifyReader:
             minor = self._parse_amount("Variant Price", price)
             values["price"] = {"amount": minor, "currency": self._currency}
         if quantity := row.get("Variant Inventory Qty", ""):
-            # negative when oversold: nothing is on hand
+            # Shopify exports a negative number for an oversold product
             values["on_hand"] = max(0, _parse_number("Variant Inventory Qty", quantity))
         return values | self._optional_values(row)
 
@@ -222,14 +224,14 @@ class _InvalidValue(Exception):
 
 
 def stable_sku(handle: str, options: Mapping[str, str]) -> str:
-    """Derive a SKU for a variant without one: deterministic and distinct."""
+    """Derive a SKU for a variant that has none. The same variant always gets the same SKU."""
     parts = [handle, *options.values()]
     sku = ".".join(parts)
     is_plain = all(_SAFE_SKU_PART.fullmatch(part) for part in parts)
-    # SKUs ignore case: options "m" and "M" would collide
+    # only lower case, because SKUs ignore case, and so the options "m" and "M" would collide
     if is_plain and sku == sku.lower() and len(sku) <= MAX_SKU_LENGTH:
         return sku
-    # characters are replaced: the digest keeps the SKU distinct
+    # two variants can differ only in characters that are replaced; the digest differs then
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
     readable = ".".join(_UNSAFE_SKU_CHARACTERS.sub("-", part).strip("-_") for part in parts).strip(
         "."
@@ -242,7 +244,7 @@ def _is_variant(row: CellsByColumn) -> bool:
 
 
 def _variant_options(first: CellsByColumn, row: CellsByColumn) -> dict[str, str]:
-    """Return the options of a variant. Only the first row of a Handle has their names."""
+    """Return the options of a variant. Only the first row of a Handle has the option names."""
     pairs = [(first.get(name, ""), row.get(value, "")) for name, value in _OPTION_COLUMNS]
     return {
         name: value for name, value in pairs if name and value and (name, value) != _DEFAULT_OPTION
@@ -250,7 +252,7 @@ def _variant_options(first: CellsByColumn, row: CellsByColumn) -> dict[str, str]
 
 
 def _product_category(first: CellsByColumn) -> str | None:
-    """Return the type, or the leaf of Shopify's category path."""
+    """Return the product type, or the last part of Shopify's category path."""
     return first.get("Type") or first.get("Product Category", "").split(">")[-1].strip() or None
 
 
@@ -269,7 +271,7 @@ def _parse_number(column: str, text: str) -> int:
 
 
 def _strip_apostrophe(text: str) -> str:
-    """Strip the apostrophe that Shopify puts before digits for spreadsheets."""
+    """Remove the apostrophe that Shopify writes before digits, for spreadsheets."""
     return text.strip().removeprefix("'")
 
 

@@ -1,4 +1,4 @@
-"""Imports and exports: uploads, progress, errors, retries."""
+"""The use cases of imports and exports."""
 
 import asyncio
 import hashlib
@@ -35,14 +35,14 @@ from markethall.shared.persistence.database import Database
 
 _ROW_NUMBER: Final = TypeAdapter(int)
 _EXPORT_PAGE_ROWS: Final = 500
-# per process
+# the limit of concurrent progress streams per process
 _MAX_WATCHERS: Final = 32
 _POLL_SECONDS: Final = 0.5
 _HEARTBEAT_SECONDS: Final = 10.0
 
 
 class ImportService:
-    """`Imports` of this process."""
+    """Implementation of `Imports`."""
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class ImportService:
         async for part in _split_into_parts(chunks):
             digest.update(part)
             size += len(part)
-            # one transaction per part: a slow client holds no connection
+            # one transaction per part, so that a slow client does not hold a connection
             async with self._database.transaction() as store:
                 await store.add_upload_part(upload_id, number, part)
             number += 1
         return Upload(upload_id=upload_id, size=size, sha256=digest.hexdigest())
 
     async def discard_upload(self, ctx: CallContext, upload: Upload) -> None:
-        # the periodic job deletes the rest
+        # if this fails, the periodic job deletes the upload later
         with suppress(Unavailable):
             await self._delete_upload(upload.upload_id)
 
@@ -94,7 +94,8 @@ class ImportService:
         job = ImportJob.new(attempt.id, upload, command, ctx.actor.audit_name, self._clock())
         async with self._database.transaction() as store:
             if not await store.add_import_job(job):
-                # the same attempt created it before: this upload is not used
+                # an earlier request with the same key created the import; the router then
+                # discards this upload
                 job = await store.get_import_job(attempt.id) or job
             view = job.to_view()
             await store.store_response(attempt, view)
@@ -163,7 +164,7 @@ class ImportService:
         header = format_csv_row(CSV_HEADER)
         after: UUID | None = None
         while True:
-            # one session per page: a slow client holds no connection
+            # one session per page, so that a slow client does not hold a connection
             async with self._database.read_session() as reads:
                 rows = await reads.list_products_with_stock(after, _EXPORT_PAGE_ROWS)
             yield "".join(
@@ -176,7 +177,7 @@ class ImportService:
 
 
 async def _split_into_parts(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Split into parts of equal size, so that a file position determines its part."""
+    """Split into parts of equal size, so that a position in the file determines its part."""
     buffer = bytearray()
     async for chunk in chunks:
         buffer += chunk

@@ -1,4 +1,4 @@
-"""Changes that a batch of rows makes: new products, changed products, counted stock."""
+"""The changes of a batch of rows: new products, changed products, counted stock."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,11 +28,14 @@ _STOCK_FIELDS: Final = frozenset({"backorder_limit", "low_stock_threshold"})
 
 
 class SkuConflict(Exception):
-    """Another transaction created a product with a SKU of this batch: try again."""
+    """Another transaction has created a product with a SKU of this batch. Retry the batch."""
 
 
 class BlockedByExpiredReservations(Exception):
-    """Rows failed because of reservations that have expired."""
+    """Rows count fewer units than are reserved, but some of these reservations have expired.
+
+    The batch can succeed after they are released.
+    """
 
     def __init__(self, product_ids: Sequence[UUID]) -> None:
         super().__init__()
@@ -41,7 +44,7 @@ class BlockedByExpiredReservations(Exception):
 
 @dataclass
 class BatchChanges:
-    """Changes of a batch. Of rows with the same SKU the later one wins."""
+    """The changes of a batch. Among rows with the same SKU, the last one wins."""
 
     job: ImportJob
     now: datetime
@@ -50,7 +53,7 @@ class BatchChanges:
     new_products: dict[UUID, Product] = field(default_factory=dict)
     changed_products: dict[UUID, Product] = field(default_factory=dict)
     counted_on_hand: dict[UUID, int] = field(default_factory=dict)
-    # products of which fewer were counted than are reserved
+    # the products with fewer counted than reserved units
     undercounted: set[UUID] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     errors: list[RowError] = field(default_factory=list)
@@ -73,7 +76,7 @@ class BatchChanges:
         return [*self.new_products.values(), *self.changed_products.values()]
 
     def movements(self, *, of_new_products: bool) -> list[StockChange]:
-        """Return the movements of new products, or of existing ones."""
+        """Return the movements of the new products, or those of the existing products."""
         return [
             self._movement(product_id, self.counted_on_hand[product_id] - self._on_hand(product_id))
             for product_id in sorted(self.counted_on_hand)
@@ -107,12 +110,12 @@ class BatchChanges:
         return UPDATED if changed or recounted else UNCHANGED
 
     def _next_id(self) -> UUID:
-        """Return a later id than the previous one: ids of a batch are in file order."""
+        """Return an id greater than the previous one, so that ids follow the order of the file."""
         self.last_id = max(new_id(), UUID(int=self.last_id.int + 1))
         return self.last_id
 
     def _record_count(self, product_id: UUID, on_hand: int | None) -> bool:
-        """Return True if the quantity differs from the known one."""
+        """Record a counted quantity. Return True if it differs from the known quantity."""
         previous = self.counted_on_hand.get(product_id, self._on_hand(product_id))
         if on_hand is None:
             return False
@@ -141,7 +144,7 @@ class BatchChanges:
 async def build_batch_changes(
     store: Store, job: ImportJob, rows: Sequence[RowResult], now: datetime
 ) -> BatchChanges:
-    """Compute the changes of the rows. Existing products and their stock rows are locked."""
+    """Compute the changes of the rows. Lock the existing products and their stock rows."""
     validated_rows = [row for row in rows if isinstance(row, ValidatedRow)]
     products_by_sku = {
         product.sku.lower(): product
@@ -171,8 +174,9 @@ async def check_expired_reservations(store: Store, changes: BatchChanges) -> Non
 
 
 async def persist(store: Store, changes: BatchChanges) -> None:
-    """Raises SkuConflict."""
-    # before the products: counts were checked against the backorder limit before this batch
+    """Write the changes. Raises SkuConflict."""
+    # the movements come before the products, because the counts were checked against the old
+    # backorder limits
     if movements := changes.movements(of_new_products=False):
         await store.apply_movements(movements)
     new_products, changed_products = (
@@ -195,5 +199,5 @@ async def _get_existing_products(
 
 
 def _affects_stock(row: ValidatedRow) -> bool:
-    """Return True if the row counts stock, or changes a limit that its stock rows follow."""
+    """Tell whether the row counts stock, or changes a field that stock rows have a copy of."""
     return row.on_hand is not None or bool(row.provided_fields & _STOCK_FIELDS)

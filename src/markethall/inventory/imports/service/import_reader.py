@@ -1,4 +1,4 @@
-"""Reader of a stored upload, in batches of rows."""
+"""Read a stored upload in batches of rows."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,17 +13,18 @@ from markethall.inventory.imports.domain.row_validation import RowResult
 from markethall.inventory.imports.ports import ReadStore
 from markethall.shared.persistence.database import ReadDatabase
 
-# size of the stored parts of an upload; the last one is shorter
+# the size of a stored part of an upload; the last part is shorter
 PART_BYTES: Final = 256 * 1024
-# limit of a batch of long rows
+# with long rows, a batch ends at this size
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
-# validating these takes about a millisecond; then the task that writes the previous batch can run
+# validating these rows takes about a millisecond; then the reader yields to the task that writes
+# the previous batch
 _ROWS_BETWEEN_YIELDS: Final = 20
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows to apply in one transaction, and the file position after them."""
+    """The rows to apply in one transaction, and the file position after them."""
 
     rows: Sequence[RowResult]
     record_count: int
@@ -31,7 +32,7 @@ class RowBatch:
 
 
 class ImportReader:
-    """Reader with a buffer that keeps bytes until they are passed: each part is loaded once."""
+    """Reader of an upload. A buffer keeps bytes until they are parsed, so a part is loaded once."""
 
     def __init__(self, database: ReadDatabase[ReadStore], job: ImportJob) -> None:
         self._database = database
@@ -53,7 +54,7 @@ class ImportReader:
     async def read_batch(
         self, row_reader: RowReader, position: FilePosition, max_rows: int
     ) -> RowBatch:
-        """Read about `max_rows` rows; none only at the end of the file."""
+        """Read about `max_rows` rows. Return an empty batch only at the end of the file."""
         rows: list[RowResult] = []
         read = rows_at_last_yield = 0
         end = min(self._job.size, position.offset + _MAX_BATCH_BYTES)
@@ -74,7 +75,8 @@ class ImportReader:
                 position = FilePosition(self._job.size, position.line)
             elif len(rows) < max_rows and not chunk.is_last:
                 self._discard_before(position)
-                # double the buffer for a long record, so that it is not parsed again for each part
+                # for a long record, double the buffer; otherwise the record would be parsed again
+                # after each part
                 await self._fill_buffer(
                     max(PART_BYTES, 2 * len(self._buffer))
                     if position == previous_position
@@ -106,7 +108,7 @@ class ImportReader:
         self._buffer_offset = position.offset
 
     async def _fill_buffer(self, min_bytes: int) -> None:
-        """Load parts until the buffer has `min_bytes` or the file ends."""
+        """Load parts until the buffer has `min_bytes`, or until the file ends."""
         parts = [self._buffer]
         buffered = len(self._buffer)
         async with self._database.read_session() as store:
@@ -121,7 +123,7 @@ class ImportReader:
 
 
 class Prefetcher:
-    """Reads the next batch while the previous one is applied."""
+    """Read the next batch while the database writes the previous one."""
 
     def __init__(self, import_reader: ImportReader, row_reader: RowReader) -> None:
         self._import_reader = import_reader
@@ -129,7 +131,7 @@ class Prefetcher:
         self._pending: tuple[FilePosition, asyncio.Task[RowBatch]] | None = None
 
     def start(self, position: FilePosition, max_rows: int) -> None:
-        """Start to read the batch at this position."""
+        """Start reading the batch at this position."""
         read_task = asyncio.create_task(
             self._import_reader.read_batch(self._row_reader, position, max_rows)
         )
@@ -139,16 +141,16 @@ class Prefetcher:
         if self._pending and self._pending[0] == position:
             (_, read_task), self._pending = self._pending, None
             return await read_task
-        # the previous batch was not applied completely: read its rows again
+        # the previous batch failed or was made smaller, so this position was not read ahead
         await self.cancel()
         return await self._import_reader.read_batch(self._row_reader, position, max_rows)
 
     async def cancel(self) -> None:
-        """Discard the batch that was read ahead."""
+        """Stop reading ahead, and discard the batch."""
         if self._pending:
             (_, read_task), self._pending = self._pending, None
             read_task.cancel()
             await asyncio.wait([read_task])
             if not read_task.cancelled():
-                # retrieve a failure, otherwise asyncio logs it as never retrieved
+                # retrieve the exception, because asyncio logs one that is never retrieved
                 read_task.exception()

@@ -1,4 +1,4 @@
-"""Worker that processes imports. Any process can continue the import of another."""
+"""The worker that processes imports. A process can continue the import of another process."""
 
 import asyncio
 from contextlib import suppress
@@ -32,12 +32,12 @@ from markethall.shared.persistence.database import Database
 log = structlog.get_logger("markethall.imports")
 
 MAX_BATCH_ROWS: Final = 1000
-# a batch that exceeds the statement timeout is halved down to this size
+# a batch that fails, for example by the statement timeout, is halved until it has this size
 _MIN_BATCH_ROWS: Final = 50
-# a worker that did not renew its lease for so long is considered dead
+# another worker takes over when the lease was not renewed for this time
 LEASE_DURATION: Final = timedelta(seconds=30)
 _UNUSED_UPLOAD_RETENTION: Final = timedelta(hours=1)
-# time to retry a failed import; a file may have 64 MiB
+# a failed import can be retried for this time; then its file, up to 64 MiB, is deleted
 _FAILED_UPLOAD_RETENTION: Final = timedelta(days=7)
 _FINISHED_IMPORT_RETENTION: Final = timedelta(days=90)
 _CLEANUP_INTERVAL: Final = timedelta(minutes=5)
@@ -47,18 +47,22 @@ _MAX_ATTEMPTS: Final = 20
 
 
 class ImportLeaseLost(Exception):
-    """The lease expired, and another worker has taken the import."""
+    """The lease has expired, and another worker has taken over the import."""
 
 
 class PositionConflict(Exception):
-    """The lease is valid, but a batch that seemed to have failed was committed."""
+    """The stored position or lease is not the expected one.
+
+    Either another worker has taken over, or an earlier commit succeeded, but its response was
+    lost.
+    """
 
 
 class ImportWorker:
-    """Processes imports one after the other.
+    """Process imports, one after the other.
 
-    A batch of rows, its errors and the new position are one transaction: a process that dies loses
-    no row and applies none twice.
+    One transaction writes a batch of rows, their errors and the new position in the file. So a
+    crash loses no row, and no row is applied twice.
     """
 
     def __init__(
@@ -78,11 +82,11 @@ class ImportWorker:
         self._next_cleanup_at = clock()
 
     def notify(self) -> None:
-        """Wake the worker of this process before its next poll."""
+        """Make the worker of this process look for imports now, instead of at its next poll."""
         self._work_available.set()
 
     async def run(self) -> None:
-        """Process imports until cancelled."""
+        """Process imports until this task is cancelled."""
         while True:
             self._work_available.clear()
             try:
@@ -95,7 +99,7 @@ class ImportWorker:
                     await self._work_available.wait()
 
     async def process_next(self, import_id: UUID | None = None) -> ImportView | None:
-        """Lease an import (or this one) and process it. Return None if none is available."""
+        """Lease and process an import, or the one with this id. Return None if there is none."""
         token, now = new_id(), self._clock()
         async with self._database.transaction() as store:
             job = await store.lease_import_job(token, now, now + LEASE_DURATION, import_id)
@@ -110,7 +114,7 @@ class ImportWorker:
         return job.to_view()
 
     async def run_once(self) -> None:
-        """Delete unused uploads and old imports."""
+        """Delete unused uploads and old imports, every five minutes."""
         now = self._clock()
         if now >= self._next_cleanup_at:
             self._next_cleanup_at = now + _CLEANUP_INTERVAL
@@ -143,10 +147,7 @@ class ImportWorker:
     async def _process_batches(
         self, job: ImportJob, token: UUID, prefetcher: Prefetcher, first_row: FilePosition
     ) -> ImportJob:
-        """Read each batch while the database writes the one before.
-
-        Raises ImportLeaseLost, Unavailable.
-        """
+        """Process batches until the import has finished. Raises ImportLeaseLost, Unavailable."""
         batch_size = MAX_BATCH_ROWS
         try:
             while not job.finished_at:
@@ -161,7 +162,10 @@ class ImportWorker:
     async def _apply_with_retries(
         self, job: ImportJob, token: UUID, batch: RowBatch, batch_size: int
     ) -> tuple[ImportJob, int]:
-        """Return the new state of the job, and the size of the next batch."""
+        """Apply the batch. Return the new state of the job, and the size of the next batch.
+
+        Raises ImportLeaseLost, Unavailable.
+        """
         for _ in range(_MAX_ATTEMPTS):
             try:
                 return await self._apply_batch(job, token, batch), min(
@@ -176,10 +180,10 @@ class ImportWorker:
             with suppress(Unavailable):
                 stored = await self._reload_job(job, token)
                 if stored.position != job.position:
-                    # the batch was committed, only the answer was lost
+                    # the commit succeeded, but its response was lost
                     return stored, batch_size
                 if batch_size > _MIN_BATCH_ROWS:
-                    # try the same rows in smaller batches
+                    # the caller tries the same rows in smaller batches
                     return job, batch_size // 2
         raise Unavailable(dependency="postgres")
 
@@ -192,7 +196,7 @@ class ImportWorker:
         return replace(stored, format=job.format)
 
     async def _apply_batch(self, job: ImportJob, token: UUID, batch: RowBatch) -> ImportJob:
-        """Apply a batch, and once more after expiring the reservations that block it.
+        """Apply a batch. If expired reservations block it, release them and apply it once more.
 
         Raises SkuConflict, PositionConflict, Unavailable.
         """
@@ -205,9 +209,9 @@ class ImportWorker:
     async def _apply_in_transaction(
         self, job: ImportJob, token: UUID, batch: RowBatch, *, is_last_attempt: bool = False
     ) -> ImportJob:
-        """Raises SkuConflict, PositionConflict, Unavailable.
+        """Apply a batch in one transaction. Raises SkuConflict, PositionConflict, Unavailable.
 
-        Unless it is the last attempt also BlockedByExpiredReservations.
+        Raises BlockedByExpiredReservations too, unless it is the last attempt; then the rows fail.
         """
         changes: BatchChanges | None = None
         try:
@@ -217,7 +221,7 @@ class ImportWorker:
                     await check_expired_reservations(store, changes)
                 job = await self._persist_batch(store, job, token, batch, changes)
         except Unavailable:
-            # it may have been committed
+            # the transaction may have committed, so the cached products may be old
             if changes and not job.dry_run:
                 self._cache.invalidate(changes.touched_product_ids, pages=True)
             raise
@@ -228,7 +232,10 @@ class ImportWorker:
     async def _persist_batch(
         self, store: Store, job: ImportJob, token: UUID, batch: RowBatch, changes: BatchChanges
     ) -> ImportJob:
-        """Return the new state of the job. Raises SkuConflict, PositionConflict."""
+        """Write the changes, the errors and the progress. Return the new state of the job.
+
+        Raises SkuConflict, PositionConflict.
+        """
         if not job.dry_run:
             await persist(store, changes)
         stored_errors = changes.errors[: max(0, MAX_STORED_ERRORS - job.error_count)]
@@ -255,7 +262,7 @@ class ImportWorker:
         return failed
 
     async def _release_lease(self, job: ImportJob, token: UUID) -> None:
-        """End the lease of an unfinished import, so that another worker need not wait for it."""
+        """End the lease of an unfinished import, so that another worker can continue at once."""
         if job.finished_at:
             return
         with suppress(Unavailable):

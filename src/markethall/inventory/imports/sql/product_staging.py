@@ -1,6 +1,7 @@
-"""Bulk write of products in chunks: COPY into a staging table, then one statement per chunk.
+"""Write many products: COPY them into a staging table, then write them with one statement.
 
-A chunk is rendered while the database writes the previous one.
+This is done in chunks. The process builds the rows of a chunk while the database writes the
+previous one.
 """
 
 import asyncio
@@ -13,8 +14,8 @@ from markethall.inventory.imports.sql import statements
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.persistence.postgres import Connection
 
-# a chunk is rendered in a few milliseconds, which keeps the event loop and the database from
-# waiting; each chunk costs a round trip
+# small enough that building a chunk blocks the event loop for only a few milliseconds; large enough
+# that the round trip per chunk does not matter
 _CHUNK_ROWS: Final = 250
 _STAGING_COLUMNS: Final = [*statements.STAGED_COLUMNS, "chunk_number", "row_number"]
 
@@ -22,7 +23,7 @@ StagedRecord = list[Any]
 
 
 class ProductStaging:
-    """Bulk write of one transaction; use each instance once."""
+    """The bulk write of one transaction. An instance can be used only once."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -33,11 +34,12 @@ class ProductStaging:
     async def write(
         self, new_products: Sequence[Product], changed_products: Sequence[Product]
     ) -> int:
-        """Return the number of products that were added.
+        """Write the products. Return the number of products that were inserted.
 
-        A new product whose SKU is taken is left out.
+        A new product is skipped if another product has its SKU.
         """
-        # sorted by the unique key: transactions that add the same SKUs cannot deadlock
+        # sorted by the unique key, because transactions that insert the same SKUs must lock
+        # them in one order
         new_products = sorted(new_products, key=lambda product: product.sku.lower())
         try:
             await self._start_write(self._create_table())
@@ -73,7 +75,7 @@ class ProductStaging:
         return 0
 
     async def _write_chunk(self, chunk_number: int, *, are_new: bool) -> int:
-        """Return the number of products that were added."""
+        """Write a chunk from the staging table. Return the number of inserted products."""
         if are_new:
             return await self._connection.execute(
                 statements.ADD_STAGED_PRODUCTS,
@@ -85,7 +87,7 @@ class ProductStaging:
 
     async def _start_write(self, write: Coroutine[Any, Any, int]) -> None:
         self._write_task = asyncio.create_task(write)
-        # let the task send its statement before the next chunk is rendered
+        # let the task send its statement before this task builds the next chunk
         await asyncio.sleep(0)
 
     async def _wait_for_write(self) -> None:
@@ -94,12 +96,12 @@ class ProductStaging:
             self._write_task = None
 
     async def _cancel_write(self) -> None:
-        """After an error, wait until no task uses the connection."""
+        """Stop the write after an error, and wait until its task does not use the connection."""
         if self._write_task:
             self._write_task.cancel()
             await asyncio.wait([self._write_task])
             if not self._write_task.cancelled():
-                # retrieve a failure, otherwise asyncio logs it as never retrieved
+                # retrieve the exception, because asyncio logs one that is never retrieved
                 self._write_task.exception()
 
 

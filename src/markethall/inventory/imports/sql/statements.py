@@ -1,4 +1,4 @@
-"""Statements of imports and exports."""
+"""SQL statements of imports and exports."""
 
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ def _time(name: str) -> "sa.BindParameter[Any]":
     return bindparam(name, type_=sa.TIMESTAMP(timezone=True))
 
 
-# a failed import can be retried
+# a failed import needs its upload too, because it can be retried
 _is_needed: Final = (
     sa.exists()
     .where(import_jobs.c.upload_id == uploads.c.upload_id, import_jobs.c.status != "done")
@@ -86,7 +86,8 @@ _new_values: Final = {
 SAVE_IMPORT_JOB: Final = Statement(sa.update(import_jobs).where(_is_job).values(_new_values))
 ADVANCE_IMPORT_JOB: Final = Statement(
     sa.update(import_jobs)
-    # the offset too: a batch whose answer was lost is not applied twice
+    # compare the offset, so that a batch is not applied twice if the response of its commit
+    # was lost
     .where(
         _is_job,
         import_jobs.c.token == uuid_parameter("token"),
@@ -153,7 +154,8 @@ GET_PRODUCTS_BY_SKU_FOR_UPDATE: Final = Statement(
     .order_by(products.c.product_id)
     .with_for_update(key_share=True)
 )
-# all stock rows of the products, in one lock order: a new limit of the product changes them too
+# lock the stock rows of all warehouses, because a changed limit of the product updates them too;
+# the order avoids deadlocks
 GET_STOCK_FOR_UPDATE: Final = Statement(
     sa.select(stock)
     .where(stock.c.product_id == sa.any_(PRODUCT_IDS))
@@ -177,14 +179,13 @@ LIST_PRODUCTS_WITH_STOCK: Final = Statement(
     .limit(LIMIT)
 )
 
-# A temporary table with the columns of a product: it needs no migration, and it disappears with the
-# transaction.
+# a temporary table with the columns of a product; Postgres drops it at the end of the transaction
 STAGING_TABLE: Final = "product_staging"
 STAGED_COLUMNS: Final = [column.name for column in WRITABLE_COLUMNS]
 
 
 def _staging_column(column: "sa.Column[Any]") -> str:
-    """Cast a tsvector to text: asyncpg has no binary codec for it, which COPY needs."""
+    """Cast a tsvector to text, because COPY needs a binary codec, and asyncpg has none for it."""
     return f"{column.name}::text" if isinstance(column.type, TSVECTOR) else column.name
 
 
@@ -240,7 +241,7 @@ SAVE_STAGED_PRODUCTS: Final = Statement(
 )
 ADD_NEW_WORDS: Final = Statement(sa.select(sa.literal_column("1")).add_cte(insert_new_words()))
 
-# Stock: the stock rows are locked, or were added in this transaction
+# Stock. The transaction has locked these stock rows, or inserted them.
 
 _movement_values: Final = (
     sa.func.unnest(

@@ -1,4 +1,4 @@
-"""Imports and exports in SQL."""
+"""The Postgres store of imports and exports."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 class SqlImportStore(SqlUnitOfWork):
-    """Imports and exports of one connection."""
-
     # Uploads
 
     async def create_upload(self, upload_id: UUID, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Tables of imports. An upload is stored in parts, so that any process can read the rest of it."""
+"""The tables of imports. Postgres stores the uploads, so that any process can read them."""
 
 import sqlalchemy as sa
 
