@@ -1,1 +1,1 @@
-"""Benchmarks of the application and of baselines on the same machine. See README.md."""
+"""Benchmarks of the application, and of baselines on the same machine; see README.md."""

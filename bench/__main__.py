@@ -28,14 +28,14 @@ from .suite import Options, Suite
 
 
 class Tables(Protocol):
-    """Results of a part."""
+    """The results of a part of the benchmark, as tables."""
 
     def text(self) -> str: ...
     def markdown(self) -> str: ...
 
 
 def main() -> int:
-    """Return 0 if every response was as expected. A missed goal is no failure."""
+    """Run the parts. Return 0 if every response was as expected, even if a goal is missed."""
     parser = _parser()
     arguments = parser.parse_args()
     _handle_stop_signals()
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def _problem(part: "Part", arguments: argparse.Namespace) -> str:
-    """Run a part. Return the reason why it stopped early or failed; empty without one."""
+    """Run a part. Return the reason of a failure, or an empty string."""
     try:
         with _folder(arguments.data_dir if part is _app else None) as folder:
             failures = part(arguments, folder)
@@ -190,7 +190,7 @@ def _folder(values: Path | None) -> Iterator[Path]:
 def _handle_stop_signals() -> None:
     """Turn stop signals into KeyboardInterrupt, so that all started processes are stopped."""
     for number in STOP_SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # keep the SIGHUP setting of nohup
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, _interrupt)
 
 

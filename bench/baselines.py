@@ -1,4 +1,4 @@
-"""Baselines of the benchmark; each runs as `python -m bench.baselines NAME`.
+"""The baselines of the benchmark; each runs as `python -m bench.baselines NAME`.
 
 raw   an ASGI app with one constant body: the maximum of uvicorn.
 sql   FastAPI and asyncpg, one statement per request, JSON text stored in Postgres: the maximum of
@@ -34,7 +34,7 @@ CREATE TABLE bench.products (product_id uuid PRIMARY KEY, body text NOT NULL);
 CREATE TABLE bench.list_items (product_id uuid PRIMARY KEY, item text NOT NULL);
 """
 PRODUCT = "SELECT body FROM bench.products WHERE product_id = $1"
-# joined by Postgres on its own core, so that the server receives one string instead of 20 rows
+# Postgres joins the rows, so that the measured server receives one string instead of 20 rows
 PAGE = """
 SELECT '{"items":[' || coalesce(string_agg(item, ','), '')
        || '],"next_cursor":"' || coalesce(max(product_id::text), '') || '"}'
@@ -58,7 +58,7 @@ def raw_app(body: bytes) -> App:
 
 
 class _ConnectionWithoutReset(asyncpg.Connection):
-    """Connection without RESET on return to the pool: these statements need none."""
+    """A connection that is not reset when it returns to the pool, which saves a round trip."""
 
     def get_reset_query(self) -> str:
         return ""
@@ -91,7 +91,7 @@ def sql_app(database_url: str) -> FastAPI:
 
 
 def same_app(database_url: str) -> FastAPI:
-    """Serve the results of the application's statements and nothing else."""
+    """Serve the results of the application's own statements, without its other code."""
     product_statement, page = _application_statements()
     app = _app_with_pool(database_url)
 
@@ -109,7 +109,7 @@ def same_app(database_url: str) -> FastAPI:
 
 
 def _application_statements() -> "tuple[Statement, Statement]":
-    """Return the statements of a product and of the first page."""
+    """Return the application's statements for one product and for the first page."""
     from markethall.inventory.catalogue.contract.fields import ProductStatus
     from markethall.inventory.catalogue.sql.statements import GET_PRODUCT_JSON
     from markethall.inventory.search.sql.product_page_statements import product_page_statement

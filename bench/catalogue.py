@@ -1,8 +1,8 @@
-"""Measure a large catalogue: cached and uncached reads, searches, and deep pages.
+"""Measures a large catalogue: cached and uncached reads, searches, and deep pages.
 
-Reads are compared with bare applications. All servers run on one core and alternate in each round,
-so that noise affects all of them equally. The bare application of an uncached read sends the same
-SQL statement and responds with its result.
+Reads are compared with the baselines. All servers run on one core and alternate in each round, so
+that noise affects all of them equally. The baseline of an uncached read executes the same SQL
+statement and responds with its result.
 """
 
 import http.client
@@ -32,16 +32,16 @@ from .shop import PAGE, fetch
 WARMUP: Final = 1.0
 READERS: Final = 16
 SEARCHERS: Final = 4
-PRODUCTS_READ: Final = 2000  # distinct products in the reads
-PAGE_SIZE: Final = 100  # while walking to a deep page
-DEEP_READS: Final = 200  # of the first page and of the deep one, alternating
+PRODUCTS_READ: Final = 2000  # the number of different products that are read
+PAGE_SIZE: Final = 100  # products per page on the way to a deep page
+DEEP_READS: Final = 200  # reads of the first page and of the deep page, in turn
 HEADER: Final = (
     *("measure", "application /s", "bare /s", "ratio", "by round", "cpu ratio", "p50 ms", "p99 ms"),
     *("n", "goal"),
 )
 SEARCH_HEADER: Final = ("search", "p50 ms", "p99 ms", "max ms", "n", "distinct queries")
 DEEP_HEADER: Final = ("list", "products before it", "first p50 ms", "deep p50 ms", "deep / first")
-# by measure: its baseline, and the target share of the baseline
+# maps each measure to its baseline and to the target: a share of the baseline's rate
 GOALS: Final[Mapping[str, tuple[str, float]]] = {
     "product, cached": ("raw, product", 0.45),
     "page of 20, cached": ("raw, page", 0.45),
@@ -62,7 +62,7 @@ SORTS: Final[Mapping[str, Mapping[str, str]]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """`rounds` phases of `seconds` each; `depth`: products before a deep page."""
+    """`rounds` phases of `seconds` each; `depth` is the number of products before a deep page."""
 
     products: int = 100_000
     seconds: float = 2
@@ -71,7 +71,7 @@ class Options:
 
 
 class Phase(NamedTuple):
-    """One phase of one server; `cpu_us`: CPU time of its process per response."""
+    """One phase of one server. `cpu_us` is the CPU time of its process per response."""
 
     rate: float
     cpu_us: float
@@ -79,7 +79,7 @@ class Phase(NamedTuple):
 
 @dataclass
 class CatalogueResult:
-    """Phases and latencies by measure, latencies by search, and page times by list."""
+    """The phases and latencies of each measure, and the latencies of searches and pages."""
 
     options: Options
     phases: dict[str, list[Phase]] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class CatalogueResult:
     foreign: float = 0.0
 
     def ratios(self, measure: str) -> list[Phase]:
-        """Return the ratios to the baseline in each round."""
+        """Return the ratios of the application to the baseline, one per round."""
         bare, _ = GOALS[measure]
         pairs = zip(self.phases[measure], self.phases[bare], strict=True)
         return [Phase(own.rate / base.rate, base.cpu_us / own.cpu_us) for own, base in pairs]
@@ -162,7 +162,7 @@ def _deep_row(name: str, before: int, first: float, deep: float) -> tuple[str, .
 
 
 def _percentile(times: Sequence[float], percent: float) -> float:
-    """Return the percentile by nearest rank."""
+    """Return the percentile, by the nearest-rank method."""
     ordered = sorted(times)
     return ordered[ceil(len(ordered) * percent / 100) - 1] if ordered else float("nan")
 
@@ -179,7 +179,7 @@ def measure(options: Options, folder: Path) -> CatalogueResult:
             bench.reads(result)
             bench.searches(result)
             bench.deep(result)
-            # before the processes end, because ended ones would count as foreign
+            # measured before the processes end, because ended ones would count as foreign
             result.foreign = Ticks.now().foreign(before)
     return result
 
@@ -251,7 +251,7 @@ async def _products(port: int) -> list[str]:
 
 
 async def _walk(port: int, query: Mapping[str, str], depth: int) -> Any:
-    """Yield pages with their cursors, until `depth` products or the end of the list."""
+    """Yield pages and the cursors after them, until `depth` products or the end of the list."""
     count, cursor = 0, None
     while count < depth:
         target = {**query, "limit": str(PAGE_SIZE), **({"cursor": cursor} if cursor else {})}
@@ -264,7 +264,7 @@ async def _walk(port: int, query: Mapping[str, str], depth: int) -> Any:
 
 @dataclass(frozen=True)
 class _CatalogueBench:
-    """Measured servers."""
+    """The measured servers, and the methods that measure them."""
 
     loop: Loop
     cached: Server
@@ -363,7 +363,7 @@ def _get(path: str, **headers: str) -> Request:
 
 
 def _searches(products: int) -> Mapping[str, Sequence[Mapping[str, str]]]:
-    """Return typical searches, each with many queries, so that no result is cached."""
+    """Return kinds of searches, each with many different queries, so that no result is cached."""
     rows = Random(11).sample([*generate_products(products)], min(200, products))
     nouns = sorted({row["name"].split(",")[0].split()[-1] for row in rows})
     makers = sorted({row["attributes"]["maker"] for row in rows})
@@ -397,7 +397,7 @@ def _searches(products: int) -> Mapping[str, Sequence[Mapping[str, str]]]:
 
 
 def _misspell(word: str) -> str:
-    """Swap two letters."""
+    """Return the word with two letters swapped."""
     index = len(word) // 2
     return word[: index - 1] + word[index] + word[index - 1] + word[index + 1 :]
 

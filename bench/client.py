@@ -1,8 +1,8 @@
-"""Minimal HTTP/1.1 load client. It shares a core with Postgres, so it must use little CPU.
+"""A minimal HTTP/1.1 load client. It shares a core with Postgres, so it must use little CPU.
 
-Each connection runs a script, a generator that yields requests and receives their responses: a
-closed loop with one request in flight per connection. Requests are bytes built beforehand; of a
-response only status, length and body are parsed.
+Each connection runs a script: a generator that yields requests and receives their responses. A
+connection sends a request only after the response to the previous one. Requests are bytes that are
+built before the measurement; of a response only status, length and body are parsed.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from math import ceil, inf, nan
 from time import perf_counter
 from typing import NamedTuple, TypeAlias, cast
 
-NOT_MODIFIED = 304  # a success for conditional requests
-GRACE_SECONDS = 30.0  # for responses after the end of a phase
+NOT_MODIFIED = 304  # counts as a success, because conditional requests expect it
+GRACE_SECONDS = 30.0  # time for the last responses after the end of a phase
 
 
 class Request(NamedTuple):
-    """`kind` is the name of its latencies in the tally."""
+    """A request. The tally groups latencies by `kind`."""
 
     kind: str
     payload: bytes
@@ -38,14 +38,17 @@ Scripts: TypeAlias = "Callable[[Tally], Sequence[Script]]"
 
 @dataclass
 class Tally:
-    """Results of one phase. Times by perf_counter; only those from `opens` to `closes` count."""
+    """The results of one phase.
+
+    Only responses between the times `opens` and `closes` (perf_counter) are measured.
+    """
 
     opens: float = inf
     closes: float = inf
     limit: int = 200_000
     tolerated: frozenset[int] = frozenset()
     latencies: "dict[str, array[float]]" = field(default_factory=lambda: defaultdict(_seconds))
-    answered: Counter[str] = field(default_factory=Counter)  # successful ones, warm-up included
+    answered: Counter[str] = field(default_factory=Counter)  # successes, including the warm-up
     expected: Counter[str] = field(default_factory=Counter)  # expected rejections
     failures: Counter[str] = field(default_factory=Counter)
 
@@ -59,7 +62,7 @@ class Tally:
             self.failures[f"{kind}: {status}"] += 1
 
     def add_success(self, kind: str, started: float, now: float) -> None:
-        """Count one success, and its latency if it ended within the measured window."""
+        """Count a success, and record its latency if it lies between `opens` and `closes`."""
         self.answered[kind] += 1
         if self.opens <= now <= self.closes:
             latencies = self.latencies[kind]
@@ -68,11 +71,11 @@ class Tally:
                 self.closes = now
 
     def rate(self, kind: str) -> float:
-        """Return the successes per second of the measured window."""
+        """Return the successes per second between `opens` and `closes`."""
         return len(self.latencies[kind]) / max(self.closes - self.opens, 1e-9)
 
     def percentile(self, kind: str, percent: float) -> float:
-        """Return the percentile by nearest rank, in seconds; NaN without measurements."""
+        """Return the percentile of the latencies in seconds; NaN if there are none."""
         ordered = sorted(self.latencies[kind])
         return ordered[ceil(len(ordered) * percent / 100) - 1] if ordered else nan
 
@@ -82,7 +85,7 @@ def _seconds() -> "array[float]":
 
 
 class Connection(asyncio.Protocol):
-    """Keep-alive connection that runs one script; `done` is set when it has ended."""
+    """A keep-alive connection that runs one script; `done` is set when the script has ended."""
 
     def __init__(self, script: Script, tally: Tally) -> None:
         self._script, self._tally = script, tally
@@ -123,7 +126,7 @@ class Connection(asyncio.Protocol):
 
     def _continue(self, response: Response, now: float) -> None:
         try:
-            # the script receives the last response too: it may complete a longer measurement
+            # the script gets the last response too, because a measurement may span several requests
             request = self._script.send(response)
         except StopIteration:
             return self.end()
@@ -148,7 +151,7 @@ def parse(data: bytes) -> Response | None:
         return Response(status, body) if len(body) >= length else None
     if b"\r\ntransfer-encoding: chunked" in head:
         return Response(status, _join_chunks(body)) if body.endswith(b"0\r\n\r\n") else None
-    return Response(status, b"")  # 204 and 304
+    return Response(status, b"")  # 204 and 304 have no body
 
 
 def _join_chunks(chunked: bytes) -> bytes:
@@ -161,7 +164,7 @@ def _join_chunks(chunked: bytes) -> bytes:
 
 
 def request_bytes(method: str, path: str, body: object = None, **headers: str) -> bytes:
-    """Return the bytes of a request. `body`: None, form bytes, or a JSON value."""
+    """Return the bytes of a request. `body` is None, the bytes of a form, or a JSON value."""
     lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", "accept: application/json"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     content = body if isinstance(body, bytes) else b"" if body is None else _json(body)
@@ -176,7 +179,7 @@ def _json(body: object) -> bytes:
 
 
 def repeat(requests: Sequence[Request], connections: int) -> Scripts:
-    """Repeat the requests, distributed over the connections in turn."""
+    """Return scripts that repeat the requests; each connection takes the next request."""
     requests_in_turn = cycle(requests)
     return lambda _tally: [_repeat(requests_in_turn) for _ in range(connections)]
 
@@ -187,7 +190,7 @@ def _repeat(requests: Iterator[Request]) -> Script:
 
 
 async def load(port: int, scripts: Scripts, tally: Tally, warmup: float, seconds: float) -> None:
-    """Run the scripts concurrently for `warmup` unmeasured and `seconds` measured seconds."""
+    """Run the scripts concurrently: `warmup` seconds unmeasured, then `seconds` measured."""
     connections = await _connect(port, scripts(tally), tally)
     tally.opens = perf_counter() + warmup
     tally.closes = tally.opens + seconds

@@ -1,7 +1,7 @@
-"""Measure the cost of one contract call: direct, through the call guard, over ASGI, over TCP.
+"""Measures the cost of a contract call: direct, through the call guard, over ASGI, over TCP.
 
-Storage is in memory, so that no database hides the cost, and calls are sequential. The transports
-alternate in each round, so that noise affects all of them equally.
+The storage is in memory, because a database would cost more than the call. Calls are sequential.
+The transports alternate in each round, so that noise affects all of them equally.
 """
 
 import gc
@@ -39,7 +39,7 @@ from .shop import ADMIN, Refused
 
 MEMORY: Final = {"storage": "memory", "rate_limits": "off", "bcrypt_cost": "4"}
 ADMIN_SETTINGS: Final = {"admin_email": ADMIN, "admin_password": "cotton-and-market-7"}
-INSIDE: Final = "http://app"  # not resolved over ASGI
+INSIDE: Final = "http://app"  # the ASGI transport does not resolve the host
 STOCK: Final = 900_000
 LEAVES: Final = frozenset({"users", "inventory"})
 CALLERS: Final = frozenset(context_names()) - LEAVES
@@ -56,7 +56,7 @@ METHODS: Final = (
 
 @dataclass(frozen=True)
 class Options:
-    """`calls` calls of each method in each of `rounds` rounds, per transport."""
+    """Each round makes `calls` calls of each method over each transport."""
 
     calls: int = 300
     rounds: int = 10
@@ -64,7 +64,7 @@ class Options:
 
 @dataclass
 class Cost:
-    """Microseconds of each call, and CPU seconds of all calls on both sides."""
+    """The microseconds of each call, and the CPU seconds of all calls in caller and callee."""
 
     calls: "array[float]" = field(default_factory=lambda: array("d"))
     caller: float = 0.0
@@ -97,7 +97,7 @@ class Cost:
 
 
 class EntityIds(NamedTuple):
-    """Ids used in the calls."""
+    """The ids that the calls use."""
 
     user_id: UUID
     product_id: UUID
@@ -105,13 +105,13 @@ class EntityIds(NamedTuple):
 
 @dataclass(frozen=True)
 class Transport:
-    """One transport to the two contracts, and the cost of its calls by method."""
+    """A transport to the contracts of users and inventory, and the cost of each method."""
 
     name: str
     users: Users
     inventory: Inventory
     ids: EntityIds
-    callee: int = 0  # pid of the called process, if it is another one
+    callee: int = 0  # process id of the callee, if it is another process
     costs: dict[str, Cost] = field(default_factory=lambda: {name: Cost() for name in METHODS})
 
     def calls(self, method: str, count: int) -> list[Callable[[], Awaitable[object]]]:
@@ -129,7 +129,7 @@ class Transport:
 
 @dataclass(frozen=True)
 class ContractResult:
-    """All transports, and the share of the cores used by other programs."""
+    """All transports, and the share of CPU time that other programs used."""
 
     transports: tuple[Transport, ...]
     foreign: float
@@ -185,7 +185,7 @@ def measure(options: Options, folder: Path) -> ContractResult:
 
 async def _measured(options: Options, folder: Path) -> list[Transport]:
     async with _transports(folder) as transports:
-        # as the server does; otherwise garbage collection would be half of the cost
+        # the same settings as the server; otherwise garbage collection would be half of the cost
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
@@ -216,7 +216,7 @@ async def _run_calls(calls: list[Callable[[], Awaitable[object]]], cost: Cost) -
 
 @asynccontextmanager
 async def _transports(folder: Path) -> AsyncIterator[list[Transport]]:
-    """Yield all transports: users and inventory in process, behind ASGI, in another process."""
+    """Yield transports to users and inventory: in process, over ASGI, and in another process."""
     keys = {
         "service_token_private_key": generate_private_key(),
         "secret_key": uuid4().hex + uuid4().hex,
@@ -249,20 +249,20 @@ async def _transports(folder: Path) -> AsyncIterator[list[Transport]]:
 def _guarded_transport(
     name: str, caller: ApplicationContainer, ids: EntityIds, callee: int = 0
 ) -> Transport:
-    """Return the transport of the contract clients that orders uses."""
+    """Return a transport that uses the contract clients of the context orders."""
     clients = caller.context("orders", OrdersContainer).clients
     return Transport(name, clients.users, clients.inventory, ids, callee)
 
 
 def _create_app(**settings: Any) -> Gateway:
-    """Create an application that is not started, so that no background work runs."""
+    """Create an application without starting it, so that no background work runs."""
     return create_app(read_settings(**MEMORY, **ADMIN_SETTINGS, **settings))
 
 
 def _caller(
     leaves: str, transport: httpx2.AsyncBaseTransport | None, **settings: Any
 ) -> ApplicationContainer:
-    """Return a container of orders and payments; users and inventory are at this URL."""
+    """Return a container of orders and payments that calls users and inventory at a URL."""
     remotes = dict.fromkeys(LEAVES, leaves)
     read = read_settings(
         **MEMORY, **ADMIN_SETTINGS, contexts=CALLERS, context_urls=remotes, **settings

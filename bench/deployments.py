@@ -1,4 +1,4 @@
-"""Two deployments of the application, running at the same time: a monolith and a split one."""
+"""Two deployments of the application that run at the same time: a monolith and a split."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ COMMON: Final = {"rate_limits": "off", "log_format": "json", "admin_email": ADMI
 
 @dataclass(frozen=True)
 class Deployment:
-    """One deployment: its processes and a shop with its own products."""
+    """One deployment: its processes, and the products and customers of its benchmark."""
 
     name: str
     processes: Mapping[frozenset[str], Server]
@@ -47,13 +47,13 @@ class Deployment:
         return [server.process.pid for server in self.processes.values()]
 
     def settle(self) -> float:
-        """Wait until no work is left. Return the seconds that took."""
+        """Wait until the processes are idle, and return the seconds of the wait."""
         return servers.settle(*self.pids)
 
 
 @contextmanager
 def both_deployments(folder: Path) -> Iterator[list[Deployment]]:
-    """Run both deployments, each on a new database of one embedded Postgres, and one Valkey."""
+    """Run both deployments. Each has a new database; they share one Postgres and one Valkey."""
     with ExitStack() as stack:
         postgres = stack.enter_context(servers.database(folder / "database"))
         with servers.pinned(OTHERS):
@@ -122,7 +122,7 @@ def _plan(
 def _start(stack: ExitStack, port: int, folder: Path, settings: Mapping[str, str]) -> Server:
     environ = _environment({"data_dir": str(folder), **settings})
     log = folder.with_suffix(".log")
-    # not pinned to one core: four processes may use several
+    # not pinned to one core, because four processes may use several cores
     starting = servers.serving(
         "markethall", "serve", log=log, environ=environ, port=port, cores=ALL
     )

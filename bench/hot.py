@@ -1,7 +1,7 @@
-"""Measure how fast one product under high demand can be reserved and ordered.
+"""Measures how fast one product under high demand can be reserved and ordered.
 
-The baseline is a plain `UPDATE ... WHERE available >= 1` by asyncpg with the same number of
-connections; it records no customer and is not idempotent. The methods alternate in each round, so
+The baseline is a plain `UPDATE ... WHERE available >= 1` with asyncpg and the same number of
+connections; it stores no customer and is not idempotent. The methods alternate in each round, so
 that noise affects all of them equally.
 """
 
@@ -41,7 +41,7 @@ from .servers import OTHERS, SERVER, Server, Ticks
 from .shop import Shop
 
 STOCK: Final = 1_000_000
-CONNECTIONS: Final = 20  # the pool of the application
+CONNECTIONS: Final = 20  # the same as the pool size of the application
 WARMUP: Final = 0.5
 CREATE_PLAIN_TABLE: Final = """
 CREATE TABLE plain_stock (product_id uuid PRIMARY KEY, on_hand bigint NOT NULL, reserved bigint
@@ -66,7 +66,7 @@ Buy = Callable[[UUID], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Options:
-    """`rounds` phases of `seconds` each; `reservations`: existing ones on the one row."""
+    """`rounds` phases of `seconds` each; `reservations` exist on the row before the run."""
 
     seconds: float = 3
     rounds: int = 5
@@ -77,7 +77,7 @@ class Options:
 
 @dataclass
 class HotProductResult:
-    """Rates by method and number of rows, one per round."""
+    """The rates of each method and number of rows, one rate per round."""
 
     options: Options
     rates: dict[tuple[str, int], list[float]] = field(default_factory=dict)
@@ -147,7 +147,7 @@ def measure(options: Options, folder: Path) -> HotProductResult:
                 _print_progress(f"round {number + 1} of {options.rounds}")
                 # the first round is a warm-up
                 _round(methods, server, result if number >= 0 else HotProductResult(options))
-            # before the processes end, because ended ones would count as foreign
+            # measured before the processes end, because ended ones would count as foreign
             result.foreign = Ticks.now().foreign(before)
     return result
 
@@ -170,7 +170,7 @@ def _round(methods: "_Methods", server: Server, result: HotProductResult) -> Non
 
 
 class _Methods:
-    """Methods to reserve a unit on one database; two of them run in this process."""
+    """The methods that reserve a unit. Two of them run in this process, the others in a server."""
 
     def __init__(self, url: str, loop: Loop) -> None:
         self._url, self.loop = url, loop
@@ -179,7 +179,7 @@ class _Methods:
         self.shop = Shop(admin_password="")
 
     def prepare(self, options: Options, server: Server) -> None:
-        """Create products, of which the first is the hot one, and customers."""
+        """Create products and customers. The first product is the one under high demand."""
         self.loop.do(self._prepare(options))
         self.loop.do(self.shop.register(server.port, options.customers))
         self.loop.do(self.shop.log_in(server.port))
@@ -218,7 +218,7 @@ def _application(url: str, folder: Path) -> Iterator[Server]:
         "MARKETHALL_DATA_DIR": str(folder / "application"),
         "MARKETHALL_RATE_LIMITS": "off",
         "MARKETHALL_BCRYPT_COST": "4",
-        # a few customers place many orders
+        # high limits, because a few customers place many orders
         "MARKETHALL_MAX_UNPAID_ORDERS_PER_CUSTOMER": "10000",
         "MARKETHALL_MAX_RESERVED_UNITS_PER_CUSTOMER": "10000",
         "MARKETHALL_LOG_FORMAT": "json",
@@ -232,7 +232,7 @@ def _application(url: str, folder: Path) -> Iterator[Server]:
 async def _create_plain_rows(
     url: str, product_ids: Sequence[UUID]
 ) -> "asyncpg.Pool[asyncpg.Record]":
-    """Create the plain table. Return a pool as large as that of the application."""
+    """Create the table of the baseline, and return a pool of the application's size."""
     address = url.replace("+asyncpg", "")
     pool = await asyncpg.create_pool(address, min_size=CONNECTIONS, max_size=CONNECTIONS)
     await pool.execute(CREATE_PLAIN_TABLE)
@@ -242,7 +242,7 @@ async def _create_plain_rows(
 
 
 async def _phase(buy: Buy, product_ids: Sequence[UUID], seconds: float) -> tuple[int, float]:
-    """Return the number of reserved units and the seconds."""
+    """Reserve units for `seconds`; return the number of units and the real seconds."""
     ids_in_turn, ends_at = cycle(product_ids), perf_counter() + seconds
 
     async def buyer() -> int:

@@ -1,8 +1,7 @@
-"""Measure the speed and the memory of the import of a catalogue from a file.
+"""Measures the speed and the memory of an import of a catalogue from a file.
 
 A separate process imports into a new database, like `markethall import`: first a new catalogue,
-then
-the same file again (no changes), then a file with every price changed.
+then the same file again, then a file in which every price is changed.
 """
 
 import asyncio
@@ -113,7 +112,7 @@ def _run(url: str, path: Path, folder: Path) -> dict[str, float]:
         "MARKETHALL_DATABASE_TIMEOUT": "10",
     }
     command = [sys.executable, "-m", "bench.imports", str(path)]
-    # the database runs on the other core
+    # pinned to the core that the database does not use
     with servers.pinned(servers.SERVER):
         done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
     return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -1,4 +1,4 @@
-"""Event loop of a run that can be interrupted by a signal."""
+"""An event loop that a signal can interrupt."""
 
 import asyncio
 import signal
@@ -12,7 +12,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Loop:
-    """Runner of one coroutine after another on the same loop."""
+    """Runs coroutines one after another on the same event loop."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -29,7 +29,11 @@ class Loop:
 
 
 async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
-    """Cancel the task on a stop signal: an exception in a handler would be lost in a callback."""
+    """Run the coroutine; a stop signal cancels it.
+
+    A signal handler that raises an exception is not enough, because asyncio would log and ignore
+    it.
+    """
     task, loop = cast("asyncio.Task[Any]", asyncio.current_task()), asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]

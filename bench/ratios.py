@@ -1,4 +1,4 @@
-"""Results of both deployments, and ratios of the split to the monolith."""
+"""The results of both deployments, and the ratios of the split to the monolith."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,20 +14,22 @@ HEADER: Final = (
     *("measure", "concurrency", "monolith /s", "split /s", "ratio", "by round"),
     *("p50 ms", "ratio", "p99 ms", "ratio", "cpu us", "ratio", "n", "foreign"),
 )
-MAX_FOREIGN_SHARE: Final = 0.05  # maximum foreign use of the cores for a reliable figure
+MAX_FOREIGN_SHARE: Final = 0.05  # above this share of other programs a figure is unreliable
 DEPLOYMENTS: Final = ("monolith", "split")
 
 
 class Scenario(NamedTuple):
-    """One line of the table: a measure with a number of concurrent customers."""
+    """A row of the table: a measure and the number of concurrent customers."""
 
     measure: str
     concurrency: int
 
 
 class Round(NamedTuple):
-    """One phase of one deployment. `cpu_us`: per response, all processes, work afterwards
-    included.
+    """One phase of one deployment.
+
+    `cpu_us` is the CPU time of all processes per response, including the background work that
+    follows.
     """
 
     rate: float
@@ -37,19 +39,22 @@ class Round(NamedTuple):
 
 @dataclass
 class Samples:
-    """Measurements of one deployment in all phases of a scenario. Latencies in seconds."""
+    """The measurements of one deployment in a scenario. Latencies are in seconds."""
 
     latencies: list[float] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
 
     def add(self, tally: Tally, kind: str, cpu: float) -> None:
-        """Add a phase. `cpu`: CPU seconds."""
+        """Add the results of a phase. `cpu` is in CPU seconds."""
         self.latencies.extend(tally.latencies[kind])
         values = cpu * 1e6 / max(tally.answered[kind], 1)
         self.rounds.append(Round(tally.rate(kind), tally.percentile(kind, 50) * 1000, values))
 
     def figures(self) -> dict[str, float]:
-        """Return medians of the rounds. p99 is over all responses: a round has too few for it."""
+        """Return the medians of the rounds.
+
+        p99 is computed from all responses, because a round has too few for it.
+        """
         middle = map(median, zip(*self.rounds, strict=True))
         n = len(self.latencies)
         return {**dict(zip(Round._fields, middle, strict=True)), "p99_ms": self._p99(), "n": n}
@@ -61,8 +66,11 @@ class Samples:
 
 @dataclass
 class SplitResult:
-    """Results of a run: samples by scenario and deployment; by deployment memory in MB, share of
-    a core when idle, and calls of other contexts per order."""
+    """The results of a run.
+
+    There are samples for each scenario and deployment. Each deployment also has its memory in MB,
+    the share of a core that it uses when idle, and the calls to other contexts per order.
+    """
 
     samples_by_scenario: dict[Scenario, dict[str, Samples]] = field(default_factory=dict)
     foreign: dict[Scenario, list[float]] = field(default_factory=dict)
@@ -150,14 +158,14 @@ class SplitResult:
 
 
 def ratios(by_deployment: Mapping[str, Samples]) -> dict[str, float]:
-    """Return split to monolith: medians over the rounds, and p99 over all responses."""
+    """Return the ratios of split to monolith: medians over the rounds; p99 over all responses."""
     result = {name: median(values) for name, values in by_round(by_deployment).items()}
     monolith, split = (by_deployment[deployment].figures() for deployment in DEPLOYMENTS)
     return result | {"p99_ms": split["p99_ms"] / monolith["p99_ms"]}
 
 
 def by_round(by_deployment: Mapping[str, Samples]) -> dict[str, list[float]]:
-    """Return the ratios of split to monolith in each round, by figure."""
+    """Map each figure to the ratios of split to monolith, one per round."""
     pairs = list(
         zip(*(by_deployment[deployment].rounds for deployment in DEPLOYMENTS), strict=True)
     )

@@ -1,4 +1,4 @@
-"""Figures, their goals, and the final table."""
+"""The figures of the part `app`, their goals, and the table of results."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -10,7 +10,7 @@ from . import tables
 RAW = "(i) raw ASGI"
 SQL_ONE = "(ii) FastAPI + asyncpg, one"
 SQL_PAGE = "(ii) FastAPI + asyncpg, page"
-MAX_FOREIGN_SHARE = 0.05  # maximum foreign use of the cores for a reliable figure
+MAX_FOREIGN_SHARE = 0.05  # above this share of other programs a figure is unreliable
 HEADER = (
     *("measure", "concurrency", "value", "p50 ms", "p99 ms", "n", "stmts"),
     *("per cpu s", "server", "others", "foreign", "ratio", "goal"),
@@ -19,7 +19,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured line. `busy_*` and `foreign` are shares of CPU time, 0 to 1."""
+    """A row of the table. `busy_*` and `foreign` are shares of CPU time, from 0 to 1."""
 
     name: str
     value: float
@@ -28,7 +28,7 @@ class Figure:
     p50_ms: float = nan
     p99_ms: float = nan
     samples: int = 0
-    sustained: float | None = None  # the rate including work left after the load
+    sustained: float | None = None  # the rate if the time of the remaining work counts too
     statements: float | None = None
     per_cpu_second: float = nan
     busy_server: float = nan
@@ -37,9 +37,7 @@ class Figure:
 
 
 class Goal(NamedTuple):
-    """`target` is a share of the baseline `of`; without a baseline, a value in the
-    figure's unit.
-    """
+    """A goal. `target` is a share of the baseline `of`; without `of` it has the figure's unit."""
 
     applies: Callable[[Figure], bool]
     target: float
@@ -47,7 +45,7 @@ class Goal(NamedTuple):
     at_most: bool = False
 
 
-# by figure: its baseline
+# maps each figure to its baseline
 BASELINES = {
     "product, cached": RAW,
     "product, uncached": SQL_ONE,
@@ -77,7 +75,7 @@ GOALS = (
 
 @dataclass
 class Report:
-    """Results of one run."""
+    """The results of one run."""
 
     options: dict[str, object]
     figures: list[Figure] = field(default_factory=list)
@@ -86,7 +84,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def add(self, figure: Figure) -> None:
-        """Add a figure. A baseline measured twice is merged."""
+        """Add a figure. If the figure exists already, the two measurements are merged."""
         previous = next((other for other in self.figures if _same(other, figure)), None)
         if previous is None:
             self.figures.append(figure)
@@ -117,9 +115,9 @@ class Report:
         return f"{ratio:.0%} (cpu {by_cpu:.0%}) of {base.name.split()[0]}"
 
     def verdict(self, figure: Figure) -> str:
-        """Return the goal and whether it was reached; empty without a goal.
+        """Return the goal and "reached", "missed" or "unclear"; empty if there is no goal.
 
-        "Unclear" if other programs disturbed the figure or its baseline.
+        It is unclear if other programs disturbed the figure or its baseline.
         """
         goal = next((goal for goal in GOALS if goal.applies(figure)), None)
         if goal is None:
@@ -184,8 +182,9 @@ class Report:
 
 
 def merged(first: Figure, second: Figure) -> Figure:
-    """Merge two measurements of one baseline: the less disturbed one if disturbed,
-    else the mean.
+    """Merge two measurements of one baseline.
+
+    The result is the mean; if other programs disturbed one, it is the less disturbed one.
     """
     if max(first.foreign, second.foreign) > MAX_FOREIGN_SHARE:
         return min(first, second, key=lambda figure: figure.foreign)
@@ -210,8 +209,8 @@ def _verdict(value: float | None, goal: Goal, disturbed: bool) -> str:
     if value is None:
         return "not measured"
     is_reached = value <= goal.target if goal.at_most else value >= goal.target
-    # Other programs only slow the run down: a reached value counts, but a ratio may be wrong in
-    # both directions.
+    # Other programs can only make a run slower. So a goal for a value is reached in spite of them,
+    # but a ratio may be too high or too low.
     if disturbed and (goal.of or not is_reached):
         return "unclear, disturbed"
     return "reached" if is_reached else "missed"

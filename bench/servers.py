@@ -1,7 +1,8 @@
-"""Start measured processes on their core, read their use from /proc, and stop them. Linux only.
+"""Starts measured processes on their core, reads their CPU use from /proc, and stops them.
 
-The measured server has core 0 for itself; the database, the benchmark and its load client share the
-others. Affinity is inherited, so it is set on this thread around each start.
+This works only on Linux. The measured server has core 0 for itself; the database, the benchmark and
+its load client share the other cores. A child inherits the cores of the thread that starts it, so
+they are set on this thread around each start.
 """
 
 import http.client
@@ -21,17 +22,17 @@ from typing import Protocol, cast
 ROOT = Path(__file__).resolve().parent.parent
 ALL = os.sched_getaffinity(0)
 SERVER = {min(ALL)}
-OTHERS = ALL - SERVER or SERVER  # a machine with one core shares it
-IDLE_SHARE = 0.15  # a server that uses less of a core has no work left
+OTHERS = ALL - SERVER or SERVER  # on a machine with one core all processes share it
+IDLE_SHARE = 0.15  # a server is idle if it uses a smaller share of a core
 SETTLE_TIMEOUT_SECONDS = 10.0
 
 
 class StartFailed(RuntimeError):
-    """A process ended or did not respond with 200 in time."""
+    """A process has ended, or has not responded with 200 in time."""
 
 
 class Database(Protocol):
-    """The used part of `markethall.local.postgres.EmbeddedPostgres`."""
+    """The methods of `markethall.local.postgres.EmbeddedPostgres` that the benchmark uses."""
 
     def start(self) -> str: ...
     def stop(self) -> None: ...
@@ -39,7 +40,7 @@ class Database(Protocol):
 
 @dataclass
 class Server:
-    """One started process, listening on `port`."""
+    """A started process that listens on `port`."""
 
     process: "subprocess.Popen[bytes]"
     port: int
@@ -73,7 +74,7 @@ class Server:
 
 @contextmanager
 def pinned(cores: AbstractSet[int]) -> Iterator[None]:
-    """Pin this thread, and processes it starts, to these cores."""
+    """Restrict this thread, and the processes that it starts, to these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -96,7 +97,7 @@ def serving(
     command = [sys.executable, "-m", module, *args, "--port", str(port)]
     with log.open("ab") as output, pinned(cores):
         started = time.perf_counter()
-        # a new session, so that Ctrl-C reaches only this process, which stops the others
+        # a new session, so that Ctrl-C does not reach the server; this process stops it
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -129,7 +130,7 @@ def run(module: str, *args: str, log: Path, environ: Mapping[str, str]) -> None:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without MARKETHALL_ settings, with the source tree importable."""
+    """Return this environment with only the given MARKETHALL_ settings, and src/ importable."""
     inherited = {
         name: text for name, text in os.environ.items() if not name.startswith("MARKETHALL_")
     }
@@ -150,7 +151,7 @@ def database(folder: Path) -> Iterator[str]:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Send SIGTERM, after 30 s SIGKILL; then kill remaining descendants by pid."""
+    """Send SIGTERM, then SIGKILL after 30 s; then kill the remaining descendants."""
     descendant_starts = {pid: _start_time(pid) for pid in descendants(process.pid)}
     process.terminate()
     try:
@@ -166,7 +167,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def settle(*pids: int) -> float:
-    """Wait until these servers are idle. Return the seconds that took."""
+    """Wait until these servers are idle, and return the seconds of the wait."""
     started = time.perf_counter()
     while (elapsed := time.perf_counter() - started) < SETTLE_TIMEOUT_SECONDS:
         before = Ticks.now(*pids)
@@ -181,7 +182,7 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct free ports: all are open at the same time."""
+    """Return different free ports."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -190,7 +191,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def status(port: int, path: str) -> int | None:
-    """Return the current status of `path`; None without a response."""
+    """Return the status code of `path`, or None if there is no response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path)
@@ -207,7 +208,10 @@ def rss(pid: int) -> float:
 
 
 def pss(pid: int) -> float:
-    """Return the proportional memory in MB, shared pages divided; 0 if it is not readable."""
+    """Return the proportional set size in MB: shared pages are divided among their processes.
+
+    It is 0 if the value is not readable.
+    """
     return _megabytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
 
 
@@ -245,7 +249,7 @@ def _start_time(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third on; empty without process."""
+    """Return the fields of /proc/PID/stat from the third on; empty if there is no process."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return []
@@ -253,9 +257,11 @@ def _stat(pid: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Ticks:
-    """Clock ticks used until now: per core (busy, stolen, all), by the run, by some processes.
+    """The clock ticks at one moment.
 
-    `run` is this process and all it has started; other use of the cores is foreign.
+    `cores` has the busy, stolen and total ticks of each core. `run_ticks` are those of this process
+    and its descendants; the ticks of all other programs are called foreign. `processes` are the
+    ticks of selected processes.
     """
 
     cores: dict[int, tuple[int, int, int]]
@@ -264,7 +270,7 @@ class Ticks:
 
     @classmethod
     def now(cls, *pids: int) -> "Ticks":
-        """Read the ticks, with those of these processes."""
+        """Read the current ticks; `pids` are the selected processes."""
         rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
         cores = [row for row in rows if row[0].startswith("cpu") and row[0] != "cpu"]
         ticks_by_core = {
@@ -276,20 +282,20 @@ class Ticks:
         )
 
     def busy(self, since: "Ticks", cores: set[int]) -> float:
-        """Return the busy share of these cores' time, 0 to 1."""
+        """Return the share of time in which these cores were busy, from 0 to 1."""
         return _share(self._elapsed(since, cores, 0), self._elapsed(since, cores, 2))
 
     def stolen(self, since: "Ticks") -> float:
-        """Return the share of all cores' time that the hypervisor gave to other machines."""
+        """Return the share of CPU time that the hypervisor gave to other virtual machines."""
         return _share(self._elapsed(since, ALL, 1), self._elapsed(since, ALL, 2))
 
     def foreign(self, since: "Ticks") -> float:
-        """Return the share of all cores' time used by programs outside of the run."""
+        """Return the share of CPU time that programs outside of the run used."""
         foreign_ticks = self._elapsed(since, ALL, 0) - (self.run_ticks - since.run_ticks)
         return max(_share(foreign_ticks, self._elapsed(since, ALL, 2)), 0.0)
 
     def seconds(self, since: "Ticks") -> float:
-        """Return the CPU seconds used by the processes."""
+        """Return the CPU seconds that the selected processes used."""
         return (self.processes - since.processes) / os.sysconf("SC_CLK_TCK")
 
     def _elapsed(self, since: "Ticks", cores: set[int], kind: int) -> int:
@@ -301,7 +307,7 @@ def _share(part: int, total: int) -> float:
 
 
 def _core_ticks(ticks: list[int]) -> tuple[int, int, int]:
-    # user nice system idle iowait irq softirq steal
+    # the order in /proc/stat: user nice system idle iowait irq softirq steal
     return sum(ticks) - ticks[3] - ticks[4] - ticks[7], ticks[7], sum(ticks)
 
 

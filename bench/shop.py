@@ -1,4 +1,4 @@
-"""Shop of a benchmark: creates products and customers through the API, and builds requests."""
+"""Creates products and customers through the API, and builds the requests of the benchmark."""
 
 import json
 import secrets
@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from .client import Request, Response, Script, Scripts, Tally, call_all, request_bytes
 
 ADMIN = "bench-admin@example.com"
-STOCK = 10_000  # more than a run can sell of one product
+STOCK = 10_000  # units per product; more than a run can sell
 PAGE = "/products?limit=20"
 ADDRESS = {
     "recipient": "Ada Bench",
@@ -25,12 +25,12 @@ ADDRESS = {
 
 
 class Refused(RuntimeError):
-    """A request of the preparation got an unexpected response."""
+    """A request before the measurement got an unexpected response."""
 
 
 @dataclass
 class Shop:
-    """Products, customers and tokens for the scripts."""
+    """The products, customers and access tokens that the scripts use."""
 
     admin_password: str
     product_ids: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Shop:
     async def stock(self, port: int, products: int, login_port: int = 0) -> None:
         """Create products up to the given number, with stock, in random order.
 
-        `login_port`: port of users, if another process serves it.
+        `login_port` is the port of the context users, if another process serves it.
         """
         admin = await self._token(login_port or port, ADMIN, self.admin_password)
         self.product_ids = await _existing_products(port, products)
@@ -57,7 +57,7 @@ class Shop:
         Random(7).shuffle(self.product_ids)
 
     async def register(self, port: int, customers: int) -> None:
-        """Register new customers, two at a time, because each costs a password hash."""
+        """Register new customers, only two at a time, because password hashes take much CPU."""
         self.customers = [f"bench-{self.run}-{number}" for number in range(customers)]
         requests = [self._registration(name) for name in self.customers]
         for response in await call_all(port, requests, concurrency=2):
@@ -95,7 +95,7 @@ class Shop:
         return lambda _tally: [self._place_orders(token) for token in self._tokens_of(customers)]
 
     async def order_once(self, port: int) -> list[Request]:
-        """Place an order of each customer. Return the requests to pay them."""
+        """Place one order per customer, and return the requests that pay the orders."""
         responses = await call_all(
             port, [self._order(token) for token in self.tokens], concurrency=1
         )
@@ -103,7 +103,7 @@ class Shop:
         return [self._confirm(*pair) for pair in zip(self.tokens, payments, strict=True)]
 
     def place_unpaid_orders(self, customers: int, unpaid: list[list[Request]]) -> Scripts:
-        """Return scripts that place orders and append the requests to pay them to `unpaid`."""
+        """Return scripts that place orders, and append the requests that pay them to `unpaid`."""
 
         def scripts(_: Tally) -> list[Script]:
             buyers = self._tokens_of(customers)
@@ -113,7 +113,7 @@ class Shop:
         return scripts
 
     def buy(self, customers: int) -> Scripts:
-        """Return scripts of customers that place and pay orders repeatedly."""
+        """Return scripts of customers that repeatedly place an order and pay it."""
         return lambda tally: [self._buy(token, tally) for token in self._tokens_of(customers)]
 
     def _tokens_of(self, customers: int) -> list[str]:
@@ -206,13 +206,13 @@ async def _existing_products(port: int, limit: int) -> list[str]:
 
 
 async def fetch(port: int, path: str) -> Any:
-    """Return one JSON response."""
+    """Send a GET and return its JSON response."""
     [response] = await call_all(port, [Request("get", request_bytes("GET", path))], concurrency=1)
     return _json(response, 200)
 
 
 async def fetch_bodies(port: int, requests: Sequence[Request]) -> list[bytes]:
-    """Return the bodies of these reads. Raises Refused unless each is a 200."""
+    """Send the requests and return the bodies. Raises Refused if one is not a 200."""
     responses = await call_all(port, requests)
     for response in responses:
         _json(response, 200)
@@ -220,13 +220,13 @@ async def fetch_bodies(port: int, requests: Sequence[Request]) -> list[bytes]:
 
 
 async def fetch_statement_count(port: int) -> float | None:
-    """Return the SQL statements counted by the server; None if it does not count them."""
+    """Return the number of SQL statements of the server, or None if it has no such metric."""
     adjustments = await fetch_counters(port, "markethall_db_statements_total")
     return sum(adjustments.values()) if adjustments else None
 
 
 async def fetch_counters(port: int, name: str) -> dict[str, float]:
-    """Return the values of a counter of the server, by labels."""
+    """Map the labels of a counter of the server to its values."""
     request = Request("metrics", request_bytes("GET", "/metrics"))
     [response] = await call_all(port, [request], concurrency=1)
     lines = response.body.decode().splitlines() if response.status == 200 else []

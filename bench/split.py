@@ -1,7 +1,7 @@
-"""Measure the cost of the split: the application as one process and as four services.
+"""Measures the cost of the split: the application as one process and as four services.
 
-Both deployments run each phase directly one after the other and alternate in going first, so that
-noise affects both equally. The ratios are therefore more reliable than the rates.
+Both deployments run each phase one directly after the other, and take turns in running first, so
+that noise affects both equally. The ratios are therefore more reliable than the rates.
 """
 
 import re
@@ -26,12 +26,15 @@ from .shop import fetch_bodies, fetch_counters
 CALLS: Final = "markethall_rpc_client_calls_total"
 ATTEMPTS: Final = "markethall_rpc_client_attempts_total"
 LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
-MAX_PAYMENT_SECONDS: Final = 120.0  # for paying all placed orders
-IDLE_SECONDS: Final = 3.0  # of measuring the CPU use of idle processes
+MAX_PAYMENT_SECONDS: Final = 120.0  # the limit for paying all placed orders
+IDLE_SECONDS: Final = 3.0  # the time in which the CPU use of idle processes is measured
 
 
 class Phase(NamedTuple):
-    """Counted kind, context that serves it, and whether time or the work ends the phase."""
+    """A phase: the counted kind of requests and the context that serves them.
+
+    If `timed` is false, the phase ends when all requests are answered.
+    """
 
     kind: str
     context: str
@@ -47,7 +50,7 @@ PHASES: Final = {
 
 @dataclass(frozen=True)
 class Options:
-    """`rounds` phases of `seconds` per measure, deployment and number of customers."""
+    """Each measure, deployment and number of customers has `rounds` phases of `seconds`."""
 
     seconds: float = 2
     warmup: float = 0.3
@@ -57,7 +60,7 @@ class Options:
 
 
 class Comparison:
-    """One run in `folder`, which fills `result`."""
+    """Runs the comparison in `folder` and stores the results in `result`."""
 
     def __init__(self, options: Options, folder: Path) -> None:
         self._options, self._folder = options, folder
@@ -66,7 +69,7 @@ class Comparison:
         self.result = SplitResult()
 
     def run(self) -> SplitResult:
-        """Run everything. Raises StartFailed or Refused if a deployment fails."""
+        """Run all phases. Raises StartFailed or Refused if a deployment fails."""
         with (
             servers.pinned(OTHERS),
             closing(self._loop),
@@ -116,7 +119,7 @@ class Comparison:
             self._phase(deployment, Scenario("confirm payment", concurrency), paying)
 
     def _phase(self, deployment: Deployment, scenario: Scenario, scripts: Scripts) -> Tally:
-        """Run one phase of this deployment; it ends when no work is left."""
+        """Run one phase of this deployment, and wait until its processes are idle."""
         kind, context, timed = PHASES[scenario.measure]
         options, tally = self._options, Tally()
         started, before = perf_counter(), Ticks.now(*deployment.pids)

@@ -1,4 +1,4 @@
-"""One run from an empty database to the last figure."""
+"""The part `app`: measures the application and the baselines on an empty database."""
 
 import json
 import os
@@ -21,14 +21,14 @@ from .report import RAW, SQL_ONE, SQL_PAGE, Figure, Report
 from .servers import OTHERS, SERVER, SETTLE_TIMEOUT_SECONDS, Server, Ticks, settle
 from .shop import ADMIN, PAGE, Shop, fetch, fetch_bodies, fetch_statement_count
 
-# with 64 concurrent logins a 503 is expected, because password hashing is bounded
+# a login may get 503, because the queue for password hashes is bounded
 TOLERATED = {"login": frozenset({503})}
-START_PATHS = ["/health", "/ready", PAGE]  # each requested until the first 200
+START_PATHS = ["/health", "/ready", PAGE]  # the time to the first 200 is measured for each
 
 
 @dataclass(frozen=True)
 class Options:
-    """`readers` and `buyers`: numbers of concurrent readers and buyers."""
+    """`readers` and `buyers` list the numbers of concurrent connections to measure."""
 
     seconds: float = 4
     warmup: float = 1
@@ -44,7 +44,7 @@ class Options:
 
 
 class Scenario(NamedTuple):
-    """One line of the report. `kind`: the counted kind of requests."""
+    """A row of the report. `kind` is the counted kind of requests."""
 
     name: str
     kind: str
@@ -53,14 +53,14 @@ class Scenario(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """Response bodies of the application, which the baselines also respond with."""
+    """Response bodies of the application; the baselines send the same bodies."""
 
     products: dict[UUID, str]
     list_items: dict[UUID, str]
 
 
 class Suite:
-    """Benchmark that runs in `folder` and fills `report`."""
+    """Runs the benchmark in `folder` and adds the figures to `report`."""
 
     def __init__(self, options: Options, folder: Path, report: Report) -> None:
         self._options, self._folder, self._report = options, folder, report
@@ -80,7 +80,7 @@ class Suite:
         )
 
     def _run_all(self, url: str) -> None:
-        # the URL contains a password, so it goes into the environment
+        # passed in the environment, because the URL contains a password
         servers.run(
             "markethall",
             "migrate",
@@ -155,7 +155,7 @@ class Suite:
 
     def _cold_starts(self) -> None:
         """Measure cold starts with an embedded database in a separate data directory."""
-        exists = (self._folder / "cold").exists()  # by --data-dir
+        exists = (self._folder / "cold").exists()  # true if --data-dir names a used directory
         name = "first start of this run" if exists else "first start, empty directory"
         with self._application(None, folder="cold") as server:
             self._report_start(name, server.wait("/ready", 120))
@@ -172,7 +172,7 @@ class Suite:
             self._memory(server, "memory of the server, idle, embedded database")
 
     def _cold_start(self) -> tuple[dict[str, float], float]:
-        """Return seconds to the first 200 by path, and the share of cores of other programs."""
+        """Return the seconds to the first 200 of each path, and the share of other programs."""
         settings, before = self._settings("cold", None), Ticks.now()
         with servers.serving(
             "markethall", "serve", log=self._log("cold"), environ=settings
@@ -197,7 +197,7 @@ class Suite:
         )
         self._loop.do(load(server.port, scripts, tally, options.warmup, options.seconds))
         after, remaining = Ticks.now(server.process.pid), settle(server.process.pid)
-        # statements and CPU time of work left by the load count too
+        # the remaining work after the load counts too, in statements and CPU time
         settled, count_after = (
             Ticks.now(server.process.pid),
             self._loop.do(fetch_statement_count(server.port)),
@@ -239,7 +239,7 @@ class Suite:
             self._report.notes.append(f"statements while idle: {(after - before) / 2:.1f}/s")
 
     def _with_sustained_rate(self, figure: Figure, remaining: float) -> Figure:
-        """Add the sustained rate: the rate over the time until all work was done."""
+        """Add the sustained rate, which includes the time until all work was done."""
         if remaining <= 0.5:
             return figure
         duration = self._options.warmup + self._options.seconds
@@ -276,7 +276,7 @@ class Suite:
             "MARKETHALL_LOG_FORMAT": "json",
             "MARKETHALL_ADMIN_EMAIL": ADMIN,
             "MARKETHALL_ADMIN_PASSWORD": self._shop.admin_password,
-            # each customer places more orders than a shop would let one leave unpaid
+            # high limits, because each customer places many orders
             "MARKETHALL_MAX_UNPAID_ORDERS_PER_CUSTOMER": "1000000",
             "MARKETHALL_MAX_RESERVED_UNITS_PER_CUSTOMER": "1000000",
         }
@@ -313,12 +313,12 @@ def _with_cores(figure: Figure, before: Ticks, after: Ticks) -> Figure:
 
 
 async def _fetch_sample(port: int, reads: Sequence[Request]) -> Sample:
-    """Return the body of every product, and its form in a list."""
+    """Return the body of every product, and the bodies of list items."""
     texts = [body.decode() for body in await fetch_bodies(port, reads)]
     products = {UUID(json.loads(text)["product_id"]): text for text in texts}
     items = (await fetch(port, PAGE))["items"]
     list_items = [json.dumps(item, separators=(",", ":"), ensure_ascii=False) for item in items]
-    # repeat the items of one page: only their size matters
+    # the items of one page are repeated, because only their size matters
     return Sample(
         products,
         {
@@ -329,7 +329,7 @@ async def _fetch_sample(port: int, reads: Sequence[Request]) -> Sample:
 
 
 def _generate_sample(products: int) -> Sample:
-    """Return bodies of similar form and size, for a run without the application."""
+    """Return bodies of similar form and size, for runs without the application."""
     ids = [UUID(int=0x0190_0000_0000_7000_8000_0000_0000_0000 + index) for index in range(products)]
     list_item = '{"product_id":"%s","sku":"BENCH-00001","name":"Market apron no. 1","price":'
     list_item += '{"amount":1001,"currency":"EUR"},"status":"active","available":1000000'
@@ -346,7 +346,7 @@ def _median(texts: list[str]) -> str:
 
 
 def _load_or_create_password(path: Path) -> str:
-    """Return a password, created once per data directory, readable by its owner only."""
+    """Return the password of the data directory; the file is created at the first call."""
     if not path.exists():
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(18))

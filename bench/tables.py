@@ -1,4 +1,4 @@
-"""Format tables for a terminal and in Markdown, describe the machine, and write JSON."""
+"""Formats tables, describes the machine, and writes results as JSON."""
 
 import json
 import os
@@ -14,13 +14,13 @@ Rows = Sequence[Sequence[str]]
 
 
 def text(rows: Rows) -> str:
-    """Format for a terminal: first and last column left-aligned, the others right-aligned."""
+    """Format the rows for a terminal. Only the first and the last column are left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_align(row, widths) for row in rows) + "\n"
 
 
 def markdown(rows: Rows) -> str:
-    """Format in Markdown."""
+    """Format the rows as a Markdown table."""
     head, *rest = [f"| {' | '.join(row)} |" for row in rows]
     rule = "|---|" + "---:|" * (len(rows[0]) - 2) + "---|"
     return "\n".join([head, rule, *rest]) + "\n"
@@ -34,7 +34,7 @@ def write(name: str, results: Mapping[str, object]) -> None:
 
 
 def machine() -> dict[str, object]:
-    """Describe the machine and the versions."""
+    """Return the time, a description of the machine, and the versions of the software."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,7 +1,7 @@
-"""Run Alembic for one context: that of the section, `-n users`.
+"""Alembic's entry point. Migrates one context, such as `users` with `-n users`.
 
-The default section runs the other sections first, each in a process of its own, then users.
-The URL of the database: `-x url=…`, else the one in the settings of the context.
+Without `-n` all contexts are migrated, one after another. The URL of the database is that of
+`-x url=…`, or that of the settings.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ metadata = topology().contexts[schema].load_metadata()
 
 
 def run_other_contexts() -> None:
-    """Repeat the typed command for each other section.
+    """Run the same command for each other context if there is no `-n`.
 
-    In this process, the end of another run would remove Alembic's context of ours.
+    Each runs in a process of its own, because Alembic supports only one run per process.
     """
     if section != "alembic" or context.config.cmd_opts is None:
         return
@@ -45,10 +45,10 @@ def run_other_contexts() -> None:
 
 
 def migrate(connection: Connection) -> None:
-    """Migrate one context. Two runs at once wait for each other, context by context."""
+    """Migrate one context. A lock makes concurrent runs for the same context wait."""
     lock = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
     connection.execute(lock, {"name": f"markethall.migrate.{schema}"})
-    # a change that waits behind a long query blocks every later query: fail instead
+    # fails after 5 s, because a change that waits for a long query blocks all later queries
     connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
     connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
     context.configure(
@@ -66,7 +66,7 @@ def migrate(connection: Connection) -> None:
 
 
 def refuse_relocated(connection: Connection) -> None:
-    """Raise SettingsError rather than create an empty schema beside data that was moved away."""
+    """Raises SettingsError if the data was relocated, because the new schema would be empty."""
     names = sa.inspect(connection).get_schema_names()
     is_migrated = context.get_context().get_current_revision() is not None
     if renamed_schema(schema) in names and not is_migrated:
@@ -74,7 +74,7 @@ def refuse_relocated(connection: Connection) -> None:
 
 
 def record_migration(connection: Connection) -> None:
-    """Record revision and release, which readiness compares with those of each process."""
+    """Store revision and release in the database; readiness compares them with the process."""
     revision = context.get_context().get_current_revision()
     comment = "NULL"
     if revision is not None:

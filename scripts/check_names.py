@@ -1,7 +1,7 @@
-"""Check the words of the repository: retired terms, duplicate class names, docstring openings.
+"""Checks the repository for retired terms, duplicate class names and bad starts of docstrings.
 
-The retired terms stand in scripts/retired_words.txt, one a line, with the standard term beside it.
-Exit code 1 lists each finding as `path:line: message`.
+scripts/retired_words.txt has one retired term per line, with its replacement. Findings are printed
+as `path:line: message`, and the exit code is 1.
 """
 
 import ast
@@ -19,7 +19,7 @@ WORD_LIST: Final = Path("scripts/retired_words.txt")
 TEXT_SUFFIXES: Final = frozenset(
     {".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".txt", ".env", ".mako", ".ini", ".cfg", ""}
 )
-# files that contain the words on purpose, and those of other authors
+# files that need the retired terms, and files of other authors
 UNCHECKED: Final = (
     "scripts/check_names.py",
     "scripts/retired_words.txt",
@@ -29,7 +29,7 @@ UNCHECKED: Final = (
     "src/markethall/operations/swagger/",
     "docs/samples/",
 )
-# uses that stay: the Unix user "nobody", words of the demo catalogue, the old names of metrics
+# allowed uses: the Unix user "nobody", words of the demo catalogue, the old names of metrics
 ORDINARY_USES: Final = {
     "CHANGELOG.md": {"neighbour"},
     "src/markethall/local/postgres/os_user.py": {"nobody"},
@@ -38,7 +38,7 @@ ORDINARY_USES: Final = {
 RELATIVE_PRONOUNS: Final = frozenset(
     {"who", "whoever", "whose", "whom", "what", "whatever", "where", "wherever", "those", "which"}
 )
-# names that the layout repeats on purpose: one in each context or sub-domain
+# names that every context or subdomain has
 LAYOUT_CLASSES: Final = frozenset(
     {"Database", "ReadStore", "Services", "Store", "Stores", "Tables"}
 )
@@ -57,7 +57,7 @@ class Finding:
 
 
 def read_retired_words(text: str) -> Mapping[str, str]:
-    """Map each retired term, in lower case, to its replacement. `#` begins a comment line."""
+    """Map each retired term, in lower case, to its replacement. Lines with `#` are comments."""
     lines = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
     return {
         term.strip().lower(): new.strip() for term, _, new in (x.partition("->") for x in lines)
@@ -65,9 +65,7 @@ def read_retired_words(text: str) -> Mapping[str, str]:
 
 
 def find_retired_words(path: str, text: str, retired: Mapping[str, str]) -> Iterator[Finding]:
-    """Find the terms as whole words, also as a part of an identifier (`OldServer`,
-    `the_old_server`).
-    """
+    """Find retired terms as whole words, including the words of identifiers."""
     if not retired:
         return
     terms = "|".join(re.escape(term) for term in sorted(retired, key=len, reverse=True))
@@ -94,7 +92,7 @@ def find_docstring_openings(path: str, text: str) -> Iterator[Finding]:
 
 
 def find_duplicate_classes(sources: Mapping[str, str]) -> Iterator[Finding]:
-    """Find public classes of one name in several modules, less what the layout repeats."""
+    """Find public classes whose name occurs in several modules, except LAYOUT_CLASSES."""
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for path, text in sources.items():
         for node in ast.parse(text).body:
@@ -108,7 +106,7 @@ def find_duplicate_classes(sources: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def check(files: Mapping[str, str], retired: Mapping[str, str]) -> list[Finding]:
-    """All findings in the given files (path from the root -> text)."""
+    """Return all findings. `files` maps the path of each file to its text."""
     python = {path: text for path, text in files.items() if path.endswith(".py")}
     product = {path: text for path, text in python.items() if path.startswith("src/")}
     findings = [
@@ -122,7 +120,7 @@ def check(files: Mapping[str, str], retired: Mapping[str, str]) -> list[Finding]
 
 
 def tracked_files() -> dict[str, str]:
-    """The text files that git tracks, with their contents."""
+    """Map the path of each text file that git tracks to its text."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.splitlines()

@@ -1,10 +1,10 @@
-"""Compare the internal API and the events with those of the last release.
+"""Compares the internal API and the events with those of the last release.
 
-Processes are updated one after the other, so each release must work with the one before it.
+During an update processes of two releases call each other, so both releases must be compatible.
 `python -m scripts.check_rpc` prints each incompatible change. `--record 0.2.0` stores the current
 state as a release in docs/rpc/.
 
-Only schemas are compared, not rules in code, such as the known currencies.
+Only schemas are compared. Rules in code, such as the known currencies, are not.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def _agree(last: ApiRecord | None) -> int:
 
 
 def last_release(releases: Path) -> ApiRecord | None:
-    """Return the newest recorded release."""
+    """Return the record of the newest release, or None if there is none."""
     paths = sorted(releases.glob("*.json"), key=lambda path: number_of(path.stem))
     found: ApiRecord | None = json.loads(paths[-1].read_text()) if paths else None
     return found
@@ -73,9 +73,7 @@ def number_of(version: str) -> tuple[int, ...]:
 
 
 def current_record() -> dict[str, Any]:
-    """Return the internal OpenAPI document, all events, the actor of a service token, and the
-    envelope.
-    """
+    """Return the schemas of this code: internal API, events, envelope, actor and error codes."""
     return {
         "openapi": _document(),
         "actor": Actor.model_json_schema(),
@@ -86,14 +84,14 @@ def current_record() -> dict[str, Any]:
 
 
 def _document() -> dict[str, Any]:
-    # a constant version: equal releases have equal documents
+    # a constant version, so that releases with the same API have equal documents
     app = FastAPI(title="Markethall, between its contexts", version="1")
     for manifest in topology().manifests:
         if internal_api := manifest.load_parts().internal_api:
             app.include_router(internal_api.router)
     document = extend_openapi(app)()
     for operation in (one for path in document["paths"].values() for one in path.values()):
-        # the examples of errors name the codes; their other fields are documentation
+        # of the examples of errors only the codes are compared; other fields are documentation
         for response in operation["responses"].values():
             for content in response["content"].values() if "content" in response else ():
                 _without_values(content)
@@ -112,7 +110,7 @@ def _events() -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _errors() -> Iterator[tuple[str, int]]:
-    """Yield the error codes that a caller of this release knows, with their status."""
+    """Yield each error code of this release with its HTTP status."""
     for code, kind in DomainError.by_code.items():
         if kind.__module__.startswith("markethall."):
             yield code, kind.status

@@ -18,7 +18,7 @@ finish() {
 }
 trap finish EXIT
 
-# print the block of a document after a marker
+# prints the code block after a marker: `block MARKER FILE`
 block() {
     awk -v marker="<!-- $1:" 'index($0, marker) == 1 {found = 1} found && /^```$/ {exit}
         found && inside {print} found && /^```sh$/ {inside = 1}' "$2"
@@ -34,7 +34,7 @@ set +u
 . "$folder/quickstart.sh" >"$folder/quickstart.out"
 kill "$MONOLITH"; wait "$MONOLITH" || true; MONOLITH=
 
-# the servers log to the same output as the commands
+# the output contains the logs of the servers too
 set +e
 . "$folder/extract.sh" >"$folder/extract.out" 2>"$folder/extract.err"
 set -e

@@ -1,6 +1,6 @@
-"""Generate the parts of the documents that describe the code: settings, pictures, routes.
+"""Generates parts of the documents from the code: settings, diagrams and routes.
 
-`python -m scripts.generate_docs` writes them; `--check` prints which documents are out of date.
+`python -m scripts.generate_docs` writes the documents; `--check` prints the outdated ones.
 """
 
 import re
@@ -42,7 +42,7 @@ def settings_table() -> str:
 
 
 def columns() -> str:
-    """The columns of the CSV format, in the order of an export."""
+    """Return the columns of the CSV format, in the order of an export."""
     return ", ".join(f"`{name}`" for name in CSV_HEADER)
 
 
@@ -61,7 +61,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def monolith() -> str:
-    """One process, with the calls and the events between the contexts."""
+    """Return a diagram of the monolith, with the calls and events between the contexts."""
     lines = [
         "flowchart LR",
         "    client([shop, app, staff]) --> gateway",
@@ -76,7 +76,7 @@ def monolith() -> str:
 
 
 def relocation() -> str:
-    """Inventory as a service: the same calls and events, now over HTTP and Redis."""
+    """Return a diagram with inventory as a service: its calls use HTTP and its events Redis."""
     lines = [
         "flowchart LR",
         "    client([shop, app, staff]) --> ingress{{routes by path}}",
@@ -108,7 +108,7 @@ def _edges(indent: str) -> Iterable[str]:
 
 
 def _class_name(event_type: str) -> str:
-    """`orders.order_paid` -> `OrderPaid`."""
+    """Return the class name of an event type: `OrderPaid` for `orders.order_paid`."""
     return event_type.partition(".")[2].title().replace("_", "")
 
 
@@ -217,7 +217,7 @@ DOCUMENTS = (
 
 
 def filled(text: str) -> str:
-    """Return the text with every generated part replaced."""
+    """Return the document with its generated parts up to date."""
 
     def part(found: re.Match[str]) -> str:
         return f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}"

@@ -1,6 +1,6 @@
-"""Generate the network policies between processes from the manifests of the contexts.
+"""Generates the network policies between processes from the manifests of the contexts.
 
-`python -m scripts.generate_network` writes the files; `--check` only reports outdated ones.
+`python -m scripts.generate_network` writes the files; `--check` prints the outdated ones.
 """
 
 import sys
@@ -13,7 +13,7 @@ from markethall.shared.composition.topology import Topology
 
 ROOT: Final = Path(__file__).parents[1]
 
-# process, by its component label -> the contexts that it serves
+# maps each process (its label `component`) to the contexts that it serves
 Processes = Mapping[str, frozenset[str]]
 Relations = Mapping[str, frozenset[str]]
 
@@ -52,7 +52,7 @@ PEER: Final = """\
 
 
 class Connection(NamedTuple):
-    """From one process to another, with the reasons."""
+    """A connection from one process to another, and the calls and keys that need it."""
 
     source: str
     target: str
@@ -65,7 +65,7 @@ class Connection(NamedTuple):
 
 
 def connections(processes: Processes, relations: Topology | None = None) -> list[Connection]:
-    """The connections between processes. Contexts of one process need none."""
+    """Return the connections between processes. Contexts of the same process need none."""
     relations = relations or topology()
     found = [
         Connection(
@@ -97,7 +97,7 @@ def _reasons(
 
 
 def network(processes: Processes, relations: Topology | None = None) -> str:
-    """The text of the file with the egress and ingress policies of each process."""
+    """Return the YAML with the egress and ingress policies of each process."""
     found = connections(processes, relations)
     return HEAD + "---\n".join(policy for each in processes for policy in _policies(each, found))
 
@@ -123,7 +123,7 @@ def _policy(name: str, process: str, kind: str, peers: Iterable[tuple[str, str]]
 
 
 def picture(processes: Processes) -> str:
-    """A diagram of the connections. A dotted line only reads public keys."""
+    """Return a diagram of the connections. A dotted line means that only public keys are read."""
     lines = ["flowchart LR", "    ingress{{Ingress}}"]
     lines += [f"    ingress --> {process}" for process in processes]
     for each in connections(processes):

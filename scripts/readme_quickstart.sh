@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs `make serve` with a temporary data directory and the README's quickstart; then ends the server
-# with kill -9, starts it again, checks that no data is lost, and completes the order.
+# Runs `make serve` and the quickstart of the README with a temporary data directory. Then it kills
+# the server with SIGKILL, starts it again, checks that no data is lost, and completes the order.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ start
 .venv/bin/markethall demo
 echo 'open sesame, staff only' | .venv/bin/markethall create-staff boss@example.com --role admin --password-stdin
 
-# print the block of the README after the marker
+# prints the code block of the README after the marker
 awk '/^<!-- quickstart:/ {found = 1} found && /^```$/ {exit} found && inside {print} found && /^```sh$/ {inside = 1}' \
     README.md >"$folder/flow.sh"
 grep -q sandbox_ok "$folder/flow.sh"

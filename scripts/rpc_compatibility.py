@@ -1,4 +1,4 @@
-"""Find changes of the internal API that a service one release older cannot handle."""
+"""Finds changes of the internal API that are incompatible with the release before."""
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -14,7 +14,7 @@ from scripts.schema_compatibility import (
     resolve,
 )
 
-# {"openapi": …, "actor": …, "envelope": …, "events": type -> schema, "errors": code -> status}
+# the result of `check_rpc.current_record`: keys openapi, actor, envelope, events and errors
 ApiRecord = Mapping[str, Any]
 
 
@@ -40,7 +40,7 @@ def _methods(old: ApiRecord, new: ApiRecord) -> Iterator[str]:
 
 
 def _operations(record: ApiRecord) -> dict[str, Schema]:
-    """Return the operations by name, such as `inventory.reserve`."""
+    """Map the name of each operation, such as `inventory.reserve`, to the operation."""
     paths: Mapping[str, Schema] = record["openapi"]["paths"]
     return {
         _name(path, verb): operation
@@ -79,7 +79,7 @@ def _body(part: Schema) -> Schema:
 
 
 def _errors_of_new_fields(old: Schema, new: Schema, root: Schema) -> set[str]:
-    """Return the errors of a field that an older caller cannot send."""
+    """Return the errors that occur only with new fields, which an older caller never sends."""
     sent = resolve(_body(old.get("requestBody", {})), root).get("properties", {})
     asked: Mapping[str, list[str]] = new.get("x-refused-only-with", {})
     return {code for field, codes in asked.items() if field not in sent for code in codes}
@@ -130,7 +130,10 @@ def _events(old: ApiRecord, new: ApiRecord) -> Iterator[str]:
 
 
 def _both_ways(name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema]) -> Iterator[str]:
-    """A newer release may call an older one, and events wait while their subscriber is updated."""
+    """Compare in both directions.
+
+    A release may call an older one, and a new subscriber may read events of an older release.
+    """
     directions: tuple[Direction, ...] = (RESPONSE, RESPONSE_OF_OLDER)
     for direction in directions:
         yield from compare(name, old, new, roots, direction)

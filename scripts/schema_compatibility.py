@@ -1,6 +1,6 @@
-"""Find values that one release may send and another does not accept, from two JSON schemas.
+"""Compares two JSON schemas: finds values that one release may send and the other rejects.
 
-The older and the newer schema belong to two releases. The direction decides which of them sends.
+The older and the newer schema belong to two releases; the direction says which release sends.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,18 +12,21 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Direction:
-    """`strict`: the receiver refuses unknown fields, and the sender leaves out defaults."""
+    """The direction of a message between two releases.
+
+    `strict` means that the receiver rejects unknown fields and the sender omits default values.
+    """
 
     older_sends: bool
     strict: bool
-    # messages for a field and for a value that one side does not know
+    # the messages for a field that the sender lacks, and for a value that the receiver rejects
     lacking: str
     unknown: str
 
 
 REQUEST: Final = Direction(True, True, "is new and required", "is not taken any more")
 RESPONSE: Final = Direction(False, False, "is removed", "is new, and an older one cannot read it")
-# the same, from an older release to a newer one
+# a response or event from an older release to a newer one
 RESPONSE_OF_OLDER: Final = Direction(
     True,
     False,
@@ -33,10 +36,10 @@ RESPONSE_OF_OLDER: Final = Direction(
 
 _MAX_KEYWORDS: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _MIN_KEYWORDS: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-# equal on both sides, or missing at the receiver
+# keywords that must be equal, or missing at the receiver
 _EQUAL_KEYWORDS: Final = ("type", "format", "pattern")
 _DOCUMENTATION: Final = ("title", "description", "examples", "example", "deprecated")
-# compared below; any other keyword that differs counts as incompatible
+# keywords that this module compares; any other keyword must be equal
 _KNOWN: Final = frozenset(
     {
         *_MAX_KEYWORDS,
@@ -62,7 +65,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Two schemas at one path."""
+    """The older and the newer schema of one field, with its path."""
 
     name: str
     path: str
@@ -73,12 +76,12 @@ class _Comparison:
 
     @property
     def sides(self) -> tuple[Schema, Schema]:
-        """The schema of the sender and the schema of the receiver."""
+        """Return the schema of the sender and the schema of the receiver."""
         return (self.old, self.new) if self.direction.older_sends else (self.new, self.old)
 
     @property
     def choices(self) -> tuple[list[Schema], list[Schema]]:
-        """The alternatives (`anyOf`) of the older and of the newer schema."""
+        """Return the alternatives (`anyOf`) of the older and of the newer schema."""
         old, new = (_choices(s, r) for s, r in zip((self.old, self.new), self.roots, strict=True))
         return old, new
 
@@ -95,7 +98,7 @@ class _Comparison:
 
 
 def _format(value: Any) -> str:
-    """FastAPI writes integers as 1.0."""
+    """Return the value as text, without the `.0` that FastAPI adds to integers."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
@@ -116,7 +119,7 @@ _NULL: Final = "null"
 
 
 def _all_accepted(comparison: _Comparison, old: list[Schema], new: list[Schema]) -> bool:
-    """Whether the receiver accepts each alternative of the sender."""
+    """Tell whether the receiver accepts each alternative of the sender."""
     if comparison.direction.older_sends:
         return all(any(_fits(comparison.at("", one, other)) for other in new) for one in old)
     return all(any(_fits(comparison.at("", other, one)) for other in old) for one in new)
@@ -193,7 +196,7 @@ def _field_of_both(comparison: _Comparison, name: str, field: _Comparison) -> It
         yield field.message("is needed, and may be left out")
     yield from _differences(field)
     if comparison.direction.strict and not accepted and _default(field.old) != _default(field.new):
-        # a default is not sent, so both sides must have the same
+        # default values are not sent, so both sides must have the same default
         yield field.change("default")
 
 
@@ -204,7 +207,7 @@ def _default(schema: Schema) -> Any:
 def _field_of_one(comparison: _Comparison, name: str, field: _Comparison) -> Iterator[str]:
     _, accepted = comparison.sides
     if name in accepted.get("properties", {}):
-        # a response may lack a field only if the older release never had it
+        # a newer sender must still send the field; an older one only if the receiver requires it
         existed = not comparison.direction.older_sends
         if existed or name in accepted.get("required", ()):
             yield field.message(comparison.direction.lacking)

@@ -29,7 +29,7 @@ def parsed(overlay: str) -> list[Document]:
 
 
 def found(overlay: str, kind: str, name: str = "markethall") -> Document:
-    """One object. A generated ConfigMap is found by its name without the hash."""
+    """Return one object. The name of a generated ConfigMap is given without its hash."""
     (document,) = [each for each in parsed(overlay) if is_named(each, f"{kind}/{name}")]
     return document
 
@@ -42,7 +42,7 @@ def is_named(document: Document, title: str) -> bool:
 
 
 def changed(overlay: str, changes: dict[str, dict[str, Any] | None]) -> list[Document]:
-    """A copy of the overlay with the changes, written as in invalid_manifests.yaml."""
+    """Return a copy of the overlay with changes in the form of invalid_manifests.yaml."""
     documents = copy.deepcopy(parsed(overlay))
     for title, fields in changes.items():
         (document,) = [each for each in documents if is_named(each, title)]
@@ -54,7 +54,7 @@ def changed(overlay: str, changes: dict[str, dict[str, Any] | None]) -> list[Doc
 
 
 def change(node: Any, pointer: str, value: Any) -> None:
-    """Set the field at the pointer, or removes it when the value is None."""
+    """Set the field at the JSON pointer, or remove it if the value is None."""
     *parents, last = [step.replace("~1", "/") for step in pointer.split("/")]
     for step in parents:
         node = node[_index(node, step)] if isinstance(node, list) else node[step]
@@ -67,5 +67,5 @@ def change(node: Any, pointer: str, value: Any) -> None:
 
 
 def _index(items: list[Any], step: str) -> int:
-    """A number, or the name of an item."""
+    """Return the index of an item; `step` is the index itself or the name of the item."""
     return int(step) if step.isdigit() else [item["name"] for item in items].index(step)

@@ -1,4 +1,4 @@
-"""The check finds every mistake of invalid_manifests.yaml, and each of its parts finds one."""
+"""scripts/check_manifests finds every mistake in invalid_manifests.yaml; every check finds one."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The overlays pass the check, and are as docs/deployment.md describes them."""
+"""The overlays pass scripts/check_manifests, and agree with docs/deployment.md."""
 
 import os
 import string
@@ -17,7 +17,7 @@ from scripts.check_manifests.manifests import COMPONENT, Manifests, Workload
 
 
 def labelled(overlay: str, label: str, value: str) -> list[Document]:
-    """The objects that `kubectl apply -l label=value` would select."""
+    """Return the objects that `kubectl apply -l label=value` selects."""
     return [each for each in parsed(overlay) if each["metadata"]["labels"].get(label) == value]
 
 
@@ -46,7 +46,7 @@ def test_no_secret_is_rendered(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_objects_of_a_first_run_can_be_selected_by_their_task(overlay: str) -> None:
-    """docs/deployment.md migrates with `-l 'task != serve'` before anything serves."""
+    """docs/deployment.md runs the migrations with `-l 'task != serve'` before the Deployments."""
     serving = {each["kind"] for each in labelled(overlay, "task", "serve")}
     routing = {each["kind"] for each in labelled(overlay, "task", "route")}
     others = {
@@ -108,7 +108,7 @@ def test_the_monolith_has_three_pods_and_scales_from_two_to_ten(overlay: str) ->
 
 
 def test_relocation_changes_the_deployment_of_the_monolith_in_place() -> None:
-    """Kubernetes refuses a new selector for an existing Deployment."""
+    """Kubernetes rejects a new selector for an existing Deployment, so it must not change."""
     before, after = found("monolith", "Deployment"), found("relocation", "Deployment")
 
     assert before["spec"]["selector"] == after["spec"]["selector"]
@@ -136,7 +136,7 @@ def test_the_application_accepts_the_settings_of_every_pod(
 
 
 def settings_of(given: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings that the application reads from this environment alone."""
+    """Return the settings that the application reads if it has only these variables."""
     classes = [Settings, *(manifest.settings for manifest in topology().manifests)]
     known = {f"MARKETHALL_{name.upper()}" for kind in classes for name in kind.model_fields}
     assert given.keys() <= known
@@ -150,7 +150,7 @@ def settings_of(given: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPat
 
 
 def secrets_of(workload: Workload) -> dict[str, str]:
-    """A value fit for production for each secret."""
+    """Return a valid value for each secret variable of the workload."""
     values = {
         "MARKETHALL_DATABASE_URL": "postgresql://markethall:secret@database/markethall",
         "MARKETHALL_REDIS_URL": "redis://redis:6379/0",

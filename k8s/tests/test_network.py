@@ -11,7 +11,7 @@ from markethall.shared.composition.topology import Topology
 from scripts.check_manifests import findings
 from scripts.generate_network import OVERLAYS, Connection, connections, main, network
 
-# written by hand: the manifests must lead to the same connections
+# the expected connections, written by hand to test those that are derived from the manifests
 CALLS = {("orders", "users"), ("orders", "inventory"), ("orders", "payments")}
 KEYS_OF_USERS = {("orders", "users"), ("inventory", "users"), ("payments", "users")}
 KEYS_OF_SERVICES = {("users", "orders"), ("inventory", "orders"), ("payments", "orders")}
@@ -19,7 +19,7 @@ SPLIT = OVERLAYS["split"]
 
 
 def with_calls(caller: str, calls: Mapping[str, frozenset[str]]) -> Topology:
-    """Return the topology in which this context makes these calls instead of its own."""
+    """Return the topology with other calls of one context."""
     return Topology(
         [
             replace(manifest, calls=calls) if manifest.name == caller else manifest
@@ -80,7 +80,7 @@ def test_an_added_call_opens_connections_and_a_removed_one_closes_them() -> None
 
 
 def test_the_check_misses_every_generated_policy_that_is_removed() -> None:
-    """The check does not use the generator."""
+    """The check must not use the generator, because it would repeat the generator's mistakes."""
     names = [each["metadata"]["name"] for each in parsed("split")]
     generated = [name for name in names if name.endswith("-contexts")]
 

@@ -24,7 +24,7 @@ REASONS = (
 )
 FUNCTIONS_AND_TRIGGERS = Path(__file__).with_suffix(".sql")
 
-# parents before children
+# in the order of creation: a table comes after the tables that its foreign keys reference
 TABLES = (
     "warehouse",
     "category",
@@ -72,8 +72,8 @@ FUNCTIONS = (
     "write_product_json",
 )
 
-# suggests corrections of mistyped words; search works without it. In `public`, because an extension
-# belongs to the whole database
+# The extension is used to correct mistyped words; search works without it. It is created in the
+# schema `public`, because an extension exists only once per database.
 TRIGRAM_EXTENSION = """
 DO $$ BEGIN
     CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;
@@ -105,7 +105,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop all but the extension pg_trgm, which other schemas may use."""
+    """Drop everything except the extension pg_trgm, because other schemas may use it."""
     for table in reversed(TABLES):
         op.drop_table(table, schema=SCHEMA)
     for function in FUNCTIONS:

@@ -1,4 +1,4 @@
--- Functions and triggers of the inventory schema. A blank line ends a statement.
+-- Functions and triggers of the inventory schema. The migration splits this file at blank lines.
 -- Triggers of one event fire in the order of their names: apply_movement before
 -- movement_stock_low_event.
 --
@@ -10,7 +10,7 @@ BEGIN
         SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $$;
 
--- UUIDv7 (RFC 9562): 48 bits of unix time in milliseconds, version 7, then random bits
+-- returns a UUIDv7 (RFC 9562): 48 bits of Unix time in milliseconds, the version, random bits
 CREATE FUNCTION inventory.uuid7() RETURNS uuid LANGUAGE sql AS $$
     SELECT encode(
         set_bit(
@@ -31,8 +31,8 @@ CREATE FUNCTION inventory.uuid7() RETURNS uuid LANGUAGE sql AS $$
 $$;
 
 -- === Catalogue ===
--- product_json is the JSON of a product up to its price (if that is scheduled) and its available
--- stock, which change without a write to the product: decision 0014
+-- product.product_json is the JSON of a product for responses. It lacks the available stock and a
+-- scheduled price, because these change without a write to the product (docs/decisions/0014).
 CREATE FUNCTION inventory.format_utc(moment timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 $$;
@@ -60,7 +60,7 @@ END $$;
 CREATE TRIGGER write_product_json BEFORE INSERT OR UPDATE ON inventory.product
     FOR EACH ROW EXECUTE FUNCTION inventory.write_product_json();
 
--- the price at a moment: of those in the product's own currency, the one that began last
+-- returns the price at a moment: the scheduled price in the product's currency that began last
 CREATE FUNCTION inventory.price_at(
     amount bigint, compare_at bigint, of_currency text,
     prices jsonb, moment timestamptz
@@ -88,8 +88,8 @@ CREATE FUNCTION inventory.scheduled_price_json(
     FROM inventory.price_at(amount, compare_at, of_currency, prices, moment) now_at
 $$;
 
--- creates the category that a product names; the row is locked before the foreign key is checked,
--- so that a concurrent DELETE of the category is waited for
+-- creates the category of a product if it is missing; locks the category, so that it cannot be
+-- deleted before the foreign key is checked
 CREATE FUNCTION inventory.ensure_category() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     LOOP
@@ -111,7 +111,8 @@ CREATE TRIGGER product_update_ensures_category BEFORE UPDATE OF category ON inve
     FOR EACH ROW WHEN (NEW.category IS DISTINCT FROM OLD.category AND NEW.category IS NOT NULL)
     EXECUTE FUNCTION inventory.ensure_category();
 
--- takes the advisory lock that the service takes too; a duplicate key is left to the constraint
+-- rejects a cycle of categories; takes the same advisory lock as the service, so that two concurrent
+-- changes cannot make a cycle
 CREATE FUNCTION inventory.check_category_cycle() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('inventory.category', 0));
@@ -144,7 +145,7 @@ CREATE TRIGGER keep_main_warehouse AFTER DELETE ON inventory.warehouse
     FOR EACH ROW WHEN (OLD.warehouse_id = '00000000-0000-7000-8000-000000000001')
     EXECUTE FUNCTION inventory.raise_check_violation('the main warehouse stays');
 
--- holds a share lock on the warehouse, so that it is not closed at the same time
+-- requires an active warehouse; locks it, so that it cannot be closed at the same time
 CREATE FUNCTION inventory.check_warehouse_active() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM inventory.warehouse WHERE warehouse_id = NEW.warehouse_id AND active FOR SHARE;
@@ -205,10 +206,10 @@ CREATE TRIGGER apply_movement AFTER INSERT ON inventory.stock_movement
     FOR EACH ROW EXECUTE FUNCTION inventory.apply_movement();
 
 -- === Reserved units ===
--- stock.reserved_by_lines counts the units of the live reservation lines; at commit it equals
--- stock.reserved. An inserted line counts at once, because its stock row is locked by then.
--- A changed or deleted line counts at commit, when the service has locked all stock rows in
--- their order.
+-- stock.reserved_by_lines is the sum of the units of the live reservation lines; at commit it must
+-- equal stock.reserved. The triggers update the stock row, which locks it. An inserted line is
+-- counted at once, because the service has locked its stock row before. A changed or deleted line is
+-- counted at commit, because only then the service has locked all stock rows in the right order.
 CREATE FUNCTION inventory.add_reserved_by_lines(of_product uuid, in_warehouse uuid, more bigint)
 RETURNS void LANGUAGE sql AS $$
     UPDATE inventory.stock SET reserved_by_lines = reserved_by_lines + more
@@ -251,7 +252,8 @@ CREATE TRIGGER reserved_by_lines_is_derived BEFORE UPDATE OF reserved_by_lines O
     FOR EACH ROW WHEN (pg_trigger_depth() = 0)
     EXECUTE FUNCTION inventory.raise_check_violation('reserved_by_lines changes only by a line');
 
--- 'early' runs before all lines are counted: its update queues the 'late' check behind the counting
+-- The check runs twice. With the argument 'early' it may run before all lines are counted; its
+-- update makes the 'late' check run after the counting.
 CREATE FUNCTION inventory.check_reserved_by_lines() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM inventory.stock WHERE product_id = NEW.product_id
@@ -276,8 +278,8 @@ CREATE CONSTRAINT TRIGGER reserved_equals_lines AFTER UPDATE OF reserved_by_line
     EXECUTE FUNCTION inventory.check_reserved_by_lines('late');
 
 -- === Single-statement reservation ===
--- called by the statement that makes a reservation; volatile functions, so that each of their
--- statements has a new snapshot and sees what was committed while it waited for a lock
+-- The functions are called by the statement that makes a reservation. They are volatile, so that
+-- each of their statements has a new snapshot: after waiting for a lock it sees committed changes.
 CREATE FUNCTION inventory.customer_within_limits(
     customer uuid, product uuid, units bigint,
     max_unpaid_orders int, max_reserved_units bigint, moment timestamptz
@@ -306,8 +308,8 @@ BEGIN
 END $$;
 
 -- === Backorders ===
--- stock.backorder_limit of the main warehouse is a copy of the product's limit. stock.backorder
--- stays above a lowered limit until goods arrive or are released, because those units are promised.
+-- stock.backorder_limit of the main warehouse is a copy of the product's limit. If the limit is
+-- lowered, stock.backorder may stay above it, because the units are already sold.
 CREATE TRIGGER backorder_only_in_main_warehouse BEFORE INSERT ON inventory.stock
     FOR EACH ROW
     WHEN (NEW.warehouse_id <> '00000000-0000-7000-8000-000000000001'
@@ -353,7 +355,7 @@ CREATE TRIGGER clamp_backorder BEFORE UPDATE OF on_hand ON inventory.stock
     FOR EACH ROW WHEN (NEW.backorder > NEW.backorder_limit)
     EXECUTE FUNCTION inventory.clamp_backorder();
 
--- deferred: a sale first releases the units and then takes them from on_hand
+-- runs at commit, because a sale first releases the units and then takes them from on_hand
 CREATE FUNCTION inventory.clamp_backorder_after_release() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE inventory.stock SET backorder = greatest(backorder_limit, reserved - on_hand)
@@ -368,8 +370,8 @@ CREATE CONSTRAINT TRIGGER clamp_backorder_after_release AFTER UPDATE OF reserved
     EXECUTE FUNCTION inventory.clamp_backorder_after_release();
 
 -- === Low stock ===
--- stock.low_stock_threshold is a copy of the product's threshold, so that a reservation that stays
--- above it costs one comparison. A sale publishes nothing: its reservation has done so.
+-- stock.low_stock_threshold is a copy of the product's threshold, so that a reservation needs no
+-- other row to compare. A sale publishes no event, because its reservation has published it.
 CREATE FUNCTION inventory.copy_low_stock_threshold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     SELECT low_stock_threshold INTO NEW.low_stock_threshold
@@ -380,7 +382,7 @@ END $$;
 CREATE TRIGGER copy_low_stock_threshold BEFORE INSERT ON inventory.stock
     FOR EACH ROW EXECUTE FUNCTION inventory.copy_low_stock_threshold();
 
--- locks the stock rows in the order that every other transaction uses
+-- locks the stock rows in the same order as every other transaction, to avoid deadlocks
 CREATE FUNCTION inventory.propagate_low_stock_threshold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM inventory.stock WHERE product_id = NEW.product_id

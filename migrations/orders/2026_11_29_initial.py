@@ -22,8 +22,8 @@ TABLES = (
     "order",
 )
 
-# an order has lines, and its subtotal is their sum; deferred to the commit, because the order and
-# its lines are several rows
+# requires lines whose sum is the subtotal; checked at commit, because an order and its lines are
+# written by several statements
 LINES_MATCH_SUBTOTAL = """
 CREATE FUNCTION orders.lines_match_subtotal() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -48,7 +48,7 @@ CREATE CONSTRAINT TRIGGER lines_match_subtotal AFTER INSERT OR DELETE OR UPDATE 
     ON orders.order_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION orders.lines_match_subtotal();
 """
-# a line that moved to another order would leave the old order's sum unchecked
+# a line may not move to another order, because the sum of the old order would not be checked
 LINE_ORDER_IS_IMMUTABLE = """
 CREATE FUNCTION orders.line_order_is_immutable() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -217,7 +217,7 @@ def _triggers() -> None:
 
 
 def _statements(sql: str) -> list[str]:
-    """Split a function from its triggers: the driver takes one statement at a time."""
+    """Split the SQL into single statements, because asyncpg accepts only one at a time."""
     function, _, triggers = sql.partition("$$;")
     return [f"{function}$$", *(part for part in triggers.split(";") if part.strip())]
 

@@ -23,7 +23,7 @@ TABLES = (
     "payment",
 )
 
-# deferred to the commit, because a posting and its entries are written by several statements
+# checked at commit, because a posting and its entries are written by several statements
 CHECK_POSTING_BALANCES = """
 CREATE FUNCTION payments.posting_balances() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,9 +1,9 @@
-"""Check a rendered overlay for mistakes that a schema cannot find.
+"""Checks a rendered Kustomize overlay.
 
-kubernetes-validate checks the schemas strictly, against the oldest and the newest supported
-Kubernetes. The other checks compare objects: selectors with pods, ports with containers, probes
-with the grace period, secrets with processes, Ingress paths and network policies with the manifests
-of the contexts. Pod Security "restricted" is left to the API server, by the namespace.
+kubernetes-validate checks the schemas, for the oldest and the newest supported Kubernetes. The
+other checks compare objects: selectors with pods, ports with containers, probes with the grace
+period, secrets with processes, Ingress paths and network policies with the manifests of the
+contexts. Pod Security "restricted" is not checked, because the API server checks it.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 
 def findings(documents: Iterable[Document]) -> list[str]:
-    """All findings for one overlay. The checks rely on valid schemas, so those come first."""
+    """Return all findings. The other checks need valid schemas, and are skipped otherwise."""
     manifests = Manifests(documents)
     return list(objects.check_schemas(manifests)) or [
         finding for check in CHECKS for finding in check(manifests)

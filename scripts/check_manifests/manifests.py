@@ -1,4 +1,4 @@
-"""One rendered overlay: its objects, its pods, and the settings and secrets that they read."""
+"""The objects of one rendered overlay, its pods, and their settings and secrets."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,7 +42,7 @@ class Workload:
 
     @property
     def ports(self) -> dict[str, int]:
-        """Container ports by name and by number."""
+        """Map the name and the number (as text) of each container port to its number."""
         declared = [port for container in self.containers for port in container.get("ports", [])]
         keys = [(key, port["containerPort"]) for port in declared for key in port.values()]
         return {str(key): number for key, number in keys}
@@ -51,11 +51,11 @@ class Workload:
 class Reference(NamedTuple):
     kind: str
     name: str
-    key: str | None = None  # None: all keys
+    key: str | None = None  # None means all keys
 
 
 def references(workload: Workload) -> Iterator[Reference]:
-    """The config maps and secrets that the pod reads."""
+    """Yield the ConfigMaps and Secrets that the pod reads."""
     sources = [source for each in workload.containers for source in each.get("envFrom", [])]
     sources += [variable.get("valueFrom", {}) for variable in workload.variables]
     for volume in workload.pod.get("volumes", []):
@@ -94,7 +94,7 @@ class Manifests:
         return self.selected({"matchLabels": service["spec"]["selector"]})
 
     def settings(self, workload: Workload) -> dict[str, str]:
-        """The values of the config maps that the pod reads by envFrom."""
+        """Return the values of the ConfigMaps that the pod reads by envFrom."""
         whole = [each for each in references(workload) if each.kind == "ConfigMap" and not each.key]
         maps = [self.named("ConfigMap", each.name) or {} for each in whole]
         return {key: value for each in maps for key, value in each.get("data", {}).items()}
@@ -113,7 +113,7 @@ def title(document: Document) -> str:
 
 
 def matches(selector: Document, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector matches. An empty one matches everything."""
+    """Tell whether a label selector matches the labels. An empty selector matches everything."""
     if selector.get("matchExpressions"):
         raise NotImplementedError("these checks understand matchLabels only")
     return (selector.get("matchLabels") or {}).items() <= labels.items()

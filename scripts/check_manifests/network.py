@@ -1,4 +1,4 @@
-"""Network policies: which of all connections between pods, and to the outside, they allow."""
+"""Checks that the network policies allow exactly the expected connections."""
 
 import ipaddress
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ class Port(NamedTuple):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A pod or an address, as network policies see it."""
+    """A pod or an external address, with the properties that network policies select by."""
 
     name: str
     namespace: str
@@ -78,7 +78,7 @@ def _endpoint(workload: Workload) -> Endpoint:
 
 
 def _expected(manifests: Manifests, ours: list[tuple[Workload, Endpoint]]) -> Iterator[Connection]:
-    """Every other connection must be closed."""
+    """Yield the connections that must be open; every other connection must be closed."""
     for workload, endpoint in ours:
         yield Connection(endpoint, DNS, DNS_UDP)
         yield Connection(endpoint, DNS, DNS_TCP)
@@ -94,7 +94,10 @@ def _expected(manifests: Manifests, ours: list[tuple[Workload, Endpoint]]) -> It
 
 
 def _allows(policies: list[Document], connection: Connection, direction: str) -> bool:
-    """Without a policy for a pod and a direction, everything is allowed; else one rule must."""
+    """Tell whether the policies allow the connection in this direction.
+
+    If no policy selects the pod, everything is allowed; otherwise one rule must allow it.
+    """
     pod = connection.source if direction == "Egress" else connection.target
     governing = [
         policy

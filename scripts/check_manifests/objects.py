@@ -1,4 +1,4 @@
-"""Schemas, selectors, and how pods are probed and stopped."""
+"""Checks schemas, selectors, probes and the shutdown of pods."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def check_schemas(manifests: Manifests) -> Iterator[str]:
             yield f"{title(document)}: Kubernetes {version} {fault}"
 
 
-@cache  # the tests check the same documents many times
+@cache  # because the tests check the same documents many times
 def _schema_fault(document_json: str, version: str) -> str | None:
     document = json.loads(document_json)
     try:

@@ -1,4 +1,4 @@
-"""Contexts, their URLs and paths, and the secrets that each process needs."""
+"""Checks the contexts, URLs, paths and secrets of each process."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ NEEDED: Final = {
 PATHS: Final = {
     str(c): [f"/{segment}" for segment in owned] for c, owned in topology().paths_by_context.items()
 }
-# created by hand, see docs/deployment.md
+# an operator creates these Secrets by hand, see docs/deployment.md
 SECRETS: Final = {
     "database": {"url"},
     **{f"database-{context}": {"url"} for context in context_names()},
@@ -31,7 +31,8 @@ DATABASE_URL: Final = "MARKETHALL_DATABASE_URL"
 ACCESS_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY"
 SERVICE_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY"
 ADMIN: Final = frozenset({"MARKETHALL_ADMIN_EMAIL", "MARKETHALL_ADMIN_PASSWORD"})
-# one key for two purposes would let a token of one kind pass for the other
+# the source of each secret variable; two variables must not have the same source, because a token
+# of one kind would be accepted as the other kind
 SOURCES: Final = {
     DATABASE_URL: ("database", "url"),
     "MARKETHALL_REDIS_URL": ("redis", "url"),
@@ -44,7 +45,7 @@ SOURCES: Final = {
 
 
 def check_contexts(manifests: Manifests) -> Iterator[str]:
-    """One Deployment serves each context, and knows the URLs of the contexts that it needs."""
+    """Check that one Deployment serves each context, and has the URLs of the needed contexts."""
     serving = Counter(c for workload in manifests.deployments for c in manifests.served(workload))
     for context in sorted(PATHS.keys() | serving.keys()):
         if serving[context] != 1 or context not in PATHS:
@@ -69,7 +70,7 @@ def _reaches(manifests: Manifests, url: str, context: str) -> bool:
 
 
 def check_ingress(manifests: Manifests) -> Iterator[str]:
-    """The Ingress is the only entry, and routes exactly the paths that a context owns."""
+    """Check that only the Ingress is public, and that it routes each path to its context."""
     for service in manifests.kind("Service"):
         if service["spec"].get("type", "ClusterIP") != "ClusterIP":
             yield f"{title(service)}: is reachable without the Ingress"
@@ -109,7 +110,7 @@ def check_references(manifests: Manifests) -> Iterator[str]:
 
 
 def check_secrets(manifests: Manifests) -> Iterator[str]:
-    """Each process gets the secrets that it needs, each from its own source, and no other."""
+    """Check that each process gets exactly the secrets that it needs, from the right sources."""
     for workload in manifests.workloads:
         served = set(manifests.served(workload))
         wrong = (*_wrong_secrets(workload, served), *_exposed(manifests, workload))
@@ -120,7 +121,7 @@ def check_secrets(manifests: Manifests) -> Iterator[str]:
 
 
 def _database(workload: Workload) -> str | None:
-    """The name of the Secret with the database URL."""
+    """Return the name of the Secret with the database URL."""
     urls = [
         _secret(each).get("name") for each in workload.variables if each["name"] == DATABASE_URL
     ]

@@ -1,4 +1,4 @@
-"""The state of a context's schema in its database, compared with what this process was built for.
+"""Compares the schema of a context in its database with the revision that this process needs.
 
 Each migration records its revision and its release as a comment on the context's version table
 (migrations/env.py), so that one statement reads the state of all contexts of a database.
@@ -18,7 +18,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.persistence.postgres import Connection, PoolSize, Postgres, Statement
 
 VERSION_TABLE: Final = "alembic_version"
-# seconds to connect and to read, before a command starts without the check
+# seconds; if the database does not answer within this time, a command starts without the check
 _CHECK_TIMEOUT: Final = 3.0
 
 _READ = Statement(
@@ -50,12 +50,12 @@ class MigrationRecord(NamedTuple):
 
     @classmethod
     def from_comment(cls, comment: str | None) -> "MigrationRecord | None":
-        """Return None for a schema that was never migrated."""
+        """Return the record in the comment, or None if the schema was never migrated."""
         return cls(**json.loads(comment)) if comment else None
 
 
 def renamed_schema(context: str) -> str:
-    """Return the name that a schema gets when its data is relocated."""
+    """Return the name to which a relocation renames the schema of the source."""
     return f"{context}_before"
 
 
@@ -106,7 +106,7 @@ def _state_of(context: str, comments: Mapping[str, str | None]) -> SchemaState:
 
 
 def _is_next_release(own: str, other: str) -> bool:
-    """Return whether `other` is at most one minor release newer, or the first of a major one."""
+    """Tell whether `other` is at most one minor release newer, or x.0 of the next major release."""
     own_major, own_minor = _major_and_minor(own)
     major, minor = _major_and_minor(other)
     if major == own_major:
@@ -121,8 +121,8 @@ def _major_and_minor(release: str) -> tuple[int, int]:
 
 @cache
 def _known_revisions(context: str) -> tuple[str, ...]:
-    """Return the revisions of this process, the newest first. Reads files: call it in a thread."""
-    # Alembic takes a fifth of a second to import
+    """Return the revisions of this release, the newest first. Blocks while it reads files."""
+    # imported here, because the import of Alembic takes a fifth of a second
     from alembic.script import ScriptDirectory
 
     from markethall.schema_migrations import alembic_config
@@ -132,5 +132,5 @@ def _known_revisions(context: str) -> tuple[str, ...]:
 
 
 async def load_known_revisions(contexts: Collection[str]) -> None:
-    """Read the revisions of these contexts once, without holding up the event loop."""
+    """Read and cache the revisions of these contexts in a thread, because reading blocks."""
     await asyncio.to_thread(lambda: [_known_revisions(context) for context in contexts])
