@@ -18,11 +18,10 @@ from markethall.payments.contract import OpenPayment
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import Actor, system_context
-from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import scopes_for_roles
-from tests.containers import inventory_of, payments_of
+from tests.containers import inventory_of, payments_of, users_of
 
 K = TypeVar("K")
 
@@ -82,7 +81,9 @@ def app() -> Gateway:
 
 @pytest.fixture(scope="module")
 async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    admin = Actor(user_id=new_id(), scopes=scopes_for_roles(("admin", "customer")))
+    accounts = users_of(app.container).accounts
+    user = await accounts.create_staff("admin@example.com", "admin", "an admin's long password")
+    admin = Actor(user_id=user.user_id, scopes=scopes_for_roles(("admin", "customer")))
     token = app.container.access_token_signer.sign(admin)
     async with (
         app.lifespan(),

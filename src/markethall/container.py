@@ -23,6 +23,12 @@ from markethall.shared.persistence.redis_client import RedisClient
 from markethall.shared.rpc.client import HttpClients, RetryPolicy, RpcClient
 from markethall.shared.rpc.client_interceptor import AllowList, CallGuard, InFlightCalls
 from markethall.shared.security.access_tokens import AccessTokenSigner, AccessTokenVerifier
+from markethall.shared.security.current_access import (
+    AccessSource,
+    CurrentAccessVerifier,
+    LocalAccessSource,
+    RemoteAccessSource,
+)
 from markethall.shared.security.jwks import JwksProvider, LocalJwks, RemoteJwks, UserTokenVerifier
 from markethall.shared.security.service_tokens import ServiceSigner, ServiceVerifier
 
@@ -30,6 +36,7 @@ K = TypeVar("K", bound=ContextContainer[Any])
 
 AUDIENCE: Final = "markethall"
 USERS_JWKS_PATH: Final = "/.well-known/jwks.json"
+USER_ACCESS_PATH: Final = "/users/me/access"
 SERVICES_JWKS_PATH: Final = "/internal/keys.json"
 # streams have a client of their own, because their blocking reads would delay reads of the cache
 _BROKER_TIMEOUT_SECONDS: Final = 1.0
@@ -97,16 +104,27 @@ class ApplicationContainer:
         )
 
     @cached_property
-    def user_token_verifier(self) -> UserTokenVerifier:
+    def user_token_verifier(self) -> UserTokenVerifier | CurrentAccessVerifier:
         jwks = self._user_jwks()
-        verifier = AccessTokenVerifier(jwks.get_key_set, self.settings.issuer, AUDIENCE, self.clock)
-        return UserTokenVerifier(verifier, jwks)
+        verifier = UserTokenVerifier(
+            AccessTokenVerifier(jwks.get_key_set, self.settings.issuer, AUDIENCE, self.clock), jwks
+        )
+        source = self._access_source()
+        return CurrentAccessVerifier(verifier, source, self.clock) if source else verifier
 
     def _user_jwks(self) -> JwksProvider:
         issuer = topology().token_issuer
         if issuer in self.settings.context_urls:
             return RemoteJwks(issuer, USERS_JWKS_PATH, self.http_clients.get(issuer))
         return LocalJwks(self.access_token_signer.jwks)
+
+    def _access_source(self) -> AccessSource | None:
+        """Return None in a development process that does not know where users is served."""
+        issuer = topology().token_issuer
+        if issuer in self.settings.context_urls:
+            return RemoteAccessSource(issuer, USER_ACCESS_PATH, self.http_clients.get(issuer))
+        container = self.contexts.get(issuer)
+        return LocalAccessSource(container.get_current_scopes) if container else None
 
     # Calls
 

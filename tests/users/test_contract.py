@@ -9,7 +9,13 @@ import pytest
 
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_DEFAULT
 from markethall.shared.idempotency.records import IdempotencyRecord, IdempotentCommand
-from markethall.shared.kernel.errors import DomainError, PreconditionFailed, ValidationFailed
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.errors import (
+    DomainError,
+    PreconditionFailed,
+    Unauthenticated,
+    ValidationFailed,
+)
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import CursorInvalid
 from markethall.shared.kernel.scopes import PROFILE, SCOPES_BY_ROLE, USERS_MANAGE
@@ -585,6 +591,54 @@ async def test_login_racing_password_change_leaves_no_old_session(
     for pair in results:
         if isinstance(pair, TokenPair):
             assert not await outcome(users_app, pair.refresh_token)
+
+
+# The current access
+
+
+async def test_access_is_that_of_the_current_roles(users_app: UsersApp) -> None:
+    account = await users_app.register("ada")
+    ctx = await users_app.sign_in_context("ada")
+    await users_app.accounts.change_user(
+        ANONYMOUS, account.user_id, ChangeUser(roles=(Role.STAFF_ORDERS,)), {1}
+    )
+
+    access = await users_app.sessions.get_access(ctx)
+
+    assert access.user_id == account.user_id
+    assert access.roles == (Role.STAFF_ORDERS,)
+    assert set(access.scopes) == SCOPES_BY_ROLE["staff:orders"] | {PROFILE}
+
+
+@pytest.mark.parametrize("end", ["disabled", "signed_out", "password_changed", "expired"])
+async def test_access_ends_with_account_or_session(users_app: UsersApp, end: str) -> None:
+    account = await users_app.register("ada")
+    pair = await users_app.sign_in("ada")
+    ctx = CallContext(actor=users_app.actor(pair), request_id="test")
+    other = await users_app.sign_in_context("ada")
+    assert await users_app.sessions.get_access(ctx)
+
+    match end:
+        case "disabled":
+            change = ChangeUser(is_active=False)
+            await users_app.accounts.change_user(ANONYMOUS, account.user_id, change, {1})
+        case "signed_out":
+            await users_app.sessions.revoke(ANONYMOUS, pair.refresh_token)
+        case "password_changed":
+            await users_app.accounts.change_password(other, PASSWORD, OTHER_PASSWORD)
+        case "expired":
+            users_app.clock.advance(days=31)
+
+    with pytest.raises(Unauthenticated) as error:
+        await users_app.sessions.get_access(ctx)
+    assert error.value.details == {"reason": "revoked"}
+
+
+async def test_unknown_user_has_no_access(users_app: UsersApp) -> None:
+    actor = Actor(user_id=new_id(), scopes=frozenset({USERS_MANAGE}))
+
+    with pytest.raises(Unauthenticated):
+        await users_app.sessions.get_access(CallContext(actor=actor, request_id="test"))
 
 
 # User management

@@ -9,6 +9,8 @@ from markethall.shared.composition.container import ContextContainer, Counter
 from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.security.passwords import Passwords
@@ -77,6 +79,10 @@ class UsersContainer(ContextContainer[UsersSettings]):
     @property
     def counters(self) -> dict[str, Counter]:
         return {"user_count": self.accounts.count}
+
+    async def get_current_scopes(self, actor: Actor) -> frozenset[str]:
+        ctx = CallContext(actor=actor, request_id=str(new_id()))
+        return frozenset((await self.sessions.get_access(ctx)).scopes)
 
     async def start(self) -> None:
         """Create the admin that the settings name, if no active admin exists."""

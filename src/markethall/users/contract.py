@@ -110,6 +110,14 @@ class TokenPair(Dto):
     scope: str
 
 
+class AccessView(Dto):
+    """The access of a user. A token has those of its scopes that are in `scopes`."""
+
+    user_id: UUID
+    roles: tuple[Role, ...]
+    scopes: tuple[str, ...]
+
+
 class Jwk(Dto):
     """A public Ed25519 key (RFC 8037)."""
 
@@ -232,8 +240,8 @@ class Accounts(Protocol):
     ) -> UserView:
         """Change the roles of an account, disable it or enable it. Disabling ends its sessions.
 
-        Access tokens that were issued before keep their scopes until they expire. Raises Forbidden,
-        UserNotFound, PreconditionFailed, LastAdmin.
+        Staff scopes that the roles do not grant end within a minute, also in tokens that were
+        issued before. Raises Forbidden, UserNotFound, PreconditionFailed, LastAdmin.
         """
 
     async def count(self) -> int:
@@ -276,6 +284,13 @@ class Sessions(Protocol):
 
     async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
         """End the session of a refresh token. Ignore an invalid token (RFC 7009, section 2.2)."""
+
+    async def get_access(self, ctx: CallContext) -> AccessView:
+        """Return the current roles and scopes of the caller, whatever the access token says.
+
+        Raises Unauthenticated, reason `revoked`, when the account is disabled or deleted, or the
+        session of the token has ended.
+        """
 
     async def get_jwks(self, ctx: CallContext) -> JwkSet:
         """Return the public keys of access tokens."""

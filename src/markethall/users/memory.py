@@ -34,6 +34,17 @@ class MemoryUserStore(MemoryUnitOfWork):
     async def get_user_by_email(self, email_key: str) -> User | None:
         return self._find_user(self._tables.user_id_by_email.get(email_key))
 
+    async def is_session_open(self, session_id: UUID, now: datetime) -> bool:
+        return bool(
+            self._tables.sessions.where(
+                lambda session: (
+                    session.session_id == session_id
+                    and session.revoked_at is None
+                    and session.expires_at > now
+                )
+            )
+        )
+
     async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
         users = self._tables.users.where(
             lambda user: after_user_id is None or user.user_id > after_user_id

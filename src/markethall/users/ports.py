@@ -19,6 +19,9 @@ class ReadStore(Protocol):
 
     async def get_user_by_email(self, email_key: str) -> User | None: ...
 
+    async def is_session_open(self, session_id: UUID, now: datetime) -> bool:
+        """Return whether the session exists and is neither expired nor revoked."""
+
     async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
         """Return users sorted by id, which is the order of registration."""
 

@@ -191,6 +191,15 @@ GET_SESSION_FOR_UPDATE = Statement(
     .where(sessions.c.family_hash == bindparam("family_hash"))
     .with_for_update(of=sessions)
 )
+IS_SESSION_OPEN = Statement(
+    sa.select(
+        sa.exists().where(
+            sessions.c.session_id == bindparam("session_id", type_=sa.Uuid),
+            _NOT_REVOKED,
+            sessions.c.expires_at > bindparam("now"),
+        )
+    )
+)
 UPDATE_SESSION = Statement(
     sa.update(sessions)
     .where(sessions.c.session_id == bindparam("session_id", type_=sa.Uuid))
@@ -237,6 +246,11 @@ class SqlUserStore(SqlUnitOfWork):
     async def get_user_by_email(self, email_key: str) -> User | None:
         return _user_or_none(
             await self._connection.fetch_one(GET_USER_BY_EMAIL, email_key=email_key)
+        )
+
+    async def is_session_open(self, session_id: UUID, now: datetime) -> bool:
+        return bool(
+            await self._connection.fetch_value(IS_SESSION_OPEN, session_id=session_id, now=now)
         )
 
     async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.composition.settings import ContextSettings
 from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
@@ -98,6 +99,14 @@ class ContextContainer(ABC, Generic[SettingsT]):
     def counters(self) -> Mapping[str, Counter]:
         """Return the functions that count for `/stats`, by the names in the manifest."""
         return {}
+
+    async def get_current_scopes(self, actor: Actor) -> frozenset[str]:
+        """Return the scopes that the user has, whatever the token says.
+
+        Only the context that issues access tokens is asked. Raises Unauthenticated when the user is
+        disabled or the session of the token has ended.
+        """
+        return actor.scopes
 
     async def start(self) -> None:
         """Prepare the context before the first request."""

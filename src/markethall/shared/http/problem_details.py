@@ -92,7 +92,7 @@ def _www_authenticate(error: DomainError) -> str:
 
     It names an error only if the request had a token (RFC 6750, section 3.1).
     """
-    is_token_rejected = error.details.get("reason") in {"invalid", "expired"}
+    is_token_rejected = error.details.get("reason") in {"invalid", "expired", "revoked"}
     return 'Bearer error="invalid_token"' if is_token_rejected else "Bearer"
 
 

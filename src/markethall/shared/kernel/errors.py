@@ -138,7 +138,7 @@ class TooManyRequests(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """The token is missing, invalid or expired (RFC 6750). Details: reason."""
+    """The token is missing, invalid, expired or revoked (RFC 6750). Details: reason."""
 
     code = "auth.unauthenticated"
     status = 401

@@ -12,14 +12,15 @@ PAYMENTS_MANAGE: Final = "payments:manage"
 STATS_READ: Final = "stats:read"
 USERS_MANAGE: Final = "users:manage"
 
-_CUSTOMER_SCOPES = {PROFILE, ORDERS, PAYMENTS}
+# for what is one's own; any other scope is a staff scope
+CUSTOMER_SCOPES: Final = frozenset({PROFILE, ORDERS, PAYMENTS})
 _CATALOGUE_SCOPES = {CATALOGUE_WRITE, STOCK_WRITE, STATS_READ}
 _ORDERS_SCOPES = {ORDERS_MANAGE, STATS_READ}
 _PAYMENTS_SCOPES = {PAYMENTS_MANAGE, STATS_READ}
 _STAFF_SCOPES = _CATALOGUE_SCOPES | _ORDERS_SCOPES | _PAYMENTS_SCOPES
 
 SCOPES_BY_ROLE: Final[dict[str, set[str]]] = {
-    "customer": _CUSTOMER_SCOPES,
+    "customer": set(CUSTOMER_SCOPES),
     "staff:catalogue": _CATALOGUE_SCOPES,
     "staff:orders": _ORDERS_SCOPES,
     "staff:payments": _PAYMENTS_SCOPES,

@@ -9,6 +9,7 @@ from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, IDEMPOTEN
 from markethall.shared.http.conditional_requests import apply_if_none_match, if_match_optional
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
@@ -21,6 +22,7 @@ from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.model import RequestModel, Text
 from markethall.shared.kernel.scopes import PROFILE
 from markethall.users.contract import (
+    AccessView,
     BadCredentials,
     ChangeProfile,
     EmailTaken,
@@ -110,6 +112,22 @@ async def get_me(
     request: Request, ctx: Annotated[CallContext, require_scope(PROFILE)], accounts: AccountsDep
 ) -> Response:
     return apply_if_none_match(request, send_user(await accounts.get_me(ctx)))
+
+
+@router.get(
+    "/users/me/access",
+    response_model=AccessView,
+    summary="Get my current roles and scopes",
+    responses=problems(*AUTHENTICATED_ERRORS),
+)
+async def get_my_access(
+    ctx: Annotated[CallContext, require_scope(PROFILE)], sessions: SessionsDep
+) -> Response:
+    """The state of this moment, which may differ from the scopes of the access token.
+
+    Responds 401 as soon as the account is disabled or the session has ended.
+    """
+    return json_response(await sessions.get_access(ctx))
 
 
 @router.patch(

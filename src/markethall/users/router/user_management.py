@@ -80,7 +80,8 @@ async def change_user(
 ) -> Response:
     """Change roles, disable or enable a user. Disabling ends all sessions of the user.
 
-    Access tokens that were issued before keep their scopes until they expire.
+    Staff scopes that the roles do not grant end within a minute, also in tokens that were issued
+    before. New scopes need a new token.
     """
     change = ChangeUser(is_active=body.is_active, roles=body.roles)
     return send_user(await accounts.change_user(ctx, user_id, change, expected_versions))

@@ -2,10 +2,17 @@
 
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import PROFILE, scopes_for_roles
 from markethall.shared.security.passwords import Passwords
-from markethall.users.contract import BadCredentials, BadRefreshToken, JwkSet, TokenPair
+from markethall.users.contract import (
+    AccessView,
+    BadCredentials,
+    BadRefreshToken,
+    JwkSet,
+    TokenPair,
+)
 from markethall.users.domain import (
     RefreshToken,
     RotationResult,
@@ -62,6 +69,20 @@ class SessionService:
         async with self._database.transaction() as store:
             await store.end_session(token.family_hash, self._clock())
 
+    async def get_access(self, ctx: CallContext) -> AccessView:
+        actor = ctx.actor
+        async with self._database.read_session() as store:
+            user = await store.get_user(ctx.user_id)
+            is_open = actor.session_id is None or await store.is_session_open(
+                actor.session_id, self._clock()
+            )
+        if user is None or not user.is_active or not is_open:
+            raise Unauthenticated(
+                "The account is disabled, or the session has ended.", reason="revoked"
+            )
+        scopes = _scopes_of(user)
+        return AccessView(user_id=user.user_id, roles=user.roles, scopes=tuple(sorted(scopes)))
+
     async def get_jwks(self, ctx: CallContext) -> JwkSet:
         return JwkSet.model_validate(self._signer.jwks())
 
@@ -93,8 +114,7 @@ class SessionService:
         return user, session, result
 
     def _build_token_pair(self, user: User, session: Session, token: RefreshToken) -> TokenPair:
-        # users of all roles may see their own account
-        scopes = scopes_for_roles(user.roles) | {PROFILE}
+        scopes = _scopes_of(user)
         actor = Actor(
             user_id=user.user_id,
             roles=user.roles,
@@ -107,3 +127,8 @@ class SessionService:
             refresh_token=token.encoded,
             scope=" ".join(sorted(scopes)),
         )
+
+
+def _scopes_of(user: User) -> frozenset[str]:
+    # users of all roles may see their own account
+    return scopes_for_roles(user.roles) | {PROFILE}
