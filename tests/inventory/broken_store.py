@@ -1,6 +1,6 @@
-"""Stores with the common race: check the stock, then reserve without a condition.
+"""Stores with a race condition: they check the stock, then reserve without a condition.
 
-Each context manager replaces the single conditional statement until it exits.
+Each context manager patches the correct store until it exits.
 """
 
 import asyncio
@@ -40,8 +40,9 @@ CHECK_STOCK: Final = Statement(
 
 @contextmanager
 def check_then_reserve() -> Iterator[None]:
-    """Check and reserve in two statements; the first two buyers always check before either
-    reserves.
+    """Check and reserve in two statements.
+
+    The first two buyers always check before one of them reserves.
     """
     reserve_line, checks, two_have_checked = (
         SqlInventoryStore.reserve_line,
@@ -77,7 +78,7 @@ def check_then_reserve() -> Iterator[None]:
 
 @contextmanager
 def unconditional_single_statement() -> Iterator[None]:
-    """Reserve in one statement whose update does not depend on the stock it reads."""
+    """Reserve in one statement, whose UPDATE has no condition on the stock."""
     unconditional = _without_reserve_function(statements.RESERVE_SINGLE_STATEMENT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statements, "RESERVE_SINGLE_STATEMENT", unconditional)
@@ -104,7 +105,7 @@ def _without_condition(statement: Statement) -> Statement:
 
 
 def _without_reserve_function(statement: Statement) -> Statement:
-    """Replace the call of the SQL function that checks the stock by an unconditional UPDATE."""
+    """Replace the call of the SQL function `reserve_stock` by an UPDATE without a condition."""
     changed = copy(statement)
     changed._compile()
     [(call, product, warehouse)] = RESERVE_STOCK_CALL.findall(changed._sql)

@@ -1,4 +1,4 @@
-"""Fixtures: the inventory context with its own container, in memory and in SQL."""
+"""Fixtures of inventory: the container, in memory and on Postgres."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -62,7 +62,7 @@ PRESENT = created_response(lambda thing: f"/things/{thing}")
 
 
 class FakeClock:
-    """Clock that advances one microsecond per reading, and on demand."""
+    """A clock that advances by one microsecond per call, and by `advance`."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -81,7 +81,7 @@ def no_key(thing_id: UUID | None = None) -> IdempotentCommand:
 
 @dataclass
 class InventoryApp:
-    """Services of the inventory context, and helpers that create test data."""
+    """The services of inventory, and methods that create test data."""
 
     inventory: Inventory
     catalogue: Catalogue
@@ -96,7 +96,7 @@ class InventoryApp:
     async def product(
         self, sku: str = "", stock: int = 0, thing_id: UUID | None = None, **fields: Any
     ) -> ProductView:
-        """Create a product with this stock on hand."""
+        """Create a product with `stock` units on hand in the main warehouse."""
         sku = sku or f"SKU-{new_id().hex}"
         usual = {"sku": sku, "name": sku.title(), "price": Price(amount=1250, currency="EUR")}
         command = NewProduct.model_validate(usual | fields)
@@ -130,7 +130,7 @@ class InventoryApp:
         return (await self.catalogue.get_product(STAFF, product_id)).available
 
     async def main_stock(self, product_id: UUID) -> tuple[int, int]:
-        """Return on hand and reserved in the main warehouse."""
+        """Return (on hand, reserved) in the main warehouse."""
         stock = await self.stockroom.get_stock(STAFF, product_id)
         return stock.warehouses[0].on_hand, stock.warehouses[0].reserved
 

@@ -1,4 +1,4 @@
-"""Client that imports files and reads the outcome."""
+"""A client that imports files and reads the outcome."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class ImportClient:
         return self.inventory_app.container.imports
 
     async def upload(self, data: bytes, *, size: int = 1000) -> Upload:
-        """Upload in chunks of `size` bytes, which may split rows."""
+        """Upload a file in chunks of `size` bytes. A chunk may end inside a row."""
 
         async def chunks() -> AsyncIterator[bytes]:
             for start in range(0, len(data), size):
@@ -40,7 +40,7 @@ class ImportClient:
         return await self.imports.start_import(STAFF, upload, command, no_key())
 
     async def import_to_end(self, data: bytes | str, **fields: Any) -> ImportView:
-        """Import a file and process it to the end."""
+        """Import a file, and wait for the end of the import."""
         data = data.encode() if isinstance(data, str) else data
         started = await self.start(data, **fields)
         await self.inventory_app.container.import_worker.process_next(started.import_id)
@@ -55,6 +55,6 @@ class ImportClient:
 
 
 def counts(done: ImportView) -> tuple[int, int, int, int, int]:
-    """Return the counts: read, created, updated, unchanged, failed."""
+    """Return (read, created, updated, unchanged, failed)."""
     rows = done.rows
     return rows.read, rows.created, rows.updated, rows.unchanged, rows.failed

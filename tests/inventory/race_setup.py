@@ -1,4 +1,4 @@
-"""Setup of races: the inventory on Postgres, by a direct or by a slow connection."""
+"""The setup of race tests: inventory on Postgres, with a direct or a slow connection."""
 
 import asyncio
 from collections import Counter
@@ -31,13 +31,14 @@ from tests.proxy import Mode, Proxy
 if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record]
 
-# the pool of the application with a longer timeout: on a slow connection a hundred buyers queue
+# the pool of the application with a longer timeout, because a hundred buyers wait for a slow
+# connection
 POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
 
 
 @dataclass
 class RaceSetup:
-    """Inventory on Postgres. `latency` in seconds applies to each direction of the connection."""
+    """Inventory on Postgres. `latency` delays each direction of the connection, in seconds."""
 
     inventory_app: InventoryApp
     driver: "Driver"
@@ -45,13 +46,13 @@ class RaceSetup:
     latency: float
 
     async def invariants_hold(self) -> bool:
-        """Return True. Raises AssertionError with the violations."""
+        """Return True. Raises AssertionError that names the violated invariants."""
         if violations := await invariant_violations(self.driver):
             raise AssertionError(violations)
         return True
 
     async def reserve(self, *requests: dict[UUID, int]) -> list[ReservationView | OutOfStock]:
-        """Reserve all requests concurrently, each for a customer of its own."""
+        """Reserve all requests concurrently, each for another customer."""
         return await self.reserve_all([self.inventory_app.order(request) for request in requests])
 
     async def reserve_all(self, orders: Iterable[Reserve]) -> list[ReservationView | OutOfStock]:
@@ -74,7 +75,7 @@ class RaceSetup:
 
 @asynccontextmanager
 async def open_race_setup(database_url: str, latency: float) -> AsyncIterator[RaceSetup]:
-    """Open a setup. Raises AssertionError at the end if there were deadlocks."""
+    """Open a setup. At its end, raise AssertionError if there were deadlocks."""
     application = f"race-{new_id().hex}"
     async with AsyncExitStack() as stack:
         driver = await asyncpg.connect(plain(database_url))
@@ -121,7 +122,7 @@ def _expected_outcome(outcome: Any) -> ReservationView | OutOfStock:
 
 @asynccontextmanager
 async def slow_connection_to(database_url: str, latency: float) -> AsyncIterator[tuple[str, Proxy]]:
-    """Proxy to the database that delays both directions once it is switched to DELAY."""
+    """Open a proxy to the database. In the mode DELAY it delays both directions."""
     parts = urlsplit(database_url)
     async with Proxy(parts.port or 5432, delay=latency) as proxy:
         address = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"

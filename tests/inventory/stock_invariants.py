@@ -1,4 +1,4 @@
-"""Stock invariants, checked in the database: on hand, reserved and sold quantities add up."""
+"""Check the invariants of stock in the database."""
 
 import asyncio
 from typing import TYPE_CHECKING, Final
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     Driver = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
-# each row is a violation
+# selects one row per violation
 INVARIANT_VIOLATIONS: Final = """
 SELECT 'on hand is not the sum of the movements' AS violation, product_id, warehouse_id
 FROM inventory.stock s WHERE on_hand <>
@@ -54,16 +54,16 @@ async def invariant_violations(driver: "Driver") -> set[str]:
 
 
 async def deadlocks(driver: "Driver") -> int:
-    """Return the server's count of deadlocks (40P01).
+    """Return the number of deadlocks that the server has counted.
 
-    A connection reports its deadlocks when it ends, or with a statement at least a second later.
+    A connection reports its deadlocks to the server when it closes, or later than a second.
     """
     count: int = await driver.fetchval(_DEADLOCKS)
     return count
 
 
 async def wait_until_disconnected(driver: "Driver", application: str) -> None:
-    """Wait until all connections of that application have ended and reported.
+    """Wait until the server has no connections of this application.
 
     Raises TimeoutError after 30 seconds.
     """

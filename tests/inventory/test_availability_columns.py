@@ -1,4 +1,4 @@
-"""The column stubs of catalogue/sql/availability.py match the tables of stock and reservations."""
+"""The columns declared in catalogue/sql/availability.py equal those of the real tables."""
 
 import pytest
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""Backorders: a product is sold up to its backorder limit beyond the stock on hand."""
+"""Backorders: more units are sold than are on hand, up to the product's limit."""
 
 from asyncio import gather
 

@@ -1,4 +1,4 @@
-"""Contract of Catalogue, for every storage."""
+"""The contract suite of `Catalogue`. It runs on each storage."""
 
 from asyncio import gather
 from typing import Any
@@ -32,7 +32,7 @@ from tests.inventory.conftest import ANYONE, PRESENT, STAFF, InventoryApp, consu
 
 
 async def skus(inventory_app: InventoryApp, **query: Any) -> list[str]:
-    """Return the SKUs in list order, read in pages of two."""
+    """Read the product list in pages of two. Return the SKUs in list order."""
     found: list[str] = []
     cursor = None
     while True:

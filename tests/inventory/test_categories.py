@@ -1,4 +1,4 @@
-"""Category tree, in memory and in SQL."""
+"""The contract suite of `Categories`. It runs on each storage."""
 
 import asyncio
 from typing import Any
@@ -56,7 +56,7 @@ async def skus_in(inventory_app: InventoryApp, category: str) -> set[str]:
 
 
 async def add_drinks(inventory_app: InventoryApp) -> dict[str, CategoryView]:
-    """Add drinks > (tea > green > sencha, coffee)."""
+    """Add drinks with tea and coffee below, green below tea, and sencha below green."""
     tree = (
         ("drinks", None),
         ("tea", "drinks"),

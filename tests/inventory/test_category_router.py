@@ -1,4 +1,4 @@
-"""HTTP API of categories and families."""
+"""The HTTP API of categories and families."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The database itself rejects inconsistent stock, reservations and categories."""
+"""Database constraints reject inconsistent stock, reservations and categories."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RawSql:
-    """Raw SQL on an inventory with one product: 5 on hand, 2 of them reserved."""
+    """Direct SQL on a database with one product: 5 units on hand, 2 of them reserved."""
 
     driver: "Driver"
     inventory_app: InventoryApp
@@ -30,7 +30,7 @@ class RawSql:
     reservation_id: UUID
 
     async def execute(self, *statements: str) -> None:
-        """Execute in one transaction: the commit runs the deferred checks."""
+        """Execute in one transaction, whose commit runs the deferred constraints."""
         async with self.driver.transaction():
             for statement in statements:
                 await self.driver.execute(statement.format(**self.parameters()))
@@ -204,7 +204,7 @@ async def test_constraint_violation_is_rejected(raw_sql: RawSql, violation: str)
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as raised:
         await raw_sql.execute(*VIOLATIONS[violation])
 
-    assert raised.value.sqlstate in {"23514", "23503"}  # check, foreign key
+    assert raised.value.sqlstate in {"23514", "23503"}  # check constraint, foreign key
     assert await raw_sql.inventory_app.main_stock(raw_sql.product_id) == (5, 2)
 
 

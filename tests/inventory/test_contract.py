@@ -1,4 +1,4 @@
-"""Contract of Inventory, for every storage and for the remote client."""
+"""The contract suite of `Inventory`. It runs on each storage, in process and over HTTP."""
 
 from asyncio import gather
 from collections.abc import Awaitable
@@ -243,7 +243,7 @@ async def test_expiry_job_releases_only_expired_reservations(inventory_app: Inve
 
 
 async def status(inventory_app: InventoryApp, reservation: ReservationView) -> ReservationStatus:
-    """Return the status by a repeated reserve."""
+    """Return the status. A repeated `reserve` returns the existing reservation."""
     command = Reserve(
         reservation_id=reservation.reservation_id,
         order_id=new_id(),

@@ -1,4 +1,4 @@
-"""Demo data of the catalogue."""
+"""The demo data of the catalogue."""
 
 from markethall.inventory.search.contract import ProductQuery
 from markethall.local import demo

@@ -1,4 +1,4 @@
-"""Domain rules of reservations, stock and products."""
+"""The domain rules of reservations, stock and products."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Export: an import restores the catalogue, and no spreadsheet runs a cell."""
+"""An import of an export restores the products, and no exported cell is a formula."""
 
 import csv
 import io
@@ -114,7 +114,7 @@ async def test_export_escapes_formulas(fields: dict[str, Any]) -> None:
 
 
 async def _comparable_products(import_client: ImportClient, count: int) -> list[ProductView]:
-    """Return the products without their ids, versions and times."""
+    """Return the products with equal ids, versions and times, so that they can be compared."""
     same = {"product_id": None, "version": 1, "created_at": None, "updated_at": None}
     found = [
         await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, f"P-{number}")
@@ -144,7 +144,7 @@ async def test_export_spans_multiple_pages(sql_inventory_app: InventoryApp) -> N
 
 
 async def test_largest_product_round_trips() -> None:
-    """The translations are one cell, in which each quote of the text takes three bytes."""
+    """The cell of the translations is long: each quote in a text takes three bytes."""
     text = '"\N{GRINNING FACE}' * 5000
     languages = [f"{a}{b}" for a in "abcde" for b in "klmnopqrst"]
     fields = {

@@ -1,4 +1,4 @@
-"""Families, in memory and in SQL."""
+"""Families of products, on each storage."""
 
 from datetime import timedelta
 from typing import Any

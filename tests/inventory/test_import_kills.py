@@ -1,4 +1,4 @@
-"""A process that imports a file is killed, and another one continues at the same row."""
+"""A process that imports a file is killed. Another process continues at the same row."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
 ROWS = 12_000
-# a worker that has read this many rows waits at the end of its next batch for the advisory lock
+# after reading `at_least` rows, a worker waits for the advisory lock at the end of its next batch
 SUSPEND_WORKERS = """
 CREATE FUNCTION public.suspend() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN new; END $$;
@@ -34,7 +34,7 @@ COUNT_SUSPENDED = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event = 'advisory'"
 )
-# a correct product has one version and the counted quantity by one movement
+# a correct product has the version 1, and one movement with the quantity of its row
 COUNT_INCORRECT = """
 SELECT count(*) FROM inventory.product p
 LEFT JOIN inventory.stock s USING (product_id)
@@ -60,7 +60,7 @@ async def start_import(url: str, csv_file: Path) -> asyncio.subprocess.Process:
     environment = os.environ | {
         "MARKETHALL_DATABASE_URL": url,
         "MARKETHALL_DATA_DIR": str(csv_file.parent),
-        # longer than the suspension
+        # longer than the test suspends the worker
         "MARKETHALL_DATABASE_TIMEOUT": "60",
     }
     return await asyncio.create_subprocess_exec(*command, env=environment)
@@ -69,7 +69,7 @@ async def start_import(url: str, csv_file: Path) -> asyncio.subprocess.Process:
 async def kill_when_suspended(
     watcher: "asyncpg.Connection[asyncpg.Record]", process: asyncio.subprocess.Process
 ) -> None:
-    """Kill the process in a batch whose rows are written but not committed."""
+    """Kill the process after it has written the rows of a batch, but before the commit."""
     try:
         while not await watcher.fetchval(COUNT_SUSPENDED):
             assert process.returncode is None, "the import ended before it was suspended"
@@ -93,7 +93,7 @@ async def test_killed_import_resumes_and_applies_rows_once(
     status_when_killed = await watcher.fetchval("SELECT status FROM inventory.import_job")
 
     inventory_app = build_inventory_app("sql", postgres)
-    # after the end of the lease
+    # the lease of the killed process has expired by then
     inventory_app.clock.now = utc_now() + timedelta(minutes=1)
     done = await inventory_app.container.import_worker.process_next()
 
@@ -128,7 +128,7 @@ async def test_leased_import_is_not_taken_by_another_worker(
 
 
 async def test_worker_without_lease_writes_nothing(sql_inventory_app: InventoryApp) -> None:
-    """A slow worker continues after another one has taken the import."""
+    """A slow worker continues after another worker has taken over the import."""
     import_client = ImportClient(sql_inventory_app)
     rows = b"".join(b"N-%d,Name,1,2\n" % n for n in range(9000))
     started = await import_client.start(b"sku,name,price,on_hand\n" + rows)

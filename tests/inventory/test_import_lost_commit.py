@@ -1,4 +1,4 @@
-"""The answer to a commit is lost: in memory and in SQL each batch is applied once."""
+"""A batch is applied once, even if the response of its commit is lost."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,7 +17,7 @@ from tests.inventory.import_client import ImportClient, counts
 
 
 class LostCommitAnswers:
-    """Database that raises Unavailable after some of its commits, counted from 1."""
+    """A database that raises Unavailable after some commits. The first commit has the number 1."""
 
     def __init__(self, database: Database[ReadStore, Store], lost: set[int]) -> None:
         self._database = database
@@ -43,7 +43,7 @@ def inventory_app(request: pytest.FixtureRequest) -> InventoryApp:
     return build_inventory_app("sql", request.getfixturevalue("postgres"))
 
 
-# the first commit leases the import
+# commit 1 leases the import; it must succeed
 @pytest.mark.parametrize("lost", [{2}, {3}, {4}, {2, 3, 4}])
 async def test_batch_with_lost_commit_response_is_applied_once(
     inventory_app: InventoryApp, lost: set[int]

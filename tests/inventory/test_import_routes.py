@@ -1,4 +1,4 @@
-"""HTTP API of imports and exports."""
+"""The HTTP API of imports and exports."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def wait_for_end(http: httpx2.AsyncClient, path: str) -> dict[str, Any]:
-    """Return the last state in the event stream."""
+    """Read the event stream to its end. Return the import in the last event."""
     response = await http.get(f"{path}/events")
     assert response.headers["content-type"].startswith("text/event-stream")
     last = response.text.strip().split("\n\n")[-1]

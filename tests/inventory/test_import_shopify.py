@@ -1,4 +1,4 @@
-"""Import of the product CSV that Shopify exports."""
+"""The import of the product CSV that Shopify exports."""
 
 from pathlib import Path
 
@@ -110,7 +110,7 @@ async def test_handle_with_too_many_rows_uses_bounded_memory(import_client: Impo
 
 
 async def test_family_is_complete_at_any_chunk_boundary(import_client: ImportClient) -> None:
-    """Most families are split by the end of an upload part."""
+    """The file is so long that parts of the upload end inside families."""
     families = [
         f"h{n},Name {n},{'x' * 9000},,,,,Size,{size},,,,,,1,,,,active"
         for n in range(200)

@@ -1,4 +1,4 @@
-"""Import of files, in memory and in SQL."""
+"""The import of files, on each storage."""
 
 import json
 from typing import Any
@@ -398,7 +398,9 @@ async def test_unstorable_name_is_row_error(import_client: ImportClient) -> None
 
 
 async def test_compare_at_requires_price(import_client: ImportClient) -> None:
-    """Otherwise it would be parsed in the row's currency and stored in the product's."""
+    """Without a price, `compare_at` would be read in the currency of the row, but stored in that
+    of the product.
+    """
     await import_client.import_to_end("sku,name,price,currency\nK-1,One,10,EUR\n")
 
     done = await import_client.import_to_end(

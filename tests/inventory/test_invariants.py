@@ -1,4 +1,4 @@
-"""The checks of the race tests detect each violation and each deadlock."""
+"""The checks that race tests use detect every violation and deadlock."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tests.inventory.conftest import InventoryApp
 from tests.inventory.race_setup import RaceSetup, open_race_setup
 from tests.inventory.stock_invariants import invariant_violations
 
-# constraints reject these (test_constraints.py); here the triggers are off
+# constraints reject these changes (see test_constraints.py), so this test turns the triggers off
 VIOLATIONS = {
     "on hand is not the sum of the movements": "UPDATE stock SET on_hand = on_hand + 1",
     "reserved is not the sum of the live lines": "UPDATE stock SET reserved = reserved + 1",
@@ -49,7 +49,7 @@ async def test_deadlock_is_counted(database_url: str) -> None:
 
 
 async def cause_deadlock(setup: RaceSetup) -> None:
-    """Lock the same two stock rows in opposite orders."""
+    """Lock two stock rows in two transactions, in opposite orders."""
     product_ids = [(await setup.inventory_app.product()).product_id for _ in range(2)]
     both_hold_one = asyncio.Barrier(2)
 

@@ -1,4 +1,4 @@
-"""StockLow is published once each time the available stock falls to the threshold."""
+"""StockLow is published once each time the available units fall to the threshold."""
 
 from uuid import UUID
 
@@ -18,7 +18,7 @@ async def take_envelopes(inventory_app: InventoryApp) -> list[EventEnvelope]:
 
 
 async def take_events(inventory_app: InventoryApp) -> list[tuple[UUID, int, int]]:
-    """Return product id, available and threshold of the events since the last call."""
+    """Return (product id, available, threshold) of the events since the last call."""
     events = [envelope.decode() for envelope in await take_envelopes(inventory_app)]
     return [(e.product_id, e.available, e.threshold) for e in events if isinstance(e, StockLow)]
 

@@ -1,4 +1,4 @@
-"""Limit of concurrent reservations per product."""
+"""The limit of concurrent reservations per product."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -15,7 +15,7 @@ TEA = uuid4()
 
 
 class ConcurrencyProbe:
-    """Counts how many slots are used at the same time."""
+    """A probe that counts the slots in use at the same time."""
 
     def __init__(self, limiter: ProductConcurrencyLimiter) -> None:
         self._limiter = limiter

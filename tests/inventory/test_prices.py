@@ -1,4 +1,4 @@
-"""Additional prices, translations and rendering of products, in memory and in SQL."""
+"""Additional prices, translations and the JSON of products, on each storage."""
 
 import json
 from datetime import timedelta
@@ -17,7 +17,7 @@ EUR = {"currency": "EUR"}
 def scheduled_price(
     inventory_app: InventoryApp, amount: int, start: int | None, end: int | None, **more: Any
 ) -> Any:
-    """Build a price that is valid from `start` to `end`, in hours from now."""
+    """Build a price that is valid from `start` to `end`. Both are hours from now."""
     now = inventory_app.clock()
     period = {"valid_from": start, "valid_until": end}
     times = {

@@ -1,8 +1,8 @@
-"""Concurrent commands on Postgres, by a direct and by a slow connection, keep the invariants.
+"""Concurrent commands on Postgres keep the invariants, with a direct and with a slow connection.
 
-For the last units: never more is sold than is in stock; an order gets all its lines or none; a
-rejected request was for more than is left at the end, so no unit stays unsold that a rejected
-request could have taken.
+When customers compete for the last units, three rules hold. No more units are sold than are in
+stock. An order gets all its lines or none. A request is rejected only if it asks for more than is
+left at the end.
 """
 
 import os
@@ -51,7 +51,7 @@ from tests.inventory.race_setup import (
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 NEAR, FAR = 0.0, 0.02
-# a round on the slow connection takes seconds
+# a round with the slow connection takes seconds
 ROUNDS: Final = {NEAR: 20, FAR: 20 if FULL else 1}
 SEED = 20261121
 
@@ -113,14 +113,15 @@ async def test_carts_in_opposite_order_are_atomic_and_do_not_deadlock(
         won = successful_reservations(await setup.reserve(*islice(cycle(carts), 100)))
 
         reserved = units_by_product(won)
-        # each pair was requested more often than it was in stock: one of each pair is sold out
+        # each pair was requested more often than it is in stock, so one product of each pair is
+        # sold out
         assert max(reserved.values()) == 20
         assert sum(count == 20 for count in reserved.values()) >= 2
         assert await setup.invariants_hold()
 
 
 async def test_concurrent_commands_do_not_deadlock(setup: RaceSetup) -> None:
-    """Carts in any order are reserved, committed, released and expired concurrently."""
+    """Reserve, commit, release and expire carts concurrently. Their lines are in any order."""
     random = Random(SEED)
     for _ in rounds(setup):
         product_ids = [(await setup.inventory_app.product(stock=15)).product_id for _ in range(3)]
@@ -235,8 +236,7 @@ async def test_extend_races_with_expiry_and_one_buyer_wins(setup: RaceSetup) -> 
     for _ in rounds(setup):
         tea = await setup.inventory_app.product(stock=1)
         reservation = await setup.inventory_app.reserve({tea.product_id: 1}, minutes=5)
-        # each reading of the clock advances it: some calls see the reservation before its
-        # end, some after
+        # each call advances the clock, so some calls run before the expiry and some after
         setup.inventory_app.clock.now = reservation.expires_at - timedelta(microseconds=3)
         later = Extend(
             reservation_id=reservation.reservation_id,
@@ -272,7 +272,7 @@ async def test_extend_races_with_expiry_and_one_buyer_wins(setup: RaceSetup) -> 
 async def test_customer_limit_holds_under_concurrency(
     setup: RaceSetup, line_counts: tuple[int, int]
 ) -> None:
-    """Carts with one line use the single statement, carts with two use a transaction."""
+    """A cart with one line is reserved by one statement, a cart with two lines in a transaction."""
     for _ in rounds(setup):
         product_ids = [(await setup.inventory_app.product(stock=50)).product_id for _ in range(2)]
         customer_id = new_id()
@@ -338,7 +338,7 @@ async def test_backorder_limit_import_does_not_deadlock_with_reserves(
         for product in products:
             await setup.inventory_app.adjust(product.product_id, delta=30, warehouse_id=other)
         lines = [f"{p.sku},{number + 1},{number + 2}," for p in reversed(products)]
-        # one of the products is counted too
+        # the file also counts the stock of one product
         lines[0] += "31"
         file = "sku,backorder_limit,low_stock_threshold,on_hand\n" + "\n".join(lines) + "\n"
         ids = [product.product_id for product in products]
@@ -363,7 +363,8 @@ async def test_threshold_change_does_not_deadlock_with_reserves(
     for _ in rounds(setup):
         tea = await setup.inventory_app.product(stock=1)
         await setup.inventory_app.adjust(tea.product_id, delta=30, warehouse_id=other)
-        # this update moves the row behind that of the other warehouse
+        # this update writes a new version of the stock row, which Postgres stores behind the row of
+        # the other warehouse
         await setup.inventory_app.adjust(tea.product_id, delta=29)
 
         changed, *outcomes = await run_concurrently(

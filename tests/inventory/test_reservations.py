@@ -1,6 +1,4 @@
-"""Contract of Inventory: duration of reservations, customer limits, partial
-releases, warehouses.
-"""
+"""The contract suite of `Inventory`: duration, customer limits, partial releases, warehouses."""
 
 from asyncio import gather
 from datetime import datetime, timedelta
@@ -563,6 +561,6 @@ async def test_second_warehouse_costs_one_more_statement(sql_inventory_app: Inve
 
     await inventory_app.reserve({tea.product_id: 2})
 
-    # the single statement; twice a transaction of begin, count and reserve; one read of all stock
-    # rows in between
+    # the single statement; a transaction of begin, count and reserve; a read of all stock rows;
+    # a second transaction
     assert STATEMENTS._value.get() - before == 1 + 3 + 1 + 3

@@ -1,4 +1,4 @@
-"""HTTP API of products and stock."""
+"""The HTTP API of products and stock."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -35,7 +35,7 @@ PUBLIC = "public, max-age=5, stale-while-revalidate=30"
 
 
 class Client:
-    """HTTP client with headers of staff and of a customer."""
+    """An HTTP client with the headers of staff and of a customer."""
 
     def __init__(self, http: httpx2.AsyncClient, container: ApplicationContainer) -> None:
         self.http = http

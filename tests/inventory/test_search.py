@@ -1,4 +1,4 @@
-"""Search: matches, order, spelling help, facets, cache keys and external engines."""
+"""Search: matches, order, spelling suggestions, facets, cache keys and external engines."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ async def facets(inventory_app: InventoryApp, **query: Any) -> Facets:
     return page.facets
 
 
-# Which products, and in which order
+# Matches and their order
 
 
 async def test_name_ranks_above_sku_tag_and_description(inventory_app: InventoryApp) -> None:
@@ -176,7 +176,7 @@ async def test_relevance_sort_without_terms_is_newest_first(inventory_app: Inven
     assert await skus(inventory_app, sort="relevance") == ["C", "B", "A"]
 
 
-# Spelling help: in SQL only
+# Spelling suggestions, only in SQL
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ async def test_search_is_one_statement(postgres: Postgres) -> None:
 
 
 class FakeSearchIndex:
-    """Engine that finds all indexed products, the oldest first."""
+    """A search engine that finds all indexed products, the oldest first."""
 
     def __init__(self) -> None:
         self.products_by_sku: dict[str, Product] = {}

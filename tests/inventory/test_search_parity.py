@@ -1,6 +1,6 @@
-"""Memory and SQL give the same products in the same order for any catalogue and query.
+"""Memory and SQL return the same products in the same order, for any products and query.
 
-Spelling help is in SQL only: here SQL has no known words that it could suggest.
+The tests delete the words that SQL could suggest, because memory has no spelling suggestions.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class Storages:
     async def fill(self, catalogue: list[dict[str, Any]]) -> None:
         for number, fields in enumerate(catalogue):
             for inventory_app in (self.memory, self.sql):
-                # the same id in both, and not in the order of creation
+                # the same id in both stores; the order of ids differs from the order of creation
                 thing_id = UUID(int=number * 37 % 101)
                 await inventory_app.product(f"Tea-{number}", thing_id=thing_id, **fields)
         await self.connection.execute("DELETE FROM inventory.search_word")
@@ -82,7 +82,7 @@ async def connection(database_url: str) -> Any:
 
 
 async def empty_storages(connection: Any, postgres: Postgres) -> Storages:
-    """Delete the products of the previous example: Hypothesis runs many in one test."""
+    """Delete the products of the previous example, because Hypothesis runs many in one test."""
     await connection.execute(
         "SET session_replication_role = replica; DELETE FROM inventory.stock_movement;"
         "DELETE FROM inventory.stock; DELETE FROM inventory.product"
@@ -91,7 +91,7 @@ async def empty_storages(connection: Any, postgres: Postgres) -> Storages:
 
 
 async def skus(inventory_app: InventoryApp, query: dict[str, Any], limit: int) -> list[str]:
-    """Return the SKUs in list order, read in pages of this size."""
+    """Read the product list in pages of `limit`. Return the SKUs in list order."""
     found: list[str] = []
     cursor = None
     while True:

@@ -1,4 +1,4 @@
-"""A page deep in a long list reads about as much of the database as the first page."""
+"""A page in the middle of a long list reads about as many database pages as the first page."""
 
 import json
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
-# each filter matches every second product; product n is n days old and costs n
+# each filter matches every second product; the product n is n days old and costs n minor units
 FIELDS = {
     "product_id": "('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid",
     "sku": "'P' || n",
@@ -49,7 +49,7 @@ MIDDLE = "SELECT * FROM inventory.product WHERE price_amount = 2500"
 
 
 class ExplainingConnection(Connection):
-    """Explains statements instead of answering them, and counts the database pages they read."""
+    """A connection that runs EXPLAIN on statements, and counts the database pages they read."""
 
     pages = 0
 
@@ -63,7 +63,7 @@ class ExplainingConnection(Connection):
 
 @pytest.fixture
 async def separate_url(server_url: str, template: str) -> AsyncIterator[str]:
-    """Create a database for this test alone: even deleted rows of others would change the plans."""
+    """Create a database for this test, because rows of other tests would change the query plans."""
     name = f"plans_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield url_of(server_url, name)
@@ -105,7 +105,7 @@ async def test_deep_page_reads_as_many_pages_as_first(
     inventory_app = build_inventory_app("sql", postgres)
     await inventory_app.product("FIRST", category="tea")
     await inventory_app.product("SECOND", category="cups")
-    # not through the pool: its statement timeout is ten seconds
+    # not through the pool, whose statement timeout of ten seconds is too short
     await on_server(separate_url, MANY_PRODUCTS)
     await on_server(separate_url, "VACUUM (ANALYZE)")
     async with postgres.read_session() as connection:

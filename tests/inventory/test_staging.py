@@ -1,4 +1,4 @@
-"""Bulk write of products by the staging table."""
+"""The bulk write of products with the staging table."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""After any sequence of commands the stock equals that of a simple model."""
+"""After any sequence of commands, the stock equals the stock of a simple model."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -61,7 +61,7 @@ def plus(left: Pair, right: Pair) -> Pair:
 
 @dataclass
 class ExpectedReservation:
-    """State of a reservation in the model."""
+    """A reservation in the model."""
 
     reservation: ReservationView
     quantities: Pair
@@ -97,7 +97,7 @@ class ExpectedReservation:
         return self.status == "committed" or self.is_open(now)
 
     def may_have_expired(self, now: datetime) -> bool:
-        """Return True if it is overdue: whether it has expired depends on the periodic job."""
+        """Tell whether it is overdue. The periodic job may have expired it or not."""
         return self.status == "held" and not self.is_live(now)
 
 
@@ -106,9 +106,9 @@ def has_reservations(machine: "StockMachine") -> bool:
 
 
 class StockMachine(RuleBasedStateMachine):
-    """Model of two products in two warehouses.
+    """A model of two products in two warehouses.
 
-    The available quantity is that on hand less that of live reservations, over both warehouses.
+    The available units are those on hand minus those of live reservations, in both warehouses.
     """
 
     runner: asyncio.Runner
@@ -341,7 +341,7 @@ class StockMachine(RuleBasedStateMachine):
             return await invariant_violations(connection._driver)
 
     def draw_reservation(self, data: st.DataObject) -> ExpectedReservation:
-        """Draw a reservation, the newest more often: the oldest are closed."""
+        """Draw a reservation. Draw the newest more often, because old ones are mostly closed."""
         number = data.draw(st.integers(1, len(self.reservations)) | st.just(1))
         return self.reservations[-number]
 

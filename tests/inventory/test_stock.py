@@ -1,4 +1,4 @@
-"""Contract of Stockroom, for every storage."""
+"""The contract suite of `Stockroom`. It runs on each storage."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -32,7 +32,7 @@ from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_comman
 
 
 async def levels(inventory_app: InventoryApp, product_id: UUID) -> dict[UUID, tuple[int, int, int]]:
-    """Return on hand, reserved and available per warehouse."""
+    """Return (on hand, reserved, available) by warehouse."""
     stock = await inventory_app.stockroom.get_stock(STAFF, product_id)
     return {
         level.warehouse_id: (level.on_hand, level.reserved, level.available)

@@ -1,4 +1,4 @@
-"""HTTP API of warehouses, transfers and stocktakes."""
+"""The HTTP API of warehouses, transfers and stocktakes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The race tests detect stores that check the stock and then reserve without a condition."""
+"""The race tests fail with a store that checks the stock, then reserves without a condition."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'
 
 @pytest.fixture
 async def setup(server_url: str, template: str) -> AsyncIterator[RaceSetup]:
-    """Open a setup on a database of its own, whose constraints the tests drop."""
+    """Open a setup with its own database, because the tests drop constraints."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(dedicated_database(server_url, template))
         yield await stack.enter_async_context(open_race_setup(url, 0))
@@ -62,8 +62,8 @@ async def test_without_constraint_broken_store_oversells_and_invariant_check_fai
 async def test_broken_store_fails_last_unit_race(setup: RaceSetup) -> None:
     await setup.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
 
-    # found by OutOfStock when the oversold unit is consumed, or by an AssertionError of the
-    # invariants
+    # the race test fails with OutOfStock when it consumes the oversold unit, or with an
+    # AssertionError when it checks the invariants
     with broken_store.check_then_reserve(), pytest.raises((AssertionError, OutOfStock)):
         await test_races.test_hundred_concurrent_buyers_of_last_unit_buy_one(setup)
 
@@ -80,7 +80,7 @@ async def test_correct_store_does_not_rely_on_constraint(setup: RaceSetup) -> No
 
 
 async def race_for_last_unit(setup: RaceSetup, product_id: UUID) -> set[type]:
-    """Return the outcomes of a hundred buyers; two have checked before the first one reserves."""
+    """Return the outcomes of a hundred buyers. Two buyers check before one of them reserves."""
     calls = [setup.inventory_app.reserve({product_id: 1}) for _ in range(100)]
     async with setup.driver.transaction():
         await setup.driver.execute(

@@ -1,4 +1,4 @@
-"""Contract of Warehouses, for every storage."""
+"""The contract suite of `Warehouses`. It runs on each storage."""
 
 from asyncio import gather
 from typing import Any
@@ -28,7 +28,7 @@ async def change(
 
 
 async def names(inventory_app: InventoryApp) -> list[str]:
-    """Return the names in list order, read in pages of two."""
+    """Read the list in pages of two. Return the names in list order."""
     found: list[str] = []
     cursor = None
     while True:

@@ -1,4 +1,4 @@
-"""Stock in warehouses other than the main one."""
+"""Helpers for stock in warehouses other than the main warehouse."""
 
 from typing import Final
 from uuid import UUID
@@ -9,14 +9,14 @@ from tests.inventory.conftest import STAFF, InventoryApp, no_key
 NORTH: Final = UUID("00000000-0000-7000-8000-00000000000a")
 EAST: Final = UUID("00000000-0000-7000-8000-00000000000b")
 SOUTH: Final = UUID("00000000-0000-7000-8000-00000000000c")
-# the order of priorities is the reverse of the order of ids
+# the order of the priorities is the reverse of the order of the ids
 PRIORITIES: Final = {NORTH: 30, EAST: 20, SOUTH: 10}
 
 
 async def receive_in_warehouse(
     inventory_app: InventoryApp, product_id: UUID, warehouse_id: UUID, quantity: int
 ) -> None:
-    """Receive stock in a warehouse, which is created if it does not exist."""
+    """Receive stock in a warehouse. Create the warehouse if it does not exist."""
     warehouse = NewWarehouse(name=str(warehouse_id), priority=PRIORITIES[warehouse_id])
     await inventory_app.container.warehouses.create(STAFF, warehouse, no_key(warehouse_id))
     command = Adjustment(warehouse_id=warehouse_id, delta=quantity, reason="received")
@@ -26,6 +26,6 @@ async def receive_in_warehouse(
 async def stock_by_warehouse(
     inventory_app: InventoryApp, product_id: UUID
 ) -> dict[UUID, tuple[int, int]]:
-    """Return on hand and reserved per warehouse."""
+    """Return (on hand, reserved) by warehouse."""
     stock = await inventory_app.stockroom.get_stock(STAFF, product_id)
     return {level.warehouse_id: (level.on_hand, level.reserved) for level in stock.warehouses}

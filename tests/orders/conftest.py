@@ -1,4 +1,4 @@
-"""The orders container on each storage, between fakes of the other contexts."""
+"""Fixtures of orders: the container on each storage, with fakes of the other contexts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -113,7 +113,7 @@ class OrdersApp:
         return self.container.event_handlers
 
     def stock_up(self, quantity: int = 5) -> UUID:
-        """Add a product with stock and remember it for the consistency check."""
+        """Add a product. Remember its stock for `assert_consistent`."""
         self.initial_stock = quantity
         return self.fake_inventory.add_product(quantity)
 
@@ -126,7 +126,7 @@ class OrdersApp:
         )
 
     async def place_with_key(self, key: str, command: PlaceOrder) -> StoredResponse:
-        """Place an order as a request with an Idempotency-Key does."""
+        """Place an order with an idempotency key, as the router does."""
         request = IdempotentRequest(
             principal=self.buyer.actor.audit_name,
             method="POST",
@@ -143,7 +143,7 @@ class OrdersApp:
         return answer
 
     async def paid(self, product_id: UUID, quantity: int = 1) -> OrderView:
-        """Place an order, capture its payment, process the events."""
+        """Place an order, capture its payment and process the events."""
         order = await self.place(product_id, quantity)
         self.fake_payments.capture(order.payment.payment_id)
         await self.process_events()
@@ -163,7 +163,7 @@ class OrdersApp:
             await sweep()
 
     async def process_events(self, times: int = 1) -> None:
-        """Process events until none is left; call each handler `times` times per delivery."""
+        """Process events until none is left. Deliver each event `times` times."""
         while await self._process_once(times):
             pass
 
@@ -179,13 +179,13 @@ class OrdersApp:
         return bool(events or relayed or deliveries)
 
     async def receive_event(self, event: Event) -> None:
-        """Deliver the event to the inbox, as a transport does."""
+        """Write the event to the inbox, as an event transport does."""
         envelope = wrap_event(event, system_context("test"), self.clock())
         names = HANDLER_KEYS[event.type]
         await self.persistence.inbox.enqueue(names, [envelope])
 
     async def relay(self) -> int:
-        """Relay orders' own events to its own inbox, as the root container wires it."""
+        """Relay the events of orders to the inbox of orders."""
         relay = OutboxRelay(
             "orders", [InProcessTransport(self.persistence.inbox, HANDLER_KEYS)], self.clock
         )

@@ -1,6 +1,6 @@
-"""In-memory fakes of users, inventory and payments, and failures of calls to them.
+"""In-memory fakes of users, inventory and payments, whose calls can fail.
 
-The fakes keep what the docstrings of the three contracts promise, and nothing else.
+The fakes do what the docstrings of the three contracts say, and nothing else.
 """
 
 from collections.abc import Mapping
@@ -58,13 +58,13 @@ ENDED_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
 
 
 class Killed(BaseException):
-    """Simulates a crash: no handler catches it, nothing is cleaned up."""
+    """A simulated crash. It is a BaseException, so `except Exception` does not catch it."""
 
 
 class CallFailures:
-    """Fails one call: before its effect, or after it, so that the response is lost.
+    """Make calls fail, `before` or `after` their effect. After the effect, the response is lost.
 
-    `when` is before or after; with the prefix "killed" the process crashes instead.
+    With "killed before" and "killed after", the call raises Killed instead of Unavailable.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class CallFailures:
         self._failures: dict[int, str] = {}
 
     def fail_call(self, number: int, when: str) -> None:
-        """Fail the call with this number, counted from one and from now."""
+        """Fail a later call. The next call has the number 1."""
         self._failures[len(self.calls) + number] = when
 
     def start(self, name: str) -> str | None:
@@ -106,7 +106,7 @@ def _failure(failure: str, name: str) -> BaseException:
 
 
 def with_failures(service: T, call_failures: CallFailures) -> T:
-    """Wrap a service so that its calls may fail."""
+    """Wrap a service, so that its calls can fail."""
     return cast("T", _FailingProxy(service, call_failures))
 
 
@@ -115,7 +115,7 @@ def orders_guard(target: str) -> CallGuard:
 
 
 class FakeUsers:
-    """Every user is active unless disabled."""
+    """A fake of `Users`. Every user is active unless a test disables it."""
 
     def __init__(self) -> None:
         self.disabled: set[UUID] = set()
@@ -140,13 +140,13 @@ class FakeReservation:
     fulfilments: frozenset[UUID] = frozenset()
 
     def remaining(self, product_id: UUID) -> int:
-        """The quantity of the product that this reservation holds while it is live."""
+        """Return the units of the product that this reservation holds."""
         reserved = sum(r.quantity for r in self.reservation.lines if r.product_id == product_id)
         return reserved - self.consumed.get(product_id, 0)
 
 
 class FakeInventory:
-    """Stock and its reservations."""
+    """A fake of `Inventory`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -168,7 +168,7 @@ class FakeInventory:
         self._products[product_id] = replace(product, price=price)
 
     def remove_stock(self, product_id: UUID, quantity: int) -> None:
-        """Take stock for another buyer."""
+        """Remove stock, as if another customer had bought it."""
         self._on_hand[product_id] -= quantity
 
     def receive_stock(self, product_id: UUID, quantity: int) -> None:
@@ -318,7 +318,10 @@ class FakeInventory:
 
 
 class FakePayments:
-    """Payments with what a customer does to them; `pending_events` are not published yet."""
+    """A fake of `Payments`, with methods for what the customer and the provider do.
+
+    `pending_events` are the events that are not published yet.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -387,17 +390,17 @@ class FakePayments:
         self._change(payment_id, status=PaymentStatus.CREATED)
 
     def captured_minus_refunded(self, payment_id: UUID) -> int:
-        """The captured amounts less the refunds."""
+        """Return the captured amount minus the refunds, in minor units."""
         payment = self._payments[payment_id]
         return payment.captured.amount - payment.refunded.amount
 
     def start_processing(self, payment_id: UUID) -> None:
-        """Confirm the payment; the provider has not answered yet."""
+        """Confirm the payment, without an answer of the provider."""
         assert self._payments[payment_id].status in PAYABLE
         self._change(payment_id, status=PaymentStatus.PROCESSING)
 
     def capture(self, payment_id: UUID) -> PaymentCaptured:
-        """Capture the payment at the provider."""
+        """Capture the payment, and add the event to `pending_events`."""
         payment = self._payments[payment_id]
         assert payment.status in PAYABLE | {PaymentStatus.PROCESSING}
         self._change(payment_id, status=PaymentStatus.CAPTURED, captured=payment.amount)

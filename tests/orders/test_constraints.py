@@ -1,4 +1,4 @@
-"""Constraints and triggers of the orders schema."""
+"""The database constraints and triggers of the schema `orders`."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any

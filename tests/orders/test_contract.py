@@ -1,4 +1,4 @@
-"""The contract suite of orders, for each storage."""
+"""The contract suite of orders. It runs on each storage."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -661,7 +661,7 @@ async def test_paid_order_without_stock_is_not_shipped(orders_app: OrdersApp) ->
 
 
 async def statements_since(orders_app: OrdersApp, before: float) -> float | None:
-    """Return the statements since then; the memory storage sends none."""
+    """Return the number of statements since `before`, None in memory."""
     return (
         STATEMENTS._value.get() - before if orders_app.container.settings.storage == "sql" else None
     )
@@ -674,7 +674,8 @@ async def test_placing_order_takes_at_most_five_statements(orders_app: OrdersApp
 
     await orders_app.place_with_key("key", order_command(product_id))
 
-    # claim the key; insert the order with lines and timeline; insert the event; store the response
+    # the statements: claim the key; insert the order with lines and timeline; insert the event;
+    # store the response
     assert await statements_since(orders_app, before) in {None, 4}
 
 

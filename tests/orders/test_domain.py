@@ -1,4 +1,4 @@
-"""The domain of orders, without a store."""
+"""The domain rules of orders."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -106,7 +106,7 @@ COMMANDS: dict[OrderCommand, Callable[[Order], None]] = {
         {line.line_id: line.fulfilled for line in order.lines}, AUDIT
     ),
 }
-# each state of an order with its allowed commands and their next states
+# for each state of an order: the allowed commands and the status after each
 ALLOWED_COMMANDS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
     placed: {
         OrderCommand.PAY: OrderStatus.PROCESSING,
@@ -146,7 +146,7 @@ def test_every_command_in_every_state_follows_transition_table(
 
 
 def test_every_command_of_transition_table_is_tested() -> None:
-    # complete has no method: the last delivery triggers it
+    # `complete` has no method, because the last delivery triggers it
     assert {row.command for row in TRANSITIONS} == {*COMMANDS, OrderCommand.COMPLETE}
 
 

@@ -1,4 +1,4 @@
-"""Event handlers of orders: duplicate, late, unordered and concurrent deliveries."""
+"""The event handlers of orders with duplicate, late, unordered and concurrent events."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -30,7 +30,7 @@ TWICE = 2
 
 
 async def assert_consistent(orders_app: OrdersApp, order: OrderView) -> OrderView:
-    """Assert that stock and payments match the order and that no event is left."""
+    """Process all events. Assert that stock, payment and timeline then match the order."""
     await orders_app.process_events()
     after = await orders_app.read_order(order)
     net_amount = orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id)
@@ -298,7 +298,7 @@ async def test_expiry_is_deferred_while_payment_is_processing(orders_app: Orders
 async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: OrdersApp) -> None:
     product_id = orders_app.stock_up(200)
     placed_at_once = [await orders_app.place(product_id) for _ in range(60)]
-    # all orders are due at the same moment, and the job takes them in the order of their ids
+    # all orders expire at the same time, so the job takes them in the order of their ids
     orders = sorted(placed_at_once, key=lambda order: order.order_id)
     stuck = orders[::7]
     for order in stuck:
@@ -320,7 +320,7 @@ async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: Orde
 
 
 async def capture_cancelled_payment(orders_app: OrdersApp, order: OrderView) -> None:
-    """Capture the payment at the provider although it is cancelled."""
+    """Capture a cancelled payment, as if the provider had not received the cancellation."""
     orders_app.fake_payments.reopen(order.payment.payment_id)
     orders_app.fake_payments.capture(order.payment.payment_id)
     await orders_app.process_events(TWICE)
@@ -527,7 +527,7 @@ CALLS_BY_ENDING = {
 
 
 async def bring_to_ending(orders_app: OrdersApp, ending: str) -> OrderView:
-    """Bring an order to one of its endings, with the events unprocessed."""
+    """Bring an order to an ending, but do not process its last events."""
     order = await placed(orders_app)
     if ending in {"late", "late and cancelled", "expired"}:
         orders_app.advance_clock(RESERVATION_TTL)

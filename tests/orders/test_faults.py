@@ -1,4 +1,4 @@
-"""Any call of another context may fail, before or after its effect; one order remains."""
+"""A call of another context fails before or after its effect. A retry completes one order."""
 
 from datetime import timedelta
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""The HTTP routes of orders: validation, responses, scopes."""
+"""The HTTP API of orders: validation, responses, scopes."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.users.contract import UserInactive, UserNotFound
 from tests.orders.conftest import STAFF, OrdersApp, user_context
 
-# memory only: the routes are the same on every storage
+# only in memory, because the routes do not depend on the storage
 pytestmark = pytest.mark.parametrize("orders_app", ["memory"], indirect=True)
 
 UNKNOWN_ORDER_PATH = "/orders/0199c0de-0000-7000-8000-000000000009"
@@ -34,7 +34,7 @@ SOME_ID = "0199c0de-0000-7000-8000-000000000001"
 
 
 class FakeGateway:
-    """Stands in for the gateway: puts the call context into the scope."""
+    """A middleware that sets the call context, which the gateway sets in the application."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -47,7 +47,7 @@ class FakeGateway:
 
 @dataclass
 class OrderClient:
-    """The app with an HTTP client."""
+    """The app under test, and an HTTP client for it."""
 
     orders_app: OrdersApp
     http: httpx2.AsyncClient

@@ -1,4 +1,4 @@
-"""Orders with the real users, inventory and payments, in memory and on Postgres."""
+"""Orders together with the real users, inventory and payments, in memory and on Postgres."""
 
 import json
 from asyncio import gather
@@ -54,7 +54,7 @@ MAX_STATEMENTS = 12
 
 
 class FailingCallsContainer(ApplicationContainer):
-    """The root container with a failing connection before each called context."""
+    """The root container. Calls between contexts can fail."""
 
     def __init__(self, settings: Settings, secrets: ApplicationSecrets, clock: Clock) -> None:
         self.call_failures = CallFailures()
@@ -66,7 +66,7 @@ class FailingCallsContainer(ApplicationContainer):
 
 @dataclass
 class ContextsApp:
-    """The root container, with failures of its calls and a controlled clock."""
+    """The app under test, with call failures and a test clock."""
 
     container: "FailingCallsContainer"
     clock: FakeClock
@@ -178,7 +178,7 @@ def settings(request: pytest.FixtureRequest) -> Settings:
         database_url=request.getfixturevalue("database_url") if storage == "sql" else "",
         reservation_ttl_seconds=RESERVATION_TTL.total_seconds(),
         cache="off",
-        # a busy machine needs more time
+        # long timeouts, because the test machine may be busy
         database_timeout=30,
         request_deadline_seconds=60,
     )

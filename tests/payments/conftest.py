@@ -1,4 +1,4 @@
-"""The payments container on each storage, with a controlled clock and provider failures."""
+"""Fixtures of payments: the container on each storage, a test clock, provider failures."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ class FakeClock:
         self.now = START
 
     def __call__(self) -> datetime:
-        # strictly increasing, because lists sort by it
+        # each call returns a later time, because lists are sorted by time
         self.now += timedelta(microseconds=1)
         return self.now
 
@@ -64,11 +64,11 @@ class FakeClock:
 
 
 class Killed(BaseException):
-    """Simulates a crash: no handler catches it, nothing is cleaned up."""
+    """A simulated crash. It is a BaseException, so `except Exception` does not catch it."""
 
 
 class InterruptibleGateway(PaymentGateway):
-    """The gateway, with a failure that a test may plant before a call or after its effect."""
+    """The sandbox gateway. A test can make a call fail before or after its effect."""
 
     def __init__(self, gateway: PaymentGateway) -> None:
         self._gateway = gateway
@@ -163,7 +163,7 @@ class PaymentsApp:
     async def confirm_with_key(
         self, payment: PaymentView, key: str, method: str = "sandbox_ok"
     ) -> tuple[StoredResponse, bool]:
-        """Confirm a payment as the router does."""
+        """Confirm a payment with an idempotency key, as the router does."""
         ctx = user_context(payment.user_id)
         path = f"/payments/{payment.payment_id}/confirm"
         request = IdempotentRequest(
@@ -203,7 +203,7 @@ class PaymentsApp:
         await self.run_periodic_jobs()
 
     async def send(self, operation_id: UUID, outcome: Outcome) -> bool:
-        """Send a signed webhook; return whether it was a duplicate."""
+        """Send a signed webhook. Return whether it was a duplicate."""
         headers, body = self.webhooks.build_signed_event(operation_id, outcome, self.clock())
         receipt = await self.payment_api.receive_webhook(ANONYMOUS, "sandbox", headers, body)
         return receipt.duplicate
@@ -217,7 +217,7 @@ class PaymentsApp:
         return [event.type.removeprefix("payments.") for event in await self.events()]
 
     async def charged(self) -> int:
-        """The number of successful charges in the sandbox ledger."""
+        """Return the number of successful charges in the sandbox ledger."""
         charges = await self.sandbox_ledger.list_charges()
         return sum(charge.status == "succeeded" for charge in charges)
 
@@ -281,7 +281,7 @@ async def payments_app(wiring: tuple[str, PaymentsApp]) -> AsyncIterator[Payment
 
 @pytest.fixture(scope="session")
 async def dedicated_database(server_url: str) -> AsyncIterator[str]:
-    """One database with only the payments schema, shared by the tests of this folder."""
+    """Create a database with the schema `payments`, which all tests of this directory share."""
     name = f"payments_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     url = url_of(server_url, name)
@@ -292,7 +292,7 @@ async def dedicated_database(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def database_url(dedicated_database: str) -> str:
-    """Truncate the tables before each test, which is twenty times as fast as a new database."""
+    """Empty all tables before each test. A new database per test would take twenty times longer."""
     tables = ", ".join(str(table) for table in metadata.sorted_tables)
     await on_server(dedicated_database, f"TRUNCATE {tables}")
     return dedicated_database

@@ -1,4 +1,4 @@
-"""Constraints and triggers of the payments schema."""
+"""The database constraints and triggers of the schema `payments`."""
 
 import json
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
 
 
 async def insert(connection: Connection, table: str, **row: Any) -> None:
-    """Insert a row; the types come from the table itself."""
+    """Insert a row. Postgres converts the values to the column types of the table."""
     text = json.dumps(row, default=str)
     await connection.execute(
         f"INSERT INTO payments.{table} SELECT * FROM jsonb_populate_record"
@@ -101,7 +101,7 @@ async def add_posting(
 
 @pytest.fixture
 async def operation(connection: Connection) -> tuple[UUID, UUID]:
-    """A payment and its charge."""
+    """Insert a payment and its charge. Return their ids."""
     payment_id = await add_payment(connection)
     return payment_id, await add_operation(connection, payment_id)
 

@@ -1,4 +1,4 @@
-"""The contract suite of `Payments`, local and remote, for each storage."""
+"""The contract suite of `Payments`. It runs on each storage, in process and over HTTP."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The domain of payments: transitions, outcomes, ledger."""
+"""The domain rules of payments: transitions, outcomes, ledger."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -32,7 +32,7 @@ from markethall.shared.kernel.money import Money
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
-# a second copy, as documented in api.md; the table in the code must equal it
+# a copy of the transition table, so that the table in the code does not change unnoticed
 ALLOWED = {
     ("created", "confirm", "processing"),
     ("created", "cancel", "cancelled"),

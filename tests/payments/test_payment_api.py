@@ -1,4 +1,4 @@
-"""The contract suite of `PaymentApi`, for each storage."""
+"""The contract suite of `PaymentApi`. It runs on each storage."""
 
 import pytest
 

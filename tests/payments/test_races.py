@@ -1,4 +1,4 @@
-"""Concurrent commands have the result of some sequence of them."""
+"""Concurrent commands have a result that the same commands could have one after the other."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -20,7 +20,7 @@ from markethall.shared.kernel.ids import new_id
 from tests.payments.conftest import ORDERS_CONTEXT, PaymentsApp, attempt_without_key
 
 CONCURRENCY = 20
-# repetitions: a clash needs a short window to be hit
+# the number of repetitions; two commands conflict only if they meet within a short time
 RACES = 300
 
 
@@ -46,7 +46,7 @@ async def test_concurrent_confirms_with_one_key_charge_once(
 
 
 async def test_concurrent_opens_create_one_payment(payments_app: PaymentsApp) -> None:
-    """Concurrent retries return the same payment; none raises OrderHasPayment."""
+    """All concurrent attempts return the same payment. None raises OrderHasPayment."""
     for _ in range(RACES):
         ids: dict[str, Any] = {"payment_id": new_id(), "order_id": new_id(), "user_id": new_id()}
 

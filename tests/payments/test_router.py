@@ -1,4 +1,4 @@
-"""The HTTP routes of payments: statuses, headers, bodies, errors."""
+"""The HTTP API of payments: statuses, headers, bodies, errors."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass

@@ -94,7 +94,7 @@ class PaymentMachine(RuleBasedStateMachine):
 
     @rule(pair=attempts)
     def webhook(self, pair: tuple[PaymentView, IdempotentCommand]) -> None:
-        """Send a correct webhook, at any time and any number of times."""
+        """Send a webhook with the true outcome. This rule may run at any time and repeatedly."""
         outcome = self.run(self.payments_app.gateway.lookup(pair[1].id, OperationKind.CHARGE))
         if outcome:
             self.run(self.payments_app.send(pair[1].id, outcome))
@@ -137,7 +137,7 @@ class PaymentMachine(RuleBasedStateMachine):
         assert report.balanced, report
 
     def teardown(self) -> None:
-        """Let the jobs finish all open operations, then compare with the sandbox ledger."""
+        """Let the jobs settle all open operations. Compare payments with the sandbox ledger."""
         if not hasattr(self, "payments_app"):
             return
         self.fail_calls(None, None)
@@ -183,7 +183,7 @@ class PaymentMachine(RuleBasedStateMachine):
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """Hypothesis rules are not coroutines, so the machine runs its own event loop."""
+    """Create an event loop for the machine, because Hypothesis rules cannot be coroutines."""
     loop = asyncio.new_event_loop()
     yield loop
     loop.close()

@@ -1,4 +1,4 @@
-"""On Postgres: statements per use case, and no connection held during a provider call."""
+"""The SQL statements of each use case, and that a provider call holds no connection."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta

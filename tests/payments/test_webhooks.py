@@ -1,4 +1,4 @@
-"""Webhooks: stored, then applied once, in any order."""
+"""Webhooks are stored, then applied once, in any order of arrival."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The users container, in memory and on Postgres."""
+"""Fixtures of users: the container, in memory and on Postgres."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ ANONYMOUS = CallContext(request_id="test")
 
 
 class AdvancingClock:
-    """A running clock that a test can advance."""
+    """The real clock. A test can advance it."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
@@ -57,18 +57,18 @@ class UsersApp:
     container: UsersContainer
 
     async def register(self, name: str, password: str = PASSWORD) -> UserView:
-        """Register a user; a later user has a greater id."""
+        """Register a user. Wait for the next millisecond, so that a later user has a greater id."""
         command = Register(username=name, email=f"{name}@example.com", password=password)
         account = await self.accounts.register(ANONYMOUS, command, attempt_without_key())
         while new_id().int >> 80 <= account.user_id.int >> 80:
-            continue  # ids of the same millisecond have no order
+            continue  # ids of one millisecond are not ordered
         return account
 
     async def sign_in(self, name: str, password: str = PASSWORD) -> TokenPair:
         return await self.sessions.sign_in(ANONYMOUS, name, password)
 
     async def sign_in_context(self, name: str, password: str = PASSWORD) -> CallContext:
-        """Build the call context that the gateway builds for this user."""
+        """Sign in, and build the call context that the gateway would build for this user."""
         pair = await self.sign_in(name, password)
         return CallContext(actor=self.actor(pair), request_id="test")
 

@@ -1,4 +1,4 @@
-"""Constraints of the users schema."""
+"""The database constraints of the schema `users`."""
 
 import asyncpg
 import pytest

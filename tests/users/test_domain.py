@@ -1,4 +1,4 @@
-"""The domain of users, without a store."""
+"""The domain rules of users."""
 
 import hmac
 from dataclasses import asdict, replace
@@ -247,7 +247,7 @@ def test_session_expires() -> None:
 
 @given(st.lists(st.integers(0, 5), max_size=12))
 def test_at_most_one_token_is_current(order: list[int]) -> None:
-    """Present old and new tokens in any sequence, after the grace period."""
+    """Exchange current and old tokens in any order, each time after the grace period."""
     tokens = [RefreshToken.generate()]
     signed_in = session(tokens[0])
     now = NOW

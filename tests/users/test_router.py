@@ -1,4 +1,4 @@
-"""The HTTP routes of users."""
+"""The HTTP API of users."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -36,7 +36,7 @@ GATEWAY_CONFIG = GatewayConfig(
 
 
 class Client:
-    """HTTP client with or without an access token."""
+    """An HTTP client with or without an access token."""
 
     def __init__(self, http: httpx2.AsyncClient, users_app: UsersApp) -> None:
         self.http = http
@@ -126,7 +126,7 @@ async def test_register_returns_account_and_location(client: Client) -> None:
         ({"password": "x" * 1025}, "/password"),
         ({"password": 12345678}, "/password"),
         ({"full_name": "x" * 201}, "/full_name"),
-        # the gateway rejects these texts and names no field
+        # the gateway rejects these texts before the route, so the error names no field
         ({"full_name": "a\x00b"}, ""),
         ({"tags": ["t"] * 21}, "/tags"),
         ({"tags": ["t" * 51]}, "/tags/0"),

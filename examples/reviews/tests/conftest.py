@@ -1,4 +1,4 @@
-"""The reviews context with each storage, and its contract over HTTP."""
+"""Fixtures of reviews: the context on each storage, and its contract over HTTP."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -21,7 +21,7 @@ from markethall_reviews.contract import NewReview, Ratings, ReviewView
 
 
 class KnownCustomers:
-    """Users with active customers only, except those in `inactive`."""
+    """A fake of `Users`. All users are active except those in `inactive`."""
 
     def __init__(self) -> None:
         self.inactive: set[UUID] = set()
@@ -39,7 +39,7 @@ class ReviewsApp:
     ratings: Ratings
 
     async def complete_order(self, user_id: UUID, product_id: UUID, *, times: int = 1) -> None:
-        """Deliver the events of an order; `times` deliveries of each."""
+        """Deliver each event of an order `times` times."""
         for event in order_events(user_id, product_id):
             await deliver("reviews", self.container, event, times=times)
 

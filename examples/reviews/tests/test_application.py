@@ -1,4 +1,4 @@
-"""Reviews inside the monolith, and as a service of its own beside it."""
+"""Reviews in the monolith, and as an extracted service beside it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ USER = {"username": "ada", "email": "ada@example.com", "password": "a long enoug
 
 
 class Market:
-    """Both APIs, and the orders context, which publishes the events."""
+    """The APIs of both processes, and the context `orders`, which publishes the events."""
 
     def __init__(self, http: httpx2.AsyncClient, monolith: Gateway, reviews_url: str) -> None:
         self.http = http

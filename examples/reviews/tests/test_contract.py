@@ -1,4 +1,4 @@
-"""The contract suite of reviews: in memory, on Postgres, and over HTTP."""
+"""The contract suite of reviews. It runs in memory, on Postgres and over HTTP."""
 
 import pytest
 from conftest import ReviewsApp, order_events

@@ -1,4 +1,4 @@
-"""The contract of reviews, for clients and for other contexts."""
+"""The contract of reviews, for the HTTP API and for other contexts."""
 
 from datetime import datetime
 from typing import Annotated, Protocol
@@ -14,7 +14,7 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 
 
 class ProductNotReceived(DomainError):
-    """No completed order of the customer has the product. Details: product_id."""
+    """The customer has no completed order with the product. Details: product_id."""
 
     code = "reviews.product_not_received"
     status = 403
@@ -22,7 +22,7 @@ class ProductNotReceived(DomainError):
 
 
 class AlreadyReviewed(DomainError):
-    """A customer reviews a product once. Details: product_id."""
+    """The customer has reviewed the product already. Details: product_id."""
 
     code = "reviews.already_reviewed"
     status = 409
@@ -49,7 +49,7 @@ class ReviewView(Dto):
 
 
 class RatingView(Dto):
-    """`average` is None while there is no review."""
+    """The rating of a product. `average` is None if there is no review."""
 
     product_id: UUID
     review_count: int
@@ -57,20 +57,23 @@ class RatingView(Dto):
 
 
 class ReviewApi(Protocol):
-    """The API for clients."""
+    """The public API of reviews."""
 
     async def create(
         self, ctx: CallContext, new_review: NewReview, command: IdempotentCommand
     ) -> ReviewView:
-        """Raises ProductNotReceived, AlreadyReviewed, UserNotFound, UserInactive."""
+        """Create a review. The command's id is the review id.
+
+        Raises ProductNotReceived, AlreadyReviewed, UserNotFound, UserInactive.
+        """
 
     async def list_reviews(self, ctx: CallContext, query: ReviewQuery) -> Page[ReviewView]:
-        """Return the newest reviews first. Raises CursorInvalid."""
+        """Return reviews, the newest first. Raises CursorInvalid."""
 
     async def count(self) -> int: ...
 
 
 class Ratings(Protocol):
-    """The API for other contexts."""
+    """The calls that other contexts may make."""
 
     async def get_rating(self, ctx: CallContext, product_id: UUID) -> RatingView: ...

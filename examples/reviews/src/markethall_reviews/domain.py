@@ -1,4 +1,4 @@
-"""Entities of reviews."""
+"""The entities of reviews."""
 
 from dataclasses import dataclass
 from datetime import datetime

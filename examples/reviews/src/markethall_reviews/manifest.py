@@ -1,4 +1,4 @@
-"""The manifest of reviews, named by the entry point in pyproject.toml."""
+"""The manifest of reviews. The entry point in pyproject.toml refers to it."""
 
 from importlib.metadata import version
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reviews in memory."""
+"""The in-memory store of reviews."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

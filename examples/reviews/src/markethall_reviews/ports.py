@@ -18,7 +18,10 @@ class ReadStore(Protocol):
     async def list_reviews(
         self, product_id: UUID, after: TimeKeyset | None, limit: int
     ) -> Sequence[Review]:
-        """Return up to `limit` + 1 reviews, the newest first."""
+        """Return at most `limit` + 1 reviews, the newest first.
+
+        The extra one tells that there is a next page.
+        """
 
     async def get_rating(self, product_id: UUID) -> RatingView: ...
 
@@ -27,21 +30,24 @@ class ReadStore(Protocol):
 
 class Store(ReadStore, Protocol):
     async def add_order(self, order_id: UUID, user_id: UUID) -> None:
-        """Insert the order, unless it exists."""
+        """Insert the order if it does not exist."""
 
     async def add_shipped_products(self, order_id: UUID, product_ids: Sequence[UUID]) -> None:
-        """Insert the products of the order that do not exist yet."""
+        """Insert products of the order. Ignore those that are inserted already."""
 
     async def complete_order(self, order_id: UUID) -> None: ...
 
     async def add_review(self, review: Review) -> bool:
-        """Insert the review. Return False when the customer has reviewed the product."""
+        """Insert the review. Return False if the customer has reviewed the product already."""
 
     async def mark_processed(self, delivery: Delivery) -> bool:
-        """Mark the inbox row as processed; return False when it was processed before."""
+        """Mark the event as processed in the inbox. Return False if it is marked already."""
 
     async def store_response(self, command: IdempotentCommand, result: ReviewView) -> None:
-        """Store the response under the key of the command, if it has one. Raises LeaseLost."""
+        """Store the response under the idempotency key. Raises LeaseLost.
+
+        A retry with the same key then returns it.
+        """
 
 
 class Database(database.Database[ReadStore, Store], Protocol):

@@ -1,4 +1,4 @@
-"""The contract for other contexts over HTTP: endpoints, client and call guard."""
+"""The contract `Ratings` over HTTP: server routes, then the client."""
 
 from typing import Annotated, Final, Protocol
 from uuid import UUID
@@ -40,7 +40,7 @@ async def get_rating(
 
 
 class RemoteRatings:
-    """Ratings of another process."""
+    """Client of reviews in another deployment."""
 
     def __init__(self, rpc_client: RpcClient) -> None:
         self._rpc_client = rpc_client
@@ -52,7 +52,7 @@ class RemoteRatings:
 
 
 class GuardedRatings:
-    """Ratings through a call guard, with the same rules in process and over HTTP."""
+    """`Ratings` behind a call guard, so that local and remote calls are checked alike."""
 
     def __init__(self, ratings: Ratings, guard: CallGuard) -> None:
         self._ratings = ratings

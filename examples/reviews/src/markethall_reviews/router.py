@@ -1,4 +1,4 @@
-"""Public routes of reviews."""
+"""HTTP API of reviews."""
 
 from typing import Annotated, Final, Protocol
 

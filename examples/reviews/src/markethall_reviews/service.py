@@ -1,4 +1,4 @@
-"""Use cases of reviews."""
+"""The use cases and event handlers of reviews."""
 
 from uuid import UUID
 
@@ -35,7 +35,7 @@ class ReviewService:
         user_id = ctx.actor.user_id
         if user_id is None:
             raise Unauthenticated(reason="missing")
-        # before the transaction: no other context is called while a connection is held
+        # call the other context before the transaction, because a call must not hold a connection
         customer = await self._users.get_active_customer(ctx, user_id)
         review = Review(
             review_id=command.id,
@@ -82,7 +82,7 @@ class RatingService:
 
 
 class ReviewEventHandlers:
-    """Records who received what. The events of one order arrive in their order."""
+    """Record which customer received which product. The events of an order arrive in order."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Reviews in Postgres: tables, statements and the store."""
+"""The tables, statements and Postgres store of reviews."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -136,7 +136,7 @@ class SqlReviewStore(SqlUnitOfWork):
         return [Review(**dict(row)) for row in rows]
 
     async def get_rating(self, product_id: UUID) -> RatingView:
-        # an aggregate has always one row
+        # an aggregate always returns one row
         (row,) = await self._connection.fetch_all(GET_RATING, product_id=product_id)
         return RatingView(product_id=product_id, **dict(row))
 
