@@ -235,6 +235,24 @@ def test_pauses_between_restarts_grow_and_are_forgotten() -> None:
     assert after_a_minute == 0
 
 
+async def test_leader_that_hangs_is_replaced_by_another_process(
+    scratch: Path, server_url: str, template: str
+) -> None:
+    async with dedicated_database(server_url, template) as url:
+        with (
+            dedicated_process(scratch, "hangs", database_url=url) as (first, first_server),
+            dedicated_process(scratch, "takes-over", database_url=url) as (_, server),
+        ):
+            assert first_server.has_logged("worker.leader_acquired")
+            first.send_signal(signal.SIGSTOP)
+            try:
+                async with open_shop(server) as shop:
+                    await assert_order_can_be_paid(shop)
+            finally:
+                first.send_signal(signal.SIGCONT)
+        assert server.has_logged("worker.hung_leader_ended")
+
+
 async def test_workers_do_not_outlive_their_parent(
     scratch: Path, server_url: str, template: str
 ) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +17,12 @@ from structlog.testing import capture_logs
 from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import MalformedRequest, Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.events import Delivery, EventEnvelope, RetryLater, wrap_event
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.outbox import ClocksDiffer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.sql.outbox import SqlOutbox
 from markethall.shared.messaging.transports import InProcessTransport
@@ -218,6 +221,77 @@ async def test_lost_connection_loses_leadership(
 
                 assert await subscriber.relay_all() == 1
                 await old.get_unpublished(10)
+
+
+async def test_leader_that_hangs_is_replaced(probe_url: str) -> None:
+    async with own_pool(probe_url) as one, own_pool(probe_url) as two:
+        with pytest.raises(Unavailable):  # noqa: PT012 - the block is what is tested
+            async with SqlOutbox(one, STATEMENTS.outbox).acquire_leadership() as hanging:
+                assert hanging is not None
+                impatient = SqlOutbox(two, STATEMENTS.outbox, leader_timeout_seconds=0)
+                async with impatient.acquire_leadership() as first_try:
+                    assert first_try is None
+
+                assert await wait_until_unlocked(two)
+                async with impatient.acquire_leadership() as leader:
+                    assert leader is not None
+                await hanging.heartbeat()
+
+
+async def test_leader_with_recent_heartbeat_is_not_replaced(probe_url: str) -> None:
+    async with (
+        own_pool(probe_url) as one,
+        own_pool(probe_url) as two,
+        SqlOutbox(one, STATEMENTS.outbox).acquire_leadership() as leader,
+    ):
+        assert leader is not None
+        await leader.heartbeat()
+        async with SqlOutbox(two, STATEMENTS.outbox).acquire_leadership() as other:
+            assert other is None
+
+        await leader.heartbeat()
+
+
+async def test_connection_of_another_program_is_not_ended(probe_url: str) -> None:
+    """A relocation holds the lock of the leader while it copies the data."""
+    relocation = Postgres(probe_url, PoolSize(), application_name="relocation")
+    async with (
+        own_pool(probe_url) as two,
+        SqlOutbox(relocation, STATEMENTS.outbox).acquire_leadership() as holder,
+    ):
+        assert holder is not None
+        impatient = SqlOutbox(two, STATEMENTS.outbox, leader_timeout_seconds=0)
+        async with impatient.acquire_leadership() as leader:
+            assert leader is None
+
+        await holder.heartbeat()
+    await relocation.close()
+
+
+@pytest.mark.parametrize("seconds", [-6, 6, 32 * 24 * 3600])
+async def test_process_with_wrong_clock_does_not_lead(probe: Postgres, seconds: int) -> None:
+    wrong = partial(shifted_now, seconds)
+    with pytest.raises(ClocksDiffer) as refused:
+        async with SqlOutbox(probe, STATEMENTS.outbox, system_clock=wrong).acquire_leadership():
+            pass
+
+    assert abs(refused.value.details["seconds"] - seconds) < 3
+    assert await wait_until_unlocked(probe)
+
+
+async def test_leader_whose_clock_jumps_stops_at_its_heartbeat(probe: Postgres) -> None:
+    shift = 0
+    outbox = SqlOutbox(probe, STATEMENTS.outbox, system_clock=lambda: shifted_now(shift))
+    async with outbox.acquire_leadership() as leader:
+        assert leader is not None
+        await leader.heartbeat()
+        shift = 3600
+        with pytest.raises(ClocksDiffer):
+            await leader.heartbeat()
+
+
+def shifted_now(seconds: int) -> datetime:
+    return utc_now() + timedelta(seconds=seconds)
 
 
 async def test_leader_uses_no_pool_connection(probe_url: str, clock: FakeClock) -> None:

@@ -8,7 +8,7 @@ import structlog
 
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.messaging.inbox_consumer import InboxConsumer, is_being_cancelled
-from markethall.shared.messaging.outbox import LeaderSession, Outbox
+from markethall.shared.messaging.outbox import ClocksDiffer, LeaderSession, Outbox
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.wake_signal import WakeSignal
 from markethall.shared.messaging.worker_config import WorkerConfig
@@ -62,6 +62,8 @@ class ContextWorker:
                 async with self._outbox.acquire_leadership() as leader:
                     if leader is not None:
                         await self._run_as_leader(leader)
+            except ClocksDiffer as error:
+                log.warning("worker.clocks_differ", context=self.context, **error.details)
             except Unavailable as error:
                 log.warning("worker.unavailable", context=self.context, error=repr(error.details))
             except Exception:
@@ -73,6 +75,7 @@ class ContextWorker:
         LEADER.labels(self.context).set(1)
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_run_endless(self._run_heartbeat(leader)))
                 tasks.create_task(_run_endless(self._run_relay_loop(leader)))
                 if self._consumer.has_handlers:
                     tasks.create_task(_run_endless(self._run_consumer_loop()))
@@ -80,11 +83,17 @@ class ContextWorker:
                 for task in self._long_running_tasks:
                     tasks.create_task(_run_endless(task.run()))
         except ExceptionGroup as group:
-            if group.split(Unavailable)[1]:
+            unavailable, others = group.split(Unavailable)
+            if others or unavailable is None:
                 raise
-            raise Unavailable(dependency="postgres") from group
+            raise _first_error(unavailable) from group
         finally:
             LEADER.labels(self.context).set(0)
+
+    async def _run_heartbeat(self, leader: LeaderSession) -> None:
+        while True:
+            await leader.heartbeat()
+            await asyncio.sleep(self._config.heartbeat_interval)
 
     async def _run_relay_loop(self, leader: LeaderSession) -> None:
         loop = asyncio.get_running_loop()
@@ -119,6 +128,12 @@ class ContextWorker:
             log.warning("periodic_job.unavailable", context=self.context)
         except Exception:  # a failed job must not stop the other jobs
             log.exception("periodic_job.failed", context=self.context)
+
+
+def _first_error(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the first error in a group, or in the groups inside it."""
+    first = group.exceptions[0]
+    return _first_error(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _run_endless(loop: Awaitable[None]) -> None:

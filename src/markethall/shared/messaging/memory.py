@@ -65,6 +65,9 @@ class MemoryLeaderSession:
     def __init__(self, database: TransactionalTables[MessagingTables]) -> None:
         self._database = database
 
+    async def heartbeat(self) -> None:
+        """Do nothing: memory has one leader, in this process."""
+
     async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
         async with self._database.write_transaction() as tables:
             return list(tables.outbox.rows())[:limit]

@@ -6,11 +6,25 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.messaging.events import EventEnvelope
+
+
+class ClocksDiffer(Unavailable):
+    """The clock of this process differs too much from the clock of the database.
+
+    Details: seconds, the difference; positive if this process is ahead.
+    """
+
+    code = "system.clocks_differ"
+    title = "The clock of this process is wrong"
 
 
 class LeaderSession(Protocol):
     """The outbox for the leader, while it is the leader."""
+
+    async def heartbeat(self) -> None:
+        """Show that this leader still works. Raises Unavailable after another took over."""
 
     async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
         """Return unpublished envelopes in the order of `seq`.
@@ -38,7 +52,11 @@ class LeaderSession(Protocol):
 
 class Outbox(Protocol):
     def acquire_leadership(self) -> AbstractAsyncContextManager[LeaderSession | None]:
-        """Become the leader of this context; yields None while another process is the leader."""
+        """Become the leader of this context; yields None while another process is the leader.
+
+        A leader without a recent heartbeat loses its leadership. Raises ClocksDiffer, because a
+        leader with a wrong clock would delete and expire what is still in use.
+        """
 
     async def purge(self, before: datetime) -> int:
         """Delete a bounded number of events confirmed before the time; return how many."""

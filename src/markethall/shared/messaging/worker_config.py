@@ -11,6 +11,7 @@ class WorkerConfig:
     reconcile_interval: float = 1.0
     periodic_job_interval: float = 1.0
     leader_retry_interval: float = 1.0
+    heartbeat_interval: float = 3.0
     relay_batch_size: int = 100
     concurrency: int = 8
     delivery_lease: float = 30.0

@@ -1,17 +1,20 @@
 """The outbox in Postgres, and the election of its leader."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.messaging.events import EventEnvelope
-from markethall.shared.messaging.outbox import LeaderSession
+from markethall.shared.messaging.outbox import ClocksDiffer, LeaderSession
 from markethall.shared.persistence.postgres import Connection, Postgres, Statement
 from markethall.shared.persistence.postgres_errors import translate_connection_errors
 from markethall.shared.persistence.sql import delete_bounded
@@ -19,15 +22,36 @@ from markethall.shared.persistence.sql import delete_bounded
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
+log = structlog.get_logger("markethall.outbox")
 
 _lock_key = sa.func.hashtextextended(bindparam("name", type_=sa.Text), 0)
 _acquire_lock = sa.func.pg_try_advisory_lock(_lock_key, type_=sa.Boolean)
 _release_lock = sa.func.pg_advisory_unlock(_lock_key, type_=sa.Boolean)
 _TRY_LOCK: Final = Statement(sa.select(_acquire_lock))
+_READ_CLOCK: Final = Statement(sa.select(sa.func.clock_timestamp()))
 # tries the lock and unlocks it again; CASE guarantees the order of the two calls
 _LOCK_IS_FREE: Final = Statement(
-    sa.select(sa.case((_acquire_lock, _release_lock), else_=sa.false()))
+    sa.select(
+        sa.case((_acquire_lock, _release_lock), else_=sa.false()).label("is_free"),
+        sa.func.clock_timestamp().label("now"),
+    )
 )
+# pg_locks shows the two halves of the key; the application name excludes a running relocation,
+# which holds the lock too
+_TERMINATE_HUNG_LEADER: Final = Statement(
+    sa.text(
+        "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks"
+        " JOIN pg_stat_activity USING (pid)"
+        " WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+        " AND datname = current_database()"
+        " AND (classid::bigint << 32) | objid::bigint = hashtextextended(:name, 0)"
+        " AND application_name = current_setting('application_name')"
+        " AND state_change < clock_timestamp() - make_interval(secs => :seconds)"
+    ).bindparams(sa.bindparam("name", type_=sa.Text), sa.bindparam("seconds", type_=sa.Float))
+)
+_MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=5)
+# longer than three heartbeats
+LEADER_TIMEOUT_SECONDS: Final = 10.0
 
 
 class OutboxStatements:
@@ -82,27 +106,50 @@ class SqlOutbox:
     """Elects the leader by a session-level advisory lock.
 
     A leader holds the lock on a connection outside the pool, because it keeps the connection for a
-    long time. A pooled connection would be missing for requests.
+    long time. A pooled connection would be missing for requests. Postgres records when each
+    connection was last used. A leader whose connection was not used for LEADER_TIMEOUT_SECONDS
+    hangs: the next candidate ends that connection, which releases the lock.
     """
 
-    def __init__(self, postgres: Postgres, statements: OutboxStatements) -> None:
+    def __init__(
+        self,
+        postgres: Postgres,
+        statements: OutboxStatements,
+        *,
+        system_clock: Clock = utc_now,
+        leader_timeout_seconds: float = LEADER_TIMEOUT_SECONDS,
+    ) -> None:
         self._postgres = postgres
         self._lock_name = f"markethall.relay.{statements.schema}"
         self._statements = statements
+        self._system_clock = system_clock
+        self._leader_timeout_seconds = leader_timeout_seconds
 
     @asynccontextmanager
     async def acquire_leadership(self) -> AsyncIterator[LeaderSession | None]:
-        if not await self._lock_is_free():
+        if not await self._may_lead():
             yield None
             return
         async with self._postgres.dedicated_connection() as connection:
             elected = await connection.fetch_value(_TRY_LOCK, name=self._lock_name)
-            yield SqlLeaderSession(connection, self._statements) if elected else None
+            session = SqlLeaderSession(connection, self._statements, self._system_clock)
+            yield session if elected else None
 
-    async def _lock_is_free(self) -> bool:
-        """Check the lock on a pooled connection, so that only a likely leader opens its own."""
+    async def _may_lead(self) -> bool:
+        """Check the lock on a pooled connection, so that only a likely leader opens its own.
+
+        Raises ClocksDiffer, Unavailable.
+        """
         async with self._postgres.read_session() as connection:
-            return bool(await connection.fetch_value(_LOCK_IS_FREE, name=self._lock_name))
+            row = await connection.fetch_one(_LOCK_IS_FREE, name=self._lock_name)
+            if row is None:  # a SELECT without FROM returns one row
+                return False
+            _check_clock(row["now"], self._system_clock())
+            if not row["is_free"] and await connection.fetch_value(
+                _TERMINATE_HUNG_LEADER, name=self._lock_name, seconds=self._leader_timeout_seconds
+            ):
+                log.warning("worker.hung_leader_ended", context=self._statements.schema)
+            return bool(row["is_free"])
 
     async def purge(self, before: datetime) -> int:
         async with self._postgres.read_session() as connection:
@@ -112,12 +159,23 @@ class SqlOutbox:
 class SqlLeaderSession:
     """Uses the connection that holds the lock, so every call fails after the lock is lost."""
 
-    def __init__(self, connection: Connection, statements: OutboxStatements) -> None:
+    def __init__(
+        self, connection: Connection, statements: OutboxStatements, system_clock: Clock
+    ) -> None:
         self._connection = connection
         self._statements = statements
+        self._system_clock = system_clock
+        # a connection runs one statement at a time, and the heartbeat comes at any time
+        self._lock = asyncio.Lock()
+
+    async def heartbeat(self) -> None:
+        """Use the connection. Raises ClocksDiffer if this process may no longer lead."""
+        async with self._exclusive():
+            now = await self._connection.fetch_value(_READ_CLOCK)
+        _check_clock(now, self._system_clock())
 
     async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
-        with translate_connection_errors():
+        async with self._exclusive():
             rows = await self._connection.fetch_all(
                 self._statements.select_unpublished, limit=limit
             )
@@ -129,7 +187,7 @@ class SqlLeaderSession:
         now: datetime,
         awaiting_confirmation: Collection[UUID] = (),
     ) -> None:
-        with translate_connection_errors():
+        async with self._exclusive():
             await self._connection.execute(
                 self._statements.mark_published,
                 seqs=[envelope.seq for envelope in envelopes],
@@ -138,17 +196,29 @@ class SqlLeaderSession:
             )
 
     async def get_unconfirmed(self, after_seq: int, limit: int) -> Sequence[EventEnvelope]:
-        with translate_connection_errors():
+        async with self._exclusive():
             rows = await self._connection.fetch_all(
                 self._statements.select_unconfirmed, after_seq=after_seq, limit=limit
             )
         return [envelope_from_row(row, seq=row["seq"]) for row in rows]
 
     async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None:
-        with translate_connection_errors():
+        async with self._exclusive():
             await self._connection.execute(
                 self._statements.mark_confirmed, event_ids=list(event_ids), now=now
             )
+
+    @asynccontextmanager
+    async def _exclusive(self) -> AsyncIterator[None]:
+        async with self._lock:
+            with translate_connection_errors():
+                yield
+
+
+def _check_clock(database_time: datetime, own_time: datetime) -> None:
+    difference = own_time - database_time
+    if abs(difference) > _MAX_CLOCK_DIFFERENCE:
+        raise ClocksDiffer(seconds=round(difference.total_seconds(), 1))
 
 
 def envelope_from_row(row: "Record", seq: int) -> EventEnvelope:
