@@ -23,7 +23,8 @@ from markethall.operations.endpoints import operations_router
 from markethall.operations.readiness import Readiness
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
-from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.openapi import extend_openapi
 from markethall.shared.http.problem_details import (
     http_exception_handler,
@@ -31,6 +32,7 @@ from markethall.shared.http.problem_details import (
     unexpected_handler,
     validation_handler,
 )
+from markethall.shared.http.request_body import BodyBudget
 from markethall.shared.http.response_cache import ResponseCacheMiddleware
 from markethall.shared.http.route_policies import public
 from markethall.shared.kernel.call_context import CallContext
@@ -67,6 +69,10 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._middleware(scope, receive, send)
 
+    @property
+    def body_budget(self) -> BodyBudget:
+        return self._middleware.body_budget
+
     def lifespan(self) -> AbstractAsyncContextManager[Any]:
         """Run start-up and shutdown, for callers without an ASGI server, such as tests."""
         return self.app.router.lifespan_context(self.app)
@@ -85,7 +91,7 @@ class Gateway:
         state.allow_list = self.container.allow_list
         self._middleware = self._build_middleware()
 
-    def _build_middleware(self) -> ASGIApp:
+    def _build_middleware(self) -> GatewayMiddleware:
         container, ttl_seconds = self.container, self.settings.response_cache_ttl_seconds
         inner: ASGIApp = self.app
         if self.settings.cache == "on" and ttl_seconds:
@@ -154,6 +160,7 @@ def _gateway_config(settings: Settings) -> GatewayConfig:
     limits = [each.streaming_body_limits for each in settings.by_context.values()]
     return GatewayConfig(
         max_body_bytes=settings.max_body_bytes,
+        max_body_bytes_in_flight=settings.max_body_bytes_in_flight,
         body_timeout_seconds=settings.body_timeout,
         trusted_proxies=settings.trusted_proxies,
         context_by_path=topology().context_by_path,

@@ -190,9 +190,21 @@ class Settings(BaseSettings):
         CommaList,
         Field(description="Networks of proxies whose X-Forwarded-For is trusted, as a comma list"),
     ] = ()
-    max_body_bytes: Annotated[int, Field(ge=1024, description="Maximum size of a request body")] = (
-        1024 * 1024
-    )
+    max_body_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            description="Upper bound of the size of a request body; most routes take 64 KiB",
+        ),
+    ] = 1024 * 1024
+    max_body_bytes_in_flight: Annotated[
+        int,
+        Field(
+            ge=1024,
+            description="Bytes of all request bodies in memory at once; beyond them a request gets "
+            "503. Not below MAX_BODY_BYTES",
+        ),
+    ] = 16 * 1024 * 1024
     body_timeout: Annotated[
         float,
         Field(gt=0, description="Seconds for the head of a request to arrive, and for its body"),

@@ -15,6 +15,7 @@ def cross_field_problems(settings: "Settings") -> list[str]:
         *_topology_problems(settings),
         *_event_problems(settings),
         *_pool_problems(settings),
+        *_body_problems(settings),
         *_production_problems(settings),
     ]
 
@@ -50,6 +51,12 @@ def _event_problems(settings: "Settings") -> list[str]:
 def _pool_problems(settings: "Settings") -> list[str]:
     if settings.database_pool_max < settings.database_pool_min:
         return ["MARKETHALL_DATABASE_POOL_MAX: is less than MARKETHALL_DATABASE_POOL_MIN"]
+    return []
+
+
+def _body_problems(settings: "Settings") -> list[str]:
+    if settings.max_body_bytes_in_flight < settings.max_body_bytes:
+        return ["MARKETHALL_MAX_BODY_BYTES_IN_FLIGHT: is less than MARKETHALL_MAX_BODY_BYTES"]
     return []
 
 

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp
 from markethall.contexts import topology
 from markethall.event_workers import bind_event_handlers
 from markethall.shared.composition.container import ContextContainer, ContextTools
-from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import (
     http_exception_handler,
     problem_handler,

@@ -15,7 +15,8 @@ from starlette.middleware import Middleware
 
 from markethall.payments.contract import PaymentView
 from markethall.payments.router import router
-from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import (
     http_exception_handler,
     problem_handler,

@@ -12,7 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message
 
-from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import (
     http_exception_handler,
     problem_handler,
@@ -273,7 +274,7 @@ async def test_invalid_body_is_rejected_without_server_error(
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 10**5 + b"]" * 10**5])
 def test_deeply_nested_json_is_rejected_quickly(body: bytes) -> None:
     with pytest.raises(MalformedRequest) as raised:
-        validate_json(body)
+        validate_json(body, max_members=10**6)
 
     assert "deep" in raised.value.detail
 
@@ -401,10 +402,17 @@ async def test_ambiguous_form_is_rejected(body: bytes, status: int) -> None:
     assert response.code.startswith("request.")
 
 
-async def test_form_route_rejects_json() -> None:
-    response = await send_request(gateway(), "POST", "/token", b'{"username": "a"}', headers=[JSON])
+async def test_form_route_rejects_multipart() -> None:
+    headers = [("content-type", "multipart/form-data; boundary=x")]
+    response = await send_request(gateway(), "POST", "/token", b"--x--", headers=headers)
 
     assert response.status == 415
+
+
+async def test_form_route_ignores_json() -> None:
+    response = await send_request(gateway(), "POST", "/token", b'{"username": "a"}', headers=[JSON])
+
+    assert response.status == 422
 
 
 def test_normalized_form_is_stable() -> None:

@@ -457,11 +457,16 @@ async def test_query_validation_error_points_to_field(probe_app: ProbeApp) -> No
 
 
 async def test_validation_errors_are_limited(probe_app: ProbeApp) -> None:
-    body = {"name": "a"} | {f"x{number}": 1 for number in range(150)}
+    unknown = {f"x{number}": 1 for number in range(51)}
+    body = {"name": "a"}
 
-    response = await probe_app.send_request("POST", "/things", body)
+    many = await probe_app.send_request("POST", "/things", body | unknown)
+    unknown.popitem()
+    most = await probe_app.send_request("POST", "/things", body | unknown)
 
-    assert len(response.json["errors"]) == 50
+    assert [error["code"] for error in many.json["errors"]] == ["too_many_errors"]
+    assert {error["code"] for error in most.json["errors"]} == {"extra_forbidden"}
+    assert len(most.json["errors"]) == 50
 
 
 async def test_rejected_value_is_not_echoed(probe_app: ProbeApp) -> None:

@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import (
     http_exception_handler,
     problem_handler,

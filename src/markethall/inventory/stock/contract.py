@@ -140,7 +140,8 @@ class NewStocktake(RequestModel):
 
     warehouse_id: Id | None = None
     lines: Annotated[
-        tuple[NewStocktakeLine, ...], Field(min_length=1, max_length=MAX_STOCKTAKE_LINES)
+        tuple[NewStocktakeLine, ...],
+        Field(min_length=1, max_length=MAX_STOCKTAKE_LINES, fail_fast=True),
     ]
     note: Note = ""
 

@@ -18,7 +18,8 @@ from markethall.graceful_shutdown import drain_on_signal
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.operations.endpoints import add_docs, add_probes
 from markethall.settings import Settings
-from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import http_exception_handler, problem_handler
 from markethall.shared.http.rate_limits import RateLimiter
 from markethall.shared.http.route_policies import public

@@ -90,7 +90,9 @@ class PlaceOrder(RequestModel):
     Without `currency`, the products' currency is used.
     """
 
-    lines: Annotated[tuple[OrderLineRequest, ...], Field(min_length=1, max_length=MAX_LINES)]
+    lines: Annotated[
+        tuple[OrderLineRequest, ...], Field(min_length=1, max_length=MAX_LINES, fail_fast=True)
+    ]
     shipping_address: AnyAddress
     billing_address: AnyAddress | None = None
     currency: Currency | None = None
@@ -123,7 +125,10 @@ class FulfilOrder(RequestModel):
     """A shipment. Without `lines`, everything that is not fulfilled yet is shipped."""
 
     lines: (
-        Annotated[tuple[FulfilmentLineRequest, ...], Field(min_length=1, max_length=MAX_LINES)]
+        Annotated[
+            tuple[FulfilmentLineRequest, ...],
+            Field(min_length=1, max_length=MAX_LINES, fail_fast=True),
+        ]
         | None
     ) = None
     carrier: Annotated[Text, non_blank(100, examples=["DHL"])]

@@ -15,6 +15,7 @@ from markethall.shared.kernel.errors import (
     HeadersTooLarge,
     InternalError,
     MalformedRequest,
+    Overloaded,
     PreconditionFailed,
     PreconditionRequired,
     RequestTimeout,
@@ -34,7 +35,13 @@ COMMON_ERRORS: Final = (
     Unavailable,
 )
 # for routes that take a body; `extend_openapi` adds them
-BODY_ERRORS: Final = (MalformedRequest, BodyTooLarge, UnsupportedMediaType, RequestTimeout)
+BODY_ERRORS: Final = (
+    MalformedRequest,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    RequestTimeout,
+    Overloaded,
+)
 # for routes that require an access token; Unavailable: the public keys cannot be fetched
 AUTHENTICATED_ERRORS: Final = (Unauthenticated, Forbidden, ValidationFailed, Unavailable)
 # for routes that accept an Idempotency-Key

@@ -4,52 +4,37 @@ It assigns the request id, limits headers and body, authenticates, applies the r
 every error into problem+json, and writes the access log and the metrics.
 """
 
-import asyncio
-import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 from unicodedata import normalize
 from urllib.parse import parse_qsl
 
 import structlog
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from markethall.shared.http.body_reader import BodyReader
+from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import problem_response
 from markethall.shared.http.rate_limits import RateLimiter
-from markethall.shared.http.request_body import (
-    LimitedBodyStream,
-    normalize_form,
-    read_body,
-    validate_json,
-)
+from markethall.shared.http.request_body import BodyBudget
 from markethall.shared.http.request_context import (
     RequestContext,
     ServiceTokenVerifier,
     TokenVerifier,
 )
 from markethall.shared.kernel.errors import (
-    BodyTooLarge,
     DomainError,
     InternalError,
-    RequestTimeout,
     TooManyRequests,
-    UnsupportedMediaType,
 )
 from markethall.shared.observability.log import MAX_PATH_LENGTH, access_log, redact, user_agent_text
 from markethall.shared.observability.metrics import IN_FLIGHT, latency_histogram, request_counter
 
 log = structlog.get_logger("markethall.gateway")
 
-_JSON_TYPE: Final = re.compile(
-    rb"application/(?:json|[a-z.-]+\+json)\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
-)
-_FORM_TYPE: Final = re.compile(
-    rb"application/x-www-form-urlencoded\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
-)
 _KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -60,24 +45,6 @@ class TokenVerifiers:
 
     user_tokens: Callable[[], TokenVerifier]
     service_tokens: Callable[[], ServiceTokenVerifier] | None = None
-
-
-@dataclass(frozen=True)
-class GatewayConfig:
-    """Settings of the gateway."""
-
-    max_body_bytes: int
-    body_timeout_seconds: float
-    trusted_proxies: tuple[str, ...]
-    # first segment of a path -> context, for the access log
-    context_by_path: Mapping[str, str]
-    # the time that a request may take, including its calls to other contexts
-    request_deadline: timedelta = timedelta(seconds=5)
-    form_paths: frozenset[str] = field(default=frozenset())
-    # path -> maximum of bytes; the routes of these paths stream the body
-    streaming_body_limits: Mapping[str, int] = field(default_factory=dict)
-    # paths of probes and scrapers
-    rate_limit_exempt_paths: frozenset[str] = field(default=frozenset())
 
 
 class GatewayMiddleware:
@@ -95,6 +62,7 @@ class GatewayMiddleware:
         self._trusted_networks = tuple(
             ip_network(net, strict=False) for net in config.trusted_proxies
         )
+        self.body_budget = BodyBudget(config.max_body_bytes_in_flight)
         self.in_flight = 0
         IN_FLIGHT.set_function(lambda: self.in_flight)
 
@@ -121,20 +89,9 @@ class GatewayMiddleware:
                 )
             # counted before the body is read, so that a client over its limit cannot upload and
             # an invalid body counts too
-            is_rate_limited = self._rate_limiter.is_enabled and not request.is_internal
-            if is_rate_limited:
+            if self._is_rate_limited(request):
                 await self._apply_rate_limits(request)
-            if request.method == "POST" and (limit := self._streaming_body_limit(request)):
-                await self._app(
-                    request.scope, self._streaming_receive(request, receive, limit), send
-                )
-                return
-            body = b""
-            if request.method in _METHODS_WITH_BODY:
-                body = await self._read_body(request, receive)
-                if is_rate_limited and (account := _login_account(request.scope, body)):
-                    await self._apply_rate_limits(request, account)
-            await self._app(request.scope, _replay_body(body, receive), send)
+            await self._call_application(request, receive, send)
         except DomainError as error:
             await self._send_problem(request, error, receive, send)
         except Exception as error:
@@ -149,51 +106,32 @@ class GatewayMiddleware:
                 request, InternalError(error_id=request.request_id), receive, send
             )
 
+    async def _call_application(
+        self, request: RequestContext, receive: Receive, send: Send
+    ) -> None:
+        if request.method not in _METHODS_WITH_BODY:
+            await self._app(request.scope, receive, send)
+            return
+
+        async def limit_account(body: bytes) -> None:
+            if self._is_rate_limited(request) and (account := _login_account(request.scope, body)):
+                await self._apply_rate_limits(request, account)
+
+        body_reader = BodyReader(request, receive, self._config, self.body_budget, limit_account)
+        try:
+            await self._app(request.scope, body_reader, send)
+        finally:
+            body_reader.close()
+
+    def _is_rate_limited(self, request: RequestContext) -> bool:
+        """Tell whether the limits apply; they do not apply to a verified service."""
+        return self._rate_limiter.is_enabled and not request.is_service
+
     async def _send_problem(
         self, request: RequestContext, error: DomainError, receive: Receive, send: Send
     ) -> None:
         if request.status == 0:
             await problem_response(request.scope, error)(request.scope, receive, send)
-
-    async def _read_body(self, request: RequestContext, receive: Receive) -> bytes:
-        """Read and validate the body. Raises BodyTooLarge, RequestTimeout, and parse errors."""
-        limit = self._config.max_body_bytes
-        if request.content_length > limit:
-            raise BodyTooLarge(limit=limit)
-        try:
-            async with asyncio.timeout(self._config.body_timeout_seconds):
-                body = await read_body(receive, limit)
-        except TimeoutError:
-            # a connection that stays open would have to read the rest of the slow body
-            request.extra_headers.append((b"connection", b"close"))
-            raise RequestTimeout from None
-        return self._validate_body(request, body) if body else body
-
-    def _streaming_body_limit(self, request: RequestContext) -> int | None:
-        return self._config.streaming_body_limits.get(request.scope["path"].rstrip("/"))
-
-    def _streaming_receive(self, request: RequestContext, receive: Receive, limit: int) -> Receive:
-        """Raises BodyTooLarge."""
-        if request.content_length > limit:
-            raise BodyTooLarge(limit=limit)
-
-        def close_connection() -> None:
-            request.extra_headers.append((b"connection", b"close"))
-
-        return LimitedBodyStream(
-            receive, limit, self._config.body_timeout_seconds, close_connection
-        )
-
-    def _validate_body(self, request: RequestContext, body: bytes) -> bytes:
-        content_type = request.header(b"content-type")
-        if request.scope["path"].rstrip("/") in self._config.form_paths:
-            if not _FORM_TYPE.fullmatch(content_type):
-                raise UnsupportedMediaType(supported=["application/x-www-form-urlencoded"])
-            return normalize_form(body)
-        if not _JSON_TYPE.fullmatch(content_type):
-            raise UnsupportedMediaType(supported=["application/json"])
-        validate_json(body)
-        return body
 
     async def _apply_rate_limits(self, request: RequestContext, account: str = "") -> None:
         scope = request.scope
@@ -230,20 +168,6 @@ class GatewayMiddleware:
             context=request.owning_context(self._config.context_by_path),
             **request.trace_fields(),
         )
-
-
-def _replay_body(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that first returns the body, then calls the given `receive`."""
-    is_replayed = False
-
-    async def replay() -> Message:
-        nonlocal is_replayed
-        if is_replayed:
-            return await receive()
-        is_replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
 
 
 def _login_account(scope: Scope, body: bytes) -> str:

@@ -20,11 +20,11 @@ from markethall.shared.kernel.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from markethall.shared.kernel.model import MAX_ERRORS
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 PROBLEM_SCHEMA_REF: Final = "#/components/schemas/Problem"
 
-_MAX_FIELD_ERRORS: Final = 50
 _MAX_POINTER_TOKEN_LENGTH: Final = 100
 
 
@@ -105,8 +105,7 @@ async def problem_handler(request: Request, error: Exception) -> Response:
 async def validation_handler(request: Request, error: Exception) -> Response:
     """Exception handler for requests that do not fit the models of their route."""
     assert isinstance(error, RequestValidationError)
-    # limited, because a body may have thousands of unknown fields
-    errors = [_field_error(item) for item in islice(error.errors(), _MAX_FIELD_ERRORS)]
+    errors = [_field_error(item) for item in islice(error.errors(), MAX_ERRORS)]
     return problem_response(
         request.scope, ValidationFailed(_summarize_errors(errors), errors=errors)
     )
@@ -115,6 +114,9 @@ async def validation_handler(request: Request, error: Exception) -> Response:
 async def http_exception_handler(request: Request, error: Exception) -> Response:
     """Exception handler for errors that FastAPI raises itself, such as an unknown path."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, DomainError):
+        # FastAPI wraps what the reader of the body raises
+        return problem_response(request.scope, error.__cause__)
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
             problem_error: DomainError = RouteNotFound()

@@ -1,7 +1,9 @@
 """Request bodies: limits of size and time, and strict validation of JSON and forms."""
 
 import asyncio
+import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -10,6 +12,7 @@ from starlette.types import Message, Receive
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
     MalformedRequest,
+    Overloaded,
     RequestTimeout,
     ValidationFailed,
 )
@@ -19,18 +22,62 @@ MAX_DEPTH: Final = 64
 MAX_FORM_FIELDS: Final = 20
 # a streamed body that arrives at a lower average rate times out
 MIN_BYTES_PER_SECOND: Final = 16 * 1024
+# names of objects and elements of arrays, in the whole document
+MAX_MEMBERS: Final = 5000
+
+# Up to the next member: a comma, or the start of an array or object that is not empty. Possessive
+# (`++`), and it always matches, so that no input takes more than linear time.
+_MEMBER: Final = re.compile(
+    r'(?:[^",\[{]++|"(?:[^"\\]++|\\.)*+"?|[\[{](?=\s*+[\]}]))*+([,\[{])?', re.DOTALL
+)
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """Read the whole body. Raises BodyTooLarge above `limit` bytes, MalformedRequest."""
+class BodyBudget:
+    """A limit of the bytes of all bodies that are in memory at once, in this process."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+
+    def open_share(self) -> "BodyShare":
+        return BodyShare(self)
+
+
+class BodyShare:
+    """The bytes that one body holds of a budget."""
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self._bytes = 0
+
+    def add(self, count: int) -> None:
+        """Raises Overloaded if the budget is exhausted."""
+        if self._budget.used_bytes + count > self._budget.max_bytes:
+            raise Overloaded(retry_after=1)
+        self._budget.used_bytes += count
+        self._bytes += count
+
+    def close(self) -> None:
+        """Return all bytes to the budget."""
+        self._budget.used_bytes -= self._bytes
+        self._bytes = 0
+
+
+async def read_body(receive: Receive, limit: int, share: BodyShare) -> bytes:
+    """Read the whole body.
+
+    Raises BodyTooLarge above `limit` bytes, Overloaded, MalformedRequest.
+    """
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise MalformedRequest("The client went away.")
-        body += message.get("body", b"")
-        if len(body) > limit:
+        chunk = message.get("body", b"")
+        if len(body) + len(chunk) > limit:
             raise BodyTooLarge(limit=limit)
+        share.add(len(chunk))
+        body += chunk
         if not message.get("more_body"):
             return bytes(body)
 
@@ -38,17 +85,24 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 class LimitedBodyStream:
     """An ASGI `receive` for a streamed body, limited in size and time.
 
-    Raises MalformedRequest, BodyTooLarge, RequestTimeout. Calls `on_timeout` before it raises
-    RequestTimeout.
+    Only the last chunk counts towards `share`, because the route has stored the earlier ones.
+    Raises MalformedRequest, BodyTooLarge, Overloaded, RequestTimeout. Calls `on_timeout` before it
+    raises RequestTimeout.
     """
 
     def __init__(
-        self, receive: Receive, limit: int, timeout_seconds: float, on_timeout: Callable[[], None]
+        self,
+        receive: Receive,
+        limit: int,
+        timeout_seconds: float,
+        on_timeout: Callable[[], None],
+        share: BodyShare,
     ) -> None:
         self._receive = receive
         self._limit = limit
         self._deadline = asyncio.get_running_loop().time() + timeout_seconds
         self._on_timeout = on_timeout
+        self._share = share
         self._received_bytes = 0
         self._is_complete = False
 
@@ -58,9 +112,12 @@ class LimitedBodyStream:
         message = await self._receive_before_deadline()
         if message["type"] == "http.disconnect":
             raise MalformedRequest("The client went away.")
-        self._received_bytes += len(message.get("body", b""))
+        chunk_bytes = len(message.get("body", b""))
+        self._received_bytes += chunk_bytes
         if self._received_bytes > self._limit:
             raise BodyTooLarge(limit=self._limit)
+        self._share.close()
+        self._share.add(chunk_bytes)
         self._is_complete = not message.get("more_body")
         return message
 
@@ -75,14 +132,16 @@ class LimitedBodyStream:
             raise RequestTimeout from None
 
 
-def validate_json(body: bytes) -> None:
+def validate_json(body: bytes, max_members: int = MAX_MEMBERS) -> None:
     """Reject invalid JSON, and some JSON that Pydantic would accept.
 
-    The latter is JSON with repeated names, deep nesting, NUL characters or lone surrogates.
-    Raises MalformedRequest, ValidationFailed.
+    The latter is JSON with repeated names, deep nesting, NUL characters or lone surrogates. More
+    than `max_members` members are rejected before the text becomes objects, which take up to a
+    hundred times its memory. Raises MalformedRequest, ValidationFailed.
     """
     try:
         text = body.decode()
+        _check_member_count(text, max_members)
         value = parse_strict_json(text)
     except (ValueError, RecursionError) as error:
         raise MalformedRequest(f"The body is not JSON: {_describe_parse_error(error)}.") from None
@@ -90,6 +149,19 @@ def validate_json(body: bytes) -> None:
         _check_depth(value)
     if "\\u" in text:
         _check_texts(value)
+
+
+def _check_member_count(text: str, limit: int) -> None:
+    # an upper bound first, for speed: separators within strings count too
+    if text.count(",") + text.count("{") + text.count("[") <= limit:
+        return
+    members = (match for match in _MEMBER.finditer(text) if match[1])
+    if next(islice(members, limit, None), None) is not None:
+        message = f"must not have more than {limit} members"
+        raise ValidationFailed(
+            f"The body {message}.",
+            errors=[{"field": "", "code": "too_many_members", "message": message}],
+        )
 
 
 def _describe_parse_error(error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from starlette.types import Message, Scope, Send
 
 from markethall.shared.http.client_ip import Networks, client_ip
+from markethall.shared.http.route_policies import matched_route
 from markethall.shared.kernel.call_context import DEADLINE_HEADER, Actor, CallContext
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import (
@@ -23,6 +24,7 @@ from markethall.shared.observability.tracing import read_traceparent
 from markethall.shared.security.service_tokens import ServiceIdentity
 
 MAX_HEADER_BYTES: Final = 32 * 1024
+MAX_QUERY_PARAMETERS: Final = 50
 
 _ANONYMOUS: Final = Actor()
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
@@ -83,9 +85,13 @@ class RequestContext:
             raise HeadersTooLarge(limit=MAX_HEADER_BYTES)
         if "\x00" in self.scope["path"] or "�" in self.scope["path"]:
             raise RouteNotFound
-        if b"%00" in self.scope["query_string"]:
-            errors = [{"field": "/query", "code": "nul", "message": "must not contain NUL"}]
-            raise ValidationFailed("/query: must not contain NUL.", errors=errors)
+        query: bytes = self.scope["query_string"]
+        if b"%00" in query:
+            raise _query_invalid("nul", "must not contain NUL")
+        if query.count(b"&") >= MAX_QUERY_PARAMETERS:
+            raise _query_invalid(
+                "too_many_parameters", f"must not have more than {MAX_QUERY_PARAMETERS} parameters"
+            )
 
     async def authenticate_user(
         self, get_verifier: Callable[[], TokenVerifier], deadline: timedelta
@@ -149,6 +155,11 @@ class RequestContext:
         path: str = self.scope["path"]
         return path.startswith("/internal/") and path != "/internal/keys.json"
 
+    @property
+    def is_service(self) -> bool:
+        """Tell whether a service token was verified."""
+        return "service_identity" in self.state
+
     def owning_context(self, context_by_path: Mapping[str, str]) -> str:
         """Return the context that serves this path, or "system".
 
@@ -197,9 +208,7 @@ class RequestContext:
 
 def route_template(scope: Scope) -> str:
     """Return the template of the path, such as `/orders/{order_id}`, or "unmatched"."""
-    context = scope.get("fastapi", {}).get("effective_route_context")
-    found = context or scope.get("route")
-    return getattr(found, "path", None) or scope["state"].get("route") or "unmatched"
+    return getattr(matched_route(scope), "path", None) or scope["state"].get("route") or "unmatched"
 
 
 def _relative_redirect(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -208,6 +217,11 @@ def _relative_redirect(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, 
         (name, b"/" + value.split(b"/", 3)[-1] if name == b"location" else value)
         for name, value in headers
     ]
+
+
+def _query_invalid(code: str, message: str) -> ValidationFailed:
+    errors = [{"field": "/query", "code": code, "message": message}]
+    return ValidationFailed(f"/query: {message}.", errors=errors)
 
 
 def _first_segment(path: str) -> str:

@@ -1,9 +1,13 @@
 """Authorization of routes: every route declares a policy as a FastAPI dependency."""
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.security import OAuth2PasswordBearer
+from starlette.types import Scope
 
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
@@ -15,12 +19,38 @@ _bearer_scheme = OAuth2PasswordBearer(
 )
 
 
+@dataclass(frozen=True)
+class BodyLimits:
+    """Maximum size of a JSON body. Its members are the names of objects and elements of arrays."""
+
+    max_bytes: int
+    max_members: int
+
+
+DEFAULT_BODY_LIMITS: Final = BodyLimits(max_bytes=64 * 1024, max_members=5000)
+# the parser of forms takes longer than that of JSON
+FORM_BODY_LIMITS: Final = BodyLimits(max_bytes=32 * 1024, max_members=20)
+# long texts, in many languages
+LONG_TEXT_BODY_LIMITS: Final = BodyLimits(max_bytes=1024 * 1024, max_members=5000)
+# many lines
+BULK_BODY_LIMITS: Final = BodyLimits(max_bytes=1024 * 1024, max_members=50_000)
+
+
 class RoutePolicy:
-    """The scopes that a route requires. A test fails for a route without a policy."""
+    """The scopes that a route requires, and the limits of its body.
+
+    A test fails for a route without a policy. The gateway checks the policy before it reads the
+    body.
+    """
 
     def __init__(
-        self, scope: str | None, *alternative_scopes: str, also_requires: str | None = None
+        self,
+        scope: str | None,
+        *alternative_scopes: str,
+        also_requires: str | None = None,
+        body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
     ) -> None:
+        self.body_limits = body_limits
         self.scope = scope
         self.alternative_scopes = alternative_scopes
         self.also_requires = also_requires
@@ -56,14 +86,42 @@ def _check_scope(request: Request, actor: Actor, scope: str, *alternative_scopes
         raise Forbidden(scope=scope)
 
 
-def public() -> Any:
+def public(*, body_limits: BodyLimits = DEFAULT_BODY_LIMITS) -> Any:
     """Policy: no token required. A valid token still sets the actor of the call context."""
-    return Depends(RoutePolicy(None))
+    return Depends(RoutePolicy(None, body_limits=body_limits))
 
 
-def require_scope(scope: str, *alternative_scopes: str, also_requires: str | None = None) -> Any:
+def require_scope(
+    scope: str,
+    *alternative_scopes: str,
+    also_requires: str | None = None,
+    body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+) -> Any:
     """Policy: the token must have one of these scopes, and also `also_requires` if it is given.
 
     Raises Unauthenticated, Forbidden.
     """
-    return Depends(ScopedRoutePolicy(scope, *alternative_scopes, also_requires=also_requires))
+    return Depends(
+        ScopedRoutePolicy(
+            scope, *alternative_scopes, also_requires=also_requires, body_limits=body_limits
+        )
+    )
+
+
+def find_policy(scope: Scope) -> RoutePolicy | None:
+    """Return the policy of the matched route; None without a route or policy."""
+    route = matched_route(scope)
+    dependant: Dependant | None = getattr(route, "dependant", None)
+    return next(_policies(dependant), None) if dependant else None
+
+
+def matched_route(scope: Scope) -> Any:
+    """Return the route that FastAPI has matched, with the prefixes of its routers, or None."""
+    return scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+
+
+def _policies(dependant: Dependant) -> Iterator[RoutePolicy]:
+    if isinstance(dependant.call, RoutePolicy):
+        yield dependant.call
+    for child in dependant.dependencies:
+        yield from _policies(child)

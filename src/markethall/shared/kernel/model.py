@@ -2,10 +2,24 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+# more are one error, because each costs a hundred times the memory of its input
+MAX_ERRORS: Final = 50
 
 
 class Dto(BaseModel):
@@ -15,9 +29,30 @@ class Dto(BaseModel):
 
 
 class RequestModel(BaseModel):
-    """Base class of the request bodies of clients. Rejects unknown fields."""
+    """Base class of the request bodies of clients.
+
+    Rejects unknown fields, and makes at most 50 errors. Fields that are sequences have
+    `fail_fast=True`: validation stops at their first invalid element.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _limit_errors(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise limited_error(error) from None
+
+
+def limited_error(error: ValidationError) -> Exception:
+    """Return the error, or one error instead of more than 50."""
+    if error.error_count() <= MAX_ERRORS:
+        return error
+    return PydanticCustomError(
+        "too_many_errors", "has more than {limit} errors", {"limit": MAX_ERRORS}
+    )
 
 
 def _reject_nul_and_surrogates(text: str) -> str:

@@ -3,12 +3,13 @@
 from typing import Any, Final
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from markethall.shared.http.route_policies import RoutePolicy
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError, Unauthenticated
+from markethall.shared.kernel.model import limited_error
 from markethall.shared.rpc.client_interceptor import AllowList
 from markethall.shared.security.service_tokens import ServiceIdentity
 
@@ -54,7 +55,10 @@ class _ForbidUnknownFields:
         self, source: type[BaseModel], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         def read(value: Any, _: Any) -> BaseModel:
-            return source.model_validate(value, extra="forbid")
+            try:
+                return source.model_validate(value, extra="forbid")
+            except ValidationError as error:
+                raise limited_error(error) from None
 
         return core_schema.no_info_wrap_validator_function(read, handler(source))
 

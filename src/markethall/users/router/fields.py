@@ -33,5 +33,5 @@ Password = Annotated[
 FullName = Annotated[Text, Field(max_length=MAX_FULL_NAME_LENGTH, examples=["Ada Lovelace"])]
 Tags = Annotated[
     tuple[Annotated[Text, Field(min_length=1, max_length=MAX_TAG_LENGTH)], ...],
-    Field(max_length=MAX_TAGS, examples=[["newsletter"]]),
+    Field(max_length=MAX_TAGS, fail_fast=True, examples=[["newsletter"]]),
 ]

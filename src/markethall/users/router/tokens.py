@@ -8,7 +8,7 @@ from starlette.datastructures import FormData
 
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
-from markethall.shared.http.route_policies import public
+from markethall.shared.http.route_policies import FORM_BODY_LIMITS, public
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     MalformedRequest,
@@ -31,6 +31,8 @@ from markethall.users.router.dependencies import SessionsDep
 from markethall.users.router.fields import Password
 
 router = APIRouter(tags=["users"])
+
+FormSender = Annotated[CallContext, public(body_limits=FORM_BODY_LIMITS)]
 
 _FORM_MEDIA_TYPE: Final = "application/x-www-form-urlencoded"
 _GRANT_TYPES: Final = ("password", "refresh_token")
@@ -101,7 +103,7 @@ async def require_single_valued_form(request: Request) -> None:
     ),
 )
 async def issue_token(
-    ctx: Annotated[CallContext, public()], form: Annotated[TokenForm, Form()], sessions: SessionsDep
+    ctx: FormSender, form: Annotated[TokenForm, Form()], sessions: SessionsDep
 ) -> Response:
     """OAuth 2.0 token endpoint: `grant_type` is password (the default) or refresh_token.
 
@@ -123,7 +125,7 @@ async def issue_token(
     responses=problems(MalformedRequest, UnsupportedMediaType, ValidationFailed, Unavailable),
 )
 async def revoke_token(
-    ctx: Annotated[CallContext, public()],
+    ctx: FormSender,
     form: Annotated[RevocationForm, Form()],
     sessions: SessionsDep,
 ) -> Response:

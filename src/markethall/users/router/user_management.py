@@ -26,7 +26,8 @@ class ChangeUserRequest(RequestModel):
 
     is_active: Bool | None = None
     roles: Annotated[
-        tuple[Role, ...] | None, Field(min_length=1, max_length=len(Role), examples=[["staff"]])
+        tuple[Role, ...] | None,
+        Field(min_length=1, max_length=len(Role), fail_fast=True, examples=[["staff"]]),
     ] = None
 
 

@@ -65,7 +65,7 @@ Sku = Annotated[
 ]
 ProductName = Annotated[Text, Field(min_length=1, max_length=200, examples=["Sencha, 100 g"])]
 Description = Annotated[Text, Field(max_length=10_000, examples=["Green tea from Uji."])]
-Tags = Annotated[tuple[Tag, ...], Field(max_length=50)]
+Tags = Annotated[tuple[Tag, ...], Field(max_length=50, fail_fast=True)]
 ImageUrl = Annotated[
     Text,
     Field(
@@ -75,7 +75,7 @@ ImageUrl = Annotated[
         examples=["https://images.example/sencha.jpg"],
     ),
 ]
-Images = Annotated[tuple[ImageUrl, ...], Field(max_length=20)]
+Images = Annotated[tuple[ImageUrl, ...], Field(max_length=20, fail_fast=True)]
 OptionName = Annotated[Text, Field(min_length=1, max_length=50)]
 OptionValue = Annotated[Text, Field(min_length=1, max_length=100)]
 AttributeValue = Annotated[
@@ -121,7 +121,9 @@ class AdditionalPrice(Price):
         return self
 
 
-AdditionalPrices = Annotated[tuple[AdditionalPrice, ...], Field(max_length=MAX_PRICES)]
+AdditionalPrices = Annotated[
+    tuple[AdditionalPrice, ...], Field(max_length=MAX_PRICES, fail_fast=True)
+]
 
 
 class Translation(RequestModel):

@@ -10,7 +10,7 @@ from markethall.shared.http.conditional_requests import apply_if_none_match, if_
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.response_cache import offer
 from markethall.shared.http.responses import RawJsonResponse
-from markethall.shared.http.route_policies import public, require_scope
+from markethall.shared.http.route_policies import LONG_TEXT_BODY_LIMITS, public, require_scope
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
@@ -41,6 +41,9 @@ IdempotencyDep = Annotated[
 ExpectedVersionsDep = Annotated[etags.ExpectedVersions, Depends(if_match)]
 Anyone = Annotated[CallContext, public()]
 CatalogueWriter = Annotated[CallContext, require_scope(CATALOGUE_WRITE)]
+ProductWriter = Annotated[
+    CallContext, require_scope(CATALOGUE_WRITE, body_limits=LONG_TEXT_BODY_LIMITS)
+]
 
 PUBLIC_CACHE_CONTROL: Final = b"public, max-age=5, stale-while-revalidate=30"
 

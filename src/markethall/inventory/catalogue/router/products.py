@@ -19,6 +19,7 @@ from markethall.inventory.catalogue.router.dependencies import (
     CatalogueWriter,
     ExpectedVersionsDep,
     IdempotencyDep,
+    ProductWriter,
     send_rendered,
 )
 from markethall.inventory.contract import ProductNotFound
@@ -95,7 +96,7 @@ async def family(
 )
 async def create(
     request: Request,
-    ctx: CatalogueWriter,
+    ctx: ProductWriter,
     body: NewProduct,
     catalogue: CatalogueDep,
     idempotency: IdempotencyDep,
@@ -118,7 +119,7 @@ async def create(
     ),
 )
 async def change(
-    ctx: CatalogueWriter,
+    ctx: ProductWriter,
     product_id: Id,
     expected_versions: ExpectedVersionsDep,
     body: ProductChange,

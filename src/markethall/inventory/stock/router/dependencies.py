@@ -6,7 +6,7 @@ from fastapi import Depends
 
 from markethall.inventory.stock.contract import Stockroom, Warehouses
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.route_policies import require_scope
+from markethall.shared.http.route_policies import BULK_BODY_LIMITS, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import STOCK_WRITE
 
@@ -27,3 +27,4 @@ WarehousesDep = Annotated[
     Warehouses, Depends(_from_inventory(lambda container: container.warehouses))
 ]
 StockWriter = Annotated[CallContext, require_scope(STOCK_WRITE)]
+StocktakeWriter = Annotated[CallContext, require_scope(STOCK_WRITE, body_limits=BULK_BODY_LIMITS)]

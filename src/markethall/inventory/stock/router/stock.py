@@ -25,7 +25,11 @@ from markethall.inventory.stock.contract import (
     WarehouseNotFound,
     WouldGoNegative,
 )
-from markethall.inventory.stock.router.dependencies import StockroomDep, StockWriter
+from markethall.inventory.stock.router.dependencies import (
+    StockroomDep,
+    StocktakeWriter,
+    StockWriter,
+)
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,
@@ -191,7 +195,7 @@ async def get_transfer(
 )
 async def record_stocktake(
     request: Request,
-    ctx: StockWriter,
+    ctx: StocktakeWriter,
     body: NewStocktake,
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
