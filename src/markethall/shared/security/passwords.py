@@ -17,6 +17,7 @@ from unicodedata import normalize
 import bcrypt
 
 from markethall.shared.kernel.errors import Overloaded
+from markethall.shared.security.common_passwords import common_passwords
 
 T = TypeVar("T")
 
@@ -25,32 +26,6 @@ MAX_LENGTH: Final = 256
 
 # not a secret; it makes the digests differ from those that another program makes of a password
 _DIGEST_KEY: Final = b"markethall password v1"
-
-# passwords of public lists that are long enough for MIN_LENGTH (NIST 800-63B, section 3.1.1.2)
-_COMMON_PASSWORDS_TEXT = """
-    password password1 password12 password123 password1234 password! passw0rd p@ssword p@ssw0rd
-    pa55word pa$$word passwort passwort1 motdepasse contraseña wachtwoord 12345678 123456789
-    1234567890 12345678910 0123456789 123456789a 1234567a 12345678a a12345678 a123456789 87654321
-    987654321 9876543210 0987654321 11111111 111111111 1111111111 00000000 0000000000 22222222
-    55555555 66666666 77777777 88888888 88888888888 99999999 12341234 12344321 11223344 1122334455
-    11112222 12121212 10203040 123123123 123321123 147258369 147852369 159357456 789456123
-    741852963 987456321 aaaaaaaa aaaaaaaaaa abcd1234 abcdefgh abcdefg1 abc12345 abc123456 1234abcd
-    1q2w3e4r 1q2w3e4r5t 1qaz2wsx 1qazxsw2 q1w2e3r4 q1w2e3r4t5 qwertyui qwertyuiop qwerty12
-    qwerty123 qwerty1234 qwerty12345 qwertz123 azerty123 azertyuiop asdfasdf asdfghjk asdfghjkl
-    asdf1234 zxcvbnm1 zxcvbnm, zaq12wsx zaq1zaq1 iloveyou iloveyou1 iloveyou2 ilovegod
-    sunshine sunshine1 princess princess1 football football1 baseball baseball1 basketball
-    superman superman1 spiderman startrek starwars starwars1 whatever trustno1 trustno1!
-    welcome1 welcome123 welcome2 letmein1 letmein123 changeme changeme1 changeme123 default1
-    computer internet michelle jennifer jonathan victoria charlie1 michael1 jordan23 babygirl
-    liverpool chelsea1 arsenal1 barcelona realmadrid corvette mercedes mustang1 maverick
-    midnight mountain elephant dolphins butterfly chocolate cheesecake blink182 pokemon1
-    administrator admin123 admin1234 admin12345 admin@123 adminadmin rootroot root1234 test1234
-    test12345 testtest testing1 testing123 guest123 user1234 secret123 security qazwsxedc
-    samsung1 microsoft facebook linkedin google123 access14 master123 dragon123 monkey123
-    shadow123 hello123 helloworld goodluck freedom1 password0 pass1234 pass12345 passpass
-    markethall markethall1 markethall123
-"""
-COMMON_PASSWORDS: Final = frozenset(_COMMON_PASSWORDS_TEXT.split())
 
 
 def weakness(password: str, *personal: str) -> str | None:
@@ -64,7 +39,7 @@ def weakness(password: str, *personal: str) -> str | None:
         return "too_short"
     if len(text) > MAX_LENGTH:
         return "too_long"
-    if text.casefold() in COMMON_PASSWORDS:
+    if text.casefold() in common_passwords():
         return "too_common"
     if text.casefold() in {normalize("NFKC", word).casefold() for word in personal}:
         return "personal"
