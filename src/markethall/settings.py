@@ -124,7 +124,7 @@ class Settings(BaseSettings):
         SecretStr,
         Field(
             description="Redis for cache, rate limits and events; empty keeps cache and "
-            "limits in the process"
+            "limits in the process, and cache invalidations use Postgres"
         ),
     ] = SecretStr("")
     data_dir: Annotated[

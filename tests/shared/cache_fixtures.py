@@ -1,6 +1,14 @@
-"""A clock and a data source for the tests of the cache."""
+"""A clock, a data source and connections for the tests of the cache."""
 
 import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from markethall.shared.persistence.postgres import PoolSize, Postgres
+from markethall.shared.persistence.redis_client import RedisClient
+
+# Attempts at intervals of milliseconds; only a failing test needs all of them.
+MAX_ATTEMPTS = 1000
 
 
 class Clock:
@@ -33,3 +41,28 @@ class Source:
     def block(self) -> None:
         self.reading.clear()
         self.may_answer.clear()
+
+
+class Connections(NamedTuple):
+    """The connections of one process. A Redis that is not configured makes Postgres the bus."""
+
+    redis: RedisClient
+    postgres: Postgres
+
+    async def close(self) -> None:
+        await self.redis.close()
+        await self.postgres.close()
+
+
+def open_connections(bus_url: str, database_url: str) -> Connections:
+    """The timeouts are long, because a test machine may be slow."""
+    redis = RedisClient(bus_url if bus_url.startswith("redis") else None, timeout=30)
+    return Connections(redis, Postgres(database_url, PoolSize(1, 2, 30)))
+
+
+async def until(condition: Callable[[], bool], attempts: int = MAX_ATTEMPTS) -> None:
+    for _ in range(attempts):
+        if condition():
+            return
+        await asyncio.sleep(0.005)  # polls; nothing depends on the length
+    raise AssertionError("it did not happen")

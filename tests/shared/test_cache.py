@@ -9,7 +9,7 @@ import pytest
 
 from markethall.shared.cache import CoherentCache, open_cache
 from markethall.shared.cache.invalidation_bus import InvalidationBus
-from markethall.shared.cache.redis_cache import RedisCache
+from markethall.shared.cache.redis_cache import RedisCache, RedisChannel
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.cache_fixtures import Clock, Source
@@ -50,7 +50,7 @@ async def cache(
     """The clock stands still: nothing expires during a test, however slow the machine is."""
     made = CoherentCache(clock=clock)
     if request.param == "redis":
-        bus = InvalidationBus(clients[0])
+        bus = InvalidationBus(RedisChannel(clients[0]))
         made = CoherentCache(bus, RedisCache(clients[0], bus.is_pending), clock=clock)
     yield made
     await made.close()
@@ -392,7 +392,7 @@ class RedisProcess:
     """The Redis level and the bus of one process, without level 1."""
 
     def __init__(self, client: RedisClient, clock: Clock | None = None) -> None:
-        self.bus = InvalidationBus(client)
+        self.bus = InvalidationBus(RedisChannel(client))
         self.cache = RedisCache(client, self.bus.is_pending, clock or Clock())
 
     async def get(self, namespace: str, key: str, source: Source) -> bytes | None:

@@ -1,7 +1,8 @@
-"""An invalidation in one process drops the value in the others."""
+"""An invalidation in one process drops the value in the others, over Redis or Postgres."""
 
 import asyncio
 import math
+import sys
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
@@ -13,14 +14,21 @@ from structlog.testing import capture_logs
 
 from markethall.shared.cache import CoherentCache, open_cache
 from markethall.shared.cache.coherent_cache import L1_TTL_WITHOUT_BUS
-from markethall.shared.cache.invalidation_bus import InvalidationBus
+from markethall.shared.cache.invalidation_bus import InvalidationBus, PostgresChannel
 from markethall.shared.cache.keys import Invalidation
+from markethall.shared.cache.redis_cache import RedisChannel
+from markethall.shared.persistence.postgres import PoolSize, Postgres
 from markethall.shared.persistence.redis_client import RedisClient
+from tests.conftest import on_server
 from tests.proxy import Mode, Proxy
-from tests.shared.cache_fixtures import Clock, Source
-
-# Attempts at intervals of milliseconds; only a failing test needs all of them.
-MAX_ATTEMPTS = 1000
+from tests.shared.cache_fixtures import (
+    MAX_ATTEMPTS,
+    Clock,
+    Connections,
+    Source,
+    open_connections,
+    until,
+)
 
 
 class Two(NamedTuple):
@@ -35,23 +43,28 @@ def namespace() -> str:
     return f"test.{uuid4().hex}"
 
 
-@pytest.fixture
-async def connect(redis_url: str) -> AsyncIterator[Callable[[], RedisClient]]:
-    opened: list[RedisClient] = []
+@pytest.fixture(params=["redis", "postgres"])
+def bus_url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("redis_url" if request.param == "redis" else "database_url"))
 
-    def open_client() -> RedisClient:
-        opened.append(RedisClient(redis_url, timeout=30))
+
+@pytest.fixture
+async def connect(bus_url: str, database_url: str) -> AsyncIterator[Callable[[], Connections]]:
+    opened: list[Connections] = []
+
+    def connect() -> Connections:
+        opened.append(open_connections(bus_url, database_url))
         return opened[-1]
 
-    yield open_client
-    for client in opened:
-        await client.close()
+    yield connect
+    for connections in opened:
+        await connections.close()
 
 
 @pytest.fixture
-async def two(connect: Callable[[], RedisClient]) -> AsyncIterator[Two]:
+async def two(connect: Callable[[], Connections]) -> AsyncIterator[Two]:
     """Both listen, and their clocks stand still, so nothing expires."""
-    both = Two(*(open_cache("on", connect()) for _ in range(2)))
+    both = Two(*(open_cache("on", *connect()) for _ in range(2)))
     for cache in both:
         cache._clock = lambda: 0.0
     tasks = [asyncio.create_task(cache.listen()) for cache in both]
@@ -82,14 +95,6 @@ async def until_dropped(
     cache: CoherentCache, namespace: str, key: str, attempts: int = MAX_ATTEMPTS
 ) -> None:
     await until(lambda: cache.peek(namespace, key) is None, attempts)
-
-
-async def until(condition: Callable[[], bool], attempts: int = MAX_ATTEMPTS) -> None:
-    for _ in range(attempts):
-        if condition():
-            return
-        await asyncio.sleep(0.005)  # polls; nothing depends on the length
-    raise AssertionError("it did not happen")
 
 
 async def get(cache: CoherentCache, namespace: str, key: str, value: bytes) -> bytes | None:
@@ -166,17 +171,38 @@ async def test_many_keys_are_invalidated(two: Two, namespace: str) -> None:
         await until_dropped(two.there, namespace, key)
 
 
-async def test_process_that_never_listened_sends_its_invalidations_when_it_closes(
-    two: Two, namespace: str, connect: Callable[[], RedisClient]
+async def test_busy_pool_delays_no_invalidation(
+    two: Two, namespace: str, connect: Callable[[], Connections]
 ) -> None:
-    """The import command is such a process."""
-    command = open_cache("on", connect())
+    connections = connect()
+    cache = open_cache("on", *connections)
+    listening = asyncio.create_task(cache.listen())
+    await until_invalidations_arrive(cache, two.there)
     await get(two.there, namespace, "key", b"old")
 
-    command.invalidate(namespace, ["key"])
-    await command.close()
+    async with connections.postgres.transaction(), connections.postgres.transaction():
+        cache.invalidate(namespace, ["key"])
+        await until_dropped(two.there, namespace, "key")
 
-    await until_dropped(two.there, namespace, "key")
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_process_that_never_listens_sends_its_invalidations_when_it_closes(
+    two: Two, namespace: str, bus_url: str, database_url: str
+) -> None:
+    """The import command is such a process."""
+    for cache in two:
+        await get(cache, namespace, "key", b"old")
+
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.shared.invalidating_process"),
+        *(bus_url, database_url, namespace, "key"),
+    )
+
+    assert await command.wait() == 0
+    for cache in two:
+        await until_dropped(cache, namespace, "key")
 
 
 class FailsOnce(CoherentCache):
@@ -199,9 +225,12 @@ class FailsOnce(CoherentCache):
 
 
 async def test_failed_listener_drops_everything_and_listens_again(
-    two: Two, namespace: str, connect: Callable[[], RedisClient]
+    two: Two, namespace: str, connect: Callable[[], Connections], bus_url: str
 ) -> None:
-    failing = FailsOnce(InvalidationBus(connect()))
+    redis, postgres = connect()
+    is_redis = bus_url.startswith("redis")
+    channel = RedisChannel(redis) if is_redis else PostgresChannel(postgres)
+    failing = FailsOnce(InvalidationBus(channel))
 
     with capture_logs() as lines:
         listening = asyncio.create_task(failing.listen())
@@ -216,13 +245,42 @@ async def test_failed_listener_drops_everything_and_listens_again(
     await asyncio.gather(listening, return_exceptions=True)
 
 
-async def test_connection_that_stops_answering_is_noticed(redis_url: str) -> None:
-    url = urlsplit(redis_url)
+async def test_lost_connection_drops_everything_and_is_made_again(
+    two: Two, namespace: str, bus_url: str, database_url: str
+) -> None:
+    for cache in two:
+        await get(cache, namespace, "key", b"old")
+
+    await cut_connections(bus_url, database_url)
+
+    for cache in two:
+        await until_dropped(cache, namespace, "key")
+    await until_invalidations_arrive(two.here, two.there)
+    await until_invalidations_arrive(two.there, two.here)
+
+
+async def cut_connections(bus_url: str, database_url: str) -> None:
+    """Close the connections of both processes from the side of the server."""
+    if bus_url.startswith("redis"):
+        redis = RedisClient(bus_url, timeout=30)
+        await redis.execute("CLIENT", "KILL", "TYPE", "pubsub")
+        await redis.close()
+    else:
+        await on_server(
+            database_url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'markethall'",
+        )
+
+
+async def test_connection_that_stops_answering_is_noticed(bus_url: str, database_url: str) -> None:
+    url = urlsplit(bus_url)
     async with Proxy(url.port or 0) as proxy:
         user = f"{url.netloc.rpartition('@')[0]}@" if "@" in url.netloc else ""
         proxied = url._replace(netloc=f"{user}127.0.0.1:{proxy.port}").geturl()
-        redis = RedisClient(proxied)
-        cache = open_cache("on", redis)
+        is_redis = bus_url.startswith("redis")
+        connections = open_connections(proxied, database_url if is_redis else proxied)
+        cache = open_cache("on", *connections)
         listening = asyncio.create_task(cache.listen())
         await until(lambda: cache._l1_max_ttl == math.inf)
 
@@ -233,7 +291,7 @@ async def test_connection_that_stops_answering_is_noticed(redis_url: str) -> Non
         await until(lambda: cache._l1_max_ttl == math.inf)
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
-        await redis.close()
+        await connections.close()
 
 
 # one process
@@ -272,8 +330,13 @@ async def test_change_of_connection_drops_every_value_and_every_running_load(
 
 async def test_without_connection_no_value_is_older_than_second(namespace: str) -> None:
     clock = Clock()
-    for redis_url in (None, "redis://127.0.0.1:9"):
-        cache = open_cache("on", RedisClient(redis_url))
+    unreachable = Postgres("postgresql://127.0.0.1:9/nothing", PoolSize(1, 2, 5))
+    for redis_url, postgres in (
+        (None, None),
+        (None, unreachable),
+        ("redis://127.0.0.1:9", unreachable),
+    ):
+        cache = open_cache("on", RedisClient(redis_url), postgres)
         cache._clock = clock
         await get(cache, namespace, "key", b"old")
 

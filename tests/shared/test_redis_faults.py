@@ -19,7 +19,7 @@ from markethall.local.valkey import EmbeddedValkey
 from markethall.shared.cache import open_cache
 from markethall.shared.cache.invalidation_bus import InvalidationBus
 from markethall.shared.cache.keys import Invalidation
-from markethall.shared.cache.redis_cache import RedisCache
+from markethall.shared.cache.redis_cache import RedisCache, RedisChannel
 from markethall.shared.http.rate_limits import LimitResult, RateLimit, RedisHitCounter
 from markethall.shared.kernel.circuit_breaker import Breaker
 from markethall.shared.observability.metrics import REGISTRY
@@ -122,7 +122,7 @@ class RedisSetup:
     async def open(self) -> None:
         self.url = await self.proxy.start()
         self.redis = self.client(connections=1)
-        self.bus = InvalidationBus(self.redis)
+        self.bus = InvalidationBus(RedisChannel(self.redis))
         self.cache = RedisCache(self.redis, self.bus.is_pending)
         self.limiter = RedisHitCounter(self.redis)
 
@@ -145,7 +145,7 @@ class RedisSetup:
     def other_cache(self) -> RedisCache:
         """Build the cache of another process, which has no pending invalidations."""
         client = self.client()
-        return RedisCache(client, InvalidationBus(client).is_pending)
+        return RedisCache(client, InvalidationBus(RedisChannel(client)).is_pending)
 
     def stop(self) -> None:
         self.server.stop()

@@ -61,7 +61,7 @@ class InventoryContainer(ContextContainer[InventorySettings]):
 
     @cached_property
     def cache(self) -> CoherentCache:
-        return open_cache(self.tools.cache_mode, self.tools.redis)
+        return open_cache(self.tools.cache_mode, self.tools.redis, self.tools.postgres)
 
     @cached_property
     def product_cache(self) -> ProductCache:

@@ -1,20 +1,23 @@
-"""Cache-aside for reads: level 1 in the process, optionally level 2 and invalidations in Redis."""
+"""Cache-aside for reads: level 1 in the process, optionally level 2 in Redis, and a bus."""
 
 from typing import Literal
 
 from markethall.shared.cache.coherent_cache import CoherentCache
-from markethall.shared.cache.invalidation_bus import InvalidationBus
-from markethall.shared.cache.redis_cache import RedisCache
+from markethall.shared.cache.invalidation_bus import InvalidationBus, PostgresChannel
+from markethall.shared.cache.redis_cache import RedisCache, RedisChannel
+from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 
 __all__ = ["CoherentCache", "open_cache"]
 
 
-def open_cache(mode: Literal["on", "off"], redis: RedisClient) -> CoherentCache:
-    """Return the cache; it uses Redis and the invalidation bus if Redis is configured."""
+def open_cache(
+    mode: Literal["on", "off"], redis: RedisClient, postgres: Postgres | None = None
+) -> CoherentCache:
+    """Return the cache. Its invalidation bus uses Redis if configured, otherwise Postgres."""
     if mode == "off":
         return CoherentCache(enabled=False)
     if redis.is_configured:
-        bus = InvalidationBus(redis)
+        bus = InvalidationBus(RedisChannel(redis))
         return CoherentCache(bus, RedisCache(redis, bus.is_pending))
-    return CoherentCache()
+    return CoherentCache(InvalidationBus(PostgresChannel(postgres)) if postgres else None)

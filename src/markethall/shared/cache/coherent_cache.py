@@ -3,13 +3,13 @@
 import asyncio
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from markethall.shared.cache.invalidation_bus import InvalidationBus
 from markethall.shared.cache.keys import CacheKey, Invalidation, Loader, lookup_counter
 from markethall.shared.cache.redis_cache import RedisCache
+from markethall.shared.kernel.bounded_cache import BoundedCache
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 
 L1_TTL_WITHOUT_BUS: Final = 1.0  # seconds
@@ -42,8 +42,10 @@ class CoherentCache:
         self._redis = redis
         self._enabled = enabled
         self._clock = clock
-        self._l1 = _ProcessCache(max_bytes)
+        self._l1: BoundedCache[CacheKey, _Entry] = BoundedCache(max_bytes)
         self._l1_max_ttl = L1_TTL_WITHOUT_BUS
+        # the current generation of each namespace; entries of an older generation are invalid
+        self._generations: dict[str, int] = {}
         # the loads that callers may join; an invalidated load is only in `_tasks`
         self._loads: dict[CacheKey, asyncio.Task[bytes | None]] = {}
         self._tasks: set[asyncio.Task[bytes | None]] = set()
@@ -67,10 +69,14 @@ class CoherentCache:
 
         If two calls return the identical object, the key was not invalidated between them.
         """
-        value = self._l1.get((namespace, key), self._clock())
-        if value is not None:
-            lookup_counter(namespace, "l1_hit").inc()
-        return value
+        entry = self._l1.get((namespace, key))
+        if entry is None:
+            return None
+        if entry.expires_at <= self._clock() or entry.generation != self._generation(namespace):
+            self._l1.drop((namespace, key))
+            return None
+        lookup_counter(namespace, "l1_hit").inc()
+        return entry.value
 
     def invalidate(self, namespace: str, keys: Sequence[str]) -> None:
         """Drop the keys in this process at once, and in the other processes a moment later."""
@@ -78,11 +84,6 @@ class CoherentCache:
 
     def invalidate_namespace(self, namespace: str) -> None:
         self._invalidate([(namespace, None)])
-
-    def clear(self) -> None:
-        """Drop everything in this process."""
-        self._loads.clear()
-        self._l1.clear()
 
     async def listen(self) -> None:
         """Exchange invalidations with the other processes until cancelled."""
@@ -105,11 +106,12 @@ class CoherentCache:
             else:
                 for name in [name for name in self._loads if name[0] == namespace]:
                     del self._loads[name]
-                self._l1.drop_namespace(namespace)
+                self._generations[namespace] = self._generation(namespace) + 1
 
     def on_connection_changed(self, connected: bool) -> None:
         self._l1_max_ttl = math.inf if connected else L1_TTL_WITHOUT_BUS
-        self.clear()
+        self._loads.clear()
+        self._l1.clear()
 
     def _invalidate(self, invalidations: Collection[Invalidation]) -> None:
         if self._bus is not None:
@@ -131,9 +133,13 @@ class CoherentCache:
             value = await load()
         is_current = self._loads.get(name) is asyncio.current_task()
         if value is not None and is_current:
-            now = self._clock()
-            self._l1.put(name, value, now + min(ttl, started + self._l1_max_ttl - now))
+            expires_at = min(self._clock() + ttl, started + self._l1_max_ttl)
+            entry = _Entry(value, expires_at, self._generation(name[0]))
+            self._l1.put(name, entry, _ENTRY_OVERHEAD_BYTES + len(name[1]) + len(value))
         return value
+
+    def _generation(self, namespace: str) -> int:
+        return self._generations.get(namespace, 0)
 
     def _finish_load(self, name: CacheKey, task: "asyncio.Task[bytes | None]") -> None:
         self._tasks.discard(task)
@@ -148,47 +154,3 @@ class _Entry(NamedTuple):
     value: bytes
     expires_at: float
     generation: int
-
-
-class _ProcessCache:
-    """Values with a time to live, bounded by bytes; evicts the least recently used."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()
-        # the current generation of each namespace; entries of an older generation are invalid
-        self._generations: dict[str, int] = {}
-
-    def get(self, key: CacheKey, now: float) -> bytes | None:
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if entry.expires_at <= now or entry.generation != self._generations.get(key[0], 0):
-            self.drop(key)
-            return None
-        self._entries.move_to_end(key)
-        return entry.value
-
-    def put(self, key: CacheKey, value: bytes, expires_at: float) -> None:
-        self.drop(key)
-        self._entries[key] = _Entry(value, expires_at, self._generations.get(key[0], 0))
-        self._bytes += _size(key, value)
-        while self._bytes > self._max_bytes:
-            self.drop(next(iter(self._entries)))
-
-    def drop(self, key: CacheKey) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._bytes -= _size(key, entry.value)
-
-    def drop_namespace(self, namespace: str) -> None:
-        self._generations[namespace] = self._generations.get(namespace, 0) + 1
-
-    def clear(self) -> None:
-        self._entries.clear()
-        self._bytes = 0
-
-
-def _size(key: CacheKey, value: bytes) -> int:
-    return _ENTRY_OVERHEAD_BYTES + len(key[1]) + len(value)

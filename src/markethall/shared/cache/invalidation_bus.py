@@ -1,30 +1,31 @@
-"""The invalidation bus: sends cache invalidations to the other processes through Redis."""
+"""The invalidation bus: sends cache invalidations to the other processes."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Protocol
 
 import structlog
 
-from markethall.shared.cache.keys import CacheKey, Invalidation
-from markethall.shared.cache.redis_cache import TOMBSTONE_TTL, new_token, redis_name
-from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
+from markethall.shared.cache.keys import HEARTBEAT_INTERVAL, CacheKey, Invalidation
+from markethall.shared.cache.redis_cache import RedisChannel
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.postgres import Postgres
+from markethall.shared.persistence.postgres_notifications import (
+    MAX_MESSAGE_BYTES,
+    PostgresNotifications,
+)
+from markethall.shared.persistence.redis_client import RedisUnavailable
 
 log = structlog.get_logger("markethall.cache")
 
-# seconds; a connection without messages for this time is pinged, and must answer within it
-HEARTBEAT_INTERVAL: Final = 0.5
-_RETRY_INTERVAL: Final = 0.25
+_RETRY_INTERVAL: Final = 0.25  # seconds
+# seconds; invalidations in between share a message, because every NOTIFY takes a global lock
+_MIN_NOTIFY_INTERVAL: Final = 0.02
 _MAX_PENDING: Final = 1000
-_CHANNEL: Final = "markethall:cache"
-
-# KEYS: names of entries. ARGV: tombstone, its time to live in milliseconds, channel, message.
-_INVALIDATE = LuaScript("""
-for _, name in ipairs(KEYS) do redis.call('SET', name, ARGV[1], 'PX', ARGV[2]) end
-redis.call('PUBLISH', ARGV[3], ARGV[4])
-""")
+_UNAVAILABLE_ERRORS: Final = (RedisUnavailable, Unavailable)
 
 
 class InvalidationListener(Protocol):
@@ -35,23 +36,42 @@ class InvalidationListener(Protocol):
         """Called when the connection is made or lost; earlier messages may have been missed."""
 
 
+class PostgresChannel:
+    """Sends by NOTIFY and receives by LISTEN."""
+
+    max_message_bytes = MAX_MESSAGE_BYTES
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._notifications = PostgresNotifications(
+            postgres, "markethall_cache", HEARTBEAT_INTERVAL
+        )
+
+    async def send(self, _: Collection[Invalidation], message: bytes) -> None:
+        await self._notifications.send(message)
+        await asyncio.sleep(_MIN_NOTIFY_INTERVAL)
+
+    def subscribe(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[bytes]]]:
+        return self._notifications.subscribe()
+
+
 class InvalidationBus:
     """Sends the invalidations of this process to other processes, and receives theirs.
 
-    One Lua script writes the tombstones of RedisCache and publishes the message. If sending fails,
-    the batch is sent again.
+    If sending fails, the batch is sent again.
     """
 
-    def __init__(self, redis: RedisClient) -> None:
-        self._redis = redis
-        self._sender = new_token().hex().encode()
+    def __init__(self, channel: RedisChannel | PostgresChannel) -> None:
+        self._channel = channel
+        self._sender = new_id().hex.encode()
         self._pending: set[Invalidation] = set()
         self._sending: set[Invalidation] = set()
         self._has_pending = asyncio.Event()
 
     def publish(self, invalidations: Collection[Invalidation]) -> None:
         """Add to the next message. Never raises and never waits."""
-        self._pending = _bounded({*self._pending, *invalidations})
+        self._pending |= set(invalidations)
+        if len(self._pending) > _MAX_PENDING:
+            self._pending = _namespaces_of(self._pending)
         self._has_pending.set()
 
     def is_pending(self, key: CacheKey) -> bool:
@@ -67,8 +87,8 @@ class InvalidationBus:
         )
 
     async def flush(self) -> None:
-        """Try once to send the pending invalidations. RedisUnavailable is ignored."""
-        with suppress(RedisUnavailable):
+        """Try once to send the pending invalidations. Unavailable is ignored."""
+        with suppress(*_UNAVAILABLE_ERRORS):
             await self._send_pending()
 
     async def _send(self) -> None:
@@ -80,47 +100,48 @@ class InvalidationBus:
     async def _send_pending(self) -> None:
         # `_pending` is emptied before sending: if a key is invalidated again meanwhile, it is sent
         # again
-        self._sending, self._pending = _bounded(self._sending | self._pending), set()
+        self._sending, self._pending = self._sending | self._pending, set()
         if self._sending:
-            names = [redis_name(*invalidation) for invalidation in self._sending]
-            message = self._sender + json.dumps(list(self._sending)).encode()
-            arguments = (new_token(), int(TOMBSTONE_TTL * 1000), _CHANNEL, message)
-            await self._redis.run_script(_INVALIDATE, names, *arguments)
+            message = self._encode(self._sending)
+            if len(message) > self._channel.max_message_bytes:
+                self._sending = _namespaces_of(self._sending)
+                message = self._encode(self._sending)
+            await self._channel.send(self._sending, message)
         self._sending = set()
 
     async def _receive(self, listener: InvalidationListener) -> None:
-        async with self._redis.subscribe(_CHANNEL, HEARTBEAT_INTERVAL) as next_message:
+        async with self._channel.subscribe() as next_message:
             try:
                 listener.on_connection_changed(True)
                 while True:
-                    message = await next_message()
-                    if not message.startswith(self._sender):
-                        listener.on_invalidated(_decode(message[len(self._sender) :]))
+                    listener.on_invalidated(self._decode(await next_message()))
             finally:
                 listener.on_connection_changed(False)
+
+    def _encode(self, invalidations: Collection[Invalidation]) -> bytes:
+        return self._sender + json.dumps(list(invalidations)).encode()
+
+    def _decode(self, message: bytes) -> Sequence[Invalidation]:
+        """Return the invalidations of another process; none if it uses another format."""
+        if message.startswith(self._sender):
+            return []
+        try:
+            pairs = json.loads(message[len(self._sender) :])
+            return [(str(namespace), key) for namespace, key in pairs]
+        except (ValueError, TypeError):
+            return []
 
 
 async def _keep_running(step: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await step()
-        except RedisUnavailable:
+        except _UNAVAILABLE_ERRORS:
             pass
         except Exception:  # the loop must go on, because the process would serve stale values
             log.exception("cache.invalidation_listener_failed")
         await asyncio.sleep(_RETRY_INTERVAL)
 
 
-def _bounded(invalidations: set[Invalidation]) -> set[Invalidation]:
-    """Replace the keys by their namespaces if there are too many for one message."""
-    if len(invalidations) <= _MAX_PENDING:
-        return invalidations
+def _namespaces_of(invalidations: Collection[Invalidation]) -> set[Invalidation]:
     return {(namespace, None) for namespace, _ in invalidations}
-
-
-def _decode(message: bytes) -> Sequence[Invalidation]:
-    """Return the invalidations of a message; none if another release uses another format."""
-    try:
-        return [(str(namespace), key) for namespace, key in json.loads(message)]
-    except (ValueError, TypeError):
-        return []

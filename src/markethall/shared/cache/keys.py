@@ -1,13 +1,17 @@
-"""Types of keys and loaders, and the metric of lookups."""
+"""Types of keys and loaders, the heartbeat of the bus, and the metric of lookups."""
 
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from typing import Final
 
 from markethall.shared.observability.metrics import CACHE_LOOKUPS
 
 Loader = Callable[[], Awaitable[bytes | None]]
 CacheKey = tuple[str, str]  # namespace, key
 Invalidation = tuple[str, str | None]  # namespace, key; None means the whole namespace
+
+# seconds; a connection without messages for this time is pinged, and must answer within it
+HEARTBEAT_INTERVAL: Final = 0.5
 
 # cached, because `labels` takes a lock, which is slower than a cache hit
 lookup_counter = lru_cache(maxsize=256)(CACHE_LOOKUPS.labels)

@@ -2,12 +2,18 @@
 
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager, suppress
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from markethall.shared.cache.keys import CacheKey, Loader, lookup_counter
+from markethall.shared.cache.keys import (
+    HEARTBEAT_INTERVAL,
+    CacheKey,
+    Invalidation,
+    Loader,
+    lookup_counter,
+)
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
@@ -18,6 +24,7 @@ _TOKEN_BYTES: Final = 16
 _VALUE: Final = b"v"
 _HEADER_BYTES: Final = len(_VALUE) + _TOKEN_BYTES
 _MAX_KEY_BYTES: Final = 200
+_CHANNEL: Final = "markethall:cache"
 
 # KEYS: namespace, entry. ARGV: the generation to store if the namespace has none.
 _LOOK_UP = LuaScript("""
@@ -29,6 +36,11 @@ _STORE = LuaScript(f"""
 if redis.call('GETRANGE', KEYS[1], 0, {_HEADER_BYTES - 1}) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
+""")
+# KEYS: names of entries. ARGV: tombstone, its time to live in milliseconds, channel, message.
+_INVALIDATE = LuaScript("""
+for _, name in ipairs(KEYS) do redis.call('SET', name, ARGV[1], 'PX', ARGV[2]) end
+redis.call('PUBLISH', ARGV[3], ARGV[4])
 """)
 
 
@@ -46,7 +58,7 @@ class RedisCache:
       token. A new generation invalidates the namespace. A counter instead of the token would start
       again when Redis loses its data, and could match an old value.
     - `markethall:cache:{namespace}:key` has an entry: a header ("v" and the generation), then the
-      value. InvalidationBus invalidates a key by writing a tombstone, a token without "v", to it.
+      value. RedisChannel invalidates a key by writing a tombstone, a token without "v", to it.
     - The result of a load is stored under the generation before the load, and only if the header is
       the same as before the load. So no stale value is stored after an invalidation or a loss of
       data, even if Redis executes the command late.
@@ -94,6 +106,23 @@ class RedisCache:
         if header == _VALUE + generation:
             return bytes(text[_HEADER_BYTES:])
         return VersionToken(generation, header)
+
+
+class RedisChannel:
+    """Sends and receives by pub/sub. One Lua script also writes the tombstones of RedisCache."""
+
+    max_message_bytes = 64 * 1024
+
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis = redis
+
+    async def send(self, invalidations: Collection[Invalidation], message: bytes) -> None:
+        names = [redis_name(*invalidation) for invalidation in invalidations]
+        arguments = (new_token(), int(TOMBSTONE_TTL * 1000), _CHANNEL, message)
+        await self._redis.run_script(_INVALIDATE, names, *arguments)
+
+    def subscribe(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[bytes]]]:
+        return self._redis.subscribe(_CHANNEL, HEARTBEAT_INTERVAL)
 
 
 def new_token() -> bytes:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from markethall.shared.http.conditional_requests import etag_matches
 from markethall.shared.http.request_context import route_template
+from markethall.shared.kernel.bounded_cache import BoundedCache
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 
 Header = tuple[bytes, bytes]
@@ -65,11 +66,10 @@ class _Entry(NamedTuple):
     response: CachedResponse
     is_current: IsCurrent
     expires_at: float
-    size: int
 
 
 class ResponseCacheMiddleware:
-    """Caches responses for `ttl_seconds`, at most `max_bytes` in total; evicts the oldest first."""
+    """Caches responses for `ttl_seconds`, at most `max_bytes` in total."""
 
     def __init__(
         self,
@@ -80,10 +80,8 @@ class ResponseCacheMiddleware:
     ) -> None:
         self._app = app
         self._ttl_seconds = ttl_seconds
-        self._max_bytes = max_bytes
         self._clock = clock
-        self._entries: dict[CacheKey, _Entry] = {}
-        self._bytes = 0
+        self._entries: BoundedCache[CacheKey, _Entry] = BoundedCache(max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Sequence[Header] = scope.get("headers", ())
@@ -135,22 +133,15 @@ class ResponseCacheMiddleware:
             return None
         if self._clock() < entry.expires_at and entry.is_current():
             return entry.response
-        self._drop(key)
+        self._entries.drop(key)
         return None
 
     def put(self, key: CacheKey, response: CachedResponse, is_current: IsCurrent) -> None:
-        self._drop(key)
         # the body counts twice, because `is_current` keeps its source data in memory
         size = 2 * len(response.body) + sum(map(len, key)) + _ENTRY_OVERHEAD_BYTES
-        self._entries[key] = _Entry(response, is_current, self._clock() + self._ttl_seconds, size)
-        self._bytes += size
-        while self._bytes > self._max_bytes:
-            self._drop(next(iter(self._entries)))
-
-    def _drop(self, key: CacheKey) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._bytes -= entry.size
+        self._entries.put(
+            key, _Entry(response, is_current, self._clock() + self._ttl_seconds), size
+        )
 
 
 def _value(headers: Iterable[Header], name: bytes) -> bytes:

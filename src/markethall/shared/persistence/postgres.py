@@ -125,6 +125,15 @@ class Connection:
         STATEMENTS.inc()
         await self._driver.copy_records_to_table(table, columns=list(column_names), records=rows)
 
+    async def listen(self, channel: str, on_notification: Callable[[str], None]) -> None:
+        """Call `on_notification` with the messages of a channel. Only for a dedicated connection.
+
+        `on_notification` must not raise, because asyncpg would only log the error.
+        """
+        await self._driver.add_listener(
+            channel, lambda _connection, _pid, _channel, payload: on_notification(str(payload))
+        )
+
 
 @dataclass(frozen=True)
 class PoolSize:
@@ -163,7 +172,7 @@ class Postgres:
 
     @asynccontextmanager
     async def dedicated_connection(self) -> AsyncIterator[Connection]:
-        """Open a connection outside the pool, for a lock that is held for a long time.
+        """Open a connection outside the pool, for LISTEN or a lock that is held for long.
 
         The end of the block closes the connection, which releases its locks. Raises Unavailable.
         """

@@ -1,0 +1,81 @@
+"""Messages between processes over Postgres: LISTEN and NOTIFY."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+from sqlalchemy import String, bindparam, func, literal_column, select
+
+from markethall.shared.persistence.postgres import Connection, Postgres, Statement
+from markethall.shared.persistence.postgres_errors import translate_connection_errors
+
+# Postgres accepts less than 8000
+MAX_MESSAGE_BYTES: Final = 7999
+# not synchronous, because the commit holds a lock of the whole server
+_NOTIFY: Final = Statement(
+    select(
+        func.set_config("synchronous_commit", "off", True),
+        func.pg_notify(bindparam("channel", type_=String), bindparam("payload", type_=String)),
+    )
+)
+_PING: Final = Statement(select(literal_column("1")))
+
+
+class PostgresNotifications:
+    """A channel on one connection outside the pool, so that a busy pool delays no message.
+
+    A statement may take `timeout` seconds. Messages are text in UTF-8.
+    """
+
+    def __init__(self, postgres: Postgres, channel: str, timeout: float) -> None:
+        self._postgres = postgres
+        self._channel = channel
+        self._timeout = timeout
+        self._listening: Connection | None = None
+        self._lock = asyncio.Lock()
+
+    async def send(self, message: bytes) -> None:
+        """Send to all subscribed processes, including this one. Raises Unavailable."""
+        if self._listening is not None:
+            await self._notify(self._listening, message)
+            return
+        async with self._postgres.dedicated_connection() as connection:
+            await self._notify(connection, message)
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+        """Yield a function that waits for the next message. Both raise Unavailable.
+
+        A connection without messages for `timeout` seconds is pinged, and must answer within it.
+        """
+        messages: asyncio.Queue[bytes] = asyncio.Queue()
+        async with self._postgres.dedicated_connection() as connection:
+
+            async def next_message() -> bytes:
+                while True:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._timeout):
+                            return await messages.get()
+                    await self._run(lambda: connection.fetch_value(_PING))
+
+            await self._run(
+                lambda: connection.listen(
+                    self._channel, lambda payload: messages.put_nowait(payload.encode())
+                )
+            )
+            self._listening = connection
+            try:
+                yield next_message
+            finally:
+                self._listening = None
+
+    async def _notify(self, connection: Connection, message: bytes) -> None:
+        values = {"channel": self._channel, "payload": message.decode()}
+        await self._run(lambda: connection.fetch_one(_NOTIFY, **values))
+
+    async def _run(self, statement: Callable[[], Awaitable[Any]]) -> None:
+        # a connection runs one statement at a time
+        with translate_connection_errors():
+            async with asyncio.timeout(self._timeout), self._lock:
+                await statement()
