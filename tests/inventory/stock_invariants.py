@@ -56,7 +56,7 @@ async def invariant_violations(driver: "Driver") -> set[str]:
 async def deadlocks(driver: "Driver") -> int:
     """Return the number of deadlocks that the server has counted.
 
-    A connection reports its deadlocks to the server when it closes, or later than a second.
+    A connection reports its deadlocks when it closes, so close the connections before.
     """
     count: int = await driver.fetchval(_DEADLOCKS)
     return count

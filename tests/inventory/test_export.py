@@ -144,7 +144,7 @@ async def test_export_spans_multiple_pages(sql_inventory_app: InventoryApp) -> N
 
 
 async def test_largest_product_round_trips() -> None:
-    """The cell of the translations is long: each quote in a text takes three bytes."""
+    """The longest cell has the translations. CSV and JSON write a quote in it as three bytes."""
     text = '"\N{GRINNING FACE}' * 5000
     languages = [f"{a}{b}" for a in "abcde" for b in "klmnopqrst"]
     fields = {

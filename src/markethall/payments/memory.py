@@ -229,7 +229,7 @@ class MemorySandboxLedger:
 
 
 def _deduct_from_charge(tables: Tables, refund: SandboxRefund) -> SandboxRefund:
-    """Deduct the refund from its charge; mark it failed when the charge has too little left."""
+    """Deduct the refund from its charge. If the charge does not cover it, mark it failed."""
     if refund.status == "closed":
         return refund
     charge = refund.charge_operation_id and tables.sandbox_charges.get(refund.charge_operation_id)

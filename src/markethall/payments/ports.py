@@ -214,10 +214,10 @@ class SandboxLedger(Protocol):
     """The charges and refunds of the sandbox provider."""
 
     async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
-        """Insert the charge unless its id exists; return the stored charge."""
+        """Insert the charge unless its id exists. Return the stored charge."""
 
     async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
-        """Insert the refund unless its id exists; return the stored refund.
+        """Insert the refund unless its id exists. Return the stored refund.
 
         Store it as failed when it exceeds the rest of the charge or has another currency.
         """

@@ -299,4 +299,4 @@ class Sessions(Protocol):
         """Return the value of the `iss` claim in access tokens."""
 
     async def compute_fingerprint(self, secret: str) -> str:
-        """Return a keyed digest: it shows whether two requests carry the same secret."""
+        """Return a keyed digest. Two requests have the same digest if they have the same secret."""

@@ -91,7 +91,7 @@ class MemoryUserStore(MemoryUnitOfWork):
         return True
 
     async def lock_admins(self) -> None:
-        """Do nothing: transactions in memory run one at a time."""
+        """Do nothing, because transactions in memory run one at a time."""
 
     async def open_session(self, session: Session, password_hash: str) -> bool:
         user = self._tables.users.get(session.user_id)

@@ -224,9 +224,9 @@ async def retry(
     | {200: {"description": "All products, ordered by id", "content": {_CSV: {}}}},
 )
 async def export(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
-    """The file can be imported again. A cell that a spreadsheet would run as a formula begins with
-    an
-    apostrophe.
+    """Return all products as CSV, which can be imported again.
+
+    An apostrophe stands before a text that a spreadsheet would run as a formula.
     """
     chunks = imports.export_products(ctx)
     # read the first chunk before the response begins, so that an error becomes an error response

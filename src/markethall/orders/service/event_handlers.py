@@ -90,7 +90,7 @@ class OrderEventHandlers:
             order.reinstate(reservation_id, self._audit(delivery, "paid after it had expired"))
             await self._save_order(delivery, order, _paid_event(order))
         else:
-            # release leaves a tombstone: a late duplicate of `reserve` then reserves nothing
+            # an earlier `reserve` may still arrive late; after this call it reserves nothing
             await self._inventory.release(delivery.call_context(), reservation_id)
             await self._refund_late_payment(delivery, order, "out of stock by now: refunded")
 

@@ -20,7 +20,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class ActionRequired:
-    """The customer must act, for example authenticate. The charge has failed; confirm again."""
+    """The charge failed, because the customer must act first, for example authenticate.
+
+    The customer then confirms the payment again, which starts a new charge.
+    """
 
     next_action: str
 

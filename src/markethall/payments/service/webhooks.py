@@ -40,7 +40,7 @@ class WebhookHandler:
         return WebhookReceipt(event_id=event.event_id, duplicate=not is_new)
 
     async def apply_pending(self) -> None:
-        """Apply pending events whose operation exists."""
+        """Apply pending events. An event stays pending while its operation does not exist."""
         async with self._database.read_session() as store:
             events = await store.list_applicable_events(_BATCH_SIZE)
         for event in events:

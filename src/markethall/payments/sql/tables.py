@@ -22,7 +22,7 @@ payments = sa.Table(
     "payment",
     metadata,
     sa.Column("payment_id", sa.Uuid, primary_key=True),
-    # NULL in a tombstone: the record of a payment that was cancelled before it was opened
+    # NULL in a tombstone, which records that a payment was cancelled before it was opened
     sa.Column("order_id", sa.Uuid, unique=True),
     sa.Column("user_id", sa.Uuid),
     sa.Column("currency", sa.Text),

@@ -127,7 +127,7 @@ AdditionalPrices = Annotated[
 
 
 class Translation(RequestModel):
-    """Texts in one language; null: as in the product's own language."""
+    """Texts in one language. For a text that is null, the product's own text is used."""
 
     name: ProductName | None = None
     description: Description | None = None
@@ -222,7 +222,7 @@ class AdditionalPriceView(Money):
 
 
 class TranslationView(Dto):
-    """Texts in one language; null: as in the product's own language."""
+    """Texts in one language. For a text that is null, the product's own text is used."""
 
     name: str | None
     description: str | None

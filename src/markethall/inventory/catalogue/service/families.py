@@ -1,4 +1,4 @@
-"""Families: products that differ by their options."""
+"""Queries of families. A family is a set of products that differ by their options."""
 
 from markethall.inventory.catalogue.contract.products import (
     FamilyNotFound,

@@ -21,7 +21,7 @@ from markethall.shared.persistence.database import Database
 
 T = TypeVar("T")
 
-# after this number of attempts that found the planned stock taken, the product is out of stock
+# each attempt fails if another transaction takes the planned stock first
 _MAX_ATTEMPTS: Final = 4
 
 

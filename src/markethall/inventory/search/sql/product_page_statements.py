@@ -164,8 +164,8 @@ def _sample_or_full_scan(shape: PageQueryShape) -> "sa.Subquery":
         sa.select(sa.func.count() > shape.size).select_from(sample).scalar_subquery()
     )
     if not shape.terms:
-        # near the end of the list the sample contains all products; CASE evaluates the fast
-        # test first
+        # the sample also suffices if it contains all products up to the end of the list; CASE
+        # evaluates this slower test second
         is_sample_enough = sa.case((is_sample_enough, sa.true()), else_=_reached_end(shape))
     all_matches = _full_scan(shape).where(~is_sample_enough).subquery("all_matches")
     best = sa.union_all(sa.select(sample).where(is_sample_enough), sa.select(all_matches)).subquery(

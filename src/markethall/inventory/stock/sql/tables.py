@@ -48,7 +48,7 @@ movements = sa.Table(
     "stock_movement",
     metadata,
     sa.Column("movement_id", sa.Uuid, primary_key=True),
-    # grows with time for each stock row, because a movement gets its number while the row is locked
+    # ascends per stock row, because a movement gets its number while the row is locked
     sa.Column("number", sa.BigInteger, sa.Identity(always=True), nullable=False),
     sa.Column("product_id", sa.Uuid, nullable=False),
     sa.Column("warehouse_id", sa.Uuid, nullable=False),
