@@ -1,4 +1,4 @@
-"""Fixtures for Postgres and Redis: from the environment, else embedded servers."""
+"""Fixtures for Postgres and Redis: servers named in the environment, or embedded servers."""
 
 import asyncio
 import os
@@ -17,8 +17,8 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.partitions.report import summary
 
-# No deadline, so that a slow machine fails no test. The same examples in each run, except in a full
-# run.
+# Hypothesis has no deadline, so that a slow machine fails no test. Only a full run uses random
+# examples; other runs always use the same ones.
 settings.register_profile(
     "markethall",
     deadline=None,
@@ -31,15 +31,15 @@ settings.register_profile(
 )
 settings.load_profile("markethall")
 
-# cheap password hashes and no rate limits: both have tests of their own
+# fast password hashes and no rate limits, because both have tests of their own
 TEST_ENVIRONMENT = {
     "MARKETHALL_BCRYPT_COST": "4",
     "MARKETHALL_RATE_LIMITS": "off",
     "MARKETHALL_LOG_FORMAT": "json",
 }
 
-# Empty tables between tests: a copy of the template database for each test costs ten times as much.
-# Tables that a migration has filled keep their rows. Warehouses are restored, because a migration
+# The tables are emptied after each test, because a new database per test takes ten times as long.
+# Tables that a migration has filled are not emptied. Warehouses are restored, because a migration
 # creates the main one and tests add others. `session_replication_role` disables the triggers that
 # forbid deletion.
 RECORD_INITIAL_STATE = """
@@ -80,7 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None:  # an xdist worker; the controller process counts
+    if reporter is None:  # this is an xdist worker; only the controller process reports
         return
     skipped = reporter.stats.get("skipped", [])
     if session.config.getoption("--no-skips") and skipped:
@@ -115,7 +115,7 @@ def _is_setting(name: str) -> bool:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """Temporary folder readable by any user, because Postgres does not run as root."""
+    """A temporary directory that every user can read, because Postgres does not run as root."""
     with tempfile.TemporaryDirectory(prefix="markethall-test-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -123,7 +123,7 @@ def scratch() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server_url(scratch: Path) -> Iterator[str]:
-    """URL of a Postgres database whose user may create databases."""
+    """The URL of a Postgres database whose user may create databases."""
     configured = os.environ.get("MARKETHALL_TEST_DATABASE_URL")
     if configured:
         yield configured
@@ -146,7 +146,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def template(server_url: str) -> AsyncIterator[str]:
-    """Name of a migrated database without data, used as a template."""
+    """The name of a migrated database without data; tests use it as a template."""
     name = f"template_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     await asyncio.to_thread(upgrade, url_of(server_url, name))
@@ -156,7 +156,7 @@ async def template(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def database_copy(server_url: str, template: str) -> AsyncIterator[str]:
-    """URL of one copy of the template, shared by all tests of this process."""
+    """The URL of a copy of the template, which all tests of this process share."""
     name = f"test_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield url_of(server_url, name)
@@ -175,7 +175,7 @@ async def cleaner(database_copy: str) -> AsyncIterator["asyncpg.Connection[async
 async def database_url(
     database_copy: str, cleaner: "asyncpg.Connection[asyncpg.Record]"
 ) -> AsyncIterator[str]:
-    """URL of a migrated database without data, cleaned after the test."""
+    """The URL of a migrated database without data; it is emptied after the test."""
     yield database_copy
     await cleaner.execute(RESTORE_INITIAL_STATE)
 

@@ -1,4 +1,4 @@
-"""The containers of the built-in contexts in an application, typed."""
+"""Functions that return the containers of the built-in contexts with their types."""
 
 from markethall.container import ApplicationContainer
 from markethall.inventory.container import InventoryContainer

@@ -1,4 +1,4 @@
-"""TCP proxy that injects network faults.
+"""A TCP proxy that injects network faults.
 
 async with Proxy(port) as proxy:     # forwards proxy.url to 127.0.0.1:port
     await proxy.switch(Mode.BLACKHOLE)
@@ -15,7 +15,7 @@ from typing import Final, Self
 
 _REQUEST_LINE: Final = re.compile(rb"(?:GET|POST|PUT|PATCH|DELETE|HEAD) (\S+) HTTP/1\.1\r\n")
 _CHUNK: Final = 65536
-_LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # closing sends RST (socket(7))
+_LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # with this option `close` sends RST, see socket(7)
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -25,19 +25,19 @@ class Mode(Enum):
     DELAY = auto()  # data arrives `delay` seconds later, in both directions
     BLACKHOLE = auto()  # accepts connections and data; forwards them after the mode ends
     RESET = auto()  # existing and new connections end with RST
-    LOSE_ANSWERS = auto()  # the request is delivered; the client gets RST instead of the response
+    LOSE_ANSWERS = auto()  # requests are forwarded; the client gets RST instead of the response
     CUT = auto()  # new connections are refused, existing ones end with RST
 
 
 class Proxy:
-    """Proxy to one local port. `target` may be set later, and changed."""
+    """A proxy to a local port, `target`, which may be changed at any time."""
 
     def __init__(self, target: int = 0, *, delay: float = 2.0) -> None:
         self.target = target
         self.delay = delay
         self.mode = Mode.PASS
         self.connections = 0
-        # HTTP requests sent to the proxy, by path
+        # counts the HTTP requests of each path
         self.requests: Counter[str] = Counter()
         self.port = 0
         self._is_passing = asyncio.Event()
@@ -114,7 +114,7 @@ class Proxy:
                 writer.close()
 
     async def _forward(self, source: Pair, sink: Pair, *, is_response: bool) -> None:
-        """Forward one direction in order; the mode at the time of reading sets the delay."""
+        """Forward one direction in order. The mode when data is read decides about its delay."""
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read_into(source[0], queue, is_response=is_response))
@@ -132,7 +132,7 @@ class Proxy:
             try:
                 data = await reader.read(_CHUNK)
             except OSError:
-                data = b""  # forward a reset with the delay of the data
+                data = b""  # the end is queued like data, so that it has the same delay
             if not is_response and (found := _REQUEST_LINE.match(data)):
                 self.requests[found[1].decode("latin-1")] += 1
             delay = self.delay if self.mode is Mode.DELAY else 0.0
@@ -165,7 +165,7 @@ class Proxy:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     socket = writer.get_extra_info("socket")
-    with suppress(OSError):  # already closed
+    with suppress(OSError):  # the socket is already closed
         socket.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER_ZERO)
     writer.transport.abort()
 

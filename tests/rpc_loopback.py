@@ -1,4 +1,4 @@
-"""Run a contract through the real RPC client, gateway and RPC router, over an ASGI transport."""
+"""Calls a contract through the real RPC client, gateway and router, over an ASGI transport."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -30,7 +30,7 @@ from markethall.shared.security.jwks import LocalJwks, UserTokenVerifier
 from markethall.shared.security.service_tokens import ServiceSigner, ServiceVerifier
 
 ALLOWED = AllowList(topology().allowed_calls)
-# long timeouts: the contract suites do not test timeouts
+# long timeouts for slow machines, because the contract suites do not test timeouts
 LONG_TIMEOUTS = RetryPolicy(attempt_timeout_seconds=30, total_timeout_seconds=60)
 GATEWAY_CONFIG = GatewayConfig(
     max_body_bytes=1024 * 1024, body_timeout_seconds=10, trusted_proxies=(), context_by_path={}
@@ -51,7 +51,7 @@ def rpc_server(
 ) -> GatewayMiddleware:
     """Return an application that serves this one contract to other contexts.
 
-    `callers`: contexts whose service tokens the signer signs; `allowed` says which may call.
+    The keys of `signer` are accepted for the contexts in `callers`. `allowed` is the allow-list.
     """
     app = FastAPI(
         exception_handlers={
@@ -77,7 +77,7 @@ def rpc_server(
 async def over_rpc(
     target: str, router: APIRouter, service: Any, remote: Callable[[RpcClient], Any]
 ) -> AsyncIterator[Any]:
-    """Yield the contract as orders calls it when another deployment serves it."""
+    """Yield a client of the contract with which orders calls it in another process."""
     signer = ServiceSigner(generate_private_key(), now)
     server = rpc_server(target, router, service, signer)
     transport = httpx2.ASGITransport(server, raise_app_exceptions=False)
@@ -86,7 +86,7 @@ async def over_rpc(
 
 
 def guard_of(target: str, table: Mapping[str, Any] | None = None) -> CallGuard:
-    """Return the call guard that the container wires for orders."""
+    """Return a call guard like that of orders in the container."""
     return CallGuard(
         "orders", target, AllowList(table) if table else ALLOWED, InFlightCalls(), now, 5
     )

@@ -1,4 +1,4 @@
-"""Run `markethall relocate` and suspend it in the middle of the copy."""
+"""Runs `markethall relocate` and suspends it in the middle of the copy."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ async def suspended_move(
 
 
 async def wait_until_restore_ended(target_url: str) -> None:
-    """Wait until psql has ended. It outlives a killed relocation until its input ends."""
+    """Wait until psql has ended, which may be later than a killed relocation."""
     connection = await asyncpg.connect(plain(target_url))
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):

@@ -97,7 +97,7 @@ def test_every_subscribed_handler_exists() -> None:
 
 
 def build_all(holder: object) -> dict[str, Any]:
-    """Build everything that a container builds when it is first used."""
+    """Return all cached properties of a container, which builds them at this access."""
     return {
         name: getattr(holder, name)
         for name, member in inspect.getmembers_static(type(holder))
@@ -105,7 +105,7 @@ def build_all(holder: object) -> dict[str, Any]:
     }
 
 
-# only a process that calls another one has a service key
+# needs the private key for service tokens, which only processes with remote calls have
 NEEDS_A_KEY = {"service_signer", "service_token_verifier"}
 
 
@@ -142,7 +142,7 @@ async def test_a_process_calls_the_contexts_that_others_serve(tmp_path: Any) -> 
     keys = load_or_create_secrets(settings)
     container = ApplicationContainer(settings, keys)
 
-    # only users signs access tokens
+    # empty, because only the context users signs access tokens
     assert keys.access_token_private_key == ""
     assert set(container.contexts) == {"orders"}
     assert container.service_signer.jwks()
@@ -339,7 +339,7 @@ async def test_lifespan_closes_all_connections(database_url: str, tmp_path: Any)
         database_url, PoolSize(min_size=1, max_size=1, timeout=30), application_name="watcher"
     )
     async with watcher.read_session() as connection, asyncio.timeout(30):
-        # Postgres removes the backend shortly after the client has closed
+        # waits, because Postgres removes a connection a moment after the client has closed it
         while await connection.fetch_value(OPEN_CONNECTIONS):
             await asyncio.sleep(0.01)
     await watcher.close()
@@ -412,7 +412,7 @@ async def _import_a_file(app: Gateway) -> dict[str, Any]:
 
 
 async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """At this cost a password hash takes half a second, which would block the loop visibly."""
+    """A password hash at this cost takes half a second, so the test notices if it blocks."""
     app = create_app(memory_settings(bcrypt_cost=13))
     async with client_of(app) as http:
         for attempt in range(20):
@@ -422,7 +422,7 @@ async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -
                 await _register_and_read(http, f"anna{attempt}")
             slow = [record.message for record in caplog.records if "took" in record.message]
             if not slow or pauses.longest < SLOW_CALLBACK_SECONDS / 2:
-                break  # otherwise the whole machine paused and the attempt proves nothing
+                break  # otherwise the whole process has paused, and the attempt is repeated
 
     assert slow == []
 
@@ -432,7 +432,7 @@ SLOW_CALLBACK_SECONDS = 0.3
 
 @contextmanager
 def _report_slow_callbacks(seconds: float) -> Iterator[None]:
-    """Let asyncio log each callback that runs longer than this."""
+    """Let asyncio log each callback that takes longer than `seconds`."""
     loop = asyncio.get_running_loop()
     before = loop.slow_callback_duration
     loop.set_debug(True)
@@ -445,7 +445,7 @@ def _report_slow_callbacks(seconds: float) -> Iterator[None]:
 
 
 class PauseMeter:
-    """Measure pauses of the whole process in a thread; `longest` is the longest, in seconds."""
+    """Measures in a thread how long the process pauses; `longest` is in seconds."""
 
     def __enter__(self) -> Self:
         self.longest = 0.0

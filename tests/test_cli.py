@@ -140,7 +140,7 @@ def test_generated_catalogue_is_created_once_and_grows(database_url: str, tmp_pa
 async def test_incomplete_generated_catalogue_fails(
     database_url: str, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """A product with the same SKU in lower case has all its stock sold already."""
+    """The import fails, because a product with the same SKU has sold more than the new stock."""
     row = min(generate_products(30), key=lambda row: row["on_hand"])
     inventory_app = build_inventory_app("sql", postgres)
     product = await inventory_app.product(row["sku"].lower(), stock=row["on_hand"] + 1)

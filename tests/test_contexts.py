@@ -1,4 +1,4 @@
-"""Manifests that do not fit together are rejected with one line for each problem."""
+"""Manifests that contradict each other are rejected with one line for each problem."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Readiness turns false first; the server receives the signal after the drain time."""
+"""The process is not ready at once; the server receives the signal after the drain time."""
 
 import asyncio
 import signal

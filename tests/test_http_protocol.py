@@ -25,7 +25,7 @@ class Reply(NamedTuple):
 class _Server(GracefulServer):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Keep the signal handlers of the test run."""
+        """Do nothing, so that the signal handlers of the test run stay."""
         yield
 
 

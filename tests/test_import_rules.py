@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# by rule: a file and the line appended to it
+# maps each rule to violations of it: a file, and a line that the test appends to the file
 PLANTED = {
     "Top to bottom; a new file or folder must be placed here": [
         ("shared/kernel/clock.py", "import markethall.users.contract"),
@@ -115,7 +115,7 @@ def test_planted_import_violates_its_rule(
 
 
 def is_broken(output: str, rule: str) -> bool:
-    """Report whether the rule is broken, or the linter stops at a file that is in no layer."""
+    """Tell whether the output names a violation of the rule, or a file that is in no layer."""
     return (
         f"{rule} BROKEN" in output or "not listed as layers" in output or "Missing layer" in output
     )

@@ -1,4 +1,4 @@
-"""Test that repeatable inserts ignore a conflict on any unique key."""
+"""Test that idempotent inserts ignore conflicts on all unique keys."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "markethall"
 
 
 def test_inserts_use_on_conflict_without_target() -> None:
-    """Two concurrent inserts may conflict on another key first, which raises with a target.
+    """With a target, Postgres raises an error if the first conflict is on another unique key.
 
-    See "speculative insertion" in PostgreSQL's execIndexing.c.
+    Two concurrent inserts may have this conflict, see "speculative insertion" in PostgreSQL's
+    execIndexing.c.
     """
     named = {
         (str(path.relative_to(SOURCE)), key)

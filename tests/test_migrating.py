@@ -1,4 +1,4 @@
-"""Test migrations up and down, per context and for all, by our functions and by alembic."""
+"""Test upgrades and downgrades, of one and of all contexts, by our functions and by Alembic."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ CODE = (
 
 @pytest.fixture
 async def empty_url(server_url: str) -> AsyncIterator[str]:
-    """URL of an empty database."""
+    """The URL of an empty database."""
     name = f"empty_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     yield url_of(server_url, name)

@@ -1,4 +1,4 @@
-"""Test the fault-injecting TCP proxy of the tests."""
+"""Test tests/proxy.py, the TCP proxy that injects faults."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 30
 
 
 class Echo:
-    """TCP server that sends everything twice and keeps what it received."""
+    """A TCP server that answers with the data twice, and stores the received data."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -141,7 +141,7 @@ async def test_blackhole_holds_data_until_restored(
 
 
 async def test_close_during_blackhole_is_forwarded_later(proxy: Proxy, echo: Echo) -> None:
-    """TCP behaves like this when it retransmits lost packets."""
+    """TCP would do the same, because it retransmits lost packets."""
     await proxy.switch(Mode.BLACKHOLE)
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     writer.write(b"new")

@@ -30,7 +30,7 @@ TERMINATE_SUSPENDED = SUSPENDED_PID.replace("SELECT pid", "SELECT pg_terminate_b
 STOCK = "SELECT product_id, on_hand, reserved FROM {}.stock ORDER BY product_id"
 MOVEMENTS = "SELECT number, delta, on_hand_after FROM {}.stock_movement ORDER BY number"
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'inventory%' ORDER BY 1"
-# more than a pipe holds, so that pg_dump has to wait for psql
+# more data than a pipe can hold, so that pg_dump has to wait for psql
 LONG = """
 UPDATE inventory.product SET description = repeat('long ', 100000) WHERE sku = 'CUP-STONE-BLUE'
 """
@@ -40,7 +40,7 @@ UPDATE inventory.product SET description = repeat('long ', 100000) WHERE sku = '
 async def filled_database(
     server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
-    """Name of a database with a catalogue, used as a template."""
+    """The name of a database with a catalogue; tests use it as a template."""
     async with dedicated_database(server_url, template) as url:
         folder = tmp_path_factory.mktemp("filled_database")
         result = await asyncio.to_thread(markethall, "demo", database_url=url, data_dir=str(folder))
@@ -188,7 +188,7 @@ async def test_an_incomplete_dump_is_never_committed(
         (victim,) = [child for child in children_of(process.pid) if child.name() == program]
         victim.kill()
         if program == "psql":
-            # the backend waits for a lock and does not notice that psql has ended
+            # the server process waits for a lock, and does not notice that psql has ended
             await on_server(target, TERMINATE_SUSPENDED)
     assert await schemas(target) == []
 
@@ -355,7 +355,7 @@ def test_an_older_target_server_is_refused() -> None:
 
 
 def fake_pg_tools(folder: Path, major: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put tools of this version on PATH, and no others."""
+    """Set PATH to a directory with fake pg_dump and psql of this version."""
     for name in ("pg_dump", "psql"):
         program = folder / name
         program.write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) {major}.1'\n")

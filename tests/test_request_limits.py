@@ -1,4 +1,4 @@
-"""Regression tests for findings of a security review."""
+"""Test various rules for requests: rate limits, roles, redirects, HEAD, keys and redaction."""
 
 import time
 from collections.abc import AsyncIterator
@@ -44,7 +44,8 @@ def test_redaction_is_linear() -> None:
         redact(text)
         return time.process_time() - began
 
-    # 16 times the text takes about 16 times as long; quadratic time would take 256 times
+    # a text of 16 times the length takes about 16 times as long; a quadratic algorithm would take
+    # 256 times as long
     assert min(cost(16_000) for _ in range(3)) < 100 * max(cost(1_000) for _ in range(3))
 
 

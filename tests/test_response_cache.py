@@ -20,7 +20,7 @@ from markethall.shared.observability.metrics import REQUESTS as REQUESTS_METRIC
 from tests.containers import inventory_of
 from tests.test_app import memory_settings
 
-# {} is the id of a product
+# the test replaces {} by the id of a product
 PATHS = [
     "/products",
     "/products?limit=3",
@@ -65,7 +65,7 @@ class Counter:
 
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[Gateway]:
-    """An application with demo products, whose cached data does not expire."""
+    """An application with demo products, in which no cached data expires."""
     app = create_app(memory_settings(**settings))
     app.app.add_middleware(Counter)
     async with app.lifespan():
@@ -89,7 +89,7 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
 
 @pytest.fixture(scope="module")
 async def uncached(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the same services without the response cache."""
+    """A client of the same container without the response cache."""
     settings = memory_settings(response_cache_ttl_seconds=0)
     async with client(Gateway(settings, lambda: app.container)) as http:
         yield http

@@ -1,4 +1,4 @@
-"""Test that a process compares the schemas in its databases with what it was built for."""
+"""Test that a process compares the schemas in its databases with its own revisions."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'inventory%' ORDE
 
 @pytest.fixture
 async def url(server_url: str, template: str) -> AsyncIterator[str]:
-    """URL of a database of its own, with all schemas."""
+    """The URL of a new database with all schemas."""
     async with dedicated_database(server_url, template) as url:
         yield url
 

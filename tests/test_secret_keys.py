@@ -1,4 +1,4 @@
-"""Test that secret keys are created once, readable by their owner only, also concurrently."""
+"""Test that secret keys are created once, even concurrently, and only their owner can read them."""
 
 import os
 import subprocess

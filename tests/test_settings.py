@@ -28,7 +28,7 @@ Read = Callable[..., Settings]
 
 @pytest.fixture
 def read_from_environment(monkeypatch: pytest.MonkeyPatch) -> Read:
-    """Return a reader of settings from an environment that holds only the given variables."""
+    """Return a function that reads settings from an environment with only the given variables."""
 
     def read(**given: str) -> Settings:
         for name in ("BCRYPT_COST", "RATE_LIMITS", "LOG_FORMAT"):

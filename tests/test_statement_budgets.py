@@ -65,7 +65,7 @@ async def cost(http: httpx2.AsyncClient, method: str, path: str, **options: Any)
 
 
 def count_context_calls() -> Counter[str]:
-    """Return the number of calls by contract and method, failed ones included."""
+    """Return the number of calls of each contract method, including failed calls."""
     counted: Counter[str] = Counter()
     for sample in next(iter(RPC_CLIENT_CALLS.collect())).samples:
         if sample.name.endswith("_total"):
@@ -150,7 +150,7 @@ async def test_placing_order_takes_at_most_twelve_statements(
 async def test_order_makes_three_context_calls_and_one_after_payment(
     app: Gateway, http: httpx2.AsyncClient, product_id: str
 ) -> None:
-    """Each call may be a network round trip."""
+    """The number is limited, because each call may be a network round trip."""
     body = {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1"}
     last_step = "orders.on_order_paid"
     committed = EVENTS_HANDLED.labels(last_step, "done")._value.get()

@@ -1,4 +1,4 @@
-"""Every SQL statement of the package compiles: a test run may not execute all of them."""
+"""Test that every SQL statement compiles, because the other tests may not execute all of them."""
 
 import pkgutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Several worker processes on one socket: uvicorn's supervisor, with pauses between restarts."""
+"""Runs several worker processes on one socket, with uvicorn's supervisor."""
 
 import socket
 import time
@@ -13,21 +13,21 @@ from uvicorn.supervisors.multiprocess import Process
 from markethall.shared.observability import log
 
 _MAX_PAUSE_SECONDS: Final = 30.0
-# deaths within this time lengthen the pause before the next restart
+# each death within this time before the last one doubles the pause
 _MEMORY_SECONDS: Final = 60.0
 
 logger = log.get_logger("markethall.server")
 
 
 class RestartPauses:
-    """0 s before the first restart, then 1, 2, 4, … 30 s while deaths go on within a minute."""
+    """Computes the pause before a restart: 0, 1, 2, 4 … 30 s for deaths within one minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._deaths: deque[float] = deque(maxlen=100)
 
     def next_pause(self) -> float:
-        """Count one death, and return the seconds to wait before the restart."""
+        """Count the death of a worker, and return the seconds to wait before its restart."""
         now = self._clock()
         while self._deaths and self._deaths[0] <= now - _MEMORY_SECONDS:
             self._deaths.popleft()
@@ -37,10 +37,10 @@ class RestartPauses:
 
 
 class WorkerSupervisor(Multiprocess):
-    """Restarts workers that end, while the others go on serving.
+    """Restarts workers that end, while the other workers continue to serve.
 
-    It ends with exit code 1 if a worker fails before any worker has served: the cause is then
-    probably a setting, and the next worker would fail too.
+    It ends with exit code 1 if a worker fails before any worker has served. The cause is then
+    probably a wrong setting, and a restarted worker would fail too.
     """
 
     exit_code = 0
@@ -76,7 +76,7 @@ class WorkerSupervisor(Multiprocess):
         return is_alive
 
     def _note_death(self, process: Process) -> None:
-        process.kill()  # one that does not respond is still running
+        process.kill()  # a worker that does not respond is still running
         process.join()
         logger.error("worker.died", pid=process.pid, exit_code=process.exitcode)
         if process.exitcode and process.exitcode > 0 and not self._has_served:

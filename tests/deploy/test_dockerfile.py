@@ -42,7 +42,7 @@ def instructions() -> list[Instruction]:
 
 
 def stages() -> list[list[Instruction]]:
-    """Return the instructions of each stage, from its FROM on."""
+    """Return the instructions of each build stage; the first instruction is FROM."""
     all_instructions = instructions()
     starts = [
         index for index, instruction in enumerate(all_instructions) if instruction.name == "FROM"
@@ -198,7 +198,7 @@ def health_server(status: int) -> Iterator[int]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Log nothing."""
+            """Do nothing, so that requests do not appear in the test output."""
 
     with HTTPServer(("127.0.0.1", 0), Health) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -1,4 +1,4 @@
-"""Generate hostile requests for every route of the OpenAPI document."""
+"""Generates hostile requests for every route of the OpenAPI document."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +31,10 @@ METHODS = (
 
 @dataclass(frozen=True)
 class Attack:
-    """`must_be_rejected`: only a 4xx is right. `parser_may_answer`: uvicorn may
-    respond by itself.
+    """A hostile request.
+
+    If `must_be_rejected` is true, the response must be a 4xx. If `parser_may_answer` is true,
+    uvicorn may respond without calling the application.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Attack:
 
 @dataclass(frozen=True)
 class AttackContext:
-    """Knowledge of the attacker: OpenAPI document, ids of existing entities, tokens."""
+    """Data that the attacks use: the OpenAPI document, ids of existing entities, and tokens."""
 
     document: Mapping[str, Any]
     ids: Mapping[str, str]
@@ -136,7 +138,7 @@ class Operation:
         if self.method == "POST" and b"idempotency-key" not in names:
             all_headers.append((b"Idempotency-Key", b"%s-%d" % (self.path.encode(), self.count)))
         if self.method == "PATCH" and b"if-match" not in names:
-            # any version, so that no attack fails because of its version
+            # `*` accepts every version, so that no attack is rejected because of a version
             all_headers.append((b"If-Match", b"*"))
         path_and_query = self.target() if target is None else target
         data = request(self.method.encode(), path_and_query, all_headers, body)
@@ -214,7 +216,10 @@ def fields(op: Operation) -> Iterator[Attack]:
 
 
 def _encodable(op: Operation, value: Any) -> Any:
-    """Encode values of forms, which are text: a lone surrogate cannot be encoded strictly."""
+    """Return the value in a form that `encode` accepts.
+
+    Forms and files are text, in which lone surrogates are replaced.
+    """
     if op.media != FORM or not isinstance(value, dict):
         return value if op.media == JSON else str(value).encode("utf-8", "replace")
     return {name: str(item).encode("utf-8", "replace") for name, item in value.items()}
@@ -224,7 +229,7 @@ def _raw_json_values(op: Operation, good: Any, path: Any, name: str) -> Iterator
     template = json.dumps(with_value(good, path, "@RAW@"))
     for text in RAW:
         body = template.replace('"@RAW@"', text).encode()
-        # an empty text in a list gives a valid empty list
+        # these are valid JSON: "-0", and an empty text in a list, which gives an empty list
         fits = text == "-0" or (not text and path[-1:] == (0,))
         yield op.attack(f"/{name} is {text[:20]}", body=body, must_be_rejected=not fits)
 

@@ -24,7 +24,7 @@ from tests.e2e.shop import Shop
 from tests.e2e.split_cluster import split_cluster
 from tests.partitions.partitions import FULL_SPLIT, MONOLITH, PARTITIONS, PROCESS_PARTITIONS
 
-# one process in four configurations, and several processes
+# the first four topologies have one server; the others have several processes
 SPLIT = [name for name in PROCESS_PARTITIONS if name != MONOLITH]
 SECRET = "a-secret-of-the-split-servers-0123456789-0123456789"
 TOPOLOGIES = ["memory", "postgres", "roles", "workers", *SPLIT]

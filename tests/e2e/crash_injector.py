@@ -1,10 +1,10 @@
-"""Run a command that kills itself at the n-th write: python -m tests.e2e.crash_injector PLAN serve
-…
+"""Runs a command of markethall that kills itself at a planned write.
 
-Five methods of asyncpg are wrapped; Markethall is unchanged. A write is a COMMIT of a transaction
-that wrote, or a writing statement outside of a transaction. The file PLAN is read at each write:
-`serial n before|after`; a new serial restarts the count. PLAN.trace lists the counted writes, so
-that a test knows all crash points.
+Usage: python -m tests.e2e.crash_injector PLAN serve … It wraps five methods of asyncpg. A write is
+the COMMIT of a transaction with changes, or a statement with changes outside of a transaction. The
+file PLAN is read at each write; it contains `SERIAL N before|after`, where N is the number of the
+write. A new serial restarts the count. PLAN.trace lists the counted writes, so that a test knows
+all possible crashes.
 """
 
 import functools
@@ -23,13 +23,13 @@ _WRITE = re.compile(r"(?<!FOR )(?<!KEY )(?<!DO )\b(?:INSERT INTO|UPDATE|DELETE F
 
 
 class CrashPlan:
-    """Count the writes and kill the process at the planned one."""
+    """Counts the writes, and kills the process at the planned write."""
 
     def __init__(self, plan: Path) -> None:
         self._plan = plan
         self._serial = ""
         self._count = 0
-        # first table written in the open transaction of each connection
+        # maps each connection to the first table that its open transaction has changed
         self._wrote: WeakKeyDictionary[asyncpg.Connection, str] = WeakKeyDictionary()
 
     def on_statement(self, connection: asyncpg.Connection, sql: str, result: Any) -> None:
@@ -41,7 +41,7 @@ class CrashPlan:
             self._wrote.setdefault(connection, found[1])
         else:
             self._count_write(found[1])
-            # already committed, so "before" equals "after"
+            # the statement is already committed, so "before" means the same as "after"
             self._kill_if_planned("before")
             self._kill_if_planned("after")
 
@@ -49,7 +49,7 @@ class CrashPlan:
         self._wrote.pop(connection, None)
 
     def on_commit(self, connection: asyncpg.Connection) -> bool:
-        """Return whether the transaction has written anything."""
+        """Count the commit if the transaction has changes, and tell whether it has."""
         table = self._wrote.pop(connection, None)
         if table:
             self._count_write(f"{table} COMMIT")
@@ -77,7 +77,7 @@ class CrashPlan:
 
 
 def _has_changed_rows(result: Any) -> bool:
-    """Interpret a result of asyncpg: status line, row, rows or value; none for executemany."""
+    """Tell whether a statement has changed rows, by its result: status line, rows or value."""
     if isinstance(result, str) and result.rpartition(" ")[2].isdigit():
         return not result.endswith(" 0")
     return result is EXECUTE_MANY or bool(result)

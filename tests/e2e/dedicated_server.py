@@ -37,7 +37,7 @@ async def dedicated_database(server_url: str, template: str) -> AsyncIterator[st
 
 
 def database_of(topology_name: str) -> str:
-    """Return the database name of a topology of the suite, valid without quotes."""
+    """Return the name of the database of a topology; it is valid in SQL without quotes."""
     return "server_" + "".join(
         character if character.isalnum() else "_" for character in topology_name
     )
@@ -47,7 +47,7 @@ def database_of(topology_name: str) -> str:
 def dedicated_server(
     scratch: Path, name: str, *arguments: str, **settings: str
 ) -> Iterator[RunningServer]:
-    """Run a server. Settings are given by their names in lower case, without the prefix."""
+    """Run a server during the block. Names of settings are in lower case, without the prefix."""
     folder = scratch / f"own-{name}"
     folder.mkdir(exist_ok=True)
     with running(folder, environment(folder, **settings), *arguments) as server:
@@ -72,7 +72,7 @@ def port_of(server: RunningServer) -> int:
 
 
 class DatabaseReader:
-    """Reader of a database that opens a connection for each query."""
+    """Reads a database with a new connection for each query."""
 
     def __init__(self, url: str) -> None:
         self._url = plain(url)

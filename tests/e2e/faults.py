@@ -1,4 +1,4 @@
-"""Faults of a cluster of four processes: injection, repair and permitted failures."""
+"""The faults of a cluster of four processes: how to cause and repair them, and what may fail."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ DELAY = 2.0
 LATE = f"delayed by {DELAY:.0f} s"
 # contexts that call no other context
 LEAVES = frozenset({"users", "inventory", "payments"})
-# by operation of orders: the contexts that it calls
+# maps each operation of orders to the contexts that it calls
 CALLED_CONTEXTS = {"place": {"users", "inventory", "payments"}, "fulfil": {"inventory"}}
 
 
@@ -55,7 +55,7 @@ async def fault_setup(
 
 
 def _edges() -> list[Edge]:
-    """Return caller and target of each call and of each JWKS request."""
+    """Return (caller, target) of each call and of each request for public keys."""
     return [
         (caller, target)
         for caller in topology().dependencies
@@ -69,7 +69,7 @@ def _port(url: str) -> int:
 
 @dataclass(frozen=True)
 class Fault:
-    """`unavailable`: contexts that do not respond. `may_fail`: operations that may get a 503."""
+    """A fault. `unavailable` contexts do not respond; operations in `may_fail` may get a 503."""
 
     location: str
     kind: str
@@ -96,7 +96,7 @@ class Fault:
 
 
 class ProcessKilled(Fault):
-    """SIGKILL to the processes, repaired by a restart."""
+    """Processes get SIGKILL; they are restarted as the repair."""
 
     async def inject(self, setup: FaultSetup) -> None:
         for context in self.unavailable:
@@ -109,7 +109,7 @@ class ProcessKilled(Fault):
 
 
 class ProcessSuspended(Fault):
-    """SIGSTOP: connections are accepted and get no response."""
+    """Processes get SIGSTOP: connections are accepted but get no response."""
 
     async def inject(self, setup: FaultSetup) -> None:
         for context in self.unavailable:
@@ -122,7 +122,7 @@ class ProcessSuspended(Fault):
 
 @dataclass(frozen=True)
 class ConnectionFault(Fault):
-    """Fault of one connection, injected by its proxy."""
+    """A fault of one connection, which its proxy causes."""
 
     edge: Edge = REDIS
     mode: Mode = Mode.PASS
@@ -135,7 +135,7 @@ class ConnectionFault(Fault):
 
 
 class JwksUnavailable(ConnectionFault):
-    """Restart a service while it cannot fetch the JWKS of the issuer."""
+    """A service is restarted while it cannot fetch the public keys of the issuer."""
 
     async def prepare(self, setup: FaultSetup) -> None:
         await setup.proxies[self.edge].switch(self.mode)
@@ -145,7 +145,7 @@ class JwksUnavailable(ConnectionFault):
 
 
 class RedisKilled(Fault):
-    """SIGKILL to Valkey, which loses all its data."""
+    """Valkey gets SIGKILL, and loses all its data."""
 
     async def inject(self, setup: FaultSetup) -> None:
         _signal(setup.valkey, signal.SIGKILL)
@@ -225,7 +225,7 @@ def jwks_faults(reader: str, issuer: str) -> list[Fault]:
 
 
 def redis_faults() -> list[Fault]:
-    """Return the faults of Redis. No request may fail; payment events may be late."""
+    """Return the faults of Redis. They may delay payment events, but no request may fail."""
     return [
         RedisKilled("redis", "killed and empty"),
         RedisSuspended("redis", "stopped"),
@@ -237,7 +237,7 @@ def redis_faults() -> list[Fault]:
 
 
 def process_faults() -> list[Fault]:
-    # a restarted context must fetch the keys of users, which may start later
+    # a restarted context must fetch the public keys of users, which may start later
     token_operations = frozenset().union(*_TOKEN_OPERATIONS.values())
     return [
         ProcessKilled("orders", "killed", frozenset({"orders"})),

@@ -1,4 +1,4 @@
-"""Generate access tokens that the server must reject."""
+"""Generates access tokens that the server must reject."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ class TokenForger:
     pem: str
 
     def forge(self) -> Iterator[tuple[str, bytes]]:
-        """Yield name and token; each has one fault."""
+        """Yield the name and the token of each forgery; each token has one defect."""
         yield from self._garbage()
         yield from self._other_algorithms()
         for name, changes in self._wrong_claims().items():
@@ -96,7 +96,7 @@ class TokenForger:
         yield "EdDSA by another key", other.encode()
 
     def _hmac(self, secret: bytes) -> bytes:
-        """Sign with HMAC by hand: PyJWT refuses a public key as the secret."""
+        """Sign with HMAC without PyJWT, because PyJWT refuses a public key as the secret."""
         import hmac
 
         text = f"{_encode_part({**self.header, 'alg': 'HS256'})}.{_encode_part(self.claims)}"

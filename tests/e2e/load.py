@@ -1,6 +1,6 @@
-"""Steady load: customers who buy and retry with the same key, and clients that only read.
+"""A constant load: customers who buy and retry with the same key, and clients that only read.
 
-Every response is recorded with its time, so that a test can check all of them afterwards.
+Every response is recorded with its time, so that a test can check all responses afterwards.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Send = Callable[[], Awaitable[httpx2.Response]]
 
 @dataclass(frozen=True)
 class LoggedResponse:
-    """Result of a request. Times by time.monotonic()."""
+    """The result of a request. Times are those of time.monotonic()."""
 
     operation: str
     context: str
@@ -37,7 +37,7 @@ class LoggedResponse:
 
     @property
     def status(self) -> int:
-        """Status of the response; 0 after a connection error."""
+        """The status code of the response, or 0 after a connection error."""
         return self.response.status_code if self.response else 0
 
     @property
@@ -46,7 +46,7 @@ class LoggedResponse:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds until a retry, if the response allows one."""
+        """The seconds until a retry, or None if the response allows no retry."""
         if self.response is None or self.status not in {409, 503}:
             return None
         delay = self.response.headers.get("retry-after")
@@ -62,7 +62,7 @@ Read = Callable[[], Awaitable[LoggedResponse]]
 
 @dataclass(frozen=True)
 class Sale:
-    """An acknowledged and paid order, cancelled or not."""
+    """An order that the server has acknowledged as paid; it may be cancelled later."""
 
     buyer: Person
     order_id: str
@@ -71,7 +71,7 @@ class Sale:
 
 
 class LoadGenerator(Shop):
-    """Shop client that records every request with its response and times."""
+    """A shop client that records every request with its response and times."""
 
     def __init__(self, shop: Shop, buyers: list[Person]) -> None:
         super().__init__(shop.server, shop.http)
@@ -95,7 +95,7 @@ class LoadGenerator(Shop):
     async def post_until_answered(
         self, operation: str, path: str, person: Person, body: Any = None
     ) -> dict[str, Any]:
-        """Repeat a POST with one key until the response is final, as soon as it allows a retry."""
+        """Repeat a POST with the same key, as Retry-After says, until the response is final."""
         key = secrets.token_hex(8)
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
@@ -119,9 +119,7 @@ class LoadGenerator(Shop):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run customers and readers during the block; at its end customers finish
-        their purchases.
-        """
+        """Run customers and readers during the block, then let customers finish their orders."""
         stopped, before = asyncio.Event(), len(self.responses)
         reads = self.reads_of(self.sales[0])
         async with asyncio.TaskGroup() as tasks:
@@ -153,7 +151,7 @@ class LoadGenerator(Shop):
         self.record_sale(buyer, order, cancels=cancels)
 
     def record_sale(self, buyer: Person, order: dict[str, Any], *, cancels: bool = False) -> None:
-        """Record an acknowledged and paid order, which must not be lost from now on."""
+        """Record an acknowledged and paid order; the final check fails if it is lost."""
         payment_id = order["payment"]["payment_id"]
         self.sales.append(Sale(buyer, order["order_id"], payment_id, cancels))
 
@@ -162,7 +160,7 @@ class LoadGenerator(Shop):
         return await self.post_until_answered("place", "/orders", buyer, body)
 
     async def pay(self, buyer: Person, order: dict[str, Any]) -> None:
-        """Pay, again if the charge has failed, because an interrupted charge may be given up."""
+        """Pay the order, and repeat this if the charge fails, as it may after a fault."""
         path, status = f"/payments/{order['payment']['payment_id']}/confirm", ""
         while status != "captured":
             paid = await self.post_until_answered(
@@ -172,7 +170,7 @@ class LoadGenerator(Shop):
             assert status in {"captured", "failed"}, paid
 
     async def settle_orders(self) -> None:
-        """Bring every order to its final state: delivered or refunded."""
+        """Deliver every paid order, and wait until every cancelled order is refunded."""
         unsettled, self._settled_count = self.sales[self._settled_count :], len(self.sales)
         await asyncio.gather(*map(self._settle_order, unsettled))
 

@@ -4,7 +4,7 @@ from tests.e2e.raw_http import Header
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
-# in a path, percent-encoded
+# percent-encoded, for use in a path
 MALFORMED_IDS = (
     "", "x", "0", "-1", "null", "undefined", "%2e%2e%2f", "..%2F..%2Fetc%2Fpasswd", "a%2Fb", "%00",
     "a%00b", "%ff", "%C0%AF", "%ED%A0%80", "%", "%zz", "%25", "%250a", "%0d%0aX-Evil:%201", "*",
@@ -15,7 +15,7 @@ MALFORMED_IDS = (
     "01890000-0000-7000-8000-0000000000001", "%EF%BC%90" * 36, ";a=b", "me;x", "~", "%7Emh",
 )  # fmt: skip
 
-# in a query, percent-encoded
+# percent-encoded, for use in a query
 UNUSUAL_VALUES = (
     "", "0", "-1", "1", "101", "1e9", "1.0", "x", "NaN", "9" * 30, "%2B5", "0x10", "٣", "true",
     "null", "%00", "%ff", "%ED%A0%80", "a" * 1_500, "name;DROP%20TABLE%20product", "price%20desc",
@@ -102,7 +102,7 @@ def unusual_headers(long: bytes) -> list[Header]:
 
 
 def malformed_requests() -> dict[str, bytes]:
-    """Return requests that are not valid HTTP, by name."""
+    """Map names to requests that are not valid HTTP."""
     end = b" HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
     return {
         "nothing": b"\r\n\r\n\r\n\r\n", "noise": bytes(range(256)) * 4 + b"\r\n\r\n",

@@ -14,7 +14,7 @@ Header = tuple[bytes, bytes]
 
 @dataclass(frozen=True)
 class Reply:
-    """Response. Status 0: the connection was closed without one; -1: none within the timeout."""
+    """A response. Status 0 means a connection closed without a response, -1 a timeout."""
 
     status: int
     headers: dict[str, str]
@@ -40,7 +40,10 @@ def request(
 
 
 async def exchange(port: int, data: bytes) -> Reply:
-    """Send and receive concurrently: a server may respond before it has read everything."""
+    """Send the request and return the response.
+
+    It sends and receives concurrently, because a server may respond before it has read everything.
+    """
     loop = asyncio.get_running_loop()
     with socket.socket() as connection:
         connection.setblocking(False)
@@ -57,7 +60,7 @@ async def exchange(port: int, data: bytes) -> Reply:
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:
-    # the server may close the connection before the whole request is sent
+    # an error is ignored, because the server may close the connection during the request
     with suppress(ConnectionError):
         await asyncio.get_running_loop().sock_sendall(connection, data)
 

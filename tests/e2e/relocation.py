@@ -1,8 +1,8 @@
-"""Extract inventory into a service and return it to the monolith, under load, in five steps.
+"""Extracts inventory into a service and returns it to the monolith, under load, in five steps.
 
     a  start a process of inventory beside the monolith, on the same database
     b  replace the monolith by one without inventory
-    c  relocate the data of inventory to a database of its own
+    c  relocate the data of inventory to another database
     d  relocate the data back
     e  replace both by a monolith with inventory
 
@@ -43,12 +43,16 @@ LEADER_METRIC = 'markethall_leader{context="inventory"} 1.0'
 
 @dataclass(frozen=True)
 class Plan:
-    """`pause`: seconds before and after each step. `interval`: seconds between two customers."""
+    """The parameters of a run.
+
+    `pause` is the time before and after each step, and `interval` that between two customers, in
+    seconds. With `kills`, processes and relocations are killed.
+    """
 
     kills: bool
     pause: float
     interval: float = 0.15
-    # expired reservations in the database, which have to be copied
+    # the number of old reservations in the database, which a relocation has to copy
     old_reservations: int = 0
     settings: dict[str, str] = field(default_factory=dict)
 
@@ -65,7 +69,7 @@ class Step:
 
 
 class RelocationCluster:
-    """Processes, the fixed addresses between them, and the reverse proxy."""
+    """The processes, the fixed addresses between them, and the reverse proxy."""
 
     def __init__(self, folder: Path, plan: Plan, redis_url: str) -> None:
         self._folder = folder
@@ -107,7 +111,7 @@ class RelocationCluster:
         await self._proxy.proxy(owner, scope, receive, send)
 
     def route_to(self, service: ServiceProcess) -> None:
-        """Route the paths and the fixed address of its contexts to this process."""
+        """Route the paths of the process's contexts, and their fixed address, to this process."""
         self._public.update(dict.fromkeys(service.serves, service.url))
         (
             self.inventory_proxy if service.serves == INVENTORY else self.main_proxy
@@ -136,7 +140,7 @@ class RelocationCluster:
 
 @dataclass
 class RelocationRun:
-    """Run the steps one after the other."""
+    """Runs the steps one after another."""
 
     plan: Plan
     cluster: RelocationCluster
@@ -162,7 +166,7 @@ class RelocationRun:
             await self.wait_for_orders()
 
     async def wait_for_orders(self) -> None:
-        """Wait `pause` seconds and for five more orders."""
+        """Wait `pause` seconds, then wait until five more orders are placed."""
         served = len(self.buyers.results.placed) + 5
         await asyncio.sleep(self.plan.pause)
         async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -212,8 +216,9 @@ class RelocationRun:
             await on_server(self.common_url, "DROP SCHEMA inventory_before CASCADE")
 
     async def _relocate(self, source: str, target: str) -> None:
-        """Stop, relocate, start. With `kills`, a relocation killed in the middle of the copy is
-        repeated.
+        """Stop inventory, relocate its data and start it again.
+
+        With `kills`, a first relocation is killed in the middle of the copy.
         """
         assert self.inventory is not None
         await self.inventory.end()

@@ -1,4 +1,4 @@
-"""Invariants during a relocation, and invariants after all work is done."""
+"""Checks the invariants during a relocation, and those after all work is done."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from tests.e2e.relocation_load import AMOUNT, RelocationLoad, Sale
 from tests.e2e.test_crash import BROKEN, UNFINISHED
 
 TIMEOUT_SECONDS = 90
-# ignore payments with an unfinished operation: the provider may have charged already
+# excludes payments with an unfinished operation, because their charge may be recorded later
 NO_UNFINISHED_OPERATION = (
     "WHERE NOT EXISTS (SELECT FROM payments.operation u WHERE u.payment_id = p.payment_id"
     " AND u.status IN ('pending', 'unknown')) AND"
@@ -55,12 +55,12 @@ UNFINISHED_INVENTORY, UNFINISHED_OTHERS = split_query(UNFINISHED)
 
 @dataclass
 class InvariantWatcher:
-    """Check the invariants in all databases every second."""
+    """Checks the invariants in all databases every second."""
 
     common: DatabaseReader
     relocated: DatabaseReader
     checks: int = 0
-    # number of checks that found inventory
+    # the number of checks in a database that contained inventory
     inventory_checks: int = 0
     broken: list[str] = field(default_factory=list)
 
@@ -112,7 +112,7 @@ async def wait_until_idle(database: DatabaseReader) -> None:
 async def assert_orders_are_exact(
     database: DatabaseReader, buyers: RelocationLoad, stock: int
 ) -> tuple[int, int]:
-    """Check that each acknowledged order exists once in its final state, and no other order.
+    """Check that the orders are exactly the acknowledged ones, each in its final state.
 
     Return the number of orders and the number of duplicates.
     """

@@ -1,6 +1,6 @@
-"""Load for the relocation: a new customer at a fixed interval, each buying one product.
+"""The load during a relocation: at a fixed interval a new customer buys one product.
 
-Temporary failures are retried with the same key. All results are kept and compared with the
+Temporary failures are retried with the same key. All results are stored, and compared with the
 database afterwards.
 """
 
@@ -25,7 +25,7 @@ READ_INTERVAL_SECONDS = 0.1  # between two reads of the product
 
 @dataclass(frozen=True)
 class Sale:
-    """An order as acknowledged, and what the customer did with it."""
+    """An acknowledged order, and its planned outcome."""
 
     buyer: Person
     key: str
@@ -39,7 +39,7 @@ class Sale:
 
 @dataclass
 class LoadResults:
-    """Results of all requests. Times by time.monotonic()."""
+    """The results of all requests. Times are those of time.monotonic()."""
 
     placed: list[float] = field(default_factory=list)
     product_reads: list[float] = field(default_factory=list)
@@ -49,7 +49,7 @@ class LoadResults:
     sales: list[Sale] = field(default_factory=list)
 
 
-# by turns: every fourth order is delivered, every fourth cancelled, the others stay paid
+# the outcomes of the orders, in turn
 OUTCOMES = ("paid", "delivered", "paid", "cancelled")
 
 
@@ -65,7 +65,7 @@ class RelocationLoad(Shop):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Start customers during the block; at its end they finish their purchases."""
+        """Start customers during the block, then let them finish their orders."""
         stopped = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read_product(stopped))
@@ -108,7 +108,7 @@ class RelocationLoad(Shop):
         return {"product_id": self.product_id, "quantity": 1, "shipping_address": "Market 1"}
 
     async def _pay(self, sale: Sale) -> None:
-        """Confirm until captured: an interrupted charge may end as failed."""
+        """Confirm the payment until it is captured, because an interrupted charge may fail."""
         path, status = f"/payments/{sale.order['payment']['payment_id']}/confirm", ""
         while status != "captured":
             paid = await self._post_until_final(
@@ -138,7 +138,7 @@ class RelocationLoad(Shop):
     async def _post_until_final(
         self, path: str, person: Person, body: Any, status: int, key: str | None = None
     ) -> dict[str, Any]:
-        """Repeat a POST with one key until the response is final, as Retry-After allows."""
+        """Repeat a POST with the same key, as Retry-After says, until the response is final."""
         headers = {"Idempotency-Key": key or secrets.token_hex(8)}
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
@@ -173,7 +173,7 @@ class RelocationLoad(Shop):
 
 
 def longest_gap(times: list[float], started: float, ended: float) -> float:
-    """Return the longest gap between two times that overlaps with `started` to `ended`."""
+    """Return the longest gap between two times that lies at least partly in the interval."""
     within = [moment for moment in times if started < moment < ended]
     before = max((moment for moment in times if moment <= started), default=started)
     after = min((moment for moment in times if moment >= ended), default=ended)

@@ -1,4 +1,4 @@
-"""Server that kills itself at a planned write and restarts on the same port and database."""
+"""A server that kills itself at a planned write, and restarts on the same port and database."""
 
 import asyncio
 import secrets
@@ -20,7 +20,7 @@ FAST_RETRY_SETTINGS = {
     "database_pool_min": "1",
 }
 TIMEOUT_SECONDS = 90
-# makes deliveries of killed handlers due now, instead of after their lease
+# makes the deliveries of killed handlers due now, so that no test waits for their lease
 MAKE_RETRIES_DUE = "UPDATE orders.inbox SET due_at = now() WHERE state = 'waiting'"
 
 
@@ -50,7 +50,7 @@ class RestartableServer:
         return self._process.poll() is not None
 
     def kill_at_write(self, number: int, moment: str) -> None:
-        """Plan a SIGKILL "before" or "after" the n-th write from now on."""
+        """Plan a SIGKILL at the write with this number; `moment` is "before" or "after"."""
         self._serial += 1
         self._plan.write_text(f"{self._serial} {number} {moment}")
 
@@ -84,7 +84,7 @@ class RestartableServer:
 
 
 class RetryingShop(Shop):
-    """Shop client that restarts the server and repeats requests with the same key."""
+    """A shop client that restarts a killed server and repeats requests with the same key."""
 
     def __init__(self, restartable: RestartableServer, http: httpx2.AsyncClient) -> None:
         super().__init__(restartable.server, http)

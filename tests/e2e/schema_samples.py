@@ -1,4 +1,4 @@
-"""Build sample values of an OpenAPI schema, and copies with one hostile value."""
+"""Builds sample values of an OpenAPI schema, and copies with one hostile value."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 Path = tuple[str | int, ...]
 Schema = Mapping[str, Any]
 
-# JSON text that `json.dumps` cannot produce; replaces a value literally
+# texts that replace a value in the JSON; `json.dumps` cannot produce them
 RAW = ("NaN", "Infinity", "1e999", "1E400000", "-0", "0x10", "01", "1.", "9" * 5000, "'a'", "")
 
 HOSTILE: tuple[Any, ...] = (
@@ -24,14 +24,14 @@ HOSTILE: tuple[Any, ...] = (
 
 @dataclass(frozen=True)
 class ValuePosition:
-    """Position of a value in a sample, with the JSON types its schema allows."""
+    """The position of a value in a sample, and the JSON types that its schema allows."""
 
     path: Path
     types: frozenset[str]
 
 
 class Samples:
-    """Build samples of a schema, with ids of existing entities."""
+    """Builds samples of a schema, with ids of existing entities."""
 
     def __init__(self, document: Schema, ids: Mapping[str, str]) -> None:
         self._schemas = document["components"]["schemas"]
@@ -84,7 +84,7 @@ class Samples:
         )
         if isinstance(value, dict):
             fields = {k: v for branch in branches for k, v in branch.get("properties", {}).items()}
-            # in a fixed order, so that an ordinary run always leaves out the same attacks
+            # in a fixed order, so that an ordinary run always sends the same part of the attacks
             for name in filter(value.__contains__, fields):
                 yield from self.positions(fields[name], value[name], (*path, name))
         elif isinstance(value, list) and value:

@@ -1,4 +1,4 @@
-"""Start `markethall serve` as a process and describe the running server by its URLs."""
+"""Starts `markethall serve` as a process, and describes the running server by its URLs."""
 
 import json
 import os
@@ -25,14 +25,14 @@ _RESERVED_SOCKETS: list[socket.socket] = []
 
 @dataclass(frozen=True)
 class RunningServer:
-    """URLs of the contexts, process ids and logs. One process has the same URL for all contexts."""
+    """The URLs of the contexts, the process ids and the logs of a running application."""
 
     urls: Mapping[str, str]
     pids: tuple[int, ...]
     log: Path
-    # signs webhooks; if empty, the secret is in the data directory, which also holds the log
+    # signs webhooks; if it is empty, the secret is in the data directory, beside the log
     secret: str = field(default="", repr=False)
-    # logs of the other processes of a split cluster
+    # the logs of the other processes of a split cluster
     other_logs: tuple[Path, ...] = ()
 
     def has_logged(self, event: str) -> bool:
@@ -44,12 +44,15 @@ class RunningServer:
 
 
 def owning_context(path: str) -> str:
-    """Return the context of a path by its first segment; users for paths every process serves."""
+    """Return the context that owns the path; `users` for a path that every process serves."""
     return topology().context_by_path.get(path.split("/")[1].partition("?")[0], "users")
 
 
 def free_port() -> int:
-    """Reserve a port: SO_REUSEADDR lets a server bind it although this socket stays open."""
+    """Return a free port, and reserve it with a socket that stays open.
+
+    With SO_REUSEADDR a server can bind the port although the socket is open.
+    """
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.bind(("127.0.0.1", 0))
@@ -62,7 +65,7 @@ def free_port() -> int:
 def running(
     folder: Path, environment: Mapping[str, str], *arguments: str, port: int | None = None
 ) -> Iterator[RunningServer]:
-    """Run `markethall serve` during the block, which starts when the server is ready."""
+    """Run `markethall serve` during the block, and wait before it until the server is ready."""
     port = port or free_port()
     log = folder / f"serve-{port}.log"
     with log.open("ab") as output:
@@ -89,7 +92,7 @@ def spawn(
         "MARKETHALL_LOG_FORMAT": "json",
         "MARKETHALL_ADMIN_EMAIL": ADMIN[0],
         "MARKETHALL_ADMIN_PASSWORD": ADMIN[1],
-        # long timeouts for a busy test machine; tests of timeouts set their own
+        # long timeouts for slow machines; tests of timeouts set other values
         "MARKETHALL_REQUEST_DEADLINE_SECONDS": "30",
         "MARKETHALL_RPC_ATTEMPT_TIMEOUT_SECONDS": "10",
         "MARKETHALL_DATABASE_TIMEOUT": "20",
@@ -130,7 +133,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 async def restricted_urls(server: str, database: str, execute: "Execute") -> dict[str, str]:
-    """Create one role per context that may use only its own schema. Return the URLs by context."""
+    """Create a role for each context that may use only its schema; return the URLs by context."""
     urls = {}
     for context in CONTEXTS:
         role, password = f"{context}_{secrets.token_hex(4)}", secrets.token_hex(16)
@@ -146,7 +149,7 @@ async def restricted_urls(server: str, database: str, execute: "Execute") -> dic
 
 
 class Execute:
-    """Run one SQL statement as the owner of the database."""
+    """A callable that runs one SQL statement as the owner of the database."""
 
     def __init__(self, url: str) -> None:
         self._url = url

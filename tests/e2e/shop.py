@@ -1,4 +1,4 @@
-"""HTTP client of a shop: actions of its staff and its customers."""
+"""An HTTP client with the actions of customers and staff."""
 
 import asyncio
 import secrets
@@ -78,7 +78,7 @@ class Shop:
         expect_status(await self.post(path, self.admin, json=body), 201)
 
     async def available(self, product_id: str) -> int:
-        """Return the available quantity of the stock page, which is never cached."""
+        """Return the available quantity, read from the stock page because it is never cached."""
         stock = expect_status(await self.get(f"/products/{product_id}/stock", self.admin), 200)
         rows = stock["items"] if "items" in stock else stock["warehouses"]
         return sum(row["available"] for row in rows)
@@ -101,7 +101,7 @@ class Shop:
     async def wait_for_status(
         self, person: Person, order_id: str, **expected: str
     ) -> dict[str, Any]:
-        """Poll the order, which changes by asynchronous events. Raises TimeoutError."""
+        """Poll the order until it has these fields. Raises TimeoutError."""
         return await self._wait_for(f"/orders/{order_id}/status", person, expected)
 
     async def wait_for_payment(

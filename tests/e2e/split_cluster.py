@@ -1,4 +1,4 @@
-"""Run the application as several processes, for any partition of the contexts.
+"""Runs the application as several processes, for any partition of the contexts.
 
     partition = [{"orders"}, {"users", "payments"}, {"inventory"}]
     async with split_cluster(folder, partition, url) as split:
@@ -34,7 +34,7 @@ from tests.e2e.servers import (
 )
 
 Partition = Sequence[AbstractSet[str]]
-# by caller and target: the URL at which the caller finds the target
+# maps (caller, target) to the URL by which the caller reaches the target
 Detours = Mapping[tuple[str, str], str]
 
 FULL_SPLIT: Final[Partition] = tuple(frozenset({context}) for context in CONTEXTS)
@@ -73,7 +73,7 @@ class ServiceProcess:
         return self._process
 
     def spawn(self) -> None:
-        """Start the process without waiting; also a restart after it has exited."""
+        """Start the process, or start it again after its exit, without waiting."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._process = spawn(self.port, self.environment, self.arguments, output)
@@ -82,7 +82,7 @@ class ServiceProcess:
         await asyncio.to_thread(wait_until_ready, self.process, self.port, self.log)
 
     async def restart(self) -> None:
-        """Start it again after it has exited, and wait until it is ready."""
+        """Start the process again after its exit, and wait until it is ready."""
         self.spawn()
         await self.wait_until_ready()
 
@@ -92,16 +92,14 @@ class ServiceProcess:
         self.process.wait()
 
     def stop(self) -> None:
-        """Send SIGSTOP: the port still accepts connections, without a response."""
+        """Send SIGSTOP: the port still accepts connections, but they get no response."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def cont(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     async def end(self) -> None:
-        """Send SIGTERM, also to a suspended process, and wait. Do nothing if it was
-        never started.
-        """
+        """Resume the process if it is suspended, send SIGTERM and wait for the exit."""
         if self._process is None:
             return
         if self._process.poll() is None:
@@ -120,7 +118,7 @@ class SplitCluster:
 
     @property
     def server(self) -> RunningServer:
-        """URLs of the contexts and current process ids. `log` is the log of orders."""
+        """The cluster as a RunningServer with the current process ids; `log` is that of orders."""
         pids = tuple(part.pid for part in self.parts)
         log = self.service("orders").log
         others = tuple(part.log for part in self.parts if part.log != log)
@@ -140,10 +138,10 @@ async def split_cluster(
     detours: Detours | None = None,
     **settings: str,
 ) -> AsyncIterator[SplitCluster]:
-    """Run all processes during the block, which starts when they are ready.
+    """Run all processes during the block, and wait before it until they are ready.
 
-    `database_url`: one for all, or one per context. `detours`: URLs of proxies between processes.
-    Settings are given by their names in lower case, without the prefix, for every process.
+    `database_url` is one URL for all, or a URL per context. `detours` has URLs of proxies between
+    processes. Every process gets the settings; their names are in lower case, without the prefix.
     """
     split = plan_cluster(folder, partition, database_url, redis_url, detours, **settings)
     try:
@@ -187,7 +185,7 @@ def plan_cluster(
 
 
 def _remotes(serves: frozenset[str], urls: Mapping[str, str], detours: Detours) -> str:
-    """Return the URLs of the other contexts, through a proxy where one is given."""
+    """Return the URLs of the other contexts; a URL in `detours` takes precedence."""
     own_detours = {target: url for (caller, target), url in detours.items() if caller in serves}
     others = {c: own_detours.get(c, url) for c, url in urls.items() if c not in serves}
     return json.dumps(others)
@@ -200,7 +198,7 @@ def _databases(database_url: str | Mapping[str, str], serves: frozenset[str]) ->
 
 
 def _different_ports(count: int) -> list[int]:
-    """Return distinct free ports; the system may offer one twice before it is used."""
+    """Return different free ports, because `free_port` may return one port twice."""
     ports: set[int] = set()
     while len(ports) < count:
         ports.add(free_port())

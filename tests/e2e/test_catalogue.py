@@ -18,7 +18,7 @@ SHOPIFY = (
 
 
 def unique_word() -> str:
-    """Return a random word, unique in a server shared with other tests."""
+    """Return a random word, because other tests share the server."""
     return "q" + secrets.token_hex(6)
 
 

@@ -1,4 +1,4 @@
-"""Test SIGKILL at any write: acknowledged work is neither lost, duplicated nor left unfinished."""
+"""Test SIGKILL at any write: acknowledged work is not lost, not duplicated, and gets finished."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 NO_CRASH = 10**9
 STOCK, QUANTITY, AMOUNT = 10, 3, 700
 
-# work that must not remain when the server is idle
+# finds unfinished work; the server is idle when there is none
 UNFINISHED = """
 SELECT 'event not sent' AS what FROM orders.outbox WHERE published_at IS NULL
 UNION ALL SELECT 'event not sent' FROM payments.outbox WHERE published_at IS NULL
@@ -35,7 +35,7 @@ UNION ALL SELECT 'reservation is ' || status FROM inventory.reservation
 UNION ALL SELECT 'record has no response' FROM orders.idempotency_record WHERE response IS NULL
 UNION ALL SELECT 'record has no response' FROM payments.idempotency_record WHERE response IS NULL
 """
-# invariants over the whole database: each row is a violation
+# checks invariants of the whole database; each row is a violation
 BROKEN = """
 SELECT 'on_hand is not the sum of the movements' AS what FROM inventory.stock s WHERE on_hand <>
   (SELECT coalesce(sum(delta), 0) FROM inventory.stock_movement m
@@ -67,7 +67,7 @@ UNION ALL SELECT 'two orders of one key' FROM orders."order" GROUP BY reservatio
 
 @dataclass
 class Journey:
-    """One order of one customer, with every response."""
+    """The requests of one customer about one order, with all responses."""
 
     shop: RetryingShop
     buyer: Person
@@ -85,7 +85,7 @@ class Journey:
         return await self.post("/orders", self.buyer, body, 201)
 
     async def pay(self, order: dict[str, Any]) -> None:
-        """Pay, again if the charge has failed, because an interrupted charge may be given up."""
+        """Pay the order, and repeat this if the charge fails, as it may after a crash."""
         path = f"/payments/{order['payment']['payment_id']}/confirm"
         status = ""
         while status != "captured":
@@ -111,7 +111,7 @@ class Journey:
         await self.cancel(order)
 
     async def cancel_right_after_payment(self) -> None:
-        """Cancel before or while orders processes the payment event."""
+        """Pay an order and cancel it, before or while orders processes the payment event."""
         order = await self.place_order()
         await self.pay(order)
         await self.cancel(order)
@@ -129,7 +129,7 @@ class Journey:
                 await asyncio.sleep(0.02)
 
     async def assert_final_state(self, *, on_hand: int, refunded: int) -> None:
-        """Wait until idle and check stock and payment as without a crash."""
+        """Wait until idle, then check that stock and payment are the same as without a crash."""
         database = self.shop.restartable.database
         await wait_until_idle(self.shop)
         assert await database.fetch_all(BROKEN) == []
@@ -196,14 +196,14 @@ async def retrying_shop(
 async def test_order_completes_whenever_server_is_killed(
     retrying_shop: RetryingShop, journey_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An ordinary run tries a few crash points, `make test-crash-recovery` all."""
+    """An ordinary run tries a few crash points; `make test-crash-recovery` tries all."""
     run, sample_size = JOURNEYS[journey_name]
     buyer, restarts_before = await retrying_shop.customer(), retrying_shop.restartable.restarts
     writes = await record_writes(retrying_shop, buyer, run)
 
     points = crash_points(writes)
     for number, moment in points if FULL else evenly_spread(points, sample_size):
-        # a full run waits for the leases of killed handlers, 30 s each
+        # only a full run waits for the leases of killed handlers, 30 s each
         retrying_shop.restartable.makes_retries_due = not (
             FULL and writes[number - 1] == "orders.inbox"
         )

@@ -21,7 +21,7 @@ RESERVATION_TTL_SECONDS = 6.0
 async def short_ttl_shop(
     request: pytest.FixtureRequest, scratch: Path, server_url: str, template: str
 ) -> AsyncIterator[Shop]:
-    """A shop with a reservation TTL of a few seconds."""
+    """A shop in which reservations expire after a few seconds."""
     settings, arguments = {"reservation_ttl_seconds": str(RESERVATION_TTL_SECONDS)}, ["--memory"]
     async with AsyncExitStack() as stack:
         if request.param == "postgres":
@@ -74,7 +74,7 @@ async def test_a_paid_order_does_not_expire(short_ttl_shop: Shop) -> None:
     expect_status(await short_ttl_shop.confirm(buyer, paid["payment"]["payment_id"]), 200)
     unpaid = expect_status(await short_ttl_shop.place(buyer, product["product_id"]), 201)
 
-    # the later order has expired, so the deadline of the earlier one has passed too
+    # the unpaid order was placed later, so when it expires, the paid order would be overdue too
     await short_ttl_shop.wait_for_status(buyer, unpaid["order_id"], status="expired")
 
     await short_ttl_shop.wait_for_status(
@@ -96,7 +96,7 @@ async def test_declined_order_expires(short_ttl_shop: Shop) -> None:
     await short_ttl_shop.wait_for_available(product["product_id"], 1)
 
 
-# after a crash behind these writes, a reservation or a payment has no order
+# a crash after a write to these tables leaves a reservation or a payment without an order
 @pytest.mark.parametrize("table", ["inventory.reservation", "payments.payment"])
 async def test_reservation_without_order_expires(
     scratch: Path, server_url: str, template: str, table: str
@@ -122,7 +122,7 @@ async def test_reservation_without_order_expires(
 
         await shop.wait_for_available(product["product_id"], 3)
 
-        assert rows == 2  # one of the first order, one without an order
+        assert rows == 2  # one belongs to the first order, the other has no order
         assert expect_status(await shop.get("/orders", buyer), 200)["items"] == []
         await wait_until_payments_ended(shop)
 
@@ -133,10 +133,10 @@ async def write_number_of(shop: RetryingShop, table: str) -> int:
     shop.restartable.kill_at_write(10**9, "after")
     order = expect_status(await shop.place(buyer, product["product_id"]), 201)
     writes = shop.restartable.written_since_plan()
-    # this order must expire first, or its expiry would count as writes
+    # waits for the expiry of this order, because it would add writes to the next plan
     await shop.wait_for_status(buyer, order["order_id"], status="expired")
     await wait_until_idle(shop)
-    # in a transaction, or a single statement
+    # the write is the commit of a transaction, or a single statement
     of_table = [
         number for number, write in enumerate(writes, 1) if write.removesuffix(" COMMIT") == table
     ]

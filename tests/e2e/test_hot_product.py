@@ -26,12 +26,12 @@ from tests.proxy import Mode
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 BUYERS, STOCK = 500, 200
-# concurrent connections; the other buyers wait
+# the number of concurrent connections; the other buyers wait for one
 CONNECTIONS = 64
 
 
 class RetryingClient(Shop):
-    """Shop client that repeats requests after a 503, as Retry-After says."""
+    """A shop client that repeats requests after a 503, as Retry-After says."""
 
     async def send(
         self, method: str, path: str, person: Person | None = None, **options: Any
@@ -46,7 +46,7 @@ class RetryingClient(Shop):
 @asynccontextmanager
 async def open_busy_shop(scratch: Path, url: str) -> AsyncIterator[Shop]:
     limits = httpx2.Limits(max_connections=CONNECTIONS)
-    # the default timeouts
+    # uses the default timeouts, which `environment` has changed
     server_context = dedicated_server(
         scratch, "hot", database_url=url, database_timeout="1.8", request_deadline_seconds="5"
     )
@@ -62,7 +62,7 @@ async def open_busy_shop(scratch: Path, url: str) -> AsyncIterator[Shop]:
 
 
 async def register_customers(shop: Shop, count: int) -> list[Person]:
-    """Register customers, four at a time, because each costs a password hash."""
+    """Register customers, only four at a time, because password hashes take much CPU."""
     slots = asyncio.Semaphore(4)
 
     async def register() -> Person:
@@ -102,7 +102,7 @@ async def test_five_hundred_concurrent_buyers_never_oversell(
 async def test_last_unit_is_sold_once_with_slow_database(
     scratch: Path, server_url: str, template: str
 ) -> None:
-    """Every request ends with 201 or 409 after retries."""
+    """Every request must end with 201 or 409, after retries."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(dedicated_database(server_url, template))
         observer = await asyncpg.connect(plain(url))
@@ -125,7 +125,7 @@ async def test_last_unit_is_sold_once_with_slow_database(
 
 
 async def place_until_final(shop: Shop, buyer: Person, product_id: str) -> httpx2.Response:
-    """Place an order with one key until the response is final."""
+    """Repeat POST /orders with the same key until the response is final."""
     key = secrets.token_hex(8)
     while True:
         answer = await shop.place(buyer, product_id, key=key)

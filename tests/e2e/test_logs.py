@@ -30,7 +30,7 @@ PROXY = "127.0.0.2"
 
 @dataclass(frozen=True)
 class LoggedServer:
-    """A server with known secrets, and its log."""
+    """A server whose secrets the test knows, and its log."""
 
     server: RunningServer
     shop: Shop
@@ -40,7 +40,7 @@ class LoggedServer:
     secret: str
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the JSON lines, which follow the startup banner."""
+        """Return the JSON lines of the log, which follow the start banner."""
         texts = self.server.log.read_text().splitlines()
         first = next(number for number, text in enumerate(texts) if text.startswith("{"))
         return [json.loads(text) for text in texts[first:]]
@@ -157,7 +157,7 @@ async def test_invalid_request_id_is_replaced(logged_server: LoggedServer, inval
 
 
 async def test_log_lines_cannot_be_forged(logged_server: LoggedServer) -> None:
-    """Client input stays inside its JSON string."""
+    """Input of a client must stay inside a JSON string of its log line."""
     injected = b'x"}\\n{"event":"request","request_id":"forged-line"'
     port = port_of(logged_server.server)
 
@@ -169,7 +169,7 @@ async def test_log_lines_cannot_be_forged(logged_server: LoggedServer) -> None:
 
 
 async def test_no_secret_is_logged(logged_server: LoggedServer) -> None:
-    """Covers logins, failures, forged tokens, misplaced secrets and an unavailable database."""
+    """The test uses logins, failures, forged tokens, misplaced secrets and a database failure."""
     used_secrets = await use_secrets(logged_server)
     await interrupt_database(logged_server)
     all_secrets = {
@@ -189,7 +189,7 @@ async def test_no_secret_is_logged(logged_server: LoggedServer) -> None:
 
 
 async def use_secrets(logged_server: LoggedServer) -> dict[str, str]:
-    """Use secrets in all requests that take them. Return the secrets by name."""
+    """Send all requests that contain secrets, and map the name of each secret to its value."""
     shop, buyer = logged_server.shop, await logged_server.shop.customer()
     pair = await shop.sign_in(buyer.name, buyer.password)
     wrong, new = f"wrong-{secrets.token_hex(8)}", f"new-{secrets.token_hex(8)}"
@@ -244,7 +244,7 @@ async def send_misplaced_secrets(logged_server: LoggedServer, buyer: Person, wro
 
 
 async def interrupt_database(logged_server: LoggedServer) -> None:
-    """Make the database unavailable for a while: drivers may log its URL."""
+    """Make the database unavailable for a while, because an error could contain its URL."""
     server, _, name = logged_server.database.rpartition("/")
     admin_url = f"{server}/postgres"
     await on_server(admin_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")

@@ -25,9 +25,9 @@ from tests.e2e.servers import RunningServer
 from tests.e2e.shop import Person, Shop, expect_status
 
 CONCURRENCY = 24
-MAX_GROWTH_KIB = 200 * 1024  # pools, caches and prepared statements fill once
+MAX_GROWTH_KIB = 200 * 1024  # allowed, because pools and caches are filled during the test
 PROBLEM = "application/problem+json"
-# an ordinary run sends every fourth request, a full run all
+# an ordinary run sends every fourth request; a full run sends all
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 REQUIRED_MEMBERS = {name for name in get_type_hints(Problem) if name != "errors"}
 
@@ -46,7 +46,7 @@ class AttackSetup:
 
 @dataclass
 class AttackReport:
-    """Results of the attacks."""
+    """The results of the attacks."""
 
     total: int = 0
     parser_answers: int = 0
@@ -141,7 +141,7 @@ def find_faults(attack: Attack, reply: Reply) -> Iterator[str]:
 
 
 def is_parser_answer(reply: Reply) -> bool:
-    """Return whether uvicorn closed the connection or responded before the application ran."""
+    """Tell whether uvicorn has closed the connection or responded without the application."""
     return reply.status == 0 or (reply.status == 400 and "x-request-id" not in reply.headers)
 
 

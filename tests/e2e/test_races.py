@@ -27,7 +27,7 @@ JOIN payments.operation o USING (operation_id) WHERE o.payment_id = $1
 """
 POSTINGS = "SELECT kind FROM payments.posting WHERE payment_id = $1"
 
-# one process, two workers, and two services between which calls and events of an order go
+# one process, two workers, and two services that exchange the calls and events of an order
 TOPOLOGIES = ["postgres", "workers", HALVES]
 pytestmark = pytest.mark.parametrize("server", TOPOLOGIES, indirect=True)
 
@@ -45,7 +45,7 @@ async def buyers(shop: Shop) -> list[Person]:
 
 
 async def until_final(send: Any, pause: Callable[[httpx2.Response], float]) -> httpx2.Response:
-    """Repeat a request until its response is final. `pause`: seconds before a retry."""
+    """Repeat a request until its response is final; `pause` returns the seconds of a pause."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             answer: httpx2.Response = await send()
@@ -88,7 +88,7 @@ async def test_fifty_concurrent_buyers_never_oversell(
 async def test_carts_in_opposite_order_do_not_deadlock(
     shop: Shop, server: RunningServer, database: DatabaseReader, buyers: list[Person]
 ) -> None:
-    """Deadlocks are logged. A 503 after a long wait on a busy machine is no deadlock."""
+    """A deadlock is recognized by its log line, because a slow machine may cause a 503 too."""
     one, other = [(await shop.product(stock=500))["product_id"] for _ in range(2)]
     carts = [(one, other), (other, one)] * 50
 
@@ -111,7 +111,7 @@ async def place_cart(
 
 
 async def place_until_final(shop: Shop, buyer: Person, cart: tuple[str, ...]) -> httpx2.Response:
-    """Place an order with one key until the response is final."""
+    """Repeat POST /orders with the same key until the response is final."""
     key = secrets.token_hex(8)
     return await retry_all(lambda: place_cart(shop, buyer, cart, key))
 
@@ -195,7 +195,7 @@ async def test_same_key_ten_concurrent_confirmations_charge_once(
 async def test_webhook_races_with_provider_response(
     shop: Shop, database: DatabaseReader, server: RunningServer
 ) -> None:
-    """The provider responds after 5 s; eleven copies of its webhook arrive before and after."""
+    """The provider responds after 5 s; eleven copies of its webhook arrive before or after that."""
     buyer, order = await place_new_order(shop)
     payment_id = order["payment"]["payment_id"]
     confirming = asyncio.create_task(shop.confirm(buyer, payment_id, "sandbox_slow"))
@@ -235,7 +235,7 @@ async def send_webhook(shop: Shop, headers: dict[str, str], body: bytes) -> http
 
 @pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])
 async def test_cancel_races_with_payment(shop: Shop, database: DatabaseReader, method: str) -> None:
-    """In both orders the stock is released and the money is refunded."""
+    """Whichever request is first, the stock must be released and the money refunded."""
     orders = await asyncio.gather(*(place_new_order(shop) for _ in range(10)))
 
     await asyncio.gather(*(pay_and_cancel(shop, buyer, order, method) for buyer, order in orders))

@@ -1,4 +1,4 @@
-"""Test that a relocation under load fails or duplicates no order and breaks no invariant."""
+"""Test a relocation under load: no order is lost or duplicated, and no invariant is broken."""
 
 import os
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from tests.e2e.servers import ADMIN, CONTEXTS, RunningServer
 from tests.e2e.shop import Shop
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
-# short leases: requests of killed processes are retried after 1 s instead of 15 s
+# short leases, so that requests of killed processes can be retried after 1 s instead of 15 s
 SHORT_LEASES = {"idempotency_lease": "1", "payment_reconcile_after_seconds": "1"}
 PLANS = (
     [

@@ -1,4 +1,4 @@
-"""Test SIGTERM: not ready, then no new connections, then the last responses, then exit."""
+"""Test SIGTERM: first not ready, then no new connections, then the last responses and the exit."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ from tests.e2e.servers import (
 )
 from tests.e2e.shop import TIMEOUT_SECONDS, Person, Shop, expect_problem, expect_status
 
-SLOW_PAYMENT_SECONDS = 5.0  # delay of the method sandbox_slow
+SLOW_PAYMENT_SECONDS = 5.0  # the delay of the payment method sandbox_slow
 
 
 @asynccontextmanager
@@ -149,7 +149,7 @@ async def test_idle_server_stops_immediately(scratch: Path) -> None:
         async with open_shop(server):
             process.terminate()
 
-            assert await wait_for_exit(process, within=15) == 0  # requests in flight get 20 s
+            assert await wait_for_exit(process, within=15) == 0  # running requests would have 20 s
 
 
 async def test_shutdown_is_bounded_and_next_start_settles_open_payments(
@@ -178,7 +178,7 @@ async def test_shutdown_is_bounded_and_next_start_settles_open_payments(
                     }:
                         await asyncio.sleep(0.05)
 
-    # the provider has no charge: the operation fails, and the customer may pay again
+    # the provider has no charge, so the operation fails, and the customer may pay again
     assert status == "failed"
 
 
@@ -321,14 +321,12 @@ def command_line(pid: int) -> bytes:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether the process runs; a zombie does not."""
+    """Tell whether the process exists and is not a zombie."""
     return process_stat(pid)[:1] not in ([], ["Z"])
 
 
 def process_stat(pid: int) -> list[str]:
-    """Return the fields after the name (proc_pid_stat(5)): state, parent, …; empty without
-    process.
-    """
+    """Return the fields of /proc/PID/stat from the state on; empty if there is no process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Test the split cluster of the tests: separate processes that know each other by URL."""
+"""Test tests/e2e/split_cluster.py: separate processes that reach each other by URL."""
 
 import json
 from collections.abc import AsyncIterator

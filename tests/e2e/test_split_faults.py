@@ -1,7 +1,8 @@
 """Test faults between four processes under load.
 
-Operations that need the broken part fail within the deadline, others succeed, retries are bounded,
-no order is lost or duplicated, and the cluster recovers soon after the repair.
+Operations that need an unavailable context fail within the deadline, and all others succeed. The
+number of retries is bounded, no order is lost or duplicated, and the cluster recovers soon after
+the repair.
 """
 
 import asyncio
@@ -37,11 +38,11 @@ FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 ROUNDS = 20 if FULL else 1
 STOCK = 10_000
 DEADLINE = 5.0  # the default of MARKETHALL_REQUEST_DEADLINE_SECONDS
-SLACK = 2.0 if FULL else 10.0  # for a busy test machine
+SLACK = 2.0 if FULL else 10.0  # seconds added to limits, for slow machines
 FAULT_SECONDS = 2.0
-# a fault without an error must last until some requests reach their deadline
+# if a fault causes no error, it must last until some requests reach their deadline
 TIMEOUT_FAULT_SECONDS = DEADLINE + 1 if FULL else 3.5
-# 1 s of the circuit breaker, 1 s of Retry-After, and time for a busy machine
+# 1 s for the circuit breaker, 1 s for Retry-After, and more for slow machines
 RECOVERY_SECONDS = 5.0 if FULL else 20.0
 IDLE_TIMEOUT_SECONDS = 60.0
 MAX_ATTEMPTS = 3
@@ -65,7 +66,7 @@ ALL_FAULTS = [
     *redis_faults(),
     *process_faults(),
 ]
-# every connection and every kind of fault, but not all combinations
+# the faults of an ordinary run: every connection and every kind, but not all combinations
 SAMPLE = {
     "orders -> users": ["stopped", "responses lost"],
     "orders -> inventory": ["killed", "delayed by 2 s", "blackhole"],
@@ -86,7 +87,7 @@ FAULTS = (
 
 @dataclass
 class Report:
-    """Results of all rounds of one fault."""
+    """The results of all rounds of one fault."""
 
     rounds: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
@@ -112,7 +113,7 @@ class Report:
         self.idle_seconds = max(self.idle_seconds, idle_at - repaired_at)
 
     def count(self, since: "Calls | None", targets: frozenset[str]) -> None:
-        """Add the calls of a round. Raises AssertionError for too many attempts."""
+        """Add the calls of a round. Raises AssertionError if there were too many attempts."""
         if since is None:
             return
         for target, calls in since.calls.items():
@@ -134,7 +135,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls and attempts by the metrics of orders, and requests counted by the proxies."""
+    """Calls and attempts from the metrics of orders, and requests that the proxies counted."""
 
     pid: int
     calls: Counter[str]
@@ -162,7 +163,7 @@ async def database(url: str) -> DatabaseReader:
 
 @pytest.fixture(scope="module")
 async def server(url: str, scratch: Path) -> AsyncIterator[FaultSetup]:
-    # an ordinary run does not wait for the leases of killed processes
+    # short leases in an ordinary run, so that it does not wait for those of killed processes
     short_leases = (
         {}
         if FULL
@@ -254,13 +255,12 @@ async def run_round(
 
 
 async def inject_and_repair(server: FaultSetup, load: LoadGenerator, fault: Fault) -> float:
-    """Inject and repair the fault under load. Return the time of the repair."""
+    """Cause and repair the fault under load. Return the time of the repair."""
     async with AsyncExitStack() as stack:
         stack.push_async_callback(fault.repair, server)
         await fault.prepare(server)
         async with load.running():
             await fault.inject(server)
-            # duration of the fault
             await asyncio.sleep(TIMEOUT_FAULT_SECONDS if fault.is_timeout_only else FAULT_SECONDS)
             await stack.aclose()
             repaired_at = time.monotonic()
@@ -287,7 +287,7 @@ async def wait_until_idle(load: LoadGenerator, database: DatabaseReader) -> None
 def unexpected_responses(
     responses: list[LoggedResponse], fault: Fault, injected_at: float, repaired_at: float
 ) -> list[str]:
-    """Describe the responses that the fault does not permit."""
+    """Return descriptions of the responses that the fault does not permit."""
     return [
         f"{response.operation} {response.status} after {response.seconds:.1f} s, "
         f"started {response.started - injected_at:.1f} s after the fault: {response.text[:300]}"
@@ -347,7 +347,7 @@ async def calls(server: FaultSetup) -> Calls:
 
 
 def _count_by_target(page: str, metric: str) -> Counter[str]:
-    """Return the count per target, over all methods and outcomes."""
+    """Return the count of each target, summed over methods and outcomes."""
     counts: Counter[str] = Counter()
     matches = re.findall(
         rf'^markethall_rpc_client_{metric}_total{{.*target="(\w+)".*}} (\S+)$', page, re.MULTILINE

@@ -144,7 +144,7 @@ async def test_service_started_alone_is_ready_and_names_missing_dependencies(
         stack.push_async_callback(orders.end)
         await orders.wait_until_ready()
 
-        # the token cannot be verified, so the response is 503 and not 401
+        # the response is 503 and not 401, because the keys to verify the token are unavailable
         headers = {"Authorization": f"Bearer {token_of_unknown_key()}"}
         answer = await http.get(f"{orders.url}/orders", headers=headers)
 

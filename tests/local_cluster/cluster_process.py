@@ -1,4 +1,4 @@
-"""Run `markethall local-cluster` as a process, observed by its port and its output."""
+"""Runs `markethall local-cluster` as a process, and reads its output."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class ClusterProcess:
 
     @property
     def server(self) -> RunningServer:
-        """The cluster as a running server: all contexts at one URL."""
+        """The cluster as a RunningServer with one URL for all contexts."""
         return RunningServer(
             dict.fromkeys(CONTEXTS, self.url), (self.process.pid,), self.folder / "out.log"
         )
@@ -109,7 +109,7 @@ def started_cluster(
 
 @contextmanager
 def ready_cluster(folder: Path, **overrides: str) -> Iterator[ClusterProcess]:
-    """Run the cluster during the block, which starts when every service is ready."""
+    """Run the cluster during the block, and wait before it until every service is ready."""
     with started_cluster(folder, None, **overrides) as cluster:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not all(f"  {context} " in cluster.stderr for context in CONTEXTS):

@@ -23,7 +23,7 @@ Header = tuple[bytes, bytes]
 
 @dataclass
 class FakeService:
-    """Service that records requests and responds with the request, or by `handler`."""
+    """A service that records requests. It responds with the request, or calls `handler`."""
 
     name: str
     requests: list[bytes] = field(default_factory=list)
@@ -60,7 +60,7 @@ async def read_body(receive: Receive) -> AsyncIterator[bytes]:
 
 
 def answer(status: int, body: bytes = b"", *headers: Header) -> Handler:
-    """Return a handler with a fixed response, with a content-length if it has a body."""
+    """Return a handler that always sends this response; a body adds a content-length."""
     length = [(b"content-length", str(len(body)).encode())] if body else []
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +89,7 @@ class FakeCluster:
 class _Server(GracefulServer):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Keep the signal handlers of the test run."""
+        """Do nothing, so that the signal handlers of the test run stay."""
         yield
 
 
@@ -109,7 +109,7 @@ async def fake_cluster(**settings: Any) -> AsyncIterator[FakeCluster]:
 async def cluster_of(
     urls: Mapping[str, str], **settings: Any
 ) -> AsyncIterator[tuple[str, ClusterApp]]:
-    """Serve the application as `markethall local-cluster` does, for services at these URLs."""
+    """Serve the cluster's application for services at these URLs; yield its URL and itself."""
     cluster_settings = read_settings(shutdown_seconds=1, **settings)
     proxy = ReverseProxy(urls, cluster_settings)
     app = create_cluster_app(cluster_settings, proxy, _without_supervisor)

@@ -1,4 +1,4 @@
-"""Test the responses of the cluster itself, about the proxy or about all services together."""
+"""Test the endpoints that the cluster answers itself, such as /ready for all services."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager

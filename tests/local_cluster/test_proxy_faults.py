@@ -24,7 +24,7 @@ from tests.local_cluster.fake_services import (
 from tests.rpc import tcp
 
 TIMEOUT_SECONDS = 30
-# the proxy then waits 0.4 s for the headers of a response
+# with these settings the proxy waits 0.4 s for the headers of a response
 SHORT_TIMEOUTS = {
     "body_timeout": 0.1,
     "request_deadline_seconds": 0.1,
@@ -152,7 +152,7 @@ async def test_a_disconnect_of_the_client_reaches_the_service(
     writer.close()
     await wait_for(disconnected)
 
-    # the proxy has ended its side too before it answers the next request
+    # when the proxy answers this request, it has also handled the end of the last one
     await exchange(cluster.port, request(b"GET", b"/users"))
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -182,7 +182,7 @@ async def with_orders_at(orders: str, **settings: float) -> AsyncIterator[httpx2
 
 
 async def closes(writer: asyncio.StreamWriter) -> None:
-    """Send nothing, then close."""
+    """Responder that sends nothing; the server then closes the connection."""
 
 
 async def resets(writer: asyncio.StreamWriter) -> None:
@@ -246,7 +246,7 @@ async def test_a_service_that_hangs_ends_in_deadline_exceeded() -> None:
 
 
 async def test_pause_within_a_response_is_no_timeout() -> None:
-    """An event stream sends nothing without events."""
+    """An event stream may send nothing for a long time."""
 
     async def pauses(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")
@@ -276,7 +276,7 @@ async def test_body_timeout_applies_between_chunks() -> None:
     async def body() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield b"piece"
-            await asyncio.sleep(0.6)  # below the timeout of one piece, above it in total
+            await asyncio.sleep(0.6)  # each pause is below the timeout, all together are above it
 
     async with (
         fake_cluster(body_timeout=0.1) as cluster,

@@ -1,6 +1,4 @@
-"""Test that the reverse proxy forwards a request unchanged to the owner of its path, or rejects
-it.
-"""
+"""Test that the reverse proxy forwards requests unchanged to the owners of their paths."""
 
 import asyncio
 import hashlib

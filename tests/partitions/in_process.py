@@ -1,7 +1,8 @@
-"""Run a partition in one process: one application per block, connected by ASGI transports.
+"""Runs a partition in one process: one application per block, connected by ASGI transports.
 
-Each request runs in a task with empty context variables, so the callee sees no state of the caller.
-It also runs to its end after a timeout of the caller, as it would in another process.
+A partition says which contexts run in the same process; a block is the set of contexts of one
+process. Each request runs in a task with empty context variables, and continues after a timeout of
+the caller, as in another process.
 """
 
 import asyncio
@@ -24,13 +25,13 @@ from markethall.shared.security.access_tokens import generate_private_key
 from tests.e2e.servers import ADMIN, RunningServer
 from tests.partitions.partitions import Block, Partition
 
-# known to the tests, because they sign webhooks of the payment provider
+# fixed, because the tests sign webhooks of the payment provider with it
 SECRET = "a-secret-for-the-applications-of-tests-0123456789"
 
 
 @dataclass(frozen=True)
 class PartitionedApp:
-    """A partition as a running server, with an HTTP client and the container of each context."""
+    """A running partition, with an HTTP client and the container of each context."""
 
     server: RunningServer
     http: httpx2.AsyncClient
@@ -38,14 +39,14 @@ class PartitionedApp:
 
 
 class AsgiNetwork(httpx2.AsyncBaseTransport):
-    """Transport that routes by host to the applications of this process and to no other host."""
+    """An HTTP transport that reaches only the applications of this process, by their host."""
 
     def __init__(self) -> None:
         self._transports: dict[str, httpx2.ASGITransport] = {}
         self._requests: set[asyncio.Task[httpx2.Response]] = set()
 
     def register(self, host: str, app: ASGIApp) -> None:
-        # an error of the server is an answer with 500, as it is over TCP
+        # an exception in the server gives a response with 500, as over TCP
         self._transports[host] = httpx2.ASGITransport(app, raise_app_exceptions=False)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -68,9 +69,9 @@ async def open_partitioned_app(
     container_class: type[ApplicationContainer] = ApplicationContainer,
     **settings: Any,
 ) -> AsyncIterator[PartitionedApp]:
-    """Open one application for each block. Settings as for `read_settings`.
+    """Open one application for each block, with settings for `read_settings`.
 
-    Each application has a folder of its own and only the private keys it signs with.
+    Each application has its own directory, and only the private keys that it needs to sign.
     """
     network = AsgiNetwork()
     common = {"secret_key": SECRET, "admin_email": ADMIN[0], "admin_password": ADMIN[1], **settings}

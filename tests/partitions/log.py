@@ -1,4 +1,4 @@
-"""Log of a scenario: responses, published and received events, stored rows."""
+"""The log of a scenario: responses, published and received events, stored rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,25 +8,25 @@ from typing import Final
 from tests.partitions.log_normalizer import LogNormalizer
 from tests.partitions.server_inspector import ServerInspector
 
-# excerpt of a differing line: characters before the difference, and in total
+# the shown part of a different line: characters before the difference, and the total number
 _BEFORE: Final = 60
 _SHOWN: Final = 200
 
 
 @dataclass
 class Log:
-    """Lines that are equal in every run of the scenario."""
+    """The lines of a run. They are normalized, so that they are equal in every run."""
 
     normalizer: LogNormalizer = field(default_factory=LogNormalizer)
     lines: list[str] = field(default_factory=list)
-    # number of lines about stored rows, at the end
+    # the number of lines about stored rows, which are the last lines
     stored: int = 0
 
     def write(self, *texts: str) -> None:
         self.lines += [self.normalizer.normalize(text) for text in texts]
 
     async def close(self, inspector: ServerInspector) -> None:
-        """Wait until idle, then write the events in order and every row of every table."""
+        """Wait until no event is pending, then write all events and all rows of all tables."""
         await inspector.wait_until_idle()
         self.write(*await inspector.events())
         self.lines += self.normalizer.normalize_sorted(await inspector.inboxes())
@@ -62,7 +62,7 @@ def compared(expected: Sequence[str], found: Sequence[str]) -> Comparison:
 
 
 def _describe_difference(number: int, expected: str, found: str) -> str:
-    """Show both lines from shortly before the first different character."""
+    """Return the parts of both lines around the first different character."""
     equal = takewhile(lambda pair: pair[0] == pair[1], zip(expected, found, strict=False))
     start = max(0, sum(1 for _ in equal) - _BEFORE)
     shown = slice(start, start + _SHOWN)

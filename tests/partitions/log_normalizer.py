@@ -1,4 +1,4 @@
-"""Normalize the values that differ between two runs of the scenario.
+"""Normalizes the values that differ between two runs of the scenario.
 
 Ids are numbered in order of appearance; times, signatures, hashes and random tokens are masked.
 Everything else stays unchanged.
@@ -11,9 +11,9 @@ from typing import Any, Final
 
 _HEX: Final = "[0-9a-f]"
 _DASHED: Final = f"{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
-# the first matching pattern wins; `<name>` replaces the text, except for ids
+# the first matching pattern is used; its name in angle brackets replaces the text, except for ids
 _PATTERNS: Final = {
-    # the span id differs, the trace id must be equal
+    # the span id is masked; the trace id must be equal in both runs
     "span": rf"(?<=\b00-{_HEX}{{32}}-){_HEX}{{16}}(?=-{_HEX}{{2}}\b)",
     "trace": rf"(?<=\b00-){_HEX}{{32}}(?=-)",
     "id": rf"(?<!{_HEX})(?:{_DASHED}|{_HEX}{{32}})(?!{_HEX})",
@@ -28,12 +28,12 @@ _PATTERN: Final = re.compile(
     "|".join(f"(?P<{name}>{pattern})" for name, pattern in _PATTERNS.items())
 )
 _UNMASKED: Final = {"trace"}
-# members with random values that no pattern recognises
+# members of JSON objects whose random values no pattern matches
 _MASKED_MEMBERS: Final = {"access_token", "refresh_token", "next_cursor", "kid", "x"}
 
 
 class LogNormalizer:
-    """Normalizer of one run; it remembers the name of each id."""
+    """Normalizes the texts of one run; it remembers the number of each id."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
@@ -43,11 +43,11 @@ class LogNormalizer:
         return _PATTERN.sub(lambda found: self._replacement(found, new=True), text)
 
     def normalize_known(self, text: str) -> str:
-        """Normalize, but leave new ids unnumbered: a stable sort key."""
+        """Normalize without giving numbers to new ids, so that the result is a stable sort key."""
         return _PATTERN.sub(lambda found: self._replacement(found, new=False), text)
 
     def normalize_sorted(self, texts: Iterable[str]) -> list[str]:
-        """Normalize lines without an order; new ids do not influence the sorting."""
+        """Sort and normalize lines that have no order; new ids do not influence the sorting."""
         return [self.normalize(text) for text in sorted(texts, key=self.normalize_known)]
 
     def _replacement(self, found: re.Match[str], *, new: bool) -> str:
@@ -63,7 +63,7 @@ class LogNormalizer:
 
 
 def leaves(value: Any, pointer: str = "") -> Iterator[str]:
-    """Yield a line for each value of a JSON document, with its JSON pointer, sorted by member."""
+    """Yield a line with JSON pointer and value for each value of a JSON document, sorted."""
     match value:
         case dict() if value:
             for name, item in sorted(value.items()):

@@ -1,4 +1,4 @@
-"""All partitions of the contexts into processes."""
+"""All partitions: the ways to distribute the contexts over processes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,11 @@ Partition = tuple[Block, ...]
 
 
 def partitions_of(contexts: Sequence[str]) -> Iterator[Partition]:
-    """Yield every set partition once: the first context joins each block, or is a block alone."""
+    """Yield every partition once.
+
+    In each partition of the other contexts, the first context joins one of the blocks or is a block
+    of its own.
+    """
     if not contexts:
         yield ()
         return
@@ -33,8 +37,8 @@ def _position(context: str) -> int:
 
 PARTITIONS = {name_of(partition): partition for partition in partitions_of(list(context_names()))}
 
-# also run as real processes: the monolith; the full split; orders alone, so that every call goes
-# over HTTP to one process; two halves, with calls and events in both directions
+# These partitions also run as real processes. In ORDERS_ALONE every call is remote; in HALVES calls
+# and events go in both directions.
 MONOLITH = "users+inventory+orders+payments"
 FULL_SPLIT = "users|inventory|orders|payments"
 ORDERS_ALONE = "users+inventory+payments|orders"

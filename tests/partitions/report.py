@@ -1,4 +1,4 @@
-"""Summarise the comparisons of scenario logs at the end of a test run."""
+"""Summarizes the comparisons of scenario logs at the end of a test run."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def summary(reports: Iterable[pytest.TestReport]) -> Iterator[str]:
-    """Yield a line per comparison, and the sum; nothing without a comparison."""
+    """Yield a line for each comparison, then a total; nothing if there was no comparison."""
     lines = differences = 0
     for report in reports:
         properties = dict(report.user_properties)

@@ -1,4 +1,4 @@
-"""Send the requests of the scenario one after the other and log the responses."""
+"""Sends the requests of the scenario one after another and logs the responses."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ _HEADERS: Final = (
 
 
 class ScenarioRunner:
-    """HTTP client of the scenario; `tokens` has the access token of each logged-in user."""
+    """The HTTP client of the scenario; `tokens` has the access token of each logged-in user."""
 
     def __init__(
         self, server: RunningServer, http: httpx2.AsyncClient, inspector: ServerInspector
@@ -42,7 +42,7 @@ class ScenarioRunner:
         return await self.request("GET", path, user, **options)
 
     async def post(self, path: str, user: str = "", body: Any = None, **options: Any) -> Any:
-        """Post with a new idempotency key, the given one, or none if it is None."""
+        """Send a POST with a new idempotency key, or with `key`; no key if `key` is None."""
         key = options.pop("key", f"key-{self._step + 1}")
         headers = {"idempotency-key": key} if key else {}
         headers |= options.pop("headers", {})
@@ -82,7 +82,7 @@ class ScenarioRunner:
     async def sign_in(self, name: str, password: str, username: str = "") -> dict[str, Any]:
         form = {"grant_type": "password", "username": username or name, "password": password}
         pair: dict[str, Any] = await self.request("POST", "/token", data=form)
-        # after a refused login the previous token stays
+        # after a rejected login the previous token stays
         self.tokens[name] = pair.get("access_token", self.tokens.get(name, ""))
         return pair
 
@@ -90,7 +90,7 @@ class ScenarioRunner:
         await self.sign_in("admin", ADMIN[1], ADMIN[0])
 
     async def stats(self, user: str) -> None:
-        """Log the merged statistics: each process counts only the contexts it serves."""
+        """Log /stats of all processes as one, because each counts only its own contexts."""
         counts: dict[str, int] = {}
         for address in dict.fromkeys(self._server.urls[context] for context in CONTEXTS):
             response = await self._http.get(f"{address}/stats", headers=self._authorization(user))

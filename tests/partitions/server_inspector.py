@@ -1,7 +1,7 @@
-"""Inspect the storage of a server: pending events, published events, rows, expiry times.
+"""Inspects the storage of a server: pending events, published events, rows and expiry times.
 
-The scenario uses the HTTP API only. The inspector reads state that the API does not show, and makes
-entities due without waiting.
+The scenario itself uses only the HTTP API. The inspector reads state that the API does not show,
+and changes expiry times, so that the scenario need not wait.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from markethall.shared.messaging.events import EventEnvelope
 from tests.conftest import plain
 
 TIMEOUT_SECONDS: Final = 60
-# numbers that a lost race or a restart may skip, so they are not compared
+# these numbers are not compared, because a rolled back transaction may skip one
 _SKIPPED: Final = {"stock_movement.number"}
 _QUEUES: Final = {"outbox", "inbox"}
 
@@ -35,7 +35,7 @@ class _Clock(NamedTuple):
 
 
 class Clock(Enum):
-    """Columns with the time at which a background job acts on an entity."""
+    """The columns with the time at which a periodic job handles an entity."""
 
     RESERVATION = _Clock("inventory", "reservation", "reservation_id", "expires_at", "reservations")
     PAYMENT = _Clock("payments", "payment", "payment_id", "expires_at", "payments")
@@ -44,7 +44,7 @@ class Clock(Enum):
 
 
 class ServerInspector(Protocol):
-    """Lines contain ids and times; the log normalizes them."""
+    """Reads and changes the storage. Returned lines contain ids and times, which are normalized."""
 
     async def wait_until_idle(self) -> None:
         """Wait until every event was processed by all its handlers. Raises AssertionError."""
@@ -63,7 +63,7 @@ class ServerInspector(Protocol):
 
 
 class SqlInspector:
-    """Inspector of the databases of the contexts; several contexts may share one."""
+    """Inspects the databases of the contexts; several contexts may share one database."""
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         self._urls = urls
@@ -114,7 +114,10 @@ class SqlInspector:
         return [name for name in names if name not in _QUEUES and "alembic" not in name]
 
     async def _pending(self) -> list[str]:
-        """Read inboxes before outboxes: an event published in between then counts as pending."""
+        """Return pending events.
+
+        Inboxes are read before outboxes, so that an event published in between is pending.
+        """
         received = [
             row
             for context in ("orders", *context_names())
@@ -148,10 +151,10 @@ class SqlInspector:
 
 
 class MemoryInspector:
-    """Inspector of applications with memory storage in this process.
+    """Inspects applications with memory storage in this process.
 
     The memory outbox deletes relayed events, so this class copies them when they are published.
-    `tables` is empty: only responses and events are compared.
+    `tables` is empty, because only responses and events are compared.
     """
 
     def __init__(self, container: ApplicationContainer) -> None:
@@ -195,7 +198,7 @@ class MemoryInspector:
         notify, published = backend.database.after_publish, self._published[context]
 
         def record() -> None:
-            # after the commit and before the relay runs
+            # called after the commit and before the relay runs
             published.update({one.event_id: one for one in backend.database.tables.outbox.rows()})
             notify()
 

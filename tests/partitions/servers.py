@@ -1,4 +1,4 @@
-"""Run the scenario on a partition, each with its own databases and Valkey."""
+"""Runs the scenario on a partition, with its own databases and its own Valkey."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +20,7 @@ from tests.partitions.scenario import play
 from tests.partitions.scenario_runner import ScenarioRunner
 from tests.partitions.server_inspector import MemoryInspector, SqlInspector
 
-# long timeouts: these tests do not test timeouts
+# long timeouts for slow machines, because these tests do not test timeouts
 SLOW_MACHINE_SETTINGS = {
     "request_deadline_seconds": "30",
     "rpc_attempt_timeout_seconds": "10",
@@ -30,7 +30,7 @@ SLOW_MACHINE_SETTINGS = {
 
 @dataclass(frozen=True)
 class PartitionResources:
-    """Postgres server, template database and folder for keys."""
+    """The Postgres server, the template database and the directory for keys."""
 
     server_url: str
     template: str
@@ -38,7 +38,7 @@ class PartitionResources:
 
     @asynccontextmanager
     async def databases(self, partition: Partition) -> AsyncIterator[dict[str, str]]:
-        """Yield a new database for each block, by context."""
+        """Create a database for each block, and yield the URL for each context."""
         async with AsyncExitStack() as stack:
             urls: dict[str, str] = {}
             for block in partition:
@@ -56,7 +56,7 @@ class PartitionResources:
 async def in_process(
     resources: PartitionResources, name: str, urls: Mapping[str, str], **settings: Any
 ) -> AsyncIterator[PartitionedApp]:
-    """Open the partition of this name on these databases."""
+    """Open the partition with this name on these databases, in this process."""
     addresses = {"database_urls": urls, "database_pool_min": 1}
     with EmbeddedValkey() as redis_url:
         addresses["redis_url"] = redis_url
@@ -79,7 +79,7 @@ async def on_one_database(
 
 
 async def log_of_partition(resources: PartitionResources, name: str) -> Log:
-    """Run the partition in one process, with one database per block."""
+    """Run the scenario on a partition in one process, with one database per block."""
     async with (
         resources.databases(PARTITIONS[name]) as urls,
         in_process(resources, name, urls) as partitioned_app,
@@ -89,7 +89,7 @@ async def log_of_partition(resources: PartitionResources, name: str) -> Log:
 
 
 async def log_in_memory(resources: PartitionResources) -> Log:
-    """Run the monolith with memory storage in this process."""
+    """Run the scenario on the monolith with memory storage, in this process."""
     partition = PARTITIONS[MONOLITH]
     async with open_partitioned_app(
         partition, resources.folder("memory"), storage="memory"
@@ -99,7 +99,7 @@ async def log_in_memory(resources: PartitionResources) -> Log:
 
 
 async def log_of_processes(resources: PartitionResources, name: str) -> Log:
-    """Run the partition with one process and one database per block."""
+    """Run the scenario on a partition with one process and one database per block."""
     partition = [frozenset(context for context in block) for block in PARTITIONS[name]]
     folder = resources.folder(f"real-{name}")
     with EmbeddedValkey() as redis_url:
@@ -122,7 +122,7 @@ async def log_of_processes(resources: PartitionResources, name: str) -> Log:
 
 
 async def log_of_workers(resources: PartitionResources) -> Log:
-    """Run the monolith with two worker processes on one port."""
+    """Run the scenario on the monolith with two worker processes on one port."""
     folder = resources.folder("workers")
     with EmbeddedValkey() as redis_url:
         async with resources.databases(PARTITIONS[MONOLITH]) as urls:
@@ -136,7 +136,7 @@ async def log_of_workers(resources: PartitionResources) -> Log:
 
 
 def error_lines(folder: Path) -> list[str]:
-    """Return the log lines of level error; the scenario causes none."""
+    """Return the log lines with level error. The scenario must cause none."""
     lines = [line for log in folder.rglob("*.log") for line in log.read_text().splitlines()]
     return [line for line in lines if '"level":"error"' in line]
 

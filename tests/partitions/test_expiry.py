@@ -1,6 +1,6 @@
 """Run the expiry tests of the end-to-end suite on partitions.
 
-An ordinary run uses the full split only, `make test-topologies` all partitions.
+An ordinary run uses only the full split; `make test-topologies` uses all partitions.
 """
 
 import os
@@ -22,7 +22,7 @@ FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 async def short_ttl_shop(
     request: pytest.FixtureRequest, resources: PartitionResources
 ) -> AsyncIterator[Shop]:
-    """A shop with a reservation TTL of a few seconds."""
+    """A shop in which reservations expire after a few seconds."""
     async with on_one_database(
         resources, request.param, reservation_ttl_seconds=test_expiry.RESERVATION_TTL_SECONDS
     ) as partitioned_app:
@@ -31,7 +31,7 @@ async def short_ttl_shop(
         yield shop
 
 
-# only the tests with this fixture: the others kill a process
+# only the tests that use this fixture, because the other tests kill a process
 globals().update(
     {
         name: test

@@ -12,7 +12,7 @@ from tests.partitions.partitions import PARTITIONS
 from tests.partitions.servers import PartitionResources, on_one_database
 
 
-# module scope: its background work would add statements to the budgets of other tests
+# of module scope, because its background work would add statements to other tests' counts
 @pytest.fixture(scope="module", params=PARTITIONS)
 async def partitioned_app(
     request: pytest.FixtureRequest, resources: PartitionResources

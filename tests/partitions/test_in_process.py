@@ -15,7 +15,7 @@ CALLER_STATE: ContextVar[str] = ContextVar("caller_state", default="nothing")
 
 
 class SlowApp:
-    """Application that responds with the context variable it sees, after `may_respond` is set."""
+    """An application that waits for `may_respond`, then responds with the context variable."""
 
     def __init__(self) -> None:
         self.may_respond = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Test that the log comparison detects a planted fault."""
+"""Test that the log comparison finds a bug that is planted on purpose."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tests.partitions.server_inspector import MemoryInspector
 
 
 class DetailDroppingInventory:
-    """Inventory that drops the details of OutOfStock."""
+    """A wrapper of inventory that removes the details of OutOfStock."""
 
     def __init__(self, inner: Inventory) -> None:
         self._inner = inner

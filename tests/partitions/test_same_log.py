@@ -16,13 +16,13 @@ from tests.partitions.servers import (
 
 Record = Callable[[str, object], None]
 
-# minimum numbers of lines: empty logs would be equal too
+# minimum numbers of lines, because empty logs would be equal too
 MIN_RESPONSE_LINES, MIN_STORED_LINES = 8000, 300
 
 
 @pytest.fixture(scope="session")
 async def reference(resources: PartitionResources) -> Log:
-    """Log of the monolith on Postgres, compared with all others."""
+    """The log of the monolith on Postgres; the tests compare all other logs with it."""
     log = await log_of_partition(resources, MONOLITH)
     assert len(log.without_tables()) > MIN_RESPONSE_LINES
     assert log.stored > MIN_STORED_LINES

@@ -1,6 +1,6 @@
 """The three contracts that other contexts call, with sample values for each method.
 
-No sample is a default value, so that a test notices a lost field.
+No sample has a default value, so that a test fails if a field is lost.
 """
 
 import re
@@ -55,7 +55,7 @@ LINES: Final = (
 
 @dataclass(frozen=True)
 class Contract:
-    """`samples`: method -> argument and result."""
+    """A contract. `samples` maps each method to an argument and a result."""
 
     context: str
     module: Any

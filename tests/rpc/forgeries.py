@@ -21,14 +21,14 @@ _REQUIRED: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "scope", "actor")
 
 @dataclass(frozen=True)
 class Forger:
-    """Forges tokens from a valid token and its private key."""
+    """Makes invalid tokens from a valid token and its private key."""
 
     token: str
     pem: str
     now: float
 
     def all(self) -> dict[str, str]:
-        """Return the forged tokens by name."""
+        """Map the name of each defect to a token with this defect."""
         return {
             **self._garbage(),
             **self._wrong_keys(),
@@ -110,7 +110,7 @@ class Forger:
         }
 
     def _hmac(self, secret: bytes) -> str:
-        """Sign with a public key as HMAC secret, which PyJWT refuses."""
+        """Sign with a public key as the HMAC secret. PyJWT itself refuses to do this."""
         text = f"{_part({**self.header, 'alg': 'HS256'})}.{_part(self.claims)}"
         return f"{text}.{_base64(hmac.digest(secret, text.encode(), 'sha256'))}"
 

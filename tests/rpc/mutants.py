@@ -1,6 +1,6 @@
-"""A pytest plugin that plants one bug by which local and remote calls differ.
+"""A pytest plugin that plants a bug (a mutant), to test that the contract tests find it.
 
-`pytest -p tests.rpc.mutants --mutant NAME` runs with the bug; test_mutants.py runs them all.
+`pytest -p tests.rpc.mutants --mutant NAME` runs with the bug; test_mutants.py runs all mutants.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ INVENTORY: Final = "tests/inventory/test_contract.py"
 PAYMENTS: Final = "tests/payments/test_contract.py"
 USERS: Final = "tests/users/test_contract.py"
 VALUES: Final = "tests/rpc/test_values.py"
-# in the contract suites `remote` is the service on Postgres over HTTP
+# in the contract suites the variant `remote` is the service on Postgres, called over HTTP
 SQL: Final = ("[sql]", "[remote]")
 BOTH_WAYS: Final = "tests/rpc/test_local_and_remote.py"
 
@@ -48,7 +48,7 @@ def error_details_dropped() -> None:
 
 
 def error_class_lost() -> None:
-    """The code of the error is unknown to the caller."""
+    """Raise an error with a code that the caller does not know."""
     module("payments.contract").RefundExceedsCaptured.code = "payments.unheard_of"
 
 
@@ -122,13 +122,13 @@ def no_allowed_calls_check() -> None:
 
 
 def module(name: str) -> Any:
-    """Import only when the bug is planted, so that a run imports no other context."""
+    """Import a module when the bug is planted, so that a run imports no other context."""
     return import_module(f"markethall.{name}")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """Of all variants of `tests`, exactly those that contain one of `caught_by` must fail."""
+    """A bug. Of `tests`, exactly those must fail whose id contains an item of `caught_by`."""
 
     apply: Callable[[], None]
     tests: tuple[str, ...]
@@ -213,6 +213,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("--mutant")
     if name:
-        # rendering a traceback for each of fifty buyers takes a minute
+        # logs are switched off, because fifty tracebacks take a minute
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
         MUTANTS[name].apply()

@@ -1,4 +1,4 @@
-"""A contract for tests, over the real RPC client and server."""
+"""A contract that exists only for tests, with the real RPC client and server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +28,7 @@ from tests.rpc_loopback import now, rpc_server
 
 ALLOWED: Final = AllowList({"probe": dict.fromkeys(("greet", "wave"), frozenset({"orders"}))})
 SIGNER: Final = ServiceSigner(generate_private_key(), now)
-# shorter pauses than in production, and timeouts that a slow machine does not reach
+# short pauses between retries, and long timeouts for slow machines
 FAST_RETRIES: Final = RetryPolicy(
     attempt_timeout_seconds=20, total_timeout_seconds=60, initial_backoff_seconds=0.001
 )
@@ -61,7 +61,7 @@ class ProbeResult(Dto):
 
 
 class ProbeService:
-    """Greets the guests; `before_response` runs first."""
+    """Records its calls and answers with a greeting; `before_response` runs before the answer."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[CallContext, ProbeCommand]] = []
@@ -130,7 +130,7 @@ def probe_server(
 async def open_client(
     url: str, retry_policy: RetryPolicy = FAST_RETRIES
 ) -> AsyncIterator[RemoteProbe]:
-    """Open a client over TCP, as the container builds it."""
+    """Open a client over TCP, built in the same way as in the container."""
     clients = HttpClients({"probe": url}, retry_policy)
     try:
         yield RemoteProbe(rpc_client_of(clients.get("probe"), retry_policy))
@@ -159,7 +159,7 @@ def without_breaker(client: RpcClient) -> RpcClient:
 def client_with_handler(
     handler: Callable[[httpx2.Request], Any], retry_policy: RetryPolicy = FAST_RETRIES
 ) -> RemoteProbe:
-    """Return a client whose server is a function; its circuit never opens."""
+    """Return a client that gets its responses from a function; its circuit never opens."""
     http = httpx2.AsyncClient(transport=httpx2.MockTransport(handler), base_url="http://probe")
     return RemoteProbe(without_breaker(rpc_client_of(http, retry_policy)))
 

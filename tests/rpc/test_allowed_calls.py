@@ -1,4 +1,4 @@
-"""The allow-list: each caller and method, in process and over HTTP, with the same error."""
+"""The allow-list gives the same error in process and over HTTP, for each caller and method."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ SIGNER = ServiceSigner(generate_private_key(), now)
 
 
 def in_process(caller: str, target: str, provider: Any) -> Any:
-    """Return the client that the container would wire for this caller."""
+    """Return the contract with a call guard, as the container builds it for this caller."""
     guard = CallGuard(caller, target, ALLOWED, InFlightCalls(), now, 5)
     return CONTRACTS[target].guarded(provider, guard)
 
 
 def over_http(caller: str, target: str, provider: Any) -> Any:
-    """Return a client without call guard, as a compromised caller would use."""
+    """Return a client without a call guard, because a compromised caller could omit it."""
     contract = CONTRACTS[target]
     server = rpc_server(target, contract.router, provider, SIGNER, callers=tuple(context_names()))
     transport = httpx2.ASGITransport(server, raise_app_exceptions=False)

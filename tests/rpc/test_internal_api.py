@@ -1,4 +1,4 @@
-"""The internal API of the real application: only services, only with a valid token."""
+"""The internal API of the real application accepts only services with a valid token."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ from tests.rpc.contracts import CONTRACTS, METHODS, RecordingService
 from tests.rpc.forgeries import Forger
 from tests.rpc_loopback import now
 
-# each contract is called from the other process; no events cross
+# every contract call goes to the other process
 TWO_PROCESSES: Final[Partition] = (
     ("users", "inventory"),
     ("orders", "payments"),
@@ -35,7 +35,7 @@ JWKS_PATH: Final = "/internal/keys.json"
 
 @dataclass(frozen=True)
 class InternalApi:
-    """An application in two processes, tokens of both, and the users service behind the API."""
+    """An application of two processes, with a signer of tokens and access to its users service."""
 
     http: httpx2.AsyncClient
     pem: str
@@ -45,7 +45,7 @@ class InternalApi:
 
     @property
     def forger(self) -> Forger:
-        """Return a forger with a fresh token, so that none is rejected for its age."""
+        """Return a forger with a new token, so that no token is rejected for its age."""
         signer = ServiceSigner(self.pem, now)
         token = signer.sign("orders", "users", "get_active_customer", Actor(name="system:tests"))
         return Forger(token, self.pem, now().timestamp())
@@ -83,7 +83,7 @@ async def _open_internal_api(folder: Path) -> AsyncIterator[InternalApi]:
 
 
 def is_unauthenticated(response: httpx2.Response) -> bool:
-    """Compare with RFC 6750 and RFC 9457."""
+    """Tell whether the response is a 401 as RFC 6750 and RFC 9457 demand."""
     return (
         response.status_code == 401
         and response.headers["content-type"] == "application/problem+json"

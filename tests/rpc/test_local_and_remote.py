@@ -1,4 +1,4 @@
-"""The clients that the container wires for orders are guarded, in process and over HTTP."""
+"""The contracts that the container gives to orders have a call guard, local and remote."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.rpc_loopback import now
 
 @pytest.fixture(params=[MONOLITH, FULL_SPLIT], ids=["together", "apart"])
 def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """Return the container of the process that serves orders; nothing is opened."""
+    """The container of orders in this partition; no connection is opened."""
     partition = PARTITIONS[request.param]
     (block,) = [block for block in partition if "orders" in block]
     settings = read_settings(

@@ -56,7 +56,7 @@ async def test_three_attempts_with_same_ids() -> None:
     ids=["no socket", "no peer"],
 )
 async def test_read_errors_count_as_no_response(error: Exception) -> None:
-    """httpx2 passes these errors through; seen behind a proxy that resets connections."""
+    """httpx2 raises these errors if a proxy resets connections."""
     requests: list[bytes] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
@@ -169,7 +169,7 @@ async def test_slow_response_is_cut_at_attempt_timeout() -> None:
         open_client(recorded.url, retry_policy) as remote,
         asyncio.timeout(30),
     ):
-        # a million bytes would take three hours
+        # at this rate a body of a million bytes takes three hours
         error = await error_of(remote.greet(CTX, greet_command()))
 
     assert type(error) is Unavailable

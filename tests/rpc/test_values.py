@@ -36,13 +36,13 @@ DETAILS = {
     "retry_after": 7,
 }
 _IMMUTABLE = (str, int, UUID, datetime, type(None))
-# the caller sees these as Unavailable
+# errors that the RPC client raises as another class
 TRANSLATED_ERRORS = {Unauthenticated: Unavailable, RouteNotFound: Unavailable}
 
 
 @asynccontextmanager
 async def local_and_remote(context: str, provider: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """Yield the contract as orders calls it, in process and over HTTP."""
+    """Yield the contract twice, with call guards: called in process, and over HTTP."""
     contract = CONTRACTS[context]
     connection = over_rpc(context, contract.router, provider, contract.remote)
     async with connection as remote:
@@ -53,7 +53,7 @@ async def local_and_remote(context: str, provider: Any) -> AsyncIterator[tuple[A
 
 
 def error_cases() -> Iterator[tuple[str, str, type[DomainError]]]:
-    """Yield (context, method, error): documented errors, and those of any call."""
+    """Yield (context, method, error) for documented errors and for those that any call raises."""
     for context, method in METHODS:
         documented = CONTRACTS[context].documented_errors(method)
         yield from (
@@ -208,7 +208,7 @@ def test_samples_differ_from_defaults(context: str, method: str) -> None:
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
 def test_dtos_are_deeply_immutable(context: str, method: str) -> None:
-    """In process, caller and callee share the object."""
+    """A DTO must be immutable, because in process caller and callee share the object."""
     for sample in CONTRACTS[context].samples[method]:
         assert list(_mutable_parts(sample)) == []
 
@@ -236,7 +236,7 @@ def _is_mutable(dto: Dto) -> bool:
 
 
 def _without_deadline(ctx: CallContext) -> CallContext:
-    """The guard shortens the deadline."""
+    """Return the call context without its deadline, because the guard shortens the deadline."""
     return ctx.model_copy(update={"deadline": None})
 
 

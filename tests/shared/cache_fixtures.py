@@ -12,7 +12,7 @@ MAX_ATTEMPTS = 1000
 
 
 class Clock:
-    """Seconds that pass only when a test adds them."""
+    """A clock, in seconds, that only a test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -22,7 +22,7 @@ class Clock:
 
 
 class Source:
-    """The data behind a cache; counts its loads, and can keep them waiting."""
+    """A source of data for a cache. It counts its loads, and a test can make loads wait."""
 
     def __init__(self, value: bytes | None = b"old") -> None:
         self.value = value

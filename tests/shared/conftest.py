@@ -1,4 +1,4 @@
-"""A context of the tests' own: the common tables, one table of things, no migration."""
+"""A context that exists only for tests: the common tables and one table, without migrations."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -128,7 +128,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture(scope="session")
 async def probe_database(server_url: str) -> AsyncIterator[str]:
-    """A database with the schema `probe` in it."""
+    """The URL of a database with the schema `probe`."""
     name = f"probe_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     await create_schema(url_of(server_url, name))
@@ -138,7 +138,10 @@ async def probe_database(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def probe_url(probe_database: str) -> str:
-    """The same with empty tables; fails when an earlier test has left a transaction open."""
+    """The URL of the database, with empty tables.
+
+    This fails if an earlier test has left a transaction open.
+    """
     await on_server(probe_database, EMPTY)
     return probe_database
 

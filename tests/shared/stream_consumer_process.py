@@ -1,7 +1,7 @@
-"""A process that relays and consumes the probe's events over a stream.
+"""A process that sends and consumes the events of the context `probe` through a Redis stream.
 
-Usage: python -m tests.shared.stream_consumer_process DATABASE_URL REDIS_URL. Only the handler is
-test code; it inserts a row for each event.
+Usage: python -m tests.shared.stream_consumer_process DATABASE_URL REDIS_URL. Its handler inserts a
+row for each event.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 
 HANDLER = "probe.on_thing_happened"
-# short leases, so that the claims of a killed process are soon free
+# short leases, so that another process can soon claim the deliveries of a killed one
 WORKER_CONFIG = WorkerConfig(
     poll_interval=0.02,
     reconcile_interval=0.1,

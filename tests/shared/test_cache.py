@@ -1,4 +1,4 @@
-"""The cache of one process: one suite without and with Redis, then each level by itself."""
+"""The cache of one process: tests without and with Redis, then tests of each level alone."""
 
 import asyncio
 import gc
@@ -28,9 +28,9 @@ async def failing_load() -> bytes | None:
 
 @pytest.fixture
 async def clients(redis_url: str) -> AsyncIterator[list[RedisClient]]:
-    """The clients of two processes. The timeout is long, because a test machine may be slow.
+    """The Redis clients of two processes, with a long timeout for slow machines.
 
-    Each has one connection, so commands are answered in the order of the calls.
+    Each client has one connection, so that commands are answered in the order of the calls.
     """
     both = [RedisClient(redis_url, timeout=30, max_connections=1) for _ in range(2)]
     yield both
@@ -47,7 +47,7 @@ def clock() -> Clock:
 async def cache(
     request: pytest.FixtureRequest, clients: list[RedisClient], clock: Clock
 ) -> AsyncIterator[CoherentCache]:
-    """The clock stands still: nothing expires during a test, however slow the machine is."""
+    """A cache with a stopped clock, so that nothing expires during a test on a slow machine."""
     made = CoherentCache(clock=clock)
     if request.param == "redis":
         bus = InvalidationBus(RedisChannel(clients[0]))
@@ -58,7 +58,7 @@ async def cache(
 
 @pytest.fixture
 def connected(clock: Clock) -> CoherentCache:
-    """A cache in the process alone, whose values live for their ttl."""
+    """A cache without Redis that behaves as if connected: values are valid for their `ttl`."""
     made = CoherentCache(clock=clock)
     made.on_connection_changed(True)
     return made
@@ -74,7 +74,7 @@ def source() -> Source:
     return Source()
 
 
-# without and with Redis
+# Without and with Redis
 
 
 async def test_loaded_value_is_not_loaded_again(
@@ -171,7 +171,7 @@ async def test_invalidating_namespace_leaves_other_namespaces(
 
 
 async def all_calls_wait(cache: CoherentCache, namespace: str) -> None:
-    """Return when every earlier call waits for its load: this one came after them."""
+    """Wait until every earlier call waits for its load, by making one more call after them."""
     await cache.get_or_load(namespace, "last", 60, Source().load)
 
 
@@ -326,7 +326,7 @@ async def test_peek_returns_same_object_until_invalidation(
     assert cache.peek(namespace, "a") is None
 
 
-# in the process
+# Level 1: in the process
 
 
 async def test_value_lives_for_its_ttl(
@@ -385,7 +385,7 @@ async def test_disabled_cache_loads_every_time(source: Source) -> None:
     assert cache.peek(NAMESPACE, "a") is None
 
 
-# in Redis
+# Level 2: in Redis
 
 
 class RedisProcess:

@@ -63,7 +63,7 @@ async def connect(bus_url: str, database_url: str) -> AsyncIterator[Callable[[],
 
 @pytest.fixture
 async def two(connect: Callable[[], Connections]) -> AsyncIterator[Two]:
-    """Both listen, and their clocks stand still, so nothing expires."""
+    """Two caches that listen to the bus; their clocks are stopped, so that nothing expires."""
     both = Two(*(open_cache("on", *connect()) for _ in range(2)))
     for cache in both:
         cache._clock = lambda: 0.0
@@ -137,7 +137,7 @@ async def test_process_keeps_what_it_loaded_after_its_own_invalidation(
     await get(two.here, namespace, "key", b"new")
 
     await until_dropped(two.there, namespace, "key")
-    # its own message has been delivered to it before the messages of the other
+    # when the other's message arrives, the cache has received its own earlier message too
     await until_invalidations_arrive(two.there, two.here)
 
     assert two.here.peek(namespace, "key") == b"new"
@@ -191,7 +191,7 @@ async def test_busy_pool_delays_no_invalidation(
 async def test_process_that_never_listens_sends_its_invalidations_when_it_closes(
     two: Two, namespace: str, bus_url: str, database_url: str
 ) -> None:
-    """The import command is such a process."""
+    """The command `markethall import` is such a process."""
     for cache in two:
         await get(cache, namespace, "key", b"old")
 
@@ -206,7 +206,7 @@ async def test_process_that_never_listens_sends_its_invalidations_when_it_closes
 
 
 class FailsOnce(CoherentCache):
-    """Raises at the first invalidation from another process; `max_ttls` is a log."""
+    """Raises at the first invalidation from another process; `max_ttls` records the changes."""
 
     def __init__(self, bus: InvalidationBus) -> None:
         super().__init__(bus, clock=lambda: 0.0)
@@ -294,7 +294,7 @@ async def test_connection_that_stops_answering_is_noticed(bus_url: str, database
         await connections.close()
 
 
-# one process
+# One process
 
 
 async def test_connected_process_keeps_value_for_its_ttl(namespace: str) -> None:

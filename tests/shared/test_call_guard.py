@@ -1,4 +1,4 @@
-"""The call guard: allow-list, held connections, deadlines, bugs of the callee."""
+"""The call guard: allow-list, held connections, deadlines, and exceptions of the callee."""
 
 import asyncio
 from datetime import timedelta
@@ -42,7 +42,7 @@ class ProbeService:
         self.called_with = ctx
 
     async def work(self, ctx: CallContext) -> None:
-        """Start, and end when `released` is set."""
+        """Set `started`, wait for `released`, then set `ended`."""
         self.started.set()
         await self.released.wait()
         self.ended.set()

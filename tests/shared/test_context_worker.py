@@ -1,4 +1,4 @@
-"""The context worker: one leads, events are handled at once, and no failure stops it."""
+"""The context worker: one leads, events are handled at once, and no failure ends the work."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -26,13 +26,13 @@ from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 from tests.shared.test_events import KILL_LEADER, wait_until_unlocked
 
 HANDLER = "probe.on_thing_happened"
-# the poll interval exceeds the timeout, so a test that needs a poll fails
+# the poll interval is longer than TEST_TIMEOUT, so that a test fails if it needs a poll
 NOTIFIED_ONLY = WorkerConfig(
     poll_interval=600, periodic_job_interval=0.01, leader_retry_interval=0.01
 )
 POLLING = WorkerConfig(poll_interval=0.01, periodic_job_interval=0.01, leader_retry_interval=0.01)
 
-# seconds; only a failing test waits for so long
+# seconds; only a failing test waits for the whole time
 TEST_TIMEOUT = 20
 
 
@@ -58,7 +58,7 @@ class RecordingHandler:
 
 
 class CountingJob:
-    """Counts its runs; the first ones raise the given errors."""
+    """Counts its runs. The first runs raise the given errors."""
 
     def __init__(self, *errors: BaseException) -> None:
         self._errors = list(errors)

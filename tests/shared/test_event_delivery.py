@@ -1,4 +1,4 @@
-"""One suite for all transports, under injected delivery faults."""
+"""The same tests for all event transports, with injected faults of delivery."""
 
 import asyncio
 import random
@@ -29,15 +29,17 @@ WORKER_CONFIG = WorkerConfig(
     poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
 )
 KEY_COUNT, EVENTS_PER_KEY = 10, 20
-# seconds; less than the lease of a delivery, so a lost claim fails the test
+# seconds; less than the lease of a delivery, so that a test fails if a claim is lost
 TEST_TIMEOUT = 25
 FAULTS = ("none", "twice", "late", "half", "before", "after")
 
 
 class ChaosTransport(InProcessTransport):
-    """Delivers twice, late, in halves, keys in any order; fails before, in the middle, after.
+    """Delivers events with faults.
 
-    `shuffles_keys` also changes the order within a key, which no real transport does.
+    It delivers twice, late or in halves, mixes events of different keys, and raises before, during
+    or after a delivery. `shuffles_keys` also changes the order within a key, which no real
+    transport does.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class ChaosTransport(InProcessTransport):
         shuffled = list(envelopes)
         self._rng.shuffle(shuffled)
         if not self._shuffles_keys:
-            # keys in any order, the events of one key in theirs
+            # restores the order of the events of each key
             waiting = {
                 key: [e for e in envelopes if e.key == key] for key in {e.key for e in shuffled}
             }
@@ -88,7 +90,7 @@ class ChaosTransport(InProcessTransport):
 
 
 class Traffic:
-    """A publisher and a subscriber, with the kind of transport that a test chooses."""
+    """A publisher and a subscriber; a test chooses the kind of transport between them."""
 
     def __init__(self, backend: ContextPersistence[Any], redis: RedisClient) -> None:
         self.backend = backend

@@ -1,4 +1,4 @@
-"""Outbox, inbox and consumer: no event is lost or applied twice, and keys keep their order."""
+"""Outbox, inbox and consumer: no event is lost or applied twice; events of a key keep order."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ WORKER_CONFIG = WorkerConfig(max_attempts=3, delivery_lease=30)
 
 
 class Subscriber:
-    """A context that handles its own events; its handler can be made to fail."""
+    """A context that handles its own events; a test can make its handler fail."""
 
     def __init__(self, backend: ContextPersistence[Any], clock: FakeClock) -> None:
         self.backend = backend
@@ -148,7 +148,7 @@ async def test_interrupted_relay_resends_without_duplicate_effect(
     subscriber: Subscriber, ctx: CallContext
 ) -> None:
     class Lossy:
-        """Delivers, then fails as if the response was lost."""
+        """A transport that delivers and then raises, as if the response was lost."""
 
         async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
             await subscriber.transport.deliver(envelopes)
@@ -204,7 +204,7 @@ async def test_concurrent_leader_election_has_one_winner(probe_url: str) -> None
             barrier = asyncio.Barrier(2)
             leads = await asyncio.gather(try_to_lead(one, barrier), try_to_lead(two, barrier))
 
-            # each may see the lock of the other and retry in a second, but never do both lead
+            # it is possible that neither leads, because each may see the lock check of the other
             assert leads.count(True) <= 1
 
 
@@ -343,7 +343,7 @@ async def test_late_commits_are_delivered_and_key_order_is_kept(
         for number in range(0, each, 2):
             async with subscriber.backend.database.transaction() as store:
                 await store.publish(happened(number, key), ctx)
-                # held open while others commit and the relay reads
+                # keeps the transaction open while others commit and the relay reads
                 for _ in range(rng.randrange(6)):
                     await store.count()
                 await store.publish(happened(number + 1, key), ctx)
@@ -489,7 +489,7 @@ async def test_each_handler_has_its_own_delivery(
     await transport.deliver([wrap_event(happened(1), ctx, clock())])
     attempts = []
 
-    # one after the other, because they share the key
+    # claimed one after another, because both have the same key
     for _ in range(2):
         (delivery,) = await backend.inbox.claim(clock(), timedelta(seconds=9), 5)
         attempts.append(delivery.handler)
@@ -633,7 +633,7 @@ async def test_event_that_crashes_process_is_dead_lettered(
     await subscriber.publish(ctx, happened(1))
     await subscriber.relay_all()
     for _ in range(WORKER_CONFIG.max_attempts):
-        # claimed and never finished, so the lease runs out
+        # the claim is never finished, so its lease expires
         assert len(await backend.inbox.claim(clock(), timedelta(seconds=30), 5)) == 1
         clock.forward(seconds=30)
 
@@ -683,7 +683,7 @@ async def test_shutdown_releases_claims_without_counting_attempts(
     assert subscriber.handled == [1]
 
 
-# Operations by hand
+# Commands of an operator
 
 
 async def test_dead_letters_can_be_requeued(
@@ -779,7 +779,7 @@ LOCKS = Statement(
 
 @asynccontextmanager
 async def own_pool(url: str) -> AsyncIterator[Postgres]:
-    """Open a pool of its own, as another process would."""
+    """Open a separate pool, as another process has one."""
     postgres = Postgres(url, PoolSize(min_size=1, max_size=5, timeout=5))
     yield postgres
     await postgres.close()
@@ -793,7 +793,7 @@ async def try_to_lead(postgres: Postgres, barrier: asyncio.Barrier) -> bool:
 
 
 async def wait_until_unlocked(postgres: Postgres) -> bool:
-    """Wait, because the server releases locks a moment after the connection has ended."""
+    """Wait until no lock is held; the server releases locks a moment after a connection ends."""
     async with asyncio.timeout(30), postgres.read_session() as connection:
         while await connection.fetch_value(LOCKS):
             continue

@@ -179,7 +179,7 @@ async def send_request(
 
     try:
         await app(scope, receive, send)
-    except ZeroDivisionError:  # Starlette raises it again after the response
+    except ZeroDivisionError:  # Starlette raises the exception again after the response
         assert sent
     start = sent[0]
     headers_sent = {
@@ -456,7 +456,7 @@ async def test_login_limit_ignores_name_spelling(spelling: str) -> None:
         # the peer is not a trusted proxy
         ("192.0.2.1", ["203.0.113.9"], "192.0.2.1"),
         ("10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
-        # the client itself sent the addresses on the left
+        # the client may have forged the addresses on the left
         ("10.0.0.1", ["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
         ("10.0.0.1", ["1.1.1.1", "203.0.113.9"], "203.0.113.9"),
         ("10.0.0.1", ["10.9.9.9, 203.0.113.9"], "203.0.113.9"),
@@ -465,7 +465,7 @@ async def test_login_limit_ignores_name_spelling(spelling: str) -> None:
         ("10.0.0.1", ["10.0.0.7, 10.0.0.8"], "10.0.0.7"),
         ("10.0.0.1", ["2001:db8::9"], "2001:db8::9"),
         ("::ffff:10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
-        # an invalid address ends the chain at the last valid one
+        # the search stops at an invalid address; the last valid address is used
         ("10.0.0.1", ["garbage"], "10.0.0.1"),
         ("10.0.0.1", [""], "10.0.0.1"),
         ("10.0.0.1", [], "10.0.0.1"),
@@ -485,7 +485,7 @@ async def test_client_ip_is_nearest_untrusted_address(
     for _ in range(3):
         await send_request(limited_gateway, "GET", "/things/a", headers=headers, peer=peer)
 
-    # the three requests counted for this address
+    # the three earlier requests were counted for this address
     response = await send_request(limited_gateway, "GET", "/things/a", peer=client)
 
     used = REQUESTS.quota - int(response.headers["ratelimit"].partition("r=")[2].partition(";")[0])

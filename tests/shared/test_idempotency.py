@@ -1,4 +1,4 @@
-"""Idempotency: one effect per key and the same response to every retry, on both backends."""
+"""Idempotency: one effect per key and the same response to every retry, on both storages."""
 
 import asyncio
 from datetime import timedelta
@@ -46,7 +46,7 @@ def idempotency_service(backend: ContextPersistence[Any], clock: FakeClock) -> I
 
 
 class RecordedEffect:
-    """A command that adds one thing; it can be paused and made to fail."""
+    """A command that inserts one row; a test can pause it or make it fail."""
 
     def __init__(self, backend: ContextPersistence[Any]) -> None:
         self._database = backend.database
@@ -458,7 +458,7 @@ COUNT_RECORDS = Statement(sa.text("SELECT count(*) FROM probe.idempotency_record
 
 
 async def crash(idempotency_service: IdempotencyService, effect: RecordedEffect) -> None:
-    """Run an attempt that ends without a result, as by kill -9."""
+    """Run an attempt that ends without a result, as if the process was killed."""
     effect.released.clear()
     task = asyncio.create_task(run(idempotency_service, effect))
     await effect.started.wait()

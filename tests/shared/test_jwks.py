@@ -34,7 +34,7 @@ class FakeClock:
 
 
 class Issuer:
-    """Publishes keys, replaces them, and can be unavailable."""
+    """A server that publishes keys; a test can replace the keys or make it unavailable."""
 
     def __init__(self) -> None:
         self.signer = new_signer()

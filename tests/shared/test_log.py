@@ -17,7 +17,7 @@ SECRETS = (
 )
 PASSWORD, JWT, API_KEY = SECRETS
 
-# run in a subprocess: logging is configured once per process
+# run in a subprocess, because logging is configured only once per process
 LOGGING = textwrap.dedent(
     """
     import logging, sys

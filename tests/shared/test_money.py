@@ -1,4 +1,4 @@
-"""Money: integer minor units, rounding half to even, and splits that sum exactly."""
+"""Money: integer minor units, rounding half to even, and exact division into parts."""
 
 from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext

@@ -1,4 +1,4 @@
-"""Cursors are bound to one list, signed, and typed."""
+"""A cursor is signed, valid for one list only, and its content is validated."""
 
 import base64
 from typing import Any

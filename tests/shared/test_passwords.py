@@ -68,7 +68,7 @@ async def test_unknown_user_never_verifies(passwords: Passwords) -> None:
 
 
 def test_unknown_user_takes_same_time(passwords: Passwords) -> None:
-    """The time of bcrypt depends only on the cost in the hash."""
+    """bcrypt takes the same time for hashes of the same cost, so only the costs are compared."""
     real_hash = bcrypt.hashpw(b"x", bcrypt.gensalt(4))
 
     assert passwords._dummy_hash[:7] == real_hash[:7] == b"$2b$04$"
@@ -158,7 +158,7 @@ def test_stored_hash_is_plain_bcrypt() -> None:
     [
         ("", "too_short"),
         ("seven77", "too_short"),
-        # eight code points, four after normalization
+        # eight code points, which the normalization reduces to four
         ("e\u0301" * 4, "too_short"),
         ("x" * (MAX_LENGTH + 1), "too_long"),
         ("password", "too_common"),

@@ -1,4 +1,4 @@
-"""Pool, transactions and read sessions, and the errors when Postgres does not answer."""
+"""Pool, transactions and read sessions, and the errors if Postgres does not answer."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ IDLE_IN_TRANSACTION = (
 )
 LOCK_TIMEOUT = Statement(sa.text("SELECT current_setting('lock_timeout')"))
 SET_SHORT_LOCK_TIMEOUT = Statement(sa.text("SELECT set_config('lock_timeout', '50ms', true)"))
-# seconds; only a failing test waits for so long
+# seconds; only a failing test waits for the whole time
 TEST_TIMEOUT = 30
 COUNT_BACKENDS_WITH_PID = "SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"
 
@@ -265,7 +265,7 @@ async def test_pool_never_exceeds_max_size(probe_url: str) -> None:
     async def use() -> None:
         async with postgres.read_session() as connection:
             await connection.fetch_value(PID)
-            if await barrier.wait() == 0:  # four hold a connection, the others wait
+            if await barrier.wait() == 0:  # four tasks have a connection, the others wait
                 seen.append(await observer.fetchval(count_own_connections))
             await barrier.wait()
 
@@ -329,7 +329,7 @@ async def test_lock_timeout_is_unavailable_and_keeps_connection(
             after = await backend_pid(postgres)
 
         assert after in pids
-        # below the timeout of the statement, after which the connection is lost
+        # shorter than the timeout of a statement, after which the connection is closed
         assert lock_timeout == "9s"
 
 
@@ -631,7 +631,7 @@ async def copy_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 class paused:  # noqa: N801 - used like a function
-    """Suspend the server and all its processes."""
+    """A context manager that suspends all processes of the server."""
 
     def __init__(self, server: EmbeddedPostgres) -> None:
         assert server.pid
@@ -673,7 +673,7 @@ async def add(postgres: Postgres, name: str, number: int = 0) -> None:
 
 
 async def update_without_waiting(postgres: Postgres, name: str, number: int) -> None:
-    """Fail instead of waiting for a lock."""
+    """Update a row with a short lock timeout, so that it fails instead of waiting for a lock."""
     async with postgres.transaction() as connection:
         await connection.fetch_value(SET_SHORT_LOCK_TIMEOUT)
         await connection.execute(PUT, name=name, number=number)
@@ -753,7 +753,7 @@ async def wait_for_count(
 
 
 async def wait_until_zero(postgres: Postgres, sql: str) -> bool:
-    """Wait, because the server notices a closed connection a moment later."""
+    """Wait until the SQL counts zero; the server notices a closed connection a moment later."""
     counted = Statement(sa.text(sql))
     async with asyncio.timeout(TEST_TIMEOUT), postgres.read_session() as connection:
         while await connection.fetch_value(counted):
@@ -773,6 +773,6 @@ async def wait_until_available(postgres: Postgres) -> bool:
 
 
 async def run_loop_callbacks(iterations: int = 1000) -> None:
-    """Let the loop process what its sockets have received."""
+    """Let the event loop handle the data that its sockets have received."""
     for _ in range(iterations):
         await asyncio.sleep(0)

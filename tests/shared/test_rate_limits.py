@@ -40,7 +40,7 @@ class Clock:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[RedisClient]:
-    """A long timeout, for slow test machines."""
+    """A Redis client with a long timeout, for slow machines."""
     client = RedisClient(redis_url, timeout=30)
     yield client
     await client.close()
@@ -124,11 +124,11 @@ def test_window_slides() -> None:
     counter = ProcessHitCounter(clock)
     assert count_allowed(counter, 20) == 10
 
-    clock.now += 60  # the ten hits still count in full
+    clock.now += 60  # the ten hits of the previous window still count in full
     assert count_allowed(counter, 20) == 0
     clock.now += 30  # half of them count
     assert count_allowed(counter, 20) == 5
-    clock.now += 15  # a quarter (2.5) and the five
+    clock.now += 15  # a quarter of the old hits (2.5) and the five new hits count
     assert count_allowed(counter, 20) == 3
 
 
@@ -296,7 +296,7 @@ async def rate_limiter(request: pytest.FixtureRequest, redis: RedisClient) -> Ra
 
 @pytest.fixture
 def identity() -> str:
-    """A name or address of this test only, because tests share a Redis."""
+    """A unique identity, because tests share a Redis."""
     return uuid4().hex
 
 

@@ -1,7 +1,7 @@
-"""A real Valkey that is stopped, paused, disconnected, slow, flushed and restarted.
+"""Test a real Valkey that is stopped, paused, disconnected, slow, flushed and restarted.
 
-Only speed may be lost: every read and every rate limit gets a correct and quick answer, and
-everything recovers by itself.
+A fault may only make the application slower: every read and every rate limit gives a correct and
+quick answer, and the clients recover without a restart.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from markethall.shared.persistence.redis_client import LuaScript, RedisClient, R
 from tests.shared.cache_fixtures import Source
 
 FAILURES = 3
-LONG_TIMEOUT = 30.0  # seconds; for commands that must succeed on a slow machine too
+LONG_TIMEOUT = 30.0  # seconds; for commands that must succeed even on a slow machine
 SHORT_TIMEOUT = 0.05
 POLICY = RateLimit("test", quota=5, window_seconds=3600)
 
@@ -289,7 +289,7 @@ async def test_dead_idle_connection_is_replaced(
     redis_setup.proxy.cut()
     async with asyncio.timeout(LONG_TIMEOUT):
         while not (idle._reader.at_eof() or idle._reader.exception()):
-            await asyncio.sleep(0)  # until the kernel has delivered the end of the connection
+            await asyncio.sleep(0)  # waits until the end of the connection has arrived
 
     assert await redis_setup.redis.execute("ECHO", "x") == b"x"
 

@@ -1,4 +1,4 @@
-"""SIGKILL of publishing and consuming processes: each event applies once, in key order."""
+"""Processes are killed while they publish and consume: each event is applied once, in order."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ UNCONFIRMED = "SELECT count(*) FROM probe.outbox WHERE confirmed_at IS NULL"
 
 @dataclass
 class ConsumerProcesses:
-    """Two processes; one leads, the other stands by."""
+    """Two processes that publish and consume; one of them is the leader."""
 
     database_url: str
     redis_url: str
@@ -61,7 +61,7 @@ class ConsumerProcesses:
         self.running.append(process)
 
     def kill_one(self, rng: random.Random) -> None:
-        """Kill the leader or the standby process, at random, and start another."""
+        """Kill one of the two processes at random, and start another."""
         process = self.running.pop(rng.randrange(len(self.running)))
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -76,7 +76,7 @@ class ConsumerProcesses:
 
 @pytest.fixture
 def flushable_redis_url() -> Iterator[str]:
-    """A server for this module alone, because the tests flush it."""
+    """The URL of a Valkey that only this module uses, because the tests flush it."""
     server = EmbeddedValkey()
     yield server.start()
     server.stop()

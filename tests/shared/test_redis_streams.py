@@ -1,4 +1,4 @@
-"""The Redis Streams transport: Redis may lose, keep or repeat entries, and no event is lost."""
+"""The Redis Streams transport loses no event, even if Redis loses or repeats entries."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -67,7 +67,7 @@ class StreamSetup:
                 await store.publish(event, ctx)
 
     async def relay_all(self, *, begin: bool = False) -> None:
-        """Relay and reconcile once, as the leader does; `begin` as a new leader."""
+        """Relay and reconcile once, as the leader does; with `begin`, as a new leader does."""
         async with self.backend.outbox.acquire_leadership() as leader:
             assert leader is not None
             if begin:
@@ -364,7 +364,7 @@ async def test_unreadable_entry_is_dead_lettered(
 
     async with running_consumer(stream_setup.consumer()):
         await stream_setup.wait_until_arrived(5)
-    # read again, as after a lost acknowledgement
+    # makes the consumer read all entries again, as after a lost acknowledgement
     await stream_setup.redis.xgroup_setid(STREAM, "probe", "0")
     async with running_consumer(stream_setup.consumer()):
         async with asyncio.timeout(TEST_TIMEOUT):
@@ -394,7 +394,7 @@ async def test_unknown_event_type_is_skipped(
 
 
 async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallContext) -> None:
-    """In-process delivery, handlers and jobs go on; events for the stream stay unconfirmed."""
+    """In-process delivery, handlers and jobs continue; events for the stream stay unconfirmed."""
     server = EmbeddedValkey()
     stream_setup = StreamSetup(server.start(), clock)
     server.stop()

@@ -1,4 +1,4 @@
-"""The response cache: which responses it caches, for which requests, and how long."""
+"""The response cache: the responses that it caches, for which requests, and for how long."""
 
 from dataclasses import dataclass, field
 from typing import Any

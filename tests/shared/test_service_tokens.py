@@ -1,4 +1,4 @@
-"""Service tokens: for one method, for a minute, of a caller whose key is known; nothing else."""
+"""A service token is valid for one method and one minute, if the caller's key is known."""
 
 import base64
 import json
@@ -194,7 +194,7 @@ async def test_forged_tokens_are_rejected(
 async def test_forgery_helper_can_create_valid_token(
     verifier: ServiceVerifier, token_forger: Forger
 ) -> None:
-    """Otherwise every forgery would be rejected for another reason."""
+    """The unchanged token is valid, so a forgery is rejected for its change only."""
     identity = await verifier.verify(token_forger.signed())
 
     assert identity.actor == USER
@@ -233,7 +233,7 @@ async def test_random_tokens_are_rejected(token: str) -> None:
     assert await rejection_reason(verifier, token) == "invalid"
 
 
-# hypothesis also tries strings from the source code
+# excludes the valid values, because hypothesis also tries strings from the source code
 texts = st.text().filter(
     lambda text: text not in {"orders", "markethall:orders", "markethall:users"}
 )

@@ -1,4 +1,4 @@
-"""Access tokens: only ours, only now, and every other token is refused."""
+"""Access tokens: only unexpired tokens of our issuer are accepted."""
 
 import base64
 import json
@@ -325,7 +325,7 @@ def test_token_cache_is_bounded(signer: AccessTokenSigner, clock: FakeClock) -> 
 
     for token in tokens[1:3]:
         verifier.verify(token)
-        assert verifier.verify(tokens[0]) is first  # recently used, not evicted
+        assert verifier.verify(tokens[0]) is first  # used recently, so not evicted
     for token in tokens[3:]:
         verifier.verify(token)
 
@@ -336,7 +336,7 @@ def test_token_cache_is_bounded(signer: AccessTokenSigner, clock: FakeClock) -> 
 
 
 def test_kid_is_thumbprint() -> None:
-    """The example of RFC 8037, appendix A.3."""
+    """Uses the example of RFC 8037, appendix A.3."""
     seed = base64.urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")
     key = Ed25519PrivateKey.from_private_bytes(seed)
 

@@ -6,7 +6,7 @@ import pytest
 
 from markethall.shared.messaging.wake_signal import WakeSignal
 
-# seconds; only a failing test waits for so long
+# seconds; only a failing test waits for the whole time
 TEST_TIMEOUT = 20
 
 

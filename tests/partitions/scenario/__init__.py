@@ -1,7 +1,7 @@
 """The scenario: a fixed sequence of requests that uses all contexts, with many rejections.
 
-Requests run one after the other. After each request that publishes events the runner waits until
-all are processed, so the result does not depend on timing.
+Requests are sent one after another. After each request that publishes events the runner waits until
+all events are processed, so the result does not depend on timing.
 """
 
 from tests.partitions.scenario.catalogue import create_products

@@ -1,4 +1,4 @@
-"""Steps about products and stock."""
+"""The steps of the scenario about products and stock."""
 
 from typing import Any
 

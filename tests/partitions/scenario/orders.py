@@ -1,4 +1,4 @@
-"""Steps about orders: delivery, declined cards, cancellation, rejections, access control."""
+"""The steps of the scenario about orders: delivery, declined cards, cancellation, rejections."""
 
 from typing import Final
 
@@ -66,7 +66,7 @@ async def cancelled_orders(runner: ScenarioRunner, products: dict[str, str]) -> 
 
 
 async def rejected_orders(runner: ScenarioRunner, products: dict[str, str]) -> None:
-    """Rejections by other contexts with their details; no stock stays reserved."""
+    """Place orders that other contexts reject, so that the log has the details of their errors."""
     total = {"amount": 1, "currency": "EUR"}
     await place_order(runner, "ben", {products["tea"]: 1, products["rare"]: 2})
     await place_order(runner, "ben", {products["tea"]: 999, products["rare"]: 999})

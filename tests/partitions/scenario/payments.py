@@ -1,4 +1,4 @@
-"""Steps about expiry, delayed provider outcomes, webhooks and refunds."""
+"""The steps of the scenario about expiry, delayed outcomes, webhooks and refunds."""
 
 import json
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ WEBHOOKS: Final = SandboxWebhooks(SECRET.encode())
 
 
 async def unpaid_orders(runner: ScenarioRunner, products: dict[str, str]) -> None:
-    """Orders expire after their payments; the reservation of one has expired before."""
+    """Let two unpaid orders expire after their payments, one of them after its reservation."""
     orders = [
         await place_order(runner, "anna", {products["tea"]: 2, products["mug"]: 1})
         for _ in range(2)
@@ -37,7 +37,7 @@ async def unpaid_orders(runner: ScenarioRunner, products: dict[str, str]) -> Non
     await runner.wait_for(reservations, "admin", status="expired")
     for payment_id in payments:
         await runner.wait_for(f"/payments/{payment_id}", "admin", status="expired")
-    # orders expire in the order in which they become due
+    # made due one after another, because orders expire in this sequence
     for order in orders:
         await runner.make_due(Clock.ORDER, order["order_id"])
     for order in orders:

@@ -1,4 +1,4 @@
-"""Common steps of an order, each followed by a wait until idle."""
+"""Steps of an order that several parts of the scenario use; each waits until all is processed."""
 
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ async def cancel(runner: ScenarioRunner, user: str, order: dict[str, Any], reaso
 
 
 async def read_order(runner: ScenarioRunner, order: dict[str, Any]) -> None:
-    """Read everything about an order."""
+    """Read all resources of an order, so that the log has their contents."""
     order_path, payment_path = (
         f"/orders/{order['order_id']}",
         f"/payments/{order['payment']['payment_id']}",

@@ -1,4 +1,4 @@
-"""Steps about registration, sessions, roles and deactivation."""
+"""The steps of the scenario about registration, sessions, roles and deactivation."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ async def _change_user(runner: ScenarioRunner, name: str, change: dict[str, Any]
 
 
 async def deactivated_user(runner: ScenarioRunner, products: dict[str, str]) -> None:
-    """Orders rejects a deactivated user at once, although the access token is still valid."""
+    """Deactivate a user; orders must reject the user although the access token is still valid."""
     me = await runner.get("/users/me", "ben")
     for active in (False, True):
         found = await runner.get(f"/users/{me['user_id']}", "admin")
