@@ -154,7 +154,7 @@ async def test_incomplete_generated_catalogue_fails(
     assert result.returncode == 1
     reserved = row["on_hand"] + 1
     assert f"on_hand: {reserved} are reserved (inventory.would_go_negative)" in result.stdout
-    assert "30 rows read: 29 created, 0 updated, 0 unchanged, 1 failed." in result.stdout
+    assert "30 rows: 29 products, 1 failed. Products: 29 created" in result.stdout
     assert "Traceback" not in result.stderr
 
 

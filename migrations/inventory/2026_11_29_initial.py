@@ -38,7 +38,7 @@ TABLES = (
     "import_upload",
     "import_part",
     "import_job",
-    "import_error",
+    "import_note",
     "outbox",
     "inbox",
     "idempotency_record",
@@ -229,7 +229,7 @@ def _product() -> None:
         where=ACTIVE,
     )
     _index("ix_product_created_at", "product", ["created_at", "product_id"], where=ACTIVE)
-    _index("ix_product_family", "product", ["family"], where=ACTIVE)
+    _index("ix_product_family", "product", ["family"])
     _index("ix_product_name", "product", ["name_key", "product_id"], where=ACTIVE)
     _index("ix_product_price", "product", ["price_amount", "product_id"], where=ACTIVE)
     _index("ix_product_search", "product", ["search"], postgresql_using="gin")
@@ -454,6 +454,7 @@ def _imports() -> None:
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("format", sa.Text(), nullable=False),
         sa.Column("dry_run", sa.Boolean(), nullable=False),
+        sa.Column("with_stock", sa.Boolean(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
@@ -466,7 +467,10 @@ def _imports() -> None:
         sa.Column("updated", sa.BigInteger(), nullable=False),
         sa.Column("unchanged", sa.BigInteger(), nullable=False),
         sa.Column("failed", sa.BigInteger(), nullable=False),
-        sa.Column("error_count", sa.BigInteger(), nullable=False),
+        sa.Column("stock_changed", sa.BigInteger(), nullable=False),
+        sa.Column("stock_skipped", sa.BigInteger(), nullable=False),
+        sa.Column("changed_fields", JSONB(), nullable=False),
+        sa.Column("note_counts", JSONB(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=False),
         sa.Column("failure_message", sa.Text(), nullable=False),
         _timestamp("created_at"),
@@ -483,7 +487,7 @@ def _imports() -> None:
                 "finished": "(finished_at IS NOT NULL) = (status IN ('done', 'failed'))",
                 "format": "format IN ('csv', 'ndjson', 'shopify')",
                 "status": "status IN ('waiting', 'running', 'done', 'failed')",
-                "counts": "position_offset >= 0 AND read >= 0 AND error_count >= 0",
+                "counts": "position_offset >= 0 AND read >= 0",
             },
         ),
         schema=SCHEMA,
@@ -492,15 +496,17 @@ def _imports() -> None:
         "ix_import_job_open", "import_job", ["created_at", "import_id"], where="finished_at IS NULL"
     )
     op.create_table(
-        "import_error",
+        "import_note",
         sa.Column("import_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("line", sa.BigInteger(), nullable=False),
         sa.Column("field", sa.Text(), nullable=False),
         sa.Column("code", sa.Text(), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("import_id", "number", name=op.f("pk_import_error")),
-        _foreign_key("import_error", "import_id", "import_job.import_id", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("import_id", "kind", "number", name=op.f("pk_import_note")),
+        _foreign_key("import_note", "import_id", "import_job.import_id", ondelete="CASCADE"),
+        *_checks("import_note", {"kind": "kind IN ('error', 'change')"}),
         schema=SCHEMA,
     )
 

@@ -9,7 +9,8 @@ from markethall.inventory.imports.contract import (
     Imports,
     ImportView,
     NewImport,
-    RowErrorView,
+    NoteKind,
+    RowNoteView,
     Upload,
 )
 from markethall.shared.kernel.pagination import PageQuery
@@ -46,9 +47,13 @@ class ImportClient:
         await self.inventory_app.container.import_worker.process_next(started.import_id)
         return await self.imports.get_import(STAFF, started.import_id)
 
-    async def errors(self, done: ImportView) -> list[RowErrorView]:
-        page = await self.imports.list_row_errors(STAFF, done.import_id, PageQuery(limit=100))
+    async def notes(self, done: ImportView, kind: NoteKind) -> list[RowNoteView]:
+        query = PageQuery(limit=100)
+        page = await self.imports.list_row_notes(STAFF, done.import_id, kind, query)
         return list(page.items)
+
+    async def errors(self, done: ImportView) -> list[RowNoteView]:
+        return await self.notes(done, NoteKind.ERROR)
 
     async def export(self) -> bytes:
         return b"".join([chunk async for chunk in self.imports.export_products(STAFF)])

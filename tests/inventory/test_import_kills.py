@@ -102,7 +102,7 @@ async def test_killed_import_resumes_and_applies_rows_once(
     assert done.status == ImportStatus.DONE
     assert counts(done) == (ROWS, ROWS - ROWS // 100, 0, 0, ROWS // 100)
     assert await watcher.fetchval(COUNT_INCORRECT) == 0
-    assert await watcher.fetchval("SELECT count(*) FROM inventory.import_error") == ROWS // 100
+    assert await watcher.fetchval("SELECT count(*) FROM inventory.import_note") == ROWS // 100
     assert await watcher.fetchval("SELECT count(*) FROM inventory.import_part") == 0
     await watcher.close()
 

@@ -51,7 +51,8 @@ async def test_batch_with_lost_commit_response_is_applied_once(
     import_client = ImportClient(inventory_app)
     product = await inventory_app.product("L-7", stock=1)
     rows = "".join(f"L-{n},Name,1,5\n" if n % 100 else f"L-{n},,1,5\n" for n in range(2500))
-    started = await import_client.start(f"sku,name,price,on_hand\n{rows}".encode())
+    file = f"sku,name,price,on_hand\n{rows}".encode()
+    started = await import_client.start(file, with_stock=True)
     database: Any = LostCommitAnswers(inventory_app.container.database, lost)
     container = InventoryContainer(inventory_app.container.settings, inventory_app.container.tools)
     container.database = database

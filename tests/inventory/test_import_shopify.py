@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from markethall.cli.import_command import ImportResult
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.imports.contract import ImportFormat
 from markethall.inventory.imports.domain.html_text import html_to_text
-from markethall.inventory.imports.domain.shopify_reader import stable_sku
+from markethall.inventory.imports.domain.shopify_variants import stable_sku
 from tests.inventory.conftest import STAFF, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
@@ -38,16 +39,8 @@ def import_client(request: pytest.FixtureRequest) -> ImportClient:
 async def test_sample_is_imported_as_documented(import_client: ImportClient) -> None:
     done = await import_client.import_to_end(SAMPLE)
 
-    rows = done.rows
-    summary = (
-        f"{rows.read} rows read: {rows.created} created, {rows.updated} updated,"
-        f" {rows.unchanged} unchanged, {rows.failed} failed."
-    )
-    errors = [
-        f"line {error.line}, {error.field}: {error.message} ({error.code})"
-        for error in await import_client.errors(done)
-    ]
-    assert "\n".join([*errors, summary]) in DOCUMENT
+    lines = list(ImportResult(done, tuple(await import_client.errors(done))).to_lines())
+    assert "\n".join(lines) in DOCUMENT
 
 
 async def test_variants_become_a_family_with_options(import_client: ImportClient) -> None:
@@ -70,11 +63,11 @@ async def test_variants_become_a_family_with_options(import_client: ImportClient
     assert (medium.barcode, medium.compare_at, medium.weight_grams) == (None, None, 400)
 
 
-async def test_product_without_options_has_no_family(import_client: ImportClient) -> None:
+async def test_product_without_options_is_a_family_of_one(import_client: ImportClient) -> None:
     await import_client.import_to_end(JUMPER, currency="JPY")
 
     mug = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "mug")
-    assert (mug.family, dict(mug.options)) == (None, {})
+    assert (mug.family, dict(mug.options)) == ("mug", {})
     assert (mug.price.amount, mug.price.currency) == (9, "JPY")
     assert mug.status == ProductStatus.DRAFT
 

@@ -14,6 +14,7 @@ from markethall.inventory.imports.contract import (
     ImportNotFound,
     ImportStatus,
     NewImport,
+    NoteKind,
 )
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery
@@ -81,7 +82,7 @@ async def test_on_hand_column_creates_movement(import_client: ImportClient) -> N
     inventory_app = import_client.inventory_app
     product = await inventory_app.product("TEA-1", stock=10)
 
-    done = await import_client.import_to_end("sku,on_hand\nTEA-1,4\n")
+    done = await import_client.import_to_end("sku,on_hand\nTEA-1,4\n", with_stock=True)
 
     assert counts(done) == (1, 0, 1, 0, 0)
     assert await inventory_app.main_stock(product.product_id) == (4, 0)
@@ -94,7 +95,9 @@ async def test_count_below_reserved_is_row_error(import_client: ImportClient) ->
     product = await import_client.inventory_app.product("TEA-1", stock=10)
     await import_client.inventory_app.reserve({product.product_id: 5})
 
-    done = await import_client.import_to_end("sku,name,price,on_hand\nTEA-1,New name,1,4\n")
+    done = await import_client.import_to_end(
+        "sku,name,price,on_hand\nTEA-1,New name,1,4\n", with_stock=True
+    )
 
     assert counts(done) == (1, 0, 0, 0, 1)
     assert [error.code for error in await import_client.errors(done)] == [
@@ -109,7 +112,7 @@ async def test_count_below_expired_reservations_is_applied(import_client: Import
     await import_client.inventory_app.reserve({product.product_id: 5})
     import_client.inventory_app.clock.advance(hours=1)
 
-    done = await import_client.import_to_end("sku,on_hand\nTEA-1,4\n")
+    done = await import_client.import_to_end("sku,on_hand\nTEA-1,4\n", with_stock=True)
 
     assert counts(done) == (1, 0, 1, 0, 0)
     assert await import_client.inventory_app.main_stock(product.product_id) == (4, 0)
@@ -119,7 +122,9 @@ async def test_lower_backorder_limit_and_count_apply_together(import_client: Imp
     product = await import_client.inventory_app.product("TEA-1", stock=10, backorder_limit=5)
     await import_client.inventory_app.reserve({product.product_id: 8})
 
-    done = await import_client.import_to_end("sku,backorder_limit,on_hand\nTEA-1,0,6\n")
+    done = await import_client.import_to_end(
+        "sku,backorder_limit,on_hand\nTEA-1,0,6\n", with_stock=True
+    )
 
     assert counts(done) == (1, 0, 1, 0, 0)
     assert await import_client.inventory_app.main_stock(product.product_id) == (6, 8)
@@ -347,16 +352,18 @@ async def test_start_is_idempotent_by_id(import_client: ImportClient) -> None:
 async def test_errors_are_paginated_in_file_order(import_client: ImportClient) -> None:
     done = await import_client.import_to_end("sku,name,price\n" + "H-1,x,bad\n" * 5)
 
-    first = await import_client.imports.list_row_errors(STAFF, done.import_id, PageQuery(limit=3))
+    first = await import_client.imports.list_row_notes(
+        STAFF, done.import_id, NoteKind.ERROR, PageQuery(limit=3)
+    )
     cursor = first.next_cursor
-    second = await import_client.imports.list_row_errors(
-        STAFF, done.import_id, PageQuery(limit=3, cursor=cursor)
+    second = await import_client.imports.list_row_notes(
+        STAFF, done.import_id, NoteKind.ERROR, PageQuery(limit=3, cursor=cursor)
     )
 
     assert [error.line for error in (*first.items, *second.items)] == [2, 3, 4, 5, 6]
     assert second.next_cursor is None
     with pytest.raises(ImportNotFound):
-        await import_client.imports.list_row_errors(STAFF, new_id(), PageQuery())
+        await import_client.imports.list_row_notes(STAFF, new_id(), NoteKind.ERROR, PageQuery())
 
 
 async def test_large_file_is_imported_in_batches_without_loss(

@@ -50,16 +50,21 @@ def import_file(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Validate every row without changing anything")
     ] = False,
+    with_stock: Annotated[
+        bool, typer.Option("--with-stock", help="Also set the stock of existing products")
+    ] = False,
     currency: Annotated[str, typer.Option(help="Currency of prices without one")] = "EUR",
 ) -> None:
-    """Import products from a file. An invalid row does not stop the others."""
+    """Import products from a file. The exit code is 1 if a row failed; the others are imported."""
     from markethall.cli import import_command
     from markethall.inventory.container import InventoryContainer
     from markethall.inventory.settings import InventorySettings
     from markethall.shared.kernel.call_context import system_context
 
     max_bytes = read_one(InventorySettings, {}).max_import_bytes
-    import_source = import_command.ImportFile(file, max_bytes, currency, dry_run=dry_run)
+    import_source = import_command.ImportFile(
+        file, max_bytes, currency, dry_run=dry_run, with_stock=with_stock
+    )
 
     async def run(container: "ApplicationContainer") -> import_command.ImportResult:
         inventory = container.context("inventory", InventoryContainer)

@@ -18,7 +18,8 @@ from markethall.inventory.imports.contract import (
     ImportStatus,
     ImportView,
     NewImport,
-    RowErrorView,
+    NoteKind,
+    RowNoteView,
 )
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -28,7 +29,7 @@ from markethall.shared.kernel.pagination import PageQuery
 
 _NDJSON_SUFFIXES: Final = frozenset({".ndjson", ".jsonl"})
 _CHUNK_BYTES: Final = 256 * 1024
-_MAX_SHOWN_ERRORS: Final = 20
+_MAX_SHOWN_NOTES: Final = 20
 _LIMIT_SETTING: Final = "MARKETHALL_MAX_IMPORT_BYTES"
 # interval of the checks whether another process has finished the import
 _RECHECK_SECONDS: Final = 1.0
@@ -51,6 +52,7 @@ class ImportFile:
     max_bytes: int
     currency: str = "EUR"
     dry_run: bool = False
+    with_stock: bool = False
 
     def command(self, sha256: str) -> NewImport:
         """Raises ValidationFailed."""
@@ -58,7 +60,11 @@ class ImportFile:
         format_ = ImportFormat.NDJSON if is_ndjson else ImportFormat.CSV
         try:
             return NewImport(
-                sha256=sha256, format=format_, dry_run=self.dry_run, currency=self.currency
+                sha256=sha256,
+                format=format_,
+                dry_run=self.dry_run,
+                with_stock=self.with_stock,
+                currency=self.currency,
             )
         except ValidationError:
             raise ValidationFailed("--currency must be an ISO 4217 code in capitals.") from None
@@ -78,10 +84,11 @@ class ImportFile:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """Final state of an import, and its first errors."""
+    """Final state of an import, and the first of its errors and changes."""
 
     final_state: ImportView
-    errors: tuple[RowErrorView, ...]
+    errors: tuple[RowNoteView, ...]
+    changes: tuple[RowNoteView, ...] = ()
 
     @property
     def is_successful(self) -> bool:
@@ -89,18 +96,40 @@ class ImportResult:
 
     def to_lines(self) -> Iterator[str]:
         """Format the result for the terminal."""
+        for change in self.changes:
+            yield f"line {change.line}, {change.field}: {change.message}"
         for error in self.errors:
             location = f"line {error.line}" + (f", {error.field}" if error.field else "")
             yield f"{location}: {error.message} ({error.code})"
         if self.final_state.failure:
             yield f"The file cannot be read: {self.final_state.failure.message}"
-        rows = self.final_state.rows
-        verb_prefix = "would be " if self.final_state.dry_run else ""
+        yield from _summary_lines(self.final_state)
+
+
+def _summary_lines(state: ImportView) -> Iterator[str]:
+    rows = state.rows
+    products = rows.created + rows.updated + rows.unchanged
+    parts = [_count(products, "product")]
+    if images := rows.read - products - rows.failed:
+        parts.append(_count(images, "image row"))
+    parts.append(f"{rows.failed} failed")
+    prefix = "would be " if state.dry_run else ""
+    yield (
+        f"{_count(rows.read, 'row')}: {', '.join(parts)}. Products: {rows.created} {prefix}created,"
+        f" {rows.updated} {prefix}updated, {rows.unchanged} unchanged."
+    )
+    if state.changed_fields:
+        fields = [f"{name} ({number})" for name, number in sorted(state.changed_fields.items())]
+        yield f"Fields of existing products {prefix}changed: {', '.join(fields)}."
+    if rows.stock_skipped:
         yield (
-            f"{rows.read} rows read: {rows.created} {verb_prefix}created,"
-            f" {rows.updated} {verb_prefix}updated,"
-            f" {rows.unchanged} unchanged, {rows.failed} failed."
+            f"The stock of {_count(rows.stock_skipped, 'existing product')} differs from the file"
+            " and is left as it is; --with-stock sets it."
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class ProgressBar:
@@ -161,10 +190,17 @@ async def run_import(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    page = await imports.list_row_errors(
-        ctx, final_state.import_id, PageQuery(limit=_MAX_SHOWN_ERRORS)
+    errors = await _first_notes(imports, ctx, final_state, NoteKind.ERROR)
+    return ImportResult(
+        final_state, errors, await _first_notes(imports, ctx, final_state, NoteKind.CHANGE)
     )
-    return ImportResult(final_state, page.items)
+
+
+async def _first_notes(
+    imports: Imports, ctx: CallContext, state: ImportView, kind: NoteKind
+) -> tuple[RowNoteView, ...]:
+    query = PageQuery(limit=_MAX_SHOWN_NOTES)
+    return (await imports.list_row_notes(ctx, state.import_id, kind, query)).items
 
 
 async def _poll_progress(

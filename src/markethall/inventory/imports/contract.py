@@ -1,12 +1,13 @@
 """The contract of imports: import products from files, export them."""
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Protocol
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, PlainSerializer
 
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import MAX_UNITS
@@ -38,11 +39,19 @@ class ImportFormat(StrEnum):
     SHOPIFY = "shopify"
 
 
+class NoteKind(StrEnum):
+    """Kind of what an import notes about a row. Changes are noted by a dry run only."""
+
+    ERROR = "error"
+    CHANGE = "change"
+
+
 class ImportRowCounts(Dto):
     """The number of rows that were read, and the outcomes of the rows that describe a product.
 
-    Two rows with the same SKU are counted twice, and the later row wins. A dry run counts the
-    outcomes that a real import would have.
+    A row that occurs twice is counted twice; the later one wins. A dry run counts the outcomes
+    that an import would have. `stock_changed` and `stock_skipped` count the rows of existing
+    products whose quantity differs from the stock: with `with_stock` it is set, else left.
     """
 
     read: int
@@ -50,6 +59,15 @@ class ImportRowCounts(Dto):
     updated: int
     unchanged: int
     failed: int
+    stock_changed: int
+    stock_skipped: int
+
+
+FrozenCounts = Annotated[
+    Mapping[str, int],
+    AfterValidator(lambda counts: MappingProxyType(dict(counts))),
+    PlainSerializer(dict, return_type=dict[str, int]),
+]
 
 
 class ImportFailure(Dto):
@@ -65,9 +83,13 @@ class ImportView(Dto):
     import_id: UUID
     status: ImportStatus
     dry_run: bool
+    with_stock: bool
     format: ImportFormat
     size: int
     rows: ImportRowCounts
+    changed_fields: Annotated[
+        FrozenCounts, Field(description="Number of existing products that change, by field")
+    ]
     percent: int
     rows_per_second: int
     rows_left: Annotated[int | None, Field(description="Estimated from the rows read so far")]
@@ -77,8 +99,12 @@ class ImportView(Dto):
     finished_at: datetime | None
 
 
-class RowErrorView(Dto):
-    """An error in a row. `field` is a column name in CSV, a JSON pointer (RFC 6901) in NDJSON."""
+class RowNoteView(Dto):
+    """Error of a row, or what it changes.
+
+    `field` is a column as the file names it, in NDJSON a JSON pointer (RFC 6901); of a change it is
+    a field of the product.
+    """
 
     line: int
     field: str
@@ -96,6 +122,9 @@ class NewImport(RequestModel):
     sha256: str
     format: ImportFormat
     dry_run: Bool = False
+    with_stock: Annotated[
+        Bool, Field(description="Also set the stock of existing products, as counted")
+    ] = False
     currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
 
 
@@ -158,9 +187,10 @@ class Imports(Protocol):
     ) -> ImportView:
         """Start an import, which runs in the background. The attempt's id is the import id.
 
-        A row creates the product with its SKU or changes it. Fields that the row does not have
-        keep their values. An invalid row is recorded as an error and does not stop the import.
-        `on_hand` sets the units on hand in the main warehouse.
+        Rows are upserted: ours by SKU, Shopify's by handle and options. Fields that a row does not
+        name keep their values. An invalid row is recorded as an error and does not stop the import.
+        `on_hand` is the stock of a new product in the main warehouse; that of an existing product
+        is set only with `with_stock`.
         """
 
     async def get_import(self, ctx: CallContext, import_id: UUID) -> ImportView:
@@ -175,10 +205,10 @@ class Imports(Protocol):
         Raises ImportNotFound, Overloaded.
         """
 
-    async def list_row_errors(
-        self, ctx: CallContext, import_id: UUID, query: PageQuery
-    ) -> Page[RowErrorView]:
-        """Return row errors in the order of the file; only the first 10,000 are stored.
+    async def list_row_notes(
+        self, ctx: CallContext, import_id: UUID, kind: NoteKind, query: PageQuery
+    ) -> Page[RowNoteView]:
+        """List the first 10,000 notes of a kind in file order.
 
         Raises ImportNotFound, CursorInvalid.
         """

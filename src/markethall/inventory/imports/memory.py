@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from markethall.inventory.catalogue.contract.products import SkuTaken
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.imports.contract import ImportStatus
-from markethall.inventory.imports.domain.file_records import RowError
+from markethall.inventory.imports.contract import ImportStatus, NoteKind
+from markethall.inventory.imports.domain.file_records import RowNote
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
 from markethall.inventory.stock.memory import MemoryStockStore, StockTables
@@ -20,8 +21,8 @@ class ImportTables(StockTables):
         self.uploads: Table[UUID, tuple[UUID, datetime]] = Table()
         self.upload_parts: Table[tuple[UUID, int], bytes] = Table()
         self.import_jobs: Table[UUID, ImportJob] = Table()
-        # key: import id and number of the error
-        self.row_errors: Table[tuple[UUID, int], RowError] = Table()
+        # key: import, kind and number
+        self.row_notes: Table[tuple[UUID, NoteKind, int], RowNote] = Table()
 
 
 class MemoryImportStore(MemoryStockStore):
@@ -56,8 +57,9 @@ class MemoryImportStore(MemoryStockStore):
     async def delete_old_import_jobs(self, before: datetime) -> None:
         for job in self._tables.import_jobs.where(lambda job: _finished_before(job, before)):
             self._tables.import_jobs.remove(job.import_id)
-            for number in range(1, job.error_count + 1):
-                self._tables.row_errors.remove((job.import_id, number))
+            for kind in NoteKind:
+                for number in range(1, job.count_note(kind) + 1):
+                    self._tables.row_notes.remove((job.import_id, kind, number))
 
     async def add_import_job(self, job: ImportJob) -> bool:
         return self._tables.import_jobs.add(job.import_id, job)
@@ -102,20 +104,29 @@ class MemoryImportStore(MemoryStockStore):
             job.token = job.lease_until = None
             self._tables.import_jobs.put(import_id, job)
 
-    async def list_row_errors(
-        self, import_id: UUID, after: int, limit: int
-    ) -> Sequence[tuple[int, RowError]]:
+    async def list_row_notes(
+        self, import_id: UUID, kind: NoteKind, after: int, limit: int
+    ) -> Sequence[tuple[int, RowNote]]:
         numbers = range(after + 1, after + 1 + limit)
-        found = ((number, self._tables.row_errors.get((import_id, number))) for number in numbers)
-        return [(number, error) for number, error in found if error is not None]
+        found = (
+            (number, self._tables.row_notes.get((import_id, kind, number))) for number in numbers
+        )
+        return [(number, note) for number, note in found if note is not None]
 
-    async def add_row_errors(self, import_id: UUID, first: int, errors: Sequence[RowError]) -> None:
-        for number, error in enumerate(errors, first):
-            self._tables.row_errors.put((import_id, number), error)
+    async def add_row_notes(
+        self, import_id: UUID, kind: NoteKind, first: int, notes: Sequence[RowNote]
+    ) -> None:
+        for number, note in enumerate(notes, first):
+            self._tables.row_notes.put((import_id, kind, number), note)
 
-    async def get_products_by_sku_for_update(self, skus: Collection[str]) -> Sequence[Product]:
-        ids = sorted(key for sku in skus if (key := self._tables.product_ids_by_sku.get(sku)))
-        return [product for key in ids if (product := self._tables.products.get(key))]
+    async def get_products_for_update(
+        self, skus: Collection[str], families: Collection[str]
+    ) -> Sequence[Product]:
+        found = {key for sku in skus if (key := self._tables.product_ids_by_sku.get(sku))}
+        if families:
+            members = self._tables.products.where(lambda product: product.family in families)
+            found.update(product.product_id for product in members)
+        return [product for key in sorted(found) if (product := self._tables.products.get(key))]
 
     async def get_main_stock_for_update(
         self, product_ids: Collection[UUID]
@@ -140,8 +151,11 @@ class MemoryImportStore(MemoryStockStore):
     async def write_products(
         self, new_products: Sequence[Product], changed_products: Sequence[Product]
     ) -> bool:
-        for product in changed_products:
-            await self.save_product(product)
+        try:
+            for product in changed_products:
+                await self.save_product(product)
+        except SkuTaken:
+            return False
         added = [await self.add_product(product) for product in new_products]
         for product in new_products:
             await self.ensure_main_stock_row(product.product_id)

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.imports.domain.file_records import RowError
+from markethall.inventory.imports.contract import NoteKind
+from markethall.inventory.imports.domain.file_records import RowNote
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.stock.domain import Stock, StockChange
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -17,10 +18,10 @@ class ReadStore(Protocol):
 
     async def get_import_job(self, import_id: UUID) -> ImportJob | None: ...
 
-    async def list_row_errors(
-        self, import_id: UUID, after: int, limit: int
-    ) -> Sequence[tuple[int, RowError]]:
-        """Return (number, error) with numbers greater than `after`, sorted by number."""
+    async def list_row_notes(
+        self, import_id: UUID, kind: NoteKind, after: int, limit: int
+    ) -> Sequence[tuple[int, RowNote]]:
+        """List notes with their numbers, in that order, from the one after `after`."""
 
     async def get_upload_part(self, upload_id: UUID, number: int) -> bytes | None: ...
 
@@ -71,14 +72,15 @@ class Store(ReadStore, Protocol):
     async def release_import_lease(self, import_id: UUID, token: UUID) -> None:
         """End the lease, so that another worker can process the import at once."""
 
-    async def add_row_errors(self, import_id: UUID, first: int, errors: Sequence[RowError]) -> None:
-        """Insert errors. Number them consecutively, beginning with `first`."""
+    async def add_row_notes(
+        self, import_id: UUID, kind: NoteKind, first: int, notes: Sequence[RowNote]
+    ) -> None:
+        """Add notes numbered from `first`."""
 
-    async def get_products_by_sku_for_update(self, skus: Collection[str]) -> Sequence[Product]:
-        """Return the products with these SKUs, and lock their rows in the order of the ids.
-
-        The SKUs must be in lower case.
-        """
+    async def get_products_for_update(
+        self, skus: Collection[str], families: Collection[str]
+    ) -> Sequence[Product]:
+        """Lock the products with these lower-case SKUs or of these families, in id order."""
 
     async def get_main_stock_for_update(
         self, product_ids: Collection[UUID]
@@ -91,10 +93,7 @@ class Store(ReadStore, Protocol):
     async def write_products(
         self, new_products: Sequence[Product], changed_products: Sequence[Product]
     ) -> bool:
-        """Insert and update products. Return False if another product has the SKU of a new one.
-
-        The transaction must then be rolled back.
-        """
+        """Return False if a SKU is taken: then roll back."""
 
     async def apply_movements(self, changes: Sequence[StockChange]) -> None:
         """Record movements and change the units on hand.

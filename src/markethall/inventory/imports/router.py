@@ -18,7 +18,8 @@ from markethall.inventory.imports.contract import (
     Imports,
     ImportView,
     NewImport,
-    RowErrorView,
+    NoteKind,
+    RowNoteView,
 )
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
@@ -73,6 +74,9 @@ class ImportQuery(BaseModel):
     dry_run: Annotated[bool, Field(description="Validate every row without changing anything")] = (
         False
     )
+    with_stock: Annotated[
+        bool, Field(description="Also set the stock of existing products, as counted")
+    ] = False
     currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
 
 
@@ -115,11 +119,9 @@ async def start(
     imports: ImportsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Import products from a file, in the background.
-
-    The file is NDJSON, CSV with the columns of the export, or the product CSV of Shopify. A row
-    creates the product with its `sku` or changes it. An invalid row does not stop the others. The
-    scopes `catalogue:write` and `stock:write` are required.
+    """The file is CSV with the columns of the export or of Shopify, or NDJSON. Rows are upserted by
+    `sku`, Shopify's by handle and options; columns that the file does not have are left as they
+    are. An invalid row does not stop the others. Needs `catalogue:write` and `stock:write`.
     """
     format_ = _import_format(request)
     upload = await imports.upload(ctx, request.stream())
@@ -173,15 +175,28 @@ async def events(
 
 @router.get(
     "/imports/{import_id}/errors",
-    response_model=Page[RowErrorView],
+    response_model=Page[RowNoteView],
     summary="Errors of an import",
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
 async def errors(
     ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
 ) -> Response:
-    """Return row errors in the order of the file. Only the first 10,000 are stored."""
-    return json_response(await imports.list_row_errors(ctx, import_id, query))
+    """The first 10,000 errors, in file order."""
+    return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.ERROR, query))
+
+
+@router.get(
+    "/imports/{import_id}/changes",
+    response_model=Page[RowNoteView],
+    summary="Changes that a dry run would make",
+    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
+)
+async def changes(
+    ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
+) -> Response:
+    """The first 10,000 fields of existing products that would change, in file order."""
+    return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.CHANGE, query))
 
 
 @router.post(

@@ -31,7 +31,7 @@ class GeneratedCatalogue:
     known_skus: Collection[str]
 
     def command(self, sha256: str) -> NewImport:
-        return NewImport(sha256=sha256, format=ImportFormat.NDJSON)
+        return NewImport(sha256=sha256, format=ImportFormat.NDJSON, with_stock=True)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         lines = (as_ndjson_line(row) for row in self._new_products())

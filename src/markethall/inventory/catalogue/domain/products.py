@@ -1,6 +1,6 @@
 """The product, its price at a time, and its changes by merge patch."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
@@ -88,12 +88,16 @@ class Product:
             setattr(self, name, value)
         return self._mark_changed(now) if changes else False
 
-    def copy_fields_from(self, source: Self, field_names: Collection[str], now: datetime) -> bool:
-        """Copy the named fields. Return False when nothing changes."""
+    def copy_fields_from(
+        self, source: Self, field_names: Collection[str], now: datetime
+    ) -> Sequence[str]:
+        """Copy the named fields. Return the names of those that change."""
         changed = [name for name in field_names if getattr(self, name) != getattr(source, name)]
         for name in changed:
             setattr(self, name, getattr(source, name))
-        return self._mark_changed(now) if changed else False
+        if changed:
+            self._mark_changed(now)
+        return changed
 
     def archive(self, now: datetime) -> bool:
         """Archive the product. Return False when it is archived already."""

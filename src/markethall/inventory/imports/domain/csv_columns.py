@@ -201,5 +201,13 @@ def product_to_cells(product: Product, on_hand: int) -> list[str]:
     return [*(column.write(product) for column in COLUMNS.values()), str(on_hand)]
 
 
+def format_field(product: Product, name: str) -> str:
+    """Format the value of a field for people, at most 80 characters."""
+    text = COLUMNS[name].write(product)
+    if name == "price":
+        text = f"{text} {product.price.currency}"
+    return repr(text[:80])
+
+
 def is_known_currency(text: str) -> bool:
     return text in EXPONENT_BY_CURRENCY

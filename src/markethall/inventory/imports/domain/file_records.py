@@ -22,11 +22,21 @@ class FilePosition:
 
 
 @dataclass(frozen=True)
-class RowError:
+class RowNote:
+    """Note about a row. `code` is stable, `message` is for people."""
+
     line: int
     field: str
     code: str
     message: str
+
+
+class RowError(RowNote):
+    """Reason why a row is not imported."""
+
+
+class RowChange(RowNote):
+    """Value of a product that a dry run would replace."""
 
 
 @dataclass(frozen=True)

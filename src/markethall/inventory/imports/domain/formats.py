@@ -13,7 +13,8 @@ from markethall.inventory.imports.domain.file_records import (
 from markethall.inventory.imports.domain.native_readers import CsvReader, NdjsonReader
 from markethall.inventory.imports.domain.record_parser import BOM, FileChunk, read_csv_records
 from markethall.inventory.imports.domain.row_validation import ReadStep
-from markethall.inventory.imports.domain.shopify_reader import ShopifyReader, is_shopify
+from markethall.inventory.imports.domain.shopify_columns import is_shopify
+from markethall.inventory.imports.domain.shopify_reader import ShopifyReader
 
 _NOT_TEXT: Final = re.compile("[\x00\udc80-\udcff]")
 

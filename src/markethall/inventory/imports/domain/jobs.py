@@ -15,6 +15,7 @@ from markethall.inventory.imports.contract import (
     ImportStatus,
     ImportView,
     NewImport,
+    NoteKind,
     Upload,
 )
 from markethall.inventory.imports.domain.file_records import FilePosition, UnreadableFile
@@ -23,9 +24,11 @@ CREATED: Final = "created"
 UPDATED: Final = "updated"
 UNCHANGED: Final = "unchanged"
 FAILED: Final = "failed"
-OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED)
-# errors after these are counted, but not stored
-MAX_STORED_ERRORS: Final = 10_000
+STOCK_CHANGED: Final = "stock_changed"
+STOCK_SKIPPED: Final = "stock_skipped"
+OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED, STOCK_CHANGED, STOCK_SKIPPED)
+# of each kind; further ones are only counted
+MAX_STORED_NOTES: Final = 10_000
 
 
 @dataclass
@@ -37,6 +40,7 @@ class ImportJob:
     size: int
     format: ImportFormat
     dry_run: bool
+    with_stock: bool
     currency: str
     actor: str
     created_at: datetime
@@ -44,7 +48,9 @@ class ImportJob:
     position: FilePosition = field(default_factory=FilePosition)
     read: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    error_count: int = 0
+    changed_fields: Mapping[str, int] = field(default_factory=dict)
+    # stored notes by kind
+    note_counts: Mapping[str, int] = field(default_factory=dict)
     failure_code: str = ""
     failure_message: str = ""
     started_at: datetime | None = None
@@ -63,6 +69,7 @@ class ImportJob:
             size=upload.size,
             format=command.format,
             dry_run=command.dry_run,
+            with_stock=command.with_stock,
             currency=command.currency,
             actor=actor,
             created_at=now,
@@ -77,16 +84,22 @@ class ImportJob:
         position: FilePosition,
         read: int,
         outcomes: Counter[str],
-        error_count: int,
+        changed_fields: Counter[str],
         now: datetime,
     ) -> None:
         self.position = position
         self.read += read
         self.outcomes = {name: self.outcomes.get(name, 0) + outcomes[name] for name in OUTCOMES}
-        self.error_count += error_count
+        self.changed_fields = dict(Counter(self.changed_fields) + changed_fields)
         self.progressed_at = now
         if self.is_fully_read:
             self._finish(ImportStatus.DONE, now)
+
+    def count_note(self, kind: NoteKind) -> int:
+        return self.note_counts.get(kind, 0)
+
+    def add_stored_notes(self, kind: NoteKind, count: int) -> None:
+        self.note_counts = {**self.note_counts, kind.value: self.count_note(kind) + count}
 
     def mark_failed(self, reason: UnreadableFile, now: datetime) -> None:
         self.failure_code, self.failure_message = reason.code, reason.message
@@ -105,9 +118,11 @@ class ImportJob:
             import_id=self.import_id,
             status=self.status,
             dry_run=self.dry_run,
+            with_stock=self.with_stock,
             format=self.format,
             size=self.size,
             rows=ImportRowCounts(read=self.read, **self._outcome_counts()),
+            changed_fields=self.changed_fields,
             percent=self._percent(),
             rows_per_second=self._rows_per_second(),
             rows_left=self._estimated_rows_left(),

@@ -77,7 +77,9 @@ class CsvReader:
             else:
                 if value is not ABSENT:
                     values[name] = value
-        return tuple(errors) or validate_row(record.line, values, _column_of)
+        return tuple(errors) or validate_row(
+            record.line, values, lambda path: (record.line, _column_of(path))
+        )
 
 
 class NdjsonReader:
@@ -103,7 +105,7 @@ class NdjsonReader:
             return (RowError(record.line, "", "json", "is not JSON"),)
         if not isinstance(values, Mapping):
             return (RowError(record.line, "", "json", "must be an object"),)
-        return validate_row(record.line, values, _json_pointer)
+        return validate_row(record.line, values, lambda path: (record.line, _json_pointer(path)))
 
 
 def _check_header(header: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Validate the rows of an imported file."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.products import Product, sort_like_jsonb
 from markethall.inventory.imports.contract import ImportedProduct
 from markethall.inventory.imports.domain.file_records import FilePosition, RowError, sanitize
 
@@ -21,8 +21,20 @@ _PLACEHOLDERS: Final[Mapping[str, Any]] = MappingProxyType(
     {"name": "-", "price": MappingProxyType({"amount": 0, "currency": "EUR"})}
 )
 
-# maps the location of a pydantic error to the name of the field in the file
-FieldNamer = Callable[[tuple[Any, ...]], str]
+# path of a value in the model -> its line, and the name of its field in the file
+FieldLocator = Callable[[tuple[Any, ...]], tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Identity of a row of Shopify: its handle and options, whatever its SKU is.
+
+    `options` is None if the file has no columns for them. `has_sku` is false for a derived SKU.
+    """
+
+    handle: str
+    options: Mapping[str, str] | None
+    has_sku: bool
 
 
 @dataclass(frozen=True)
@@ -35,20 +47,45 @@ class ValidatedRow:
     product: Product
     on_hand: int | None
     provided_fields: frozenset[str]
+    locate: FieldLocator
     missing_field_errors: tuple[RowError, ...] = ()
+    variant: Variant | None = None
+    # attributes that the file has columns for; None: all
+    attribute_names: frozenset[str] | None = None
 
     @property
     def sku_key(self) -> str:
         return self.product.sku.lower()
+
+    @property
+    def description(self) -> str:
+        """Name the product for people."""
+        return describe_product(self.product)
 
     def to_product(self, product_id: UUID, now: datetime) -> Product:
         assigned = {"product_id": product_id, "created_at": now, "updated_at": now}
         # dataclasses.replace() would take twice the time of a whole row
         return Product(**(vars(self.product) | assigned))
 
-    def apply_to(self, product: Product, now: datetime) -> bool:
-        """Copy the provided fields. Return False if the product has these values already."""
-        return product.copy_fields_from(self.product, self.provided_fields, now)
+    def apply_to(self, product: Product, now: datetime) -> Sequence[str]:
+        """Return the names of the fields that change."""
+        return product.copy_fields_from(self._merged_into(product), self.provided_fields, now)
+
+    def _merged_into(self, product: Product) -> Product:
+        """Return the values of the row, with the attributes that the file cannot have."""
+        if self.attribute_names is None:
+            return self.product
+        kept = {k: v for k, v in product.attributes.items() if k not in self.attribute_names}
+        return replace(
+            self.product, attributes=sort_like_jsonb({**kept, **self.product.attributes})
+        )
+
+
+def describe_product(product: Product) -> str:
+    """Name a product for people: Cap (Size: S)."""
+    options = ", ".join(f"{name}: {value}" for name, value in product.options.items())
+    text = f"{product.name} ({options})" if options else product.name
+    return text[:100]
 
 
 # a valid row, or the errors of an invalid row
@@ -63,31 +100,48 @@ class ReadStep(NamedTuple):
     next_position: FilePosition
 
 
-def validate_row(line: int, values: Mapping[str, Any], field_name: FieldNamer) -> RowResult:
-    """Validate the values of a row. Return the row, or its errors."""
-    provided = frozenset(values) - {"sku", "on_hand"}
+def validate_row(
+    line: int,
+    values: Mapping[str, Any],
+    locate: FieldLocator,
+    *,
+    not_for_existing: Collection[str] = ("sku",),
+    variant: Variant | None = None,
+    attribute_names: frozenset[str] | None = None,
+) -> RowResult:
+    """Validate the values that the row provides.
+
+    An existing product does not take the fields of `not_for_existing`.
+    """
     absent = [name for name in _PLACEHOLDERS if name not in values]
     complete = {**values, **{name: _PLACEHOLDERS[name] for name in absent}}
     try:
         command = ImportedProduct.model_validate(complete)
     except ValidationError as error:
-        return _row_errors(line, error, field_name)
-    missing_errors = tuple(
-        RowError(line, field_name((name,)), "missing", "is required") for name in absent
+        return _row_errors(error, locate)
+    missing_errors = tuple(RowError(*locate((name,)), "missing", "is required") for name in absent)
+    return ValidatedRow(
+        line=line,
+        product=Product.new(_UNASSIGNED_ID, command, _UNASSIGNED_TIME),
+        on_hand=command.on_hand,
+        provided_fields=frozenset(values).difference(not_for_existing, ("on_hand",)),
+        locate=locate,
+        missing_field_errors=missing_errors,
+        variant=variant,
+        attribute_names=attribute_names,
     )
-    product = Product.new(_UNASSIGNED_ID, command, _UNASSIGNED_TIME)
-    return ValidatedRow(line, product, command.on_hand, provided, missing_errors)
 
 
-def _row_errors(line: int, error: ValidationError, field_name: FieldNamer) -> tuple[RowError, ...]:
+def _row_errors(error: ValidationError, locate: FieldLocator) -> tuple[RowError, ...]:
     details = error.errors(include_url=False, include_context=False)
-    return tuple(_row_error(line, detail, field_name) for detail in details[:MAX_ERRORS_PER_ROW])
+    return tuple(_row_error(detail, locate) for detail in details[:MAX_ERRORS_PER_ROW])
 
 
-def _row_error(line: int, detail: Any, field_name: FieldNamer) -> RowError:
+def _row_error(detail: Any, locate: FieldLocator) -> RowError:
+    line, field = locate(detail["loc"])
     if isinstance(detail["input"], str) and not _is_valid_unicode(detail["input"]):
-        return RowError(line, field_name(detail["loc"]), "encoding", "is not UTF-8")
-    return RowError(line, field_name(detail["loc"]), detail["type"], _clean_message(detail["msg"]))
+        return RowError(line, field, "encoding", "is not UTF-8")
+    return RowError(line, field, detail["type"], _clean_message(detail["msg"]))
 
 
 def _is_valid_unicode(text: str) -> bool:

@@ -14,7 +14,8 @@ from markethall.inventory.imports.contract import (
     ImportNotFound,
     ImportView,
     NewImport,
-    RowErrorView,
+    NoteKind,
+    RowNoteView,
     Upload,
 )
 from markethall.inventory.imports.domain.csv_columns import (
@@ -33,7 +34,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 from markethall.shared.persistence.database import Database
 
-_ROW_NUMBER: Final = TypeAdapter(int)
+_NOTE_NUMBER: Final = TypeAdapter(int)
 _EXPORT_PAGE_ROWS: Final = 500
 # the limit of concurrent progress streams per process
 _MAX_WATCHERS: Final = 32
@@ -133,17 +134,17 @@ class ImportService:
         finally:
             self._watchers -= 1
 
-    async def list_row_errors(
-        self, ctx: CallContext, import_id: UUID, query: PageQuery
-    ) -> Page[RowErrorView]:
-        name = f"imports:{import_id}"
-        after = self._cursors.decode(name, query.cursor, _ROW_NUMBER) or 0
+    async def list_row_notes(
+        self, ctx: CallContext, import_id: UUID, kind: NoteKind, query: PageQuery
+    ) -> Page[RowNoteView]:
+        name = f"imports:{import_id}:{kind}"
+        after = self._cursors.decode(name, query.cursor, _NOTE_NUMBER) or 0
         async with self._database.read_session() as reads:
-            rows = await reads.list_row_errors(import_id, after, query.limit + 1)
+            rows = await reads.list_row_notes(import_id, kind, after, query.limit + 1)
             if not rows:
                 _job_or_404(await reads.get_import_job(import_id), import_id)
         page = self._cursors.build_page(name, rows, query.limit, lambda row: row[0])
-        items = tuple(RowErrorView(**vars(error)) for _, error in page.items)
+        items = tuple(RowNoteView(**vars(note)) for _, note in page.items)
         return Page(items=items, next_cursor=page.next_cursor)
 
     async def retry_import(

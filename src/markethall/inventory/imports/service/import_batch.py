@@ -2,20 +2,24 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.imports.domain.file_records import RowError
+from markethall.inventory.imports.domain.csv_columns import format_field
+from markethall.inventory.imports.domain.file_records import RowChange, RowError
 from markethall.inventory.imports.domain.jobs import (
     CREATED,
     FAILED,
+    STOCK_CHANGED,
+    STOCK_SKIPPED,
     UNCHANGED,
     UPDATED,
     ImportJob,
 )
+from markethall.inventory.imports.domain.product_lookup import ProductLookup
 from markethall.inventory.imports.domain.row_validation import RowResult, ValidatedRow
 from markethall.inventory.imports.ports import Store
 from markethall.inventory.stock.contract import MovementReason
@@ -44,11 +48,11 @@ class BlockedByExpiredReservations(Exception):
 
 @dataclass
 class BatchChanges:
-    """The changes of a batch. Among rows with the same SKU, the last one wins."""
+    """Changes of a batch. Of rows of the same product the later one wins."""
 
     job: ImportJob
     now: datetime
-    products_by_sku: dict[str, Product]
+    lookup: ProductLookup
     stock_by_product: Mapping[UUID, Stock]
     new_products: dict[UUID, Product] = field(default_factory=dict)
     changed_products: dict[UUID, Product] = field(default_factory=dict)
@@ -56,7 +60,10 @@ class BatchChanges:
     # the products with fewer counted than reserved units
     undercounted: set[UUID] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
+    changed_fields: Counter[str] = field(default_factory=Counter)
     errors: list[RowError] = field(default_factory=list)
+    # of a dry run
+    noted_changes: list[RowChange] = field(default_factory=list)
     last_id: UUID = _NO_ID
 
     def add_row(self, row: RowResult) -> None:
@@ -85,42 +92,77 @@ class BatchChanges:
         ]
 
     def _check_row(self, row: ValidatedRow) -> Sequence[RowError]:
-        product = self.products_by_sku.get(row.sku_key)
+        product = self.lookup.find(row)
+        if error := self.lookup.find_clash(row, product):
+            return (error,)
         if product is None:
             return row.missing_field_errors
+        return self._check_count(row, product)
+
+    def _check_count(self, row: ValidatedRow, product: Product) -> Sequence[RowError]:
         stock = self.stock_by_product.get(product.product_id)
-        counted = row.on_hand
+        counted = row.on_hand if self._sets_stock_of(product) else None
         if stock is None or counted is None or counted + stock.backorder >= stock.reserved:
             return ()
         self.undercounted.add(product.product_id)
         message = f"{stock.reserved} are reserved"
-        return (RowError(row.line, "on_hand", "inventory.would_go_negative", message),)
+        return (RowError(*row.locate(("on_hand",)), "inventory.would_go_negative", message),)
 
     def _apply_row(self, row: ValidatedRow) -> str:
-        product = self.products_by_sku.get(row.sku_key)
+        product = self.lookup.find(row)
         if product is None:
             product = row.to_product(self._next_id(), self.now)
-            self.products_by_sku[row.sku_key] = self.new_products[product.product_id] = product
-            self._record_count(product.product_id, row.on_hand)
+            self.lookup.add(row, product)
+            self.new_products[product.product_id] = product
+            self._record_count(row, product)
             return CREATED
+        before = replace(product) if self.job.dry_run else product
         changed = row.apply_to(product, self.now)
+        self.lookup.add(row, product)
         if changed and product.product_id not in self.new_products:
             self.changed_products[product.product_id] = product
-        recounted = self._record_count(product.product_id, row.on_hand)
+            self.changed_fields.update(changed)
+        if self.job.dry_run:
+            self._note_changes(row.line, changed, before, product)
+        recounted = self._record_count(row, product)
         return UPDATED if changed or recounted else UNCHANGED
+
+    def _note_changes(
+        self, line: int, names: Iterable[str], before: Product, after: Product
+    ) -> None:
+        for name in sorted(names):
+            message = f"{format_field(before, name)} -> {format_field(after, name)}"
+            self.noted_changes.append(RowChange(line, name, "changed", message))
+
+    def _sets_stock_of(self, product: Product) -> bool:
+        """Return True for new products, and for others if the import was asked to."""
+        return self.job.with_stock or product.product_id in self.new_products
 
     def _next_id(self) -> UUID:
         """Return an id greater than the previous one, so that ids follow the order of the file."""
         self.last_id = max(new_id(), UUID(int=self.last_id.int + 1))
         return self.last_id
 
-    def _record_count(self, product_id: UUID, on_hand: int | None) -> bool:
-        """Record a counted quantity. Return True if it differs from the known quantity."""
+    def _record_count(self, row: ValidatedRow, product: Product) -> bool:
+        """Return True if the stock changes."""
+        product_id = product.product_id
         previous = self.counted_on_hand.get(product_id, self._on_hand(product_id))
-        if on_hand is None:
+        if row.on_hand is None or row.on_hand == previous:
             return False
-        self.counted_on_hand[product_id] = on_hand
-        return on_hand != previous
+        if not self._sets_stock_of(product):
+            self.outcomes[STOCK_SKIPPED] += 1
+            return False
+        self.counted_on_hand[product_id] = row.on_hand
+        if product_id not in self.new_products:
+            self._note_count(row, previous)
+        return True
+
+    def _note_count(self, row: ValidatedRow, previous: int) -> None:
+        self.outcomes[STOCK_CHANGED] += 1
+        self.changed_fields["on_hand"] += 1
+        if self.job.dry_run:
+            message = f"{previous} -> {row.on_hand}"
+            self.noted_changes.append(RowChange(row.line, "on_hand", "changed", message))
 
     def _on_hand(self, product_id: UUID) -> int:
         stock = self.stock_by_product.get(product_id)
@@ -146,18 +188,16 @@ async def build_batch_changes(
 ) -> BatchChanges:
     """Compute the changes of the rows. Lock the existing products and their stock rows."""
     validated_rows = [row for row in rows if isinstance(row, ValidatedRow)]
-    products_by_sku = {
-        product.sku.lower(): product
-        for product in await _get_existing_products(store, validated_rows)
+    lookup = ProductLookup(validated_rows, await _get_existing_products(store, validated_rows))
+    product_ids = {
+        product.product_id
+        for row in validated_rows
+        if _affects_stock(row) and (product := lookup.find(row))
     }
-    affected_skus = {row.sku_key for row in validated_rows if _affects_stock(row)}
-    product_ids = [
-        products_by_sku[key].product_id for key in affected_skus & products_by_sku.keys()
-    ]
     stock_by_product = (
         await store.get_main_stock_for_update(sorted(product_ids)) if product_ids else _NO_STOCK
     )
-    changes = BatchChanges(job, now, products_by_sku, stock_by_product)
+    changes = BatchChanges(job, now, lookup, stock_by_product)
     for row in rows:
         changes.add_row(row)
     return changes
@@ -195,7 +235,8 @@ async def _get_existing_products(
     store: Store, validated_rows: Iterable[ValidatedRow]
 ) -> Sequence[Product]:
     skus = {row.sku_key for row in validated_rows}
-    return await store.get_products_by_sku_for_update(skus) if skus else ()
+    handles = {row.variant.handle for row in validated_rows if row.variant}
+    return await store.get_products_for_update(skus, handles) if skus else ()
 
 
 def _affects_stock(row: ValidatedRow) -> bool:

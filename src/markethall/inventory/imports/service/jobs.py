@@ -1,6 +1,7 @@
 """The worker that processes imports. A process can continue the import of another process."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -10,9 +11,9 @@ from uuid import UUID
 import structlog
 
 from markethall.inventory.catalogue.ports import ProductCache, ProductIndex
-from markethall.inventory.imports.contract import ImportView
-from markethall.inventory.imports.domain.file_records import FilePosition, UnreadableFile
-from markethall.inventory.imports.domain.jobs import MAX_STORED_ERRORS, ImportJob
+from markethall.inventory.imports.contract import ImportView, NoteKind
+from markethall.inventory.imports.domain.file_records import FilePosition, RowNote, UnreadableFile
+from markethall.inventory.imports.domain.jobs import MAX_STORED_NOTES, ImportJob
 from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_batch import (
     BatchChanges,
@@ -238,9 +239,9 @@ class ImportWorker:
         """
         if not job.dry_run:
             await persist(store, changes)
-        stored_errors = changes.errors[: max(0, MAX_STORED_ERRORS - job.error_count)]
-        await store.add_row_errors(job.import_id, job.error_count + 1, stored_errors)
-        advanced = _advance(job, batch, changes, len(stored_errors))
+        advanced = _advance(job, batch, changes)
+        await _store_notes(store, advanced, NoteKind.ERROR, changes.errors)
+        await _store_notes(store, advanced, NoteKind.CHANGE, changes.noted_changes)
         if not await store.advance_import_job(advanced, token, job.position.offset):
             raise PositionConflict
         if advanced.finished_at:
@@ -270,7 +271,23 @@ class ImportWorker:
                 await store.release_import_lease(job.import_id, token)
 
 
-def _advance(job: ImportJob, batch: RowBatch, changes: BatchChanges, error_count: int) -> ImportJob:
+async def _store_notes(
+    store: Store, job: ImportJob, kind: NoteKind, notes: Sequence[RowNote]
+) -> None:
+    """Store the notes that fit, and count them in the job."""
+    stored = job.count_note(kind)
+    if fitting := notes[: max(0, MAX_STORED_NOTES - stored)]:
+        await store.add_row_notes(job.import_id, kind, stored + 1, fitting)
+        job.add_stored_notes(kind, len(fitting))
+
+
+def _advance(job: ImportJob, batch: RowBatch, changes: BatchChanges) -> ImportJob:
     job = replace(job, lease_until=changes.now + LEASE_DURATION)
-    job.advance(batch.next_position, batch.record_count, changes.outcomes, error_count, changes.now)
+    job.advance(
+        batch.next_position,
+        batch.record_count,
+        changes.outcomes,
+        changes.changed_fields,
+        changes.now,
+    )
     return job

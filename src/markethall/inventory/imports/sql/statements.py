@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, insert
 
 from markethall.inventory.catalogue.sql.parameters import (
     LIMIT,
@@ -20,7 +20,7 @@ from markethall.inventory.catalogue.sql.statements import (
     insert_new_words,
 )
 from markethall.inventory.catalogue.sql.tables import products
-from markethall.inventory.imports.sql.tables import import_jobs, row_errors, upload_parts, uploads
+from markethall.inventory.imports.sql.tables import import_jobs, row_notes, upload_parts, uploads
 from markethall.inventory.stock.sql.tables import movements, stock
 from markethall.shared.persistence.postgres import Statement
 
@@ -74,9 +74,14 @@ ADD_IMPORT_JOB: Final = Statement(
     .values({column.name: bindparam(column.name) for column in import_jobs.c})
     .on_conflict_do_nothing()
 )
-GET_IMPORT_JOB: Final = Statement(sa.select(import_jobs).where(_is_job))
+# JSON as text, independent of the codecs of the connection
+_job_columns: Final = [
+    sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
+    for column in import_jobs.c
+]
+GET_IMPORT_JOB: Final = Statement(sa.select(*_job_columns).where(_is_job))
 GET_IMPORT_JOB_FOR_UPDATE: Final = Statement(
-    sa.select(import_jobs).where(_is_job).with_for_update()
+    sa.select(*_job_columns).where(_is_job).with_for_update()
 )
 _new_values: Final = {
     column.name: bindparam(f"new_{column.name}", type_=column.type)
@@ -125,32 +130,39 @@ LEASE_IMPORT_JOB: Final = Statement(
         lease_until=bindparam("lease_until", type_=sa.TIMESTAMP(timezone=True)),
         started_at=sa.func.coalesce(import_jobs.c.started_at, NOW),
     )
-    .returning(import_jobs)
+    .returning(*_job_columns)
 )
 
-# Errors
+# Notes
 
-LIST_ROW_ERRORS: Final = Statement(
-    sa.select(row_errors)
+LIST_ROW_NOTES: Final = Statement(
+    sa.select(row_notes)
     .where(
-        row_errors.c.import_id == uuid_parameter("import_id"),
-        row_errors.c.number > bigint_parameter("after"),
+        row_notes.c.import_id == uuid_parameter("import_id"),
+        row_notes.c.kind == bindparam("kind", type_=sa.Text),
+        row_notes.c.number > bigint_parameter("after"),
     )
-    .order_by(row_errors.c.number)
+    .order_by(row_notes.c.number)
     .limit(LIMIT)
 )
-ADD_ROW_ERROR: Final = Statement(
-    insert(row_errors)
-    .values({column.name: bindparam(column.name) for column in row_errors.c})
+ADD_ROW_NOTE: Final = Statement(
+    insert(row_notes)
+    .values({column.name: bindparam(column.name) for column in row_notes.c})
     .on_conflict_do_nothing()
 )
 
 # Products
 
 _skus: Final = bindparam("skus", type_=ARRAY(sa.Text))
-GET_PRODUCTS_BY_SKU_FOR_UPDATE: Final = Statement(
+_families: Final = bindparam("families", type_=ARRAY(sa.Text))
+GET_PRODUCTS_FOR_UPDATE: Final = Statement(
     sa.select(*PRODUCT_COLUMNS)
-    .where(sa.func.lower(products.c.sku) == sa.any_(_skus))
+    .where(
+        sa.or_(
+            sa.func.lower(products.c.sku) == sa.any_(_skus),
+            products.c.family == sa.any_(_families),
+        )
+    )
     .order_by(products.c.product_id)
     .with_for_update(key_share=True)
 )

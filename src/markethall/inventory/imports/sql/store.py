@@ -1,15 +1,18 @@
 """The Postgres store of imports and exports."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import asyncpg
+
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.sql.store import product_from_row
-from markethall.inventory.imports.contract import ImportFormat, ImportStatus
-from markethall.inventory.imports.domain.file_records import FilePosition, RowError
-from markethall.inventory.imports.domain.jobs import ImportJob
+from markethall.inventory.imports.contract import ImportFormat, ImportStatus, NoteKind
+from markethall.inventory.imports.domain.file_records import FilePosition, RowNote
+from markethall.inventory.imports.domain.jobs import OUTCOMES, ImportJob
 from markethall.inventory.imports.sql import statements
 from markethall.inventory.imports.sql.product_staging import ProductStaging
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
@@ -97,29 +100,37 @@ class SqlImportStore(SqlUnitOfWork):
             statements.RELEASE_IMPORT_LEASE, import_id=import_id, token=token
         )
 
-    # Errors
+    # Notes
 
-    async def list_row_errors(
-        self, import_id: UUID, after: int, limit: int
-    ) -> Sequence[tuple[int, RowError]]:
+    async def list_row_notes(
+        self, import_id: UUID, kind: NoteKind, after: int, limit: int
+    ) -> Sequence[tuple[int, RowNote]]:
         rows = await self._connection.fetch_all(
-            statements.LIST_ROW_ERRORS, import_id=import_id, after=after, limit=limit
+            statements.LIST_ROW_NOTES,
+            import_id=import_id,
+            kind=kind.value,
+            after=after,
+            limit=limit,
         )
         names = ("line", "field", "code", "message")
-        return [(row["number"], RowError(*(row[name] for name in names))) for row in rows]
+        return [(row["number"], RowNote(*(row[name] for name in names))) for row in rows]
 
-    async def add_row_errors(self, import_id: UUID, first: int, errors: Sequence[RowError]) -> None:
+    async def add_row_notes(
+        self, import_id: UUID, kind: NoteKind, first: int, notes: Sequence[RowNote]
+    ) -> None:
         rows = [
-            {"import_id": import_id, "number": number, **vars(error)}
-            for number, error in enumerate(errors, first)
+            {"import_id": import_id, "kind": kind.value, "number": number, **vars(note)}
+            for number, note in enumerate(notes, first)
         ]
-        await self._connection.execute_many(statements.ADD_ROW_ERROR, rows)
+        await self._connection.execute_many(statements.ADD_ROW_NOTE, rows)
 
     # Products
 
-    async def get_products_by_sku_for_update(self, skus: Collection[str]) -> Sequence[Product]:
+    async def get_products_for_update(
+        self, skus: Collection[str], families: Collection[str]
+    ) -> Sequence[Product]:
         rows = await self._connection.fetch_all(
-            statements.GET_PRODUCTS_BY_SKU_FOR_UPDATE, skus=list(skus)
+            statements.GET_PRODUCTS_FOR_UPDATE, skus=list(skus), families=list(families)
         )
         return [product_from_row(row) for row in rows]
 
@@ -149,9 +160,11 @@ class SqlImportStore(SqlUnitOfWork):
     async def write_products(
         self, new_products: Sequence[Product], changed_products: Sequence[Product]
     ) -> bool:
-        return await ProductStaging(self._connection).write(new_products, changed_products) == len(
-            new_products
-        )
+        try:
+            added = await ProductStaging(self._connection).write(new_products, changed_products)
+        except asyncpg.UniqueViolationError:
+            return False
+        return added == len(new_products)
 
     async def apply_movements(self, changes: Sequence[StockChange]) -> None:
         await self._connection.execute(
@@ -177,10 +190,10 @@ _PLAIN_COLUMNS = (
     "upload_id",
     "size",
     "dry_run",
+    "with_stock",
     "currency",
     "actor",
     "read",
-    "error_count",
     "failure_code",
     "failure_message",
     "created_at",
@@ -190,13 +203,14 @@ _PLAIN_COLUMNS = (
     "token",
     "lease_until",
 )
-_OUTCOME_COLUMNS = ("created", "updated", "unchanged", "failed")
+_JSON_COLUMNS = ("changed_fields", "note_counts")
 
 
 def _job_to_row(job: ImportJob) -> dict[str, Any]:
     return {
         **{name: getattr(job, name) for name in _PLAIN_COLUMNS},
-        **{name: job.outcomes.get(name, 0) for name in _OUTCOME_COLUMNS},
+        **{name: job.outcomes.get(name, 0) for name in OUTCOMES},
+        **{name: json.dumps(dict(getattr(job, name))) for name in _JSON_COLUMNS},
         "format": job.format.value,
         "status": job.status.value,
         "position_offset": job.position.offset,
@@ -218,7 +232,8 @@ def _job_from_row(row: "Record | None") -> ImportJob | None:
         return None
     return ImportJob(
         **{name: row[name] for name in _PLAIN_COLUMNS},
-        outcomes={name: row[name] for name in _OUTCOME_COLUMNS},
+        **{name: json.loads(row[name]) for name in _JSON_COLUMNS},
+        outcomes={name: row[name] for name in OUTCOMES},
         format=ImportFormat(row["format"]),
         status=ImportStatus(row["status"]),
         position=FilePosition(

@@ -1,6 +1,7 @@
 """The tables of imports. Postgres stores the uploads, so that any process can read them."""
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from markethall.inventory.catalogue.sql.tables import metadata
 from markethall.shared.persistence.sql import timestamp_column
@@ -39,6 +40,7 @@ import_jobs = sa.Table(
     _bigint("size"),
     _text("format"),
     sa.Column("dry_run", sa.Boolean, nullable=False),
+    sa.Column("with_stock", sa.Boolean, nullable=False),
     _text("currency"),
     _text("actor"),
     _text("status"),
@@ -51,7 +53,12 @@ import_jobs = sa.Table(
     _bigint("updated"),
     _bigint("unchanged"),
     _bigint("failed"),
-    _bigint("error_count"),
+    _bigint("stock_changed"),
+    _bigint("stock_skipped"),
+    # numbers by name of a field of products
+    sa.Column("changed_fields", JSONB, nullable=False),
+    # stored notes by kind
+    sa.Column("note_counts", JSONB, nullable=False),
     _text("failure_code"),
     _text("failure_message"),
     timestamp_column("created_at"),
@@ -62,7 +69,7 @@ import_jobs = sa.Table(
     timestamp_column("lease_until", nullable=True),
     sa.CheckConstraint("status IN ('waiting', 'running', 'done', 'failed')", name="status"),
     sa.CheckConstraint("format IN ('csv', 'ndjson', 'shopify')", name="format"),
-    sa.CheckConstraint("position_offset >= 0 AND read >= 0 AND error_count >= 0", name="counts"),
+    sa.CheckConstraint("position_offset >= 0 AND read >= 0", name="counts"),
     sa.CheckConstraint(
         "(finished_at IS NOT NULL) = (status IN ('done', 'failed'))", name="finished"
     ),
@@ -74,15 +81,17 @@ sa.Index(
     postgresql_where=import_jobs.c.finished_at.is_(None),
 )
 
-row_errors = sa.Table(
-    "import_error",
+row_notes = sa.Table(
+    "import_note",
     metadata,
     sa.Column(
         "import_id", sa.ForeignKey(import_jobs.c.import_id, ondelete="CASCADE"), primary_key=True
     ),
+    sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     _bigint("line"),
     _text("field"),
     _text("code"),
     _text("message"),
+    sa.CheckConstraint("kind IN ('error', 'change')", name="kind"),
 )

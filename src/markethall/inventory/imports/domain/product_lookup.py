@@ -1,0 +1,96 @@
+"""Products of a batch: which one a row means, and whether two products claim one SKU."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.imports.domain.file_records import RowError
+from markethall.inventory.imports.domain.row_validation import ValidatedRow, describe_product
+from markethall.inventory.imports.domain.variant_matching import (
+    is_ambiguous,
+    match_variants,
+    options_key,
+)
+
+
+class ProductLookup:
+    """Existing products, and those that the rows so far have created.
+
+    A row of our formats means the product with its SKU, a row of Shopify the one with its handle
+    and options. A product without a family is found by SKU, and comes into that of the handle.
+    """
+
+    def __init__(self, rows: Sequence[ValidatedRow], products: Iterable[Product]) -> None:
+        self._by_sku = {product.sku.lower(): product for product in products}
+        self._by_family = _group_by_family(products)
+        self._matched = _match_by_handle(rows, self._by_family)
+        # of rows of Shopify
+        self._by_identity: dict[Hashable, Product] = {}
+        self._line_by_product_id: dict[object, int] = {}
+
+    def find(self, row: ValidatedRow) -> Product | None:
+        if row.variant is None:
+            return self._by_sku.get(row.sku_key)
+        known = self._by_identity.get(_identity(row)) or self._matched.get(row.line)
+        return known or self._find_without_family(row)
+
+    def _find_without_family(self, row: ValidatedRow) -> Product | None:
+        owner = self._by_sku.get(row.sku_key) if row.variant and row.variant.has_sku else None
+        return owner if owner and owner.family is None else None
+
+    def add(self, row: ValidatedRow, product: Product) -> None:
+        """Remember which product the row means. A SKU stays taken after its product has lost it."""
+        self._by_sku.setdefault(product.sku.lower(), product)
+        if row.variant is not None:
+            self._by_identity[_identity(row)] = product
+            self._line_by_product_id.setdefault(product.product_id, row.line)
+
+    def find_clash(self, row: ValidatedRow, product: Product | None) -> RowError | None:
+        """Return the error of a row that claims the SKU of another product, or may be several."""
+        if row.variant is None:
+            return None
+        if product is None and is_ambiguous(row, self._by_family.get(row.variant.handle, ())):
+            message = "may be several products: give the SKU, or the options"
+            return RowError(*row.locate(("sku",)), "ambiguous", message)
+        owner = self._by_sku.get(row.sku_key)
+        is_claimed = row.variant.has_sku or product is None
+        if owner is None or owner is product or not is_claimed:
+            return None
+        return RowError(*row.locate(("sku",)), "inventory.sku_taken", self._clash(row, owner))
+
+    def _clash(self, row: ValidatedRow, owner: Product) -> str:
+        line = self._line_by_product_id.get(owner.product_id)
+        place = f" in line {line}" if line else ""
+        message = (
+            f"{row.product.sku} of {row.description} is the SKU of {describe_product(owner)}{place}"
+        )
+        return message[:300]
+
+
+def _identity(row: ValidatedRow) -> Hashable:
+    """Return the handle and options of a row of Shopify, without options the handle and SKU."""
+    variant = row.variant
+    if variant is None or variant.options is None:
+        return (variant and variant.handle, row.sku_key)
+    return (variant.handle, options_key(variant.options))
+
+
+def _group_by_family(products: Iterable[Product]) -> Mapping[str, list[Product]]:
+    by_family: dict[str, list[Product]] = {}
+    for product in products:
+        if product.family is not None:
+            by_family.setdefault(product.family, []).append(product)
+    return by_family
+
+
+def _match_by_handle(
+    rows: Iterable[ValidatedRow], by_family: Mapping[str, Sequence[Product]]
+) -> Mapping[int, Product]:
+    """Return products by line of their row."""
+    by_handle: dict[str, list[ValidatedRow]] = {}
+    for row in rows:
+        if row.variant is not None:
+            by_handle.setdefault(row.variant.handle, []).append(row)
+    matched: dict[int, Product] = {}
+    for handle, handle_rows in by_handle.items():
+        matched |= match_variants(handle_rows, by_family.get(handle, ()))
+    return matched

@@ -1,0 +1,89 @@
+"""Columns of Shopify's product, price and inventory files, in both generations of their names.
+
+Letter case and spaces around a name do not count. Columns that are not known are ignored.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from markethall.inventory.imports.domain.file_records import UnreadableFile
+
+CellsByColumn = Mapping[str, str]
+
+# column of this module -> its names in files, the newest last
+_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "handle": ("handle", "url handle"),
+    "title": ("title",),
+    "body": ("body (html)", "body html", "description"),
+    "vendor": ("vendor",),
+    "category": ("product category", "standard product type"),
+    "type": ("type", "custom product type"),
+    "tags": ("tags",),
+    "published": ("published", "published on online store"),
+    "status": ("status",),
+    "option1_name": ("option1 name",),
+    "option1_value": ("option1 value",),
+    "option2_name": ("option2 name",),
+    "option2_value": ("option2 value",),
+    "option3_name": ("option3 name",),
+    "option3_value": ("option3 value",),
+    "sku": ("variant sku", "sku"),
+    "price": ("variant price", "price"),
+    "compare_at": ("variant compare at price", "compare-at price", "compare at price"),
+    "barcode": ("variant barcode", "barcode"),
+    "grams": ("variant grams", "weight value (grams)"),
+    "quantity": ("variant inventory qty", "inventory quantity"),
+    "available": ("available",),
+    "on_hand": ("on hand", "on hand (current)"),
+    "new_on_hand": ("on hand (new)",),
+    "location": ("location",),
+    "image": ("image src", "product image url"),
+    "variant_image": ("variant image", "variant image url"),
+}
+_COLUMN_BY_NAME: Final = {name: column for column, names in _NAMES.items() for name in names}
+# the first that is not empty is what is on hand
+QUANTITY_COLUMNS: Final = ("new_on_hand", "on_hand", "quantity", "available")
+OPTION_COLUMNS: Final = tuple((f"option{n}_name", f"option{n}_value") for n in (1, 2, 3))
+# one of them beside the handle tells a file of Shopify from others
+_IDENTIFYING: Final = frozenset({"title", "option1_value", "sku", "price"})
+
+
+def is_shopify(header: Sequence[str]) -> bool:
+    columns = {_COLUMN_BY_NAME.get(_fold(name)) for name in header}
+    return "handle" in columns and not columns.isdisjoint(_IDENTIFYING)
+
+
+class ShopifyHeader:
+    """First line of the file: which of the columns it has, and how it names them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Raises UnreadableFile."""
+        self.width = len(names)
+        self._positions: dict[str, int] = {}
+        self._names: dict[str, str] = {}
+        for position, name in enumerate(names):
+            column = _COLUMN_BY_NAME.get(_fold(name))
+            if column in self._positions:
+                message = f"The columns {self._names[column]} and {name.strip()} are the same."
+                raise UnreadableFile("header", message)
+            if column:
+                self._positions[column], self._names[column] = position, name.strip()
+        self.has_options = any(value in self._positions for _, value in OPTION_COLUMNS)
+        # the export of stock levels: its other columns only name the variants
+        self.is_inventory = "location" in self._positions
+
+    def has(self, *columns: str) -> bool:
+        return any(column in self._positions for column in columns)
+
+    def name(self, column: str) -> str:
+        """Return the name that the file gives the column, or its usual one."""
+        return self._names.get(column) or _NAMES.get(column, (column,))[0]
+
+    def cells(self, record_cells: Sequence[str]) -> CellsByColumn:
+        return {
+            column: record_cells[position].strip() for column, position in self._positions.items()
+        }
+
+
+def _fold(name: str) -> str:
+    return " ".join(name.split()).casefold()

@@ -1,0 +1,278 @@
+"""Values of one variant: from its row, and from the first row of its Handle."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.imports.domain.csv_columns import InvalidCell, parse_amount
+from markethall.inventory.imports.domain.file_records import RowError, sanitize
+from markethall.inventory.imports.domain.html_text import html_to_text
+from markethall.inventory.imports.domain.row_validation import RowResult, Variant, validate_row
+from markethall.inventory.imports.domain.shopify_columns import (
+    OPTION_COLUMNS,
+    QUANTITY_COLUMNS,
+    CellsByColumn,
+    ShopifyHeader,
+)
+
+MAX_IMAGES: Final = 20
+MAX_SKU_LENGTH: Final = 64
+
+_DEFAULT_OPTION: Final = ("Title", "Default Title")
+_SAFE_SKU_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_UNSAFE_SKU_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]+")
+_NUMBER_PATTERN: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")
+# field of the model -> column
+_COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
+    "sku": "sku",
+    "name": "title",
+    "description": "body",
+    "price": "price",
+    "compare_at": "compare_at",
+    "barcode": "barcode",
+    "weight_grams": "grams",
+    "category": "type",
+    "family": "handle",
+    "tags": "tags",
+    "images": "image",
+    "attributes": "vendor",
+    "status": "status",
+    "on_hand": "quantity",
+    "options": "option1_value",
+}
+# columns that only the first row of a Handle fills
+_FIRST_ROW_FIELDS: Final = frozenset(
+    {"name", "description", "category", "tags", "attributes", "status"}
+)
+# an inventory file repeats the others to name the variant
+_INVENTORY_FIELDS: Final = frozenset({"on_hand"})
+
+
+class _InvalidValue(Exception):
+    def __init__(self, column: str, message: str) -> None:
+        super().__init__(message)
+        self.column = column
+        self.message = message
+
+
+@dataclass(frozen=True)
+class HandleRows:
+    """Rows of one Handle: the lines and cells of the first one, and the images of all."""
+
+    handle: str
+    first_line: int
+    first: CellsByColumn
+    images: Sequence[str]
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """Row of a variant. An inventory file has a row for each location of a variant."""
+
+    line: int
+    cells: CellsByColumn
+    other_locations: Sequence[CellsByColumn] = ()
+
+
+class VariantReader:
+    """Reads variants. A field whose column is absent is not provided."""
+
+    def __init__(self, header: ShopifyHeader, currency: str) -> None:
+        self._header = header
+        self._currency = currency
+
+    def read(self, group: HandleRows, row: VariantRow) -> RowResult:
+        try:
+            values = self._values(group, row)
+        except _InvalidValue as error:
+            name = self._header.name(error.column)
+            return (RowError(row.line, name, "invalid", error.message),)
+        has_sku, has_status = bool(_sku(row.cells)), bool(group.first.get("status"))
+        options = values["options"] if self._header.has_options else None
+        ignored = {
+            name
+            for name, is_provided in (
+                ("sku", has_sku),
+                ("status", has_status),
+                ("options", self._header.has_options),
+            )
+            if not is_provided
+        }
+        if self._header.is_inventory:
+            ignored = set(values) - _INVENTORY_FIELDS
+        return validate_row(
+            row.line,
+            values,
+            lambda path: self._locate(path, group, row),
+            not_for_existing=ignored,
+            variant=Variant(group.handle, options, has_sku),
+            attribute_names=frozenset({"vendor"}),
+        )
+
+    def options(self, group: HandleRows, cells: CellsByColumn) -> dict[str, str]:
+        """Return the options of a variant. Their names are in the first row of a Handle."""
+        pairs = [
+            (cells.get(name) or group.first.get(name, ""), cells.get(value, ""))
+            for name, value in OPTION_COLUMNS
+        ]
+        return {
+            name: value
+            for name, value in pairs
+            if name and value and (name, value) != _DEFAULT_OPTION
+        }
+
+    def _values(self, group: HandleRows, row: VariantRow) -> dict[str, Any]:
+        """Raises _InvalidValue."""
+        options = self.options(group, row.cells)
+        return {
+            "sku": _sku(row.cells) or stable_sku(group.handle, options),
+            "family": group.handle,
+            "options": options,
+            "status": _status(group.first),
+            **self._product_values(group, row.cells),
+            **self._variant_values(row.cells),
+            **self._quantity_values(row),
+        }
+
+    def _product_values(self, group: HandleRows, cells: CellsByColumn) -> dict[str, Any]:
+        """Return what the variants of a Handle share, and the images."""
+        first, has = group.first, self._header.has
+        values: dict[str, Any] = {}
+        if name := first.get("title"):
+            values["name"] = name
+        if has("body"):
+            values["description"] = html_to_text(first["body"])
+        if has("type", "category"):
+            values["category"] = _category(first)
+        if has("tags"):
+            values["tags"] = distinct(tag.strip() for tag in first["tags"].split(","))
+        if has("vendor"):
+            values["attributes"] = {"vendor": first["vendor"]} if first["vendor"] else {}
+        if has("image", "variant_image"):
+            images = distinct([cells.get("variant_image", ""), *group.images])
+            values["images"] = images[:MAX_IMAGES]
+        return values
+
+    def _variant_values(self, cells: CellsByColumn) -> dict[str, Any]:
+        """Raises _InvalidValue."""
+        values: dict[str, Any] = {}
+        if self._header.has("barcode"):
+            values["barcode"] = _strip_apostrophe(cells["barcode"]) or None
+        if self._header.has("grams"):
+            weight = cells["grams"]
+            values["weight_grams"] = _parse_number("grams", weight) or None if weight else None
+        if price := cells.get("price"):
+            amount = self._parse_amount("price", price)
+            values["price"] = {"amount": amount, "currency": self._currency}
+        if self._header.has("compare_at"):
+            values["compare_at"] = self._compare_at(cells["compare_at"], price)
+        return values
+
+    def _compare_at(self, text: str, price: str | None) -> int | None:
+        """Raises _InvalidValue."""
+        if text and not price:
+            # an existing product may have a price in another currency
+            raise _InvalidValue("compare_at", "needs a price in the same row")
+        return self._parse_amount("compare_at", text) or None if text else None
+
+    def _quantity_values(self, row: VariantRow) -> dict[str, Any]:
+        """Return the sum over the locations. Raises _InvalidValue."""
+        counted = [
+            quantity
+            for cells in (row.cells, *row.other_locations)
+            if (quantity := self._quantity(cells)) is not None
+        ]
+        return {"on_hand": sum(counted)} if counted else {}
+
+    def _quantity(self, cells: CellsByColumn) -> int | None:
+        """Raises _InvalidValue."""
+        column = next((name for name in QUANTITY_COLUMNS if cells.get(name)), None)
+        # a location that does not stock the variant
+        if column is None or cells[column].casefold() == "not stocked":
+            return None
+        # negative when oversold: nothing is on hand
+        return max(0, _parse_number(column, cells[column]))
+
+    def _parse_amount(self, column: str, text: str) -> int:
+        """Raises _InvalidValue."""
+        try:
+            return parse_amount(text, self._currency)
+        except InvalidCell as error:
+            raise _InvalidValue(column, str(error)) from None
+
+    def _locate(self, path: tuple[Any, ...], group: HandleRows, row: VariantRow) -> tuple[int, str]:
+        field = str(path[0]) if path else ""
+        if field == "options" and len(path) > 1:
+            return self._locate_option(str(path[1]), group, row, is_name=path[-1] == "[key]")
+        column = _COLUMN_BY_FIELD.get(field)
+        if field == "on_hand":
+            column = next((name for name in QUANTITY_COLUMNS if self._header.has(name)), None)
+        if field == "category" and not group.first.get("type"):
+            column = "category"
+        name = self._header.name(column) if column else field[:100]
+        return (group.first_line if field in _FIRST_ROW_FIELDS else row.line), sanitize(name)
+
+    def _locate_option(
+        self, option: str, group: HandleRows, row: VariantRow, *, is_name: bool
+    ) -> tuple[int, str]:
+        for name, value in OPTION_COLUMNS:
+            own = row.cells.get(name)
+            if (own or group.first.get(name)) == option:
+                line = row.line if own or not is_name else group.first_line
+                return line, self._header.name(name if is_name else value)
+        return row.line, self._header.name("option1_value")
+
+
+def stable_sku(handle: str, options: Mapping[str, str]) -> str:
+    """Derive a SKU for a variant without one: deterministic and distinct."""
+    parts = [handle, *options.values()]
+    sku = ".".join(parts)
+    is_plain = all(_SAFE_SKU_PART.fullmatch(part) for part in parts)
+    # SKUs ignore case: options "m" and "M" would collide
+    if is_plain and sku == sku.lower() and len(sku) <= MAX_SKU_LENGTH:
+        return sku
+    # characters are replaced: the digest keeps the SKU distinct
+    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
+    readable = ".".join(_UNSAFE_SKU_CHARACTERS.sub("-", part).strip("-_") for part in parts).strip(
+        "."
+    )
+    return f"{readable[: MAX_SKU_LENGTH - 13]}-{digest}" if readable else digest
+
+
+def is_variant(cells: CellsByColumn) -> bool:
+    return any(cells.get(column) for column in ("price", "sku", "option1_value"))
+
+
+def distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _sku(cells: CellsByColumn) -> str:
+    return _strip_apostrophe(cells.get("sku", ""))
+
+
+def _category(first: CellsByColumn) -> str | None:
+    """Return the type, or the leaf of Shopify's category path."""
+    return first.get("type") or first.get("category", "").split(">")[-1].strip() or None
+
+
+def _status(first: CellsByColumn) -> str:
+    status = first.get("status", "").lower() or ProductStatus.ACTIVE
+    hidden = first.get("published", "").lower() == "false"
+    return ProductStatus.DRAFT if hidden and status == ProductStatus.ACTIVE else status
+
+
+def _parse_number(column: str, text: str) -> int:
+    """Raises _InvalidValue."""
+    match = _NUMBER_PATTERN.fullmatch(text)
+    if not match:
+        raise _InvalidValue(column, "must be a number")
+    return int(match[1])
+
+
+def _strip_apostrophe(text: str) -> str:
+    """Strip the apostrophe that Shopify puts before digits for spreadsheets."""
+    return text.removeprefix("'")
