@@ -1,4 +1,4 @@
-"""Bodies that cost a parser or validator much more than they cost their sender."""
+"""Request bodies whose parsing or validation takes much more work than sending them."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -8,7 +8,7 @@ _ID: Final = b'"0199c0de-0000-7000-8000-000000000001"'
 
 
 def _repeat(part: bytes, size: int, start: bytes = b"", end: bytes = b"") -> bytes:
-    """Return as many parts as fit into `size` bytes."""
+    """Return the part, repeated as often as it fits into `size` bytes."""
     return start + part * ((size - len(start) - len(end)) // len(part)) + end
 
 
@@ -24,7 +24,7 @@ def _object(value: bytes, size: int, count: int | None = None) -> bytes:
 
 
 def _each_field(build: Callable[[int], bytes]) -> Shape:
-    """Give the same value to each field that the route knows."""
+    """Return a shape in which each field of the route has the same value."""
 
     def shape(size: int, fields: Sequence[str]) -> bytes:
         share = size // len(fields) - 60
@@ -35,7 +35,7 @@ def _each_field(build: Callable[[int], bytes]) -> Shape:
 
 
 def _few_members(element: bytes) -> Shape:
-    """Return arrays with almost as many members as are allowed."""
+    """Return a shape of arrays with slightly fewer members than allowed."""
 
     def shape(size: int, fields: Sequence[str]) -> bytes:
         members_each = 1 + element.count(b":")

@@ -1,4 +1,4 @@
-"""The body of a request is read last: after routing, authorization and rate limits."""
+"""Test that the body of a request is read after routing, authorization and rate limits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,10 @@ from tests.test_hostile_bodies import ROUTES, SIGNER, BodyRoute, build_app
 
 
 class Exchange:
-    """One ASGI request; it counts the reads of its body, and waits for `rest` after `first`."""
+    """An ASGI request. It counts the reads of its body.
+
+    The first part of the body is `first`; the second part is available when `rest` is set.
+    """
 
     def __init__(self, method: str, path: str, *headers: tuple[str, str], first: bytes = b"{}"):
         self.scope: dict[str, Any] = {

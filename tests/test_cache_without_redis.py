@@ -1,4 +1,4 @@
-"""Cached product reads of processes that share a Postgres and have no Redis."""
+"""Test cached product reads in processes that share a Postgres and have no Redis."""
 
 import asyncio
 import math
@@ -23,7 +23,7 @@ from tests.shared.cache_fixtures import MAX_ATTEMPTS, Clock, until
 
 @asynccontextmanager
 async def running(database_url: str, data_dir: Path, clock: Clock) -> AsyncIterator[Gateway]:
-    """An application whose cache uses the clock and receives invalidations."""
+    """An application whose cache uses the given clock, and receives invalidations."""
     app = create_app(read_settings(database_url=database_url, data_dir=data_dir))
     async with app.lifespan():
         cache = inventory_of(app.container).cache

@@ -1,4 +1,4 @@
-"""Staff tokens lose their scopes within a minute, in each process and topology."""
+"""Test that staff tokens lose revoked scopes within a minute, in each process and topology."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ UNREACHABLE_REDIS = "redis://127.0.0.1:1/0"
 
 @dataclass
 class Surroundings:
-    """The clock of all processes, and the connections between them."""
+    """The clock of all processes, and the state of the connections between them."""
 
     ahead: timedelta = timedelta()
     is_connected: bool = True
@@ -68,7 +68,7 @@ class Shop:
         return {"authorization": f"Bearer {response.json()['access_token']}"}
 
     async def create_staff(self, role: str) -> tuple[str, dict[str, str]]:
-        """Return the path of the account, and the headers of its requests."""
+        """Create a staff account; return its path and the headers for its requests."""
         name = f"staff-{uuid4().hex[:8]}"
         accounts = users_of(self.app.containers["users"]).accounts
         user = await accounts.create_staff(f"{name}@example.com", role, PASSWORD, name)
@@ -83,7 +83,7 @@ class Shop:
         assert response.status_code == 200, response.text
 
     async def place_order(self) -> str:
-        """Return the path of an order of a customer."""
+        """Place an order of a customer, and return its path."""
         staff = await self.sign_in(*ADMIN)
         price = {"amount": 100, "currency": "EUR"}
         product = {"sku": "TEA", "name": "Tea", "price": price}
@@ -107,7 +107,7 @@ class Shop:
     async def answers(
         self, staff_routes: list["StaffRoute"], headers: dict[str, str]
     ) -> dict[str, int]:
-        """Return the status of each route in each process that has it."""
+        """Request each route in each process that serves it, and return the status codes."""
         found = {}
         for route in staff_routes:
             for url in self._urls(route.path):
@@ -125,7 +125,7 @@ class Shop:
 class StaffRoute:
     method: str
     path: str
-    # the scopes that its policy asks for, each with its alternatives
+    # the required scopes; each is a set of alternatives, of which one is enough
     required: tuple[frozenset[str], ...] = field(repr=False)
 
     def admits(self, scopes: frozenset[str]) -> bool:
@@ -133,7 +133,7 @@ class StaffRoute:
 
 
 def staff_routes() -> list[StaffRoute]:
-    """Return the routes whose policy needs a scope that no customer has."""
+    """Return the routes that require a scope that customers do not have."""
     found = []
     for route in routes(create_app(memory_settings())):
         (policy,) = policies(route.dependant)

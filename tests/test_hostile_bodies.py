@@ -1,4 +1,4 @@
-"""Bounds of the cost of one request, on each route that takes a body: memory and errors."""
+"""Test that no body makes a request take too much memory, on each route that takes a body."""
 
 import json
 import tracemalloc
@@ -56,7 +56,7 @@ class BodyRoute:
 
     @property
     def fields(self) -> list[str]:
-        """The names that the model of the body knows."""
+        """The names of the fields of the body's model."""
         field = self.original.body_field
         if field is None:
             return ["data"]
@@ -78,7 +78,7 @@ def _schema_of(field: Any) -> Any:
 
 
 def build_app(**settings: Any) -> Gateway:
-    """Serve all contexts, and their internal APIs as a process that serves some of them would."""
+    """Return an application of all contexts that also serves their internal APIs."""
     app = create_app(memory_settings(**settings))
     for context in sorted(topology().contexts):
         internal_api = topology().contexts[context].load_parts().internal_api
@@ -178,7 +178,7 @@ def webhook_signature(route: BodyRoute, app: Gateway, body: bytes) -> dict[str, 
 
 
 def errors_made(route: BodyRoute, body: bytes) -> int:
-    """Count the errors that validation of this body makes, of those that it is given."""
+    """Return the number of validation errors for this body."""
     field = route.original.body_field
     if field is None or route.is_form:
         return 0

@@ -119,7 +119,10 @@ class ApplicationContainer:
         return LocalJwks(self.access_token_signer.jwks)
 
     def _access_source(self) -> AccessSource | None:
-        """Return None in a development process that does not know where users is served."""
+        """Return the source of current roles, or None if this process cannot reach users.
+
+        Only development settings allow None.
+        """
         issuer = topology().token_issuer
         if issuer in self.settings.context_urls:
             return RemoteAccessSource(issuer, USER_ACCESS_PATH, self.http_clients.get(issuer))

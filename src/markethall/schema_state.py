@@ -62,7 +62,7 @@ def renamed_schema(context: str) -> str:
 async def read_schema_states(
     connection: Connection, contexts: Collection[str]
 ) -> Mapping[str, SchemaState]:
-    """Return the state of each context. Raises Unavailable."""
+    """Return the state of the schema of each context. Raises Unavailable."""
     schemas = [*contexts, *map(renamed_schema, contexts)]
     comments = {
         row["schema"]: row["record"] for row in await connection.fetch_all(_READ, schemas=schemas)
@@ -71,7 +71,7 @@ async def read_schema_states(
 
 
 async def relocated_contexts(url: str, contexts: Collection[str]) -> list[str]:
-    """Return the contexts whose data was moved out of this database; none if it is unavailable."""
+    """Return the contexts whose data was relocated; empty if the database is unavailable."""
     postgres = Postgres(url, PoolSize(min_size=1, max_size=1, timeout=_CHECK_TIMEOUT))
     try:
         async with postgres.dedicated_connection() as connection:

@@ -292,7 +292,7 @@ class Settings(BaseSettings):
 
     @property
     def contexts_by_database(self) -> dict[str, list[str]]:
-        """Return the served contexts of each database URL, sorted."""
+        """Map each database URL to the served contexts that use it, sorted by name."""
         by_url: dict[str, list[str]] = {}
         for context in sorted(self.contexts):
             by_url.setdefault(self.database_url_of(context), []).append(context)

@@ -44,7 +44,7 @@ class Source:
 
 
 class Connections(NamedTuple):
-    """The connections of one process. A Redis that is not configured makes Postgres the bus."""
+    """The connections of one process. If Redis is not configured, the bus uses Postgres."""
 
     redis: RedisClient
     postgres: Postgres
@@ -55,7 +55,7 @@ class Connections(NamedTuple):
 
 
 def open_connections(bus_url: str, database_url: str) -> Connections:
-    """The timeouts are long, because a test machine may be slow."""
+    """Return connections with long timeouts, for slow machines."""
     redis = RedisClient(bus_url if bus_url.startswith("redis") else None, timeout=30)
     return Connections(redis, Postgres(database_url, PoolSize(1, 2, 30)))
 

@@ -1,4 +1,4 @@
-"""An invalidation in one process drops the value in the others, over Redis or Postgres."""
+"""Test that an invalidation drops the value in other processes, over Redis and over Postgres."""
 
 import asyncio
 import math
@@ -260,7 +260,7 @@ async def test_lost_connection_drops_everything_and_is_made_again(
 
 
 async def cut_connections(bus_url: str, database_url: str) -> None:
-    """Close the connections of both processes from the side of the server."""
+    """Let the server close the connections of both processes."""
     if bus_url.startswith("redis"):
         redis = RedisClient(bus_url, timeout=30)
         await redis.execute("CLIENT", "KILL", "TYPE", "pubsub")

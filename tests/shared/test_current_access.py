@@ -1,4 +1,4 @@
-"""The check of staff tokens, against an issuer behind HTTP."""
+"""Test the check of staff tokens with an issuer that is called over HTTP."""
 
 from datetime import datetime, timedelta
 
@@ -29,7 +29,7 @@ CUSTOMER = Actor(user_id=new_id(), name="user", scopes=frozenset({PROFILE}))
 
 
 class Issuer:
-    """Answers for users; counts the questions."""
+    """Answers in place of the context users, and counts the requests."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()

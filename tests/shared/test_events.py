@@ -253,7 +253,7 @@ async def test_leader_with_recent_heartbeat_is_not_replaced(probe_url: str) -> N
 
 
 async def test_connection_of_another_program_is_not_ended(probe_url: str) -> None:
-    """A relocation holds the lock of the leader while it copies the data."""
+    """A relocation holds the lock of the leader during the copy, and must not be ended."""
     relocation = Postgres(probe_url, PoolSize(), application_name="relocation")
     async with (
         own_pool(probe_url) as two,

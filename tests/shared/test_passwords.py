@@ -185,6 +185,6 @@ def test_common_list_has_only_long_enough_passwords() -> None:
         MIN_LENGTH <= len(word) <= MAX_LENGTH and word == normalize("NFKC", word).casefold()
         for word in words
     )
-    # most frequent in published lists of different years and languages
+    # very frequent passwords of several years and languages
     assert words >= {"12345678", "password1", "1q2w3e4r", "iloveyou", "sunshine", "motdepasse"}
     assert all(weakness(word.upper()) == "too_common" for word in words)

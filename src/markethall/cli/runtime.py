@@ -80,9 +80,9 @@ def migrate_if_development(settings: Settings) -> None:
 
 
 def refuse_relocated(settings: Settings) -> None:
-    """Raise SettingsError if the data of a served context was moved out of its database.
+    """Raises SettingsError if the data of a served context was relocated.
 
-    A database that does not respond is not waited for: readiness reports both faults.
+    A database that does not respond is ignored here, because readiness reports it later.
     """
     from markethall.schema_state import relocated_contexts, relocated_message
 

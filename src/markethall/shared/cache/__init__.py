@@ -1,4 +1,4 @@
-"""Cache-aside for reads: level 1 in the process, optionally level 2 in Redis, and a bus."""
+"""Cache-aside for reads: a cache in the process, and optionally one in Redis behind it."""
 
 from typing import Literal
 

@@ -22,7 +22,8 @@ from markethall.shared.persistence.redis_client import RedisUnavailable
 log = structlog.get_logger("markethall.cache")
 
 _RETRY_INTERVAL: Final = 0.25  # seconds
-# seconds; invalidations in between share a message, because every NOTIFY takes a global lock
+# seconds between two messages; later invalidations wait and share one message, because every
+# NOTIFY takes a global lock
 _MIN_NOTIFY_INTERVAL: Final = 0.02
 _MAX_PENDING: Final = 1000
 _UNAVAILABLE_ERRORS: Final = (RedisUnavailable, Unavailable)
@@ -37,7 +38,7 @@ class InvalidationListener(Protocol):
 
 
 class PostgresChannel:
-    """Sends by NOTIFY and receives by LISTEN."""
+    """Sends messages with NOTIFY and receives them with LISTEN."""
 
     max_message_bytes = MAX_MESSAGE_BYTES
 
@@ -87,7 +88,7 @@ class InvalidationBus:
         )
 
     async def flush(self) -> None:
-        """Try once to send the pending invalidations. Unavailable is ignored."""
+        """Try once to send the pending invalidations. Errors of an outage are ignored."""
         with suppress(*_UNAVAILABLE_ERRORS):
             await self._send_pending()
 
@@ -122,7 +123,7 @@ class InvalidationBus:
         return self._sender + json.dumps(list(invalidations)).encode()
 
     def _decode(self, message: bytes) -> Sequence[Invalidation]:
-        """Return the invalidations of another process; none if it uses another format."""
+        """Return the invalidations in a message; empty if it has the format of another release."""
         if message.startswith(self._sender):
             return []
         try:

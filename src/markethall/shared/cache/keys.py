@@ -1,4 +1,4 @@
-"""Types of keys and loaders, the heartbeat of the bus, and the metric of lookups."""
+"""Types of keys and loaders, the ping interval of the bus, and the metric of lookups."""
 
 from collections.abc import Awaitable, Callable
 from functools import lru_cache

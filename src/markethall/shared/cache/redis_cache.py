@@ -45,7 +45,7 @@ redis.call('PUBLISH', ARGV[3], ARGV[4])
 
 
 class VersionToken(NamedTuple):
-    """The state in Redis before a load. `header` is empty if there was no entry."""
+    """The generation and the header of an entry before a load; no entry has an empty header."""
 
     generation: bytes
     header: bytes
@@ -109,7 +109,10 @@ class RedisCache:
 
 
 class RedisChannel:
-    """Sends and receives by pub/sub. One Lua script also writes the tombstones of RedisCache."""
+    """Sends and receives messages with pub/sub.
+
+    The Lua script that publishes a message also writes the tombstones of RedisCache.
+    """
 
     max_message_bytes = 64 * 1024
 

@@ -101,10 +101,10 @@ class ContextContainer(ABC, Generic[SettingsT]):
         return {}
 
     async def get_current_scopes(self, actor: Actor) -> frozenset[str]:
-        """Return the scopes that the user has, whatever the token says.
+        """Return the current scopes of the user, which may differ from those in the token.
 
-        Only the context that issues access tokens is asked. Raises Unauthenticated when the user is
-        disabled or the session of the token has ended.
+        Only the context that issues access tokens implements this. Raises Unauthenticated if the
+        user is disabled or the session of the token has ended.
         """
         return actor.scopes
 

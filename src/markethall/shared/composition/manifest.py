@@ -42,7 +42,7 @@ class ContextManifest:
     load_parts: "Callable[[], ContextParts[Any]]"
     # the directory of the Alembic revisions; `load_metadata` returns the tables that they create
     migrations: Path
-    # x.y.z, of the distribution that contains the context; recorded by each migration
+    # the version (x.y.z) of the package that contains the context; each migration records it
     release: str = __version__
     load_metadata: "Callable[[], MetaData]"
     # maps a context to the methods of its contract that this context calls

@@ -1,4 +1,4 @@
-"""Reads the body of a request when its route asks for it: after routing and authorization."""
+"""Reads the body of a request, after routing and authorization, if its route takes a body."""
 
 import asyncio
 import re
@@ -29,12 +29,12 @@ _FORM_TYPE: Final = re.compile(
 
 
 class BodyReader:
-    """A `receive` whose first call reads and validates the whole body, or starts its stream.
+    """An ASGI `receive`. Its first call checks the policy of the route, then reads the body.
 
-    The application calls it only for a route that takes a body, so other requests cost no reading
-    and no parsing. The policy of the route is checked first. `on_body` gets the body. Raises
-    Unauthenticated, Forbidden, BodyTooLarge, RequestTimeout, Overloaded, UnsupportedMediaType and
-    parse errors.
+    Most bodies are read completely and validated, and `on_body` is called with them. Bodies of
+    streaming routes are returned in chunks. FastAPI calls `receive` only for routes that take a
+    body. Raises Unauthenticated, Forbidden, BodyTooLarge, RequestTimeout, Overloaded,
+    UnsupportedMediaType and the errors of parsing.
     """
 
     def __init__(

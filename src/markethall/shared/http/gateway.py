@@ -124,7 +124,7 @@ class GatewayMiddleware:
             body_reader.close()
 
     def _is_rate_limited(self, request: RequestContext) -> bool:
-        """Tell whether the limits apply; they do not apply to a verified service."""
+        """Tell whether rate limits apply. They do not apply to requests with a service token."""
         return self._rate_limiter.is_enabled and not request.is_service
 
     async def _send_problem(

@@ -9,18 +9,18 @@ from datetime import timedelta
 class GatewayConfig:
     """Settings of the gateway."""
 
-    # upper bound of the limits of the routes
+    # limits every body; the policy of a route may set a lower limit
     max_body_bytes: int
     body_timeout_seconds: float
     trusted_proxies: tuple[str, ...]
-    # first segment of a path -> context, for the access log
+    # maps the first segment of a path to its context, for the access log
     context_by_path: Mapping[str, str]
     # the time that a request may take, including its calls to other contexts
     request_deadline: timedelta = timedelta(seconds=5)
     form_paths: frozenset[str] = field(default=frozenset())
-    # of all bodies that are in memory at once
+    # limits the sum of all bodies that are in memory at the same time
     max_body_bytes_in_flight: int = 16 * 1024 * 1024
-    # path -> maximum of bytes; the routes of these paths stream the body
+    # maps the paths of routes that stream the body to the maximum size of a body
     streaming_body_limits: Mapping[str, int] = field(default_factory=dict)
-    # paths of probes and scrapers
+    # the paths that probes and metrics scrapers use
     rate_limit_exempt_paths: frozenset[str] = field(default=frozenset())

@@ -115,7 +115,7 @@ async def http_exception_handler(request: Request, error: Exception) -> Response
     """Exception handler for errors that FastAPI raises itself, such as an unknown path."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, DomainError):
-        # FastAPI wraps what the reader of the body raises
+        # FastAPI raises an HTTPException if reading the body raises; its cause is the real error
         return problem_response(request.scope, error.__cause__)
     match error.status_code:
         case HTTPStatus.NOT_FOUND:

@@ -22,18 +22,18 @@ MAX_DEPTH: Final = 64
 MAX_FORM_FIELDS: Final = 20
 # a streamed body that arrives at a lower average rate times out
 MIN_BYTES_PER_SECOND: Final = 16 * 1024
-# names of objects and elements of arrays, in the whole document
+# members are the names in objects and the elements of arrays, counted in the whole document
 MAX_MEMBERS: Final = 5000
 
-# Up to the next member: a comma, or the start of an array or object that is not empty. Possessive
-# (`++`), and it always matches, so that no input takes more than linear time.
+# Matches the text up to the next member, which begins after a comma or after the start of an array
+# or object that is not empty. Possessive quantifiers (`++`) make it linear for every input.
 _MEMBER: Final = re.compile(
     r'(?:[^",\[{]++|"(?:[^"\\]++|\\.)*+"?|[\[{](?=\s*+[\]}]))*+([,\[{])?', re.DOTALL
 )
 
 
 class BodyBudget:
-    """A limit of the bytes of all bodies that are in memory at once, in this process."""
+    """Limits the sum of all bodies that are in the memory of this process at the same time."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -44,14 +44,14 @@ class BodyBudget:
 
 
 class BodyShare:
-    """The bytes that one body holds of a budget."""
+    """The bytes of the budget that one body uses."""
 
     def __init__(self, budget: BodyBudget) -> None:
         self._budget = budget
         self._bytes = 0
 
     def add(self, count: int) -> None:
-        """Raises Overloaded if the budget is exhausted."""
+        """Use bytes of the budget. Raises Overloaded if the budget is exhausted."""
         if self._budget.used_bytes + count > self._budget.max_bytes:
             raise Overloaded(retry_after=1)
         self._budget.used_bytes += count
@@ -152,7 +152,7 @@ def validate_json(body: bytes, max_members: int = MAX_MEMBERS) -> None:
 
 
 def _check_member_count(text: str, limit: int) -> None:
-    # an upper bound first, for speed: separators within strings count too
+    # a fast check first: this counts also the characters within strings, so it is an upper bound
     if text.count(",") + text.count("{") + text.count("[") <= limit:
         return
     members = (match for match in _MEMBER.finditer(text) if match[1])

@@ -157,7 +157,7 @@ class RequestContext:
 
     @property
     def is_service(self) -> bool:
-        """Tell whether a service token was verified."""
+        """Tell whether the request has a valid service token."""
         return "service_identity" in self.state
 
     def owning_context(self, context_by_path: Mapping[str, str]) -> str:

@@ -69,7 +69,7 @@ class _Entry(NamedTuple):
 
 
 class ResponseCacheMiddleware:
-    """Caches responses for `ttl_seconds`, at most `max_bytes` in total."""
+    """Caches responses for `ttl_seconds`; all together have at most `max_bytes`."""
 
     def __init__(
         self,

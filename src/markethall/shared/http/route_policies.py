@@ -21,18 +21,18 @@ _bearer_scheme = OAuth2PasswordBearer(
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """Maximum size of a JSON body. Its members are the names of objects and elements of arrays."""
+    """The maximum size of a body. Members are the names in objects and the elements of arrays."""
 
     max_bytes: int
     max_members: int
 
 
 DEFAULT_BODY_LIMITS: Final = BodyLimits(max_bytes=64 * 1024, max_members=5000)
-# the parser of forms takes longer than that of JSON
+# smaller, because parsing a form takes longer than parsing JSON
 FORM_BODY_LIMITS: Final = BodyLimits(max_bytes=32 * 1024, max_members=20)
-# long texts, in many languages
+# for bodies with long texts in many languages
 LONG_TEXT_BODY_LIMITS: Final = BodyLimits(max_bytes=1024 * 1024, max_members=5000)
-# many lines
+# for bodies with many lines
 BULK_BODY_LIMITS: Final = BodyLimits(max_bytes=1024 * 1024, max_members=50_000)
 
 
@@ -109,14 +109,14 @@ def require_scope(
 
 
 def find_policy(scope: Scope) -> RoutePolicy | None:
-    """Return the policy of the matched route; None without a route or policy."""
+    """Return the policy of the matched route, or None if there is no route or no policy."""
     route = matched_route(scope)
     dependant: Dependant | None = getattr(route, "dependant", None)
     return next(_policies(dependant), None) if dependant else None
 
 
 def matched_route(scope: Scope) -> Any:
-    """Return the route that FastAPI has matched, with the prefixes of its routers, or None."""
+    """Return the route that FastAPI has matched, or None. Its path includes all prefixes."""
     return scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
 
 

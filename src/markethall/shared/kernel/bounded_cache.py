@@ -1,4 +1,4 @@
-"""A mapping that is bounded by the bytes of its values."""
+"""A cache in memory with a maximum size in bytes."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -8,12 +8,12 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """Keeps values of at most `max_bytes` together; evicts the least recently used."""
+    """Stores values of at most `max_bytes` in total; evicts the least recently used ones."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        # key -> value, bytes
+        # maps each key to the value and its size in bytes
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
     def get(self, key: K) -> V | None:

@@ -18,7 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-# more are one error, because each costs a hundred times the memory of its input
+# a request with more errors gets a single error, because each error takes a hundred times the
+# memory of its input
 MAX_ERRORS: Final = 50
 
 
@@ -31,8 +32,8 @@ class Dto(BaseModel):
 class RequestModel(BaseModel):
     """Base class of the request bodies of clients.
 
-    Rejects unknown fields, and makes at most 50 errors. Fields that are sequences have
-    `fail_fast=True`: validation stops at their first invalid element.
+    It rejects unknown fields. More than MAX_ERRORS errors become one error. Fields that are
+    sequences have `fail_fast=True`, so that validation stops at the first invalid element.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
@@ -47,7 +48,7 @@ class RequestModel(BaseModel):
 
 
 def limited_error(error: ValidationError) -> Exception:
-    """Return the error, or one error instead of more than 50."""
+    """Return the error, or a short one if it contains more than MAX_ERRORS errors."""
     if error.error_count() <= MAX_ERRORS:
         return error
     return PydanticCustomError(

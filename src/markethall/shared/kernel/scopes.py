@@ -12,7 +12,7 @@ PAYMENTS_MANAGE: Final = "payments:manage"
 STATS_READ: Final = "stats:read"
 USERS_MANAGE: Final = "users:manage"
 
-# for what is one's own; any other scope is a staff scope
+# these give access to the user's own data; every other scope is a staff scope
 CUSTOMER_SCOPES: Final = frozenset({PROFILE, ORDERS, PAYMENTS})
 _CATALOGUE_SCOPES = {CATALOGUE_WRITE, STOCK_WRITE, STATS_READ}
 _ORDERS_SCOPES = {ORDERS_MANAGE, STATS_READ}

@@ -131,7 +131,7 @@ class ContextWorker:
 
 
 def _first_error(group: ExceptionGroup[Exception]) -> Exception:
-    """Return the first error in a group, or in the groups inside it."""
+    """Return the first error of a group that is not a group itself."""
     first = group.exceptions[0]
     return _first_error(first) if isinstance(first, ExceptionGroup) else first
 

@@ -66,7 +66,7 @@ class MemoryLeaderSession:
         self._database = database
 
     async def heartbeat(self) -> None:
-        """Do nothing: memory has one leader, in this process."""
+        """Do nothing, because no other process can take the leadership."""
 
     async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
         async with self._database.write_transaction() as tables:

@@ -13,7 +13,7 @@ from markethall.shared.messaging.events import EventEnvelope
 class ClocksDiffer(Unavailable):
     """The clock of this process differs too much from the clock of the database.
 
-    Details: seconds, the difference; positive if this process is ahead.
+    Details: seconds, which is positive if the clock of this process is ahead.
     """
 
     code = "system.clocks_differ"
@@ -24,7 +24,7 @@ class LeaderSession(Protocol):
     """The outbox for the leader, while it is the leader."""
 
     async def heartbeat(self) -> None:
-        """Show that this leader still works. Raises Unavailable after another took over."""
+        """Signal that this leader works. Raises Unavailable if it has lost the leadership."""
 
     async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
         """Return unpublished envelopes in the order of `seq`.
@@ -54,8 +54,8 @@ class Outbox(Protocol):
     def acquire_leadership(self) -> AbstractAsyncContextManager[LeaderSession | None]:
         """Become the leader of this context; yields None while another process is the leader.
 
-        A leader without a recent heartbeat loses its leadership. Raises ClocksDiffer, because a
-        leader with a wrong clock would delete and expire what is still in use.
+        A leader without a recent heartbeat loses the leadership. Raises ClocksDiffer, because a
+        leader with a wrong clock would expire and delete entities too early.
         """
 
     async def purge(self, before: datetime) -> int:

@@ -126,7 +126,7 @@ class Connection:
         await self._driver.copy_records_to_table(table, columns=list(column_names), records=rows)
 
     async def listen(self, channel: str, on_notification: Callable[[str], None]) -> None:
-        """Call `on_notification` with the messages of a channel. Only for a dedicated connection.
+        """Subscribe to a channel. Use this only on a dedicated connection.
 
         `on_notification` must not raise, because asyncpg would only log the error.
         """
@@ -172,7 +172,7 @@ class Postgres:
 
     @asynccontextmanager
     async def dedicated_connection(self) -> AsyncIterator[Connection]:
-        """Open a connection outside the pool, for LISTEN or a lock that is held for long.
+        """Open a connection outside the pool, for LISTEN or for a lock that is held long.
 
         The end of the block closes the connection, which releases its locks. Raises Unavailable.
         """
@@ -260,7 +260,10 @@ class _PooledSession:
         await self._release()
 
     async def _abort(self, error: BaseException) -> None:
-        """Release the connection after an error. Raises Unavailable if the error means that."""
+        """Release the connection after an error.
+
+        Raises Unavailable if the error means that Postgres is unavailable.
+        """
         await self._roll_back_or_terminate(error)
         if isinstance(error, asyncpg.DeadlockDetectedError):
             # logged as an error: all code should lock rows in the same order, so this is a bug

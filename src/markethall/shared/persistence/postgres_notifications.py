@@ -1,4 +1,4 @@
-"""Messages between processes over Postgres: LISTEN and NOTIFY."""
+"""Messages between processes through Postgres, with LISTEN and NOTIFY."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,9 +10,9 @@ from sqlalchemy import String, bindparam, func, literal_column, select
 from markethall.shared.persistence.postgres import Connection, Postgres, Statement
 from markethall.shared.persistence.postgres_errors import translate_connection_errors
 
-# Postgres accepts less than 8000
+# a message of NOTIFY must be shorter than 8000 bytes
 MAX_MESSAGE_BYTES: Final = 7999
-# not synchronous, because the commit holds a lock of the whole server
+# commits asynchronously, because a commit with NOTIFY holds a lock of the whole server
 _NOTIFY: Final = Statement(
     select(
         func.set_config("synchronous_commit", "off", True),
@@ -23,9 +23,9 @@ _PING: Final = Statement(select(literal_column("1")))
 
 
 class PostgresNotifications:
-    """A channel on one connection outside the pool, so that a busy pool delays no message.
+    """A channel. It uses a connection outside the pool, so that a busy pool delays no message.
 
-    A statement may take `timeout` seconds. Messages are text in UTF-8.
+    A statement may take `timeout` seconds. Messages are UTF-8 text.
     """
 
     def __init__(self, postgres: Postgres, channel: str, timeout: float) -> None:
@@ -36,7 +36,7 @@ class PostgresNotifications:
         self._lock = asyncio.Lock()
 
     async def send(self, message: bytes) -> None:
-        """Send to all subscribed processes, including this one. Raises Unavailable."""
+        """Send the message to all subscribed processes, including this one. Raises Unavailable."""
         if self._listening is not None:
             await self._notify(self._listening, message)
             return
@@ -47,7 +47,8 @@ class PostgresNotifications:
     async def subscribe(self) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
         """Yield a function that waits for the next message. Both raise Unavailable.
 
-        A connection without messages for `timeout` seconds is pinged, and must answer within it.
+        After `timeout` seconds without a message the connection is pinged; the answer must arrive
+        within the same time.
         """
         messages: asyncio.Queue[bytes] = asyncio.Queue()
         async with self._postgres.dedicated_connection() as connection:
@@ -75,7 +76,7 @@ class PostgresNotifications:
         await self._run(lambda: connection.fetch_one(_NOTIFY, **values))
 
     async def _run(self, statement: Callable[[], Awaitable[Any]]) -> None:
-        # a connection runs one statement at a time
+        # a connection can run only one statement at a time
         with translate_connection_errors():
             async with asyncio.timeout(self._timeout), self._lock:
                 await statement()

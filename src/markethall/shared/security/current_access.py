@@ -1,9 +1,9 @@
-"""Check of staff tokens against the current roles of their user.
+"""Checks access tokens with staff scopes against the current roles of their user.
 
-An access token is valid until it expires. A token whose scopes move money or show other people is
-also confirmed by the context that issues the tokens: its user is active, its session is open, and
-its scopes still follow from the roles. A confirmation is used for 30 seconds; while the issuer does
-not respond, for 60 seconds, and then the token is refused with 503.
+An access token is valid until it expires. If it has a staff scope, the context that issues the
+tokens must also confirm that the user is active, that the session is open, and that the roles still
+grant the scopes. A confirmation is used for 30 seconds, or for 60 seconds if the issuer does not
+respond; after that a request gets 503.
 """
 
 import asyncio
@@ -31,12 +31,15 @@ _MAX_CACHED: Final = 4096
 
 class AccessSource(Protocol):
     async def get_current_scopes(self, token: str, actor: Actor) -> frozenset[str]:
-        """Raises Unauthenticated for a disabled user or an ended session; Unavailable."""
+        """Return the scopes that the user has now.
+
+        Raises Unauthenticated if the user is disabled or the session has ended. Raises Unavailable.
+        """
 
 
 @dataclass(frozen=True)
 class _Confirmation:
-    # none: the user is disabled, or the session has ended
+    # None means that the user is disabled or that the session has ended
     scopes: frozenset[str] | None
     confirmed_at: float
 
@@ -53,9 +56,9 @@ class CurrentAccessVerifier:
         )
 
     async def verify(self, token: str) -> Actor:
-        """Return the actor, without scopes that its user has lost.
+        """Return the actor of the token, without scopes that the user has lost.
 
-        Raises Unauthenticated; Unavailable if neither keys nor roles can be read.
+        Raises Unauthenticated, and Unavailable if the keys or the roles cannot be fetched.
         """
         actor = await self._verifier.verify(token)
         if actor.scopes <= CUSTOMER_SCOPES:
@@ -80,7 +83,7 @@ class CurrentAccessVerifier:
         return confirmation
 
     async def _ask(self, token: str, actor: Actor) -> _Confirmation:
-        # before the question: a change during it may not be in the answer
+        # the time before the request, because the answer may lack a change during the request
         now = self._clock().timestamp()
         try:
             return _Confirmation(await self._source.get_current_scopes(token, actor), now)
@@ -88,7 +91,7 @@ class CurrentAccessVerifier:
             return _Confirmation(None, now)
 
     def _is_younger(self, confirmation: _Confirmation, seconds: float) -> bool:
-        """Tell whether it has not reached this age; false when the clock was set back."""
+        """Tell whether the confirmation is younger than this; False if the clock was set back."""
         return 0 <= self._clock().timestamp() - confirmation.confirmed_at < seconds
 
     def _cache(self, key: tuple[UUID | None, UUID | None], confirmation: _Confirmation) -> None:
@@ -99,7 +102,7 @@ class CurrentAccessVerifier:
 
 
 class LocalAccessSource:
-    """The issuer in this process."""
+    """Asks the token issuer in this process."""
 
     def __init__(self, get_scopes: Callable[[Actor], Awaitable[frozenset[str]]]) -> None:
         self._get_scopes = get_scopes
@@ -109,7 +112,7 @@ class LocalAccessSource:
 
 
 class RemoteAccessSource:
-    """The issuer in another process. The token itself authorizes the request."""
+    """Asks the token issuer in another process, with a request that has the user's token."""
 
     def __init__(self, issuer: str, path: str, http: httpx2.AsyncClient) -> None:
         self._issuer = issuer
@@ -119,7 +122,7 @@ class RemoteAccessSource:
     async def get_current_scopes(self, token: str, actor: Actor) -> frozenset[str]:
         headers = {"authorization": f"Bearer {token}"}
         try:
-            # one timeout for the whole exchange: httpx2's read timeout restarts with each byte
+            # one timeout for the whole request, because httpx2's restarts with each received byte
             async with asyncio.timeout(self._http.timeout.read):
                 response = await self._http.get(self._path, headers=headers)
             if response.status_code == HTTPStatus.UNAUTHORIZED:

@@ -36,8 +36,8 @@ _LOCK_IS_FREE: Final = Statement(
         sa.func.clock_timestamp().label("now"),
     )
 )
-# pg_locks shows the two halves of the key; the application name excludes a running relocation,
-# which holds the lock too
+# Ends the connection of a leader that sends no heartbeats. pg_locks has the lock key in two halves.
+# A relocation holds the same lock, but has another application name, so it is not ended.
 _TERMINATE_HUNG_LEADER: Final = Statement(
     sa.text(
         "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks"
@@ -50,7 +50,7 @@ _TERMINATE_HUNG_LEADER: Final = Statement(
     ).bindparams(sa.bindparam("name", type_=sa.Text), sa.bindparam("seconds", type_=sa.Float))
 )
 _MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=5)
-# longer than three heartbeats
+# longer than three intervals between heartbeats
 LEADER_TIMEOUT_SECONDS: Final = 10.0
 
 
@@ -136,13 +136,14 @@ class SqlOutbox:
             yield session if elected else None
 
     async def _may_lead(self) -> bool:
-        """Check the lock on a pooled connection, so that only a likely leader opens its own.
+        """Tell whether the lock is free, and end a leader that sends no heartbeats.
 
-        Raises ClocksDiffer, Unavailable.
+        This uses a pooled connection, so that only a likely leader opens another connection. Raises
+        ClocksDiffer, Unavailable.
         """
         async with self._postgres.read_session() as connection:
             row = await connection.fetch_one(_LOCK_IS_FREE, name=self._lock_name)
-            if row is None:  # a SELECT without FROM returns one row
+            if row is None:  # only for the type checker: a SELECT without FROM returns one row
                 return False
             _check_clock(row["now"], self._system_clock())
             if not row["is_free"] and await connection.fetch_value(
@@ -165,11 +166,11 @@ class SqlLeaderSession:
         self._connection = connection
         self._statements = statements
         self._system_clock = system_clock
-        # a connection runs one statement at a time, and the heartbeat comes at any time
+        # a connection runs one statement at a time, and a heartbeat may come during another one
         self._lock = asyncio.Lock()
 
     async def heartbeat(self) -> None:
-        """Use the connection. Raises ClocksDiffer if this process may no longer lead."""
+        """Run a statement, which shows that this leader works. Raises ClocksDiffer."""
         async with self._exclusive():
             now = await self._connection.fetch_value(_READ_CLOCK)
         _check_clock(now, self._system_clock())

@@ -1,4 +1,4 @@
-"""Passwords from lists of common ones, those of at least eight characters; see NOTICE."""
+"""Common passwords of at least eight characters, from published lists; see NOTICE."""
 
 import gzip
 from functools import cache
@@ -7,6 +7,6 @@ from pathlib import Path
 
 @cache
 def common_passwords() -> frozenset[str]:
-    """Return the passwords in lower case. They take two megabytes, and are read once."""
+    """Return the passwords in lower case; the result takes two megabytes of memory."""
     data = Path(__file__).with_name("common_passwords.txt.gz").read_bytes()
     return frozenset(gzip.decompress(data).decode().split())
