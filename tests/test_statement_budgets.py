@@ -147,7 +147,7 @@ async def test_placing_order_takes_at_most_twelve_statements(
     assert (await cost(http, "GET", f"/orders/{order['order_id']}/status"))[0] == 1
 
 
-async def test_order_makes_three_context_calls_and_one_after_payment(
+async def test_order_makes_four_context_calls_and_one_after_payment(
     app: Gateway, http: httpx2.AsyncClient, product_id: str
 ) -> None:
     """The number is limited, because each call may be a network round trip."""
@@ -163,5 +163,10 @@ async def test_order_makes_three_context_calls_and_one_after_payment(
     async with background_work(app):
         await wait_until_handled(last_step, committed)
 
-    assert placing == {"users.get_active_customer": 1, "inventory.reserve": 1, "payments.open": 1}
+    assert placing == {
+        "users.get_active_customer": 1,
+        "inventory.reserve": 1,
+        "payments.open": 1,
+        "payments.activate": 1,
+    }
     assert count_context_calls() - before == {**placing, "inventory.commit": 1}

@@ -100,7 +100,10 @@ def _order() -> None:
         sa.Column("payment_id", sa.Uuid(), nullable=False),
         *_texts("provider_payment_status"),
         sa.Column("reservation_id", sa.Uuid(), nullable=False),
-        *(_timestamp(name) for name in ("expires_at", "created_at", "updated_at")),
+        *(
+            _timestamp(name)
+            for name in ("expires_at", "payment_check_at", "created_at", "updated_at")
+        ),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("order_id", name=op.f("pk_order")),
         sa.UniqueConstraint("number", name=op.f("uq_order_number")),
@@ -110,7 +113,9 @@ def _order() -> None:
     )
     _index("ix_order_user_id_created_at", "order", ["user_id", "created_at", "order_id"])
     _index("ix_order_created_at", "order", ["created_at", "order_id"])
-    _index("ix_order_pending", "order", ["expires_at", "order_id"], where="status = 'pending'")
+    _index(
+        "ix_order_pending", "order", ["payment_check_at", "order_id"], where="status = 'pending'"
+    )
 
 
 def _order_line() -> None:

@@ -82,6 +82,7 @@ def _payment() -> None:
         sa.Column("failure_code", sa.Text(), nullable=True),
         sa.Column("next_action", sa.Text(), nullable=True),
         sa.Column("charge_id", sa.Uuid(), nullable=True),
+        sa.Column("is_activated", sa.Boolean(), nullable=False),
         _timestamp("created_at"),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("payment_id", name=op.f("pk_payment")),

@@ -23,11 +23,13 @@ from markethall.inventory.contract import (
     Reserve,
 )
 from markethall.payments.contract import (
+    ActivatePayments,
     InvalidPaymentTransition,
     OpenPayment,
     PaymentCaptured,
     PaymentFailed,
     PaymentInProgress,
+    PaymentList,
     PaymentNotFound,
     PaymentRefunded,
     PaymentStatus,
@@ -327,6 +329,7 @@ class FakePayments:
         self._clock = clock
         self._payments: dict[UUID, PaymentView] = {}
         self._tombstones: set[UUID] = set()
+        self.activated: set[UUID] = set()
         self._refunds: dict[UUID, RefundView] = {}
         self.pending_events: list[Event] = []
 
@@ -348,6 +351,12 @@ class FakePayments:
             version=1,
         )
         return self._payments.setdefault(command.payment_id, payment)
+
+    async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
+        found = [self._payments.get(payment_id) for payment_id in command.payment_ids]
+        payments = tuple(payment for payment in found if payment)
+        self.activated |= {payment.payment_id for payment in payments}
+        return PaymentList(items=payments)
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         payment = self._payments.get(payment_id)
@@ -402,6 +411,7 @@ class FakePayments:
     def capture(self, payment_id: UUID) -> PaymentCaptured:
         """Capture the payment, and add the event to `pending_events`."""
         payment = self._payments[payment_id]
+        assert payment_id in self.activated
         assert payment.status in PAYABLE | {PaymentStatus.PROCESSING}
         self._change(payment_id, status=PaymentStatus.CAPTURED, captured=payment.amount)
         event = PaymentCaptured(

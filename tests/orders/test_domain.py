@@ -24,6 +24,7 @@ from markethall.orders.contract import (
     TotalTooLarge,
 )
 from markethall.orders.domain import (
+    FIRST_CHECK_DELAY,
     TRANSITIONS,
     AuditInfo,
     Fulfilment,
@@ -61,6 +62,7 @@ def placed(*lines: OrderLine) -> Order:
         expires_at=NOW + timedelta(minutes=15),
         created_at=NOW,
         updated_at=NOW,
+        payment_check_at=NOW + FIRST_CHECK_DELAY,
     )
     order.mark_placed(AuditInfo("user", NOW))
     return order

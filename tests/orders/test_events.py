@@ -2,6 +2,7 @@
 
 from asyncio import gather
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -13,14 +14,17 @@ from markethall.orders.contract import (
     OrderView,
 )
 from markethall.payments.contract import PaymentRefunded, PaymentStatus, RefundPayment
+from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
 from tests.orders.conftest import (
     CANCEL,
     HANDLER_KEYS,
     RESERVATION_TTL,
     SHIP,
     STAFF,
+    START,
     OrdersApp,
     attempt_without_key,
     order_command,
@@ -171,9 +175,9 @@ async def test_refund_before_capture_event_commits_nothing(orders_app: OrdersApp
     )
 
 
-async def test_capture_event_waits_for_order_being_placed(orders_app: OrdersApp) -> None:
+async def test_order_with_lost_response_can_be_paid(orders_app: OrdersApp) -> None:
     product_id = orders_app.stock_up()
-    orders_app.call_failures.fail_call(3, "after")
+    orders_app.call_failures.fail_call(4, "after")
     with pytest.raises(Unavailable):
         await orders_app.place_with_key("key", order_command(product_id, 2))
     (payment,) = orders_app.fake_payments.all_payments()
@@ -181,7 +185,6 @@ async def test_capture_event_waits_for_order_being_placed(orders_app: OrdersApp)
     await orders_app.process_events()
 
     response = await orders_app.place_with_key("key", order_command(product_id, 2))
-    orders_app.advance_clock(timedelta(seconds=2))
 
     order = OrderView.model_validate_json(response.body)
     after = await assert_consistent(orders_app, order)
@@ -194,13 +197,11 @@ async def test_capture_without_order_is_refunded(orders_app: OrdersApp) -> None:
     with pytest.raises(Unavailable):
         await orders_app.place_with_key("key", order_command(product_id, 2))
     (payment,) = orders_app.fake_payments.all_payments()
+    orders_app.fake_payments.activated.add(payment.payment_id)
     orders_app.fake_payments.capture(payment.payment_id)
-    await orders_app.process_events()
 
-    orders_app.advance_clock(RESERVATION_TTL + timedelta(seconds=1))
     await orders_app.process_events(TWICE)
-    orders_app.advance_clock(RESERVATION_TTL + timedelta(seconds=1))
-    await orders_app.process_events(TWICE)
+    orders_app.advance_clock(RESERVATION_TTL)
 
     assert orders_app.fake_payments.captured_minus_refunded(payment.payment_id) == 0
     assert orders_app.fake_inventory.available(product_id) == orders_app.initial_stock
@@ -275,9 +276,10 @@ async def test_order_with_captured_payment_is_not_expired(orders_app: OrdersApp)
     orders_app.advance_clock(RESERVATION_TTL)
 
     await orders_app.run_periodic_jobs()
-    meanwhile = await orders_app.read_order(order)
+    before_the_event = await orders_app.read_order(order)
 
-    assert meanwhile.status is OrderStatus.PENDING
+    assert before_the_event.status is OrderStatus.PROCESSING
+    assert await orders_app.changes(order) == ["placed", "paid"]
     assert (await assert_consistent(orders_app, order)).status is OrderStatus.PROCESSING
 
 
@@ -289,6 +291,7 @@ async def test_expiry_is_deferred_while_payment_is_processing(orders_app: Orders
     await orders_app.run_periodic_jobs()
     meanwhile = await orders_app.read_order(order)
     orders_app.fake_payments.decline(order.payment.payment_id)
+    orders_app.advance_clock(timedelta(seconds=30))
     await orders_app.run_periodic_jobs()
 
     assert meanwhile.status is OrderStatus.PENDING
@@ -304,16 +307,62 @@ async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: Orde
     for order in stuck:
         orders_app.fake_payments.start_processing(order.payment.payment_id)
     orders_app.advance_clock(RESERVATION_TTL)
-    orders_app.call_failures.fail_call(2, "before")
-    orders_app.call_failures.fail_call(5, "after")
+    # the first call of each batch asks about all its orders
+    orders_app.call_failures.fail_call(3, "before")
+    orders_app.call_failures.fail_call(6, "after")
 
     await orders_app.run_periodic_jobs()
 
     states = [(await orders_app.read_order(order)).status for order in orders]
     assert states.count(OrderStatus.PENDING) == len(stuck) + 2
+    orders_app.advance_clock(timedelta(seconds=30))
     await orders_app.run_periodic_jobs()
     states = [(await orders_app.read_order(order)).status for order in orders]
     assert states.count(OrderStatus.PENDING) == len(stuck)
+
+
+async def test_each_pending_order_is_asked_about_ever_less_often(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    asked_at = []
+
+    for second in range(int((order.expires_at - START).total_seconds())):
+        orders_app.clock.now = START + timedelta(seconds=second)
+        before = len(orders_app.call_failures.calls)
+        await orders_app.run_periodic_jobs()
+        asked_at += [second] * (len(orders_app.call_failures.calls) - before)
+
+    assert asked_at[:8] == [5, 10, 15, 23, 35, 53, 80, 110]
+    gaps = {later - earlier for earlier, later in pairwise(asked_at[7:])}
+    assert gaps == {30}
+
+
+@pytest.mark.parametrize("refunded", [0, 500, 2000])
+async def test_captured_payment_is_applied_without_its_event(
+    orders_app: OrdersApp, refunded: int
+) -> None:
+    order = await placed(orders_app)
+    payment_id = order.payment.payment_id
+    orders_app.fake_payments.capture(payment_id)
+    if refunded:
+        amount = Money(amount=refunded, currency="EUR")
+        command = RefundPayment(payment_id=payment_id, refund_id=new_id(), amount=amount)
+        await orders_app.fake_payments.refund(system_context("test"), command)
+    late_events = orders_app.fake_payments.pending_events
+    orders_app.fake_payments.pending_events = []
+
+    orders_app.advance_clock(timedelta(seconds=5))
+    await orders_app.run_periodic_jobs()
+    await orders_app.process_events(TWICE)
+    before_the_events = await orders_app.read_order(order)
+    orders_app.fake_payments.pending_events += late_events
+    await orders_app.process_events(TWICE)
+
+    assert (before_the_events.status, before_the_events.payment_status) == {
+        0: (OrderStatus.PROCESSING, OrderPaymentStatus.PAID),
+        500: (OrderStatus.PROCESSING, OrderPaymentStatus.PARTIALLY_REFUNDED),
+        2000: (OrderStatus.CANCELLED, OrderPaymentStatus.REFUNDED),
+    }[refunded]
+    assert await orders_app.read_order(order) == before_the_events
 
 
 # Late capture

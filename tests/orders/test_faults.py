@@ -11,7 +11,7 @@ from markethall.shared.kernel.errors import Unavailable
 from tests.orders.conftest import OrdersApp, order_command
 from tests.orders.fakes import Killed
 
-CALLS = ["get_active_customer", "reserve", "open"]
+CALLS = ["get_active_customer", "reserve", "open", "activate"]
 LEASE = timedelta(seconds=15)
 
 
@@ -113,13 +113,32 @@ async def test_abandoned_attempt_is_cleaned_up(orders_app: OrdersApp) -> None:
     assert await orders_app.orders.count() == 0
 
 
+async def test_payment_is_activated_only_after_order_is_committed(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
+    orders_app.call_failures.fail_call(4, "killed before")
+
+    with pytest.raises(Killed):
+        await orders_app.place_with_key("key", order_command(product_id, 2))
+    at_commit = set(orders_app.fake_payments.activated)
+    with pytest.raises(InFlight):
+        await orders_app.place_with_key("key", order_command(product_id, 2))
+    orders_app.advance_clock(timedelta(seconds=5))
+    await orders_app.run_periodic_jobs()
+
+    (payment,) = orders_app.fake_payments.all_payments()
+    assert await orders_app.orders.count() == 1
+    assert at_commit == set()
+    assert orders_app.fake_payments.activated == {payment.payment_id}
+
+
 async def test_interrupted_expiry_job_is_completed_by_next_run(orders_app: OrdersApp) -> None:
     order = await orders_app.place(orders_app.fake_inventory.add_product(5))
     orders_app.advance_clock(order.expires_at - orders_app.clock())
-    orders_app.call_failures.fail_call(1, "after")
+    orders_app.call_failures.fail_call(2, "after")
 
     await orders_app.run_periodic_jobs()
     meanwhile = await orders_app.read_order(order)
+    orders_app.advance_clock(timedelta(seconds=1))
     await orders_app.run_periodic_jobs()
 
     assert meanwhile.status is OrderStatus.PENDING

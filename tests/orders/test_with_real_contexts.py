@@ -18,7 +18,12 @@ from markethall.inventory.contract import OutOfStock
 from markethall.inventory.reservations.contract import ReservationQuery
 from markethall.inventory.stock.contract import Adjustment
 from markethall.orders.contract import OrderPaymentStatus, Orders, OrderStatus, OrderView
-from markethall.payments.contract import PaymentQuery, PaymentStatus, PaymentView
+from markethall.payments.contract import (
+    PaymentNotFound,
+    PaymentQuery,
+    PaymentStatus,
+    PaymentView,
+)
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
@@ -49,7 +54,7 @@ from tests.orders.conftest import (
 )
 from tests.orders.fakes import CallFailures, FakeClock, with_failures
 
-CALLS = ["get_active_customer", "reserve", "open"]
+CALLS = ["get_active_customer", "reserve", "open", "activate"]
 MAX_STATEMENTS = 12
 
 
@@ -120,8 +125,10 @@ class ContextsApp:
         return response
 
     async def confirm(self, order: OrderView, method: str = "sandbox_ok") -> PaymentView:
+        return await self.confirm_payment(order.payment.payment_id, method)
+
+    async def confirm_payment(self, payment_id: UUID, method: str = "sandbox_ok") -> PaymentView:
         attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_EXTENDED, ok_response)
-        payment_id = order.payment.payment_id
         return await payments_of(self.container).payment_api.confirm(
             self.buyer, payment_id, method, attempt
         )
@@ -235,6 +242,24 @@ async def test_a_decline_leaves_the_order_payable(contexts_app: ContextsApp) -> 
         OrderPaymentStatus.FAILED,
     )
     assert (await contexts_app.read_order(order)).status is OrderStatus.PROCESSING
+
+
+async def test_confirm_before_order_is_committed_is_not_found(contexts_app: ContextsApp) -> None:
+    product_id = await contexts_app.product(stock=5)
+    contexts_app.call_failures.fail_call(3, "after")
+    with pytest.raises(Unavailable):
+        await contexts_app.place_with_key(product_id)
+    api = payments_of(contexts_app.container).payment_api
+    (payment,) = (await api.list_payments(contexts_app.buyer, PaymentQuery())).items
+
+    with pytest.raises(PaymentNotFound):
+        await contexts_app.confirm_payment(payment.payment_id)
+    order = OrderView.model_validate_json((await contexts_app.place_with_key(product_id)).body)
+    paid = await contexts_app.confirm(order)
+
+    assert payment.payment_id == paid.payment_id
+    assert paid.status is PaymentStatus.CAPTURED
+    assert paid.captured == order.total
 
 
 @pytest.mark.parametrize("paid", [False, True])

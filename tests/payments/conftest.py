@@ -11,9 +11,11 @@ import pytest
 
 from markethall.payments.container import PaymentsContainer
 from markethall.payments.contract import (
+    ActivatePayments,
     OpenPayment,
     OperationKind,
     PaymentApi,
+    PaymentList,
     Payments,
     PaymentView,
     RefundPayment,
@@ -139,7 +141,9 @@ class PaymentsApp:
     def webhooks(self) -> SandboxWebhooks:
         return self.container.sandbox_webhooks
 
-    async def open(self, amount: int = 1999, currency: str = "EUR", **values: Any) -> PaymentView:
+    async def open(
+        self, amount: int = 1999, currency: str = "EUR", *, activate: bool = True, **values: Any
+    ) -> PaymentView:
         due: dict[str, Any] = {
             "payment_id": new_id(),
             "order_id": new_id(),
@@ -147,7 +151,14 @@ class PaymentsApp:
             "amount": Money(amount=amount, currency=currency),
             "expires_at": self.clock.now + timedelta(minutes=15),
         }
-        return await self.payments.open(ORDERS_CONTEXT, OpenPayment(**due | values))
+        payment = await self.payments.open(ORDERS_CONTEXT, OpenPayment(**due | values))
+        if activate:
+            await self.activate(payment)
+        return payment
+
+    async def activate(self, payment: PaymentView) -> PaymentList:
+        command = ActivatePayments(payment_ids=(payment.payment_id,))
+        return await self.payments.activate(ORDERS_CONTEXT, command)
 
     async def confirm(
         self,

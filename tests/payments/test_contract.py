@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from markethall.payments.contract import (
+    ActivatePayments,
     InvalidPaymentTransition,
     OperationIdTaken,
     OrderHasPayment,
@@ -38,6 +39,37 @@ async def test_open_is_idempotent(payments_app: PaymentsApp) -> None:
     again = await payments_app.open(5, payment_id=payment.payment_id, order_id=payment.order_id)
 
     assert again == paid
+
+
+async def test_payment_is_not_confirmed_before_its_order_is_committed(
+    payments_app: PaymentsApp,
+) -> None:
+    payment = await payments_app.open(activate=False)
+
+    with pytest.raises(PaymentNotFound):
+        await payments_app.confirm(payment)
+    (activated,) = (await payments_app.activate(payment)).items
+    paid = await payments_app.confirm(payment)
+
+    assert activated == payment
+    assert paid.status is PaymentStatus.CAPTURED
+    assert await payments_app.charged() == 1
+
+
+async def test_activate_returns_existing_payments_as_they_stand(payments_app: PaymentsApp) -> None:
+    created, paid, cancelled_id = await payments_app.open(), await payments_app.paid(), new_id()
+    await payments_app.payments.cancel(ORDERS_CONTEXT, cancelled_id)
+    ids = (paid.payment_id, new_id(), created.payment_id, cancelled_id)
+
+    for _ in range(2):
+        answer = await payments_app.payments.activate(
+            ORDERS_CONTEXT, ActivatePayments(payment_ids=ids)
+        )
+
+        assert {payment.payment_id: payment for payment in answer.items} == {
+            created.payment_id: created,
+            paid.payment_id: paid,
+        }
 
 
 async def test_an_order_has_one_payment(payments_app: PaymentsApp) -> None:

@@ -27,7 +27,9 @@ from markethall.inventory.contract import (
     Reserve,
 )
 from markethall.payments.contract import (
+    ActivatePayments,
     OpenPayment,
+    PaymentList,
     Payments,
     PaymentStatus,
     PaymentView,
@@ -201,6 +203,10 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                     expires_at=TIME,
                 ),
                 _PAYMENT,
+            ),
+            "activate": (
+                ActivatePayments(payment_ids=(new_id(), new_id())),
+                PaymentList(items=(_PAYMENT, _PAYMENT.model_copy(update={"payment_id": new_id()}))),
             ),
             "cancel": (new_id(), None),
             "refund": (

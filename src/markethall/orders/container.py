@@ -11,8 +11,8 @@ from markethall.orders.service import (
     Checkout,
     ContextClients,
     OrderEventHandlers,
-    OrderExpiryJob,
     OrderService,
+    PendingOrdersJob,
     ReservationPolicy,
 )
 from markethall.orders.settings import OrdersSettings
@@ -74,12 +74,12 @@ class OrdersContainer(ContextContainer[OrdersSettings]):
         return OrderEventHandlers(self.clients, self.database, self.reservation_policy, self.clock)
 
     @cached_property
-    def order_expiry_job(self) -> OrderExpiryJob:
-        return OrderExpiryJob(self.clients.payments, self.database, self.clock)
+    def pending_orders_job(self) -> PendingOrdersJob:
+        return PendingOrdersJob(self.clients.payments, self.database, self.clock)
 
     @property
     def periodic_jobs(self) -> list[PeriodicJob]:
-        return [self.order_expiry_job.run_once]
+        return [self.pending_orders_job.run_once]
 
     @property
     def counters(self) -> dict[str, Counter]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -16,6 +16,10 @@ from markethall.orders.contract import (
     OrderStatus,
     TooMuchToFulfil,
 )
+
+FIRST_CHECK_DELAY: Final = timedelta(seconds=5)
+_MIN_OVERDUE_DELAY: Final = timedelta(seconds=1)
+_MAX_CHECK_DELAY: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Order:
     expires_at: datetime
     created_at: datetime
     updated_at: datetime
+    payment_check_at: datetime
     number: int = 0
     status: OrderStatus = OrderStatus.PENDING
     payment_status: OrderPaymentStatus = OrderPaymentStatus.NONE
@@ -201,6 +206,17 @@ class Order:
                 else OrderPaymentStatus.PARTIALLY_REFUNDED
             )
             self._record("payment_refunded", audit)
+
+    def next_payment_check(self, now: datetime) -> datetime:
+        """Return the next time to ask payments about a pending order, after one at `now`.
+
+        The delay is half the time since the order was placed, or since it is overdue. An event
+        that is lost for long is made up for within 30 seconds, and the deadline is met exactly.
+        """
+        if self.expires_at <= now:
+            return now + min(max((now - self.expires_at) / 2, _MIN_OVERDUE_DELAY), _MAX_CHECK_DELAY)
+        delay = min(max((now - self.created_at) / 2, FIRST_CHECK_DELAY), _MAX_CHECK_DELAY)
+        return min(now + delay, self.expires_at)
 
     @property
     def is_captured(self) -> bool:

@@ -43,7 +43,7 @@ MANIFEST: Final = ContextManifest(
         "inventory": frozenset(
             {"reserve", "extend", "commit", "consume", "release_part", "release"}
         ),
-        "payments": frozenset({"open", "cancel", "refund"}),
+        "payments": frozenset({"open", "activate", "cancel", "refund"}),
     },
     subscriptions=(
         Subscription("payments.payment_captured", "on_payment_captured"),

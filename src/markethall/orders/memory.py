@@ -1,6 +1,6 @@
 """The in-memory store of orders."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -84,13 +84,18 @@ class MemoryOrderStore(MemoryUnitOfWork):
             ]
         return orders[: query.limit + 1]
 
-    async def list_overdue_orders(
-        self, now: datetime, after: TimeKeyset | None, limit: int
-    ) -> Sequence[Order]:
+    async def list_orders_to_check(self, now: datetime, limit: int) -> Sequence[Order]:
         orders = self._tables.orders.where(
-            lambda order: order.status is OrderStatus.PENDING and order.expires_at <= now
+            lambda order: order.status is OrderStatus.PENDING and order.payment_check_at <= now
         )
-        return _page_by_expiry(orders, after, limit)
+        orders.sort(key=lambda order: (order.payment_check_at, order.order_id))
+        return orders[:limit]
+
+    async def postpone_payment_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
+        for order_id, at in next_checks.items():
+            stored = self._tables.orders.get(order_id)
+            if stored:
+                self._tables.orders.put(order_id, replace(stored, payment_check_at=at))
 
     async def count(self) -> int:
         return len(self._tables.orders)
@@ -98,7 +103,12 @@ class MemoryOrderStore(MemoryUnitOfWork):
     def _write(self, order: Order) -> None:
         entries = self._tables.timeline.get(order.order_id) or ()
         self._tables.timeline.put(order.order_id, entries + order.pending_timeline_entries)
-        self._tables.orders.put(order.order_id, replace(order, pending_timeline_entries=()))
+        stored = self._tables.orders.get(order.order_id)
+        check_at = stored.payment_check_at if stored else order.payment_check_at
+        self._tables.orders.put(
+            order.order_id,
+            replace(order, pending_timeline_entries=(), payment_check_at=check_at),
+        )
 
 
 def _to_status_view(order: Order) -> OrderStatusView:
@@ -127,14 +137,6 @@ def _build_filter(query: OrderQuery, owner_id: UUID | None) -> Callable[[Order],
         )
 
     return matches
-
-
-def _page_by_expiry(orders: Iterable[Order], after: TimeKeyset | None, limit: int) -> list[Order]:
-    """Sort the orders by `expires_at`, and return the first `limit` of them after the keyset."""
-    in_order = sorted(orders, key=lambda order: (order.expires_at, order.order_id))
-    if after:
-        in_order = [order for order in in_order if (order.expires_at, order.order_id) > after]
-    return in_order[:limit]
 
 
 def _created_position(order: Order) -> tuple[datetime, UUID]:

@@ -1,6 +1,6 @@
 """Ports of orders: the storage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -39,10 +39,8 @@ class ReadStore(Protocol):
         The extra order tells that there is a next page.
         """
 
-    async def list_overdue_orders(
-        self, now: datetime, after: TimeKeyset | None, limit: int
-    ) -> Sequence[Order]:
-        """Return pending orders with `expires_at` <= `now`, sorted by `expires_at`."""
+    async def list_orders_to_check(self, now: datetime, limit: int) -> Sequence[Order]:
+        """Return pending orders with `payment_check_at` <= `now`, the oldest first."""
 
     async def count(self) -> int: ...
 
@@ -58,6 +56,9 @@ class Store(ReadStore, Protocol):
 
         Raises ConcurrentUpdate.
         """
+
+    async def postpone_payment_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
+        """Set `payment_check_at` of these orders; their versions stay."""
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None: ...
 

@@ -45,6 +45,12 @@ class OpenPayment(Dto):
     expires_at: datetime
 
 
+class ActivatePayments(Dto):
+    """Payments whose orders are committed."""
+
+    payment_ids: tuple[UUID, ...]
+
+
 class RefundPayment(Dto):
     """A refund of a payment. Without `amount`, all that is refundable is refunded."""
 
@@ -69,6 +75,12 @@ class PaymentView(Dto):
     expires_at: datetime
     created_at: datetime
     version: int
+
+
+class PaymentList(Dto):
+    """Payments as they stand, in no order."""
+
+    items: tuple[PaymentView, ...]
 
 
 class RefundView(Dto):
@@ -159,8 +171,14 @@ class Payments(Protocol):
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
         """Open a payment. If this id exists already, return the existing payment.
 
-        If `cancel` was called with this id before, the new payment is cancelled at once. Raises
-        OrderHasPayment.
+        It cannot be confirmed before `activate`. If `cancel` was called with this id before, the
+        new payment is cancelled at once. Raises OrderHasPayment.
+        """
+
+    async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
+        """Allow these payments to be confirmed, because their orders are committed.
+
+        Return those that exist; nothing else about them changes.
         """
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
@@ -332,7 +350,8 @@ class PaymentApi(Protocol):
     ) -> PaymentView:
         """Charge the payment. After a decline its status is `failed`, after a timeout `unknown`.
 
-        Raises PaymentNotFound, UnknownPaymentMethod, InvalidPaymentTransition, PaymentInProgress.
+        Raises PaymentNotFound (also while its order is not committed), UnknownPaymentMethod,
+        InvalidPaymentTransition, PaymentInProgress.
         """
 
     async def list_operations(

@@ -60,6 +60,14 @@ class MemoryPaymentStore(MemoryUnitOfWork):
         self._tables.payments.put(payment.payment_id, payment)
         return payment
 
+    async def activate_payments(self, payment_ids: Sequence[UUID]) -> Sequence[Payment]:
+        found = [self._tables.payments.get(payment_id) for payment_id in payment_ids]
+        payments = [payment for payment in found if payment]
+        for payment in payments:
+            payment.is_activated = True
+            await self.save_payment(payment)
+        return payments
+
     async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
         is_opened = payment_id in self._tables.payments
         return not is_opened and self._tables.tombstones.add(payment_id, now)

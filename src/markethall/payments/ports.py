@@ -93,6 +93,9 @@ class Store(ReadStore, Protocol):
         If a tombstone has this id, store the payment as cancelled. Raises OrderHasPayment.
         """
 
+    async def activate_payments(self, payment_ids: Sequence[UUID]) -> Sequence[Payment]:
+        """Activate the payments in one statement. Return those that exist."""
+
     async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
         """Insert a tombstone: a later `open_payment` with this id stores a cancelled payment.
 

@@ -6,11 +6,13 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Response
 
 from markethall.payments.contract import (
+    ActivatePayments,
     InvalidPaymentTransition,
     OpenPayment,
     OperationIdTaken,
     OrderHasPayment,
     PaymentInProgress,
+    PaymentList,
     PaymentNotFound,
     Payments,
     PaymentView,
@@ -52,6 +54,15 @@ async def open_payment(
     payments: PaymentsDep,
 ) -> Response:
     return json_response(await payments.open(ctx, command))
+
+
+@router.post("/activate", response_model=PaymentList)
+async def activate(
+    ctx: Annotated[CallContext, require_service_token("payments.activate")],
+    command: Annotated[ActivatePayments, FORBID_UNKNOWN_FIELDS],
+    payments: PaymentsDep,
+) -> Response:
+    return json_response(await payments.activate(ctx, command))
 
 
 @router.post(
@@ -97,6 +108,9 @@ class RemotePayments:
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
         return await self._rpc_client.call(ctx, "open", command, PaymentView)
 
+    async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
+        return await self._rpc_client.call(ctx, "activate", command, PaymentList)
+
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         await self._rpc_client.call_without_result(ctx, "cancel", PaymentRef(payment_id=payment_id))
 
@@ -113,6 +127,11 @@ class GuardedPayments:
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
         return await self._guard.invoke(ctx, "open", lambda ctx: self._payments.open(ctx, command))
+
+    async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
+        return await self._guard.invoke(
+            ctx, "activate", lambda ctx: self._payments.activate(ctx, command)
+        )
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         await self._guard.invoke(ctx, "cancel", lambda ctx: self._payments.cancel(ctx, payment_id))

@@ -5,4 +5,4 @@ from markethall.orders.service.checkout import Checkout as Checkout
 from markethall.orders.service.checkout import ContextClients as ContextClients
 from markethall.orders.service.checkout import ReservationPolicy as ReservationPolicy
 from markethall.orders.service.event_handlers import OrderEventHandlers as OrderEventHandlers
-from markethall.orders.service.jobs import OrderExpiryJob as OrderExpiryJob
+from markethall.orders.service.jobs import PendingOrdersJob as PendingOrdersJob

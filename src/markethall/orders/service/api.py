@@ -5,13 +5,10 @@ from uuid import UUID
 from markethall.inventory.contract import Inventory
 from markethall.orders.contract import (
     CancelOrder,
-    FulfilledLine,
     FulfilmentNotFound,
     FulfilmentView,
     FulfilOrder,
-    OrderCancelled,
     OrderCompleted,
-    OrderFulfilled,
     OrderNotFound,
     OrderQuery,
     OrderStatus,
@@ -24,6 +21,7 @@ from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilm
 from markethall.orders.ports import Database, ReadStore
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.optimistic_retry import retry_on_conflict
+from markethall.orders.service.order_events import cancelled_event, fulfilled_event
 from markethall.orders.service.views import (
     to_fulfilment_view,
     to_order_view,
@@ -124,7 +122,7 @@ class OrderService:
                 fulfilment = self._build_fulfilment(order, command, ctx, attempt.id)
                 await store.save_order(order)
                 await store.add_fulfilment(fulfilment)
-                await store.publish(_fulfilled_event(order, fulfilment), ctx)
+                await store.publish(fulfilled_event(order, fulfilment), ctx)
             view = to_fulfilment_view(fulfilment)
             await store.store_response(attempt, view)
         return view
@@ -205,28 +203,6 @@ async def _get_visible_order(store: ReadStore, ctx: CallContext, order_id: UUID)
     if order is None or not ctx.can_view(order.user_id, ORDERS_MANAGE):
         raise OrderNotFound(order_id=str(order_id))
     return order
-
-
-def cancelled_event(order: Order, reason: str) -> OrderCancelled:
-    return OrderCancelled(
-        order_id=order.order_id,
-        reservation_id=order.reservation_id,
-        payment_id=order.payment_id,
-        reason=reason,
-    )
-
-
-def _fulfilled_event(order: Order, fulfilment: Fulfilment) -> OrderFulfilled:
-    lines = (
-        FulfilledLine(product_id=line.product_id, quantity=line.quantity)
-        for line in fulfilment.lines
-    )
-    return OrderFulfilled(
-        order_id=order.order_id,
-        reservation_id=order.reservation_id,
-        fulfilment_id=fulfilment.fulfilment_id,
-        lines=tuple(lines),
-    )
 
 
 def _check_staff(ctx: CallContext) -> None:

@@ -1,5 +1,9 @@
 """Place an order: reserve the stock, price the lines, open the payment, write the order.
 
+The payment can be confirmed once the order is committed: `activate` comes after the commit, and the
+response, also to a retry, after `activate`. A crash in between is repaired by a retry with the same
+key or by the job that checks pending orders.
+
 All ids are derived from the attempt's id, so a retry continues where an earlier attempt stopped.
 When no retry follows, the reservation and the payment expire, and the customer is not charged.
 """
@@ -24,10 +28,16 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
 )
-from markethall.orders.domain import AuditInfo, Order, OrderLine
+from markethall.orders.domain import FIRST_CHECK_DELAY, AuditInfo, Order, OrderLine
 from markethall.orders.ports import Database
 from markethall.orders.service.views import to_order_view
-from markethall.payments.contract import OpenPayment, Payments, PaymentStatus, PaymentView
+from markethall.payments.contract import (
+    ActivatePayments,
+    OpenPayment,
+    Payments,
+    PaymentStatus,
+    PaymentView,
+)
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -156,6 +166,7 @@ class Checkout:
             expires_at=payment.expires_at,
             created_at=now,
             updated_at=now,
+            payment_check_at=now + FIRST_CHECK_DELAY,
         )
         order.mark_placed(AuditInfo(ctx.actor.audit_name, now))
         return order
@@ -171,7 +182,15 @@ class Checkout:
                 await store.publish(event, ctx)
             # without a number, an earlier attempt wrote the order, and it may have changed since
             stored = order if number is not None else await store.get_order(order.order_id)
-            view = to_order_view(stored or order)
+        return await self._activate_and_respond(ctx, stored or order, attempt)
+
+    async def _activate_and_respond(
+        self, ctx: CallContext, order: Order, attempt: IdempotentCommand
+    ) -> OrderView:
+        """Let the customer pay the committed order, then store the response."""
+        await self._payments.activate(ctx, ActivatePayments(payment_ids=(order.payment_id,)))
+        view = to_order_view(order)
+        async with self._database.transaction() as store:
             await store.store_response(attempt, view)
         return view
 
@@ -179,12 +198,10 @@ class Checkout:
         self, ctx: CallContext, reservation: ReservationView, attempt: IdempotentCommand
     ) -> OrderView:
         """Return the order of an earlier attempt. Without one, raise ReservationClosed."""
-        async with self._database.transaction() as store:
+        async with self._database.read_session() as store:
             existing = await store.get_order(attempt.id)
-            if existing is not None:
-                view = to_order_view(existing)
-                await store.store_response(attempt, view)
-                return view
+        if existing is not None:
+            return await self._activate_and_respond(ctx, existing, attempt)
         released = await self._inventory.release(ctx, reservation.reservation_id)
         raise ReservationClosed(
             "The time to place this order is over; please order again.",

@@ -27,9 +27,10 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.ports import Database
-from markethall.orders.service.api import cancelled_event
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.optimistic_retry import retry_on_conflict
+from markethall.orders.service.order_events import cancelled_event, paid_event
+from markethall.orders.service.payment_changes import REFUNDED_IN_FULL
 from markethall.payments.contract import (
     InvalidPaymentTransition,
     PaymentCaptured,
@@ -67,7 +68,7 @@ class OrderEventHandlers:
         await retry_on_conflict(lambda: self._apply_capture(delivery, event))
 
     async def _apply_capture(self, delivery: Delivery, event: PaymentCaptured) -> None:
-        order = await self._load_or_retry(delivery, event.order_id)
+        order = await self._get_order(event.order_id)
         if order is None:
             await self._refund(delivery.call_context(), event.payment_id, "there is no such order")
             await self._mark_processed(delivery)
@@ -77,7 +78,7 @@ class OrderEventHandlers:
             await self._ignore_refunded_capture(delivery, order)
         elif order.status is OrderStatus.PENDING:
             order.pay(self._audit(delivery))
-            await self._save_order(delivery, order, _paid_event(order))
+            await self._save_order(delivery, order, paid_event(order))
         elif order.status is OrderStatus.EXPIRED:
             await self._reinstate(delivery, order)
         else:
@@ -88,7 +89,7 @@ class OrderEventHandlers:
         reservation_id = derive_uuid7(order.order_id, "reinstatement")
         if await self._reserve_again(delivery.call_context(), order, reservation_id):
             order.reinstate(reservation_id, self._audit(delivery, "paid after it had expired"))
-            await self._save_order(delivery, order, _paid_event(order))
+            await self._save_order(delivery, order, paid_event(order))
         else:
             # an earlier `reserve` may still arrive late; after this call it reserves nothing
             await self._inventory.release(delivery.call_context(), reservation_id)
@@ -119,7 +120,7 @@ class OrderEventHandlers:
 
     async def _ignore_refunded_capture(self, delivery: Delivery, order: Order) -> None:
         """Record the capture of a payment that is refunded already. Cancel a pending order."""
-        audit = self._audit(delivery, "the payment was refunded in full")
+        audit = self._audit(delivery, REFUNDED_IN_FULL)
         order.record_late_payment(audit)
         if order.status is OrderStatus.PENDING:
             order.cancel(audit)
@@ -157,7 +158,7 @@ class OrderEventHandlers:
 
     async def _cancel_out_of_stock(self, delivery: Delivery, event: OrderPaid) -> None:
         """Cancel the order. The handler of OrderCancelled then refunds the payment."""
-        order = await self._load_or_retry(delivery, event.order_id)
+        order = await self._get_order(event.order_id)
         if order is None or order.status is not OrderStatus.PROCESSING:
             await self._mark_processed(delivery)
             return
@@ -227,23 +228,15 @@ class OrderEventHandlers:
     def _payment_cancellation(self, delivery: Delivery) -> Callable[[Order], None]:
         return lambda order: order.cancel_payment(self._audit(delivery))
 
-    async def _load_or_retry(self, delivery: Delivery, order_id: UUID) -> Order | None:
-        """Return the order, or None when it will never exist.
-
-        The customer can pay before the transaction that writes the order commits. Raises
-        RetryLater while that transaction may still commit: up to the expiry of the reservation.
-        """
+    async def _get_order(self, order_id: UUID) -> Order | None:
+        """Return the order. It was committed before its payment could be confirmed."""
         async with self._database.read_session() as store:
-            order = await store.get_order(order_id)
-        age = self._clock() - delivery.envelope.occurred_at
-        if order is None and age <= self._policy.reservation_ttl:
-            raise RetryLater("the order is not written yet")
-        return order
+            return await store.get_order(order_id)
 
     async def _change_order(
         self, delivery: Delivery, order_id: UUID, change: Callable[[Order], None]
     ) -> None:
-        order = await self._load_or_retry(delivery, order_id)
+        order = await self._get_order(order_id)
         if order is None:
             await self._mark_processed(delivery)
         else:
@@ -263,7 +256,3 @@ class OrderEventHandlers:
 
     def _audit(self, delivery: Delivery, reason: str = "") -> AuditInfo:
         return AuditInfo(delivery.call_context().actor.audit_name, self._clock(), reason)
-
-
-def _paid_event(order: Order) -> OrderPaid:
-    return OrderPaid(order_id=order.order_id, reservation_id=order.reservation_id)

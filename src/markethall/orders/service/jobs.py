@@ -1,23 +1,37 @@
-"""Periodic job of orders: expire unpaid orders."""
+"""Periodic job of orders: ask payments about pending orders, expire the overdue ones.
+
+Events bring the same news sooner. The job makes up for events that are late, and for a crash
+between the commit of an order and the activation of its payment.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
 
 import structlog
 
 from markethall.orders.contract import OrderExpired
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.ports import ConcurrentUpdate, Database
-from markethall.payments.contract import InvalidPaymentTransition, PaymentInProgress, Payments
-from markethall.shared.kernel.call_context import system_context
+from markethall.orders.service.payment_changes import apply_payment
+from markethall.payments.contract import (
+    ActivatePayments,
+    InvalidPaymentTransition,
+    PaymentInProgress,
+    Payments,
+    PaymentView,
+)
+from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
-from markethall.shared.kernel.pagination import TimeKeyset
 
 log = structlog.get_logger("markethall.orders")
 
 BATCH_SIZE = 50
 
 
-class OrderExpiryJob:
-    """Cancel the payment of each overdue order, then expire the order."""
+class PendingOrdersJob:
+    """Check each pending order ever less often; a failure does not stop the others."""
 
     def __init__(self, payments: Payments, database: Database, clock: Clock) -> None:
         self._payments = payments
@@ -25,37 +39,61 @@ class OrderExpiryJob:
         self._clock = clock
 
     async def run_once(self) -> None:
-        """Expire all overdue orders, in batches. An order that fails does not stop the others."""
-        now = self._clock()
-        after: TimeKeyset | None = None
-        while True:
-            async with self._database.read_session() as store:
-                batch = await store.list_overdue_orders(now, after, BATCH_SIZE)
-            for order in batch:
-                await self._try_expire(order)
-            if len(batch) < BATCH_SIZE:
-                return
-            after = TimeKeyset(batch[-1].expires_at, batch[-1].order_id)
+        """Check all orders that are due, in batches."""
+        while orders := await self._claim_due_orders():
+            ctx = system_context("orders.check_payments")
+            try:
+                payments = await self._ask_payments(ctx, orders)
+            except Unavailable as error:
+                log.info("order.payment_checks_deferred", count=len(orders), error=repr(error))
+            else:
+                for order in orders:
+                    await self._try_settle(ctx, order, payments.get(order.payment_id))
 
-    async def _try_expire(self, order: Order) -> None:
+    async def _claim_due_orders(self) -> Sequence[Order]:
+        """Return due orders; their next checks are set before this one, so it cannot repeat."""
+        now = self._clock()
+        async with self._database.read_session() as reads:
+            orders = await reads.list_orders_to_check(now, BATCH_SIZE)
+        if orders:
+            next_checks = {order.order_id: order.next_payment_check(now) for order in orders}
+            async with self._database.transaction() as store:
+                await store.postpone_payment_checks(next_checks)
+        return orders
+
+    async def _ask_payments(
+        self, ctx: CallContext, orders: Sequence[Order]
+    ) -> dict[UUID, PaymentView]:
+        command = ActivatePayments(payment_ids=tuple(order.payment_id for order in orders))
+        payments = await self._payments.activate(ctx, command)
+        return {payment.payment_id: payment for payment in payments.items}
+
+    async def _try_settle(
+        self, ctx: CallContext, order: Order, payment: PaymentView | None
+    ) -> None:
         try:
-            await self._expire(order)
+            await self._settle(ctx, order, payment)
         except InvalidPaymentTransition:
-            # the payment is captured, so the handler of PaymentCaptured marks the order as paid
+            # captured since the answer; its event or the next check marks the order as paid
             log.info("order.expiry_skipped_paid", order_id=str(order.order_id))
         except (PaymentInProgress, Unavailable, ConcurrentUpdate) as error:
             log.info("order.expiry_deferred", order_id=str(order.order_id), error=repr(error))
         except Exception:  # an order that fails must not stop the others
             log.exception("order.expiry_failed", order_id=str(order.order_id))
 
-    async def _expire(self, order: Order) -> None:
+    async def _settle(self, ctx: CallContext, order: Order, payment: PaymentView | None) -> None:
+        now = self._clock()
+        event = apply_payment(order, payment, AuditInfo(ctx.actor.audit_name, now))
+        if event is None and order.expires_at <= now:
+            event = await self._expire(order, now)
+        async with self._database.transaction() as store:
+            await store.save_order(order)
+            if event:
+                await store.publish(event, ctx)
+
+    async def _expire(self, order: Order, now: datetime) -> OrderExpired:
+        """Cancel the payment, then expire the order."""
         ctx = system_context("orders.expire")
         await self._payments.cancel(ctx, order.payment_id)
-        async with self._database.transaction() as store:
-            order.expire(AuditInfo(ctx.actor.audit_name, self._clock(), "not paid in time"))
-            await store.save_order(order)
-            await store.publish(_expired_event(order), ctx)
-
-
-def _expired_event(order: Order) -> OrderExpired:
-    return OrderExpired(order_id=order.order_id, reservation_id=order.reservation_id)
+        order.expire(AuditInfo(ctx.actor.audit_name, now, "not paid in time"))
+        return OrderExpired(order_id=order.order_id, reservation_id=order.reservation_id)

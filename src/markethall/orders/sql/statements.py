@@ -148,15 +148,17 @@ LIST_TIMELINE_ENTRIES = Statement(
     .order_by(timeline.c.version)
 )
 COUNT_ORDERS = Statement(sa.select(func.count()).select_from(orders))
-LIST_OVERDUE_ORDERS = Statement(
+LIST_ORDERS_TO_CHECK = Statement(
     _select_with_lines()
-    .where(
-        orders.c.status == sql_literal("pending"),
-        orders.c.expires_at <= bindparam("now"),
-        sa.tuple_(orders.c.expires_at, orders.c.order_id) > _AFTER_KEYSET,
-    )
-    .order_by(orders.c.expires_at, orders.c.order_id)
+    .where(orders.c.status == sql_literal("pending"), orders.c.payment_check_at <= bindparam("now"))
+    .order_by(orders.c.payment_check_at, orders.c.order_id)
     .limit(_LIMIT)
+)
+_next_checks = _unnested_rows(orders, ("order_id", "payment_check_at"), "check")
+POSTPONE_PAYMENT_CHECKS = Statement(
+    sa.update(orders)
+    .where(orders.c.order_id == _next_checks.c.order_id)
+    .values(payment_check_at=_next_checks.c.payment_check_at)
 )
 
 _FILTERS: dict[str, "sa.ColumnElement[bool]"] = {

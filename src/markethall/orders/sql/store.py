@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 STATEMENTS = ContextStatements(metadata)
 
-_BEFORE_FIRST = TimeKeyset(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
 # columns that have the same name and type in the entity
 _PLAIN_COLUMNS = tuple(
     column.name
@@ -119,14 +118,16 @@ class SqlOrderStore(SqlUnitOfWork):
         )
         return [_to_order(row) for row in rows]
 
-    async def list_overdue_orders(
-        self, now: datetime, after: TimeKeyset | None, limit: int
-    ) -> Sequence[Order]:
-        keyset = _keyset_values(after or _BEFORE_FIRST)
-        rows = await self._connection.fetch_all(
-            sql.LIST_OVERDUE_ORDERS, now=now, **keyset, limit=limit
-        )
+    async def list_orders_to_check(self, now: datetime, limit: int) -> Sequence[Order]:
+        rows = await self._connection.fetch_all(sql.LIST_ORDERS_TO_CHECK, now=now, limit=limit)
         return [_to_order(row) for row in rows]
+
+    async def postpone_payment_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
+        await self._connection.execute(
+            sql.POSTPONE_PAYMENT_CHECKS,
+            check_order_id=list(next_checks),
+            check_payment_check_at=list(next_checks.values()),
+        )
 
     async def count(self) -> int:
         number: int = await self._connection.fetch_value(sql.COUNT_ORDERS)

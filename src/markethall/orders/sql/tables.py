@@ -55,6 +55,7 @@ orders = sa.Table(
     _required_column("provider_payment_status", sa.Text),
     sa.Column("reservation_id", sa.Uuid, nullable=False),
     timestamp_column("expires_at"),
+    timestamp_column("payment_check_at"),
     timestamp_column("created_at"),
     timestamp_column("updated_at"),
     sa.Column("version", sa.Integer, nullable=False),
@@ -91,7 +92,7 @@ sa.Index("ix_order_user_id_created_at", orders.c.user_id, orders.c.created_at, o
 sa.Index("ix_order_created_at", orders.c.created_at, orders.c.order_id)
 sa.Index(
     "ix_order_pending",
-    orders.c.expires_at,
+    orders.c.payment_check_at,
     orders.c.order_id,
     postgresql_where=orders.c.status == sql_literal("pending"),
 )

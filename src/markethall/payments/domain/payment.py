@@ -65,7 +65,8 @@ class Payment:
     """A payment. Amounts are in minor units of one currency.
 
     `refunding` is the sum of the refunds in progress. `charge_id` is the operation that captured
-    the payment.
+    the payment. A payment that is not activated cannot be confirmed, because its order may never
+    be committed.
     """
 
     payment_id: UUID
@@ -84,6 +85,7 @@ class Payment:
     failure_code: str | None = None
     next_action: str | None = None
     charge_id: UUID | None = None
+    is_activated: bool = False
     version: int = 1
 
     @property

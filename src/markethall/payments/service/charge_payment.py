@@ -43,7 +43,7 @@ class ChargePayment:
         """Insert the operation, or return the one that an earlier attempt inserted."""
         async with self._database.transaction() as store:
             payment = await store.get_payment_for_update(payment_id)
-            if payment is None or payment.user_id != ctx.user_id:
+            if payment is None or payment.user_id != ctx.user_id or not payment.is_activated:
                 raise PaymentNotFound(payment_id=str(payment_id))
             existing = await store.get_operation(operation_id)
             if existing:

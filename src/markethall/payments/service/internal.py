@@ -2,7 +2,14 @@
 
 from uuid import UUID
 
-from markethall.payments.contract import OpenPayment, PaymentView, RefundPayment, RefundView
+from markethall.payments.contract import (
+    ActivatePayments,
+    OpenPayment,
+    PaymentList,
+    PaymentView,
+    RefundPayment,
+    RefundView,
+)
 from markethall.payments.domain import Payment
 from markethall.payments.ports import Database
 from markethall.payments.service.issue_refund import IssueRefund
@@ -37,6 +44,11 @@ class InternalPaymentService:
         )
         async with self._database.transaction() as store:
             return to_payment_view(await store.open_payment(payment))
+
+    async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
+        async with self._database.transaction() as store:
+            payments = await store.activate_payments(command.payment_ids)
+        return PaymentList(items=tuple(map(to_payment_view, payments)))
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         async with self._database.transaction() as store:

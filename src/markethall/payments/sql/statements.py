@@ -75,6 +75,25 @@ GET_PAYMENT = Statement(_select_payment)
 GET_PAYMENT_FOR_UPDATE = Statement(_select_payment.with_for_update())
 COUNT_PAYMENTS = Statement(sa.select(sa.func.count()).select_from(payments).where(_not_tombstone))
 
+
+def _activate_payments() -> Statement:
+    """Activate payments and select them; the version stays, because no view shows a change.
+
+    A statement sees one snapshot, so the selected rows are those before the update.
+    """
+    has_id = payments.c.payment_id == sa.any_(bindparam("payment_ids", type_=ARRAY(sa.Uuid)))
+    activated = (
+        sa.update(payments)
+        .where(has_id, _not_tombstone, ~payments.c.is_activated)
+        .values(is_activated=True)
+        .returning(payments.c.payment_id)
+        .cte("activated")
+    )
+    return Statement(sa.select(payments).where(has_id, _not_tombstone).add_cte(activated))
+
+
+ACTIVATE_PAYMENTS = _activate_payments()
+
 _UPDATABLE_COLUMNS = (
     "status",
     "authorized",

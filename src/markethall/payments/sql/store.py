@@ -51,6 +51,10 @@ class SqlPaymentStore(SqlUnitOfWork):
             raise OrderHasPayment(order_id=str(payment.order_id))
         return row
 
+    async def activate_payments(self, payment_ids: Sequence[UUID]) -> Sequence[Payment]:
+        rows = await self._connection.fetch_all(sql.ACTIVATE_PAYMENTS, payment_ids=payment_ids)
+        return [_to_payment(row) for row in rows]
+
     async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
         return bool(
             await self._connection.execute(sql.INSERT_TOMBSTONE, **_tombstone_row(payment_id, now))
@@ -231,6 +235,7 @@ def _tombstone_row(payment_id: UUID, now: datetime) -> dict[str, Any]:
     amounts = dict.fromkeys(("amount", "authorized", "captured", "refunded", "refunding"), 0)
     tombstone_values = {
         "payment_id": payment_id,
+        "is_activated": False,
         "status": "cancelled",
         "provider": "",
         "created_at": now,

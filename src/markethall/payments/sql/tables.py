@@ -37,6 +37,7 @@ payments = sa.Table(
     sa.Column("failure_code", sa.Text),
     sa.Column("next_action", sa.Text),
     sa.Column("charge_id", sa.Uuid),
+    sa.Column("is_activated", sa.Boolean, nullable=False),
     timestamp_column("created_at"),
     sa.Column("version", sa.Integer, nullable=False),
     sa.CheckConstraint(

@@ -1,0 +1,31 @@
+"""Apply the state of a payment to its pending order."""
+
+from dataclasses import replace
+
+from markethall.orders.contract import OrderEvent
+from markethall.orders.domain import AuditInfo, Order
+from markethall.orders.service.order_events import cancelled_event, paid_event
+from markethall.payments.contract import PaymentStatus, PaymentView
+
+REFUNDED_IN_FULL = "the payment was refunded in full"
+
+
+def apply_payment(order: Order, payment: PaymentView | None, audit: AuditInfo) -> OrderEvent | None:
+    """Apply what payments answered. Return the event to publish when the order changed state."""
+    if payment is None:
+        return None
+    if payment.status is PaymentStatus.CAPTURED:
+        return _apply_capture(order, payment, audit)
+    if payment.status is PaymentStatus.FAILED and order.provider_payment_status == "created":
+        order.fail_payment(replace(audit, reason=payment.failure_code or ""))
+    return None
+
+
+def _apply_capture(order: Order, payment: PaymentView, audit: AuditInfo) -> OrderEvent:
+    order.refund(payment.refunded.amount, payment.captured.amount, audit)
+    if payment.refunded.amount and payment.refunded == payment.captured:
+        order.record_late_payment(audit)
+        order.cancel(replace(audit, reason=REFUNDED_IN_FULL))
+        return cancelled_event(order, REFUNDED_IN_FULL)
+    order.pay(audit)
+    return paid_event(order)
