@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
@@ -276,6 +277,22 @@ def test_valkey_starts_and_stops(tmp_path: Path) -> None:
     assert not is_alive(pid)
     assert server.pid is None
     assert [path.name for path in tmp_path.iterdir()] == ["valkey.log"]
+
+
+def test_valkey_requires_its_password(tmp_path: Path) -> None:
+    server = EmbeddedValkey(tmp_path)
+    with server as url:
+        command = Path(f"/proc/{server.pid}/cmdline").read_bytes().decode()
+        password = urlsplit(url).password or ""
+        without_password = url.replace(f":{password}@", "")
+        with (
+            redis.Redis.from_url(without_password) as client,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            client.ping()
+
+    assert len(password) >= 24
+    assert password not in command
 
 
 def test_killed_parent_ends_its_valkey() -> None:

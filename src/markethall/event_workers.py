@@ -12,6 +12,7 @@ from markethall.shared.composition.context_persistence import RetentionJob
 from markethall.shared.composition.manifest import Subscription
 from markethall.shared.composition.topology import InvalidManifest, handler_key
 from markethall.shared.messaging.context_worker import ContextWorker
+from markethall.shared.messaging.event_signature import EventSignature
 from markethall.shared.messaging.events import EventHandler
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
@@ -106,7 +107,10 @@ def _stream_publishers(
     }
     if not subscribers:
         return []
-    return [RedisStreamPublisher(publisher, subscribers, container.broker, container.clock)]
+    signature = EventSignature(container.secrets.secret_key, publisher)
+    return [
+        RedisStreamPublisher(publisher, subscribers, container.broker, container.clock, signature)
+    ]
 
 
 def _stream_consumers(
@@ -117,7 +121,14 @@ def _stream_consumers(
 ) -> Sequence[RedisStreamConsumer]:
     inbox = container.contexts[subscriber].persistence.inbox
     return [
-        RedisStreamConsumer(publisher, subscriber, inbox_transport, inbox, container.broker)
+        RedisStreamConsumer(
+            publisher,
+            subscriber,
+            inbox_transport,
+            inbox,
+            container.broker,
+            EventSignature(container.secrets.secret_key, publisher),
+        )
         for publisher in topology().publishers_of(subscriber)
         if settings.event_transports(publisher, subscriber)[1]
     ]

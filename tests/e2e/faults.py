@@ -43,8 +43,9 @@ async def fault_setup(
         proxies = {
             edge: await stack.enter_async_context(Proxy(delay=DELAY)) for edge in [*_edges(), REDIS]
         }
-        proxies[REDIS].target = _port(valkey.start())
-        redis_url = f"redis://127.0.0.1:{proxies[REDIS].port}/0"
+        direct_url = valkey.start()
+        proxies[REDIS].target = _port(direct_url)
+        redis_url = direct_url.replace(f":{_port(direct_url)}/", f":{proxies[REDIS].port}/")
         proxy_urls = {edge: proxies[edge].url for edge in _edges()}
         split = await stack.enter_async_context(
             split_cluster(folder, FULL_SPLIT, database_url, redis_url, proxy_urls, **settings)

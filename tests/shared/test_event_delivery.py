@@ -14,6 +14,7 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker
+from markethall.shared.messaging.event_signature import EventSignature
 from markethall.shared.messaging.events import Delivery, EventEnvelope
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
@@ -25,6 +26,7 @@ from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import ThingHappened
 
 HANDLER = "probe.on_thing_happened"
+SIGNATURE = EventSignature(b"a secret key of the tests", "probe")
 WORKER_CONFIG = WorkerConfig(
     poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
 )
@@ -104,7 +106,9 @@ class Traffic:
         publishers, consumers = [], []
         if kind != "direct":
             types = frozenset({ThingHappened.type})
-            publishers = [RedisStreamPublisher("probe", {"probe": types}, self._redis, utc_now)]
+            publishers = [
+                RedisStreamPublisher("probe", {"probe": types}, self._redis, utc_now, SIGNATURE)
+            ]
             config = StreamConfig(
                 block_timeout=0.02,
                 claim_interval=0.1,
@@ -114,7 +118,7 @@ class Traffic:
             )
             consumers = [
                 RedisStreamConsumer(
-                    "probe", "probe", chaos, self.backend.inbox, self._redis, config
+                    "probe", "probe", chaos, self.backend.inbox, self._redis, SIGNATURE, config
                 )
             ]
         return ContextWorker(

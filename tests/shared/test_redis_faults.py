@@ -116,11 +116,13 @@ class RedisSetup:
     def __init__(self, server: EmbeddedValkey) -> None:
         self.server = server
         self.clock = FakeClock()
-        self.proxy = PausableProxy(_port(server.start()))
+        self._server_url = server.start()
+        self.proxy = PausableProxy(_port(self._server_url))
         self._clients: list[RedisClient] = []
 
     async def open(self) -> None:
-        self.url = await self.proxy.start()
+        proxy_port = _port(await self.proxy.start())
+        self.url = self._server_url.replace(f":{_port(self._server_url)}/", f":{proxy_port}/")
         self.redis = self.client(connections=1)
         self.bus = InvalidationBus(RedisChannel(self.redis))
         self.cache = RedisCache(self.redis, self.bus.is_pending)
@@ -218,12 +220,14 @@ async def test_connection_is_lazy(redis_setup: RedisSetup) -> None:
     assert redis_setup.proxy.connections == before + 1
 
 
-async def test_connection_sends_no_handshake(redis_setup: RedisSetup) -> None:
+async def test_connection_sends_only_its_login_before_the_command(
+    redis_setup: RedisSetup,
+) -> None:
     before = redis_setup.proxy.commands
 
     await redis_setup.client().execute("ECHO", "x")
 
-    assert redis_setup.proxy.commands == before + 1
+    assert redis_setup.proxy.commands == before + 2
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -352,7 +356,7 @@ async def test_one_probe_at_time(redis_setup: RedisSetup) -> None:
     redis_setup.proxy.open.set()
 
     assert await probe == b"x"
-    assert redis_setup.proxy.commands == before + 1
+    assert redis_setup.proxy.commands == before + 2  # the login, and one command
     assert await client.execute("ECHO", "x") == b"x"
 
 

@@ -16,6 +16,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker
+from markethall.shared.messaging.event_signature import EventSignature
 from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
@@ -29,6 +30,7 @@ from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, Thin
 
 HANDLER = "probe.on_thing_happened"
 TYPES = frozenset({ThingHappened.type})
+SIGNATURE = EventSignature(b"a secret key of the tests", "probe")
 STREAM = stream_name("probe")
 TEST_TIMEOUT = 30
 
@@ -44,7 +46,9 @@ class StreamSetup:
         self.client = RedisClient(redis_url, timeout=30)
         # Any, because redis-py's types also cover RESP3 replies
         self.redis: Any = Redis.from_url(redis_url)
-        self.publisher = RedisStreamPublisher("probe", {"probe": TYPES}, self.client, clock)
+        self.publisher = RedisStreamPublisher(
+            "probe", {"probe": TYPES}, self.client, clock, SIGNATURE
+        )
         self.relay = OutboxRelay("probe", [], clock, [self.publisher])
         self.inbox_transport = InProcessTransport(
             self.backend.inbox, {ThingHappened.type: [HANDLER]}
@@ -58,7 +62,13 @@ class StreamSetup:
         )
         config = StreamConfig(block_timeout=0.05, max_backoff=0.1)
         return RedisStreamConsumer(
-            "probe", "probe", inbox_transport, inbox or self.backend.inbox, self.client, config
+            "probe",
+            "probe",
+            inbox_transport,
+            inbox or self.backend.inbox,
+            self.client,
+            SIGNATURE,
+            config,
         )
 
     async def publish(self, ctx: CallContext, *events: ThingHappened) -> None:
@@ -127,7 +137,11 @@ def happened(number: int, thing: UUID | None = None) -> ThingHappened:
 
 
 def entry(event: ThingHappened, ctx: CallContext, clock: FakeClock) -> dict[str, str]:
-    return {"event": wrap_event(event, ctx, clock()).model_dump_json()}
+    return signed(wrap_event(event, ctx, clock()).model_dump_json())
+
+
+def signed(event: str) -> dict[str, str]:
+    return {"event": event, "signature": SIGNATURE.sign(event.encode()).decode()}
 
 
 # Loss of data in Redis
@@ -258,7 +272,11 @@ async def test_nothing_is_trimmed_before_all_groups_consumed(
     stream_setup: StreamSetup, ctx: CallContext
 ) -> None:
     stream_setup.publisher = RedisStreamPublisher(
-        "probe", {"probe": TYPES, "slow": TYPES}, stream_setup.client, stream_setup.clock
+        "probe",
+        {"probe": TYPES, "slow": TYPES},
+        stream_setup.client,
+        stream_setup.clock,
+        SIGNATURE,
     )
     stream_setup.relay = OutboxRelay("probe", [], stream_setup.clock, [stream_setup.publisher])
     await stream_setup.relay_all(begin=True)
@@ -357,7 +375,7 @@ async def test_unreadable_entry_is_dead_lettered(
     stream_setup: StreamSetup, ctx: CallContext, clock: FakeClock
 ) -> None:
     broken = wrap_event(happened(1), ctx, clock()).model_copy(update={"payload": '{"number": "x"}'})
-    bad = [{"event": "{"}, {"event": "[1]"}, {"what": "\x00"}, {"event": broken.model_dump_json()}]
+    bad = [signed("{"), signed("[1]"), {"what": "\x00"}, signed(broken.model_dump_json())]
     for fields in bad:
         await stream_setup.redis.xadd(STREAM, fields)
     await stream_setup.redis.xadd(STREAM, entry(happened(5), ctx, clock))
@@ -377,11 +395,54 @@ async def test_unreadable_entry_is_dead_lettered(
     assert all("unreadable entry" in letter.error for letter in letters)
 
 
+async def test_forged_entry_is_dead_lettered_and_never_handled(
+    stream_setup: StreamSetup, ctx: CallContext, clock: FakeClock
+) -> None:
+    genuine, other = entry(happened(1), ctx, clock), entry(happened(2), ctx, clock)
+    of_another_publisher = EventSignature(b"a secret key of the tests", "another")
+    forged = [
+        {"event": genuine["event"]},
+        {"event": genuine["event"], "signature": ""},
+        {"event": genuine["event"], "signature": "0" * 64},
+        {"event": genuine["event"], "signature": other["signature"]},
+        {
+            "event": genuine["event"],
+            "signature": of_another_publisher.sign(genuine["event"].encode()).decode(),
+        },
+    ]
+    for fields in forged:
+        await stream_setup.redis.xadd(STREAM, fields)
+    await stream_setup.redis.xadd(STREAM, entry(happened(5), ctx, clock))
+
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.wait_until_arrived(5)
+
+    letters = await stream_setup.backend.inbox.get_dead_letters()
+    assert len(letters) == len(forged)
+
+
+async def test_forged_entry_confirms_nothing(stream_setup: StreamSetup, ctx: CallContext) -> None:
+    await stream_setup.relay_all(begin=True)
+    await stream_setup.publish(ctx, happened(1))
+    await stream_setup.relay_all()
+    ((_, fields),) = await stream_setup.redis.xrange(STREAM)
+    await stream_setup.redis.xtrim(STREAM, maxlen=0)
+    await stream_setup.redis.xadd(STREAM, {"event": fields[b"event"], "signature": "0" * 64})
+
+    async with running_consumer(stream_setup.consumer()):
+        async with asyncio.timeout(TEST_TIMEOUT):
+            while not await stream_setup.backend.inbox.get_dead_letters():
+                await asyncio.sleep(0.005)
+    await stream_setup.relay_all()
+
+    assert await stream_setup.count_unconfirmed() == 1
+
+
 async def test_unknown_event_type_is_skipped(
     stream_setup: StreamSetup, ctx: CallContext, clock: FakeClock
 ) -> None:
     newer = wrap_event(happened(1), ctx, clock()).model_copy(update={"type": "probe.not_known_yet"})
-    await stream_setup.redis.xadd(STREAM, {"event": newer.model_dump_json()})
+    await stream_setup.redis.xadd(STREAM, signed(newer.model_dump_json()))
     await stream_setup.redis.xadd(STREAM, entry(happened(2), ctx, clock))
 
     async with running_consumer(stream_setup.consumer()):

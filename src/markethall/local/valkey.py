@@ -1,5 +1,6 @@
 """An embedded Valkey: a real server as a child process, without persistence."""
 
+import secrets
 import shutil
 import signal
 import socket
@@ -24,6 +25,8 @@ class EmbeddedValkey:
         self._folder = data_dir.absolute() if data_dir else None
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
+        # the same after a restart, so that clients of a proxy can connect again
+        self._password = secrets.token_urlsafe(24)
 
     @property
     def pid(self) -> int | None:
@@ -65,7 +68,8 @@ class EmbeddedValkey:
                 )
         except OSError as error:
             raise EmbeddedError(f"Valkey cannot start: {error}") from error
-        self._url = f"redis://127.0.0.1:{port}/0"
+        _set_password(port, self._password)
+        self._url = f"redis://:{self._password}@127.0.0.1:{port}/0"
 
     def _open_log(self) -> IO[bytes]:
         if self._folder is None:
@@ -99,3 +103,11 @@ def _is_ready(pid: int, port: int) -> bool:
     except OSError:
         return False
     return f"process_id:{pid}\r\n".encode() in answer
+
+
+def _set_password(port: int, password: str) -> None:
+    """Require a password; an argument of the command would show it to every local user."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(f"CONFIG SET requirepass {password}\r\n".encode())
+        if not connection.recv(64).startswith(b"+OK"):
+            raise EmbeddedError("Valkey did not take its password")

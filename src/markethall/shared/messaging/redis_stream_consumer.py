@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.messaging.event_signature import EventSignature
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.messaging.inbox import Inbox
 from markethall.shared.messaging.redis_stream_format import (
@@ -48,6 +49,8 @@ class StreamConfig:
 class RedisStreamConsumer:
     """Writes the entries of a stream to the inbox, then acknowledges them in Redis.
 
+    An entry without a valid signature is unreadable: it becomes a dead letter.
+
     It runs only in the leader of the subscribing context, because one reader keeps the order.
     """
 
@@ -58,6 +61,7 @@ class RedisStreamConsumer:
         inbox_transport: InProcessTransport,
         inbox: Inbox,
         redis: RedisClient,
+        signature: EventSignature,
         config: StreamConfig | None = None,
     ) -> None:
         self._stream = stream_name(publisher)
@@ -66,6 +70,7 @@ class RedisStreamConsumer:
         self._inbox_transport = inbox_transport
         self._inbox = inbox
         self._redis = redis
+        self._signature = signature
         self._config = config or StreamConfig()
         self._is_disconnected = False
 
@@ -136,7 +141,8 @@ class RedisStreamConsumer:
             return
         envelopes: list[EventEnvelope] = []
         for entry_id, fields in entries:
-            envelope = parse_envelope(fields)
+            is_signed = self._signature.is_valid(fields or {})
+            envelope = parse_envelope(fields) if is_signed else None
             if envelope is None or not self._can_decode(envelope):
                 await self._dead_letter(entry_id, fields, envelope)
             else:

@@ -8,6 +8,7 @@ from uuid import NAMESPACE_URL, uuid5
 from pydantic import ValidationError
 from redis.exceptions import ResponseError
 
+from markethall.shared.messaging.event_signature import EVENT_FIELD
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.persistence.redis_client import RedisUnavailable
 
@@ -23,7 +24,7 @@ def stream_name(publisher: str) -> str:
 def parse_envelope(fields: Fields | None) -> EventEnvelope | None:
     """Return the envelope of an entry, or None if the entry has no valid envelope."""
     try:
-        return EventEnvelope.model_validate_json((fields or {})[b"event"])
+        return EventEnvelope.model_validate_json((fields or {})[EVENT_FIELD])
     except (ValidationError, KeyError):
         return None
 

@@ -14,6 +14,7 @@ import structlog
 
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.messaging.event_signature import EventSignature
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.messaging.outbox import LeaderSession
 from markethall.shared.messaging.redis_stream_format import (
@@ -30,10 +31,12 @@ from markethall.shared.persistence.redis_client import LuaScript, RedisClient, R
 
 log = structlog.get_logger("markethall.redis_streams")
 
-# KEYS: stream, marker. ARGV: expected marker, new marker, serialised envelopes.
+# KEYS: stream, marker. ARGV: expected marker, new marker, then each envelope and its signature.
 _APPEND_IF_MARKER_MATCHES: Final = LuaScript("""
 if (redis.call('GET', KEYS[2]) or '') ~= ARGV[1] then return 0 end
-for i = 3, #ARGV do redis.call('XADD', KEYS[1], '*', 'event', ARGV[i]) end
+for i = 3, #ARGV, 2 do
+  redis.call('XADD', KEYS[1], '*', 'event', ARGV[i], 'signature', ARGV[i + 1])
+end
 redis.call('SET', KEYS[2], ARGV[2])
 return 1
 """)
@@ -53,6 +56,7 @@ class RedisStreamPublisher:
         event_types_by_group: Mapping[str, frozenset[str]],
         redis: RedisClient,
         clock: Clock,
+        signature: EventSignature,
     ) -> None:
         self._publisher = publisher
         self._stream = stream_name(publisher)
@@ -61,6 +65,7 @@ class RedisStreamPublisher:
         self._event_types = frozenset[str]().union(*event_types_by_group.values())
         self._redis = redis
         self._clock = clock
+        self._signature = signature
         # None means that the state of the stream is unknown: unconfirmed events are sent again
         self._marker: str | None = None
         self._is_disconnected = False
@@ -108,7 +113,8 @@ class RedisStreamPublisher:
     async def _append_if_marker_matches(
         self, envelopes: Sequence[EventEnvelope], marker: str, new_marker: str
     ) -> bool:
-        entries = [envelope.model_dump_json() for envelope in envelopes]
+        events = [envelope.model_dump_json().encode() for envelope in envelopes]
+        entries = [value for event in events for value in (event, self._signature.sign(event))]
         keys = (self._stream, self._marker_key)
         return bool(
             await self._redis.run_script(
@@ -151,7 +157,12 @@ class RedisStreamPublisher:
             )
             if not entries:
                 return
-            envelopes = [envelope for _, fields in entries if (envelope := parse_envelope(fields))]
+            envelopes = [
+                envelope
+                for _, fields in entries
+                # a forged entry must not confirm an event that no subscriber has received
+                if self._signature.is_valid(fields) and (envelope := parse_envelope(fields))
+            ]
             await leader.mark_confirmed(
                 [envelope.event_id for envelope in envelopes], self._clock()
             )
