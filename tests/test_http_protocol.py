@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from markethall.app import create_app
 from markethall.http_protocol import MAX_HEADER_BYTES
@@ -60,10 +61,12 @@ def request(*headers: bytes, method: bytes = b"GET", path: bytes = b"/health") -
 
 
 @asynccontextmanager
-async def open_connection(body_timeout: float) -> AsyncIterator[Connection]:
+async def open_connection(
+    body_timeout: float, app: ASGIApp | None = None
+) -> AsyncIterator[Connection]:
     settings = memory_settings(body_timeout=body_timeout)
     with listen_socket("127.0.0.1", 0) as listener:
-        server = _Server(server_config(create_app(settings), settings))
+        server = _Server(server_config(app or create_app(settings), settings))
         serving = asyncio.create_task(server.serve([listener]))
         try:
             port = listener.getsockname()[1]
@@ -165,3 +168,112 @@ async def test_connection_close_header_closes_connection(connection: Connection)
     assert reply.status == 200
     assert reply.headers["connection"] == "close"
     assert await connection.is_closed()
+
+
+async def one_round_trip(connection: Connection) -> None:
+    """Return after the server, whose event loop is this one, has read what was sent before."""
+    address = connection.writer.get_extra_info("peername")
+    other = Connection(*await asyncio.open_connection(*address))
+    other.send(request())
+    await other.reader.readuntil(b"\r\n")
+    other.writer.close()
+
+
+class ProbeApp:
+    """Reads the body, then waits for `go_on` in the middle of its response: the header names."""
+
+    def __init__(self) -> None:
+        self.has_started = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        while (await receive()).get("more_body"):
+            pass
+        names = b",".join(sorted(name for name, _ in scope["headers"]))
+        length = str(len(names)).encode()
+        headers = [(b"content-length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": names[:2], "more_body": True})
+        self.has_started.set()
+        await self.go_on.wait()
+        await send({"type": "http.response.body", "body": names[2:]})
+
+
+@pytest.fixture
+def probe() -> ProbeApp:
+    return ProbeApp()
+
+
+@pytest.fixture
+async def probed(probe: ProbeApp) -> AsyncIterator[Connection]:
+    async with open_connection(30, probe) as connection:
+        yield connection
+
+
+async def test_trailer_fields_are_ignored(probe: ProbeApp, probed: Connection) -> None:
+    probe.go_on.set()
+    probed.send(request(b"Transfer-Encoding: chunked\r\n", method=b"POST"))
+    probed.send(b"2\r\n{}\r\n0\r\n")
+    probed.send(b"Authorization: Bearer x\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n")
+    first = await probed.reply()
+    second = await probed.send_and_receive(b"X-Real: 1\r\n")
+
+    assert first.body == b"host,transfer-encoding"
+    assert second.body == b"host,x-real"
+
+
+@pytest.mark.parametrize("part", [b"x" * 1000, b"x: y\r\n" * 200])
+async def test_oversized_trailers_are_rejected(
+    probe: ProbeApp, probed: Connection, part: bytes
+) -> None:
+    probe.go_on.set()
+    probed.send(request(b"Transfer-Encoding: chunked\r\n", method=b"POST"))
+    probed.send(b"2\r\n{}\r\n0\r\nx: ")
+    await probed.writer.drain()
+    await one_round_trip(probed)
+    for _ in range(MAX_HEADER_BYTES // len(part) + 1):
+        probed.send(part)
+
+    assert (await probed.reply()).status == 431
+    assert await probed.is_closed()
+
+
+async def test_body_in_small_chunks_is_no_large_header(probe: ProbeApp, probed: Connection) -> None:
+    probe.go_on.set()
+    probed.send(request(b"Transfer-Encoding: chunked\r\n", method=b"POST"))
+    for _ in range(MAX_HEADER_BYTES // 1000):
+        probed.send(b"1\r\nx\r\n" * 1000)
+        await probed.writer.drain()
+    probed.send(b"0\r\n\r\n")
+
+    assert (await probed.reply()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("next_request", "status"),
+    [(b"GET / HTTP/1.1\r\nx: " + b"y" * (MAX_HEADER_BYTES + 1), 431), (b"\x00\x01\r\n\r\n", 400)],
+    ids=["too large", "invalid"],
+)
+async def test_error_of_next_request_follows_running_response(
+    probe: ProbeApp, probed: Connection, next_request: bytes, status: int
+) -> None:
+    probed.send(request())
+    await probe.has_started.wait()
+    probed.send(next_request)
+    await probed.writer.drain()
+    await one_round_trip(probed)
+    probe.go_on.set()
+    first, second = await probed.reply(), await probed.reply()
+
+    assert (first.status, first.body) == (200, b"host")
+    assert second.status == status
+    assert await probed.is_closed()
+
+
+async def test_invalid_chunk_is_rejected_at_once(probed: Connection) -> None:
+    probed.send(request(b"Transfer-Encoding: chunked\r\n", method=b"POST") + b"zz\r\n")
+
+    assert (await probed.reply()).status == 400
+    assert await probed.is_closed()

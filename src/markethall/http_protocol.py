@@ -5,6 +5,7 @@ fill the memory with endless headers.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import uvicorn
@@ -24,11 +25,21 @@ class ServerConfig(uvicorn.Config):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Closes a connection whose request headers take too long or are too large."""
+    """Closes a connection whose request headers take too long or are too large.
+
+    Ignores trailer fields, because RFC 9110, section 6.5.1, forbids to merge fields such as
+    Authorization into the header. An error response is sent after the responses in progress,
+    because a client would read it as their content.
+    """
 
     _in_header = True
+    _in_body = False
+    # of the header, or of chunk sizes and trailers since the last data with a part of the body
     _header_bytes = 0
+    _has_body_part = False
     _header_timeout_handle: asyncio.TimerHandle | None = None
+    # sends an error response after those in progress, and closes the connection
+    _rejection: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         super().connection_made(transport)
@@ -42,25 +53,70 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_header = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_header:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_header = False
+        self._in_body = True
         self._header_bytes = 0
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._has_body_part = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._rejection is not None and not self._is_answering():
+            self._rejection()
+
     def data_received(self, data: bytes) -> None:
+        if self._rejection is not None:
+            return
+        self._has_body_part = False
         super().data_received(data)
         # if there is no response in progress, the data is the rest of a rejected body
         if self._in_header or not self._is_answering():
             self._start_header_timeout()
-            self._limit_header(len(data))
         else:
             self._stop_header_timeout()
+        self._limit_header(len(data))
+
+    def send_400_response(self, msg: str) -> None:
+        self._reject(lambda: super(HttpProtocol, self).send_400_response(msg))
 
     def _limit_header(self, more: int) -> None:
-        self._header_bytes += more if self._in_header else 0
+        if self._has_body_part:
+            self._header_bytes = 0
+        elif self._in_header or self._in_body:
+            self._header_bytes += more
         if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+            self._reject(self._send_too_large)
+
+    def _send_too_large(self) -> None:
+        if not self.transport.is_closing():
             self.transport.write(_TOO_LARGE)
             self.transport.close()
+
+    def _reject(self, send_error: Callable[[], None]) -> None:
+        """Send the error now, or after the responses in progress."""
+        cycle = self.cycle
+        if not self._is_answering():
+            send_error()
+        elif not cycle.more_body:
+            # the error is of the next request
+            self._rejection = send_error
+        elif cycle.response_started or self.pipeline:
+            # the application responds to this request, whose body cannot be read any further
+            self._rejection = self.transport.close
+        else:
+            send_error()
 
     def _start_header_timeout(self) -> None:
         """Start the timeout, unless it is running; further bytes do not extend it."""
