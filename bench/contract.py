@@ -311,7 +311,7 @@ async def _post(http: httpx2.AsyncClient, path: str, **options: Any) -> Any:
 
 
 def _call_context(user_id: UUID) -> CallContext:
-    """Return a call context like that of a customer's request."""
+    """Return a call context as a customer's request has it."""
     actor = Actor(user_id=user_id, name="customer", roles=("customer",))
     deadline = datetime.now(UTC) + timedelta(seconds=60)
     trace = f"00-{uuid4().hex}-{uuid4().hex[:16]}-01"

@@ -161,7 +161,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
     time.sleep(0.2 if descendant_starts else 0)
     for pid, start_time in descendant_starts.items():
-        if start_time and _start_time(pid) == start_time:  # the same process, not a reused pid
+        if start_time and _start_time(pid) == start_time:  # false if the pid was reused
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
 

@@ -156,7 +156,7 @@ def routes_table() -> str:
 
 
 def _routes(context: str) -> Iterator[APIRoute]:
-    """Yield the routes, including those of included routers."""
+    """Yield the routes of a context, including the routes of included routers."""
     for found in iter_route_contexts(topology().contexts[context].load_parts().router.routes):
         route = found.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:

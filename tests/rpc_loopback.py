@@ -86,7 +86,7 @@ async def over_rpc(
 
 
 def guard_of(target: str, table: Mapping[str, Any] | None = None) -> CallGuard:
-    """Return a call guard like that of orders in the container."""
+    """Return a call guard as the container builds it for orders."""
     return CallGuard(
         "orders", target, AllowList(table) if table else ALLOWED, InFlightCalls(), now, 5
     )

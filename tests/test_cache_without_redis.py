@@ -93,5 +93,5 @@ async def until_changed(http: httpx2.AsyncClient, path: str) -> str:
         name = (await http.get(path)).json()["name"]
         if name != "Tea":
             break
-        await asyncio.sleep(0.005)  # polls; nothing depends on the length
+        await asyncio.sleep(0.005)  # the interval of polling
     return name

@@ -200,7 +200,8 @@ def test_running_server_without_our_lock_is_not_stopped(
 def test_killed_server_recovers_when_its_pid_is_reused(
     closed_folder: Path,
 ) -> None:
-    # in a closed directory the server has our user id, like the program that has its old pid
+    # The directory is closed, so that the server runs with our user id, like the program `sleep`.
+    # Postgres ignores a pid file only if its process has another user id.
     server = EmbeddedPostgres(closed_folder)
     with server as url:
         fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")

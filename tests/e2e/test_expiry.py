@@ -128,7 +128,7 @@ async def test_reservation_without_order_expires(
 
 
 async def write_number_of(shop: RetryingShop, table: str) -> int:
-    """Return the number of the write of POST /orders into this table."""
+    """Return which write of a POST /orders changes this table, for `kill_at_write`."""
     buyer, product = await shop.customer(), await shop.product()
     shop.restartable.kill_at_write(10**9, "after")
     order = expect_status(await shop.place(buyer, product["product_id"]), 201)

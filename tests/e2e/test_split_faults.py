@@ -163,7 +163,7 @@ async def database(url: str) -> DatabaseReader:
 
 @pytest.fixture(scope="module")
 async def server(url: str, scratch: Path) -> AsyncIterator[FaultSetup]:
-    # short leases in an ordinary run, so that it does not wait for those of killed processes
+    # short leases in an ordinary run, so that it need not wait for the leases of killed processes
     short_leases = (
         {}
         if FULL

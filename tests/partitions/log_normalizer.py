@@ -11,7 +11,8 @@ from typing import Any, Final
 
 _HEX: Final = "[0-9a-f]"
 _DASHED: Final = f"{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
-# the first matching pattern is used; its name in angle brackets replaces the text, except for ids
+# The first matching pattern is used. The matched text is replaced by the name of the pattern in
+# angle brackets; an id is replaced by its number.
 _PATTERNS: Final = {
     # the span id is masked; the trace id must be equal in both runs
     "span": rf"(?<=\b00-{_HEX}{{32}}-){_HEX}{{16}}(?=-{_HEX}{{2}}\b)",

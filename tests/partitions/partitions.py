@@ -25,7 +25,10 @@ def partitions_of(contexts: Sequence[str]) -> Iterator[Partition]:
 
 
 def name_of(partition: Partition) -> str:
-    """Return a name such as `users+orders|inventory|payments`, in the order of the enumeration."""
+    """Return a name such as `users+orders|inventory|payments`.
+
+    The contexts have the order in which the contexts are installed.
+    """
     blocks = sorted(sorted(block, key=_position) for block in partition)
     blocks.sort(key=lambda block: _position(block[0]))
     return "|".join("+".join(block) for block in blocks)

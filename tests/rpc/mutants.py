@@ -128,7 +128,7 @@ def module(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug. Of `tests`, exactly those must fail whose id contains an item of `caught_by`."""
+    """A bug. A test in `tests` must fail if and only if its id contains an item of `caught_by`."""
 
     apply: Callable[[], None]
     tests: tuple[str, ...]

@@ -64,5 +64,5 @@ async def until(condition: Callable[[], bool], attempts: int = MAX_ATTEMPTS) -> 
     for _ in range(attempts):
         if condition():
             return
-        await asyncio.sleep(0.005)  # polls; nothing depends on the length
+        await asyncio.sleep(0.005)  # the interval of polling
     raise AssertionError("it did not happen")

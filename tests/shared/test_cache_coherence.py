@@ -87,7 +87,7 @@ async def until_invalidations_arrive(sender: CoherentCache, receiver: CoherentCa
             with suppress(AssertionError):
                 await until_dropped(receiver, namespace, "key", attempts=20)
                 return
-        await asyncio.sleep(0.01)  # polls; nothing depends on the length
+        await asyncio.sleep(0.01)  # the interval of polling
     raise AssertionError("no invalidation arrives")
 
 

@@ -585,7 +585,7 @@ async def test_invalidation_is_sent_in_background_until_it_succeeds(
 
     async with asyncio.timeout(LONG_TIMEOUT):
         while await get(other, source) != b"new":
-            await asyncio.sleep(0.01)  # polls; nothing depends on the length
+            await asyncio.sleep(0.01)  # the interval of polling
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 

@@ -70,7 +70,7 @@ class ImportFile:
             raise ValidationFailed("--currency must be an ISO 4217 code in capitals.") from None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Raises ValidationFailed."""
+        """Yield the content of the file. Raises ValidationFailed if it is too large."""
         size = 0
         with self.path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):

@@ -18,7 +18,7 @@ from markethall.local.errors import EmbeddedBusy, EmbeddedError
 
 POLL_SECONDS = 0.01
 _READY_SECONDS = 120.0  # recovery after a crash reads the whole write-ahead log
-_STOP_SECONDS = 10.0  # per signal
+_STOP_SECONDS = 10.0  # the time to end after each signal
 _PORT_ATTEMPTS = 5
 _MAX_LOG_BYTES = 1 << 20
 
@@ -200,7 +200,7 @@ def _before_exec(user: OsUser, ending: signal.Signals, at: Path | None) -> Calla
         if at is not None:
             os.chdir(at)
         if ending != signal.SIGKILL:
-            # a shell may have started us with this signal ignored, and exec would keep that
+            # a shell may have started this process with the signal ignored, and exec keeps that
             signal.signal(ending, signal.SIG_DFL)
         die_with_parent(parent, ending)
 

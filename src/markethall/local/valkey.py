@@ -63,7 +63,7 @@ class EmbeddedValkey:
                     lambda port: _command(binary, port),
                     _is_ready,
                     OsUser.current(),
-                    ending=signal.SIGKILL,  # it has no data to save
+                    ending=signal.SIGKILL,  # because Valkey has no data to save
                     log=log,
                 )
         except OSError as error:

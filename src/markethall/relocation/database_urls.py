@@ -54,7 +54,7 @@ def libpq_environment(url: str) -> dict[str, str]:
 
 
 def parse_url(url: str) -> URL:
-    """Raises RelocationFailed."""
+    """Return the URL with the scheme `postgresql`. Raises RelocationFailed."""
     try:
         return make_url(url).set(drivername="postgresql")
     except (ArgumentError, ValueError):

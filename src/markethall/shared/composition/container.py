@@ -87,7 +87,7 @@ class ContextContainer(ABC, Generic[SettingsT]):
 
     @property
     def long_running_tasks(self) -> Sequence[LongRunningTask]:
-        """Return the tasks that run in the leader of the context, until it is no longer leader."""
+        """Return the tasks that run in the leader of the context, as long as it is the leader."""
         return ()
 
     @property

@@ -171,7 +171,7 @@ return {1, current + 1, previous, elapsed}
 
 
 class _Window:
-    """The number of hits since `start`, and that of the window before."""
+    """The number of hits in the window that began at `start`, and in the window before it."""
 
     __slots__ = ("current", "previous", "start", "window_seconds")
 

@@ -79,7 +79,7 @@ class RequestContext:
         return int(text) if text.isdigit() and len(text) <= _MAX_CONTENT_LENGTH_DIGITS else 0
 
     def validate_headers(self) -> None:
-        """Raises HeadersTooLarge, RouteNotFound, ValidationFailed."""
+        """Check size and characters. Raises HeadersTooLarge, RouteNotFound, ValidationFailed."""
         size = sum(len(name) + len(value) for name, value in self.scope["headers"])
         if size > MAX_HEADER_BYTES:
             raise HeadersTooLarge(limit=MAX_HEADER_BYTES)

@@ -42,7 +42,10 @@ class Inbox(Protocol):
     async def get_dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]: ...
 
     async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
-        """Make the dead letters of an event due again, or all if it is None; return how many."""
+        """Make dead letters due again: those of one event, or all if `event_id` is None.
+
+        Return how many.
+        """
 
     async def replay(self, event_id: UUID) -> int:
         """Make the finished deliveries of an event due again; return how many."""

@@ -28,7 +28,7 @@ class InboxRow:
 class MessagingTables(TableSet):
     """The tables of one context.
 
-    `outbox` holds unpublished events; `awaiting_confirmation` holds published, unconfirmed ones.
+    `outbox` has unpublished events; `awaiting_confirmation` has published, unconfirmed events.
     """
 
     def __init__(self) -> None:

@@ -22,7 +22,10 @@ class LossyTransport(EventTransport, Protocol):
         """Forget the known state of the transport. Called when this process becomes the leader."""
 
     async def reconcile(self, leader: LeaderSession) -> None:
-        """Send possibly lost events again and confirm delivered ones. Called at an interval."""
+        """Send possibly lost events again, and confirm the delivered events.
+
+        The leader calls this at an interval.
+        """
 
 
 class InProcessTransport:

@@ -186,7 +186,7 @@ class Postgres:
                     await driver.close(timeout=self._timeout)
 
     async def close(self) -> None:
-        """Close all connections; wait for those in use until the timeout.
+        """Close all connections. Connections in use are terminated after the timeout.
 
         The next use opens a new pool, possibly on another event loop.
         """
@@ -195,7 +195,9 @@ class Postgres:
         if pool is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timeout):
-                    await pool.close()  # when the timeout cancels it, it terminates all connections
+                    await (
+                        pool.close()
+                    )  # if the timeout cancels this, asyncpg terminates all connections
 
     async def _acquire(self) -> "tuple[Pool, PooledDriver]":
         with translate_login_errors():

@@ -199,7 +199,8 @@ class RpcClient:
         # not `build_request`, because merging the client's settings takes a tenth of a call's time
         request = httpx2.Request("POST", url, headers=headers, content=body)
         try:
-            # one timeout for the whole attempt, because httpx2's restarts with each received byte
+            # one timeout for the whole attempt, because the timeout of httpx2 restarts with each
+            # received byte
             async with asyncio.timeout(seconds):
                 return await self._http.send(request)
         except CONNECTION_ERRORS as error:

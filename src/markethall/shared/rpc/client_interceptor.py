@@ -45,7 +45,7 @@ class AllowList:
 
 
 class InFlightCalls:
-    """The tasks of running calls, including calls whose caller no longer waits."""
+    """The tasks of running calls, including calls whose caller has stopped waiting."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -68,7 +68,7 @@ class InFlightCalls:
     def _on_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         with suppress(asyncio.CancelledError):
-            # asyncio logs an exception that was never retrieved, if the caller no longer waits
+            # asyncio logs an exception that was never retrieved, if the caller has stopped waiting
             task.exception()
 
 
@@ -135,7 +135,7 @@ class CallGuard:
     async def _translate_failure(self, call: Coroutine[Any, Any, T], ctx: CallContext) -> T:
         """Raise InternalError instead of an unexpected exception, as a call over HTTP does.
 
-        The exception is logged here, because the caller may no longer wait.
+        The exception is logged here, because the caller may have stopped waiting.
         """
         try:
             return await call

@@ -45,7 +45,7 @@ class _Confirmation:
 
 
 class CurrentAccessVerifier:
-    """Verifies access tokens, and confirms those with staff scopes."""
+    """Verifies access tokens. Tokens with staff scopes must also be confirmed by the issuer."""
 
     def __init__(self, verifier: UserTokenVerifier, source: AccessSource, clock: Clock) -> None:
         self._verifier = verifier
@@ -122,7 +122,8 @@ class RemoteAccessSource:
     async def get_current_scopes(self, token: str, actor: Actor) -> frozenset[str]:
         headers = {"authorization": f"Bearer {token}"}
         try:
-            # one timeout for the whole request, because httpx2's restarts with each received byte
+            # one timeout for the whole request, because the timeout of httpx2 restarts with each
+            # received byte
             async with asyncio.timeout(self._http.timeout.read):
                 response = await self._http.get(self._path, headers=headers)
             if response.status_code == HTTPStatus.UNAUTHORIZED:

@@ -110,8 +110,12 @@ class RemoteJwks:
             log.warning("jwks.fetch_failed", issuer=self._issuer, error=repr(error))
 
     async def _download(self) -> Mapping[str, Any]:
-        """Raises errors of httpx2, TimeoutError, and DECODE_ERRORS for a malformed key set."""
-        # one timeout for the whole fetch, because httpx2's restarts with each received byte
+        """Fetch and parse the key set.
+
+        Raises errors of httpx2, TimeoutError, and DECODE_ERRORS for a malformed key set.
+        """
+        # one timeout for the whole fetch, because the timeout of httpx2 restarts with each received
+        # byte
         async with (
             asyncio.timeout(self._http.timeout.read),
             self._http.stream("GET", self._path) as response,

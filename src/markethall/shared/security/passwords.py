@@ -24,7 +24,7 @@ T = TypeVar("T")
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 256
 
-# not a secret; it makes the digests differ from those that another program makes of a password
+# not a secret; with this key the digests differ from the plain SHA-256 of a password
 _DIGEST_KEY: Final = b"markethall password v1"
 
 
@@ -88,7 +88,7 @@ class Passwords:
         except RuntimeError:  # the executor is shut down
             self._slots.release()
             raise Overloaded("The process is ending.", retry_after=1) from None
-        # also called when the job is cancelled before it starts
+        # a callback, because it also runs if the job is cancelled before its start
         future.add_done_callback(lambda _: self._slots.release())
         return await asyncio.wrap_future(future)
 
