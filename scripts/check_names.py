@@ -40,9 +40,7 @@ RELATIVE_PRONOUNS: Final = frozenset(
     {"who", "whoever", "whose", "whom", "what", "whatever", "where", "wherever", "those", "which"}
 )
 # names that every context or subdomain has
-LAYOUT_CLASSES: Final = frozenset(
-    {"Database", "ReadStore", "Services", "Store", "Stores", "Tables"}
-)
+LAYOUT_CLASSES: Final = frozenset({"ReadStore", "Services", "Store", "Stores", "Tables"})
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 

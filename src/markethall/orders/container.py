@@ -6,7 +6,7 @@ from functools import cached_property
 from markethall.inventory.contract import Inventory
 from markethall.orders.contract import Orders
 from markethall.orders.memory import MemoryOrderStore, Tables
-from markethall.orders.ports import Database
+from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service import (
     Checkout,
     ContextClients,
@@ -23,6 +23,7 @@ from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.messaging.context_worker import PeriodicJob
+from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
 
@@ -51,8 +52,8 @@ class OrdersContainer(ContextContainer[OrdersSettings]):
         return build_sql_persistence(postgres, STATEMENTS, SqlOrderStore, self.clock)
 
     @cached_property
-    def database(self) -> Database:
-        database: Database = self.persistence.database
+    def database(self) -> Database[ReadStore, Store]:
+        database: Database[ReadStore, Store] = self.persistence.database
         return database
 
     @cached_property

@@ -1,7 +1,6 @@
 """Ports of orders: the storage."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -76,11 +75,3 @@ class Store(ReadStore, Protocol):
 
         A retry with the same key then returns it.
         """
-
-
-class Database(Protocol):
-    def transaction(self) -> AbstractAsyncContextManager[Store]:
-        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
-
-    def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
-        """Read without locks. Raises Unavailable."""

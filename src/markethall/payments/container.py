@@ -9,7 +9,7 @@ from markethall.payments.contract import PaymentApi, Payments
 from markethall.payments.gateway import SandboxGateway, SandboxWebhooks
 from markethall.payments.gateway.sandbox import DeliverWebhook, Sleep
 from markethall.payments.memory import MemoryPaymentStore, MemorySandboxLedger, Tables
-from markethall.payments.ports import Database, PaymentGateway, SandboxLedger
+from markethall.payments.ports import PaymentGateway, ReadStore, SandboxLedger, Store
 from markethall.payments.service import (
     ChargePayment,
     InternalPaymentService,
@@ -28,6 +28,7 @@ from markethall.shared.composition.memory import MemoryDatabase, build_memory_pe
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.messaging.context_worker import PeriodicJob
+from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 
 
@@ -46,8 +47,8 @@ class PaymentsContainer(ContextContainer[PaymentsSettings]):
         return build_sql_persistence(postgres, STATEMENTS, SqlPaymentStore, self.clock)
 
     @cached_property
-    def database(self) -> Database:
-        database: Database = self.persistence.database
+    def database(self) -> Database[ReadStore, Store]:
+        database: Database[ReadStore, Store] = self.persistence.database
         return database
 
     @cached_property

@@ -1,7 +1,6 @@
 """Ports of payments: storage, card provider, provider webhooks, the sandbox ledger."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -132,14 +131,6 @@ class Store(ReadStore, Protocol):
     async def set_event_state(
         self, event: ProviderEvent, state: WebhookState, now: datetime
     ) -> None: ...
-
-
-class Database(Protocol):
-    def transaction(self) -> AbstractAsyncContextManager[Store]:
-        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
-
-    def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
-        """Read without locks. Raises Unavailable."""
 
 
 class PaymentGatewayTimeout(Exception):

@@ -12,11 +12,12 @@ from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import PeriodicJob
+from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import Accounts, EmailTaken, Sessions, Users
 from markethall.users.memory import MemoryUserStore, Tables
-from markethall.users.ports import Database, TokenSigner
+from markethall.users.ports import ReadStore, Store, TokenSigner
 from markethall.users.service import (
     AccountService,
     InternalUserService,
@@ -44,8 +45,8 @@ class UsersContainer(ContextContainer[UsersSettings]):
         return build_sql_persistence(postgres, STATEMENTS, SqlUserStore, self.clock)
 
     @cached_property
-    def database(self) -> Database:
-        database: Database = self.persistence.database
+    def database(self) -> Database[ReadStore, Store]:
+        database: Database[ReadStore, Store] = self.persistence.database
         return database
 
     @cached_property

@@ -1,7 +1,6 @@
 """Ports of users: storage and the signer of access tokens."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -75,14 +74,6 @@ class Store(ReadStore, Protocol):
 
     async def purge_sessions(self, expired_before: datetime) -> int:
         """Delete the sessions that expired before this time. Return their number."""
-
-
-class Database(Protocol):
-    def transaction(self) -> AbstractAsyncContextManager[Store]:
-        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
-
-    def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
-        """Read without locks. Raises Unavailable."""
 
 
 class TokenSigner(Protocol):

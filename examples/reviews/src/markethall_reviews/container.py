@@ -7,11 +7,12 @@ from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.composition.settings import ContextSettings
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
 from markethall_reviews.contract import Ratings, ReviewApi
 from markethall_reviews.memory import MemoryReviewStore, Tables
-from markethall_reviews.ports import Database
+from markethall_reviews.ports import ReadStore, Store
 from markethall_reviews.service import RatingService, ReviewEventHandlers, ReviewService
 from markethall_reviews.sql import STATEMENTS, SqlReviewStore
 
@@ -32,8 +33,8 @@ class ReviewsContainer(ContextContainer[ContextSettings]):
         return build_sql_persistence(postgres, STATEMENTS, SqlReviewStore, self.clock)
 
     @cached_property
-    def database(self) -> Database:
-        database: Database = self.persistence.database
+    def database(self) -> Database[ReadStore, Store]:
+        database: Database[ReadStore, Store] = self.persistence.database
         return database
 
     @cached_property

@@ -7,7 +7,6 @@ from uuid import UUID
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery
-from markethall.shared.persistence import database
 from markethall_reviews.contract import RatingView, ReviewView
 from markethall_reviews.domain import Review
 
@@ -48,7 +47,3 @@ class Store(ReadStore, Protocol):
 
         A retry with the same key then returns it.
         """
-
-
-class Database(database.Database[ReadStore, Store], Protocol):
-    """The storage of reviews."""

@@ -9,6 +9,7 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
 from markethall.shared.messaging.events import Delivery
+from markethall.shared.persistence.database import Database
 from markethall.users.contract import Users
 from markethall_reviews.contract import (
     AlreadyReviewed,
@@ -19,11 +20,13 @@ from markethall_reviews.contract import (
     ReviewView,
 )
 from markethall_reviews.domain import Review
-from markethall_reviews.ports import Database
+from markethall_reviews.ports import ReadStore, Store
 
 
 class ReviewService:
-    def __init__(self, users: Users, database: Database, cursors: Cursors, clock: Clock) -> None:
+    def __init__(
+        self, users: Users, database: Database[ReadStore, Store], cursors: Cursors, clock: Clock
+    ) -> None:
         self._users = users
         self._database = database
         self._cursors = cursors
@@ -73,7 +76,7 @@ class ReviewService:
 
 
 class RatingService:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database[ReadStore, Store]) -> None:
         self._database = database
 
     async def get_rating(self, ctx: CallContext, product_id: UUID) -> RatingView:
@@ -84,7 +87,7 @@ class RatingService:
 class ReviewEventHandlers:
     """Record which customer received which product. The events of an order arrive in order."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database[ReadStore, Store]) -> None:
         self._database = database
 
     async def on_order_placed(self, delivery: Delivery, event: OrderPlaced) -> None:

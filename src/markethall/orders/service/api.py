@@ -18,7 +18,7 @@ from markethall.orders.contract import (
     TimelineView,
 )
 from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilment_lines
-from markethall.orders.ports import Database, ReadStore
+from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event, fulfilled_event
@@ -33,6 +33,7 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
 from markethall.shared.kernel.scopes import ORDERS_MANAGE
+from markethall.shared.persistence.database import Database
 
 
 class OrderService:
@@ -42,7 +43,7 @@ class OrderService:
         self,
         checkout: Checkout,
         inventory: Inventory,
-        database: Database,
+        database: Database[ReadStore, Store],
         cursors: Cursors,
         clock: Clock,
     ) -> None:

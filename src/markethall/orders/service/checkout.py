@@ -29,7 +29,7 @@ from markethall.orders.contract import (
     TotalTooLarge,
 )
 from markethall.orders.domain import FIRST_CHECK_DELAY, AuditInfo, Order, OrderLine
-from markethall.orders.ports import Database
+from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import (
     ActivatePayments,
@@ -44,6 +44,7 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
+from markethall.shared.persistence.database import Database
 from markethall.users.contract import Users
 
 _ENDED_PAYMENT_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED, PaymentStatus.VOIDED}
@@ -87,7 +88,11 @@ class PricedLines:
 
 class Checkout:
     def __init__(
-        self, clients: ContextClients, database: Database, policy: ReservationPolicy, clock: Clock
+        self,
+        clients: ContextClients,
+        database: Database[ReadStore, Store],
+        policy: ReservationPolicy,
+        clock: Clock,
     ) -> None:
         self._users = clients.users
         self._inventory = clients.inventory

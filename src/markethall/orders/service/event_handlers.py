@@ -26,7 +26,7 @@ from markethall.orders.contract import (
     OrderStatus,
 )
 from markethall.orders.domain import AuditInfo, Order
-from markethall.orders.ports import Database
+from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event, paid_event
@@ -45,6 +45,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.messaging.events import Delivery, Event, RetryLater
+from markethall.shared.persistence.database import Database
 
 
 class RefundFailed(Exception):
@@ -53,7 +54,11 @@ class RefundFailed(Exception):
 
 class OrderEventHandlers:
     def __init__(
-        self, clients: ContextClients, database: Database, policy: ReservationPolicy, clock: Clock
+        self,
+        clients: ContextClients,
+        database: Database[ReadStore, Store],
+        policy: ReservationPolicy,
+        clock: Clock,
     ) -> None:
         self._inventory = clients.inventory
         self._payments = clients.payments

@@ -12,7 +12,7 @@ import structlog
 
 from markethall.orders.contract import OrderExpired
 from markethall.orders.domain import AuditInfo, Order
-from markethall.orders.ports import ConcurrentUpdate, Database
+from markethall.orders.ports import ConcurrentUpdate, ReadStore, Store
 from markethall.orders.service.payment_changes import apply_payment
 from markethall.payments.contract import (
     ActivatePayments,
@@ -24,6 +24,7 @@ from markethall.payments.contract import (
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.orders")
 
@@ -33,7 +34,9 @@ BATCH_SIZE = 50
 class PendingOrdersJob:
     """Check each pending order ever less often; a failure does not stop the others."""
 
-    def __init__(self, payments: Payments, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, payments: Payments, database: Database[ReadStore, Store], clock: Clock
+    ) -> None:
         self._payments = payments
         self._database = database
         self._clock = clock

@@ -19,7 +19,7 @@ from markethall.payments.contract import (
     WebhookReceipt,
 )
 from markethall.payments.domain import Operation, Payment
-from markethall.payments.ports import Database, OperationFilter, PaymentFilter
+from markethall.payments.ports import OperationFilter, PaymentFilter, ReadStore, Store
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.views import (
@@ -34,6 +34,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, PageQuery, TimeKeyset
 from markethall.shared.kernel.scopes import PAYMENTS_MANAGE
+from markethall.shared.persistence.database import Database
 
 
 class PaymentApiService:
@@ -41,7 +42,7 @@ class PaymentApiService:
 
     def __init__(
         self,
-        database: Database,
+        database: Database[ReadStore, Store],
         charge_payment: ChargePayment,
         issue_refund: IssueRefund,
         webhooks: WebhookHandler,

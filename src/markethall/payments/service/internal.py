@@ -11,20 +11,25 @@ from markethall.payments.contract import (
     RefundView,
 )
 from markethall.payments.domain import Payment
-from markethall.payments.ports import Database
+from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.database import Database
 
 
 class InternalPaymentService:
     """The commands that other contexts call."""
 
     def __init__(
-        self, database: Database, provider: ProviderClient, issue_refund: IssueRefund, clock: Clock
+        self,
+        database: Database[ReadStore, Store],
+        provider: ProviderClient,
+        issue_refund: IssueRefund,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._provider = provider

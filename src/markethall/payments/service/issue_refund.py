@@ -8,18 +8,21 @@ from markethall.payments.contract import (
     RefundView,
 )
 from markethall.payments.domain import Operation, Outcome
-from markethall.payments.ports import Database, Store
+from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.provider_client import ProviderClient, apply_outcome
 from markethall.payments.service.views import to_refund_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.database import Database
 
 
 class IssueRefund:
     """The refund use case. Other contexts and staff over HTTP call it."""
 
-    def __init__(self, database: Database, provider: ProviderClient, clock: Clock) -> None:
+    def __init__(
+        self, database: Database[ReadStore, Store], provider: ProviderClient, clock: Clock
+    ) -> None:
         self._database = database
         self._provider = provider
         self._clock = clock

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 from markethall.payments.domain import Operation
-from markethall.payments.ports import Database
+from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.provider_client import ProviderClient, apply_outcome
 from markethall.payments.service.webhooks import WebhookHandler
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.database import Database
 
 _EXPIRY_BATCH_SIZE = 500
 # concurrent provider calls; each outcome needs one database connection
@@ -17,7 +18,11 @@ _RECONCILE_CONCURRENCY = 8
 
 class PaymentJobs:
     def __init__(
-        self, database: Database, provider: ProviderClient, webhooks: WebhookHandler, clock: Clock
+        self,
+        database: Database[ReadStore, Store],
+        provider: ProviderClient,
+        webhooks: WebhookHandler,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._provider = provider

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 from markethall.payments.contract import UnknownProvider, WebhookReceipt
-from markethall.payments.ports import Database, ProviderEvent, WebhookReader, WebhookState
+from markethall.payments.ports import ProviderEvent, ReadStore, Store, WebhookReader, WebhookState
 from markethall.payments.service.provider_client import apply_outcome
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.persistence.database import Database
 
 _BATCH_SIZE = 100
 
@@ -16,7 +17,10 @@ class WebhookHandler:
     """Store events and apply them. An event whose operation does not exist yet stays pending."""
 
     def __init__(
-        self, database: Database, readers: Mapping[str, WebhookReader], clock: Clock
+        self,
+        database: Database[ReadStore, Store],
+        readers: Mapping[str, WebhookReader],
+        clock: Clock,
     ) -> None:
         self._database = database
         self._readers = readers

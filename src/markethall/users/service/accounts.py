@@ -15,6 +15,7 @@ from markethall.shared.kernel.etags import ExpectedVersions, check_expected_vers
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page
 from markethall.shared.kernel.scopes import USERS_MANAGE
+from markethall.shared.persistence.database import Database
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     BadCredentials,
@@ -27,7 +28,7 @@ from markethall.users.contract import (
     UserView,
 )
 from markethall.users.domain import User, UserIdentity, check_password, derive_username, parse_role
-from markethall.users.ports import Database, Store
+from markethall.users.ports import ReadStore, Store
 from markethall.users.service.views import get_user_for_update_or_404, get_user_or_404, to_user_view
 
 _LIST_NAME: Final = "users"
@@ -38,7 +39,11 @@ class AccountService:
     """Implementation of `Accounts`."""
 
     def __init__(
-        self, database: Database, passwords: Passwords, cursors: Cursors, clock: Clock
+        self,
+        database: Database[ReadStore, Store],
+        passwords: Passwords,
+        cursors: Cursors,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._passwords = passwords

@@ -3,13 +3,16 @@
 from datetime import timedelta
 
 from markethall.shared.kernel.clock import Clock
-from markethall.users.ports import Database
+from markethall.shared.persistence.database import Database
+from markethall.users.ports import ReadStore, Store
 
 
 class SessionPurgeJob:
     """Periodic job: delete expired sessions."""
 
-    def __init__(self, database: Database, clock: Clock, interval: timedelta) -> None:
+    def __init__(
+        self, database: Database[ReadStore, Store], clock: Clock, interval: timedelta
+    ) -> None:
         self._database = database
         self._clock = clock
         self._interval = interval

@@ -5,6 +5,7 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import PROFILE, scopes_for_roles
+from markethall.shared.persistence.database import Database
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     AccessView,
@@ -21,14 +22,18 @@ from markethall.users.domain import (
     to_email_lookup_key,
     to_lookup_key,
 )
-from markethall.users.ports import Database, Store, TokenSigner
+from markethall.users.ports import ReadStore, Store, TokenSigner
 
 
 class SessionService:
     """Implementation of `Sessions`."""
 
     def __init__(
-        self, database: Database, passwords: Passwords, signer: TokenSigner, clock: Clock
+        self,
+        database: Database[ReadStore, Store],
+        passwords: Passwords,
+        signer: TokenSigner,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._passwords = passwords
