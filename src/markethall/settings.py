@@ -188,7 +188,10 @@ class Settings(BaseSettings):
         tuple[str, ...],
         NoDecode,
         CommaList,
-        Field(description="Networks of proxies whose X-Forwarded-For is trusted, as a comma list"),
+        Field(
+            description="Networks of proxies, as a comma list, whose X-Forwarded-For is trusted. "
+            "Forwarded (RFC 7239) is read without it: such a proxy must remove X-Forwarded-For"
+        ),
     ] = ()
     max_body_bytes: Annotated[
         int,

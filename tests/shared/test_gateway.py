@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Annotated, Any
 
 import pytest
@@ -12,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message
 
+from markethall.shared.http.client_ip import client_ip
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import (
@@ -36,6 +38,7 @@ from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.redis_client import RedisClient
 
 LIMIT = 2048
+PROXIES = (ip_network("10.0.0.0/8"),)
 USER = Actor(user_id=new_id())
 
 
@@ -471,7 +474,19 @@ async def test_login_limit_ignores_name_spelling(spelling: str) -> None:
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["203.0.113.9, garbage"], "10.0.0.1"),
         ("10.0.0.1", ["garbage, 10.0.0.7"], "10.0.0.7"),
-        ("10.0.0.1", ["203.0.113.9:4711"], "10.0.0.1"),
+        # with a port, as some load balancers write it
+        ("10.0.0.1", ["203.0.113.9:4711"], "203.0.113.9"),
+        ("10.0.0.1", ["1.1.1.1:1, 203.0.113.9:4711, 10.0.0.7:80"], "203.0.113.9"),
+        ("10.0.0.1", ["[2001:db8::9]:4711"], "2001:db8::9"),
+        ("10.0.0.1", ["[2001:db8::9]"], "2001:db8::9"),
+        ("10.0.0.1", ["203.0.113.9:port"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.9:123456"], "10.0.0.1"),
+        ("10.0.0.1", ["[203.0.113.9:4711"], "10.0.0.1"),
+        ("10.0.0.1", ["2001:db8::9]:4711"], "10.0.0.1"),
+        ("10.0.0.1", ["999.0.113.9:4711"], "10.0.0.1"),
+        ("10.0.0.1", ["unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.9, unknown, 10.0.0.7"], "10.0.0.7"),
+        ("10.0.0.1", ["_hidden, 10.0.0.7"], "10.0.0.7"),
         ("10.0.0.1", ["fe80::1%" + "x" * 500], "10.0.0.1"),
         ("10.0.0.1", ["\xff\xfe, <script>"], "10.0.0.1"),
         ("10.0.0.1", [","], "10.0.0.1"),
@@ -490,6 +505,41 @@ async def test_client_ip_is_nearest_untrusted_address(
 
     used = REQUESTS.quota - int(response.headers["ratelimit"].partition("r=")[2].partition(";")[0])
     assert used == 4
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        (["for=203.0.113.9"], "203.0.113.9"),
+        (["For=203.0.113.9;proto=https;by=10.0.0.1"], "203.0.113.9"),
+        (["proto=https; for=203.0.113.9"], "203.0.113.9"),
+        (['for="203.0.113.9:4711"'], "203.0.113.9"),
+        (['for="[2001:db8::9]:4711"'], "2001:db8::9"),
+        (['for="[2001:db8::9]:_port"'], "2001:db8::9"),
+        (["for=1.1.1.1, for=203.0.113.9, for=10.0.0.7"], "203.0.113.9"),
+        (["for=1.1.1.1", "for=203.0.113.9"], "203.0.113.9"),
+        # the client cannot hide what the proxy appends
+        (['for="1.1.1.1, for=203.0.113.9'], "203.0.113.9"),
+        (["for=unknown"], "10.0.0.1"),
+        (["for=203.0.113.9, for=_hidden, for=10.0.0.7"], "10.0.0.7"),
+        (["for=203.0.113.9;for=1.1.1.1"], "10.0.0.1"),
+        (["proto=https"], "10.0.0.1"),
+        ([""], "10.0.0.1"),
+        (["203.0.113.9"], "10.0.0.1"),
+    ],
+)
+def test_client_ip_of_forwarded_header(lines: list[str], client: str) -> None:
+    headers = [(b"forwarded", line.encode()) for line in lines]
+
+    assert client_ip({"client": ("10.0.0.1", 1), "headers": headers}, PROXIES) == client
+    assert client_ip({"client": ("192.0.2.1", 1), "headers": headers}, PROXIES) == "192.0.2.1"
+
+
+def test_x_forwarded_for_takes_precedence_over_forwarded() -> None:
+    # most proxies write only the former, and pass on the latter as the client sent it
+    headers = [(b"forwarded", b"for=1.1.1.1"), (b"x-forwarded-for", b"203.0.113.9")]
+
+    assert client_ip({"client": ("10.0.0.1", 1), "headers": headers}, PROXIES) == "203.0.113.9"
 
 
 async def test_valid_token_authenticates_and_invalid_is_anonymous() -> None:

@@ -1,28 +1,64 @@
 """The client address behind trusted proxies."""
 
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
 
 from starlette.types import Scope
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
+# a node of RFC 7239, section 6: an address with a port, or an IPv6 address in brackets
+_NODE_WITH_PORT: Final = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9.]{7,15}))(?::(?:[0-9]{1,5}|_[\w.-]{1,100}))?", re.ASCII
+)
+
+
 def client_ip(scope: Scope, proxies: Networks) -> str:
-    """Return the rightmost address of X-Forwarded-For that is not a trusted proxy."""
+    """Return the rightmost forwarded address that is not a trusted proxy.
+
+    Reads X-Forwarded-For, or Forwarded (RFC 7239) in a request without it. A node without an
+    address, such as `unknown`, ends the search at the proxy that sent it.
+    """
     peer: str = scope["client"][0] if scope.get("client") else ""
     if not proxies or not _is_in_any_network(peer, proxies):
         return peer
-    # a proxy may add a header line instead of extending the existing one
-    header_lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    forwarded = b",".join(header_lines).decode("latin-1").split(",")
-    for address in reversed([part.strip() for part in forwarded]):
-        if not _is_ip_address(address):
+    for node in _forwarded_nodes(scope):
+        address = _address_of(node)
+        if address is None:
             break
         peer = address
         if not _is_in_any_network(address, proxies):
             break
     return peer
+
+
+def _forwarded_nodes(scope: Scope) -> Iterator[str]:
+    """Yield the nodes from right to left: the nearest proxy first."""
+    if parts := _list_elements(scope, b"x-forwarded-for"):
+        yield from reversed(parts)
+        return
+    for element in reversed(_list_elements(scope, b"forwarded")):
+        pairs = [pair.partition("=") for pair in element.split(";")]
+        nodes = [value for name, _, value in pairs if name.strip().lower() == "for"]
+        yield nodes[0].strip().strip('"') if len(nodes) == 1 else ""
+
+
+def _list_elements(scope: Scope, header: bytes) -> list[str]:
+    # A proxy may add a header line instead of extending the existing one. Quotes are not balanced:
+    # the client could open one that hides what the proxies append.
+    lines = [value for name, value in scope["headers"] if name == header]
+    return [part.strip() for part in b",".join(lines).decode("latin-1").split(",")] if lines else []
+
+
+def _address_of(node: str) -> str | None:
+    """Return the address of a node, without its port; None if it has no valid address."""
+    match = _NODE_WITH_PORT.fullmatch(node)
+    address = (match[1] or match[2]) if match else node
+    return address if _is_ip_address(address) else None
 
 
 @lru_cache(maxsize=4096)
