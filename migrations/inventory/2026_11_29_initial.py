@@ -39,6 +39,7 @@ TABLES = (
     "import_part",
     "import_job",
     "import_note",
+    "import_member",
     "outbox",
     "inbox",
     "idempotency_record",
@@ -455,6 +456,7 @@ def _imports() -> None:
         sa.Column("format", sa.Text(), nullable=False),
         sa.Column("dry_run", sa.Boolean(), nullable=False),
         sa.Column("with_stock", sa.Boolean(), nullable=False),
+        sa.Column("missing", sa.Text(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
@@ -469,6 +471,7 @@ def _imports() -> None:
         sa.Column("failed", sa.BigInteger(), nullable=False),
         sa.Column("stock_changed", sa.BigInteger(), nullable=False),
         sa.Column("stock_skipped", sa.BigInteger(), nullable=False),
+        sa.Column("archived", sa.BigInteger(), nullable=False),
         sa.Column("changed_fields", JSONB(), nullable=False),
         sa.Column("note_counts", JSONB(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=False),
@@ -485,6 +488,7 @@ def _imports() -> None:
             "import_job",
             {
                 "finished": "(finished_at IS NOT NULL) = (status IN ('done', 'failed'))",
+                "missing": "missing IN ('keep', 'archive')",
                 "format": "format IN ('csv', 'ndjson', 'shopify')",
                 "status": "status IN ('waiting', 'running', 'done', 'failed')",
                 "counts": "position_offset >= 0 AND read >= 0",
@@ -507,6 +511,15 @@ def _imports() -> None:
         sa.PrimaryKeyConstraint("import_id", "kind", "number", name=op.f("pk_import_note")),
         _foreign_key("import_note", "import_id", "import_job.import_id", ondelete="CASCADE"),
         *_checks("import_note", {"kind": "kind IN ('error', 'change')"}),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "import_member",
+        sa.Column("import_id", sa.Uuid(), nullable=False),
+        sa.Column("product_id", sa.Uuid(), nullable=False),
+        sa.Column("family", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("import_id", "product_id", name=op.f("pk_import_member")),
+        _foreign_key("import_member", "import_id", "import_job.import_id", ondelete="CASCADE"),
         schema=SCHEMA,
     )
 

@@ -5,6 +5,7 @@ import pytest
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.contract.products import NewProduct, ProductView
 from markethall.inventory.imports.contract import NoteKind
+from markethall.inventory.imports.domain.shopify_variants import stable_sku
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app, no_key
 from tests.inventory.import_client import ImportClient, counts
 
@@ -260,3 +261,56 @@ async def test_row_that_may_be_several_products_is_an_error(import_client: Impor
     assert counts(done) == (2, 0, 1, 0, 1)
     [error] = await import_client.errors(done)
     assert (error.line, error.code) == (2, "ambiguous")
+
+
+async def test_missing_variants_of_the_families_in_the_file_are_archived(
+    import_client: ImportClient,
+) -> None:
+    other = "hat,Hat,,,,,Size,S,,,3,9,,,,active\n"
+    await import_client.import_to_end(TOPS.replace("archived", "active") + other)
+    file = TOPS.replace("archived", "active").replace("Medium", "Large")
+
+    dry = await import_client.import_to_end(file, missing="archive", dry_run=True)
+    assert await _family(import_client, "top") == {"Small": (3, "active"), "Medium": (4, "active")}
+    done = await import_client.import_to_end(file, missing="archive")
+    again = await import_client.import_to_end(file, missing="archive")
+
+    assert (dry.rows.archived, done.rows.archived, again.rows.archived) == (1, 1, 0)
+    [change] = await import_client.notes(dry, NoteKind.CHANGE)
+    assert (change.field, change.code) == ("status", "archived")
+    sku = stable_sku("top", {"Size": "Medium"})
+    assert change.message == (
+        f"'active' -> 'archived': Top (Size: Medium), {sku}, is not in the file"
+    )
+    assert await _family(import_client, "top") == {
+        "Small": (3, "active"),
+        "Large": (4, "active"),
+        "Medium": (4, "archived"),
+    }
+    assert await _family(import_client, "hat") == {"S": (3, "active")}
+
+
+async def test_missing_products_are_counted_over_the_whole_file(
+    import_client: ImportClient,
+) -> None:
+    rows = [f"N-{n},Name,1,f{n % 2}\n" for n in range(2300)]
+    header = "sku,name,price,family\n"
+    await import_client.import_to_end(header + "".join(rows) + "N-x,Name,1,f0\nN-y,Name,1,f9\n")
+
+    done = await import_client.import_to_end(header + "".join(rows), missing="archive")
+
+    assert done.rows.archived == 1
+    assert (await _by_sku(import_client, "N-x")).status == ProductStatus.ARCHIVED
+    assert (await _by_sku(import_client, "N-y")).status == ProductStatus.ACTIVE
+
+
+async def test_nothing_missing_is_archived_if_a_row_failed(import_client: ImportClient) -> None:
+    await import_client.import_to_end(TOPS.replace("archived", "active"))
+
+    done = await import_client.import_to_end(
+        TOPS.replace("archived", "active").replace("Medium,,,4,60", "Medium,,,4,cheap"),
+        missing="archive",
+    )
+
+    assert (done.rows.failed, done.rows.archived) == (1, 0)
+    assert await _family(import_client, "top") == {"Small": (3, "active"), "Medium": (4, "active")}

@@ -53,6 +53,13 @@ def import_file(
     with_stock: Annotated[
         bool, typer.Option("--with-stock", help="Also set the stock of existing products")
     ] = False,
+    archive_missing: Annotated[
+        bool,
+        typer.Option(
+            "--archive-missing",
+            help="Archive products that the file does not have, of families that it has",
+        ),
+    ] = False,
     currency: Annotated[str, typer.Option(help="Currency of prices without one")] = "EUR",
 ) -> None:
     """Import products from a file. The exit code is 1 if a row failed; the others are imported."""
@@ -63,7 +70,12 @@ def import_file(
 
     max_bytes = read_one(InventorySettings, {}).max_import_bytes
     import_source = import_command.ImportFile(
-        file, max_bytes, currency, dry_run=dry_run, with_stock=with_stock
+        file,
+        max_bytes,
+        currency,
+        dry_run=dry_run,
+        with_stock=with_stock,
+        archive_missing=archive_missing,
     )
 
     async def run(container: "ApplicationContainer") -> import_command.ImportResult:

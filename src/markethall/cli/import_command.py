@@ -17,6 +17,7 @@ from markethall.inventory.imports.contract import (
     Imports,
     ImportStatus,
     ImportView,
+    MissingProducts,
     NewImport,
     NoteKind,
     RowNoteView,
@@ -53,6 +54,7 @@ class ImportFile:
     currency: str = "EUR"
     dry_run: bool = False
     with_stock: bool = False
+    archive_missing: bool = False
 
     def command(self, sha256: str) -> NewImport:
         """Raises ValidationFailed."""
@@ -64,6 +66,7 @@ class ImportFile:
                 format=format_,
                 dry_run=self.dry_run,
                 with_stock=self.with_stock,
+                missing=(MissingProducts.ARCHIVE if self.archive_missing else MissingProducts.KEEP),
                 currency=self.currency,
             )
         except ValidationError:
@@ -121,6 +124,10 @@ def _summary_lines(state: ImportView) -> Iterator[str]:
     if state.changed_fields:
         fields = [f"{name} ({number})" for name, number in sorted(state.changed_fields.items())]
         yield f"Fields of existing products {prefix}changed: {', '.join(fields)}."
+    if rows.archived:
+        yield f"{_count(rows.archived, 'product')} that the file does not have {prefix}archived."
+    if state.missing == MissingProducts.ARCHIVE and rows.failed:
+        yield "No missing product is archived, because a row failed."
     if rows.stock_skipped:
         yield (
             f"The stock of {_count(rows.stock_skipped, 'existing product')} differs from the file"

@@ -46,12 +46,20 @@ class NoteKind(StrEnum):
     CHANGE = "change"
 
 
+class MissingProducts(StrEnum):
+    """Treatment of the products of a family in the file that are not in the file."""
+
+    KEEP = "keep"
+    ARCHIVE = "archive"
+
+
 class ImportRowCounts(Dto):
     """The number of rows that were read, and the outcomes of the rows that describe a product.
 
     A row that occurs twice is counted twice; the later one wins. A dry run counts the outcomes
     that an import would have. `stock_changed` and `stock_skipped` count the rows of existing
     products whose quantity differs from the stock: with `with_stock` it is set, else left.
+    `archived` counts products that are not in the file.
     """
 
     read: int
@@ -61,6 +69,7 @@ class ImportRowCounts(Dto):
     failed: int
     stock_changed: int
     stock_skipped: int
+    archived: int
 
 
 FrozenCounts = Annotated[
@@ -84,6 +93,7 @@ class ImportView(Dto):
     status: ImportStatus
     dry_run: bool
     with_stock: bool
+    missing: MissingProducts
     format: ImportFormat
     size: int
     rows: ImportRowCounts
@@ -125,6 +135,10 @@ class NewImport(RequestModel):
     with_stock: Annotated[
         Bool, Field(description="Also set the stock of existing products, as counted")
     ] = False
+    missing: Annotated[
+        MissingProducts,
+        Field(description="archive: products that the file does not have, of families that it has"),
+    ] = MissingProducts.KEEP
     currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.contract.products import SkuTaken
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.contract import ImportStatus, NoteKind
@@ -23,6 +24,8 @@ class ImportTables(StockTables):
         self.import_jobs: Table[UUID, ImportJob] = Table()
         # key: import, kind and number
         self.row_notes: Table[tuple[UUID, NoteKind, int], RowNote] = Table()
+        # import -> family by product
+        self.import_members: Table[UUID, Mapping[UUID, str]] = Table()
 
 
 class MemoryImportStore(MemoryStockStore):
@@ -127,6 +130,25 @@ class MemoryImportStore(MemoryStockStore):
             members = self._tables.products.where(lambda product: product.family in families)
             found.update(product.product_id for product in members)
         return [product for key in sorted(found) if (product := self._tables.products.get(key))]
+
+    async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
+        known = self._tables.import_members.get(import_id) or {}
+        self._tables.import_members.put(import_id, {**known, **family_by_id})
+
+    async def list_missing_products_for_update(self, import_id: UUID) -> Sequence[Product]:
+        members = self._tables.import_members.get(import_id) or {}
+        families = set(members.values())
+        missing = self._tables.products.where(
+            lambda product: (
+                product.family in families
+                and product.product_id not in members
+                and product.status != ProductStatus.ARCHIVED
+            )
+        )
+        return sorted(missing, key=lambda product: product.product_id)
+
+    async def delete_import_members(self, import_id: UUID) -> None:
+        self._tables.import_members.remove(import_id)
 
     async def get_main_stock_for_update(
         self, product_ids: Collection[UUID]

@@ -82,6 +82,17 @@ class Store(ReadStore, Protocol):
     ) -> Sequence[Product]:
         """Lock the products with these lower-case SKUs or of these families, in id order."""
 
+    async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
+        """Record products that the file has, with their families."""
+
+    async def list_missing_products_for_update(self, import_id: UUID) -> Sequence[Product]:
+        """Lock the products of the recorded families that are not recorded, in id order.
+
+        Without archived products.
+        """
+
+    async def delete_import_members(self, import_id: UUID) -> None: ...
+
     async def get_main_stock_for_update(
         self, product_ids: Collection[UUID]
     ) -> Mapping[UUID, Stock]:

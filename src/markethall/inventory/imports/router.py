@@ -17,6 +17,7 @@ from markethall.inventory.imports.contract import (
     ImportNotFound,
     Imports,
     ImportView,
+    MissingProducts,
     NewImport,
     NoteKind,
     RowNoteView,
@@ -77,6 +78,10 @@ class ImportQuery(BaseModel):
     with_stock: Annotated[
         bool, Field(description="Also set the stock of existing products, as counted")
     ] = False
+    missing: Annotated[
+        MissingProducts,
+        Field(description="archive: products that the file does not have, of families that it has"),
+    ] = MissingProducts.KEEP
     currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
 
 

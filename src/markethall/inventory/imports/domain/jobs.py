@@ -14,6 +14,7 @@ from markethall.inventory.imports.contract import (
     ImportRowCounts,
     ImportStatus,
     ImportView,
+    MissingProducts,
     NewImport,
     NoteKind,
     Upload,
@@ -26,7 +27,8 @@ UNCHANGED: Final = "unchanged"
 FAILED: Final = "failed"
 STOCK_CHANGED: Final = "stock_changed"
 STOCK_SKIPPED: Final = "stock_skipped"
-OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED, STOCK_CHANGED, STOCK_SKIPPED)
+ARCHIVED: Final = "archived"
+OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED, STOCK_CHANGED, STOCK_SKIPPED, ARCHIVED)
 # of each kind; further ones are only counted
 MAX_STORED_NOTES: Final = 10_000
 
@@ -41,6 +43,7 @@ class ImportJob:
     format: ImportFormat
     dry_run: bool
     with_stock: bool
+    missing: MissingProducts
     currency: str
     actor: str
     created_at: datetime
@@ -70,6 +73,7 @@ class ImportJob:
             format=command.format,
             dry_run=command.dry_run,
             with_stock=command.with_stock,
+            missing=command.missing,
             currency=command.currency,
             actor=actor,
             created_at=now,
@@ -119,6 +123,7 @@ class ImportJob:
             status=self.status,
             dry_run=self.dry_run,
             with_stock=self.with_stock,
+            missing=self.missing,
             format=self.format,
             size=self.size,
             rows=ImportRowCounts(read=self.read, **self._outcome_counts()),

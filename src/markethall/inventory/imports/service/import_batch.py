@@ -9,8 +9,9 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.domain.csv_columns import format_field
-from markethall.inventory.imports.domain.file_records import RowChange, RowError
+from markethall.inventory.imports.domain.file_records import FilePosition, RowChange, RowError
 from markethall.inventory.imports.domain.jobs import (
+    ARCHIVED,
     CREATED,
     FAILED,
     STOCK_CHANGED,
@@ -20,7 +21,11 @@ from markethall.inventory.imports.domain.jobs import (
     ImportJob,
 )
 from markethall.inventory.imports.domain.product_lookup import ProductLookup
-from markethall.inventory.imports.domain.row_validation import RowResult, ValidatedRow
+from markethall.inventory.imports.domain.row_validation import (
+    RowResult,
+    ValidatedRow,
+    describe_product,
+)
 from markethall.inventory.imports.ports import Store
 from markethall.inventory.stock.contract import MovementReason
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
@@ -64,6 +69,8 @@ class BatchChanges:
     errors: list[RowError] = field(default_factory=list)
     # of a dry run
     noted_changes: list[RowChange] = field(default_factory=list)
+    # families of the products of the rows
+    family_by_id: dict[UUID, str] = field(default_factory=dict)
     last_id: UUID = _NO_ID
 
     def add_row(self, row: RowResult) -> None:
@@ -73,6 +80,17 @@ class BatchChanges:
             self.errors += errors
         else:
             self.outcomes[self._apply_row(row)] += 1
+
+    def archive_missing(self, product: Product, line: int) -> None:
+        """Archive a product that the file, which ends at this line, does not have."""
+        before = format_field(product, "status")
+        product.archive(self.now)
+        self.changed_products[product.product_id] = product
+        self.outcomes[ARCHIVED] += 1
+        if self.job.dry_run:
+            name = f"{describe_product(product)}, {product.sku}, is not in the file"
+            message = f"{before} -> {format_field(product, 'status')}: {name}"
+            self.noted_changes.append(RowChange(line, "status", "archived", message))
 
     @property
     def touched_product_ids(self) -> list[UUID]:
@@ -112,13 +130,13 @@ class BatchChanges:
         product = self.lookup.find(row)
         if product is None:
             product = row.to_product(self._next_id(), self.now)
-            self.lookup.add(row, product)
+            self._add_member(row, product)
             self.new_products[product.product_id] = product
             self._record_count(row, product)
             return CREATED
         before = replace(product) if self.job.dry_run else product
         changed = row.apply_to(product, self.now)
-        self.lookup.add(row, product)
+        self._add_member(row, product)
         if changed and product.product_id not in self.new_products:
             self.changed_products[product.product_id] = product
             self.changed_fields.update(changed)
@@ -126,6 +144,11 @@ class BatchChanges:
             self._note_changes(row.line, changed, before, product)
         recounted = self._record_count(row, product)
         return UPDATED if changed or recounted else UNCHANGED
+
+    def _add_member(self, row: ValidatedRow, product: Product) -> None:
+        self.lookup.add(row, product)
+        if product.family is not None:
+            self.family_by_id[product.product_id] = product.family
 
     def _note_changes(
         self, line: int, names: Iterable[str], before: Product, after: Product
@@ -201,6 +224,24 @@ async def build_batch_changes(
     for row in rows:
         changes.add_row(row)
     return changes
+
+
+async def archive_missing_products(
+    store: Store, changes: BatchChanges, end: FilePosition, *, is_last: bool
+) -> None:
+    """Archive what the families in the file have and the file does not; nothing if a row failed.
+
+    A row that failed may be one of the missing products.
+    """
+    job = changes.job
+    if changes.family_by_id:
+        await store.add_import_members(job.import_id, changes.family_by_id)
+    if not is_last:
+        return
+    if not changes.outcomes[FAILED] + job.outcomes.get(FAILED, 0):
+        for product in await store.list_missing_products_for_update(job.import_id):
+            changes.archive_missing(product, end.line)
+    await store.delete_import_members(job.import_id)
 
 
 async def check_expired_reservations(store: Store, changes: BatchChanges) -> None:

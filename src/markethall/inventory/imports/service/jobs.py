@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from markethall.inventory.catalogue.ports import ProductCache, ProductIndex
-from markethall.inventory.imports.contract import ImportView, NoteKind
+from markethall.inventory.imports.contract import ImportView, MissingProducts, NoteKind
 from markethall.inventory.imports.domain.file_records import FilePosition, RowNote, UnreadableFile
 from markethall.inventory.imports.domain.jobs import MAX_STORED_NOTES, ImportJob
 from markethall.inventory.imports.ports import ReadStore, Store
@@ -19,6 +19,7 @@ from markethall.inventory.imports.service.import_batch import (
     BatchChanges,
     BlockedByExpiredReservations,
     SkuConflict,
+    archive_missing_products,
     build_batch_changes,
     check_expired_reservations,
     persist,
@@ -218,6 +219,11 @@ class ImportWorker:
         try:
             async with self._database.transaction() as store:
                 changes = await build_batch_changes(store, job, batch.rows, self._clock())
+                if job.missing == MissingProducts.ARCHIVE:
+                    is_last = batch.next_position.offset >= job.size
+                    await archive_missing_products(
+                        store, changes, batch.next_position, is_last=is_last
+                    )
                 if not is_last_attempt:
                     await check_expired_reservations(store, changes)
                 job = await self._persist_batch(store, job, token, batch, changes)

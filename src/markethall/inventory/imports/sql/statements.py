@@ -20,9 +20,15 @@ from markethall.inventory.catalogue.sql.statements import (
     insert_new_words,
 )
 from markethall.inventory.catalogue.sql.tables import products
-from markethall.inventory.imports.sql.tables import import_jobs, row_notes, upload_parts, uploads
+from markethall.inventory.imports.sql.tables import (
+    import_jobs,
+    import_members,
+    row_notes,
+    upload_parts,
+    uploads,
+)
 from markethall.inventory.stock.sql.tables import movements, stock
-from markethall.shared.persistence.postgres import Statement
+from markethall.shared.persistence.postgres import Statement, sql_literal
 
 # Uploads
 
@@ -166,6 +172,38 @@ GET_PRODUCTS_FOR_UPDATE: Final = Statement(
     .order_by(products.c.product_id)
     .with_for_update(key_share=True)
 )
+_new_members: Final = (
+    sa.func.unnest(PRODUCT_IDS, _families)
+    .table_valued("product_id", "family")
+    .render_derived()
+    .alias("new_members")
+)
+ADD_IMPORT_MEMBERS: Final = Statement(
+    insert(import_members)
+    .from_select(
+        ["import_id", "product_id", "family"],
+        sa.select(
+            uuid_parameter("import_id"),
+            sa.cast(_new_members.c.product_id, sa.Uuid),
+            sa.cast(_new_members.c.family, sa.Text),
+        ),
+    )
+    .on_conflict_do_nothing()
+)
+_is_member: Final = import_members.c.import_id == uuid_parameter("import_id")
+LIST_MISSING_PRODUCTS_FOR_UPDATE: Final = Statement(
+    sa.select(*PRODUCT_COLUMNS)
+    .where(
+        products.c.family.in_(sa.select(import_members.c.family).where(_is_member)),
+        ~sa.exists()
+        .where(_is_member, import_members.c.product_id == products.c.product_id)
+        .correlate(products),
+        products.c.status != sql_literal("archived"),
+    )
+    .order_by(products.c.product_id)
+    .with_for_update(key_share=True)
+)
+DELETE_IMPORT_MEMBERS: Final = Statement(sa.delete(import_members).where(_is_member))
 # lock the stock rows of all warehouses, because a changed limit of the product updates them too;
 # the order avoids deadlocks
 GET_STOCK_FOR_UPDATE: Final = Statement(

@@ -10,7 +10,12 @@ import asyncpg
 
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.sql.store import product_from_row
-from markethall.inventory.imports.contract import ImportFormat, ImportStatus, NoteKind
+from markethall.inventory.imports.contract import (
+    ImportFormat,
+    ImportStatus,
+    MissingProducts,
+    NoteKind,
+)
 from markethall.inventory.imports.domain.file_records import FilePosition, RowNote
 from markethall.inventory.imports.domain.jobs import OUTCOMES, ImportJob
 from markethall.inventory.imports.sql import statements
@@ -134,6 +139,23 @@ class SqlImportStore(SqlUnitOfWork):
         )
         return [product_from_row(row) for row in rows]
 
+    async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
+        await self._connection.execute(
+            statements.ADD_IMPORT_MEMBERS,
+            import_id=import_id,
+            product_ids=list(family_by_id),
+            families=list(family_by_id.values()),
+        )
+
+    async def list_missing_products_for_update(self, import_id: UUID) -> Sequence[Product]:
+        rows = await self._connection.fetch_all(
+            statements.LIST_MISSING_PRODUCTS_FOR_UPDATE, import_id=import_id
+        )
+        return [product_from_row(row) for row in rows]
+
+    async def delete_import_members(self, import_id: UUID) -> None:
+        await self._connection.execute(statements.DELETE_IMPORT_MEMBERS, import_id=import_id)
+
     async def get_main_stock_for_update(
         self, product_ids: Collection[UUID]
     ) -> Mapping[UUID, Stock]:
@@ -213,6 +235,7 @@ def _job_to_row(job: ImportJob) -> dict[str, Any]:
         **{name: json.dumps(dict(getattr(job, name))) for name in _JSON_COLUMNS},
         "format": job.format.value,
         "status": job.status.value,
+        "missing": job.missing.value,
         "position_offset": job.position.offset,
         "position_line": job.position.line,
         "in_oversized_row": job.position.in_oversized_row,
@@ -236,6 +259,7 @@ def _job_from_row(row: "Record | None") -> ImportJob | None:
         outcomes={name: row[name] for name in OUTCOMES},
         format=ImportFormat(row["format"]),
         status=ImportStatus(row["status"]),
+        missing=MissingProducts(row["missing"]),
         position=FilePosition(
             row["position_offset"],
             row["position_line"],

@@ -41,6 +41,7 @@ import_jobs = sa.Table(
     _text("format"),
     sa.Column("dry_run", sa.Boolean, nullable=False),
     sa.Column("with_stock", sa.Boolean, nullable=False),
+    _text("missing"),
     _text("currency"),
     _text("actor"),
     _text("status"),
@@ -55,6 +56,7 @@ import_jobs = sa.Table(
     _bigint("failed"),
     _bigint("stock_changed"),
     _bigint("stock_skipped"),
+    _bigint("archived"),
     # numbers by name of a field of products
     sa.Column("changed_fields", JSONB, nullable=False),
     # stored notes by kind
@@ -68,6 +70,7 @@ import_jobs = sa.Table(
     sa.Column("token", sa.Uuid),
     timestamp_column("lease_until", nullable=True),
     sa.CheckConstraint("status IN ('waiting', 'running', 'done', 'failed')", name="status"),
+    sa.CheckConstraint("missing IN ('keep', 'archive')", name="missing"),
     sa.CheckConstraint("format IN ('csv', 'ndjson', 'shopify')", name="format"),
     sa.CheckConstraint("position_offset >= 0 AND read >= 0", name="counts"),
     sa.CheckConstraint(
@@ -94,4 +97,16 @@ row_notes = sa.Table(
     _text("code"),
     _text("message"),
     sa.CheckConstraint("kind IN ('error', 'change')", name="kind"),
+)
+
+# products that the file has, until the import ends: the others of their families are archived
+import_members = sa.Table(
+    "import_member",
+    metadata,
+    sa.Column(
+        "import_id", sa.ForeignKey(import_jobs.c.import_id, ondelete="CASCADE"), primary_key=True
+    ),
+    # a dry run creates no product
+    sa.Column("product_id", sa.Uuid, primary_key=True),
+    _text("family"),
 )
