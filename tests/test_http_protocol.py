@@ -171,7 +171,7 @@ async def test_connection_close_header_closes_connection(connection: Connection)
 
 
 async def one_round_trip(connection: Connection) -> None:
-    """Return after the server, whose event loop is this one, has read what was sent before."""
+    """Wait until the server, which runs on this event loop, has read the data sent before."""
     address = connection.writer.get_extra_info("peername")
     other = Connection(*await asyncio.open_connection(*address))
     other.send(request())
@@ -180,7 +180,7 @@ async def one_round_trip(connection: Connection) -> None:
 
 
 class ProbeApp:
-    """Reads the body, then waits for `go_on` in the middle of its response: the header names."""
+    """Reads the body, then waits for `go_on` in the middle of its response."""
 
     def __init__(self) -> None:
         self.has_started = asyncio.Event()

@@ -7,7 +7,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "markethall"
 
 
 def test_inserts_use_on_conflict_without_target() -> None:
-    """With a target, Postgres raises an error if the first conflict is on another unique key.
+    """ON CONFLICT with a target raises an error if the first conflict is on another unique key.
 
     Two concurrent inserts may have this conflict, see "speculative insertion" in PostgreSQL's
     execIndexing.c.

@@ -27,18 +27,18 @@ class ServerConfig(uvicorn.Config):
 class HttpProtocol(HttpToolsProtocol):
     """Closes a connection whose request headers take too long or are too large.
 
-    Ignores trailer fields, because RFC 9110, section 6.5.1, forbids to merge fields such as
-    Authorization into the header. An error response is sent after the responses in progress,
-    because a client would read it as their content.
+    It ignores trailer fields, because RFC 9110, section 6.5.1, forbids merging fields such as
+    Authorization into the headers. An error response is sent after the responses in progress,
+    because a client would read it as a part of them.
     """
 
     _in_header = True
     _in_body = False
-    # of the header, or of chunk sizes and trailers since the last data with a part of the body
+    # the bytes of the headers, or of chunk sizes and trailers since the last part of the body
     _header_bytes = 0
     _has_body_part = False
     _header_timeout_handle: asyncio.TimerHandle | None = None
-    # sends an error response after those in progress, and closes the connection
+    # called after the responses in progress; sends an error response or closes the connection
     _rejection: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
@@ -105,15 +105,15 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _reject(self, send_error: Callable[[], None]) -> None:
-        """Send the error now, or after the responses in progress."""
+        """Send the error response, after the responses in progress if there are any."""
         cycle = self.cycle
         if not self._is_answering():
             send_error()
         elif not cycle.more_body:
-            # the error is of the next request
+            # the error belongs to the next request, because this one is complete
             self._rejection = send_error
         elif cycle.response_started or self.pipeline:
-            # the application responds to this request, whose body cannot be read any further
+            # the application responds to this request, but the rest of the body cannot be read
             self._rejection = self.transport.close
         else:
             send_error()

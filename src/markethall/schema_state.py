@@ -40,7 +40,7 @@ class SchemaState(StrEnum):
 
 
 class MigrationRecord(NamedTuple):
-    """The revision of a schema, and the release (x.y.z) of the code that migrated it."""
+    """The revision of a schema, and the release (x.y.z) that has migrated it."""
 
     revision: str
     release: str

@@ -356,7 +356,7 @@ async def test_one_probe_at_time(redis_setup: RedisSetup) -> None:
     redis_setup.proxy.open.set()
 
     assert await probe == b"x"
-    assert redis_setup.proxy.commands == before + 2  # the login, and one command
+    assert redis_setup.proxy.commands == before + 2  # one for the login, and one for the command
     assert await client.execute("ECHO", "x") == b"x"
 
 

@@ -87,7 +87,7 @@ class ImportFile:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """Final state of an import, and the first of its errors and changes."""
+    """The final state of an import, with its first errors and changes."""
 
     final_state: ImportView
     errors: tuple[RowNoteView, ...]

@@ -25,7 +25,7 @@ class EmbeddedValkey:
         self._folder = data_dir.absolute() if data_dir else None
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
-        # the same after a restart, so that clients of a proxy can connect again
+        # kept after a restart, so that clients that connect through a proxy can connect again
         self._password = secrets.token_urlsafe(24)
 
     @property
@@ -106,7 +106,10 @@ def _is_ready(pid: int, port: int) -> bool:
 
 
 def _set_password(port: int, password: str) -> None:
-    """Require a password; an argument of the command would show it to every local user."""
+    """Set the password of the server.
+
+    It is not an argument of the command, because every local user can read the arguments.
+    """
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(f"CONFIG SET requirepass {password}\r\n".encode())
         if not connection.recv(64).startswith(b"+OK"):

@@ -1,4 +1,4 @@
-"""Signatures of the events in Redis streams: who can write to Redis cannot forge events."""
+"""Signatures of the events in Redis streams, so that write access to Redis cannot forge events."""
 
 import hashlib
 import hmac
@@ -12,7 +12,8 @@ SIGNATURE_FIELD: Final = b"signature"
 class EventSignature:
     """Signs the events of one publisher with a key that is derived from the secret key.
 
-    The publisher and its subscribers have the secret key; Redis does not. HMAC-SHA-256, RFC 2104.
+    The publisher and its subscribers have the secret key; Redis does not have it. The signature is
+    an HMAC-SHA-256 (RFC 2104).
     """
 
     def __init__(self, secret_key: bytes, publisher: str) -> None:
@@ -24,7 +25,7 @@ class EventSignature:
         return hmac.new(self._key, event, hashlib.sha256).hexdigest().encode()
 
     def is_valid(self, fields: Mapping[bytes, bytes]) -> bool:
-        """Return whether the fields of a stream entry are an event and its signature."""
+        """Tell whether the fields of a stream entry contain a valid signature of the event."""
         event, signature = fields.get(EVENT_FIELD), fields.get(SIGNATURE_FIELD)
         return bool(event and signature) and hmac.compare_digest(
             self.sign(event or b""), signature or b""

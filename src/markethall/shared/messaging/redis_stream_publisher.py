@@ -160,7 +160,8 @@ class RedisStreamPublisher:
             envelopes = [
                 envelope
                 for _, fields in entries
-                # a forged entry must not confirm an event that no subscriber has received
+                # entries with an invalid signature are skipped, because a forged entry could
+                # confirm an event that no subscriber has received
                 if self._signature.is_valid(fields) and (envelope := parse_envelope(fields))
             ]
             await leader.mark_confirmed(

@@ -42,7 +42,7 @@ class JwksProvider(Protocol):
 
 
 class LocalJwks:
-    """The keys of this process."""
+    """The public keys of this process."""
 
     def __init__(self, provider: KeySetProvider) -> None:
         self.get_key_set = provider
