@@ -208,10 +208,10 @@ class Order:
             self._record("payment_refunded", audit)
 
     def next_payment_check(self, now: datetime) -> datetime:
-        """Return the next time to ask payments about a pending order, after one at `now`.
+        """Return the time of the next check of the order's payment, after a check at `now`.
 
-        The delay is half the time since the order was placed, or since it is overdue. An event
-        that is lost for long is made up for within 30 seconds, and the deadline is met exactly.
+        The delay is half the order's age, or half the time since `expires_at`; at most 30 seconds.
+        A check at `expires_at` comes in any case, so that the order expires on time.
         """
         if self.expires_at <= now:
             return now + min(max((now - self.expires_at) / 2, _MIN_OVERDUE_DELAY), _MAX_CHECK_DELAY)

@@ -39,7 +39,7 @@ class ReadStore(Protocol):
         """
 
     async def list_orders_to_check(self, now: datetime, limit: int) -> Sequence[Order]:
-        """Return pending orders with `payment_check_at` <= `now`, the oldest first."""
+        """Return pending orders with `payment_check_at` <= `now`, sorted by `payment_check_at`."""
 
     async def count(self) -> int: ...
 
@@ -57,7 +57,7 @@ class Store(ReadStore, Protocol):
         """
 
     async def postpone_payment_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
-        """Set `payment_check_at` of these orders; their versions stay."""
+        """Set `payment_check_at` of these orders. Their versions do not change."""
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None: ...
 

@@ -46,7 +46,7 @@ class OpenPayment(Dto):
 
 
 class ActivatePayments(Dto):
-    """Payments whose orders are committed."""
+    """The payments to activate, because their orders are committed."""
 
     payment_ids: tuple[UUID, ...]
 
@@ -78,7 +78,7 @@ class PaymentView(Dto):
 
 
 class PaymentList(Dto):
-    """Payments as they stand, in no order."""
+    """Payments with their current statuses. The order is not defined."""
 
     items: tuple[PaymentView, ...]
 
@@ -178,7 +178,7 @@ class Payments(Protocol):
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
         """Allow these payments to be confirmed, because their orders are committed.
 
-        Return those that exist; nothing else about them changes.
+        Return the payments that exist.
         """
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:

@@ -111,7 +111,7 @@ class TokenPair(Dto):
 
 
 class AccessView(Dto):
-    """The access of a user. A token has those of its scopes that are in `scopes`."""
+    """The current access of a user. Scopes of a token that are not in `scopes` are not valid."""
 
     user_id: UUID
     roles: tuple[Role, ...]
@@ -286,10 +286,10 @@ class Sessions(Protocol):
         """End the session of a refresh token. Ignore an invalid token (RFC 7009, section 2.2)."""
 
     async def get_access(self, ctx: CallContext) -> AccessView:
-        """Return the current roles and scopes of the caller, whatever the access token says.
+        """Return the current roles and scopes of the caller. Those in the token may be older.
 
-        Raises Unauthenticated, reason `revoked`, when the account is disabled or deleted, or the
-        session of the token has ended.
+        Raises Unauthenticated with the reason `revoked` when the account is disabled or deleted, or
+        when the session of the token has ended.
         """
 
     async def get_jwks(self, ctx: CallContext) -> JwkSet:

@@ -40,7 +40,7 @@ class ImportFormat(StrEnum):
 
 
 class NoteKind(StrEnum):
-    """Kind of what an import notes about a row. Changes are noted by a dry run only."""
+    """The kind of a note about a row: an error, or a change. Only a dry run notes changes."""
 
     ERROR = "error"
     CHANGE = "change"
@@ -56,9 +56,10 @@ class MissingProducts(StrEnum):
 class ImportRowCounts(Dto):
     """The number of rows that were read, and the outcomes of the rows that describe a product.
 
-    A row that occurs twice is counted twice; the later one wins. A dry run counts the outcomes
-    that an import would have. `stock_changed` and `stock_skipped` count the rows of existing
-    products whose quantity differs from the stock: with `with_stock` it is set, else left.
+    Two rows of the same product are counted twice, and the later row wins. A dry run counts the
+    outcomes that a real import would have. A row whose quantity differs from the stock of an
+    existing product counts as `stock_changed` with the option `with_stock`, else as
+    `stock_skipped`.
     `archived` counts products that are not in the file.
     """
 
@@ -110,10 +111,10 @@ class ImportView(Dto):
 
 
 class RowNoteView(Dto):
-    """Error of a row, or what it changes.
+    """An error in a row, or a change that the row makes.
 
-    `field` is a column as the file names it, in NDJSON a JSON pointer (RFC 6901); of a change it is
-    a field of the product.
+    `field` of an error is a column name of the file, or a JSON pointer (RFC 6901) in NDJSON.
+    `field` of a change is a field of the product.
     """
 
     line: int
@@ -201,10 +202,11 @@ class Imports(Protocol):
     ) -> ImportView:
         """Start an import, which runs in the background. The attempt's id is the import id.
 
-        Rows are upserted: ours by SKU, Shopify's by handle and options. Fields that a row does not
-        name keep their values. An invalid row is recorded as an error and does not stop the import.
-        `on_hand` is the stock of a new product in the main warehouse; that of an existing product
-        is set only with `with_stock`.
+        A row creates a product or changes the existing one: with the same SKU, or in a Shopify file
+        with the same handle and options. Fields that a row does not have keep their values. An
+        invalid row is recorded as an error and does not stop the import. `on_hand` is the stock of
+        a new product in the main warehouse. The stock of an existing product is set only with the
+        option `with_stock`.
         """
 
     async def get_import(self, ctx: CallContext, import_id: UUID) -> ImportView:
@@ -222,7 +224,7 @@ class Imports(Protocol):
     async def list_row_notes(
         self, ctx: CallContext, import_id: UUID, kind: NoteKind, query: PageQuery
     ) -> Page[RowNoteView]:
-        """List the first 10,000 notes of a kind in file order.
+        """Return notes of a kind in the order of the file; only the first 10,000 are stored.
 
         Raises ImportNotFound, CursorInvalid.
         """

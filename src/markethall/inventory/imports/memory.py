@@ -22,7 +22,7 @@ class ImportTables(StockTables):
         self.uploads: Table[UUID, tuple[UUID, datetime]] = Table()
         self.upload_parts: Table[tuple[UUID, int], bytes] = Table()
         self.import_jobs: Table[UUID, ImportJob] = Table()
-        # key: import, kind and number
+        # key: import id, kind and number of the note
         self.row_notes: Table[tuple[UUID, NoteKind, int], RowNote] = Table()
         # import -> family by product
         self.import_members: Table[UUID, Mapping[UUID, str]] = Table()

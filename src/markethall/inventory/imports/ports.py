@@ -21,7 +21,7 @@ class ReadStore(Protocol):
     async def list_row_notes(
         self, import_id: UUID, kind: NoteKind, after: int, limit: int
     ) -> Sequence[tuple[int, RowNote]]:
-        """List notes with their numbers, in that order, from the one after `after`."""
+        """Return (number, note) with numbers greater than `after`, sorted by number."""
 
     async def get_upload_part(self, upload_id: UUID, number: int) -> bytes | None: ...
 
@@ -75,12 +75,15 @@ class Store(ReadStore, Protocol):
     async def add_row_notes(
         self, import_id: UUID, kind: NoteKind, first: int, notes: Sequence[RowNote]
     ) -> None:
-        """Add notes numbered from `first`."""
+        """Insert notes. Number them consecutively, beginning with `first`."""
 
     async def get_products_for_update(
         self, skus: Collection[str], families: Collection[str]
     ) -> Sequence[Product]:
-        """Lock the products with these lower-case SKUs or of these families, in id order."""
+        """Return the products with these SKUs or of these families. Lock their rows in id order.
+
+        The SKUs must be in lower case.
+        """
 
     async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
         """Record products that the file has, with their families."""
@@ -104,7 +107,10 @@ class Store(ReadStore, Protocol):
     async def write_products(
         self, new_products: Sequence[Product], changed_products: Sequence[Product]
     ) -> bool:
-        """Return False if a SKU is taken: then roll back."""
+        """Insert and update products. Return False if another product has the SKU of one of them.
+
+        The transaction must then be rolled back.
+        """
 
     async def apply_movements(self, changes: Sequence[StockChange]) -> None:
         """Record movements and change the units on hand.

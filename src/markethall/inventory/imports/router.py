@@ -124,9 +124,12 @@ async def start(
     imports: ImportsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """The file is CSV with the columns of the export or of Shopify, or NDJSON. Rows are upserted by
-    `sku`, Shopify's by handle and options; columns that the file does not have are left as they
-    are. An invalid row does not stop the others. Needs `catalogue:write` and `stock:write`.
+    """Import products from a file, in the background.
+
+    The file is NDJSON, CSV with the columns of the export, or a CSV of Shopify. A row creates a
+    product or changes the existing one: with the same `sku`, or in a Shopify file with the same
+    handle and options. Fields that the file does not have stay unchanged. An invalid row does not
+    stop the others. The scopes `catalogue:write` and `stock:write` are required.
     """
     format_ = _import_format(request)
     upload = await imports.upload(ctx, request.stream())
@@ -187,7 +190,7 @@ async def events(
 async def errors(
     ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
 ) -> Response:
-    """The first 10,000 errors, in file order."""
+    """Return row errors in the order of the file. Only the first 10,000 are stored."""
     return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.ERROR, query))
 
 
@@ -200,7 +203,10 @@ async def errors(
 async def changes(
     ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
 ) -> Response:
-    """The first 10,000 fields of existing products that would change, in file order."""
+    """Return the changes of existing products that a dry run has found, in the order of the file.
+
+    Only the first 10,000 are stored.
+    """
     return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.CHANGE, query))
 
 

@@ -192,7 +192,7 @@ class Checkout:
     async def _activate_and_respond(
         self, ctx: CallContext, order: Order, attempt: IdempotentCommand
     ) -> OrderView:
-        """Let the customer pay the committed order, then store the response."""
+        """Activate the payment, so that the customer can pay. Then store the response."""
         await self._payments.activate(ctx, ActivatePayments(payment_ids=(order.payment_id,)))
         view = to_order_view(order)
         async with self._database.transaction() as store:

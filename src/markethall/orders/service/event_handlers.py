@@ -234,7 +234,7 @@ class OrderEventHandlers:
         return lambda order: order.cancel_payment(self._audit(delivery))
 
     async def _get_order(self, order_id: UUID) -> Order | None:
-        """Return the order. It was committed before its payment could be confirmed."""
+        """Return the order. It exists, because a payment is activated after the order's commit."""
         async with self._database.read_session() as store:
             return await store.get_order(order_id)
 

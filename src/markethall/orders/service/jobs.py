@@ -1,7 +1,7 @@
-"""Periodic job of orders: ask payments about pending orders, expire the overdue ones.
+"""Periodic job of orders: ask payments about pending orders, and expire overdue orders.
 
-Events bring the same news sooner. The job makes up for events that are late, and for a crash
-between the commit of an order and the activation of its payment.
+Normally an event reports a payment earlier. The job is needed when an event is late, and after a
+crash between the commit of an order and the activation of its payment.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ BATCH_SIZE = 50
 
 
 class PendingOrdersJob:
-    """Check each pending order ever less often; a failure does not stop the others."""
+    """Check the payments of pending orders. The older an order, the rarer its checks."""
 
     def __init__(
         self, payments: Payments, database: Database[ReadStore, Store], clock: Clock
@@ -42,7 +42,7 @@ class PendingOrdersJob:
         self._clock = clock
 
     async def run_once(self) -> None:
-        """Check all orders that are due, in batches."""
+        """Check all due orders, in batches. An order that fails does not stop the others."""
         while orders := await self._claim_due_orders():
             ctx = system_context("orders.check_payments")
             try:
@@ -54,7 +54,7 @@ class PendingOrdersJob:
                     await self._try_settle(ctx, order, payments.get(order.payment_id))
 
     async def _claim_due_orders(self) -> Sequence[Order]:
-        """Return due orders; their next checks are set before this one, so it cannot repeat."""
+        """Return due orders. Set the time of their next check first, so that none comes twice."""
         now = self._clock()
         async with self._database.read_session() as reads:
             orders = await reads.list_orders_to_check(now, BATCH_SIZE)
@@ -77,7 +77,8 @@ class PendingOrdersJob:
         try:
             await self._settle(ctx, order, payment)
         except InvalidPaymentTransition:
-            # captured since the answer; its event or the next check marks the order as paid
+            # the payment was captured after the answer of payments; the handler of
+            # PaymentCaptured or the next check marks the order as paid
             log.info("order.expiry_skipped_paid", order_id=str(order.order_id))
         except (PaymentInProgress, Unavailable, ConcurrentUpdate) as error:
             log.info("order.expiry_deferred", order_id=str(order.order_id), error=repr(error))

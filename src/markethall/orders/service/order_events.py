@@ -1,4 +1,4 @@
-"""Events of orders, built from their entities."""
+"""Build the events of orders from their entities."""
 
 from markethall.orders.contract import FulfilledLine, OrderCancelled, OrderFulfilled, OrderPaid
 from markethall.orders.domain import Fulfilment, Order

@@ -1,4 +1,4 @@
-"""Apply the state of a payment to its pending order."""
+"""Apply the current status of a payment to its pending order."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ REFUNDED_IN_FULL = "the payment was refunded in full"
 
 
 def apply_payment(order: Order, payment: PaymentView | None, audit: AuditInfo) -> OrderEvent | None:
-    """Apply what payments answered. Return the event to publish when the order changed state."""
+    """Apply the payment's status to the order. Return the event to publish, if there is one."""
     if payment is None:
         return None
     if payment.status is PaymentStatus.CAPTURED:

@@ -77,7 +77,7 @@ COUNT_PAYMENTS = Statement(sa.select(sa.func.count()).select_from(payments).wher
 
 
 def _activate_payments() -> Statement:
-    """Activate payments and select them; the version stays, because no view shows a change.
+    """Activate payments and select them. The version stays, because no view shows a change.
 
     A statement sees one snapshot, so the selected rows are those before the update.
     """

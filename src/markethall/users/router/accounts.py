@@ -123,7 +123,7 @@ async def get_me(
 async def get_my_access(
     ctx: Annotated[CallContext, require_scope(PROFILE)], sessions: SessionsDep
 ) -> Response:
-    """The state of this moment, which may differ from the scopes of the access token.
+    """Return the current roles and scopes, which may differ from those of the access token.
 
     Responds 401 as soon as the account is disabled or the session has ended.
     """

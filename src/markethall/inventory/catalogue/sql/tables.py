@@ -103,7 +103,7 @@ for _name, _key in (
     sa.Index(
         f"ix_product_category_{_name}", products.c.category, _key, products.c.product_id, **_active
     )
-# not only active ones: an import finds the products of a family
+# not only active products, because an import finds all products of a family
 sa.Index("ix_product_family", products.c.family)
 sa.Index("ix_product_tags", products.c.tags, postgresql_using="gin")
 sa.Index("ix_product_search", products.c.search, postgresql_using="gin")

@@ -202,7 +202,7 @@ def product_to_cells(product: Product, on_hand: int) -> list[str]:
 
 
 def format_field(product: Product, name: str) -> str:
-    """Format the value of a field for people, at most 80 characters."""
+    """Format the value of a field for a message, with at most 80 characters."""
     text = COLUMNS[name].write(product)
     if name == "price":
         text = f"{text} {product.price.currency}"

@@ -23,7 +23,7 @@ class FilePosition:
 
 @dataclass(frozen=True)
 class RowNote:
-    """Note about a row. `code` is stable, `message` is for people."""
+    """A note about a row. Programs may rely on `code`; users see `message`."""
 
     line: int
     field: str
@@ -32,11 +32,11 @@ class RowNote:
 
 
 class RowError(RowNote):
-    """Reason why a row is not imported."""
+    """The reason why a row is not imported."""
 
 
 class RowChange(RowNote):
-    """Value of a product that a dry run would replace."""
+    """A change of a product that a real import would make."""
 
 
 @dataclass(frozen=True)

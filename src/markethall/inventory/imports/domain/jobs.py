@@ -29,7 +29,7 @@ STOCK_CHANGED: Final = "stock_changed"
 STOCK_SKIPPED: Final = "stock_skipped"
 ARCHIVED: Final = "archived"
 OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED, STOCK_CHANGED, STOCK_SKIPPED, ARCHIVED)
-# of each kind; further ones are only counted
+# the limit per kind; notes after these are not stored
 MAX_STORED_NOTES: Final = 10_000
 
 
@@ -52,7 +52,7 @@ class ImportJob:
     read: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
     changed_fields: Mapping[str, int] = field(default_factory=dict)
-    # stored notes by kind
+    # the number of stored notes by kind
     note_counts: Mapping[str, int] = field(default_factory=dict)
     failure_code: str = ""
     failure_message: str = ""

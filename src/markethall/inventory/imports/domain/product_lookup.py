@@ -1,4 +1,4 @@
-"""Products of a batch: which one a row means, and whether two products claim one SKU."""
+"""Find the product of each row of a batch, and rows that claim the SKU of another product."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
@@ -13,17 +13,18 @@ from markethall.inventory.imports.domain.variant_matching import (
 
 
 class ProductLookup:
-    """Existing products, and those that the rows so far have created.
+    """The existing products, and the products that earlier rows of the batch create.
 
-    A row of our formats means the product with its SKU, a row of Shopify the one with its handle
-    and options. A product without a family is found by SKU, and comes into that of the handle.
+    In the native formats, a row belongs to the product with its SKU. In a Shopify file it belongs
+    to the product with its handle and options; a product without a family is found by its SKU, and
+    the row adds it to the family of the handle.
     """
 
     def __init__(self, rows: Sequence[ValidatedRow], products: Iterable[Product]) -> None:
         self._by_sku = {product.sku.lower(): product for product in products}
         self._by_family = _group_by_family(products)
         self._matched = _match_by_handle(rows, self._by_family)
-        # of rows of Shopify
+        # only for rows of Shopify files
         self._by_identity: dict[Hashable, Product] = {}
         self._line_by_product_id: dict[object, int] = {}
 
@@ -38,14 +39,16 @@ class ProductLookup:
         return owner if owner and owner.family is None else None
 
     def add(self, row: ValidatedRow, product: Product) -> None:
-        """Remember which product the row means. A SKU stays taken after its product has lost it."""
+        """Record the product of the row. Its old SKU stays taken, even if the row changes it."""
         self._by_sku.setdefault(product.sku.lower(), product)
         if row.variant is not None:
             self._by_identity[_identity(row)] = product
             self._line_by_product_id.setdefault(product.product_id, row.line)
 
     def find_clash(self, row: ValidatedRow, product: Product | None) -> RowError | None:
-        """Return the error of a row that claims the SKU of another product, or may be several."""
+        """Return the error of a row whose SKU belongs to another product, or whose product is
+        ambiguous.
+        """
         if row.variant is None:
             return None
         if product is None and is_ambiguous(row, self._by_family.get(row.variant.handle, ())):
@@ -67,7 +70,7 @@ class ProductLookup:
 
 
 def _identity(row: ValidatedRow) -> Hashable:
-    """Return the handle and options of a row of Shopify, without options the handle and SKU."""
+    """Return the handle and options of a Shopify row. Without options, return handle and SKU."""
     variant = row.variant
     if variant is None or variant.options is None:
         return (variant and variant.handle, row.sku_key)
@@ -85,7 +88,7 @@ def _group_by_family(products: Iterable[Product]) -> Mapping[str, list[Product]]
 def _match_by_handle(
     rows: Iterable[ValidatedRow], by_family: Mapping[str, Sequence[Product]]
 ) -> Mapping[int, Product]:
-    """Return products by line of their row."""
+    """Return the products of the Shopify rows, by line number."""
     by_handle: dict[str, list[ValidatedRow]] = {}
     for row in rows:
         if row.variant is not None:

@@ -21,13 +21,13 @@ _PLACEHOLDERS: Final[Mapping[str, Any]] = MappingProxyType(
     {"name": "-", "price": MappingProxyType({"amount": 0, "currency": "EUR"})}
 )
 
-# path of a value in the model -> its line, and the name of its field in the file
+# maps the path of a value in the model to the line and the field name in the file
 FieldLocator = Callable[[tuple[Any, ...]], tuple[int, str]]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Identity of a row of Shopify: its handle and options, whatever its SKU is.
+    """The identity of a Shopify row: its handle and options. The SKU is not part of it.
 
     `options` is None if the file has no columns for them. `has_sku` is false for a derived SKU.
     """
@@ -50,7 +50,7 @@ class ValidatedRow:
     locate: FieldLocator
     missing_field_errors: tuple[RowError, ...] = ()
     variant: Variant | None = None
-    # attributes that the file has columns for; None: all
+    # the attributes for which the file has columns; None means all
     attribute_names: frozenset[str] | None = None
 
     @property
@@ -59,7 +59,7 @@ class ValidatedRow:
 
     @property
     def description(self) -> str:
-        """Name the product for people."""
+        """A name of the product for messages."""
         return describe_product(self.product)
 
     def to_product(self, product_id: UUID, now: datetime) -> Product:
@@ -68,11 +68,11 @@ class ValidatedRow:
         return Product(**(vars(self.product) | assigned))
 
     def apply_to(self, product: Product, now: datetime) -> Sequence[str]:
-        """Return the names of the fields that change."""
+        """Copy the provided fields. Return the names of the fields that change."""
         return product.copy_fields_from(self._merged_into(product), self.provided_fields, now)
 
     def _merged_into(self, product: Product) -> Product:
-        """Return the values of the row, with the attributes that the file cannot have."""
+        """Return the product of the row, plus the attributes for which the file has no column."""
         if self.attribute_names is None:
             return self.product
         kept = {k: v for k, v in product.attributes.items() if k not in self.attribute_names}
@@ -82,7 +82,7 @@ class ValidatedRow:
 
 
 def describe_product(product: Product) -> str:
-    """Name a product for people: Cap (Size: S)."""
+    """Return a name for messages, such as "Cap (Size: S)"."""
     options = ", ".join(f"{name}: {value}" for name, value in product.options.items())
     text = f"{product.name} ({options})" if options else product.name
     return text[:100]
@@ -109,9 +109,9 @@ def validate_row(
     variant: Variant | None = None,
     attribute_names: frozenset[str] | None = None,
 ) -> RowResult:
-    """Validate the values that the row provides.
+    """Validate the values of a row. Return the row, or its errors.
 
-    An existing product does not take the fields of `not_for_existing`.
+    For an existing product, the fields in `not_for_existing` are ignored.
     """
     absent = [name for name in _PLACEHOLDERS if name not in values]
     complete = {**values, **{name: _PLACEHOLDERS[name] for name in absent}}

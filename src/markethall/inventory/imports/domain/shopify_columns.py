@@ -1,6 +1,6 @@
-"""Columns of Shopify's product, price and inventory files, in both generations of their names.
+"""The columns of Shopify's product, price and inventory files, with their old and new names.
 
-Letter case and spaces around a name do not count. Columns that are not known are ignored.
+Letter case and spaces around a name are ignored. Unknown columns are ignored, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from markethall.inventory.imports.domain.file_records import UnreadableFile
 
 CellsByColumn = Mapping[str, str]
 
-# column of this module -> its names in files, the newest last
+# the column name that the code uses -> its names in files, the newest last
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "handle": ("handle", "url handle"),
     "title": ("title",),
@@ -41,10 +41,10 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "variant_image": ("variant image", "variant image url"),
 }
 _COLUMN_BY_NAME: Final = {name: column for column, names in _NAMES.items() for name in names}
-# the first that is not empty is what is on hand
+# the first column that is not empty has the units on hand
 QUANTITY_COLUMNS: Final = ("new_on_hand", "on_hand", "quantity", "available")
 OPTION_COLUMNS: Final = tuple((f"option{n}_name", f"option{n}_value") for n in (1, 2, 3))
-# one of them beside the handle tells a file of Shopify from others
+# a file with the column handle and one of these columns is a Shopify file
 _IDENTIFYING: Final = frozenset({"title", "option1_value", "sku", "price"})
 
 
@@ -54,7 +54,7 @@ def is_shopify(header: Sequence[str]) -> bool:
 
 
 class ShopifyHeader:
-    """First line of the file: which of the columns it has, and how it names them."""
+    """The first line of a file: the columns that it has, and the names that it gives them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Raises UnreadableFile."""
@@ -69,14 +69,14 @@ class ShopifyHeader:
             if column:
                 self._positions[column], self._names[column] = position, name.strip()
         self.has_options = any(value in self._positions for _, value in OPTION_COLUMNS)
-        # the export of stock levels: its other columns only name the variants
+        # an inventory file, whose other columns only name the variant
         self.is_inventory = "location" in self._positions
 
     def has(self, *columns: str) -> bool:
         return any(column in self._positions for column in columns)
 
     def name(self, column: str) -> str:
-        """Return the name that the file gives the column, or its usual one."""
+        """Return the name of the column in the file, or its usual name if the file lacks it."""
         return self._names.get(column) or _NAMES.get(column, (column,))[0]
 
     def cells(self, record_cells: Sequence[str]) -> CellsByColumn:

@@ -1,8 +1,9 @@
 """Reader of the product CSV that Shopify exports.
 
-The rows of one Handle are one product: the first row describes it, each row with a price is a
-variant, the others only have images. A variant becomes a product, and the variants of one Handle
-become a family. See https://help.shopify.com/en/manual/products/import-export/using-csv.
+All rows with the same value in the column Handle describe one Shopify product. Its first row has
+the texts, each row with a price is a variant, and the other rows only have images. A variant
+becomes a product here, and the variants of one Handle become a family. Source:
+https://help.shopify.com/en/manual/products/import-export/using-csv.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,18 +29,18 @@ from markethall.inventory.imports.domain.shopify_variants import (
 )
 from markethall.inventory.imports.domain.variant_matching import options_key
 
-# Shopify allows 2,048 variants and 250 images
+# Shopify allows 2,048 variants and 250 images per product
 MAX_ROWS_PER_HANDLE: Final = 2500
 MAX_BYTES_PER_HANDLE: Final = 4 * 1024 * 1024
 
 
 @dataclass
 class _HandleGroup:
-    """Rows of one Handle that were read so far."""
+    """The rows of one Handle that were read so far."""
 
     handle: str
     rows: list[tuple[int, CellsByColumn]] = field(default_factory=list)
-    # invalid rows between them
+    # the errors of rows without a Handle between them
     rows_without_handle: list[RowResult] = field(default_factory=list)
     size: int = 0
 
@@ -58,8 +59,9 @@ class ShopifyReader:
         self._delimiter = delimiter
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        """Yield one Handle at a time; one that may continue after the chunk is left
-        for the next.
+        """Yield the rows of one Handle per step.
+
+        The last Handle of a chunk may continue in the next chunk, so it is not yielded yet.
         """
         group: _HandleGroup | None = None
         truncated_handle, position = chunk.position.truncated_handle, chunk.position
@@ -105,7 +107,7 @@ class ShopifyReader:
         return self._header.cells(record.cells)
 
     def _row_without_handle(self, record: FileRecord) -> tuple[RowResult, ...]:
-        """Return the errors of a row without a Handle; none for an empty row."""
+        """Return the error of a row without a Handle. An empty row has none."""
         if record.error:
             return ((record.error,),)
         if not any(record.cells):
@@ -149,7 +151,7 @@ class ShopifyReader:
         return list(joined.values())
 
     def _refuse_duplicates(self, results: Sequence[RowResult]) -> Sequence[RowResult]:
-        """Replace rows that have the options of an earlier one and another SKU by their errors."""
+        """Replace a row by an error if an earlier row has its options, but another SKU."""
         known: dict[object, ValidatedRow] = {}
         return [self._refuse_duplicate(result, known) for result in results]
 
@@ -171,7 +173,7 @@ class ShopifyReader:
 
 
 def _report_once(results: Iterable[RowResult]) -> Sequence[RowResult]:
-    """Drop repeated errors: a value of the first row may be invalid for each variant."""
+    """Remove repeated errors. An invalid value of the first row gives one error per variant."""
     reported: set[RowError] = set()
     kept: list[RowResult] = []
     for result in results:

@@ -1,4 +1,4 @@
-"""Values of one variant: from its row, and from the first row of its Handle."""
+"""Read the values of a variant from its row and from the first row of its Handle."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ _DEFAULT_OPTION: Final = ("Title", "Default Title")
 _SAFE_SKU_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _UNSAFE_SKU_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _NUMBER_PATTERN: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")
-# field of the model -> column
+# the field of the model -> the column
 _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
     "sku": "sku",
     "name": "title",
@@ -43,11 +43,11 @@ _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
     "on_hand": "quantity",
     "options": "option1_value",
 }
-# columns that only the first row of a Handle fills
+# fields that only the first row of a Handle has
 _FIRST_ROW_FIELDS: Final = frozenset(
     {"name", "description", "category", "tags", "attributes", "status"}
 )
-# an inventory file repeats the others to name the variant
+# the only field that an inventory file changes; its other columns only name the variant
 _INVENTORY_FIELDS: Final = frozenset({"on_hand"})
 
 
@@ -60,7 +60,7 @@ class _InvalidValue(Exception):
 
 @dataclass(frozen=True)
 class HandleRows:
-    """Rows of one Handle: the lines and cells of the first one, and the images of all."""
+    """The rows of one Handle: the line and cells of the first row, and the images of all rows."""
 
     handle: str
     first_line: int
@@ -70,7 +70,7 @@ class HandleRows:
 
 @dataclass(frozen=True)
 class VariantRow:
-    """Row of a variant. An inventory file has a row for each location of a variant."""
+    """The row of a variant. An inventory file has one row per variant and location."""
 
     line: int
     cells: CellsByColumn
@@ -78,7 +78,7 @@ class VariantRow:
 
 
 class VariantReader:
-    """Reads variants. A field whose column is absent is not provided."""
+    """Reader of variants. It provides no value for a field whose column is absent."""
 
     def __init__(self, header: ShopifyHeader, currency: str) -> None:
         self._header = header
@@ -113,7 +113,7 @@ class VariantReader:
         )
 
     def options(self, group: HandleRows, cells: CellsByColumn) -> dict[str, str]:
-        """Return the options of a variant. Their names are in the first row of a Handle."""
+        """Return the options of a variant. Only the first row of a Handle has the option names."""
         pairs = [
             (cells.get(name) or group.first.get(name, ""), cells.get(value, ""))
             for name, value in OPTION_COLUMNS
@@ -138,7 +138,7 @@ class VariantReader:
         }
 
     def _product_values(self, group: HandleRows, cells: CellsByColumn) -> dict[str, Any]:
-        """Return what the variants of a Handle share, and the images."""
+        """Return the values that all variants of a Handle share, and the images."""
         first, has = group.first, self._header.has
         values: dict[str, Any] = {}
         if name := first.get("title"):
@@ -174,12 +174,12 @@ class VariantReader:
     def _compare_at(self, text: str, price: str | None) -> int | None:
         """Raises _InvalidValue."""
         if text and not price:
-            # an existing product may have a price in another currency
+            # without a price in the row, the currency of compare_at would be unknown
             raise _InvalidValue("compare_at", "needs a price in the same row")
         return self._parse_amount("compare_at", text) or None if text else None
 
     def _quantity_values(self, row: VariantRow) -> dict[str, Any]:
-        """Return the sum over the locations. Raises _InvalidValue."""
+        """Return the sum of the quantities of all locations. Raises _InvalidValue."""
         counted = [
             quantity
             for cells in (row.cells, *row.other_locations)
@@ -190,10 +190,10 @@ class VariantReader:
     def _quantity(self, cells: CellsByColumn) -> int | None:
         """Raises _InvalidValue."""
         column = next((name for name in QUANTITY_COLUMNS if cells.get(name)), None)
-        # a location that does not stock the variant
+        # this location does not stock the variant
         if column is None or cells[column].casefold() == "not stocked":
             return None
-        # negative when oversold: nothing is on hand
+        # Shopify exports a negative number for an oversold product
         return max(0, _parse_number(column, cells[column]))
 
     def _parse_amount(self, column: str, text: str) -> int:
@@ -227,14 +227,14 @@ class VariantReader:
 
 
 def stable_sku(handle: str, options: Mapping[str, str]) -> str:
-    """Derive a SKU for a variant without one: deterministic and distinct."""
+    """Derive a SKU for a variant that has none. The same variant always gets the same SKU."""
     parts = [handle, *options.values()]
     sku = ".".join(parts)
     is_plain = all(_SAFE_SKU_PART.fullmatch(part) for part in parts)
-    # SKUs ignore case: options "m" and "M" would collide
+    # only lower case, because SKUs ignore case, and so the options "m" and "M" would collide
     if is_plain and sku == sku.lower() and len(sku) <= MAX_SKU_LENGTH:
         return sku
-    # characters are replaced: the digest keeps the SKU distinct
+    # two variants can differ only in characters that are replaced; the digest differs then
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
     readable = ".".join(_UNSAFE_SKU_CHARACTERS.sub("-", part).strip("-_") for part in parts).strip(
         "."
@@ -255,7 +255,7 @@ def _sku(cells: CellsByColumn) -> str:
 
 
 def _category(first: CellsByColumn) -> str | None:
-    """Return the type, or the leaf of Shopify's category path."""
+    """Return the product type, or the last part of Shopify's category path."""
     return first.get("type") or first.get("category", "").split(">")[-1].strip() or None
 
 
@@ -274,5 +274,5 @@ def _parse_number(column: str, text: str) -> int:
 
 
 def _strip_apostrophe(text: str) -> str:
-    """Strip the apostrophe that Shopify puts before digits for spreadsheets."""
+    """Remove the apostrophe that Shopify writes before digits, for spreadsheets."""
     return text.removeprefix("'")

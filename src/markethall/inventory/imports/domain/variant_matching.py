@@ -1,8 +1,8 @@
-"""Match of the rows of one Shopify handle and the products of its family.
+"""Match the rows of one Shopify handle with the products of its family.
 
-A row is the product with its handle and options. A file may also rename an option, or give a SKU
-to a variant that had none: what is left after the exact matches is matched by SKU, and then by
-the values of the options alone, at last without regard to case.
+First a row matches the product with its options. A file may rename an option, or give a SKU to a
+variant that had none. So the remaining rows are matched by SKU, then by the values of the options
+without their names, and last by these values in any case.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -12,20 +12,20 @@ from uuid import UUID
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.domain.row_validation import ValidatedRow
 
-# None: the rule does not apply
+# a key of None means that the rule does not apply to the row or product
 RowKey = Callable[[ValidatedRow], Hashable | None]
 ProductKey = Callable[[Product], Hashable | None]
 
 
 def options_key(options: Mapping[str, str]) -> Hashable:
-    """Return the options without regard to the case of names; of values it counts: m, M."""
+    """Return a key of the options. The case of names is ignored, the case of values is not."""
     return frozenset((_fold(name), value) for name, value in options.items())
 
 
 def match_variants(
     rows: Sequence[ValidatedRow], products: Sequence[Product]
 ) -> Mapping[int, Product]:
-    """Return the products by line of their row. Rows without a product are new variants."""
+    """Return the products of the rows, by line number. A row without a product is a new variant."""
     matched: dict[int, Product] = {}
     claims: dict[UUID, Hashable] = {}
     for row_key, product_key in _RULES:
@@ -35,7 +35,7 @@ def match_variants(
         for row in rows:
             key = row_key(row) if row.line not in matched else None
             product = free.get(key) if key is not None else None
-            # two variants of the file are never one product
+            # two different variants of the file must not match the same product
             if product and claims.setdefault(product.product_id, _identity(row)) == _identity(row):
                 matched[row.line] = product
     if len(products) == 1:
@@ -44,12 +44,12 @@ def match_variants(
 
 
 def names_no_variant(row: ValidatedRow) -> bool:
-    """Return True if the row has a handle only: its family must have one product."""
+    """Tell whether the row has only a handle. It then matches the only product of the family."""
     return row.variant is not None and row.variant.options is None and not row.variant.has_sku
 
 
 def is_ambiguous(row: ValidatedRow, products: Sequence[Product]) -> bool:
-    """Return True if a row without a match may be any of several products."""
+    """Tell whether a row without a match may belong to one of several products."""
     if row.variant is None or row.variant.has_sku:
         return False
     key = _row_options(row)
@@ -61,7 +61,7 @@ def is_ambiguous(row: ValidatedRow, products: Sequence[Product]) -> bool:
 def _unique_by_key(
     products: Sequence[Product], product_key: ProductKey
 ) -> Mapping[Hashable, Product]:
-    """Return the products whose key no other one has."""
+    """Return the products whose key no other product has."""
     by_key: dict[Hashable, list[Product]] = {}
     for product in products:
         by_key.setdefault(product_key(product), []).append(product)

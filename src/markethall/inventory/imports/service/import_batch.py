@@ -53,7 +53,7 @@ class BlockedByExpiredReservations(Exception):
 
 @dataclass
 class BatchChanges:
-    """Changes of a batch. Of rows of the same product the later one wins."""
+    """The changes of a batch. Among rows of the same product, the last one wins."""
 
     job: ImportJob
     now: datetime
@@ -67,7 +67,7 @@ class BatchChanges:
     outcomes: Counter[str] = field(default_factory=Counter)
     changed_fields: Counter[str] = field(default_factory=Counter)
     errors: list[RowError] = field(default_factory=list)
-    # of a dry run
+    # only in a dry run
     noted_changes: list[RowChange] = field(default_factory=list)
     # families of the products of the rows
     family_by_id: dict[UUID, str] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class BatchChanges:
             self.noted_changes.append(RowChange(line, name, "changed", message))
 
     def _sets_stock_of(self, product: Product) -> bool:
-        """Return True for new products, and for others if the import was asked to."""
+        """Tell whether the import sets the stock: of new products, and of all with `with_stock`."""
         return self.job.with_stock or product.product_id in self.new_products
 
     def _next_id(self) -> UUID:
@@ -167,7 +167,7 @@ class BatchChanges:
         return self.last_id
 
     def _record_count(self, row: ValidatedRow, product: Product) -> bool:
-        """Return True if the stock changes."""
+        """Record the counted quantity. Return True if the stock changes."""
         product_id = product.product_id
         previous = self.counted_on_hand.get(product_id, self._on_hand(product_id))
         if row.on_hand is None or row.on_hand == previous:

@@ -280,7 +280,7 @@ class ImportWorker:
 async def _store_notes(
     store: Store, job: ImportJob, kind: NoteKind, notes: Sequence[RowNote]
 ) -> None:
-    """Store the notes that fit, and count them in the job."""
+    """Store notes up to the limit, and count them in the job."""
     stored = job.count_note(kind)
     if fitting := notes[: max(0, MAX_STORED_NOTES - stored)]:
         await store.add_row_notes(job.import_id, kind, stored + 1, fitting)

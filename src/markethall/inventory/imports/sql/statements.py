@@ -80,7 +80,7 @@ ADD_IMPORT_JOB: Final = Statement(
     .values({column.name: bindparam(column.name) for column in import_jobs.c})
     .on_conflict_do_nothing()
 )
-# JSON as text, independent of the codecs of the connection
+# JSON columns are read as text, because the connection has no JSON codec
 _job_columns: Final = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
     for column in import_jobs.c

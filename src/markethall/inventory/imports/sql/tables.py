@@ -57,9 +57,9 @@ import_jobs = sa.Table(
     _bigint("stock_changed"),
     _bigint("stock_skipped"),
     _bigint("archived"),
-    # numbers by name of a field of products
+    # the number of changes by field of the product
     sa.Column("changed_fields", JSONB, nullable=False),
-    # stored notes by kind
+    # the number of stored notes by kind
     sa.Column("note_counts", JSONB, nullable=False),
     _text("failure_code"),
     _text("failure_message"),
