@@ -474,7 +474,7 @@ async def test_login_limit_ignores_name_spelling(spelling: str) -> None:
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["203.0.113.9, garbage"], "10.0.0.1"),
         ("10.0.0.1", ["garbage, 10.0.0.7"], "10.0.0.7"),
-        # with a port, as some load balancers write it
+        # some load balancers add the port
         ("10.0.0.1", ["203.0.113.9:4711"], "203.0.113.9"),
         ("10.0.0.1", ["1.1.1.1:1, 203.0.113.9:4711, 10.0.0.7:80"], "203.0.113.9"),
         ("10.0.0.1", ["[2001:db8::9]:4711"], "2001:db8::9"),
@@ -518,7 +518,7 @@ async def test_client_ip_is_nearest_untrusted_address(
         (['for="[2001:db8::9]:_port"'], "2001:db8::9"),
         (["for=1.1.1.1, for=203.0.113.9, for=10.0.0.7"], "203.0.113.9"),
         (["for=1.1.1.1", "for=203.0.113.9"], "203.0.113.9"),
-        # the client cannot hide what the proxy appends
+        # a malformed part of the client must not hide the part that the proxy appends
         (['for="1.1.1.1, for=203.0.113.9'], "203.0.113.9"),
         (["for=unknown"], "10.0.0.1"),
         (["for=203.0.113.9, for=_hidden, for=10.0.0.7"], "10.0.0.7"),
@@ -536,7 +536,7 @@ def test_client_ip_of_forwarded_header(lines: list[str], client: str) -> None:
 
 
 def test_x_forwarded_for_takes_precedence_over_forwarded() -> None:
-    # most proxies write only the former, and pass on the latter as the client sent it
+    # most proxies write only X-Forwarded-For, so the client may have forged Forwarded
     headers = [(b"forwarded", b"for=1.1.1.1"), (b"x-forwarded-for", b"203.0.113.9")]
 
     assert client_ip({"client": ("10.0.0.1", 1), "headers": headers}, PROXIES) == "203.0.113.9"

@@ -57,7 +57,7 @@ class ImportFile:
     archive_missing: bool = False
 
     def command(self, sha256: str) -> NewImport:
-        """Raises ValidationFailed."""
+        """Return the command for a file with this hash. Raises ValidationFailed."""
         is_ndjson = self.path.suffix.lower() in _NDJSON_SUFFIXES
         format_ = ImportFormat.NDJSON if is_ndjson else ImportFormat.CSV
         try:

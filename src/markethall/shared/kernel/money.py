@@ -13,7 +13,7 @@ from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Int, Text
 
 _FUNDS: Final = frozenset({"BOV", "CHE", "CHW", "COU", "MXV", "USN", "XAD"})
-# maps the code of each current currency to the decimals of its minor unit (ISO 4217)
+# maps the code of each currency in use to the decimals of its minor unit (ISO 4217)
 EXPONENT_BY_CURRENCY: Final[Mapping[str, int]] = {
     currency.code: currency.exponent
     for currency in iso4217.Currency

@@ -67,7 +67,7 @@ def translate_login_errors() -> Iterator[None]:
 def means_unavailable(error: BaseException) -> bool:
     """Tell whether the error means that the database is unavailable.
 
-    False means a bug, such as the concurrent use of one connection.
+    An InterfaceError that does not mean this is a bug, such as concurrent use of a connection.
     """
     if isinstance(error, asyncpg.InterfaceError):
         # asyncpg has no error class for a closed connection or pool, only these texts
