@@ -235,22 +235,22 @@ async def _transports(folder: Path) -> AsyncIterator[list[Transport]]:
         yield [
             Transport(
                 "direct",
-                container.context("users", UsersContainer).users,
-                container.context("inventory", InventoryContainer).inventory,
+                container.context("users", UsersContainer).users(),
+                container.context("inventory", InventoryContainer).inventory(),
                 ids[monolith],
             ),
             _guarded_transport("in process", container, ids[monolith]),
             _guarded_transport("over ASGI", asgi, ids[leaves]),
             _guarded_transport("over loopback", tcp, remote_ids, server.process.pid),
         ]
-        await tcp.http_clients.close()
+        await tcp.tools.http_clients().close()
 
 
 def _guarded_transport(
     name: str, caller: ApplicationContainer, ids: EntityIds, callee: int = 0
 ) -> Transport:
     """Return a transport that uses the contract clients of the context orders."""
-    clients = caller.context("orders", OrdersContainer).clients
+    clients = caller.context("orders", OrdersContainer).clients()
     return Transport(name, clients.users, clients.inventory, ids, callee)
 
 
@@ -281,8 +281,10 @@ def _leaf_server(folder: Path, keys: dict[str, str]) -> Iterator[Server]:
 
 
 async def _create_entities_in(app: Gateway) -> EntityIds:
-    await app.container.context("users", UsersContainer).accounts.create_first_admin(
-        *ADMIN_SETTINGS.values()
+    await (
+        app.container.context("users", UsersContainer)
+        .accounts()
+        .create_first_admin(*ADMIN_SETTINGS.values())
     )
     return await _create_entities(httpx2.ASGITransport(app))
 

@@ -192,9 +192,9 @@ class _Methods:
         self._container = create_app(settings).container
         container = self._container.context("inventory", InventoryContainer)
         inventory, catalogue, stockroom = (
-            container.inventory,
-            container.catalogue,
-            container.stockroom,
+            container.inventory(),
+            container.catalogue(),
+            container.stockroom(),
         )
         self.product_ids = await _create_products(catalogue, stockroom, options.other_rows + 1)
         self._pool = await _create_plain_rows(self._url, self.product_ids)

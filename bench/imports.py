@@ -125,7 +125,7 @@ async def _import(path: Path) -> dict[str, float]:
     settings = read_settings()
     container = ApplicationContainer(settings, load_or_create_secrets(settings))
     inventory = container.context("inventory", InventoryContainer)
-    imports, worker = inventory.imports, inventory.import_worker
+    imports, worker = inventory.imports(), inventory.import_worker()
     ctx = system_context("bench")
     upload = await imports.upload(ctx, _chunks(path))
     command = NewImport(sha256=upload.sha256, format=ImportFormat.CSV)

@@ -62,7 +62,7 @@ def rpc_server(
         }
     )
     app.include_router(router)
-    app.state.contexts = {target: SimpleNamespace(**{target: service})}
+    app.state.contexts = {target: SimpleNamespace(**{target: lambda: service})}
     app.state.allow_list = allowed
     keys = LocalJwks(signer.jwks)
     services = ServiceVerifier(dict.fromkeys(callers, keys), {target}, now)

@@ -1,7 +1,6 @@
 """Test the whole application: policies of routes, wiring, documents, health, lifespan."""
 
 import asyncio
-import inspect
 import logging
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -92,62 +90,8 @@ def test_every_subscribed_handler_exists() -> None:
     container = ApplicationContainer(settings, load_or_create_secrets(settings))
 
     for context, subscriptions in topology().subscriptions.items():
-        handlers = container.contexts[context].event_handlers
+        handlers = container.contexts[context].event_handlers()
         assert len(bind_event_handlers(context, subscriptions, handlers)) == len(subscriptions)
-
-
-def build_all(holder: object) -> dict[str, Any]:
-    """Return all cached properties of a container, which builds them at this access."""
-    return {
-        name: getattr(holder, name)
-        for name, member in inspect.getmembers_static(type(holder))
-        if isinstance(member, cached_property) and name not in NEEDS_A_KEY
-    }
-
-
-# needs the private key for service tokens, which only processes with remote calls have
-NEEDS_A_KEY = {"service_signer", "service_token_verifier"}
-
-
-@pytest.mark.parametrize("storage", ["memory", "sql"])
-@pytest.mark.parametrize("cache", ["on", "off"])
-@pytest.mark.parametrize("redis", ["", "redis://127.0.0.1:1/0"])
-async def test_everything_in_the_containers_can_be_built(
-    storage: str, cache: str, redis: str, tmp_path: Any
-) -> None:
-    settings = read_settings(
-        storage=storage,
-        cache=cache,
-        redis_url=redis,
-        database_url="postgresql://user@127.0.0.1:1/unreachable",
-        data_dir=tmp_path,
-    )
-
-    container = ApplicationContainer(settings, load_or_create_secrets(settings))
-
-    build_all(container)
-    assert all(len(build_all(context)) > 5 for context in container.contexts.values())
-    await container.close()
-
-
-async def test_a_process_calls_the_contexts_that_others_serve(tmp_path: Any) -> None:
-    settings = read_settings(
-        contexts=["orders"],
-        context_urls=dict.fromkeys(topology().dependencies["orders"], "http://127.0.0.1:1"),
-        redis_url="redis://127.0.0.1:1/0",
-        database_url="postgresql://user@127.0.0.1:1/unreachable",
-        data_dir=tmp_path,
-    )
-
-    keys = load_or_create_secrets(settings)
-    container = ApplicationContainer(settings, keys)
-
-    # empty, because only the context users signs access tokens
-    assert keys.access_token_private_key == ""
-    assert set(container.contexts) == {"orders"}
-    assert container.service_signer.jwks()
-    build_all(container.contexts["orders"])
-    await container.close()
 
 
 IMPORT_ALL = """
@@ -363,7 +307,7 @@ async def test_exhausted_pool_is_503_with_retry_after(database_url: str, tmp_pat
     )
     app = create_app(settings)
     transport = httpx2.ASGITransport(app)
-    pool = app.container.databases.get(settings.database_url_of("inventory"))
+    pool = app.container.tools.databases().get(settings.database_url_of("inventory"))
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
         async with pool.read_session():
             answer = await http.get("/products")

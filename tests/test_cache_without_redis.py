@@ -26,7 +26,7 @@ async def running(database_url: str, data_dir: Path, clock: Clock) -> AsyncItera
     """An application whose cache uses the given clock, and receives invalidations."""
     app = create_app(read_settings(database_url=database_url, data_dir=data_dir))
     async with app.lifespan():
-        cache = inventory_of(app.container).cache
+        cache = inventory_of(app.container).cache()
         cache._clock = clock
         await until(lambda: cache._l1_max_ttl == math.inf)
         yield app
@@ -46,7 +46,7 @@ async def app(database_url: str, tmp_path: Path, clock: Clock) -> AsyncIterator[
 @pytest.fixture
 async def path(app: Gateway) -> str:
     new = NewProduct(sku="TEA", name="Tea", price=Price(amount=1000, currency="EUR"))
-    catalogue = inventory_of(app.container).catalogue
+    catalogue = inventory_of(app.container).catalogue()
     command = IdempotentCommand.without_key(uuid4())
     product = await catalogue.create(system_context("test"), new, command)
     return f"/products/{product.product_id}"
@@ -80,8 +80,10 @@ async def test_change_in_another_process_is_read(
     async with running(database_url, tmp_path, clock) as other, client(app) as http:
         product_id = UUID((await http.get(path)).json()["product_id"])
 
-        await inventory_of(other.container).catalogue.change(
-            system_context("test"), product_id, ProductChange(name="Green tea"), None
+        await (
+            inventory_of(other.container)
+            .catalogue()
+            .change(system_context("test"), product_id, ProductChange(name="Green tea"), None)
         )
 
         assert await until_changed(http, path) == "Green tea"

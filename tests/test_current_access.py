@@ -70,7 +70,7 @@ class Shop:
     async def create_staff(self, role: str) -> tuple[str, dict[str, str]]:
         """Create a staff account; return its path and the headers for its requests."""
         name = f"staff-{uuid4().hex[:8]}"
-        accounts = users_of(self.app.containers["users"]).accounts
+        accounts = users_of(self.app.containers["users"]).accounts()
         user = await accounts.create_staff(f"{name}@example.com", role, PASSWORD, name)
         return f"/users/{user.user_id}", await self.sign_in(name, PASSWORD)
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import TypeVar
 from uuid import UUID
 
@@ -15,8 +14,8 @@ from markethall.app import Gateway
 from markethall.container import ApplicationContainer
 from markethall.local import demo
 from markethall.payments.contract import OpenPayment
-from markethall.secret_keys import load_or_create_secrets
-from markethall.settings import read_settings
+from markethall.secret_keys import ApplicationSecrets, load_or_create_secrets
+from markethall.settings import Settings, read_settings
 from markethall.shared.kernel.call_context import Actor, system_context
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Cursors
@@ -66,25 +65,28 @@ PAYMENT = OpenPayment(
 CURSORS = RecordingCursors(b"a secret of the tests")
 
 
-class RecordingContainer(ApplicationContainer):
-    @cached_property
-    def cursors(self) -> Cursors:
-        return CURSORS
+def recording_container(
+    settings: Settings, application_secrets: ApplicationSecrets
+) -> ApplicationContainer:
+    container = ApplicationContainer(settings, application_secrets)
+    for context in container.contexts.values():
+        context.cursors.override(CURSORS)
+    return container
 
 
 @pytest.fixture(scope="module")
 def app() -> Gateway:
     settings = read_settings(storage="memory", rate_limits="off")
     application_secrets = load_or_create_secrets(settings)
-    return Gateway(settings, lambda: RecordingContainer(settings, application_secrets))
+    return Gateway(settings, lambda: recording_container(settings, application_secrets))
 
 
 @pytest.fixture(scope="module")
 async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    accounts = users_of(app.container).accounts
+    accounts = users_of(app.container).accounts()
     user = await accounts.create_staff("admin@example.com", "admin", "an admin's long password")
     admin = Actor(user_id=user.user_id, scopes=scopes_for_roles(("admin", "customer")))
-    token = app.container.access_token_signer.sign(admin)
+    token = app.container.tools.access_token_signer().sign(admin)
     async with (
         app.lifespan(),
         httpx2.AsyncClient(
@@ -94,8 +96,10 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
         ) as client,
     ):
         ctx, container = system_context("test"), app.container
-        await demo.fill(inventory_of(container).catalogue, inventory_of(container).stockroom, ctx)
-        await payments_of(container).payments.open(ctx, PAYMENT)
+        await demo.fill(
+            inventory_of(container).catalogue(), inventory_of(container).stockroom(), ctx
+        )
+        await payments_of(container).payments().open(ctx, PAYMENT)
         yield client
 
 

@@ -60,10 +60,16 @@ PLANTED = {
         ("users/service/accounts.py", "import fastapi"),
         ("inventory/catalogue/contract/products.py", "import sqlalchemy"),
         ("payments/ports.py", "import redis"),
+        ("orders/service/views.py", "import dependency_injector.providers"),
         ("inventory/stock/service/api.py", "import markethall.inventory.stock.router.dependencies"),
         ("inventory/search/ports.py", "import markethall.shared.persistence.postgres"),
         ("orders/service/views.py", "import markethall.shared.http.route_policies"),
         ("shared/kernel/ids.py", "import starlette"),
+    ],
+    "Only a container uses the container library": [
+        ("users/router.py", "import dependency_injector.providers"),
+        ("inventory/stock/router/stock.py", "import markethall.shared.composition.providers"),
+        ("shared/http/dependencies.py", "import dependency_injector.wiring"),
     ],
     "Only a container names an implementation": [
         ("app.py", "import markethall.users.service"),

@@ -28,7 +28,7 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
         httpx2.AsyncClient(transport=transport, base_url="https://shop.example") as client,
     ):
         inventory = inventory_of(app.container)
-        await demo.fill(inventory.catalogue, inventory.stockroom, system_context("test"))
+        await demo.fill(inventory.catalogue(), inventory.stockroom(), system_context("test"))
         yield client
 
 

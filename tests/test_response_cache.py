@@ -70,8 +70,8 @@ async def running(**settings: Any) -> AsyncIterator[Gateway]:
     app.app.add_middleware(Counter)
     async with app.lifespan():
         inventory = inventory_of(app.container)
-        inventory.cache._clock = lambda: 0.0
-        await demo.fill(inventory.catalogue, inventory.stockroom, system_context("test"))
+        inventory.cache()._clock = lambda: 0.0
+        await demo.fill(inventory.catalogue(), inventory.stockroom(), system_context("test"))
         yield app
 
 
@@ -243,8 +243,10 @@ async def test_change_invalidates_the_cached_response(
 
     change = ProductChange.model_validate({"name": "Cup of another name"})
     staff = system_context("test")
-    await inventory_of(app.container).catalogue.change(
-        staff, UUID(product["product_id"]), change, None
+    await (
+        inventory_of(app.container)
+        .catalogue()
+        .change(staff, UUID(product["product_id"]), change, None)
     )
     changed = await http.get(path, headers={"If-None-Match": etag})
 

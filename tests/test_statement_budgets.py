@@ -27,7 +27,7 @@ async def app(database_url: str, tmp_path: Any) -> AsyncIterator[Gateway]:
         "request_deadline_seconds": 60,
     }
     app = create_app(read_settings(database_url=database_url, **given, **ADMIN))
-    await users_of(app.container).accounts.create_first_admin(*ADMIN.values())
+    await users_of(app.container).accounts().create_first_admin(*ADMIN.values())
     yield app
     await app.container.close()
 
@@ -113,7 +113,7 @@ async def test_cached_reads_and_304_take_no_statement(
 ) -> None:
     caching = create_app(read_settings(database_url=database_url, data_dir=tmp_path, **ADMIN))
     # a frozen clock, so that no entry expires on a slow machine
-    inventory_of(caching.container).cache._clock = lambda: 0.0
+    inventory_of(caching.container).cache()._clock = lambda: 0.0
     transport = httpx2.ASGITransport(caching)
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
         for path in (f"/products/{product_id}", "/products?limit=20"):

@@ -88,7 +88,7 @@ class Gateway:
         state.container = self.container
         state.contexts = self.container.contexts
         state.readiness = self.readiness
-        state.allow_list = self.container.allow_list
+        state.allow_list = self.container.tools.allow_list()
         self._middleware = self._build_middleware()
 
     def _build_middleware(self) -> GatewayMiddleware:
@@ -97,10 +97,10 @@ class Gateway:
         if self.settings.cache == "on" and ttl_seconds:
             inner = ResponseCacheMiddleware(inner, ttl_seconds)
         verifiers = TokenVerifiers(
-            lambda: container.user_token_verifier, lambda: container.service_token_verifier
+            container.tools.user_token_verifier, container.tools.service_token_verifier
         )
         return GatewayMiddleware(
-            inner, _gateway_config(self.settings), verifiers, container.rate_limiter
+            inner, _gateway_config(self.settings), verifiers, container.tools.rate_limiter()
         )
 
 
@@ -150,7 +150,7 @@ def _service_keys() -> APIRouter:
     @router.get(SERVICES_JWKS_PATH)
     async def keys(request: Request, _: Annotated[CallContext, public()]) -> Mapping[str, Any]:
         container: ApplicationContainer = request.app.state.container
-        return container.service_signer.jwks()
+        return container.tools.service_signer().jwks()
 
     return router
 
@@ -194,7 +194,7 @@ async def _background(container: ApplicationContainer, settings: Settings) -> As
         for worker in build_event_workers(container, settings)
     ]
     for context_container in container.contexts.values():
-        tasks += [asyncio.create_task(run()) for run in context_container.background_tasks]
+        tasks += [asyncio.create_task(run()) for run in context_container.background_tasks()]
     try:
         yield
     finally:

@@ -1,18 +1,20 @@
 """The root container: the tools of the process, and the containers of the served contexts."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from functools import cached_property
 from graphlib import TopologicalSorter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import httpx2
+from dependency_injector import containers, providers
 
 from markethall.contexts import topology
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings
 from markethall.shared.composition.container import ContextContainer, ContextTools
-from markethall.shared.composition.parts import InternalApi
+from markethall.shared.composition.parts import ContextParts, InternalApi
+from markethall.shared.composition.providers import deferred, singleton
 from markethall.shared.composition.settings import SettingsError
 from markethall.shared.composition.topology import InvalidManifest
 from markethall.shared.http.rate_limits import RateLimiter
@@ -32,7 +34,7 @@ from markethall.shared.security.current_access import (
 from markethall.shared.security.jwks import JwksProvider, LocalJwks, RemoteJwks, UserTokenVerifier
 from markethall.shared.security.service_tokens import ServiceSigner, ServiceVerifier
 
-K = TypeVar("K", bound=ContextContainer[Any])
+K = TypeVar("K", bound=ContextContainer)
 
 AUDIENCE: Final = "markethall"
 USERS_JWKS_PATH: Final = "/.well-known/jwks.json"
@@ -42,8 +44,142 @@ SERVICES_JWKS_PATH: Final = "/internal/keys.json"
 _BROKER_TIMEOUT_SECONDS: Final = 1.0
 
 
+def _databases(settings: Settings) -> Databases:
+    return Databases(
+        PoolSize(
+            min_size=settings.database_pool_min,
+            max_size=settings.database_pool_max,
+            timeout=settings.database_timeout,
+        )
+    )
+
+
+def _redis(settings: Settings) -> RedisClient:
+    return RedisClient(_redis_url(settings))
+
+
+def _broker(settings: Settings) -> RedisClient:
+    return RedisClient(_redis_url(settings), timeout=_BROKER_TIMEOUT_SECONDS)
+
+
+def _redis_url(settings: Settings) -> str | None:
+    return settings.redis_url.get_secret_value() or None
+
+
+def _rate_limiter(
+    settings: Settings, redis: RedisClient, application_secrets: ApplicationSecrets
+) -> RateLimiter:
+    return RateLimiter(settings.rate_limits, redis, application_secrets.secret_key)
+
+
+def _cursors(application_secrets: ApplicationSecrets) -> Cursors:
+    return Cursors(application_secrets.secret_key)
+
+
+def _access_token_signer(
+    application_secrets: ApplicationSecrets, settings: Settings, clock: Clock
+) -> AccessTokenSigner:
+    return AccessTokenSigner(
+        application_secrets.access_token_private_key,
+        settings.issuer,
+        AUDIENCE,
+        timedelta(seconds=settings.token_ttl),
+        clock,
+    )
+
+
+def _user_jwks(
+    settings: Settings, http_clients: HttpClients, signer: Callable[[], AccessTokenSigner]
+) -> JwksProvider:
+    issuer = topology().token_issuer
+    if issuer in settings.context_urls:
+        return RemoteJwks(issuer, USERS_JWKS_PATH, http_clients.get(issuer))
+    return LocalJwks(signer().jwks)
+
+
+def _user_token_verifier(
+    jwks: JwksProvider, access_source: AccessSource | None, settings: Settings, clock: Clock
+) -> UserTokenVerifier | CurrentAccessVerifier:
+    verifier = UserTokenVerifier(
+        AccessTokenVerifier(jwks.get_key_set, settings.issuer, AUDIENCE, clock), jwks
+    )
+    return CurrentAccessVerifier(verifier, access_source, clock) if access_source else verifier
+
+
+def _retry_policy(settings: Settings) -> RetryPolicy:
+    return RetryPolicy(
+        attempt_timeout_seconds=settings.rpc_attempt_timeout_seconds,
+        total_timeout_seconds=settings.request_deadline_seconds,
+        max_connections=settings.rpc_max_connections,
+    )
+
+
+def _http_clients(
+    settings: Settings, policy: RetryPolicy, transport: httpx2.AsyncBaseTransport | None
+) -> HttpClients:
+    return HttpClients(settings.context_urls, policy, transport)
+
+
+def _service_signer(application_secrets: ApplicationSecrets, clock: Clock) -> ServiceSigner:
+    return ServiceSigner(application_secrets.service_token_private_key, clock)
+
+
+def _service_token_verifier(
+    settings: Settings,
+    http_clients: HttpClients,
+    signer: Callable[[], ServiceSigner],
+    clock: Clock,
+) -> ServiceVerifier:
+    callers = {
+        caller for context in settings.contexts for caller in settings.remote_callers_of(context)
+    }
+    jwks = {
+        # a caller without a URL must use the same private key as this process
+        caller: RemoteJwks(caller, SERVICES_JWKS_PATH, http_clients.get(caller))
+        if caller in settings.context_urls
+        else LocalJwks(signer().jwks)
+        for caller in sorted(callers)
+    }
+    return ServiceVerifier(jwks, settings.contexts, clock)
+
+
+def _allow_list() -> AllowList:
+    return AllowList(topology().allowed_calls)
+
+
+class ProcessContainer(containers.DeclarativeContainer):
+    """Builds each tool of the process when it is first used. Building opens no connection."""
+
+    settings: providers.Dependency[Settings] = providers.Dependency(instance_of=Settings)
+    secrets: providers.Dependency[ApplicationSecrets] = providers.Dependency(
+        instance_of=ApplicationSecrets
+    )
+    clock: providers.Dependency[Clock] = providers.Dependency()
+    http_transport: providers.Dependency[httpx2.AsyncBaseTransport | None] = providers.Dependency()
+    access_source: providers.Dependency[AccessSource | None] = providers.Dependency()
+
+    databases = singleton(_databases, settings)
+    redis = singleton(_redis, settings)
+    broker = singleton(_broker, settings)
+    rate_limiter = singleton(_rate_limiter, settings, redis, secrets)
+    cursors = singleton(_cursors, secrets)
+
+    retry_policy = singleton(_retry_policy, settings)
+    http_clients = singleton(_http_clients, settings, retry_policy, http_transport)
+    in_flight_calls = singleton(InFlightCalls)
+    allow_list = singleton(_allow_list)
+
+    access_token_signer = singleton(_access_token_signer, secrets, settings, clock)
+    user_jwks = singleton(_user_jwks, settings, http_clients, deferred(access_token_signer))
+    user_token_verifier = singleton(_user_token_verifier, user_jwks, access_source, settings, clock)
+    service_signer = singleton(_service_signer, secrets, clock)
+    service_token_verifier = singleton(
+        _service_token_verifier, settings, http_clients, deferred(service_signer), clock
+    )
+
+
 class ApplicationContainer:
-    """Builds each object when it is first used. Building opens no connection."""
+    """Connects the containers of the served contexts, found by their manifests."""
 
     def __init__(
         self,
@@ -54,144 +190,38 @@ class ApplicationContainer:
         http_transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.settings = settings
-        self.secrets = application_secrets
         self.clock = clock
-        self._http_transport = http_transport
+        self.tools = ProcessContainer(
+            settings=settings,
+            secrets=application_secrets,
+            clock=clock,
+            http_transport=http_transport,
+            access_source=providers.Singleton(self._access_source),
+        )
         # maps the name of each served context to its container
-        self.contexts: dict[str, ContextContainer[Any]] = {}
+        self.contexts: dict[str, ContextContainer] = {}
         self._build_contexts()
-
-    # Tools
-
-    @cached_property
-    def databases(self) -> Databases:
-        return Databases(
-            PoolSize(
-                min_size=self.settings.database_pool_min,
-                max_size=self.settings.database_pool_max,
-                timeout=self.settings.database_timeout,
-            )
-        )
-
-    @cached_property
-    def redis(self) -> RedisClient:
-        return RedisClient(self._redis_url)
-
-    @cached_property
-    def broker(self) -> RedisClient:
-        return RedisClient(self._redis_url, timeout=_BROKER_TIMEOUT_SECONDS)
-
-    @property
-    def _redis_url(self) -> str | None:
-        return self.settings.redis_url.get_secret_value() or None
-
-    @cached_property
-    def rate_limiter(self) -> RateLimiter:
-        return RateLimiter(self.settings.rate_limits, self.redis, self.secrets.secret_key)
-
-    @cached_property
-    def cursors(self) -> Cursors:
-        return Cursors(self.secrets.secret_key)
-
-    @cached_property
-    def access_token_signer(self) -> AccessTokenSigner:
-        return AccessTokenSigner(
-            self.secrets.access_token_private_key,
-            self.settings.issuer,
-            AUDIENCE,
-            timedelta(seconds=self.settings.token_ttl),
-            self.clock,
-        )
-
-    @cached_property
-    def user_token_verifier(self) -> UserTokenVerifier | CurrentAccessVerifier:
-        jwks = self._user_jwks()
-        verifier = UserTokenVerifier(
-            AccessTokenVerifier(jwks.get_key_set, self.settings.issuer, AUDIENCE, self.clock), jwks
-        )
-        source = self._access_source()
-        return CurrentAccessVerifier(verifier, source, self.clock) if source else verifier
-
-    def _user_jwks(self) -> JwksProvider:
-        issuer = topology().token_issuer
-        if issuer in self.settings.context_urls:
-            return RemoteJwks(issuer, USERS_JWKS_PATH, self.http_clients.get(issuer))
-        return LocalJwks(self.access_token_signer.jwks)
-
-    def _access_source(self) -> AccessSource | None:
-        """Return the source of current roles, or None if this process cannot reach users.
-
-        Only development settings allow None.
-        """
-        issuer = topology().token_issuer
-        if issuer in self.settings.context_urls:
-            return RemoteAccessSource(issuer, USER_ACCESS_PATH, self.http_clients.get(issuer))
-        container = self.contexts.get(issuer)
-        return LocalAccessSource(container.get_current_scopes) if container else None
-
-    # Calls
-
-    @cached_property
-    def retry_policy(self) -> RetryPolicy:
-        return RetryPolicy(
-            attempt_timeout_seconds=self.settings.rpc_attempt_timeout_seconds,
-            total_timeout_seconds=self.settings.request_deadline_seconds,
-            max_connections=self.settings.rpc_max_connections,
-        )
-
-    @cached_property
-    def http_clients(self) -> HttpClients:
-        return HttpClients(self.settings.context_urls, self.retry_policy, self._http_transport)
-
-    @cached_property
-    def service_signer(self) -> ServiceSigner:
-        return ServiceSigner(self.secrets.service_token_private_key, self.clock)
-
-    @cached_property
-    def service_token_verifier(self) -> ServiceVerifier:
-        callers = {
-            caller
-            for context in self.settings.contexts
-            for caller in self.settings.remote_callers_of(context)
-        }
-        jwks = {caller: self._caller_jwks(caller) for caller in sorted(callers)}
-        return ServiceVerifier(jwks, self.settings.contexts, self.clock)
-
-    def _caller_jwks(self, caller: str) -> JwksProvider:
-        """Return the public keys of a caller.
-
-        A caller without a URL must use the same private key as this process.
-        """
-        if caller in self.settings.context_urls:
-            return RemoteJwks(caller, SERVICES_JWKS_PATH, self.http_clients.get(caller))
-        return LocalJwks(self.service_signer.jwks)
-
-    @cached_property
-    def in_flight_calls(self) -> InFlightCalls:
-        return InFlightCalls()
-
-    @cached_property
-    def allow_list(self) -> AllowList:
-        return AllowList(topology().allowed_calls)
-
-    # Contexts
 
     def context(self, name: str, kind: type[K]) -> K:
         """Return the container of a context. Raises SettingsError if it is not served here."""
-        container = self.contexts.get(name)
-        if not isinstance(container, kind):
+        if name not in self.contexts or _parts(name).container is not kind:
             raise SettingsError([f"MARKETHALL_CONTEXTS: this needs {name}, which is not served"])
-        return container
+        # its class in memory is dependency-injector's
+        return cast("K", self.contexts[name])
 
     def internal_service(self, target: str, caller: str) -> Any:
         """Return the target's contract: its implementation if served here, else an RPC client."""
         api = _internal_api(target)
         if target in self.contexts:
             return api.local(self.contexts[target])
-        http_client = self.http_clients.get(target)
         return api.remote(
             RpcClient(
-                caller, target, http_client, self.service_signer, self.clock, self.retry_policy
+                caller,
+                target,
+                self.tools.http_clients().get(target),
+                self.tools.service_signer(),
+                self.clock,
+                self.tools.retry_policy(),
             )
         )
 
@@ -201,59 +231,82 @@ class ApplicationContainer:
             if context in self.settings.contexts:
                 self.contexts[context] = self._build_context(context)
 
-    def _build_context(self, context: str) -> ContextContainer[Any]:
-        manifest = topology().contexts[context]
-        clients = {target: self._guarded_client(target, context) for target in manifest.calls}
-        container: ContextContainer[Any] = manifest.load_parts().container(
-            self.settings.by_context[context], self._tools(context), **clients
+    def _build_context(self, context: str) -> ContextContainer:
+        """Raises dependency_injector.errors.Error for a container that lacks one of its parts."""
+        clients = {
+            target: providers.Singleton(self._guarded_client, target, context)
+            for target in topology().dependencies[context]
+        }
+        container: ContextContainer = _parts(context).container(
+            settings=self.settings.by_context[context], tools=self._tools(context), **clients
         )
+        container.check_dependencies()
         return container
 
     def _guarded_client(self, target: str, caller: str) -> Any:
         guard = CallGuard(
             caller,
             target,
-            self.allow_list,
-            self.in_flight_calls,
+            self.tools.allow_list(),
+            self.tools.in_flight_calls(),
             self.clock,
             self.settings.request_deadline_seconds,
         )
         return _internal_api(target).guarded(self.internal_service(target, caller), guard)
 
+    def _access_source(self) -> AccessSource | None:
+        """Return the source of current roles, or None if this process cannot reach users.
+
+        Only development settings allow None.
+        """
+        issuer = topology().token_issuer
+        if issuer in self.settings.context_urls:
+            http_client = self.tools.http_clients().get(issuer)
+            return RemoteAccessSource(issuer, USER_ACCESS_PATH, http_client)
+        container = self.contexts.get(issuer)
+        return LocalAccessSource(container.get_current_scopes()) if container else None
+
     def _tools(self, context: str) -> ContextTools:
         database_url = self.settings.database_url_of(context)
+        databases = self.tools.databases()
         return ContextTools(
-            postgres=self.databases.get(database_url) if self.settings.storage == "sql" else None,
-            redis=self.redis,
+            postgres=databases.get(database_url) if self.settings.storage == "sql" else None,
+            redis=self.tools.redis(),
             clock=self.clock,
-            cursors=self.cursors,
-            secret_key=self.secrets.secret_key,
+            cursors=self.tools.cursors(),
+            secret_key=self.tools.secrets().secret_key,
             cache_mode=self.settings.cache,
-            access_token_signer=lambda: self.access_token_signer,
+            access_token_signer=self.tools.access_token_signer,
         )
 
     # Lifecycle
 
     async def start(self) -> None:
         for container in self.contexts.values():
-            await container.start()
+            for start in container.on_start():
+                await start()
 
     async def close(self) -> None:
         """Close everything in reverse order. After an error the rest is closed too."""
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.databases.close)
-            stack.push_async_callback(self.redis.close)
-            stack.push_async_callback(self.broker.close)
+            stack.push_async_callback(self.tools.databases().close)
+            stack.push_async_callback(self.tools.redis().close)
+            stack.push_async_callback(self.tools.broker().close)
             for container in self.contexts.values():
-                stack.push_async_callback(container.close)
-            stack.push_async_callback(self.http_clients.close)
+                for close in container.on_close():
+                    stack.push_async_callback(close)
+            stack.push_async_callback(self.tools.http_clients().close)
             stack.push_async_callback(
-                self.in_flight_calls.drain, self.settings.request_deadline_seconds
+                self.tools.in_flight_calls().drain, self.settings.request_deadline_seconds
             )
 
 
+def _parts(context: str) -> ContextParts[Any]:
+    return topology().contexts[context].load_parts()
+
+
 def _internal_api(target: str) -> InternalApi[Any, Any]:
-    api = topology().contexts[target].load_parts().internal_api
+    api = _parts(target).internal_api
     if api is None:
         raise InvalidManifest(f"{target} is called, but has no internal API")
     return api

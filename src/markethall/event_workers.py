@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 from markethall.container import ApplicationContainer
 from markethall.contexts import topology
@@ -61,7 +60,7 @@ def _build_worker(
     inbox_transports: Mapping[str, InProcessTransport],
 ) -> ContextWorker:
     context_container = container.contexts[context]
-    persistence = context_container.persistence
+    persistence = context_container.persistence()
     clock, config = container.clock, WorkerConfig()
     in_process_transports = [
         transport
@@ -70,7 +69,7 @@ def _build_worker(
     ]
     publishers = _stream_publishers(container, settings, context)
     handlers = bind_event_handlers(
-        context, topology().subscriptions[context], context_container.event_handlers
+        context, topology().subscriptions[context], context_container.event_handlers()
     )
     retention = RetentionJob(persistence, clock, interval=timedelta(minutes=1))
     return ContextWorker(
@@ -78,19 +77,19 @@ def _build_worker(
         persistence.outbox,
         OutboxRelay(context, in_process_transports, clock, publishers),
         InboxConsumer(persistence.inbox, handlers, clock, config),
-        [*context_container.periodic_jobs, retention.run_once],
+        [*context_container.periodic_jobs(), retention.run_once],
         config,
         [
             *_stream_consumers(container, settings, context, inbox_transports[context]),
-            *context_container.long_running_tasks,
+            *context_container.long_running_tasks(),
         ],
         outbox_signal=persistence.outbox_signal,
         inbox_signal=persistence.inbox_signal,
     )
 
 
-def _inbox_transport(context: str, context_container: ContextContainer[Any]) -> InProcessTransport:
-    persistence = context_container.persistence
+def _inbox_transport(context: str, context_container: ContextContainer) -> InProcessTransport:
+    persistence = context_container.persistence()
     return InProcessTransport(
         persistence.inbox, topology().handler_keys(context), persistence.inbox_signal.set
     )
@@ -107,9 +106,11 @@ def _stream_publishers(
     }
     if not subscribers:
         return []
-    signature = EventSignature(container.secrets.secret_key, publisher)
+    signature = EventSignature(container.tools.secrets().secret_key, publisher)
     return [
-        RedisStreamPublisher(publisher, subscribers, container.broker, container.clock, signature)
+        RedisStreamPublisher(
+            publisher, subscribers, container.tools.broker(), container.clock, signature
+        )
     ]
 
 
@@ -119,15 +120,15 @@ def _stream_consumers(
     subscriber: str,
     inbox_transport: InProcessTransport,
 ) -> Sequence[RedisStreamConsumer]:
-    inbox = container.contexts[subscriber].persistence.inbox
+    inbox = container.contexts[subscriber].persistence().inbox
     return [
         RedisStreamConsumer(
             publisher,
             subscriber,
             inbox_transport,
             inbox,
-            container.broker,
-            EventSignature(container.secrets.secret_key, publisher),
+            container.tools.broker(),
+            EventSignature(container.tools.secrets().secret_key, publisher),
         )
         for publisher in topology().publishers_of(subscriber)
         if settings.event_transports(publisher, subscriber)[1]

@@ -92,7 +92,7 @@ def migrated_database(contexts: Iterable[str]) -> Iterator[str]:
 
 @asynccontextmanager
 async def open_remote(
-    context: str, container: ContextContainer[Any], methods: Iterable[str]
+    context: str, container: ContextContainer, methods: Iterable[str]
 ) -> AsyncIterator[Any]:
     """Yield an RPC client of the context, which uses its real endpoints and the real gateway.
 
@@ -133,15 +133,15 @@ def _gateway(app: ASGIApp, context: str, signer: ServiceSigner) -> GatewayMiddle
 
 
 async def deliver(
-    context: str, container: ContextContainer[Any], event: Event, *, times: int = 1
+    context: str, container: ContextContainer, event: Event, *, times: int = 1
 ) -> None:
     """Insert the event into the inbox of the context, and run each handler `times` times."""
     handlers = bind_event_handlers(
-        context, topology().subscriptions[context], container.event_handlers
+        context, topology().subscriptions[context], container.event_handlers()
     )
-    envelope = wrap_event(event, system_context("test"), container.clock())
+    envelope = wrap_event(event, system_context("test"), container.tools().clock())
     keys = topology().handler_keys(context).get(event.type, ())
-    await container.persistence.inbox.enqueue(keys, [envelope])
+    await container.persistence().inbox.enqueue(keys, [envelope])
     for key in keys:
         delivery = Delivery(handler=key, envelope=envelope, attempts=1)
         for _ in range(times):

@@ -135,7 +135,7 @@ class InventoryApp:
         return stock.warehouses[0].on_hand, stock.warehouses[0].reserved
 
     async def run_periodic_jobs(self) -> None:
-        for job in self.container.periodic_jobs:
+        for job in self.container.periodic_jobs():
             await job()
 
 
@@ -168,16 +168,19 @@ def build_inventory_app(storage: str, postgres: Any = None) -> InventoryApp:
             "max_reserved_units_per_customer": MAX_RESERVED_UNITS,
         },
     )
-    container = InventoryContainer(settings, context_tools(clock=clock, postgres=postgres))
-    container.cache = CoherentCache()
+    container = InventoryContainer(
+        settings=settings,
+        tools=context_tools(clock=clock, postgres=postgres),
+        cache=CoherentCache(),
+    )
     return InventoryApp(
-        container.inventory,
-        container.catalogue,
-        container.product_search,
-        container.categories,
-        container.stockroom,
-        container.reservations,
-        container.warehouses,
+        container.inventory(),
+        container.catalogue(),
+        container.product_search(),
+        container.categories(),
+        container.stockroom(),
+        container.reservations(),
+        container.warehouses(),
         clock,
         container,
     )

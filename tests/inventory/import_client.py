@@ -23,7 +23,7 @@ class ImportClient:
 
     @property
     def imports(self) -> Imports:
-        return self.inventory_app.container.imports
+        return self.inventory_app.container.imports()
 
     async def upload(self, data: bytes, *, size: int = 1000) -> Upload:
         """Upload a file in chunks of `size` bytes. A chunk may end inside a row."""
@@ -44,7 +44,7 @@ class ImportClient:
         """Import a file, and wait for the end of the import."""
         data = data.encode() if isinstance(data, str) else data
         started = await self.start(data, **fields)
-        await self.inventory_app.container.import_worker.process_next(started.import_id)
+        await self.inventory_app.container.import_worker().process_next(started.import_id)
         return await self.imports.get_import(STAFF, started.import_id)
 
     async def notes(self, done: ImportView, kind: NoteKind) -> list[RowNoteView]:

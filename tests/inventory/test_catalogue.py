@@ -521,7 +521,7 @@ async def test_adjustment_is_idempotent_by_id(inventory_app: InventoryApp) -> No
 
 async def test_response_is_stored_with_the_change(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product()
-    records = inventory_app.container.persistence.idempotency_store
+    records = inventory_app.container.persistence().idempotency_store
     attempt = no_key()
     attempt = type(attempt)("scope", attempt.id, attempt.retention, PRESENT)
     now = inventory_app.clock()

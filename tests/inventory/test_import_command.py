@@ -10,6 +10,7 @@ import pytest
 from markethall.cli.import_command import ImportFile, ImportResult, run_import
 from markethall.inventory.imports.contract import ImportStatus
 from markethall.local.demo import known_skus
+from markethall.shared.composition.memory import MemoryDatabase
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 
@@ -31,7 +32,7 @@ def import_file(tmp_path: Path) -> ImportFile:
 async def run(inventory_app: InventoryApp, import_file: ImportFile, work: Any) -> ImportResult:
     async with asyncio.timeout(TIMEOUT_SECONDS):
         return await run_import(
-            import_file, inventory_app.container.imports, work, STAFF, lambda _: None
+            import_file, inventory_app.container.imports(), work, STAFF, lambda _: None
         )
 
 
@@ -54,7 +55,7 @@ async def test_import_command_retries_after_other_worker_died(
         nonlocal attempts
         attempts += 1
         return (
-            await inventory_app.container.import_worker.process_next(import_id)
+            await inventory_app.container.import_worker().process_next(import_id)
             if attempts > 1
             else None
         )
@@ -91,10 +92,12 @@ async def test_oversized_file_is_rejected_and_deleted(
     import_file.path.write_text("x" * 1001)
 
     with pytest.raises(ValidationFailed) as raised:
-        await run(inventory_app, import_file, inventory_app.container.import_worker.process_next)
+        await run(inventory_app, import_file, inventory_app.container.import_worker().process_next)
 
     assert "more than 1000 bytes" in raised.value.detail
-    assert not inventory_app.container.persistence.database.tables.uploads.where(lambda _: True)
+    database = inventory_app.container.database()
+    assert isinstance(database, MemoryDatabase)
+    assert not database.tables.uploads.where(lambda _: True)
 
 
 async def test_known_skus_include_large_catalogue(
@@ -103,8 +106,8 @@ async def test_known_skus_include_large_catalogue(
     rows = "".join(f'T-{n},"Name,\n{n}",1\n' for n in range(1200))
     import_file.path.write_text(f"sku,name,price\n{rows}")
     large_file = ImportFile(import_file.path, 1_000_000)
-    await run(inventory_app, large_file, inventory_app.container.import_worker.process_next)
+    await run(inventory_app, large_file, inventory_app.container.import_worker().process_next)
 
-    known = await known_skus(inventory_app.container.imports, STAFF)
+    known = await known_skus(inventory_app.container.imports(), STAFF)
 
     assert known == {f"T-{n}" for n in range(1200)}

@@ -95,7 +95,7 @@ async def test_killed_import_resumes_and_applies_rows_once(
     inventory_app = build_inventory_app("sql", postgres)
     # the lease of the killed process has expired by then
     inventory_app.clock.now = utc_now() + timedelta(minutes=1)
-    done = await inventory_app.container.import_worker.process_next()
+    done = await inventory_app.container.import_worker().process_next()
 
     assert status_when_killed == "running"
     assert done is not None
@@ -114,11 +114,11 @@ async def test_leased_import_is_not_taken_by_another_worker(
     await import_client.start(b"sku,name,price\nL-1,One,1\n")
     rows = b"".join(b"M-%d,Name,1\n" % n for n in range(5000))
     await import_client.start(b"sku,name,price\n" + rows)
-    other = build_inventory_app("sql", sql_inventory_app.container.tools.postgres)
+    other = build_inventory_app("sql", sql_inventory_app.container.postgres())
 
     results = await asyncio.gather(
         *(
-            inventory_app.container.import_worker.process_next()
+            inventory_app.container.import_worker().process_next()
             for inventory_app in (sql_inventory_app, other, sql_inventory_app)
         )
     )
@@ -132,15 +132,15 @@ async def test_worker_without_lease_writes_nothing(sql_inventory_app: InventoryA
     import_client = ImportClient(sql_inventory_app)
     rows = b"".join(b"N-%d,Name,1,2\n" % n for n in range(9000))
     started = await import_client.start(b"sku,name,price,on_hand\n" + rows)
-    other = build_inventory_app("sql", sql_inventory_app.container.tools.postgres)
+    other = build_inventory_app("sql", sql_inventory_app.container.postgres())
     other.clock.advance(minutes=10)
 
     slow = asyncio.create_task(
-        sql_inventory_app.container.import_worker.process_next(started.import_id)
+        sql_inventory_app.container.import_worker().process_next(started.import_id)
     )
     while (await import_client.imports.get_import(STAFF, started.import_id)).rows.read == 0:
         await asyncio.sleep(0.002)
-    done = await other.container.import_worker.process_next(started.import_id)
+    done = await other.container.import_worker().process_next(started.import_id)
     await slow
 
     assert done is not None

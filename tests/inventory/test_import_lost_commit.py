@@ -53,10 +53,13 @@ async def test_batch_with_lost_commit_response_is_applied_once(
     rows = "".join(f"L-{n},Name,1,5\n" if n % 100 else f"L-{n},,1,5\n" for n in range(2500))
     file = f"sku,name,price,on_hand\n{rows}".encode()
     started = await import_client.start(file, with_stock=True)
-    database: Any = LostCommitAnswers(inventory_app.container.database, lost)
-    container = InventoryContainer(inventory_app.container.settings, inventory_app.container.tools)
-    container.database = database
-    worker = container.import_worker
+    database: Any = LostCommitAnswers(inventory_app.container.database(), lost)
+    container = InventoryContainer(
+        settings=inventory_app.container.settings(),
+        tools=inventory_app.container.tools(),
+        database=database,
+    )
+    worker = container.import_worker()
 
     await worker.process_next(started.import_id)
 

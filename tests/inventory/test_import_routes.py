@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from markethall.app import Gateway, create_app
+from markethall.shared.composition.memory import MemoryDatabase
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
@@ -97,7 +98,9 @@ async def test_oversized_file_is_rejected(http: httpx2.AsyncClient, app: Gateway
         413,
     ]
     assert with_length.json()["details"] == chunked.json()["details"] == {"limit": 100_000}
-    tables = inventory_of(app.container).persistence.database.tables
+    database = inventory_of(app.container).database()
+    assert isinstance(database, MemoryDatabase)
+    tables = database.tables
     assert len(tables.uploads) == len(tables.upload_parts) == 0
 
 
@@ -147,7 +150,7 @@ async def test_import_requires_catalogue_and_stock_scopes(
 ) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     clerk = Actor(user_id=new_id(), scopes=frozenset({granted}))
-    headers = {"Authorization": f"Bearer {app.container.access_token_signer.sign(clerk)}"}
+    headers = {"Authorization": f"Bearer {app.container.tools.access_token_signer().sign(clerk)}"}
 
     responses = [
         await http.post("/imports", content=FILE, headers=CSV | headers),
@@ -192,7 +195,7 @@ async def test_event_stream_ends_at_shutdown(http: httpx2.AsyncClient, app: Gate
 
 async def test_event_stream_count_is_limited(http: httpx2.AsyncClient, app: Gateway) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
-    imports: Any = inventory_of(app.container).imports
+    imports: Any = inventory_of(app.container).imports()
     imports._watchers = 32
 
     response = await http.get(f"{path}/events")

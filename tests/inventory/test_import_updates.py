@@ -43,7 +43,7 @@ async def _by_sku(import_client: ImportClient, sku: str) -> ProductView:
 
 async def _family(import_client: ImportClient, family: str) -> dict[str, tuple[int, str]]:
     """Return (on hand, status) of all products of a family, by the values of their options."""
-    store = import_client.inventory_app.container.persistence.database
+    store = import_client.inventory_app.container.persistence().database
     async with store.read_session() as reads:
         rows = await reads.list_products_with_stock(None, 1000)
     return {

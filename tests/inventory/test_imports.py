@@ -291,7 +291,7 @@ async def test_file_of_a_failed_import_is_kept_for_a_week(import_client: ImportC
     assert (
         await import_client.imports.get_import(STAFF, failed.import_id)
     ).status == ImportStatus.FAILED
-    await import_client.inventory_app.container.import_worker.process_next(later.import_id)
+    await import_client.inventory_app.container.import_worker().process_next(later.import_id)
     retried = await import_client.imports.get_import(STAFF, later.import_id)
     assert retried.failure is not None
     assert retried.failure.code == "header"

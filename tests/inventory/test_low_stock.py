@@ -10,7 +10,7 @@ from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_comman
 
 async def take_envelopes(inventory_app: InventoryApp) -> list[EventEnvelope]:
     """Return the StockLow envelopes since the last call."""
-    async with inventory_app.container.persistence.outbox.acquire_leadership() as leader:
+    async with inventory_app.container.persistence().outbox.acquire_leadership() as leader:
         assert leader is not None
         envelopes = await leader.get_unpublished(100)
         await leader.mark_published(envelopes, inventory_app.clock())

@@ -45,7 +45,7 @@ class Client:
 
     def token(self, role: str) -> dict[str, str]:
         actor = Actor(user_id=new_id(), roles=(role,), scopes=scopes_for_roles((role,)))
-        return {"authorization": f"Bearer {self.container.access_token_signer.sign(actor)}"}
+        return {"authorization": f"Bearer {self.container.tools.access_token_signer().sign(actor)}"}
 
     async def create(self, **fields: Any) -> dict[str, Any]:
         response = await self.http.post("/products", json=TEA | fields, headers=self.staff)
@@ -338,7 +338,7 @@ async def test_movements_and_reservations_require_staff(client: Client) -> None:
         lines=(RequestedLine(product_id=UUID(made["product_id"]), quantity=2),),
         expires_at=utc_now() + timedelta(minutes=9),
     )
-    await inventory_of(client.container).inventory.reserve(ANYONE, command)
+    await inventory_of(client.container).inventory().reserve(ANYONE, command)
 
     ledger = await client.http.get(
         f"/products/{made['product_id']}/stock-movements", headers=client.staff

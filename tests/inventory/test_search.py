@@ -374,11 +374,14 @@ class FakeSearchIndex:
 
 def with_search_index(inventory_app: InventoryApp) -> FakeSearchIndex:
     engine = FakeSearchIndex()
-    container = InventoryContainer(inventory_app.container.settings, inventory_app.container.tools)
-    container.persistence = inventory_app.container.persistence
-    container.search_index = engine
-    inventory_app.product_search = container.product_search
-    inventory_app.catalogue = container.catalogue
+    container = InventoryContainer(
+        settings=inventory_app.container.settings(),
+        tools=inventory_app.container.tools(),
+        persistence=inventory_app.container.persistence(),
+        search_index=engine,
+    )
+    inventory_app.product_search = container.product_search()
+    inventory_app.catalogue = container.catalogue()
     return engine
 
 

@@ -18,7 +18,7 @@ async def receive_in_warehouse(
 ) -> None:
     """Receive stock in a warehouse. Create the warehouse if it does not exist."""
     warehouse = NewWarehouse(name=str(warehouse_id), priority=PRIORITIES[warehouse_id])
-    await inventory_app.container.warehouses.create(STAFF, warehouse, no_key(warehouse_id))
+    await inventory_app.container.warehouses().create(STAFF, warehouse, no_key(warehouse_id))
     command = Adjustment(warehouse_id=warehouse_id, delta=quantity, reason="received")
     await inventory_app.stockroom.adjust(STAFF, product_id, command, no_key())
 

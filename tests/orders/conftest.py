@@ -98,19 +98,19 @@ class OrdersApp:
 
     @property
     def orders(self) -> Orders:
-        return self.container.orders
+        return self.container.orders()
 
     @property
     def idempotency(self) -> IdempotencyService:
-        return self.container.idempotency
+        return self.container.idempotency()
 
     @property
     def persistence(self) -> ContextPersistence[Any]:
-        return self.container.persistence
+        return self.container.persistence()
 
     @property
     def event_handlers(self) -> OrderEventHandlers:
-        return self.container.event_handlers
+        return self.container.event_handlers()
 
     def stock_up(self, quantity: int = 5) -> UUID:
         """Add a product. Remember its stock for `assert_consistent`."""
@@ -159,7 +159,7 @@ class OrdersApp:
         return [entry.change for entry in (await self.read_timeline(order)).items]
 
     async def run_periodic_jobs(self) -> None:
-        for sweep in self.container.periodic_jobs:
+        for sweep in self.container.periodic_jobs():
             await sweep()
 
     async def process_events(self, times: int = 1) -> None:
@@ -199,7 +199,7 @@ class OrdersApp:
     @cached_property
     def handlers(self) -> dict[str, EventHandler]:
         return bind_event_handlers(
-            "orders", topology().subscriptions["orders"], self.container.event_handlers
+            "orders", topology().subscriptions["orders"], self.container.event_handlers()
         )
 
     async def handle(self, delivery: Delivery) -> None:
@@ -236,8 +236,8 @@ def orders_app(request: pytest.FixtureRequest) -> OrdersApp:
         {"storage": storage, "reservation_ttl_seconds": RESERVATION_TTL.total_seconds()},
     )
     container = OrdersContainer(
-        settings,
-        context_tools(clock=clock, postgres=postgres),
+        settings=settings,
+        tools=context_tools(clock=clock, postgres=postgres),
         users=users,
         inventory=inventory,
         payments=payments,

@@ -83,13 +83,15 @@ class ContextsApp:
 
     @property
     def orders(self) -> Orders:
-        return orders_of(self.container).orders
+        return orders_of(self.container).orders()
 
     async def open(self) -> None:
         name = f"buyer{new_id().hex[-8:]}"
         command = Register(username=name, email=f"{name}@example.com", password="a long enough one")
-        account = await users_of(self.container).accounts.register(
-            STAFF, command, attempt_without_key()
+        account = (
+            await users_of(self.container)
+            .accounts()
+            .register(STAFF, command, attempt_without_key())
         )
         self.buyer = user_context(account.user_id, "customer")
 
@@ -97,12 +99,16 @@ class ContextsApp:
         price = {"amount": 1000, "currency": "EUR"}
         body = {"sku": f"SKU-{new_id().hex}", "name": "A thing", "price": price}
         command = NewProduct.model_validate(body)
-        product = await inventory_of(self.container).catalogue.create(
-            STAFF, command, attempt_without_key()
+        product = (
+            await inventory_of(self.container)
+            .catalogue()
+            .create(STAFF, command, attempt_without_key())
         )
         received = Adjustment(delta=stock, reason="received")
-        await inventory_of(self.container).stockroom.adjust(
-            STAFF, product.product_id, received, attempt_without_key()
+        await (
+            inventory_of(self.container)
+            .stockroom()
+            .adjust(STAFF, product.product_id, received, attempt_without_key())
         )
         return product.product_id
 
@@ -116,11 +122,15 @@ class ContextsApp:
         request = IdempotentRequest(
             self.buyer.actor.audit_name, "POST", "/orders", "key", str(product_id)
         )
-        response, _ = await orders_of(self.container).idempotency.run(
-            request,
-            IDEMPOTENCY_RETENTION_EXTENDED,
-            to_response,
-            lambda attempt: self.orders.place(self.buyer, command, attempt),
+        response, _ = (
+            await orders_of(self.container)
+            .idempotency()
+            .run(
+                request,
+                IDEMPOTENCY_RETENTION_EXTENDED,
+                to_response,
+                lambda attempt: self.orders.place(self.buyer, command, attempt),
+            )
         )
         return response
 
@@ -129,17 +139,21 @@ class ContextsApp:
 
     async def confirm_payment(self, payment_id: UUID, method: str = "sandbox_ok") -> PaymentView:
         attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_EXTENDED, ok_response)
-        return await payments_of(self.container).payment_api.confirm(
-            self.buyer, payment_id, method, attempt
+        return (
+            await payments_of(self.container)
+            .payment_api()
+            .confirm(self.buyer, payment_id, method, attempt)
         )
 
     async def payment(self, order: OrderView) -> PaymentView:
-        return await payments_of(self.container).payment_api.get_payment(
-            STAFF, order.payment.payment_id
+        return (
+            await payments_of(self.container)
+            .payment_api()
+            .get_payment(STAFF, order.payment.payment_id)
         )
 
     async def available(self, product_id: UUID) -> int:
-        stock = await inventory_of(self.container).stockroom.get_stock(STAFF, product_id)
+        stock = await inventory_of(self.container).stockroom().get_stock(STAFF, product_id)
         return stock.available
 
     async def read_order(self, order: OrderView) -> OrderView:
@@ -147,7 +161,7 @@ class ContextsApp:
 
     async def run_periodic_jobs(self) -> None:
         for context in (orders_of(self.container), inventory_of(self.container)):
-            for sweep in context.periodic_jobs:
+            for sweep in context.periodic_jobs():
                 await sweep()
 
     async def process_events(self) -> None:
@@ -155,12 +169,12 @@ class ContextsApp:
             pass
 
     async def _relay_events(self) -> int:
-        persistence = orders_of(self.container).persistence
+        persistence = orders_of(self.container).persistence()
         transport = InProcessTransport(persistence.inbox, HANDLER_KEYS)
         sum_ = 0
         for context in (orders_of(self.container), payments_of(self.container)):
             relay = OutboxRelay("test", [transport], self.clock)
-            async with context.persistence.outbox.acquire_leadership() as leader:
+            async with context.persistence().outbox.acquire_leadership() as leader:
                 assert leader
                 sum_ += await relay.relay_batch(leader, 100)
         return sum_
@@ -168,10 +182,10 @@ class ContextsApp:
     async def _handle_events(self) -> int:
         orders = orders_of(self.container)
         handlers = bind_event_handlers(
-            "orders", topology().subscriptions["orders"], orders.event_handlers
+            "orders", topology().subscriptions["orders"], orders.event_handlers()
         )
         lease = timedelta(seconds=30)
-        deliveries = await orders.persistence.inbox.claim(self.clock(), lease, 16)
+        deliveries = await orders.persistence().inbox.claim(self.clock(), lease, 16)
         for delivery in deliveries:
             await handlers[delivery.handler](delivery, delivery.envelope.decode())
         return len(deliveries)
@@ -224,7 +238,7 @@ async def test_an_order_is_placed_paid_shipped_and_delivered(contexts_app: Conte
         OrderPaymentStatus.PAID,
     )
     assert (await contexts_app.read_order(order)).status is OrderStatus.COMPLETED
-    stock = await inventory_of(contexts_app.container).stockroom.get_stock(STAFF, product_id)
+    stock = await inventory_of(contexts_app.container).stockroom().get_stock(STAFF, product_id)
     assert [(level.on_hand, level.reserved) for level in stock.warehouses] == [(3, 0)]
 
 
@@ -249,7 +263,7 @@ async def test_confirm_before_order_is_committed_is_not_found(contexts_app: Cont
     contexts_app.call_failures.fail_call(3, "after")
     with pytest.raises(Unavailable):
         await contexts_app.place_with_key(product_id)
-    api = payments_of(contexts_app.container).payment_api
+    api = payments_of(contexts_app.container).payment_api()
     (payment,) = (await api.list_payments(contexts_app.buyer, PaymentQuery())).items
 
     with pytest.raises(PaymentNotFound):
@@ -344,20 +358,22 @@ async def test_retry_after_unavailable_context_gives_one_order(
 
     assert contexts_app.call_failures.calls == [*CALLS[:number], *CALLS]
     assert await contexts_app.orders.count() == 1
-    assert await payments_of(contexts_app.container).payment_api.count() == 1
+    assert await payments_of(contexts_app.container).payment_api().count() == 1
     query = ReservationQuery(order_id=order_id)
     assert (
         len(
             (
-                await inventory_of(contexts_app.container).reservations.list_reservations(
-                    STAFF, query
-                )
+                await inventory_of(contexts_app.container)
+                .reservations()
+                .list_reservations(STAFF, query)
             ).items
         )
         == 1
     )
-    payments = await payments_of(contexts_app.container).payment_api.list_payments(
-        STAFF, PaymentQuery(order_id=order_id)
+    payments = (
+        await payments_of(contexts_app.container)
+        .payment_api()
+        .list_payments(STAFF, PaymentQuery(order_id=order_id))
     )
     assert len(payments.items) == 1
     assert await contexts_app.available(product_id) == 3

@@ -159,7 +159,7 @@ class MemoryInspector:
 
     def __init__(self, container: ApplicationContainer) -> None:
         self._backends = {
-            context: context_container.persistence
+            context: context_container.persistence()
             for context, context_container in container.contexts.items()
         }
         self._published: dict[str, dict[UUID, EventEnvelope]] = {

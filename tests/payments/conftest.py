@@ -123,23 +123,23 @@ class PaymentsApp:
 
     @property
     def payments(self) -> Payments:
-        return self.container.payments
+        return self.container.payments()
 
     @property
     def payment_api(self) -> PaymentApi:
-        return self.container.payment_api
+        return self.container.payment_api()
 
     @property
     def idempotency(self) -> IdempotencyService:
-        return self.container.idempotency
+        return self.container.idempotency()
 
     @property
     def sandbox_ledger(self) -> SandboxLedger:
-        return self.container.sandbox_ledger
+        return self.container.sandbox_ledger()
 
     @property
     def webhooks(self) -> SandboxWebhooks:
-        return self.container.sandbox_webhooks
+        return self.container.sandbox_webhooks()
 
     async def open(
         self, amount: int = 1999, currency: str = "EUR", *, activate: bool = True, **values: Any
@@ -206,7 +206,7 @@ class PaymentsApp:
         return await self.payment_api.get_payment(user_context(payment.user_id), payment.payment_id)
 
     async def run_periodic_jobs(self) -> None:
-        for sweep in self.container.periodic_jobs:
+        for sweep in self.container.periodic_jobs():
             await sweep()
 
     async def reconcile(self) -> None:
@@ -220,7 +220,7 @@ class PaymentsApp:
         return receipt.duplicate
 
     async def events(self) -> list[EventEnvelope]:
-        async with self.container.persistence.outbox.acquire_leadership() as leader:
+        async with self.container.persistence().outbox.acquire_leadership() as leader:
             assert leader is not None
             return list(await leader.get_unpublished(1000))
 
@@ -264,10 +264,11 @@ def build_payments_app(
 ) -> PaymentsApp:
     clock = FakeClock()
     tools = context_tools(clock=clock, postgres=postgres, secret_key=SECRET)
-    container = PaymentsContainer(read_one(PaymentsSettings, {"storage": storage}), tools)
-    container.sleep = sleep
-    gateway = InterruptibleGateway(container.gateway)
-    container.gateway = gateway
+    container = PaymentsContainer(
+        settings=read_one(PaymentsSettings, {"storage": storage}), tools=tools, sleep=sleep
+    )
+    gateway = InterruptibleGateway(container.gateway())
+    container.gateway.override(gateway)
     return PaymentsApp(container, clock, gateway)
 
 
@@ -286,7 +287,7 @@ async def payments_app(wiring: tuple[str, PaymentsApp]) -> AsyncIterator[Payment
         return
     here = payments_app.payments
     async with over_rpc("payments", router, here, RemotePayments) as remote:
-        payments_app.container.payments = remote
+        payments_app.container.payments.override(remote)
         yield payments_app
 
 

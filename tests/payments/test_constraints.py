@@ -326,6 +326,6 @@ async def test_ledger_detects_tampered_payment(
 
 
 async def report(payments_app: PaymentsApp) -> tuple[bool, tuple[UUID, ...]]:
-    async with payments_app.container.database.read_session() as reading:
+    async with payments_app.container.database().read_session() as reading:
         found = await reading.get_ledger_report()
     return found.balanced, found.mismatched_payments

@@ -84,11 +84,11 @@ router = APIRouter(prefix="/internal/probe")
 
 
 class ProvidesProbe(Protocol):
-    probe: ProbeService
+    def probe(self) -> ProbeService: ...
 
 
 _from_probe: FromContext[ProvidesProbe] = FromContext("probe")
-ProbeDep = Annotated[ProbeService, Depends(_from_probe(lambda container: container.probe))]
+ProbeDep = Annotated[ProbeService, Depends(_from_probe(lambda container: container.probe()))]
 
 
 @router.post("/greet", response_model=ProbeResult)

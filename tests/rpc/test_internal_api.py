@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import httpx2
 import pytest
+from dependency_injector import providers
 from fastapi.routing import iter_route_contexts
 
 from markethall.app import create_app
@@ -16,7 +17,6 @@ from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
-from markethall.users.contract import Users
 from tests.containers import users_of
 from tests.partitions.in_process import address_of, open_partitioned_app, remotes_of
 from tests.partitions.partitions import MONOLITH, PARTITIONS, Block, Partition
@@ -69,10 +69,10 @@ async def _open_internal_api(folder: Path) -> AsyncIterator[InternalApi]:
     pem = generate_private_key()
     async with open_partitioned_app(TWO_PROCESSES, folder, storage="memory") as processes:
         signer = ServiceSigner(pem, now)
-        processes.containers["orders"].service_signer = signer
+        processes.containers["orders"].tools.service_signer.override(signer)
         container = processes.containers["users"]
         users = RecordingService(CONTRACTS["users"])
-        users_of(container).users = cast("Users", users)
+        users_of(container).users.override(providers.Object(users))
         user = {"username": "ada", "email": "ada@example.com", "password": "a long enough one"}
         await processes.http.post(f"{USERS_URL}/users", json=user)
         response = await processes.http.post(

@@ -34,7 +34,7 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 def call(orders: Any, context: str, method: str, **changes: Any) -> Any:
     argument, _ = CONTRACTS[context].samples[method]
-    service = getattr(orders.clients, context)
+    service = getattr(orders.clients(), context)
     return getattr(service, method)(CTX.model_copy(update=changes), argument)
 
 
@@ -42,7 +42,7 @@ def call(orders: Any, context: str, method: str, **changes: Any) -> Any:
 async def test_call_inside_transaction_fails_both_ways(
     orders: Any, context: str, method: str
 ) -> None:
-    async with orders.persistence.database.transaction():
+    async with orders.persistence().database.transaction():
         with pytest.raises(CalledWhileHoldingConnection):
             await call(orders, context, method)
 

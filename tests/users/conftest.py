@@ -115,12 +115,13 @@ def build_users_app(
         generate_private_key(), ISSUER, AUDIENCE, timedelta(minutes=15), clock
     )
     tools = context_tools(clock=clock, postgres=postgres, signer=signer)
-    container = UsersContainer(read_one(UsersSettings, {"storage": storage}), tools)
-    container.passwords = passwords
+    container = UsersContainer(
+        settings=read_one(UsersSettings, {"storage": storage}), tools=tools, passwords=passwords
+    )
     return UsersApp(
-        accounts=container.accounts,
-        sessions=container.sessions,
-        users=container.users,
+        accounts=container.accounts(),
+        sessions=container.sessions(),
+        users=container.users(),
         verifier=AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, clock),
         clock=clock,
         container=container,

@@ -190,7 +190,7 @@ async def test_registration_is_idempotent(users_app: UsersApp) -> None:
 
 
 async def test_response_is_stored_under_key(users_app: UsersApp) -> None:
-    idempotency_store = users_app.container.persistence.idempotency_store
+    idempotency_store = users_app.container.persistence().idempotency_store
     now = users_app.clock()
     record = IdempotencyRecord(scope="key", request_hash="hash", id=new_id(), lease_until=now)
     await idempotency_store.claim(record, now + IDEMPOTENCY_RETENTION_DEFAULT)
@@ -424,13 +424,13 @@ async def test_expired_sessions_are_purged(users_app: UsersApp) -> None:
     users_app.clock.advance(days=31)
     fresh = await users_app.sign_in("ada")
 
-    for sweep in users_app.container.periodic_jobs:
+    for sweep in users_app.container.periodic_jobs():
         await sweep()
 
     with pytest.raises(BadRefreshToken):
         await users_app.sessions.refresh(ANONYMOUS, old.refresh_token)
     assert await users_app.sessions.refresh(ANONYMOUS, fresh.refresh_token)
-    async with users_app.container.database.transaction() as store:
+    async with users_app.container.database().transaction() as store:
         assert await store.purge_sessions(users_app.clock()) == 0
 
 
@@ -801,7 +801,7 @@ async def test_statement_counts_are_bounded(users_app: UsersApp) -> None:
     account = await users_app.register("ada")
     pair = await users_app.sign_in("ada")
     ctx = await users_app.sign_in_context("ada")
-    on_sql = users_app.container.settings.storage == "sql"
+    on_sql = users_app.container.settings().storage == "sql"
 
     assert await statements(users_app.accounts.get_me(ctx)) == on_sql
     assert await statements(users_app.users.get_active_customer(ctx, account.user_id)) == on_sql

@@ -71,7 +71,9 @@ async def client(users_app: UsersApp) -> AsyncIterator[Client]:
     )
     app.include_router(router)
     app.state.contexts = {"users": users_app.container}
-    user_tokens = UserTokenVerifier(users_app.verifier, LocalJwks(users_app.container.signer.jwks))
+    user_tokens = UserTokenVerifier(
+        users_app.verifier, LocalJwks(users_app.container.signer().jwks)
+    )
     token_verifiers = TokenVerifiers(lambda: user_tokens)
     gateway = GatewayMiddleware(
         app, GATEWAY_CONFIG, token_verifiers, RateLimiter("off", RedisClient(None))

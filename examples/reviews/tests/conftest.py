@@ -47,7 +47,7 @@ class ReviewsApp:
         ctx = CallContext(actor=Actor(user_id=user_id), request_id="test")
         new_review = NewReview(product_id=product_id, rating=rating, text="Good tea.")
         command = IdempotentCommand.without_key(new_id())
-        return await self.container.reviews.create(ctx, new_review, command)
+        return await self.container.reviews().create(ctx, new_review, command)
 
 
 def order_events(
@@ -82,11 +82,11 @@ async def reviews_app(request: pytest.FixtureRequest) -> AsyncIterator[ReviewsAp
             stack.push_async_callback(postgres.close)
         users = KnownCustomers()
         container = ReviewsContainer(
-            read_one(ContextSettings, {"storage": storage}),
-            context_tools(postgres=postgres),
+            settings=read_one(ContextSettings, {"storage": storage}),
+            tools=context_tools(postgres=postgres),
             users=users,
         )
-        ratings = container.ratings
+        ratings = container.ratings()
         if request.param == "remote":
             remote = open_remote("reviews", container, ["get_rating"])
             ratings = await stack.enter_async_context(remote)

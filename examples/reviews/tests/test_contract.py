@@ -24,7 +24,9 @@ async def test_customer_reviews_a_received_product(reviews_app: ReviewsApp) -> N
     review = await reviews_app.review(user_id, product_id, rating=4)
 
     assert (review.author, review.rating, review.text) == ("Ada", 4, "Good tea.")
-    page = await reviews_app.container.reviews.list_reviews(CTX, ReviewQuery(product_id=product_id))
+    page = await reviews_app.container.reviews().list_reviews(
+        CTX, ReviewQuery(product_id=product_id)
+    )
     assert page.items == (review,)
 
 
@@ -92,7 +94,7 @@ async def test_list_has_pages_with_the_newest_review_first(reviews_app: ReviewsA
         user_id = new_id()
         await reviews_app.complete_order(user_id, product_id)
         reviews.append(await reviews_app.review(user_id, product_id))
-    service = reviews_app.container.reviews
+    service = reviews_app.container.reviews()
 
     first = await service.list_reviews(CTX, ReviewQuery(product_id=product_id, limit=2))
     query = ReviewQuery(product_id=product_id, limit=2, cursor=first.next_cursor)

@@ -33,7 +33,7 @@ def demo(
     async def fill(container: "ApplicationContainer") -> int:
         inventory = container.context("inventory", InventoryContainer)
         return await catalogue.fill(
-            inventory.catalogue, inventory.stockroom, system_context("demo")
+            inventory.catalogue(), inventory.stockroom(), system_context("demo")
         )
 
     out.print(f"{run_with_container(fill)} products added.")
@@ -83,8 +83,8 @@ def import_file(
         with import_command.ProgressBar(err) as progress_bar:
             return await import_command.run_import(
                 import_source,
-                inventory.imports,
-                inventory.import_worker.process_next,
+                inventory.imports(),
+                inventory.import_worker().process_next,
                 system_context("import"),
                 progress_bar.update,
             )
@@ -100,14 +100,14 @@ def _import_generated(products: int) -> None:
 
     async def fill(container: "ApplicationContainer") -> import_command.ImportResult | None:
         inventory = container.context("inventory", InventoryContainer)
-        ctx, imports = system_context("demo"), inventory.imports
+        ctx, imports = system_context("demo"), inventory.imports()
         known = await catalogue.known_skus(imports, ctx)
         generated = catalogue.GeneratedCatalogue(products, known)
         if generated.is_complete:
             return None
-        await catalogue.create_categories(inventory.categories, ctx)
+        await catalogue.create_categories(inventory.categories(), ctx)
         with import_command.ProgressBar(err) as progress_bar:
-            process = inventory.import_worker.process_next
+            process = inventory.import_worker().process_next
             return await import_command.run_import(
                 generated, imports, process, ctx, progress_bar.update
             )

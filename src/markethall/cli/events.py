@@ -62,4 +62,4 @@ def events_replay(event_id: UUID, context: str = "orders") -> None:
 def _inbox(container: "ApplicationContainer", context: str) -> "Inbox":
     if context not in container.contexts:
         raise SettingsError([f"MARKETHALL_CONTEXTS: this needs {context}, which is not served"])
-    return container.contexts[context].persistence.inbox
+    return container.contexts[context].persistence().inbox

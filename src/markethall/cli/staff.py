@@ -28,7 +28,7 @@ def create_staff(
     async def create(container: "ApplicationContainer") -> str:
         from markethall.users.container import UsersContainer
 
-        accounts = container.context("users", UsersContainer).accounts
+        accounts = container.context("users", UsersContainer).accounts()
         user = await accounts.create_staff(email, role, password)
         return f"{user.username} ({email}) is {role} now."
 

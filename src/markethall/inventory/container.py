@@ -1,6 +1,9 @@
 """The implementations of inventory."""
 
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from dependency_injector import providers
 
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.products import Catalogue
@@ -30,10 +33,20 @@ from markethall.inventory.stock.contract import Stockroom, Warehouses
 from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
 from markethall.shared.cache import CoherentCache, open_cache
-from markethall.shared.composition.container import BackgroundTask, ContextContainer, Counter
-from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.container import (
+    BackgroundTask,
+    ContextContainer,
+    ContextTools,
+    Counter,
+    LifecycleHook,
+    build_idempotency,
+)
+from markethall.shared.composition.context_persistence import ContextPersistence, database_of
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
 from markethall.shared.persistence.postgres import Postgres
 
@@ -42,118 +55,114 @@ InventoryDatabase = (
 )
 
 
-class InventoryContainer(ContextContainer[InventorySettings]):
-    def build_memory_persistence(
-        self,
-    ) -> ContextPersistence[MemoryDatabase[InventoryTables, MemoryInventoryStore]]:
-        return build_memory_persistence(InventoryTables(), MemoryInventoryStore, self.clock)
+def _memory_persistence(
+    clock: Clock,
+) -> ContextPersistence[MemoryDatabase[InventoryTables, MemoryInventoryStore]]:
+    return build_memory_persistence(InventoryTables(), MemoryInventoryStore, clock)
 
-    def build_sql_persistence(
-        self, postgres: Postgres
-    ) -> ContextPersistence[SqlDatabase[SqlInventoryStore]]:
-        store = partial(SqlInventoryStore, trigrams=TrigramSupport())
-        return build_sql_persistence(postgres, STATEMENTS, store, self.clock)
 
-    @cached_property
-    def database(self) -> InventoryDatabase:
-        database: InventoryDatabase = self.persistence.database
-        return database
+def _sql_persistence(
+    postgres: Postgres, clock: Clock
+) -> ContextPersistence[SqlDatabase[SqlInventoryStore]]:
+    store = partial(SqlInventoryStore, trigrams=TrigramSupport())
+    return build_sql_persistence(postgres, STATEMENTS, store, clock)
 
-    @cached_property
-    def cache(self) -> CoherentCache:
-        return open_cache(self.tools.cache_mode, self.tools.redis, self.tools.postgres)
 
-    @cached_property
-    def product_cache(self) -> ProductCache:
-        return ProductResponseCache(self.cache)
+def _cache(tools: ContextTools) -> CoherentCache:
+    return open_cache(tools.cache_mode, tools.redis, tools.postgres)
 
-    @cached_property
-    def reservation_expiry(self) -> ReservationExpiryJob:
-        return ReservationExpiryJob(self.database, self.product_cache, self.clock)
 
-    @cached_property
-    def allocation_runner(self) -> AllocationRunner:
-        strategy: AllocationStrategy = FewestParcels()
-        return AllocationRunner(self.database, self.reservation_expiry, strategy, self.clock)
+def _customer_limits(settings: InventorySettings) -> CustomerLimits:
+    return CustomerLimits(
+        settings.max_unpaid_orders_per_customer, settings.max_reserved_units_per_customer
+    )
 
-    @cached_property
-    def inventory(self) -> Inventory:
-        limits = CustomerLimits(
-            self.settings.max_unpaid_orders_per_customer,
-            self.settings.max_reserved_units_per_customer,
-        )
-        return InventoryService(
-            self.database, self.product_cache, self.allocation_runner, limits, self.clock
-        )
 
-    @cached_property
-    def search_index(self) -> SearchIndex:
-        """Return the index that receives changed products. Replace it to use a search engine."""
-        return NoSearchIndex()
+def _imports(
+    database: InventoryDatabase, import_worker: ImportWorker, cursors: Cursors, clock: Clock
+) -> Imports:
+    return ImportService(database, import_worker.notify, cursors, clock)
 
-    @cached_property
-    def product_search(self) -> ProductListQueries:
-        return ProductListQueries(
-            self.database, self.product_cache, self.search_index, self.cursors, self.clock
-        )
 
-    @cached_property
-    def family_queries(self) -> FamilyQueries:
-        return FamilyQueries(self.database, self.product_cache, self.product_search, self.clock)
+def _periodic_jobs(
+    reservation_expiry: ReservationExpiryJob, import_worker: ImportWorker
+) -> Sequence[PeriodicJob]:
+    return [reservation_expiry.run_once, import_worker.run_once]
 
-    @cached_property
-    def catalogue(self) -> Catalogue:
-        return CatalogueService(
-            self.database, self.product_cache, self.search_index, self.family_queries, self.clock
-        )
 
-    @cached_property
-    def categories(self) -> Categories:
-        return CategoryService(self.database, self.product_cache, self.cursors)
+def _long_running_tasks(import_worker: ImportWorker) -> Sequence[LongRunningTask]:
+    return [import_worker]
 
-    @cached_property
-    def stockroom(self) -> Stockroom:
-        return StockroomService(
-            self.database, self.product_cache, self.reservation_expiry, self.cursors, self.clock
-        )
 
-    @cached_property
-    def import_worker(self) -> ImportWorker:
-        return ImportWorker(
-            self.database,
-            self.product_cache,
-            self.reservation_expiry,
-            self.search_index,
-            self.clock,
-        )
+def _background_tasks(cache: CoherentCache) -> Sequence[BackgroundTask]:
+    return [cache.listen]
 
-    @cached_property
-    def imports(self) -> Imports:
-        return ImportService(self.database, self.import_worker.notify, self.cursors, self.clock)
 
-    @cached_property
-    def reservations(self) -> Reservations:
-        return ReservationService(self.database, self.cursors, self.clock)
+def _counters(catalogue: Catalogue) -> Mapping[str, Counter]:
+    return {"product_count": catalogue.count}
 
-    @cached_property
-    def warehouses(self) -> Warehouses:
-        return WarehouseService(self.database, self.cursors)
 
-    @property
-    def periodic_jobs(self) -> list[PeriodicJob]:
-        return [self.reservation_expiry.run_once, self.import_worker.run_once]
+def _on_close(cache: CoherentCache) -> Sequence[LifecycleHook]:
+    return [cache.close]
 
-    @property
-    def long_running_tasks(self) -> list[LongRunningTask]:
-        return [self.import_worker]
 
-    @property
-    def background_tasks(self) -> list[BackgroundTask]:
-        return [self.cache.listen]
+class InventoryContainer(ContextContainer):
+    settings: providers.Dependency[InventorySettings] = providers.Dependency(
+        instance_of=InventorySettings
+    )
+    tools, clock, cursors = ContextContainer.tools, ContextContainer.clock, ContextContainer.cursors
 
-    @property
-    def counters(self) -> dict[str, Counter]:
-        return {"product_count": self.catalogue.count}
+    persistence: providers.Selector[ContextPersistence[InventoryDatabase]] = by_storage(
+        settings,
+        memory=singleton(_memory_persistence, clock),
+        sql=singleton(_sql_persistence, ContextContainer.postgres, clock),
+    )
+    database: providers.Singleton[InventoryDatabase] = singleton(database_of, persistence)
+    idempotency = singleton(build_idempotency, persistence, settings, clock)
 
-    async def close(self) -> None:
-        await self.cache.close()
+    cache = singleton(_cache, tools)
+    product_cache: providers.Singleton[ProductCache] = singleton(ProductResponseCache, cache)
+    # receives changed products; override it to use a search engine
+    search_index: providers.Singleton[SearchIndex] = singleton(NoSearchIndex)
+
+    reservation_expiry = singleton(ReservationExpiryJob, database, product_cache, clock)
+    allocation_strategy: providers.Singleton[AllocationStrategy] = singleton(FewestParcels)
+    allocation_runner = singleton(
+        AllocationRunner, database, reservation_expiry, allocation_strategy, clock
+    )
+    customer_limits = singleton(_customer_limits, settings)
+    inventory: providers.Singleton[Inventory] = singleton(
+        InventoryService, database, product_cache, allocation_runner, customer_limits, clock
+    )
+    reservations: providers.Singleton[Reservations] = singleton(
+        ReservationService, database, cursors, clock
+    )
+
+    product_search = singleton(
+        ProductListQueries, database, product_cache, search_index, cursors, clock
+    )
+    family_queries = singleton(FamilyQueries, database, product_cache, product_search, clock)
+    catalogue: providers.Singleton[Catalogue] = singleton(
+        CatalogueService, database, product_cache, search_index, family_queries, clock
+    )
+    categories: providers.Singleton[Categories] = singleton(
+        CategoryService, database, product_cache, cursors
+    )
+
+    stockroom: providers.Singleton[Stockroom] = singleton(
+        StockroomService, database, product_cache, reservation_expiry, cursors, clock
+    )
+    warehouses: providers.Singleton[Warehouses] = singleton(WarehouseService, database, cursors)
+
+    import_worker = singleton(
+        ImportWorker, database, product_cache, reservation_expiry, search_index, clock
+    )
+    imports: providers.Singleton[Imports] = singleton(
+        _imports, database, import_worker, cursors, clock
+    )
+
+    periodic_jobs = singleton(_periodic_jobs, reservation_expiry, import_worker)
+    long_running_tasks = singleton(_long_running_tasks, import_worker)
+    background_tasks = singleton(_background_tasks, cache)
+    counters = singleton(_counters, catalogue)
+    on_close = singleton(_on_close, cache)

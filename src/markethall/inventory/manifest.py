@@ -23,7 +23,7 @@ def _load_parts() -> "ContextParts[InventoryContainer]":
 
     internal_api: InternalApi[InventoryContainer, Inventory] = InternalApi(
         router=internal_router,
-        local=lambda container: container.inventory,
+        local=lambda container: container.inventory(),
         remote=RemoteInventory,
         guarded=GuardedInventory,
     )

@@ -31,12 +31,13 @@ router = APIRouter(prefix="/internal/inventory", tags=["internal"])
 
 
 class ProvidesInventory(Protocol):
-    @property
     def inventory(self) -> Inventory: ...
 
 
 _from_inventory: Final[FromContext[ProvidesInventory]] = FromContext("inventory")
-InventoryDep = Annotated[Inventory, Depends(_from_inventory(lambda container: container.inventory))]
+InventoryDep = Annotated[
+    Inventory, Depends(_from_inventory(lambda container: container.inventory()))
+]
 
 
 class ReservationRef(Dto):

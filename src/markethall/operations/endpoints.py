@@ -106,7 +106,7 @@ def _add_stats(router: APIRouter) -> None:
         return {
             name: await count()
             for context in container.contexts.values()
-            for name, count in context.counters.items()
+            for name, count in context.counters().items()
         }
 
 

@@ -1,7 +1,9 @@
 """The implementations of orders."""
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
+
+from dependency_injector import providers
 
 from markethall.inventory.contract import Inventory
 from markethall.orders.contract import Orders
@@ -18,70 +20,69 @@ from markethall.orders.service import (
 from markethall.orders.settings import OrdersSettings
 from markethall.orders.sql import STATEMENTS, SqlOrderStore
 from markethall.payments.contract import Payments
-from markethall.shared.composition.container import ContextContainer, ContextTools, Counter
-from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.container import ContextContainer, Counter, build_idempotency
+from markethall.shared.composition.context_persistence import ContextPersistence, database_of
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
 
 
-class OrdersContainer(ContextContainer[OrdersSettings]):
-    def __init__(
-        self,
-        settings: OrdersSettings,
-        tools: ContextTools,
-        *,
-        users: Users,
-        inventory: Inventory,
-        payments: Payments,
-    ) -> None:
-        super().__init__(settings, tools)
-        self.clients = ContextClients(users, inventory, payments)
+def _memory_persistence(
+    clock: Clock,
+) -> ContextPersistence[MemoryDatabase[Tables, MemoryOrderStore]]:
+    return build_memory_persistence(Tables(), MemoryOrderStore, clock)
 
-    def build_memory_persistence(
-        self,
-    ) -> ContextPersistence[MemoryDatabase[Tables, MemoryOrderStore]]:
-        return build_memory_persistence(Tables(), MemoryOrderStore, self.clock)
 
-    def build_sql_persistence(
-        self, postgres: Postgres
-    ) -> ContextPersistence[SqlDatabase[SqlOrderStore]]:
-        return build_sql_persistence(postgres, STATEMENTS, SqlOrderStore, self.clock)
+def _sql_persistence(
+    postgres: Postgres, clock: Clock
+) -> ContextPersistence[SqlDatabase[SqlOrderStore]]:
+    return build_sql_persistence(postgres, STATEMENTS, SqlOrderStore, clock)
 
-    @cached_property
-    def database(self) -> Database[ReadStore, Store]:
-        database: Database[ReadStore, Store] = self.persistence.database
-        return database
 
-    @cached_property
-    def reservation_policy(self) -> ReservationPolicy:
-        return ReservationPolicy(timedelta(seconds=self.settings.reservation_ttl_seconds))
+def _reservation_policy(settings: OrdersSettings) -> ReservationPolicy:
+    return ReservationPolicy(timedelta(seconds=settings.reservation_ttl_seconds))
 
-    @cached_property
-    def checkout(self) -> Checkout:
-        return Checkout(self.clients, self.database, self.reservation_policy, self.clock)
 
-    @cached_property
-    def orders(self) -> Orders:
-        return OrderService(
-            self.checkout, self.clients.inventory, self.database, self.cursors, self.clock
-        )
+def _periodic_jobs(pending_orders_job: PendingOrdersJob) -> Sequence[PeriodicJob]:
+    return [pending_orders_job.run_once]
 
-    @cached_property
-    def event_handlers(self) -> OrderEventHandlers:
-        return OrderEventHandlers(self.clients, self.database, self.reservation_policy, self.clock)
 
-    @cached_property
-    def pending_orders_job(self) -> PendingOrdersJob:
-        return PendingOrdersJob(self.clients.payments, self.database, self.clock)
+def _counters(orders: Orders) -> Mapping[str, Counter]:
+    return {"order_count": orders.count}
 
-    @property
-    def periodic_jobs(self) -> list[PeriodicJob]:
-        return [self.pending_orders_job.run_once]
 
-    @property
-    def counters(self) -> dict[str, Counter]:
-        return {"order_count": self.orders.count}
+class OrdersContainer(ContextContainer):
+    settings: providers.Dependency[OrdersSettings] = providers.Dependency(
+        instance_of=OrdersSettings
+    )
+    users: providers.Dependency[Users] = providers.Dependency()
+    inventory: providers.Dependency[Inventory] = providers.Dependency()
+    payments: providers.Dependency[Payments] = providers.Dependency()
+    clock, cursors = ContextContainer.clock, ContextContainer.cursors
+
+    persistence: providers.Selector[ContextPersistence[Database[ReadStore, Store]]] = by_storage(
+        settings,
+        memory=singleton(_memory_persistence, clock),
+        sql=singleton(_sql_persistence, ContextContainer.postgres, clock),
+    )
+    database: providers.Singleton[Database[ReadStore, Store]] = singleton(database_of, persistence)
+    idempotency = singleton(build_idempotency, persistence, settings, clock)
+
+    clients = singleton(ContextClients, users, inventory, payments)
+    reservation_policy = singleton(_reservation_policy, settings)
+    checkout = singleton(Checkout, clients, database, reservation_policy, clock)
+    orders: providers.Singleton[Orders] = singleton(
+        OrderService, checkout, inventory, database, cursors, clock
+    )
+    event_handlers: providers.Singleton[OrderEventHandlers] = singleton(
+        OrderEventHandlers, clients, database, reservation_policy, clock
+    )
+    pending_orders_job = singleton(PendingOrdersJob, payments, database, clock)
+
+    periodic_jobs = singleton(_periodic_jobs, pending_orders_job)
+    counters = singleton(_counters, orders)

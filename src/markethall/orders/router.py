@@ -59,17 +59,15 @@ router = APIRouter(tags=["orders"])
 class Services(Protocol):
     """The services that these routes call."""
 
-    @property
     def orders(self) -> Orders: ...
 
-    @property
     def idempotency(self) -> IdempotencyService: ...
 
 
 _from_orders: Final[FromContext[Services]] = FromContext("orders")
-OrdersDep = Annotated[Orders, Depends(_from_orders(lambda container: container.orders))]
+OrdersDep = Annotated[Orders, Depends(_from_orders(lambda container: container.orders()))]
 IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency))
+    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
 ]
 Owner = Annotated[CallContext, require_scope(ORDERS)]
 Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]

@@ -1,9 +1,10 @@
 """The implementations of payments."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
+
+from dependency_injector import providers
 
 from markethall.payments.contract import PaymentApi, Payments
 from markethall.payments.gateway import SandboxGateway, SandboxWebhooks
@@ -22,101 +23,43 @@ from markethall.payments.service import (
 )
 from markethall.payments.settings import PaymentsSettings
 from markethall.payments.sql import STATEMENTS, SqlPaymentStore, SqlSandboxLedger
-from markethall.shared.composition.container import ContextContainer, Counter
-from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.container import (
+    ContextContainer,
+    ContextTools,
+    Counter,
+    build_idempotency,
+)
+from markethall.shared.composition.context_persistence import ContextPersistence, database_of
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.kernel.call_context import system_context
+from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 
 
-class PaymentsContainer(ContextContainer[PaymentsSettings]):
-    # tests replace this, so that the method `sandbox_slow` does not wait five seconds
-    sleep: Sleep = staticmethod(asyncio.sleep)
+def _memory_persistence(
+    clock: Clock,
+) -> ContextPersistence[MemoryDatabase[Tables, MemoryPaymentStore]]:
+    return build_memory_persistence(Tables(), MemoryPaymentStore, clock)
 
-    def build_memory_persistence(
-        self,
-    ) -> ContextPersistence[MemoryDatabase[Tables, MemoryPaymentStore]]:
-        return build_memory_persistence(Tables(), MemoryPaymentStore, self.clock)
 
-    def build_sql_persistence(
-        self, postgres: Postgres
-    ) -> ContextPersistence[SqlDatabase[SqlPaymentStore]]:
-        return build_sql_persistence(postgres, STATEMENTS, SqlPaymentStore, self.clock)
+def _sql_persistence(
+    postgres: Postgres, clock: Clock
+) -> ContextPersistence[SqlDatabase[SqlPaymentStore]]:
+    return build_sql_persistence(postgres, STATEMENTS, SqlPaymentStore, clock)
 
-    @cached_property
-    def database(self) -> Database[ReadStore, Store]:
-        database: Database[ReadStore, Store] = self.persistence.database
-        return database
 
-    @cached_property
-    def sandbox_ledger(self) -> SandboxLedger:
-        if self.settings.storage == "memory":
-            return MemorySandboxLedger(self.persistence.database)
-        return SqlSandboxLedger(self.postgres)
+def _sandbox_webhooks(tools: ContextTools) -> SandboxWebhooks:
+    return SandboxWebhooks(tools.secret_key)
 
-    @cached_property
-    def sandbox_webhooks(self) -> SandboxWebhooks:
-        return SandboxWebhooks(self.tools.secret_key)
 
-    @cached_property
-    def webhook_handler(self) -> WebhookHandler:
-        readers = {"sandbox": self.sandbox_webhooks}
-        return WebhookHandler(self.database, readers, self.clock)
-
-    @cached_property
-    def gateway(self) -> PaymentGateway:
-        deliver = _deliver_to(self.webhook_handler)
-        return SandboxGateway(
-            self.sandbox_ledger, self.sandbox_webhooks, deliver, self.clock, self.sleep
-        )
-
-    @cached_property
-    def provider_client(self) -> ProviderClient:
-        timeouts = ProviderTimeouts(
-            response=timedelta(seconds=self.settings.payment_provider_timeout_seconds),
-            reconcile_after=timedelta(seconds=self.settings.payment_reconcile_after_seconds),
-        )
-        return ProviderClient(self.gateway, timeouts)
-
-    @cached_property
-    def charge_payment(self) -> ChargePayment:
-        return ChargePayment(self.database, self.provider_client, self.clock)
-
-    @cached_property
-    def issue_refund(self) -> IssueRefund:
-        return IssueRefund(self.database, self.provider_client, self.clock)
-
-    @cached_property
-    def payments(self) -> Payments:
-        return InternalPaymentService(
-            self.database, self.provider_client, self.issue_refund, self.clock
-        )
-
-    @cached_property
-    def payment_api(self) -> PaymentApi:
-        return PaymentApiService(
-            self.database,
-            self.charge_payment,
-            self.issue_refund,
-            self.webhook_handler,
-            self.cursors,
-        )
-
-    @cached_property
-    def payment_jobs(self) -> PaymentJobs:
-        return PaymentJobs(self.database, self.provider_client, self.webhook_handler, self.clock)
-
-    @property
-    def periodic_jobs(self) -> list[PeriodicJob]:
-        jobs = self.payment_jobs
-        return [jobs.expire_overdue_payments, jobs.reconcile, jobs.apply_pending_webhooks]
-
-    @property
-    def counters(self) -> dict[str, Counter]:
-        return {"payment_count": self.payment_api.count}
+def _webhook_handler(
+    database: Database[ReadStore, Store], sandbox_webhooks: SandboxWebhooks, clock: Clock
+) -> WebhookHandler:
+    return WebhookHandler(database, {"sandbox": sandbox_webhooks}, clock)
 
 
 def _deliver_to(handler: WebhookHandler) -> DeliverWebhook:
@@ -126,3 +69,69 @@ def _deliver_to(handler: WebhookHandler) -> DeliverWebhook:
         await handler.receive(system_context("payments.sandbox"), "sandbox", headers, body)
 
     return deliver
+
+
+def _provider_client(gateway: PaymentGateway, settings: PaymentsSettings) -> ProviderClient:
+    timeouts = ProviderTimeouts(
+        response=timedelta(seconds=settings.payment_provider_timeout_seconds),
+        reconcile_after=timedelta(seconds=settings.payment_reconcile_after_seconds),
+    )
+    return ProviderClient(gateway, timeouts)
+
+
+def _periodic_jobs(jobs: PaymentJobs) -> Sequence[PeriodicJob]:
+    return [jobs.expire_overdue_payments, jobs.reconcile, jobs.apply_pending_webhooks]
+
+
+def _counters(payment_api: PaymentApi) -> Mapping[str, Counter]:
+    return {"payment_count": payment_api.count}
+
+
+class PaymentsContainer(ContextContainer):
+    settings: providers.Dependency[PaymentsSettings] = providers.Dependency(
+        instance_of=PaymentsSettings
+    )
+    tools, clock, cursors = ContextContainer.tools, ContextContainer.clock, ContextContainer.cursors
+    postgres = ContextContainer.postgres
+
+    memory_persistence = singleton(_memory_persistence, clock)
+    sql_persistence = singleton(_sql_persistence, postgres, clock)
+    persistence = by_storage(settings, memory=memory_persistence, sql=sql_persistence)
+    database: providers.Selector[Database[ReadStore, Store]] = by_storage(
+        settings,
+        memory=singleton(database_of, memory_persistence),
+        sql=singleton(database_of, sql_persistence),
+    )
+    idempotency = singleton(build_idempotency, persistence, settings, clock)
+
+    # tests replace this, so that the method `sandbox_slow` does not wait five seconds
+    sleep: providers.Object[Sleep] = providers.Object(asyncio.sleep)
+    sandbox_ledger: providers.Selector[SandboxLedger] = by_storage(
+        settings,
+        memory=singleton(MemorySandboxLedger, singleton(database_of, memory_persistence)),
+        sql=singleton(SqlSandboxLedger, postgres),
+    )
+    sandbox_webhooks = singleton(_sandbox_webhooks, tools)
+    webhook_handler = singleton(_webhook_handler, database, sandbox_webhooks, clock)
+    gateway: providers.Singleton[PaymentGateway] = singleton(
+        SandboxGateway,
+        sandbox_ledger,
+        sandbox_webhooks,
+        singleton(_deliver_to, webhook_handler),
+        clock,
+        sleep,
+    )
+
+    provider_client = singleton(_provider_client, gateway, settings)
+    charge_payment = singleton(ChargePayment, database, provider_client, clock)
+    issue_refund = singleton(IssueRefund, database, provider_client, clock)
+    payments: providers.Singleton[Payments] = singleton(
+        InternalPaymentService, database, provider_client, issue_refund, clock
+    )
+    payment_api: providers.Singleton[PaymentApi] = singleton(
+        PaymentApiService, database, charge_payment, issue_refund, webhook_handler, cursors
+    )
+    payment_jobs = singleton(PaymentJobs, database, provider_client, webhook_handler, clock)
+
+    periodic_jobs = singleton(_periodic_jobs, payment_jobs)
+    counters = singleton(_counters, payment_api)

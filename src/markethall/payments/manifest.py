@@ -23,7 +23,7 @@ def _load_parts() -> "ContextParts[PaymentsContainer]":
 
     internal_api: InternalApi[PaymentsContainer, Payments] = InternalApi(
         router=internal_router,
-        local=lambda container: container.payments,
+        local=lambda container: container.payments(),
         remote=RemotePayments,
         guarded=GuardedPayments,
     )

@@ -35,12 +35,11 @@ router = APIRouter(prefix="/internal/payments", tags=["internal"])
 
 
 class ProvidesPayments(Protocol):
-    @property
     def payments(self) -> Payments: ...
 
 
 _from_payments: Final[FromContext[ProvidesPayments]] = FromContext("payments")
-PaymentsDep = Annotated[Payments, Depends(_from_payments(lambda container: container.payments))]
+PaymentsDep = Annotated[Payments, Depends(_from_payments(lambda container: container.payments()))]
 
 
 class PaymentRef(Dto):

@@ -62,19 +62,17 @@ router = APIRouter(tags=["payments"])
 class Services(Protocol):
     """The services that these routes call."""
 
-    @property
     def payment_api(self) -> PaymentApi: ...
 
-    @property
     def idempotency(self) -> IdempotencyService: ...
 
 
 _from_payments: Final[FromContext[Services]] = FromContext("payments")
 PaymentApiDep = Annotated[
-    PaymentApi, Depends(_from_payments(lambda container: container.payment_api))
+    PaymentApi, Depends(_from_payments(lambda container: container.payment_api()))
 ]
 IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_payments(lambda container: container.idempotency))
+    IdempotencyService, Depends(_from_payments(lambda container: container.idempotency()))
 ]
 Anyone = Annotated[CallContext, public()]
 Owner = Annotated[CallContext, require_scope(PAYMENTS)]

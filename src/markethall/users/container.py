@@ -1,15 +1,25 @@
 """The implementations of users."""
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
 
 import structlog
+from dependency_injector import providers
 
-from markethall.shared.composition.container import ContextContainer, Counter
-from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.container import (
+    ContextContainer,
+    ContextTools,
+    Counter,
+    GetScopes,
+    LifecycleHook,
+    build_idempotency,
+)
+from markethall.shared.composition.context_persistence import ContextPersistence, database_of
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.database import Database
@@ -33,73 +43,92 @@ log = structlog.get_logger("markethall.app")
 SESSION_PURGE_INTERVAL = timedelta(minutes=1)
 
 
-class UsersContainer(ContextContainer[UsersSettings]):
-    def build_memory_persistence(
-        self,
-    ) -> ContextPersistence[MemoryDatabase[Tables, MemoryUserStore]]:
-        return build_memory_persistence(Tables(), MemoryUserStore, self.clock)
+def _memory_persistence(
+    clock: Clock,
+) -> ContextPersistence[MemoryDatabase[Tables, MemoryUserStore]]:
+    return build_memory_persistence(Tables(), MemoryUserStore, clock)
 
-    def build_sql_persistence(
-        self, postgres: Postgres
-    ) -> ContextPersistence[SqlDatabase[SqlUserStore]]:
-        return build_sql_persistence(postgres, STATEMENTS, SqlUserStore, self.clock)
 
-    @cached_property
-    def database(self) -> Database[ReadStore, Store]:
-        database: Database[ReadStore, Store] = self.persistence.database
-        return database
+def _sql_persistence(
+    postgres: Postgres, clock: Clock
+) -> ContextPersistence[SqlDatabase[SqlUserStore]]:
+    return build_sql_persistence(postgres, STATEMENTS, SqlUserStore, clock)
 
-    @cached_property
-    def signer(self) -> TokenSigner:
-        return self.tools.access_token_signer()
 
-    @cached_property
-    def passwords(self) -> Passwords:
-        return Passwords(self.settings.bcrypt_cost, workers=2, queue=64)
+def _signer(tools: ContextTools) -> TokenSigner:
+    return tools.access_token_signer()
 
-    @cached_property
-    def users(self) -> Users:
-        return InternalUserService(self.database)
 
-    @cached_property
-    def accounts(self) -> Accounts:
-        return AccountService(self.database, self.passwords, self.cursors, self.clock)
+def _passwords(settings: UsersSettings) -> Passwords:
+    return Passwords(settings.bcrypt_cost, workers=2, queue=64)
 
-    @cached_property
-    def sessions(self) -> Sessions:
-        return SessionService(self.database, self.passwords, self.signer, self.clock)
 
-    @cached_property
-    def session_purge_job(self) -> SessionPurgeJob:
-        return SessionPurgeJob(self.database, self.clock, SESSION_PURGE_INTERVAL)
+def _periodic_jobs(session_purge_job: SessionPurgeJob) -> Sequence[PeriodicJob]:
+    return [session_purge_job.run_once]
 
-    @property
-    def periodic_jobs(self) -> list[PeriodicJob]:
-        return [self.session_purge_job.run_once]
 
-    @property
-    def counters(self) -> dict[str, Counter]:
-        return {"user_count": self.accounts.count}
+def _counters(accounts: Accounts) -> Mapping[str, Counter]:
+    return {"user_count": accounts.count}
 
-    async def get_current_scopes(self, actor: Actor) -> frozenset[str]:
+
+def _get_current_scopes(sessions: Sessions) -> GetScopes:
+    async def get_current_scopes(actor: Actor) -> frozenset[str]:
         ctx = CallContext(actor=actor, request_id=str(new_id()))
-        return frozenset((await self.sessions.get_access(ctx)).scopes)
+        return frozenset((await sessions.get_access(ctx)).scopes)
 
-    async def start(self) -> None:
+    return get_current_scopes
+
+
+def _on_start(settings: UsersSettings, accounts: Accounts) -> Sequence[LifecycleHook]:
+    async def create_first_admin() -> None:
         """Create the admin that the settings name, if no active admin exists."""
-        password = self.settings.admin_password.get_secret_value()
-        if not (self.settings.admin_email and password):
+        password = settings.admin_password.get_secret_value()
+        if not (settings.admin_email and password):
             return
         try:
-            await self.accounts.create_first_admin(self.settings.admin_email, password)
+            await accounts.create_first_admin(settings.admin_email, password)
         except EmailTaken as error:
             # another user has this address; the application starts without an admin, because
             # the other users can still work
-            log.warning(
-                "admin.bootstrap_skipped",
-                email=self.settings.admin_email,
-                reason=error.detail,
-            )
+            log.warning("admin.bootstrap_skipped", email=settings.admin_email, reason=error.detail)
 
-    async def close(self) -> None:
-        self.passwords.close()
+    return [create_first_admin]
+
+
+def _on_close(passwords: Passwords) -> Sequence[LifecycleHook]:
+    async def close_passwords() -> None:
+        passwords.close()
+
+    return [close_passwords]
+
+
+class UsersContainer(ContextContainer):
+    settings: providers.Dependency[UsersSettings] = providers.Dependency(instance_of=UsersSettings)
+    tools, clock, cursors = ContextContainer.tools, ContextContainer.clock, ContextContainer.cursors
+
+    persistence: providers.Selector[ContextPersistence[Database[ReadStore, Store]]] = by_storage(
+        settings,
+        memory=singleton(_memory_persistence, clock),
+        sql=singleton(_sql_persistence, ContextContainer.postgres, clock),
+    )
+    database: providers.Singleton[Database[ReadStore, Store]] = singleton(database_of, persistence)
+    idempotency = singleton(build_idempotency, persistence, settings, clock)
+
+    signer = singleton(_signer, tools)
+    passwords = singleton(_passwords, settings)
+    users: providers.Singleton[Users] = singleton(InternalUserService, database)
+    accounts: providers.Singleton[Accounts] = singleton(
+        AccountService, database, passwords, cursors, clock
+    )
+    sessions: providers.Singleton[Sessions] = singleton(
+        SessionService, database, passwords, signer, clock
+    )
+    session_purge_job = singleton(
+        SessionPurgeJob, database, clock, providers.Object(SESSION_PURGE_INTERVAL)
+    )
+
+    periodic_jobs = singleton(_periodic_jobs, session_purge_job)
+    counters = singleton(_counters, accounts)
+    get_current_scopes = singleton(_get_current_scopes, sessions)
+    on_start = singleton(_on_start, settings, accounts)
+    on_close = singleton(_on_close, passwords)

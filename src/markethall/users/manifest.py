@@ -23,7 +23,7 @@ def _load_parts() -> "ContextParts[UsersContainer]":
 
     internal_api: InternalApi[UsersContainer, Users] = InternalApi(
         router=internal_router,
-        local=lambda container: container.users,
+        local=lambda container: container.users(),
         remote=RemoteUsers,
         guarded=GuardedUsers,
     )

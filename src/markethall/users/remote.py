@@ -19,12 +19,11 @@ router = APIRouter(prefix="/internal/users", tags=["internal"])
 
 
 class ProvidesUsers(Protocol):
-    @property
     def users(self) -> Users: ...
 
 
 _from_users: Final[FromContext[ProvidesUsers]] = FromContext("users")
-UsersDep = Annotated[Users, Depends(_from_users(lambda container: container.users))]
+UsersDep = Annotated[Users, Depends(_from_users(lambda container: container.users()))]
 
 
 class UserRef(Dto):

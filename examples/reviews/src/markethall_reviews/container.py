@@ -1,12 +1,16 @@
 """The implementations of reviews."""
 
-from functools import cached_property
+from collections.abc import Mapping
 
-from markethall.shared.composition.container import ContextContainer, ContextTools, Counter
-from markethall.shared.composition.context_persistence import ContextPersistence
+from dependency_injector import providers
+
+from markethall.shared.composition.container import ContextContainer, Counter, build_idempotency
+from markethall.shared.composition.context_persistence import ContextPersistence, database_of
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.settings import ContextSettings
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
@@ -17,38 +21,42 @@ from markethall_reviews.service import RatingService, ReviewEventHandlers, Revie
 from markethall_reviews.sql import STATEMENTS, SqlReviewStore
 
 
-class ReviewsContainer(ContextContainer[ContextSettings]):
-    def __init__(self, settings: ContextSettings, tools: ContextTools, *, users: Users) -> None:
-        super().__init__(settings, tools)
-        self._users = users
+def _memory_persistence(
+    clock: Clock,
+) -> ContextPersistence[MemoryDatabase[Tables, MemoryReviewStore]]:
+    return build_memory_persistence(Tables(), MemoryReviewStore, clock)
 
-    def build_memory_persistence(
-        self,
-    ) -> ContextPersistence[MemoryDatabase[Tables, MemoryReviewStore]]:
-        return build_memory_persistence(Tables(), MemoryReviewStore, self.clock)
 
-    def build_sql_persistence(
-        self, postgres: Postgres
-    ) -> ContextPersistence[SqlDatabase[SqlReviewStore]]:
-        return build_sql_persistence(postgres, STATEMENTS, SqlReviewStore, self.clock)
+def _sql_persistence(
+    postgres: Postgres, clock: Clock
+) -> ContextPersistence[SqlDatabase[SqlReviewStore]]:
+    return build_sql_persistence(postgres, STATEMENTS, SqlReviewStore, clock)
 
-    @cached_property
-    def database(self) -> Database[ReadStore, Store]:
-        database: Database[ReadStore, Store] = self.persistence.database
-        return database
 
-    @cached_property
-    def reviews(self) -> ReviewApi:
-        return ReviewService(self._users, self.database, self.cursors, self.clock)
+def _counters(reviews: ReviewApi) -> Mapping[str, Counter]:
+    return {"review_count": reviews.count}
 
-    @cached_property
-    def ratings(self) -> Ratings:
-        return RatingService(self.database)
 
-    @cached_property
-    def event_handlers(self) -> ReviewEventHandlers:
-        return ReviewEventHandlers(self.database)
+class ReviewsContainer(ContextContainer):
+    settings: providers.Dependency[ContextSettings] = providers.Dependency(
+        instance_of=ContextSettings
+    )
+    users: providers.Dependency[Users] = providers.Dependency()
+    clock, cursors = ContextContainer.clock, ContextContainer.cursors
 
-    @property
-    def counters(self) -> dict[str, Counter]:
-        return {"review_count": self.reviews.count}
+    persistence: providers.Selector[ContextPersistence[Database[ReadStore, Store]]] = by_storage(
+        settings,
+        memory=singleton(_memory_persistence, clock),
+        sql=singleton(_sql_persistence, ContextContainer.postgres, clock),
+    )
+    database: providers.Singleton[Database[ReadStore, Store]] = singleton(database_of, persistence)
+    idempotency = singleton(build_idempotency, persistence, settings, clock)
+
+    reviews: providers.Singleton[ReviewApi] = singleton(
+        ReviewService, users, database, cursors, clock
+    )
+    ratings: providers.Singleton[Ratings] = singleton(RatingService, database)
+    event_handlers: providers.Singleton[ReviewEventHandlers] = singleton(
+        ReviewEventHandlers, database
+    )
+    counters = singleton(_counters, reviews)

@@ -24,7 +24,7 @@ def _load_parts() -> "ContextParts[ReviewsContainer]":
 
     internal_api: InternalApi[ReviewsContainer, Ratings] = InternalApi(
         router=internal_router,
-        local=lambda container: container.ratings,
+        local=lambda container: container.ratings(),
         remote=RemoteRatings,
         guarded=GuardedRatings,
     )

@@ -18,12 +18,11 @@ router = APIRouter(prefix="/internal/reviews", tags=["internal"])
 
 
 class ProvidesRatings(Protocol):
-    @property
     def ratings(self) -> Ratings: ...
 
 
 _from_reviews: Final[FromContext[ProvidesRatings]] = FromContext("reviews")
-RatingsDep = Annotated[Ratings, Depends(_from_reviews(lambda container: container.ratings))]
+RatingsDep = Annotated[Ratings, Depends(_from_reviews(lambda container: container.ratings()))]
 
 
 class ProductRef(Dto):

@@ -28,17 +28,15 @@ from markethall_reviews.contract import (
 class Services(Protocol):
     """The services that these routes call."""
 
-    @property
     def reviews(self) -> ReviewApi: ...
 
-    @property
     def idempotency(self) -> IdempotencyService: ...
 
 
 _from_reviews: Final[FromContext[Services]] = FromContext("reviews")
-ReviewsDep = Annotated[ReviewApi, Depends(_from_reviews(lambda container: container.reviews))]
+ReviewsDep = Annotated[ReviewApi, Depends(_from_reviews(lambda container: container.reviews()))]
 IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_reviews(lambda container: container.idempotency))
+    IdempotencyService, Depends(_from_reviews(lambda container: container.idempotency()))
 ]
 
 router = APIRouter(tags=["reviews"])

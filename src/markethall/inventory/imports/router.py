@@ -50,12 +50,11 @@ router = APIRouter(tags=["inventory"])
 
 
 class ProvidesImports(Protocol):
-    @property
     def imports(self) -> Imports: ...
 
 
 _from_inventory: Final[FromContext[ProvidesImports]] = FromContext("inventory")
-ImportsDep = Annotated[Imports, Depends(_from_inventory(lambda container: container.imports))]
+ImportsDep = Annotated[Imports, Depends(_from_inventory(lambda container: container.imports()))]
 
 # sent as a comment, because proxies close a connection on which nothing is sent
 HEARTBEAT: Final = format_sse_event(comment="heartbeat")

@@ -19,13 +19,12 @@ router = APIRouter(tags=["inventory"])
 class Services(Protocol):
     """The services that these routes call."""
 
-    @property
     def reservations(self) -> Reservations: ...
 
 
 _from_inventory: Final[FromContext[Services]] = FromContext("inventory")
 ReservationsDep = Annotated[
-    Reservations, Depends(_from_inventory(lambda container: container.reservations))
+    Reservations, Depends(_from_inventory(lambda container: container.reservations()))
 ]
 
 

@@ -22,13 +22,12 @@ router = APIRouter(tags=["inventory"])
 class Services(Protocol):
     """The services that these routes call."""
 
-    @property
     def product_search(self) -> ProductSearch: ...
 
 
 _from_inventory: Final[FromContext[Services]] = FromContext("inventory")
 ProductSearchDep = Annotated[
-    ProductSearch, Depends(_from_inventory(lambda container: container.product_search))
+    ProductSearch, Depends(_from_inventory(lambda container: container.product_search()))
 ]
 
 

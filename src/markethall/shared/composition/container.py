@@ -1,13 +1,14 @@
 """The base class of the containers, which build the objects of a context from its settings."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
+
+from dependency_injector import containers, providers
 
 from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.providers import singleton
 from markethall.shared.composition.settings import ContextSettings
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import Actor
@@ -18,10 +19,10 @@ from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 from markethall.shared.security.access_tokens import AccessTokenSigner
 
-SettingsT = TypeVar("SettingsT", bound=ContextSettings)
-
 BackgroundTask = Callable[[], Coroutine[Any, Any, None]]
 Counter = Callable[[], Awaitable[int]]
+LifecycleHook = Callable[[], Awaitable[None]]
+GetScopes = Callable[[Actor], Awaitable[frozenset[str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,77 +40,54 @@ class ContextTools:
     access_token_signer: Callable[[], AccessTokenSigner]
 
 
-class ContextContainer(ABC, Generic[SettingsT]):
-    """Builds the objects of one context when they are first used.
+def _postgres(tools: ContextTools) -> Postgres:
+    if tools.postgres is None:
+        raise LookupError("memory storage has no Postgres")
+    return tools.postgres
 
-    The constructor of a subclass has a keyword argument for each context that it calls, with the
-    name of that context: `def __init__(self, settings, tools, *, users: Users)`.
+
+async def _scopes_of_token(actor: Actor) -> frozenset[str]:
+    return actor.scopes
+
+
+class ContextContainer(containers.DeclarativeContainer):
+    """The providers of one context; `container.orders()` returns the one object of `orders`.
+
+    A subclass declares `settings`, and a `Dependency` for each context that it calls, with the
+    name of that context: `users: providers.Dependency[Users] = providers.Dependency()`.
     """
 
-    def __init__(self, settings: SettingsT, tools: ContextTools) -> None:
-        self.settings = settings
-        self.tools = tools
-        self.clock = tools.clock
-        self.cursors = tools.cursors
+    tools: providers.Dependency[ContextTools] = providers.Dependency(instance_of=ContextTools)
+    clock: providers.Singleton[Clock] = singleton(lambda tools: tools.clock, tools)
+    cursors: providers.Singleton[Cursors] = singleton(lambda tools: tools.cursors, tools)
+    postgres: providers.Singleton[Postgres] = singleton(_postgres, tools)
 
-    @abstractmethod
-    def build_memory_persistence(self) -> ContextPersistence[Any]: ...
+    # declared by every subclass
+    persistence: providers.Provider[ContextPersistence[Any]]
+    idempotency: providers.Provider[IdempotencyService]
 
-    @abstractmethod
-    def build_sql_persistence(self, postgres: Postgres) -> ContextPersistence[Any]: ...
+    # an object with a method for each subscription of the manifest
+    event_handlers: providers.Provider[Any] = providers.Object(None)
+    # the jobs that the leader of the context runs at an interval
+    periodic_jobs: providers.Provider[Sequence[PeriodicJob]] = providers.Object(())
+    # the tasks that run in the leader of the context, as long as it is the leader
+    long_running_tasks: providers.Provider[Sequence[LongRunningTask]] = providers.Object(())
+    # the tasks that run in every process that serves the context
+    background_tasks: providers.Provider[Sequence[BackgroundTask]] = providers.Object(())
+    # the functions that count for `/stats`, by the names in the manifest
+    counters: providers.Provider[Mapping[str, Counter]] = providers.Object({})
+    # returns the current scopes of a user, which may differ from those in the token, and raises
+    # Unauthenticated if the user is disabled or the session of the token has ended; only the
+    # context that issues access tokens replaces it
+    get_current_scopes: providers.Provider[GetScopes] = providers.Object(_scopes_of_token)
+    # prepare the context before the first request
+    on_start: providers.Provider[Sequence[LifecycleHook]] = providers.Object(())
+    # release its resources, such as threads and connections
+    on_close: providers.Provider[Sequence[LifecycleHook]] = providers.Object(())
 
-    @property
-    def postgres(self) -> Postgres:
-        if self.tools.postgres is None:
-            raise LookupError("memory storage has no Postgres")
-        return self.tools.postgres
 
-    @cached_property
-    def persistence(self) -> ContextPersistence[Any]:
-        if self.settings.storage == "memory":
-            return self.build_memory_persistence()
-        return self.build_sql_persistence(self.postgres)
-
-    @cached_property
-    def idempotency(self) -> IdempotencyService:
-        lease = timedelta(seconds=self.settings.idempotency_lease)
-        return IdempotencyService(self.persistence.idempotency_store, self.clock, lease)
-
-    @property
-    def event_handlers(self) -> object:
-        """Return an object with a method for each subscription of the manifest."""
-        return None
-
-    @property
-    def periodic_jobs(self) -> Sequence[PeriodicJob]:
-        """Return the jobs that the leader of the context runs at an interval."""
-        return ()
-
-    @property
-    def long_running_tasks(self) -> Sequence[LongRunningTask]:
-        """Return the tasks that run in the leader of the context, as long as it is the leader."""
-        return ()
-
-    @property
-    def background_tasks(self) -> Sequence[BackgroundTask]:
-        """Return the tasks that run in every process that serves the context."""
-        return ()
-
-    @property
-    def counters(self) -> Mapping[str, Counter]:
-        """Return the functions that count for `/stats`, by the names in the manifest."""
-        return {}
-
-    async def get_current_scopes(self, actor: Actor) -> frozenset[str]:
-        """Return the current scopes of the user, which may differ from those in the token.
-
-        Only the context that issues access tokens implements this. Raises Unauthenticated if the
-        user is disabled or the session of the token has ended.
-        """
-        return actor.scopes
-
-    async def start(self) -> None:
-        """Prepare the context before the first request."""
-
-    async def close(self) -> None:
-        """Release the resources of this container, such as threads and connections."""
+def build_idempotency(
+    persistence: ContextPersistence[Any], settings: ContextSettings, clock: Clock
+) -> IdempotencyService:
+    lease = timedelta(seconds=settings.idempotency_lease)
+    return IdempotencyService(persistence.idempotency_store, clock, lease)

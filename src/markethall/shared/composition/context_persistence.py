@@ -10,7 +10,7 @@ from markethall.shared.messaging.inbox import Inbox
 from markethall.shared.messaging.outbox import Outbox
 from markethall.shared.messaging.wake_signal import WakeSignal
 
-D = TypeVar("D")
+D_co = TypeVar("D_co", covariant=True)
 
 OUTBOX_RETENTION: Final = timedelta(days=7)
 # An inbox row detects a duplicate event, so it must be kept longer than the event in the outbox.
@@ -18,19 +18,23 @@ INBOX_RETENTION: Final = 2 * OUTBOX_RETENTION
 
 
 @dataclass(frozen=True)
-class ContextPersistence(Generic[D]):
+class ContextPersistence(Generic[D_co]):
     """The database of a context, its outbox, its inbox and its idempotency records.
 
     `outbox_signal` is set after a commit that published an event; `inbox_signal` is set by the
     transport that delivers to this inbox. The context worker waits for both.
     """
 
-    database: D
+    database: D_co
     outbox: Outbox
     inbox: Inbox
     idempotency_store: IdempotencyStore
     outbox_signal: WakeSignal
     inbox_signal: WakeSignal = field(default_factory=WakeSignal)
+
+
+def database_of(persistence: ContextPersistence[D_co]) -> D_co:
+    return persistence.database
 
 
 class RetentionJob:

@@ -11,7 +11,7 @@ from markethall.shared.rpc.client import RpcClient
 from markethall.shared.rpc.client_interceptor import CallGuard
 
 C = TypeVar("C")
-K = TypeVar("K", bound=ContextContainer[Any])
+K = TypeVar("K", bound=ContextContainer)
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,6 @@ class InternalApi(Generic[K, C]):
 @dataclass(frozen=True)
 class ContextParts(Generic[K]):
     # arguments: the settings, the tools, and a contract for each context that this one calls
-    container: Callable[..., K]
+    container: type[K]
     router: APIRouter
     internal_api: InternalApi[K, Any] | None = None

@@ -14,21 +14,18 @@ from markethall.users.contract import Accounts, Sessions, UserView
 class Services(Protocol):
     """The services that these routes call."""
 
-    @property
     def accounts(self) -> Accounts: ...
 
-    @property
     def sessions(self) -> Sessions: ...
 
-    @property
     def idempotency(self) -> IdempotencyService: ...
 
 
 _from_users: Final[FromContext[Services]] = FromContext("users")
-AccountsDep = Annotated[Accounts, Depends(_from_users(lambda container: container.accounts))]
-SessionsDep = Annotated[Sessions, Depends(_from_users(lambda container: container.sessions))]
+AccountsDep = Annotated[Accounts, Depends(_from_users(lambda container: container.accounts()))]
+SessionsDep = Annotated[Sessions, Depends(_from_users(lambda container: container.sessions()))]
 IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_users(lambda container: container.idempotency))
+    IdempotencyService, Depends(_from_users(lambda container: container.idempotency()))
 ]
 
 

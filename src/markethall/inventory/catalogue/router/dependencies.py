@@ -20,23 +20,22 @@ from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 class Services(Protocol):
     """The services that these routes call."""
 
-    @property
     def catalogue(self) -> Catalogue: ...
 
-    @property
     def categories(self) -> Categories: ...
 
-    @property
     def idempotency(self) -> IdempotencyService: ...
 
 
 _from_inventory: Final[FromContext[Services]] = FromContext("inventory")
-CatalogueDep = Annotated[Catalogue, Depends(_from_inventory(lambda container: container.catalogue))]
+CatalogueDep = Annotated[
+    Catalogue, Depends(_from_inventory(lambda container: container.catalogue()))
+]
 CategoriesDep = Annotated[
-    Categories, Depends(_from_inventory(lambda container: container.categories))
+    Categories, Depends(_from_inventory(lambda container: container.categories()))
 ]
 IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_inventory(lambda container: container.idempotency))
+    IdempotencyService, Depends(_from_inventory(lambda container: container.idempotency()))
 ]
 ExpectedVersionsDep = Annotated[etags.ExpectedVersions, Depends(if_match)]
 Anyone = Annotated[CallContext, public()]

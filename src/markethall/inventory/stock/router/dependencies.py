@@ -14,17 +14,17 @@ from markethall.shared.kernel.scopes import STOCK_WRITE
 class Services(Protocol):
     """The services that these routes call."""
 
-    @property
     def stockroom(self) -> Stockroom: ...
 
-    @property
     def warehouses(self) -> Warehouses: ...
 
 
 _from_inventory: Final[FromContext[Services]] = FromContext("inventory")
-StockroomDep = Annotated[Stockroom, Depends(_from_inventory(lambda container: container.stockroom))]
+StockroomDep = Annotated[
+    Stockroom, Depends(_from_inventory(lambda container: container.stockroom()))
+]
 WarehousesDep = Annotated[
-    Warehouses, Depends(_from_inventory(lambda container: container.warehouses))
+    Warehouses, Depends(_from_inventory(lambda container: container.warehouses()))
 ]
 StockWriter = Annotated[CallContext, require_scope(STOCK_WRITE)]
 StocktakeWriter = Annotated[CallContext, require_scope(STOCK_WRITE, body_limits=BULK_BODY_LIMITS)]
