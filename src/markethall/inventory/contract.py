@@ -14,7 +14,7 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
-# the latest expiry of a held reservation, counted from `reserve`: without and with `extend`
+# the longest time between `reserve` and the expiry, and the longest time with `extend`
 MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
 MAX_EXTENDED_DURATION: Final = timedelta(minutes=30)
 

@@ -48,8 +48,8 @@ class ReservationRef(Dto):
     "/reserve",
     response_model=ReservationView,
     responses=problems(ProductNotFound, OutOfStock, TooManyUnpaidOrders, TooManyUnits),
-    # a caller of an older release does not know these two errors; it never gets them,
-    # because it does not send `limited` (scripts/rpc_compatibility.py reads this mark)
+    # callers of an older release do not know these errors, but never get them, because
+    # they do not send `limited`; scripts/rpc_compatibility.py reads this mark
     openapi_extra={
         "x-refused-only-with": {"limited": [TooManyUnpaidOrders.code, TooManyUnits.code]}
     },

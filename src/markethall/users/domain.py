@@ -278,7 +278,10 @@ class Session:
         return RotationResult.ROTATED
 
     def _is_in_grace_period(self, presented: RefreshToken, now: datetime) -> bool:
-        """The period begins at the first exchange. Repeated exchanges do not extend it."""
+        """Tell whether the token was exchanged last, and less than the grace period ago.
+
+        The period begins at the first exchange. Repeated exchanges do not extend it.
+        """
         return (
             presented.token_hash == self.previous_hash
             and self.rotated_at is not None

@@ -47,7 +47,7 @@ class NoteKind(StrEnum):
 
 
 class MissingProducts(StrEnum):
-    """Treatment of the products of a family in the file that are not in the file."""
+    """The treatment of products that are not in the file, but whose family is."""
 
     KEEP = "keep"
     ARCHIVE = "archive"

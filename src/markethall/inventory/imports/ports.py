@@ -86,12 +86,12 @@ class Store(ReadStore, Protocol):
         """
 
     async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
-        """Record products that the file has, with their families."""
+        """Record the products in the file, with their families."""
 
     async def list_missing_products_for_update(self, import_id: UUID) -> Sequence[Product]:
-        """Lock the products of the recorded families that are not recorded, in id order.
+        """Return products that are not recorded, but whose family is. Lock their rows in id order.
 
-        Without archived products.
+        Archived products are left out.
         """
 
     async def delete_import_members(self, import_id: UUID) -> None: ...

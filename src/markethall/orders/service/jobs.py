@@ -54,7 +54,7 @@ class PendingOrdersJob:
                     await self._try_settle(ctx, order, payments.get(order.payment_id))
 
     async def _claim_due_orders(self) -> Sequence[Order]:
-        """Return due orders. Set the time of their next check first, so that none comes twice."""
+        """Return due orders. Postpone their next check, so that the next call returns others."""
         now = self._clock()
         async with self._database.read_session() as reads:
             orders = await reads.list_orders_to_check(now, BATCH_SIZE)

@@ -112,7 +112,7 @@ LOCK_CATEGORY_TREE: Final = Statement(
         )
     )
 )
-# FOR NO KEY UPDATE, because inserting products or children that refer to the row need not wait
+# FOR NO KEY UPDATE, so that inserts of products or children that refer to the row do not wait
 GET_CATEGORY_FOR_UPDATE: Final = Statement(
     sa.select(*_text_columns)
     .where(categories.c.category_id == bindparam("category_id"))

@@ -114,8 +114,8 @@ PRODUCT_COLUMNS: Final = [
     for column in WRITABLE_COLUMNS
     if column.name != "search"
 ]
-# FOR NO KEY UPDATE, because inserts of stock rows and reservation lines that refer to the product
-# must not wait for this lock
+# FOR NO KEY UPDATE, so that inserts of stock rows and reservation lines that refer to the product
+# do not wait
 GET_PRODUCT_FOR_UPDATE: Final = Statement(
     sa.select(*PRODUCT_COLUMNS)
     .where(products.c.product_id == bindparam("product_id"))

@@ -63,7 +63,8 @@ products = sa.Table(
     sa.Column("attributes", JSONB, nullable=False),
     _text("barcode", nullable=True),
     sa.Column("weight_grams", sa.BigInteger),
-    # processes of an older release insert without this column during an update
+    # these columns have defaults, because during an update processes of the older release still
+    # insert rows without them
     _text("tax_class", server_default="standard"),
     sa.Column("compare_at", sa.BigInteger),
     # a trigger sets has_scheduled_price when an additional price in the product's own currency

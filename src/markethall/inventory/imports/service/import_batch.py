@@ -69,7 +69,7 @@ class BatchChanges:
     errors: list[RowError] = field(default_factory=list)
     # only in a dry run
     noted_changes: list[RowChange] = field(default_factory=list)
-    # families of the products of the rows
+    # the families of the products in the rows
     family_by_id: dict[UUID, str] = field(default_factory=dict)
     last_id: UUID = _NO_ID
 
@@ -82,7 +82,7 @@ class BatchChanges:
             self.outcomes[self._apply_row(row)] += 1
 
     def archive_missing(self, product: Product, line: int) -> None:
-        """Archive a product that the file, which ends at this line, does not have."""
+        """Archive a product that is not in the file. `line` is the last line of the file."""
         before = format_field(product, "status")
         product.archive(self.now)
         self.changed_products[product.product_id] = product
@@ -229,9 +229,9 @@ async def build_batch_changes(
 async def archive_missing_products(
     store: Store, changes: BatchChanges, end: FilePosition, *, is_last: bool
 ) -> None:
-    """Archive what the families in the file have and the file does not; nothing if a row failed.
+    """Archive products that are not in the file, but whose family is.
 
-    A row that failed may be one of the missing products.
+    Archive none if a row has failed, because that row may describe one of these products.
     """
     job = changes.job
     if changes.family_by_id:

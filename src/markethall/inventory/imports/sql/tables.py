@@ -99,14 +99,15 @@ row_notes = sa.Table(
     sa.CheckConstraint("kind IN ('error', 'change')", name="kind"),
 )
 
-# products that the file has, until the import ends: the others of their families are archived
+# the products in the file, stored until the import ends; the other products of their families are
+# then archived
 import_members = sa.Table(
     "import_member",
     metadata,
     sa.Column(
         "import_id", sa.ForeignKey(import_jobs.c.import_id, ondelete="CASCADE"), primary_key=True
     ),
-    # a dry run creates no product
+    # not a foreign key, because the new products of a dry run do not exist
     sa.Column("product_id", sa.Uuid, primary_key=True),
     _text("family"),
 )

@@ -37,7 +37,10 @@ class AllocationPlan:
 
 
 class AllocationFailed(Exception):
-    """The stock row of `missing` has too little. `requested` are all units, by product."""
+    """A stock row has too few units: those of `missing` could not be reserved.
+
+    `requested` has the units of all products of the order.
+    """
 
     def __init__(
         self, requested: Mapping[UUID, int], missing: StockQuantity, *, must_be_active: bool = True

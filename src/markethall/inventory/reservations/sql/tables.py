@@ -18,7 +18,8 @@ reservations = sa.Table(
     sa.Column("order_id", sa.Uuid),
     sa.Column("customer_id", sa.Uuid),
     sa.Column("status", sa.Text, nullable=False),
-    # processes of an older release insert without this column during an update
+    # a default, because during an update processes of the older release still insert rows
+    # without this column
     timestamp_column("reserved_at", server_default=sa.func.now()),
     timestamp_column("expires_at"),
     sa.CheckConstraint(
