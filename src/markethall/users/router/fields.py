@@ -13,7 +13,7 @@ from markethall.users.domain import (
     normalize_email,
 )
 
-# above the limit of the domain, whose error then explains why a password is too long
+# larger than the limit in domain.py, so that a long password gets the clearer error of the domain
 _MAX_PASSWORD_LENGTH: Final = 1024
 
 Email = Annotated[

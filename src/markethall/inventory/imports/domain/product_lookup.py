@@ -39,7 +39,7 @@ class ProductLookup:
         return owner if owner and owner.family is None else None
 
     def add(self, row: ValidatedRow, product: Product) -> None:
-        """Record the product of the row. Its old SKU stays taken, even if the row changes it."""
+        """Record the product of the row. If the row changes the SKU, the old SKU stays taken."""
         self._by_sku.setdefault(product.sku.lower(), product)
         if row.variant is not None:
             self._by_identity[_identity(row)] = product
