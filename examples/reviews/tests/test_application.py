@@ -44,7 +44,7 @@ class Market:
 
     async def complete_order(self, user_id: UUID, product_id: UUID) -> None:
         orders = self.monolith.container.context("orders", OrdersContainer)
-        async with orders.database.transaction() as store:
+        async with orders.database().transaction() as store:
             for event in order_events(user_id, product_id):
                 await store.publish(event, system_context("test"))
 
