@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from markethall.inventory.catalogue.contract.products import NewProduct, ProductView
+from markethall.shared.kernel.model import has_visible_character
 from markethall.shared.kernel.money import (
     EXPONENT_BY_CURRENCY,
     format_major_units,
@@ -26,7 +27,11 @@ _LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
 
 def _texts(min_length: int, max_length: int) -> st.SearchStrategy[str]:
     text = st.lists(_SPECIAL_TEXTS | st.text(_LETTERS, max_size=5), max_size=6).map("".join)
-    return text.filter(lambda text: min_length <= len(text) <= max_length)
+    return text.filter(
+        lambda text: (
+            min_length <= len(text) <= max_length and (not text or has_visible_character(text))
+        )
+    )
 
 
 _PRICES = st.fixed_dictionaries(

@@ -13,7 +13,16 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
-from markethall.shared.kernel.model import Bool, Dto, Id, Int, RequestModel, Text, UtcDatetime
+from markethall.shared.kernel.model import (
+    Bool,
+    Dto,
+    Id,
+    Int,
+    RequestModel,
+    Text,
+    UtcDatetime,
+    VisibleText,
+)
 from markethall.shared.kernel.pagination import Page, PageQuery
 
 MAX_STOCKTAKE_LINES: Final = 500
@@ -254,7 +263,7 @@ class Stockroom(Protocol):
         """Raises MovementNotFound."""
 
 
-WarehouseName = Annotated[Text, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
+WarehouseName = Annotated[VisibleText, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
 # orders are sent from the warehouse with the lowest number that has the stock
 Priority = Annotated[Int, Field(ge=0, le=1000, examples=[10])]
 

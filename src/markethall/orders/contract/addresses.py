@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, TypeAdapter, WrapValidator
 
-from markethall.shared.kernel.model import RequestModel, Text
+from markethall.shared.kernel.model import RequestModel, Text, VisibleText
 
 # the officially assigned codes of ISO 3166-1 alpha-2
 _ASSIGNED_COUNTRY_CODES = (
@@ -28,25 +28,27 @@ def _check_country_code(code: str) -> str:
 
 
 def non_blank(max_length: int, **options: Any) -> Any:
-    """Build a Field for a text with at least one character that is not a space."""
-    return Field(min_length=1, max_length=max_length, pattern=r"\S", **options)
+    """Build a Field for a text that is not empty."""
+    return Field(min_length=1, max_length=max_length, **options)
 
 
 Country = Annotated[Text, AfterValidator(_check_country_code), Field(examples=["NL"])]
 
 
 class Address(RequestModel):
-    recipient: Annotated[Text, non_blank(200, examples=["Ada Lovelace"])]
-    line1: Annotated[Text, non_blank(200, examples=["Keizersgracht 1"])]
-    line2: Annotated[Text, non_blank(200)] | None = None
-    city: Annotated[Text, non_blank(100, examples=["Amsterdam"])]
-    region: Annotated[Text, non_blank(100)] | None = None
-    postal_code: Annotated[Text, non_blank(20, examples=["1015 CJ"])]
+    recipient: Annotated[VisibleText, non_blank(200, examples=["Ada Lovelace"])]
+    line1: Annotated[VisibleText, non_blank(200, examples=["Keizersgracht 1"])]
+    line2: Annotated[VisibleText, non_blank(200)] | None = None
+    city: Annotated[VisibleText, non_blank(100, examples=["Amsterdam"])]
+    region: Annotated[VisibleText, non_blank(100)] | None = None
+    postal_code: Annotated[VisibleText, non_blank(20, examples=["1015 CJ"])]
     country: Country
-    phone: Annotated[Text, non_blank(40)] | None = None
+    phone: Annotated[VisibleText, non_blank(40)] | None = None
 
 
-AddressText = Annotated[Text, non_blank(500, examples=["Keizersgracht 1, 1015 CJ Amsterdam, NL"])]
+AddressText = Annotated[
+    VisibleText, non_blank(500, examples=["Keizersgracht 1, 1015 CJ Amsterdam, NL"])
+]
 _ADDRESS_TEXT: Final[TypeAdapter[str]] = TypeAdapter(AddressText)
 
 

@@ -1,6 +1,7 @@
 """Base classes of Pydantic models, and field types."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
@@ -64,6 +65,27 @@ def _reject_nul_and_surrogates(text: str) -> str:
     return text
 
 
+# letters and symbols that are drawn as a space: Hangul fillers, the empty Braille pattern
+_BLANK_CHARACTERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+# separators, control characters, format characters such as the zero width space
+_INVISIBLE_CATEGORIES: Final = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs"})
+
+
+def has_visible_character(text: str) -> bool:
+    return any(
+        unicodedata.category(character) not in _INVISIBLE_CATEGORIES
+        and character not in _BLANK_CHARACTERS
+        for character in text
+    )
+
+
+def _require_visible_character(text: str) -> str:
+    # min_length reports an empty text
+    if text and not has_visible_character(text):
+        raise PydanticCustomError("blank", "must have a visible character")
+    return text
+
+
 _UUID_LENGTH: Final = 36
 
 
@@ -93,6 +115,12 @@ def _to_utc(value: datetime) -> datetime:
 
 
 Text = Annotated[str, Field(strict=True), AfterValidator(_reject_nul_and_surrogates)]
+# a name: something that people can see and point at
+VisibleText = Annotated[
+    Text,
+    AfterValidator(_require_visible_character),
+    Field(json_schema_extra={"pattern": r"\S"}),
+]
 Int = Annotated[int, Field(strict=True)]
 Bool = Annotated[bool, Field(strict=True)]
 # a time with an offset (RFC 3339), converted to UTC

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from markethall.shared.kernel.model import Text
+from markethall.shared.kernel.model import Text, VisibleText
 from markethall.users.domain import (
     MAX_EMAIL_LENGTH,
     MAX_FULL_NAME_LENGTH,
@@ -32,6 +32,6 @@ Password = Annotated[
 ]
 FullName = Annotated[Text, Field(max_length=MAX_FULL_NAME_LENGTH, examples=["Ada Lovelace"])]
 Tags = Annotated[
-    tuple[Annotated[Text, Field(min_length=1, max_length=MAX_TAG_LENGTH)], ...],
+    tuple[Annotated[VisibleText, Field(min_length=1, max_length=MAX_TAG_LENGTH)], ...],
     Field(max_length=MAX_TAGS, fail_fast=True, examples=[["newsletter"]]),
 ]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from markethall.shared.kernel.model import Text
+from markethall.shared.kernel.model import Text, VisibleText
 
 
 class ProductStatus(StrEnum):
@@ -16,8 +16,8 @@ class ProductStatus(StrEnum):
     ARCHIVED = "archived"
 
 
-Label = Annotated[Text, Field(min_length=1, max_length=100)]
-Tag = Annotated[Text, Field(min_length=1, max_length=50, examples=["green"])]
+Label = Annotated[VisibleText, Field(min_length=1, max_length=100)]
+Tag = Annotated[VisibleText, Field(min_length=1, max_length=50, examples=["green"])]
 # a language tag of BCP 47 (RFC 5646): language, script, region, variants
 _LANGUAGE_PATTERN: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*$"
 MAX_LANGUAGES: Final = 50

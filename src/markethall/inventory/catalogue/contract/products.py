@@ -41,6 +41,7 @@ from markethall.shared.kernel.model import (
     RequestModel,
     Text,
     UtcDatetime,
+    VisibleText,
 )
 from markethall.shared.kernel.money import Currency, Money
 from markethall.shared.kernel.pagination import Page, PageQuery
@@ -63,7 +64,9 @@ Sku = Annotated[
         examples=["TEA-SENCHA-100"],
     ),
 ]
-ProductName = Annotated[Text, Field(min_length=1, max_length=200, examples=["Sencha, 100 g"])]
+ProductName = Annotated[
+    VisibleText, Field(min_length=1, max_length=200, examples=["Sencha, 100 g"])
+]
 Description = Annotated[Text, Field(max_length=10_000, examples=["Green tea from Uji."])]
 Tags = Annotated[tuple[Tag, ...], Field(max_length=50, fail_fast=True)]
 ImageUrl = Annotated[
@@ -76,8 +79,8 @@ ImageUrl = Annotated[
     ),
 ]
 Images = Annotated[tuple[ImageUrl, ...], Field(max_length=20, fail_fast=True)]
-OptionName = Annotated[Text, Field(min_length=1, max_length=50)]
-OptionValue = Annotated[Text, Field(min_length=1, max_length=100)]
+OptionName = Annotated[VisibleText, Field(min_length=1, max_length=50)]
+OptionValue = Annotated[VisibleText, Field(min_length=1, max_length=100)]
 AttributeValue = Annotated[
     Annotated[Text, Field(max_length=1000)]
     | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
@@ -85,10 +88,10 @@ AttributeValue = Annotated[
     # reports one error for the value instead of one for each type of the union
     WrapValidator(_validate_attribute),
 ]
-Barcode = Annotated[Text, Field(min_length=1, max_length=64, examples=["4006381333931"])]
+Barcode = Annotated[VisibleText, Field(min_length=1, max_length=64, examples=["4006381333931"])]
 Grams = Annotated[Int, Field(ge=0, le=10**9, examples=[120])]
 MinorUnits = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1490])]
-TaxClass = Annotated[Text, Field(min_length=1, max_length=50, examples=["reduced"])]
+TaxClass = Annotated[VisibleText, Field(min_length=1, max_length=50, examples=["reduced"])]
 Quantity = Annotated[Int, Field(ge=0, le=MAX_UNITS)]
 MAX_PRICES: Final = 50
 MAX_OPTIONS: Final = 10

@@ -1,7 +1,7 @@
 """Choose the reader of a file by its beginning."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from markethall.inventory.imports.contract import ImportFormat
@@ -16,6 +16,8 @@ from markethall.inventory.imports.domain.row_validation import ReadStep
 from markethall.inventory.imports.domain.shopify_columns import is_shopify
 from markethall.inventory.imports.domain.shopify_reader import ShopifyReader
 
+_SEPARATOR_LINE: Final = re.compile(rb'"?sep=([,;|\t])"?[,;\t ]*(?:\r\n|\r|\n)', re.IGNORECASE)
+_LINE_END: Final = re.compile(rb"[\r\n]")
 _NOT_TEXT: Final = re.compile("[\x00\udc80-\udcff]")
 
 
@@ -41,7 +43,7 @@ def open_reader(
         raise UnreadableFile("empty", "The file is empty.")
     if format_ == ImportFormat.NDJSON:
         return NdjsonReader(), start
-    delimiter = _detect_delimiter(data)
+    start, data, delimiter = _read_delimiter(start, data)
     header = next(read_csv_records(FileChunk(data, start, is_whole_file), delimiter), None)
     if header is None or header.error:
         raise UnreadableFile(
@@ -49,16 +51,36 @@ def open_reader(
         )
     if any(_NOT_TEXT.search(name) for name in header.cells):
         raise UnreadableFile("encoding", "The file is not UTF-8.")
-    names = [name.strip() for name in header.cells]
+    names = trim_names(header.cells)
     if is_shopify(names):
         return ShopifyReader(names, currency, delimiter), header.next_position
     return CsvReader(names, currency, delimiter), header.next_position
 
 
+def trim_names(cells: Sequence[str]) -> list[str]:
+    """Trim the names of the columns, and drop empty ones at the end of the line."""
+    names = [name.strip() for name in cells]
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
+def _read_delimiter(start: FilePosition, data: bytes) -> tuple[FilePosition, bytes, str]:
+    """Return the position of the header, the bytes from there, and the delimiter.
+
+    A first line `sep=;`, which Excel reads and writes, names it.
+    """
+    if not (line := _SEPARATOR_LINE.match(data)):
+        return start, data, _detect_delimiter(data)
+    position = FilePosition(start.offset + line.end(), start.line + 1)
+    return position, data[line.end() :], line[1].decode()
+
+
 def _detect_delimiter(data: bytes) -> str:
-    """Return the most frequent of comma, semicolon and tab in the first line.
+    """Return the most frequent of comma, semicolon and tab in the first line, outside quotes.
 
     In some countries spreadsheets write semicolons.
     """
-    line = data[:MAX_RECORD_BYTES].split(b"\n", 1)[0]
-    return max(",;\t", key=lambda candidate: line.count(candidate.encode()))
+    line = _LINE_END.split(data[:MAX_RECORD_BYTES], maxsplit=1)[0]
+    unquoted = b"".join(line.split(b'"')[::2])
+    return max(",;\t", key=lambda candidate: unquoted.count(candidate.encode()))

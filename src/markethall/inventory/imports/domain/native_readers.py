@@ -21,6 +21,7 @@ from markethall.inventory.imports.domain.file_records import (
 )
 from markethall.inventory.imports.domain.record_parser import (
     FileChunk,
+    fit_cells,
     read_csv_records,
     read_ndjson_records,
 )
@@ -38,6 +39,8 @@ class CsvReader:
 
     def __init__(self, header: Sequence[str], currency: str, delimiter: str) -> None:
         self._header = [name.strip().lower() for name in header]
+        # as the file writes them
+        self._names = dict(zip(self._header, header, strict=True))
         self._currency = currency
         self._delimiter = delimiter
         _check_header(self._header)
@@ -53,33 +56,36 @@ class CsvReader:
             return ((record.error,),)
         if _is_blank(record):
             return ()
-        if len(record.cells) != len(self._header):
+        texts = fit_cells(record.cells, len(self._header))
+        if len(texts) != len(self._header):
             return (_cell_count_errors(record, len(self._header)),)
-        return (self._validate_cells(record),)
+        return (self._validate_cells(record.line, dict(zip(self._header, texts, strict=True))),)
 
-    def _validate_cells(self, record: FileRecord) -> RowResult:
-        cells = dict(zip(self._header, record.cells, strict=True))
+    def _validate_cells(self, line: int, cells: Mapping[str, str]) -> RowResult:
         currency = cells.get("currency", "").strip() or self._currency
         if not is_known_currency(currency):
             message = "must be an ISO 4217 currency code in capitals"
-            return (RowError(record.line, "currency", "currency", message),)
+            return (RowError(*self._locate(line, "currency"), "currency", message),)
         if cells.get("compare_at") and not cells.get("price"):
             # without a price in the row, the currency of compare_at would be unknown
             message = "needs a price in the same row"
-            return (RowError(record.line, "compare_at", "price_missing", message),)
+            return (RowError(*self._locate(line, "compare_at"), "price_missing", message),)
         values: dict[str, Any] = {}
         errors = []
         for name, text in cells.items():
             try:
                 value = _parse_cell(name, text, currency)
             except InvalidCell as error:
-                errors.append(RowError(record.line, name, "invalid", str(error)))
+                errors.append(RowError(*self._locate(line, name), "invalid", str(error)))
             else:
                 if value is not ABSENT:
                     values[name] = value
         return tuple(errors) or validate_row(
-            record.line, values, lambda path: (record.line, _column_of(path))
+            line, values, lambda path: self._locate(line, _column_of(path))
         )
+
+    def _locate(self, line: int, column: str) -> tuple[int, str]:
+        return line, self._names.get(column, column)
 
 
 class NdjsonReader:

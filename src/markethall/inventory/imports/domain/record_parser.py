@@ -5,7 +5,7 @@ name the cell.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,6 +72,11 @@ def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRec
                 index += 1
                 break
             index += record.next_position.line - record.line
+
+
+def fit_cells(cells: Sequence[str], width: int) -> Sequence[str]:
+    """Drop empty cells behind the last column."""
+    return cells if any(cell.strip() for cell in cells[width:]) else cells[:width]
 
 
 def _parse_rows(

@@ -17,7 +17,11 @@ from markethall.inventory.imports.domain.file_records import (
     RowError,
     sanitize,
 )
-from markethall.inventory.imports.domain.record_parser import FileChunk, read_csv_records
+from markethall.inventory.imports.domain.record_parser import (
+    FileChunk,
+    fit_cells,
+    read_csv_records,
+)
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, ValidatedRow
 from markethall.inventory.imports.domain.shopify_columns import CellsByColumn, ShopifyHeader
 from markethall.inventory.imports.domain.shopify_variants import (
@@ -102,9 +106,10 @@ class ShopifyReader:
             yield self._group_to_step(group, position)
 
     def _cells(self, record: FileRecord) -> CellsByColumn:
-        if record.error or len(record.cells) != self._header.width:
+        texts = fit_cells(record.cells, self._header.width)
+        if record.error or len(texts) != self._header.width:
             return {}
-        return self._header.cells(record.cells)
+        return self._header.cells(texts)
 
     def _row_without_handle(self, record: FileRecord) -> tuple[RowResult, ...]:
         """Return the error of a row without a Handle. An empty row has none."""
@@ -112,7 +117,7 @@ class ShopifyReader:
             return ((record.error,),)
         if not any(record.cells):
             return ()
-        if len(record.cells) != self._header.width:
+        if len(fit_cells(record.cells, self._header.width)) != self._header.width:
             message = f"has {len(record.cells)} cells, and the first line {self._header.width}"
             return ((RowError(record.line, "", "ragged", message),),)
         return ((RowError(record.line, self._header.name("handle"), "missing", "is required"),),)
