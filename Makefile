@@ -9,7 +9,7 @@ DEV    := $(VENV)/dev.stamp
 
 .PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
-  test-event-delivery test-relocation test-example
+  test-event-delivery test-relocation test-example test-pgbouncer
 
 ## help: list the targets
 help:
@@ -81,6 +81,10 @@ docs: $(DEV)
 ## test-manifests: render the Kubernetes overlays and check them (needs kubectl)
 test-manifests: $(DEV)
 	$(BIN)/python -m pytest -q k8s
+
+## test-pgbouncer: run the shop behind PgBouncer in transaction mode (needs the program pgbouncer)
+test-pgbouncer: $(DEV)
+	$(BIN)/python -m pytest -q -n 0 tests/pgbouncer.py $(ARGS)
 
 ## test-topologies: run one suite on all partitions of the contexts, also as real processes; compare all results
 test-topologies: $(DEV)

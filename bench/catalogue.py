@@ -21,7 +21,6 @@ from urllib.parse import urlencode
 from markethall.local.demo.generate_products import generate_products
 from markethall.local.demo.vocabulary import CATEGORIES
 from markethall.schema_migrations import upgrade
-from markethall.shared.persistence.postgres_url import asyncpg_url
 
 from . import servers, tables
 from .client import Request, Tally, call_all, load, repeat, request_bytes
@@ -172,7 +171,7 @@ def measure(options: Options, folder: Path) -> CatalogueResult:
     result = CatalogueResult(options)
     database = servers.database(folder / "database")
     with servers.pinned(OTHERS), closing(Loop()) as loop, database as url:
-        upgrade(asyncpg_url(url))
+        upgrade(url)
         _fill(url, folder, options.products)
         before = Ticks.now()
         with _servers(url, folder, loop) as bench:

@@ -32,7 +32,6 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.observability import log
-from markethall.shared.persistence.postgres_url import asyncpg_url
 
 from . import servers, tables
 from .client import Tally, load
@@ -139,7 +138,7 @@ def measure(options: Options, folder: Path) -> HotProductResult:
     log.configure("json", "warning")
     result = HotProductResult(options)
     with servers.database(folder / "database") as url, closing(Loop()) as loop:
-        upgrade(asyncpg_url(url))
+        upgrade(url)
         with _application(url, folder) as server, closing(_Methods(url, loop)) as methods:
             methods.prepare(options, server)
             before = Ticks.now()

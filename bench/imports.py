@@ -26,7 +26,6 @@ from markethall.shared.idempotency.records import IdempotentCommand, StoredRespo
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.observability import log
-from markethall.shared.persistence.postgres_url import asyncpg_url
 
 from . import servers, tables
 
@@ -84,12 +83,12 @@ def measure(options: Options, folder: Path) -> ImportResult:
     """Run the measurement. Raises StartFailed, CalledProcessError."""
     result = ImportResult(options)
     with servers.database(folder / "database") as url:
-        upgrade(asyncpg_url(url))
+        upgrade(url)
         for kind in KINDS:
             path = folder / f"{kind}.csv"
             path.write_text("".join(lines(options.rows, 7 if kind == "changed" else 0)))
             result.size = path.stat().st_size
-            result.runs[kind] = _run(asyncpg_url(url), path, folder)
+            result.runs[kind] = _run(url, path, folder)
     return result
 
 

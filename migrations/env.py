@@ -11,9 +11,9 @@ import sys
 import sqlalchemy as sa
 from alembic import context
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from markethall.contexts import topology
+from markethall.schema_migrations import migration_engine
 from markethall.schema_state import (
     VERSION_TABLE,
     MigrationRecord,
@@ -22,7 +22,6 @@ from markethall.schema_state import (
 )
 from markethall.settings import MigrationSettings
 from markethall.shared.composition.settings import SettingsError
-from markethall.shared.persistence.postgres_url import asyncpg_url
 
 section = context.config.config_ini_section
 schema = "users" if section == "alembic" else section
@@ -91,7 +90,7 @@ def database_url() -> str:
 
 
 async def main() -> None:
-    engine = create_async_engine(asyncpg_url(database_url()))
+    engine = migration_engine(database_url())
     async with engine.begin() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()

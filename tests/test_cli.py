@@ -57,6 +57,10 @@ def markethall(
             {"admin_email": "a@example.com", "admin_password": "password"},
             "MARKETHALL_ADMIN_PASSWORD: is too common",
         ),
+        (
+            {"database_url": "postgresql://u:p@h/d?schema=x"},
+            "MARKETHALL_DATABASE_URL: has the parameter schema, which is not known",
+        ),
         ({"database_pool_max": "2"}, "MARKETHALL_DATABASE_POOL_MAX: "),
         ({"trusted_proxies": "everywhere"}, "MARKETHALL_TRUSTED_PROXIES: "),
     ],

@@ -50,7 +50,8 @@ def _databases(settings: Settings) -> Databases:
             min_size=settings.database_pool_min,
             max_size=settings.database_pool_max,
             timeout=settings.database_timeout,
-        )
+        ),
+        settings.direct_urls,
     )
 
 

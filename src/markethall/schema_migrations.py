@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Final
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, NullPool, Table, Text, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from markethall.contexts import context_names, topology
 from markethall.shared.composition.migrations import alembic_ini_path
-from markethall.shared.persistence.postgres_url import asyncpg_url
+from markethall.shared.persistence.postgres_url import asyncpg_dsn
+
+_CONNECT_TIMEOUT: Final = 10.0  # seconds
 
 
 def upgrade(url: str, contexts: Iterable[str] = ()) -> None:
@@ -40,10 +44,22 @@ def alembic_config(context: str) -> Config:
     return config
 
 
-async def _outdated_contexts(url: str, contexts: list[str]) -> list[str]:
-    engine = create_async_engine(
-        asyncpg_url(url), poolclass=NullPool, connect_args={"timeout": 10, "command_timeout": 10}
+def migration_engine(url: str, *, command_timeout: float | None = None) -> AsyncEngine:
+    """Return an engine without a pool. The timeout, in seconds, applies to each statement.
+
+    It connects by asyncpg's own form of the URL, because SQLAlchemy does not know all parameters.
+    """
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: asyncpg.connect(
+            asyncpg_dsn(url), timeout=_CONNECT_TIMEOUT, command_timeout=command_timeout
+        ),
+        poolclass=NullPool,
     )
+
+
+async def _outdated_contexts(url: str, contexts: list[str]) -> list[str]:
+    engine = migration_engine(url, command_timeout=10)
     async with engine.connect() as connection:
         revisions = {context: await _current_revision(connection, context) for context in contexts}
     return [

@@ -76,10 +76,17 @@ class MigrationSettings(BaseSettings):
 
     database_url: str = ""
     database_urls: dict[ContextName, str] = {}
+    database_direct_url: str = ""
+    database_direct_urls: dict[ContextName, str] = {}
 
     def database_url_of(self, context: str) -> str:
         """Return the URL of the context's database. Raises SettingsError if there is none."""
-        url = self.database_urls.get(context) or self.database_url
+        url = (
+            self.database_direct_urls.get(context)
+            or self.database_direct_url
+            or self.database_urls.get(context)
+            or self.database_url
+        )
         if not url:
             raise SettingsError(["MARKETHALL_DATABASE_URL: say which database to migrate"])
         return url
@@ -112,6 +119,23 @@ class Settings(BaseSettings):
     database_urls: Annotated[
         dict[ContextName, SecretStr],
         Field(description="Postgres per context, as a JSON object; the others use DATABASE_URL"),
+    ] = {}
+    database_pooler: Annotated[
+        Literal["none", "transaction"],
+        Field(
+            description="transaction: the database URLs lead to a pooler in transaction mode, "
+            "such as PgBouncer"
+        ),
+    ] = "none"
+    database_direct_url: Annotated[
+        SecretStr,
+        Field(description="Postgres without the pooler, for locks, notifications, migrations"),
+    ] = SecretStr("")
+    database_direct_urls: Annotated[
+        dict[ContextName, SecretStr],
+        Field(
+            description="The same per context, as a JSON object; the others use DATABASE_DIRECT_URL"
+        ),
     ] = {}
     database_pool_min: Annotated[
         int, Field(ge=1, description="Minimum number of open connections")
@@ -246,15 +270,15 @@ class Settings(BaseSettings):
                 raise ValueError(f"{context}: must be an http or https address")
         return context_urls
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
     def _validate_postgres_url(cls, url: SecretStr) -> SecretStr:
-        return _validate_url(url, _POSTGRES)
+        return _validate_postgres(url)
 
-    @field_validator("database_urls")
+    @field_validator("database_urls", "database_direct_urls")
     @classmethod
     def _validate_postgres_urls(cls, urls: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        return {context: _validate_url(url, _POSTGRES) for context, url in urls.items()}
+        return {context: _validate_postgres(url) for context, url in urls.items()}
 
     @field_validator("redis_url")
     @classmethod
@@ -292,6 +316,23 @@ class Settings(BaseSettings):
     def database_url_of(self, context: str) -> str:
         own_url = self.database_urls.get(context)
         return (own_url or self.database_url).get_secret_value()
+
+    def database_direct_url_of(self, context: str) -> str:
+        """Return the URL without the pooler; without a pooler it is the URL of the database."""
+        if self.database_pooler == "none":
+            return self.database_url_of(context)
+        own_url = self.database_direct_urls.get(context)
+        return (own_url or self.database_direct_url).get_secret_value()
+
+    @property
+    def direct_urls(self) -> dict[str, str]:
+        """Map each database URL that leads to a pooler to the URL of the same database without."""
+        if self.database_pooler == "none":
+            return {}
+        return {
+            url: self.database_direct_url_of(contexts[0])
+            for url, contexts in self.contexts_by_database.items()
+        }
 
     @property
     def contexts_by_database(self) -> dict[str, list[str]]:
@@ -368,6 +409,16 @@ def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
     if text and _url_scheme(text) not in kind.schemes:
         raise ValueError(f"must be an address like {kind.example}")
     return url
+
+
+def _validate_postgres(url: SecretStr) -> SecretStr:
+    """Return the URL without surrounding space. Raises ValueError, without the URL."""
+    from markethall.shared.persistence.postgres_url import asyncpg_dsn
+
+    stripped = _validate_url(SecretStr(url.get_secret_value().strip()), _POSTGRES)
+    if stripped.get_secret_value():
+        asyncpg_dsn(stripped.get_secret_value())
+    return stripped
 
 
 def _url_scheme(url: str) -> str:

@@ -15,6 +15,7 @@ def cross_field_problems(settings: "Settings") -> list[str]:
         *_topology_problems(settings),
         *_event_problems(settings),
         *_pool_problems(settings),
+        *_pooler_problems(settings),
         *_body_problems(settings),
         *_production_problems(settings),
     ]
@@ -52,6 +53,14 @@ def _pool_problems(settings: "Settings") -> list[str]:
     if settings.database_pool_max < settings.database_pool_min:
         return ["MARKETHALL_DATABASE_POOL_MAX: is less than MARKETHALL_DATABASE_POOL_MIN"]
     return []
+
+
+def _pooler_problems(settings: "Settings") -> list[str]:
+    if settings.database_pooler == "none" or settings.storage == "memory":
+        return []
+    if all(settings.database_direct_url_of(context) for context in settings.contexts):
+        return []
+    return ["MARKETHALL_DATABASE_DIRECT_URL: is required with DATABASE_POOLER=transaction"]
 
 
 def _body_problems(settings: "Settings") -> list[str]:

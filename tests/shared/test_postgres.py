@@ -24,7 +24,7 @@ from markethall.shared.persistence.postgres import (
     Statement,
     sql_literal,
 )
-from markethall.shared.persistence.postgres_url import asyncpg_url
+from markethall.shared.persistence.postgres_url import InvalidPostgresUrl, asyncpg_dsn
 from tests.conftest import on_server, plain
 from tests.shared.conftest import ADD, COUNT, LOCK, PID, PUT, SLEEP, create_schema, thing
 
@@ -516,14 +516,39 @@ def test_sql_literal_is_inlined_for_partial_index() -> None:
 @pytest.mark.parametrize(
     ("given", "made"),
     [
-        ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
-        ("postgresql://u:p@h:5/d", "postgresql+asyncpg://u:p@h:5/d"),
-        ("postgresql+asyncpg://u:p%40%2F@h/d", "postgresql+asyncpg://u:p%40%2F@h/d"),
-        ("postgresql://h/d?sslmode=require", "postgresql+asyncpg://h/d?ssl=require"),
+        ("postgres://u:p@h/d", "postgresql://u:p@h/d"),
+        ("postgresql://u:p@h:5/d\n", "postgresql://u:p@h:5/d"),
+        ("postgresql+asyncpg://u:p%40%2F@h/d", "postgresql://u:p%40%2F@h/d"),
+        ("postgresql://h/d?ssl=require", "postgresql://h/d?sslmode=require"),
+        (
+            "postgresql://h/d?sslmode=prefer&channel_binding=prefer",
+            "postgresql://h/d?sslmode=prefer",
+        ),
+        ("postgresql://h/d?application_name=shop&connect_timeout=10", "postgresql://h/d"),
+        ("postgresql://h/d?options=-c+a%3Db", "postgresql://h/d?options=-c+a%3Db"),
+        ("postgresql://h/d?sslrootcert=/a.pem", "postgresql://h/d?sslrootcert=%2Fa.pem"),
+        ("postgresql://h/d?pgbouncer=false", "postgresql://h/d"),
     ],
 )
-def test_asyncpg_url_accepts_common_forms(given: str, made: str) -> None:
-    assert asyncpg_url(given) == made
+def test_url_parameters_of_providers_are_read(given: str, made: str) -> None:
+    assert asyncpg_dsn(given) == made
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("pgbouncer=true", "MARKETHALL_DATABASE_POOLER"),
+        ("statement_cache_size=0", "MARKETHALL_DATABASE_POOLER"),
+        ("channel_binding=require", "channel_binding"),
+        ("schema=shop", "schema"),
+        ("sslmode=require&sslmode=disable", "sslmode"),
+    ],
+)
+def test_url_parameter_that_cannot_be_honoured_is_named(parameters: str, message: str) -> None:
+    with pytest.raises(InvalidPostgresUrl, match=message) as refused:
+        asyncpg_dsn(f"postgresql://u:secret@h/d?{parameters}")
+
+    assert "secret" not in str(refused.value)
 
 
 class TestWithDedicatedServer:

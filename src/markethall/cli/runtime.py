@@ -91,7 +91,7 @@ def refuse_relocated(settings: Settings) -> None:
     messages = [
         relocated_message(context)
         for url, contexts in settings.contexts_by_database.items()
-        for context in asyncio.run(relocated_contexts(url, contexts))
+        for context in asyncio.run(relocated_contexts(settings.direct_urls.get(url, url), contexts))
     ]
     if messages:
         raise SettingsError(messages)
@@ -102,7 +102,7 @@ def migrate(settings: Settings, contexts: list[str]) -> None:
 
     by_url: dict[str, list[str]] = {}
     for context in contexts:
-        by_url.setdefault(settings.database_url_of(context), []).append(context)
+        by_url.setdefault(settings.database_direct_url_of(context), []).append(context)
     for url, contexts_of_url in by_url.items():
         upgrade_outdated(url, contexts_of_url)
 

@@ -22,14 +22,6 @@ class RelocationFailed(RuntimeError):
     """The relocation failed; the message is one line. The source is unchanged."""
 
 
-def asyncpg_dsn(url: str) -> str:
-    """Return the URL with `sslmode` instead of SQLAlchemy's `ssl`. Raises RelocationFailed."""
-    parts = parse_url(url)
-    if mode := parts.query.get("ssl"):
-        parts = parts.difference_update_query(["ssl"]).update_query_dict({"sslmode": str(mode)})
-    return parts.render_as_string(hide_password=False)
-
-
 def libpq_environment(url: str) -> dict[str, str]:
     """Return the environment variables with which pg_dump and psql connect.
 

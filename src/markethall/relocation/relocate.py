@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from markethall.relocation.database_urls import RelocationFailed, asyncpg_dsn, parse_url
+from markethall.relocation.database_urls import RelocationFailed, parse_url
 from markethall.relocation.pg_tools import PgTools, find_pg_tools
 from markethall.relocation.schema_copy import (
     TEXT_SETTINGS,
@@ -24,6 +24,7 @@ from markethall.relocation.schema_copy import (
     checksum_query,
 )
 from markethall.schema_state import renamed_schema
+from markethall.shared.persistence.postgres_url import InvalidPostgresUrl, asyncpg_dsn
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -82,6 +83,8 @@ async def relocate(
 async def _connected(url: str, name: str) -> "AsyncIterator[Connection]":
     try:
         connection = await asyncpg.connect(asyncpg_dsn(url), timeout=_CONNECT_TIMEOUT_SECONDS)
+    except InvalidPostgresUrl as error:
+        raise RelocationFailed(f"the address of the {name} {error}") from error
     except OSError as error:
         raise RelocationFailed(f"the {name} database cannot be reached: {error!r}") from error
     try:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
@@ -151,14 +152,21 @@ class Postgres:
     """A pool for one database and one role; it is opened at the first use."""
 
     def __init__(
-        self, url: str, pool_size: PoolSize, *, application_name: str = "markethall"
+        self,
+        url: str,
+        pool_size: PoolSize,
+        *,
+        direct_url: str | None = None,
+        application_name: str = "markethall",
     ) -> None:
+        """`direct_url`: given if `url` leads to a pooler in transaction mode; it does not."""
         self._pool_size = pool_size
         self._timeout = pool_size.timeout
-        self._connect_arguments = {
-            "dsn": asyncpg_dsn(url),
-            **_connect_arguments(pool_size, application_name),
-        }
+        self._connect_arguments = _connect_arguments(url, pool_size, application_name)
+        self._direct_arguments = self._connect_arguments
+        if direct_url is not None:
+            self._direct_arguments = _connect_arguments(direct_url, pool_size, application_name)
+            self._connect_arguments = _pooler_arguments(self._connect_arguments)
         self._pool: Pool | None = None
         self._open_lock = asyncio.Lock()
 
@@ -177,7 +185,7 @@ class Postgres:
         The end of the block closes the connection, which releases its locks. Raises Unavailable.
         """
         with translate_login_errors():
-            driver = await asyncpg.connect(**self._connect_arguments)
+            driver = await asyncpg.connect(**self._direct_arguments)
         with translate_connection_errors():
             try:
                 yield Connection(driver)
@@ -304,13 +312,19 @@ class _PooledSession:
 class Databases:
     """One pool per database and role, shared by the contexts with the same URL."""
 
-    def __init__(self, pool_size: PoolSize) -> None:
+    def __init__(
+        self, pool_size: PoolSize, direct_urls: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """`direct_urls`: for each URL that leads to a pooler, the URL that does not."""
         self._pool_size = pool_size
+        self._direct_urls = direct_urls
         self._databases: dict[str, Postgres] = {}
 
     def get(self, url: str) -> Postgres:
         if url not in self._databases:
-            self._databases[url] = Postgres(url, self._pool_size)
+            self._databases[url] = Postgres(
+                url, self._pool_size, direct_url=self._direct_urls.get(url)
+            )
         return self._databases[url]
 
     async def close(self) -> None:
@@ -335,9 +349,20 @@ async def _keep_session(_: object) -> None:
     """
 
 
-def _connect_arguments(pool_size: PoolSize, application_name: str) -> dict[str, Any]:
+def _pooler_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments for a pooler in transaction mode.
+
+    Each transaction may get another connection of the server, so a session has neither prepared
+    statements nor settings. PgBouncer refuses unknown settings at the start of a session.
+    """
+    name = arguments["server_settings"]["application_name"]
+    return {**arguments, "statement_cache_size": 0, "server_settings": {"application_name": name}}
+
+
+def _connect_arguments(url: str, pool_size: PoolSize, application_name: str) -> dict[str, Any]:
     milliseconds = pool_size.timeout * 1000
     return {
+        "dsn": asyncpg_dsn(url),
         "timeout": pool_size.timeout,
         "command_timeout": pool_size.timeout,
         "statement_cache_size": 256,

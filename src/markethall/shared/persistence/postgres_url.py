@@ -1,27 +1,93 @@
-"""Converts a Postgres URL to the forms of asyncpg and SQLAlchemy."""
+"""Reads a Postgres URL as hosting providers give it, and converts it to the form of asyncpg."""
 
-from sqlalchemy.engine import make_url
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+# parameters of libpq that asyncpg has too (postgresql.org, "Parameter Key Words")
+_SUPPORTED: Final = frozenset(
+    {
+        "host",
+        "options",
+        "passfile",
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+        "sslcrl",
+        "sslpassword",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "target_session_attrs",
+        "krbsrvname",
+    }
+)
+# parameters of libpq for which a setting or a constant of this program applies
+_IGNORED: Final = frozenset(
+    {
+        "application_name",
+        "fallback_application_name",
+        "client_encoding",
+        "connect_timeout",
+        "gssencmode",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+    }
+)
+# parameters by which other drivers work behind PgBouncer, and the value that means "no pooler"
+_POOLER: Final = {"pgbouncer": "false", "statement_cache_size": "", "prepare_threshold": ""}
+
+
+class InvalidPostgresUrl(ValueError):
+    """The message is one line without the URL, which may contain a password."""
 
 
 def asyncpg_dsn(url: str) -> str:
-    """Return the URL for asyncpg: `postgresql://…`, with the parameter `sslmode`."""
-    parsed = make_url(_with_known_scheme(url)).set(drivername="postgresql")
-    if "ssl" in parsed.query:
-        mode = parsed.query["ssl"]
-        parsed = parsed.difference_update_query(["ssl"]).update_query_dict({"sslmode": mode})
-    return parsed.render_as_string(hide_password=False)
+    """Return the URL for asyncpg: `postgresql://…`. Raises InvalidPostgresUrl."""
+    parsed = _parse(url)
+    parameters = {
+        name: value
+        for name, value in _parameters(parsed).items()
+        if _is_supported(name, value.lower())
+    }
+    return parsed.set(query=parameters).render_as_string(hide_password=False)
 
 
-def asyncpg_url(url: str) -> str:
-    """Return the URL for SQLAlchemy: `postgresql+asyncpg://…`, with the parameter `ssl`."""
-    parsed = make_url(_with_known_scheme(url)).set(drivername="postgresql+asyncpg")
-    if "sslmode" in parsed.query:
-        mode = parsed.query["sslmode"]
-        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
-    return parsed.render_as_string(hide_password=False)
+def _parse(url: str) -> URL:
+    text = url.strip()
+    if text.startswith("postgres://"):
+        text = "postgresql://" + text.removeprefix("postgres://")
+    try:
+        return make_url(text).set(drivername="postgresql")
+    except (ArgumentError, ValueError):
+        raise InvalidPostgresUrl("must be an address like postgresql://host/database") from None
 
 
-def _with_known_scheme(url: str) -> str:
-    if url.startswith("postgres://"):
-        return "postgresql://" + url.removeprefix("postgres://")
-    return url
+def _parameters(url: URL) -> Mapping[str, str]:
+    """Return the query, with `sslmode` for `ssl` of SQLAlchemy."""
+    parameters: dict[str, str] = {}
+    for name, value in url.query.items():
+        if not isinstance(value, str):
+            raise InvalidPostgresUrl(f"has the parameter {name} twice")
+        parameters["sslmode" if name == "ssl" else name] = value
+    return parameters
+
+
+def _is_supported(name: str, value: str) -> bool:
+    """Return False for a parameter that is left out. Raises InvalidPostgresUrl."""
+    if name in _POOLER and value != _POOLER[name]:
+        raise InvalidPostgresUrl(
+            f"has the parameter {name}: remove it and set MARKETHALL_DATABASE_POOLER=transaction"
+        )
+    if name == "channel_binding" and value == "require":
+        raise InvalidPostgresUrl("has channel_binding=require, which the driver does not support")
+    if name in _IGNORED | _POOLER.keys() | {"channel_binding"}:
+        return False
+    if name not in _SUPPORTED:
+        raise InvalidPostgresUrl(f"has the parameter {name}, which is not known")
+    return True
