@@ -122,6 +122,41 @@ async def test_unknown_routes_and_methods_are_problems(http: httpx2.AsyncClient)
     assert wrong.headers["allow"] == "GET"
 
 
+async def test_wrong_method_names_all_methods_of_the_path(
+    app: Gateway, http: httpx2.AsyncClient
+) -> None:
+    expected: dict[str, set[str]] = {}
+    for route in iter_route_contexts(app.app.routes):
+        expected.setdefault(str(route.path), set()).update(route.methods or ())
+
+    assert expected["/products/{product_id}"] == {"GET", "PATCH", "DELETE"}
+    for path, methods in expected.items():
+        wrong = await http.request("TRACE", path.replace("{", "").replace("}", ""))
+
+        assert wrong.status_code == 405, path
+        # `/docs/{file}` and others may match more than their own path
+        assert set(wrong.headers["allow"].split(", ")) >= methods, path
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=1&limit=2", "limit=1&%6cimit=1", "q=a&limit=1&q=a", "limit&limit"]
+)
+async def test_repeated_query_parameter_is_invalid(http: httpx2.AsyncClient, query: str) -> None:
+    answer = await http.get(f"/products?{query}")
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
+    assert answer.json()["errors"][0]["code"] == "repeated"
+
+
+async def test_more_than_fifty_query_parameters_are_invalid(http: httpx2.AsyncClient) -> None:
+    fifty = "&".join(f"a{number}=1" for number in range(50))
+
+    most, more = await http.get(f"/products?{fifty}"), await http.get(f"/products?{fifty}&b=1")
+
+    assert len(most.json()["errors"]) == 50
+    assert [error["code"] for error in more.json()["errors"]] == ["too_many_parameters"]
+
+
 async def test_trailing_slash_gives_same_response(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/products/", follow_redirects=False)
 

@@ -9,6 +9,7 @@ import pytest
 from markethall.app import create_app
 from markethall.local import demo
 from markethall.settings import read_settings
+from markethall.shared.http.rate_limits import REQUESTS
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.observability.log import redact
 from tests.containers import inventory_of
@@ -93,6 +94,34 @@ async def test_trailing_slash_redirect_stays_on_host(http: httpx2.AsyncClient) -
 
     assert answer.status_code == 307
     assert answer.headers["location"] == "/products?limit=1"
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/orders/?a=%2F", "/orders?a=%2F"),
+        ("/orders//", "/orders"),
+        ("/products/a%2Fb%0d%0aX:%201/", "/products/a%2Fb%0d%0aX:%201"),
+    ],
+)
+async def test_trailing_slash_redirect_is_not_counted(
+    http: httpx2.AsyncClient, path: str, location: str
+) -> None:
+    redirects = [await http.post(path) for _ in range(REQUESTS.quota + 1)]
+    counted = await http.get("/products?limit=1")
+
+    assert {answer.status_code for answer in redirects} == {307}
+    assert redirects[-1].headers["location"] == location
+    assert "ratelimit" not in redirects[-1].headers
+    assert f"r={REQUESTS.quota - 1};" in counted.headers["ratelimit"]
+
+
+@pytest.mark.parametrize("path", ["//evil.example/", "//evil.example/x/", "///", "//"])
+async def test_redirect_never_leads_to_another_host(http: httpx2.AsyncClient, path: str) -> None:
+    answer = await http.get(f"https://shop.example{path}")
+
+    assert answer.status_code == 404
+    assert "location" not in answer.headers
 
 
 async def test_head_equals_get_without_body(http: httpx2.AsyncClient) -> None:

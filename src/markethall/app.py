@@ -117,6 +117,8 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         summary="A commerce backend: users, inventory, orders and payments.",
         description=DESCRIPTION,
         lifespan=lifespan,
+        # the gateway redirects
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.serves_docs else None,

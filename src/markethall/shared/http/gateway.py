@@ -13,6 +13,7 @@ from unicodedata import normalize
 from urllib.parse import parse_qsl
 
 import structlog
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from markethall.shared.http.body_reader import BodyReader
@@ -81,6 +82,10 @@ class GatewayMiddleware:
     async def _handle(self, request: RequestContext, receive: Receive, send: Send) -> None:
         try:
             request.validate_headers()
+            if location := request.canonical_location:
+                # not counted by the rate limits: the request that follows is
+                await RedirectResponse(location)(request.scope, receive, send)
+                return
             if request.is_internal:
                 await request.authenticate_service(self._verifiers.service_tokens)
             else:

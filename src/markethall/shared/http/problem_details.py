@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from markethall.shared.http.route_policies import allowed_methods
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
     DomainError,
@@ -121,8 +122,7 @@ async def http_exception_handler(request: Request, error: Exception) -> Response
         case HTTPStatus.NOT_FOUND:
             problem_error: DomainError = RouteNotFound()
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-            problem_error = MethodNotAllowed(allow=headers.get("allow", ""))
+            problem_error = MethodNotAllowed(allow=", ".join(allowed_methods(request.scope)))
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             problem_error = BodyTooLarge()
         case HTTPStatus.UNSUPPORTED_MEDIA_TYPE:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, Protocol
+from urllib.parse import quote, unquote_to_bytes
 
 from starlette.types import Message, Scope, Send
 
@@ -33,7 +34,6 @@ _MAX_DEADLINE_MILLISECONDS: Final = 60_000
 _MAX_DEADLINE_DIGITS: Final = 7
 # longer numbers are ignored: converting a very long one is slow, and above 4300 digits an error
 _MAX_CONTENT_LENGTH_DIGITS: Final = 19
-_TEMPORARY_REDIRECT: Final = 307
 
 
 class TokenVerifier(Protocol):
@@ -92,6 +92,26 @@ class RequestContext:
             raise _query_invalid(
                 "too_many_parameters", f"must not have more than {MAX_QUERY_PARAMETERS} parameters"
             )
+        # FastAPI would take the last one, a proxy or cache perhaps the first
+        if b"&" in query and (name := _repeated_name(query)):
+            raise _query_invalid("repeated", f"must not repeat {name}")
+
+    @property
+    def canonical_location(self) -> str | None:
+        """Path and query without trailing slashes; None if the path has none.
+
+        It is relative: behind a proxy, only the client knows host and scheme. A path that begins
+        with two slashes would be an address on another host.
+        """
+        path: str = self.scope["path"]
+        if not path.endswith("/"):
+            return None
+        raw_path: bytes = self.scope.get("raw_path") or quote(path).encode()
+        location = raw_path.decode("latin-1").rstrip("/")
+        if not location or location.startswith("//"):
+            return None
+        query: bytes = self.scope["query_string"]
+        return f"{location}?{query.decode('latin-1')}" if query else location
 
     async def authenticate_user(
         self, get_verifier: Callable[[], TokenVerifier], deadline: timedelta
@@ -179,11 +199,7 @@ class RequestContext:
                 self.status = message["status"]
                 headers = list(message.get("headers", ()))
                 message["headers"] = [
-                    *(
-                        _relative_redirect(headers)
-                        if self.status == _TEMPORARY_REDIRECT
-                        else headers
-                    ),
+                    *headers,
                     (b"x-request-id", self.request_id.encode()),
                     *self._default_headers(headers),
                     *self.extra_headers,
@@ -211,12 +227,14 @@ def route_template(scope: Scope) -> str:
     return getattr(matched_route(scope), "path", None) or scope["state"].get("route") or "unmatched"
 
 
-def _relative_redirect(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Make Location relative, because behind a proxy the public host and scheme are unknown."""
-    return [
-        (name, b"/" + value.split(b"/", 3)[-1] if name == b"location" else value)
-        for name, value in headers
-    ]
+def _repeated_name(query: bytes) -> str | None:
+    pairs = [pair for pair in query.split(b"&") if pair]
+    names = [pair.partition(b"=")[0] for pair in pairs]
+    if b"%" in query or b"+" in query:
+        names = [unquote_to_bytes(name.replace(b"+", b" ")) for name in names]
+    if len(set(names)) == len(names):
+        return None
+    return next(name for name in names if names.count(name) > 1).decode("utf-8", "replace")[:100]
 
 
 def _query_invalid(code: str, message: str) -> ValidationFailed:

@@ -1,12 +1,16 @@
 """Authorization of routes: every route declares a policy as a FastAPI dependency."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
 from fastapi.security import OAuth2PasswordBearer
+from starlette.routing import compile_path
 from starlette.types import Scope
 
 from markethall.shared.kernel.call_context import Actor, CallContext
@@ -118,6 +122,21 @@ def find_policy(scope: Scope) -> RoutePolicy | None:
 def matched_route(scope: Scope) -> Any:
     """Return the route that FastAPI has matched, or None. Its path includes all prefixes."""
     return scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+
+
+def allowed_methods(scope: Scope) -> list[str]:
+    """Return the methods of all routes with this path; a router knows only those of one route."""
+    methods: set[str] = set()
+    for context in iter_route_contexts(scope["app"].routes):
+        if context.path and _path_pattern(context.path).match(scope["path"]):
+            methods |= context.methods or set()
+    return sorted(methods)
+
+
+@lru_cache(maxsize=1024)
+def _path_pattern(path: str) -> re.Pattern[str]:
+    pattern, _, _ = compile_path(path)
+    return pattern
 
 
 def _policies(dependant: Dependant) -> Iterator[RoutePolicy]:
