@@ -23,6 +23,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.testing import AsgiNetwork
 
 BUILT_IN = frozenset(manifest.name for manifest in BUILT_IN_CONTEXTS)
+SECRET_KEY = "a secret of the tests, which protects nothing"
 MONOLITH, REVIEWS = "http://monolith", "http://reviews"
 USER = {"username": "ada", "email": "ada@example.com", "password": "a long enough one"}
 
@@ -60,7 +61,10 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def build_app(network: AsgiNetwork, host: str, **settings: Any) -> Gateway:
-    read = read_settings(storage="memory", rate_limits="off", bcrypt_cost=4, **settings)
+    # both processes sign the events in Redis with the same key
+    read = read_settings(
+        storage="memory", rate_limits="off", bcrypt_cost=4, secret_key=SECRET_KEY, **settings
+    )
     application_secrets = load_or_create_secrets(read)
     app = Gateway(
         read, lambda: ApplicationContainer(read, application_secrets, http_transport=network)
