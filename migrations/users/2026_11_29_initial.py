@@ -16,13 +16,21 @@ ROLES = "'customer', 'staff:catalogue', 'staff:orders', 'staff:payments', 'staff
 def upgrade() -> None:
     _user()
     _session()
+    _login_failure()
     _outbox()
     _inbox()
     _idempotency_record()
 
 
 def downgrade() -> None:
-    for table in ("idempotency_record", "inbox", "outbox", "session", "user"):
+    for table in (
+        "idempotency_record",
+        "inbox",
+        "outbox",
+        "login_failure",
+        "session",
+        "user",
+    ):
         op.drop_table(table, schema=SCHEMA)
 
 
@@ -81,6 +89,7 @@ def _session() -> None:
         _timestamp("expires_at"),
         _timestamp("rotated_at", nullable=True),
         _timestamp("revoked_at", nullable=True),
+        sa.Column("network_hash", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("session_id", name=op.f("pk_session")),
         _foreign_key("session", "user_id", "user.user_id"),
         sa.UniqueConstraint("family_hash", name=op.f("uq_session_family_hash")),
@@ -92,10 +101,30 @@ def _session() -> None:
 
 
 SESSION_CHECKS = {
-    "hashes": "length(family_hash) = 32 AND length(token_hash) = 32 AND length(previous_hash) = 32",
+    "hashes": (
+        "length(family_hash) = 32 AND length(token_hash) = 32 AND length(previous_hash) = 32"
+        " AND length(network_hash) = 32"
+    ),
     "expires_at": "expires_at > created_at",
     "rotated": "(previous_hash IS NULL) = (rotated_at IS NULL)",
 }
+
+
+def _login_failure() -> None:
+    op.create_table(
+        "login_failure",
+        sa.Column("key_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        _timestamp("last_failed_at"),
+        sa.PrimaryKeyConstraint("key_hash", name=op.f("pk_login_failure")),
+        *_checks("login_failure", LOGIN_FAILURE_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_login_failure_last_failed_at", "login_failure", ["last_failed_at"])
+
+
+LOGIN_FAILURE_CHECKS = {"key_hash": "length(key_hash) = 32", "failures": "failures >= 0"}
 
 
 def _outbox() -> None:

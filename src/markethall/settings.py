@@ -25,6 +25,7 @@ from markethall.shared.composition.settings import (
     SETTINGS_CONFIG,
     ContextSettings,
     Environment,
+    RateLimits,
     SettingsError,
     Storage,
     read_one,
@@ -205,9 +206,7 @@ class Settings(BaseSettings):
             "0: off",
         ),
     ] = 5
-    rate_limits: Annotated[
-        Literal["on", "off"], Field(description="off: for benchmarks; refused in production")
-    ] = "on"
+    rate_limits: RateLimits = "on"
     trusted_proxies: Annotated[
         tuple[str, ...],
         NoDecode,

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from markethall.shared.http.rate_limits import (
+    CHANGE_PASSWORD,
     LOGIN,
-    LOGIN_ACCOUNT,
     RATE_LIMITS,
     REGISTER,
     REQUESTS,
@@ -19,11 +19,11 @@ from markethall.shared.http.rate_limits import (
     RateLimit,
     RateLimiter,
     RedisHitCounter,
-    client_network,
     format_limit_field,
     format_policy_field,
     rate_limit_headers,
 )
+from markethall.shared.kernel.client_network import client_network
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.redis_client import RedisClient
 
@@ -303,11 +303,11 @@ def identity() -> str:
 @pytest.mark.parametrize(
     ("arguments", "policy", "amount"),
     [
-        (("POST", "/token", "ip", "{me}", "{n}"), "login", 20),
-        (("POST", "/token", "ip", "{n}", "{me}"), "login-account", 10),
-        (("POST", "/users", "ip", "{me}", ""), "register", 10),
-        (("GET", "/products/{n}", "user:{me}", "{n}", ""), "requests", 600),
-        (("GET", "/users", "ip", "{me}", ""), "requests", 600),
+        (("POST", "/token", "ip", "{me}"), "requests", 600),
+        (("POST", "/users/me/password", "user:{me}", "{n}"), "change-password", 10),
+        (("POST", "/users", "ip", "{me}"), "register", 10),
+        (("GET", "/products/{n}", "user:{me}", "{n}"), "requests", 600),
+        (("GET", "/users", "ip", "{me}"), "requests", 600),
     ],
 )
 async def test_each_request_has_its_limit(
@@ -334,27 +334,23 @@ async def test_ipv6_network_is_one_client(rate_limiter: RateLimiter, identity: s
     assert allowed == [True] * 10 + [False] * 2
 
 
-async def test_address_rejection_does_not_consume_account_limit(
-    rate_limiter: RateLimiter, identity: str
-) -> None:
-    for number in range(20):
-        await rate_limiter.check("POST", "/token", "", identity, f"{identity}{number}")
-    for _ in range(15):
-        await rate_limiter.check("POST", "/token", "", identity, identity)
+async def test_login_is_limited_by_network(rate_limiter: RateLimiter, identity: str) -> None:
+    decisions = [
+        await rate_limiter.check("POST", "/token", f"ip:{identity}", identity, is_login=True)
+        for _ in range(22)
+    ]
 
-    decision = await rate_limiter.check("POST", "/token", "", f"other {identity}", identity)
-
-    assert decision is not None
-    assert decision.allowed
+    assert [d.allowed for d in decisions if d] == [True] * 20 + [False] * 2
+    assert {d.policy for d in decisions if d} == {"login"}
 
 
-async def test_response_has_headers_of_all_limits(rate_limiter: RateLimiter, identity: str) -> None:
-    decision = await rate_limiter.check("POST", "/token", "", identity, identity)
+async def test_response_has_headers_of_limit(rate_limiter: RateLimiter, identity: str) -> None:
+    decision = await rate_limiter.check("POST", "/token", "", identity, is_login=True)
 
     assert decision is not None
     assert dict(decision.headers) == {
-        b"ratelimit-policy": b'"login";q=20;w=60, "login-account";q=10;w=60',
-        b"ratelimit": b'"login";r=19;t=60, "login-account";r=9;t=60',
+        b"ratelimit-policy": b'"login";q=20;w=60',
+        b"ratelimit": b'"login";r=19;t=60',
     }
 
 
@@ -363,10 +359,10 @@ async def test_disabled_limits_add_no_headers(redis: RedisClient) -> None:
 
 
 def test_rate_limit_table() -> None:
-    assert set(RATE_LIMITS.values()) == {LOGIN, LOGIN_ACCOUNT, REGISTER, REQUESTS}
+    assert set(RATE_LIMITS.values()) == {LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS}
     assert {name: (limit.quota, limit.window_seconds) for name, limit in RATE_LIMITS.items()} == {
         "login": (20, 60),
-        "login-account": (10, 60),
+        "change-password": (10, 60),
         "register": (10, 60),
         "requests": (600, 60),
     }

@@ -108,7 +108,7 @@ async def users_app(wiring: tuple[str, UsersApp]) -> AsyncIterator[UsersApp]:
 
 
 def build_users_app(
-    storage: str, passwords: Passwords, postgres: Postgres | None = None
+    storage: str, passwords: Passwords, postgres: Postgres | None = None, **settings: str
 ) -> UsersApp:
     clock = AdvancingClock()
     signer = AccessTokenSigner(
@@ -116,7 +116,9 @@ def build_users_app(
     )
     tools = context_tools(clock=clock, postgres=postgres, signer=signer)
     container = UsersContainer(
-        settings=read_one(UsersSettings, {"storage": storage}), tools=tools, passwords=passwords
+        settings=read_one(UsersSettings, {"storage": storage, **settings}),
+        tools=tools,
+        passwords=passwords,
     )
     return UsersApp(
         accounts=container.accounts(),

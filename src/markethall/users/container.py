@@ -31,6 +31,7 @@ from markethall.users.ports import ReadStore, Store, TokenSigner
 from markethall.users.service import (
     AccountService,
     InternalUserService,
+    PasswordCheck,
     SessionPurgeJob,
     SessionService,
 )
@@ -61,6 +62,17 @@ def _signer(tools: ContextTools) -> TokenSigner:
 
 def _passwords(settings: UsersSettings) -> Passwords:
     return Passwords(settings.bcrypt_cost, workers=2, queue=64)
+
+
+def _password_check(
+    settings: UsersSettings,
+    database: Database[ReadStore, Store],
+    passwords: Passwords,
+    signer: TokenSigner,
+    clock: Clock,
+) -> PasswordCheck:
+    is_limited = settings.rate_limits == "on"
+    return PasswordCheck(database, passwords, signer, clock, is_limited=is_limited)
 
 
 def _periodic_jobs(session_purge_job: SessionPurgeJob) -> Sequence[PeriodicJob]:
@@ -116,12 +128,13 @@ class UsersContainer(ContextContainer):
 
     signer = singleton(_signer, tools)
     passwords = singleton(_passwords, settings)
+    password_check = singleton(_password_check, settings, database, passwords, signer, clock)
     users: providers.Singleton[Users] = singleton(InternalUserService, database)
     accounts: providers.Singleton[Accounts] = singleton(
-        AccountService, database, passwords, cursors, clock
+        AccountService, database, passwords, password_check, cursors, clock
     )
     sessions: providers.Singleton[Sessions] = singleton(
-        SessionService, database, passwords, signer, clock
+        SessionService, database, password_check, signer, clock
     )
     session_purge_job = singleton(
         SessionPurgeJob, database, clock, providers.Object(SESSION_PURGE_INTERVAL)

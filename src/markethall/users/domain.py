@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from math import ceil
 from secrets import token_bytes
 from typing import Final, Self
 from unicodedata import normalize
@@ -14,7 +15,7 @@ from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
 
-from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.errors import TooManyRequests, ValidationFailed
 from markethall.shared.security.passwords import weakness
 from markethall.users.contract import (
     BadRefreshToken,
@@ -72,6 +73,11 @@ def to_email_lookup_key(name: str) -> str:
         return to_lookup_key(normalize_email(name))
     except ValueError:
         return to_lookup_key(name)
+
+
+def to_login_key(login: str) -> str:
+    """Return the lookup key of a user name or an e-mail address; a user name contains no @."""
+    return to_email_lookup_key(login) if "@" in login else to_lookup_key(login)
 
 
 def derive_username(email: str) -> str:
@@ -251,9 +257,18 @@ class Session:
     previous_hash: bytes | None = field(default=None, repr=False)
     rotated_at: datetime | None = None
     revoked_at: datetime | None = None
+    # digest of the user and the client's network, by which the user's devices are known
+    network_hash: bytes | None = field(default=None, repr=False)
 
     @classmethod
-    def open(cls, session_id: UUID, user_id: UUID, token: RefreshToken, now: datetime) -> Self:
+    def open(
+        cls,
+        session_id: UUID,
+        user_id: UUID,
+        token: RefreshToken,
+        now: datetime,
+        network_hash: bytes | None = None,
+    ) -> Self:
         return cls(
             session_id,
             user_id,
@@ -261,6 +276,7 @@ class Session:
             token.token_hash,
             created_at=now,
             expires_at=now + SESSION_LIFETIME,
+            network_hash=network_hash,
         )
 
     def rotate(
@@ -287,6 +303,46 @@ class Session:
             and self.rotated_at is not None
             and now - self.rotated_at <= REFRESH_GRACE_PERIOD
         )
+
+
+# attempts with a wrong password before the first delay; NIST 800-63B allows a hundred
+FREE_LOGIN_FAILURES: Final = 10
+FIRST_LOGIN_DELAY: Final = timedelta(seconds=30)
+MAX_LOGIN_DELAY: Final = timedelta(days=1)
+# without an attempt for this long, the count begins again
+LOGIN_FAILURES_RETENTION: Final = timedelta(days=30)
+# rows of accounts that do not exist; the oldest are deleted
+MAX_UNKNOWN_ACCOUNTS: Final = 100_000
+
+
+def login_delay(failures: int) -> timedelta:
+    """Return the time that must pass after this many failures: it doubles, up to a day."""
+    if failures < FREE_LOGIN_FAILURES:
+        return timedelta()
+    # more doublings would exceed the maximum anyway, and then timedelta itself
+    doublings = min(failures - FREE_LOGIN_FAILURES, 16)
+    return min(FIRST_LOGIN_DELAY * (1 << doublings), MAX_LOGIN_DELAY)
+
+
+@dataclass
+class LoginFailures:
+    """Failed logins of one key since its last success; decision 0020 says what a key is."""
+
+    key_hash: bytes = field(repr=False)
+    # none for an account that does not exist
+    user_id: UUID | None
+    failures: int
+    last_failed_at: datetime
+
+    def begin(self, now: datetime) -> None:
+        """Count an attempt as failed before its password is verified, so that concurrent guesses
+        are counted too. Raises TooManyRequests.
+        """
+        wait = self.last_failed_at + login_delay(self.failures) - now
+        if self.failures >= FREE_LOGIN_FAILURES and wait > timedelta():
+            raise TooManyRequests(policy="login-account", retry_after=ceil(wait.total_seconds()))
+        self.failures += 1
+        self.last_failed_at = now
 
 
 def _without_duplicates(roles: Iterable[Role]) -> tuple[Role, ...]:

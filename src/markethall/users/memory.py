@@ -8,7 +8,7 @@ from uuid import UUID
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
-from markethall.users.domain import Session, User, UserIdentity
+from markethall.users.domain import LoginFailures, Session, User, UserIdentity
 
 
 class Tables(ContextTables):
@@ -18,6 +18,7 @@ class Tables(ContextTables):
         self.user_id_by_username: Table[str, UUID] = Table()
         self.user_id_by_email: Table[str, UUID] = Table()
         self.sessions: Table[bytes, Session] = Table()
+        self.login_failures: Table[bytes, LoginFailures] = Table()
 
 
 class MemoryUserStore(MemoryUnitOfWork):
@@ -42,6 +43,13 @@ class MemoryUserStore(MemoryUnitOfWork):
                     and session.revoked_at is None
                     and session.expires_at > now
                 )
+            )
+        )
+
+    async def has_signed_in_from(self, user_id: UUID, network_hash: bytes) -> bool:
+        return bool(
+            self._tables.sessions.where(
+                lambda session: session.user_id == user_id and session.network_hash == network_hash
             )
         )
 
@@ -124,6 +132,35 @@ class MemoryUserStore(MemoryUnitOfWork):
             )
         ):
             await self.end_session(session.family_hash, now)
+
+    async def get_login_failures_for_update(
+        self, key_hash: bytes, user_id: UUID | None, now: datetime
+    ) -> LoginFailures:
+        failures = self._tables.login_failures.get(key_hash)
+        return failures or LoginFailures(key_hash, user_id, 0, now)
+
+    async def save_login_failures(self, failures: LoginFailures) -> None:
+        self._tables.login_failures.put(failures.key_hash, failures)
+
+    async def undo_login_failure(self, key_hash: bytes) -> None:
+        failures = self._tables.login_failures.get(key_hash)
+        if failures and failures.failures:
+            self._tables.login_failures.put(
+                key_hash, replace(failures, failures=failures.failures - 1)
+            )
+
+    async def clear_login_failures(self, key_hash: bytes) -> None:
+        self._tables.login_failures.remove(key_hash)
+
+    async def purge_login_failures(self, last_failed_before: datetime, max_unknown: int) -> int:
+        table = self._tables.login_failures
+        old = table.where(lambda failures: failures.last_failed_at < last_failed_before)
+        unknown = table.where(lambda failures: failures.user_id is None)
+        unknown.sort(key=lambda failures: failures.last_failed_at, reverse=True)
+        deleted = {failures.key_hash for failures in [*old, *unknown[max_unknown:]]}
+        for key_hash in deleted:
+            table.remove(key_hash)
+        return len(deleted)
 
     async def purge_sessions(self, expired_before: datetime) -> int:
         expired = self._tables.sessions.where(lambda session: session.expires_at < expired_before)

@@ -8,7 +8,7 @@ from uuid import UUID
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor
 from markethall.users.contract import UserView
-from markethall.users.domain import Session, User, UserIdentity
+from markethall.users.domain import LoginFailures, Session, User, UserIdentity
 
 
 class ReadStore(Protocol):
@@ -20,6 +20,9 @@ class ReadStore(Protocol):
 
     async def is_session_open(self, session_id: UUID, now: datetime) -> bool:
         """Return whether the session exists and is neither expired nor revoked."""
+
+    async def has_signed_in_from(self, user_id: UUID, network_hash: bytes) -> bool:
+        """Return whether a session of the user, open or ended, began in this network."""
 
     async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
         """Return users sorted by id, which is the order of registration."""
@@ -71,6 +74,24 @@ class Store(ReadStore, Protocol):
         self, user_id: UUID, now: datetime, except_session_id: UUID | None
     ) -> None:
         """End all sessions of a user except `except_session_id`."""
+
+    async def get_login_failures_for_update(
+        self, key_hash: bytes, user_id: UUID | None, now: datetime
+    ) -> LoginFailures:
+        """Return the failures of this key and lock them; add them with a count of 0 if missing."""
+
+    async def save_login_failures(self, failures: LoginFailures) -> None: ...
+
+    async def undo_login_failure(self, key_hash: bytes) -> None:
+        """Count one failure less."""
+
+    async def clear_login_failures(self, key_hash: bytes) -> None: ...
+
+    async def purge_login_failures(self, last_failed_before: datetime, max_unknown: int) -> int:
+        """Delete older failures, and the oldest of unknown accounts above `max_unknown`.
+
+        Return the number of deleted rows.
+        """
 
     async def purge_sessions(self, expired_before: datetime) -> int:
         """Delete the sessions that expired before this time. Return their number."""

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from markethall.shared.composition.settings import ContextSettings, SettingsError
+from markethall.shared.composition.settings import ContextSettings, RateLimits, SettingsError
 from markethall.shared.security.passwords import weakness
 
 # the lowest work factor that OWASP accepts for bcrypt
@@ -12,6 +12,7 @@ MIN_BCRYPT_COST: Final = 10
 
 
 class UsersSettings(ContextSettings):
+    rate_limits: RateLimits = "on"
     bcrypt_cost: Annotated[
         int,
         Field(

@@ -24,6 +24,9 @@ Environment = Annotated[
     Literal["development", "production"],
     Field(description="production refuses generated secrets and development settings"),
 ]
+RateLimits = Annotated[
+    Literal["on", "off"], Field(description="off: for benchmarks; refused in production")
+]
 Storage = Annotated[
     Literal["sql", "memory"],
     Field(description="memory: all data is lost at the end of the process"),

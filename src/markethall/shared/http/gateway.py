@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
-from unicodedata import normalize
 from urllib.parse import parse_qsl
 
 import structlog
@@ -118,11 +117,11 @@ class GatewayMiddleware:
             await self._app(request.scope, receive, send)
             return
 
-        async def limit_account(body: bytes) -> None:
-            if self._is_rate_limited(request) and (account := _login_account(request.scope, body)):
-                await self._apply_rate_limits(request, account)
+        async def limit_logins(body: bytes) -> None:
+            if self._is_rate_limited(request) and _is_login(request.scope, body):
+                await self._apply_rate_limits(request, is_login=True)
 
-        body_reader = BodyReader(request, receive, self._config, self.body_budget, limit_account)
+        body_reader = BodyReader(request, receive, self._config, self.body_budget, limit_logins)
         try:
             await self._app(request.scope, body_reader, send)
         finally:
@@ -138,7 +137,7 @@ class GatewayMiddleware:
         if request.status == 0:
             await problem_response(request.scope, error)(request.scope, receive, send)
 
-    async def _apply_rate_limits(self, request: RequestContext, account: str = "") -> None:
+    async def _apply_rate_limits(self, request: RequestContext, *, is_login: bool = False) -> None:
         scope = request.scope
         if scope["path"] in self._config.rate_limit_exempt_paths:
             return
@@ -146,7 +145,11 @@ class GatewayMiddleware:
             f"user:{request.actor.user_id}" if request.actor.user_id else f"ip:{request.client_ip}"
         )
         decision = await self._rate_limiter.check(
-            scope["method"], scope["path"].rstrip("/"), principal, request.client_ip, account
+            scope["method"],
+            scope["path"].rstrip("/"),
+            principal,
+            request.client_ip,
+            is_login=is_login,
         )
         if decision is None:
             return
@@ -175,13 +178,8 @@ class GatewayMiddleware:
         )
 
 
-def _login_account(scope: Scope, body: bytes) -> str:
-    """Return the username of a login request, or an empty string for other requests.
-
-    Logins are limited per username too, so that an attacker cannot spread guesses over addresses.
-    """
+def _is_login(scope: Scope, body: bytes) -> bool:
+    """Tell whether the request tries a password."""
     if scope["path"].rstrip("/") != "/token" or scope["method"] != "POST":
-        return ""
-    username = dict(parse_qsl(body.decode())).get("username", "")[:1000]
-    # normalized, because otherwise each spelling of one name would have a limit of its own
-    return normalize("NFKC", normalize("NFKC", username).casefold())[:320]
+        return False
+    return bool(dict(parse_qsl(body.decode())).get("username"))

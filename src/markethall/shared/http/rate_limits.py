@@ -17,11 +17,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from ipaddress import IPv6Address
 from math import ceil
 from typing import Final, NamedTuple, Protocol
 
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
+from markethall.shared.kernel.client_network import client_network
 from markethall.shared.observability.metrics import RATE_LIMITED
 from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
@@ -227,11 +227,11 @@ def _hash_identity(policy: RateLimit, identity: str, secret: bytes = b"") -> byt
 
 
 LOGIN: Final = RateLimit("login", quota=20, window_seconds=60)
-LOGIN_ACCOUNT: Final = RateLimit("login-account", quota=10, window_seconds=60)
+CHANGE_PASSWORD: Final = RateLimit("change-password", quota=10, window_seconds=60)
 REGISTER: Final = RateLimit("register", quota=10, window_seconds=60)
 REQUESTS: Final = RateLimit("requests", quota=600, window_seconds=60)
 RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
-    policy.name: policy for policy in (LOGIN, LOGIN_ACCOUNT, REGISTER, REQUESTS)
+    policy.name: policy for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS)
 }
 
 
@@ -260,17 +260,17 @@ class RateLimiter:
         self.is_enabled = self._counter is not None
 
     async def check(
-        self, method: str, path: str, principal: str, client_ip: str, account: str = ""
+        self, method: str, path: str, principal: str, client_ip: str, *, is_login: bool = False
     ) -> RateLimitDecision | None:
         """Count one request and return the decision; None if the limits are off.
 
         The identity is `principal` if it begins with "user:", otherwise the network of the client.
-        `account` is the username of a login, or empty.
+        `is_login`: the request tries a password; users limits the guesses for each account.
         """
         if self._counter is None:
             return None
         results = []
-        for policy, identity in _applicable_limits(method, path, principal, client_ip, account):
+        for policy, identity in _applicable_limits(method, path, principal, client_ip, is_login):
             result = await self._counter.hit(policy, identity)
             results.append((policy, result))
             if not result.allowed:
@@ -279,15 +279,13 @@ class RateLimiter:
 
 
 def _applicable_limits(
-    method: str, path: str, principal: str, client_ip: str, account: str
+    method: str, path: str, principal: str, client_ip: str, is_login: bool
 ) -> Sequence[tuple[RateLimit, str]]:
     if method == "POST" and path == "/token":
-        if account:
-            return ((LOGIN, client_network(client_ip)), (LOGIN_ACCOUNT, account))
-        # no username: this refreshes a token or fails, but it does not try a password
-        return ((REQUESTS, client_network(client_ip)),)
+        # without a username it refreshes a token or fails, but does not try a password
+        return ((LOGIN if is_login else REQUESTS, client_network(client_ip)),)
     if method == "POST" and path == "/users/me/password":
-        return ((LOGIN_ACCOUNT, principal),)
+        return ((CHANGE_PASSWORD, principal),)
     if method == "POST" and path == "/users":
         return ((REGISTER, client_network(client_ip)),)
     return ((REQUESTS, principal if principal.startswith("user:") else client_network(client_ip)),)
@@ -325,14 +323,3 @@ def format_limit_field(results: Iterable[tuple[RateLimit, LimitResult]]) -> str:
             for policy, v in results
         ]
     )
-
-
-def client_network(client_ip: str) -> str:
-    """Return the address, or its /64 for IPv6, because a client has at least a /64 (RFC 6177)."""
-    if ":" not in client_ip:
-        return client_ip
-    try:
-        ip = IPv6Address(client_ip)
-    except ValueError:
-        return client_ip
-    return str(ip.ipv4_mapped or f"{IPv6Address(int(ip) >> 64 << 64)}/64")

@@ -155,6 +155,8 @@ class RequestContext:
         self.state["call_context"] = CallContext(
             actor=self.actor,
             request_id=self.request_id,
+            # the peer of an internal request is another process, not the client
+            client_ip="" if self.is_internal else self.client_ip,
             traceparent=read_traceparent(traceparent.decode("latin-1")) if traceparent else None,
             deadline=utc_now() + deadline,
         )

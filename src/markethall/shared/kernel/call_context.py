@@ -36,6 +36,8 @@ class CallContext(Dto):
     request_id: str
     traceparent: str | None = None
     deadline: datetime | None = None
+    # empty in calls from other processes, and where no client has called
+    client_ip: str = ""
 
     @property
     def user_id(self) -> UUID:

@@ -29,6 +29,7 @@ from markethall.users.contract import (
 )
 from markethall.users.domain import User, UserIdentity, check_password, derive_username, parse_role
 from markethall.users.ports import ReadStore, Store
+from markethall.users.service.password_check import PasswordCheck
 from markethall.users.service.views import get_user_for_update_or_404, get_user_or_404, to_user_view
 
 _LIST_NAME: Final = "users"
@@ -42,11 +43,13 @@ class AccountService:
         self,
         database: Database[ReadStore, Store],
         passwords: Passwords,
+        password_check: PasswordCheck,
         cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._database = database
         self._passwords = passwords
+        self._password_check = password_check
         self._cursors = cursors
         self._clock = clock
 
@@ -83,13 +86,15 @@ class AccountService:
         self, ctx: CallContext, current_password: str, new_password: str
     ) -> None:
         user = await self._get_caller(ctx)
-        if not await self._passwords.verify(current_password, user.password_hash):
-            raise BadCredentials("The current password is wrong.")
+        attempt = await self._password_check.verify(
+            ctx, user.identity.username_key, user, current_password
+        )
         check_password(new_password, user.identity.username, user.identity.email)
         new_hash = await self._passwords.hash(new_password)
         async with self._database.transaction() as store:
             if not await store.change_password(user.user_id, user.password_hash, new_hash):
                 raise BadCredentials("The password was changed in the meantime.")
+            await self._password_check.succeed(store, attempt)
             await store.end_sessions(user.user_id, self._clock(), ctx.actor.session_id)
 
     async def list_users(

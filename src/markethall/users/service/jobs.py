@@ -4,11 +4,12 @@ from datetime import timedelta
 
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
+from markethall.users.domain import LOGIN_FAILURES_RETENTION, MAX_UNKNOWN_ACCOUNTS
 from markethall.users.ports import ReadStore, Store
 
 
 class SessionPurgeJob:
-    """Periodic job: delete expired sessions."""
+    """Periodic job: delete expired sessions, and old failures of logins."""
 
     def __init__(
         self, database: Database[ReadStore, Store], clock: Clock, interval: timedelta
@@ -25,3 +26,4 @@ class SessionPurgeJob:
         self._next_run_at = now + self._interval
         async with self._database.transaction() as store:
             await store.purge_sessions(now)
+            await store.purge_login_failures(now - LOGIN_FAILURES_RETENTION, MAX_UNKNOWN_ACCOUNTS)

@@ -6,7 +6,6 @@ from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import PROFILE, scopes_for_roles
 from markethall.shared.persistence.database import Database
-from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     AccessView,
     BadCredentials,
@@ -19,10 +18,10 @@ from markethall.users.domain import (
     RotationResult,
     Session,
     User,
-    to_email_lookup_key,
-    to_lookup_key,
+    to_login_key,
 )
 from markethall.users.ports import ReadStore, Store, TokenSigner
+from markethall.users.service.password_check import PasswordCheck
 
 
 class SessionService:
@@ -31,29 +30,27 @@ class SessionService:
     def __init__(
         self,
         database: Database[ReadStore, Store],
-        passwords: Passwords,
+        password_check: PasswordCheck,
         signer: TokenSigner,
         clock: Clock,
     ) -> None:
         self._database = database
-        self._passwords = passwords
+        self._password_check = password_check
         self._signer = signer
         self._clock = clock
 
     async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
-        user = await self._find_user_by_login(login)
-        # verify a password for an unknown user too, so that the response time does not reveal
-        # which users exist
-        password_matches = await self._passwords.verify(
-            password, user.password_hash if user else None
-        )
-        if user is None or not password_matches or not user.is_active:
+        login_key = to_login_key(login)
+        user = await self._find_user(login, login_key)
+        attempt = await self._password_check.verify(ctx, login_key, user, password)
+        if user is None or not user.is_active:
             raise BadCredentials
         token = RefreshToken.generate()
-        session = Session.open(new_id(), user.user_id, token, self._clock())
+        session = Session.open(new_id(), user.user_id, token, self._clock(), attempt.network_hash)
         async with self._database.transaction() as store:
             if not await store.open_session(session, user.password_hash):
                 raise BadCredentials
+            await self._password_check.succeed(store, attempt)
         return self._build_token_pair(user, session, token)
 
     async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
@@ -97,12 +94,11 @@ class SessionService:
     async def compute_fingerprint(self, secret: str) -> str:
         return self._signer.fingerprint(secret)
 
-    async def _find_user_by_login(self, login: str) -> User | None:
+    async def _find_user(self, login: str, login_key: str) -> User | None:
         async with self._database.read_session() as store:
-            # only an e-mail address contains "@"
             if "@" in login:
-                return await store.get_user_by_email(to_email_lookup_key(login))
-            return await store.get_user_by_username(to_lookup_key(login))
+                return await store.get_user_by_email(login_key)
+            return await store.get_user_by_username(login_key)
 
     async def _rotate(
         self, store: Store, presented: RefreshToken, replacement: RefreshToken

@@ -1,0 +1,105 @@
+"""Comparison of passwords, with growing delays for guesses."""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.client_network import client_network
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Overloaded
+from markethall.shared.persistence.database import Database
+from markethall.shared.security.passwords import Passwords
+from markethall.users.contract import BadCredentials
+from markethall.users.domain import User
+from markethall.users.ports import ReadStore, Store, TokenSigner
+
+_NO_USER: Final = UUID(int=0)
+
+
+@dataclass(frozen=True)
+class PasswordAttempt:
+    """An attempt, counted as failed until `PasswordCheck.succeed`."""
+
+    key_hash: bytes
+    network_hash: bytes | None
+
+
+class PasswordCheck:
+    """Compares passwords, for the limit of guesses in decision 0020."""
+
+    def __init__(
+        self,
+        database: Database[ReadStore, Store],
+        passwords: Passwords,
+        signer: TokenSigner,
+        clock: Clock,
+        *,
+        is_limited: bool,
+    ) -> None:
+        """`is_limited` is false for benchmarks: then any number of guesses is allowed."""
+        self._database = database
+        self._passwords = passwords
+        self._signer = signer
+        self._clock = clock
+        self._is_limited = is_limited
+
+    async def verify(
+        self, ctx: CallContext, login_key: str, user: User | None, password: str
+    ) -> PasswordAttempt:
+        """Compare the password with that of the user; without one it is wrong.
+
+        Raises BadCredentials, TooManyRequests, Overloaded.
+        """
+        attempt = await self._begin(ctx, login_key, user)
+        try:
+            # verified for an unknown user too, so that the time does not reveal who exists
+            is_match = await self._passwords.verify(password, user.password_hash if user else None)
+        except Overloaded:
+            await self._undo(attempt)
+            raise
+        if not is_match:
+            raise BadCredentials
+        return attempt
+
+    async def succeed(self, store: Store, attempt: PasswordAttempt) -> None:
+        """Clear the failures, in the transaction of the change that the password allowed."""
+        await store.clear_login_failures(attempt.key_hash)
+
+    async def _begin(self, ctx: CallContext, login_key: str, user: User | None) -> PasswordAttempt:
+        account = f"user {user.user_id}" if user else f"unknown {login_key}"
+        network_hash = self._hash_network(ctx, account)
+        if network_hash and await self._is_known(user, network_hash):
+            attempt = PasswordAttempt(network_hash, network_hash)
+        else:
+            attempt = PasswordAttempt(self._digest(account), network_hash)
+        if self._is_limited:
+            await self._count(attempt, user)
+        return attempt
+
+    async def _count(self, attempt: PasswordAttempt, user: User | None) -> None:
+        now = self._clock()
+        async with self._database.transaction() as store:
+            failures = await store.get_login_failures_for_update(
+                attempt.key_hash, user.user_id if user else None, now
+            )
+            failures.begin(now)
+            await store.save_login_failures(failures)
+
+    async def _undo(self, attempt: PasswordAttempt) -> None:
+        async with self._database.transaction() as store:
+            await store.undo_login_failure(attempt.key_hash)
+
+    async def _is_known(self, user: User | None, network_hash: bytes) -> bool:
+        user_id = user.user_id if user else _NO_USER
+        async with self._database.read_session() as store:
+            return await store.has_signed_in_from(user_id, network_hash)
+
+    def _hash_network(self, ctx: CallContext, account: str) -> bytes | None:
+        if not ctx.client_ip:
+            return None
+        return self._digest(f"{account} in {client_network(ctx.client_ip)}")
+
+    def _digest(self, text: str) -> bytes:
+        """Hash with a key, because a network or a user name is easy to guess from a plain hash."""
+        return bytes.fromhex(self._signer.fingerprint(f"login {text}"))

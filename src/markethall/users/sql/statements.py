@@ -1,0 +1,202 @@
+"""The statements of users."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert
+
+from markethall.shared.persistence.postgres import Statement, sql_literal
+from markethall.users.sql.tables import IS_ACTIVE_ADMIN, login_failures, sessions, users
+
+
+def _insert_binds(table: sa.Table) -> "dict[str, sa.BindParameter[Any]]":
+    return {column.name: bindparam(column.name) for column in table.c}
+
+
+def _update_binds(*columns: "sa.Column[Any]") -> "dict[str, sa.BindParameter[Any]]":
+    return {column.name: bindparam(column.name) for column in columns}
+
+
+_USER_ID = bindparam("user_id", type_=sa.Uuid)
+_LIMIT = bindparam("limit", type_=sa.Integer)
+_EXCEPT_ID = bindparam("except_id", type_=sa.Uuid)
+_NOT_REVOKED = sessions.c.revoked_at.is_(None)
+
+GET_USER = Statement(sa.select(users).where(users.c.user_id == _USER_ID))
+GET_USER_FOR_UPDATE = Statement(
+    sa.select(users).where(users.c.user_id == _USER_ID).with_for_update(key_share=True)
+)
+GET_USER_BY_USERNAME = Statement(
+    sa.select(users).where(users.c.username_key == bindparam("username_key"))
+)
+GET_USER_BY_EMAIL = Statement(sa.select(users).where(users.c.email_key == bindparam("email_key")))
+LIST_FIRST_USERS = Statement(sa.select(users).order_by(users.c.user_id).limit(_LIMIT))
+LIST_USERS_AFTER = Statement(
+    sa.select(users)
+    .where(users.c.user_id > bindparam("after_user_id"))
+    .order_by(users.c.user_id)
+    .limit(_LIMIT)
+)
+COUNT_USERS = Statement(sa.select(sa.func.count()).select_from(users))
+HAS_ACTIVE_ADMIN = Statement(
+    sa.select(sa.exists().where(IS_ACTIVE_ADMIN, users.c.user_id.is_distinct_from(_EXCEPT_ID)))
+)
+INSERT_USER = Statement(insert(users).values(_insert_binds(users)).on_conflict_do_nothing())
+FIND_CONFLICTS = Statement(
+    sa.select(users).where(
+        sa.or_(
+            users.c.user_id == _USER_ID,
+            users.c.username_key == bindparam("username_key"),
+            users.c.email_key == bindparam("email_key"),
+        )
+    )
+)
+UPDATE_USER = Statement(
+    sa.update(users)
+    .where(users.c.user_id == _USER_ID)
+    .values(
+        _update_binds(
+            users.c.full_name,
+            users.c.tags,
+            users.c.roles,
+            users.c.is_active,
+            users.c.email_verified,
+            users.c.version,
+        )
+    )
+)
+CHANGE_PASSWORD = Statement(
+    sa.update(users)
+    .where(
+        users.c.user_id == _USER_ID,
+        users.c.is_active,
+        users.c.password_hash == bindparam("current_password_hash"),
+    )
+    .values(password_hash=bindparam("new_password_hash"))
+)
+LOCK_ADMINS = Statement(
+    sa.select(
+        sa.func.pg_advisory_xact_lock(
+            sa.func.hashtextextended(sql_literal("markethall.users.admins"), 0)
+        )
+    )
+)
+
+_NEW_SESSION_COLUMNS = (
+    "session_id",
+    "user_id",
+    "family_hash",
+    "token_hash",
+    "created_at",
+    "expires_at",
+    "network_hash",
+)
+INSERT_SESSION = Statement(
+    insert(sessions).from_select(
+        _NEW_SESSION_COLUMNS,
+        sa.select(*(bindparam(name, type_=sessions.c[name].type) for name in _NEW_SESSION_COLUMNS))
+        .where(
+            users.c.user_id == bindparam("user_id", type_=sa.Uuid),
+            users.c.is_active,
+            users.c.password_hash == bindparam("password_hash"),
+        )
+        # a concurrent change of the user waits for this lock; when it then ends the user's
+        # sessions, it ends this session too
+        .with_for_update(read=True, of=users),
+    )
+)
+GET_SESSION_FOR_UPDATE = Statement(
+    sa.select(sessions, *(column.label(f"user_{column.name}") for column in users.c))
+    .join_from(sessions, users)
+    .where(sessions.c.family_hash == bindparam("family_hash"))
+    .with_for_update(of=sessions)
+)
+IS_SESSION_OPEN = Statement(
+    sa.select(
+        sa.exists().where(
+            sessions.c.session_id == bindparam("session_id", type_=sa.Uuid),
+            _NOT_REVOKED,
+            sessions.c.expires_at > bindparam("now"),
+        )
+    )
+)
+UPDATE_SESSION = Statement(
+    sa.update(sessions)
+    .where(sessions.c.session_id == bindparam("session_id", type_=sa.Uuid))
+    .values(
+        _update_binds(
+            sessions.c.token_hash,
+            sessions.c.previous_hash,
+            sessions.c.rotated_at,
+            sessions.c.revoked_at,
+        )
+    )
+)
+END_SESSION = Statement(
+    sa.update(sessions)
+    .where(sessions.c.family_hash == bindparam("family_hash"), _NOT_REVOKED)
+    .values(revoked_at=bindparam("now"))
+)
+END_SESSIONS = Statement(
+    sa.update(sessions)
+    .where(
+        sessions.c.user_id == _USER_ID,
+        _NOT_REVOKED,
+        # the purge job deletes expired sessions; it locks rows in another order, so touching
+        # them here could deadlock
+        sessions.c.expires_at > bindparam("now"),
+        sessions.c.session_id.is_distinct_from(_EXCEPT_ID),
+    )
+    .values(revoked_at=bindparam("now"))
+)
+HAS_SIGNED_IN_FROM = Statement(
+    sa.select(
+        sa.exists().where(
+            sessions.c.user_id == _USER_ID,
+            sessions.c.network_hash == bindparam("network_hash", type_=sa.LargeBinary),
+        )
+    )
+)
+# the update changes nothing; it locks and returns the row that exists
+GET_LOGIN_FAILURES_FOR_UPDATE = Statement(
+    insert(login_failures)
+    .values(_insert_binds(login_failures))
+    .on_conflict_do_update(
+        index_elements=[login_failures.c.key_hash],
+        set_={"failures": login_failures.c.failures},
+    )
+    .returning(login_failures)
+)
+UPDATE_LOGIN_FAILURES = Statement(
+    sa.update(login_failures)
+    .where(login_failures.c.key_hash == bindparam("key_hash"))
+    .values(_update_binds(login_failures.c.failures, login_failures.c.last_failed_at))
+)
+UNDO_LOGIN_FAILURE = Statement(
+    sa.update(login_failures)
+    .where(
+        login_failures.c.key_hash == bindparam("key_hash"),
+        login_failures.c.failures > sa.literal_column("0"),
+    )
+    .values(failures=login_failures.c.failures - sa.literal_column("1"))
+)
+CLEAR_LOGIN_FAILURES = Statement(
+    sa.delete(login_failures).where(login_failures.c.key_hash == bindparam("key_hash"))
+)
+PURGE_LOGIN_FAILURES = Statement(
+    sa.delete(login_failures).where(
+        sa.or_(
+            login_failures.c.last_failed_at < bindparam("last_failed_before"),
+            login_failures.c.key_hash.in_(
+                sa.select(login_failures.c.key_hash)
+                .where(login_failures.c.user_id.is_(None))
+                .order_by(login_failures.c.last_failed_at.desc())
+                .offset(bindparam("max_unknown", type_=sa.Integer))
+            ),
+        )
+    )
+)
+PURGE_SESSIONS = Statement(
+    sa.delete(sessions).where(sessions.c.expires_at < bindparam("expired_before"))
+)
