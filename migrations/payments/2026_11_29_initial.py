@@ -96,6 +96,9 @@ def _payment() -> None:
     _index("ix_payment_payable", "payment", ["expires_at"], where=payable)
 
 
+WEBHOOK_EVENT_CHECKS = {
+    "state": "state IN ('pending', 'applied', 'ignored', 'superseded', 'refunded', 'dead')"
+}
 PAYMENT_CHECKS = {
     "status": "status IN ('created', 'processing', 'requires_action', 'authorized', 'captured',"
     " 'failed', 'unknown', 'voided', 'cancelled', 'expired')",
@@ -210,7 +213,7 @@ def _webhook_event() -> None:
         _timestamp("received_at"),
         _timestamp("applied_at", nullable=True),
         sa.PrimaryKeyConstraint("provider", "event_id", name=op.f("pk_webhook_event")),
-        *_checks("webhook_event", {"state": "state IN ('pending', 'applied', 'ignored')"}),
+        *_checks("webhook_event", WEBHOOK_EVENT_CHECKS),
         schema=SCHEMA,
     )
     _index("ix_webhook_event_pending", "webhook_event", ["operation_id"], where="state = 'pending'")

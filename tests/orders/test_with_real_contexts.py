@@ -24,6 +24,7 @@ from markethall.payments.contract import (
     PaymentStatus,
     PaymentView,
 )
+from markethall.payments.domain import Succeeded
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
@@ -35,6 +36,7 @@ from markethall.shared.idempotency.records import (
 from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.observability.metrics import STATEMENTS
@@ -274,6 +276,40 @@ async def test_confirm_before_order_is_committed_is_not_found(contexts_app: Cont
     assert payment.payment_id == paid.payment_id
     assert paid.status is PaymentStatus.CAPTURED
     assert paid.captured == order.total
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_action_finished_at_the_provider_pays_or_is_refunded(
+    contexts_app: ContextsApp, cancelled: bool
+) -> None:
+    order = await contexts_app.place(await contexts_app.product(stock=5))
+    payments = payments_of(contexts_app.container)
+    await contexts_app.confirm(order, "sandbox_action_required")
+    if cancelled:
+        await contexts_app.orders.cancel(
+            contexts_app.buyer, order.order_id, CANCEL, attempt_without_key()
+        )
+    await contexts_app.process_events()
+    operations = await payments.payment_api().list_operations(
+        STAFF, order.payment.payment_id, PageQuery()
+    )
+    headers, body = payments.sandbox_webhooks().build_signed_event(
+        operations.items[0].operation_id, Succeeded("ch_1"), contexts_app.clock()
+    )
+
+    await payments.payment_api().receive_webhook(STAFF, "sandbox", headers, body)
+    await contexts_app.process_events()
+
+    payment, after = await contexts_app.payment(order), await contexts_app.read_order(order)
+    timeline = await contexts_app.orders.get_timeline(STAFF, order.order_id)
+    changes = [entry.change for entry in timeline.items]
+    assert payment.captured == order.total
+    if cancelled:
+        assert (payment.refunded, after.status) == (order.total, OrderStatus.CANCELLED)
+        assert after.payment_status is OrderPaymentStatus.REFUNDED
+        assert changes[-2:] == ["late_payment", "payment_refunded"]
+    else:
+        assert (after.status, changes) == (OrderStatus.PROCESSING, ["placed", "paid"])
 
 
 @pytest.mark.parametrize("paid", [False, True])

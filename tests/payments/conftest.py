@@ -1,7 +1,7 @@
 """Fixtures of payments: the container on each storage, a test clock, provider failures."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -77,6 +77,7 @@ class InterruptibleGateway(PaymentGateway):
         self.provider = gateway.provider
         self.before: BaseException | None = None
         self.after: BaseException | None = None
+        self.before_response: Callable[[], Awaitable[object]] | None = None
         self.calls = 0
 
     def accepts(self, method: str) -> bool:
@@ -84,7 +85,10 @@ class InterruptibleGateway(PaymentGateway):
 
     async def charge(self, operation_id: UUID, amount: Money, method: str) -> Outcome:
         self._start()
-        return self._answer(await self._gateway.charge(operation_id, amount, method))
+        outcome = await self._gateway.charge(operation_id, amount, method)
+        if self.before_response:
+            await self.before_response()
+        return self._answer(outcome)
 
     async def refund(self, operation_id: UUID, charge_operation_id: UUID, amount: Money) -> Outcome:
         self._start()

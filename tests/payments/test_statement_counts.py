@@ -26,8 +26,11 @@ async def statements_of(act: Callable[[], Awaitable[Any]]) -> int:
     return int(after - before)
 
 
-async def test_opening_takes_one_statement(payments_app: PaymentsApp) -> None:
-    assert await statements_of(payments_app.open) == 1
+async def test_opening_and_activating_take_one_statement_each(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
+
+    assert await statements_of(lambda: payments_app.open(activate=False)) == 1
+    assert await statements_of(lambda: payments_app.activate(payment)) == 1
 
 
 async def test_reading_takes_one_statement(payments_app: PaymentsApp) -> None:

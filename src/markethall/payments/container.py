@@ -8,7 +8,7 @@ from dependency_injector import providers
 
 from markethall.payments.contract import PaymentApi, Payments
 from markethall.payments.gateway import SandboxGateway, SandboxWebhooks
-from markethall.payments.gateway.sandbox import DeliverWebhook, Sleep
+from markethall.payments.gateway.sandbox import SandboxNews, Sleep
 from markethall.payments.memory import MemoryPaymentStore, MemorySandboxLedger, Tables
 from markethall.payments.ports import PaymentGateway, ReadStore, SandboxLedger, Store
 from markethall.payments.service import (
@@ -57,18 +57,30 @@ def _sandbox_webhooks(tools: ContextTools) -> SandboxWebhooks:
 
 
 def _webhook_handler(
-    database: Database[ReadStore, Store], sandbox_webhooks: SandboxWebhooks, clock: Clock
+    database: Database[ReadStore, Store],
+    provider_client: ProviderClient,
+    sandbox_webhooks: SandboxWebhooks,
+    sandbox_news: SandboxNews,
+    clock: Clock,
 ) -> WebhookHandler:
-    return WebhookHandler(database, {"sandbox": sandbox_webhooks}, clock)
+    readers, simulated = {"sandbox": sandbox_webhooks}, {"sandbox": sandbox_news}
+    return WebhookHandler(database, provider_client, readers, simulated, clock)
 
 
-def _deliver_to(handler: WebhookHandler) -> DeliverWebhook:
-    """Build the function that passes the sandbox's webhooks to the handler."""
+class SandboxDelivery:
+    """Passes the sandbox's webhooks to the handler, which is built after the gateway."""
 
-    async def deliver(headers: Mapping[str, str], body: bytes) -> None:
-        await handler.receive(system_context("payments.sandbox"), "sandbox", headers, body)
+    handler: WebhookHandler | None = None
 
-    return deliver
+    async def __call__(self, headers: Mapping[str, str], body: bytes) -> None:
+        if self.handler:
+            ctx = system_context("payments.sandbox")
+            await self.handler.receive(ctx, "sandbox", headers, body)
+
+
+def _connect(delivery: SandboxDelivery, handler: WebhookHandler) -> WebhookHandler:
+    delivery.handler = handler
+    return handler
 
 
 def _provider_client(gateway: PaymentGateway, settings: PaymentsSettings) -> ProviderClient:
@@ -112,17 +124,25 @@ class PaymentsContainer(ContextContainer):
         sql=singleton(SqlSandboxLedger, postgres),
     )
     sandbox_webhooks = singleton(_sandbox_webhooks, tools)
-    webhook_handler = singleton(_webhook_handler, database, sandbox_webhooks, clock)
+    sandbox_delivery = singleton(SandboxDelivery)
     gateway: providers.Singleton[PaymentGateway] = singleton(
         SandboxGateway,
         sandbox_ledger,
         sandbox_webhooks,
-        singleton(_deliver_to, webhook_handler),
+        sandbox_delivery,
         clock,
         sleep,
     )
 
     provider_client = singleton(_provider_client, gateway, settings)
+    sandbox_news = singleton(SandboxNews, sandbox_ledger, clock)
+    webhook_handler = singleton(
+        _connect,
+        sandbox_delivery,
+        singleton(
+            _webhook_handler, database, provider_client, sandbox_webhooks, sandbox_news, clock
+        ),
+    )
     charge_payment = singleton(ChargePayment, database, provider_client, clock)
     issue_refund = singleton(IssueRefund, database, provider_client, clock)
     payments: providers.Singleton[Payments] = singleton(

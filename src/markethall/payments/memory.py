@@ -9,6 +9,7 @@ from uuid import UUID
 from markethall.payments.contract import LedgerAccountBalance, LedgerReport, OrderHasPayment
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment, Posting, account_kind
 from markethall.payments.ports import (
+    EARLIER_CHARGE_STATUSES,
     OperationFilter,
     PaymentFilter,
     ProviderEvent,
@@ -106,6 +107,9 @@ class MemoryPaymentStore(MemoryUnitOfWork):
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
         await self.save_payment(payment)
         self._tables.operations.put(operation.operation_id, operation)
+
+    async def correct_operation(self, payment: Payment, operation: Operation) -> None:
+        await self.save_operation(payment, operation)
 
     async def get_operation(self, operation_id: UUID) -> Operation | None:
         return self._tables.operations.get(operation_id)
@@ -222,6 +226,15 @@ class MemorySandboxLedger:
             if refund.operation_id not in tables.sandbox_refunds:
                 tables.sandbox_refunds.put(refund.operation_id, _deduct_from_charge(tables, refund))
             return tables.sandbox_refunds.get(refund.operation_id) or refund
+
+    async def advance_charge(self, charge: SandboxCharge) -> None:
+        async with self._database.write_transaction() as tables:
+            stored = tables.sandbox_charges.get(charge.operation_id)
+            if stored is None:
+                tables.sandbox_charges.put(charge.operation_id, charge)
+            elif stored.status in EARLIER_CHARGE_STATUSES[charge.status]:
+                advanced = replace(stored, status=charge.status, failure_code=charge.failure_code)
+                tables.sandbox_charges.put(charge.operation_id, advanced)
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None:
         async with self._database.write_transaction() as tables:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 from uuid import UUID
 
 from markethall.payments.contract import (
@@ -54,7 +54,20 @@ class ProviderEvent:
     body: str
 
 
-WebhookState = Literal["pending", "applied", "ignored"]
+@dataclass(frozen=True)
+class ProviderNews:
+    """The content of a webhook event about an operation. `amount` is None when it names none."""
+
+    kind: OperationKind
+    outcome: Outcome
+    amount: Money | None = None
+
+    def is_about(self, operation: Operation) -> bool:
+        return self.kind is operation.kind and self.amount in {None, operation.money}
+
+
+# superseded: the provider has newer news; refunded: a second charge went back; dead: for staff
+WebhookState = Literal["pending", "applied", "ignored", "superseded", "refunded", "dead"]
 
 
 class ReadStore(Protocol):
@@ -114,7 +127,10 @@ class Store(ReadStore, Protocol):
         """Update the payment and insert the operation."""
 
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
-        """Update the payment and the operation."""
+        """Update the payment and the operation, which was open."""
+
+    async def correct_operation(self, payment: Payment, operation: Operation) -> None:
+        """Update the payment and the operation, which had failed."""
 
     async def add_posting(self, posting: Posting) -> None: ...
     async def claim_due_operations(
@@ -176,8 +192,15 @@ class WebhookReader(Protocol):
     def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
         """Raises WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
 
-    def parse_outcome(self, event: ProviderEvent) -> Outcome:
-        """Return the outcome that the event reports. The event must have an `operation_id`."""
+    def parse_news(self, event: ProviderEvent) -> ProviderNews:
+        """Parse an event that has an operation id."""
+
+
+class SimulatedProvider(Protocol):
+    """A provider in this process, which follows the news that are signed in its name."""
+
+    async def adopt(self, operation: Operation, outcome: Outcome) -> None:
+        """Record the outcome of a charge, unless a later one is recorded."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +227,14 @@ class SandboxRefund:
     currency: str = ""
 
 
+# the statuses from which news moves a charge to this one
+EARLIER_CHARGE_STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
+    "requires_action": (),
+    "failed": ("requires_action",),
+    "succeeded": ("requires_action", "failed"),
+}
+
+
 class SandboxLedger(Protocol):
     """The charges and refunds of the sandbox provider."""
 
@@ -215,6 +246,9 @@ class SandboxLedger(Protocol):
 
         Store it as failed when it exceeds the rest of the charge or has another currency.
         """
+
+    async def advance_charge(self, charge: SandboxCharge) -> None:
+        """Insert the charge, or move it on: requires_action to failed, either to succeeded."""
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None: ...

@@ -13,7 +13,13 @@ from markethall.payments.domain.operation import (
     Outcome,
     Succeeded,
 )
-from markethall.payments.domain.outcomes import ACTION_REQUIRED, OutcomeEffects, settle_operation
+from markethall.payments.domain.outcomes import (
+    ACTION_REQUIRED,
+    OutcomeEffects,
+    contradicts,
+    correct_operation,
+    settle_operation,
+)
 from markethall.payments.domain.payment import (
     PAYABLE_STATUSES,
     TRANSITIONS,
@@ -37,5 +43,7 @@ __all__ = [
     "Succeeded",
     "account_kind",
     "build_posting",
+    "contradicts",
+    "correct_operation",
     "settle_operation",
 ]

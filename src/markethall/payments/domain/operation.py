@@ -64,6 +64,7 @@ class Operation:
 
     def succeed(self, reference: str, now: datetime) -> None:
         self.status, self.provider_reference = OperationStatus.SUCCEEDED, reference
+        self.failure_code = None
         self.settled_at = now
 
     def fail(self, code: str, now: datetime) -> None:

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from markethall.payments.contract import (
+    InvalidPaymentTransition,
     OperationKind,
+    OperationStatus,
     PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
+    PaymentStatus,
     PostingKind,
+    RefundExceedsCaptured,
 )
 from markethall.payments.domain.operation import (
     ActionRequired,
@@ -42,6 +46,61 @@ def settle_operation(
     return _settle_refund(payment, operation, outcome, now)
 
 
+def contradicts(payment: Payment, operation: Operation, outcome: Outcome) -> bool:
+    """Return whether an outcome from the provider differs from that of a settled operation.
+
+    Failures with different codes are the same. An action that has failed is news only while the
+    payment still waits for it.
+    """
+    if operation.status is OperationStatus.SUCCEEDED:
+        return not isinstance(outcome, Succeeded)
+    waits_for_action = (
+        operation.failure_code == ACTION_REQUIRED
+        and payment.status is PaymentStatus.REQUIRES_ACTION
+    )
+    return isinstance(outcome, Succeeded) or (isinstance(outcome, Failed) and waits_for_action)
+
+
+def correct_operation(
+    payment: Payment, operation: Operation, outcome: Outcome, now: datetime
+) -> OutcomeEffects | None:
+    """Apply an outcome that contradicts a settled operation. Return None when that is impossible.
+
+    Raises PaymentInProgress while another charge of the payment is open.
+    """
+    try:
+        if operation.status is OperationStatus.SUCCEEDED:
+            return None
+        if operation.kind is OperationKind.REFUND:
+            return _correct_refund(payment, operation, outcome, now)
+        return _correct_charge(payment, operation, outcome, now)
+    except (InvalidPaymentTransition, RefundExceedsCaptured):
+        return None
+
+
+def _correct_charge(
+    payment: Payment, operation: Operation, outcome: Outcome, now: datetime
+) -> OutcomeEffects:
+    if isinstance(outcome, Succeeded):
+        payment.capture_late(operation.operation_id)
+        operation.succeed(outcome.reference, now)
+        return _capture_effects(payment, operation)
+    code = outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED
+    payment.correct_failure(code)
+    operation.fail(code, now)
+    return OutcomeEffects(_failed_event(payment, code))
+
+
+def _correct_refund(
+    payment: Payment, operation: Operation, outcome: Outcome, now: datetime
+) -> OutcomeEffects | None:
+    if not isinstance(outcome, Succeeded):
+        return None
+    payment.correct_refund(operation.amount)
+    operation.succeed(outcome.reference, now)
+    return OutcomeEffects(_refunded_event(payment, operation), PostingKind.REFUND)
+
+
 def _settle_without_outcome(payment: Payment, operation: Operation) -> OutcomeEffects:
     operation.mark_unknown()
     if operation.kind is OperationKind.CHARGE:
@@ -54,17 +113,15 @@ def _settle_without_outcome(payment: Payment, operation: Operation) -> OutcomeEf
 def _settle_charge(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
 ) -> OutcomeEffects:
-    ids = {"payment_id": payment.payment_id, "order_id": payment.order_id}
     match outcome:
         case Succeeded(reference):
             operation.succeed(reference, now)
             payment.capture(operation.operation_id)
-            event = PaymentCaptured(**ids, amount=payment.money(payment.captured))
-            return OutcomeEffects(event, PostingKind.CAPTURE if operation.amount else None)
+            return _capture_effects(payment, operation)
         case Failed(code):
             operation.fail(code, now)
             payment.fail(code)
-            return OutcomeEffects(PaymentFailed(**ids, failure_code=code))
+            return OutcomeEffects(_failed_event(payment, code))
         case ActionRequired(next_action):
             operation.fail(ACTION_REQUIRED, now)
             payment.require_action(next_action)
@@ -80,7 +137,26 @@ def _settle_refund(
         return OutcomeEffects()
     operation.succeed(outcome.reference, now)
     payment.complete_refund(operation.amount)
-    event = PaymentRefunded(
+    return OutcomeEffects(_refunded_event(payment, operation), PostingKind.REFUND)
+
+
+def _capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
+    event = PaymentCaptured(
+        payment_id=payment.payment_id,
+        order_id=payment.order_id,
+        amount=payment.money(payment.captured),
+    )
+    return OutcomeEffects(event, PostingKind.CAPTURE if operation.amount else None)
+
+
+def _failed_event(payment: Payment, code: str) -> PaymentFailed:
+    return PaymentFailed(
+        payment_id=payment.payment_id, order_id=payment.order_id, failure_code=code
+    )
+
+
+def _refunded_event(payment: Payment, operation: Operation) -> PaymentRefunded:
+    return PaymentRefunded(
         payment_id=payment.payment_id,
         order_id=payment.order_id,
         refund_id=operation.operation_id,
@@ -88,4 +164,3 @@ def _settle_refund(
         captured=payment.money(payment.captured),
         refunded=payment.money(payment.refunded),
     )
-    return OutcomeEffects(event, PostingKind.REFUND)

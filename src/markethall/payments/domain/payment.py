@@ -21,6 +21,7 @@ class PaymentCommand(StrEnum):
     CONFIRM = "confirm"
     AUTHORIZE = "authorize"
     CAPTURE = "capture"
+    CAPTURE_LATE = "capture_late"
     FAIL = "fail"
     REQUIRE_ACTION = "require_action"
     MARK_UNKNOWN = "mark_unknown"
@@ -32,6 +33,8 @@ class PaymentCommand(StrEnum):
 C = PaymentCommand
 
 _PAYABLE_TRANSITIONS = {C.CONFIRM: S.PROCESSING, C.CANCEL: S.CANCELLED, C.EXPIRE: S.EXPIRED}
+# the provider took the money after all; orders refunds it when the order is gone
+_LATE_TRANSITIONS = {C.CAPTURE_LATE: S.CAPTURED}
 _OUTCOME_TRANSITIONS = {
     C.AUTHORIZE: S.AUTHORIZED,
     C.CAPTURE: S.CAPTURED,
@@ -41,20 +44,18 @@ _OUTCOME_TRANSITIONS = {
 # status -> command -> next status; a status rejects the commands that it does not list
 TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
     S.CREATED: _PAYABLE_TRANSITIONS,
-    S.REQUIRES_ACTION: _PAYABLE_TRANSITIONS,
-    S.FAILED: _PAYABLE_TRANSITIONS,
+    S.REQUIRES_ACTION: _PAYABLE_TRANSITIONS | _LATE_TRANSITIONS,
+    S.FAILED: _PAYABLE_TRANSITIONS | _LATE_TRANSITIONS,
     S.PROCESSING: _OUTCOME_TRANSITIONS | {C.MARK_UNKNOWN: S.UNKNOWN},
     S.UNKNOWN: _OUTCOME_TRANSITIONS,
     S.AUTHORIZED: {C.CAPTURE: S.CAPTURED, C.VOID: S.VOIDED, C.EXPIRE: S.EXPIRED},
     S.CAPTURED: {},
     S.VOIDED: {},
-    S.CANCELLED: {},
-    S.EXPIRED: {},
+    S.CANCELLED: _LATE_TRANSITIONS,
+    S.EXPIRED: _LATE_TRANSITIONS,
 }
 # statuses in which the customer can confirm the payment
-PAYABLE_STATUSES = frozenset(
-    status for status, row in TRANSITIONS.items() if row is _PAYABLE_TRANSITIONS
-)
+PAYABLE_STATUSES = frozenset(status for status, row in TRANSITIONS.items() if C.CONFIRM in row)
 # Retry-After header of PaymentInProgress, in seconds
 IN_PROGRESS_RETRY_SECONDS = {S.PROCESSING: 1, S.UNKNOWN: 5}
 _ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
@@ -101,7 +102,19 @@ class Payment:
         self.failure_code = self.next_action = None
 
     def capture(self, charge_id: UUID) -> None:
-        self._transition(C.CAPTURE)
+        self._capture(C.CAPTURE, charge_id)
+
+    def capture_late(self, charge_id: UUID) -> None:
+        """Capture by a charge that had failed or required an action.
+
+        Raises PaymentInProgress, InvalidPaymentTransition.
+        """
+        self._check_not_in_progress()
+        self._capture(C.CAPTURE_LATE, charge_id)
+
+    def _capture(self, command: PaymentCommand, charge_id: UUID) -> None:
+        self._transition(command)
+        self.failure_code = self.next_action = None
         self.charge_id = charge_id
         self.authorized = self.captured = self.amount
 
@@ -153,6 +166,16 @@ class Payment:
         """Record that the provider did not answer a refund. The amount stays reserved."""
         self.version += 1
 
+    def correct_failure(self, code: str) -> None:
+        """Record that the action that was required has failed."""
+        self.status, self.failure_code, self.next_action = S.FAILED, code, None
+        self.version += 1
+
+    def correct_refund(self, amount: int) -> None:
+        """Record a refund that had failed. Raises RefundExceedsCaptured."""
+        self.refunded += self._resolve_refund_amount(self.money(amount))
+        self.version += 1
+
     def fail_refund(self, amount: int) -> None:
         self.refunding -= amount
         self.version += 1
@@ -197,5 +220,7 @@ _NOT_POSITIVE_ERROR = {
 
 def _invalid_transition(status: PaymentStatus) -> InvalidPaymentTransition:
     return InvalidPaymentTransition(
-        f"The payment is {status.value}.", status=status.value, allowed=sorted(TRANSITIONS[status])
+        f"The payment is {status.value}.",
+        status=status.value,
+        allowed=sorted(TRANSITIONS[status].keys() - _LATE_TRANSITIONS.keys()),
     )

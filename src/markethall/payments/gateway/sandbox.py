@@ -5,7 +5,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from markethall.payments.contract import OperationKind
-from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.domain import ActionRequired, Failed, Operation, Outcome, Succeeded
 from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
@@ -74,7 +74,7 @@ class SandboxGateway:
         if method == TIMEOUT_AFTER:
             raise PaymentGatewayTimeout
         if method == WEBHOOK_FIRST:
-            await self._send_webhook(operation_id, outcome)
+            await self._send_webhook(operation_id, outcome, amount)
         return outcome
 
     async def refund(self, operation_id: UUID, charge_operation_id: UUID, amount: Money) -> Outcome:
@@ -117,13 +117,52 @@ class SandboxGateway:
             failure_code=code,
         )
 
-    async def _send_webhook(self, operation_id: UUID, outcome: Outcome) -> None:
+    async def _send_webhook(self, operation_id: UUID, outcome: Outcome, amount: Money) -> None:
         """Send the webhook. Ignore an error of the receiver, as a real provider would."""
-        headers, body = self._webhooks.build_signed_event(operation_id, outcome, self._clock())
+        headers, body = self._webhooks.build_signed_event(
+            operation_id, outcome, self._clock(), amount
+        )
         try:
             await self._deliver(headers, body)
         except DomainError:
             return
+
+
+class SandboxNews:
+    """The part of the sandbox that follows signed webhooks, as a tool for tests and demonstrations.
+
+    A signed `charge.succeeded` stands for a customer who has finished the required action.
+    """
+
+    def __init__(self, ledger: SandboxLedger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    async def adopt(self, operation: Operation, outcome: Outcome) -> None:
+        if operation.kind is not OperationKind.CHARGE:
+            return
+        status, code = _charge_status(outcome)
+        await self._ledger.advance_charge(
+            SandboxCharge(
+                operation_id=operation.operation_id,
+                status=status,
+                created_at=self._clock(),
+                amount=operation.amount,
+                currency=operation.currency,
+                method=operation.method or "",
+                failure_code=code,
+            )
+        )
+
+
+def _charge_status(outcome: Outcome) -> tuple[SandboxOutcome, str | None]:
+    match outcome:
+        case Succeeded():
+            return "succeeded", None
+        case Failed(code):
+            return "failed", code
+        case ActionRequired():
+            return "requires_action", None
 
 
 def _charge_outcome(charge: SandboxCharge) -> Outcome:

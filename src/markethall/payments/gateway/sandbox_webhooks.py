@@ -10,11 +10,12 @@ from uuid import UUID
 
 from pydantic import Field, ValidationError
 
-from markethall.payments.contract import WebhookSignatureInvalid
+from markethall.payments.contract import OperationKind, WebhookSignatureInvalid
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
-from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent
+from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent, ProviderNews
 from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
 from markethall.shared.kernel.model import Dto, Id, Text
+from markethall.shared.kernel.money import Money
 
 SIGNATURE_HEADER: Final = "sandbox-signature"
 SIGNATURE_TOLERANCE: Final = timedelta(minutes=5)
@@ -26,6 +27,7 @@ _UNIX_TIME: Final = re.compile(r"[0-9]{1,11}")
 
 class _EventData(Dto):
     operation_id: Id
+    amount: Money | None = None
     reference: Annotated[Text, Field(max_length=255)] = ""
     failure_code: Annotated[Text, Field(max_length=100)] = PROVIDER_TIMEOUT
     next_action: Annotated[Text, Field(max_length=2000)] = ""
@@ -69,16 +71,22 @@ class SandboxWebhooks:
         return f"t={timestamp},v1={self._digest(timestamp, body)}"
 
     def build_signed_event(
-        self, operation_id: UUID, outcome: Outcome, sent_at: datetime
+        self,
+        operation_id: UUID,
+        outcome: Outcome,
+        sent_at: datetime,
+        amount: Money | None = None,
     ) -> tuple[dict[str, str], bytes]:
         """Return headers and body of the event about a charge."""
         kind, data = _encode_outcome(outcome)
-        event = {
-            "event_id": f"evt_{operation_id.hex}",
+        event: dict[str, Any] = {
+            "event_id": f"evt_{kind}_{operation_id.hex}",
             "type": f"charge.{kind}",
             "created": int(sent_at.timestamp()),
             "data": {"operation_id": str(operation_id)} | data,
         }
+        if amount is not None:
+            event["data"]["amount"] = amount.model_dump()
         body = json.dumps(event).encode()
         return {
             SIGNATURE_HEADER: self.compute_signature(body, sent_at),
@@ -94,15 +102,12 @@ class SandboxWebhooks:
         operation_id = event.data.operation_id if isinstance(event, _OperationEvent) else None
         return ProviderEvent(self.provider, event.event_id, event.type, operation_id, body.decode())
 
-    def parse_outcome(self, event: ProviderEvent) -> Outcome:
+    def parse_news(self, event: ProviderEvent) -> ProviderNews:
         body = _OperationEvent.model_validate_json(event.body)
-        match body.type.partition(".")[2]:
-            case "succeeded":
-                return Succeeded(body.data.reference)
-            case "requires_action":
-                return ActionRequired(body.data.next_action)
-            case _:
-                return Failed(body.data.failure_code)
+        kind, _, result = body.type.partition(".")
+        return ProviderNews(
+            OperationKind(kind), _parse_outcome(result, body.data), body.data.amount
+        )
 
     def _verify_signature(self, header: str, body: bytes, now: datetime) -> None:
         timestamp, signatures = _parse_signature_header(header)
@@ -155,6 +160,16 @@ def _parse_other_event(text: str, error: ValidationError) -> _OtherEvent:
 def _field_error(item: Any) -> dict[str, str]:
     pointer = "".join(f"/{part}" for part in item["loc"])
     return {"field": pointer, "code": item["type"], "message": item["msg"]}
+
+
+def _parse_outcome(result: str, data: _EventData) -> Outcome:
+    match result:
+        case "succeeded":
+            return Succeeded(data.reference)
+        case "requires_action":
+            return ActionRequired(data.next_action)
+        case _:
+            return Failed(data.failure_code)
 
 
 def _encode_outcome(outcome: Outcome) -> tuple[str, dict[str, str]]:

@@ -11,7 +11,8 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Operation, Outcome, Payment
 from markethall.payments.ports import ReadStore, Store
-from markethall.payments.service.provider_client import ProviderClient, apply_outcome
+from markethall.payments.service.apply_outcome import apply_outcome
+from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -84,6 +85,6 @@ class ChargePayment:
             )
             if applied is None:
                 raise PaymentNotFound(payment_id=str(operation.payment_id))
-            payment = to_payment_view(applied[0])
+            payment = to_payment_view(applied.payment)
             await store.store_response(attempt, payment)
             return payment

@@ -9,7 +9,8 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Operation, Outcome
 from markethall.payments.ports import ReadStore, Store
-from markethall.payments.service.provider_client import ProviderClient, apply_outcome
+from markethall.payments.service.apply_outcome import apply_outcome
+from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_refund_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -75,8 +76,7 @@ class IssueRefund:
             )
             if applied is None:
                 raise PaymentNotFound(payment_id=str(operation.payment_id))
-            payment, operation_after = applied
-            refund = to_refund_view(operation_after, payment)
+            refund = to_refund_view(applied.operation, applied.payment)
             await store.store_response(attempt, refund)
             return refund
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from markethall.payments.domain import Operation
 from markethall.payments.ports import ReadStore, Store
-from markethall.payments.service.provider_client import ProviderClient, apply_outcome
+from markethall.payments.service.apply_outcome import apply_outcome
+from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.webhooks import WebhookHandler
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock

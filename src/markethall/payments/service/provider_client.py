@@ -2,8 +2,8 @@
 
 A charge or refund takes three steps: record the operation, call the provider, apply the outcome.
 A crash between the steps leaves an open operation; a retry with the same key, a webhook or the
-reconciliation job then applies the outcome. The first of them closes the operation, and the others
-change nothing.
+reconciliation job then applies the outcome. The first of them closes the operation. The others
+change nothing unless the provider contradicts what is recorded.
 """
 
 import asyncio
@@ -13,11 +13,9 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind, OperationStatus
-from markethall.payments.domain import Operation, Outcome, Payment, build_posting, settle_operation
-from markethall.payments.ports import PaymentGateway, PaymentGatewayTimeout, Store
-from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.ids import new_id
+from markethall.payments.contract import OperationKind
+from markethall.payments.domain import Operation, Outcome
+from markethall.payments.ports import PaymentGateway, PaymentGatewayTimeout
 
 T = TypeVar("T")
 
@@ -49,20 +47,34 @@ class ProviderClient:
         """Send the operation to the provider. Return its outcome, or None after a timeout."""
         return await self._outcome_or_none(self._call_gateway(operation))
 
+    async def lookup(self, operation: Operation) -> tuple[Outcome | None, bool]:
+        """Return the outcome, None when the provider does not know the operation.
+
+        The second value is False after a timeout.
+        """
+        return await self._with_timeout(
+            self._gateway.lookup(operation.operation_id, operation.kind)
+        )
+
     async def reconcile(self, operation: Operation) -> Outcome | None:
         """Look up the outcome of an open operation. Return None after a timeout.
 
         A charge that the provider never received is cancelled, because the customer may have left.
         A refund that it never received is submitted again, because the customer must get the money.
         """
-        lookup = self._gateway.lookup(operation.operation_id, operation.kind)
-        outcome, was_answered = await self._with_timeout(lookup)
+        outcome, was_answered = await self.lookup(operation)
         if outcome or not was_answered:
             return outcome
         if operation.kind is OperationKind.REFUND:
             return await self.submit(operation)
         return await self._outcome_or_none(
             self._gateway.cancel_unknown(operation.operation_id, operation.kind)
+        )
+
+    async def refund_charge(self, charge: Operation, refund_id: UUID) -> Outcome | None:
+        """Refund the whole amount of a charge. Return the outcome, or None after a timeout."""
+        return await self._outcome_or_none(
+            self._gateway.refund(refund_id, charge.operation_id, charge.money)
         )
 
     def _call_gateway(self, operation: Operation) -> Awaitable[Outcome]:
@@ -83,30 +95,3 @@ class ProviderClient:
                 return await gateway_call, True
         except (PaymentGatewayTimeout, TimeoutError):
             return None, False
-
-
-async def apply_outcome(
-    store: Store, ctx: CallContext, operation_id: UUID, outcome: Outcome | None, now: datetime
-) -> tuple[Payment, Operation] | None:
-    """Apply an outcome to an operation if it is open. A timeout has the outcome None.
-
-    Return the payment and the operation, or None when the operation does not exist.
-    """
-    locked = await store.get_operation_for_update(operation_id)
-    if locked is None or _is_already_applied(locked[1], outcome):
-        return locked
-    payment, operation = locked
-    effects = settle_operation(payment, operation, outcome, now)
-    await store.save_operation(payment, operation)
-    if effects.posting_kind:
-        await store.add_posting(
-            build_posting(payment, operation, effects.posting_kind, new_id(), now)
-        )
-    if effects.event:
-        await store.publish(effects.event, ctx)
-    return locked
-
-
-def _is_already_applied(operation: Operation, outcome: Outcome | None) -> bool:
-    is_still_unknown = outcome is None and operation.status is OperationStatus.UNKNOWN
-    return not operation.is_open or is_still_unknown

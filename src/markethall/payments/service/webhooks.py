@@ -2,13 +2,33 @@
 
 from collections.abc import Mapping
 
-from markethall.payments.contract import UnknownProvider, WebhookReceipt
-from markethall.payments.ports import ProviderEvent, ReadStore, Store, WebhookReader, WebhookState
-from markethall.payments.service.provider_client import apply_outcome
+import structlog
+
+from markethall.payments.contract import (
+    OperationKind,
+    PaymentInProgress,
+    UnknownProvider,
+    WebhookReceipt,
+)
+from markethall.payments.domain import Operation, Outcome, Succeeded
+from markethall.payments.ports import (
+    ProviderEvent,
+    ReadStore,
+    SimulatedProvider,
+    Store,
+    WebhookReader,
+    WebhookState,
+)
+from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
+from markethall.payments.service.provider_client import ProviderClient
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import derive_uuid7
+from markethall.shared.observability.metrics import PROVIDER_WEBHOOKS
 from markethall.shared.persistence.database import Database
+
+log = structlog.get_logger("markethall.payments")
 
 _BATCH_SIZE = 100
 
@@ -19,11 +39,15 @@ class WebhookHandler:
     def __init__(
         self,
         database: Database[ReadStore, Store],
+        provider: ProviderClient,
         readers: Mapping[str, WebhookReader],
+        simulated_providers: Mapping[str, SimulatedProvider],
         clock: Clock,
     ) -> None:
         self._database = database
+        self._provider = provider
         self._readers = readers
+        self._simulated_providers = simulated_providers
         self._clock = clock
 
     async def receive(
@@ -48,25 +72,78 @@ class WebhookHandler:
         async with self._database.read_session() as store:
             events = await store.list_applicable_events(_BATCH_SIZE)
         for event in events:
-            await self._apply(system_context("payments.webhooks"), event)
+            if not await self._try_apply(system_context("payments.webhooks"), event):
+                return
 
     async def _store_event(self, event: ProviderEvent) -> bool:
         state: WebhookState = "pending" if event.operation_id else "ignored"
         async with self._database.transaction() as store:
             return await store.store_event(event, state, self._clock())
 
-    async def _try_apply(self, ctx: CallContext, event: ProviderEvent) -> None:
+    async def _try_apply(self, ctx: CallContext, event: ProviderEvent) -> bool:
+        """Apply the event, or leave it pending for the job. Return False during an outage."""
         try:
             await self._apply(ctx, event)
-        except Unavailable:
-            # the event is stored as pending, so the periodic job applies it later
-            return
+        except (Unavailable, PaymentInProgress) as error:
+            log.info("webhook.deferred", event_id=event.event_id, error=repr(error))
+            return not isinstance(error, Unavailable)
+        return True
 
     async def _apply(self, ctx: CallContext, event: ProviderEvent) -> None:
-        if event.operation_id is None:
+        """Apply what the provider says about the operation of the event, and close the event."""
+        operation = await self._get_operation(event)
+        state = await self._apply_news(ctx, event, operation) if operation else None
+        if state is None:
             return
-        outcome = self._readers[event.provider].parse_outcome(event)
-        now = self._clock()
+        if state == "dead":
+            log.error("webhook.dead", event_id=event.event_id, event_type=event.type)
         async with self._database.transaction() as store:
-            if await apply_outcome(store, ctx, event.operation_id, outcome, now):
-                await store.set_event_state(event, "applied", now)
+            await store.set_event_state(event, state, self._clock())
+        PROVIDER_WEBHOOKS.labels(event.provider, state).inc()
+
+    async def _get_operation(self, event: ProviderEvent) -> Operation | None:
+        if event.operation_id is None:
+            return None
+        async with self._database.read_session() as store:
+            return await store.get_operation(event.operation_id)
+
+    async def _apply_news(
+        self, ctx: CallContext, event: ProviderEvent, operation: Operation
+    ) -> WebhookState | None:
+        """Look the operation up, because events may be old or out of order. None: not yet."""
+        news = self._readers[event.provider].parse_news(event)
+        simulated = self._simulated_providers.get(event.provider)
+        if simulated and news.is_about(operation):
+            await simulated.adopt(operation, news.outcome)
+        outcome, was_answered = await self._provider.lookup(operation)
+        if not was_answered:
+            raise Unavailable(dependency=event.provider)
+        if outcome is None and operation.is_open:
+            return None
+        async with self._database.transaction() as store:
+            applied = await apply_outcome(
+                store, ctx, operation.operation_id, outcome, self._clock()
+            )
+        if applied is None or outcome is None or not news.is_about(operation):
+            return "dead"
+        if applied.is_conflict:
+            return await self._refund_second_charge(applied, outcome)
+        return "applied" if type(outcome) is type(news.outcome) else "superseded"
+
+    async def _refund_second_charge(
+        self, applied: AppliedOutcome, outcome: Outcome
+    ) -> WebhookState | None:
+        """Refund a charge of a payment that another charge has captured.
+
+        The ledger shows neither, because the payment was captured once.
+        """
+        operation = applied.operation
+        if operation.kind is not OperationKind.CHARGE or not isinstance(outcome, Succeeded):
+            return "dead"
+        refund = await self._provider.refund_charge(
+            operation, derive_uuid7(operation.operation_id, "second charge")
+        )
+        if refund is None:
+            return None
+        log.warning("payment.second_charge_refunded", operation_id=str(operation.operation_id))
+        return "refunded" if isinstance(refund, Succeeded) else "dead"

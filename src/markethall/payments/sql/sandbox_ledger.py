@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from uuid import UUID
 
-from markethall.payments.ports import SandboxCharge, SandboxRefund
+from markethall.payments.ports import EARLIER_CHARGE_STATUSES, SandboxCharge, SandboxRefund
 from markethall.payments.sql import statements as sql
 from markethall.shared.persistence.postgres import Connection, Postgres
 
@@ -27,6 +27,17 @@ class SqlSandboxLedger:
                 return await _deduct_from_charge(connection, refund)
             existing = await _get_refund(connection, refund.operation_id)
         return existing or refund
+
+    async def advance_charge(self, charge: SandboxCharge) -> None:
+        async with self._postgres.transaction() as connection:
+            if not await connection.execute(sql.INSERT_SANDBOX_CHARGE, **asdict(charge)):
+                await connection.execute(
+                    sql.ADVANCE_SANDBOX_CHARGE,
+                    operation_id=charge.operation_id,
+                    status=charge.status,
+                    failure_code=charge.failure_code,
+                    earlier_statuses=EARLIER_CHARGE_STATUSES[charge.status],
+                )
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None:
         async with self._postgres.read_session() as connection:

@@ -20,7 +20,7 @@ from markethall.payments.sql.tables import (
     sandbox_refunds,
     webhook_events,
 )
-from markethall.shared.persistence.postgres import Statement
+from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _payment_at_expected_version = sa.and_(
     payments.c.payment_id == bindparam("payment_id"),
@@ -174,20 +174,29 @@ INSERT_OPERATION = Statement(
         ),
     )
 )
-UPDATE_OPERATION = Statement(
-    sa.update(operations)
-    .where(
-        operations.c.operation_id == bindparam("operation_id"),
-        operations.c.status.in_(OPEN_LITERALS),
-        operations.c.payment_id == _updated_payment.c.payment_id,
+
+
+def _update_operation(statuses: "list[sa.ColumnElement[str]]") -> Statement:
+    """Update an operation that has one of these statuses, and its payment."""
+    names = ("status", "provider_reference", "failure_code", "settled_at")
+    return Statement(
+        sa.update(operations)
+        .where(
+            operations.c.operation_id == bindparam("operation_id"),
+            operations.c.status.in_(statuses),
+            operations.c.payment_id == _updated_payment.c.payment_id,
+        )
+        .values(
+            {
+                name: bindparam(OPERATION_PREFIX + name, type_=operations.c[name].type)
+                for name in names
+            }
+        )
     )
-    .values(
-        {
-            name: bindparam(OPERATION_PREFIX + name, type_=operations.c[name].type)
-            for name in ("status", "provider_reference", "failure_code", "settled_at")
-        }
-    )
-)
+
+
+UPDATE_OPERATION = _update_operation(OPEN_LITERALS)
+CORRECT_OPERATION = _update_operation([sql_literal("failed")])
 GET_OPERATION = Statement(
     sa.select(operations).where(operations.c.operation_id == bindparam("operation_id"))
 )
@@ -349,6 +358,14 @@ INSERT_SANDBOX_CHARGE = Statement(
 )
 INSERT_SANDBOX_REFUND = Statement(
     insert(sandbox_refunds).values(_column_binds(sandbox_refunds)).on_conflict_do_nothing()
+)
+ADVANCE_SANDBOX_CHARGE = Statement(
+    sa.update(sandbox_charges)
+    .where(
+        sandbox_charges.c.operation_id == bindparam("operation_id"),
+        sandbox_charges.c.status == sa.any_(bindparam("earlier_statuses", type_=ARRAY(sa.Text))),
+    )
+    .values(status=bindparam("status"), failure_code=bindparam("failure_code"))
 )
 DEDUCT_FROM_SANDBOX_CHARGE = Statement(
     sa.update(sandbox_charges)

@@ -25,6 +25,7 @@ from markethall.payments.sql import statements as sql
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import TimeKeyset
+from markethall.shared.persistence.postgres import Statement
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -91,11 +92,17 @@ class SqlPaymentStore(SqlUnitOfWork):
         _require_one_row(await self._connection.execute(sql.INSERT_OPERATION, **values))
 
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
+        await self._update_operation(sql.UPDATE_OPERATION, payment, operation)
+
+    async def correct_operation(self, payment: Payment, operation: Operation) -> None:
+        await self._update_operation(sql.CORRECT_OPERATION, payment, operation)
+
+    async def _update_operation(
+        self, statement: Statement, payment: Payment, operation: Operation
+    ) -> None:
         values = _update_values(payment) | _operation_row(operation)
         _require_one_row(
-            await self._connection.execute(
-                sql.UPDATE_OPERATION, **values, operation_id=operation.operation_id
-            )
+            await self._connection.execute(statement, **values, operation_id=operation.operation_id)
         )
 
     async def get_operation(self, operation_id: UUID) -> Operation | None:

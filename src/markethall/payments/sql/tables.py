@@ -152,7 +152,9 @@ webhook_events = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     timestamp_column("received_at"),
     timestamp_column("applied_at", nullable=True),
-    sa.CheckConstraint("state IN ('pending', 'applied', 'ignored')", name="state"),
+    sa.CheckConstraint(
+        "state IN ('pending', 'applied', 'ignored', 'superseded', 'refunded', 'dead')", name="state"
+    ),
 )
 sa.Index(
     "ix_webhook_event_pending",

@@ -77,6 +77,18 @@ LEADER = Gauge(
     ["context"],
     registry=REGISTRY,
 )
+PROVIDER_CONFLICTS = Counter(
+    "markethall_provider_conflicts",
+    "Answers of the payment provider that contradict a settled operation; staff must settle them.",
+    ["kind"],
+    registry=REGISTRY,
+)
+PROVIDER_WEBHOOKS = Counter(
+    "markethall_provider_webhooks",
+    "Webhook events by result: applied, superseded, refunded, or dead (for staff).",
+    ["provider", "result"],
+    registry=REGISTRY,
+)
 RATE_LIMITED = Counter(
     "markethall_rate_limited", "Requests rejected by a rate limit.", ["policy"], registry=REGISTRY
 )

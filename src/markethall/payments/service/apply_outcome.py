@@ -1,0 +1,99 @@
+"""Apply an outcome to its operation and payment, in the caller's transaction."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from markethall.payments.contract import OperationStatus
+from markethall.payments.domain import (
+    Operation,
+    Outcome,
+    OutcomeEffects,
+    Payment,
+    build_posting,
+    contradicts,
+    correct_operation,
+    settle_operation,
+)
+from markethall.payments.ports import Store
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.observability.metrics import PROVIDER_CONFLICTS
+
+log = structlog.get_logger("markethall.payments")
+
+
+@dataclass(frozen=True)
+class AppliedOutcome:
+    """The payment and its operation afterwards.
+
+    After a conflict they are unchanged: the outcome contradicts them and cannot be applied.
+    """
+
+    payment: Payment
+    operation: Operation
+    is_conflict: bool = False
+
+
+async def apply_outcome(
+    store: Store, ctx: CallContext, operation_id: UUID, outcome: Outcome | None, now: datetime
+) -> AppliedOutcome | None:
+    """Apply what the provider answered; None stands for a timeout.
+
+    An open operation is settled. A settled one is corrected when the provider contradicts it.
+    Return None when the operation does not exist. Raises PaymentInProgress when a correction has
+    to wait for another charge.
+    """
+    locked = await store.get_operation_for_update(operation_id)
+    if locked is None:
+        return None
+    payment, operation = locked
+    if operation.is_open:
+        if outcome or operation.status is not OperationStatus.UNKNOWN:
+            effects = settle_operation(payment, operation, outcome, now)
+            await store.save_operation(payment, operation)
+            await _publish_effects(store, ctx, locked, effects, now)
+    elif outcome and contradicts(payment, operation, outcome):
+        return await _correct(store, ctx, locked, outcome, now)
+    return AppliedOutcome(payment, operation)
+
+
+async def _correct(
+    store: Store,
+    ctx: CallContext,
+    locked: tuple[Payment, Operation],
+    outcome: Outcome,
+    now: datetime,
+) -> AppliedOutcome:
+    payment, operation = locked
+    details = {
+        "payment_id": str(payment.payment_id),
+        "operation_id": str(operation.operation_id),
+        "recorded": operation.status.value,
+        "payment_status": payment.status.value,
+        "outcome": type(outcome).__name__,
+    }
+    effects = correct_operation(payment, operation, outcome, now)
+    if effects is None:
+        PROVIDER_CONFLICTS.labels(operation.kind.value).inc()
+        log.error("payment.outcome_conflict", **details)
+        return AppliedOutcome(payment, operation, is_conflict=True)
+    log.warning("payment.outcome_corrected", **details)
+    await store.correct_operation(payment, operation)
+    await _publish_effects(store, ctx, locked, effects, now)
+    return AppliedOutcome(payment, operation)
+
+
+async def _publish_effects(
+    store: Store,
+    ctx: CallContext,
+    locked: tuple[Payment, Operation],
+    effects: OutcomeEffects,
+    now: datetime,
+) -> None:
+    if effects.posting_kind:
+        await store.add_posting(build_posting(*locked, effects.posting_kind, new_id(), now))
+    if effects.event:
+        await store.publish(effects.event, ctx)
