@@ -107,6 +107,22 @@ async def test_cancelled_job_releases_slot() -> None:
     passwords.close()
 
 
+async def test_job_that_waits_too_long_is_dropped() -> None:
+    # one job takes about a second, so the others wait much longer than they may
+    passwords = Passwords(cost=14, workers=1, queue=4, max_wait_seconds=0.3)
+
+    first, *others = await asyncio.gather(
+        *(passwords.hash(STRONG) for _ in range(4)), return_exceptions=True
+    )
+
+    assert isinstance(first, str)
+    assert [type(error) for error in others] == [Overloaded] * 3
+    assert {getattr(error, "retry_after", None) for error in others} == {2}
+    # the slots are free again
+    assert await passwords.hash(STRONG)
+    passwords.close()
+
+
 async def test_hashing_does_not_block_event_loop() -> None:
     passwords = Passwords(cost=11, workers=2, queue=8)
     work = asyncio.gather(*(passwords.hash(STRONG) for _ in range(4)))

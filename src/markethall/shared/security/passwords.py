@@ -49,11 +49,15 @@ def weakness(password: str, *personal: str) -> str | None:
 class Passwords:
     """Hashes and verifies passwords in `workers` threads.
 
-    At most `queue` further jobs wait. When the queue is full, methods raise Overloaded at once.
+    At most `queue` further jobs wait, each for at most `max_wait_seconds`. When the queue is full,
+    methods raise Overloaded at once.
     """
 
-    def __init__(self, cost: int, workers: int = 2, queue: int = 32) -> None:
+    def __init__(
+        self, cost: int, workers: int = 2, queue: int = 32, max_wait_seconds: float = 2
+    ) -> None:
         self._cost = cost
+        self._max_wait_seconds = max_wait_seconds
         self._slots = threading.BoundedSemaphore(workers + queue)
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="passwords")
         # matches no password; verifying it takes as long as verifying a real hash
@@ -90,7 +94,16 @@ class Passwords:
             raise Overloaded("The process is ending.", retry_after=1) from None
         # a callback, because it also runs if the job is cancelled before its start
         future.add_done_callback(lambda _: self._slots.release())
-        return await asyncio.wrap_future(future)
+        result = asyncio.wrap_future(future)
+        try:
+            await asyncio.wait({result}, timeout=self._max_wait_seconds)
+        except asyncio.CancelledError:
+            result.cancel()
+            raise
+        # only a job that still waits can be cancelled; a running one gives its result
+        if not result.done() and future.cancel():
+            raise Overloaded("Too many passwords are being checked.", retry_after=2)
+        return await result
 
 
 def _prehash(password: str) -> bytes:
