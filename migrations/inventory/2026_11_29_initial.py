@@ -167,13 +167,9 @@ def _product() -> None:
         "product",
         sa.Column("product_id", sa.Uuid(), nullable=False),
         sa.Column("sku", sa.Text(), nullable=False),
+        sa.Column("sku_key", sa.Text(collation="C"), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column(
-            "name_key",
-            sa.Text(collation="C"),
-            sa.Computed("lower(name)", persisted=True),
-            nullable=False,
-        ),
+        sa.Column("name_key", sa.Text(collation="C"), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("price_amount", sa.BigInteger(), nullable=False),
         sa.Column("price_currency", sa.Text(), nullable=False),
@@ -235,7 +231,7 @@ def _product() -> None:
     _index("ix_product_price", "product", ["price_amount", "product_id"], where=ACTIVE)
     _index("ix_product_search", "product", ["search"], postgresql_using="gin")
     _index("ix_product_tags", "product", ["tags"], postgresql_using="gin")
-    _index("uq_product_sku", "product", [sa.literal_column("lower(sku)")], unique=True)
+    _index("uq_product_sku", "product", ["sku_key"], unique=True)
 
 
 def _search_word() -> None:

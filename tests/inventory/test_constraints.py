@@ -216,10 +216,11 @@ async def test_referenced_row_cannot_be_deleted(raw_sql: RawSql, table: str) -> 
 
 async def test_sku_is_unique_ignoring_case(raw_sql: RawSql) -> None:
     copy = (
-        "INSERT INTO product (product_id, sku, name, description, price_amount, price_currency,"
+        "INSERT INTO product (product_id, sku, sku_key, name, name_key, description, price_amount,"
+        " price_currency,"
         " options, tags, images, attributes, status, version, created_at, updated_at, tax_class,"
         " prices, translations, backorder_limit)"
-        " SELECT {new}, 'tea', name, description, price_amount, price_currency,"
+        " SELECT {new}, 'tea', sku_key, name, name_key, description, price_amount, price_currency,"
         " options, tags, images, attributes, status, version, created_at, updated_at, tax_class,"
         " prices, translations, backorder_limit FROM product"
     )

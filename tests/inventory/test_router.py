@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx2
@@ -18,7 +19,7 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Page
 from markethall.shared.kernel.scopes import scopes_for_roles
-from tests.containers import inventory_of
+from tests.containers import inventory_of, users_of
 from tests.inventory.conftest import ANYONE
 
 EURO = {"amount": 1250, "currency": "EUR"}
@@ -37,14 +38,16 @@ PUBLIC = "public, max-age=5, stale-while-revalidate=30"
 class Client:
     """An HTTP client with the headers of staff and of a customer."""
 
-    def __init__(self, http: httpx2.AsyncClient, container: ApplicationContainer) -> None:
+    def __init__(
+        self, http: httpx2.AsyncClient, container: ApplicationContainer, staff_id: UUID
+    ) -> None:
         self.http = http
         self.container = container
-        self.staff = self.token("staff:catalogue")
-        self.customer = self.token("customer")
+        self.staff = self.token("staff:catalogue", staff_id)
+        self.customer = self.token("customer", new_id())
 
-    def token(self, role: str) -> dict[str, str]:
-        actor = Actor(user_id=new_id(), roles=(role,), scopes=scopes_for_roles((role,)))
+    def token(self, role: str, user_id: UUID) -> dict[str, str]:
+        actor = Actor(user_id=user_id, roles=(role,), scopes=scopes_for_roles((role,)))
         return {"authorization": f"Bearer {self.container.tools.access_token_signer().sign(actor)}"}
 
     async def create(self, **fields: Any) -> dict[str, Any]:
@@ -74,7 +77,12 @@ async def client() -> AsyncIterator[Client]:
             transport=transport, base_url="http://markethall", headers=headers
         ) as http,
     ):
-        yield Client(http, app.container)
+        accounts = users_of(app.container).accounts()
+        # staff tokens are confirmed by users
+        user = await accounts.create_staff(
+            "staff@example.com", "staff:catalogue", "a long password of staff"
+        )
+        yield Client(http, app.container, user.user_id)
 
 
 def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
@@ -370,3 +378,60 @@ async def test_catalogue_changes_require_staff(client: Client, method: str, path
 
     assert_problem(anonymous, 401, "auth.unauthenticated")
     assert_problem(customer, 403, "auth.forbidden")
+
+
+@pytest.mark.parametrize(
+    "sku",
+    [
+        "AB 100",
+        "AB/100",
+        "/AB/",
+        "stock",
+        "AB-100 (L)",
+        "AB+M",
+        "AB&Co",
+        "AB#1?x=%20",
+        "Größe Ł",
+        "煎茶",
+        "x" * 100,
+    ],
+)
+async def test_sku_of_printable_characters_is_found_by_its_path(client: Client, sku: str) -> None:
+    made = await client.create(sku=f" {sku} ")
+
+    response = await client.http.get(f"/products/by-sku/{quote(sku.swapcase(), safe='')}")
+
+    assert made["sku"] == sku
+    assert response.status_code == 200, response.text
+    assert response.json()["product_id"] == made["product_id"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("Stra\u00dfe", "STRASSE"), ("caf\u00e9", "CAFE\u0301"), ("a/b", " A/B")]
+)
+async def test_sku_is_unique_without_case_and_composition(
+    client: Client, first: str, second: str
+) -> None:
+    await client.create(sku=first)
+
+    response = await client.http.post("/products", json=TEA | {"sku": second}, headers=client.staff)
+
+    assert_problem(response, 409, "inventory.sku_taken")
+
+
+@pytest.mark.parametrize("sku", ["", "  ", "x" * 101, "a\tb", "a\u200bb", "a\x7f"])
+async def test_sku_that_cannot_be_printed_is_refused(client: Client, sku: str) -> None:
+    response = await client.http.post("/products", json=TEA | {"sku": sku}, headers=client.staff)
+
+    problem = assert_problem(response, 422, "request.invalid")
+    assert [error["field"] for error in problem["errors"]] == ["/sku"]
+
+
+@pytest.mark.parametrize("family", ["Shirts/Men", "/a/", "a?b#c", "50 %"])
+async def test_family_of_any_text_has_an_address(client: Client, family: str) -> None:
+    await client.create(family=family)
+
+    response = await client.http.get(f"/families/{quote(family, safe='')}")
+
+    assert response.status_code == 200, response.text
+    assert response.json()["family"] == family

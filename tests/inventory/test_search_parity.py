@@ -24,7 +24,8 @@ EXAMPLES = settings(
 )
 WORDS = [
     "tea", "teapot", "Tee", "sencha", "Sencah", "senhca", "grün", "GRUN", "cup", "cups", "煎茶",
-    "1", "10", "a_b", "straße", "été", "'", ":*", "&", "🍵", "-", "x" * 60,
+    "1", "10", "a_b", "straße", "été", "Łódź", "smør", "æther", "Þor",
+    "'", ":*", "&", "🍵", "-", "x" * 60,
 ]  # fmt: skip
 text = st.lists(st.sampled_from(WORDS[:8]) | st.sampled_from(WORDS), max_size=5).map(" ".join)
 products = st.fixed_dictionaries(

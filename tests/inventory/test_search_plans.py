@@ -28,7 +28,9 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
 FIELDS = {
     "product_id": "('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid",
     "sku": "'P' || n",
+    "sku_key": "'p' || n",
     "name": "'name ' || lpad(n::text, 5, '0')",
+    "name_key": "'name ' || lpad(n::text, 5, '0')",
     "description": "repeat('so ', 100)",
     "price_amount": "n",
     "category": "CASE n % 2 WHEN 0 THEN 'tea' ELSE 'cups' END",

@@ -22,6 +22,7 @@ from markethall.inventory.catalogue.domain.search_document import (
     SearchDocument,
     build_search_document,
 )
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
@@ -125,7 +126,7 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
         return self._product_json(product, now) if product else None
 
     async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
-        product_id = self._tables.product_ids_by_sku.get(sku.lower())
+        product_id = self._tables.product_ids_by_sku.get(sku_key(sku))
         return await self.get_product_json(product_id, now) if product_id else None
 
     async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
@@ -141,11 +142,11 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
         return len(self._tables.products.where(lambda product: product.is_active))
 
     async def add_product(self, product: Product) -> bool:
-        if product.sku.lower() in self._tables.product_ids_by_sku or not self._tables.products.add(
+        if sku_key(product.sku) in self._tables.product_ids_by_sku or not self._tables.products.add(
             product.product_id, product
         ):
             return False
-        self._tables.product_ids_by_sku.put(product.sku.lower(), product.product_id)
+        self._tables.product_ids_by_sku.put(sku_key(product.sku), product.product_id)
         self._ensure_category(product.category)
         self._index(product)
         return True
@@ -155,10 +156,10 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
 
     async def save_product(self, product: Product) -> None:
         stored = self._tables.products.get(product.product_id)
-        if stored is not None and stored.sku.lower() != product.sku.lower():
-            if not self._tables.product_ids_by_sku.add(product.sku.lower(), product.product_id):
+        if stored is not None and sku_key(stored.sku) != sku_key(product.sku):
+            if not self._tables.product_ids_by_sku.add(sku_key(product.sku), product.product_id):
                 raise SkuTaken(sku=product.sku)
-            self._tables.product_ids_by_sku.remove(stored.sku.lower())
+            self._tables.product_ids_by_sku.remove(sku_key(stored.sku))
         self._tables.products.put(product.product_id, product)
         if stored is None or stored.backorder_limit != product.backorder_limit:
             self._apply_backorder_limit(product)

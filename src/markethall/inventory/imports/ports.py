@@ -82,7 +82,7 @@ class Store(ReadStore, Protocol):
     ) -> Sequence[Product]:
         """Return the products with these SKUs or of these families. Lock their rows in id order.
 
-        The SKUs must be in lower case.
+        `skus` are keys as `sku_key` makes them.
         """
 
     async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:

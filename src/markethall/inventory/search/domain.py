@@ -10,6 +10,7 @@ from markethall.inventory.catalogue.domain.search_document import (
     SearchDocument,
     split_words,
 )
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 
 # more than any sum of weights, so that the product with exactly this SKU comes first
 EXACT_SKU_SCORE: Final = 1000
@@ -45,7 +46,7 @@ class SearchQuery:
     def parse(cls, q: str) -> "SearchQuery":
         """Parse the text of a query. Ignore words after the tenth."""
         words = list(dict.fromkeys(split_words(q)))[:MAX_TERMS]
-        return cls(tuple(SearchTerm(word) for word in words), q.strip().lower())
+        return cls(tuple(SearchTerm(word) for word in words), sku_key(q))
 
     @property
     def correctable_terms(self) -> list[str]:
@@ -67,4 +68,4 @@ class SearchQuery:
         weights = [term.weight_in(document) for term in self.terms]
         if not weights or not all(weights):
             return 0
-        return sum(weights) + (EXACT_SKU_SCORE if sku.lower() == self.sku else 0)
+        return sum(weights) + (EXACT_SKU_SCORE if sku_key(sku) == self.sku else 0)

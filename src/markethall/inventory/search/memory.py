@@ -8,6 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.text_keys import name_key
 from markethall.inventory.catalogue.memory import MemoryProductStore
 from markethall.inventory.search.contract import MAX_FACET_VALUES, Facets, ProductQuery
 from markethall.inventory.search.domain import SearchQuery
@@ -91,7 +92,7 @@ class MemorySearchStore(MemoryProductStore):
 
 
 _SORT_KEYS: Final[Mapping[str, Callable[[Product], Any]]] = {
-    "name": lambda product: product.name.lower(),
+    "name": lambda product: name_key(product.name),
     "price": lambda product: product.price.amount,
     "created_at": lambda product: product.created_at,
 }

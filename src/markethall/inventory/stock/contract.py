@@ -140,7 +140,7 @@ class NewStocktakeLine(RequestModel):
     """The counted units of a product. Exactly one of `product_id` and `sku` must be set."""
 
     product_id: Id | None = None
-    sku: Annotated[Text, Field(min_length=1, max_length=64, examples=["TEA-1"])] | None = None
+    sku: Annotated[Text, Field(min_length=1, max_length=100, examples=["TEA-1"])] | None = None
     counted: Annotated[Int, Field(ge=0, le=MAX_UNITS, examples=[40])]
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final, Self
 from uuid import UUID
 
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.stock.contract import (
     Adjustment,
     CountedLine,
@@ -240,10 +241,10 @@ def counts_by_product(
     lines: Sequence[NewStocktakeLine], skus: Mapping[UUID, str]
 ) -> dict[UUID, int]:
     """Return the counted units by product, sorted by id. Raises ValidationFailed for duplicates."""
-    product_ids_by_sku = {sku.lower(): product_id for product_id, sku in skus.items()}
+    product_ids_by_sku = {sku_key(sku): product_id for product_id, sku in skus.items()}
     counts: dict[UUID, int] = {}
     for number, line in enumerate(lines):
-        product_id = line.product_id or product_ids_by_sku[(line.sku or "").lower()]
+        product_id = line.product_id or product_ids_by_sku[sku_key(line.sku or "")]
         if product_id in counts:
             message = "another line has counted this product"
             raise ValidationFailed(

@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.catalogue.memory import CatalogueTables, MemoryProductStore
 from markethall.inventory.contract import StockLow
 from markethall.inventory.stock.contract import Movement, MovementReason
@@ -126,7 +127,7 @@ class MemoryStockStore(MemoryProductStore):
     async def get_skus(
         self, product_ids: Collection[UUID], skus: Collection[str]
     ) -> Mapping[UUID, str]:
-        ids_by_sku = (self._tables.product_ids_by_sku.get(sku.lower()) for sku in skus)
+        ids_by_sku = (self._tables.product_ids_by_sku.get(sku_key(sku)) for sku in skus)
         products = (self._tables.products.get(key) for key in {*product_ids, *ids_by_sku} if key)
         return {product.product_id: product.sku for product in products if product}
 

@@ -54,15 +54,19 @@ def _validate_attribute(value: Any, validate: ValidatorFunctionWrapHandler) -> A
         raise PydanticCustomError("attribute", "must be a text, an integer or a boolean") from None
 
 
+def _check_sku(sku: str) -> str:
+    """Trim the SKU. It may have any characters that can be printed, in any script."""
+    sku = sku.strip()
+    if not sku.isprintable():
+        raise PydanticCustomError("not_printable", "must have printable characters only")
+    return sku
+
+
+MAX_SKU_LENGTH: Final = 100
 Sku = Annotated[
     Text,
-    Field(
-        min_length=1,
-        max_length=64,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$"},
-        examples=["TEA-SENCHA-100"],
-    ),
+    AfterValidator(_check_sku),
+    Field(min_length=1, max_length=MAX_SKU_LENGTH, examples=["TEA-SENCHA-100"]),
 ]
 ProductName = Annotated[
     VisibleText, Field(min_length=1, max_length=200, examples=["Sencha, 100 g"])

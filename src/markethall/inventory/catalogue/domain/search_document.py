@@ -1,12 +1,12 @@
 """The words by which a search finds a product, with their weights."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.text_keys import fold_letters
 
 # a matching word adds the weight of the best field that contains it to the rank
 NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT = 8, 4, 2, 1
@@ -41,11 +41,7 @@ class SearchDocument:
 
 def split_words(text: str) -> list[str]:
     """Split into words in lower case without accents: "Crème Brûlée" gives creme, brulee."""
-    if text.isascii():
-        return _WORD_PATTERN.findall(text.lower())
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    without_marks = "".join(c for c in folded if not unicodedata.category(c).startswith("M"))
-    return _WORD_PATTERN.findall(without_marks)
+    return _WORD_PATTERN.findall(fold_letters(text))
 
 
 def build_search_document(product: Product) -> SearchDocument:

@@ -41,11 +41,11 @@ from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
 router = APIRouter(tags=["inventory"])
 
 FamilyPath = Annotated[Text, Field(min_length=1, max_length=100, examples=["sencha"])]
-SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
+SkuPath = Annotated[Text, Field(max_length=100, examples=["TEA-SENCHA-100"])]
 
 
 @router.get(
-    "/products/by-sku/{sku}",
+    "/products/by-sku/{sku:path}",
     response_model=ProductView,
     summary="A product, by its SKU",
     responses=problems(ProductNotFound, ValidationFailed, Unavailable),
@@ -71,7 +71,7 @@ async def product(
 
 
 @router.get(
-    "/families/{family}",
+    "/families/{family:path}",
     response_model=FamilyView,
     summary="A family of products",
     responses=problems(FamilyNotFound, ValidationFailed, CursorInvalid, Unavailable),

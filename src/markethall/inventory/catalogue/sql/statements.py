@@ -63,9 +63,7 @@ GET_PRODUCT_JSON: Final = Statement(
     _select_product_json.where(products.c.product_id == bindparam("product_id"))
 )
 GET_PRODUCT_JSON_BY_SKU: Final = Statement(
-    _select_product_json.where(
-        sa.func.lower(products.c.sku) == sa.func.lower(bindparam("sku", type_=sa.Text))
-    )
+    _select_product_json.where(products.c.sku_key == bindparam("sku_key", type_=sa.Text))
 )
 COUNT_PRODUCTS: Final = Statement(
     sa.select(sa.func.count()).select_from(products).where(products.c.status == ACTIVE)
@@ -112,7 +110,7 @@ ADD_PRODUCT: Final = Statement(
 PRODUCT_COLUMNS: Final = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
     for column in WRITABLE_COLUMNS
-    if column.name != "search"
+    if column.name not in {"search", "sku_key", "name_key"}
 ]
 # FOR NO KEY UPDATE, so that inserts of stock rows and reservation lines that refer to the product
 # do not wait

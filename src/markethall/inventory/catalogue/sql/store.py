@@ -18,6 +18,7 @@ from markethall.inventory.catalogue.contract.products import (
 )
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.search_document import build_search_document
+from markethall.inventory.catalogue.domain.text_keys import name_key, sku_key
 from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
 from markethall.inventory.catalogue.sql import family_statements, statements
 from markethall.inventory.catalogue.sql.tsvector import tsvector_text
@@ -39,7 +40,9 @@ class SqlProductStore(SqlUnitOfWork):
         return _product_json(row) if row else None
 
     async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
-        row = await self._connection.fetch_one(statements.GET_PRODUCT_JSON_BY_SKU, sku=sku, now=now)
+        row = await self._connection.fetch_one(
+            statements.GET_PRODUCT_JSON_BY_SKU, sku_key=sku_key(sku), now=now
+        )
         return _product_json(row) if row else None
 
     async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
@@ -96,6 +99,8 @@ def product_to_row(product: Product) -> dict[str, Any]:
     document = build_search_document(product)
     return {
         **vars(product),
+        "sku_key": sku_key(product.sku),
+        "name_key": name_key(product.name),
         "price_amount": product.price.amount,
         "price_currency": product.price.currency,
         "options": _dump_mapping(product.options),

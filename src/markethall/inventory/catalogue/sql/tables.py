@@ -44,14 +44,11 @@ products = sa.Table(
     metadata,
     sa.Column("product_id", sa.Uuid, primary_key=True),
     _text("sku"),
+    # the keys of domain/text_keys.py
+    sa.Column("sku_key", sa.Text(collation="C"), nullable=False),
     _text("name"),
-    # the sort key: lower case, compared by bytes, so that the locale does not change the order
-    sa.Column(
-        "name_key",
-        sa.Text(collation="C"),
-        sa.Computed("lower(name)", persisted=True),
-        nullable=False,
-    ),
+    # collation C, so that the order is the same on every server
+    sa.Column("name_key", sa.Text(collation="C"), nullable=False),
     _text("description"),
     sa.Column("price_amount", sa.BigInteger, nullable=False),
     _text("price_currency"),
@@ -92,7 +89,7 @@ products = sa.Table(
     sa.CheckConstraint("low_stock_threshold >= 0", name="low_stock_threshold"),
 )
 _active: dict[str, Any] = {"postgresql_where": products.c.status == ACTIVE}
-sa.Index("uq_product_sku", sa.func.lower(products.c.sku), unique=True)
+sa.Index("uq_product_sku", products.c.sku_key, unique=True)
 sa.Index("ix_product_created_at", products.c.created_at, products.c.product_id, **_active)
 sa.Index("ix_product_price", products.c.price_amount, products.c.product_id, **_active)
 sa.Index("ix_product_name", products.c.name_key, products.c.product_id, **_active)

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.imports.domain.file_records import RowError
 from markethall.inventory.imports.domain.row_validation import ValidatedRow, describe_product
 from markethall.inventory.imports.domain.variant_matching import (
@@ -21,7 +22,7 @@ class ProductLookup:
     """
 
     def __init__(self, rows: Sequence[ValidatedRow], products: Iterable[Product]) -> None:
-        self._by_sku = {product.sku.lower(): product for product in products}
+        self._by_sku = {sku_key(product.sku): product for product in products}
         self._by_family = _group_by_family(products)
         self._matched = _match_by_handle(rows, self._by_family)
         # only for rows of Shopify files
@@ -40,7 +41,7 @@ class ProductLookup:
 
     def add(self, row: ValidatedRow, product: Product) -> None:
         """Record the product of the row. If the row changes the SKU, the old SKU stays taken."""
-        self._by_sku.setdefault(product.sku.lower(), product)
+        self._by_sku.setdefault(sku_key(product.sku), product)
         if row.variant is not None:
             self._by_identity[_identity(row)] = product
             self._line_by_product_id.setdefault(product.product_id, row.line)

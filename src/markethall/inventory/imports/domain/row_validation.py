@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from markethall.inventory.catalogue.domain.products import Product, sort_like_jsonb
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.imports.contract import ImportedProduct
 from markethall.inventory.imports.domain.file_records import FilePosition, RowError, sanitize
 
@@ -55,7 +56,7 @@ class ValidatedRow:
 
     @property
     def sku_key(self) -> str:
-        return self.product.sku.lower()
+        return sku_key(self.product.sku)
 
     @property
     def description(self) -> str:

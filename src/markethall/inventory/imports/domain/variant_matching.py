@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.imports.domain.row_validation import ValidatedRow
 
 # a key of None means that the rule does not apply to the row or product
@@ -103,7 +104,7 @@ def _fold(text: str) -> str:
 
 _RULES: Final[Sequence[tuple[RowKey, ProductKey]]] = (
     (_row_options, lambda product: options_key(product.options)),
-    (_row_sku, lambda product: product.sku.lower()),
+    (_row_sku, lambda product: sku_key(product.sku)),
     (_row_values, _option_values),
     (_row_folded_values, _folded_values),
 )

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, Final
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.catalogue.sql.store import product_to_row
 from markethall.inventory.imports.sql import statements
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE
@@ -40,7 +41,7 @@ class ProductStaging:
         """
         # sorted by the unique key, because transactions that insert the same SKUs must lock
         # them in one order
-        new_products = sorted(new_products, key=lambda product: product.sku.lower())
+        new_products = sorted(new_products, key=lambda product: sku_key(product.sku))
         try:
             await self._start_write(self._create_table())
             for chunk_number, (products, are_new) in enumerate(

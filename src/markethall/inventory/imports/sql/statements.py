@@ -165,7 +165,7 @@ GET_PRODUCTS_FOR_UPDATE: Final = Statement(
     sa.select(*PRODUCT_COLUMNS)
     .where(
         sa.or_(
-            sa.func.lower(products.c.sku) == sa.any_(_skus),
+            products.c.sku_key == sa.any_(_skus),
             products.c.family == sa.any_(_families),
         )
     )

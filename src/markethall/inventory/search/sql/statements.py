@@ -49,7 +49,7 @@ def matches_tsquery(rows: Any, name: str) -> "sa.ColumnElement[bool]":
 
 def select_by_sku() -> "sa.Select[tuple[Any]]":
     """Select the product whose SKU equals the text of the query."""
-    is_whole_query = sa.func.lower(products.c.sku) == bindparam("sku", type_=sa.Text)
+    is_whole_query = products.c.sku_key == bindparam("sku", type_=sa.Text)
     return sa.select(products.c.product_id).where(is_whole_query).correlate(None)
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.contract import ProductNotFound
 from markethall.inventory.stock.contract import (
@@ -326,12 +327,12 @@ async def _get_skus_or_404(store: Store, command: NewStocktake) -> Mapping[UUID,
     product_ids = [line.product_id for line in command.lines if line.product_id is not None]
     skus = [line.sku for line in command.lines if line.sku is not None]
     skus_by_product = await store.get_skus(product_ids, skus)
-    known_skus = {sku.lower() for sku in skus_by_product.values()}
+    known_skus = {sku_key(sku) for sku in skus_by_product.values()}
     if unknown_ids := [
         str(product_id) for product_id in product_ids if product_id not in skus_by_product
     ]:
         raise ProductNotFound(product_ids=unknown_ids)
-    if unknown_skus := [sku for sku in skus if sku.lower() not in known_skus]:
+    if unknown_skus := [sku for sku in skus if sku_key(sku) not in known_skus]:
         raise ProductNotFound(sku=unknown_skus[0])
     return skus_by_product
 

@@ -76,7 +76,7 @@ SKUS: Final = Statement(
     sa.select(products.c.product_id, products.c.sku).where(
         sa.or_(
             products.c.product_id == sa.any_(PRODUCT_IDS),
-            sa.func.lower(products.c.sku) == sa.any_(bindparam("skus", type_=ARRAY(sa.Text))),
+            products.c.sku_key == sa.any_(bindparam("skus", type_=ARRAY(sa.Text))),
         )
     )
 )

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.stock.contract import Movement
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange, Warehouse
 from markethall.inventory.stock.sql import statements, warehouse_statements
@@ -59,9 +60,8 @@ class SqlStockStore(SqlUnitOfWork):
     async def get_skus(
         self, product_ids: Collection[UUID], skus: Collection[str]
     ) -> Mapping[UUID, str]:
-        lowercase_skus = [sku.lower() for sku in skus]
         rows = await self._connection.fetch_all(
-            statements.SKUS, product_ids=list(product_ids), skus=lowercase_skus
+            statements.SKUS, product_ids=list(product_ids), skus=list(map(sku_key, skus))
         )
         return {row["product_id"]: row["sku"] for row in rows}
 
