@@ -118,7 +118,9 @@ def test_private_folder_works_or_gives_advice(tmp_path: Path) -> None:
         with EmbeddedPostgres(tmp_path / "data", durable=False) as url:
             assert fetch_value(url, "SELECT 1") == 1
     else:
-        with pytest.raises(EmbeddedError, match="start as an ordinary user"):
+        with pytest.raises(
+            EmbeddedError, match="start as an ordinary user, or set MARKETHALL_DATA_DIR"
+        ):
             EmbeddedPostgres(tmp_path / "data", durable=False).start()
 
     assert tmp_path.stat().st_mode & 0o777 == 0o700

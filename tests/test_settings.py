@@ -1,6 +1,7 @@
 """Test settings: each error is one readable line without secrets."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -285,11 +286,23 @@ def test_existing_former_data_directory_is_used(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     former = tmp_path / ".local" / "share" / "markethall"
 
     assert read_from_environment().data_directory == user_data_path("markethall")
     former.mkdir(parents=True)
     assert read_from_environment().data_directory == former
+
+
+def test_data_directory_of_root_is_outside_its_home(
+    read_from_environment: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (tmp_path / ".local" / "share" / "markethall").mkdir(parents=True)
+
+    assert read_from_environment().data_directory == Path("/var/lib/markethall")
+    assert read_from_environment(data_dir="~/market").data_directory == tmp_path / "market"
 
 
 def test_reservation_ttl_is_within_inventory_maximum() -> None:

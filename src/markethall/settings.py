@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
@@ -33,6 +34,8 @@ from markethall.shared.composition.settings import (
 
 # used if it exists, because earlier versions stored their data there
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
+# not in the home of root, because Postgres runs as another user, who cannot enter it
+ROOT_DATA_DIRECTORY: Final = Path("/var/lib/markethall")
 
 
 class _UrlKind(NamedTuple):
@@ -156,7 +159,8 @@ class Settings(BaseSettings):
         Path | None,
         Field(
             description="Embedded server and generated keys. Empty: `~/.local/share/markethall` "
-            "where it exists, else the platform's folder for user data"
+            "where it exists, else the platform's folder for user data; for root "
+            "`/var/lib/markethall`"
         ),
     ] = None
     secret_key: Annotated[
@@ -374,6 +378,8 @@ class Settings(BaseSettings):
         """The data directory, without `~`."""
         if self.data_dir:
             return self.data_dir.expanduser()
+        if os.geteuid() == 0:
+            return ROOT_DATA_DIRECTORY
         former = Path(_FORMER_DATA_DIR).expanduser()
         return former if former.exists() else user_data_path("markethall")
 

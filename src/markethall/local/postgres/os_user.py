@@ -1,4 +1,4 @@
-"""Chooses the operating system user that runs Postgres, which refuses to run as root."""
+"""Finds the operating system user that runs Postgres, which refuses to run as root."""
 
 import os
 import pwd
@@ -12,18 +12,24 @@ from markethall.local.server_process import OsUser, run
 _OVERFLOW_ID = 65534  # Linux shows this id for users that have no mapping in a user namespace
 
 
-def choose_os_user(program: str, cluster: Path) -> OsUser:
+def find_os_user(program: str, cluster: Path) -> OsUser | None:
     """Return the first user that can run the program and enter the directory of the cluster.
 
     Each user is tried by a real process, because access lists, mounts and containers decide too,
-    not only the mode bits of the directories. Raises EmbeddedError.
+    not only the mode bits of the directories.
     """
-    for user in _candidates(cluster):
-        if _can_work(user, program, cluster.parent):
-            return user
-    folders = f"{cluster.parent} and {Path(program).parent}"
-    text = f"Postgres refuses root, and the user nobody cannot enter {folders}"
-    raise EmbeddedError(f"{text}: start as an ordinary user, or use folders open to all")
+    return next(
+        (user for user in _candidates(cluster) if _can_work(user, program, cluster.parent)), None
+    )
+
+
+def make_data_dir(folder: Path) -> None:
+    """Create the directory if it is missing. As root, let all users enter it, despite the umask."""
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    if os.geteuid() == 0:
+        folder.chmod(0o755)
 
 
 def chown(folder: Path, user: OsUser) -> None:

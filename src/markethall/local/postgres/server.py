@@ -13,7 +13,8 @@ from pathlib import Path
 from markethall.local.errors import EmbeddedBusy, EmbeddedError
 from markethall.local.postgres.binaries import PostgresBinaries, major_of, postgres_for
 from markethall.local.postgres.data_dir_lock import DataDirLock, wait_for_previous_server
-from markethall.local.postgres.os_user import choose_os_user, chown
+from markethall.local.postgres.os_user import chown, find_os_user, make_data_dir
+from markethall.local.postgres.wheel_copy import copy_of_wheel
 from markethall.local.server_process import (
     OsUser,
     end,
@@ -23,6 +24,7 @@ from markethall.local.server_process import (
     run,
     serve,
 )
+from markethall.settings import ROOT_DATA_DIRECTORY
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -98,7 +100,7 @@ class EmbeddedPostgres:
 
     def _start(self) -> None:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_data_dir(self._folder)
             self._lock.acquire()
             self._start_with_lock()
         except OSError as error:
@@ -110,13 +112,28 @@ class EmbeddedPostgres:
 
     def _start_with_lock(self) -> None:
         wait_for_previous_server(self._cluster)
-        binaries = postgres_for(self._cluster)
-        user = choose_os_user(binaries.postgres, self._cluster)
+        binaries, user = self._choose_binaries_and_user()
         if not self._is_built():
             self._build(binaries, user)
         chown(self._cluster, user)
         port = self._launch(binaries, user)
         self._url = self._url_at(port)
+
+    def _choose_binaries_and_user(self) -> tuple[PostgresBinaries, OsUser]:
+        """Return programs, and a user that can run them. Raises EmbeddedError."""
+        binaries = postgres_for(self._cluster)
+        if user := find_os_user(binaries.postgres, self._cluster):
+            return binaries, user
+        if os.geteuid() == 0:
+            make_data_dir(ROOT_DATA_DIRECTORY)
+            copy = copy_of_wheel(binaries, ROOT_DATA_DIRECTORY)
+            if copy and (user := find_os_user(copy.postgres, self._cluster)):
+                return copy, user
+        text = f"Postgres refuses root, and an unprivileged user cannot enter {self._folder}"
+        advice = f"to a folder like {ROOT_DATA_DIRECTORY}, which every user can enter"
+        raise EmbeddedError(
+            f"{text}: start as an ordinary user, or set MARKETHALL_DATA_DIR {advice}"
+        )
 
     def _url_at(self, port: int) -> str:
         password = self._password.read_text().strip()
