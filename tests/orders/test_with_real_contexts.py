@@ -166,15 +166,17 @@ class ContextsApp:
             for sweep in context.periodic_jobs():
                 await sweep()
 
-    async def process_events(self) -> None:
-        while await self._relay_events() + await self._handle_events():
+    async def process_events(self, *, streams_available: bool = True) -> None:
+        """Process all events; without streams, those of orders itself only."""
+        while await self._relay_events(streams_available) + await self._handle_events():
             pass
 
-    async def _relay_events(self) -> int:
+    async def _relay_events(self, streams_available: bool) -> int:
         persistence = orders_of(self.container).persistence()
         transport = InProcessTransport(persistence.inbox, HANDLER_KEYS)
         sum_ = 0
-        for context in (orders_of(self.container), payments_of(self.container)):
+        orders, payments = orders_of(self.container), payments_of(self.container)
+        for context in (orders, payments) if streams_available else (orders,):
             relay = OutboxRelay("test", [transport], self.clock)
             async with context.persistence().outbox.acquire_leadership() as leader:
                 assert leader
@@ -276,6 +278,39 @@ async def test_confirm_before_order_is_committed_is_not_found(contexts_app: Cont
     assert payment.payment_id == paid.payment_id
     assert paid.status is PaymentStatus.CAPTURED
     assert paid.captured == order.total
+
+
+async def test_paid_orders_know_it_within_a_minute_without_streams(
+    contexts_app: ContextsApp,
+) -> None:
+    """Events of payments do not arrive; orders asks, each order a few times."""
+    product_id, placed = await contexts_app.product(stock=45), []
+    for _ in range(3):
+        await contexts_app.open()
+        for _ in range(15):
+            placed.append((contexts_app.buyer, await contexts_app.place(product_id, quantity=1)))
+            contexts_app.clock.now += timedelta(seconds=7)
+            await contexts_app.run_periodic_jobs()
+    for contexts_app.buyer, order in placed:
+        await contexts_app.confirm(order)
+    paid_at, calls = contexts_app.clock.now, len(contexts_app.call_failures.calls)
+
+    while contexts_app.clock.now < paid_at + timedelta(seconds=60):
+        contexts_app.clock.now += timedelta(seconds=1)
+        await contexts_app.run_periodic_jobs()
+        await contexts_app.process_events(streams_available=False)
+    within_a_minute = [await contexts_app.read_order(order) for _, order in placed]
+    asked = contexts_app.call_failures.calls[calls:].count("activate")
+    contexts_app.clock.now += RESERVATION_TTL
+    await contexts_app.run_periodic_jobs()
+    await contexts_app.process_events()
+
+    assert {(order.status, order.payment_status) for order in within_a_minute} == {
+        (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
+    }
+    assert asked <= len(placed)
+    assert await contexts_app.available(product_id) == 0
+    assert [await contexts_app.read_order(order) for _, order in placed] == within_a_minute
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from markethall.local.valkey import EmbeddedValkey
@@ -25,6 +26,7 @@ from markethall.shared.messaging.redis_stream_format import stream_name
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
+from markethall.shared.observability.metrics import STREAM_UNAVAILABLE
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, ThingHappened
 
@@ -494,20 +496,27 @@ async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallCon
         [stream_setup.consumer()],
         inbox_signal=stream_setup.backend.inbox_signal,
     )
-    task = asyncio.create_task(worker.run())
-
-    for number in range(150):
-        await stream_setup.publish(ctx, happened(number))
-    async with asyncio.timeout(TEST_TIMEOUT):
-        while len(handled) < 150:
-            await asyncio.sleep(0.005)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    with structlog.testing.capture_logs() as logs:
+        task = asyncio.create_task(worker.run())
+        for number in range(150):
+            await stream_setup.publish(ctx, happened(number))
+        async with asyncio.timeout(TEST_TIMEOUT):
+            while len(handled) < 150:
+                await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     assert sorted(handled) == list(range(150))
     assert job_runs
     assert len(leader_elections) == 1
     assert await stream_setup.count_unconfirmed() == 150
+    warnings = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+    assert sorted(warnings) == [
+        "redis_stream.consume_unavailable",
+        "redis_stream.publish_unavailable",
+    ]
+    for direction in ("publish", "consume"):
+        assert STREAM_UNAVAILABLE.labels("probe", direction)._value.get() == 1
     await stream_setup.close()
 
 

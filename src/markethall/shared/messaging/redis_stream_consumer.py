@@ -23,7 +23,7 @@ from markethall.shared.messaging.redis_stream_format import (
     stream_name,
 )
 from markethall.shared.messaging.transports import InProcessTransport
-from markethall.shared.observability.metrics import STREAM_ENTRIES
+from markethall.shared.observability.metrics import STREAM_ENTRIES, STREAM_UNAVAILABLE
 from markethall.shared.persistence.redis_client import RedisClient, RedisUnavailable
 
 log = structlog.get_logger("markethall.redis_streams")
@@ -179,11 +179,13 @@ class RedisStreamConsumer:
         if not self._is_disconnected:
             log.warning("redis_stream.consume_unavailable", stream=self._stream, error=str(error))
         self._is_disconnected = True
+        STREAM_UNAVAILABLE.labels(self._publisher, "consume").set(1)
 
     def _on_reconnect(self) -> None:
         if self._is_disconnected:
             log.info("redis_stream.consume_recovered", stream=self._stream)
         self._is_disconnected = False
+        STREAM_UNAVAILABLE.labels(self._publisher, "consume").set(0)
 
 
 def _loop_time() -> float:

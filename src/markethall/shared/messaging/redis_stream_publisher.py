@@ -26,7 +26,11 @@ from markethall.shared.messaging.redis_stream_format import (
     previous_entry_id,
     stream_name,
 )
-from markethall.shared.observability.metrics import STREAM_ENTRIES, STREAM_REPUBLISHED
+from markethall.shared.observability.metrics import (
+    STREAM_ENTRIES,
+    STREAM_REPUBLISHED,
+    STREAM_UNAVAILABLE,
+)
 from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
 log = structlog.get_logger("markethall.redis_streams")
@@ -203,8 +207,10 @@ class RedisStreamPublisher:
         if not self._is_disconnected:
             log.warning("redis_stream.publish_unavailable", stream=self._stream, error=str(error))
         self._is_disconnected = True
+        STREAM_UNAVAILABLE.labels(self._publisher, "publish").set(1)
 
     def _on_reconnect(self) -> None:
         if self._is_disconnected:
             log.info("redis_stream.publish_recovered", stream=self._stream)
         self._is_disconnected = False
+        STREAM_UNAVAILABLE.labels(self._publisher, "publish").set(0)

@@ -65,6 +65,12 @@ STREAM_ENTRIES = Counter(
     ["publisher", "what"],
     registry=REGISTRY,
 )
+STREAM_UNAVAILABLE = Gauge(
+    "markethall_stream_unavailable",
+    "1 while this process cannot publish to, or consume from, a publisher's stream.",
+    ["publisher", "direction"],
+    registry=REGISTRY,
+)
 STREAM_REPUBLISHED = Counter(
     "markethall_stream_republished",
     "Events published again because the stream had lost them.",
