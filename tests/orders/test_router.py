@@ -41,7 +41,7 @@ class FakeGateway:
         self.call_context = CallContext(request_id="test")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"call_context": self.call_context, "request_id": "test"}
+        scope["state"] = {"get_call_context": lambda: self.call_context, "request_id": "test"}
         await self._app(scope, receive, send)
 
 

@@ -116,7 +116,7 @@ def no_allowed_calls_check() -> None:
 
     async def mutated(self: Any, request: Request) -> Any:
         self._get_identity(request)
-        return request.scope["state"]["call_context"]
+        return request.scope["state"]["get_call_context"]()
 
     policy.__call__ = mutated
 

@@ -86,7 +86,7 @@ def probe_app() -> FastAPI:
 
     @app.get("/things/{name}")
     async def get_thing(name: str, request: Request) -> dict[str, Any]:
-        ctx: CallContext = request.scope["state"]["call_context"]
+        ctx: CallContext = request.scope["state"]["get_call_context"]()
         return json.loads(ctx.model_dump_json()) | {"name": name}  # type: ignore[no-any-return]
 
     @app.post("/token")

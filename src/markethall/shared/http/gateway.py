@@ -70,7 +70,7 @@ class GatewayMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = RequestContext(scope, self._trusted_networks)
+        request = RequestContext(scope, self._trusted_networks, self._config.request_deadline)
         self.in_flight += 1
         try:
             await self._handle(request, receive, request.wrap_send(send))
@@ -87,15 +87,17 @@ class GatewayMiddleware:
                 return
             if request.is_internal:
                 await request.authenticate_service(self._verifiers.service_tokens)
-            else:
-                await request.authenticate_user(
-                    self._verifiers.user_tokens, self._config.request_deadline
-                )
+            elif request.has_token:
+                await request.authenticate_user(self._verifiers.user_tokens)
+            request.offer_call_context()
             # counted before the body is read, so that a client over its limit cannot upload and
             # an invalid body counts too
             if self._is_rate_limited(request):
                 await self._apply_rate_limits(request)
-            await self._call_application(request, receive, send)
+            if request.method in _METHODS_WITH_BODY:
+                await self._call_with_body(request, receive, send)
+            else:
+                await self._app(request.scope, receive, send)
         except DomainError as error:
             await self._send_problem(request, error, receive, send)
         except Exception as error:
@@ -110,13 +112,7 @@ class GatewayMiddleware:
                 request, InternalError(error_id=request.request_id), receive, send
             )
 
-    async def _call_application(
-        self, request: RequestContext, receive: Receive, send: Send
-    ) -> None:
-        if request.method not in _METHODS_WITH_BODY:
-            await self._app(request.scope, receive, send)
-            return
-
+    async def _call_with_body(self, request: RequestContext, receive: Receive, send: Send) -> None:
         async def limit_logins(body: bytes) -> None:
             if self._is_rate_limited(request) and _is_login(request.scope, body):
                 await self._apply_rate_limits(request, is_login=True)
@@ -159,16 +155,15 @@ class GatewayMiddleware:
 
     def _log_request(self, request: RequestContext) -> None:
         duration_seconds = time.perf_counter() - request.started
-        scope = request.scope
         route = request.route_template()
         method = request.method if request.method in _KNOWN_METHODS else "other"
         request_counter(method, route, request.status).inc()
         latency_histogram(route).observe(duration_seconds)
         access_log.write(
             method=request.method,
-            path=redact(scope["path"][:MAX_PATH_LENGTH]),
+            path=redact(request.path[:MAX_PATH_LENGTH]),
             status=request.status,
-            duration_ms=round(duration_seconds * 1000, 3),
+            duration_ms=int(duration_seconds * 1_000_000) / 1000,
             client_ip=request.client_ip,
             user_agent=user_agent_text(request.header(b"user-agent")[:200]),
             request_id=request.request_id,

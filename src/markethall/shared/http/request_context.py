@@ -2,8 +2,10 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
+from itertools import chain
 from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
@@ -31,6 +33,7 @@ _ANONYMOUS: Final = Actor()
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
 _DEADLINE_HEADER: Final = DEADLINE_HEADER.encode()
 _MAX_DEADLINE_MILLISECONDS: Final = 60_000
+_MAX_TIME_LIMIT: Final = timedelta(milliseconds=_MAX_DEADLINE_MILLISECONDS)
 _MAX_DEADLINE_DIGITS: Final = 7
 # longer numbers are ignored: converting a very long one is slow, and above 4300 digits an error
 _MAX_CONTENT_LENGTH_DIGITS: Final = 19
@@ -49,8 +52,11 @@ class ServiceTokenVerifier(Protocol):
 class RequestContext:
     """One request in the gateway: id, actor and deadline, and headers to add to its response."""
 
-    def __init__(self, scope: Scope, proxies: Networks) -> None:
+    def __init__(
+        self, scope: Scope, proxies: Networks, time_limit: timedelta = _MAX_TIME_LIMIT
+    ) -> None:
         self.started = time.perf_counter()
+        self._time_limit = time_limit
         self.method: str = scope["method"]
         # RFC 9110, section 9.3.2: HEAD is GET without the content of the response
         self.scope = {**scope, "method": "GET"} if self.method == "HEAD" else scope
@@ -66,6 +72,9 @@ class RequestContext:
             else new_request_id()
         )
         self.client_ip = client_ip(self.scope, proxies)
+        self.path: str = scope["path"]
+        # only services may call the internal API
+        self.is_internal = self.path.startswith("/internal/") and self.path != "/internal/keys.json"
         self.state: dict[str, Any] = self.scope.setdefault("state", {})
         self.state["request_id"] = self.request_id
         self.state["client_ip"] = self.client_ip
@@ -74,16 +83,20 @@ class RequestContext:
         return self._headers.get(name, b"")
 
     @property
+    def has_token(self) -> bool:
+        return b"authorization" in self._headers
+
+    @property
     def content_length(self) -> int:
         text = self.header(b"content-length")
         return int(text) if text.isdigit() and len(text) <= _MAX_CONTENT_LENGTH_DIGITS else 0
 
     def validate_headers(self) -> None:
         """Check size and characters. Raises HeadersTooLarge, RouteNotFound, ValidationFailed."""
-        size = sum(len(name) + len(value) for name, value in self.scope["headers"])
+        size = sum(map(len, chain.from_iterable(self.scope["headers"])))
         if size > MAX_HEADER_BYTES:
             raise HeadersTooLarge(limit=MAX_HEADER_BYTES)
-        if "\x00" in self.scope["path"] or "�" in self.scope["path"]:
+        if "\x00" in self.path or "�" in self.path:
             raise RouteNotFound
         query: bytes = self.scope["query_string"]
         if b"%00" in query:
@@ -103,19 +116,16 @@ class RequestContext:
         It is relative: behind a proxy, only the client knows host and scheme. A path that begins
         with two slashes would be an address on another host.
         """
-        path: str = self.scope["path"]
-        if not path.endswith("/"):
+        if not self.path.endswith("/"):
             return None
-        raw_path: bytes = self.scope.get("raw_path") or quote(path).encode()
+        raw_path: bytes = self.scope.get("raw_path") or quote(self.path).encode()
         location = raw_path.decode("latin-1").rstrip("/")
         if not location or location.startswith("//"):
             return None
         query: bytes = self.scope["query_string"]
         return f"{location}?{query.decode('latin-1')}" if query else location
 
-    async def authenticate_user(
-        self, get_verifier: Callable[[], TokenVerifier], deadline: timedelta
-    ) -> None:
+    async def authenticate_user(self, get_verifier: Callable[[], TokenVerifier]) -> None:
         """Set the actor from the access token.
 
         An error is only stored, because public routes ignore it; other routes raise it.
@@ -126,7 +136,6 @@ class RequestContext:
                 self.actor = await get_verifier().verify(_bearer_token(header))
             except (Unauthenticated, Unavailable) as error:
                 self.state["authentication_error"] = error
-        self._set_call_context(deadline)
 
     async def authenticate_service(
         self, get_verifier: Callable[[], ServiceTokenVerifier] | None
@@ -146,36 +155,34 @@ class RequestContext:
             if deadline_header.isdigit() and len(deadline_header) <= _MAX_DEADLINE_DIGITS
             else _MAX_DEADLINE_MILLISECONDS
         )
-        self._set_call_context(
-            timedelta(milliseconds=min(deadline_milliseconds, _MAX_DEADLINE_MILLISECONDS))
+        self._time_limit = timedelta(
+            milliseconds=min(deadline_milliseconds, _MAX_DEADLINE_MILLISECONDS)
         )
 
-    def _set_call_context(self, deadline: timedelta) -> None:
-        traceparent = self.header(b"traceparent")
-        self.state["call_context"] = CallContext(
+    def offer_call_context(self) -> None:
+        """Let the routes build the call context; a cached response needs none."""
+        self.state["get_call_context"] = partial(
+            CallContext,
             actor=self.actor,
             request_id=self.request_id,
             # the peer of an internal request is another process, not the client
             client_ip="" if self.is_internal else self.client_ip,
-            traceparent=read_traceparent(traceparent.decode("latin-1")) if traceparent else None,
-            deadline=utc_now() + deadline,
+            traceparent=self._traceparent(),
+            deadline=utc_now() + self._time_limit,
         )
+
+    def _traceparent(self) -> str | None:
+        header = self.header(b"traceparent")
+        return read_traceparent(header.decode("latin-1")) if header else None
 
     def trace_fields(self) -> dict[str, str]:
         """Return the log fields that link this request to requests of other processes."""
         fields = {}
-        ctx: CallContext | None = self.state.get("call_context")
-        if ctx and ctx.traceparent:
-            fields["trace_id"] = ctx.traceparent.split("-")[1]
+        if traceparent := self._traceparent():
+            fields["trace_id"] = traceparent.split("-")[1]
         if service := self.state.get("service_identity"):
             fields["caller"] = service.caller
         return fields
-
-    @property
-    def is_internal(self) -> bool:
-        """Tell whether the path belongs to the internal API, which only services may call."""
-        path: str = self.scope["path"]
-        return path.startswith("/internal/") and path != "/internal/keys.json"
 
     @property
     def is_service(self) -> bool:
@@ -187,11 +194,10 @@ class RequestContext:
 
         An internal path names its context in the second segment.
         """
-        path: str = self.scope["path"]
         if self.is_internal:
-            context = path.split("/")[2]
+            context = self.path.split("/")[2]
             return context if context in context_by_path.values() else "system"
-        return context_by_path.get(_first_segment(path), "system")
+        return context_by_path.get(_first_segment(self.path), "system")
 
     def wrap_send(self, send: Send) -> Send:
         """Return a `send` that records the status and adds the headers of every response."""
@@ -199,26 +205,20 @@ class RequestContext:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.status = message["status"]
-                headers = list(message.get("headers", ()))
-                message["headers"] = [
-                    *headers,
-                    (b"x-request-id", self.request_id.encode()),
-                    *self._default_headers(headers),
-                    *self.extra_headers,
-                    *self.limit_headers,
-                ]
+                message["headers"] = self._response_headers(message.get("headers", ()))
             elif self.method == "HEAD":
                 message = {**message, "body": b""}
             await send(message)
 
         return send_with_headers
 
-    def _default_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        names = {name for name, _ in headers}
-        defaults = [(b"x-content-type-options", b"nosniff")]
-        if b"cache-control" not in names:
-            defaults.append((b"cache-control", b"no-store"))
-        return defaults
+    def _response_headers(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        headers = list(given)
+        if b"cache-control" not in dict(headers):
+            headers.append((b"cache-control", b"no-store"))
+        headers.append((b"x-content-type-options", b"nosniff"))
+        headers.append((b"x-request-id", self.request_id.encode()))
+        return headers + self.extra_headers + self.limit_headers
 
     def route_template(self) -> str:
         return route_template(self.scope)

@@ -24,6 +24,7 @@ MAX_BYTES: Final = 32 * 1024 * 1024
 # an estimate of the memory for the headers, the key and the objects of an entry
 _ENTRY_OVERHEAD_BYTES: Final = 2048
 _OFFER: Final = "response_is_current"
+_READ_HEADERS: Final = frozenset({b"authorization", b"accept-language", b"if-none-match"})
 _HEADERS_OF_304: Final = frozenset({b"etag", b"cache-control", b"vary"})
 
 
@@ -84,8 +85,11 @@ class ResponseCacheMiddleware:
         self._entries: BoundedCache[CacheKey, _Entry] = BoundedCache(max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: Sequence[Header] = scope.get("headers", ())
-        if scope["type"] != "http" or scope["method"] != "GET" or _value(headers, b"authorization"):
+        if scope["type"] != "http" or scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            return
+        headers = [header for header in scope["headers"] if header[0] in _READ_HEADERS]
+        if _value(headers, b"authorization"):
             await self._app(scope, receive, send)
             return
         if_none_match = _value(headers, b"if-none-match")

@@ -61,7 +61,7 @@ class RoutePolicy:
 
     async def __call__(self, request: Request) -> CallContext:
         """Raises Unauthenticated, Forbidden."""
-        ctx: CallContext = request.scope["state"]["call_context"]
+        ctx: CallContext = request.scope["state"]["get_call_context"]()
         if self.scope is not None:
             _check_scope(request, ctx.actor, self.scope, *self.alternative_scopes)
         if self.also_requires is not None:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 import sys
-import time
 from collections.abc import Mapping
 from functools import lru_cache
 from json import JSONEncoder
@@ -13,6 +12,8 @@ from typing import Any, Final, TextIO
 import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from markethall.shared.kernel.clock import utc_now
 
 # in characters; longer paths are cut in the access log
 MAX_PATH_LENGTH: Final = 2000
@@ -36,8 +37,8 @@ _SECRET_PATTERNS: Final = (
         r"\1\2***",
     ),
 )
-# a quick test before the patterns: a text without any of these words cannot match them
-_SECRET_HINT: Final = re.compile(r"://|bearer|basic|eyJ|passw|secret|token", re.IGNORECASE)
+# after casefold(), every text that a pattern matches contains one of these; most contain none
+_SECRET_HINTS: Final = ("://", "bearer", "basic", "eyj", "passw", "secret", "token")
 # built once, because json.dumps with options builds a new encoder for every call
 _encode_json: Final = JSONEncoder(default=repr, separators=(",", ":")).encode
 
@@ -69,7 +70,8 @@ class AccessLog:
     def _append_fields(self, fields: dict[str, Any]) -> None:
         fields["event"] = "request"
         fields["level"] = "info"
-        fields["timestamp"] = _timestamp()
+        # to_json writes it as structlog does, with microseconds and "Z"
+        fields["timestamp"] = utc_now()
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._flush)
         self._lines.append(to_json(fields))
@@ -89,16 +91,6 @@ access_log: Final = AccessLog()
 def user_agent_text(header: bytes) -> str:
     """Return a User-Agent header as redacted text."""
     return redact(header.decode("latin-1"))
-
-
-def _timestamp() -> str:
-    now = time.time()
-    return f"{_format_second(int(now))}.{int(now % 1 * 1_000_000):06d}Z"
-
-
-@lru_cache(maxsize=2)
-def _format_second(now: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
 
 
 def configure(style: str, level: str) -> None:
@@ -191,9 +183,16 @@ def _redact_value(value: Any) -> Any:
 
 def redact(text: str) -> str:
     """Replace passwords, tokens and keys in a text."""
-    if _SECRET_HINT.search(text):
-        for pattern, replacement in _SECRET_PATTERNS:
-            text = pattern.sub(replacement, text)
+    folded = text.casefold()
+    for hint in _SECRET_HINTS:
+        if hint in folded:
+            return _replace_secrets(text)
+    return text
+
+
+def _replace_secrets(text: str) -> str:
+    for pattern, replacement in _SECRET_PATTERNS:
+        text = pattern.sub(replacement, text)
     return text
 
 

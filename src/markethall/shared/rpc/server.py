@@ -29,7 +29,7 @@ class ServiceRoutePolicy(RoutePolicy):
             # the token was issued for another method
             raise Unauthenticated(reason="invalid")
         allow_list.check(identity.caller, self.target, self.method)
-        ctx: CallContext = request.scope["state"]["call_context"]
+        ctx: CallContext = request.scope["state"]["get_call_context"]()
         return ctx
 
     def _get_identity(self, request: Request) -> ServiceIdentity:
