@@ -28,6 +28,7 @@ ID = UUID("0199c0de-0000-7000-8000-000000000001")
 LISTS = [
     "/categories",
     "/families/sencha",
+    f"/imports/{ID}/changes",
     f"/imports/{ID}/errors",
     "/orders",
     "/payments",

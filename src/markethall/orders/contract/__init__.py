@@ -21,7 +21,7 @@ from markethall.orders.contract.events import OrderPlaced as OrderPlaced
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
-from markethall.shared.kernel.model import Dto, Id, Int, RequestModel, Text
+from markethall.shared.kernel.model import Dto, Id, Int, RequestModel, Text, VisibleText
 from markethall.shared.kernel.money import Currency, Money
 from markethall.shared.kernel.pagination import Page, PageQuery
 
@@ -113,7 +113,7 @@ class PlaceOrder(RequestModel):
 
 
 class CancelOrder(RequestModel):
-    reason: Annotated[Text, non_blank(500, examples=["changed my mind"])]
+    reason: Annotated[VisibleText, non_blank(500, examples=["changed my mind"])]
 
 
 class FulfilmentLineRequest(RequestModel):
@@ -131,8 +131,8 @@ class FulfilOrder(RequestModel):
         ]
         | None
     ) = None
-    carrier: Annotated[Text, non_blank(100, examples=["DHL"])]
-    tracking_number: Annotated[Text, non_blank(200, examples=["00340434161094042557"])]
+    carrier: Annotated[VisibleText, non_blank(100, examples=["DHL"])]
+    tracking_number: Annotated[VisibleText, non_blank(200, examples=["00340434161094042557"])]
 
     @field_validator("lines")
     @classmethod
