@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from structlog.testing import capture_logs
 
 from markethall.payments.contract import PaymentView
 from markethall.payments.router import router
@@ -300,6 +301,27 @@ async def test_a_refund_is_made_and_found(client: Client) -> None:
     assert response.json()["status"] == "succeeded"
     assert found.json() == response.json()
     assert listed.json()["items"] == [response.json()]
+
+
+async def test_refund_is_logged_once(client: Client) -> None:
+    payment = await client.payments_app.paid(1000)
+    some = {"amount": 400, "currency": "EUR"}
+
+    with capture_logs() as lines:
+        first = await client.refund(payment, {"amount": some, "reason": "damaged"})
+        await client.refund(payment, {"amount": some, "reason": "damaged"})
+
+    (event,) = [line for line in lines if line["event"].startswith("security.")]
+    assert event == {
+        "event": "security.refund_requested",
+        "log_level": "info",
+        "actor": f"user:{STAFF_ID}",
+        "client_ip": "127.0.0.1",
+        "request_id": first.headers["x-request-id"],
+        "subject": f"payment:{payment.payment_id}",
+        "refund_id": first.json()["refund_id"],
+        **some,
+    }
 
 
 async def test_refund_above_captured_is_rejected(client: Client) -> None:

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from dependency_injector import providers
 from fastapi.routing import iter_route_contexts
+from structlog.testing import capture_logs
 
 from markethall.app import create_app
 from markethall.contexts import topology
@@ -129,6 +130,22 @@ async def test_token_for_other_method_is_rejected(
 
     assert is_unauthenticated(response)
     assert len(internal_api.users.calls) == before
+
+
+async def test_refused_service_tokens_are_logged(internal_api: InternalApi) -> None:
+    other_method = internal_api.signer.sign("orders", "users", "inactive", Actor())
+    forged = internal_api.forger.signed(claims={"aud": "markethall:elsewhere"})
+
+    with capture_logs() as lines:
+        await internal_api.post(other_method)
+        await internal_api.post(forged)
+
+    events = [line for line in lines if line["event"] == "security.token_rejected"]
+    assert [(event["kind"], event["reason"]) for event in events] == [
+        ("service", "scope"),
+        ("service", "invalid"),
+    ]
+    assert all(event["request_id"] and not event["client_ip"] for event in events[:1])
 
 
 async def test_token_for_other_context_is_rejected(internal_api: InternalApi) -> None:

@@ -1,5 +1,7 @@
 """Refund a payment: reserve the amount, call the provider, record the outcome."""
 
+import structlog
+
 from markethall.payments.contract import (
     OperationIdTaken,
     OperationKind,
@@ -16,6 +18,8 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
+
+log = structlog.get_logger("markethall.security")
 
 
 class IssueRefund:
@@ -35,11 +39,11 @@ class IssueRefund:
 
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken.
         """
-        operation = await self._record_intent(command)
+        operation = await self._record_intent(ctx, command)
         outcome = await self._provider.submit(operation) if operation.is_open else None
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
-    async def _record_intent(self, command: RefundPayment) -> Operation:
+    async def _record_intent(self, ctx: CallContext, command: RefundPayment) -> Operation:
         """Reserve the amount and insert the operation, or return the one of an earlier attempt."""
         async with self._database.transaction() as store:
             payment = await store.get_payment_for_update(command.payment_id)
@@ -61,7 +65,8 @@ class IssueRefund:
                 due_at=self._provider.next_reconcile_at(now),
             )
             await store.add_operation(payment, operation)
-            return operation
+        _log_refund(ctx, operation)
+        return operation
 
     async def _record_outcome(
         self,
@@ -79,6 +84,17 @@ class IssueRefund:
             refund = to_refund_view(applied.operation, applied.payment)
             await store.store_response(attempt, refund)
             return refund
+
+
+def _log_refund(ctx: CallContext, operation: Operation) -> None:
+    log.info(
+        "security.refund_requested",
+        **ctx.security_fields,
+        subject=f"payment:{operation.payment_id}",
+        refund_id=str(operation.operation_id),
+        amount=operation.amount,
+        currency=operation.currency,
+    )
 
 
 async def _get_existing_refund(store: Store, command: RefundPayment) -> Operation | None:

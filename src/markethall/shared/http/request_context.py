@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
+import structlog
 from starlette.types import Message, Scope, Send
 
 from markethall.shared.http.client_ip import Networks, client_ip
@@ -28,6 +29,8 @@ from markethall.shared.security.service_tokens import ServiceIdentity
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_QUERY_PARAMETERS: Final = 50
+
+log = structlog.get_logger("markethall.security")
 
 _ANONYMOUS: Final = Actor()
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
@@ -135,7 +138,7 @@ class RequestContext:
             try:
                 self.actor = await get_verifier().verify(_bearer_token(header))
             except (Unauthenticated, Unavailable) as error:
-                self.state["authentication_error"] = error
+                self._reject_token("access", error)
 
     async def authenticate_service(
         self, get_verifier: Callable[[], ServiceTokenVerifier] | None
@@ -148,7 +151,7 @@ class RequestContext:
                 self.actor = identity.actor
                 self.state["service_identity"] = identity
             except (Unauthenticated, Unavailable) as error:
-                self.state["authentication_error"] = error
+                self._reject_token("service", error)
         deadline_header = self.header(_DEADLINE_HEADER)
         deadline_milliseconds = (
             int(deadline_header)
@@ -158,6 +161,21 @@ class RequestContext:
         self._time_limit = timedelta(
             milliseconds=min(deadline_milliseconds, _MAX_DEADLINE_MILLISECONDS)
         )
+
+    def _reject_token(self, kind: str, error: Unauthenticated | Unavailable) -> None:
+        self.state["authentication_error"] = error
+        if isinstance(error, Unauthenticated):
+            # the client sees the same error for all defects; the log names the defect
+            defect = error.__context__
+            log.warning(
+                "security.token_rejected",
+                actor=self.actor.audit_name,
+                client_ip=self.client_ip,
+                request_id=self.request_id,
+                kind=kind,
+                reason=error.details["reason"],
+                defect=type(defect).__name__ if defect else None,
+            )
 
     def offer_call_context(self) -> None:
         """Let the routes build the call context; a cached response needs none."""

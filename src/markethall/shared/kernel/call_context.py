@@ -46,6 +46,15 @@ class CallContext(Dto):
             raise Forbidden("This needs a person's token.", scope="user")
         return self.actor.user_id
 
+    @property
+    def security_fields(self) -> dict[str, str]:
+        """Return the fields of a security event in the log: who called, from where."""
+        return {
+            "actor": self.actor.audit_name,
+            "client_ip": self.client_ip,
+            "request_id": self.request_id,
+        }
+
     def can_view(self, owner_id: UUID, scope: str) -> bool:
         """Tell whether the actor is the owner or has this staff scope."""
         is_owner = self.actor.user_id is not None and self.actor.user_id == owner_id

@@ -2,16 +2,19 @@
 
 from typing import Any, Final
 
+import structlog
 from fastapi import Depends, Request
 from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from markethall.shared.http.route_policies import RoutePolicy
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.errors import DomainError, Unauthenticated
+from markethall.shared.kernel.errors import DomainError, Forbidden, Unauthenticated
 from markethall.shared.kernel.model import limited_error
 from markethall.shared.rpc.client_interceptor import AllowList
 from markethall.shared.security.service_tokens import ServiceIdentity
+
+log = structlog.get_logger("markethall.security")
 
 
 class ServiceRoutePolicy(RoutePolicy):
@@ -24,13 +27,26 @@ class ServiceRoutePolicy(RoutePolicy):
     async def __call__(self, request: Request) -> CallContext:
         """Raises Unauthenticated and Forbidden, and Unavailable if the keys cannot be fetched."""
         identity = self._get_identity(request)
-        allow_list: AllowList = request.app.state.allow_list
+        ctx: CallContext = request.scope["state"]["get_call_context"]()
+        try:
+            self._check_identity(identity, request.app.state.allow_list)
+        except (Unauthenticated, Forbidden) as error:
+            log.warning(
+                "security.token_rejected",
+                **ctx.security_fields,
+                kind="service",
+                reason="scope",
+                defect=type(error).__name__,
+                caller=identity.caller,
+            )
+            raise
+        return ctx
+
+    def _check_identity(self, identity: ServiceIdentity, allow_list: AllowList) -> None:
         if identity.target != self.target or identity.scope != self.scope:
             # the token was issued for another method
             raise Unauthenticated(reason="invalid")
         allow_list.check(identity.caller, self.target, self.method)
-        ctx: CallContext = request.scope["state"]["get_call_context"]()
-        return ctx
 
     def _get_identity(self, request: Request) -> ServiceIdentity:
         state = request.scope["state"]

@@ -5,6 +5,7 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
+import structlog
 from pydantic import TypeAdapter
 
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -31,6 +32,8 @@ from markethall.users.domain import User, UserIdentity, check_password, derive_u
 from markethall.users.ports import ReadStore, Store
 from markethall.users.service.password_check import PasswordCheck
 from markethall.users.service.views import get_user_for_update_or_404, get_user_or_404, to_user_view
+
+log = structlog.get_logger("markethall.security")
 
 _LIST_NAME: Final = "users"
 _USER_KEYSET: Final = TypeAdapter(UUID)
@@ -96,6 +99,7 @@ class AccountService:
                 raise BadCredentials("The password was changed in the meantime.")
             await self._password_check.succeed(store, attempt)
             await store.end_sessions(user.user_id, self._clock(), ctx.actor.session_id)
+        log.info("security.password_changed", **ctx.security_fields, subject=_subject(user))
 
     async def list_users(
         self,
@@ -127,7 +131,9 @@ class AccountService:
             await _check_caller_is_still_admin(store, ctx)
             user = await get_user_for_update_or_404(store, user_id)
             check_expected_version(expected_versions, user.version)
+            before = replace(user)
             await self._update_access(store, user, change)
+        _log_access_change(ctx, before, user)
         return to_user_view(user)
 
     async def count(self) -> int:
@@ -218,3 +224,17 @@ async def _check_caller_is_still_admin(store: Store, ctx: CallContext) -> None:
     caller = await store.get_user(ctx.user_id) if ctx.actor.user_id else None
     if caller is not None and not caller.is_active_admin:
         raise Forbidden(scope=USERS_MANAGE)
+
+
+def _subject(user: User) -> str:
+    return f"user:{user.user_id}"
+
+
+def _log_access_change(ctx: CallContext, before: User, after: User) -> None:
+    fields = {**ctx.security_fields, "subject": _subject(after)}
+    if before.roles != after.roles:
+        log.info("security.roles_changed", **fields, before=before.roles, after=after.roles)
+    if before.is_active and not after.is_active:
+        log.info("security.account_disabled", **fields)
+    if after.is_active and not before.is_active:
+        log.info("security.account_enabled", **fields)

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import structlog
+
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.client_network import client_network
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.errors import Overloaded
+from markethall.shared.kernel.errors import Overloaded, TooManyRequests
 from markethall.shared.persistence.database import Database
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import BadCredentials
 from markethall.users.domain import User
 from markethall.users.ports import ReadStore, Store, TokenSigner
+
+log = structlog.get_logger("markethall.security")
 
 _NO_USER: Final = UUID(int=0)
 
@@ -51,7 +55,11 @@ class PasswordCheck:
 
         Raises BadCredentials, TooManyRequests, Overloaded.
         """
-        attempt = await self._begin(ctx, login_key, user)
+        try:
+            attempt = await self._begin(ctx, login_key, user)
+        except TooManyRequests:
+            log_failed_login(ctx, user, "delayed")
+            raise
         try:
             # verified for an unknown user too, so that the time does not reveal who exists
             is_match = await self._passwords.verify(password, user.password_hash if user else None)
@@ -59,6 +67,7 @@ class PasswordCheck:
             await self._undo(attempt)
             raise
         if not is_match:
+            log_failed_login(ctx, user, "wrong" if user else "unknown")
             raise BadCredentials
         return attempt
 
@@ -103,3 +112,9 @@ class PasswordCheck:
     def _digest(self, text: str) -> bytes:
         """Hash with a key, because a network or a user name is easy to guess from a plain hash."""
         return bytes.fromhex(self._signer.fingerprint(f"login {text}"))
+
+
+def log_failed_login(ctx: CallContext, user: User | None, reason: str) -> None:
+    """Log without the name that was typed, because users type passwords into that field."""
+    subject = f"user:{user.user_id}" if user else None
+    log.warning("security.login_failed", **ctx.security_fields, subject=subject, reason=reason)

@@ -1,5 +1,7 @@
 """Sessions: sign-in and refresh tokens."""
 
+import structlog
+
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated
@@ -21,7 +23,9 @@ from markethall.users.domain import (
     to_login_key,
 )
 from markethall.users.ports import ReadStore, Store, TokenSigner
-from markethall.users.service.password_check import PasswordCheck
+from markethall.users.service.password_check import PasswordCheck, log_failed_login
+
+log = structlog.get_logger("markethall.security")
 
 
 class SessionService:
@@ -44,6 +48,7 @@ class SessionService:
         user = await self._find_user(login, login_key)
         attempt = await self._password_check.verify(ctx, login_key, user, password)
         if user is None or not user.is_active:
+            log_failed_login(ctx, user, "disabled")
             raise BadCredentials
         token = RefreshToken.generate()
         session = Session.open(new_id(), user.user_id, token, self._clock(), attempt.network_hash)
@@ -59,6 +64,13 @@ class SessionService:
         async with self._database.transaction() as store:
             user, session, result = await self._rotate(store, presented, replacement)
         # raise after the commit, because raising inside would roll back the end of the session
+        if result is RotationResult.REUSED:
+            log.warning(
+                "security.refresh_token_reused",
+                **ctx.security_fields,
+                subject=f"user:{user.user_id}",
+                session_id=str(session.session_id),
+            )
         if result is not RotationResult.ROTATED:
             raise BadRefreshToken
         return self._build_token_pair(user, session, replacement)
