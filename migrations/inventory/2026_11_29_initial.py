@@ -468,6 +468,7 @@ def _imports() -> None:
         sa.Column("stock_changed", sa.BigInteger(), nullable=False),
         sa.Column("stock_skipped", sa.BigInteger(), nullable=False),
         sa.Column("archived", sa.BigInteger(), nullable=False),
+        sa.Column("warnings", sa.BigInteger(), nullable=False),
         sa.Column("changed_fields", JSONB(), nullable=False),
         sa.Column("note_counts", JSONB(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=False),
@@ -506,7 +507,7 @@ def _imports() -> None:
         sa.Column("message", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("import_id", "kind", "number", name=op.f("pk_import_note")),
         _foreign_key("import_note", "import_id", "import_job.import_id", ondelete="CASCADE"),
-        *_checks("import_note", {"kind": "kind IN ('error', 'change')"}),
+        *_checks("import_note", {"kind": "kind IN ('error', 'warning', 'change')"}),
         schema=SCHEMA,
     )
     op.create_table(

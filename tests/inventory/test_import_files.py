@@ -2,7 +2,9 @@
 
 import pytest
 
-from markethall.inventory.imports.contract import ImportFormat
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.imports.contract import ImportFormat, NoteKind
+from markethall.inventory.imports.domain.shopify_variants import stable_sku
 from tests.inventory.conftest import STAFF, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
@@ -101,16 +103,15 @@ async def test_lines_are_counted_after_a_separator_line(import_client: ImportCli
 
 
 async def test_error_names_the_column_and_line_of_its_value(import_client: ImportClient) -> None:
-    long = "N" * 300
-    header = "Handle,Title,Vendor,Option1 Name,Option1 Value,option2 name,OPTION2 value,Price\n"
+    blank = "\u200b"
+    header = "Handle,Title,Option1 Name,Option1 Value,option2 name,OPTION2 value,Price\n"
     rows = [
-        f"a,A,,{long},S,,,1",
-        "a,,,,M,,,1",
-        f"b,B,,Size,S,Colour,{long},1",
-        "b,,,,M,,Red,1",
-        f"b,,,,L,,{long},1",
-        f"c,C,{long * 4},Size,S,,,1",
-        "c,,,,M,,,cheap",
+        f"a,A,{blank},S,,,1",
+        "a,,,M,,,1",
+        f"b,B,Size,S,Colour,{blank},1",
+        "b,,,M,,Red,1",
+        f"c,{blank},Size,S,,,1",
+        "c,,,M,,,cheap",
     ]
 
     done = await import_client.import_to_end(header + "\n".join(rows), dry_run=True)
@@ -119,9 +120,87 @@ async def test_error_names_the_column_and_line_of_its_value(import_client: Impor
     assert sorted(found) == [
         (2, "Option1 Name"),
         (4, "OPTION2 value"),
-        (6, "OPTION2 value"),
-        (7, "Vendor"),
-        (8, "Price"),
+        (6, "Title"),
+        (7, "Price"),
+    ]
+
+
+async def test_values_over_a_limit_are_cut_with_a_warning(import_client: ImportClient) -> None:
+    tags = " | ".join(f"t{n}" for n in range(260)).replace(" | ", ", ") + ", " + "x" * 300
+    header = "Handle,Title,Body (HTML),Vendor,Type,Tags,Status,Option1 Name,Option1 Value,"
+    header += "Variant Price,Variant Barcode\n"
+    row = (
+        f'h,{"T" * 300},<p>{"B" * 60_000}</p>,{"V" * 1200},{"C" * 256},"{tags}",unlisted,'
+        f"{'N' * 256},{'O' * 256},1,{'9' * 65}\n"
+    )
+
+    done = await import_client.import_to_end(header + row)
+
+    assert (done.rows.created, done.rows.failed, done.rows.warnings) == (1, 0, 10)
+    warnings = await import_client.notes(done, NoteKind.WARNING)
+    assert {(warning.line, warning.field, warning.code) for warning in warnings} == {
+        (2, "Title", "cut"),
+        (2, "Body (HTML)", "cut"),
+        (2, "Vendor", "cut"),
+        (2, "Type", "cut"),
+        (2, "Tags", "cut"),
+        (2, "Tags", "dropped"),
+        (2, "Status", "unknown_status"),
+        (2, "Option1 Name", "cut"),
+        (2, "Option1 Value", "cut"),
+        (2, "Variant Barcode", "dropped"),
+    }
+    sku = stable_sku("h", {"N" * 255: "O" * 255})
+    made = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, sku)
+    assert (made.name, made.status) == ("T" * 255, ProductStatus.DRAFT)
+    assert (len(made.description), len(made.tags)) == (50_000, 250)
+
+
+async def test_values_within_the_limits_of_shopify_are_taken(import_client: ImportClient) -> None:
+    tags = ",".join(f"{n:0255}" for n in range(250))
+    rows = f'{"h" * 255},{"T" * 255},"{tags}",{"N" * 255},{"O" * 255},1,active\n'
+    header = "Handle,Title,Tags,Option1 Name,Option1 Value,Variant Price,Status\n"
+
+    done = await import_client.import_to_end(header + rows)
+
+    assert (counts(done), done.rows.warnings) == ((1, 1, 0, 0, 0), 0)
+
+
+async def test_bad_image_does_not_fail_its_row(import_client: ImportClient) -> None:
+    urls = ["https://i.example/a.jpg ", "//i.example/b.jpg", "i.example/c d.jpg", "no image",
+            "ftp://i.example/e.jpg", "HTTPS://i.example/f.jpg"]  # fmt: skip
+    header = "Handle,Title,Variant SKU,Variant Price,Image Src,Variant Image\n"
+    rows = [f"g,G,G-1,1,{urls[0]},javascript:x", *(f"g,,,,{url}," for url in urls[1:])]
+
+    done = await import_client.import_to_end(header + "\n".join(rows))
+
+    made = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "G-1")
+    assert made.images == (
+        "https://i.example/a.jpg",
+        "https://i.example/b.jpg",
+        "https://i.example/c%20d.jpg",
+        "https://i.example/f.jpg",
+    )
+    warnings = await import_client.notes(done, NoteKind.WARNING)
+    assert [(warning.line, warning.field) for warning in warnings] == [
+        (5, "Image Src"),
+        (6, "Image Src"),
+        (2, "Variant Image"),
+    ]
+
+
+async def test_images_over_the_limit_are_reported(import_client: ImportClient) -> None:
+    header = "Handle,Title,Variant SKU,Variant Price,Image Src\n"
+    rows = ["g,G,G-1,1,", *(f"g,,,,https://i.example/{n}.jpg" for n in range(252))]
+
+    done = await import_client.import_to_end(header + "\n".join(rows))
+
+    made = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "G-1")
+    assert len(made.images) == 250
+    warnings = await import_client.notes(done, NoteKind.WARNING)
+    assert [(w.line, w.message) for w in warnings] == [
+        (253, "a product has at most 250 images: dropped"),
+        (254, "a product has at most 250 images: dropped"),
     ]
 
 

@@ -11,9 +11,8 @@ import pytest
 from markethall.app import Gateway, create_app
 from markethall.shared.composition.memory import MemoryDatabase
 from markethall.shared.kernel.call_context import Actor
-from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
-from tests.containers import inventory_of
+from tests.containers import inventory_of, users_of
 from tests.test_app import ADMIN, client_of, memory_settings
 
 FILE = b"sku,name,price,on_hand\nA-1,One,1.00,3\nA-2,Two,bad,\n"
@@ -149,7 +148,12 @@ async def test_import_requires_catalogue_and_stock_scopes(
     http: httpx2.AsyncClient, app: Gateway, granted: str, missing: str
 ) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
-    clerk = Actor(user_id=new_id(), scopes=frozenset({granted}))
+    user = (
+        await users_of(app.container)
+        .accounts()
+        .create_staff("clerk@example.com", "admin", "a clerk's long password")
+    )
+    clerk = Actor(user_id=user.user_id, scopes=frozenset({granted}))
     headers = {"Authorization": f"Bearer {app.container.tools.access_token_signer().sign(clerk)}"}
 
     responses = [

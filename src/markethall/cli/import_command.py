@@ -91,6 +91,7 @@ class ImportResult:
 
     final_state: ImportView
     errors: tuple[RowNoteView, ...]
+    warnings: tuple[RowNoteView, ...] = ()
     changes: tuple[RowNoteView, ...] = ()
 
     @property
@@ -101,6 +102,8 @@ class ImportResult:
         """Format the result for the terminal."""
         for change in self.changes:
             yield f"line {change.line}, {change.field}: {change.message}"
+        for warning in self.warnings:
+            yield f"line {warning.line}, {warning.field}: warning: {warning.message}"
         for error in self.errors:
             location = f"line {error.line}" + (f", {error.field}" if error.field else "")
             yield f"{location}: {error.message} ({error.code})"
@@ -124,6 +127,8 @@ def _summary_lines(state: ImportView) -> Iterator[str]:
     if state.changed_fields:
         fields = [f"{name} ({number})" for name, number in sorted(state.changed_fields.items())]
         yield f"Fields of existing products {prefix}changed: {', '.join(fields)}."
+    if rows.warnings:
+        yield f"{_count(rows.warnings, 'warning')}."
     if rows.archived:
         yield f"{_count(rows.archived, 'product')} that the file does not have {prefix}archived."
     if state.missing == MissingProducts.ARCHIVE and rows.failed:
@@ -197,10 +202,11 @@ async def run_import(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    errors = await _first_notes(imports, ctx, final_state, NoteKind.ERROR)
-    return ImportResult(
-        final_state, errors, await _first_notes(imports, ctx, final_state, NoteKind.CHANGE)
-    )
+    errors, warnings, changes = [
+        await _first_notes(imports, ctx, final_state, kind)
+        for kind in (NoteKind.ERROR, NoteKind.WARNING, NoteKind.CHANGE)
+    ]
+    return ImportResult(final_state, errors, warnings, changes)
 
 
 async def _first_notes(

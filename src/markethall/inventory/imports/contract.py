@@ -43,6 +43,7 @@ class NoteKind(StrEnum):
     """The kind of a note about a row: an error, or a change. Only a dry run notes changes."""
 
     ERROR = "error"
+    WARNING = "warning"
     CHANGE = "change"
 
 
@@ -60,7 +61,7 @@ class ImportRowCounts(Dto):
     outcomes that a real import would have. A row whose quantity differs from the stock of an
     existing product counts as `stock_changed` with the option `with_stock`, else as
     `stock_skipped`.
-    `archived` counts products that are not in the file.
+    `archived` counts products that are not in the file, `warnings` values that were cut or dropped.
     """
 
     read: int
@@ -71,6 +72,7 @@ class ImportRowCounts(Dto):
     stock_changed: int
     stock_skipped: int
     archived: int
+    warnings: int
 
 
 FrozenCounts = Annotated[

@@ -194,6 +194,19 @@ async def errors(
 
 
 @router.get(
+    "/imports/{import_id}/warnings",
+    response_model=Page[RowNoteView],
+    summary="Warnings of an import",
+    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
+)
+async def warnings(
+    ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
+) -> Response:
+    """The first 10,000 values that were cut or dropped, in file order. Their rows are imported."""
+    return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.WARNING, query))
+
+
+@router.get(
     "/imports/{import_id}/changes",
     response_model=Page[RowNoteView],
     summary="Changes that a dry run would make",

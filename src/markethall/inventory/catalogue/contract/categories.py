@@ -67,7 +67,7 @@ class CategoryChange(RequestModel):
 class CategoryQuery(PageQuery):
     """Filter of the category list. `parent` selects its children; an empty text the root level."""
 
-    parent: Annotated[Text, Field(max_length=100, examples=["tea"])] | None = None
+    parent: Annotated[Text, Field(max_length=255, examples=["tea"])] | None = None
 
 
 class CategoryTranslationView(Dto):

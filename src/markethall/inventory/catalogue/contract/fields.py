@@ -16,8 +16,11 @@ class ProductStatus(StrEnum):
     ARCHIVED = "archived"
 
 
-Label = Annotated[VisibleText, Field(min_length=1, max_length=100)]
-Tag = Annotated[VisibleText, Field(min_length=1, max_length=50, examples=["green"])]
+# at least as wide as the limits of the shops that people come from
+MAX_LABEL_LENGTH: Final = 255
+MAX_TAG_LENGTH: Final = 255
+Label = Annotated[VisibleText, Field(min_length=1, max_length=MAX_LABEL_LENGTH)]
+Tag = Annotated[VisibleText, Field(min_length=1, max_length=MAX_TAG_LENGTH, examples=["green"])]
 # a language tag of BCP 47 (RFC 5646): language, script, region, variants
 _LANGUAGE_PATTERN: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*$"
 MAX_LANGUAGES: Final = 50

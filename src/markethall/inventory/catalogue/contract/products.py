@@ -68,31 +68,46 @@ Sku = Annotated[
     AfterValidator(_check_sku),
     Field(min_length=1, max_length=MAX_SKU_LENGTH, examples=["TEA-SENCHA-100"]),
 ]
+MAX_NAME_LENGTH: Final = 255
+MAX_DESCRIPTION_LENGTH: Final = 50_000
+# shorter, because a product may have 50 of them
+MAX_TRANSLATED_DESCRIPTION_LENGTH: Final = 10_000
+MAX_TAGS: Final = 250
+MAX_IMAGES: Final = 250
+MAX_IMAGE_URL_LENGTH: Final = 2000
+MAX_OPTION_LENGTH: Final = 255
+MAX_BARCODE_LENGTH: Final = 64
+MAX_ATTRIBUTE_LENGTH: Final = 1000
 ProductName = Annotated[
-    VisibleText, Field(min_length=1, max_length=200, examples=["Sencha, 100 g"])
+    VisibleText, Field(min_length=1, max_length=MAX_NAME_LENGTH, examples=["Sencha, 100 g"])
 ]
-Description = Annotated[Text, Field(max_length=10_000, examples=["Green tea from Uji."])]
-Tags = Annotated[tuple[Tag, ...], Field(max_length=50, fail_fast=True)]
+Description = Annotated[
+    Text, Field(max_length=MAX_DESCRIPTION_LENGTH, examples=["Green tea from Uji."])
+]
+TranslatedDescription = Annotated[Text, Field(max_length=MAX_TRANSLATED_DESCRIPTION_LENGTH)]
+Tags = Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS, fail_fast=True)]
 ImageUrl = Annotated[
     Text,
     Field(
-        max_length=2000,
+        max_length=MAX_IMAGE_URL_LENGTH,
         pattern=r"^https?://[^\s/][^\s]*$",
         json_schema_extra={"pattern": r"^https?://[^\s/][^\s]*$"},
         examples=["https://images.example/sencha.jpg"],
     ),
 ]
-Images = Annotated[tuple[ImageUrl, ...], Field(max_length=20, fail_fast=True)]
-OptionName = Annotated[VisibleText, Field(min_length=1, max_length=50)]
-OptionValue = Annotated[VisibleText, Field(min_length=1, max_length=100)]
+Images = Annotated[tuple[ImageUrl, ...], Field(max_length=MAX_IMAGES, fail_fast=True)]
+OptionName = Annotated[VisibleText, Field(min_length=1, max_length=MAX_OPTION_LENGTH)]
+OptionValue = Annotated[VisibleText, Field(min_length=1, max_length=MAX_OPTION_LENGTH)]
 AttributeValue = Annotated[
-    Annotated[Text, Field(max_length=1000)]
+    Annotated[Text, Field(max_length=MAX_ATTRIBUTE_LENGTH)]
     | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
     | Bool,
     # reports one error for the value instead of one for each type of the union
     WrapValidator(_validate_attribute),
 ]
-Barcode = Annotated[VisibleText, Field(min_length=1, max_length=64, examples=["4006381333931"])]
+Barcode = Annotated[
+    VisibleText, Field(min_length=1, max_length=MAX_BARCODE_LENGTH, examples=["4006381333931"])
+]
 Grams = Annotated[Int, Field(ge=0, le=10**9, examples=[120])]
 MinorUnits = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1490])]
 TaxClass = Annotated[VisibleText, Field(min_length=1, max_length=50, examples=["reduced"])]
@@ -137,7 +152,7 @@ class Translation(RequestModel):
     """Texts in one language. For a text that is null, the product's own text is used."""
 
     name: ProductName | None = None
-    description: Description | None = None
+    description: TranslatedDescription | None = None
 
 
 class NewProduct(RequestModel):

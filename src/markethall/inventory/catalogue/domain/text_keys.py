@@ -14,6 +14,8 @@ _PLAIN_LETTERS: Final = str.maketrans(
         "ƀ": "b", "ɨ": "i", "ɫ": "l", "ɵ": "o",
     }
 )  # fmt: skip
+# a character may have 4 bytes, and a row of an index 2700
+_MAX_NAME_KEY_LENGTH: Final = 150
 
 
 def sku_key(sku: str) -> str:
@@ -35,5 +37,5 @@ def fold_letters(text: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Return the key by which names are sorted."""
-    return " ".join(fold_letters(name).split())
+    """Return the key by which names are sorted, short enough for an index."""
+    return " ".join(fold_letters(name).split())[:_MAX_NAME_KEY_LENGTH]

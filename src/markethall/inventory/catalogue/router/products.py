@@ -40,7 +40,7 @@ from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
 
 router = APIRouter(tags=["inventory"])
 
-FamilyPath = Annotated[Text, Field(min_length=1, max_length=100, examples=["sencha"])]
+FamilyPath = Annotated[Text, Field(min_length=1, max_length=255, examples=["sencha"])]
 SkuPath = Annotated[Text, Field(max_length=100, examples=["TEA-SENCHA-100"])]
 
 

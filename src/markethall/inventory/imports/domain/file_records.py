@@ -35,6 +35,10 @@ class RowError(RowNote):
     """The reason why a row is not imported."""
 
 
+class RowWarning(RowNote):
+    """Value that is cut or dropped. The rest of the row is imported."""
+
+
 class RowChange(RowNote):
     """A change of a product that a real import would make."""
 

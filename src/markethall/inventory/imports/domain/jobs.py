@@ -28,7 +28,17 @@ FAILED: Final = "failed"
 STOCK_CHANGED: Final = "stock_changed"
 STOCK_SKIPPED: Final = "stock_skipped"
 ARCHIVED: Final = "archived"
-OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED, STOCK_CHANGED, STOCK_SKIPPED, ARCHIVED)
+WARNINGS: Final = "warnings"
+OUTCOMES: Final = (
+    CREATED,
+    UPDATED,
+    UNCHANGED,
+    FAILED,
+    STOCK_CHANGED,
+    STOCK_SKIPPED,
+    ARCHIVED,
+    WARNINGS,
+)
 # the limit per kind; notes after these are not stored
 MAX_STORED_NOTES: Final = 10_000
 

@@ -12,7 +12,12 @@ from pydantic import ValidationError
 from markethall.inventory.catalogue.domain.products import Product, sort_like_jsonb
 from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.imports.contract import ImportedProduct
-from markethall.inventory.imports.domain.file_records import FilePosition, RowError, sanitize
+from markethall.inventory.imports.domain.file_records import (
+    FilePosition,
+    RowError,
+    RowWarning,
+    sanitize,
+)
 
 MAX_ERRORS_PER_ROW: Final = 10
 _UNASSIGNED_ID: Final = UUID(int=0)
@@ -53,6 +58,7 @@ class ValidatedRow:
     variant: Variant | None = None
     # the attributes for which the file has columns; None means all
     attribute_names: frozenset[str] | None = None
+    warnings: tuple[RowWarning, ...] = ()
 
     @property
     def sku_key(self) -> str:
@@ -109,6 +115,7 @@ def validate_row(
     not_for_existing: Collection[str] = ("sku",),
     variant: Variant | None = None,
     attribute_names: frozenset[str] | None = None,
+    warnings: tuple[RowWarning, ...] = (),
 ) -> RowResult:
     """Validate the values of a row. Return the row, or its errors.
 
@@ -130,6 +137,7 @@ def validate_row(
         missing_field_errors=missing_errors,
         variant=variant,
         attribute_names=attribute_names,
+        warnings=warnings,
     )
 
 

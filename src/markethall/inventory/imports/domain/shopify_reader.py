@@ -15,6 +15,7 @@ from markethall.inventory.imports.domain.file_records import (
     FilePosition,
     FileRecord,
     RowError,
+    RowWarning,
     sanitize,
 )
 from markethall.inventory.imports.domain.record_parser import (
@@ -24,11 +25,16 @@ from markethall.inventory.imports.domain.record_parser import (
 )
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, ValidatedRow
 from markethall.inventory.imports.domain.shopify_columns import CellsByColumn, ShopifyHeader
+from markethall.inventory.imports.domain.shopify_limits import (
+    Row,
+    first_row_warnings,
+    fit_row,
+    read_images,
+)
 from markethall.inventory.imports.domain.shopify_variants import (
     HandleRows,
     VariantReader,
     VariantRow,
-    distinct,
     is_variant,
 )
 from markethall.inventory.imports.domain.variant_matching import options_key
@@ -123,23 +129,32 @@ class ShopifyReader:
         return ((RowError(record.line, self._header.name("handle"), "missing", "is required"),),)
 
     def _group_to_step(self, group: _HandleGroup, next_position: FilePosition) -> ReadStep:
-        first_line, first = group.rows[0]
-        images = distinct(cells.get("image", "") for _, cells in group.rows)
-        handle_rows = HandleRows(group.handle, first_line, first, images)
+        fitted = [fit_row(self._header, row) for row in group.rows]
+        rows = [row for row, _ in fitted]
+        images, image_warnings = read_images(self._header, rows)
+        warnings = [
+            *first_row_warnings(self._header, rows[0]),
+            *(warning for _, row_warnings in fitted for warning in row_warnings),
+            *image_warnings,
+        ]
+        handle_rows = HandleRows(group.handle, *rows[0], images)
         results = _report_once(
-            self._variants.read(handle_rows, row) for row in self._variant_rows(handle_rows, group)
+            self._variants.read(handle_rows, row) for row in self._variant_rows(handle_rows, rows)
         )
         return ReadStep(
-            (*group.rows_without_handle, *self._refuse_duplicates(results)),
+            (
+                *group.rows_without_handle,
+                *_add_warnings(self._refuse_duplicates(results), warnings),
+            ),
             len(group.rows) + len(group.rows_without_handle),
             next_position,
         )
 
-    def _variant_rows(self, handle_rows: HandleRows, group: _HandleGroup) -> Sequence[VariantRow]:
-        rows = [VariantRow(line, cells) for line, cells in group.rows if is_variant(cells)]
+    def _variant_rows(self, handle_rows: HandleRows, rows: Sequence[Row]) -> Sequence[VariantRow]:
+        variants = [VariantRow(line, cells) for line, cells in rows if is_variant(cells)]
         if self._header.is_inventory:
-            return self._join_locations(handle_rows, rows)
-        return rows or [VariantRow(*group.rows[0])]
+            return self._join_locations(handle_rows, variants)
+        return variants or [VariantRow(*rows[0])]
 
     def _join_locations(
         self, handle_rows: HandleRows, rows: Sequence[VariantRow]
@@ -188,6 +203,18 @@ def _report_once(results: Iterable[RowResult]) -> Sequence[RowResult]:
         else:
             kept.append(result)
     return kept
+
+
+def _add_warnings(
+    results: Sequence[RowResult], warnings: Sequence[RowWarning]
+) -> Iterator[RowResult]:
+    """Add the warnings about a Handle to its first valid row."""
+    for result in results:
+        if warnings and isinstance(result, ValidatedRow):
+            yield replace(result, warnings=(*warnings, *result.warnings))
+            warnings = ()
+        else:
+            yield result
 
 
 def _with_truncated_handle(position: FilePosition, truncated_handle: str) -> FilePosition:

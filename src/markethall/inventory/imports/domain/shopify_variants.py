@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.contract.products import MAX_BARCODE_LENGTH, MAX_IMAGES
 from markethall.inventory.imports.domain.csv_columns import InvalidCell, parse_amount
-from markethall.inventory.imports.domain.file_records import RowError, sanitize
-from markethall.inventory.imports.domain.html_text import html_to_text
+from markethall.inventory.imports.domain.file_records import RowError, RowWarning, sanitize
 from markethall.inventory.imports.domain.row_validation import RowResult, Variant, validate_row
 from markethall.inventory.imports.domain.shopify_columns import (
     OPTION_COLUMNS,
@@ -17,8 +17,9 @@ from markethall.inventory.imports.domain.shopify_columns import (
     CellsByColumn,
     ShopifyHeader,
 )
+from markethall.inventory.imports.domain.shopify_limits import complete_url, distinct, split_tags
 
-MAX_IMAGES: Final = 20
+# of a derived SKU
 MAX_SKU_LENGTH: Final = 64
 
 _DEFAULT_OPTION: Final = ("Title", "Default Title")
@@ -66,6 +67,8 @@ class HandleRows:
     first_line: int
     first: CellsByColumn
     images: Sequence[str]
+    # of the first row and the images
+    warnings: Sequence[RowWarning] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,19 @@ class VariantReader:
             not_for_existing=ignored,
             variant=Variant(group.handle, options, has_sku),
             attribute_names=frozenset({"vendor"}),
+            warnings=self._warnings(row),
+        )
+
+    def _warnings(self, row: VariantRow) -> tuple[RowWarning, ...]:
+        warnings = []
+        if len(_strip_apostrophe(row.cells.get("barcode", ""))) > MAX_BARCODE_LENGTH:
+            warnings.append(("barcode", f"has more than {MAX_BARCODE_LENGTH} characters: dropped"))
+        image = row.cells.get("variant_image", "")
+        if image and complete_url(image) is None:
+            warnings.append(("variant_image", "is not the URL of an image: dropped"))
+        return tuple(
+            RowWarning(row.line, self._header.name(column), "dropped", message)
+            for column, message in warnings
         )
 
     def options(self, group: HandleRows, cells: CellsByColumn) -> dict[str, str]:
@@ -138,29 +154,30 @@ class VariantReader:
         }
 
     def _product_values(self, group: HandleRows, cells: CellsByColumn) -> dict[str, Any]:
-        """Return the values that all variants of a Handle share, and the images."""
+        """Return what the variants of a Handle share, and the images."""
         first, has = group.first, self._header.has
         values: dict[str, Any] = {}
         if name := first.get("title"):
             values["name"] = name
         if has("body"):
-            values["description"] = html_to_text(first["body"])
+            values["description"] = first["body"]
         if has("type", "category"):
             values["category"] = _category(first)
         if has("tags"):
-            values["tags"] = distinct(tag.strip() for tag in first["tags"].split(","))
+            values["tags"] = split_tags(first["tags"])
         if has("vendor"):
             values["attributes"] = {"vendor": first["vendor"]} if first["vendor"] else {}
         if has("image", "variant_image"):
-            images = distinct([cells.get("variant_image", ""), *group.images])
-            values["images"] = images[:MAX_IMAGES]
+            own = complete_url(cells.get("variant_image", "")) or ""
+            values["images"] = distinct([own, *group.images])[:MAX_IMAGES]
         return values
 
     def _variant_values(self, cells: CellsByColumn) -> dict[str, Any]:
         """Raises _InvalidValue."""
         values: dict[str, Any] = {}
         if self._header.has("barcode"):
-            values["barcode"] = _strip_apostrophe(cells["barcode"]) or None
+            barcode = _strip_apostrophe(cells["barcode"])
+            values["barcode"] = barcode if 0 < len(barcode) <= MAX_BARCODE_LENGTH else None
         if self._header.has("grams"):
             weight = cells["grams"]
             values["weight_grams"] = _parse_number("grams", weight) or None if weight else None
@@ -246,10 +263,6 @@ def is_variant(cells: CellsByColumn) -> bool:
     return any(cells.get(column) for column in ("price", "sku", "option1_value"))
 
 
-def distinct(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for text in texts if text))
-
-
 def _sku(cells: CellsByColumn) -> str:
     return _strip_apostrophe(cells.get("sku", ""))
 
@@ -260,9 +273,12 @@ def _category(first: CellsByColumn) -> str | None:
 
 
 def _status(first: CellsByColumn) -> str:
-    status = first.get("status", "").lower() or ProductStatus.ACTIVE
-    hidden = first.get("published", "").lower() == "false"
-    return ProductStatus.DRAFT if hidden and status == ProductStatus.ACTIVE else status
+    """Return the status; a draft if the file has one that does not exist here."""
+    status = first.get("status", "").casefold() or ProductStatus.ACTIVE
+    hidden = first.get("published", "").casefold() == "false"
+    if status not in set(ProductStatus) or (hidden and status == ProductStatus.ACTIVE):
+        return ProductStatus.DRAFT
+    return status
 
 
 def _parse_number(column: str, text: str) -> int:

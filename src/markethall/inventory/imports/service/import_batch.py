@@ -9,7 +9,12 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.domain.csv_columns import format_field
-from markethall.inventory.imports.domain.file_records import FilePosition, RowChange, RowError
+from markethall.inventory.imports.domain.file_records import (
+    FilePosition,
+    RowChange,
+    RowError,
+    RowWarning,
+)
 from markethall.inventory.imports.domain.jobs import (
     ARCHIVED,
     CREATED,
@@ -18,6 +23,7 @@ from markethall.inventory.imports.domain.jobs import (
     STOCK_SKIPPED,
     UNCHANGED,
     UPDATED,
+    WARNINGS,
     ImportJob,
 )
 from markethall.inventory.imports.domain.product_lookup import ProductLookup
@@ -67,6 +73,7 @@ class BatchChanges:
     outcomes: Counter[str] = field(default_factory=Counter)
     changed_fields: Counter[str] = field(default_factory=Counter)
     errors: list[RowError] = field(default_factory=list)
+    warnings: list[RowWarning] = field(default_factory=list)
     # only in a dry run
     noted_changes: list[RowChange] = field(default_factory=list)
     # the families of the products in the rows
@@ -80,6 +87,8 @@ class BatchChanges:
             self.errors += errors
         else:
             self.outcomes[self._apply_row(row)] += 1
+            self.outcomes[WARNINGS] += len(row.warnings)
+            self.warnings += row.warnings
 
     def archive_missing(self, product: Product, line: int) -> None:
         """Archive a product that is not in the file. `line` is the last line of the file."""

@@ -247,6 +247,7 @@ class ImportWorker:
             await persist(store, changes)
         advanced = _advance(job, batch, changes)
         await _store_notes(store, advanced, NoteKind.ERROR, changes.errors)
+        await _store_notes(store, advanced, NoteKind.WARNING, changes.warnings)
         await _store_notes(store, advanced, NoteKind.CHANGE, changes.noted_changes)
         if not await store.advance_import_job(advanced, token, job.position.offset):
             raise PositionConflict

@@ -57,6 +57,7 @@ import_jobs = sa.Table(
     _bigint("stock_changed"),
     _bigint("stock_skipped"),
     _bigint("archived"),
+    _bigint("warnings"),
     # the number of changes by field of the product
     sa.Column("changed_fields", JSONB, nullable=False),
     # the number of stored notes by kind
@@ -96,7 +97,7 @@ row_notes = sa.Table(
     _text("field"),
     _text("code"),
     _text("message"),
-    sa.CheckConstraint("kind IN ('error', 'change')", name="kind"),
+    sa.CheckConstraint("kind IN ('error', 'warning', 'change')", name="kind"),
 )
 
 # the products in the file, stored until the import ends; the other products of their families are

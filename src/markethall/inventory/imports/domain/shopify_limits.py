@@ -1,0 +1,113 @@
+"""Values of Shopify's files that are wider than ours: cut or dropped, with a warning."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from markethall.inventory.catalogue.contract.fields import (
+    MAX_LABEL_LENGTH,
+    MAX_TAG_LENGTH,
+    ProductStatus,
+)
+from markethall.inventory.catalogue.contract.products import (
+    MAX_ATTRIBUTE_LENGTH,
+    MAX_DESCRIPTION_LENGTH,
+    MAX_IMAGE_URL_LENGTH,
+    MAX_IMAGES,
+    MAX_NAME_LENGTH,
+    MAX_OPTION_LENGTH,
+    MAX_TAGS,
+)
+from markethall.inventory.imports.domain.file_records import RowWarning
+from markethall.inventory.imports.domain.html_text import html_to_text
+from markethall.inventory.imports.domain.shopify_columns import (
+    OPTION_COLUMNS,
+    CellsByColumn,
+    ShopifyHeader,
+)
+
+_MAX_LENGTH_BY_COLUMN: Final[Mapping[str, int]] = {
+    "title": MAX_NAME_LENGTH,
+    "body": MAX_DESCRIPTION_LENGTH,
+    "vendor": MAX_ATTRIBUTE_LENGTH,
+    "type": MAX_LABEL_LENGTH,
+    **{column: MAX_OPTION_LENGTH for pair in OPTION_COLUMNS for column in pair},
+}
+_SCHEME: Final = re.compile(r"(?i)[a-z][a-z0-9+.-]*:")
+_HOST: Final = re.compile(r"[\w-]+(?:\.[\w-]+)+(?::[0-9]+)?(?:[/?#].*)?")
+_HTTP_URL: Final = re.compile(r"https?://[^\s/][^\s]*")
+
+Row = tuple[int, CellsByColumn]
+
+
+def fit_row(header: ShopifyHeader, row: Row) -> tuple[Row, Sequence[RowWarning]]:
+    """Return the row with its texts cut, and its body as plain text."""
+    line, cells = row
+    fitted = dict(cells)
+    if cells.get("body"):
+        fitted["body"] = html_to_text(cells["body"])
+    warnings = []
+    for column, limit in _MAX_LENGTH_BY_COLUMN.items():
+        if len(fitted.get(column, "")) > limit:
+            fitted[column] = fitted[column][:limit].rstrip()
+            message = f"has more than {limit} characters: cut"
+            warnings.append(RowWarning(line, header.name(column), "cut", message))
+    return (line, fitted), warnings
+
+
+def first_row_warnings(header: ShopifyHeader, row: Row) -> Iterator[RowWarning]:
+    line, cells = row
+    status = cells.get("status", "")
+    if status and status.casefold() not in set(ProductStatus):
+        message = f"{status[:40]!r} is no status here: draft"
+        yield RowWarning(line, header.name("status"), "unknown_status", message)
+    tags = [tag.strip() for tag in cells.get("tags", "").split(",") if tag.strip()]
+    name = header.name("tags")
+    if any(len(tag) > MAX_TAG_LENGTH for tag in tags):
+        message = f"a tag has more than {MAX_TAG_LENGTH} characters: cut"
+        yield RowWarning(line, name, "cut", message)
+    if len(set(tags)) > MAX_TAGS:
+        yield RowWarning(
+            line, name, "dropped", f"has more than {MAX_TAGS} tags: the rest is dropped"
+        )
+
+
+def split_tags(text: str) -> tuple[str, ...]:
+    return distinct(tag.strip()[:MAX_TAG_LENGTH] for tag in text.split(","))[:MAX_TAGS]
+
+
+def read_images(
+    header: ShopifyHeader, rows: Iterable[Row]
+) -> tuple[Sequence[str], Sequence[RowWarning]]:
+    """Return the URLs of the images of a Handle, and warnings about those that are dropped."""
+    images: dict[str, None] = {}
+    warnings = []
+    for line, cells in rows:
+        text = cells.get("image", "")
+        url = complete_url(text)
+        if url is None and text:
+            message = "is not the URL of an image: dropped"
+            warnings.append(RowWarning(line, header.name("image"), "dropped", message))
+        elif url and url not in images and len(images) == MAX_IMAGES:
+            message = f"a product has at most {MAX_IMAGES} images: dropped"
+            warnings.append(RowWarning(line, header.name("image"), "dropped", message))
+        elif url:
+            images[url] = None
+    return tuple(images), warnings
+
+
+def complete_url(text: str) -> str | None:
+    """Return the URL with its scheme, None for what is no URL of the web."""
+    url = text.strip().replace(" ", "%20")
+    if url.startswith("//"):
+        url = f"https:{url}"
+    elif not _SCHEME.match(url) and _HOST.fullmatch(url):
+        url = f"https://{url}"
+    scheme, colon, rest = url.partition(":")
+    url = f"{scheme.lower()}{colon}{rest}"
+    is_valid = _HTTP_URL.fullmatch(url) and len(url) <= MAX_IMAGE_URL_LENGTH
+    return url if is_valid else None
+
+
+def distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for text in texts if text))
