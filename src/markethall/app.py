@@ -23,6 +23,7 @@ from markethall.operations.endpoints import operations_router
 from markethall.operations.readiness import Readiness
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
+from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.openapi import extend_openapi
@@ -35,6 +36,7 @@ from markethall.shared.http.problem_details import (
 from markethall.shared.http.request_body import BodyBudget
 from markethall.shared.http.response_cache import ResponseCacheMiddleware
 from markethall.shared.http.route_policies import public
+from markethall.shared.http.work_kinds import WorkKinds
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.observability.metrics import CONTEXT_INFO
@@ -48,6 +50,9 @@ moves it needs one.
 
 To try it here: `POST /users`, then **Authorize** with that name and password.
 """
+
+# the paths that probes and metrics scrapers use
+_UNLIMITED_PATHS: Final = frozenset({"/health", "/ready", "/metrics", SERVICES_JWKS_PATH})
 
 
 class Gateway:
@@ -93,7 +98,7 @@ class Gateway:
 
     def _build_middleware(self) -> GatewayMiddleware:
         container, ttl_seconds = self.container, self.settings.response_cache_ttl_seconds
-        inner: ASGIApp = self.app
+        inner: ASGIApp = _admission(self.app, self.settings)
         if self.settings.cache == "on" and ttl_seconds:
             inner = ResponseCacheMiddleware(inner, ttl_seconds)
         verifiers = TokenVerifiers(
@@ -169,7 +174,26 @@ def _gateway_config(settings: Settings) -> GatewayConfig:
         request_deadline=timedelta(seconds=settings.request_deadline_seconds),
         form_paths=frozenset().union(*(manifest.form_paths for manifest in manifests)),
         streaming_body_limits=dict(ChainMap(*map(dict, limits))),
-        rate_limit_exempt_paths=frozenset({"/health", "/ready", "/metrics", SERVICES_JWKS_PATH}),
+        rate_limit_exempt_paths=_UNLIMITED_PATHS,
+    )
+
+
+def _admission(app: ASGIApp, settings: Settings) -> ASGIApp:
+    limits = AdmissionLimits.for_pool(
+        settings.database_pool_max,
+        settings.max_concurrent_requests,
+        settings.max_concurrent_requests_per_client if settings.rate_limits == "on" else None,
+    )
+    return AdmissionMiddleware(app, limits, _work_kinds(settings), _UNLIMITED_PATHS)
+
+
+def _work_kinds(settings: Settings) -> WorkKinds:
+    manifests = [topology().contexts[context] for context in settings.contexts]
+    uploads = [each.streaming_body_limits for each in settings.by_context.values()]
+    return WorkKinds(
+        dict(ChainMap(*(dict(manifest.search_parameters) for manifest in manifests))),
+        [path for manifest in manifests for path in manifest.long_paths],
+        frozenset().union(*uploads),
     )
 
 

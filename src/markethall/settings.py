@@ -211,6 +211,22 @@ class Settings(BaseSettings):
         ),
     ] = 5
     rate_limits: RateLimits = "on"
+    max_concurrent_requests: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Requests at work at once; beyond them a request gets 503. Empty: four per "
+            "connection of DATABASE_POOL_MAX",
+        ),
+    ] = None
+    max_concurrent_requests_per_client: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Requests at work at once of one user, or of one address without a user; "
+            "beyond them a request gets 429",
+        ),
+    ] = 16
     trusted_proxies: Annotated[
         tuple[str, ...],
         NoDecode,

@@ -53,5 +53,7 @@ MANIFEST: Final = ContextManifest(
     settings=InventorySettings,
     load_parts=_load_parts,
     load_metadata=_load_metadata,
+    search_parameters={"/products": frozenset({"q", "facets"})},
+    long_paths=(r"/imports/[^/]+/events", r"/exports/[^/]+"),
     counters=("product_count",),
 )

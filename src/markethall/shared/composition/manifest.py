@@ -50,6 +50,10 @@ class ContextManifest:
     subscriptions: tuple[Subscription, ...] = ()
     # public paths that take a form instead of JSON
     form_paths: frozenset[str] = frozenset()
+    # for each path the query parameters that make a read of it a search; searches are limited more
+    search_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    # regular expressions of the public paths whose responses are streamed for long
+    long_paths: tuple[str, ...] = ()
     # the names under which `/stats` shows the counts of this context
     counters: tuple[str, ...] = ()
     # exactly one context issues the access tokens of users; all contexts read its public keys

@@ -33,6 +33,7 @@ COMMON_ERRORS: Final = (
     HeadersTooLarge,
     InternalError,
     Unavailable,
+    Overloaded,
 )
 # for routes that take a body; `extend_openapi` adds them
 BODY_ERRORS: Final = (
@@ -40,7 +41,6 @@ BODY_ERRORS: Final = (
     BodyTooLarge,
     UnsupportedMediaType,
     RequestTimeout,
-    Overloaded,
 )
 # for routes that require an access token; Unavailable: the public keys cannot be fetched
 AUTHENTICATED_ERRORS: Final = (Unauthenticated, Forbidden, ValidationFailed, Unavailable)

@@ -179,6 +179,7 @@ class RequestContext:
 
     def offer_call_context(self) -> None:
         """Let the routes build the call context; a cached response needs none."""
+        self.state["actor"] = self.actor
         self.state["get_call_context"] = partial(
             CallContext,
             actor=self.actor,

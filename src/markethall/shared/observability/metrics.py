@@ -98,6 +98,12 @@ PROVIDER_WEBHOOKS = Counter(
 RATE_LIMITED = Counter(
     "markethall_rate_limited", "Requests rejected by a rate limit.", ["policy"], registry=REGISTRY
 )
+REJECTED = Counter(
+    "markethall_http_rejected",
+    "Requests refused because too many are at work, by the bound that was reached.",
+    ["reason"],
+    registry=REGISTRY,
+)
 CONTEXT_INFO = Gauge(
     "markethall_context_info",
     "Where each context runs and what it stores in.",

@@ -19,6 +19,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.wait_budget import wait_within_budget
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres_errors import (
@@ -209,9 +210,11 @@ class Postgres:
 
     async def _acquire(self) -> "tuple[Pool, PooledDriver]":
         with translate_login_errors():
-            async with asyncio.timeout(self._timeout):
-                pool = self._pool or await self._open()
-                return pool, await pool.acquire()
+            return await wait_within_budget(self._acquire_now(), self._timeout)
+
+    async def _acquire_now(self) -> "tuple[Pool, PooledDriver]":
+        pool = self._pool or await self._open()
+        return pool, await pool.acquire()
 
     async def _open(self) -> "Pool":
         async with self._open_lock:

@@ -1,0 +1,167 @@
+"""ASGI middleware that bounds the requests at work in this process.
+
+It runs inside the response cache, so cached responses need no slot. A request beyond a bound is
+refused before its body is read: with 503 if the process is full, with 429 if its client is.
+"""
+
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from markethall.shared.http.bulkheads import Bulkhead, ClientSlots, RejectionLog, Slots
+from markethall.shared.http.work_kinds import WorkKind, WorkKinds
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.client_network import client_network
+from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, WAIT_BUDGET, WaitBudget
+
+# a short queue keeps the slots busy; a longer one would only make its last requests late
+_WAITING_PER_SLOT: Final = 4
+_REQUESTS_PER_CONNECTION: Final = 4
+
+
+@dataclass(frozen=True)
+class AdmissionLimits:
+    """Maximum numbers of requests at work at once.
+
+    `requests` counts all but the long ones, `reads` includes the searches. `per_client` is None if
+    a client may use all slots.
+    """
+
+    requests: int
+    reads: int
+    searches: int
+    long_requests: int = 16
+    per_client: int | None = None
+    searches_per_client: int = 4
+    long_requests_per_client: int = 4
+    # for all waits of a request together; it waits for a slot at most half of this
+    max_wait_seconds: float = MAX_WAIT_SECONDS
+
+    @classmethod
+    def for_pool(
+        cls, connections: int, requests: int | None, per_client: int | None
+    ) -> "AdmissionLimits":
+        """Return limits for a pool of database connections.
+
+        Searches use at most a quarter of the connections, and reads three quarters, so that slow
+        ones leave connections to the writes. `requests` is None for the default.
+        """
+        total = requests or _REQUESTS_PER_CONNECTION * connections
+        return cls(
+            requests=total,
+            reads=min(total, max(1, connections * 3 // 4)),
+            searches=min(total, max(1, connections // 4)),
+            per_client=per_client,
+        )
+
+
+class AdmissionMiddleware:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: AdmissionLimits,
+        kinds: WorkKinds,
+        exempt_paths: Collection[str] = (),
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._kinds = kinds
+        self._exempt_paths = exempt_paths
+        rejections = RejectionLog()
+        self.clients = ClientSlots(rejections)
+        self.bulkheads = _bulkheads_of(limits, rejections)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._exempt_paths:
+            await self._app(scope, receive, send)
+            return
+        kind = self._kinds.kind_of(scope)
+        slots = Slots(self.bulkheads[kind])
+        # an upload waits for its client, so it has no budget
+        budget = WAIT_BUDGET.set(
+            None if kind is WorkKind.LONG else WaitBudget(self._limits.max_wait_seconds)
+        )
+        try:
+            with self._client_slot(kind, scope):
+                await slots.enter()
+                if kind is WorkKind.WRITE:
+                    receive = _without_slots(slots, receive)
+                if kind is not WorkKind.LONG:
+                    send = _leaving(slots, send)
+                await self._app(scope, receive, send)
+        finally:
+            slots.leave()
+            WAIT_BUDGET.reset(budget)
+
+    def _client_slot(self, kind: WorkKind, scope: Scope) -> AbstractContextManager[None]:
+        limits = self._limits
+        if limits.per_client is None or "service_identity" in scope["state"]:
+            return nullcontext()
+        match kind:
+            case WorkKind.SEARCH:
+                name, limit = "search", limits.searches_per_client
+            case WorkKind.LONG:
+                name, limit = "long", limits.long_requests_per_client
+            case _:
+                name, limit = "other", limits.per_client
+        return self.clients.slot(name, _client_of(scope), limit)
+
+
+def _bulkheads_of(
+    limits: AdmissionLimits, rejections: RejectionLog
+) -> Mapping[WorkKind, tuple[Bulkhead, ...]]:
+    total = Bulkhead("requests", limits.requests, rejections)
+    reads = _with_queue("reads", limits.reads, limits, rejections)
+    searches = _with_queue("searches", limits.searches, limits, rejections)
+    return {
+        WorkKind.SEARCH: (searches, reads, total),
+        WorkKind.READ: (reads, total),
+        WorkKind.WRITE: (total,),
+        WorkKind.LONG: (Bulkhead("long", limits.long_requests, rejections),),
+    }
+
+
+def _with_queue(
+    name: str, slots: int, limits: AdmissionLimits, rejections: RejectionLog
+) -> Bulkhead:
+    return Bulkhead(name, slots, rejections, slots * _WAITING_PER_SLOT, limits.max_wait_seconds / 2)
+
+
+def _without_slots(slots: Slots, receive: Receive) -> Receive:
+    """Return a `receive` whose first call holds no slot, because a client may send slowly.
+
+    That call returns the whole body. It raises Overloaded if no slot is free afterwards.
+    """
+    has_body = False
+
+    async def receive_body() -> Message:
+        nonlocal has_body
+        if has_body:
+            return await receive()
+        has_body = True
+        slots.leave()
+        message = await receive()
+        await slots.enter()
+        return message
+
+    return receive_body
+
+
+def _leaving(slots: Slots, send: Send) -> Send:
+    """Return a `send` that first returns the slots, because a client may receive slowly."""
+
+    async def leave_and_send(message: Message) -> None:
+        slots.leave()
+        await send(message)
+
+    return leave_and_send
+
+
+def _client_of(scope: Scope) -> str:
+    actor: Actor = scope["state"]["actor"]
+    if actor.user_id:
+        return f"user:{actor.user_id}"
+    return client_network(scope["state"]["client_ip"])

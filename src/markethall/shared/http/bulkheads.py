@@ -1,0 +1,124 @@
+"""Bulkheads: bounds for the requests of one kind, or of one client, that are at work at once."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+
+from markethall.shared.kernel.circuit_breaker import MonotonicClock
+from markethall.shared.kernel.errors import Overloaded, TooManyRequests
+from markethall.shared.kernel.wait_budget import wait_within_budget
+from markethall.shared.observability.metrics import REJECTED
+
+log = structlog.get_logger("markethall.admission")
+
+_LOG_INTERVAL_SECONDS: Final = 10.0
+
+
+class RejectionLog:
+    """Counts rejections, and logs at most one line in ten seconds for each reason."""
+
+    def __init__(self, clock: MonotonicClock = time.monotonic) -> None:
+        self._clock = clock
+        self._unlogged: Counter[str] = Counter()
+        self._logged_at: dict[str, float] = {}
+
+    def add(self, reason: str) -> None:
+        REJECTED.labels(reason).inc()
+        self._unlogged[reason] += 1
+        now = self._clock()
+        if now - self._logged_at.get(reason, -_LOG_INTERVAL_SECONDS) >= _LOG_INTERVAL_SECONDS:
+            self._logged_at[reason] = now
+            log.warning("request.rejected", reason=reason, rejected=self._unlogged.pop(reason))
+
+
+class Bulkhead:
+    """A number of slots, and a queue for them of at most `max_waiting` requests."""
+
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        rejections: RejectionLog,
+        max_waiting: int = 0,
+        max_wait_seconds: float = 0,
+    ) -> None:
+        self.name = name
+        self.in_use = 0
+        self.waiting = 0
+        self._semaphore = asyncio.Semaphore(slots)
+        self._rejections = rejections
+        self._max_waiting = max_waiting
+        self._max_wait_seconds = max_wait_seconds
+
+    async def enter(self) -> None:
+        """Take a slot. Raises Overloaded if the queue is full, or after too long a wait."""
+        if self._semaphore.locked():
+            await self._wait()
+        else:
+            await self._semaphore.acquire()
+        self.in_use += 1
+
+    def leave(self) -> None:
+        self.in_use -= 1
+        self._semaphore.release()
+
+    async def _wait(self) -> None:
+        if self.waiting >= self._max_waiting:
+            raise self._reject()
+        self.waiting += 1
+        try:
+            await wait_within_budget(self._semaphore.acquire(), self._max_wait_seconds)
+        except TimeoutError:
+            raise self._reject() from None
+        finally:
+            self.waiting -= 1
+
+    def _reject(self) -> Overloaded:
+        self._rejections.add(self.name)
+        return Overloaded(retry_after=1)
+
+
+class Slots:
+    """The slots of one request in several bulkheads."""
+
+    def __init__(self, bulkheads: Sequence[Bulkhead]) -> None:
+        self._bulkheads = bulkheads
+        self._entered: list[Bulkhead] = []
+
+    async def enter(self) -> None:
+        """Take a slot in each bulkhead. Raises Overloaded; then `leave` returns the others."""
+        for bulkhead in self._bulkheads:
+            await bulkhead.enter()
+            self._entered.append(bulkhead)
+
+    def leave(self) -> None:
+        while self._entered:
+            self._entered.pop().leave()
+
+
+class ClientSlots:
+    """Counts the requests at work of each client, by kind. It stores nothing of idle clients."""
+
+    def __init__(self, rejections: RejectionLog) -> None:
+        self.in_use: Counter[tuple[str, str]] = Counter()
+        self._rejections = rejections
+
+    @contextmanager
+    def slot(self, kind: str, client: str, limit: int) -> Iterator[None]:
+        """Hold a slot of the client. Raises TooManyRequests if all `limit` slots are in use."""
+        key = kind, client
+        if self.in_use[key] >= limit:
+            self._rejections.add("client")
+            raise TooManyRequests(policy="concurrency", retry_after=1)
+        self.in_use[key] += 1
+        try:
+            yield
+        finally:
+            self.in_use[key] -= 1
+            if not self.in_use[key]:
+                del self.in_use[key]
