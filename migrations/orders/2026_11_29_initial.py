@@ -130,6 +130,7 @@ def _order_line() -> None:
         sa.Column("quantity", sa.Integer(), nullable=False),
         sa.Column("fulfilled", sa.Integer(), nullable=False),
         sa.Column("delivered", sa.Integer(), nullable=False),
+        sa.Column("cancelled", sa.Integer(), nullable=False, server_default="0"),
         *_amounts("total"),
         sa.PrimaryKeyConstraint("line_id", name=op.f("pk_order_line")),
         sa.UniqueConstraint(
@@ -203,6 +204,7 @@ ORDER_LINE_CHECKS = {
     "quantity": "quantity BETWEEN 1 AND 999",
     "fulfilled": "fulfilled BETWEEN 0 AND quantity",
     "delivered": "delivered BETWEEN 0 AND fulfilled",
+    "cancelled": "cancelled BETWEEN 0 AND quantity - fulfilled",
     "unit_price": "unit_price >= 0",
     "total": "total = unit_price * quantity",
 }

@@ -139,12 +139,14 @@ class Product:
 class FakeReservation:
     reservation: ReservationView
     consumed: Mapping[UUID, int] = field(default_factory=dict)
+    released: Mapping[UUID, Mapping[UUID, int]] = field(default_factory=dict)
     fulfilments: frozenset[UUID] = frozenset()
 
     def remaining(self, product_id: UUID) -> int:
         """Return the units of the product that this reservation holds."""
         reserved = sum(r.quantity for r in self.reservation.lines if r.product_id == product_id)
-        return reserved - self.consumed.get(product_id, 0)
+        released = sum(quantities.get(product_id, 0) for quantities in self.released.values())
+        return reserved - released - self.consumed.get(product_id, 0)
 
 
 class FakeInventory:
@@ -250,7 +252,11 @@ class FakeInventory:
         raise NotImplementedError("orders does not call this")
 
     async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
-        raise NotImplementedError("orders does not call this")
+        fake = self._get_open(command.reservation_id)
+        quantities = {line.product_id: line.quantity for line in command.lines}
+        fake = replace(fake, released={**fake.released, command.release_id: quantities})
+        self._set_status(fake, fake.reservation.status)
+        return self._effective(self._reservations[command.reservation_id])
 
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         fake = self._reservations.get(reservation_id)

@@ -104,6 +104,9 @@ COMMANDS: dict[OrderCommand, Callable[[Order], None]] = {
     OrderCommand.EXPIRE: lambda order: order.expire(AUDIT),
     OrderCommand.REINSTATE: lambda order: order.reinstate(new_id(), AUDIT),
     OrderCommand.FULFIL: lambda order: order.fulfil(order.unfulfilled_quantities(), AUDIT),
+    OrderCommand.CANCEL_LINES: lambda order: order.cancel_lines(
+        {line.line_id: 1 for line in order.lines}, AUDIT
+    ),
     OrderCommand.DELIVER: lambda order: order.deliver(
         {line.line_id: line.fulfilled for line in order.lines}, AUDIT
     ),
@@ -117,6 +120,7 @@ ALLOWED_COMMANDS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
     },
     paid: {
         OrderCommand.CANCEL: OrderStatus.CANCELLED,
+        OrderCommand.CANCEL_LINES: OrderStatus.PROCESSING,
         OrderCommand.FULFIL: OrderStatus.PROCESSING,
     },
     shipped: {OrderCommand.DELIVER: OrderStatus.COMPLETED},
@@ -169,7 +173,10 @@ def test_a_shipped_order_cannot_be_cancelled() -> None:
     with pytest.raises(InvalidTransition) as error:
         order.cancel(AUDIT)
 
-    assert error.value.details == {"status": "processing", "allowed": ["fulfil", "deliver"]}
+    assert error.value.details == {
+        "status": "processing",
+        "allowed": ["cancel_lines", "fulfil", "deliver"],
+    }
 
 
 def test_an_order_is_shipped_and_delivered_in_parts_and_completes_with_the_last() -> None:

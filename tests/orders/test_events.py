@@ -634,4 +634,4 @@ def test_every_subscription_of_the_manifest_has_a_handler(orders_app: OrdersApp)
     keys = {key for keys in HANDLER_KEYS.values() for key in keys}
 
     assert set(orders_app.handlers) == keys
-    assert len(keys) == len(HANDLER_KEYS) == 7
+    assert len(keys) == len(HANDLER_KEYS) == 8

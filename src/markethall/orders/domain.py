@@ -14,6 +14,7 @@ from markethall.orders.contract import (
     OrderFulfilmentStatus,
     OrderPaymentStatus,
     OrderStatus,
+    TooMuchToCancel,
     TooMuchToFulfil,
 )
 
@@ -57,6 +58,7 @@ class OrderLine:
     quantity: int
     fulfilled: int = 0
     delivered: int = 0
+    cancelled: int = 0
 
     @property
     def total(self) -> int:
@@ -64,12 +66,13 @@ class OrderLine:
 
     @property
     def unfulfilled(self) -> int:
-        return self.quantity - self.fulfilled
+        return self.quantity - self.fulfilled - self.cancelled
 
 
 class OrderCommand(StrEnum):
     PAY = "pay"
     CANCEL = "cancel"
+    CANCEL_LINES = "cancel_lines"
     EXPIRE = "expire"
     REINSTATE = "reinstate"
     FULFIL = "fulfil"
@@ -154,18 +157,32 @@ class Order:
         self._transition(OrderCommand.CANCEL, audit.at)
         self._record("cancelled", audit)
 
+    def cancel_lines(self, quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
+        """Cancel quantities of lines, by line id, of a paid order. Raises TooMuchToCancel too.
+
+        The last unit of an order of which nothing is shipped is cancelled by `cancel`.
+        """
+        self._transition(OrderCommand.CANCEL_LINES, audit.at)
+        if excess := self._excess_quantities(quantities):
+            raise TooMuchToCancel(lines=excess)
+        self.lines = tuple(
+            replace(line, cancelled=line.cancelled + quantities.get(line.line_id, 0))
+            for line in self.lines
+        )
+        self.fulfilment_status = self._derive_fulfilment_status()
+        self._record("lines_cancelled", audit)
+        self._complete_when_delivered(audit)
+
     def fulfil(self, shipped_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
         """Ship quantities, given by line id. Raises InvalidTransition, TooMuchToFulfil."""
         self._transition(OrderCommand.FULFIL, audit.at)
-        self._check_not_more_than_unfulfilled(shipped_quantities)
+        if excess := self._excess_quantities(shipped_quantities):
+            raise TooMuchToFulfil(lines=excess)
         self.lines = tuple(
             replace(line, fulfilled=line.fulfilled + shipped_quantities.get(line.line_id, 0))
             for line in self.lines
         )
-        is_fully_fulfilled = all(line.unfulfilled == 0 for line in self.lines)
-        self.fulfilment_status = (
-            OrderFulfilmentStatus.FULFILLED if is_fully_fulfilled else OrderFulfilmentStatus.PARTIAL
-        )
+        self.fulfilment_status = self._derive_fulfilment_status()
         self._record("fulfilled", audit)
 
     def deliver(self, delivered_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
@@ -175,12 +192,9 @@ class Order:
             replace(line, delivered=line.delivered + delivered_quantities.get(line.line_id, 0))
             for line in self.lines
         )
-        if is_fully_delivered(self, audit.at):
-            self.fulfilment_status = OrderFulfilmentStatus.DELIVERED
+        self.fulfilment_status = self._derive_fulfilment_status()
         self._record("delivered", audit)
-        if is_fully_delivered(self, audit.at):
-            self._transition(OrderCommand.COMPLETE, audit.at)
-            self._record("completed", audit)
+        self._complete_when_delivered(audit)
 
     def fail_payment(self, audit: AuditInfo) -> None:
         """Record a declined payment. Ignore it if the payment was captured or cancelled already."""
@@ -219,6 +233,10 @@ class Order:
         return min(now + delay, self.expires_at)
 
     @property
+    def has_nothing_shipped(self) -> bool:
+        return not any(line.fulfilled for line in self.lines)
+
+    @property
     def is_captured(self) -> bool:
         """Whether the capture of the payment is recorded."""
         return self.provider_payment_status == "captured"
@@ -239,19 +257,34 @@ class Order:
         if not self.refunded:
             self.payment_status = OrderPaymentStatus.PAID
 
-    def _check_not_more_than_unfulfilled(self, shipped_quantities: Mapping[UUID, int]) -> None:
+    def _excess_quantities(self, quantities: Mapping[UUID, int]) -> list[dict[str, object]]:
+        """Return the lines of which more is requested than is unfulfilled."""
         unfulfilled = self.unfulfilled_quantities()
-        excess = [
+        return [
             {
                 "line_id": str(line_id),
                 "requested": quantity,
                 "unfulfilled": unfulfilled.get(line_id, 0),
             }
-            for line_id, quantity in shipped_quantities.items()
+            for line_id, quantity in quantities.items()
             if quantity > unfulfilled.get(line_id, 0)
         ]
-        if excess:
-            raise TooMuchToFulfil(lines=excess)
+
+    def _derive_fulfilment_status(self) -> OrderFulfilmentStatus:
+        shipped, delivered = (
+            sum(getattr(line, name) for line in self.lines) for name in ("fulfilled", "delivered")
+        )
+        if not shipped:
+            return OrderFulfilmentStatus.UNFULFILLED
+        if self.unfulfilled_quantities():
+            return OrderFulfilmentStatus.PARTIAL
+        is_delivered = delivered == shipped
+        return OrderFulfilmentStatus.DELIVERED if is_delivered else OrderFulfilmentStatus.FULFILLED
+
+    def _complete_when_delivered(self, audit: AuditInfo) -> None:
+        if is_fully_delivered(self, audit.at):
+            self._transition(OrderCommand.COMPLETE, audit.at)
+            self._record("completed", audit)
 
     def _transition(self, command: OrderCommand, now: datetime) -> None:
         for row in TRANSITIONS:
@@ -291,7 +324,7 @@ def always(_: Order, __: datetime) -> bool:
 
 
 def has_nothing_shipped(order: Order, _: datetime) -> bool:
-    return not any(line.fulfilled for line in order.lines)
+    return order.has_nothing_shipped
 
 
 def is_overdue(order: Order, now: datetime) -> bool:
@@ -311,7 +344,12 @@ def has_undelivered_shipments(order: Order, _: datetime) -> bool:
 
 
 def is_fully_delivered(order: Order, _: datetime) -> bool:
-    return all(line.delivered == line.quantity for line in order.lines)
+    """Tell whether each unit is delivered or cancelled."""
+    return all(line.delivered + line.cancelled == line.quantity for line in order.lines)
+
+
+def has_unfulfilled_lines(order: Order, _: datetime) -> bool:
+    return bool(order.unfulfilled_quantities())
 
 
 _S, _C = OrderStatus, OrderCommand
@@ -320,6 +358,7 @@ TRANSITIONS: Final = (
     Transition(_S.PENDING, _C.EXPIRE, is_overdue, _S.EXPIRED),
     Transition(_S.PENDING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
     Transition(_S.PROCESSING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
+    Transition(_S.PROCESSING, _C.CANCEL_LINES, has_unfulfilled_lines, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.FULFIL, has_unfulfilled_paid_lines, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.DELIVER, has_undelivered_shipments, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.COMPLETE, is_fully_delivered, _S.COMPLETED),

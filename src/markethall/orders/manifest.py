@@ -51,6 +51,7 @@ MANIFEST: Final = ContextManifest(
         Subscription("payments.payment_refunded", "on_payment_refunded"),
         Subscription("orders.order_paid", "on_order_paid"),
         Subscription("orders.order_cancelled", "on_order_cancelled"),
+        Subscription("orders.order_lines_cancelled", "on_order_lines_cancelled"),
         Subscription("orders.order_expired", "on_order_expired"),
         Subscription("orders.order_fulfilled", "on_order_fulfilled"),
     ),

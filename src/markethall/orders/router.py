@@ -22,6 +22,7 @@ from markethall.orders.contract import (
     PlaceOrder,
     Quantity,
     TimelineView,
+    TooMuchToCancel,
     TooMuchToFulfil,
     TotalChanged,
     TotalTooLarge,
@@ -239,7 +240,11 @@ async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep)
     response_model=OrderView,
     summary="Cancel an order",
     responses=problems(
-        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, OrderNotFound, InvalidTransition
+        *AUTHENTICATED_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        OrderNotFound,
+        InvalidTransition,
+        TooMuchToCancel,
     ),
 )
 async def cancel_order(

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, field_validator
+from pydantic import AfterValidator, AwareDatetime, Field, field_validator
 
 from markethall.orders.contract.addresses import Address as Address
 from markethall.orders.contract.addresses import AnyAddress as AnyAddress
@@ -16,6 +16,7 @@ from markethall.orders.contract.events import OrderCompleted as OrderCompleted
 from markethall.orders.contract.events import OrderEvent as OrderEvent
 from markethall.orders.contract.events import OrderExpired as OrderExpired
 from markethall.orders.contract.events import OrderFulfilled as OrderFulfilled
+from markethall.orders.contract.events import OrderLinesCancelled as OrderLinesCancelled
 from markethall.orders.contract.events import OrderPaid as OrderPaid
 from markethall.orders.contract.events import OrderPlaced as OrderPlaced
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -112,36 +113,41 @@ class PlaceOrder(RequestModel):
         return lines
 
 
-class CancelOrder(RequestModel):
-    reason: Annotated[VisibleText, non_blank(500, examples=["changed my mind"])]
-
-
 class FulfilmentLineRequest(RequestModel):
+    """Units of one line of an order."""
+
     line_id: Id
     quantity: Quantity
+
+
+def _check_lines_are_distinct(
+    lines: tuple[FulfilmentLineRequest, ...],
+) -> tuple[FulfilmentLineRequest, ...]:
+    if len({line.line_id for line in lines}) < len(lines):
+        raise ValueError("must name each line once")
+    return lines
+
+
+LineQuantities = Annotated[
+    tuple[FulfilmentLineRequest, ...],
+    Field(min_length=1, max_length=MAX_LINES, fail_fast=True),
+    AfterValidator(_check_lines_are_distinct),
+]
+
+
+class CancelOrder(RequestModel):
+    """A cancellation. Without `lines`, everything that is not shipped is cancelled."""
+
+    reason: Annotated[VisibleText, non_blank(500, examples=["changed my mind"])]
+    lines: LineQuantities | None = None
 
 
 class FulfilOrder(RequestModel):
     """A shipment. Without `lines`, everything that is not fulfilled yet is shipped."""
 
-    lines: (
-        Annotated[
-            tuple[FulfilmentLineRequest, ...],
-            Field(min_length=1, max_length=MAX_LINES, fail_fast=True),
-        ]
-        | None
-    ) = None
+    lines: LineQuantities | None = None
     carrier: Annotated[VisibleText, non_blank(100, examples=["DHL"])]
     tracking_number: Annotated[VisibleText, non_blank(200, examples=["00340434161094042557"])]
-
-    @field_validator("lines")
-    @classmethod
-    def _check_lines_are_distinct(
-        cls, lines: tuple[FulfilmentLineRequest, ...] | None
-    ) -> tuple[FulfilmentLineRequest, ...] | None:
-        if lines and len({line.line_id for line in lines}) < len(lines):
-            raise ValueError("must name each line once")
-        return lines
 
 
 _MIN_DATETIME = datetime(2000, 1, 1, tzinfo=UTC)
@@ -173,6 +179,7 @@ class OrderLineView(Dto):
     unit_price: Money
     quantity: int
     fulfilled: int
+    cancelled: int = 0
     total: Money
 
 
@@ -302,6 +309,17 @@ class TotalTooLarge(DomainError):
     title = "The total is larger than any order may be"
 
 
+class TooMuchToCancel(DomainError):
+    """A cancellation has more units than are unfulfilled.
+
+    Details: lines (each with line_id, requested, unfulfilled).
+    """
+
+    code = "orders.too_much_to_cancel"
+    status = 409
+    title = "The quantity exceeds the unfulfilled quantity"
+
+
 class TooMuchToFulfil(DomainError):
     """A shipment has more units than are unfulfilled.
 
@@ -341,9 +359,12 @@ class Orders(Protocol):
     async def cancel(
         self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
     ) -> OrderView:
-        """Cancel an order of which nothing is shipped. Events then release its stock and payment.
+        """Cancel an order, or lines of a paid one; idempotent by the attempt id.
 
-        Raises OrderNotFound, InvalidTransition.
+        Events then release the stock, and cancel the payment or refund the price of the units.
+        The rest of an order that is partly shipped is cancelled by staff only; the order completes
+        when every unit is delivered or cancelled.
+        Raises OrderNotFound, InvalidTransition, TooMuchToCancel.
         """
 
     async def fulfil(

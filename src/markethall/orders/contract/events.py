@@ -45,6 +45,18 @@ class FulfilledLine(Dto):
     quantity: int
 
 
+class OrderLinesCancelled(OrderEvent):
+    """Units of a paid order were cancelled. `amount` is their price."""
+
+    type: ClassVar[str] = "orders.order_lines_cancelled"
+    reservation_id: UUID
+    payment_id: UUID
+    cancellation_id: UUID
+    lines: tuple[FulfilledLine, ...]
+    amount: Money
+    reason: str
+
+
 class OrderFulfilled(OrderEvent):
     """One fulfilment of an order was shipped."""
 

@@ -9,6 +9,7 @@ from markethall.orders.contract import (
     FulfilmentView,
     FulfilOrder,
     OrderCompleted,
+    OrderEvent,
     OrderNotFound,
     OrderQuery,
     OrderStatus,
@@ -21,7 +22,11 @@ from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilm
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.optimistic_retry import retry_on_conflict
-from markethall.orders.service.order_events import cancelled_event, fulfilled_event
+from markethall.orders.service.order_events import (
+    cancelled_event,
+    fulfilled_event,
+    lines_cancelled_event,
+)
 from markethall.orders.service.views import (
     to_fulfilment_view,
     to_order_view,
@@ -89,19 +94,36 @@ class OrderService:
     async def cancel(
         self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
     ) -> OrderView:
-        return await retry_on_conflict(lambda: self._cancel(ctx, order_id, command.reason, attempt))
+        return await retry_on_conflict(lambda: self._cancel(ctx, order_id, command, attempt))
 
     async def _cancel(
-        self, ctx: CallContext, order_id: UUID, reason: str, attempt: IdempotentCommand
+        self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
     ) -> OrderView:
         async with self._database.transaction() as store:
             order = await _get_visible_order(store, ctx, order_id)
-            order.cancel(self._audit(ctx, reason))
+            for event in self._apply_cancellation(ctx, order, command, attempt.id):
+                await store.publish(event, ctx)
             await store.save_order(order)
-            await store.publish(cancelled_event(order, reason), ctx)
             view = to_order_view(order)
             await store.store_response(attempt, view)
         return view
+
+    def _apply_cancellation(
+        self, ctx: CallContext, order: Order, command: CancelOrder, cancellation_id: UUID
+    ) -> list[OrderEvent]:
+        """Cancel the order, or lines of it while others are shipped or stay ordered."""
+        audit, unfulfilled = self._audit(ctx, command.reason), order.unfulfilled_quantities()
+        quantities = {line.line_id: line.quantity for line in command.lines or ()} or unfulfilled
+        may_cancel_lines = order.has_nothing_shipped or ctx.actor.has_scope(ORDERS_MANAGE)
+        is_whole_order = order.has_nothing_shipped and quantities == unfulfilled
+        if is_whole_order or not may_cancel_lines:
+            order.cancel(audit)
+            return [cancelled_event(order, command.reason)]
+        order.cancel_lines(quantities, audit)
+        event = lines_cancelled_event(order, quantities, cancellation_id, command.reason)
+        if order.status is OrderStatus.COMPLETED:
+            return [event, OrderCompleted(order_id=order.order_id)]
+        return [event]
 
     async def fulfil(
         self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand

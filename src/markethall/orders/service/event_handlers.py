@@ -4,7 +4,7 @@ A handler first calls other contexts, then marks the event as processed in a tra
 crash between the two steps it runs again, so the calls must be idempotent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from uuid import UUID
 
@@ -12,15 +12,18 @@ from markethall.inventory.contract import (
     Consume,
     OutOfStock,
     ProductNotFound,
+    ReleasePart,
     RequestedLine,
     ReservationClosed,
     ReservationStatus,
     Reserve,
 )
 from markethall.orders.contract import (
+    FulfilledLine,
     OrderCancelled,
     OrderExpired,
     OrderFulfilled,
+    OrderLinesCancelled,
     OrderPaid,
     OrderPaymentStatus,
     OrderStatus,
@@ -44,6 +47,7 @@ from markethall.payments.contract import (
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7
+from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Delivery, Event, RetryLater
 from markethall.shared.persistence.database import Database
 
@@ -182,19 +186,32 @@ class OrderEventHandlers:
             await self._refund(ctx, event.payment_id, event.reason)
             await self._mark_processed(delivery)
 
+    async def on_order_lines_cancelled(
+        self, delivery: Delivery, event: OrderLinesCancelled
+    ) -> None:
+        """Release the stock of the cancelled units and refund their price."""
+        ctx = delivery.call_context()
+        command = ReleasePart(
+            reservation_id=event.reservation_id,
+            release_id=event.cancellation_id,
+            lines=_to_requested_lines(event.lines),
+        )
+        # closed: the order was cancelled since, which released the rest
+        with suppress(ReservationClosed):
+            await self._inventory.release_part(ctx, command)
+        if event.amount.amount:
+            await self._refund_up_to(ctx, event)
+        await self._mark_processed(delivery)
+
     async def on_order_expired(self, delivery: Delivery, event: OrderExpired) -> None:
         await self._inventory.release(delivery.call_context(), event.reservation_id)
         await self._mark_processed(delivery)
 
     async def on_order_fulfilled(self, delivery: Delivery, event: OrderFulfilled) -> None:
-        lines = (
-            RequestedLine(product_id=line.product_id, quantity=line.quantity)
-            for line in event.lines
-        )
         command = Consume(
             reservation_id=event.reservation_id,
             fulfilment_id=event.fulfilment_id,
-            lines=tuple(lines),
+            lines=_to_requested_lines(event.lines),
         )
         try:
             await self._inventory.consume(delivery.call_context(), command)
@@ -225,10 +242,28 @@ class OrderEventHandlers:
         )
         # RefundExceedsCaptured means here that nothing is left to refund
         with suppress(RefundExceedsCaptured):
-            refund = await self._payments.refund(ctx, command)
-            if refund.status is RefundStatus.FAILED:
-                # the event becomes a dead letter, because staff must settle this refund
-                raise RefundFailed(refund.failure_code)
+            await self._submit_refund(ctx, command)
+
+    async def _refund_up_to(self, ctx: CallContext, event: OrderLinesCancelled) -> None:
+        """Refund the price of the cancelled units, or what is left when that is less."""
+        command = RefundPayment(
+            payment_id=event.payment_id,
+            refund_id=derive_uuid7(event.cancellation_id, "refund"),
+            amount=event.amount,
+            reason=event.reason,
+        )
+        try:
+            await self._submit_refund(ctx, command)
+        except RefundExceedsCaptured as error:
+            left = Money.model_validate(error.details["refundable"])
+            if left.amount:
+                await self._submit_refund(ctx, command.model_copy(update={"amount": left}))
+
+    async def _submit_refund(self, ctx: CallContext, command: RefundPayment) -> None:
+        refund = await self._payments.refund(ctx, command)
+        if refund.status is RefundStatus.FAILED:
+            # the event becomes a dead letter, because staff must settle this refund
+            raise RefundFailed(refund.failure_code)
 
     def _payment_cancellation(self, delivery: Delivery) -> Callable[[Order], None]:
         return lambda order: order.cancel_payment(self._audit(delivery))
@@ -261,3 +296,9 @@ class OrderEventHandlers:
 
     def _audit(self, delivery: Delivery, reason: str = "") -> AuditInfo:
         return AuditInfo(delivery.call_context().actor.audit_name, self._clock(), reason)
+
+
+def _to_requested_lines(lines: Iterable[FulfilledLine]) -> tuple[RequestedLine, ...]:
+    return tuple(
+        RequestedLine(product_id=line.product_id, quantity=line.quantity) for line in lines
+    )

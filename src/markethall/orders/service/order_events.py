@@ -1,7 +1,17 @@
 """Build the events of orders from their entities."""
 
-from markethall.orders.contract import FulfilledLine, OrderCancelled, OrderFulfilled, OrderPaid
+from collections.abc import Mapping
+from uuid import UUID
+
+from markethall.orders.contract import (
+    FulfilledLine,
+    OrderCancelled,
+    OrderFulfilled,
+    OrderLinesCancelled,
+    OrderPaid,
+)
 from markethall.orders.domain import Fulfilment, Order
+from markethall.shared.kernel.money import Money
 
 
 def paid_event(order: Order) -> OrderPaid:
@@ -13,6 +23,25 @@ def cancelled_event(order: Order, reason: str) -> OrderCancelled:
         order_id=order.order_id,
         reservation_id=order.reservation_id,
         payment_id=order.payment_id,
+        reason=reason,
+    )
+
+
+def lines_cancelled_event(
+    order: Order, quantities: Mapping[UUID, int], cancellation_id: UUID, reason: str
+) -> OrderLinesCancelled:
+    cancelled = [line for line in order.lines if line.line_id in quantities]
+    amount = sum(line.unit_price * quantities[line.line_id] for line in cancelled)
+    return OrderLinesCancelled(
+        order_id=order.order_id,
+        reservation_id=order.reservation_id,
+        payment_id=order.payment_id,
+        cancellation_id=cancellation_id,
+        lines=tuple(
+            FulfilledLine(product_id=line.product_id, quantity=quantities[line.line_id])
+            for line in cancelled
+        ),
+        amount=Money(amount=amount, currency=order.currency),
         reason=reason,
     )
 

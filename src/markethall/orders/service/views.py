@@ -49,6 +49,7 @@ def _to_line_view(line: OrderLine, currency: str) -> OrderLineView:
         unit_price=Money(amount=line.unit_price, currency=currency),
         quantity=line.quantity,
         fulfilled=line.fulfilled,
+        cancelled=line.cancelled,
         total=Money(amount=line.total, currency=currency),
     )
 

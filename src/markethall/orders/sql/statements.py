@@ -18,6 +18,7 @@ from markethall.shared.persistence.postgres import Statement, sql_literal
 
 TIMELINE_COLUMNS = tuple(column.name for column in timeline.c if column.name != "order_id")
 LINE_COLUMNS = tuple(column.name for column in lines.c if column.name != "order_id")
+LINE_COUNTS = ("fulfilled", "delivered", "cancelled")
 UPDATABLE_COLUMNS = (
     "status",
     "payment_status",
@@ -93,16 +94,16 @@ def _update_order() -> Statement:
         .returning(orders.c.order_id)
         .cte("saved")
     )
-    new_quantities = _unnested_rows(lines, ("line_id", "fulfilled", "delivered"), "line")
+    new_quantities = _unnested_rows(lines, ("line_id", *LINE_COUNTS), "line")
     order_lines = (
         sa.update(lines)
         .where(
             lines.c.order_id == saved.c.order_id,
             lines.c.line_id == new_quantities.c.line_id,
-            sa.tuple_(lines.c.fulfilled, lines.c.delivered)
-            != sa.tuple_(new_quantities.c.fulfilled, new_quantities.c.delivered),
+            sa.tuple_(*(lines.c[name] for name in LINE_COUNTS))
+            != sa.tuple_(*(new_quantities.c[name] for name in LINE_COUNTS)),
         )
-        .values(fulfilled=new_quantities.c.fulfilled, delivered=new_quantities.c.delivered)
+        .values({name: new_quantities.c[name] for name in LINE_COUNTS})
         .cte("order_lines")
     )
     return Statement(

@@ -62,7 +62,7 @@ class SqlOrderStore(SqlUnitOfWork):
             order_id=order.order_id,
             expected_version=order.expected_version,
             **{name: getattr(order, name) for name in sql.UPDATABLE_COLUMNS},
-            **_arrays("line", ("line_id", "fulfilled", "delivered"), order.lines),
+            **_arrays("line", ("line_id", *sql.LINE_COUNTS), order.lines),
             **_timeline_arrays(order.pending_timeline_entries),
         )
         if not written:
@@ -164,6 +164,7 @@ def _to_line(line: Mapping[str, Any]) -> OrderLine:
         quantity=line["quantity"],
         fulfilled=line["fulfilled"],
         delivered=line["delivered"],
+        cancelled=line["cancelled"],
     )
 
 

@@ -110,11 +110,13 @@ lines = sa.Table(
     sa.Column("quantity", sa.Integer, nullable=False),
     sa.Column("fulfilled", sa.Integer, nullable=False),
     sa.Column("delivered", sa.Integer, nullable=False),
+    sa.Column("cancelled", sa.Integer, nullable=False, server_default="0"),
     _amount_column("total"),
     sa.UniqueConstraint("order_id", "product_id"),
     sa.CheckConstraint("quantity BETWEEN 1 AND 999", name="quantity"),
     sa.CheckConstraint("fulfilled BETWEEN 0 AND quantity", name="fulfilled"),
     sa.CheckConstraint("delivered BETWEEN 0 AND fulfilled", name="delivered"),
+    sa.CheckConstraint("cancelled BETWEEN 0 AND quantity - fulfilled", name="cancelled"),
     sa.CheckConstraint("unit_price >= 0", name="unit_price"),
     sa.CheckConstraint("total = unit_price * quantity", name="total"),
 )
