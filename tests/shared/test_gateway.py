@@ -22,9 +22,10 @@ from markethall.shared.http.problem_details import (
     unexpected_handler,
     validation_handler,
 )
-from markethall.shared.http.rate_limits import LOGIN, REQUESTS, RateLimiter
+from markethall.shared.http.rate_limits import LOGIN, REQUESTS, SEARCHES, RateLimiter
 from markethall.shared.http.request_body import normalize_form, validate_json
 from markethall.shared.http.request_context import MAX_HEADER_BYTES, TokenVerifier
+from markethall.shared.http.work_kinds import WorkKinds
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.errors import (
     DomainError,
@@ -122,6 +123,7 @@ def gateway(
     limits: str = "off",
     body_timeout: float = 5,
     trusted_proxies: Any = (),
+    **config_fields: Any,
 ) -> GatewayMiddleware:
     config = GatewayConfig(
         max_body_bytes=LIMIT,
@@ -130,6 +132,7 @@ def gateway(
         context_by_path={"things": "probe"},
         form_paths=frozenset({"/token"}),
         rate_limit_exempt_paths=frozenset({"/busy"}),
+        **config_fields,
     )
     verifier: TokenVerifier = ProbeVerifier()
     return GatewayMiddleware(
@@ -774,3 +777,17 @@ async def test_non_http_scope_is_passed_through() -> None:
     await gateway(app)({"type": "lifespan"}, do_nothing, do_nothing)
 
     assert scope_types == ["lifespan"]
+
+
+async def test_searches_are_limited_more_than_other_reads() -> None:
+    app = gateway(limits="on", work_kinds=WorkKinds({"/things/a": frozenset({"facets"})}))
+
+    searches = [
+        await send_request(app, "GET", "/things/a", query=b"facets=tag")
+        for _ in range(SEARCHES.quota + 1)
+    ]
+    read = await send_request(app, "GET", "/things/a")
+
+    assert [response.status for response in searches] == [200] * SEARCHES.quota + [429]
+    assert searches[-1].json["details"]["policy"] == "searches"
+    assert read.status == 200

@@ -13,6 +13,7 @@ from markethall.shared.http.rate_limits import (
     RATE_LIMITS,
     REGISTER,
     REQUESTS,
+    SEARCHES,
     HitCounter,
     LimitResult,
     ProcessHitCounter,
@@ -359,12 +360,13 @@ async def test_disabled_limits_add_no_headers(redis: RedisClient) -> None:
 
 
 def test_rate_limit_table() -> None:
-    assert set(RATE_LIMITS.values()) == {LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS}
+    assert set(RATE_LIMITS.values()) == {LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS, SEARCHES}
     assert {name: (limit.quota, limit.window_seconds) for name, limit in RATE_LIMITS.items()} == {
         "login": (20, 60),
         "change-password": (10, 60),
         "register": (10, 60),
         "requests": (600, 60),
+        "searches": (120, 60),
     }
 
 

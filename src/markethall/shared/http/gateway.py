@@ -25,6 +25,7 @@ from markethall.shared.http.request_context import (
     ServiceTokenVerifier,
     TokenVerifier,
 )
+from markethall.shared.http.work_kinds import WorkKind
 from markethall.shared.kernel.errors import (
     DomainError,
     InternalError,
@@ -146,6 +147,7 @@ class GatewayMiddleware:
             principal,
             request.client_ip,
             is_login=is_login,
+            is_search=self._config.work_kinds.kind_of(scope) is WorkKind.SEARCH,
         )
         if decision is None:
             return

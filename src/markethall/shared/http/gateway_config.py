@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from markethall.shared.http.work_kinds import WorkKinds
+
 
 @dataclass(frozen=True)
 class GatewayConfig:
@@ -24,3 +26,5 @@ class GatewayConfig:
     streaming_body_limits: Mapping[str, int] = field(default_factory=dict)
     # the paths that probes and metrics scrapers use
     rate_limit_exempt_paths: frozenset[str] = field(default=frozenset())
+    # searches have a rate limit of their own
+    work_kinds: WorkKinds = field(default_factory=lambda: WorkKinds({}))

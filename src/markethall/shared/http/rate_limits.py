@@ -230,8 +230,10 @@ LOGIN: Final = RateLimit("login", quota=20, window_seconds=60)
 CHANGE_PASSWORD: Final = RateLimit("change-password", quota=10, window_seconds=60)
 REGISTER: Final = RateLimit("register", quota=10, window_seconds=60)
 REQUESTS: Final = RateLimit("requests", quota=600, window_seconds=60)
+# a search is one of the requests too
+SEARCHES: Final = RateLimit("searches", quota=120, window_seconds=60)
 RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
-    policy.name: policy for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS)
+    policy.name: policy for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS, SEARCHES)
 }
 
 
@@ -260,7 +262,14 @@ class RateLimiter:
         self.is_enabled = self._counter is not None
 
     async def check(
-        self, method: str, path: str, principal: str, client_ip: str, *, is_login: bool = False
+        self,
+        method: str,
+        path: str,
+        principal: str,
+        client_ip: str,
+        *,
+        is_login: bool = False,
+        is_search: bool = False,
     ) -> RateLimitDecision | None:
         """Count one request and return the decision; None if the limits are off.
 
@@ -270,7 +279,10 @@ class RateLimiter:
         if self._counter is None:
             return None
         results = []
-        for policy, identity in _applicable_limits(method, path, principal, client_ip, is_login):
+        limits = _applicable_limits(method, path, principal, client_ip, is_login)
+        if is_search:
+            limits = (*limits, (SEARCHES, limits[0][1]))
+        for policy, identity in limits:
             result = await self._counter.hit(policy, identity)
             results.append((policy, result))
             if not result.allowed:
