@@ -256,9 +256,9 @@ class ApplicationContainer:
         return _internal_api(target).guarded(self.internal_service(target, caller), guard)
 
     def _access_source(self) -> AccessSource | None:
-        """Return the source of current roles, or None if this process cannot reach users.
+        """Return where the current scopes of staff are asked for, or None.
 
-        Only development settings allow None.
+        None: this process neither serves users nor has its URL. Production settings reject that.
         """
         issuer = topology().token_issuer
         if issuer in self.settings.context_urls:

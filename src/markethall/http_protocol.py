@@ -113,7 +113,8 @@ class HttpProtocol(HttpToolsProtocol):
             # the error belongs to the next request, because this one is complete
             self._rejection = send_error
         elif cycle.response_started or self.pipeline:
-            # the application responds to this request, but the rest of the body cannot be read
+            # A response has begun, or an earlier request of this connection still waits for one. An
+            # error here would be taken for that response, so the connection is closed after it.
             self._rejection = self.transport.close
         else:
             send_error()

@@ -386,7 +386,7 @@ def _signed(op: Operation, name: str, body: bytes) -> Attack:
 
 
 def ids(op: Operation) -> Iterator[Attack]:
-    """Yield paths with malformed ids."""
+    """Yield paths with malformed ids, and paths with a malformed end."""
     for parameter in op.parameters("path"):
         good = op.context.ids.get(parameter["name"], "none")
         similar = (good.upper(), f"{good}%20", f"{good}/", f"{good}?", f"{good}#x")

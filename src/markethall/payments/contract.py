@@ -46,7 +46,7 @@ class OpenPayment(Dto):
 
 
 class ActivatePayments(Dto):
-    """The payments to activate, because their orders are committed."""
+    """Payments whose orders are stored, so that customers may confirm them."""
 
     payment_ids: tuple[UUID, ...]
 

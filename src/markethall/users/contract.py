@@ -195,7 +195,7 @@ class LastAdmin(DomainError):
 
 
 class Accounts(Protocol):
-    """The public API of accounts: registration, profiles, roles."""
+    """The operations of the HTTP API on accounts, for users and for staff."""
 
     async def register(
         self, ctx: CallContext, command: Register, attempt: IdempotentCommand
@@ -213,7 +213,7 @@ class Accounts(Protocol):
     ) -> UserView:
         """Update the caller's profile.
 
-        Raises PreconditionFailed when `expected_versions` is given without the current version;
+        Raises PreconditionFailed if the current version is not among `expected_versions`; also
         UserNotFound, UserInactive, ValidationFailed.
         """
 

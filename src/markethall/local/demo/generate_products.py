@@ -109,7 +109,10 @@ _CLOSINGS: Final = (
 def _members(
     template: ProductTemplate, rng: Random
 ) -> list[tuple[tuple[OptionValues, Choice], ...]]:
-    """Return the options of the family's products: combinations of some values of each option."""
+    """Return the members of a family, each with one value for every option of the template.
+
+    Some values of each option are drawn, and then combined.
+    """
     choices = [
         [(option, value) for value in _some_values(option, rng)] for option in template.options
     ]

@@ -18,12 +18,13 @@ _CREATED_AT_MS: Final = 1_795_219_200_000
 
 @dataclass(frozen=True)
 class Family:
-    """The common fields of products that differ only by their options."""
+    """Products that differ only by their options, and the fields that they share."""
 
     name: str
     category: str
     description: str
     tags: tuple[str, ...]
+    # sku, name, price in euro cents, units in stock, options
     products: tuple[tuple[str, str, int, int, Mapping[str, str]], ...]
     attributes: Mapping[str, str | int | bool]
 

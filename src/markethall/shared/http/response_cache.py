@@ -141,7 +141,7 @@ class ResponseCacheMiddleware:
         return None
 
     def put(self, key: CacheKey, response: CachedResponse, is_current: IsCurrent) -> None:
-        # the body counts twice, because `is_current` keeps its source data in memory
+        # the body counts twice: `is_current` keeps a second copy, the cached value, in memory
         size = 2 * len(response.body) + sum(map(len, key)) + _ENTRY_OVERHEAD_BYTES
         self._entries.put(
             key, _Entry(response, is_current, self._clock() + self._ttl_seconds), size

@@ -147,7 +147,11 @@ class RpcClient:
     async def _call_with_retries(
         self, ctx: CallContext, method: str, body: bytes
     ) -> httpx2.Response:
-        """Try until there is a response, or until the time, attempts or retry budget end."""
+        """Return the response of the first attempt that reaches the callee.
+
+        Connection errors and the statuses 502, 503 and 504 are retried, until the deadline, the
+        number of attempts or the retry budget is reached.
+        """
         deadline = self._loop_deadline(ctx)
         self._budget.earn()
         last_response: httpx2.Response | None = None

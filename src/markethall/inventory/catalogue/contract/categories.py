@@ -1,4 +1,4 @@
-"""The contract of the category tree for the HTTP API."""
+"""The category tree: the service that the routers call, its DTOs and errors."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Dependencies of the inventory routers."""
+"""FastAPI dependencies of the catalogue routes; other sub-domains import some of them."""
 
 from typing import Annotated, Final, Protocol
 

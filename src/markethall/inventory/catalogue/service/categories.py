@@ -24,7 +24,7 @@ from markethall.shared.kernel.pagination import Cursors, Page
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import Database
 
-# the position of a page: (position, key) of the last category before it
+# the content of a cursor: `position` and `key` of the last category on the page before
 _CATEGORY_KEYSET: Final = TypeAdapter(tuple[int, str])
 
 

@@ -68,7 +68,7 @@ def trim_names(cells: Sequence[str]) -> list[str]:
 def _read_delimiter(start: FilePosition, data: bytes) -> tuple[FilePosition, bytes, str]:
     """Return the position of the header, the bytes from there, and the delimiter.
 
-    A first line `sep=;`, which Excel reads and writes, names it.
+    A first line `sep=;`, as Excel understands it, states the delimiter.
     """
     if not (line := _SEPARATOR_LINE.match(data)):
         return start, data, _detect_delimiter(data)

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, StockQuantity
 
-# the search for the best set of warehouses stops after this number of sets; it then takes any
-# set that has enough stock
+# the search for the best set of warehouses stops after this number of sets; then all warehouses
+# are taken, less those that are not needed
 _MAX_WAREHOUSE_SETS: Final = 500
 
 

@@ -1,4 +1,4 @@
-"""Dependencies of the stock routers."""
+"""FastAPI dependencies of the stock routes: services, policies and limits of bodies."""
 
 from typing import Annotated, Final, Protocol
 
