@@ -19,8 +19,10 @@ import psutil
 import pytest
 import redis
 
+from markethall.local import server_thread
 from markethall.local.errors import EmbeddedBusy, EmbeddedError, EmbeddedMissing
 from markethall.local.postgres import EmbeddedPostgres, data_dir_lock
+from markethall.local.server_process import open_private
 from markethall.local.valkey import EmbeddedValkey
 
 SharedServer = tuple[EmbeddedPostgres, Path, str]
@@ -29,6 +31,7 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from markethall.local.postgres import EmbeddedPostgres
+from markethall.local.server_process import open_private
 from markethall.local.valkey import EmbeddedValkey
 server = {server}
 print(server.start(), server.pid, flush=True)
@@ -252,21 +255,114 @@ def test_missing_postgres_error_gives_advice(
         EmbeddedValkey().start()
 
 
-def test_only_the_main_thread_may_start_a_server(tmp_path: Path) -> None:
-    errors: list[EmbeddedError] = []
-
-    def start(server: EmbeddedPostgres | EmbeddedValkey) -> None:
-        try:
-            server.start()
-        except EmbeddedError as error:
-            errors.append(error)
-
-    for server in (EmbeddedPostgres(tmp_path), EmbeddedValkey()):
-        thread = threading.Thread(target=start, args=(server,))
+def test_server_outlives_the_thread_that_starts_it(folder: Path) -> None:
+    """Linux ends a child with the thread that has started it."""
+    servers = (EmbeddedPostgres(folder, durable=False), EmbeddedValkey())
+    for server in servers:
+        thread = threading.Thread(target=server.start)
         thread.start()
         thread.join()
 
-    assert ["main thread" in str(error) for error in errors] == [True, True]
+    pids = [server.pid for server in servers]
+    try:
+        assert fetch_value(servers[0].start(), "SELECT 1") == 1
+        with redis.Redis.from_url(servers[1].start()) as client:
+            assert client.ping()
+        assert [server.pid for server in servers] == pids
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_killed_postgres_restarts_with_its_url_and_data(folder: Path) -> None:
+    failures: list[str] = []
+    server = EmbeddedPostgres(folder, on_failure=lambda: failures.append("Postgres"))
+    with server as url:
+        fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        for _ in range(2):
+            killed = kill(server)
+            wait_until(lambda killed=killed: server.pid != killed)  # type: ignore[misc]
+
+            assert fetch_value(url, "SELECT answer FROM kept") == 42
+        assert server.start() == url
+    assert failures == []
+
+
+def test_killed_valkey_restarts_with_its_url(tmp_path: Path) -> None:
+    server = EmbeddedValkey(tmp_path, on_failure=lambda: None)
+    with server as url:
+        killed = kill(server)
+        wait_until(lambda: server.pid != killed)
+
+        with redis.Redis.from_url(url) as client:
+            assert client.ping()
+
+
+def test_server_that_cannot_restart_is_reported_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_thread, "RETRY_SECONDS", 0.01)
+    failed = threading.Event()
+    server = EmbeddedPostgres(folder, durable=False, on_failure=failed.set)
+    server.start()
+    (folder / "postgres" / "global" / "pg_control").unlink()
+
+    kill(server)
+
+    assert failed.wait(60)
+    with pytest.raises(EmbeddedError, match=r"^Postgres ended 6 times within a minute: .*pg_contr"):
+        server.stop()
+    server.stop()
+
+
+def test_stop_during_restarts_is_not_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_thread, "RETRY_SECONDS", 60)
+    server = EmbeddedPostgres(folder, durable=False, on_failure=lambda: None)
+    server.start()
+    control = folder / "postgres" / "global" / "pg_control"
+    hidden = control.rename(control.with_suffix(".hidden"))
+    pid = kill(server)
+    log = folder / "postgres.log"
+    wait_until(lambda: "could not open file" in log.read_text() or "pg_control" in log.read_text())
+
+    server.stop()
+
+    hidden.rename(control)
+    assert not is_alive(pid)
+    with server as url:
+        assert fetch_value(url, "SELECT 1") == 1
+
+
+def test_log_of_a_running_server_is_bounded(folder: Path) -> None:
+    """Statements of 100 kB that fail; the server logs each of them."""
+    server = EmbeddedPostgres(folder, durable=False)
+    log = folder / "postgres.log"
+    with server as url:
+        for number in range(40):
+            with pytest.raises(asyncpg.PostgresSyntaxError):
+                fetch_value(url, f"ERROR {number} " + "x" * 100_000)
+        wait_until(lambda: log.stat().st_size <= server_thread.MAX_LOG_BYTES)
+
+        assert "ERROR 39 " in log.read_text()
+        assert server.pid is not None
+        assert is_alive(server.pid)
+
+
+def test_log_limit_keeps_the_newest_half(tmp_path: Path) -> None:
+    path, limit = tmp_path / "a.log", server_thread.MAX_LOG_BYTES
+    with open_private(path) as file:
+        file.write(b"a" * limit)
+        file.flush()
+        server_thread.limit_log(file)
+        assert path.stat().st_size == limit
+
+        file.write(b"b")
+        file.flush()
+        server_thread.limit_log(file)
+
+    assert path.read_bytes() == b"a" * (limit // 2 - 1) + b"b"
 
 
 def test_valkey_starts_and_stops(tmp_path: Path) -> None:
@@ -342,6 +438,13 @@ def first_line(process: subprocess.Popen[str]) -> tuple[str, int]:
     assert process.stdout is not None
     url, pid = process.stdout.readline().split()
     return url, int(pid)
+
+
+def kill(server: EmbeddedPostgres | EmbeddedValkey) -> int:
+    """Kill the server and return its process id."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    return server.pid
 
 
 def is_alive(pid: int) -> bool:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.dedicated_server import wait_for_exit
 from tests.e2e.servers import ADMIN, CONTEXTS
-from tests.e2e.shop import Shop, expect_problem, expect_status
+from tests.e2e.shop import Person, Shop, expect_problem, expect_status
 from tests.e2e.test_shutdown import wait_until
 from tests.local_cluster.cluster_process import (
     ClusterProcess,
@@ -200,3 +200,52 @@ async def test_port_in_use_is_one_error_line(scratch: Path) -> None:
     assert code == 1
     assert "error:" in cluster.stderr
     assert "Traceback" not in cluster.stderr
+
+
+async def test_killed_database_and_valkey_are_restarted(scratch: Path) -> None:
+    with ready_cluster(scratch / "cluster-servers-killed") as cluster:
+        async with httpx2.AsyncClient(timeout=20) as http:
+            shop = Shop(cluster.server, http)
+            await shop.sign_in_admin(*ADMIN)
+            buyer, product = await shop.customer(), await shop.product(stock=5)
+            order = expect_status(await shop.place(buyer, product["product_id"], 2), 201)
+
+            for name in ("postgres", "valkey-server"):
+                os.kill(child_of(cluster, name).pid, signal.SIGKILL)
+
+            payment = f"/payments/{order['payment']['payment_id']}"
+            await wait_until_answered(shop, payment, buyer)
+            expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+            # the event from payments to orders goes through Valkey
+            await shop.wait_for_status(
+                buyer, order["order_id"], status="processing", payment_status="paid"
+            )
+            assert cluster.process.poll() is None
+
+
+async def test_database_that_cannot_restart_ends_the_cluster(scratch: Path) -> None:
+    with ready_cluster(scratch / "cluster-database-lost") as cluster:
+        pids = cluster.all_pids
+        (cluster.folder / "data" / "postgres" / "global" / "pg_control").unlink()
+        os.kill(child_of(cluster, "postgres").pid, signal.SIGKILL)
+
+        code = await wait_for_exit(cluster.process, 120)
+
+        assert code == 1
+        assert cluster.stderr.splitlines()[-1].startswith(
+            "error: Postgres ended 6 times within a minute: "
+        )
+        await wait_until(lambda: not remaining_processes(pids))
+
+
+def child_of(cluster: ClusterProcess, name: str) -> psutil.Process:
+    """Return the process of an embedded server, which is a direct child of the cluster."""
+    children = psutil.Process(cluster.process.pid).children()
+    return next(child for child in children if child.name() == name)
+
+
+async def wait_until_answered(shop: Shop, path: str, person: Person) -> None:
+    """Repeat the request while it is refused as unavailable."""
+    while (answer := await shop.get(path, person)).status_code in {503, 504}:
+        await asyncio.sleep(0.1)
+    expect_status(answer, 200)

@@ -31,7 +31,7 @@ def open_database(settings: Settings, *, attach_to_running: bool = False) -> Ite
     from markethall.local.errors import EmbeddedBusy
     from markethall.local.postgres import EmbeddedPostgres
 
-    server = EmbeddedPostgres(settings.data_directory)
+    server = EmbeddedPostgres(settings.data_directory, on_failure=_shut_down)
     with exit_on_sigterm():
         try:
             url = server.start()
@@ -54,9 +54,14 @@ def redis(settings: Settings) -> Iterator[Settings]:
         return
     from markethall.local.valkey import EmbeddedValkey
 
-    with EmbeddedValkey(settings.data_directory) as url:
+    with EmbeddedValkey(settings.data_directory, on_failure=_shut_down) as url:
         os.environ["MARKETHALL_REDIS_URL"] = url
         yield read_settings()
+
+
+def _shut_down() -> None:
+    """End this process like an operator. Stopping the failed server then raises its error."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager

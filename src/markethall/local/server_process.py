@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ POLL_SECONDS = 0.01
 _READY_SECONDS = 120.0  # recovery after a crash reads the whole write-ahead log
 _STOP_SECONDS = 10.0  # the time to end after each signal
 _PORT_ATTEMPTS = 5
-_MAX_LOG_BYTES = 1 << 20
 
 # the environment of a server; our own may have PG* variables, a library path or a missing locale
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
@@ -43,13 +42,12 @@ class OsUser:
         return cls(os.geteuid(), os.getegid())
 
 
-def require_main_thread() -> None:
-    """Raises EmbeddedError in another thread.
-
-    Linux ends a child with the thread that has started it, not with the process.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        raise EmbeddedError("an embedded server must be started in the main thread")
+def candidate_ports(previous: int | None) -> Iterator[int]:
+    """Yield the ports to try: the previous one, then free ones."""
+    if previous:
+        yield previous
+    for _ in range(_PORT_ATTEMPTS):
+        yield _free_port()
 
 
 def serve(
@@ -59,26 +57,26 @@ def serve(
     *,
     ending: signal.Signals,
     log: IO[bytes],
-    previous_port: int | None = None,
+    ports: Iterable[int],
+    stopping: threading.Event,
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server, wait until it is ready, and return its process and its port.
 
     `command(port)` returns the command, `is_ready(pid, port)` tells whether the server is ready,
-    and `ending` is the signal that the server gets when this process ends. `previous_port` is used
-    if it is free. Raises EmbeddedError.
+    and `ending` is the signal that the server gets when the thread of the caller ends. The first of
+    the ports that is free is used. Raises EmbeddedError, also when `stopping` is set.
     """
-    for attempt in range(_PORT_ATTEMPTS):
-        port = previous_port if previous_port and not attempt else _free_port()
+    for port in ports:
         begin = log.seek(0, os.SEEK_END)
         process = _spawn(command(port), user, ending, (subprocess.DEVNULL, log))
-        if _becomes_ready(process, partial(is_ready, process.pid, port)):
+        if _becomes_ready(process, partial(is_ready, process.pid, port), stopping):
             return process, port
         log.seek(begin)
         output = log.read().decode(errors="replace")
         # another process may have taken the port after `_free_port` had found it
         if "Address already in use" not in output:
             raise _start_error(output)
-    raise EmbeddedError(f"no free port in {_PORT_ATTEMPTS} attempts")
+    raise EmbeddedError("another program uses the port of the server")
 
 
 def run(command: Sequence[str], user: OsUser, *, stdin: str = "", at: Path | None = None) -> str:
@@ -110,39 +108,36 @@ def end(process: subprocess.Popen[bytes], *signals: signal.Signals) -> None:
         return
 
 
-def open_log(path: Path) -> IO[bytes]:
-    """Open the file for appending. A file above _MAX_LOG_BYTES is emptied first."""
-    log = open_private(path)
-    if log.seek(0, os.SEEK_END) > _MAX_LOG_BYTES:
-        log.truncate(0)
-    return log
-
-
 def open_private(path: Path) -> IO[bytes]:
     """Open the file for reading and appending. Only the owner can read a new file."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b")
 
 
-def _becomes_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool]) -> bool:
+def _becomes_ready(
+    process: subprocess.Popen[bytes], is_ready: Callable[[], bool], stopping: threading.Event
+) -> bool:
     """Return True when the server is ready, False when it has ended.
 
-    Any exception, such as KeyboardInterrupt, kills the server.
+    Any exception kills the server.
     """
     try:
-        return _wait_until_ready(process, is_ready)
+        return _wait_until_ready(process, is_ready, stopping)
     except BaseException:
         end(process, signal.SIGKILL)
         raise
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool]) -> bool:
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], is_ready: Callable[[], bool], stopping: threading.Event
+) -> bool:
     deadline = time.monotonic() + _READY_SECONDS
     while process.poll() is None:
         if is_ready():
             return True
         if time.monotonic() > deadline:
             raise EmbeddedError(f"the server was not ready after {_READY_SECONDS:.0f} s")
-        time.sleep(POLL_SECONDS)
+        if stopping.wait(POLL_SECONDS):
+            raise EmbeddedError("the server was stopped before it was ready")
     return False
 
 

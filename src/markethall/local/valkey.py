@@ -6,11 +6,15 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from markethall.local.errors import EmbeddedError, EmbeddedMissing
-from markethall.local.server_process import OsUser, end, open_log, require_main_thread, serve
+from markethall.local.server_process import OsUser, candidate_ports, open_private, serve
+from markethall.local.server_thread import ServerThread
 from markethall.local.wheels import install_advice, package_folder
 
 
@@ -18,36 +22,40 @@ class EmbeddedValkey:
     """A Valkey server without persistence.
 
     `data_dir` contains only the log. As a context manager it yields the URL and stops the server at
-    the end.
+    the end. With `on_failure` it is restarted with the same URL when it ends, see ServerThread.
     """
 
-    def __init__(self, data_dir: Path | None = None) -> None:
+    def __init__(
+        self, data_dir: Path | None = None, *, on_failure: Callable[[], None] | None = None
+    ) -> None:
         self._folder = data_dir.absolute() if data_dir else None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._url = ""
+        self._on_failure = on_failure
+        self._thread: ServerThread | None = None
+        self._port: int | None = None
         # kept after a restart, so that clients that connect through a proxy can connect again
         self._password = secrets.token_urlsafe(24)
 
     @property
     def pid(self) -> int | None:
         """Return the process id of the server, or None if this object has not started it."""
-        return self._process.pid if self._process else None
+        process = self._thread.process if self._thread else None
+        return process.pid if process else None
 
     def start(self) -> str:
         """Start the server and return its URL. A second call returns the same URL.
 
-        Must be called in the main thread. Raises EmbeddedMissing or EmbeddedError.
+        Raises EmbeddedMissing or EmbeddedError.
         """
-        if self._process is None:
-            require_main_thread()
+        if self._thread is None:
             self._start()
-        return self._url
+        return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
 
     def stop(self) -> None:
-        """Stop the server. May be called twice."""
-        process, self._process = self._process, None
-        if process is not None:
-            end(process, signal.SIGTERM, signal.SIGKILL)
+        """Stop the server. May be called twice. Raises EmbeddedError if a restart has failed."""
+        thread, self._thread = self._thread, None
+        self._port = None
+        if thread is not None:
+            thread.stop()
 
     def __enter__(self) -> str:
         return self.start()
@@ -58,24 +66,41 @@ class EmbeddedValkey:
     def _start(self) -> None:
         binary = _binary()
         try:
-            with self._open_log() as log:
-                self._process, port = serve(
-                    lambda port: _command(binary, port),
-                    _is_ready,
-                    OsUser.current(),
-                    ending=signal.SIGKILL,  # because Valkey has no data to save
-                    log=log,
-                )
+            self._thread = ServerThread(
+                "Valkey",
+                partial(self._launch, binary),
+                self._open_log(),
+                (signal.SIGTERM, signal.SIGKILL),
+                self._on_failure,
+            )
+            self._thread.start()
         except OSError as error:
+            self.stop()
             raise EmbeddedError(f"Valkey cannot start: {error}") from error
-        _set_password(port, self._password)
-        self._url = f"redis://:{self._password}@127.0.0.1:{port}/0"
+        except BaseException:
+            self.stop()
+            raise
+
+    def _launch(
+        self, binary: Path, log: IO[bytes], stopping: threading.Event
+    ) -> "subprocess.Popen[bytes]":
+        process, self._port = serve(
+            lambda port: _command(binary, port),
+            _is_ready,
+            OsUser.current(),
+            ending=signal.SIGKILL,  # because Valkey has no data to save
+            log=log,
+            ports=[self._port] if self._port else candidate_ports(None),
+            stopping=stopping,
+        )
+        _set_password(self._port, self._password)
+        return process
 
     def _open_log(self) -> IO[bytes]:
         if self._folder is None:
             return tempfile.TemporaryFile("a+b")
         self._folder.mkdir(parents=True, exist_ok=True)
-        return open_log(self._folder / "valkey.log")
+        return open_private(self._folder / "valkey.log")
 
 
 def _binary() -> Path:

@@ -7,23 +7,30 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from markethall.local.errors import EmbeddedBusy, EmbeddedError
 from markethall.local.postgres.binaries import PostgresBinaries, major_of, postgres_for
-from markethall.local.postgres.data_dir_lock import DataDirLock, wait_for_previous_server
+from markethall.local.postgres.data_dir_lock import (
+    DataDirLock,
+    end_orphans,
+    wait_for_previous_server,
+)
 from markethall.local.postgres.os_user import chown, find_os_user, make_data_dir
 from markethall.local.postgres.wheel_copy import copy_of_wheel
 from markethall.local.server_process import (
     OsUser,
-    end,
-    open_log,
+    candidate_ports,
     open_private,
-    require_main_thread,
     run,
     serve,
 )
+from markethall.local.server_thread import ServerThread
 from markethall.settings import ROOT_DATA_DIRECTORY
 
 _SETTINGS = {
@@ -42,10 +49,18 @@ class EmbeddedPostgres:
     """A Postgres cluster in `data_dir/postgres` with the database `markethall`.
 
     With `durable=False` it is faster, but a power failure may destroy the cluster. As a context
-    manager it yields the URL and stops the server at the end.
+    manager it yields the URL and stops the server at the end. With `on_failure` the server is
+    restarted on the same port when it ends, see ServerThread.
     """
 
-    def __init__(self, data_dir: Path, *, durable: bool = True, max_connections: int = 100) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        durable: bool = True,
+        max_connections: int = 100,
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
         self._folder = data_dir.absolute()
         self._cluster = self._folder / "postgres"
         self._password = self._folder / "postgres.password"
@@ -54,32 +69,37 @@ class EmbeddedPostgres:
         self._settings = {**_SETTINGS, "max_connections": str(max_connections)}
         if not durable:
             self._settings |= _UNSAFE_FAST
-        self._process: subprocess.Popen[bytes] | None = None
-        self._url = ""
+        self._on_failure = on_failure
+        self._thread: ServerThread | None = None
+        self._port: int | None = None
 
     @property
     def pid(self) -> int | None:
         """Return the process id of the server, or None if this object has not started it."""
-        return self._process.pid if self._process else None
+        process = self._thread.process if self._thread else None
+        return process.pid if process else None
 
     def start(self) -> str:
         """Start the server and return its SQLAlchemy URL. Creates the cluster at first use.
 
-        A second call returns the same URL. Must be called in the main thread. Raises
-        EmbeddedMissing, EmbeddedBusy or EmbeddedError.
+        A second call returns the same URL. Raises EmbeddedMissing, EmbeddedBusy or EmbeddedError.
         """
-        if self._process is None:
-            require_main_thread()
+        if self._thread is None:
             self._start()
-        return self._url
+        return self._url_at(self._port)
 
     def stop(self) -> None:
-        """Stop the server without waiting for clients. May be called twice."""
-        process, self._process = self._process, None
-        if process is not None:
-            # SIGINT means fast shutdown, SIGQUIT immediate shutdown
-            end(process, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
-        self._lock.release()
+        """Stop the server without waiting for clients. May be called twice.
+
+        Raises EmbeddedError if a restart has failed.
+        """
+        thread, self._thread = self._thread, None
+        self._port = None
+        try:
+            if thread is not None:
+                thread.stop()
+        finally:
+            self._lock.release()
 
     def running_url(self) -> str:
         """Return the URL of the server that another process has started in this data directory.
@@ -116,8 +136,15 @@ class EmbeddedPostgres:
         if not self._is_built():
             self._build(binaries, user)
         chown(self._cluster, user)
-        port = self._launch(binaries, user)
-        self._url = self._url_at(port)
+        self._thread = ServerThread(
+            "Postgres",
+            partial(self._launch, binaries, user),
+            open_private(self._folder / "postgres.log"),
+            # SIGINT means fast shutdown, SIGQUIT immediate shutdown
+            (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),
+            self._on_failure,
+        )
+        self._thread.start()
 
     def _choose_binaries_and_user(self) -> tuple[PostgresBinaries, OsUser]:
         """Return programs, and a user that can run them. Raises EmbeddedError."""
@@ -135,22 +162,27 @@ class EmbeddedPostgres:
             f"{text}: start as an ordinary user, or set MARKETHALL_DATA_DIR {advice}"
         )
 
-    def _url_at(self, port: int) -> str:
+    def _url_at(self, port: int | None) -> str:
         password = self._password.read_text().strip()
         return f"postgresql+asyncpg://markethall:{password}@127.0.0.1:{port}/markethall"
 
-    def _launch(self, binaries: PostgresBinaries, user: OsUser) -> int:
-        with open_log(self._folder / "postgres.log") as log:
-            self._process, port = serve(
-                lambda port: binaries.serve(self._cluster, {**self._settings, "port": str(port)}),
-                lambda pid, port: _is_ready(self._cluster, pid, port),
-                user,
-                # a fast shutdown when this process dies, so that the next start needs no recovery
-                ending=signal.SIGINT,
-                log=log,
-                previous_port=self._previous_port(),
-            )
-        return port
+    def _launch(
+        self, binaries: PostgresBinaries, user: OsUser, log: IO[bytes], stopping: threading.Event
+    ) -> "subprocess.Popen[bytes]":
+        if self._port:
+            end_orphans(self._cluster)
+            wait_for_previous_server(self._cluster)
+        process, self._port = serve(
+            lambda port: binaries.serve(self._cluster, {**self._settings, "port": str(port)}),
+            lambda pid, port: _is_ready(self._cluster, pid, port),
+            user,
+            # a fast shutdown when this process dies, so that the next start needs no recovery
+            ending=signal.SIGINT,
+            log=log,
+            ports=[self._port] if self._port else candidate_ports(self._previous_port()),
+            stopping=stopping,
+        )
+        return process
 
     def _previous_port(self) -> int | None:
         """Return the port of the last start, because clients may have stored the URL."""

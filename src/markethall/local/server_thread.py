@@ -1,0 +1,141 @@
+"""Runs an embedded server in a thread of its own, which also restarts it and limits its log."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import IO, Final
+
+import structlog
+
+from markethall.local.errors import EmbeddedError
+from markethall.local.server_process import end
+
+log = structlog.get_logger("markethall.local")
+
+MAX_LOG_BYTES: Final = 1 << 20
+MAX_RESTARTS: Final = 5
+_RESTART_WINDOW_SECONDS: Final = 60.0
+_CHECK_SECONDS: Final = 0.25
+RETRY_SECONDS: Final = 1.0
+
+Launch = Callable[[IO[bytes], threading.Event], "subprocess.Popen[bytes]"]
+
+
+class ServerThread:
+    """The thread of one server.
+
+    Linux ends a child with the thread that has started it, so one thread makes all starts and lives
+    as long as the server. `launch` starts the server, with this log file, and returns when it is
+    ready; it gives up when its event is set. With `on_failure` a server that ends is restarted.
+    After MAX_RESTARTS within a minute `on_failure` is called, and `stop` raises EmbeddedError.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        launch: Launch,
+        log_file: IO[bytes],
+        ending: Sequence[signal.Signals],
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
+        self._name = name
+        self._launch = launch
+        self._log_file = log_file
+        self._ending = ending
+        self._on_failure = on_failure
+        self._stopping, self._started = threading.Event(), threading.Event()
+        self._error: BaseException | None = None
+        self._failure: EmbeddedError | None = None
+        self._ends: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
+        self._thread = threading.Thread(target=self._run, name=f"embedded {name}", daemon=True)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and return when it is ready. Raises the error of `launch`."""
+        self._thread.start()
+        self._started.wait()
+        if self._error:
+            raise self._error
+
+    def stop(self) -> None:
+        """Stop the server. Raises EmbeddedError if it could not be restarted before."""
+        self._stopping.set()
+        self._thread.join()
+        self.process = None
+        self._log_file.close()
+        failure, self._failure = self._failure, None
+        if failure:
+            raise failure
+
+    def _run(self) -> None:
+        try:
+            process = self.process = self._launch(self._log_file, self._stopping)
+        except BaseException as error:  # noqa: BLE001 - raised again in `start`
+            self._error = error
+            return
+        finally:
+            self._started.set()
+        self._watch(process)
+
+    def _watch(self, process: "subprocess.Popen[bytes]") -> None:
+        while not self._stopping.wait(_CHECK_SECONDS):
+            if process.poll() is not None:
+                restarted = self._restart(_ending_of(process)) if self._on_failure else None
+                if restarted is None:
+                    return
+                process = self.process = restarted
+            limit_log(self._log_file)
+        end(process, *self._ending)
+
+    def _restart(self, reason: str) -> "subprocess.Popen[bytes] | None":
+        """Return the new process, or None if there is none."""
+        while not self._stopping.is_set():
+            if not self._may_restart():
+                self._fail(reason)
+                return None
+            log.warning("embedded_server.restarting", server=self._name, reason=reason)
+            try:
+                return self._launch(self._log_file, self._stopping)
+            except (EmbeddedError, OSError) as error:
+                reason = str(error)
+            self._stopping.wait(RETRY_SECONDS)
+        return None
+
+    def _may_restart(self) -> bool:
+        self._ends.append(time.monotonic())
+        is_full = len(self._ends) > MAX_RESTARTS
+        return not is_full or self._ends[-1] - self._ends[0] > _RESTART_WINDOW_SECONDS
+
+    def _fail(self, reason: str) -> None:
+        self._failure = EmbeddedError(
+            f"{self._name} ended {MAX_RESTARTS + 1} times within a minute: {reason}"
+        )
+        log.error("embedded_server.failed", server=self._name, reason=reason)
+        if self._on_failure:
+            self._on_failure()
+
+
+def limit_log(file: IO[bytes]) -> None:
+    """Keep only the newest half of a log file above MAX_LOG_BYTES.
+
+    The server appends to the same file. What it writes during the call may be lost.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size <= MAX_LOG_BYTES:
+        return
+    file.seek(size - MAX_LOG_BYTES // 2)
+    newest = file.read()
+    file.truncate(0)
+    file.write(newest)
+    file.flush()
+
+
+def _ending_of(process: "subprocess.Popen[bytes]") -> str:
+    code = process.returncode
+    if code < 0:
+        return f"it was ended by {signal.Signals(-code).name}"
+    return f"it ended with exit code {code}"
