@@ -452,3 +452,9 @@ async def _register_and_read(http: httpx2.AsyncClient, name: str) -> None:
     me = await http.get("/users/me", headers={"Authorization": f"Bearer {token}"})
     assert me.status_code == 200
     assert (await http.get("/products")).status_code == 200
+
+
+async def test_metrics_can_be_off() -> None:
+    async with client_of(create_app(memory_settings(metrics="off"))) as http:
+        assert (await http.get("/metrics")).status_code == 404
+        assert (await http.get("/health")).status_code == 200

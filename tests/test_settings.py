@@ -12,6 +12,7 @@ from markethall.contexts import context_names
 from markethall.inventory.contract import MAX_RESERVATION_DURATION
 from markethall.orders.settings import OrdersSettings
 from markethall.settings import MigrationSettings, Settings, read_settings
+from markethall.settings_validation import lax_settings
 from markethall.shared.composition.settings import SettingsError, read_one
 from markethall.shared.security.access_tokens import generate_private_key
 
@@ -316,3 +317,29 @@ def test_reservation_ttl_is_within_inventory_maximum() -> None:
         SettingsError, match=r"MARKETHALL_RESERVATION_TTL_SECONDS: .* less than or equal"
     ):
         read_settings(reservation_ttl_seconds=longest + 1)
+
+
+def test_lax_settings_are_named_in_production_only(read_from_environment: Read) -> None:
+    lax = {
+        "docs": "on",
+        "issuer": "http://shop.example",
+        "trusted_proxies": "10.0.0.0/8,0.0.0.0/0",
+        "log_level": "error",
+    }
+    strict = {
+        "metrics": "on",
+        "docs": "auto",
+        "issuer": "https://shop.example",
+        "trusted_proxies": "10.0.0.0/8",
+        "log_level": "info",
+    }
+
+    assert list(lax_settings(read_from_environment(**PRODUCTION, **lax))) == [
+        "MARKETHALL_METRICS",
+        "MARKETHALL_DOCS",
+        "MARKETHALL_ISSUER",
+        "MARKETHALL_TRUSTED_PROXIES",
+        "MARKETHALL_LOG_LEVEL",
+    ]
+    assert lax_settings(read_from_environment(**PRODUCTION, **strict)) == {}
+    assert lax_settings(read_from_environment(environment="development", **lax)) == {}

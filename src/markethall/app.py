@@ -23,6 +23,7 @@ from markethall.operations.endpoints import operations_router
 from markethall.operations.readiness import Readiness
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
+from markethall.settings_validation import lax_settings
 from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig
@@ -241,5 +242,7 @@ def _log_startup(settings: Settings) -> None:
         cache="redis" if settings.redis_url.get_secret_value() else "process",
         environment=settings.environment,
     )
+    for setting, effect in lax_settings(settings).items():
+        log.warning("settings.lax", setting=setting, effect=effect)
     if settings.storage == "memory":
         log.warning("storage.not_persistent", note="nothing is kept when this process ends")

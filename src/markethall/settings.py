@@ -259,6 +259,10 @@ class Settings(BaseSettings):
         Literal["auto", "on", "off"],
         Field(description="/docs and /openapi.json; auto: on, but off in production"),
     ] = "auto"
+    metrics: Annotated[
+        Literal["auto", "on", "off"],
+        Field(description="/metrics, which needs no token; auto: on, in production with a warning"),
+    ] = "auto"
     debug: Annotated[bool, Field(description="Serve /debug, which can also provoke an error")] = (
         False
     )

@@ -114,3 +114,23 @@ def _secret_problems(settings: "Settings") -> list[str]:
 
 def _contexts_without_database(settings: "Settings") -> str:
     return ", ".join(c for c in sorted(settings.contexts) if not settings.database_url_of(c))
+
+
+def lax_settings(settings: "Settings") -> dict[str, str]:
+    """Return the settings that are allowed in production but rarely meant, each with its effect."""
+    if settings.environment != "production":
+        return {}
+    lax = {
+        "MARKETHALL_METRICS": (settings.metrics == "auto", "anyone who reaches /metrics reads it"),
+        "MARKETHALL_DOCS": (settings.docs == "on", "anyone can read /docs and /openapi.json"),
+        "MARKETHALL_ISSUER": (
+            not settings.issuer.startswith("https://"),
+            "the public address of tokens is not https",
+        ),
+        "MARKETHALL_TRUSTED_PROXIES": (
+            any(network.endswith("/0") for network in settings.trusted_proxies),
+            "any client can claim any address",
+        ),
+        "MARKETHALL_LOG_LEVEL": (settings.log_level == "error", "security events are not logged"),
+    }
+    return {name: effect for name, (is_lax, effect) in lax.items() if is_lax}

@@ -138,6 +138,8 @@ class Forger:
             "exp is null": {"exp": None},
             "exp is true": {"exp": True},
             "from the future": {"iat": now + 3600, "exp": now + 3660},
+            "not valid yet": {"nbf": now + 3600},
+            "nbf is a text": {"nbf": "soon"},
             "iat is a text": {"iat": "now"},
             "iat is huge": {"iat": 10**400},
             "actor is a text": {"actor": "admin"},

@@ -125,7 +125,9 @@ async def test_clock_skew_of_one_minute_is_accepted(
     verifier: ServiceVerifier, token_forger: Forger, ahead: int, is_valid: bool
 ) -> None:
     now = int(START.timestamp())
-    token = token_forger.signed(claims={"iat": now + ahead, "exp": now + ahead + 60})
+    token = token_forger.signed(
+        claims={"iat": now + ahead, "nbf": now + ahead, "exp": now + ahead + 60}
+    )
 
     if is_valid:
         await verifier.verify(token)

@@ -201,6 +201,10 @@ def test_broken_key_set_rejects_all(
         {"iat": None},
         {"iat": "soon"},
         {"iat": int(START.timestamp()) + CLOCK_SKEW_SECONDS + 1},
+        {"nbf": int(START.timestamp()) + CLOCK_SKEW_SECONDS + 1},
+        {"nbf": "soon"},
+        {"nbf": float("nan")},
+        {"nbf": float("inf")},
         {"exp": None},
         {"exp": "never"},
         {"exp": [1]},
@@ -221,7 +225,9 @@ def test_invalid_claims_are_rejected(
 
 
 def test_clock_skew_is_accepted(verifier: AccessTokenVerifier) -> None:
-    assert verifier.verify(signed(claims(iat=int(START.timestamp()) + CLOCK_SKEW_SECONDS)))
+    latest = int(START.timestamp()) + CLOCK_SKEW_SECONDS
+
+    assert verifier.verify(signed(claims(iat=latest, nbf=latest)))
 
 
 @pytest.mark.parametrize(

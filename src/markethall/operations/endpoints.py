@@ -65,6 +65,8 @@ class Debug(BaseModel):
 def operations_router(settings: Settings) -> APIRouter:
     router = APIRouter(tags=["system"])
     add_probes(router)
+    if settings.metrics != "off":
+        add_metrics(router)
     _add_stats(router)
     if settings.serves_docs:
         add_docs(router)
@@ -87,6 +89,8 @@ def add_probes(router: APIRouter) -> None:
             raise NotReady(f"Failing: {reasons}.", failing=failing)
         return Ready(status="ready", checks=checks)
 
+
+def add_metrics(router: APIRouter) -> None:
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics(_: Annotated[CallContext, public()]) -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)

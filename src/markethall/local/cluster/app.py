@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from markethall.contexts import context_names, topology
 from markethall.graceful_shutdown import drain_on_signal
 from markethall.local.cluster.reverse_proxy import ReverseProxy
-from markethall.operations.endpoints import add_docs, add_probes
+from markethall.operations.endpoints import add_docs, add_metrics, add_probes
 from markethall.settings import Settings
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig
@@ -106,6 +106,8 @@ def create_cluster_app(
     )
     app.state.readiness = readiness
     add_probes(app.router)
+    if settings.metrics != "off":
+        add_metrics(app.router)
     if settings.serves_docs:
         add_docs(app.router)
 

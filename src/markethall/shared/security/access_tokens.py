@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -230,8 +230,7 @@ class AccessTokenVerifier:
         return claims
 
     def _to_verified_token(self, claims: dict[str, Any]) -> _VerifiedToken:
-        if int(claims["iat"]) > self._clock().timestamp() + CLOCK_SKEW_SECONDS:
-            raise ValueError("from the future")
+        check_not_from_future(claims, self._clock())
         actor = Actor(
             user_id=UUID(claims["sub"]),
             name="user",
@@ -240,6 +239,17 @@ class AccessTokenVerifier:
             session_id=claims.get("sid"),
         )
         return _VerifiedToken(actor, int(claims["exp"]))
+
+
+def check_not_from_future(claims: Mapping[str, Any], now: datetime) -> None:
+    """Check `iat`, and `nbf` if it is there (RFC 7519, section 4.1.5).
+
+    Raises ValueError or TypeError for times in the future and for values that are no number.
+    """
+    latest = now.timestamp() + CLOCK_SKEW_SECONDS
+    # int() refuses NaN and infinity, which a comparison would let pass
+    if any(int(claims[name]) > latest for name in ("iat", "nbf") if name in claims):
+        raise ValueError("from the future")
 
 
 def to_key_set(keys: Sequence[Ed25519PrivateKey]) -> dict[str, list[dict[str, str]]]:

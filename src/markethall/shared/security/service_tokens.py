@@ -18,8 +18,8 @@ from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.security.access_tokens import (
     ALGORITHM,
-    CLOCK_SKEW_SECONDS,
     DECODE_ERRORS,
+    check_not_from_future,
     load_private_keys,
     parse_public_keys,
     to_key_set,
@@ -158,11 +158,9 @@ class ServiceVerifier:
             _require_whole_seconds(claims["iat"]),
             _require_whole_seconds(claims["exp"]),
         )
-        if (
-            issued_at > self._clock().timestamp() + CLOCK_SKEW_SECONDS
-            or expires_at - issued_at > LIFETIME_SECONDS
-        ):
-            raise ValueError("issued in the future, or valid for too long")
+        check_not_from_future(claims, self._clock())
+        if expires_at - issued_at > LIFETIME_SECONDS:
+            raise ValueError("valid for too long")
         return ServiceIdentity(
             caller=unverified.caller,
             target=self._context_by_audience[claims["aud"]],
