@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -215,6 +216,52 @@ def test_openapi_documents_conditional_headers(app: Gateway) -> None:
     assert all(
         "Location" in _headers_of_201(ops) for ops in paths.values() if _created_response(ops)
     )
+
+
+def test_openapi_names_operations_for_generated_clients(app: Gateway) -> None:
+    ids = [
+        operation["operationId"]
+        for operations in app.app.openapi()["paths"].values()
+        for operation in operations.values()
+    ]
+
+    assert len(set(ids)) == len(ids)
+    assert [name for name in ids if not re.fullmatch(r"[a-z]+(_[a-z]+)+", name)] == []
+
+
+def test_openapi_documents_headers_of_requests(app: Gateway) -> None:
+    operations = {
+        (method, path): {
+            parameter["name"]: parameter["required"]
+            for parameter in operation.get("parameters", ())
+            if parameter["in"] == "header"
+        }
+        for path, methods in app.app.openapi()["paths"].items()
+        for method, operation in methods.items()
+    }
+
+    assert operations["post", "/orders"] == {"Idempotency-Key": True}
+    assert operations["post", "/users"] == {"Idempotency-Key": False}
+    assert operations["get", "/orders/{order_id}"] == {"If-None-Match": False}
+    assert operations["patch", "/products/{product_id}"] == {"If-Match": True}
+    assert sum("Idempotency-Key" in headers for headers in operations.values()) >= 15
+    assert sum("If-None-Match" in headers for headers in operations.values()) >= 15
+
+
+def test_openapi_documents_headers_of_responses(app: Gateway) -> None:
+    document = app.app.openapi()
+    place_order = document["paths"]["/orders"]["post"]["responses"]
+    get_order = document["paths"]["/orders/{order_id}"]["get"]["responses"]
+    limits = {"RateLimit", "RateLimit-Policy"}
+
+    assert set(place_order["201"]["headers"]) == limits | {
+        "Location", "ETag", "Idempotency-Replayed",
+    }  # fmt: skip
+    assert set(place_order["429"]["headers"]) == limits | {"Retry-After"}
+    assert set(place_order["503"]["headers"]) == limits | {"Retry-After"}
+    assert "Retry-After" in place_order["409"]["headers"]
+    assert set(get_order["200"]["headers"]) == set(get_order["304"]["headers"]) == limits | {"ETag"}
+    assert set(document["components"]["headers"]) >= limits | {"Location", "ETag", "Retry-After"}
 
 
 def _headers_of_201(operations: Any) -> Any:

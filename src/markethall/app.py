@@ -125,6 +125,8 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         lifespan=lifespan,
         # the gateway redirects
         redirect_slashes=False,
+        # the names of the route functions: generated clients name their methods by it
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.serves_docs else None,

@@ -77,11 +77,11 @@ def operations_router(settings: Settings) -> APIRouter:
 
 def add_probes(router: APIRouter) -> None:
     @router.get("/health", summary="Is the process alive?")
-    async def health(_: Annotated[CallContext, public()]) -> Health:
+    async def get_health(_: Annotated[CallContext, public()]) -> Health:
         return Health()
 
     @router.get("/ready", summary="Can it serve?", responses=problems(NotReady))
-    async def is_ready(request: Request, _: Annotated[CallContext, public()]) -> Ready:
+    async def get_readiness(request: Request, _: Annotated[CallContext, public()]) -> Ready:
         checks = await request.app.state.readiness.check()
         failing = sorted(name for name, state in checks.items() if state != "ok")
         if failing:
@@ -92,7 +92,7 @@ def add_probes(router: APIRouter) -> None:
 
 def add_metrics(router: APIRouter) -> None:
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-    async def metrics(_: Annotated[CallContext, public()]) -> Response:
+    async def get_metrics(_: Annotated[CallContext, public()]) -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -103,7 +103,7 @@ def _add_stats(router: APIRouter) -> None:
         responses=problems(Unauthenticated, Forbidden, Unavailable),
         response_model=_stats_model(),
     )
-    async def stats(
+    async def get_stats(
         request: Request, _: Annotated[CallContext, require_scope(STATS_READ)]
     ) -> Mapping[str, int]:
         container: ApplicationContainer = request.app.state.container

@@ -32,7 +32,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
-from markethall.shared.http.conditional_requests import apply_if_none_match
+from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
@@ -204,7 +204,7 @@ async def list_orders(
     "/orders/{order_id}",
     response_model=OrderView,
     summary="Get an order",
-    responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_order(
     request: Request, ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep

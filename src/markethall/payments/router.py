@@ -27,7 +27,7 @@ from markethall.payments.contract import (
     WebhookSignatureInvalid,
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
-from markethall.shared.http.conditional_requests import apply_if_none_match
+from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
@@ -124,7 +124,7 @@ async def list_payments(
     "/payments/{payment_id}",
     response_model=PaymentView,
     summary="Get a payment",
-    responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_payment(
     request: Request, ctx: OwnerOrStaff, payment_id: Id, api: PaymentApiDep
@@ -186,7 +186,7 @@ async def confirm_payment(
     summary="List the operations of a payment",
     responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
 )
-async def list_operations(
+async def list_payment_operations(
     ctx: OwnerOrStaff, payment_id: Id, query: Annotated[PageQuery, Query()], api: PaymentApiDep
 ) -> Response:
     return json_response(await api.list_operations(ctx, payment_id, query))

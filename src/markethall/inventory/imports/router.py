@@ -27,7 +27,7 @@ from markethall.shared.http.common_errors import (
     BODY_ERRORS,
     IDEMPOTENCY_ERRORS,
 )
-from markethall.shared.http.conditional_requests import json_with_etag
+from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, json_with_etag
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import accepted_response, run_idempotent
 from markethall.shared.http.problem_details import problems
@@ -116,7 +116,7 @@ def _file_body_schema(example: str) -> dict[str, Any]:
         }
     },
 )
-async def start(
+async def start_import(
     request: Request,
     ctx: CatalogueAndStockWriter,
     query: Annotated[ImportQuery, Query()],
@@ -148,9 +148,9 @@ async def start(
     "/imports/{import_id}",
     response_model=ImportView,
     summary="An import",
-    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound) | NOT_MODIFIED_RESPONSE,
 )
-async def imported(
+async def get_import(
     request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
 ) -> Response:
     """Return the progress of an import and the outcomes of its rows."""
@@ -169,7 +169,7 @@ async def imported(
         }
     },
 )
-async def events(
+async def stream_import_events(
     request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
 ) -> Response:
     """Stream the progress as server-sent events with the import as `data`.
@@ -186,7 +186,7 @@ async def events(
     summary="Errors of an import",
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
-async def errors(
+async def list_import_errors(
     ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
 ) -> Response:
     """Return row errors in the order of the file. Only the first 10,000 are stored."""
@@ -212,7 +212,7 @@ async def warnings(
     summary="Changes that a dry run would make",
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
-async def changes(
+async def list_import_changes(
     ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
 ) -> Response:
     """Return the changes of existing products that a dry run has found, in the order of the file.
@@ -235,7 +235,7 @@ async def changes(
         ImportFileExpired,
     ),
 )
-async def retry(
+async def retry_import(
     request: Request,
     ctx: CatalogueAndStockWriter,
     import_id: Id,
@@ -261,7 +261,7 @@ async def retry(
     responses=problems(*AUTHENTICATED_ERRORS)
     | {200: {"description": "All products, ordered by id", "content": {_CSV: {}}}},
 )
-async def export(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
+async def export_products(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
     """Return all products as CSV, which can be imported again.
 
     An apostrophe stands before a text that a spreadsheet would run as a formula.

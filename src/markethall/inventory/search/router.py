@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import Anyone, send_rendered
 from markethall.inventory.search.contract import ProductPage, ProductQuery, ProductSearch
+from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
 from markethall.shared.kernel.errors import (
@@ -35,9 +36,10 @@ ProductSearchDep = Annotated[
     "/products",
     response_model=ProductPage,
     summary="Products",
-    responses=problems(ValidationFailed, CursorInvalid, Unauthenticated, Forbidden, Unavailable),
+    responses=problems(ValidationFailed, CursorInvalid, Unauthenticated, Forbidden, Unavailable)
+    | NOT_MODIFIED_RESPONSE,
 )
-async def products(
+async def list_products(
     request: Request,
     ctx: Anyone,
     query: Annotated[ProductQuery, Query()],

@@ -1,6 +1,6 @@
 """Conditional requests: If-Match and If-None-Match (RFC 9110, section 13)."""
 
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Request, Response
 from pydantic import BaseModel
@@ -11,6 +11,12 @@ from markethall.shared.kernel.etags import ExpectedVersions, content_digest, par
 
 # RFC 9110, section 15.4.5: the headers that a cache needs to update its entry
 HEADERS_OF_304: Final = frozenset({"etag", "cache-control", "vary"})
+
+
+# for `responses` of routes that send an entity tag and read If-None-Match
+NOT_MODIFIED_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "`If-None-Match` names the current `ETag`"}
+}
 
 
 async def if_match(request: Request) -> ExpectedVersions:

@@ -1,4 +1,4 @@
-"""Additions to FastAPI's OpenAPI document: common errors, If-Match and response headers."""
+"""Additions to FastAPI's OpenAPI document: common errors and headers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -6,22 +6,11 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, BODY_ERRORS, COMMON_ERRORS
+from markethall.shared.http.openapi_headers import HEADERS, add_headers
 from markethall.shared.http.problem_details import PROBLEM_SCHEMA_REF, Problem, problems
 from markethall.shared.kernel.errors import DomainError
 
 _FRAMEWORK_ERROR_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
-_STRING_SCHEMA: Final = {"type": "string"}
-_LOCATION_HEADER: Final = {"description": "The path of the new resource", "schema": _STRING_SCHEMA}
-_ETAG_HEADER: Final = {
-    "description": "Its version, for `If-Match`",
-    "schema": _STRING_SCHEMA | {"examples": ['"v1"']},
-}
-_IF_MATCH_PARAMETER: Final = {
-    "name": "If-Match",
-    "in": "header",
-    "description": "The `ETag` that was read, a list of them, or `*` to take it as it is",
-    "schema": _STRING_SCHEMA | {"examples": ['"v1"']},
-}
 
 
 def extend_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
@@ -44,23 +33,9 @@ def _extend(document: dict[str, Any]) -> dict[str, Any]:
     for operation in _operations(document):
         for error_type in _error_types_of(operation):
             _add_response(operation["responses"], error_type)
-        if "412" in operation["responses"]:
-            required = "428" in operation["responses"]
-            operation.setdefault("parameters", []).append(
-                _IF_MATCH_PARAMETER | {"required": required}
-            )
-        if created_response := operation["responses"].get("201"):
-            created_response["headers"] = _created_headers(created_response, schemas)
+        add_headers(operation, schemas)
+    document["components"]["headers"] = HEADERS
     return document
-
-
-def _created_headers(
-    created_response: Mapping[str, Any], schemas: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the OpenAPI description of the headers of a 201."""
-    name = created_response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-    has_etag = "version" in schemas[name]["properties"]
-    return {"Location": _LOCATION_HEADER} | ({"ETag": _ETAG_HEADER} if has_etag else {})
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, IDEMPOTENCY_ERRORS
-from markethall.shared.http.conditional_requests import apply_if_none_match, if_match_optional
+from markethall.shared.http.conditional_requests import (
+    NOT_MODIFIED_RESPONSE,
+    apply_if_none_match,
+    if_match_optional,
+)
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
@@ -35,7 +39,7 @@ from markethall.users.contract import (
 )
 from markethall.users.domain import USERNAME_PATTERN
 from markethall.users.router.dependencies import AccountsDep, IdempotencyDep, SessionsDep, send_user
-from markethall.users.router.fields import Email, FullName, Password, Tags
+from markethall.users.router.fields import Email, FullName, NewPassword, Password, Tags
 
 router = APIRouter(tags=["users"])
 
@@ -43,7 +47,7 @@ router = APIRouter(tags=["users"])
 class RegisterRequest(RequestModel):
     username: Annotated[Text, Field(pattern=USERNAME_PATTERN, examples=["ada"])]
     email: Email
-    password: Annotated[Password, Field(repr=False)]
+    password: Annotated[NewPassword, Field(repr=False)]
     full_name: FullName | None = None
     tags: Tags = ()
 
@@ -57,7 +61,7 @@ class ChangeProfileRequest(RequestModel):
 
 class ChangePasswordRequest(RequestModel):
     current_password: Annotated[Password, Field(repr=False)]
-    new_password: Annotated[Password, Field(repr=False)]
+    new_password: Annotated[NewPassword, Field(repr=False)]
 
 
 @router.post(
@@ -75,7 +79,7 @@ class ChangePasswordRequest(RequestModel):
         Unavailable,
     ),
 )
-async def register(
+async def register_user(
     request: Request,
     *,
     ctx: Annotated[CallContext, public()],
@@ -106,7 +110,7 @@ async def register(
     "/users/me",
     response_model=UserView,
     summary="Get my account",
-    responses=problems(*AUTHENTICATED_ERRORS, UserInactive, UserNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, UserInactive, UserNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_me(
     request: Request, ctx: Annotated[CallContext, require_scope(PROFILE)], accounts: AccountsDep

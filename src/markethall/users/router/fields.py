@@ -5,6 +5,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from markethall.shared.kernel.model import Text, VisibleText
+from markethall.shared.security.passwords import MAX_LENGTH as MAX_PASSWORD_LENGTH
+from markethall.shared.security.passwords import MIN_LENGTH as MIN_PASSWORD_LENGTH
 from markethall.users.domain import (
     MAX_EMAIL_LENGTH,
     MAX_FULL_NAME_LENGTH,
@@ -28,6 +30,17 @@ Password = Annotated[
         max_length=_MAX_PASSWORD_LENGTH,
         json_schema_extra={"format": "password"},
         examples=["correct horse battery staple"],
+    ),
+]
+# of a password that is set: the limits of the domain, which refuses with an error of its own
+NewPassword = Annotated[
+    Password,
+    Field(
+        json_schema_extra={
+            "format": "password",
+            "minLength": MIN_PASSWORD_LENGTH,
+            "maxLength": MAX_PASSWORD_LENGTH,
+        }
     ),
 ]
 FullName = Annotated[Text, Field(max_length=MAX_FULL_NAME_LENGTH, examples=["Ada Lovelace"])]

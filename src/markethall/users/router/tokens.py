@@ -120,6 +120,7 @@ async def issue_token(
 
 @router.post(
     "/token/revoke",
+    response_class=Response,
     summary="Revoke a refresh token",
     dependencies=[Depends(require_single_valued_form)],
     responses=problems(MalformedRequest, UnsupportedMediaType, ValidationFailed, Unavailable),

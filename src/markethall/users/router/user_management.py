@@ -6,7 +6,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, VERSION_ERRORS
-from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
+from markethall.shared.http.conditional_requests import (
+    NOT_MODIFIED_RESPONSE,
+    apply_if_none_match,
+    if_match,
+)
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import require_scope
@@ -50,7 +54,7 @@ async def list_users(
     "/users/{user_id}",
     response_model=UserView,
     summary="Get a user",
-    responses=problems(*AUTHENTICATED_ERRORS, UserNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, UserNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_user(
     request: Request,

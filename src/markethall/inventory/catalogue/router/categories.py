@@ -28,6 +28,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
     VERSION_ERRORS,
 )
+from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
@@ -44,9 +45,9 @@ router = APIRouter(tags=["inventory"])
     "/categories",
     response_model=Page[CategoryView],
     summary="Categories",
-    responses=problems(ValidationFailed, CursorInvalid, Unavailable),
+    responses=problems(ValidationFailed, CursorInvalid, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
-async def categories(
+async def list_categories(
     request: Request,
     ctx: Anyone,
     query: Annotated[CategoryQuery, Query()],
@@ -63,9 +64,11 @@ async def categories(
     "/categories/{category_id}",
     response_model=CategoryView,
     summary="A category",
-    responses=problems(CategoryNotFound, ValidationFailed, Unavailable),
+    responses=problems(CategoryNotFound, ValidationFailed, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
-async def category(request: Request, ctx: Anyone, category_id: Id, tree: CategoriesDep) -> Response:
+async def get_category(
+    request: Request, ctx: Anyone, category_id: Id, tree: CategoriesDep
+) -> Response:
     return send_rendered(request, await tree.render_category(ctx, category_id))
 
 
@@ -83,7 +86,7 @@ async def category(request: Request, ctx: Anyone, category_id: Id, tree: Categor
         CategoryCycle,
     ),
 )
-async def create(
+async def create_category(
     request: Request,
     ctx: CatalogueWriter,
     body: NewCategory,
@@ -107,7 +110,7 @@ async def create(
         *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, CategoryNotFound, CategoryCycle
     ),
 )
-async def change(
+async def change_category(
     ctx: CatalogueWriter,
     category_id: Id,
     expected_versions: ExpectedVersionsDep,
@@ -126,7 +129,7 @@ async def change(
     summary="Remove a category",
     responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, CategoryNotFound, CategoryInUse),
 )
-async def remove(
+async def delete_category(
     ctx: CatalogueWriter,
     category_id: Id,
     expected_versions: ExpectedVersionsDep,

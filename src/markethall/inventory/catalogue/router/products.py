@@ -29,6 +29,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
     VERSION_ERRORS,
 )
+from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
@@ -48,9 +49,9 @@ SkuPath = Annotated[Text, Field(max_length=100, examples=["TEA-SENCHA-100"])]
     "/products/by-sku/{sku:path}",
     response_model=ProductView,
     summary="A product, by its SKU",
-    responses=problems(ProductNotFound, ValidationFailed, Unavailable),
+    responses=problems(ProductNotFound, ValidationFailed, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
-async def product_by_sku(
+async def get_product_by_sku(
     request: Request, ctx: Anyone, sku: SkuPath, catalogue: CatalogueDep
 ) -> Response:
     """Return the product with this SKU, in any case."""
@@ -61,9 +62,9 @@ async def product_by_sku(
     "/products/{product_id}",
     response_model=ProductView,
     summary="A product",
-    responses=problems(ProductNotFound, ValidationFailed, Unavailable),
+    responses=problems(ProductNotFound, ValidationFailed, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
-async def product(
+async def get_product(
     request: Request, ctx: Anyone, product_id: Id, catalogue: CatalogueDep
 ) -> Response:
     """Return a product. Staff also see drafts and archived products."""
@@ -74,9 +75,10 @@ async def product(
     "/families/{family:path}",
     response_model=FamilyView,
     summary="A family of products",
-    responses=problems(FamilyNotFound, ValidationFailed, CursorInvalid, Unavailable),
+    responses=problems(FamilyNotFound, ValidationFailed, CursorInvalid, Unavailable)
+    | NOT_MODIFIED_RESPONSE,
 )
-async def family(
+async def get_family(
     request: Request,
     ctx: Anyone,
     family: FamilyPath,
@@ -94,7 +96,7 @@ async def family(
     summary="Add a product",
     responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, SkuTaken),
 )
-async def create(
+async def create_product(
     request: Request,
     ctx: ProductWriter,
     body: NewProduct,
@@ -118,7 +120,7 @@ async def create(
         *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, ProductNotFound, SkuTaken
     ),
 )
-async def change(
+async def change_product(
     ctx: ProductWriter,
     product_id: Id,
     expected_versions: ExpectedVersionsDep,
@@ -137,7 +139,7 @@ async def change(
     summary="Archive a product",
     responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, ProductNotFound),
 )
-async def archive(
+async def archive_product(
     ctx: CatalogueWriter,
     product_id: Id,
     expected_versions: ExpectedVersionsDep,

@@ -35,7 +35,7 @@ from markethall.shared.http.common_errors import (
     BODY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
-from markethall.shared.http.conditional_requests import json_with_etag
+from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, json_with_etag
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -88,7 +88,7 @@ async def get_stock(
     summary="Adjust stock",
     responses=problems(*STOCK_CHANGE_ERRORS),
 )
-async def adjust(
+async def adjust_stock(
     request: Request,
     *,
     ctx: StockWriter,
@@ -134,7 +134,7 @@ async def list_movements(
     "/products/{product_id}/stock-movements/{movement_id}",
     response_model=Movement,
     summary="A stock movement",
-    responses=problems(*AUTHENTICATED_ERRORS, MovementNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, MovementNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_movement(
     request: Request, ctx: StockWriter, product_id: Id, movement_id: Id, stockroom: StockroomDep
@@ -149,7 +149,7 @@ async def get_movement(
     summary="Move goods to another warehouse",
     responses=problems(*STOCK_CHANGE_ERRORS),
 )
-async def transfer(
+async def transfer_stock(
     request: Request,
     ctx: StockWriter,
     body: NewTransfer,
@@ -178,7 +178,7 @@ async def transfer(
     "/stock-transfers/{transfer_id}",
     response_model=Transfer,
     summary="A stock transfer",
-    responses=problems(*AUTHENTICATED_ERRORS, TransferNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, TransferNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_transfer(
     request: Request, ctx: StockWriter, transfer_id: Id, stockroom: StockroomDep
@@ -225,7 +225,7 @@ async def record_stocktake(
     "/stocktakes/{stocktake_id}",
     response_model=Stocktake,
     summary="A stocktake",
-    responses=problems(*AUTHENTICATED_ERRORS, StocktakeNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, StocktakeNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_stocktake(
     request: Request, ctx: StockWriter, stocktake_id: Id, stockroom: StockroomDep

@@ -22,7 +22,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
     VERSION_ERRORS,
 )
-from markethall.shared.http.conditional_requests import apply_if_none_match
+from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
@@ -54,7 +54,7 @@ async def list_warehouses(
     "/{warehouse_id}",
     response_model=WarehouseView,
     summary="A warehouse",
-    responses=problems(*AUTHENTICATED_ERRORS, WarehouseNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, WarehouseNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_warehouse(
     request: Request, ctx: StockWriter, warehouse_id: Id, warehouses: WarehousesDep
@@ -71,7 +71,7 @@ async def get_warehouse(
     summary="Add a warehouse",
     responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS),
 )
-async def create(
+async def create_warehouse(
     request: Request,
     ctx: StockWriter,
     body: NewWarehouse,
@@ -93,7 +93,7 @@ async def create(
         *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse
     ),
 )
-async def change(
+async def change_warehouse(
     ctx: StockWriter,
     warehouse_id: Id,
     expected_versions: ExpectedVersionsDep,
@@ -114,7 +114,7 @@ async def change(
     summary="Delete a warehouse",
     responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse),
 )
-async def delete(
+async def delete_warehouse(
     ctx: StockWriter,
     warehouse_id: Id,
     expected_versions: ExpectedVersionsDep,
