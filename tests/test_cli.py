@@ -6,11 +6,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from markethall.cli.database_wait import wait_for_database
 from markethall.local.demo.generate_products import generate_products
+from markethall.local.postgres import EmbeddedPostgres
 from markethall.orders.contract import OrderExpired
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import utc_now
@@ -90,8 +93,74 @@ def test_port_in_use_is_reported_in_one_line() -> None:
         result = markethall("serve", "--memory", "--port", str(taken.getsockname()[1]))
 
     assert result.returncode == 1
-    assert "error:" in result.stderr
-    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: cannot listen on 127.0.0.1:")
+    assert line.endswith("choose an address with --host and a port with --port")
+
+
+def test_banner_is_printed_when_the_port_is_bound() -> None:
+    arguments = [sys.executable, "-m", "markethall", "serve", "--memory", "--port", "0"]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        lines = [process.stderr.readline() for _ in range(6)]
+        address = lines[1].split()[1]
+        with socket.create_connection(("127.0.0.1", urlsplit(address).port or 0)):
+            process.terminate()
+
+    assert "Markethall" in lines[0]
+    assert f"{sys.executable} -m markethall demo" in lines[5]
+
+
+def test_refused_database_is_awaited_and_named() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        port = unused.getsockname()[1]
+        url = f"postgresql://market:a-password@127.0.0.1:{port}/shop"
+        result = markethall("migrate", database_url=url)
+
+    assert result.returncode == 1
+    waiting, error = result.stderr.splitlines()
+    place = f"Postgres at 127.0.0.1:{port}"
+    assert waiting == f"Waiting up to 10 s for {place}: connection refused"
+    assert error == (
+        f"error: {place} is not available: connection refused; see MARKETHALL_DATABASE_URL"
+    )
+
+
+def test_wrong_database_is_reported_at_once(server_url: str) -> None:
+    result = markethall("migrate", database_url=f"{server_url}_unknown")
+
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert '_unknown" does not exist; see MARKETHALL_DATABASE_URL' in line
+
+
+async def test_database_that_starts_late_is_used(scratch: Path) -> None:
+    server = EmbeddedPostgres(scratch / "late", durable=False)
+    with server as url:
+        pass
+    waited: list[str] = []
+
+    def start_on_report(line: str) -> None:
+        waited.append(line)
+        assert server.start() == url
+
+    await asyncio.to_thread(wait_for_database, url, start_on_report, seconds=120)
+    server.stop()
+
+    assert len(waited) == 1
+    assert "connection refused" in waited[0]
+
+
+def test_first_start_says_that_the_database_is_created(scratch: Path) -> None:
+    folder, lines = scratch / "first-start", list[str]()
+    folder.mkdir()
+    folder.chmod(0o755)
+    for _ in range(2):
+        with EmbeddedPostgres(folder, durable=False, report=lines.append):
+            pass
+
+    assert lines == [f"Creating the database in {folder} (first start, about 5 s)"]
 
 
 def test_version_option() -> None:

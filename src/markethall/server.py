@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
@@ -30,9 +31,19 @@ class GracefulServer(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(settings: Settings, host: str, port: int, workers: int) -> int:
-    """Serve until a signal and return the exit code. Raises OSError if the port is taken."""
+def serve(
+    settings: Settings,
+    host: str,
+    port: int,
+    workers: int,
+    on_listen: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Serve until a signal and return the exit code. Raises OSError if the port is taken.
+
+    `on_listen` is called with the port when it is bound.
+    """
     with listen_socket(host, port) as listener:
+        on_listen(listener.getsockname()[1])
         config = server_config("markethall.server:create_served_app", settings, factory=True)
         if workers == 1:
             server = GracefulServer(config)
@@ -46,9 +57,13 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> int:
 
 
 def listen_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on this address. Raises OSError if the port is taken."""
+    """Return a socket that listens on this address. Raises OSError, with a line for people."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=1024)
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        advice = "choose an address with --host and a port with --port"
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}: {advice}") from error
 
 
 def server_config(app: str | ASGIApp, settings: Settings, *, factory: bool = False) -> ServerConfig:

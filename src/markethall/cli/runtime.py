@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
-from markethall.cli.console import err, fail
+from markethall.cli.console import err, fail, print_note
 from markethall.settings import Settings, read_settings
 from markethall.shared.composition.settings import SettingsError
 
@@ -31,7 +31,7 @@ def open_database(settings: Settings, *, attach_to_running: bool = False) -> Ite
     from markethall.local.errors import EmbeddedBusy
     from markethall.local.postgres import EmbeddedPostgres
 
-    server = EmbeddedPostgres(settings.data_directory, on_failure=_shut_down)
+    server = EmbeddedPostgres(settings.data_directory, on_failure=_shut_down, report=print_note)
     with exit_on_sigterm():
         try:
             url = server.start()
@@ -103,12 +103,14 @@ def refuse_relocated(settings: Settings) -> None:
 
 
 def migrate(settings: Settings, contexts: list[str]) -> None:
+    from markethall.cli.database_wait import wait_for_database
     from markethall.schema_migrations import upgrade_outdated
 
     by_url: dict[str, list[str]] = {}
     for context in contexts:
         by_url.setdefault(settings.database_direct_url_of(context), []).append(context)
     for url, contexts_of_url in by_url.items():
+        wait_for_database(url, print_note)
         upgrade_outdated(url, contexts_of_url)
 
 

@@ -1,7 +1,10 @@
 """Commands that serve the application or show its topology."""
 
 import os
+import shutil
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -54,11 +57,13 @@ def serve(
     ) as settings:
         migrate_if_development(settings)
         refuse_relocated(settings)
-        if banner:
-            _print_banner(settings, f"http://{host}:{port}", is_embedded=is_embedded)
         from markethall import server
 
-        code = server.serve(settings, host, port, workers)
+        def print_banner(bound_port: int) -> None:
+            if banner:
+                _print_banner(settings, f"http://{host}:{bound_port}", is_embedded=is_embedded)
+
+        code = server.serve(settings, host, port, workers, print_banner)
     raise typer.Exit(code)
 
 
@@ -118,6 +123,16 @@ def _is_embedded(settings: Settings) -> bool:
     )
 
 
+def _program() -> str:
+    """Return the command of this program, as one can paste it into a shell in this directory."""
+    script = Path(sys.argv[0]).absolute()
+    if script.name != "markethall":
+        return f"{sys.executable} -m markethall"
+    if shutil.which("markethall") == str(script):
+        return "markethall"
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+
+
 def _print_banner(settings: Settings, address: str, *, is_embedded: bool) -> None:
     """Print the addresses, the location of the data, and the first steps."""
     if settings.environment == "production":
@@ -126,14 +141,14 @@ def _print_banner(settings: Settings, address: str, *, is_embedded: bool) -> Non
         data_text = "in memory: lost when this process ends"
         staff_hint = "set MARKETHALL_ADMIN_EMAIL and MARKETHALL_ADMIN_PASSWORD, then start again"
         catalogue_hint = (
-            "set them and POST /products, or run without --memory and `markethall demo`"
+            f"set them and POST /products, or run without --memory and `{_program()} demo`"
         )
     else:
         data_text = (
             f"an embedded Postgres in {settings.data_directory}" if is_embedded else "your Postgres"
         )
-        staff_hint = "markethall create-staff you@example.com --role admin"
-        catalogue_hint = "markethall demo"
+        staff_hint = f"{_program()} create-staff you@example.com --role admin"
+        catalogue_hint = f"{_program()} demo"
     lines = {
         "API": address,
         "Docs": f"{address}/docs" if settings.serves_docs else "switched off",

