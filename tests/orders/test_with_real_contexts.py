@@ -97,9 +97,9 @@ class ContextsApp:
         )
         self.buyer = user_context(account.user_id, "customer")
 
-    async def product(self, stock: int) -> UUID:
-        price = {"amount": 1000, "currency": "EUR"}
-        body = {"sku": f"SKU-{new_id().hex}", "name": "A thing", "price": price}
+    async def product(self, stock: int, price: int = 1000) -> UUID:
+        money = {"amount": price, "currency": "EUR"}
+        body = {"sku": f"SKU-{new_id().hex}", "name": "A thing", "price": money}
         command = NewProduct.model_validate(body)
         product = (
             await inventory_of(self.container)
@@ -311,6 +311,27 @@ async def test_paid_orders_know_it_within_a_minute_without_streams(
     assert asked <= len(placed)
     assert await contexts_app.available(product_id) == 0
     assert [await contexts_app.read_order(order) for _, order in placed] == within_a_minute
+
+
+@pytest.mark.parametrize("paid", [False, True])
+async def test_cancelled_free_order_is_voided(contexts_app: ContextsApp, paid: bool) -> None:
+    """Also when the order is cancelled before the event of its payment arrives."""
+    order = await contexts_app.place(await contexts_app.product(stock=5, price=0))
+    payment = await contexts_app.confirm(order, "free")
+    if paid:
+        await contexts_app.process_events()
+
+    await contexts_app.orders.cancel(
+        contexts_app.buyer, order.order_id, CANCEL, attempt_without_key()
+    )
+    await contexts_app.process_events()
+
+    after = await contexts_app.read_order(order)
+    assert payment.status is PaymentStatus.CAPTURED
+    assert (after.status, after.payment_status) == (
+        OrderStatus.CANCELLED,
+        OrderPaymentStatus.VOIDED,
+    )
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

@@ -22,6 +22,31 @@ from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
 from tests.payments.conftest import STAFF, Killed, PaymentsApp, attempt_without_key, user_context
 
 
+@pytest.mark.parametrize("method", ["free", "sandbox_ok"])
+async def test_payment_of_zero_is_paid_without_the_provider(
+    payments_app: PaymentsApp, method: str
+) -> None:
+    payment = await payments_app.confirm(await payments_app.open(0), method)
+    operations = await payments_app.payment_api.list_operations(
+        STAFF, payment.payment_id, PageQuery()
+    )
+
+    assert (payment.status, payment.provider) == (PaymentStatus.CAPTURED, "free")
+    assert [operation.method for operation in operations.items] == ["free"]
+    assert payments_app.gateway.calls == await payments_app.charged() == 0
+    assert await payments_app.posting_count() == 0
+    assert await payments_app.event_types() == ["payment_captured"]
+
+
+async def test_only_a_payment_of_zero_is_free(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open(1)
+
+    with pytest.raises(UnknownPaymentMethod):
+        await payments_app.confirm(payment, "free")
+
+    assert await payments_app.current(payment) == payment
+
+
 async def test_accepted_card_captures_payment(payments_app: PaymentsApp) -> None:
     payment = await payments_app.confirm(await payments_app.open(1999))
 

@@ -155,6 +155,8 @@ class Order:
 
     def cancel(self, audit: AuditInfo) -> None:
         self._transition(OrderCommand.CANCEL, audit.at)
+        if self.is_captured:
+            self._record_capture()
         self._record("cancelled", audit)
 
     def cancel_lines(self, quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
@@ -254,7 +256,11 @@ class Order:
 
     def _record_capture(self) -> None:
         self.provider_payment_status = "captured"
-        if not self.refunded:
+        has_ended = self.status in {OrderStatus.CANCELLED, OrderStatus.EXPIRED}
+        if has_ended and not self.total:
+            # a free order has no money to refund
+            self.payment_status = OrderPaymentStatus.VOIDED
+        elif not self.refunded:
             self.payment_status = OrderPaymentStatus.PAID
 
     def _excess_quantities(self, quantities: Mapping[UUID, int]) -> list[dict[str, object]]:

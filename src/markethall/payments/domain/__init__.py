@@ -7,6 +7,7 @@ from markethall.payments.domain.ledger import (
     build_posting,
 )
 from markethall.payments.domain.operation import (
+    FREE_METHOD,
     ActionRequired,
     Failed,
     Operation,
@@ -30,6 +31,7 @@ from markethall.payments.domain.payment import (
 __all__ = [
     "ACTION_REQUIRED",
     "CUSTOMER_PAYMENTS_ACCOUNT",
+    "FREE_METHOD",
     "PAYABLE_STATUSES",
     "TRANSITIONS",
     "ActionRequired",

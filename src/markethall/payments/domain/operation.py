@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from markethall.payments.contract import OperationKind, OperationStatus
 from markethall.shared.kernel.money import Money
+
+# the method, and the provider, of a payment of zero; no provider is called
+FREE_METHOD: Final = "free"
 
 
 @dataclass(frozen=True)

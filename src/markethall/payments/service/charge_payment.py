@@ -9,7 +9,7 @@ from markethall.payments.contract import (
     PaymentView,
     UnknownPaymentMethod,
 )
-from markethall.payments.domain import Operation, Outcome, Payment
+from markethall.payments.domain import FREE_METHOD, Operation, Outcome, Payment
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
@@ -35,7 +35,7 @@ class ChargePayment:
 
         Raises UnknownPaymentMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress.
         """
-        if not self._provider.accepts(method):
+        if method != FREE_METHOD and not self._provider.accepts(method):
             raise UnknownPaymentMethod(payment_method=method)
         operation = await self._record_intent(ctx, payment_id, method, attempt.id)
         outcome = await self._provider.submit(operation) if operation.is_open else None
@@ -52,6 +52,8 @@ class ChargePayment:
             existing = await store.get_operation(operation_id)
             if existing:
                 return existing
+            if method == FREE_METHOD and payment.amount:
+                raise UnknownPaymentMethod(payment_method=method)
             now = self._clock()
             payment.confirm(now)
             operation = self._build_charge(payment, method, operation_id, now)
@@ -67,7 +69,7 @@ class ChargePayment:
             kind=OperationKind.CHARGE,
             amount=payment.amount,
             currency=payment.currency,
-            method=method,
+            method=method if payment.amount else FREE_METHOD,
             created_at=now,
             due_at=self._provider.next_reconcile_at(now),
         )

@@ -10,7 +10,7 @@ from markethall.payments.contract import (
     RefundPayment,
     RefundView,
 )
-from markethall.payments.domain import Payment
+from markethall.payments.domain import FREE_METHOD, Payment
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.provider_client import ProviderClient
@@ -45,7 +45,7 @@ class InternalPaymentService:
             amount=command.amount.amount,
             expires_at=command.expires_at,
             created_at=self._clock(),
-            provider=self._provider.provider,
+            provider=self._provider.provider if command.amount.amount else FREE_METHOD,
         )
         async with self._database.transaction() as store:
             return to_payment_view(await store.open_payment(payment))

@@ -14,7 +14,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from markethall.payments.contract import OperationKind
-from markethall.payments.domain import Operation, Outcome
+from markethall.payments.domain import FREE_METHOD, Operation, Outcome, Succeeded
 from markethall.payments.ports import PaymentGateway, PaymentGatewayTimeout
 
 T = TypeVar("T")
@@ -45,6 +45,8 @@ class ProviderClient:
 
     async def submit(self, operation: Operation) -> Outcome | None:
         """Send the operation to the provider. Return its outcome, or None after a timeout."""
+        if operation.method == FREE_METHOD:
+            return Succeeded(FREE_METHOD)
         return await self._outcome_or_none(self._call_gateway(operation))
 
     async def lookup(self, operation: Operation) -> tuple[Outcome | None, bool]:
@@ -52,6 +54,8 @@ class ProviderClient:
 
         The second value is False after a timeout.
         """
+        if operation.method == FREE_METHOD:
+            return Succeeded(FREE_METHOD), True
         return await self._with_timeout(
             self._gateway.lookup(operation.operation_id, operation.kind)
         )
