@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from markethall.shared.observability.console import request_line
 from markethall.shared.observability.log import redact, redact_event
 
 SECRETS = (
@@ -16,6 +17,14 @@ SECRETS = (
     "mh_live_0123456789abcdef",
 )
 PASSWORD, JWT, API_KEY = SECRETS
+
+REQUEST: dict[str, Any] = {
+    "method": "DELETE",
+    "path": "/orders/1",
+    "status": 503,
+    "duration_ms": 1234.4,
+    "request_id": "01a2293f-87ab-7651-bd94-f8adc13c2b11",
+}
 
 # run in a subprocess, because logging is configured only once per process
 LOGGING = textwrap.dedent(
@@ -175,6 +184,53 @@ def test_console_log_escapes_client_input() -> None:
 
     assert len(lines) == 1
     assert "\x1b[31mred" not in lines[0]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 300])
+@pytest.mark.parametrize("path", ["/orders", "/products/" + "x" * 500, "/a\n[info] \x1b[31mred"])
+def test_request_fits_one_line_of_the_terminal(
+    width: int, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    line = request_line({**REQUEST, "path": path}, colors=False)
+
+    assert len(line) < width
+    assert line.isprintable()
+    assert line[8:].startswith(" 503 DELETE /")
+    assert ("01a2293f-87ab-7651-bd94-f8adc13c2b11" in line) == (width >= 120)
+
+
+def test_request_line_shows_status_method_and_path_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+
+    line = request_line({**REQUEST, "status": 200}, colors=True)
+
+    assert line[8:].startswith(" 200 DELETE /orders/1 ")
+    assert line.endswith("   1234 ms")
+    assert len(line) == 59
+
+
+def test_console_line_has_no_python_reprs() -> None:
+    statement = """
+    log.warning("order.expiry_failed", error="no answer", context="orders", count=3,
+                off=None, names=["a", "b"], empty="")
+    """
+
+    (line,) = lines_of(statement, "pretty")
+
+    assert line[8:] == (
+        ' warning order.expiry_failed error="no answer" context=orders count=3 '
+        'off=null names=["a", "b"] empty=""'
+    )
+
+
+def test_console_traceback_follows_its_line() -> None:
+    lines = lines_of("try: 1 / 0\nexcept ZeroDivisionError: log.exception('failed', n=1)", "pretty")
+
+    assert lines[0][8:] == " error   failed n=1"
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-1] == "ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -136,6 +137,7 @@ def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, st
     needed = sorted(topology().dependencies[context] | topology().jwks_sources[context])
     return {
         **_POOL_SIZES,
+        **_terminal_width(),
         **os.environ,
         "MARKETHALL_CONTEXTS": context,
         "MARKETHALL_CONTEXT_URLS": json.dumps({name: urls[name] for name in needed}),
@@ -143,6 +145,13 @@ def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, st
         "MARKETHALL_TRUSTED_PROXIES": "127.0.0.1/32",
         "MARKETHALL_LOG_FORMAT": auto if settings.log_format == "auto" else settings.log_format,
     }
+
+
+def _terminal_width() -> dict[str, str]:
+    """Return the width that the prefix leaves; a service writes to a pipe and cannot ask for it."""
+    if not sys.stdout.isatty():
+        return {}
+    return {"COLUMNS": str(shutil.get_terminal_size().columns - len(prefix_log_line("", b"")))}
 
 
 def prefix_log_line(context: str, line: bytes) -> bytes:

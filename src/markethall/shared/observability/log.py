@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from markethall.shared.kernel.clock import utc_now
+from markethall.shared.observability.console import ConsoleRenderer, request_line
 
 # in characters; longer paths are cut in the access log
 MAX_PATH_LENGTH: Final = 2000
@@ -52,19 +53,23 @@ class AccessLog:
     """
 
     def __init__(self) -> None:
-        self._console_logger: Any = structlog.get_logger("markethall.access")
-        self._stream: TextIO | None = None
+        self._stream: TextIO = sys.stdout
+        self._is_pretty = False
         self._is_disabled = False
         self._lines: list[bytes] = []
 
     def configure(self, *, pretty: bool, level: str) -> None:
         self._is_disabled = logging.getLevelNamesMapping()[level.upper()] > logging.INFO
-        self._stream = None if pretty else sys.stdout
+        self._stream = sys.stdout
+        self._is_pretty = pretty
 
     def write(self, **fields: Any) -> None:
-        if self._stream is None:
-            self._console_logger.info("request", redacted=True, **fields)
-        elif not self._is_disabled:
+        if self._is_disabled:
+            return
+        if self._is_pretty:
+            self._stream.write(request_line(fields, colors=self._stream.isatty()) + "\n")
+            self._stream.flush()
+        else:
             self._append_fields(fields)
 
     def _append_fields(self, fields: dict[str, Any]) -> None:
@@ -79,9 +84,8 @@ class AccessLog:
     def _flush(self) -> None:
         text = b"\n".join(self._lines).decode()
         self._lines.clear()
-        if self._stream is not None:
-            self._stream.write(text + "\n")
-            self._stream.flush()
+        self._stream.write(text + "\n")
+        self._stream.flush()
 
 
 access_log: Final = AccessLog()
@@ -117,12 +121,7 @@ def _renderers(*, pretty: bool) -> list[Processor]:
     Tracebacks are converted to text before the redaction, so that they are redacted too.
     """
     if pretty:
-        # repr escapes line breaks and terminal control codes in the text of a client
-        renderer: Processor = structlog.dev.ConsoleRenderer(
-            colors=sys.stdout.isatty(),
-            repr_native_str=True,
-            exception_formatter=structlog.dev.plain_traceback,
-        )
+        renderer: Processor = ConsoleRenderer(colors=sys.stdout.isatty())
     else:
         renderer = structlog.processors.JSONRenderer(
             serializer=lambda event, **_: _encode_json(event)
