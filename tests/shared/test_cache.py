@@ -8,11 +8,18 @@ from uuid import uuid4
 import pytest
 
 from markethall.shared.cache import CoherentCache, open_cache
+from markethall.shared.cache.coherent_cache import (
+    L1_TTL_WITHOUT_BUS,
+    MAX_FRESH_SHARE,
+    MAX_RENEWALS,
+    MIN_FRESH_SHARE,
+)
 from markethall.shared.cache.invalidation_bus import InvalidationBus
 from markethall.shared.cache.redis_cache import RedisCache, RedisChannel
+from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.redis_client import RedisClient
-from tests.shared.cache_fixtures import Clock, Source
+from tests.shared.cache_fixtures import Clock, Source, until
 
 NAMESPACE = "test.process"
 
@@ -339,6 +346,121 @@ async def test_value_lives_for_its_ttl(
     assert await connected.get_or_load(NAMESPACE, "a", 60, source.load) == b"old"
     clock.now += 0.2
     assert await connected.get_or_load(NAMESPACE, "a", 60, source.load) == b"new"
+
+
+async def unavailable_load() -> bytes | None:
+    raise Unavailable(dependency="postgres")
+
+
+async def finish_loads(cache: CoherentCache) -> None:
+    await until(lambda: not cache._tasks)
+
+
+async def test_value_is_renewed_before_it_expires(
+    connected: CoherentCache, clock: Clock, source: Source
+) -> None:
+    await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    source.value = b"new"
+    clock.now += 60 * MAX_FRESH_SHARE
+    source.block()
+
+    during = [await connected.get_or_load(NAMESPACE, "a", 60, source.load) for _ in range(50)]
+    source.may_answer.set()
+    await finish_loads(connected)
+
+    assert during == [b"old"] * 50
+    assert connected.peek(NAMESPACE, "a") == b"new"
+    assert source.loads == 2
+
+
+async def test_values_loaded_together_are_renewed_at_different_times(
+    connected: CoherentCache, clock: Clock, source: Source
+) -> None:
+    keys = [str(number) for number in range(200)]
+    for key in keys:
+        await connected.get_or_load(NAMESPACE, key, 100, source.load)
+    fresh = []
+    for share in (MIN_FRESH_SHARE - 0.01, 0.8, MAX_FRESH_SHARE):
+        clock.now = 100 + 100 * share
+        fresh.append(sum(connected.peek(NAMESPACE, key) is not None for key in keys))
+
+    assert fresh[0] == 200
+    assert 50 < fresh[1] < 150
+    assert fresh[2] == 0
+
+
+async def test_few_values_are_renewed_at_a_time(
+    connected: CoherentCache, clock: Clock, source: Source
+) -> None:
+    keys = [str(number) for number in range(100)]
+    for key in keys:
+        await connected.get_or_load(NAMESPACE, key, 60, source.load)
+    clock.now += 60 * MAX_FRESH_SHARE
+    source.block()
+
+    values = [await connected.get_or_load(NAMESPACE, key, 60, source.load) for key in keys]
+    await source.reading.wait()
+
+    assert values == [b"old"] * 100
+    assert source.loads == 100 + MAX_RENEWALS
+    source.may_answer.set()
+    await finish_loads(connected)
+
+
+async def test_value_is_returned_while_its_renewal_fails(
+    connected: CoherentCache, clock: Clock, source: Source
+) -> None:
+    await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    answers = []
+    for seconds in (60 * MAX_FRESH_SHARE, 60, 5):
+        clock.now += seconds
+        calls = [connected.get_or_load(NAMESPACE, "a", 60, unavailable_load) for _ in range(3)]
+        answers += await asyncio.gather(*calls)
+        await finish_loads(connected)
+
+    assert answers == [b"old"] * 9
+    clock.now += 1.1
+    with pytest.raises(Unavailable):
+        await connected.get_or_load(NAMESPACE, "a", 60, unavailable_load)
+
+
+@pytest.mark.parametrize("what", ["key", "namespace"])
+async def test_invalidated_value_is_not_returned_when_its_load_fails(
+    connected: CoherentCache, clock: Clock, source: Source, what: str
+) -> None:
+    await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    clock.now += 61
+
+    async def invalidated_meanwhile() -> bytes | None:
+        invalidate(connected, NAMESPACE, what)
+        raise Unavailable(dependency="postgres")
+
+    with pytest.raises(Unavailable):
+        await connected.get_or_load(NAMESPACE, "a", 60, invalidated_meanwhile)
+
+
+async def test_value_is_not_returned_after_a_second_without_bus(
+    clock: Clock, source: Source
+) -> None:
+    cache = CoherentCache(clock=clock)
+    await cache.get_or_load(NAMESPACE, "a", 60, source.load)
+    clock.now += L1_TTL_WITHOUT_BUS
+
+    with pytest.raises(Unavailable):
+        await cache.get_or_load(NAMESPACE, "a", 60, unavailable_load)
+
+
+async def test_removed_value_is_not_returned_after_its_renewal(
+    connected: CoherentCache, clock: Clock, source: Source
+) -> None:
+    await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    source.value = None
+    clock.now += 60 * MAX_FRESH_SHARE
+
+    await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    await finish_loads(connected)
+
+    assert await connected.get_or_load(NAMESPACE, "a", 60, source.load) is None
 
 
 async def test_least_recently_used_value_is_evicted_first(source: Source) -> None:

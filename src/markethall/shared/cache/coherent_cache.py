@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
@@ -11,8 +12,13 @@ from markethall.shared.cache.keys import CacheKey, Invalidation, Loader, lookup_
 from markethall.shared.cache.redis_cache import RedisCache
 from markethall.shared.kernel.bounded_cache import BoundedCache
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
+from markethall.shared.kernel.errors import Unavailable
 
 L1_TTL_WITHOUT_BUS: Final = 1.0  # seconds
+# of the time that a value is valid; random, so that values loaded together are not renewed together
+MIN_FRESH_SHARE: Final = 0.7
+MAX_FRESH_SHARE: Final = 0.9
+MAX_RENEWALS: Final = 4  # at a time
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _ENTRY_OVERHEAD_BYTES: Final = 300  # dictionary slot, tuples and strings around a value
 
@@ -24,6 +30,9 @@ class CoherentCache:
       the load. The error of a load is raised in all its callers, and nothing is stored.
     - If a key is invalidated during a load, the result is not stored, and later callers start a new
       load. Invalidate after the commit, because a load before it would store the old value.
+    - A value is renewed before it expires, and callers get it meanwhile; at most four renewals run.
+      If it has expired and its load raises Unavailable, callers get it for once more its `ttl`. An
+      invalidated value is never returned.
     - The bus sends invalidations to the other processes. While it is connected, a value is valid
       for its `ttl`; otherwise for at most one second from the start of its load. When the bus
       connects or disconnects, level 1 is cleared, because invalidations may have been missed.
@@ -49,6 +58,7 @@ class CoherentCache:
         # the loads that callers may join; an invalidated load is only in `_tasks`
         self._loads: dict[CacheKey, asyncio.Task[bytes | None]] = {}
         self._tasks: set[asyncio.Task[bytes | None]] = set()
+        self._renewals: set[asyncio.Task[bytes | None]] = set()
 
     async def get_or_load(self, namespace: str, key: str, ttl: float, load: Loader) -> bytes | None:
         """Return the cached value, or the result of `load`.
@@ -62,18 +72,28 @@ class CoherentCache:
         if value is not None:
             return value
         name = (namespace, key)
-        return await asyncio.shield(self._loads.get(name) or self._start_load(name, ttl, load))
+        entry = self._entry(name)
+        if entry is not None and self._clock() < entry.expires_at:
+            self._renew(name, ttl, load)
+            lookup_counter(namespace, "stale").inc()
+            return entry.value
+        try:
+            return await asyncio.shield(self._loads.get(name) or self._start_load(name, ttl, load))
+        except Unavailable:
+            # read again, because it may be invalidated meanwhile
+            entry = self._entry(name)
+            if entry is None:
+                raise
+            lookup_counter(namespace, "stale").inc()
+            return entry.value
 
     def peek(self, namespace: str, key: str) -> bytes | None:
-        """Return the value from level 1, or None.
+        """Return the value from level 1, or None if it is missing or due for renewal.
 
         If two calls return the identical object, the key was not invalidated between them.
         """
-        entry = self._l1.get((namespace, key))
-        if entry is None:
-            return None
-        if entry.expires_at <= self._clock() or entry.generation != self._generation(namespace):
-            self._l1.drop((namespace, key))
+        entry = self._entry((namespace, key))
+        if entry is None or entry.renew_at <= self._clock():
             return None
         lookup_counter(namespace, "l1_hit").inc()
         return entry.value
@@ -118,6 +138,23 @@ class CoherentCache:
             self._bus.publish(invalidations)
         self.on_invalidated(invalidations)
 
+    def _entry(self, name: CacheKey) -> "_Entry | None":
+        """Return the entry of level 1, unless it is invalidated or too old to be used at all."""
+        entry = self._l1.get(name)
+        if entry is None:
+            return None
+        if entry.stale_until <= self._clock() or entry.generation != self._generation(name[0]):
+            self._l1.drop(name)
+            return None
+        return entry
+
+    def _renew(self, name: CacheKey, ttl: float, load: Loader) -> None:
+        """Start a load in the background, unless it runs or too many others run."""
+        if name not in self._loads and len(self._renewals) < MAX_RENEWALS:
+            task = self._start_load(name, ttl, load)
+            self._renewals.add(task)
+            task.add_done_callback(self._renewals.discard)
+
     def _start_load(self, name: CacheKey, ttl: float, load: Loader) -> "asyncio.Task[bytes | None]":
         task = self._loads[name] = asyncio.create_task(self._load(name, ttl, load))
         self._tasks.add(task)
@@ -132,11 +169,19 @@ class CoherentCache:
             lookup_counter(name[0], "miss").inc()
             value = await load()
         is_current = self._loads.get(name) is asyncio.current_task()
-        if value is not None and is_current:
-            expires_at = min(self._clock() + ttl, started + self._l1_max_ttl)
-            entry = _Entry(value, expires_at, self._generation(name[0]))
+        if is_current and value is None:
+            self._l1.drop(name)
+        elif is_current and value is not None:
+            entry = self._new_entry(value, ttl, started, self._generation(name[0]))
             self._l1.put(name, entry, _ENTRY_OVERHEAD_BYTES + len(name[1]) + len(value))
         return value
+
+    def _new_entry(self, value: bytes, ttl: float, started: float, generation: int) -> "_Entry":
+        now, limit = self._clock(), started + self._l1_max_ttl
+        expires_at = min(now + ttl, limit)
+        share = random.uniform(MIN_FRESH_SHARE, MAX_FRESH_SHARE)
+        renew_at = now + share * (expires_at - now)
+        return _Entry(value, renew_at, expires_at, min(expires_at + ttl, limit), generation)
 
     def _generation(self, namespace: str) -> int:
         return self._generations.get(namespace, 0)
@@ -152,5 +197,8 @@ class CoherentCache:
 
 class _Entry(NamedTuple):
     value: bytes
+    renew_at: float
     expires_at: float
+    # until then it is used while the source of the data is unavailable
+    stale_until: float
     generation: int
