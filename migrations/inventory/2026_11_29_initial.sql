@@ -45,7 +45,7 @@ BEGIN
         SELECT NEW.product_id, NEW.sku, NEW.name, NEW.description, NEW.category, NEW.family,
             NEW.options, NEW.tags, NEW.images, NEW.attributes, NEW.barcode, NEW.weight_grams,
             NEW.tax_class, NEW.prices, NEW.translations, NEW.backorder_limit,
-            NEW.low_stock_threshold, NEW.status, NEW.version,
+            NEW.inventory_policy, NEW.track_inventory, NEW.low_stock_threshold, NEW.status, NEW.version,
             inventory.format_utc(NEW.created_at) AS created_at,
             inventory.format_utc(NEW.updated_at) AS updated_at
     ) document;
@@ -320,10 +320,20 @@ CREATE TRIGGER backorder_is_derived BEFORE UPDATE OF backorder, backorder_limit 
     FOR EACH ROW WHEN (pg_trigger_depth() = 0)
     EXECUTE FUNCTION inventory.raise_check_violation('backorders follow the product');
 
+-- 1000000000 is UNLIMITED_BACKORDER
+CREATE FUNCTION inventory.effective_backorder_limit(
+    backorder_limit bigint, inventory_policy text, track_inventory boolean
+) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN track_inventory AND inventory_policy = 'deny'
+        THEN backorder_limit ELSE 1000000000 END
+$$;
+
 CREATE FUNCTION inventory.copy_backorder_limit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT backorder_limit, backorder_limit INTO NEW.backorder_limit, NEW.backorder
-    FROM inventory.product WHERE product_id = NEW.product_id;
+    SELECT inventory.effective_backorder_limit(
+        p.backorder_limit, p.inventory_policy, p.track_inventory)
+    INTO NEW.backorder_limit FROM inventory.product p WHERE p.product_id = NEW.product_id;
+    NEW.backorder := NEW.backorder_limit;
     RETURN NEW;
 END $$;
 
@@ -332,16 +342,22 @@ CREATE TRIGGER copy_backorder_limit BEFORE INSERT ON inventory.stock
     EXECUTE FUNCTION inventory.copy_backorder_limit();
 
 CREATE FUNCTION inventory.propagate_backorder_limit() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    new_limit bigint := inventory.effective_backorder_limit(
+        NEW.backorder_limit, NEW.inventory_policy, NEW.track_inventory);
 BEGIN
-    UPDATE inventory.stock SET backorder_limit = NEW.backorder_limit,
-        backorder = greatest(NEW.backorder_limit, reserved - on_hand)
+    UPDATE inventory.stock SET backorder_limit = new_limit,
+        backorder = greatest(new_limit, reserved - on_hand)
     WHERE product_id = NEW.product_id
         AND warehouse_id = '00000000-0000-7000-8000-000000000001';
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER propagate_backorder_limit AFTER UPDATE OF backorder_limit ON inventory.product
-    FOR EACH ROW WHEN (OLD.backorder_limit <> NEW.backorder_limit)
+CREATE TRIGGER propagate_backorder_limit
+    AFTER UPDATE OF backorder_limit, inventory_policy, track_inventory ON inventory.product
+    FOR EACH ROW
+    WHEN ((OLD.backorder_limit, OLD.inventory_policy, OLD.track_inventory)
+        <> (NEW.backorder_limit, NEW.inventory_policy, NEW.track_inventory))
     EXECUTE FUNCTION inventory.propagate_backorder_limit();
 
 CREATE FUNCTION inventory.clamp_backorder() RETURNS trigger LANGUAGE plpgsql AS $$

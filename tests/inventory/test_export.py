@@ -73,6 +73,8 @@ _PRODUCTS = st.fixed_dictionaries(
             ),
         ),
         "backorder_limit": st.integers(0, 1_000_000),
+        "inventory_policy": st.sampled_from(["deny", "continue"]),
+        "track_inventory": st.booleans(),
         "low_stock_threshold": st.none() | st.integers(0, 1_000_000),
         "status": st.sampled_from(["draft", "active", "archived"]),
     }

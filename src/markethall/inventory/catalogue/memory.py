@@ -161,7 +161,8 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
                 raise SkuTaken(sku=product.sku)
             self._tables.product_ids_by_sku.remove(sku_key(stored.sku))
         self._tables.products.put(product.product_id, product)
-        if stored is None or stored.backorder_limit != product.backorder_limit:
+        limit = product.effective_backorder_limit
+        if stored is None or stored.effective_backorder_limit != limit:
             self._apply_backorder_limit(product)
         self._ensure_category(product.category)
         self._index(product)

@@ -160,6 +160,12 @@ class MemoryReservationStore(MemoryStockStore):
     async def is_fulfilment_recorded(self, reference: UUID) -> bool:
         return reference in self._tables.movement_ids_by_reference
 
+    async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
+        products = (self._tables.products.get(product_id) for product_id in product_ids)
+        return {
+            product.product_id for product in products if product and not product.track_inventory
+        }
+
     async def release_stock(
         self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
     ) -> None:

@@ -155,6 +155,9 @@ class Store(ReadStore, StockStore, Protocol):
     async def is_fulfilment_recorded(self, reference: UUID) -> bool:
         """Tell whether the stock movements of this fulfilment exist."""
 
+    async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
+        """Return those of the products whose inventory is not tracked."""
+
     async def release_stock(
         self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
     ) -> None:

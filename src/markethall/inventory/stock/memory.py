@@ -146,7 +146,9 @@ class MemoryStockStore(MemoryProductStore):
         product = self._tables.products.get(product_id)
         if product is not None and (product_id, MAIN_WAREHOUSE) not in self._tables.stock:
             self._insert_stock_row(
-                Stock(product_id, MAIN_WAREHOUSE).with_backorder_limit(product.backorder_limit)
+                Stock(product_id, MAIN_WAREHOUSE).with_backorder_limit(
+                    product.effective_backorder_limit
+                )
             )
 
     @abstractmethod
@@ -161,7 +163,9 @@ class MemoryStockStore(MemoryProductStore):
         key = (product.product_id, MAIN_WAREHOUSE)
         stock = self._tables.stock.get(key)
         if stock is not None:
-            self._tables.stock.put(key, stock.with_backorder_limit(product.backorder_limit))
+            self._tables.stock.put(
+                key, stock.with_backorder_limit(product.effective_backorder_limit)
+            )
 
     async def _apply_change(self, change: StockChange) -> Movement | None:
         key = (change.product_id, change.warehouse_id)

@@ -16,6 +16,13 @@ class ProductStatus(StrEnum):
     ARCHIVED = "archived"
 
 
+class InventoryPolicy(StrEnum):
+    """Quantity that can be sold without stock: up to the backorder limit, or without limit."""
+
+    DENY = "deny"
+    CONTINUE = "continue"
+
+
 # at least as wide as the limits of the shops that people come from
 MAX_LABEL_LENGTH: Final = 255
 MAX_TAG_LENGTH: Final = 255

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from markethall.inventory.catalogue.contract.fields import (
     MAX_LANGUAGES,
+    InventoryPolicy,
     Label,
     Language,
     ProductStatus,
@@ -183,6 +184,10 @@ class NewProduct(RequestModel):
         default_factory=dict, max_length=MAX_LANGUAGES, examples=[{"de": {"name": "Sencha, 100 g"}}]
     )
     backorder_limit: Quantity = 0
+    inventory_policy: InventoryPolicy = Field(
+        default=InventoryPolicy.DENY, description="continue: backorder without limit"
+    )
+    track_inventory: Bool = Field(default=True, description="false: always available")
     low_stock_threshold: Quantity | None = None
     status: ProductStatus = ProductStatus.ACTIVE
 
@@ -219,6 +224,8 @@ class ProductChange(RequestModel):
         dict[Language, Translation | None] | None, Field(max_length=MAX_LANGUAGES)
     ] = None
     backorder_limit: Quantity = omittable_field()
+    inventory_policy: InventoryPolicy = omittable_field()
+    track_inventory: Bool = omittable_field()
     low_stock_threshold: Quantity | None = None
     status: ProductStatus = omittable_field()
 
@@ -280,6 +287,8 @@ class ProductView(Dto):
     prices: tuple[AdditionalPriceView, ...]
     translations: FrozenTranslations
     backorder_limit: int
+    inventory_policy: InventoryPolicy
+    track_inventory: bool
     low_stock_threshold: int | None
     status: ProductStatus
     version: int

@@ -7,7 +7,11 @@ from types import MappingProxyType, NoneType
 from typing import Any, Final, Self
 from uuid import UUID
 
-from markethall.inventory.catalogue.contract.fields import MAX_LANGUAGES, ProductStatus
+from markethall.inventory.catalogue.contract.fields import (
+    MAX_LANGUAGES,
+    InventoryPolicy,
+    ProductStatus,
+)
 from markethall.inventory.catalogue.contract.products import (
     MAX_ATTRIBUTES,
     MAX_OPTIONS,
@@ -23,6 +27,8 @@ from markethall.inventory.catalogue.contract.products import (
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.money import Money
 
+# above all limits of orders; also in inventory.effective_backorder_limit
+UNLIMITED_BACKORDER: Final = 1_000_000_000
 _MIN_TIME: Final = datetime.min.replace(tzinfo=UTC)
 _EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -39,7 +45,7 @@ _MAX_ENTRIES: Final = MappingProxyType(
     {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
 )
 # values of these types need no conversion; the check is fast, because imports convert millions
-_PLAIN_TYPES: Final = frozenset({str, int, NoneType, ProductStatus})
+_PLAIN_TYPES: Final = frozenset({str, int, bool, NoneType, ProductStatus, InventoryPolicy})
 
 
 @dataclass
@@ -64,6 +70,8 @@ class Product:
     prices: tuple[AdditionalPriceView, ...]
     translations: Mapping[str, TranslationView]
     backorder_limit: int
+    inventory_policy: InventoryPolicy
+    track_inventory: bool
     low_stock_threshold: int | None
     status: ProductStatus
     version: int
@@ -105,6 +113,13 @@ class Product:
             return False
         self.status = ProductStatus.ARCHIVED
         return self._mark_changed(now)
+
+    @property
+    def effective_backorder_limit(self) -> int:
+        """Units that can be sold beyond what is on hand."""
+        if self.track_inventory and self.inventory_policy == InventoryPolicy.DENY:
+            return self.backorder_limit
+        return UNLIMITED_BACKORDER
 
     @property
     def is_active(self) -> bool:

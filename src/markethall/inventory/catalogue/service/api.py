@@ -104,7 +104,7 @@ class CatalogueService:
         async with self._database.transaction() as store:
             if await store.add_product(product):
                 await store.ensure_main_stock_row(product.product_id)
-                view = product.to_view(product.backorder_limit, product.created_at)
+                view = product.to_view(product.effective_backorder_limit, product.created_at)
             else:
                 view = await self._get_created_by_same_command(store, product)
             await store.store_response(attempt, view)

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 from pydantic import TypeAdapter
 
-from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.contract.fields import InventoryPolicy, ProductStatus
 from markethall.inventory.catalogue.contract.products import (
     AdditionalPriceView,
     PriceRange,
@@ -112,6 +112,7 @@ def product_to_row(product: Product) -> dict[str, Any]:
         "tags": list(product.tags),
         "images": list(product.images),
         "status": product.status.value,
+        "inventory_policy": product.inventory_policy.value,
         "search": tsvector_text(document),
         "vocabulary": document.vocabulary,
     }
@@ -148,6 +149,8 @@ def product_from_row(row: "Record") -> Product:
         if (texts := row["translations"]) != "{}"
         else {},
         backorder_limit=row["backorder_limit"],
+        inventory_policy=InventoryPolicy(row["inventory_policy"]),
+        track_inventory=row["track_inventory"],
         low_stock_threshold=row["low_stock_threshold"],
         status=ProductStatus(row["status"]),
         version=row["version"],

@@ -70,6 +70,8 @@ products = sa.Table(
     sa.Column("has_scheduled_price", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("translations", JSONB, nullable=False, server_default="{}"),
     sa.Column("backorder_limit", sa.BigInteger, nullable=False, server_default="0"),
+    _text("inventory_policy", server_default="deny"),
+    sa.Column("track_inventory", sa.Boolean, nullable=False, server_default="true"),
     sa.Column("low_stock_threshold", sa.BigInteger),
     _text("status"),
     sa.Column("version", sa.Integer, nullable=False),
@@ -86,6 +88,7 @@ products = sa.Table(
     sa.CheckConstraint("compare_at >= 0", name="compare_at"),
     sa.CheckConstraint("weight_grams >= 0", name="weight"),
     sa.CheckConstraint("backorder_limit >= 0", name="backorder_limit"),
+    sa.CheckConstraint("inventory_policy IN ('deny', 'continue')", name="inventory_policy"),
     sa.CheckConstraint("low_stock_threshold >= 0", name="low_stock_threshold"),
 )
 _active: dict[str, Any] = {"postgresql_where": products.c.status == ACTIVE}

@@ -96,6 +96,23 @@ def _number_column(name: str, empty: Any = None) -> CsvColumn:
     return CsvColumn(name, lambda text, _: parse_integer(text) if text else empty, write)
 
 
+def _boolean_column(name: str) -> CsvColumn:
+    """Build a column of true and false, in which an empty cell leaves the field unchanged."""
+    return CsvColumn(
+        name,
+        lambda text, _: _parse_boolean(text) if text else ABSENT,
+        lambda product: str(getattr(product, name)).lower(),
+    )
+
+
+def _parse_boolean(text: str) -> bool:
+    """Raises InvalidCell."""
+    folded = text.strip().lower()
+    if folded not in {"true", "false"}:
+        raise InvalidCell("must be true or false")
+    return folded == "true"
+
+
 def parse_integer(text: str) -> int:
     """Raises InvalidCell."""
     text = text.strip()
@@ -189,6 +206,8 @@ COLUMNS: Final[Mapping[str, CsvColumn]] = {
         _number_column("weight_grams"),
         _required_text_column("tax_class"),
         _number_column("backorder_limit", ABSENT),
+        _required_text_column("inventory_policy"),
+        _boolean_column("track_inventory"),
         _number_column("low_stock_threshold"),
         CsvColumn("status", lambda text, _: text or ABSENT, lambda product: product.status.value),
     )

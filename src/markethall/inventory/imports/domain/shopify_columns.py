@@ -32,6 +32,8 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "compare_at": ("variant compare at price", "compare-at price", "compare at price"),
     "barcode": ("variant barcode", "barcode"),
     "grams": ("variant grams", "weight value (grams)"),
+    "tracker": ("variant inventory tracker", "inventory tracker"),
+    "policy": ("variant inventory policy", "continue selling when out of stock"),
     "quantity": ("variant inventory qty", "inventory quantity"),
     "available": ("available",),
     "on_hand": ("on hand", "on hand (current)"),

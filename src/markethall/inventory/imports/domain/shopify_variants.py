@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.contract.fields import InventoryPolicy, ProductStatus
 from markethall.inventory.catalogue.contract.products import MAX_BARCODE_LENGTH, MAX_IMAGES
 from markethall.inventory.imports.domain.csv_columns import InvalidCell, parse_amount
 from markethall.inventory.imports.domain.file_records import RowError, RowWarning, sanitize
@@ -181,6 +181,10 @@ class VariantReader:
         if self._header.has("grams"):
             weight = cells["grams"]
             values["weight_grams"] = _parse_number("grams", weight) or None if weight else None
+        if self._header.has("tracker"):
+            values["track_inventory"] = bool(cells["tracker"])
+        if policy := cells.get("policy"):
+            values["inventory_policy"] = _inventory_policy(policy)
         if price := cells.get("price"):
             amount = self._parse_amount("price", price)
             values["price"] = {"amount": amount, "currency": self._currency}
@@ -270,6 +274,11 @@ def _sku(cells: CellsByColumn) -> str:
 def _category(first: CellsByColumn) -> str | None:
     """Return the product type, or the last part of Shopify's category path."""
     return first.get("type") or first.get("category", "").split(">")[-1].strip() or None
+
+
+def _inventory_policy(text: str) -> str:
+    may_continue = text.casefold() in {"continue", "true", "yes"}
+    return InventoryPolicy.CONTINUE if may_continue else InventoryPolicy.DENY
 
 
 def _status(first: CellsByColumn) -> str:

@@ -39,7 +39,9 @@ from markethall.shared.kernel.ids import new_id
 
 _NO_STOCK: Final[Mapping[UUID, Stock]] = {}
 _NO_ID: Final = UUID(int=0)
-_STOCK_FIELDS: Final = frozenset({"backorder_limit", "low_stock_threshold"})
+_STOCK_FIELDS: Final = frozenset(
+    {"backorder_limit", "inventory_policy", "track_inventory", "low_stock_threshold"}
+)
 
 
 class SkuConflict(Exception):

@@ -136,11 +136,9 @@ class InventoryService:
                 quantities = reservation.consume(quantity_by_product(command.lines))
                 await store.save_reservation_lines(reservation)
                 await store.release_stock(quantities, is_consumed=True)
-                movements = await store.apply_changes(
-                    self._sale_changes(ctx, command.fulfilment_id, quantities)
+                await self._record_sale(
+                    store, self._sale_changes(ctx, command.fulfilment_id, quantities), quantities
                 )
-                if len(movements) < len(quantities):
-                    raise await _not_on_hand_error(store, quantities, self._clock())
         return await self._invalidate_and_view(reservation)
 
     async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
@@ -175,6 +173,27 @@ class InventoryService:
         )
         self._limits.check(usage, requested)
 
+    async def _record_sale(
+        self, store: Store, sale: Sequence[StockChange], quantities: Sequence[StockQuantity]
+    ) -> None:
+        """Raises OutOfStock.
+
+        Units of an untracked product that are not on hand are added first, so that the sale has
+        its movement and the ledger stays true.
+        """
+        recorded = {
+            (movement.product_id, movement.warehouse_id)
+            for movement in await store.apply_changes(sale)
+        }
+        missing = [c for c in sale if (c.product_id, c.warehouse_id) not in recorded]
+        if not missing:
+            return
+        untracked = await store.get_untracked_products([c.product_id for c in missing])
+        if not {change.product_id for change in missing} <= set(untracked):
+            raise await _not_on_hand_error(store, quantities, self._clock())
+        await store.apply_changes([_untracked_supply(change) for change in missing])
+        await store.apply_changes(missing)
+
     def _sale_changes(
         self, ctx: CallContext, fulfilment_id: UUID, quantities: Sequence[StockQuantity]
     ) -> list[StockChange]:
@@ -199,6 +218,18 @@ class InventoryService:
         """Invalidate the cached products and return the view. Call it after the commit."""
         self._cache.invalidate([line.product_id for line in reservation.lines], pages=False)
         return reservation.to_view(self._clock())
+
+
+def _untracked_supply(sale: StockChange) -> StockChange:
+    """Return the movement that brings the units of a sale of an untracked product."""
+    return replace(
+        sale,
+        movement_id=new_id(),
+        delta=-(sale.delta or 0),
+        reason=MovementReason.ADJUSTED,
+        note="untracked stock",
+        reference=None,
+    )
 
 
 async def _get_existing_reservation(store: Store, reservation_id: UUID) -> Reservation:

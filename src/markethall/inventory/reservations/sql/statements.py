@@ -312,6 +312,11 @@ RECORD_PARTIAL_RELEASE: Final = Statement(
     .values({column.name: bindparam(column.name) for column in partial_releases.c})
     .on_conflict_do_nothing()
 )
+GET_UNTRACKED_PRODUCTS: Final = Statement(
+    sa.select(products.c.product_id).where(
+        products.c.product_id == sa.any_(PRODUCT_IDS), ~products.c.track_inventory
+    )
+)
 IS_FULFILMENT_RECORDED: Final = Statement(
     sa.select(sa.exists().where(movements.c.reference == bindparam("reference")))
 )

@@ -38,6 +38,12 @@ class SqlReservationStore(SqlUnitOfWork):
             )
         )
 
+    async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
+        rows = await self._connection.fetch_all(
+            statements.GET_UNTRACKED_PRODUCTS, product_ids=list(product_ids)
+        )
+        return {row["product_id"] for row in rows}
+
     async def insert_reservation(self, reservation: Reservation) -> bool:
         return bool(
             await self._connection.execute(
