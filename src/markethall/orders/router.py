@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import WrapValidator
 
 from markethall.orders.contract import (
@@ -41,6 +41,7 @@ from markethall.shared.http.idempotent_routes import (
     run_idempotent,
 )
 from markethall.shared.http.problem_details import openapi_problem_response, problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.idempotency.service import IdempotencyService
@@ -194,7 +195,7 @@ async def place_order(
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_orders(
-    ctx: OwnerOrStaff, query: Annotated[OrderQuery, Query()], orders: OrdersDep
+    ctx: OwnerOrStaff, query: Annotated[OrderQuery, from_query(OrderQuery)], orders: OrdersDep
 ) -> Response:
     """Return orders. Customers see their own orders, staff see all."""
     return json_response(await orders.list_orders(ctx, query), headers=_NO_STORE_HEADERS)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from markethall.payments.contract import (
@@ -35,6 +35,7 @@ from markethall.shared.http.idempotent_routes import (
     run_idempotent,
 )
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.idempotency.records import (
@@ -114,7 +115,7 @@ class RefundRequest(RequestModel):
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_payments(
-    ctx: OwnerOrStaff, query: Annotated[PaymentQuery, Query()], api: PaymentApiDep
+    ctx: OwnerOrStaff, query: Annotated[PaymentQuery, from_query(PaymentQuery)], api: PaymentApiDep
 ) -> Response:
     """Customers see their own payments, staff see all."""
     return json_response(await api.list_payments(ctx, query))
@@ -187,7 +188,10 @@ async def confirm_payment(
     responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
 )
 async def list_payment_operations(
-    ctx: OwnerOrStaff, payment_id: Id, query: Annotated[PageQuery, Query()], api: PaymentApiDep
+    ctx: OwnerOrStaff,
+    payment_id: Id,
+    query: Annotated[PageQuery, from_query(PageQuery)],
+    api: PaymentApiDep,
 ) -> Response:
     return json_response(await api.list_operations(ctx, payment_id, query))
 
@@ -248,7 +252,10 @@ async def create_refund(
     responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
 )
 async def list_refunds(
-    ctx: Staff, payment_id: Id, query: Annotated[PageQuery, Query()], api: PaymentApiDep
+    ctx: Staff,
+    payment_id: Id,
+    query: Annotated[PageQuery, from_query(PageQuery)],
+    api: PaymentApiDep,
 ) -> Response:
     return json_response(await api.list_refunds(ctx, payment_id, query))
 
@@ -314,7 +321,7 @@ class LedgerAccountsView(BaseModel):
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_transactions(
-    ctx: Staff, query: Annotated[PostingQuery, Query()], api: PaymentApiDep
+    ctx: Staff, query: Annotated[PostingQuery, from_query(PostingQuery)], api: PaymentApiDep
 ) -> Response:
     """The postings of the ledger, the newest first. Debits are positive, credits negative."""
     return json_response(await api.list_postings(ctx, query))

@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,6 +31,7 @@ from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, j
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import accepted_response, run_idempotent
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -119,7 +120,7 @@ def _file_body_schema(example: str) -> dict[str, Any]:
 async def start_import(
     request: Request,
     ctx: CatalogueAndStockWriter,
-    query: Annotated[ImportQuery, Query()],
+    query: Annotated[ImportQuery, from_query(ImportQuery)],
     imports: ImportsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
@@ -187,7 +188,10 @@ async def stream_import_events(
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
 async def list_import_errors(
-    ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
+    ctx: CatalogueWriter,
+    import_id: Id,
+    query: Annotated[PageQuery, from_query(PageQuery)],
+    imports: ImportsDep,
 ) -> Response:
     """Return row errors in the order of the file. Only the first 10,000 are stored."""
     return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.ERROR, query))
@@ -200,7 +204,10 @@ async def list_import_errors(
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
 async def warnings(
-    ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
+    ctx: CatalogueWriter,
+    import_id: Id,
+    query: Annotated[PageQuery, from_query(PageQuery)],
+    imports: ImportsDep,
 ) -> Response:
     """The first 10,000 values that were cut or dropped, in file order. Their rows are imported."""
     return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.WARNING, query))
@@ -213,7 +220,10 @@ async def warnings(
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
 async def list_import_changes(
-    ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
+    ctx: CatalogueWriter,
+    import_id: Id,
+    query: Annotated[PageQuery, from_query(PageQuery)],
+    imports: ImportsDep,
 ) -> Response:
     """Return the changes of existing products that a dry run has found, in the order of the file.
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Protocol
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Response
 
 from markethall.inventory.contract import ReservationView
 from markethall.inventory.reservations.contract import ReservationQuery, Reservations
@@ -10,6 +10,7 @@ from markethall.inventory.stock.router.dependencies import StockWriter
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.pagination import CursorInvalid, Page
 
@@ -35,6 +36,8 @@ ReservationsDep = Annotated[
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_reservations(
-    ctx: StockWriter, query: Annotated[ReservationQuery, Query()], reservations: ReservationsDep
+    ctx: StockWriter,
+    query: Annotated[ReservationQuery, from_query(ReservationQuery)],
+    reservations: ReservationsDep,
 ) -> Response:
     return json_response(await reservations.list_reservations(ctx, query))

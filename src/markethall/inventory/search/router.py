@@ -2,13 +2,14 @@
 
 from typing import Annotated, Final, Protocol
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import Anyone, send_rendered
 from markethall.inventory.search.contract import ProductPage, ProductQuery, ProductSearch
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.kernel.errors import (
     Forbidden,
     Unauthenticated,
@@ -42,7 +43,7 @@ ProductSearchDep = Annotated[
 async def list_products(
     request: Request,
     ctx: Anyone,
-    query: Annotated[ProductQuery, Query()],
+    query: Annotated[ProductQuery, from_query(ProductQuery)],
     search: ProductSearchDep,
 ) -> Response:
     """Return products. The availability may be one second old.

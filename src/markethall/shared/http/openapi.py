@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, BODY_ERRORS, COMMON_ERRORS
 from markethall.shared.http.openapi_headers import HEADERS, add_headers
 from markethall.shared.http.problem_details import PROBLEM_SCHEMA_REF, Problem, problems
+from markethall.shared.http.query_parameters import document_query_parameters
 from markethall.shared.kernel.errors import DomainError
 
 _FRAMEWORK_ERROR_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
@@ -19,14 +20,15 @@ def extend_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _extend(generate())
+            app.openapi_schema = _extend(app, generate())
         return app.openapi_schema
 
     return openapi
 
 
-def _extend(document: dict[str, Any]) -> dict[str, Any]:
+def _extend(app: FastAPI, document: dict[str, Any]) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    document_query_parameters(app, document)
     for name in _FRAMEWORK_ERROR_SCHEMAS:
         schemas.pop(name, None)
     schemas["Problem"] = _problem_schema()

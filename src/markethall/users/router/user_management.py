@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, VERSION_ERRORS
@@ -12,6 +12,7 @@ from markethall.shared.http.conditional_requests import (
     if_match,
 )
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.kernel.call_context import CallContext
@@ -43,7 +44,7 @@ class ChangeUserRequest(RequestModel):
 )
 async def list_users(
     ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
-    query: Annotated[PageQuery, Query()],
+    query: Annotated[PageQuery, from_query(PageQuery)],
     accounts: AccountsDep,
 ) -> Response:
     """Return users in the order of registration."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from markethall.inventory.catalogue.contract.categories import (
     CategoryChange,
@@ -31,6 +31,7 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
@@ -50,7 +51,7 @@ router = APIRouter(tags=["inventory"])
 async def list_categories(
     request: Request,
     ctx: Anyone,
-    query: Annotated[CategoryQuery, Query()],
+    query: Annotated[CategoryQuery, from_query(CategoryQuery)],
     tree: CategoriesDep,
 ) -> Response:
     """Return categories, sorted by position and key.

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from markethall.inventory.catalogue.contract.products import (
@@ -32,6 +32,7 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
@@ -82,7 +83,7 @@ async def get_family(
     request: Request,
     ctx: Anyone,
     family: FamilyPath,
-    query: Annotated[PageQuery, Query()],
+    query: Annotated[PageQuery, from_query(PageQuery)],
     catalogue: CatalogueDep,
 ) -> Response:
     """Return the products of a family, which differ by their options."""

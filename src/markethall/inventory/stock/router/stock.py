@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import (
     IdempotencyDep,
@@ -42,6 +42,7 @@ from markethall.shared.http.idempotent_routes import (
     run_idempotent,
 )
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.model import Id
@@ -70,7 +71,7 @@ async def get_stock(
     ctx: StockWriter,
     product_id: Id,
     stockroom: StockroomDep,
-    query: Annotated[StockQuery, Query()],
+    query: Annotated[StockQuery, from_query(StockQuery)],
 ) -> Response:
     """Return the stock by warehouse. `available` includes the units of expired reservations.
 
@@ -124,7 +125,10 @@ async def adjust_stock(
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid, ProductNotFound),
 )
 async def list_movements(
-    ctx: StockWriter, product_id: Id, query: Annotated[PageQuery, Query()], stockroom: StockroomDep
+    ctx: StockWriter,
+    product_id: Id,
+    query: Annotated[PageQuery, from_query(PageQuery)],
+    stockroom: StockroomDep,
 ) -> Response:
     """Return the movements of a product, the newest first."""
     return json_response(await stockroom.list_movements(ctx, product_id, query))

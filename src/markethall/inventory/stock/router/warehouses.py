@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import (
     ExpectedVersionsDep,
@@ -25,6 +25,7 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.etags import etag
@@ -41,7 +42,7 @@ router = APIRouter(prefix="/warehouses", tags=["inventory"])
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_warehouses(
-    ctx: StockWriter, query: Annotated[PageQuery, Query()], warehouses: WarehousesDep
+    ctx: StockWriter, query: Annotated[PageQuery, from_query(PageQuery)], warehouses: WarehousesDep
 ) -> Response:
     """Return warehouses, sorted by priority.
 
