@@ -122,6 +122,8 @@ class RequestContext:
         if not self.path.endswith("/"):
             return None
         raw_path: bytes = self.scope.get("raw_path") or quote(self.path).encode()
+        if not raw_path.endswith(b"/"):
+            return None  # the slash is percent-encoded: a part of a name
         location = raw_path.decode("latin-1").rstrip("/")
         if not location or location.startswith("//"):
             return None
