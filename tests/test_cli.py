@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -20,6 +21,7 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.events import wrap_event
 from markethall.shared.persistence.postgres import Postgres
+from markethall.shared.security.passwords import Passwords
 from tests.conftest import plain
 from tests.inventory.conftest import ANYONE, build_inventory_app
 
@@ -64,6 +66,10 @@ def markethall(
             {"database_url": "postgresql://u:p@h/d?schema=x"},
             "MARKETHALL_DATABASE_URL: has the parameter schema, which is not known",
         ),
+        (
+            {"admin_email": "admin@localhost", "admin_password": "a long and quiet sentence"},
+            "MARKETHALL_ADMIN_EMAIL: The part after the @-sign is not valid",
+        ),
         ({"database_pool_max": "2"}, "MARKETHALL_DATABASE_POOL_MAX: "),
         ({"trusted_proxies": "everywhere"}, "MARKETHALL_TRUSTED_PROXIES: "),
     ],
@@ -79,6 +85,68 @@ def test_invalid_settings_are_one_line_each_and_exit_code_two(
     lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert any(expected in line for line in lines), result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("create-staff", "admin@localhost", "--password-stdin"), "/email: "),
+        (("create-staff", "a@example.com", "--password-stdin", "--role", "king"), "/role: "),
+        (("create-staff", "a@example.com", "--password-stdin"), "at least 8 characters"),
+        (("migrate", "--context", "shops"), "shops: is not one of the contexts users, "),
+        (("relocate", "shops", "--to", "elsewhere"), "shops: is not one of the contexts users, "),
+        (("events", "dead", "--context", "shops"), "shops"),
+    ],
+)
+def test_invalid_input_is_one_line_and_exit_code_two(
+    arguments: tuple[str, ...], expected: str, database_url: str, tmp_path: Path
+) -> None:
+    result = markethall(
+        *arguments, given="short\n", database_url=database_url, data_dir=str(tmp_path)
+    )
+
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert expected in line
+
+
+async def test_piped_password_loses_one_line_ending(database_url: str, tmp_path: Path) -> None:
+    arguments = ("create-staff", "a@example.com", "--password-stdin")
+    given = "another good sentence 1 \r\n"
+
+    created = markethall(*arguments, given=given, database_url=database_url, data_dir=str(tmp_path))
+
+    assert created.returncode == 0, created.stderr
+    connection = await asyncpg.connect(plain(database_url))
+    try:
+        password_hash = await connection.fetchval('SELECT password_hash FROM users."user"')
+    finally:
+        await connection.close()
+    passwords = Passwords(cost=4)
+    assert await passwords.verify("another good sentence 1 ", password_hash)
+    passwords.close()
+
+
+def test_postgres_variables_of_the_shell_do_not_reach_the_embedded_server() -> None:
+    variables = {
+        "PGSSLMODE": "require",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGHOST": "elsewhere.invalid",
+        "PGSERVICE": "unknown",
+    }
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        result = subprocess.run(
+            [sys.executable, "-m", "markethall", "migrate"],
+            env={**os.environ, **DEFAULTS, **variables, "MARKETHALL_DATA_DIR": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    assert result.returncode == 0, result.stderr
 
 
 def test_memory_serves_one_worker_only() -> None:

@@ -343,3 +343,14 @@ def test_lax_settings_are_named_in_production_only(read_from_environment: Read) 
     ]
     assert lax_settings(read_from_environment(**PRODUCTION, **strict)) == {}
     assert lax_settings(read_from_environment(environment="development", **lax)) == {}
+
+
+def test_one_newline_at_the_end_of_a_secret_is_removed(read_from_environment: Read) -> None:
+    settings = read_from_environment(
+        storage="memory", secret_key=f"{SECRET}\n", redis_url="redis://u:p@host/0\r\n"
+    )
+    two = read_from_environment(secret_key=f"{SECRET}\n\n")
+
+    assert settings.secret_key.get_secret_value() == SECRET
+    assert settings.redis_url.get_secret_value() == "redis://u:p@host/0"
+    assert two.secret_key.get_secret_value() == f"{SECRET}\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 from markethall.contexts import topology
 from markethall.settings import Settings
 from markethall.settings_validation import MIN_SECRET_LENGTH
-from markethall.shared.composition.settings import SettingsError
+from markethall.shared.composition.settings import SettingsError, strip_newline
 from markethall.shared.security.access_tokens import generate_private_key, load_private_keys
 
 
@@ -98,7 +98,7 @@ def _load_or_create(directory: Path | None, name: str, generate: Callable[[], st
     path = directory / name
     if not path.exists():
         _create_exclusively(path, generate())
-    return path.read_text()
+    return str(strip_newline(path.read_text()))
 
 
 def _create_exclusively(path: Path, text: str) -> None:

@@ -27,6 +27,7 @@ from markethall.shared.composition.settings import (
     ContextSettings,
     Environment,
     RateLimits,
+    Secret,
     SettingsError,
     Storage,
     read_one,
@@ -117,11 +118,11 @@ class Settings(BaseSettings):
     ] = {}
     storage: Storage = "sql"
     database_url: Annotated[
-        SecretStr,
+        Secret,
         Field(description="Postgres; empty starts the embedded server in the data directory"),
     ] = SecretStr("")
     database_urls: Annotated[
-        dict[ContextName, SecretStr],
+        dict[ContextName, Secret],
         Field(description="Postgres per context, as a JSON object; the others use DATABASE_URL"),
     ] = {}
     database_pooler: Annotated[
@@ -132,11 +133,11 @@ class Settings(BaseSettings):
         ),
     ] = "none"
     database_direct_url: Annotated[
-        SecretStr,
+        Secret,
         Field(description="Postgres without the pooler, for locks, notifications, migrations"),
     ] = SecretStr("")
     database_direct_urls: Annotated[
-        dict[ContextName, SecretStr],
+        dict[ContextName, Secret],
         Field(
             description="The same per context, as a JSON object; the others use DATABASE_DIRECT_URL"
         ),
@@ -149,7 +150,7 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="Seconds to wait for a connection, a lock, a statement")
     ] = 1.8
     redis_url: Annotated[
-        SecretStr,
+        Secret,
         Field(
             description="Redis for cache, rate limits and events; empty keeps cache and "
             "limits in the process, and cache invalidations use Postgres"
@@ -164,15 +165,15 @@ class Settings(BaseSettings):
         ),
     ] = None
     secret_key: Annotated[
-        SecretStr,
+        Secret,
         Field(description="At least 32 characters; signs cursors and webhooks. Empty: generated"),
     ] = SecretStr("")
     access_token_private_key: Annotated[
-        SecretStr,
+        Secret,
         Field(description="Ed25519 private key (PEM) that signs access tokens. Empty: generated"),
     ] = SecretStr("")
     service_token_private_key: Annotated[
-        SecretStr,
+        Secret,
         Field(
             description="Ed25519 private key (PEM) that signs calls to other processes. "
             "Empty: generated"

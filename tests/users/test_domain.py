@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import SCOPES_BY_ROLE
@@ -27,7 +28,6 @@ from markethall.users.domain import (
     User,
     UserIdentity,
     derive_username,
-    normalize_email,
     to_email_lookup_key,
     to_lookup_key,
 )

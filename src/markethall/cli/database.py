@@ -20,6 +20,8 @@ def migrate(
     ] = None,
 ) -> None:
     """Migrate the schema to the newest revision."""
+    for name in context or ():
+        runtime.check_context(name)
     with runtime.open_database(read_settings(), attach_to_running=True) as settings:
         runtime.migrate(settings, context or sorted(settings.contexts))
         out.print("The schema is up to date.")
@@ -38,6 +40,7 @@ def relocate(
     """Move one context's data into another database, and print its address."""
     from markethall import relocation
 
+    runtime.check_context(context)
     settings = read_settings()
     if settings.storage == "memory":
         fail("MARKETHALL_STORAGE: memory cannot be relocated")

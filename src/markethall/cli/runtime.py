@@ -5,11 +5,13 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import typer
 
 from markethall.cli.console import err, fail, print_note
+from markethall.contexts import context_names
 from markethall.settings import Settings, read_settings
 from markethall.shared.composition.settings import SettingsError
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from markethall.container import ApplicationContainer
 
 T = TypeVar("T")
+
+_INVALID_INPUT_STATUSES: Final = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}
 
 
 @contextmanager
@@ -31,6 +35,7 @@ def open_database(settings: Settings, *, attach_to_running: bool = False) -> Ite
     from markethall.local.errors import EmbeddedBusy
     from markethall.local.postgres import EmbeddedPostgres
 
+    _remove_libpq_environment()
     server = EmbeddedPostgres(settings.data_directory, on_failure=_shut_down, report=print_note)
     with exit_on_sigterm():
         try:
@@ -44,6 +49,18 @@ def open_database(settings: Settings, *, attach_to_running: bool = False) -> Ite
             yield read_settings()
         finally:
             server.stop()
+
+
+def _remove_libpq_environment() -> None:
+    """Remove PGSSLMODE and its like: they are meant for another server than the embedded one."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+
+
+def check_context(name: str) -> None:
+    """Raises SettingsError for a context that is not installed."""
+    if name not in context_names():
+        fail(f"{name}: is not one of the contexts {', '.join(context_names())}")
 
 
 @contextmanager
@@ -135,6 +152,8 @@ async def _with_container(
     try:
         return await work(container)
     except DomainError as error:
+        if error.status in _INVALID_INPUT_STATUSES:
+            fail(error.detail)
         err.print(f"[red]refused[/] {error.detail}")
         raise typer.Exit(1) from None
     finally:

@@ -7,6 +7,7 @@ import typer
 
 from markethall.cli.console import out
 from markethall.cli.runtime import run_with_container
+from markethall.shared.composition.settings import strip_newline
 
 if TYPE_CHECKING:
     from markethall.container import ApplicationContainer
@@ -23,7 +24,7 @@ def create_staff(
     ] = False,
 ) -> None:
     """Create an account with a staff role."""
-    password = sys.stdin.readline().rstrip("\n") if password_stdin else _prompt_password()
+    password = strip_newline(sys.stdin.readline()) if password_stdin else _prompt_password()
 
     async def create(container: "ApplicationContainer") -> str:
         from markethall.users.container import UsersContainer

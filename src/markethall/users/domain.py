@@ -13,8 +13,7 @@ from typing import Final, Self
 from unicodedata import normalize
 from uuid import UUID
 
-from email_validator import EmailNotValidError, validate_email
-
+from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.kernel.errors import TooManyRequests, ValidationFailed
 from markethall.shared.security.passwords import weakness
 from markethall.users.contract import (
@@ -55,16 +54,6 @@ def to_lookup_key(text: str) -> str:
     NFKC is applied twice, because case folding can undo it (Unicode Standard, section 3.13).
     """
     return normalize("NFKC", normalize("NFKC", text).casefold())
-
-
-def normalize_email(text: str) -> str:
-    """Return the canonical form of an address. Raises ValueError with a readable message."""
-    try:
-        # test_environment accepts reserved domains such as example.test (RFC 2606)
-        validated = validate_email(text, check_deliverability=False, test_environment=True)
-    except EmailNotValidError as error:
-        raise ValueError(str(error).rstrip(".")) from None
-    return validated.normalized
 
 
 def to_email_lookup_key(name: str) -> str:

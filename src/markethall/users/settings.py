@@ -4,7 +4,13 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from markethall.shared.composition.settings import ContextSettings, RateLimits, SettingsError
+from markethall.shared.composition.settings import (
+    ContextSettings,
+    RateLimits,
+    Secret,
+    SettingsError,
+)
+from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.security.passwords import weakness
 
 # the lowest work factor that OWASP accepts for bcrypt
@@ -22,7 +28,7 @@ class UsersSettings(ContextSettings):
     admin_email: Annotated[
         str, Field(description="With ADMIN_PASSWORD: the first admin, created if there is none")
     ] = ""
-    admin_password: Annotated[SecretStr, Field(description="See ADMIN_EMAIL")] = SecretStr("")
+    admin_password: Annotated[Secret, Field(description="See ADMIN_EMAIL")] = SecretStr("")
 
     @model_validator(mode="after")
     def _cross_field_checks(self) -> Self:
@@ -36,6 +42,10 @@ class UsersSettings(ContextSettings):
             return ["MARKETHALL_ADMIN_EMAIL: comes together with MARKETHALL_ADMIN_PASSWORD"]
         if not password:
             return []
+        try:
+            normalize_email(self.admin_email)
+        except ValueError as error:
+            return [f"MARKETHALL_ADMIN_EMAIL: {error}"]
         code = weakness(password, self.admin_email, self.admin_email.partition("@")[0])
         return [f"MARKETHALL_ADMIN_PASSWORD: is {code.replace('_', ' ')}"] if code else []
 

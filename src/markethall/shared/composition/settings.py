@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
@@ -24,6 +24,14 @@ Environment = Annotated[
     Literal["development", "production"],
     Field(description="production refuses generated secrets and development settings"),
 ]
+
+
+def strip_newline(value: Any) -> Any:
+    """Remove one newline at the end of a text: files and pipes have one that is not meant."""
+    return value.removesuffix("\n").removesuffix("\r") if isinstance(value, str) else value
+
+
+Secret = Annotated[SecretStr, BeforeValidator(strip_newline)]
 RateLimits = Annotated[
     Literal["on", "off"], Field(description="off: for benchmarks; refused in production")
 ]

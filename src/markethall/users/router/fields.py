@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
+from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.kernel.model import Text, VisibleText
 from markethall.shared.security.passwords import MAX_LENGTH as MAX_PASSWORD_LENGTH
 from markethall.shared.security.passwords import MIN_LENGTH as MIN_PASSWORD_LENGTH
@@ -12,7 +13,6 @@ from markethall.users.domain import (
     MAX_FULL_NAME_LENGTH,
     MAX_TAG_LENGTH,
     MAX_TAGS,
-    normalize_email,
 )
 
 # larger than the limit in domain.py, so that a long password gets the clearer error of the domain
