@@ -23,6 +23,7 @@ PRODUCTION = {
     "secret_key": SECRET,
     "access_token_private_key": generate_private_key(),
     "database_url": "postgresql://market@db/market",
+    "sandbox_in_production": "true",
 }
 
 Read = Callable[..., Settings]
@@ -205,7 +206,7 @@ def test_production_reports_all_missing_settings(read_from_environment: Read) ->
     names = [line.partition(":")[0].removeprefix("MARKETHALL_") for line in lines]
     assert names == [
         "SECRET_KEY", "ACCESS_TOKEN_PRIVATE_KEY", "DATABASE_URL", "RATE_LIMITS", "DEBUG",
-        "BCRYPT_COST",
+        "BCRYPT_COST", "SANDBOX_IN_PRODUCTION",
     ]  # fmt: skip
 
 
@@ -254,6 +255,7 @@ def test_production_names_contexts_without_a_database(read_from_environment: Rea
         environment="production",
         secret_key=SECRET,
         access_token_private_key=PRODUCTION["access_token_private_key"],
+        sandbox_in_production="true",
         database_urls='{"users": "postgresql://db/users", "orders": "postgresql://db/orders"}',
     )
 
@@ -319,6 +321,22 @@ def test_reservation_ttl_is_within_inventory_maximum() -> None:
         read_settings(reservation_ttl_seconds=longest + 1)
 
 
+def test_production_refuses_the_sandbox_unless_allowed(read_from_environment: Read) -> None:
+    without = {**PRODUCTION, "sandbox_in_production": "false"}
+    other_contexts = {"contexts": "users,inventory"}
+
+    (line,) = errors_of(read_from_environment, **without)
+
+    assert line == (
+        "MARKETHALL_SANDBOX_IN_PRODUCTION: the only payment provider is the sandbox, which takes no"
+        " money; set true to run a demonstration"
+    )
+    assert set(read_from_environment(**without, **other_contexts).by_context) == {
+        "users",
+        "inventory",
+    }
+
+
 def test_lax_settings_are_named_in_production_only(read_from_environment: Read) -> None:
     lax = {
         "docs": "on",
@@ -340,8 +358,11 @@ def test_lax_settings_are_named_in_production_only(read_from_environment: Read) 
         "MARKETHALL_ISSUER",
         "MARKETHALL_TRUSTED_PROXIES",
         "MARKETHALL_LOG_LEVEL",
+        "MARKETHALL_SANDBOX_IN_PRODUCTION",
     ]
-    assert lax_settings(read_from_environment(**PRODUCTION, **strict)) == {}
+    assert list(lax_settings(read_from_environment(**PRODUCTION, **strict))) == [
+        "MARKETHALL_SANDBOX_IN_PRODUCTION"
+    ]
     assert lax_settings(read_from_environment(environment="development", **lax)) == {}
 
 

@@ -133,4 +133,7 @@ def lax_settings(settings: "Settings") -> dict[str, str]:
         ),
         "MARKETHALL_LOG_LEVEL": (settings.log_level == "error", "security events are not logged"),
     }
-    return {name: effect for name, (is_lax, effect) in lax.items() if is_lax}
+    found = {name: effect for name, (is_lax, effect) in lax.items() if is_lax}
+    for context_settings in settings.by_context.values():
+        found.update(context_settings.lax_settings)
+    return found

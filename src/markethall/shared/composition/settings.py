@@ -66,6 +66,11 @@ class ContextSettings(BaseSettings):
         return {}
 
     @property
+    def lax_settings(self) -> Mapping[str, str]:
+        """Map each setting that is allowed in production but rarely meant to its effect."""
+        return {}
+
+    @property
     def slow_provider_seconds(self) -> float:
         """Return the seconds that a request may wait for an external provider.
 
