@@ -19,9 +19,9 @@ help:
 serve: $(SERVE)
 	$(BIN)/markethall serve $(ARGS)
 
-## test: run all tests, in memory, on a real Postgres and on a real Valkey
+## test: run all tests, in memory, on a real Postgres and on a real Valkey; a part: ARGS="-m unit", ARGS=tests/users
 test: $(DEV)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 install: $(SERVE)
 install-dev: $(DEV)

@@ -73,6 +73,9 @@ END $$;
 """
 
 
+pytest_plugins = ["tests.markers"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failure")
 

@@ -1,0 +1,97 @@
+"""A pytest plugin: marks the tests, runs fast ones first, and reports failures at once.
+
+- `unit`: in memory, without a server. `integration`: with a database, a Valkey or a process.
+- `slow`: suites with many processes, races, and sweeps over many states or faults.
+"""
+
+from collections.abc import Collection, Iterable
+from pathlib import PurePath
+from typing import Final
+
+import pytest
+
+_SERVER_FIXTURES: Final = frozenset({"server_url", "redis_url", "scratch"})
+_SERVER_STORAGES: Final = frozenset({"sql", "redis", "postgres"})
+_PROCESS_FOLDERS: Final = frozenset({"e2e", "local_cluster", "partitions"})
+_PROCESS_FILES: Final = frozenset({"test_cli", "test_local_servers", "test_local_servers_as_root"})
+_SLOW_FILES: Final = frozenset(
+    {
+        "test_event_delivery",
+        "test_import_kills",
+        "test_local_servers_as_root",
+        "test_races",
+        "test_redis_stream_kills",
+        "test_relocation",
+        "test_stateful",
+        "test_store_mutants",
+    }
+)
+
+
+def kind_of(path: str, fixtures: Iterable[str], parameter: str) -> set[str]:
+    """Return the markers of a test, from its file, its fixtures and the id of its parameters."""
+    file = PurePath(path)
+    is_in_process_folder = not _PROCESS_FOLDERS.isdisjoint(file.parts)
+    needs_server = (
+        is_in_process_folder
+        or file.stem in _PROCESS_FILES
+        or not _SERVER_FIXTURES.isdisjoint(fixtures)
+        or not _SERVER_STORAGES.isdisjoint(parameter.split("-"))
+    )
+    kinds = {"integration" if needs_server else "unit"}
+    return kinds | {"slow"} if is_in_process_folder or file.stem in _SLOW_FILES else kinds
+
+
+def run_first(kinds: Collection[str]) -> int:
+    """Return the sort key of a test: unit tests first, slow ones last."""
+    return 2 if "slow" in kinds else int("unit" not in kinds)
+
+
+@pytest.hookimpl(trylast=True)  # after the terminal reporter is registered
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "unit: in memory, without a server")
+    config.addinivalue_line("markers", "integration: with a database, a Valkey or a process")
+    config.addinivalue_line("markers", "slow: many processes, races, sweeps")
+    if reporter := config.pluginmanager.get_plugin("terminalreporter"):
+        config.pluginmanager.register(FailureReporter(reporter))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    kinds_of_items = {item: _kinds(item) for item in items}
+    for item, kinds in kinds_of_items.items():
+        for kind in kinds:
+            item.add_marker(kind)
+    items.sort(key=lambda item: run_first(kinds_of_items[item]))
+
+
+def _kinds(item: pytest.Item) -> set[str]:
+    callspec = getattr(item, "callspec", None)
+    fixtures = getattr(item, "fixturenames", ())
+    return kind_of(item.nodeid.partition("::")[0], fixtures, callspec.id if callspec else "")
+
+
+class FailureReporter:
+    """Prints each failure when it happens, and counts the slow tests at the end."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+        self._slow_seconds: list[float] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and "slow" in report.keywords:
+            self._slow_seconds.append(report.duration)
+        if report.failed:
+            self._reporter.ensure_newline()
+            self._reporter.write_line(f"failed: {report.nodeid}: {_reason(report)}", red=True)
+
+    def pytest_terminal_summary(self) -> None:
+        if self._slow_seconds:
+            count, seconds = len(self._slow_seconds), sum(self._slow_seconds)
+            self._reporter.write_line(
+                f"{count} slow tests took {seconds:.0f} s in all; -m 'not slow' omits them"
+            )
+
+
+def _reason(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash else report.longreprtext).partition("\n")[0]

@@ -1,0 +1,74 @@
+"""Test the markers `unit`, `integration` and `slow`, and the order of the tests."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.markers import kind_of, run_first
+
+
+@pytest.mark.parametrize(
+    ("path", "fixtures", "parameter", "kinds"),
+    [
+        ("tests/users/test_domain.py", [], "", {"unit"}),
+        ("tests/users/test_contract.py", ["users_app"], "memory", {"unit"}),
+        ("tests/users/test_contract.py", ["users_app"], "sql-3", {"integration"}),
+        ("tests/shared/test_postgres.py", ["postgres", "server_url"], "", {"integration"}),
+        ("tests/local_cluster/test_routing.py", [], "", {"integration", "slow"}),
+        ("tests/inventory/test_races.py", ["server_url"], "", {"integration", "slow"}),
+        ("tests/test_local_servers.py", ["folder"], "", {"integration"}),
+    ],
+)
+def test_kind_follows_from_folder_fixtures_and_storage(
+    path: str, fixtures: list[str], parameter: str, kinds: set[str]
+) -> None:
+    assert kind_of(path, fixtures, parameter) == kinds
+
+
+def test_fast_tests_run_first() -> None:
+    kinds = [{"integration", "slow"}, {"integration"}, {"unit"}]
+
+    assert sorted(kinds, key=run_first) == [{"unit"}, {"integration"}, {"integration", "slow"}]
+
+
+def test_markers_select_tests() -> None:
+    def collected(marker: str) -> str:
+        command = ["-m", "pytest", "-n0", "-q", "--collect-only", "-m", marker]
+        done = subprocess.run(
+            [
+                sys.executable,
+                *command,
+                "tests/users/test_contract.py",
+                "tests/users/test_domain.py",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    unit, integration = collected("unit"), collected("integration")
+
+    assert "test_domain.py" in unit
+    assert "[memory" in unit
+    assert "[sql" not in unit
+    assert "[sql" in integration
+    assert "test_domain.py" not in integration
+
+
+def test_failure_is_reported_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "test_two.py"
+    path.write_text("def test_wrong(): assert 1 == 2\ndef test_right(): pass\n")
+    plugins = ["-p", "tests.markers", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-c", "/dev/null", "-v", *plugins, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    failed = done.stdout.index("failed: test_two.py::test_wrong: assert 1 == 2")
+    assert failed < done.stdout.index("test_two.py::test_right")
