@@ -202,6 +202,36 @@ async def test_port_in_use_is_one_error_line(scratch: Path) -> None:
     assert "Traceback" not in cluster.stderr
 
 
+def test_topology_shows_the_processes_of_a_running_cluster(cluster: ClusterProcess) -> None:
+    lines = topology_of(cluster.folder)
+
+    found = {line.split()[0]: line.split()[1:] for line in lines}
+    assert list(found) == ["proxy", *CONTEXTS, "Postgres", "Valkey"]
+    assert found["proxy"] == ["pid", str(cluster.process.pid), cluster.url]
+    assert {c: found[c][1] for c in CONTEXTS} == {c: str(cluster.pid_of(c)) for c in CONTEXTS}
+    assert all(found[c][2].startswith("http://127.0.0.1:") for c in CONTEXTS)
+    assert {int(words[1]) for words in found.values()} <= set(cluster.all_pids)
+
+
+def test_topology_ignores_the_record_of_a_killed_cluster(tmp_path: Path) -> None:
+    record = {"pid": os.getpid(), "started": 0, "proxy": "http://127.0.0.1:1", "services": {}}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cluster.json").write_text(json.dumps(record))
+
+    assert all(line.split()[1] == "here" for line in topology_of(tmp_path)[: len(CONTEXTS)])
+
+
+def topology_of(folder: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "markethall", "topology"],
+        env=environment(folder),
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return done.stdout.splitlines()
+
+
 async def test_killed_database_and_valkey_are_restarted(scratch: Path) -> None:
     with ready_cluster(scratch / "cluster-servers-killed") as cluster:
         async with httpx2.AsyncClient(timeout=20) as http:

@@ -85,8 +85,18 @@ def local_cluster(
 
 @cli.command("topology")
 def show_topology() -> None:
-    """Show where each context runs, and the transport of calls and events between them."""
+    """Show where each context runs, and the transport of calls and events between them.
+
+    While a local cluster runs with the same data directory, show its processes instead.
+    """
+    from markethall.local.cluster.running import running_members
+
     settings = read_settings()
+    if members := running_members(settings.data_directory):
+        for member in members:
+            state = f"pid {member.pid}" if member.pid else "not running"
+            out.print(f"{member.name:10}{state:13}{member.url}".rstrip())
+        return
     for location in context_locations(settings):
         out.print(
             f"{location.context:10}{'here' if location.is_local else 'remote':8}{location.location}"

@@ -9,6 +9,7 @@ from markethall import __version__
 from markethall.local.cluster.app import create_cluster_app
 from markethall.local.cluster.process_supervisor import Report, ServiceSupervisor, free_urls
 from markethall.local.cluster.reverse_proxy import ReverseProxy
+from markethall.local.cluster.running import recorded
 from markethall.server import GracefulServer, listen_socket, server_config
 from markethall.settings import Settings
 from markethall.shared.observability import log
@@ -44,6 +45,8 @@ def run(settings: Settings, host: str, port: int, report: Report) -> int:
         app = create_cluster_app(settings, proxy, running)
         server = GracefulServer(server_config(app, settings))
         report(f"Markethall {__version__} starts {len(urls)} services behind one proxy")
-        report(f"  {'proxy':11}pid {os.getpid():<8}http://{host}:{socket.getsockname()[1]}")
-        server.run([socket])
+        proxy_url = f"http://{host}:{socket.getsockname()[1]}"
+        report(f"  {'proxy':11}pid {os.getpid():<8}{proxy_url}")
+        with recorded(settings.data_directory, proxy_url, urls):
+            server.run([socket])
         return supervisor.exit_code or (0 if server.started else 1)
