@@ -9,5 +9,6 @@ lock() {
 }
 lock run.txt
 lock build.txt --group build
+lock relocate.txt --extra relocation
 lock serve.txt --extra embedded --group build
 lock dev.txt --extra embedded --group build --group dev

@@ -53,8 +53,19 @@ def stages() -> list[list[Instruction]]:
     ]
 
 
+def stage(name: str) -> list[Instruction]:
+    return next(each for each in stages() if each[0].rest.endswith(f" AS {name}"))
+
+
+def image(name: str) -> list[Instruction]:
+    """Return the instructions of the stage, after those of the stages from which it is made."""
+    own = stage(name)
+    base = own[0].rest.split()[0]
+    return [*([] if base == "${PYTHON_IMAGE}" else image(base)), *own]
+
+
 def final(name: str) -> list[str]:
-    return [instruction.rest for instruction in stages()[-1] if instruction.name == name]
+    return [instruction.rest for instruction in image("run") if instruction.name == name]
 
 
 def runs(stage: list[Instruction]) -> str:
@@ -80,27 +91,57 @@ def test_hadolint_reports_nothing() -> None:
     assert not list(REPOSITORY.glob(".hadolint.y*ml"))
 
 
-def test_both_stages_use_same_configurable_slim_image() -> None:
-    bases = [stage[0].rest.split()[0] for stage in stages()]
+def test_all_stages_use_same_configurable_slim_image() -> None:
+    bases = {each[0].rest.split()[0] for each in stages()}
 
     assert instructions()[0] == Instruction("ARG", "PYTHON_IMAGE=python:3.13-slim")
-    assert bases == ["${PYTHON_IMAGE}"] * 2
+    assert bases == {"${PYTHON_IMAGE}", "dependencies", "base"}
+
+
+def test_default_target_is_the_image_that_serves() -> None:
+    assert stages()[-1] == stage("run")
+
+
+def test_revision_invalidates_no_layer() -> None:
+    """An argument is part of the cache key of the instructions behind it."""
+    names = [instruction.name for instruction in stage("run")]
+
+    assert names == ["FROM", "ARG", "ARG", "LABEL"]
+    assert next(each for each in instructions() if "REVISION" in each.rest) in stage("run")
+
+
+def test_source_is_copied_after_the_dependencies_are_installed() -> None:
+    assert [each.rest for each in stage("dependencies") if each.name == "COPY"] == [
+        "requirements/ requirements/"
+    ]
+    assert "src/ src/" in [each.rest for each in stage("package") if each.name == "COPY"]
+
+
+def test_relocate_target_adds_the_programs_of_postgres() -> None:
+    """They come from the wheel that `relocate` finds, so the target needs no system package."""
+    (copied,) = [each.rest for each in stage("relocate") if each.name == "COPY"]
+
+    assert copied == "--from=programs /opt/programs/opt/markethall /opt/markethall"
+    assert "requirements/relocate.txt" in runs(stage("programs"))
+    assert json.loads(
+        next(each.rest for each in image("relocate") if each.name == "ENTRYPOINT")
+    ) == ["markethall"]
 
 
 def test_downloads_are_locked_by_hash() -> None:
     installs = [
         step
-        for step in runs(stages()[0]).replace("\n", "&&").split("&&")
+        for step in runs(instructions()).replace("\n", "&&").split("&&")
         if re.search(r"pip.* install ", step)
     ]
 
     fetching = [step for step in installs if "--no-index" not in step]
 
-    assert len(fetching) == 2
+    assert len(fetching) == 3
     assert all("--require-hashes" in step and "--only-binary :all:" in step for step in fetching)
 
 
-@pytest.mark.parametrize("locked", ["run", "build"])
+@pytest.mark.parametrize("locked", ["run", "build", "relocate"])
 def test_locked_requirements_have_hashes(locked: str) -> None:
     lines = (REPOSITORY / "requirements" / f"{locked}.txt").read_text().splitlines()
     pinned = [
@@ -114,20 +155,23 @@ def test_locked_requirements_have_hashes(locked: str) -> None:
 
 
 def test_wheel_is_installed_without_dependencies() -> None:
-    steps = runs(stages()[0])
+    steps = runs(stage("package"))
 
     assert re.search(r"pip wheel --no-deps --no-build-isolation --no-index", steps)
-    assert re.search(r"install --no-deps --no-index dist/\*\.whl", steps)
+    assert re.search(r"install --no-deps --no-index --root /opt/package dist/\*\.whl", steps)
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_no_compiler_is_installed(compiler: str) -> None:
-    assert not any(compiler in runs(stage) for stage in stages())
+    assert compiler not in runs(instructions())
 
 
 def test_final_stage_only_copies_build_output() -> None:
-    assert "pip" not in runs(stages()[-1])
-    assert final("COPY") == ["--from=build /opt/markethall /opt/markethall"]
+    assert "pip" not in runs(image("run"))
+    assert final("COPY") == [
+        "--from=dependencies /opt/markethall /opt/markethall",
+        "--from=package /opt/package/opt/markethall /opt/markethall",
+    ]
     assert final("ADD") == []
 
 
@@ -142,7 +186,7 @@ def test_root_filesystem_can_be_read_only() -> None:
     environment = " ".join(final("ENV"))
 
     assert "PYTHONDONTWRITEBYTECODE=1" in environment
-    assert all("compileall" in runs(stage) for stage in stages())
+    assert all("compileall" in runs(stage(name)) for name in ("dependencies", "package", "base"))
     assert final("VOLUME") == []
 
 
@@ -179,8 +223,8 @@ def test_build_context_is_an_allow_list() -> None:
     allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
     copied = {
         source.rstrip("/")
-        for instruction in stages()[0]
-        if instruction.name == "COPY"
+        for instruction in instructions()
+        if instruction.name == "COPY" and not instruction.rest.startswith("--from=")
         for source in instruction.rest.split()[:-1]
     }
 
