@@ -22,11 +22,13 @@ from markethall.app import Gateway, create_app
 from markethall.container import ApplicationContainer
 from markethall.contexts import topology
 from markethall.event_workers import bind_event_handlers
+from markethall.operations.metrics_snapshot import MetricsSnapshot
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.http.route_policies import RoutePolicy
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
+from tests.shared.cache_fixtures import Clock
 
 T = TypeVar("T")
 
@@ -505,3 +507,33 @@ async def test_metrics_can_be_off() -> None:
     async with client_of(create_app(memory_settings(metrics="off"))) as http:
         assert (await http.get("/metrics")).status_code == 404
         assert (await http.get("/health")).status_code == 200
+
+
+async def test_metrics_can_require_a_token() -> None:
+    app = create_app(memory_settings(metrics_token="a token of the scraper"))
+    headers = [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer a token of the scraper"},
+    ]
+    async with client_of(app) as http:
+        statuses = [(await http.get("/metrics", headers=each)).status_code for each in headers]
+
+    assert statuses == [401, 401, 200]
+
+
+def test_metrics_are_rendered_once_a_second() -> None:
+    clock, renderings = Clock(), []
+
+    def render() -> bytes:
+        renderings.append(clock.now)
+        return str(clock.now).encode()
+
+    snapshot = MetricsSnapshot(render, clock)
+    texts = []
+    for seconds in (0.0, 0.0, 0.9, 0.2, 0.0):
+        clock.now += seconds
+        texts.append(snapshot.read())
+
+    assert renderings == [100.0, 101.1]
+    assert texts == [b"100.0"] * 3 + [b"101.1"] * 2

@@ -262,8 +262,14 @@ class Settings(BaseSettings):
     ] = "auto"
     metrics: Annotated[
         Literal["auto", "on", "off"],
-        Field(description="/metrics, which needs no token; auto: on, in production with a warning"),
+        Field(
+            description="/metrics; auto: on, in production with a warning if METRICS_TOKEN is empty"
+        ),
     ] = "auto"
+    metrics_token: Annotated[
+        SecretStr,
+        Field(description="The bearer token that /metrics requires. Empty: /metrics is open"),
+    ] = SecretStr("")
     debug: Annotated[bool, Field(description="Serve /debug, which can also provoke an error")] = (
         False
     )

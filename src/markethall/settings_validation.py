@@ -121,7 +121,10 @@ def lax_settings(settings: "Settings") -> dict[str, str]:
     if settings.environment != "production":
         return {}
     lax = {
-        "MARKETHALL_METRICS": (settings.metrics == "auto", "anyone who reaches /metrics reads it"),
+        "MARKETHALL_METRICS": (
+            settings.metrics == "auto" and not settings.metrics_token.get_secret_value(),
+            "anyone who reaches /metrics reads it",
+        ),
         "MARKETHALL_DOCS": (settings.docs == "on", "anyone can read /docs and /openapi.json"),
         "MARKETHALL_ISSUER": (
             not settings.issuer.startswith("https://"),

@@ -1,5 +1,6 @@
 """Endpoints about the process: health, readiness, metrics, counts, documentation, debugging."""
 
+import hmac
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -8,13 +9,14 @@ from typing import Annotated, Any, Final
 import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, create_model
 
 from markethall import __version__
 from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.operations import swagger
+from markethall.operations.metrics_snapshot import MetricsSnapshot
 from markethall.operations.topology_report import describe_routes
 from markethall.settings import Settings
 from markethall.shared.http.problem_details import problems
@@ -22,7 +24,6 @@ from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Forbidden, RouteNotFound, Unauthenticated, Unavailable
 from markethall.shared.kernel.scopes import STATS_READ
-from markethall.shared.observability.metrics import REGISTRY
 
 log = structlog.get_logger("markethall.operations")
 
@@ -66,7 +67,7 @@ def operations_router(settings: Settings) -> APIRouter:
     router = APIRouter(tags=["system"])
     add_probes(router)
     if settings.metrics != "off":
-        add_metrics(router)
+        add_metrics(router, settings)
     _add_stats(router)
     if settings.serves_docs:
         add_docs(router)
@@ -90,10 +91,27 @@ def add_probes(router: APIRouter) -> None:
         return Ready(status="ready", checks=checks)
 
 
-def add_metrics(router: APIRouter) -> None:
-    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-    async def get_metrics(_: Annotated[CallContext, public()]) -> Response:
-        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+def add_metrics(router: APIRouter, settings: Settings) -> None:
+    snapshot = MetricsSnapshot()
+    token = settings.metrics_token.get_secret_value()
+
+    @router.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses=problems(Unauthenticated),
+    )
+    async def get_metrics(request: Request, _: Annotated[CallContext, public()]) -> Response:
+        """Return the metrics, at most a second old."""
+        if token:
+            _check_metrics_token(request, token)
+        return Response(snapshot.read(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _check_metrics_token(request: Request, token: str) -> None:
+    header = request.headers.get("authorization", "")
+    if not hmac.compare_digest(header.encode(), f"Bearer {token}".encode()):
+        raise Unauthenticated(reason="invalid" if header else "missing")
 
 
 def _add_stats(router: APIRouter) -> None:

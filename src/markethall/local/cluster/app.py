@@ -107,7 +107,7 @@ def create_cluster_app(
     app.state.readiness = readiness
     add_probes(app.router)
     if settings.metrics != "off":
-        add_metrics(app.router)
+        add_metrics(app.router, settings)
     if settings.serves_docs:
         add_docs(app.router)
 
