@@ -1,5 +1,7 @@
 """Files as spreadsheets write them: separators, line ends, empty columns, places of errors."""
 
+import asyncio
+
 import pytest
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
@@ -217,3 +219,35 @@ async def test_name_without_a_visible_character_is_an_error(
 
     [error] = await import_client.errors(done)
     assert (error.field, error.code) == (column, "blank")
+
+
+@pytest.mark.parametrize(
+    ("format_", "head"),
+    [
+        (ImportFormat.CSV, "sku,name,price\n"),
+        (ImportFormat.NDJSON, ""),
+        (ImportFormat.CSV, "Handle,Title,Variant SKU,Variant Price\n"),
+        (ImportFormat.CSV, "Handle,Title,Variant SKU,Variant Price\nmug,Mug,M-1,1\n"),
+    ],
+)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+async def test_blank_lines_let_other_tasks_run(
+    import_client: ImportClient, format_: ImportFormat, head: str, line_end: str
+) -> None:
+    data = (head + line_end * 200_000).encode()
+    started = await import_client.start(data, format=format_)
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other_task = asyncio.create_task(count_turns())
+    await import_client.inventory_app.container.import_worker().process_next(started.import_id)
+    other_task.cancel()
+
+    done = await import_client.imports.get_import(STAFF, started.import_id)
+    assert (done.rows.failed, done.rows.read) == (0, head.count("mug"))
+    assert turns >= len(data) // 5000

@@ -48,7 +48,10 @@ class CsvReader:
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
         for record in read_csv_records(chunk, self._delimiter):
             yield ReadStep(
-                self._validate_record(record), int(not _is_blank(record)), record.next_position
+                self._validate_record(record),
+                int(not _is_blank(record)),
+                record.next_position,
+                record.size,
             )
 
     def _validate_record(self, record: FileRecord) -> tuple[RowResult, ...]:
@@ -100,6 +103,7 @@ class NdjsonReader:
                 () if is_blank else (self._validate_record(record),),
                 int(not is_blank),
                 record.next_position,
+                record.size,
             )
 
     def _validate_record(self, record: FileRecord) -> RowResult:

@@ -100,11 +100,16 @@ RowResult = ValidatedRow | tuple[RowError, ...]
 
 
 class ReadStep(NamedTuple):
-    """Rows that are read together, and the file position after them."""
+    """Rows that are read together, and the file position after them.
+
+    `size` are the bytes that were read since the previous step. A step without rows may stay at the
+    position: it lets the caller count bytes.
+    """
 
     rows: tuple[RowResult, ...]
     record_count: int
     next_position: FilePosition
+    size: int
 
 
 def validate_row(

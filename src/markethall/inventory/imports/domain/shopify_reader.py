@@ -75,39 +75,40 @@ class ShopifyReader:
         """
         group: _HandleGroup | None = None
         truncated_handle, position = chunk.position.truncated_handle, chunk.position
+        # where the caller continues if the chunk ends inside a group
+        resume_at = chunk.position
         for record in read_csv_records(chunk, self._delimiter):
             cells = self._cells(record)
             handle = cells.get("handle", "")
             if group and handle not in {"", group.handle}:
+                resume_at = position
                 yield self._group_to_step(group, position)
                 group = None
             position = record.next_position
-            if not handle:
-                invalid_rows = self._row_without_handle(record)
-                if group:
-                    group.rows_without_handle += invalid_rows
-                else:
-                    yield ReadStep(
-                        invalid_rows,
-                        len(invalid_rows),
-                        _with_truncated_handle(position, truncated_handle),
-                    )
-                continue
-            if truncated_handle and sanitize(handle) == truncated_handle:
-                yield ReadStep(
-                    ((self._too_many_rows_error(record.line),),),
-                    1,
-                    _with_truncated_handle(position, truncated_handle),
+            is_truncated = bool(truncated_handle) and sanitize(handle) == truncated_handle
+            if not group and (not handle or is_truncated):
+                rows = (
+                    self._row_without_handle(record)
+                    if not handle
+                    else ((self._too_many_rows_error(record.line),),)
                 )
+                resume_at = _with_truncated_handle(position, truncated_handle)
+                yield ReadStep(rows, len(rows), resume_at, record.size)
                 continue
-            truncated_handle = ""
             group = group or _HandleGroup(handle)
-            group.rows.append((record.line, cells))
             group.size += record.size
+            if handle:
+                truncated_handle = ""
+                group.rows.append((record.line, cells))
+            else:
+                group.rows_without_handle += self._row_without_handle(record)
             if group.is_full:
-                truncated_handle = sanitize(handle)
-                yield self._group_to_step(group, _with_truncated_handle(position, truncated_handle))
+                truncated_handle = sanitize(group.handle)
+                resume_at = _with_truncated_handle(position, truncated_handle)
+                yield self._group_to_step(group, resume_at)
                 group = None
+            else:
+                yield ReadStep((), 0, resume_at, record.size)
         if group and chunk.is_last:
             yield self._group_to_step(group, position)
 
@@ -148,6 +149,7 @@ class ShopifyReader:
             ),
             len(group.rows) + len(group.rows_without_handle),
             next_position,
+            0,
         )
 
     def _variant_rows(self, handle_rows: HandleRows, rows: Sequence[Row]) -> Sequence[VariantRow]:

@@ -17,8 +17,9 @@ from markethall.shared.persistence.database import ReadDatabase
 PART_BYTES: Final = 256 * 1024
 # with long rows, a batch ends at this size
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
-# validating these rows takes about a millisecond; then the reader yields to the task that writes
-# the previous batch
+# reading these takes a few milliseconds; then the reader yields to other tasks. Bytes count too,
+# because blank lines give no rows
+_BYTES_BETWEEN_YIELDS: Final = 4096
 _ROWS_BETWEEN_YIELDS: Final = 20
 
 
@@ -56,7 +57,7 @@ class ImportReader:
     ) -> RowBatch:
         """Read about `max_rows` rows. Return an empty batch only at the end of the file."""
         rows: list[RowResult] = []
-        read = rows_at_last_yield = 0
+        read = rows_since_yield = bytes_since_yield = 0
         end = min(self._job.size, position.offset + _MAX_BATCH_BYTES)
         await self._seek(position)
         while len(rows) < max_rows and position.offset < end:
@@ -66,8 +67,13 @@ class ImportReader:
                 rows += step.rows
                 read += step.record_count
                 position = step.next_position
-                if len(rows) >= rows_at_last_yield + _ROWS_BETWEEN_YIELDS:
-                    rows_at_last_yield = len(rows)
+                rows_since_yield += len(step.rows)
+                bytes_since_yield += step.size
+                if (
+                    rows_since_yield >= _ROWS_BETWEEN_YIELDS
+                    or bytes_since_yield >= _BYTES_BETWEEN_YIELDS
+                ):
+                    rows_since_yield = bytes_since_yield = 0
                     await asyncio.sleep(0)
                 if len(rows) >= max_rows or position.offset >= end:
                     break
