@@ -41,6 +41,7 @@ from markethall.shared.http.work_kinds import WorkKinds
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.observability.metrics import CONTEXT_INFO
+from markethall.shared.persistence.redis_monitor import monitor_redis
 
 log = structlog.get_logger("markethall.app")
 
@@ -223,6 +224,9 @@ async def _background(container: ApplicationContainer, settings: Settings) -> As
         asyncio.create_task(worker.run(), name=f"worker {worker.context}")
         for worker in build_event_workers(container, settings)
     ]
+    if settings.redis_url.get_secret_value():
+        # the client with the longer timeout, so that a slow answer is not an outage
+        tasks.append(asyncio.create_task(monitor_redis(container.tools.broker())))
     for context_container in container.contexts.values():
         tasks += [asyncio.create_task(run()) for run in context_container.background_tasks()]
     try:

@@ -26,6 +26,11 @@ IN_FLIGHT = Gauge("markethall_http_in_flight", "Requests in progress.", registry
 STATEMENTS = Counter(
     "markethall_db_statements", "SQL statements sent, less BEGIN and COMMIT.", registry=REGISTRY
 )
+REDIS_AVAILABLE = Gauge(
+    "markethall_redis_available",
+    "1 while Redis answers; 0 if it does not, or none is configured.",
+    registry=REGISTRY,
+)
 CACHE_LOOKUPS = Counter(
     "markethall_cache",
     "Cache lookups, by cache and outcome.",
