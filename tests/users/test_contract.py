@@ -37,6 +37,7 @@ from markethall.users.contract import (
 )
 from tests.users.conftest import ANONYMOUS, PASSWORD, UsersApp, attempt_without_key, to_response
 
+MANAGER = CallContext(actor=Actor(scopes=frozenset({USERS_MANAGE})), request_id="test")
 OTHER_PASSWORD = "tr0ubador and three more words"
 
 
@@ -670,7 +671,7 @@ async def test_unknown_user_is_not_found(users_app: UsersApp) -> None:
     )
 
     for attempt in (
-        users_app.accounts.get_user(ANONYMOUS, missing),
+        users_app.accounts.get_user(MANAGER, missing),
         users_app.accounts.change_user(ANONYMOUS, missing, ChangeUser(), {1}),
         users_app.accounts.get_me(stranger),
         users_app.users.get_active_customer(ANONYMOUS, missing),
@@ -719,7 +720,7 @@ async def test_last_admin_cannot_be_removed(users_app: UsersApp, change: ChangeU
     with pytest.raises(LastAdmin):
         await users_app.accounts.change_user(ANONYMOUS, boss.user_id, change, {1})
 
-    assert (await users_app.accounts.get_user(ANONYMOUS, boss.user_id)) == boss
+    assert (await users_app.accounts.get_user(MANAGER, boss.user_id)) == boss
 
 
 async def test_concurrent_admin_removals_leave_one(users_app: UsersApp) -> None:
@@ -791,7 +792,7 @@ async def test_bootstrap_does_not_promote_customer(users_app: UsersApp) -> None:
     with pytest.raises(EmailTaken):
         await users_app.accounts.create_first_admin("boss@example.com", PASSWORD)
 
-    assert await users_app.accounts.get_user(ANONYMOUS, customer.user_id) == customer
+    assert await users_app.accounts.get_user(MANAGER, customer.user_id) == customer
 
 
 # Statement counts

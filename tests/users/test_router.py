@@ -452,11 +452,11 @@ async def test_list_query_is_validated(client: Client, query: str) -> None:
 UNKNOWN = "0199c0de-0000-7000-8000-000000000001"
 MANAGER_ROUTES: list[tuple[str, str]] = [
     ("GET", "/users"),
-    ("GET", f"/users/{UNKNOWN}"),
     ("PATCH", f"/users/{UNKNOWN}"),
 ]
 OWN_ROUTES: list[tuple[str, str]] = [
     ("GET", "/users/me"),
+    ("GET", f"/users/{UNKNOWN}"),
     ("PATCH", "/users/me"),
     ("POST", "/users/me/password"),
 ]
@@ -488,6 +488,50 @@ async def test_customers_and_staff_cannot_manage_users(
         response = await client.http.request(method, path, json={}, headers=person)
         body = assert_problem(response, 403, "auth.forbidden")
         assert body["details"] == {"scope": "users:manage"}
+
+
+async def test_owner_reads_the_location_of_the_registration(client: Client) -> None:
+    location = (await client.register()).headers["location"]
+    owner = await client.sign_in("ada")
+
+    response = await client.http.get(location, headers=owner)
+    cached = await client.http.get(
+        location, headers=owner | {"if-none-match": response.headers["etag"]}
+    )
+
+    assert response.status_code == 200
+    assert response.json() == (await client.http.get("/users/me", headers=owner)).json()
+    assert cached.status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("role", "status"), [("admin", 200), ("staff:orders", 200), ("staff:catalogue", 404)]
+)
+async def test_only_admins_and_staff_of_orders_read_other_users(
+    client: Client, role: str, status: int
+) -> None:
+    location = (await client.register()).headers["location"]
+    await client.users_app.accounts.create_staff("eve@example.com", role, PASSWORD, "eve")
+
+    response = await client.http.get(location, headers=await client.sign_in("eve"))
+
+    assert response.status_code == status
+
+
+async def test_customer_cannot_tell_other_users_from_unknown_ones(client: Client) -> None:
+    location = (await client.register()).headers["location"]
+    await client.register(username="eve", email="eve@example.com")
+    eve = await client.sign_in("eve")
+
+    other = assert_problem(await client.http.get(location, headers=eve), 404, "users.not_found")
+    unknown = assert_problem(
+        await client.http.get(f"/users/{UNKNOWN}", headers=eve), 404, "users.not_found"
+    )
+
+    varying = {"instance", "request_id", "details", "detail"}
+    assert {k: v for k, v in other.items() if k not in varying} == {
+        k: v for k, v in unknown.items() if k not in varying
+    }
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH"])

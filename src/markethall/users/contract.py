@@ -229,7 +229,7 @@ class Accounts(Protocol):
         """Return users in the order of registration. Raises CursorInvalid."""
 
     async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:
-        """Raises UserNotFound."""
+        """Return a user. Raises UserNotFound, also for users that the caller may not see."""
 
     async def change_user(
         self,

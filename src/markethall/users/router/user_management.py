@@ -19,7 +19,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.model import Bool, Id, RequestModel
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
-from markethall.shared.kernel.scopes import USERS_MANAGE
+from markethall.shared.kernel.scopes import ORDERS_MANAGE, PROFILE, USERS_MANAGE
 from markethall.users.contract import ChangeUser, LastAdmin, Role, UserNotFound, UserView
 from markethall.users.router.dependencies import AccountsDep, send_user
 
@@ -59,10 +59,11 @@ async def list_users(
 )
 async def get_user(
     request: Request,
-    ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
+    ctx: Annotated[CallContext, require_scope(USERS_MANAGE, ORDERS_MANAGE, PROFILE)],
     user_id: Id,
     accounts: AccountsDep,
 ) -> Response:
+    """Return a user to admins, to staff of orders, and to the user."""
     return apply_if_none_match(request, send_user(await accounts.get_user(ctx, user_id)))
 
 

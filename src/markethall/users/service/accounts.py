@@ -15,7 +15,7 @@ from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page
-from markethall.shared.kernel.scopes import USERS_MANAGE
+from markethall.shared.kernel.scopes import ORDERS_MANAGE, USERS_MANAGE
 from markethall.shared.persistence.database import Database
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
@@ -26,6 +26,7 @@ from markethall.users.contract import (
     Register,
     Role,
     UsernameTaken,
+    UserNotFound,
     UserView,
 )
 from markethall.users.domain import User, UserIdentity, check_password, derive_username, parse_role
@@ -114,6 +115,8 @@ class AccountService:
         return self._cursors.build_page(_LIST_NAME, views, limit, lambda user: user.user_id)
 
     async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:
+        if not ctx.can_view(user_id, USERS_MANAGE) and not ctx.actor.has_scope(ORDERS_MANAGE):
+            raise UserNotFound(user_id=str(user_id))
         async with self._database.read_session() as store:
             return to_user_view(await get_user_or_404(store, user_id))
 
