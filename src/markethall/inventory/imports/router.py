@@ -203,7 +203,7 @@ async def list_import_errors(
     summary="Warnings of an import",
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
-async def warnings(
+async def list_import_warnings(
     ctx: CatalogueWriter,
     import_id: Id,
     query: Annotated[PageQuery, from_query(PageQuery)],

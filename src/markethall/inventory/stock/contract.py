@@ -22,6 +22,7 @@ from markethall.shared.kernel.model import (
     Text,
     UtcDatetime,
     VisibleText,
+    exactly_one_of,
 )
 from markethall.shared.kernel.pagination import Page, PageQuery
 
@@ -90,6 +91,8 @@ class Adjustment(RequestModel):
     A count that equals the units on hand is recorded with the reason `counted`.
     """
 
+    model_config = ConfigDict(json_schema_extra=exactly_one_of(delta="integer", counted="integer"))
+
     warehouse_id: Id | None = None
     delta: Annotated[Int, Field(ge=-MAX_UNITS, le=MAX_UNITS, examples=[12])] | None = None
     counted: Annotated[Int, Field(ge=0, le=MAX_UNITS)] | None = None
@@ -138,6 +141,8 @@ class Transfer(Dto):
 
 class NewStocktakeLine(RequestModel):
     """The counted units of a product. Exactly one of `product_id` and `sku` must be set."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one_of(product_id="string", sku="string"))
 
     product_id: Id | None = None
     sku: Annotated[Text, Field(min_length=1, max_length=100, examples=["TEA-1"])] | None = None

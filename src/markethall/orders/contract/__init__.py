@@ -1,11 +1,11 @@
 """The contract of orders: DTOs, errors and the Protocol. Other contexts use only its events."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from markethall.orders.contract.addresses import Address as Address
 from markethall.orders.contract.addresses import AnyAddress as AnyAddress
@@ -22,7 +22,15 @@ from markethall.orders.contract.events import OrderPlaced as OrderPlaced
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
-from markethall.shared.kernel.model import Dto, Id, Int, RequestModel, Text, VisibleText
+from markethall.shared.kernel.model import (
+    Dto,
+    Id,
+    Int,
+    RequestModel,
+    Text,
+    UtcDatetime,
+    VisibleText,
+)
 from markethall.shared.kernel.money import Currency, Money
 from markethall.shared.kernel.pagination import Page, PageQuery
 
@@ -150,19 +158,14 @@ class FulfilOrder(RequestModel):
     tracking_number: Annotated[VisibleText, non_blank(200, examples=["00340434161094042557"])]
 
 
-_MIN_DATETIME = datetime(2000, 1, 1, tzinfo=UTC)
-_MAX_DATETIME = datetime(3000, 1, 1, tzinfo=UTC)
-QueryDatetime = Annotated[AwareDatetime, Field(ge=_MIN_DATETIME, le=_MAX_DATETIME)]
-
-
 class OrderQuery(PageQuery):
     """Filters of the order list. Customers find only their own orders."""
 
     status: OrderStatus | None = None
     payment_status: OrderPaymentStatus | None = None
     fulfilment_status: OrderFulfilmentStatus | None = None
-    created_after: QueryDatetime | None = None
-    created_before: QueryDatetime | None = None
+    created_after: UtcDatetime | None = None
+    created_before: UtcDatetime | None = None
     user_id: Id | None = None
     number: Annotated[Text, Field(pattern=r"^MH-[0-9]{1,18}$", examples=["MH-1001"])] | None = None
     sort: Literal["-created_at", "created_at"] = "-created_at"

@@ -32,7 +32,11 @@ def non_blank(max_length: int, **options: Any) -> Any:
     return Field(min_length=1, max_length=max_length, **options)
 
 
-Country = Annotated[Text, AfterValidator(_check_country_code), Field(examples=["NL"])]
+Country = Annotated[
+    Text,
+    AfterValidator(_check_country_code),
+    Field(examples=["NL"], json_schema_extra={"enum": sorted(COUNTRIES)}),
+]
 
 
 class Address(RequestModel):

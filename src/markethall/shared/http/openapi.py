@@ -32,6 +32,7 @@ def _extend(app: FastAPI, document: dict[str, Any]) -> dict[str, Any]:
     for name in _FRAMEWORK_ERROR_SCHEMAS:
         schemas.pop(name, None)
     schemas["Problem"] = _problem_schema()
+    _close_maps(schemas)
     for operation in _operations(document):
         for error_type in _error_types_of(operation):
             _add_response(operation["responses"], error_type)
@@ -68,6 +69,18 @@ def _add_response(responses: dict[str, Any], error_type: type[DomainError]) -> N
     examples = existing["content"]["application/problem+json"]["examples"]
     for code, example in generated["content"]["application/problem+json"]["examples"].items():
         examples.setdefault(code, example)
+
+
+def _close_maps(schema: Any) -> None:
+    """Forbid the names that do not match the pattern of an object's names; Pydantic omits this."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for value in schema.values():
+            _close_maps(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            _close_maps(value)
 
 
 def _problem_schema() -> dict[str, Any]:

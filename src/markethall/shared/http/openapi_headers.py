@@ -46,7 +46,8 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     },
     "If-None-Match": {
         "description": "Entity tags that the client has; 304 if one of them is current",
-        "schema": _TAG_LIST,
+        # any text is accepted: what is no tag is not the current one
+        "schema": _TAG,
     },
     "Idempotency-Key": {
         "description": "A repeated request with this key gets the stored response",

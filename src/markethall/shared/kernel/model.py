@@ -17,6 +17,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 # a request with more errors gets a single error, because each error takes a hundred times the
@@ -46,6 +47,25 @@ class RequestModel(BaseModel):
             return handler(value)
         except ValidationError as error:
             raise limited_error(error) from None
+
+
+def exactly_one_of(**types: str) -> JsonDict:
+    """Return the addition to a JSON schema: exactly one of these fields is given and not null.
+
+    `types` names the JSON type of each field.
+    """
+    return {
+        "oneOf": [
+            {
+                "required": [name],
+                "properties": {
+                    field: {"type": kind if field == name else "null"}
+                    for field, kind in types.items()
+                },
+            }
+            for name in types
+        ]
+    }
 
 
 def limited_error(error: ValidationError) -> Exception:

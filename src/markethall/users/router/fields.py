@@ -20,7 +20,11 @@ _MAX_PASSWORD_LENGTH: Final = 1024
 
 Email = Annotated[
     Text,
-    Field(max_length=MAX_EMAIL_LENGTH, examples=["ada@example.com"]),
+    Field(
+        max_length=MAX_EMAIL_LENGTH,
+        json_schema_extra={"format": "email"},
+        examples=["ada@example.com"],
+    ),
     AfterValidator(normalize_email),
 ]
 Password = Annotated[

@@ -54,7 +54,7 @@ class TokenForm(RequestModel):
 class RevocationForm(RequestModel):
     model_config = ConfigDict(extra="ignore")
 
-    token: Annotated[Text, Field(max_length=8192, repr=False)]
+    token: Annotated[Text, Field(min_length=1, max_length=8192, repr=False)]
 
 
 class OpenIdConfiguration(Dto):
