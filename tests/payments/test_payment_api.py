@@ -1,5 +1,8 @@
 """The contract suite of `PaymentApi`. It runs on each storage."""
 
+import json
+from functools import partial
+
 import pytest
 
 from markethall.payments.contract import (
@@ -20,6 +23,30 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
 from tests.payments.conftest import STAFF, Killed, PaymentsApp, attempt_without_key, user_context
+
+
+@pytest.mark.parametrize(
+    ("method", "settled"), [("timeout_after", "captured"), ("timeout_before", "failed")]
+)
+async def test_retry_of_unknown_confirm_gives_the_truth_once_settled(
+    payments_app: PaymentsApp, method: str, settled: str
+) -> None:
+    payment, method = await payments_app.open(), f"sandbox_{method}"
+    confirm = partial(payments_app.confirm_with_key, payment, "key", method)
+
+    first, is_replay = await confirm()
+    calls = payments_app.gateway.calls
+    meanwhile, _ = await confirm()
+    calls_of_retry = payments_app.gateway.calls - calls
+    await payments_app.reconcile()
+    final, _ = await confirm()
+    replayed, is_final_replay = await confirm()
+
+    statuses = [json.loads(response.body)["status"] for response in (first, meanwhile, final)]
+    assert statuses == ["unknown", "unknown", settled]
+    assert (is_replay, is_final_replay, replayed) == (False, True, final)
+    assert calls_of_retry == 0
+    assert await payments_app.charged() == (1 if settled == "captured" else 0)
 
 
 @pytest.mark.parametrize("method", ["free", "sandbox_ok"])

@@ -63,6 +63,11 @@ class Operation:
         return Money(amount=self.amount, currency=self.currency)
 
     @property
+    def is_pending(self) -> bool:
+        """Tell whether the provider has to be called; an unknown outcome is only looked up."""
+        return self.status is OperationStatus.PENDING
+
+    @property
     def is_open(self) -> bool:
         return self.settled_at is None
 

@@ -38,7 +38,7 @@ class ChargePayment:
         if method != FREE_METHOD and not self._provider.accepts(method):
             raise UnknownPaymentMethod(payment_method=method)
         operation = await self._record_intent(ctx, payment_id, method, attempt.id)
-        outcome = await self._provider.submit(operation) if operation.is_open else None
+        outcome = await self._provider.submit(operation) if operation.is_pending else None
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(
@@ -88,5 +88,7 @@ class ChargePayment:
             if applied is None:
                 raise PaymentNotFound(payment_id=str(operation.payment_id))
             payment = to_payment_view(applied.payment)
-            await store.store_response(attempt, payment)
+            attempt.is_final = not applied.operation.is_open
+            if attempt.is_final:
+                await store.store_response(attempt, payment)
             return payment

@@ -40,7 +40,7 @@ class IssueRefund:
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken.
         """
         operation = await self._record_intent(ctx, command)
-        outcome = await self._provider.submit(operation) if operation.is_open else None
+        outcome = await self._provider.submit(operation) if operation.is_pending else None
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(self, ctx: CallContext, command: RefundPayment) -> Operation:
@@ -82,7 +82,9 @@ class IssueRefund:
             if applied is None:
                 raise PaymentNotFound(payment_id=str(operation.payment_id))
             refund = to_refund_view(applied.operation, applied.payment)
-            await store.store_response(attempt, refund)
+            attempt.is_final = not applied.operation.is_open
+            if attempt.is_final:
+                await store.store_response(attempt, refund)
             return refund
 
 

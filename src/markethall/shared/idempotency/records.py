@@ -73,6 +73,8 @@ class IdempotentCommand:
     id: UUID
     retention: timedelta
     to_response: Callable[[Any], StoredResponse]
+    # an answer that is not final is not stored, so a retry runs the command again
+    is_final: bool = True
     _built: tuple[BaseModel, StoredResponse] | None = field(default=None, init=False, repr=False)
 
     @classmethod

@@ -8,6 +8,7 @@ happen twice.
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -53,10 +54,13 @@ class IdempotencyService:
             return record.response, True
         attempt = IdempotentCommand(request.scope, record.id, retention, to_response)
         try:
-            return attempt.build_response(await command(attempt)), False
+            response = attempt.build_response(await command(attempt))
         except Exception as error:
             await self._record_failure(record, retention, error)
             raise
+        if not attempt.is_final:
+            await self._release(record)
+        return response, False
 
     async def _claim_key(
         self, request: IdempotentRequest, retention: timedelta
@@ -84,6 +88,11 @@ class IdempotencyService:
         if not await self._store.take_over(existing, new_record.lease_until):
             raise InFlight
         return existing.model_copy(update={"lease_until": new_record.lease_until})
+
+    async def _release(self, record: IdempotencyRecord) -> None:
+        """Let a retry run the command again at once, or after the lease during an outage."""
+        with suppress(Unavailable):
+            await self._store.release(record, self._clock())
 
     async def _record_failure(
         self, record: IdempotencyRecord, retention: timedelta, error: Exception
