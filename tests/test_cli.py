@@ -1,6 +1,7 @@
 """Test the commands: their effects, exit codes and error lines."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -333,3 +334,33 @@ async def test_dead_letters_are_listed_and_requeued(database_url: str, tmp_path:
     assert state == "waiting"
     assert replayed.stdout.strip() == "1 handlers will run again."
     assert again == "waiting"
+
+
+def test_openapi_prints_the_document_of_the_served_contexts() -> None:
+    result = markethall("openapi", contexts="users", context_urls="{}")
+
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["openapi"].startswith("3.1")
+    assert "/users" in document["paths"]
+    assert "/products" not in document["paths"]
+
+
+def test_exported_file_is_imported_again(database_url: str, tmp_path: Path) -> None:
+    database = {"database_url": database_url, "data_dir": str(tmp_path)}
+    source, exported = tmp_path / "source.csv", tmp_path / "exported.csv"
+    source.write_text("sku,name,price\nA-1,One,1\nA-2,Two,cheap\nA-3,\u0141\u00f3d\u017a,3\n")
+
+    imported = markethall("import", str(source), **database)
+    to_file = markethall("export", str(exported), **database)
+    to_output = markethall("export", **database)
+    again = markethall("import", str(exported), **database)
+
+    assert (imported.returncode, again.returncode) == (1, 0)
+    assert "3 rows: 2 products, 1 failed. Products: 2 created" in imported.stdout
+    assert (
+        "2 rows: 2 products, 0 failed. Products: 0 created, 0 updated, 2 unchanged." in again.stdout
+    )
+    assert (to_file.returncode, to_file.stdout) == (0, "")
+    assert exported.read_text() == to_output.stdout.replace("\r\n", "\n")
+    assert "\u0141\u00f3d\u017a" in to_output.stdout

@@ -1,5 +1,7 @@
-"""Commands that add products: demo data, or an import from a file."""
+"""Commands that import and export products, or add demo data."""
 
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,6 +92,26 @@ def import_file(
             )
 
     _print_result_and_exit(run_with_container(run))
+
+
+@cli.command("export")
+def export_file(
+    file: Annotated[
+        Path | None, typer.Argument(help="CSV file to write; standard output without one")
+    ] = None,
+) -> None:
+    """Export all products as CSV, which can be imported again."""
+    from markethall.inventory.container import InventoryContainer
+    from markethall.shared.kernel.call_context import system_context
+
+    async def run(container: "ApplicationContainer") -> None:
+        inventory = container.context("inventory", InventoryContainer)
+        chunks = inventory.imports().export_products(system_context("export"))
+        with file.open("wb") if file else nullcontext(sys.stdout.buffer) as output:
+            async for chunk in chunks:
+                output.write(chunk)
+
+    run_with_container(run)
 
 
 def _import_generated(products: int) -> None:

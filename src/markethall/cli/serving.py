@@ -1,5 +1,6 @@
-"""Commands that serve the application or show its topology."""
+"""Commands that serve the application, or show its topology or its API."""
 
+import json
 import os
 import shutil
 import sys
@@ -81,6 +82,16 @@ def local_cluster(
 
         code = runner.run(settings, host, port, partial(err.print, markup=False))
     raise typer.Exit(code)
+
+
+@cli.command("openapi")
+def print_openapi() -> None:
+    """Print the OpenAPI document of the contexts that this process serves, as JSON."""
+    from markethall.app import create_app
+
+    # the document needs no database
+    settings = read_settings(storage="memory", environment="development")
+    sys.stdout.write(json.dumps(create_app(settings).app.openapi(), indent=2) + "\n")
 
 
 @cli.command("topology")
