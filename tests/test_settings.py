@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from platformdirs import user_data_path
+from pydantic_settings import BaseSettings
 
-from markethall.contexts import context_names
+from markethall.contexts import context_names, topology
 from markethall.inventory.contract import MAX_RESERVATION_DURATION
 from markethall.orders.settings import OrdersSettings
 from markethall.settings import MigrationSettings, Settings, read_settings
-from markethall.settings_validation import lax_settings
+from markethall.settings_validation import lax_settings, misspelled_variables
 from markethall.shared.composition.settings import SettingsError, read_one
 from markethall.shared.security.access_tokens import generate_private_key
 
@@ -375,3 +376,43 @@ def test_one_newline_at_the_end_of_a_secret_is_removed(read_from_environment: Re
     assert settings.secret_key.get_secret_value() == SECRET
     assert settings.redis_url.get_secret_value() == "redis://u:p@host/0"
     assert two.secret_key.get_secret_value() == f"{SECRET}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("DATABASE_ULR", "DATABASE_URL"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("SECRETKEY", "SECRET_KEY"),
+        ("CONTEXT", "CONTEXTS"),
+        ("BCRYPT_COSTS", "BCRYPT_COST"),
+        ("TRUSTED_PROXY", "TRUSTED_PROXIES"),
+        ("STORGE", "STORAGE"),
+    ],
+)
+def test_misspelled_setting_names_the_nearest_one(
+    read_from_environment: Read, name: str, nearest: str
+) -> None:
+    (line,) = errors_of(read_from_environment, storage="memory", **{name: PASSWORD})
+
+    assert line == f"MARKETHALL_{name}: is not a setting; did you mean MARKETHALL_{nearest}?"
+
+
+def test_every_setting_and_variables_of_others_are_accepted() -> None:
+    contexts = topology().contexts.values()
+    classes: list[type[BaseSettings]] = [Settings, *(manifest.settings for manifest in contexts)]
+    names = {name for settings_class in classes for name in settings_class.model_fields}
+    of_others = [
+        "MARKETHALL_HOST",
+        "MARKETHALL_PORT",
+        "markethall_database_url",
+        "MARKETHALL_TEST_DATABASE_URL",
+        "MARKETHALL_USERS_SERVICE_HOST",
+        "MARKETHALL_USERS_SERVICE_PORT_HTTP",
+        "MARKETHALL_USERS_PORT_8000_TCP_ADDR",
+        "MARKETHALL_SOMETHING_ELSE",
+        "DATABASE_ULR",
+    ]
+
+    given = [f"MARKETHALL_{name.upper()}" for name in names]
+    assert misspelled_variables([*given, *of_others], names) == []

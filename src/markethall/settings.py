@@ -21,7 +21,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from markethall.contexts import context_names, topology
-from markethall.settings_validation import MIN_SECRET_LENGTH, cross_field_problems
+from markethall.settings_validation import (
+    MIN_SECRET_LENGTH,
+    cross_field_problems,
+    misspelled_variables,
+)
 from markethall.shared.composition.settings import (
     SETTINGS_CONFIG,
     ContextSettings,
@@ -416,7 +420,7 @@ def read_settings(**overrides: Any) -> Settings:
 
     `overrides` take precedence over the environment. Raises SettingsError with all problems.
     """
-    problems: list[str] = []
+    problems = misspelled_variables(os.environ, _settings_names())
     settings: Settings | None = None
     by_context: dict[str, ContextSettings] = {}
     try:
@@ -433,6 +437,15 @@ def read_settings(**overrides: Any) -> Settings:
         raise SettingsError(list(dict.fromkeys(problems)))
     settings.by_context.update(by_context)
     return settings
+
+
+def _settings_names() -> set[str]:
+    """Return the names of the settings of the process and of all installed contexts."""
+    classes: list[type[BaseSettings]] = [
+        Settings,
+        *(manifest.settings for manifest in topology().contexts.values()),
+    ]
+    return {name for settings_class in classes for name in settings_class.model_fields}
 
 
 def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:

@@ -1,5 +1,8 @@
 """Rules for combinations of settings; each problem is described by one readable line."""
 
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from markethall.contexts import topology
@@ -8,6 +11,16 @@ if TYPE_CHECKING:
     from markethall.settings import Settings
 
 MIN_SECRET_LENGTH: Final = 32
+
+_PREFIX: Final = "MARKETHALL_"
+# options of commands
+_COMMAND_VARIABLES: Final = {"MARKETHALL_HOST", "MARKETHALL_PORT"}
+# variables of the tests, and those that Kubernetes derives from the names of services
+_FOREIGN_VARIABLE: Final = re.compile(
+    r"MARKETHALL_(TEST_\w+|\w*_?(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+))"
+)
+# of difflib, from 0 to 1: one or two wrong letters, also in a short name
+_MIN_SIMILARITY: Final = 0.85
 
 
 def cross_field_problems(settings: "Settings") -> list[str]:
@@ -140,3 +153,19 @@ def lax_settings(settings: "Settings") -> dict[str, str]:
     for context_settings in settings.by_context.values():
         found.update(context_settings.lax_settings)
     return found
+
+
+def misspelled_variables(environment: Iterable[str], settings_names: Iterable[str]) -> list[str]:
+    """Return a line for each variable that is no setting, but is spelled like one.
+
+    Others are ignored: Kubernetes adds variables for each service, and tests have their own.
+    """
+    known = {f"{_PREFIX}{name.upper()}" for name in settings_names} | _COMMAND_VARIABLES
+    problems = []
+    for variable in sorted(environment):
+        name = variable.upper()
+        if not name.startswith(_PREFIX) or name in known or _FOREIGN_VARIABLE.fullmatch(name):
+            continue
+        if nearest := get_close_matches(name, sorted(known), n=1, cutoff=_MIN_SIMILARITY):
+            problems.append(f"{variable}: is not a setting; did you mean {nearest[0]}?")
+    return problems
