@@ -251,6 +251,9 @@ def test_missing_postgres_error_gives_advice(
 
     with pytest.raises(EmbeddedMissing, match=r"`make serve`.* MARKETHALL_DATABASE_URL"):
         EmbeddedPostgres(tmp_path).start()
+    (tmp_path / "file").touch()
+    with pytest.raises(EmbeddedMissing, match=r"set MARKETHALL_DATABASE_URL"):
+        EmbeddedPostgres(tmp_path / "file" / "no folder").start()
     with pytest.raises(EmbeddedMissing, match=r"`make serve`.* MARKETHALL_REDIS_URL"):
         EmbeddedValkey().start()
 

@@ -123,6 +123,9 @@ class EmbeddedPostgres:
 
     def _start(self) -> None:
         try:
+            # before the folder is made: an image without Postgres has no place for it either, and
+            # the advice is to name a database
+            postgres_for(self._cluster)
             make_data_dir(self._folder)
             self._lock.acquire()
             self._start_with_lock()
