@@ -84,6 +84,23 @@ async def test_backordered_units_cannot_be_consumed(inventory_app: InventoryApp)
     assert await inventory_app.main_stock(tea.product_id) == (0, 0)
 
 
+async def test_consume_names_only_products_that_are_not_on_hand(
+    inventory_app: InventoryApp,
+) -> None:
+    tea, cup = await inventory_app.product(stock=2), await inventory_app.product(backorder_limit=1)
+    held = await inventory_app.reserve({tea.product_id: 2, cup.product_id: 1})
+
+    with pytest.raises(OutOfStock) as raised:
+        await inventory_app.inventory.consume(
+            ANYONE, consume_command(held.reservation_id, {tea.product_id: 2, cup.product_id: 1})
+        )
+
+    assert raised.value.details == {
+        "lines": [{"product_id": str(cup.product_id), "requested": 1, "available": 0}]
+    }
+    assert await inventory_app.main_stock(tea.product_id) == (2, 2)
+
+
 async def test_stock_row_follows_product_backorder_limit(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(stock=1)
 

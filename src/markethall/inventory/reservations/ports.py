@@ -22,7 +22,7 @@ class Availability:
     """The stock of one product. Each field has one entry per warehouse, in the same order.
 
     `free` is on hand minus reserved, and negative where units were sold as backorder. `overdue`
-    are units of expired reservations that are still reserved. `backorder` are units that may be
+    are units of overdue reservations, which are still reserved. `backorder` are units that may be
     sold before they arrive.
     """
 
@@ -35,18 +35,18 @@ class Availability:
     def available(self) -> int:
         return sum(
             stock.quantity
-            for stock in self.allocatable(include_expired=True, include_backorder=True)
+            for stock in self.allocatable(include_overdue=True, include_backorder=True)
         )
 
     def allocatable(
-        self, *, include_expired: bool, include_backorder: bool
+        self, *, include_overdue: bool, include_backorder: bool
     ) -> tuple[FreeStock, ...]:
         """Return the units that can be reserved, by warehouse."""
         return tuple(
             replace(
                 stock,
                 quantity=stock.quantity
-                + include_expired * overdue.quantity
+                + include_overdue * overdue.quantity
                 + include_backorder * backorder.quantity,
             )
             for stock, overdue, backorder in zip(
@@ -77,7 +77,10 @@ class AllocationStrategy(Protocol):
 
 
 class ReadStore(Protocol):
-    """Reads without locks. Each is one statement. Exception: `reserve_single_statement` writes."""
+    """Reads without locks, and one write. Each is one statement, which commits by itself.
+
+    The write, `reserve_single_statement`, is here because it needs no transaction.
+    """
 
     async def get_reservation(self, reservation_id: UUID) -> Reservation | None: ...
 
@@ -94,7 +97,7 @@ class ReadStore(Protocol):
     async def reserve_single_statement(
         self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None
     ) -> ReservationLine | None:
-        """Reserve the stock and insert the reservation with one line, in one statement.
+        """Reserve the stock and insert the reservation with one line, in one statement: a write.
 
         Return None and change nothing when that fails for any reason. The caller then reserves in
         a transaction, which finds the reason or another warehouse.

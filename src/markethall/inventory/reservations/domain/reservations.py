@@ -123,13 +123,13 @@ class Reservation:
         released = quantity_by_product(
             replace(line.remaining, quantity=line.released) for line in self.lines
         )
-        moved_product_ids = {moved_quantity.product_id for moved_quantity in quantities}
+        moved_product_ids = {moved.product_id for moved in quantities}
         lines = [line for line in self.lines if line.product_id not in moved_product_ids]
-        for some in quantities:
-            line = replace(first_lines[some.product_id], warehouse_id=some.warehouse_id)
+        for moved in quantities:
+            line = replace(first_lines[moved.product_id], warehouse_id=moved.warehouse_id)
             # the first new line of a product gets all its released units
             lines.append(
-                replace(line, quantity=some.quantity, released=released.pop(some.product_id, 0))
+                replace(line, quantity=moved.quantity, released=released.pop(moved.product_id, 0))
             )
         self.lines = tuple(sorted(lines, key=lambda line: (line.product_id, line.warehouse_id)))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -21,8 +20,12 @@ from markethall.shared.persistence.database import Database
 
 T = TypeVar("T")
 
-# each attempt fails if another transaction takes the planned stock first
-_MAX_ATTEMPTS: Final = 4
+# each try fails if another transaction takes the planned stock first
+_MAX_TRIES: Final = 4
+
+# (include_backorder, include_overdue), in order of preference: the stock of overdue reservations
+# is on hand, so it comes before backorder
+_PLAN_OPTIONS: Final = ((False, False), (False, True), (True, False), (True, True))
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class AllocationPlan:
 class AllocationFailed(Exception):
     """A stock row has too few units: those of `missing` could not be reserved.
 
-    `requested` has the units of all products of the order.
+    `requested` has the units of all products of the order, for the next plan. This is an exception
+    and no result, because the transaction may have reserved other rows and must be rolled back.
     """
 
     def __init__(
@@ -69,39 +73,42 @@ class AllocationRunner:
     async def run(self, work: Callable[[Store, AllocationPlan | None], Awaitable[T]]) -> T:
         """Run `work` in a transaction, first without a plan.
 
-        After AllocationFailed the transaction is rolled back, and `work` runs again with a plan
-        made from the current stock. Raises OutOfStock, ProductNotFound.
+        Without a plan, `work` reserves where it prefers. After AllocationFailed the transaction is
+        rolled back, and `work` runs again with a plan made from the current stock. Raises
+        OutOfStock, ProductNotFound.
         """
         plan: AllocationPlan | None = None
-        for _ in range(_MAX_ATTEMPTS):
+        for try_number in range(1, _MAX_TRIES + 1):
             try:
                 async with self._database.transaction() as store:
                     return await work(store, plan)
             except AllocationFailed as error:
                 failure = error
-            plan = await self._make_plan(failure)
-        raise await self._out_of_stock(failure)
+            if try_number < _MAX_TRIES:
+                plan = await self._make_plan(failure)
+        raise await self._contention_error(failure)
 
     async def _make_plan(self, failure: AllocationFailed) -> AllocationPlan:
-        """Plan with free stock only; if that is too little, also with expired reservations, then
+        """Plan with free stock only; if that is too little, also with overdue reservations, then
         with backorder, then with both.
 
         Raises ProductNotFound, OutOfStock.
         """
         availability = await self._get_availability(failure)
-        # units of expired reservations are on hand, so they come before backorder
-        for include_backorder, include_expired in product((False, True), repeat=2):
+        for include_backorder, include_overdue in _PLAN_OPTIONS:
             free_stock = {
-                product_id: stock_quantity.allocatable(
-                    include_expired=include_expired, include_backorder=include_backorder
+                product_id: product_availability.allocatable(
+                    include_overdue=include_overdue, include_backorder=include_backorder
                 )
-                for product_id, stock_quantity in availability.items()
+                for product_id, product_availability in availability.items()
             }
             if quantities := self._strategy.plan(failure.requested, free_stock):
-                if include_expired:
-                    await self._expiry.expire_reservations([some.product_id for some in quantities])
+                if include_overdue:
+                    await self._expiry.expire_reservations(
+                        [stock_quantity.product_id for stock_quantity in quantities]
+                    )
                 return AllocationPlan(quantities, include_backorder)
-        raise _out_of_stock_error(failure.requested, availability)
+        raise out_of_stock_error(_short_lines(failure.requested, availability))
 
     async def _get_availability(self, failure: AllocationFailed) -> Mapping[UUID, Availability]:
         """Raises ProductNotFound."""
@@ -119,19 +126,23 @@ class AllocationRunner:
             raise ProductNotFound(product_ids=unknown)
         return availability
 
-    async def _out_of_stock(self, failure: AllocationFailed) -> OutOfStock:
+    async def _contention_error(self, failure: AllocationFailed) -> OutOfStock:
+        """Build the error after the last try: others have taken the planned stock each time.
+
+        The stock may suffice again, so that no product is short. Then the error names the product
+        that failed, and `out_of_stock_error` lowers its available units below the requested ones.
+        """
         availability = await self._get_availability(failure)
-        return out_of_stock_error(
-            [_short_line(failure.missing.product_id, failure.requested, availability)]
-        )
+        missing_line = _short_line(failure.missing.product_id, failure.requested, availability)
+        return out_of_stock_error(_short_lines(failure.requested, availability) or [missing_line])
 
 
-def _out_of_stock_error(
+def _short_lines(
     requested: Mapping[UUID, int], availability: Mapping[UUID, Availability]
-) -> OutOfStock:
-    """Build the error with all products that have too little stock."""
+) -> list[ShortLine]:
+    """Return the products that have too little stock."""
     lines = (_short_line(product_id, requested, availability) for product_id in requested)
-    return out_of_stock_error([line for line in lines if line.available < line.quantity])
+    return [line for line in lines if line.available < line.quantity]
 
 
 def _short_line(

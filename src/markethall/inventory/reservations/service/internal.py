@@ -77,35 +77,34 @@ class InventoryService:
         """
         if len(requested) != 1:
             return None
-        reservation, [stock_quantity] = (
-            Reservation.from_command(command, self._clock()),
-            allocate_from_main_warehouse(requested),
-        )
+        reservation = Reservation.from_command(command, self._clock())
+        [stock_quantity] = allocate_from_main_warehouse(requested)
         limits = self._limits if command.limited else None
         async with (
             self._limiter.slot(stock_quantity.product_id),
-            self._database.read_session() as reads,
+            # the statement writes, and commits by itself, so it needs no transaction
+            self._database.read_session() as session,
         ):
-            line = await reads.reserve_single_statement(reservation, stock_quantity, limits)
+            line = await session.reserve_single_statement(reservation, stock_quantity, limits)
         return replace(reservation, lines=(line,)) if line else None
 
     async def _reserve_in_transaction(
         self, command: Reserve, requested: Mapping[UUID, int]
     ) -> Reservation:
-        """Reserve in several statements. Raises the errors of `reserve`."""
+        """Reserve in several statements, at first in the main warehouse.
 
-        async def reserve(store: Store, plan: AllocationPlan | None) -> Reservation:
+        Raises the errors of `reserve`.
+        """
+        main_warehouse_plan = AllocationPlan(allocate_from_main_warehouse(requested))
+
+        async def reserve(store: Store, new_plan: AllocationPlan | None) -> Reservation:
             reservation = Reservation.from_command(command, self._clock())
             if not await store.insert_reservation(reservation):
-                return await _get_existing_reservation(store, reservation.reservation_id)
+                return await _get_existing_for_update(store, reservation.reservation_id)
             if command.limited:
                 await self._check_limits(store, reservation, requested)
-            await _reserve_lines(
-                store,
-                reservation,
-                plan or AllocationPlan(allocate_from_main_warehouse(requested)),
-                requested,
-            )
+            plan = new_plan or main_warehouse_plan
+            await _reserve_lines(store, reservation, plan, requested)
             return reservation
 
         return await self._allocation.run(reserve)
@@ -122,9 +121,9 @@ class InventoryService:
         return reservation.to_view(now)
 
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        async def commit(store: Store, plan: AllocationPlan | None) -> Reservation:
+        async def commit(store: Store, new_plan: AllocationPlan | None) -> Reservation:
             return await store.commit_if_held(reservation_id) or await _commit_not_held(
-                store, reservation_id, plan
+                store, reservation_id, new_plan
             )
 
         return await self._invalidate_and_view(await self._allocation.run(commit))
@@ -158,7 +157,7 @@ class InventoryService:
                 if await store.insert_reservation(reservation):
                     return reservation.to_view(self._clock())
                 # the `reserve` of this id has inserted it meanwhile
-                reservation = await _get_existing_reservation(store, reservation_id)
+                reservation = await _get_existing_for_update(store, reservation_id)
             released = reservation.release()
             await store.save_reservation(reservation)
             await store.release_stock(released)
@@ -189,8 +188,12 @@ class InventoryService:
         if not missing:
             return
         untracked = await store.get_untracked_products([c.product_id for c in missing])
-        if not {change.product_id for change in missing} <= set(untracked):
-            raise await _not_on_hand_error(store, quantities, self._clock())
+        not_on_hand = {
+            (c.product_id, c.warehouse_id) for c in missing if c.product_id not in untracked
+        }
+        if not_on_hand:
+            unsold = [q for q in quantities if (q.product_id, q.warehouse_id) in not_on_hand]
+            raise await _not_on_hand_error(store, unsold, self._clock())
         await store.apply_changes([_untracked_supply(change) for change in missing])
         await store.apply_changes(missing)
 
@@ -232,7 +235,8 @@ def _untracked_supply(sale: StockChange) -> StockChange:
     )
 
 
-async def _get_existing_reservation(store: Store, reservation_id: UUID) -> Reservation:
+async def _get_existing_for_update(store: Store, reservation_id: UUID) -> Reservation:
+    """Lock and return a reservation that this transaction could not insert."""
     reservation = await store.get_reservation_for_update(reservation_id)
     if reservation is None:
         raise LookupError(f"reservation {reservation_id} has disappeared")
@@ -248,19 +252,24 @@ async def _get_reservation_for_update(store: Store, reservation_id: UUID) -> Res
 
 
 async def _not_on_hand_error(
-    store: Store, quantities: Sequence[StockQuantity], now: datetime
+    store: Store, unsold: Sequence[StockQuantity], now: datetime
 ) -> OutOfStock:
     """Build the error for units that were sold as backorder and are not on hand."""
-    levels = [
-        level
-        for stock_quantity in quantities
-        for level in await store.get_product_stock(stock_quantity.product_id, now)
+    stock_rows = [
+        stock
+        for stock_quantity in unsold
+        for stock in await store.get_product_stock(stock_quantity.product_id, now)
     ]
-    on_hand = {(level.product_id, level.warehouse_id): level.on_hand for level in levels}
-    there = [(some, on_hand[some.product_id, some.warehouse_id]) for some in quantities]
-    short = [(some, units) for some, units in there if units < some.quantity] or there
+    on_hand = {(stock.product_id, stock.warehouse_id): stock.on_hand for stock in stock_rows}
     return out_of_stock_error(
-        [ShortLine(some.product_id, some.quantity, units) for some, units in short]
+        [
+            ShortLine(
+                stock_quantity.product_id,
+                stock_quantity.quantity,
+                on_hand[stock_quantity.product_id, stock_quantity.warehouse_id],
+            )
+            for stock_quantity in unsold
+        ]
     )
 
 
@@ -280,26 +289,35 @@ async def _reserve_lines(
 
 
 async def _commit_not_held(
-    store: Store, reservation_id: UUID, plan: AllocationPlan | None
+    store: Store, reservation_id: UUID, new_plan: AllocationPlan | None
 ) -> Reservation:
     """Commit a reservation that is not held. Reserve the stock of an expired one again.
 
+    The stock is reserved in the stock rows of the reservation, or by the plan if there is one.
     Raises AllocationFailed, ReservationClosed.
     """
     reservation = await _get_reservation_for_update(store, reservation_id)
     expired_quantities = reservation.commit()
-    effective_plan = plan or AllocationPlan(expired_quantities)
-    for stock_quantity in effective_plan.quantities if expired_quantities else ():
-        if not await store.reserve_again(
-            stock_quantity, include_backorder=effective_plan.include_backorder
-        ):
-            # the order is paid, so it is fulfilled even if a product was archived meanwhile
-            raise AllocationFailed(
-                quantity_by_product(expired_quantities), stock_quantity, must_be_active=False
-            )
-    if expired_quantities and plan:
-        reservation.reassign(plan.quantities)
+    if not expired_quantities:
+        await store.save_reservation(reservation)
+        return reservation
+    plan = new_plan or AllocationPlan(expired_quantities)
+    await _reserve_again(store, plan, expired_quantities)
+    if new_plan:
+        reservation.reassign(new_plan.quantities)
         await store.replace_lines(reservation)
     else:
         await store.save_reservation(reservation)
     return reservation
+
+
+async def _reserve_again(
+    store: Store, plan: AllocationPlan, expired_quantities: Sequence[StockQuantity]
+) -> None:
+    """Reserve the stock of the plan for existing lines. Raises AllocationFailed."""
+    for stock_quantity in plan.quantities:
+        if not await store.reserve_again(stock_quantity, include_backorder=plan.include_backorder):
+            # the order is paid, so it is fulfilled even if a product was archived meanwhile
+            raise AllocationFailed(
+                quantity_by_product(expired_quantities), stock_quantity, must_be_active=False
+            )
