@@ -110,13 +110,15 @@ class Checkout:
         )
         priced_lines = await self._price_or_release(ctx, command, reservation)
         payment_deadline = reservation.expires_at - self._policy.payment_safety_margin
-        if priced_lines is None or not _is_held(reservation) or payment_deadline <= self._clock():
+        is_too_late_to_pay = payment_deadline <= self._clock()
+        if priced_lines is None or not _is_held(reservation) or is_too_late_to_pay:
             return await self._resume_or_reject(ctx, reservation, attempt)
         payment = await self._payments.open(
             ctx, _open_payment_command(ctx, attempt.id, priced_lines, payment_deadline)
         )
         order = self._build_order(ctx, command, reservation, priced_lines, payment)
-        if payment.status in _ENDED_PAYMENT_STATUSES or payment.expires_at <= order.created_at:
+        has_payment_expired = payment.expires_at <= order.created_at
+        if payment.status in _ENDED_PAYMENT_STATUSES or has_payment_expired:
             return await self._resume_or_reject(ctx, reservation, attempt)
         return await self._persist(ctx, order, attempt)
 
@@ -131,7 +133,7 @@ class Checkout:
             customer_id=ctx.user_id,
             lines=tuple(lines),
             expires_at=self._clock() + self._policy.reservation_ttl,
-            limited=True,
+            limited=True,  # by the limits of unpaid orders and of reserved units per customer
         )
 
     async def _price_or_release(
@@ -159,7 +161,7 @@ class Checkout:
     ) -> Order:
         now = self._clock()
         order = Order(
-            order_id=payment.order_id,
+            order_id=payment.order_id,  # the id of the attempt, with which the payment was opened
             user_id=ctx.user_id,
             currency=priced_lines.currency,
             lines=priced_lines.lines,
@@ -182,17 +184,22 @@ class Checkout:
         event = OrderPlaced(order_id=order.order_id, user_id=order.user_id, total=_total(order))
         async with self._database.transaction() as store:
             number = await store.add_order(order)
-            if number is not None:
+            if number is None:
+                # an earlier attempt wrote the order, and it may have changed since
+                order = await _get_existing_order(store, order.order_id)
+            else:
                 order.number = number
                 await store.publish(event, ctx)
-            # without a number, an earlier attempt wrote the order, and it may have changed since
-            stored = order if number is not None else await store.get_order(order.order_id)
-        return await self._activate_and_respond(ctx, stored or order, attempt)
+        return await self._activate_and_respond(ctx, order, attempt)
 
     async def _activate_and_respond(
         self, ctx: CallContext, order: Order, attempt: IdempotentCommand
     ) -> OrderView:
-        """Activate the payment, so that the customer can pay. Then store the response."""
+        """Activate the payment, so that the customer can pay. Then store the response.
+
+        The response has its own transaction, because the call of payments stands between the commit
+        of the order and the response (docs/decisions/0018).
+        """
         await self._payments.activate(ctx, ActivatePayments(payment_ids=(order.payment_id,)))
         view = to_order_view(order)
         async with self._database.transaction() as store:
@@ -202,7 +209,12 @@ class Checkout:
     async def _resume_or_reject(
         self, ctx: CallContext, reservation: ReservationView, attempt: IdempotentCommand
     ) -> OrderView:
-        """Return the order of an earlier attempt. Without one, raise ReservationClosed."""
+        """Return the order of an earlier attempt. Without one, raise ReservationClosed.
+
+        This attempt cannot place the order for one of four reasons: the reservation is a tombstone
+        or not held, its time is too short for a payment, or the payment has ended or has expired.
+        All of them may be due to an earlier attempt that did place the order.
+        """
         async with self._database.read_session() as store:
             existing = await store.get_order(attempt.id)
         if existing is not None:
@@ -213,6 +225,13 @@ class Checkout:
             reservation_id=str(released.reservation_id),
             status=released.status.value,
         )
+
+
+async def _get_existing_order(store: Store, order_id: UUID) -> Order:
+    order = await store.get_order(order_id)
+    if order is None:
+        raise LookupError(f"order {order_id} has disappeared")
+    return order
 
 
 def price_order(command: PlaceOrder, reservation: ReservationView) -> PricedLines:
