@@ -108,7 +108,7 @@ class MemoryPaymentStore(MemoryUnitOfWork):
         await self.save_payment(payment)
         self._tables.operations.put(operation.operation_id, operation)
 
-    async def correct_operation(self, payment: Payment, operation: Operation) -> None:
+    async def save_corrected_operation(self, payment: Payment, operation: Operation) -> None:
         await self.save_operation(payment, operation)
 
     async def get_operation(self, operation_id: UUID) -> Operation | None:
@@ -128,7 +128,7 @@ class MemoryPaymentStore(MemoryUnitOfWork):
         operations.sort(key=lambda one: (one.created_at, one.operation_id))
         return operations[: operation_filter.limit]
 
-    async def get_operation_for_update(
+    async def get_payment_and_operation_for_update(
         self, operation_id: UUID
     ) -> tuple[Payment, Operation] | None:
         operation = self._tables.operations.get(operation_id)

@@ -117,10 +117,10 @@ class Store(ReadStore, Protocol):
     async def get_payment_for_update(self, payment_id: UUID) -> Payment | None:
         """Return the payment and lock its row. Return None for an unknown id or a tombstone."""
 
-    async def get_operation_for_update(
+    async def get_payment_and_operation_for_update(
         self, operation_id: UUID
     ) -> tuple[Payment, Operation] | None:
-        """Return the operation and its payment, and lock both rows."""
+        """Return the payment and the operation, and lock both rows."""
 
     async def save_payment(self, payment: Payment) -> None: ...
     async def add_operation(self, payment: Payment, operation: Operation) -> None:
@@ -129,7 +129,7 @@ class Store(ReadStore, Protocol):
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
         """Update the payment and the operation, which was open."""
 
-    async def correct_operation(self, payment: Payment, operation: Operation) -> None:
+    async def save_corrected_operation(self, payment: Payment, operation: Operation) -> None:
         """Update the payment and the operation, which had failed."""
 
     async def add_posting(self, posting: Posting) -> None: ...

@@ -1,4 +1,9 @@
-"""Apply the outcome of an operation to its payment."""
+"""Rules for the outcome of an operation: how it changes the operation and its payment.
+
+The first outcome settles an open operation. A later one contradicts a settled operation if it
+differs from what is recorded, for example a success after a recorded failure. Correcting the
+operation then replaces what is recorded.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,11 @@
-"""Apply an outcome to its operation and payment, in the caller's transaction."""
+"""The last step of a charge or refund: store what the provider answered.
+
+A charge or refund takes three steps: record the operation, call the provider, apply the outcome.
+A crash between the steps leaves an open operation; a retry with the same key, a webhook or the
+reconciliation job then applies the outcome. The first of them closes the operation. The others
+change nothing unless the provider contradicts what is recorded. `domain.outcomes` has the rules;
+this module locks, saves, posts and publishes in the caller's transaction.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,13 +47,15 @@ class AppliedOutcome:
 async def apply_outcome(
     store: Store, ctx: CallContext, operation_id: UUID, outcome: Outcome | None, now: datetime
 ) -> AppliedOutcome | None:
-    """Apply what the provider answered; None stands for a timeout.
+    """Apply what the provider answered.
 
-    An open operation is settled. A settled one is corrected when the provider contradicts it.
-    Return None when the operation does not exist. Raises PaymentInProgress when a correction has
-    to wait for another charge.
+    An open operation is settled, and a settled one is corrected when the outcome contradicts it.
+    `outcome` is None when the provider did not answer in time: an open operation becomes unknown.
+    It is None too when a retry found the operation settled and did not call the provider: nothing
+    changes. Return None when the operation does not exist. Raises PaymentInProgress when a
+    correction has to wait for another charge.
     """
-    locked = await store.get_operation_for_update(operation_id)
+    locked = await store.get_payment_and_operation_for_update(operation_id)
     if locked is None:
         return None
     payment, operation = locked
@@ -81,7 +90,7 @@ async def _correct(
         log.error("payment.outcome_conflict", **details)
         return AppliedOutcome(payment, operation, is_conflict=True)
     log.warning("payment.outcome_corrected", **details)
-    await store.correct_operation(payment, operation)
+    await store.save_corrected_operation(payment, operation)
     await _publish_effects(store, ctx, locked, effects, now)
     return AppliedOutcome(payment, operation)
 

@@ -1,9 +1,6 @@
-"""Call the card provider, and apply the outcome to the payment.
+"""Calls of the payment provider with a time limit.
 
-A charge or refund takes three steps: record the operation, call the provider, apply the outcome.
-A crash between the steps leaves an open operation; a retry with the same key, a webhook or the
-reconciliation job then applies the outcome. The first of them closes the operation. The others
-change nothing unless the provider contradicts what is recorded.
+`ProviderClient` returns outcomes; `apply_outcome` applies them.
 """
 
 import asyncio
@@ -50,9 +47,9 @@ class ProviderClient:
         return await self._outcome_or_none(self._call_gateway(operation))
 
     async def lookup(self, operation: Operation) -> tuple[Outcome | None, bool]:
-        """Return the outcome, None when the provider does not know the operation.
+        """Return (outcome, True), or (None, False) after a timeout.
 
-        The second value is False after a timeout.
+        The outcome in (None, True) means that the provider never received the operation.
         """
         if operation.method == FREE_METHOD:
             return Succeeded(FREE_METHOD), True

@@ -196,7 +196,7 @@ def _update_operation(statuses: "list[sa.ColumnElement[str]]") -> Statement:
 
 
 UPDATE_OPERATION = _update_operation(OPEN_LITERALS)
-CORRECT_OPERATION = _update_operation([sql_literal("failed")])
+UPDATE_CORRECTED_OPERATION = _update_operation([sql_literal("failed")])
 GET_OPERATION = Statement(
     sa.select(operations).where(operations.c.operation_id == bindparam("operation_id"))
 )
@@ -215,7 +215,7 @@ def list_operations(*, by_kind: bool, has_keyset: bool) -> Statement:
     )
 
 
-GET_OPERATION_FOR_UPDATE = Statement(
+GET_PAYMENT_AND_OPERATION_FOR_UPDATE = Statement(
     sa.select(payments, *(column.label(OPERATION_PREFIX + column.name) for column in operations.c))
     .join(operations, operations.c.payment_id == payments.c.payment_id)
     .where(operations.c.operation_id == bindparam("operation_id"))

@@ -94,8 +94,8 @@ class SqlPaymentStore(SqlUnitOfWork):
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
         await self._update_operation(sql.UPDATE_OPERATION, payment, operation)
 
-    async def correct_operation(self, payment: Payment, operation: Operation) -> None:
-        await self._update_operation(sql.CORRECT_OPERATION, payment, operation)
+    async def save_corrected_operation(self, payment: Payment, operation: Operation) -> None:
+        await self._update_operation(sql.UPDATE_CORRECTED_OPERATION, payment, operation)
 
     async def _update_operation(
         self, statement: Statement, payment: Payment, operation: Operation
@@ -124,11 +124,11 @@ class SqlPaymentStore(SqlUnitOfWork):
         )
         return [_to_operation(row) for row in rows]
 
-    async def get_operation_for_update(
+    async def get_payment_and_operation_for_update(
         self, operation_id: UUID
     ) -> tuple[Payment, Operation] | None:
         row = await self._connection.fetch_one(
-            sql.GET_OPERATION_FOR_UPDATE, operation_id=operation_id
+            sql.GET_PAYMENT_AND_OPERATION_FOR_UPDATE, operation_id=operation_id
         )
         return (_to_payment(row), _to_operation(row, sql.OPERATION_PREFIX)) if row else None
 
