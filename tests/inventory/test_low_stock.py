@@ -12,8 +12,8 @@ async def take_envelopes(inventory_app: InventoryApp) -> list[EventEnvelope]:
     """Return the StockLow envelopes since the last call."""
     async with inventory_app.container.persistence().outbox.acquire_leadership() as leader:
         assert leader is not None
-        envelopes = await leader.get_unpublished(100)
-        await leader.mark_published(envelopes, inventory_app.clock())
+        envelopes = await leader.get_unrelayed(100)
+        await leader.mark_relayed(envelopes, inventory_app.clock())
     return [envelope for envelope in envelopes if envelope.type == StockLow.type]
 
 

@@ -226,7 +226,7 @@ class PaymentsApp:
     async def events(self) -> list[EventEnvelope]:
         async with self.container.persistence().outbox.acquire_leadership() as leader:
             assert leader is not None
-            return list(await leader.get_unpublished(1000))
+            return list(await leader.get_unrelayed(1000))
 
     async def event_types(self) -> list[str]:
         return [event.type.removeprefix("payments.") for event in await self.events()]

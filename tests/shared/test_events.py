@@ -220,7 +220,7 @@ async def test_lost_connection_loses_leadership(
                 await on_server(probe_url, KILL_LEADER)
 
                 assert await subscriber.relay_all() == 1
-                await old.get_unpublished(10)
+                await old.get_unrelayed(10)
 
 
 async def test_leader_that_hangs_is_replaced(probe_url: str) -> None:
@@ -727,7 +727,7 @@ async def test_replay_runs_handlers_again(
     await subscriber.publish(ctx, happened(1), happened(2))
     async with backend.outbox.acquire_leadership() as leader:
         assert leader is not None
-        first = (await leader.get_unpublished(1))[0].event_id
+        first = (await leader.get_unrelayed(1))[0].event_id
     await subscriber.relay_all()
     await subscriber.process()
 

@@ -414,7 +414,7 @@ async def test_retention_job_purges_at_intervals(
     assert not replayed
     async with backend.outbox.acquire_leadership() as leader:
         assert leader is not None
-        assert len(await leader.get_unpublished(10)) == 1
+        assert len(await leader.get_unrelayed(10)) == 1
 
 
 async def test_purge_runs_in_bounded_batches(probe: Postgres, clock: FakeClock) -> None:

@@ -59,7 +59,10 @@ class EventEnvelope(Dto):
 
 
 class Delivery(Dto):
-    """An envelope in an inbox, for one handler."""
+    """An envelope in an inbox, for one handler.
+
+    `attempts` is the number of times that the handler was started, without postponed ones.
+    """
 
     handler: str
     envelope: EventEnvelope

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Final
 
 import structlog
 
@@ -15,6 +16,13 @@ from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.observability.metrics import EVENTS_HANDLED
 
 log = structlog.get_logger("markethall.inbox_consumer")
+
+_FIRST_BACKOFF_SECONDS: Final = 0.2
+# more than enough to reach `max_backoff`, and far from the overflow of a float
+_MAX_DOUBLINGS: Final = 20
+# an event that has waited for a long time is tried less often
+_MIN_BACKOFF_SECONDS: Final = 0.2
+_BACKOFF_PER_AGE: Final = 0.5
 
 
 class InboxConsumer:
@@ -87,7 +95,7 @@ class InboxConsumer:
 
     async def _retry_or_dead_letter(self, delivery: Delivery, error: BaseException) -> None:
         if delivery.attempts < self._config.max_attempts:
-            await self._retry_later(delivery, error, 0.1 * 2 ** min(delivery.attempts, 20))
+            await self._retry_later(delivery, error, _exponential_backoff(delivery.attempts))
         else:
             await self._dead_letter(delivery, error)
 
@@ -109,12 +117,16 @@ class InboxConsumer:
 
     def _age_based_backoff(self, delivery: Delivery) -> float:
         age = self._clock() - delivery.envelope.occurred_at
-        return max(0.2, age.total_seconds() / 2)
+        return max(_MIN_BACKOFF_SECONDS, age.total_seconds() * _BACKOFF_PER_AGE)
 
     async def _release(self, delivery: Delivery) -> None:
         """Make the delivery due now, so that the next leader can claim it."""
         with suppress(Unavailable):
             await self._inbox.retry_later(delivery, "released", self._clock(), count_attempt=False)
+
+
+def _exponential_backoff(attempts: int) -> float:
+    return _FIRST_BACKOFF_SECONDS * float(2 ** min(attempts - 1, _MAX_DOUBLINGS))
 
 
 def is_being_cancelled() -> bool:

@@ -28,7 +28,7 @@ class InboxRow:
 class MessagingTables(TableSet):
     """The tables of one context.
 
-    `outbox` has unpublished events; `awaiting_confirmation` has published, unconfirmed events.
+    `outbox` has events to relay; `awaiting_confirmation` has relayed, unconfirmed events.
     """
 
     def __init__(self) -> None:
@@ -68,11 +68,11 @@ class MemoryLeaderSession:
     async def heartbeat(self) -> None:
         """Do nothing, because no other process can take the leadership."""
 
-    async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
+    async def get_unrelayed(self, limit: int) -> Sequence[EventEnvelope]:
         async with self._database.write_transaction() as tables:
             return list(tables.outbox.rows())[:limit]
 
-    async def mark_published(
+    async def mark_relayed(
         self,
         envelopes: Sequence[EventEnvelope],
         now: datetime,

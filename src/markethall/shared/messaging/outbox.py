@@ -1,4 +1,10 @@
-"""The outbox: published events of one context, relayed by one leader."""
+"""The outbox: the events that one context has published, in its database, for its subscribers.
+
+An event is published when the transaction that writes it to the outbox commits. It is relayed when
+the leader has handed it to every transport; the column `published_at` is the time of that. It is
+confirmed when no subscriber needs it any more: at once, or for a lossy transport when every
+subscriber has acknowledged it.
+"""
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -26,26 +32,26 @@ class LeaderSession(Protocol):
     async def heartbeat(self) -> None:
         """Signal that this leader works. Raises Unavailable if it has lost the leadership."""
 
-    async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
-        """Return unpublished envelopes in the order of `seq`.
+    async def get_unrelayed(self, limit: int) -> Sequence[EventEnvelope]:
+        """Return envelopes that are not relayed yet, in the order of `seq`.
 
-        A transaction that commits late may add an envelope with a lower `seq` than a published one;
+        A transaction that commits late may add an envelope with a lower `seq` than a relayed one;
         it is returned too.
         """
 
-    async def mark_published(
+    async def mark_relayed(
         self,
         envelopes: Sequence[EventEnvelope],
         now: datetime,
         awaiting_confirmation: Collection[UUID] = (),
     ) -> None:
-        """Mark envelopes as published.
+        """Mark envelopes as relayed.
 
         They are marked as confirmed too, unless their event id is in `awaiting_confirmation`.
         """
 
     async def get_unconfirmed(self, after_seq: int, limit: int) -> Sequence[EventEnvelope]:
-        """Return published, unconfirmed envelopes in the order of `seq`."""
+        """Return relayed, unconfirmed envelopes in the order of `seq`."""
 
     async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None: ...
 

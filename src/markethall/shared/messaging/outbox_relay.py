@@ -9,7 +9,7 @@ from markethall.shared.observability.metrics import EVENTS_RELAYED
 
 
 class OutboxRelay:
-    """Sends the unpublished events of one context, in order, over every transport."""
+    """Sends the events of one context that are not relayed yet, in order, over every transport."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class OutboxRelay:
 
         After a failure the next call sends the whole batch again; inboxes ignore duplicates.
         """
-        envelopes = await leader.get_unpublished(limit)
+        envelopes = await leader.get_unrelayed(limit)
         if envelopes:
             for transport in (*self._transports, *self._lossy_transports):
                 await transport.deliver(envelopes)
@@ -43,7 +43,7 @@ class OutboxRelay:
                 for envelope in envelopes
                 if transport.accepts(envelope)
             }
-            await leader.mark_published(envelopes, self._clock(), awaiting_confirmation)
+            await leader.mark_relayed(envelopes, self._clock(), awaiting_confirmation)
             EVENTS_RELAYED.labels(self.context).inc(len(envelopes))
         return len(envelopes)
 

@@ -3,7 +3,7 @@
 There is one stream per publishing context, with one consumer group per subscribing context. The
 publisher confirms an event in the outbox when every group has acknowledged it. Redis may lose data
 at any time. The publisher recognizes this by a marker: a key beside the stream that changes with
-every batch. If the marker is not the one that this publisher wrote last, all published, unconfirmed
+every batch. If the marker is not the one that this publisher wrote last, all relayed, unconfirmed
 events are sent again. Inboxes ignore the duplicates.
 """
 
@@ -85,7 +85,7 @@ class RedisStreamPublisher:
         """Append the envelopes if the marker matches; otherwise leave them to `reconcile`."""
         accepted = [envelope for envelope in envelopes if self.accepts(envelope)]
         if not accepted or self._marker is None:
-            return
+            return  # the relay marks them as relayed, not confirmed, so `reconcile` sends them
         try:
             await self._append(accepted, self._marker)
         except RedisUnavailable as error:
@@ -115,14 +115,14 @@ class RedisStreamPublisher:
             log.warning("redis_stream.marker_mismatch", stream=self._stream)
 
     async def _append_if_marker_matches(
-        self, envelopes: Sequence[EventEnvelope], marker: str, new_marker: str
+        self, envelopes: Sequence[EventEnvelope], expected_marker: str, new_marker: str
     ) -> bool:
         events = [envelope.model_dump_json().encode() for envelope in envelopes]
         entries = [value for event in events for value in (event, self._signature.sign(event))]
         keys = (self._stream, self._marker_key)
         return bool(
             await self._redis.run_script(
-                _APPEND_IF_MARKER_MATCHES, keys, marker, new_marker, *entries
+                _APPEND_IF_MARKER_MATCHES, keys, expected_marker, new_marker, *entries
             )
         )
 
@@ -134,7 +134,7 @@ class RedisStreamPublisher:
         return bool(stored_marker == self._marker.encode())
 
     async def _republish_unconfirmed(self, leader: LeaderSession) -> None:
-        """Append all published events without confirmation, in order, under a new marker.
+        """Append all relayed, unconfirmed events, in order, under a new marker.
 
         The new marker is stored in this object only at the end. So if this fails half-way, the next
         reconciliation starts again.
@@ -145,7 +145,8 @@ class RedisStreamPublisher:
         while envelopes := await leader.get_unconfirmed(after_seq, _BATCH_SIZE):
             after_seq = envelopes[-1].seq
             accepted = [envelope for envelope in envelopes if self.accepts(envelope)]
-            if not await self._append_if_marker_matches(accepted, marker, marker):
+            # all batches keep this marker; it only shows whether Redis has lost data meanwhile
+            if not await self._append_if_marker_matches(accepted, marker, new_marker=marker):
                 return
             count += len(accepted)
         self._marker = marker

@@ -65,14 +65,14 @@ class OutboxStatements:
         self.insert = Statement(
             sa.insert(outbox).values({name: bindparam(name) for name in written})
         )
-        self.select_unpublished = Statement(
+        self.select_unrelayed = Statement(
             sa.select(outbox)
             .where(columns.published_at.is_(None))
             .order_by(columns.seq)
             .limit(limit)
         )
         awaiting_confirmation = bindparam("awaiting_confirmation", type_=ARRAY(sa.Uuid))
-        self.mark_published = Statement(
+        self.mark_relayed = Statement(
             sa.update(outbox)
             .where(columns.seq == sa.any_(bindparam("seqs", type_=ARRAY(sa.BigInteger))))
             .values(
@@ -175,14 +175,12 @@ class SqlLeaderSession:
             now = await self._connection.fetch_value(_READ_CLOCK)
         _check_clock(now, self._system_clock())
 
-    async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
+    async def get_unrelayed(self, limit: int) -> Sequence[EventEnvelope]:
         async with self._exclusive():
-            rows = await self._connection.fetch_all(
-                self._statements.select_unpublished, limit=limit
-            )
+            rows = await self._connection.fetch_all(self._statements.select_unrelayed, limit=limit)
         return [envelope_from_row(row, seq=row["seq"]) for row in rows]
 
-    async def mark_published(
+    async def mark_relayed(
         self,
         envelopes: Sequence[EventEnvelope],
         now: datetime,
@@ -190,7 +188,7 @@ class SqlLeaderSession:
     ) -> None:
         async with self._exclusive():
             await self._connection.execute(
-                self._statements.mark_published,
+                self._statements.mark_relayed,
                 seqs=[envelope.seq for envelope in envelopes],
                 now=now,
                 awaiting_confirmation=list(awaiting_confirmation),
