@@ -243,7 +243,7 @@ async def _transports(folder: Path) -> AsyncIterator[list[Transport]]:
             _guarded_transport("over ASGI", asgi, ids[leaves]),
             _guarded_transport("over loopback", tcp, remote_ids, server.process.pid),
         ]
-        await tcp.tools.http_clients().close()
+        await tcp.process.http_clients().close()
 
 
 def _guarded_transport(

@@ -391,7 +391,7 @@ async def test_exhausted_pool_is_503_with_retry_after(database_url: str, tmp_pat
     )
     app = create_app(settings)
     transport = httpx2.ASGITransport(app)
-    pool = app.container.tools.databases().get(settings.database_url_of("inventory"))
+    pool = app.container.process.databases().get(settings.database_url_of("inventory"))
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
         async with pool.read_session():
             answer = await http.get("/products")

@@ -64,7 +64,7 @@ def build_all(container: containers.Container) -> tuple[dict[str, Any], set[str]
 
 
 def missing_keys(settings: Settings) -> Iterator[str]:
-    """Name the tools whose private key this process does not have."""
+    """Name the providers whose private key this process does not have."""
     if "users" not in settings.contexts:
         yield "access_token_signer"
     if not settings.has_remote_dependencies:
@@ -80,7 +80,7 @@ async def test_every_provider_builds(
     settings = settings_of(served, tmp_path, storage=storage, cache=cache, redis_url=redis)
     container = container_of(settings)
 
-    tools, failed = build_all(container.tools)
+    shared, failed = build_all(container.process)
     assert failed == set(missing_keys(settings))
     assert set(container.contexts) == set(served)
     for context in container.contexts.values():
@@ -89,7 +89,7 @@ async def test_every_provider_builds(
         assert {"settings", "persistence", "database", "idempotency", "counters"} <= set(built)
         assert not [name for name, part in built.items() if isfuture(part) or isawaitable(part)]
         assert build_all(context)[0].keys() == built.keys()
-    assert not [name for name, part in tools.items() if isfuture(part) or isawaitable(part)]
+    assert not [name for name, part in shared.items() if isfuture(part) or isawaitable(part)]
     await container.close()
 
 
@@ -103,7 +103,7 @@ async def test_provider_builds_one_object_for_each_container(tmp_path: Path) -> 
         separate = build_all(other.contexts[context])[0]
         assert separate["persistence"] is not first["persistence"]
         assert separate["database"] is not first["database"]
-    assert one.tools.databases() is not other.tools.databases()
+    assert one.process.databases() is not other.process.databases()
 
 
 async def test_replaced_part_reaches_what_is_built_from_it(tmp_path: Path) -> None:

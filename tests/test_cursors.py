@@ -87,7 +87,7 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     accounts = users_of(app.container).accounts()
     user = await accounts.create_staff("admin@example.com", "admin", "an admin's long password")
     admin = Actor(user_id=user.user_id, scopes=scopes_for_roles(("admin", "customer")))
-    token = app.container.tools.access_token_signer().sign(admin)
+    token = app.container.process.access_token_signer().sign(admin)
     async with (
         app.lifespan(),
         httpx2.AsyncClient(

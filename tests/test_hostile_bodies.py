@@ -85,7 +85,7 @@ def build_app(**settings: Any) -> Gateway:
         if internal_api:
             app.app.include_router(internal_api.router)
     callers = {name: LocalJwks(SIGNER.jwks) for name in topology().contexts}
-    app.container.tools.service_token_verifier.override(
+    app.container.process.service_token_verifier.override(
         ServiceVerifier(callers, set(topology().contexts), utc_now)
     )
     return app
@@ -173,7 +173,7 @@ def headers_for(route: BodyRoute, admin_token: str) -> dict[str, str]:
 def webhook_signature(route: BodyRoute, app: Gateway, body: bytes) -> dict[str, str]:
     if "webhooks" not in route.path:
         return {}
-    webhooks = SandboxWebhooks(app.container.tools.secrets().secret_key)
+    webhooks = SandboxWebhooks(app.container.process.secrets().secret_key)
     return {SIGNATURE_HEADER: webhooks.compute_signature(body, utc_now())}
 
 

@@ -15,12 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from markethall import __version__
-from markethall.container import SERVICES_JWKS_PATH, ApplicationContainer
+from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.event_workers import build_event_workers
 from markethall.graceful_shutdown import drain_on_signal
 from markethall.operations.endpoints import operations_router
 from markethall.operations.readiness import Readiness
+from markethall.process_container import SERVICES_JWKS_PATH
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
 from markethall.settings_validation import lax_settings
@@ -95,7 +96,7 @@ class Gateway:
         state.container = self.container
         state.contexts = self.container.contexts
         state.readiness = self.readiness
-        state.allow_list = self.container.tools.allow_list()
+        state.allow_list = self.container.process.allow_list()
         self._middleware = self._build_middleware()
 
     def _build_middleware(self) -> GatewayMiddleware:
@@ -104,10 +105,10 @@ class Gateway:
         if self.settings.cache == "on" and ttl_seconds:
             inner = ResponseCacheMiddleware(inner, ttl_seconds)
         verifiers = TokenVerifiers(
-            container.tools.user_token_verifier, container.tools.service_token_verifier
+            container.process.user_token_verifier, container.process.service_token_verifier
         )
         return GatewayMiddleware(
-            inner, _gateway_config(self.settings), verifiers, container.tools.rate_limiter()
+            inner, _gateway_config(self.settings), verifiers, container.process.rate_limiter()
         )
 
 
@@ -161,7 +162,7 @@ def _service_keys() -> APIRouter:
     @router.get(SERVICES_JWKS_PATH)
     async def keys(request: Request, _: Annotated[CallContext, public()]) -> Mapping[str, Any]:
         container: ApplicationContainer = request.app.state.container
-        return container.tools.service_signer().jwks()
+        return container.process.service_signer().jwks()
 
     return router
 
@@ -226,7 +227,7 @@ async def _background(container: ApplicationContainer, settings: Settings) -> As
     ]
     if settings.redis_url.get_secret_value():
         # the client with the longer timeout, so that a slow answer is not an outage
-        tasks.append(asyncio.create_task(monitor_redis(container.tools.broker())))
+        tasks.append(asyncio.create_task(monitor_redis(container.process.broker())))
     for context_container in container.contexts.values():
         tasks += [asyncio.create_task(run()) for run in context_container.background_tasks()]
     try:

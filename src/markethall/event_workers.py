@@ -106,10 +106,10 @@ def _stream_publishers(
     }
     if not subscribers:
         return []
-    signature = EventSignature(container.tools.secrets().secret_key, publisher)
+    signature = EventSignature(container.process.secrets().secret_key, publisher)
     return [
         RedisStreamPublisher(
-            publisher, subscribers, container.tools.broker(), container.clock, signature
+            publisher, subscribers, container.process.broker(), container.clock, signature
         )
     ]
 
@@ -127,8 +127,8 @@ def _stream_consumers(
             subscriber,
             inbox_transport,
             inbox,
-            container.tools.broker(),
-            EventSignature(container.tools.secrets().secret_key, publisher),
+            container.process.broker(),
+            EventSignature(container.process.secrets().secret_key, publisher),
         )
         for publisher in topology().publishers_of(subscriber)
         if settings.event_transports(publisher, subscriber)[1]

@@ -154,7 +154,7 @@ async def test_import_requires_catalogue_and_stock_scopes(
         .create_staff("clerk@example.com", "admin", "a clerk's long password")
     )
     clerk = Actor(user_id=user.user_id, scopes=frozenset({granted}))
-    headers = {"Authorization": f"Bearer {app.container.tools.access_token_signer().sign(clerk)}"}
+    headers = {"Authorization": f"Bearer {app.container.process.access_token_signer().sign(clerk)}"}
 
     responses = [
         await http.post("/imports", content=FILE, headers=CSV | headers),

@@ -48,7 +48,9 @@ class Client:
 
     def token(self, role: str, user_id: UUID) -> dict[str, str]:
         actor = Actor(user_id=user_id, roles=(role,), scopes=scopes_for_roles((role,)))
-        return {"authorization": f"Bearer {self.container.tools.access_token_signer().sign(actor)}"}
+        return {
+            "authorization": f"Bearer {self.container.process.access_token_signer().sign(actor)}"
+        }
 
     async def create(self, **fields: Any) -> dict[str, Any]:
         response = await self.http.post("/products", json=TEA | fields, headers=self.staff)

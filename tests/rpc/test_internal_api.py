@@ -70,7 +70,7 @@ async def _open_internal_api(folder: Path) -> AsyncIterator[InternalApi]:
     pem = generate_private_key()
     async with open_partitioned_app(TWO_PROCESSES, folder, storage="memory") as processes:
         signer = ServiceSigner(pem, now)
-        processes.containers["orders"].tools.service_signer.override(signer)
+        processes.containers["orders"].process.service_signer.override(signer)
         container = processes.containers["users"]
         users = RecordingService(CONTRACTS["users"])
         users_of(container).users.override(providers.Object(users))

@@ -61,7 +61,7 @@ class Readiness:
     ) -> Mapping[str, str]:
         name = "postgres" if is_single else f"postgres ({', '.join(contexts)})"
         try:
-            async with self._container.tools.databases().get(url).read_session() as connection:
+            async with self._container.process.databases().get(url).read_session() as connection:
                 states = await read_schema_states(connection, contexts)
         except Unavailable:
             return {name: "down"}
