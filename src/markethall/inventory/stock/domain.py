@@ -31,7 +31,7 @@ from markethall.shared.kernel.errors import DomainError, ValidationFailed
 class Stock:
     """The stock of one product in one warehouse.
 
-    `overdue` is the part of `reserved` that belongs to expired reservations.
+    `overdue` is the part of `reserved` that belongs to overdue reservations.
     """
 
     product_id: UUID
@@ -50,7 +50,7 @@ class Stock:
 
     @property
     def allocatable(self) -> int:
-        """The units that can be reserved, including backorder, without expired reservations."""
+        """The units that can be reserved, including backorder, without overdue reservations."""
         return self.unreserved + self.backorder
 
     @property

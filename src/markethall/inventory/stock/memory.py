@@ -153,7 +153,7 @@ class MemoryStockStore(MemoryProductStore):
 
     @abstractmethod
     def _overdue_by_warehouse(self, product_id: UUID, now: datetime) -> Counter[UUID]:
-        """Return the units of expired reservations that the expiry job has not released yet."""
+        """Return the units of overdue reservations, which the expiry job has not released yet."""
 
     def _available(self, product_id: UUID, now: datetime) -> int:
         allocatable = sum(stock.allocatable for stock in self._stock_of_product(product_id))

@@ -35,7 +35,7 @@ line_columns: Final = sa.table(
 def overdue_quantity(
     product_id: "sa.ColumnElement[Any]", warehouse_id: "sa.ColumnElement[Any] | None" = None
 ) -> "sa.ScalarSelect[int]":
-    """Select the units of expired reservations that the expiry job has not released yet."""
+    """Select the units of overdue reservations, which the expiry job has not released yet."""
     lines = line_columns.c
     query = sa.select(sum_or_zero(lines.reserved)).where(
         lines.status == sql_literal("held"), lines.expires_at <= NOW, lines.product_id == product_id
@@ -54,7 +54,7 @@ def unreserved_quantity(stock: "sa.FromClause") -> "sa.ColumnElement[int]":
 def allocatable_quantity(stock: "sa.FromClause") -> "sa.ColumnElement[int]":
     """Compute the units that can be reserved, including backorder.
 
-    Units of expired reservations are not included until the expiry job has released them.
+    Units of overdue reservations are not included until the expiry job has released them.
     """
     allocatable: sa.ColumnElement[int] = unreserved_quantity(stock) + stock.c.backorder
     return allocatable
@@ -63,7 +63,7 @@ def allocatable_quantity(stock: "sa.FromClause") -> "sa.ColumnElement[int]":
 def available_quantity(rows: "sa.FromClause") -> LateralFromClause:
     """Compute the units that can be bought, for each row with a `product_id`.
 
-    Units of expired reservations are included.
+    Units of overdue reservations are included.
     """
     allocatable = sum_or_zero(allocatable_quantity(stock_columns))
     overdue = overdue_quantity(rows.c.product_id).correlate(rows)

@@ -261,7 +261,7 @@ def reservation_closed_error(
 class ShortLine:
     """A product with too little stock: the requested and the available units.
 
-    Units of expired reservations count as available.
+    Units of overdue reservations count as available.
     """
 
     product_id: UUID
