@@ -97,12 +97,16 @@ class InvariantWatcher:
 
 
 async def wait_until_idle(database: DatabaseReader) -> None:
-    """Wait until every event is processed. Raises AssertionError."""
+    """Wait until every event is processed. Raises AssertionError when there is no progress."""
     unfinished = [""]
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
             while unfinished:
-                unfinished = [row["what"] for row in await database.fetch_all(UNFINISHED_OTHERS)]
+                rows = await database.fetch_all(UNFINISHED_OTHERS)
+                before, unfinished = unfinished, [row["what"] for row in rows]
+                if unfinished != before:
+                    limit.reschedule(loop.time() + TIMEOUT_SECONDS)
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError(f"not finished: {unfinished}") from None

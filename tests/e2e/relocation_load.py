@@ -127,12 +127,16 @@ class RelocationLoad(Shop):
 
     async def wait_for_order(self, sale: Sale, **expected: str) -> None:
         status: dict[str, Any] = {}
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
             while any(status.get(name) != value for name, value in expected.items()):
                 response = await self._send_or_none(
                     "GET", f"/orders/{sale.order_id}/status", sale.buyer
                 )
+                before = status
                 status = response.json() if response and response.status_code == 200 else {}
+                if status and status != before:
+                    limit.reschedule(loop.time() + TIMEOUT_SECONDS)
                 await asyncio.sleep(0.1)
 
     async def _post_until_final(

@@ -123,9 +123,12 @@ class Journey:
 
     async def wait_for_status(self, order: dict[str, Any], **expected: str) -> None:
         status: dict[str, Any] = {}
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
             while any(status.get(name) != value for name, value in expected.items()):
-                status = await self.shop.status(self.buyer, order["order_id"])
+                before, status = status, await self.shop.status(self.buyer, order["order_id"])
+                if status != before:
+                    limit.reschedule(loop.time() + TIMEOUT_SECONDS)
                 await asyncio.sleep(0.02)
 
     async def assert_final_state(self, *, on_hand: int, refunded: int) -> None:
@@ -157,15 +160,20 @@ class Journey:
 
 
 async def wait_until_idle(shop: RetryingShop) -> None:
-    """Wait until no work is left; a killed server is restarted. Raises AssertionError."""
+    """Wait until no work is left; a killed server is restarted.
+
+    Raises AssertionError when there is no progress.
+    """
     unfinished: list[Any] = [None]
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
             while unfinished or shop.restartable.has_exited:
                 await shop.get("/health")
-                unfinished = [
-                    row["what"] for row in await shop.restartable.database.fetch_all(UNFINISHED)
-                ]
+                rows = await shop.restartable.database.fetch_all(UNFINISHED)
+                before, unfinished = unfinished, [row["what"] for row in rows]
+                if unfinished != before:
+                    limit.reschedule(loop.time() + TIMEOUT_SECONDS)
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"not finished: {unfinished}") from None
