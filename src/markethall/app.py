@@ -41,6 +41,7 @@ from markethall.shared.http.route_policies import public
 from markethall.shared.http.work_kinds import WorkKinds
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS
 from markethall.shared.observability.metrics import CONTEXT_INFO
 from markethall.shared.persistence.redis_monitor import monitor_redis
 
@@ -189,6 +190,7 @@ def _admission(app: ASGIApp, settings: Settings) -> ASGIApp:
         settings.database_pool_max,
         settings.max_concurrent_requests,
         settings.max_concurrent_requests_per_client if settings.rate_limits == "on" else None,
+        max(MAX_WAIT_SECONDS, settings.database_timeout),
     )
     return AdmissionMiddleware(app, limits, _work_kinds(settings), _UNLIMITED_PATHS)
 

@@ -92,6 +92,8 @@ def spawn(
         "MARKETHALL_LOG_FORMAT": "json",
         "MARKETHALL_ADMIN_EMAIL": ADMIN[0],
         "MARKETHALL_ADMIN_PASSWORD": ADMIN[1],
+        # for races; tests of overload set other values
+        "MARKETHALL_MAX_CONCURRENT_REQUESTS": "1000",
         # long timeouts for slow machines; tests of timeouts set other values
         "MARKETHALL_REQUEST_DEADLINE_SECONDS": "30",
         "MARKETHALL_RPC_ATTEMPT_TIMEOUT_SECONDS": "10",

@@ -263,7 +263,7 @@ def test_limits_follow_the_pool() -> None:
     default = AdmissionLimits.for_pool(20, None, 16)
     small = AdmissionLimits.for_pool(1, 1, None)
 
-    assert (default.requests, default.reads, default.searches) == (80, 15, 5)
+    assert (default.requests, default.reads, default.searches) == (20, 15, 5)
     assert (small.requests, small.reads, small.searches) == (1, 1, 1)
 
 

@@ -19,7 +19,6 @@ from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, WAIT_BUDGET, 
 
 # a short queue keeps the slots busy; a longer one would only make its last requests late
 _WAITING_PER_SLOT: Final = 4
-_REQUESTS_PER_CONNECTION: Final = 4
 
 
 @dataclass(frozen=True)
@@ -42,19 +41,25 @@ class AdmissionLimits:
 
     @classmethod
     def for_pool(
-        cls, connections: int, requests: int | None, per_client: int | None
+        cls,
+        connections: int,
+        requests: int | None,
+        per_client: int | None,
+        max_wait_seconds: float = MAX_WAIT_SECONDS,
     ) -> "AdmissionLimits":
         """Return limits for a pool of database connections.
 
         Searches use at most a quarter of the connections, and reads three quarters, so that slow
-        ones leave connections to the writes. `requests` is None for the default.
+        ones leave connections to the writes. `requests` is None for one per connection: more would
+        only wait for each other, and many would end late.
         """
-        total = requests or _REQUESTS_PER_CONNECTION * connections
+        total = requests or connections
         return cls(
             requests=total,
             reads=min(total, max(1, connections * 3 // 4)),
             searches=min(total, max(1, connections // 4)),
             per_client=per_client,
+            max_wait_seconds=max_wait_seconds,
         )
 
 
