@@ -30,6 +30,7 @@ LISTS = [
     "/families/sencha",
     f"/imports/{ID}/changes",
     f"/imports/{ID}/errors",
+    f"/imports/{ID}/warnings",
     "/orders",
     "/payments",
     f"/payments/{ID}/operations",
