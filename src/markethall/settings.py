@@ -220,8 +220,8 @@ class Settings(BaseSettings):
         int | None,
         Field(
             ge=1,
-            description="Requests at work at once; beyond them a request gets 503. Empty: "
-            "DATABASE_POOL_MAX",
+            description="Requests at work at once; four times as many may wait, and beyond them a "
+            "request gets 503. Empty: DATABASE_POOL_MAX",
         ),
     ] = None
     max_concurrent_requests_per_client: Annotated[

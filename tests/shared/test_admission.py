@@ -75,10 +75,10 @@ def rejections(reason: str) -> float:
 
 
 async def test_requests_beyond_the_bound_are_refused_while_the_others_work() -> None:
-    shop = Shop(AdmissionLimits(requests=5, reads=3, searches=1))
+    shop = Shop(AdmissionLimits(requests=5, reads=3, searches=1, max_wait_seconds=120))
     before = rejections("requests")
 
-    shop.start("POST", "/orders", 12)
+    shop.start("POST", "/orders", 5 + 20 + 7)
     refused = await shop.refused(7)
 
     assert shop.workshop.at_work == {"/orders": 5}
@@ -86,13 +86,13 @@ async def test_requests_beyond_the_bound_are_refused_while_the_others_work() -> 
     assert refused[0].code == "system.busy"
     assert refused[0].headers["retry-after"] == "1"
     assert rejections("requests") - before == 7
-    assert sorted(await shop.finish()) == [200] * 5 + [503] * 7
+    assert sorted(await shop.finish()) == [200] * 25 + [503] * 7
 
 
 async def test_refused_request_does_not_read_its_body() -> None:
-    shop = Shop(AdmissionLimits(requests=1, reads=1, searches=1))
+    shop = Shop(AdmissionLimits(requests=1, reads=1, searches=1, max_wait_seconds=120))
 
-    shop.start("POST", "/orders", 9)
+    shop.start("POST", "/orders", 1 + 4 + 8)
     await shop.refused(8)
 
     assert shop.workshop.bodies_read == 1

@@ -1,7 +1,8 @@
 """ASGI middleware that bounds the requests at work in this process.
 
-It runs inside the response cache, so cached responses need no slot. A request beyond a bound is
-refused before its body is read: with 503 if the process is full, with 429 if its client is.
+It runs inside the response cache, so cached responses need no slot. Beyond a bound a request waits
+in a short queue. If the queue is full, or after half of the time that a request may wait, it is
+refused with 503 before its body is read. A client beyond its own bound gets 429 at once.
 """
 
 from collections.abc import Collection, Mapping
@@ -118,7 +119,7 @@ class AdmissionMiddleware:
 def _bulkheads_of(
     limits: AdmissionLimits, rejections: RejectionLog
 ) -> Mapping[WorkKind, tuple[Bulkhead, ...]]:
-    total = Bulkhead("requests", limits.requests, rejections)
+    total = _with_queue("requests", limits.requests, limits, rejections)
     reads = _with_queue("reads", limits.reads, limits, rejections)
     searches = _with_queue("searches", limits.searches, limits, rejections)
     return {
