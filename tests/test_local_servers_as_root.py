@@ -80,5 +80,5 @@ def test_private_data_directory_works_or_gives_advice(private_home: PrivateHome)
 
     assert done.returncode == IS_ROOT
     if IS_ROOT:
-        assert done.stderr.count("\n") == 1
+        assert done.stderr.count("error:") == 1
         assert "set MARKETHALL_DATA_DIR to a folder like /var/lib/markethall" in done.stderr

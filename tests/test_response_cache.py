@@ -1,7 +1,10 @@
 """Test that cached responses equal uncached ones and are invalidated with their data."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, redirect_stdout
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +12,13 @@ import httpx2
 import pytest
 from jsonschema import Draft202012Validator
 from starlette.types import ASGIApp, Receive, Scope, Send
-from structlog.testing import capture_logs
 
 from markethall.app import Gateway, create_app
 from markethall.inventory.catalogue.contract.products import ProductChange
 from markethall.local import demo
 from markethall.shared.http.rate_limits import REQUESTS
 from markethall.shared.kernel.call_context import system_context
+from markethall.shared.observability.log import access_log
 from markethall.shared.observability.metrics import REQUESTS as REQUESTS_METRIC
 from tests.containers import inventory_of
 from tests.test_app import memory_settings
@@ -126,25 +129,51 @@ async def test_cached_responses_equal_uncached_ones(
     )
 
 
+AccessLines = Callable[[], Awaitable[list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def access_lines() -> Iterator[AccessLines]:
+    """Return a function that reads the lines of the access log since its last call."""
+    output = io.StringIO()
+
+    async def read() -> list[dict[str, Any]]:
+        await asyncio.sleep(0)  # the lines are written at the end of the loop's iteration
+        lines = output.getvalue().splitlines()
+        output.seek(0)
+        output.truncate()
+        return [json.loads(line) for line in lines]
+
+    with redirect_stdout(output):
+        access_log.configure(pretty=False, level="info")
+    yield read
+    access_log.configure(pretty=False, level="info")
+
+
 @pytest.mark.parametrize("path", CACHED_PATHS)
 @pytest.mark.parametrize("headers", [{}, {"If-None-Match": "*"}, {"User-Agent": 'a"b\\c\xe4'}])
 async def test_cached_response_is_logged_and_counted_like_an_uncached_one(
-    http: httpx2.AsyncClient, uncached: httpx2.AsyncClient, path: str, headers: dict[str, str]
+    http: httpx2.AsyncClient,
+    uncached: httpx2.AsyncClient,
+    path: str,
+    headers: dict[str, str],
+    access_lines: AccessLines,
 ) -> None:
     route = path.replace("{}", "{product_id}").partition("?")[0]
     path = await first_path(http, path)
     given = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     await http.get(path)
     reached, counted = Counter.count, requests_to(route)
+    await access_lines()
 
-    with capture_logs() as lines:
-        cached = await http.get(path, headers=given)
-        assert Counter.count == reached
-        plain = await uncached.get(path, headers=given)
+    cached = await http.get(path, headers=given)
+    assert Counter.count == reached
+    plain = await uncached.get(path, headers=given)
+    lines = await access_lines()
 
     assert cached.headers.pop("x-request-id") != plain.headers.pop("x-request-id")
     assert comparable_parts(cached) == comparable_parts(plain)
-    unique_fields = {"request_id": "", "duration_ms": 0}
+    unique_fields = {"request_id": "", "duration_ms": 0, "timestamp": ""}
     assert {**lines[0], **unique_fields} == {**lines[1], **unique_fields}
     assert list(lines[0]) == list(lines[1])
     assert requests_to(route) == counted + 2
@@ -167,13 +196,17 @@ def requests_to(route: str) -> float:
     ],
 )
 async def test_client_request_ids_are_used_in_cached_responses(
-    http: httpx2.AsyncClient, uncached: httpx2.AsyncClient, headers: dict[str, str]
+    http: httpx2.AsyncClient,
+    uncached: httpx2.AsyncClient,
+    headers: dict[str, str],
+    access_lines: AccessLines,
 ) -> None:
     await http.get("/products")
+    await access_lines()
 
-    with capture_logs() as lines:
-        cached = await http.get("/products", headers=headers)
-        plain = await uncached.get("/products", headers=headers)
+    cached = await http.get("/products", headers=headers)
+    plain = await uncached.get("/products", headers=headers)
+    lines = await access_lines()
 
     assert cached.content == plain.content
     assert lines[0].keys() == lines[1].keys()
@@ -210,17 +243,20 @@ async def test_a_cached_response_to_head_has_no_body(http: httpx2.AsyncClient) -
     assert head.headers["content-length"] == str(len(get.content))
 
 
-async def test_rate_limits_count_cached_responses_for_each_client() -> None:
+async def test_rate_limits_count_cached_responses_for_each_client(
+    access_lines: AccessLines,
+) -> None:
     async with (
         running(rate_limits="on", trusted_proxies="127.0.0.1/32") as app,
         client(app) as http,
     ):
         await http.get("/products")
-        with capture_logs() as lines:
-            remaining = [
-                (await http.get("/products", headers={"X-Forwarded-For": address})).headers
-                for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2")
-            ]
+        await access_lines()
+        remaining = [
+            (await http.get("/products", headers={"X-Forwarded-For": address})).headers
+            for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2")
+        ]
+        lines = await access_lines()
         for _ in range(REQUESTS.quota - 2):
             await http.get("/products", headers={"X-Forwarded-For": "192.0.2.1"})
         refused = await http.get("/products", headers={"X-Forwarded-For": "192.0.2.1"})

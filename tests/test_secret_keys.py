@@ -56,7 +56,7 @@ def test_configured_secrets_are_not_written(tmp_path: Path) -> None:
         settings(tmp_path, secret_key=secret, access_token_private_key=key)
     )
 
-    assert keys == ApplicationSecrets(secret.encode(), key)
+    assert keys == ApplicationSecrets(secret.encode(), key.removesuffix("\n"))
     assert list(tmp_path.iterdir()) == []
 
 
