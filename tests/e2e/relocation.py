@@ -83,6 +83,8 @@ class RelocationCluster:
             "token_ttl": "7200",
             "request_deadline_seconds": "5",
             "rpc_attempt_timeout_seconds": "2",
+            # customers start at a fixed rate, also while no payment can be confirmed
+            "max_unpaid_orders_per_customer": "1000",
             **plan.settings,
         }
         self._started: list[ServiceProcess] = []

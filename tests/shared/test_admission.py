@@ -217,8 +217,8 @@ async def test_client_has_few_searches_at_once() -> None:
 
 async def test_long_requests_have_their_own_slots() -> None:
     shop = Shop(AdmissionLimits(requests=1, reads=1, searches=1, long_requests=2))
-    shop.start("GET", "/exports/products.csv", 2)
-    shop.start("POST", "/imports", 2)
+    shop.start("GET", "/exports/products.csv", 2, headers=[JSON, ALICE])
+    shop.start("POST", "/imports", 2, headers=[JSON, ALICE])
     refused = await shop.refused(2)
 
     shop.start("POST", "/orders")
@@ -226,6 +226,17 @@ async def test_long_requests_have_their_own_slots() -> None:
 
     assert shop.workshop.started == 3
     assert {response.status for response in refused} == {503}
+    await shop.finish()
+
+
+async def test_request_without_token_takes_no_slot_of_an_upload() -> None:
+    shop = Shop(AdmissionLimits(requests=3, reads=1, searches=1, long_requests=1))
+    shop.start("POST", "/imports", 3)
+    await until(lambda: shop.workshop.at_work["/imports"] == 3)
+
+    shop.start("POST", "/imports", headers=[JSON, ALICE])
+
+    await until(lambda: shop.workshop.at_work["/imports"] == 4)
     await shop.finish()
 
 

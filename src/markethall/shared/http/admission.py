@@ -59,6 +59,7 @@ class AdmissionLimits:
             requests=total,
             reads=min(total, max(1, connections * 3 // 4)),
             searches=min(total, max(1, connections // 4)),
+            long_requests=max(cls.long_requests, total),
             per_client=per_client,
             max_wait_seconds=max_wait_seconds,
         )
@@ -85,6 +86,9 @@ class AdmissionMiddleware:
             await self._app(scope, receive, send)
             return
         kind = self._kinds.kind_of(scope)
+        if kind is WorkKind.LONG and not _client_is_known(scope):
+            # refused before its body is read, so it must not take the slot of an upload
+            kind = WorkKind.WRITE
         slots = Slots(self.bulkheads[kind])
         # an upload waits for its client, so it has no budget
         budget = WAIT_BUDGET.set(
@@ -164,6 +168,11 @@ def _leaving(slots: Slots, send: Send) -> Send:
         await send(message)
 
     return leave_and_send
+
+
+def _client_is_known(scope: Scope) -> bool:
+    actor: Actor = scope["state"]["actor"]
+    return actor.user_id is not None or "service_identity" in scope["state"]
 
 
 def _client_of(scope: Scope) -> str:
