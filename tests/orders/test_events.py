@@ -331,7 +331,7 @@ async def test_each_pending_order_is_asked_about_ever_less_often(orders_app: Ord
         await orders_app.run_periodic_jobs()
         asked_at += [second] * (len(orders_app.call_failures.calls) - before)
 
-    assert asked_at[:8] == [5, 10, 15, 23, 35, 53, 80, 110]
+    assert asked_at[:8] == [15, 30, 45, 68, 98, 128, 158, 188]
     gaps = {later - earlier for earlier, later in pairwise(asked_at[7:])}
     assert gaps == {30}
 
@@ -350,7 +350,7 @@ async def test_captured_payment_is_applied_without_its_event(
     late_events = orders_app.fake_payments.pending_events
     orders_app.fake_payments.pending_events = []
 
-    orders_app.advance_clock(timedelta(seconds=5))
+    orders_app.advance_clock(timedelta(seconds=15))
     await orders_app.run_periodic_jobs()
     await orders_app.process_events(TWICE)
     before_the_events = await orders_app.read_order(order)

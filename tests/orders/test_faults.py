@@ -122,7 +122,7 @@ async def test_payment_is_activated_only_after_order_is_committed(orders_app: Or
     at_commit = set(orders_app.fake_payments.activated)
     with pytest.raises(InFlight):
         await orders_app.place_with_key("key", order_command(product_id, 2))
-    orders_app.advance_clock(timedelta(seconds=5))
+    orders_app.advance_clock(timedelta(seconds=15))
     await orders_app.run_periodic_jobs()
 
     (payment,) = orders_app.fake_payments.all_payments()

@@ -18,7 +18,8 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
 )
 
-FIRST_CHECK_DELAY: Final = timedelta(seconds=5)
+# longer than events usually take, because a check applies a capture before its event arrives
+FIRST_CHECK_DELAY: Final = timedelta(seconds=15)
 _MIN_OVERDUE_DELAY: Final = timedelta(seconds=1)
 _MAX_CHECK_DELAY: Final = timedelta(seconds=30)
 
