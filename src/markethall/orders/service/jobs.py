@@ -51,7 +51,9 @@ class PendingOrdersJob:
                 log.info("order.payment_checks_deferred", count=len(orders), error=repr(error))
             else:
                 for order in orders:
-                    await self._try_settle(ctx, order, payments.get(order.payment_id))
+                    # a context of its own, so that its events do not share a request id with others
+                    order_ctx = system_context("orders.check_payments")
+                    await self._try_settle(order_ctx, order, payments.get(order.payment_id))
 
     async def _claim_due_orders(self) -> Sequence[Order]:
         """Return due orders. Postpone their next check, so that the next call returns others."""
