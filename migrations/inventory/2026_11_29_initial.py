@@ -235,7 +235,8 @@ def _product() -> None:
     _index("ix_product_price", "product", ["price_amount", "product_id"], where=ACTIVE)
     _index("ix_product_search", "product", ["search"], postgresql_using="gin")
     _index("ix_product_tags", "product", ["tags"], postgresql_using="gin")
-    _index("uq_product_sku", "product", ["sku_key"], unique=True)
+    # partial, so that sku_key is no key column and saving a product does not block reservations
+    _index("uq_product_sku", "product", ["sku_key"], unique=True, where="sku_key IS NOT NULL")
 
 
 def _search_word() -> None:

@@ -92,7 +92,14 @@ products = sa.Table(
     sa.CheckConstraint("low_stock_threshold >= 0", name="low_stock_threshold"),
 )
 _active: dict[str, Any] = {"postgresql_where": products.c.status == ACTIVE}
-sa.Index("uq_product_sku", products.c.sku_key, unique=True)
+# Partial, although it contains every row: the columns of a whole unique index are key columns, and
+# an UPDATE that names a key column takes a lock that the foreign keys of reservations wait for.
+sa.Index(
+    "uq_product_sku",
+    products.c.sku_key,
+    unique=True,
+    postgresql_where=products.c.sku_key.is_not(None),
+)
 sa.Index("ix_product_created_at", products.c.created_at, products.c.product_id, **_active)
 sa.Index("ix_product_price", products.c.price_amount, products.c.product_id, **_active)
 sa.Index("ix_product_name", products.c.name_key, products.c.product_id, **_active)
