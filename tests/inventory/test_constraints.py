@@ -295,3 +295,14 @@ async def test_main_warehouse_cannot_be_deleted(database_url: str, postgres: Pos
     with pytest.raises(asyncpg.CheckViolationError):
         await driver.execute("DELETE FROM inventory.warehouse")
     await driver.close()
+
+
+async def test_save_of_product_does_not_block_foreign_keys(raw_sql: RawSql) -> None:
+    """A reservation line refers to the product: its check must not wait for a save."""
+    database = raw_sql.inventory_app.container.database()
+    async with database.transaction() as store:
+        product = await store.get_product_for_update(raw_sql.product_id)
+        assert product is not None
+        await store.save_product(product)
+
+        await raw_sql.execute("SELECT FROM product WHERE product_id = {p} FOR KEY SHARE NOWAIT")
