@@ -149,8 +149,8 @@ def test_container_lacks_a_context_that_the_manifest_does_not_call(
 
 
 def test_mypy_compares_what_is_injected_with_the_constructor() -> None:
-    # mypy reports the comment as unused where it accepts the wrong type
-    wrong = singleton(Cursors, providers.Object("no bytes"))  # type: ignore[arg-type]
+    text = providers.Object("no bytes")
+    wrong = singleton(Cursors, text)  # type: ignore[arg-type]  # unused if mypy compared nothing
 
     with pytest.raises(TypeError):
         wrong()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -284,7 +285,7 @@ def test_killed_postgres_restarts_with_its_url_and_data(folder: Path) -> None:
         fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
         for _ in range(2):
             killed = kill(server)
-            wait_until(lambda killed=killed: server.pid != killed)  # type: ignore[misc]
+            wait_until(partial(has_another_pid, server, killed))
 
             assert fetch_value(url, "SELECT answer FROM kept") == 42
         assert server.start() == url
@@ -441,6 +442,10 @@ def first_line(process: subprocess.Popen[str]) -> tuple[str, int]:
     assert process.stdout is not None
     url, pid = process.stdout.readline().split()
     return url, int(pid)
+
+
+def has_another_pid(server: EmbeddedPostgres, pid: int | None) -> bool:
+    return server.pid != pid
 
 
 def kill(server: EmbeddedPostgres | EmbeddedValkey) -> int:

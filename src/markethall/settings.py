@@ -1,17 +1,14 @@
 """The settings of the process, read from environment variables MARKETHALL_…"""
 
 import ipaddress
-import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     PrivateAttr,
     SecretStr,
@@ -21,6 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from markethall.contexts import context_names, topology
+from markethall.settings_types import CommaList, ContextName, PostgresUrl, RedisUrl
 from markethall.settings_validation import (
     MIN_SECRET_LENGTH,
     cross_field_problems,
@@ -41,41 +39,6 @@ from markethall.shared.composition.settings import (
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
 # not in the home of root, because Postgres runs as another user, who cannot enter it
 ROOT_DATA_DIRECTORY: Final = Path("/var/lib/markethall")
-
-
-class _UrlKind(NamedTuple):
-    schemes: frozenset[str]
-    example: str
-
-
-_POSTGRES: Final = _UrlKind(
-    frozenset({"postgres", "postgresql", "postgresql+asyncpg"}), "postgresql://user:…@host/database"
-)
-_REDIS: Final = _UrlKind(frozenset({"redis", "rediss", "unix"}), "redis://host:6379/0")
-
-
-def _parse_comma_list(value: Any) -> Any:
-    """Accept `users,orders` as well as `["users", "orders"]`."""
-    if isinstance(value, str) and not value.strip().startswith("["):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            raise ValueError("must be a comma list or a JSON array") from None
-    return value
-
-
-CommaList = BeforeValidator(_parse_comma_list)
-
-
-def _check_installed(name: str) -> str:
-    if name not in context_names():
-        raise ValueError(f"must be one of the contexts {', '.join(context_names())}")
-    return name
-
-
-ContextName = Annotated[str, AfterValidator(_check_installed)]
 
 
 class MigrationSettings(BaseSettings):
@@ -122,11 +85,11 @@ class Settings(BaseSettings):
     ] = {}
     storage: Storage = "sql"
     database_url: Annotated[
-        Secret,
+        PostgresUrl,
         Field(description="Postgres; empty starts the embedded server in the data directory"),
     ] = SecretStr("")
     database_urls: Annotated[
-        dict[ContextName, Secret],
+        dict[ContextName, PostgresUrl],
         Field(description="Postgres per context, as a JSON object; the others use DATABASE_URL"),
     ] = {}
     database_pooler: Annotated[
@@ -137,11 +100,11 @@ class Settings(BaseSettings):
         ),
     ] = "none"
     database_direct_url: Annotated[
-        Secret,
+        PostgresUrl,
         Field(description="Postgres without the pooler, for locks, notifications, migrations"),
     ] = SecretStr("")
     database_direct_urls: Annotated[
-        dict[ContextName, Secret],
+        dict[ContextName, PostgresUrl],
         Field(
             description="The same per context, as a JSON object; the others use DATABASE_DIRECT_URL"
         ),
@@ -154,7 +117,7 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="Seconds to wait for a connection, a lock, a statement")
     ] = 1.8
     redis_url: Annotated[
-        Secret,
+        RedisUrl,
         Field(
             description="Redis for cache, rate limits and events; empty keeps cache and "
             "limits in the process, and cache invalidations use Postgres"
@@ -304,21 +267,6 @@ class Settings(BaseSettings):
                 raise ValueError(f"{context}: must be an http or https address")
         return context_urls
 
-    @field_validator("database_url", "database_direct_url")
-    @classmethod
-    def _validate_postgres_url(cls, url: SecretStr) -> SecretStr:
-        return _validate_postgres(url)
-
-    @field_validator("database_urls", "database_direct_urls")
-    @classmethod
-    def _validate_postgres_urls(cls, urls: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        return {context: _validate_postgres(url) for context, url in urls.items()}
-
-    @field_validator("redis_url")
-    @classmethod
-    def _validate_redis_url(cls, url: SecretStr) -> SecretStr:
-        return _validate_url(url, _REDIS)
-
     @field_validator("trusted_proxies")
     @classmethod
     def _validate_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
@@ -446,32 +394,3 @@ def _settings_names() -> set[str]:
         *(manifest.settings for manifest in topology().contexts.values()),
     ]
     return {name for settings_class in classes for name in settings_class.model_fields}
-
-
-def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
-    """Return the URL, or raise ValueError without the URL, which may contain a password."""
-    text = url.get_secret_value()
-    if text and _url_scheme(text) not in kind.schemes:
-        raise ValueError(f"must be an address like {kind.example}")
-    return url
-
-
-def _validate_postgres(url: SecretStr) -> SecretStr:
-    """Return the URL without surrounding space. Raises ValueError, without the URL."""
-    from markethall.shared.persistence.postgres_url import asyncpg_dsn
-
-    stripped = _validate_url(SecretStr(url.get_secret_value().strip()), _POSTGRES)
-    if stripped.get_secret_value():
-        asyncpg_dsn(stripped.get_secret_value())
-    return stripped
-
-
-def _url_scheme(url: str) -> str:
-    """Return the scheme, or an empty string if the URL is invalid."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).drivername
-    except (ArgumentError, ValueError):
-        return ""

@@ -1,0 +1,75 @@
+"""Types of settings that several settings share: lists, names of contexts, URLs of servers."""
+
+import json
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from markethall.contexts import context_names
+from markethall.shared.composition.settings import Secret
+
+_POSTGRES_SCHEMES: Final = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
+_REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
+
+
+def _parse_comma_list(value: Any) -> Any:
+    """Accept `users,orders` as well as `["users", "orders"]`."""
+    if isinstance(value, str) and not value.strip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("must be a comma list or a JSON array") from None
+    return value
+
+
+CommaList = BeforeValidator(_parse_comma_list)
+
+
+def _check_installed(name: str) -> str:
+    if name not in context_names():
+        raise ValueError(f"must be one of the contexts {', '.join(context_names())}")
+    return name
+
+
+ContextName = Annotated[str, AfterValidator(_check_installed)]
+
+
+def _validate_postgres(url: SecretStr) -> SecretStr:
+    """Return the URL without surrounding space."""
+    from markethall.shared.persistence.postgres_url import asyncpg_dsn
+
+    stripped = SecretStr(url.get_secret_value().strip())
+    _require_scheme(stripped, _POSTGRES_SCHEMES, "postgresql://user:…@host/database")
+    if stripped.get_secret_value():
+        asyncpg_dsn(stripped.get_secret_value())
+    return stripped
+
+
+def _validate_redis(url: SecretStr) -> SecretStr:
+    _require_scheme(url, _REDIS_SCHEMES, "redis://host:6379/0")
+    return url
+
+
+def _require_scheme(url: SecretStr, schemes: frozenset[str], example: str) -> None:
+    text = url.get_secret_value()
+    # the error does not contain the URL, which may have a password
+    if text and _scheme_of(text) not in schemes:
+        raise ValueError(f"must be an address like {example}")
+
+
+def _scheme_of(url: str) -> str:
+    """Return the scheme, or an empty string if the URL is invalid."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).drivername
+    except (ArgumentError, ValueError):
+        return ""
+
+
+# each may be empty
+PostgresUrl = Annotated[Secret, AfterValidator(_validate_postgres)]
+RedisUrl = Annotated[Secret, AfterValidator(_validate_redis)]
