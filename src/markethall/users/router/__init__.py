@@ -6,4 +6,4 @@ from markethall.users.router import accounts, tokens, user_management
 
 router = APIRouter()
 for module in (accounts, tokens, user_management):
-    router.include_router(module.router)
+    router.routes.extend(module.router.routes)
