@@ -33,7 +33,7 @@ def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     classes: list[type[BaseSettings]] = [
         Settings,
-        *(manifest.settings for manifest in topology().manifests),
+        *(each for manifest in topology().manifests for each in manifest.settings_classes),
     ]
     fields = {name: field for each in classes for name, field in each.model_fields.items()}
     for name, field in fields.items():
@@ -54,6 +54,8 @@ def _default(field: FieldInfo) -> str:
         return "all installed"
     if value in (None, "", (), {}, PydanticUndefined):
         return ""
+    if isinstance(value, tuple):
+        value = ",".join(value)
     return f"`{value}`"
 
 

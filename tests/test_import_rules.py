@@ -59,7 +59,7 @@ PLANTED = {
     "Contracts, domain, ports and services import no framework, also not through others": [
         ("users/service/accounts.py", "import fastapi"),
         ("inventory/catalogue/contract/products.py", "import sqlalchemy"),
-        ("payments/ports.py", "import redis"),
+        ("payments/ports/gateway.py", "import redis"),
         ("orders/service/views.py", "import dependency_injector.providers"),
         ("inventory/stock/service/api.py", "import markethall.inventory.stock.router.dependencies"),
         ("inventory/search/ports.py", "import markethall.shared.persistence.postgres"),

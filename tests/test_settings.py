@@ -329,8 +329,8 @@ def test_production_refuses_the_sandbox_unless_allowed(read_from_environment: Re
     (line,) = errors_of(read_from_environment, **without)
 
     assert line == (
-        "MARKETHALL_SANDBOX_IN_PRODUCTION: the only payment provider is the sandbox, which takes no"
-        " money; set true to run a demonstration"
+        "MARKETHALL_SANDBOX_IN_PRODUCTION: the payment provider sandbox takes no money; set true to"
+        " run a demonstration, or name other providers in MARKETHALL_PAYMENT_PROVIDERS"
     )
     assert set(read_from_environment(**without, **other_contexts).by_context) == {
         "users",

@@ -120,8 +120,10 @@ def _operation() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         *_amounts("amount"),
         sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("method", sa.Text(), nullable=True),
         sa.Column("charge_id", sa.Uuid(), nullable=True),
+        sa.Column("charge_reference", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("provider_reference", sa.Text(), nullable=True),
         sa.Column("failure_code", sa.Text(), nullable=True),
@@ -143,14 +145,15 @@ def _operation() -> None:
             "operation",
             ["payment_id"],
             unique=True,
-            where=f"kind = 'charge' AND {state}",
+            where=f"kind IN ('charge', 'authorize') AND {state}",
         )
 
 
 OPERATION_CHECKS = {
     "status": "status IN ('pending', 'succeeded', 'failed', 'unknown')",
-    "kind": "kind = 'charge' AND amount >= 0 AND method IS NOT NULL AND charge_id IS NULL"
-    " OR kind = 'refund' AND amount > 0 AND method IS NULL AND charge_id IS NOT NULL",
+    "kind": "kind IN ('charge', 'authorize') AND amount >= 0 AND method IS NOT NULL"
+    " AND charge_id IS NULL OR kind IN ('capture', 'void', 'refund') AND amount > 0"
+    " AND method IS NULL AND charge_id IS NOT NULL",
     "settled": "(settled_at IS NULL) = (status IN ('pending', 'unknown'))",
 }
 

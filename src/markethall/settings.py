@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from markethall.contexts import context_names, topology
-from markethall.settings_types import CommaList, ContextName, PostgresUrl, RedisUrl
+from markethall.settings_types import ContextName, PostgresUrl, RedisUrl
 from markethall.settings_validation import (
     MIN_SECRET_LENGTH,
     cross_field_problems,
@@ -26,6 +26,7 @@ from markethall.settings_validation import (
 )
 from markethall.shared.composition.settings import (
     SETTINGS_CONFIG,
+    CommaList,
     ContextSettings,
     Environment,
     RateLimits,
@@ -378,6 +379,7 @@ def read_settings(**overrides: Any) -> Settings:
     for context in sorted(settings.contexts) if settings else context_names():
         try:
             by_context[context] = read_one(topology().contexts[context].settings, overrides)
+            by_context[context].read_extensions(overrides)
         except SettingsError as error:
             problems += error.lines
     if problems or settings is None:
@@ -391,6 +393,6 @@ def _settings_names() -> set[str]:
     """Return the names of the settings of the process and of all installed contexts."""
     classes: list[type[BaseSettings]] = [
         Settings,
-        *(manifest.settings for manifest in topology().contexts.values()),
+        *(each for manifest in topology().manifests for each in manifest.settings_classes),
     ]
     return {name for settings_class in classes for name in settings_class.model_fields}

@@ -1,30 +1,14 @@
-"""Types of settings that several settings share: lists, names of contexts, URLs of servers."""
+"""Types of settings that several settings share: names of contexts, URLs of servers."""
 
-import json
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, SecretStr
 
 from markethall.contexts import context_names
 from markethall.shared.composition.settings import Secret
 
 _POSTGRES_SCHEMES: Final = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
-
-
-def _parse_comma_list(value: Any) -> Any:
-    """Accept `users,orders` as well as `["users", "orders"]`."""
-    if isinstance(value, str) and not value.strip().startswith("["):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            raise ValueError("must be a comma list or a JSON array") from None
-    return value
-
-
-CommaList = BeforeValidator(_parse_comma_list)
 
 
 def _check_installed(name: str) -> str:

@@ -25,6 +25,7 @@ from markethall.payments.contract import (
     PaymentView,
 )
 from markethall.payments.domain import Succeeded
+from markethall.payments.gateway import SandboxWebhooks
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
@@ -349,7 +350,7 @@ async def test_action_finished_at_the_provider_pays_or_is_refunded(
     operations = await payments.payment_api().list_operations(
         STAFF, order.payment.payment_id, PageQuery()
     )
-    headers, body = payments.sandbox_webhooks().build_signed_event(
+    headers, body = SandboxWebhooks(payments.tools().secret_key).build_signed_event(
         operations.items[0].operation_id, Succeeded("ch_1"), contexts_app.clock()
     )
 

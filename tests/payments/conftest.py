@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from dependency_injector import providers
 
 from markethall.payments.container import PaymentsContainer
 from markethall.payments.contract import (
@@ -23,8 +24,13 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Outcome
 from markethall.payments.gateway import SandboxWebhooks
-from markethall.payments.gateway.sandbox import Sleep
-from markethall.payments.ports import PaymentGateway, SandboxLedger
+from markethall.payments.ports import (
+    OperationRequest,
+    PaymentGateway,
+    ProviderNews,
+    SandboxLedger,
+    Sleep,
+)
 from markethall.payments.remote import RemotePayments, router
 from markethall.payments.settings import PaymentsSettings
 from markethall.payments.sql import metadata
@@ -49,6 +55,7 @@ from tests.conftest import on_server, url_of
 from tests.rpc_loopback import over_rpc
 
 SECRET = b"a secret that is only good for tests"
+EUR_19_99 = Money(amount=1999, currency="EUR")
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
@@ -75,6 +82,9 @@ class InterruptibleGateway(PaymentGateway):
     def __init__(self, gateway: PaymentGateway) -> None:
         self._gateway = gateway
         self.provider = gateway.provider
+        self.capabilities = gateway.capabilities
+        self.parse_event = gateway.parse_event  # type: ignore[method-assign]
+        self.parse_news = gateway.parse_news  # type: ignore[method-assign]
         self.before: BaseException | None = None
         self.after: BaseException | None = None
         self.before_response: Callable[[], Awaitable[object]] | None = None
@@ -83,25 +93,31 @@ class InterruptibleGateway(PaymentGateway):
     def accepts(self, method: str) -> bool:
         return self._gateway.accepts(method)
 
-    async def charge(self, operation_id: UUID, amount: Money, method: str) -> Outcome:
+    async def charge(self, request: OperationRequest) -> Outcome:
         self._start()
-        outcome = await self._gateway.charge(operation_id, amount, method)
+        outcome = await self._gateway.charge(request)
         if self.before_response:
             await self.before_response()
         return self._answer(outcome)
 
-    async def refund(self, operation_id: UUID, charge_operation_id: UUID, amount: Money) -> Outcome:
+    async def refund(self, request: OperationRequest) -> Outcome:
         self._start()
-        answer = await self._gateway.refund(operation_id, charge_operation_id, amount)
+        answer = await self._gateway.refund(request)
         return self._answer(answer)
 
-    async def lookup(self, operation_id: UUID, kind: OperationKind) -> Outcome | None:
+    async def lookup(self, request: OperationRequest) -> Outcome | None:
         self._start()
-        return await self._gateway.lookup(operation_id, kind)
+        return await self._gateway.lookup(request)
 
-    async def cancel_unknown(self, operation_id: UUID, kind: OperationKind) -> Outcome:
+    async def lookup_after_news(
+        self, request: OperationRequest, news: ProviderNews
+    ) -> Outcome | None:
         self._start()
-        return await self._gateway.cancel_unknown(operation_id, kind)
+        return await self._gateway.lookup_after_news(request, news)
+
+    async def cancel_unknown(self, request: OperationRequest) -> Outcome:
+        self._start()
+        return await self._gateway.cancel_unknown(request)
 
     def _start(self) -> None:
         assert not HOLDS_CONNECTION.get(), "the provider was asked inside a transaction"
@@ -143,7 +159,7 @@ class PaymentsApp:
 
     @property
     def webhooks(self) -> SandboxWebhooks:
-        return self.container.sandbox_webhooks()
+        return SandboxWebhooks(SECRET)
 
     async def open(
         self, amount: int = 1999, currency: str = "EUR", *, activate: bool = True, **values: Any
@@ -242,6 +258,19 @@ class PaymentsApp:
         return report.posting_count
 
 
+def charge_request(
+    operation_id: UUID, amount: Money = EUR_19_99, method: str = "sandbox_ok"
+) -> OperationRequest:
+    return OperationRequest(
+        operation_id=operation_id,
+        payment_id=new_id(),
+        kind=OperationKind.CHARGE,
+        amount=amount,
+        created_at=START,
+        method=method,
+    )
+
+
 def user_context(user_id: UUID) -> CallContext:
     actor = Actor(user_id=user_id, roles=("customer",), scopes=scopes_for_roles(("customer",)))
     return CallContext(actor=actor, request_id="test")
@@ -268,11 +297,14 @@ def build_payments_app(
 ) -> PaymentsApp:
     clock = FakeClock()
     tools = context_tools(clock=clock, postgres=postgres, secret_key=SECRET)
+    # tests let many calls fail in a row, which must not open the circuit
+    settings = {"storage": storage, "payment_provider_failure_threshold": 1_000_000}
     container = PaymentsContainer(
-        settings=read_one(PaymentsSettings, {"storage": storage}), tools=tools, sleep=sleep
+        settings=read_one(PaymentsSettings, settings), tools=tools, sleep=sleep
     )
-    gateway = InterruptibleGateway(container.gateway())
-    container.gateway.override(gateway)
+    (sandbox,) = container.gateways()
+    gateway = InterruptibleGateway(sandbox)
+    container.gateways.override(providers.Object([gateway]))
     return PaymentsApp(container, clock, gateway)
 
 

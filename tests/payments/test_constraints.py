@@ -34,6 +34,7 @@ OPERATION: dict[str, Any] = {
     "status": "pending",
     "amount": 1000,
     "currency": "EUR",
+    "provider": "sandbox",
     "method": "sandbox_ok",
     "reason": "",
     "created_at": "2026-11-21T12:00:00Z",

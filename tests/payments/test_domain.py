@@ -86,6 +86,7 @@ def charge(of: Payment) -> Operation:
         method="sandbox_ok",
         created_at=NOW,
         due_at=NOW,
+        provider="sandbox",
     )
 
 
@@ -105,7 +106,7 @@ def test_undefined_transition_is_rejected(status: PaymentStatus, command: Paymen
     allowed = {name for at, name, _ in ALLOWED if at == status}
     due = payment(status)
     commands = {
-        PaymentCommand.CONFIRM: lambda: due.confirm(NOW),
+        PaymentCommand.CONFIRM: lambda: due.confirm(NOW, "sandbox"),
         PaymentCommand.CAPTURE: lambda: due.capture(new_id()),
         PaymentCommand.FAIL: lambda: due.fail("card_declined"),
         PaymentCommand.REQUIRE_ACTION: lambda: due.require_action("https://sandbox.example"),
@@ -134,9 +135,9 @@ def test_undefined_transition_is_rejected(status: PaymentStatus, command: Paymen
 def test_every_change_increments_version() -> None:
     due = payment()
 
-    due.confirm(NOW)
+    due.confirm(NOW, "sandbox")
     due.fail("card_declined")
-    due.confirm(NOW)
+    due.confirm(NOW, "sandbox")
     due.capture(new_id())
 
     assert due.version == 5
@@ -147,7 +148,7 @@ def test_expired_payment_cannot_be_confirmed() -> None:
     due = payment()
 
     with pytest.raises(InvalidPaymentTransition) as error:
-        due.confirm(due.expires_at)
+        due.confirm(due.expires_at, "sandbox")
 
     assert error.value.details == {"status": "expired", "allowed": []}
 
@@ -185,7 +186,7 @@ def test_required_action_ends_charge_and_starts_another() -> None:
 
     assert due.next_action == "https://sandbox.example/1"
     assert not operation.is_open
-    due.confirm(NOW)
+    due.confirm(NOW, "sandbox")
     assert due.next_action is None
 
 

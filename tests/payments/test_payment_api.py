@@ -22,7 +22,14 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
-from tests.payments.conftest import STAFF, Killed, PaymentsApp, attempt_without_key, user_context
+from tests.payments.conftest import (
+    STAFF,
+    Killed,
+    PaymentsApp,
+    attempt_without_key,
+    charge_request,
+    user_context,
+)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +179,7 @@ async def test_charge_closed_by_reconciler_cannot_succeed_later(payments_app: Pa
     await payments_app.confirm(payment, "sandbox_timeout_before", attempt)
     await payments_app.reconcile()
 
-    outcome = await payments_app.gateway.charge(attempt.id, payment.amount, "sandbox_ok")
+    outcome = await payments_app.gateway.charge(charge_request(attempt.id))
 
     assert getattr(outcome, "code", None) == "provider_timeout"
     assert await payments_app.charged() == 0

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from markethall.payments.contract import OperationKind, OperationStatus, PaymentStatus, PaymentView
+from markethall.payments.contract import OperationStatus, PaymentStatus, PaymentView
 from markethall.payments.gateway.sandbox import SANDBOX_METHODS
 from markethall.payments.ports import PaymentGatewayTimeout, SandboxCharge
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -33,6 +33,7 @@ from tests.payments.conftest import (
     PaymentsApp,
     attempt_without_key,
     build_payments_app,
+    charge_request,
 )
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class PaymentMachine(RuleBasedStateMachine):
     @rule(pair=attempts)
     def webhook(self, pair: tuple[PaymentView, IdempotentCommand]) -> None:
         """Send a webhook with the true outcome. This rule may run at any time and repeatedly."""
-        outcome = self.run(self.payments_app.gateway.lookup(pair[1].id, OperationKind.CHARGE))
+        outcome = self.run(self.payments_app.gateway.lookup(charge_request(pair[1].id)))
         if outcome:
             self.run(self.payments_app.send(pair[1].id, outcome))
 

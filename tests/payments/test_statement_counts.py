@@ -48,10 +48,10 @@ async def test_paying_takes_ten_statements_with_key_and_provider(payments_app: P
     assert await statements_of(lambda: payments_app.confirm_with_key(payment, "key")) == 10
 
 
-async def test_refunding_takes_nine_statements_with_provider(payments_app: PaymentsApp) -> None:
+async def test_refunding_takes_ten_statements_with_provider(payments_app: PaymentsApp) -> None:
     payment = await payments_app.paid()
 
-    assert await statements_of(lambda: payments_app.refund(payment, 1)) == 9
+    assert await statements_of(lambda: payments_app.refund(payment, 1)) == 10
 
 
 async def test_cancelling_takes_three_statements(payments_app: PaymentsApp) -> None:

@@ -7,10 +7,15 @@ from datetime import timedelta
 from dependency_injector import providers
 
 from markethall.payments.contract import PaymentApi, Payments
-from markethall.payments.gateway import SandboxGateway, SandboxWebhooks
-from markethall.payments.gateway.sandbox import SandboxNews, Sleep
 from markethall.payments.memory import MemoryPaymentStore, MemorySandboxLedger, Tables
-from markethall.payments.ports import PaymentGateway, ReadStore, SandboxLedger, Store
+from markethall.payments.ports import (
+    GatewayTools,
+    PaymentGateway,
+    ReadStore,
+    SandboxLedger,
+    Sleep,
+    Store,
+)
 from markethall.payments.service import (
     ChargePayment,
     InternalPaymentService,
@@ -18,10 +23,10 @@ from markethall.payments.service import (
     PaymentApiService,
     PaymentJobs,
     ProviderClient,
-    ProviderTimeouts,
+    ProviderLimits,
     WebhookHandler,
 )
-from markethall.payments.settings import PaymentsSettings
+from markethall.payments.settings import PaymentsSettings, installed_gateways
 from markethall.payments.sql import STATEMENTS, SqlPaymentStore, SqlSandboxLedger
 from markethall.shared.composition.container import (
     ContextContainer,
@@ -52,43 +57,49 @@ def _sql_persistence(
     return build_sql_persistence(postgres, STATEMENTS, SqlPaymentStore, clock)
 
 
-def _sandbox_webhooks(tools: ContextTools) -> SandboxWebhooks:
-    return SandboxWebhooks(tools.secret_key)
-
-
-def _webhook_handler(
-    database: Database[ReadStore, Store],
-    provider_client: ProviderClient,
-    sandbox_webhooks: SandboxWebhooks,
-    sandbox_news: SandboxNews,
-    clock: Clock,
-) -> WebhookHandler:
-    readers, simulated = {"sandbox": sandbox_webhooks}, {"sandbox": sandbox_news}
-    return WebhookHandler(database, provider_client, readers, simulated, clock)
-
-
-class SandboxDelivery:
-    """Passes the sandbox's webhooks to the handler, which is built after the gateway."""
+class LocalWebhooks:
+    """Passes webhooks of a provider in this process to the handler, which is built later."""
 
     handler: WebhookHandler | None = None
 
-    async def __call__(self, headers: Mapping[str, str], body: bytes) -> None:
+    async def __call__(self, provider: str, headers: Mapping[str, str], body: bytes) -> None:
         if self.handler:
-            ctx = system_context("payments.sandbox")
-            await self.handler.receive(ctx, "sandbox", headers, body)
+            ctx = system_context(f"payments.{provider}")
+            await self.handler.receive(ctx, provider, headers, body)
 
 
-def _connect(delivery: SandboxDelivery, handler: WebhookHandler) -> WebhookHandler:
-    delivery.handler = handler
+def _connect(local_webhooks: LocalWebhooks, handler: WebhookHandler) -> WebhookHandler:
+    local_webhooks.handler = handler
     return handler
 
 
-def _provider_client(gateway: PaymentGateway, settings: PaymentsSettings) -> ProviderClient:
-    timeouts = ProviderTimeouts(
+def _gateway_tools(
+    tools: ContextTools, sandbox_ledger: SandboxLedger, deliver: LocalWebhooks, sleep: Sleep
+) -> GatewayTools:
+    return GatewayTools(
+        clock=tools.clock,
+        secret_key=tools.secret_key,
+        sandbox_ledger=sandbox_ledger,
+        deliver_webhook=deliver,
+        sleep=sleep,
+    )
+
+
+def _gateways(tools: GatewayTools, settings: PaymentsSettings) -> Sequence[PaymentGateway]:
+    manifests = [installed_gateways()[name] for name in settings.payment_providers]
+    return [manifest.build(tools, settings.extension(manifest.settings)) for manifest in manifests]
+
+
+def _provider_client(
+    gateways: Sequence[PaymentGateway], settings: PaymentsSettings
+) -> ProviderClient:
+    limits = ProviderLimits(
         response=timedelta(seconds=settings.payment_provider_timeout_seconds),
         reconcile_after=timedelta(seconds=settings.payment_reconcile_after_seconds),
+        max_concurrent_calls=settings.payment_provider_max_concurrent_calls,
+        failure_threshold=settings.payment_provider_failure_threshold,
     )
-    return ProviderClient(gateway, timeouts)
+    return ProviderClient(gateways, limits)
 
 
 def _periodic_jobs(jobs: PaymentJobs) -> Sequence[PeriodicJob]:
@@ -123,25 +134,17 @@ class PaymentsContainer(ContextContainer):
         memory=singleton(MemorySandboxLedger, singleton(database_of, memory_persistence)),
         sql=singleton(SqlSandboxLedger, postgres),
     )
-    sandbox_webhooks = singleton(_sandbox_webhooks, tools)
-    sandbox_delivery = singleton(SandboxDelivery)
-    gateway: providers.Singleton[PaymentGateway] = singleton(
-        SandboxGateway,
-        sandbox_ledger,
-        sandbox_webhooks,
-        sandbox_delivery,
-        clock,
-        sleep,
+    local_webhooks = singleton(LocalWebhooks)
+    gateways: providers.Singleton[Sequence[PaymentGateway]] = singleton(
+        _gateways,
+        singleton(_gateway_tools, tools, sandbox_ledger, local_webhooks, sleep),
+        settings,
     )
-
-    provider_client = singleton(_provider_client, gateway, settings)
-    sandbox_news = singleton(SandboxNews, sandbox_ledger, clock)
+    provider_client = singleton(_provider_client, gateways, settings)
     webhook_handler = singleton(
         _connect,
-        sandbox_delivery,
-        singleton(
-            _webhook_handler, database, provider_client, sandbox_webhooks, sandbox_news, clock
-        ),
+        local_webhooks,
+        singleton(WebhookHandler, database, provider_client, clock),
     )
     charge_payment = singleton(ChargePayment, database, provider_client, clock)
     issue_refund = singleton(IssueRefund, database, provider_client, clock)

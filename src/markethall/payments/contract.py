@@ -197,7 +197,12 @@ class Payments(Protocol):
 
 
 class OperationKind(StrEnum):
+    """A charge authorizes and captures at once; the others do one step."""
+
     CHARGE = "charge"
+    AUTHORIZE = "authorize"
+    CAPTURE = "capture"
+    VOID = "void"
     REFUND = "refund"
 
 
@@ -209,11 +214,12 @@ class OperationStatus(StrEnum):
 
 
 class OperationView(Dto):
-    """A charge or refund at the provider. `operation_id` is the idempotency key there."""
+    """A request to the provider. `operation_id` is the idempotency key there."""
 
     operation_id: UUID
     payment_id: UUID
     kind: OperationKind
+    provider: str
     status: OperationStatus
     amount: Money
     method: str | None = None
@@ -297,11 +303,19 @@ class RefundNotFound(DomainError):
 
 
 class UnknownPaymentMethod(DomainError):
-    """The provider does not support this payment method. Details: payment_method."""
+    """No provider of this shop supports this payment method. Details: payment_method."""
 
     code = "payments.unknown_method"
     status = 422
-    title = "The provider does not know this payment method"
+    title = "This shop does not offer this payment method"
+
+
+class UnsupportedByProvider(DomainError):
+    """The provider of the payment cannot do this. Details: provider, capability."""
+
+    code = "payments.unsupported_by_provider"
+    status = 409
+    title = "The provider of this payment cannot do this"
 
 
 class UnknownProvider(DomainError):

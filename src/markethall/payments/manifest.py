@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from markethall.payments.settings import PaymentsSettings
+from markethall.payments.settings import PaymentsSettings, provider_settings_classes
 from markethall.shared.composition.manifest import ContextManifest
 from markethall.shared.composition.migrations import built_in_migrations
 
@@ -45,6 +45,7 @@ MANIFEST: Final = ContextManifest(
     ),
     migrations=built_in_migrations("payments"),
     settings=PaymentsSettings,
+    load_extension_settings=provider_settings_classes,
     load_parts=_load_parts,
     load_metadata=_load_metadata,
     counters=("payment_count",),

@@ -1,4 +1,4 @@
-"""A charge or refund at the provider, and its outcome."""
+"""An operation at the provider, for example a charge or a refund, and its outcome."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,17 +19,22 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Failed:
+    """The provider refused. `reference` is its id of the operation, if it has one."""
+
     code: str
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
 class ActionRequired:
     """The charge failed, because the customer must act first, for example authenticate.
 
-    The customer then confirms the payment again, which starts a new charge.
+    The customer then confirms the payment again, which starts a new charge; or a webhook reports
+    that the action is done. `reference` is the provider's id of the operation, if it has one.
     """
 
     next_action: str
+    reference: str | None = None
 
 
 Outcome = Succeeded | Failed | ActionRequired
@@ -37,10 +42,11 @@ Outcome = Succeeded | Failed | ActionRequired
 
 @dataclass
 class Operation:
-    """A charge or refund at the provider.
+    """A request to the provider.
 
-    A charge has a `method`. A refund has a `charge_id`: the operation that it refunds. If the
-    operation is still open at `due_at`, the reconciliation job looks up its outcome.
+    A charge has a `method`. A refund has a `charge_id`, the operation that it refunds, and the
+    provider's reference of that operation. If the operation is still open at `due_at`, the
+    reconciliation job looks up its outcome.
     """
 
     operation_id: UUID
@@ -50,8 +56,10 @@ class Operation:
     currency: str
     created_at: datetime
     due_at: datetime
+    provider: str
     method: str | None = None
     charge_id: UUID | None = None
+    charge_reference: str | None = None
     reason: str = ""
     status: OperationStatus = OperationStatus.PENDING
     provider_reference: str | None = None
@@ -76,8 +84,9 @@ class Operation:
         self.failure_code = None
         self.settled_at = now
 
-    def fail(self, code: str, now: datetime) -> None:
+    def fail(self, code: str, now: datetime, reference: str | None = None) -> None:
         self.status, self.failure_code = OperationStatus.FAILED, code
+        self.provider_reference = reference or self.provider_reference
         self.settled_at = now
 
     def mark_unknown(self) -> None:

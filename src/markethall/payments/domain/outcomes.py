@@ -87,12 +87,12 @@ def _correct_charge(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
 ) -> OutcomeEffects:
     if isinstance(outcome, Succeeded):
-        payment.capture_late(operation.operation_id)
+        payment.capture_late(operation.operation_id, operation.provider)
         operation.succeed(outcome.reference, now)
         return _capture_effects(payment, operation)
     code = outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED
     payment.correct_failure(code)
-    operation.fail(code, now)
+    operation.fail(code, now, outcome.reference)
     return OutcomeEffects(_failed_event(payment, code))
 
 
@@ -123,12 +123,12 @@ def _settle_charge(
             operation.succeed(reference, now)
             payment.capture(operation.operation_id)
             return _capture_effects(payment, operation)
-        case Failed(code):
-            operation.fail(code, now)
+        case Failed(code, reference):
+            operation.fail(code, now, reference)
             payment.fail(code)
             return OutcomeEffects(_failed_event(payment, code))
-        case ActionRequired(next_action):
-            operation.fail(ACTION_REQUIRED, now)
+        case ActionRequired(next_action, reference):
+            operation.fail(ACTION_REQUIRED, now, reference)
             payment.require_action(next_action)
             return OutcomeEffects()
 
@@ -137,7 +137,8 @@ def _settle_refund(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
 ) -> OutcomeEffects:
     if not isinstance(outcome, Succeeded):
-        operation.fail(outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED, now)
+        code = outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED
+        operation.fail(code, now, outcome.reference)
         payment.fail_refund(operation.amount)
         return OutcomeEffects()
     operation.succeed(outcome.reference, now)

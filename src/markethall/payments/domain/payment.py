@@ -66,8 +66,8 @@ class Payment:
     """A payment. Amounts are in minor units of one currency.
 
     `refunding` is the sum of the refunds in progress. `charge_id` is the operation that captured
-    the payment. A payment that is not activated cannot be confirmed, because its order may never
-    be committed.
+    the payment. `provider` is that of the last confirm, and at last that of this operation. A
+    payment that is not activated cannot be confirmed, because its order may never be committed.
     """
 
     payment_id: UUID
@@ -93,24 +93,26 @@ class Payment:
     def refundable(self) -> int:
         return self.captured - self.refunded - self.refunding
 
-    def confirm(self, now: datetime) -> None:
+    def confirm(self, now: datetime, provider: str) -> None:
         """Raises PaymentInProgress, InvalidPaymentTransition."""
         self._check_not_in_progress()
         if self.status in PAYABLE_STATUSES and now >= self.expires_at:
             raise _invalid_transition(S.EXPIRED)
         self._transition(C.CONFIRM)
+        self.provider = provider
         self.failure_code = self.next_action = None
 
     def capture(self, charge_id: UUID) -> None:
         self._capture(C.CAPTURE, charge_id)
 
-    def capture_late(self, charge_id: UUID) -> None:
+    def capture_late(self, charge_id: UUID, provider: str) -> None:
         """Capture by a charge that had failed or required an action.
 
         Raises PaymentInProgress, InvalidPaymentTransition.
         """
         self._check_not_in_progress()
         self._capture(C.CAPTURE_LATE, charge_id)
+        self.provider = provider
 
     def _capture(self, command: PaymentCommand, charge_id: UUID) -> None:
         self._transition(command)

@@ -1,25 +1,26 @@
 """The built-in sandbox provider. The payment method selects its outcome."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Final, Literal
-from uuid import UUID
 
 from markethall.payments.contract import OperationKind
-from markethall.payments.domain import ActionRequired, Failed, Operation, Outcome, Succeeded
+from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
+    Capability,
+    GatewayTools,
+    OperationRequest,
+    PaymentGateway,
     PaymentGatewayTimeout,
+    ProviderEvent,
+    ProviderNews,
     SandboxCharge,
-    SandboxLedger,
     SandboxRefund,
 )
-from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import DomainError
-from markethall.shared.kernel.money import Money
 
-Sleep = Callable[[float], Awaitable[None]]
-DeliverWebhook = Callable[[Mapping[str, str], bytes], Awaitable[object]]
 SandboxOutcome = Literal["succeeded", "failed", "requires_action"]
 
 TIMEOUT_BEFORE: Final = "sandbox_timeout_before"
@@ -41,118 +42,104 @@ SANDBOX_METHODS: Final[Mapping[str, tuple[SandboxOutcome, str | None]]] = {
 SLOW_SECONDS: Final = 5.0
 
 
-class SandboxGateway:
+class SandboxGateway(PaymentGateway):
     """A simulated card provider and its client in one class. The sandbox ledger holds its state."""
 
     provider = "sandbox"
+    capabilities = frozenset({Capability.REFUND, Capability.PARTIAL_REFUND, Capability.WEBHOOKS})
 
-    def __init__(
-        self,
-        ledger: SandboxLedger,
-        webhooks: SandboxWebhooks,
-        deliver: DeliverWebhook,
-        clock: Clock,
-        sleep: Sleep,
-    ) -> None:
-        self._ledger = ledger
-        self._webhooks = webhooks
-        self._deliver = deliver
-        self._clock = clock
-        self._sleep = sleep
+    def __init__(self, tools: GatewayTools) -> None:
+        self._ledger = tools.sandbox_ledger
+        self._webhooks = SandboxWebhooks(tools.secret_key)
+        self._deliver = tools.deliver_webhook
+        self._clock = tools.clock
+        self._sleep = tools.sleep
 
     def accepts(self, method: str) -> bool:
         return method in SANDBOX_METHODS
 
-    async def charge(self, operation_id: UUID, amount: Money, method: str) -> Outcome:
-        if method == TIMEOUT_BEFORE:
+    async def charge(self, request: OperationRequest) -> Outcome:
+        if request.method == TIMEOUT_BEFORE:
             raise PaymentGatewayTimeout
-        if method == SLOW:
+        if request.method == SLOW:
             await self._sleep(SLOW_SECONDS)
-        outcome = _charge_outcome(
-            await self._ledger.record_charge(self._new_charge(operation_id, amount, method))
-        )
-        if method == TIMEOUT_AFTER:
+        outcome = _charge_outcome(await self._ledger.record_charge(self._new_charge(request)))
+        if request.method == TIMEOUT_AFTER:
             raise PaymentGatewayTimeout
-        if method == WEBHOOK_FIRST:
-            await self._send_webhook(operation_id, outcome, amount)
+        if request.method == WEBHOOK_FIRST:
+            await self._send_webhook(request, outcome)
         return outcome
 
-    async def refund(self, operation_id: UUID, charge_operation_id: UUID, amount: Money) -> Outcome:
+    async def refund(self, request: OperationRequest) -> Outcome:
         refund = SandboxRefund(
-            operation_id=operation_id,
+            operation_id=request.operation_id,
             status="succeeded",
             created_at=self._clock(),
-            charge_operation_id=charge_operation_id,
-            amount=amount.amount,
-            currency=amount.currency,
+            charge_operation_id=request.charge_id,
+            amount=request.amount.amount,
+            currency=request.amount.currency,
         )
         return _refund_outcome(await self._ledger.record_refund(refund))
 
-    async def lookup(self, operation_id: UUID, kind: OperationKind) -> Outcome | None:
-        if kind is OperationKind.REFUND:
-            refund = await self._ledger.get_refund(operation_id)
+    async def lookup(self, request: OperationRequest) -> Outcome | None:
+        if request.kind is OperationKind.REFUND:
+            refund = await self._ledger.get_refund(request.operation_id)
             return _refund_outcome(refund) if refund else None
-        charge = await self._ledger.get_charge(operation_id)
+        charge = await self._ledger.get_charge(request.operation_id)
         return _charge_outcome(charge) if charge else None
 
-    async def cancel_unknown(self, operation_id: UUID, kind: OperationKind) -> Outcome:
+    async def cancel_unknown(self, request: OperationRequest) -> Outcome:
         now = self._clock()
-        if kind is OperationKind.REFUND:
+        if request.kind is OperationKind.REFUND:
             return _refund_outcome(
-                await self._ledger.record_refund(SandboxRefund(operation_id, "closed", now))
+                await self._ledger.record_refund(SandboxRefund(request.operation_id, "closed", now))
             )
         return _charge_outcome(
-            await self._ledger.record_charge(SandboxCharge(operation_id, "closed", now))
+            await self._ledger.record_charge(SandboxCharge(request.operation_id, "closed", now))
         )
 
-    def _new_charge(self, operation_id: UUID, amount: Money, method: str) -> SandboxCharge:
-        status, code = SANDBOX_METHODS[method]
+    def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
+        return self._webhooks.parse_event(headers, body, now)
+
+    def parse_news(self, event: ProviderEvent) -> ProviderNews:
+        return self._webhooks.parse_news(event)
+
+    async def lookup_after_news(
+        self, request: OperationRequest, news: ProviderNews
+    ) -> Outcome | None:
+        """Adopt the outcome of a charge, as a tool for tests and demonstrations.
+
+        A signed `charge.succeeded` stands for a customer who has finished the required action.
+        """
+        if request.kind is OperationKind.CHARGE:
+            await self._ledger.advance_charge(
+                self._new_charge(request, _charge_status(news.outcome))
+            )
+        return await self.lookup(request)
+
+    def _new_charge(
+        self, request: OperationRequest, result: tuple[SandboxOutcome, str | None] | None = None
+    ) -> SandboxCharge:
+        status, code = result or SANDBOX_METHODS[request.method]
         return SandboxCharge(
-            operation_id=operation_id,
+            operation_id=request.operation_id,
             status=status,
             created_at=self._clock(),
-            amount=amount.amount,
-            currency=amount.currency,
-            method=method,
+            amount=request.amount.amount,
+            currency=request.amount.currency,
+            method=request.method,
             failure_code=code,
         )
 
-    async def _send_webhook(self, operation_id: UUID, outcome: Outcome, amount: Money) -> None:
+    async def _send_webhook(self, request: OperationRequest, outcome: Outcome) -> None:
         """Send the webhook. Ignore an error of the receiver, as a real provider would."""
         headers, body = self._webhooks.build_signed_event(
-            operation_id, outcome, self._clock(), amount
+            request.operation_id, outcome, self._clock(), request.amount
         )
         try:
-            await self._deliver(headers, body)
+            await self._deliver(self.provider, headers, body)
         except DomainError:
             return
-
-
-class SandboxNews:
-    """The part of the sandbox that follows signed webhooks, as a tool for tests and demonstrations.
-
-    A signed `charge.succeeded` stands for a customer who has finished the required action.
-    """
-
-    def __init__(self, ledger: SandboxLedger, clock: Clock) -> None:
-        self._ledger = ledger
-        self._clock = clock
-
-    async def adopt(self, operation: Operation, outcome: Outcome) -> None:
-        if operation.kind is not OperationKind.CHARGE:
-            return
-        status, code = _charge_status(outcome)
-        await self._ledger.advance_charge(
-            SandboxCharge(
-                operation_id=operation.operation_id,
-                status=status,
-                created_at=self._clock(),
-                amount=operation.amount,
-                currency=operation.currency,
-                method=operation.method or "",
-                failure_code=code,
-            )
-        )
 
 
 def _charge_status(outcome: Outcome) -> tuple[SandboxOutcome, str | None]:

@@ -5,7 +5,8 @@ from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.internal import InternalPaymentService
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.jobs import PaymentJobs
-from markethall.payments.service.provider_client import ProviderClient, ProviderTimeouts
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.provider_connection import ProviderLimits
 from markethall.payments.service.webhooks import WebhookHandler
 
 __all__ = [
@@ -15,6 +16,6 @@ __all__ = [
     "PaymentApiService",
     "PaymentJobs",
     "ProviderClient",
-    "ProviderTimeouts",
+    "ProviderLimits",
     "WebhookHandler",
 ]

@@ -33,12 +33,16 @@ class ChargePayment:
     ) -> PaymentView:
         """Charge the payment.
 
-        Raises UnknownPaymentMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress.
+        Raises UnknownPaymentMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress;
+        Unavailable or Overloaded when the provider cannot be called.
         """
-        if method != FREE_METHOD and not self._provider.accepts(method):
-            raise UnknownPaymentMethod(payment_method=method)
-        operation = await self._record_intent(ctx, payment_id, method, attempt.id)
-        outcome = await self._provider.submit(operation) if operation.is_pending else None
+        provider = self._provider.provider_of(method)
+        # taken before anything is recorded, so that a refused request leaves nothing behind
+        with self._provider.slot(provider):
+            operation = await self._record_intent(ctx, payment_id, method, attempt.id)
+            outcome = (
+                await self._provider.submit_in_slot(operation) if operation.is_pending else None
+            )
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(
@@ -55,21 +59,23 @@ class ChargePayment:
             if method == FREE_METHOD and payment.amount:
                 raise UnknownPaymentMethod(payment_method=method)
             now = self._clock()
-            payment.confirm(now)
             operation = self._build_charge(payment, method, operation_id, now)
+            payment.confirm(now, operation.provider)
             await store.add_operation(payment, operation)
             return operation
 
     def _build_charge(
         self, payment: Payment, method: str, operation_id: UUID, now: datetime
     ) -> Operation:
+        method = method if payment.amount else FREE_METHOD
         return Operation(
             operation_id=operation_id,
             payment_id=payment.payment_id,
             kind=OperationKind.CHARGE,
             amount=payment.amount,
             currency=payment.currency,
-            method=method if payment.amount else FREE_METHOD,
+            provider=self._provider.provider_of(method),
+            method=method,
             created_at=now,
             due_at=self._provider.next_reconcile_at(now),
         )

@@ -45,7 +45,7 @@ class InternalPaymentService:
             amount=command.amount.amount,
             expires_at=command.expires_at,
             created_at=self._clock(),
-            provider=self._provider.provider if command.amount.amount else FREE_METHOD,
+            provider=self._provider.default_provider if command.amount.amount else FREE_METHOD,
         )
         async with self._database.transaction() as store:
             return to_payment_view(await store.open_payment(payment))

@@ -9,7 +9,7 @@ from markethall.payments.contract import (
     RefundPayment,
     RefundView,
 )
-from markethall.payments.domain import Operation, Outcome
+from markethall.payments.domain import Operation, Outcome, Payment
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
@@ -52,21 +52,28 @@ class IssueRefund:
             existing = await _get_existing_refund(store, command)
             if existing:
                 return existing
-            now = self._clock()
-            operation = Operation(
-                operation_id=command.refund_id,
-                payment_id=payment.payment_id,
-                kind=OperationKind.REFUND,
-                amount=payment.reserve_refund(command.amount),
-                currency=payment.currency,
-                charge_id=payment.charge_id,
-                reason=command.reason,
-                created_at=now,
-                due_at=self._provider.next_reconcile_at(now),
-            )
+            amount = payment.reserve_refund(command.amount)
+            charge = await _get_charge(store, payment)
+            operation = self._build_refund(charge, command, amount)
             await store.add_operation(payment, operation)
         _log_refund(ctx, operation)
         return operation
+
+    def _build_refund(self, charge: Operation, command: RefundPayment, amount: int) -> Operation:
+        now = self._clock()
+        return Operation(
+            operation_id=command.refund_id,
+            payment_id=charge.payment_id,
+            kind=OperationKind.REFUND,
+            amount=amount,
+            currency=charge.currency,
+            provider=charge.provider,
+            charge_id=charge.operation_id,
+            charge_reference=charge.provider_reference,
+            reason=command.reason,
+            created_at=now,
+            due_at=self._provider.next_reconcile_at(now),
+        )
 
     async def _record_outcome(
         self,
@@ -97,6 +104,14 @@ def _log_refund(ctx: CallContext, operation: Operation) -> None:
         amount=operation.amount,
         currency=operation.currency,
     )
+
+
+async def _get_charge(store: Store, payment: Payment) -> Operation:
+    """Return the operation that captured the payment."""
+    charge = await store.get_operation(payment.charge_id) if payment.charge_id else None
+    if charge is None:
+        raise AssertionError("a captured payment has a charge")
+    return charge
 
 
 async def _get_existing_refund(store: Store, command: RefundPayment) -> Operation | None:

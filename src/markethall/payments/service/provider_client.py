@@ -1,64 +1,101 @@
-"""Calls of the payment provider with a time limit.
+"""Calls of the payment providers.
 
 `ProviderClient` returns outcomes; `apply_outcome` applies them.
 """
 
-import asyncio
-from collections.abc import Awaitable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind
+from markethall.payments.contract import OperationKind, UnknownPaymentMethod, UnknownProvider
 from markethall.payments.domain import FREE_METHOD, Operation, Outcome, Succeeded
-from markethall.payments.ports import PaymentGateway, PaymentGatewayTimeout
+from markethall.payments.ports import (
+    Capability,
+    OperationRequest,
+    PaymentGateway,
+    ProviderEvent,
+    ProviderNews,
+)
+from markethall.payments.service.provider_connection import ProviderConnection, ProviderLimits
+from markethall.shared.kernel.circuit_breaker import MonotonicClock
+from markethall.shared.kernel.errors import Unavailable
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class ProviderTimeouts:
-    """The time limit of a provider call, and the age at which an open operation is reconciled."""
-
-    response: timedelta = timedelta(seconds=8)
-    reconcile_after: timedelta = timedelta(seconds=15)
-
-
 class ProviderClient:
-    def __init__(self, gateway: PaymentGateway, timeouts: ProviderTimeouts) -> None:
-        self._gateway = gateway
-        self._timeouts = timeouts
+    """The providers that are switched on. The first one is the default.
 
-    @property
-    def provider(self) -> str:
-        return self._gateway.provider
+    Operations of a provider that was switched off stay open until it is on again.
+    """
 
-    def accepts(self, method: str) -> bool:
-        return self._gateway.accepts(method)
+    def __init__(
+        self,
+        gateways: Sequence[PaymentGateway],
+        limits: ProviderLimits,
+        clock: MonotonicClock = time.monotonic,
+    ) -> None:
+        self.default_provider = gateways[0].provider
+        self._limits = limits
+        self._connections = {
+            gateway.provider: ProviderConnection(gateway, limits, clock) for gateway in gateways
+        }
+
+    def provider_of(self, method: str) -> str:
+        """Return the provider of a payment method. Raises UnknownPaymentMethod."""
+        if method == FREE_METHOD:
+            return FREE_METHOD
+        for provider, connection in self._connections.items():
+            if connection.gateway.accepts(method):
+                return provider
+        raise UnknownPaymentMethod(payment_method=method)
+
+    def slot(self, provider: str) -> AbstractContextManager[None]:
+        """Hold a slot for one charge. Raises Unavailable, Overloaded: nothing was sent then."""
+        if provider == FREE_METHOD:
+            return nullcontext()
+        return self._connection(provider).slot()
 
     def next_reconcile_at(self, now: datetime) -> datetime:
-        return now + self._timeouts.reconcile_after
+        return now + self._limits.reconcile_after
 
-    async def submit(self, operation: Operation) -> Outcome | None:
-        """Send the operation to the provider. Return its outcome, or None after a timeout."""
+    async def submit_in_slot(self, operation: Operation) -> Outcome | None:
+        """Send the operation, within a slot. Return its outcome, or None after a timeout."""
         if operation.method == FREE_METHOD:
             return Succeeded(FREE_METHOD)
-        return await self._outcome_or_none(self._call_gateway(operation))
+        connection = self._connection(operation.provider)
+        outcome, _ = await connection.ask_in_slot(_submission(connection.gateway, operation))
+        return outcome
 
-    async def lookup(self, operation: Operation) -> tuple[Outcome | None, bool]:
-        """Return (outcome, True), or (None, False) after a timeout.
+    async def submit(self, operation: Operation) -> Outcome | None:
+        """Send the operation. Return its outcome, or None if the provider gave no answer."""
+        outcome, _ = await self._ask(
+            operation.provider, lambda gateway: _submission(gateway, operation)()
+        )
+        return outcome
 
-        The outcome in (None, True) means that the provider never received the operation.
+    async def lookup(
+        self, operation: Operation, news: ProviderNews | None = None
+    ) -> tuple[Outcome | None, bool]:
+        """Return (outcome, True), or (None, False) if the provider gave no answer.
+
+        The outcome in (None, True) means that the provider never received the operation. `news` is
+        what a webhook said about it.
         """
         if operation.method == FREE_METHOD:
             return Succeeded(FREE_METHOD), True
-        return await self._with_timeout(
-            self._gateway.lookup(operation.operation_id, operation.kind)
-        )
+        request = _to_request(operation)
+        if news:
+            return await self._ask(
+                operation.provider, lambda gateway: gateway.lookup_after_news(request, news)
+            )
+        return await self._ask(operation.provider, lambda gateway: gateway.lookup(request))
 
     async def reconcile(self, operation: Operation) -> Outcome | None:
-        """Look up the outcome of an open operation. Return None after a timeout.
+        """Look up the outcome of an open operation. Return None if the provider gave no answer.
 
         A charge that the provider never received is cancelled, because the customer may have left.
         A refund that it never received is submitted again, because the customer must get the money.
@@ -68,31 +105,78 @@ class ProviderClient:
             return outcome
         if operation.kind is OperationKind.REFUND:
             return await self.submit(operation)
-        return await self._outcome_or_none(
-            self._gateway.cancel_unknown(operation.operation_id, operation.kind)
+        request = _to_request(operation)
+        outcome, _ = await self._ask(
+            operation.provider, lambda gateway: gateway.cancel_unknown(request)
         )
-
-    async def refund_charge(self, charge: Operation, refund_id: UUID) -> Outcome | None:
-        """Refund the whole amount of a charge. Return the outcome, or None after a timeout."""
-        return await self._outcome_or_none(
-            self._gateway.refund(refund_id, charge.operation_id, charge.money)
-        )
-
-    def _call_gateway(self, operation: Operation) -> Awaitable[Outcome]:
-        if operation.charge_id:
-            return self._gateway.refund(
-                operation.operation_id, operation.charge_id, operation.money
-            )
-        return self._gateway.charge(operation.operation_id, operation.money, operation.method or "")
-
-    async def _outcome_or_none(self, gateway_call: Awaitable[Outcome]) -> Outcome | None:
-        outcome, _ = await self._with_timeout(gateway_call)
         return outcome
 
-    async def _with_timeout(self, gateway_call: Awaitable[T]) -> tuple[T | None, bool]:
-        """Return (result, True), or (None, False) after a timeout."""
-        try:
-            async with asyncio.timeout(self._timeouts.response.total_seconds()):
-                return await gateway_call, True
-        except (PaymentGatewayTimeout, TimeoutError):
+    async def refund_charge(
+        self, charge: Operation, refund_id: UUID, now: datetime
+    ) -> Outcome | None:
+        """Refund the whole amount of a charge. Return None if the provider gave no answer."""
+        request = OperationRequest(
+            operation_id=refund_id,
+            payment_id=charge.payment_id,
+            kind=OperationKind.REFUND,
+            amount=charge.money,
+            created_at=now,
+            charge_id=charge.operation_id,
+            charge_reference=charge.provider_reference,
+        )
+        outcome, _ = await self._ask(charge.provider, lambda gateway: gateway.refund(request))
+        return outcome
+
+    def parse_event(
+        self, provider: str, headers: Mapping[str, str], body: bytes, now: datetime
+    ) -> ProviderEvent:
+        """Verify and parse a webhook. Raises UnknownProvider, and the errors of the gateway."""
+        connection = self._connections.get(provider)
+        if connection is None or Capability.WEBHOOKS not in connection.gateway.capabilities:
+            raise UnknownProvider(provider=provider)
+        return connection.gateway.parse_event(headers, body, now)
+
+    def parse_news(self, event: ProviderEvent) -> ProviderNews:
+        """Raises Unavailable for a provider that was switched off."""
+        return self._connection(event.provider).gateway.parse_news(event)
+
+    def _connection(self, provider: str) -> ProviderConnection:
+        connection = self._connections.get(provider)
+        if connection is None:
+            raise Unavailable(dependency=provider)
+        return connection
+
+    async def _ask(
+        self, provider: str, call: Callable[[PaymentGateway], Awaitable[T]]
+    ) -> tuple[T | None, bool]:
+        """Return (result, True), or (None, False) if the provider gave no answer."""
+        connection = self._connections.get(provider)
+        if connection is None:
             return None, False
+        return await connection.ask(lambda: call(connection.gateway))
+
+
+def _submission(gateway: PaymentGateway, operation: Operation) -> Callable[[], Awaitable[Outcome]]:
+    """Return the call that sends the operation."""
+    commands = {
+        OperationKind.CHARGE: gateway.charge,
+        OperationKind.AUTHORIZE: gateway.authorize,
+        OperationKind.CAPTURE: gateway.capture,
+        OperationKind.VOID: gateway.void,
+        OperationKind.REFUND: gateway.refund,
+    }
+    return lambda: commands[operation.kind](_to_request(operation))
+
+
+def _to_request(operation: Operation) -> OperationRequest:
+    return OperationRequest(
+        operation_id=operation.operation_id,
+        payment_id=operation.payment_id,
+        kind=operation.kind,
+        amount=operation.money,
+        created_at=operation.created_at,
+        method=operation.method or "",
+        reference=operation.provider_reference,
+        charge_id=operation.charge_id,
+        charge_reference=operation.charge_reference,
+    )

@@ -36,6 +36,7 @@ def to_operation_view(operation: Operation) -> OperationView:
         operation_id=operation.operation_id,
         payment_id=operation.payment_id,
         kind=operation.kind,
+        provider=operation.provider,
         status=operation.status,
         amount=operation.money,
         method=operation.method,

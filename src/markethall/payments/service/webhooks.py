@@ -7,18 +7,10 @@ import structlog
 from markethall.payments.contract import (
     OperationKind,
     PaymentInProgress,
-    UnknownProvider,
     WebhookReceipt,
 )
 from markethall.payments.domain import Operation, Outcome, Succeeded
-from markethall.payments.ports import (
-    ProviderEvent,
-    ReadStore,
-    SimulatedProvider,
-    Store,
-    WebhookReader,
-    WebhookState,
-)
+from markethall.payments.ports import ProviderEvent, ReadStore, Store, WebhookState
 from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.shared.kernel.call_context import CallContext, system_context
@@ -40,14 +32,10 @@ class WebhookHandler:
         self,
         database: Database[ReadStore, Store],
         provider: ProviderClient,
-        readers: Mapping[str, WebhookReader],
-        simulated_providers: Mapping[str, SimulatedProvider],
         clock: Clock,
     ) -> None:
         self._database = database
         self._provider = provider
-        self._readers = readers
-        self._simulated_providers = simulated_providers
         self._clock = clock
 
     async def receive(
@@ -58,22 +46,25 @@ class WebhookHandler:
         Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest,
         ValidationFailed.
         """
-        reader = self._readers.get(provider)
-        if reader is None:
-            raise UnknownProvider(provider=provider)
-        event = reader.parse_event(headers, body, self._clock())
+        event = self._provider.parse_event(provider, headers, body, self._clock())
         is_new = await self._store_event(event)
         if is_new and event.operation_id:
             await self._try_apply(ctx, event)
         return WebhookReceipt(event_id=event.event_id, duplicate=not is_new)
 
     async def apply_pending(self) -> None:
-        """Apply pending events. An event stays pending while its operation does not exist."""
+        """Apply pending events. An event stays pending while its operation does not exist.
+
+        The events of a provider that does not answer wait, those of others are applied.
+        """
         async with self._database.read_session() as store:
             events = await store.list_applicable_events(_BATCH_SIZE)
+        unavailable: set[str] = set()
         for event in events:
+            if event.provider in unavailable:
+                continue
             if not await self._try_apply(system_context("payments.webhooks"), event):
-                return
+                unavailable.add(event.provider)
 
     async def _store_event(self, event: ProviderEvent) -> bool:
         state: WebhookState = "pending" if event.operation_id else "ignored"
@@ -111,11 +102,9 @@ class WebhookHandler:
         self, ctx: CallContext, event: ProviderEvent, operation: Operation
     ) -> WebhookState | None:
         """Look the operation up, because events may be old or out of order. None: not yet."""
-        news = self._readers[event.provider].parse_news(event)
-        simulated = self._simulated_providers.get(event.provider)
-        if simulated and news.is_about(operation):
-            await simulated.adopt(operation, news.outcome)
-        outcome, was_answered = await self._provider.lookup(operation)
+        news = self._provider.parse_news(event)
+        is_about = event.provider == operation.provider and news.is_about(operation)
+        outcome, was_answered = await self._provider.lookup(operation, news if is_about else None)
         if not was_answered:
             raise Unavailable(dependency=event.provider)
         if outcome is None and operation.is_open:
@@ -124,7 +113,7 @@ class WebhookHandler:
             applied = await apply_outcome(
                 store, ctx, operation.operation_id, outcome, self._clock()
             )
-        if applied is None or outcome is None or not news.is_about(operation):
+        if applied is None or outcome is None or not is_about:
             return "dead"
         if applied.is_conflict:
             return await self._refund_second_charge(applied, outcome)
@@ -141,7 +130,7 @@ class WebhookHandler:
         if operation.kind is not OperationKind.CHARGE or not isinstance(outcome, Succeeded):
             return "dead"
         refund = await self._provider.refund_charge(
-            operation, derive_uuid7(operation.operation_id, "second charge")
+            operation, derive_uuid7(operation.operation_id, "second charge"), self._clock()
         )
         if refund is None:
             return None

@@ -103,6 +103,7 @@ _UPDATABLE_COLUMNS = (
     "failure_code",
     "next_action",
     "charge_id",
+    "provider",
     "version",
 )
 _update_payment = (

@@ -76,8 +76,10 @@ operations = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
     sa.Column("method", sa.Text),
     sa.Column("charge_id", sa.Uuid, sa.ForeignKey("payments.operation.operation_id")),
+    sa.Column("charge_reference", sa.Text),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("provider_reference", sa.Text),
     sa.Column("failure_code", sa.Text),
@@ -86,13 +88,14 @@ operations = sa.Table(
     timestamp_column("settled_at", nullable=True),
     sa.CheckConstraint("status IN ('pending', 'succeeded', 'failed', 'unknown')", name="status"),
     sa.CheckConstraint(
-        "kind = 'charge' AND amount >= 0 AND method IS NOT NULL AND charge_id IS NULL"
-        " OR kind = 'refund' AND amount > 0 AND method IS NULL AND charge_id IS NOT NULL",
+        "kind IN ('charge', 'authorize') AND amount >= 0 AND method IS NOT NULL"
+        " AND charge_id IS NULL OR kind IN ('capture', 'void', 'refund') AND amount > 0"
+        " AND method IS NULL AND charge_id IS NOT NULL",
         name="kind",
     ),
     sa.CheckConstraint("(settled_at IS NULL) = (status IN ('pending', 'unknown'))", name="settled"),
 )
-_is_charge = operations.c.kind == sql_literal("charge")
+_is_charge = operations.c.kind.in_([sql_literal("charge"), sql_literal("authorize")])
 sa.Index("ix_operation_payment_id", operations.c.payment_id, operations.c.created_at)
 sa.Index(
     "uq_operation_one_open_charge",

@@ -9,6 +9,7 @@ from markethall import __version__
 from markethall.shared.composition.settings import ContextSettings
 
 if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
     from sqlalchemy import MetaData
 
     from markethall.shared.composition.parts import ContextParts
@@ -39,6 +40,8 @@ class ContextManifest:
     # first segments of the public paths
     path_prefixes: tuple[str, ...]
     settings: type[ContextSettings]
+    # returns the settings classes of all installed extensions, such as payment providers
+    load_extension_settings: "Callable[[], tuple[type[BaseSettings], ...]]" = tuple
     load_parts: "Callable[[], ContextParts[Any]]"
     # the directory of the Alembic revisions; `load_metadata` returns the tables that they create
     migrations: Path
@@ -58,3 +61,8 @@ class ContextManifest:
     counters: tuple[str, ...] = ()
     # exactly one context issues the access tokens of users; all contexts read its public keys
     issues_access_tokens: bool = False
+
+    @property
+    def settings_classes(self) -> "tuple[type[BaseSettings], ...]":
+        """Return the classes of all settings that the context and its extensions may read."""
+        return (self.settings, *self.load_extension_settings())

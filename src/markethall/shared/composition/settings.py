@@ -1,10 +1,11 @@
 """The settings that every context has, and readable messages for invalid settings."""
 
+import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
@@ -31,6 +32,19 @@ def strip_newline(value: Any) -> Any:
     return value.removesuffix("\n").removesuffix("\r") if isinstance(value, str) else value
 
 
+def _parse_comma_list(value: Any) -> Any:
+    """Accept `users,orders` as well as `["users", "orders"]`."""
+    if isinstance(value, str) and not value.strip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("must be a comma list or a JSON array") from None
+    return value
+
+
+CommaList = BeforeValidator(_parse_comma_list)
 Secret = Annotated[SecretStr, BeforeValidator(strip_newline)]
 RateLimits = Annotated[
     Literal["on", "off"], Field(description="off: for benchmarks; refused in production")
@@ -59,6 +73,30 @@ class ContextSettings(BaseSettings):
     idempotency_lease: Annotated[
         float, Field(gt=0, description="Seconds before a retry may take over a crashed request")
     ] = 15
+
+    _extensions: dict[type[BaseSettings], BaseSettings] = PrivateAttr(default_factory=dict)
+
+    @property
+    def extension_classes(self) -> Sequence[type[BaseSettings]]:
+        """Return the settings classes of the extensions that these settings switch on."""
+        return ()
+
+    def read_extensions(self, overrides: Mapping[str, Any]) -> None:
+        """Read the settings of the extensions. Raises SettingsError with all problems."""
+        problems: list[str] = []
+        for settings_class in self.extension_classes:
+            try:
+                self._extensions[settings_class] = read_one(settings_class, overrides)
+            except SettingsError as error:
+                problems += error.lines
+        if problems:
+            raise SettingsError(problems)
+
+    def extension(self, settings_class: type[S]) -> S:
+        """Return the settings of an extension; they are read now unless they were read before."""
+        if settings_class not in self._extensions:
+            self._extensions[settings_class] = read_one(settings_class, {})
+        return cast("S", self._extensions[settings_class])
 
     @property
     def streaming_body_limits(self) -> Mapping[str, int]:

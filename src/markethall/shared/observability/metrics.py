@@ -94,6 +94,12 @@ PROVIDER_CONFLICTS = Counter(
     ["kind"],
     registry=REGISTRY,
 )
+PROVIDER_CIRCUIT_OPEN = Gauge(
+    "markethall_provider_circuit_open",
+    "1 while the circuit to a payment provider is open.",
+    ["provider"],
+    registry=REGISTRY,
+)
 PROVIDER_WEBHOOKS = Counter(
     "markethall_provider_webhooks",
     "Webhook events by result: applied, superseded, refunded, or dead (for staff).",

@@ -1,9 +1,9 @@
-"""Ports of payments: storage, card provider, provider webhooks, the sandbox ledger."""
+"""The port to the storage of payments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from markethall.payments.contract import (
@@ -12,11 +12,11 @@ from markethall.payments.contract import (
     OperationKind,
     PaymentStatus,
 )
-from markethall.payments.domain import Operation, Outcome, Payment, Posting
+from markethall.payments.domain import Operation, Payment, Posting
+from markethall.payments.ports.gateway import ProviderEvent
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
-from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
 
@@ -41,29 +41,6 @@ class OperationFilter:
     payment_id: UUID
     kind: OperationKind | None = None
     after: TimeKeyset | None = None
-
-
-@dataclass(frozen=True)
-class ProviderEvent:
-    """A webhook event. An event that changes no payment has no `operation_id`."""
-
-    provider: str
-    event_id: str
-    type: str
-    operation_id: UUID | None
-    body: str
-
-
-@dataclass(frozen=True)
-class ProviderNews:
-    """The content of a webhook event about an operation. `amount` is None when it names none."""
-
-    kind: OperationKind
-    outcome: Outcome
-    amount: Money | None = None
-
-    def is_about(self, operation: Operation) -> bool:
-        return self.kind is operation.kind and self.amount in {None, operation.money}
 
 
 # superseded: the provider has newer news; refunded: a second charge went back; dead: for staff
@@ -147,110 +124,3 @@ class Store(ReadStore, Protocol):
     async def set_event_state(
         self, event: ProviderEvent, state: WebhookState, now: datetime
     ) -> None: ...
-
-
-class PaymentGatewayTimeout(Exception):
-    """The provider did not answer. It may have executed the command."""
-
-
-class PaymentGateway(Protocol):
-    """A card provider. Every command is idempotent by its operation id.
-
-    All methods but `accepts` may raise PaymentGatewayTimeout.
-    """
-
-    provider: str
-
-    def accepts(self, method: str) -> bool:
-        """Return whether the provider supports this payment method."""
-
-    async def charge(self, operation_id: UUID, amount: Money, method: str) -> Outcome:
-        """Charge the amount. A call with a known operation id returns the first call's outcome."""
-
-    async def refund(
-        self, operation_id: UUID, charge_operation_id: UUID, amount: Money
-    ) -> Outcome: ...
-
-    async def lookup(self, operation_id: UUID, kind: OperationKind) -> Outcome | None:
-        """Return the outcome of an operation, or None when the provider never received it."""
-
-    async def cancel_unknown(self, operation_id: UUID, kind: OperationKind) -> Outcome:
-        """Return the outcome of an operation. Block an operation that the provider never received.
-
-        The outcome of a blocked operation is `Failed(PROVIDER_TIMEOUT)`, also if it arrives later.
-        """
-
-
-PROVIDER_TIMEOUT = "provider_timeout"
-
-
-class WebhookReader(Protocol):
-    """Parser of the webhooks of one provider."""
-
-    provider: str
-
-    def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
-        """Raises WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
-
-    def parse_news(self, event: ProviderEvent) -> ProviderNews:
-        """Parse an event that has an operation id."""
-
-
-class SimulatedProvider(Protocol):
-    """A provider in this process, which follows the news that are signed in its name."""
-
-    async def adopt(self, operation: Operation, outcome: Outcome) -> None:
-        """Record the outcome of a charge, unless a later one is recorded."""
-
-
-@dataclass(frozen=True)
-class SandboxCharge:
-    """A charge at the sandbox. The status `closed` blocks an operation id that never arrived."""
-
-    operation_id: UUID
-    status: Literal["succeeded", "failed", "requires_action", "closed"]
-    created_at: datetime
-    amount: int = 0
-    currency: str = ""
-    method: str = ""
-    failure_code: str | None = None
-    refunded: int = 0
-
-
-@dataclass(frozen=True)
-class SandboxRefund:
-    operation_id: UUID
-    status: Literal["succeeded", "failed", "closed"]
-    created_at: datetime
-    charge_operation_id: UUID | None = None
-    amount: int = 0
-    currency: str = ""
-
-
-# the statuses from which news moves a charge to this one
-EARLIER_CHARGE_STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
-    "requires_action": (),
-    "failed": ("requires_action",),
-    "succeeded": ("requires_action", "failed"),
-}
-
-
-class SandboxLedger(Protocol):
-    """The charges and refunds of the sandbox provider."""
-
-    async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
-        """Insert the charge unless its id exists. Return the stored charge."""
-
-    async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
-        """Insert the refund unless its id exists. Return the stored refund.
-
-        Store it as failed when it exceeds the rest of the charge or has another currency.
-        """
-
-    async def advance_charge(self, charge: SandboxCharge) -> None:
-        """Insert the charge, or move it on: requires_action to failed, either to succeeded."""
-
-    async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
-    async def get_refund(self, operation_id: UUID) -> SandboxRefund | None: ...
-    async def list_charges(self) -> Sequence[SandboxCharge]:
-        """Return all charges."""

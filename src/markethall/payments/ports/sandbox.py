@@ -1,0 +1,60 @@
+"""The storage of the sandbox, which is a provider of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class SandboxCharge:
+    """A charge at the sandbox. The status `closed` blocks an operation id that never arrived."""
+
+    operation_id: UUID
+    status: Literal["succeeded", "failed", "requires_action", "closed"]
+    created_at: datetime
+    amount: int = 0
+    currency: str = ""
+    method: str = ""
+    failure_code: str | None = None
+    refunded: int = 0
+
+
+@dataclass(frozen=True)
+class SandboxRefund:
+    operation_id: UUID
+    status: Literal["succeeded", "failed", "closed"]
+    created_at: datetime
+    charge_operation_id: UUID | None = None
+    amount: int = 0
+    currency: str = ""
+
+
+# the statuses from which news moves a charge to this one
+EARLIER_CHARGE_STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
+    "requires_action": (),
+    "failed": ("requires_action",),
+    "succeeded": ("requires_action", "failed"),
+}
+
+
+class SandboxLedger(Protocol):
+    """The charges and refunds of the sandbox provider."""
+
+    async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
+        """Insert the charge unless its id exists. Return the stored charge."""
+
+    async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
+        """Insert the refund unless its id exists. Return the stored refund.
+
+        Store it as failed when it exceeds the rest of the charge or has another currency.
+        """
+
+    async def advance_charge(self, charge: SandboxCharge) -> None:
+        """Insert the charge, or move it on: requires_action to failed, either to succeeded."""
+
+    async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
+    async def get_refund(self, operation_id: UUID) -> SandboxRefund | None: ...
+    async def list_charges(self) -> Sequence[SandboxCharge]:
+        """Return all charges."""

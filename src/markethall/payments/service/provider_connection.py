@@ -1,0 +1,101 @@
+"""One payment provider behind a circuit breaker and a bulkhead of its own.
+
+A provider that is slow or down then takes neither the time nor the memory that other providers and
+the rest of the shop need.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, TypeVar
+
+from markethall.payments.ports import PaymentGateway, PaymentGatewayTimeout
+from markethall.shared.kernel.circuit_breaker import Breaker, MonotonicClock
+from markethall.shared.kernel.errors import Overloaded, Unavailable
+from markethall.shared.observability.metrics import PROVIDER_CIRCUIT_OPEN
+
+T = TypeVar("T")
+
+COOL_DOWN_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class ProviderLimits:
+    """The limits of the calls of one provider.
+
+    After `failure_threshold` calls in a row without an answer the provider is not called for
+    COOL_DOWN_SECONDS. An operation that is open for `reconcile_after` is reconciled.
+    """
+
+    response: timedelta = timedelta(seconds=8)
+    reconcile_after: timedelta = timedelta(seconds=15)
+    max_concurrent_calls: int = 64
+    failure_threshold: int = 10
+
+
+class ProviderConnection:
+    def __init__(
+        self,
+        gateway: PaymentGateway,
+        limits: ProviderLimits,
+        clock: MonotonicClock = time.monotonic,
+    ) -> None:
+        self.gateway = gateway
+        self.in_use = 0
+        self._limits = limits
+        self._breaker = Breaker(
+            clock,
+            failure_threshold=limits.failure_threshold,
+            cool_down_seconds=COOL_DOWN_SECONDS,
+        )
+        PROVIDER_CIRCUIT_OPEN.labels(gateway.provider).set_function(
+            lambda: self._breaker.state != "closed"
+        )
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold a slot for one call.
+
+        Raises Unavailable while the circuit is open, Overloaded while all slots are in use. Nothing
+        was sent to the provider then.
+        """
+        self._enter()
+        try:
+            yield
+        finally:
+            self.in_use -= 1
+
+    async def ask_in_slot(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
+        """Call the provider within a slot. Return (result, True); (None, False) after a timeout."""
+        try:
+            async with asyncio.timeout(self._limits.response.total_seconds()):
+                result = await call()
+        except (PaymentGatewayTimeout, TimeoutError):
+            self._breaker.record_failure()
+            return None, False
+        self._breaker.record_success()
+        return result, True
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
+        """Take a slot and call the provider. Without a slot there is no answer either."""
+        try:
+            self._enter()
+        except (Unavailable, Overloaded):
+            return None, False
+        try:
+            return await self.ask_in_slot(call)
+        finally:
+            self.in_use -= 1
+
+    def _enter(self) -> None:
+        if self._breaker.state == "open":
+            raise Unavailable(
+                dependency=self.gateway.provider, retry_after=math.ceil(COOL_DOWN_SECONDS)
+            )
+        if self.in_use >= self._limits.max_concurrent_calls:
+            raise Overloaded(retry_after=1)
+        self.in_use += 1

@@ -1,0 +1,139 @@
+"""A provider that is slow or down takes no slot of another, and is spared while it is down."""
+
+import asyncio
+from asyncio import gather
+
+import pytest
+from dependency_injector import providers
+
+from markethall.payments.contract import PaymentInProgress, PaymentStatus
+from markethall.payments.domain import Outcome, Succeeded
+from markethall.payments.ports import OperationRequest, PaymentGateway
+from markethall.payments.service import ProviderClient, ProviderLimits
+from markethall.payments.service.provider_connection import COOL_DOWN_SECONDS
+from markethall.shared.kernel.errors import Overloaded, Unavailable
+from tests.payments.conftest import STAFF, PaymentsApp
+
+LIMITS = ProviderLimits(max_concurrent_calls=3, failure_threshold=2)
+
+
+class SlowGateway(PaymentGateway):
+    """A provider whose answers wait for `release`, or which does not answer."""
+
+    provider = "slow"
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+        self.is_down = False
+        self.calls = 0
+
+    def accepts(self, method: str) -> bool:
+        return method == "slow"
+
+    async def charge(self, request: OperationRequest) -> Outcome:
+        self.calls += 1
+        if self.is_down:
+            raise TimeoutError
+        await self.release.wait()
+        return Succeeded(f"slow {request.operation_id}")
+
+    async def lookup(self, request: OperationRequest) -> Outcome | None:
+        self.calls += 1
+        raise TimeoutError
+
+    async def cancel_unknown(self, request: OperationRequest) -> Outcome:
+        raise TimeoutError
+
+
+class Watch:
+    """A clock of the circuit breakers."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def slow(payments_app: PaymentsApp, watch: Watch) -> SlowGateway:
+    slow = SlowGateway()
+    client = ProviderClient([payments_app.gateway, slow], LIMITS, watch)
+    payments_app.container.provider_client.override(providers.Object(client))
+    return slow
+
+
+async def started(slow: SlowGateway, calls: int) -> None:
+    while slow.calls < calls:
+        await asyncio.sleep(0)
+
+
+async def test_slow_provider_blocks_no_other(payments_app: PaymentsApp, slow: SlowGateway) -> None:
+    waiting = [await payments_app.open() for _ in range(3)]
+    tasks = [asyncio.create_task(payments_app.confirm(payment, "slow")) for payment in waiting]
+    await started(slow, 3)
+
+    with pytest.raises(Overloaded):
+        await payments_app.confirm(payment := await payments_app.open(), "slow")
+    paid = await payments_app.confirm(payment)
+    slow.release.set()
+
+    assert (paid.status, paid.provider) == (PaymentStatus.CAPTURED, "sandbox")
+    for done in await gather(*tasks):
+        assert (done.status, done.provider) == (PaymentStatus.CAPTURED, "slow")
+
+
+async def test_refused_confirm_records_nothing(
+    payments_app: PaymentsApp, slow: SlowGateway, watch: Watch
+) -> None:
+    slow.is_down = True
+    for _ in range(LIMITS.failure_threshold):
+        unknown = await payments_app.confirm(await payments_app.open(), "slow")
+        assert unknown.status is PaymentStatus.UNKNOWN
+    payment = await payments_app.open()
+
+    with pytest.raises(Unavailable) as error:
+        await payments_app.confirm(payment, "slow")
+
+    assert error.value.retry_after == COOL_DOWN_SECONDS
+    assert slow.calls == LIMITS.failure_threshold
+    assert await payments_app.current(payment) == payment
+    slow.is_down = False
+    slow.release.set()
+    watch.now += COOL_DOWN_SECONDS
+    assert (await payments_app.confirm(payment, "slow")).status is PaymentStatus.CAPTURED
+
+
+async def test_reconciler_spares_a_provider_that_is_down(
+    payments_app: PaymentsApp, slow: SlowGateway
+) -> None:
+    slow.is_down = True
+    open_payments = [await payments_app.open() for _ in range(20)]
+    for payment in open_payments[: LIMITS.failure_threshold]:
+        await payments_app.confirm(payment, "slow")
+    other = await payments_app.confirm(await payments_app.open(), "sandbox_timeout_after")
+    calls = slow.calls
+
+    await payments_app.reconcile()
+
+    assert slow.calls == calls
+    assert (await payments_app.current(other)).status is PaymentStatus.CAPTURED
+    with pytest.raises(PaymentInProgress):
+        await payments_app.confirm(open_payments[0])
+
+
+async def test_operation_names_its_provider(payments_app: PaymentsApp, slow: SlowGateway) -> None:
+    slow.release.set()
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_declined")
+
+    await payments_app.confirm(payment, "slow")
+
+    async with payments_app.container.database().read_session() as store:
+        balances = await store.list_account_balances()
+    assert [one.account for one in balances] == ["customers:payments", "provider:slow"]
+    report = await payments_app.payment_api.verify_ledger(STAFF)
+    assert report.balanced
