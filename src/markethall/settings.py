@@ -178,7 +178,7 @@ class Settings(BaseSettings):
             description="Seconds that a public response is reused while the cache holds its data; "
             "0: off",
         ),
-    ] = 5
+    ] = 10
     rate_limits: RateLimits = "on"
     max_concurrent_requests: Annotated[
         int | None,

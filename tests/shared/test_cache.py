@@ -320,17 +320,16 @@ def counted(namespace: str, outcome: str) -> float | None:
     return REGISTRY.get_sample_value("markethall_cache_total", labels)
 
 
-async def test_peek_returns_same_object_until_invalidation(
+async def test_value_is_current_until_its_invalidation(
     cache: CoherentCache, namespace: str, source: Source
 ) -> None:
-    assert cache.peek(namespace, "a") is None
-    await cache.get_or_load(namespace, "a", 60, source.load)
-    value = cache.peek(namespace, "a")
+    value = await cache.get_or_load(namespace, "a", 60, source.load)
+    assert value is not None
 
-    assert value == b"old"
-    assert cache.peek(namespace, "a") is value
+    assert cache.is_current(namespace, "a", value)
+    assert not cache.is_current(namespace, "b", value)
     cache.invalidate_namespace(namespace)
-    assert cache.peek(namespace, "a") is None
+    assert not cache.is_current(namespace, "a", value)
 
 
 # Level 1: in the process
@@ -371,6 +370,42 @@ async def test_value_is_renewed_before_it_expires(
     assert during == [b"old"] * 50
     assert connected.peek(NAMESPACE, "a") == b"new"
     assert source.loads == 2
+
+
+@pytest.mark.parametrize("renewed", [b"old", b"new"])
+async def test_value_is_current_during_its_renewal_and_after_it_if_it_has_not_changed(
+    connected: CoherentCache, clock: Clock, source: Source, renewed: bytes
+) -> None:
+    value = await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    assert value is not None
+    # bytes of its own, as a database returns them
+    source.value = bytes(bytearray(renewed))
+    clock.now += 60 * MAX_FRESH_SHARE
+    source.block()
+
+    before = connected.is_current(NAMESPACE, "a", value)
+    await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    during = connected.is_current(NAMESPACE, "a", value)
+    source.may_answer.set()
+    await finish_loads(connected)
+
+    assert (before, during) == (False, True)
+    assert connected.is_current(NAMESPACE, "a", value) is (renewed == b"old")
+
+
+async def test_value_is_not_current_after_its_ttl(
+    connected: CoherentCache, clock: Clock, source: Source
+) -> None:
+    value = await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    assert value is not None
+    clock.now += 60 * MAX_FRESH_SHARE
+    source.block()
+    await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    clock.now += 60 * (1 - MAX_FRESH_SHARE)
+
+    assert not connected.is_current(NAMESPACE, "a", value)
+    source.may_answer.set()
+    await finish_loads(connected)
 
 
 async def test_values_loaded_together_are_renewed_at_different_times(

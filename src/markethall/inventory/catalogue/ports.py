@@ -156,8 +156,5 @@ class ByteCache(Protocol):
 
     def invalidate_namespace(self, namespace: str) -> None: ...
 
-    def peek(self, namespace: str, key: str) -> bytes | None:
-        """Return the value if this process has it cached, else None.
-
-        It is the same object until it is invalidated.
-        """
+    def is_current(self, namespace: str, key: str, value: bytes) -> bool:
+        """Tell whether `value`, from `get_or_load`, is neither invalidated nor expired."""

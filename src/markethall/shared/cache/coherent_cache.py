@@ -88,15 +88,25 @@ class CoherentCache:
             return entry.value
 
     def peek(self, namespace: str, key: str) -> bytes | None:
-        """Return the value from level 1, or None if it is missing or due for renewal.
-
-        If two calls return the identical object, the key was not invalidated between them.
-        """
+        """Return the value from level 1, or None if it is missing or due for renewal."""
         entry = self._entry((namespace, key))
         if entry is None or entry.renew_at <= self._clock():
             return None
         lookup_counter(namespace, "l1_hit").inc()
         return entry.value
+
+    def is_current(self, namespace: str, key: str, value: bytes) -> bool:
+        """Tell whether a response made from `value`, from `get_or_load`, is still valid.
+
+        It is false for a value that is due for renewal, so that the next `get_or_load` renews it;
+        during the renewal it is true again.
+        """
+        name = (namespace, key)
+        entry = self._entry(name)
+        if entry is None or entry.value is not value:
+            return False
+        now = self._clock()
+        return now < entry.renew_at or (now < entry.expires_at and not self._can_renew(name))
 
     def invalidate(self, namespace: str, keys: Sequence[str]) -> None:
         """Drop the keys in this process at once, and in the other processes a moment later."""
@@ -150,10 +160,13 @@ class CoherentCache:
 
     def _renew(self, name: CacheKey, ttl: float, load: Loader) -> None:
         """Start a load in the background, unless it runs or too many others run."""
-        if name not in self._loads and len(self._renewals) < MAX_RENEWALS:
+        if self._can_renew(name):
             task = self._start_load(name, ttl, load)
             self._renewals.add(task)
             task.add_done_callback(self._renewals.discard)
+
+    def _can_renew(self, name: CacheKey) -> bool:
+        return name not in self._loads and len(self._renewals) < MAX_RENEWALS
 
     def _start_load(self, name: CacheKey, ttl: float, load: Loader) -> "asyncio.Task[bytes | None]":
         task = self._loads[name] = asyncio.create_task(self._load(name, ttl, load))
@@ -172,6 +185,10 @@ class CoherentCache:
         if is_current and value is None:
             self._l1.drop(name)
         elif is_current and value is not None:
+            known = self._l1.get(name)
+            if known is not None and known.value == value:
+                # the same object, so that responses made from it stay valid
+                value = known.value
             entry = self._new_entry(value, ttl, started, self._generation(name[0]))
             self._l1.put(name, entry, _ENTRY_OVERHEAD_BYTES + len(name[1]) + len(value))
         return value

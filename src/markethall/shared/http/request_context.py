@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from functools import partial
 from itertools import chain
 from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote_to_bytes
@@ -182,14 +181,17 @@ class RequestContext:
     def offer_call_context(self) -> None:
         """Let the routes build the call context; a cached response needs none."""
         self.state["actor"] = self.actor
-        self.state["get_call_context"] = partial(
-            CallContext,
+        self.state["get_call_context"] = self._call_context
+
+    def _call_context(self) -> CallContext:
+        elapsed = timedelta(seconds=time.perf_counter() - self.started)
+        return CallContext(
             actor=self.actor,
             request_id=self.request_id,
             # the peer of an internal request is another process, not the client
             client_ip="" if self.is_internal else self.client_ip,
             traceparent=self._traceparent(),
-            deadline=utc_now() + self._time_limit,
+            deadline=utc_now() + self._time_limit - elapsed,
         )
 
     def _traceparent(self) -> str | None:

@@ -60,7 +60,7 @@ class ProductResponseCache:
 
     def _rendered(self, space: str, key: str, value: bytes) -> RenderedResponse:
         def is_current() -> bool:
-            return self._cache.peek(space, key) is value
+            return self._cache.is_current(space, key, value)
 
         etag, _, body = value.partition(b"\n")
         return RenderedResponse(body, etag.decode(), is_current=is_current)
