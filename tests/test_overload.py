@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import httpx2
-import pytest
 
 from markethall.app import Gateway, create_app
 from markethall.settings import read_settings
@@ -17,70 +17,148 @@ from tests.test_app import ADMIN
 PRICE = {"amount": 1999, "currency": "EUR"}
 
 
-@pytest.fixture
-async def app(database_url: str, tmp_path: Any) -> AsyncIterator[Gateway]:
+@asynccontextmanager
+async def serving(database_url: str, folder: Any, **settings: Any) -> AsyncIterator[Gateway]:
+    defaults = {
+        "database_pool_min": 1,
+        # longer than a lock is held, so that only the test ends the searches
+        "database_timeout": 60,
+        "request_deadline_seconds": 60,
+    }
     app = create_app(
-        read_settings(
-            database_url=database_url,
-            data_dir=tmp_path,
-            database_pool_min=1,
-            database_pool_max=4,
-            # longer than a lock is held, so that only the test ends the searches
-            database_timeout=60,
-            request_deadline_seconds=60,
-            **ADMIN,
-        )
+        read_settings(**defaults, database_url=database_url, data_dir=folder, **settings, **ADMIN)
     )
     async with app.lifespan():
         yield app
 
 
-@pytest.fixture
-async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+@asynccontextmanager
+async def client_of(app: Gateway, **user: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """Yield a client with the token of the user, or without a token."""
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
-        form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
-        token = (await http.post("/token", data=form)).json()["access_token"]
-        http.headers["Authorization"] = f"Bearer {token}"
+        if user:
+            token = (await http.post("/token", data=user)).json()["access_token"]
+            http.headers["Authorization"] = f"Bearer {token}"
         yield http
 
 
-async def stocked_product(http: httpx2.AsyncClient) -> str:
+@asynccontextmanager
+async def staff_of(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    user = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
+    async with client_of(app, **user) as http:
+        yield http
+
+
+async def stocked_product(http: httpx2.AsyncClient, sku: str = "TEA") -> str:
     product = (
-        await http.post("/products", json={"sku": "TEA", "name": "Tea", "price": PRICE})
+        await http.post("/products", json={"sku": sku, "name": "Tea", "price": PRICE})
     ).json()
     path = f"/products/{product['product_id']}/stock-adjustments"
-    receipt = {"delta": 100, "reason": "received"}
-    await http.post(path, json=receipt, headers={"Idempotency-Key": "stock"})
+    receipt = {"delta": 1000, "reason": "received"}
+    await http.post(path, json=receipt, headers={"Idempotency-Key": f"stock-{sku}"})
     return str(product["product_id"])
 
 
-async def test_hanging_searches_do_not_stop_orders(
-    app: Gateway, http: httpx2.AsyncClient, database_url: str
-) -> None:
-    product_id = await stocked_product(http)
+async def place_order(http: httpx2.AsyncClient, product_id: str, key: str) -> httpx2.Response:
+    body = {"product_id": product_id, "quantity": 1, "shipping_address": "Market 1"}
+    return await http.post("/orders", json=body, headers={"Idempotency-Key": key})
+
+
+@asynccontextmanager
+async def holding_lock(
+    database_url: str, lock: str
+) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """Hold a lock during the block, in a transaction of a connection of its own."""
     connection = await asyncpg.connect(plain(database_url))
     transaction = connection.transaction()
     await transaction.start()
-    # only the spelling suggestions of a search read this table
-    await connection.execute("LOCK TABLE inventory.search_word IN ACCESS EXCLUSIVE MODE")
-    searches = [
-        asyncio.create_task(http.get("/products", params={"q": f"kettel{number}"}))
-        for number in range(24)
-    ]
-    # one search hangs with its connection, and four wait for its slot
-    await until(lambda: sum(search.done() for search in searches) >= 19)
+    await connection.execute(lock)
+    try:
+        yield connection
+    finally:
+        await transaction.rollback()
+        await connection.close()
 
-    order = await http.post(
-        "/orders",
-        json={"product_id": product_id, "quantity": 1, "shipping_address": "Market 1"},
-        headers={"Idempotency-Key": "order"},
-    )
 
-    hanging = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    await transaction.rollback()
-    await connection.close()
-    statuses = [(await search).status_code for search in searches]
+def hanging_searches(database_url: str) -> Any:
+    """Let searches without a match hang, because only their suggestions read this table."""
+    return holding_lock(database_url, "LOCK TABLE inventory.search_word IN ACCESS EXCLUSIVE MODE")
+
+
+async def count_hanging(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+    """Return the number of statements that wait for a lock."""
+    return int(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+
+async def wait_until_hanging(connection: "asyncpg.Connection[asyncpg.Record]", count: int) -> None:
+    async with asyncio.timeout(60):
+        while await count_hanging(connection) != count:
+            await asyncio.sleep(0.01)
+
+
+async def search(http: httpx2.AsyncClient, text: str) -> httpx2.Response:
+    return await http.get("/products", params={"q": text})
+
+
+async def test_hanging_searches_do_not_stop_orders(database_url: str, tmp_path: Any) -> None:
+    async with (
+        serving(database_url, tmp_path, database_pool_max=4) as app,
+        staff_of(app) as http,
+    ):
+        product_id = await stocked_product(http)
+        async with hanging_searches(database_url) as connection:
+            searches = [
+                asyncio.create_task(search(http, f"kettel{number}")) for number in range(24)
+            ]
+            # one search hangs with its connection, and four wait for its slot
+            await until(lambda: sum(each.done() for each in searches) >= 19)
+
+            order = await place_order(http, product_id, "order")
+
+            hanging = await count_hanging(connection)
+        statuses = [(await each).status_code for each in searches]
     assert order.status_code == 201
     assert hanging == 1
     assert set(statuses) == {200, 503}
+
+
+async def test_search_without_token_is_cancelled_in_postgres(
+    database_url: str, tmp_path: Any
+) -> None:
+    settings = {"database_pool_max": 8, "anonymous_statement_timeout_seconds": 0.2}
+    async with (
+        serving(database_url, tmp_path, **settings) as app,
+        staff_of(app) as staff,
+        client_of(app) as anonymous,
+    ):
+        async with hanging_searches(database_url) as connection:
+            hanging = asyncio.create_task(search(staff, "kettel"))
+            await wait_until_hanging(connection, 1)
+
+            refused = await search(anonymous, "another")
+
+            # the search of the staff goes on
+            assert await count_hanging(connection) == 1
+        answer = await hanging
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["code"] == "system.unavailable"
+    assert answer.status_code == 200
+
+
+async def test_cancelled_searches_leave_their_connection_usable(
+    database_url: str, tmp_path: Any
+) -> None:
+    settings = {"database_pool_max": 4, "anonymous_statement_timeout_seconds": 0.2}
+    opened = "SELECT array_agg(pid ORDER BY pid) FROM pg_stat_activity WHERE backend_type = $1"
+    async with serving(database_url, tmp_path, **settings) as app, client_of(app) as anonymous:
+        await search(anonymous, "tea")
+        async with hanging_searches(database_url) as connection:
+            await search(anonymous, "kettel")
+            before = await connection.fetchval(opened, "client backend")
+            statuses = [
+                (await search(anonymous, f"kettel{number}")).status_code for number in range(4)
+            ]
+            after = await connection.fetchval(opened, "client backend")
+    assert statuses == [503] * 4
+    assert after == before

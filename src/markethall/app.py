@@ -202,6 +202,7 @@ def _admission(app: ASGIApp, settings: Settings) -> ASGIApp:
         settings.max_concurrent_requests,
         settings.max_concurrent_requests_per_client if settings.rate_limits == "on" else None,
         max(MAX_WAIT_SECONDS, settings.database_timeout),
+        min(settings.anonymous_statement_timeout_seconds, settings.database_timeout),
     )
     return AdmissionMiddleware(app, limits, _work_kinds(settings), _UNLIMITED_PATHS)
 
@@ -213,6 +214,7 @@ def _work_kinds(settings: Settings) -> WorkKinds:
         dict(ChainMap(*(dict(manifest.search_parameters) for manifest in manifests))),
         [path for manifest in manifests for path in manifest.long_paths],
         frozenset().union(*uploads),
+        dict(ChainMap(*(dict(manifest.facet_parameters) for manifest in manifests))),
     )
 
 

@@ -117,6 +117,14 @@ class Settings(BaseSettings):
     database_timeout: Annotated[
         float, Field(gt=0, description="Seconds to wait for a connection, a lock, a statement")
     ] = 1.8
+    anonymous_statement_timeout_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Seconds that a statement of a read without a token may take; "
+            "at most DATABASE_TIMEOUT",
+        ),
+    ] = 1
     redis_url: Annotated[
         RedisUrl,
         Field(

@@ -12,15 +12,22 @@ from structlog.testing import capture_logs
 from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
 from markethall.shared.http.bulkheads import Bulkhead, RejectionLog
 from markethall.shared.http.work_kinds import WorkKind, WorkKinds
+from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.errors import Overloaded
+from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.kernel.wait_budget import WAIT_BUDGET, WaitBudget, wait_within_budget
 from markethall.shared.observability.metrics import REGISTRY
 from tests.shared.cache_fixtures import Clock, until
 from tests.shared.test_gateway import JSON, HttpResponse, gateway, send_request
 
-KINDS = WorkKinds({"/products": frozenset({"q", "facets"})}, [r"/exports/[^/]+"], {"/imports"})
+KINDS = WorkKinds(
+    {"/products": frozenset({"q", "facets"})},
+    [r"/exports/[^/]+"],
+    {"/imports"},
+    {"/products": frozenset({"facets"})},
+)
 ALICE, BOB = ("authorization", "Bearer good"), ("x-none", "")
-SEARCH = b"facets=category"
+SEARCH, FACETS = b"q=tea", b"facets=category"
 
 
 class Workshop:
@@ -139,7 +146,7 @@ async def test_response_that_is_received_slowly_holds_no_slot() -> None:
         "method": "GET",
         "path": "/products",
         "query_string": b"",
-        "state": {},
+        "state": {"actor": Actor()},
     }
     is_sending = asyncio.Event()
 
@@ -206,13 +213,68 @@ async def test_addresses_of_one_network_are_one_client() -> None:
 async def test_client_has_few_searches_at_once() -> None:
     shop = Shop(AdmissionLimits(requests=100, reads=50, searches=20, per_client=16))
 
-    shop.start("GET", "/products", 24, query=b"%66acets=category")
+    shop.start("GET", "/products", 24, query=b"%71=tea")
     shop.start("GET", "/orders")
     refused = await shop.refused(20)
 
     assert shop.workshop.at_work == {"/products": 4, "/orders": 1}
     assert {response.status for response in refused} == {429}
     await shop.finish()
+
+
+async def test_facet_search_counts_as_two_searches_of_its_client() -> None:
+    shop = Shop(AdmissionLimits(requests=100, reads=50, searches=20, per_client=16))
+
+    shop.start("GET", "/products", 24, query=b"%66acets=category")
+    shop.start("GET", "/products", 1, query=SEARCH)
+    refused = await shop.refused(23)
+
+    assert shop.workshop.at_work == {"/products": 2}
+    assert {response.status for response in refused} == {429}
+    await shop.finish()
+    assert shop.admission.clients.in_use == {}
+
+
+async def test_facet_searches_leave_slots_to_other_searches() -> None:
+    shop = Shop(AdmissionLimits(requests=20, reads=15, searches=5, max_wait_seconds=600))
+    before = rejections("facets")
+
+    shop.start("GET", "/products", 24, query=FACETS)
+    await shop.refused(14)
+    shop.start("GET", "/products", 3, query=SEARCH)
+
+    # two facet searches are at work and eight wait
+    await until(lambda: shop.workshop.at_work["/products"] == 2 + 3)
+    assert rejections("facets") - before == 14
+    await shop.finish()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "headers", "seconds"),
+    [
+        ("GET", "/products", b"", [], 0.7),
+        ("GET", "/products", SEARCH, [], 0.7),
+        ("GET", "/products", FACETS, [], 0.7),
+        ("GET", "/products", SEARCH, [ALICE], None),
+        ("GET", "/exports/products.csv", b"", [], None),
+        ("POST", "/orders", b"", [JSON], None),
+    ],
+)
+async def test_only_statements_of_reads_without_token_have_shorter_timeout(
+    method: str, path: str, query: bytes, headers: list[tuple[str, str]], seconds: float | None
+) -> None:
+    timeouts = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        timeouts.append(STATEMENT_TIMEOUT.get())
+        await JSONResponse({})(scope, receive, send)
+
+    limits = AdmissionLimits(requests=9, reads=9, searches=9, anonymous_statement_seconds=0.7)
+    admission = AdmissionMiddleware(app, limits, KINDS)
+    await send_request(gateway(admission), method, path, b"{}", headers=headers, query=query)
+
+    assert timeouts == [seconds]
+    assert STATEMENT_TIMEOUT.get() is None
 
 
 async def test_long_requests_have_their_own_slots() -> None:
@@ -258,6 +320,8 @@ async def test_probes_need_no_slot() -> None:
         ("GET", "/products", b"q=tea", WorkKind.SEARCH),
         ("GET", "/products/", b"q=tea", WorkKind.SEARCH),
         ("GET", "/products", b"limit=5&%71=tea", WorkKind.SEARCH),
+        ("GET", "/products", b"facets=category", WorkKind.FACET_SEARCH),
+        ("GET", "/products", b"q=tea&%66acets=category", WorkKind.FACET_SEARCH),
         ("GET", "/products/1", b"q=tea", WorkKind.READ),
         ("GET", "/exports/products.csv", b"", WorkKind.LONG),
         ("POST", "/imports", b"", WorkKind.LONG),
@@ -276,6 +340,7 @@ def test_limits_follow_the_pool() -> None:
 
     assert (default.requests, default.reads, default.searches) == (20, 15, 5)
     assert (small.requests, small.reads, small.searches) == (1, 1, 1)
+    assert (default.facet_searches, small.facet_searches) == (2, 1)
 
 
 async def test_waits_of_a_request_share_one_budget() -> None:

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from markethall.local.postgres import EmbeddedPostgres
 from markethall.shared.kernel.errors import MalformedRequest, Unavailable
+from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres import (
     Databases,
@@ -165,6 +166,48 @@ async def test_exhausted_pool_is_unavailable_after_timeout(probe_url: str) -> No
 
         assert raised.value.status == 503
         assert raised.value.retry_after == 1
+
+
+@pytest.mark.parametrize("is_pooled", [False, True])
+async def test_statement_of_general_timeout_does_not_outlive_its_client(
+    probe_url: str, *, is_pooled: bool
+) -> None:
+    # behind a pooler only the client has a timeout
+    direct_url = probe_url if is_pooled else None
+    postgres = Postgres(probe_url, PoolSize(1, 1, 1), direct_url=direct_url)
+    before = await backend_pid(postgres)
+
+    with pytest.raises(Unavailable):
+        await sleep_in_read_session(postgres)
+
+    assert await backend_pid(postgres) == before
+    await postgres.close()
+
+
+@pytest.mark.parametrize("is_pooled", [False, True])
+async def test_shorter_timeout_of_request_cancels_its_reads_only(
+    probe_url: str, *, is_pooled: bool
+) -> None:
+    direct_url = probe_url if is_pooled else None
+    postgres = Postgres(probe_url, PoolSize(1, 1, TEST_TIMEOUT), direct_url=direct_url)
+    before = await backend_pid(postgres)
+    token = STATEMENT_TIMEOUT.set(0.05)
+    try:
+        with pytest.raises(Unavailable) as raised:
+            await sleep_in_read_session(postgres)
+        async with postgres.transaction() as connection:
+            await connection.fetch_value(SLEEP, seconds=0.2)
+    finally:
+        STATEMENT_TIMEOUT.reset(token)
+
+    assert raised.value.retry_after == 1
+    assert await backend_pid(postgres) == before
+    await postgres.close()
+
+
+async def sleep_in_read_session(postgres: Postgres) -> None:
+    async with postgres.read_session() as connection:
+        await connection.fetch_value(SLEEP, seconds=60)
 
 
 async def test_cancelled_wait_for_connection_leaves_pool_usable(probe_url: str) -> None:

@@ -54,6 +54,7 @@ MANIFEST: Final = ContextManifest(
     load_parts=_load_parts,
     load_metadata=_load_metadata,
     search_parameters={"/products": frozenset({"q", "facets"})},
+    facet_parameters={"/products": frozenset({"facets"})},
     long_paths=(r"/imports/[^/]+/events", r"/exports/[^/]+"),
     counters=("product_count",),
 )

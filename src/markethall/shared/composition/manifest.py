@@ -55,6 +55,8 @@ class ContextManifest:
     form_paths: frozenset[str] = frozenset()
     # for each path the query parameters that make a read of it a search; searches are limited more
     search_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    # those of them that make a search count facets, which are limited most
+    facet_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
     # regular expressions of the public paths whose responses are streamed for long
     long_paths: tuple[str, ...] = ()
     # the names under which `/stats` shows the counts of this context

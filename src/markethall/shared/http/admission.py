@@ -13,13 +13,17 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from markethall.shared.http.bulkheads import Bulkhead, ClientSlots, RejectionLog, Slots
-from markethall.shared.http.work_kinds import WorkKind, WorkKinds
+from markethall.shared.http.work_kinds import SEARCHES, WorkKind, WorkKinds
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.client_network import client_network
+from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, WAIT_BUDGET, WaitBudget
 
 # a short queue keeps the slots busy; a longer one would only make its last requests late
 _WAITING_PER_SLOT: Final = 4
+# of the slots that a client has for searches
+_SLOTS_OF_FACET_SEARCH: Final = 2
+_READS: Final = SEARCHES | {WorkKind.READ}
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,13 @@ class AdmissionLimits:
     long_requests_per_client: int = 4
     # for all waits of a request together; it waits for a slot at most half of this
     max_wait_seconds: float = MAX_WAIT_SECONDS
+    # of a read without a token; None: only the general timeout of the database applies
+    anonymous_statement_seconds: float | None = None
+
+    @property
+    def facet_searches(self) -> int:
+        """Facet searches use at most half of the slots of the searches."""
+        return max(1, self.searches // 2)
 
     @classmethod
     def for_pool(
@@ -47,6 +58,7 @@ class AdmissionLimits:
         requests: int | None,
         per_client: int | None,
         max_wait_seconds: float = MAX_WAIT_SECONDS,
+        anonymous_statement_seconds: float | None = None,
     ) -> "AdmissionLimits":
         """Return limits for a pool of database connections.
 
@@ -62,6 +74,7 @@ class AdmissionLimits:
             long_requests=max(cls.long_requests, total),
             per_client=per_client,
             max_wait_seconds=max_wait_seconds,
+            anonymous_statement_seconds=anonymous_statement_seconds,
         )
 
 
@@ -94,8 +107,9 @@ class AdmissionMiddleware:
         budget = WAIT_BUDGET.set(
             None if kind is WorkKind.LONG else WaitBudget(self._limits.max_wait_seconds)
         )
+        timeout = STATEMENT_TIMEOUT.set(self._statement_seconds(kind, scope))
         try:
-            with self._client_slot(kind, scope):
+            with self._client_slots(kind, scope):
                 await slots.enter()
                 if kind is WorkKind.WRITE:
                     receive = _without_slots(slots, receive)
@@ -105,19 +119,28 @@ class AdmissionMiddleware:
         finally:
             slots.leave()
             WAIT_BUDGET.reset(budget)
+            STATEMENT_TIMEOUT.reset(timeout)
 
-    def _client_slot(self, kind: WorkKind, scope: Scope) -> AbstractContextManager[None]:
+    def _statement_seconds(self, kind: WorkKind, scope: Scope) -> float | None:
+        if kind not in _READS or _client_is_known(scope):
+            return None
+        return self._limits.anonymous_statement_seconds
+
+    def _client_slots(self, kind: WorkKind, scope: Scope) -> AbstractContextManager[None]:
         limits = self._limits
         if limits.per_client is None or "service_identity" in scope["state"]:
             return nullcontext()
+        count = 1
         match kind:
             case WorkKind.SEARCH:
                 name, limit = "search", limits.searches_per_client
+            case WorkKind.FACET_SEARCH:
+                name, limit, count = "search", limits.searches_per_client, _SLOTS_OF_FACET_SEARCH
             case WorkKind.LONG:
                 name, limit = "long", limits.long_requests_per_client
             case _:
                 name, limit = "other", limits.per_client
-        return self.clients.slot(name, _client_of(scope), limit)
+        return self.clients.slots(name, _client_of(scope), limit, count)
 
 
 def _bulkheads_of(
@@ -126,7 +149,9 @@ def _bulkheads_of(
     total = _with_queue("requests", limits.requests, limits, rejections)
     reads = _with_queue("reads", limits.reads, limits, rejections)
     searches = _with_queue("searches", limits.searches, limits, rejections)
+    facets = _with_queue("facets", limits.facet_searches, limits, rejections)
     return {
+        WorkKind.FACET_SEARCH: (facets, searches, reads, total),
         WorkKind.SEARCH: (searches, reads, total),
         WorkKind.READ: (reads, total),
         WorkKind.WRITE: (total,),

@@ -109,16 +109,16 @@ class ClientSlots:
         self._rejections = rejections
 
     @contextmanager
-    def slot(self, kind: str, client: str, limit: int) -> Iterator[None]:
-        """Hold a slot of the client. Raises TooManyRequests if all `limit` slots are in use."""
+    def slots(self, kind: str, client: str, limit: int, count: int = 1) -> Iterator[None]:
+        """Hold slots of the client. Raises TooManyRequests if fewer of its `limit` are free."""
         key = kind, client
-        if self.in_use[key] >= limit:
+        if self.in_use[key] + count > limit:
             self._rejections.add("client")
             raise TooManyRequests(policy="concurrency", retry_after=1)
-        self.in_use[key] += 1
+        self.in_use[key] += count
         try:
             yield
         finally:
-            self.in_use[key] -= 1
+            self.in_use[key] -= count
             if not self.in_use[key]:
                 del self.in_use[key]

@@ -25,7 +25,7 @@ from markethall.shared.http.request_context import (
     ServiceTokenVerifier,
     TokenVerifier,
 )
-from markethall.shared.http.work_kinds import WorkKind
+from markethall.shared.http.work_kinds import SEARCHES
 from markethall.shared.kernel.errors import (
     DomainError,
     InternalError,
@@ -147,7 +147,7 @@ class GatewayMiddleware:
             principal,
             request.client_ip,
             is_login=is_login,
-            is_search=self._config.work_kinds.kind_of(scope) is WorkKind.SEARCH,
+            is_search=self._config.work_kinds.kind_of(scope) in SEARCHES,
         )
         if decision is None:
             return

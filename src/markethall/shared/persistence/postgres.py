@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
 import structlog
@@ -19,6 +19,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.kernel.wait_budget import wait_within_budget
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("markethall.database")
 
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
+# the time in which Postgres must confirm that it has cancelled a statement; then the connection can
+# be used again, otherwise it is closed
+_CANCEL_TIMEOUT_SECONDS: Final = 0.15
 
 
 class Statement:
@@ -84,27 +88,32 @@ def sql_literal(text: str) -> ColumnElement[str]:
 
 
 class Connection:
-    """A connection in a transaction or a read session."""
+    """A connection in a transaction or a read session.
 
-    def __init__(self, driver: "Driver") -> None:
+    `fetch_timeout` is the maximum time of each fetch in seconds; None means the timeout of the
+    pool. asyncpg then asks Postgres to cancel the statement, which works behind a pooler too.
+    """
+
+    def __init__(self, driver: "Driver", fetch_timeout: float | None = None) -> None:
         self._driver = driver
+        self._fetch_timeout = fetch_timeout
 
     async def fetch_one(self, statement: Statement, **values: Any) -> "Record | None":
         """Return the first row, or None."""
         STATEMENTS.inc()
         sql, arguments = statement.bind(values)
-        return await self._driver.fetchrow(sql, *arguments)
+        return await self._driver.fetchrow(sql, *arguments, timeout=self._fetch_timeout)
 
     async def fetch_all(self, statement: Statement, **values: Any) -> "list[Record]":
         STATEMENTS.inc()
         sql, arguments = statement.bind(values)
-        return await self._driver.fetch(sql, *arguments)
+        return await self._driver.fetch(sql, *arguments, timeout=self._fetch_timeout)
 
     async def fetch_value(self, statement: Statement, **values: Any) -> Any:
         """Return the first column of the first row, or None."""
         STATEMENTS.inc()
         sql, arguments = statement.bind(values)
-        return await self._driver.fetchval(sql, *arguments)
+        return await self._driver.fetchval(sql, *arguments, timeout=self._fetch_timeout)
 
     async def execute(self, statement: Statement, **values: Any) -> int:
         """Execute the statement and return the number of affected rows."""
@@ -257,7 +266,7 @@ class _PooledSession:
                 await self._abort(error)
                 raise
         self._token = HOLDS_CONNECTION.set("postgres" if self._in_transaction else "reading")
-        return Connection(self._driver)
+        return Connection(self._driver, None if self._in_transaction else STATEMENT_TIMEOUT.get())
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         HOLDS_CONNECTION.reset(self._token)
@@ -270,7 +279,7 @@ class _PooledSession:
             except BaseException as commit_error:
                 await self._abort(commit_error)
                 raise
-        await self._release()
+        await self._release(self._timeout)
 
     async def _abort(self, error: BaseException) -> None:
         """Release the connection after an error.
@@ -288,26 +297,30 @@ class _PooledSession:
 
     async def _roll_back_or_terminate(self, error: BaseException) -> None:
         is_clean = False
+        # after a timeout asyncpg has asked Postgres to cancel the statement
+        seconds = _CANCEL_TIMEOUT_SECONDS if isinstance(error, TimeoutError) else self._timeout
         try:
-            is_clean = not invalidates_connection(error) and await self._roll_back()
+            is_clean = not invalidates_connection(error) and await self._roll_back(seconds)
         finally:  # also after a cancellation, because the pool would lose the connection otherwise
             if not is_clean:
                 # if the server has closed the connection, the pool has already released it
                 with suppress(asyncpg.InterfaceError):
                     self._driver.terminate()
-            await self._release()
+            await self._release(seconds)
 
-    async def _roll_back(self) -> bool:
+    async def _roll_back(self, seconds: float) -> bool:
         try:
             if self._driver.is_in_transaction():
-                await self._driver.execute("ROLLBACK", timeout=self._timeout)
+                await self._driver.execute("ROLLBACK", timeout=seconds)
         except Exception:  # noqa: BLE001 - the caller reports the first error
             return False
         return True
 
-    async def _release(self) -> None:
+    async def _release(self, seconds: float) -> None:
         try:
-            await self._pool.release(self._driver, timeout=self._timeout)
+            await self._pool.release(self._driver, timeout=seconds)
+        except TimeoutError:
+            pass  # Postgres has not confirmed the cancellation, and the pool has closed it
         except asyncpg.InterfaceError:  # the pool was closed meanwhile
             self._driver.terminate()
 
@@ -374,6 +387,8 @@ def _connect_arguments(url: str, pool_size: PoolSize, application_name: str) -> 
             # shorter than the client's timeout, after which the connection is closed; at least
             # 1 ms, because 0 means no limit
             "lock_timeout": str(max(1, int(milliseconds * 0.9))),
+            # so that no statement outlives its client, whatever has become of that
+            "statement_timeout": str(max(2, int(milliseconds * 0.95))),
             "idle_in_transaction_session_timeout": "10000",
             # these release the advisory lock of a leader 25 s after its machine is lost
             "tcp_keepalives_idle": "10",

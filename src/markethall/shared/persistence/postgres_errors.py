@@ -33,6 +33,7 @@ UNAVAILABLE_ERRORS: Final = (
 )
 # The connection can be used again after these errors.
 _ERRORS_THAT_KEEP_CONNECTION: Final = (
+    TimeoutError,
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionRollbackError,
     asyncpg.QueryCanceledError,
