@@ -67,7 +67,7 @@ def missing_keys(settings: Settings) -> Iterator[str]:
     """Name the providers whose private key this process does not have."""
     if "users" not in settings.contexts:
         yield "access_token_signer"
-    if not settings.has_remote_dependencies:
+    if not (settings.has_remote_dependencies or settings.has_remote_subscribers):
         yield "service_signer"
 
 

@@ -244,6 +244,21 @@ def test_production_requires_service_key_for_remote_calls(read_from_environment:
     assert read_from_environment(**split, service_token_private_key="a key").has_remote_dependencies
 
 
+def test_production_requires_service_key_for_events(read_from_environment: Read) -> None:
+    urls = json.dumps({name: f"http://{name}:8000" for name in ("users", "orders")})
+    split = {
+        **PRODUCTION,
+        "contexts": "payments",
+        "context_urls": urls,
+        "redis_url": "redis://redis",
+    }
+
+    lines = errors_of(read_from_environment, **split)
+
+    assert [line for line in lines if "SERVICE_TOKEN_PRIVATE_KEY" in line]
+    assert read_from_environment(**split, service_token_private_key="a key").has_remote_subscribers
+
+
 def test_production_requires_jwks_source(read_from_environment: Read) -> None:
     (line,) = errors_of(read_from_environment, **PRODUCTION, contexts="inventory")
 

@@ -10,6 +10,10 @@ from markethall.contexts import context_names, topology
 from scripts.check_manifests.manifests import Document, Manifests, Workload, references, title
 
 CALLED: Final = {str(c): frozenset(map(str, topology().dependencies[c])) for c in context_names()}
+# the contexts that handle the events of each context
+SUBSCRIBERS: Final = {
+    str(c): frozenset(str(s) for p, s in topology().event_pairs if p == c) for c in context_names()
+}
 # the contexts that each context calls or whose public keys it reads
 NEEDED: Final = {
     str(c): frozenset(map(str, topology().dependencies[c] | topology().jwks_sources[c]))
@@ -23,13 +27,17 @@ SECRETS: Final = {
     "database": {"url"},
     **{f"database-{context}": {"url"} for context in context_names()},
     "redis": {"url"},
-    "application": {"secret", "access-token-private-key", "service-token-private-key"},
+    "application": {"secret", "access-token-private-key"},
+    "service-token": {"private-key"},
+    **{f"service-token-{context}": {"private-key"} for context in context_names()},
     "admin": {"email", "password"},
     "tls": {"tls.crt", "tls.key"},
 }
 DATABASE_URL: Final = "MARKETHALL_DATABASE_URL"
 ACCESS_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY"
 SERVICE_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY"
+# a process of one context has secrets of its own: one service cannot act as another
+OWN: Final = frozenset({DATABASE_URL, SERVICE_TOKEN_PRIVATE_KEY})
 ADMIN: Final = frozenset({"MARKETHALL_ADMIN_EMAIL", "MARKETHALL_ADMIN_PASSWORD"})
 # the source of each secret variable; two variables must not have the same source, because a token
 # of one kind would be accepted as the other kind
@@ -38,7 +46,7 @@ SOURCES: Final = {
     "MARKETHALL_REDIS_URL": ("redis", "url"),
     "MARKETHALL_SECRET_KEY": ("application", "secret"),
     ACCESS_TOKEN_PRIVATE_KEY: ("application", "access-token-private-key"),
-    SERVICE_TOKEN_PRIVATE_KEY: ("application", "service-token-private-key"),
+    SERVICE_TOKEN_PRIVATE_KEY: ("service-token", "private-key"),
     "MARKETHALL_ADMIN_EMAIL": ("admin", "email"),
     "MARKETHALL_ADMIN_PASSWORD": ("admin", "password"),
 }
@@ -133,15 +141,18 @@ def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
     needed = {DATABASE_URL, "MARKETHALL_REDIS_URL", "MARKETHALL_SECRET_KEY"}
     if "users" in served:
         needed.add(ACCESS_TOKEN_PRIVATE_KEY)
-    if any(CALLED.get(context, frozenset()) - served for context in served):
+    if any(
+        (CALLED.get(context, frozenset()) | SUBSCRIBERS.get(context, frozenset())) - served
+        for context in served
+    ):
         needed.add(SERVICE_TOKEN_PRIVATE_KEY)
     for variable in sorted(needed):
         if variable not in given or given[variable].get("optional"):
             yield f"{variable} is not given"
     for variable, source in given.items():
         secret, key = SOURCES.get(variable, ("", ""))
-        if variable == DATABASE_URL and len(served) == 1:
-            secret = f"database-{min(served)}"
+        if variable in OWN and len(served) == 1:
+            secret = f"{secret}-{min(served)}"
         if source and variable not in needed | (ADMIN if "users" in served else set()):
             yield f"is given {variable}, which it does not need"
         elif source and (source["name"], source["key"]) != (secret, key):

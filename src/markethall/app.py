@@ -144,9 +144,13 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         _add_routes(app, parts.router)
         if parts.internal_api and settings.remote_callers_of(context):
             app.include_router(parts.internal_api.router, include_in_schema=False)
-    # every process serves the keys, even if it makes no calls: a callee may fetch the keys of a
-    # caller from any process that serves the caller's context
-    if settings.has_remote_dependencies or settings.service_token_private_key.get_secret_value():
+    # every process with a key serves it, even if it makes no calls and sends no events: the keys of
+    # a context are fetched from any process that serves it
+    if (
+        settings.has_remote_dependencies
+        or settings.has_remote_subscribers
+        or settings.service_token_private_key.get_secret_value()
+    ):
         app.include_router(_service_keys(), include_in_schema=False)
     # resolves the routes at start, because the first request would wait half a second for it
     list(iter_route_contexts(app.routes))

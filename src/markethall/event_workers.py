@@ -11,7 +11,6 @@ from markethall.shared.composition.context_persistence import RetentionJob
 from markethall.shared.composition.manifest import Subscription
 from markethall.shared.composition.topology import InvalidManifest, handler_key
 from markethall.shared.messaging.context_worker import ContextWorker
-from markethall.shared.messaging.event_signature import EventSignature
 from markethall.shared.messaging.events import EventHandler
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
@@ -106,10 +105,10 @@ def _stream_publishers(
     }
     if not subscribers:
         return []
-    signature = EventSignature(container.process.secrets().secret_key, publisher)
+    signer = container.process.event_keys().signer_of(publisher)
     return [
         RedisStreamPublisher(
-            publisher, subscribers, container.process.broker(), container.clock, signature
+            publisher, subscribers, container.process.broker(), container.clock, signer
         )
     ]
 
@@ -128,7 +127,7 @@ def _stream_consumers(
             inbox_transport,
             inbox,
             container.process.broker(),
-            EventSignature(container.process.secrets().secret_key, publisher),
+            container.process.event_keys().verifier_of(publisher),
         )
         for publisher in topology().publishers_of(subscriber)
         if settings.event_transports(publisher, subscriber)[1]

@@ -17,6 +17,7 @@ from markethall.shared.composition.providers import deferred, singleton
 from markethall.shared.http.rate_limits import RateLimiter
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.messaging.event_signature import EventSigner, EventVerifier
 from markethall.shared.persistence.postgres import Databases, PoolSize
 from markethall.shared.persistence.redis_client import RedisClient
 from markethall.shared.rpc.client import HttpClients, RetryPolicy
@@ -139,6 +140,41 @@ def _service_token_verifier(
     return ServiceVerifier(jwks, settings.contexts, clock)
 
 
+class EventKeys:
+    """Signs and verifies the events that this process exchanges with others.
+
+    A process also believes events that its own key has signed: while a context is extracted, they
+    are still in the stream when the publisher has moved to another process.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        application_secrets: ApplicationSecrets,
+        http_clients: HttpClients,
+        signer: Callable[[], ServiceSigner],
+    ) -> None:
+        self._context_urls = settings.context_urls
+        self._has_own_key = bool(application_secrets.service_token_private_key)
+        self._http_clients = http_clients
+        self._signer = signer
+
+    def signer_of(self, publisher: str) -> EventSigner:
+        return EventSigner(self._signer(), publisher)
+
+    def verifier_of(self, publisher: str) -> EventVerifier:
+        sources: list[JwksProvider] = []
+        if publisher in self._context_urls:
+            http = self._http_clients.get(publisher)
+            # the verifier itself limits how often it fetches
+            jwks = RemoteJwks(publisher, SERVICES_JWKS_PATH, http, unknown_key_refetch_seconds=0)
+            sources.append(jwks)
+        if self._has_own_key or not sources:
+            # a publisher without a URL must use the same private key as this process
+            sources.append(LocalJwks(self._signer().jwks))
+        return EventVerifier(publisher, sources)
+
+
 def _allow_list() -> AllowList:
     return AllowList(topology().allowed_calls)
 
@@ -169,6 +205,7 @@ class ProcessContainer(containers.DeclarativeContainer):
     user_jwks = singleton(_user_jwks, settings, http_clients, deferred(access_token_signer))
     user_token_verifier = singleton(_user_token_verifier, user_jwks, access_source, settings, clock)
     service_signer = singleton(_service_signer, secrets, clock)
+    event_keys = singleton(EventKeys, settings, secrets, http_clients, deferred(service_signer))
     service_token_verifier = singleton(
         _service_token_verifier, settings, http_clients, deferred(service_signer), clock
     )

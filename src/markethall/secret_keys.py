@@ -61,8 +61,10 @@ def _read_secrets(settings: Settings) -> ApplicationSecrets:
         topology().token_issuer in settings.contexts
         or topology().token_issuer not in settings.context_urls
     )
-    needs_service_token_key = settings.has_remote_dependencies or (
-        settings.accepts_own_service_key and settings.environment != "production"
+    needs_service_token_key = (
+        settings.has_remote_dependencies
+        or settings.has_remote_subscribers
+        or (settings.accepts_own_service_key and settings.environment != "production")
     )
     secret = settings.secret_key.get_secret_value() or _load_or_create(
         directory, "secret", _generate_secret

@@ -151,8 +151,8 @@ class Settings(BaseSettings):
     service_token_private_key: Annotated[
         Secret,
         Field(
-            description="Ed25519 private key (PEM) that signs calls to other processes. "
-            "Empty: generated"
+            description="Ed25519 private key (PEM) that signs calls and events to other "
+            "processes. Empty: generated"
         ),
     ] = SecretStr("")
     request_deadline_seconds: Annotated[
@@ -343,15 +343,32 @@ class Settings(BaseSettings):
         """Tell whether a served context calls a context of another process."""
         return any(topology().dependencies[context] - self.contexts for context in self.contexts)
 
+    @property
+    def has_remote_subscribers(self) -> bool:
+        """Tell whether a served context publishes events by Redis Streams, which it must sign."""
+        return any(
+            publisher in self.contexts and self.event_transports(publisher, subscriber)[1]
+            for publisher, subscriber in topology().event_pairs
+        )
+
     def remote_callers_of(self, context: str) -> frozenset[str]:
         """Return the contexts of other processes that call this one."""
         return topology().callers[context] - self.contexts
 
+    def remote_publishers_of(self, context: str) -> frozenset[str]:
+        """Return the contexts of other processes whose events this one handles."""
+        return frozenset(topology().publishers_of(context)) - self.contexts
+
     @property
     def accepts_own_service_key(self) -> bool:
-        """Tell whether a remote caller has no URL, so that it must use the same private key."""
+        """Tell whether a remote caller or publisher has no URL.
+
+        It must use the same private key then.
+        """
         return any(
-            self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts
+            (self.remote_callers_of(context) | self.remote_publishers_of(context))
+            - set(self.context_urls)
+            for context in self.contexts
         )
 
     def mode(self, context: str) -> Literal["local", "remote"]:

@@ -115,14 +115,21 @@ def _secret_problems(settings: "Settings") -> list[str]:
             "public keys"
         )
     if (
-        settings.has_remote_dependencies
-        and not settings.service_token_private_key.get_secret_value()
-    ):
+        settings.has_remote_dependencies or settings.has_remote_subscribers
+    ) and not settings.service_token_private_key.get_secret_value():
         problems.append(
             "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY: is required in production to call "
-            "another process"
+            "another process, and to send events to one"
         )
-    return problems
+    return [*problems, *_publisher_problems(settings)]
+
+
+def _publisher_problems(settings: "Settings") -> list[str]:
+    publishers = frozenset[str]().union(*map(settings.remote_publishers_of, settings.contexts))
+    return [
+        f"MARKETHALL_CONTEXT_URLS: {publisher}: is required to read the public keys of its events"
+        for publisher in sorted(publishers - set(settings.context_urls))
+    ]
 
 
 def _contexts_without_database(settings: "Settings") -> str:

@@ -108,7 +108,9 @@ async def test_user_token_is_rejected_by_internal_api(split_setup: SplitSetup) -
         expect_problem(answer, 401, "auth.unauthenticated")
 
 
-async def test_only_calling_service_publishes_service_keys(split_setup: SplitSetup) -> None:
+async def test_services_that_call_or_send_events_publish_different_keys(
+    split_setup: SplitSetup,
+) -> None:
     answers = {
         context: await split_setup.shop.http.get(
             split_setup.split.service(context).url + "/internal/keys.json"
@@ -117,9 +119,10 @@ async def test_only_calling_service_publishes_service_keys(split_setup: SplitSet
     }
 
     published = {context for context, answer in answers.items() if answer.status_code == 200}
-    (key,) = answers["orders"].json()["keys"]
-    assert published == {"orders"}
-    assert set(key) == {"kty", "crv", "use", "alg", "kid", "x"}
+    assert published == {"orders", "payments"}
+    (key,), (other,) = (answers[context].json()["keys"] for context in sorted(published))
+    assert set(key) == set(other) == {"kty", "crv", "use", "alg", "kid", "x"}
+    assert key["kid"] != other["kid"]
 
 
 async def test_context_location_is_a_metric(split_setup: SplitSetup) -> None:

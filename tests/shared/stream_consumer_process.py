@@ -10,7 +10,6 @@ import sys
 from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.messaging.context_worker import ContextWorker
-from markethall.shared.messaging.event_signature import EventSignature
 from markethall.shared.messaging.events import Delivery
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
@@ -21,9 +20,9 @@ from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
+from tests.shared.event_keys import event_signer, event_verifier
 
 HANDLER = "probe.on_thing_happened"
-SIGNATURE = EventSignature(b"a secret key of the tests", "probe")
 # short leases, so that another process can soon claim the deliveries of a killed one
 WORKER_CONFIG = WorkerConfig(
     poll_interval=0.02,
@@ -48,7 +47,7 @@ async def consume(database_url: str, redis_url: str) -> None:
         backend.inbox, {ThingHappened.type: [HANDLER]}, backend.inbox_signal.set
     )
     publisher = RedisStreamPublisher(
-        "probe", {"probe": frozenset({ThingHappened.type})}, redis, utc_now, SIGNATURE
+        "probe", {"probe": frozenset({ThingHappened.type})}, redis, utc_now, event_signer()
     )
     worker = ContextWorker(
         "probe",
@@ -57,7 +56,11 @@ async def consume(database_url: str, redis_url: str) -> None:
         InboxConsumer(backend.inbox, {HANDLER: handle}, utc_now, WORKER_CONFIG),
         [],
         WORKER_CONFIG,
-        [RedisStreamConsumer("probe", "probe", inbox_transport, backend.inbox, redis, SIGNATURE)],
+        [
+            RedisStreamConsumer(
+                "probe", "probe", inbox_transport, backend.inbox, redis, event_verifier()
+            )
+        ],
         inbox_signal=backend.inbox_signal,
     )
     await worker.run()

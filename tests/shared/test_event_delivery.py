@@ -14,7 +14,6 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker
-from markethall.shared.messaging.event_signature import EventSignature
 from markethall.shared.messaging.events import Delivery, EventEnvelope
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
@@ -24,9 +23,9 @@ from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import ThingHappened
+from tests.shared.event_keys import event_signer, event_verifier
 
 HANDLER = "probe.on_thing_happened"
-SIGNATURE = EventSignature(b"a secret key of the tests", "probe")
 WORKER_CONFIG = WorkerConfig(
     poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
 )
@@ -107,7 +106,9 @@ class Traffic:
         if kind != "direct":
             types = frozenset({ThingHappened.type})
             publishers = [
-                RedisStreamPublisher("probe", {"probe": types}, self._redis, utc_now, SIGNATURE)
+                RedisStreamPublisher(
+                    "probe", {"probe": types}, self._redis, utc_now, event_signer()
+                )
             ]
             config = StreamConfig(
                 block_timeout=0.02,
@@ -118,7 +119,13 @@ class Traffic:
             )
             consumers = [
                 RedisStreamConsumer(
-                    "probe", "probe", chaos, self.backend.inbox, self._redis, SIGNATURE, config
+                    "probe",
+                    "probe",
+                    chaos,
+                    self.backend.inbox,
+                    self._redis,
+                    event_verifier(),
+                    config,
                 )
             ]
         return ContextWorker(

@@ -1,7 +1,7 @@
 """The Redis Streams transport loses no event, even if Redis loses or repeats entries."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker
-from markethall.shared.messaging.event_signature import EventSignature
+from markethall.shared.messaging.event_signature import EventSigner, EventVerifier
 from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
@@ -29,10 +29,11 @@ from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.observability.metrics import STREAM_UNAVAILABLE
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, ThingHappened
+from tests.shared.event_keys import event_signer, event_verifier, service_signer
 
 HANDLER = "probe.on_thing_happened"
 TYPES = frozenset({ThingHappened.type})
-SIGNATURE = EventSignature(b"a secret key of the tests", "probe")
+SIGNER = event_signer()
 STREAM = stream_name("probe")
 TEST_TIMEOUT = 30
 
@@ -48,15 +49,15 @@ class StreamSetup:
         self.client = RedisClient(redis_url, timeout=30)
         # Any, because redis-py's types also cover RESP3 replies
         self.redis: Any = Redis.from_url(redis_url)
-        self.publisher = RedisStreamPublisher(
-            "probe", {"probe": TYPES}, self.client, clock, SIGNATURE
-        )
+        self.publisher = RedisStreamPublisher("probe", {"probe": TYPES}, self.client, clock, SIGNER)
         self.relay = OutboxRelay("probe", [], clock, [self.publisher])
         self.inbox_transport = InProcessTransport(
             self.backend.inbox, {ThingHappened.type: [HANDLER]}
         )
 
-    def consumer(self, inbox: Any = None) -> RedisStreamConsumer:
+    def consumer(
+        self, inbox: Any = None, verifier: EventVerifier | None = None
+    ) -> RedisStreamConsumer:
         inbox_transport = (
             InProcessTransport(inbox, {ThingHappened.type: [HANDLER]})
             if inbox
@@ -69,7 +70,7 @@ class StreamSetup:
             inbox_transport,
             inbox or self.backend.inbox,
             self.client,
-            SIGNATURE,
+            verifier or event_verifier(),
             config,
         )
 
@@ -142,8 +143,8 @@ def entry(event: ThingHappened, ctx: CallContext, clock: FakeClock) -> dict[str,
     return signed(wrap_event(event, ctx, clock()).model_dump_json())
 
 
-def signed(event: str) -> dict[str, str]:
-    return {"event": event, "signature": SIGNATURE.sign(event.encode()).decode()}
+def signed(event: str, signer: EventSigner = SIGNER) -> dict[str, str]:
+    return {"event": event, "signature": signer.sign(event.encode()).decode()}
 
 
 # Loss of data in Redis
@@ -278,7 +279,7 @@ async def test_nothing_is_trimmed_before_all_groups_consumed(
         {"probe": TYPES, "slow": TYPES},
         stream_setup.client,
         stream_setup.clock,
-        SIGNATURE,
+        SIGNER,
     )
     stream_setup.relay = OutboxRelay("probe", [], stream_setup.clock, [stream_setup.publisher])
     await stream_setup.relay_all(begin=True)
@@ -401,26 +402,143 @@ async def test_forged_entry_is_dead_lettered_and_never_handled(
     stream_setup: StreamSetup, ctx: CallContext, clock: FakeClock
 ) -> None:
     genuine, other = entry(happened(1), ctx, clock), entry(happened(2), ctx, clock)
-    of_another_publisher = EventSignature(b"a secret key of the tests", "another")
-    forged = [
-        {"event": genuine["event"]},
-        {"event": genuine["event"], "signature": ""},
-        {"event": genuine["event"], "signature": "0" * 64},
-        {"event": genuine["event"], "signature": other["signature"]},
-        {
-            "event": genuine["event"],
-            "signature": of_another_publisher.sign(genuine["event"].encode()).decode(),
-        },
-    ]
-    for fields in forged:
-        await stream_setup.redis.xadd(STREAM, fields)
+    event, kid = genuine["event"], genuine["signature"][:43]
+    not_of_the_probe = wrap_event(happened(3), ctx, clock()).model_copy(
+        update={"type": "another.thing_happened"}
+    )
+    forged = {
+        "unsigned": [
+            {"event": event},
+            {"event": event, "signature": ""},
+            {"event": event, "signature": "0" * 64},
+            {"event": event, "signature": f"{kid}."},
+            {"event": event, "signature": f"{kid}.{'A' * 87}"},
+        ],
+        "invalid_signature": [
+            {"event": event, "signature": other["signature"]},
+            {"event": event, "signature": f"{kid}.{'A' * 86}"},
+            # the entry of another stream, signed with a key that is valid for both
+            signed(event, event_signer("another", 1)),
+            # the key of another context, under the name of the publisher's key
+            {
+                "event": event,
+                "signature": f"{kid}{signed(event, event_signer('probe', 2))['signature'][43:]}",
+            },
+        ],
+        "unknown_key": [signed(event, event_signer("probe", 2))],
+        "other_publisher": [signed(not_of_the_probe.model_dump_json())],
+    }
+    for entries in forged.values():
+        for fields in entries:
+            await stream_setup.redis.xadd(STREAM, fields)
     await stream_setup.redis.xadd(STREAM, entry(happened(5), ctx, clock))
 
-    async with running_consumer(stream_setup.consumer()):
-        await stream_setup.wait_until_arrived(5)
+    with structlog.testing.capture_logs() as lines:
+        async with running_consumer(stream_setup.consumer()):
+            await stream_setup.wait_until_arrived(5)
 
     letters = await stream_setup.backend.inbox.get_dead_letters()
-    assert len(letters) == len(forged)
+    expected = [reason for reason, entries in forged.items() for _ in entries]
+    assert len(letters) == len(expected)
+    rejected = [line for line in lines if line["event"] == "security.event_rejected"]
+    assert [line["reason"] for line in rejected] == expected
+    assert {(line["subject"], line["subscriber"]) for line in rejected} == {
+        ("context:probe", "probe")
+    }
+
+
+class PublisherKeys:
+    """The public keys of a publisher that may not respond; it counts the fetches."""
+
+    def __init__(self, *seeds: int) -> None:
+        self.seeds = seeds
+        self.is_reachable = True
+        self.fetches = 0
+        self._key_set: Mapping[str, Any] = {"keys": []}
+
+    def get_key_set(self) -> Mapping[str, Any]:
+        return self._key_set
+
+    def has_key(self, kid: str) -> bool:
+        return kid in {key["kid"] for key in self._key_set["keys"]}
+
+    async def refresh_for(self, kid: str) -> None:
+        self.fetches += 1
+        if not self.is_reachable:
+            raise Unavailable(dependency="probe")
+        self._key_set = service_signer(*self.seeds).jwks()
+
+
+async def test_event_waits_while_the_keys_of_its_publisher_are_unavailable(
+    stream_setup: StreamSetup, ctx: CallContext, clock: FakeClock
+) -> None:
+    keys = PublisherKeys(1)
+    keys.is_reachable = False
+    await stream_setup.redis.xadd(STREAM, entry(happened(1), ctx, clock))
+
+    async with running_consumer(stream_setup.consumer(verifier=EventVerifier("probe", [keys]))):
+        async with asyncio.timeout(TEST_TIMEOUT):
+            while keys.fetches < 2:
+                await asyncio.sleep(0.005)
+        assert await stream_setup.arrived_numbers() == []
+        assert await stream_setup.backend.inbox.get_dead_letters() == []
+        keys.is_reachable = True
+        await stream_setup.wait_until_arrived(1)
+
+    assert await stream_setup.backend.inbox.get_dead_letters() == []
+
+
+async def test_new_key_is_fetched_once_and_the_old_one_stays_valid(
+    stream_setup: StreamSetup, ctx: CallContext, clock: FakeClock
+) -> None:
+    keys = PublisherKeys(1)
+    old, new = event_signer("probe", 1), event_signer("probe", 2)
+
+    def event(number: int) -> str:
+        return wrap_event(happened(number), ctx, clock()).model_dump_json()
+
+    async with running_consumer(stream_setup.consumer(verifier=EventVerifier("probe", [keys]))):
+        await stream_setup.redis.xadd(STREAM, signed(event(1), old))
+        await stream_setup.wait_until_arrived(1)
+        keys.seeds = (2, 1)
+        for number in range(2, 6):
+            await stream_setup.redis.xadd(STREAM, signed(event(number), new))
+        await stream_setup.redis.xadd(STREAM, signed(event(6), old))
+        await stream_setup.wait_until_arrived(1, 2, 3, 4, 5, 6)
+
+    assert keys.fetches == 2
+    assert await stream_setup.backend.inbox.get_dead_letters() == []
+
+
+async def test_entries_with_unknown_keys_cause_one_fetch_for_each_batch() -> None:
+    keys = PublisherKeys(1)
+    verifier = EventVerifier("probe", [keys])
+    entries = [
+        {b"event": b"{}", b"signature": event_signer("probe", seed).sign(b"{}")}
+        for seed in range(2, 52)
+    ]
+
+    await verifier.fetch_unknown_keys(entries)
+
+    assert keys.fetches == 1
+    assert {verifier.find_defect(fields) for fields in entries} == {"unknown_key"}
+
+
+async def test_replaced_key_loses_no_event(stream_setup: StreamSetup, ctx: CallContext) -> None:
+    """A leader with a new key sends again what its old key has signed, if it is unread."""
+    await stream_setup.relay_all(begin=True)
+    await stream_setup.publish(ctx, happened(1))
+    await stream_setup.relay_all()
+    stream_setup.publisher = RedisStreamPublisher(
+        "probe", {"probe": TYPES}, stream_setup.client, stream_setup.clock, event_signer("probe", 2)
+    )
+    stream_setup.relay = OutboxRelay("probe", [], stream_setup.clock, [stream_setup.publisher])
+    await stream_setup.relay_all(begin=True)
+
+    async with running_consumer(stream_setup.consumer(verifier=event_verifier("probe", 2))):
+        await wait_until_confirmed(stream_setup)
+
+    assert await stream_setup.arrived_numbers() == [1]
 
 
 async def test_forged_entry_confirms_nothing(stream_setup: StreamSetup, ctx: CallContext) -> None:

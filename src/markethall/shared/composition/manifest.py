@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markethall import __version__
 from markethall.shared.composition.settings import ContextSettings
+from markethall.shared.messaging.events import publisher_of
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -24,8 +25,7 @@ class Subscription:
 
     @property
     def publisher(self) -> str:
-        """Return the publishing context; an event type has the form `context.name_of_event`."""
-        return self.event_type.partition(".")[0]
+        return publisher_of(self.event_type)
 
 
 @dataclass(frozen=True, kw_only=True)

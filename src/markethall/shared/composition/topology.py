@@ -64,9 +64,14 @@ class Topology:
     def jwks_sources(self) -> Mapping[str, frozenset[str]]:
         """Map each context to the contexts whose public keys it needs.
 
-        These are the token issuer, for access tokens, and its callers, for service tokens.
+        These are the token issuer, for access tokens, its callers, for service tokens, and the
+        publishers of the events that it handles.
         """
-        return {name: (self.callers[name] | {self.token_issuer}) - {name} for name in self.names}
+        issuer = {self.token_issuer}
+        return {
+            name: (self.callers[name] | issuer | set(self.publishers_of(name))) - {name}
+            for name in self.names
+        }
 
     @cached_property
     def subscriptions(self) -> Mapping[str, tuple[Subscription, ...]]:

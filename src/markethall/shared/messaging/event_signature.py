@@ -1,32 +1,116 @@
-"""Signatures of the events in Redis streams, so that write access to Redis cannot forge events."""
+"""Signatures of the events in Redis streams.
 
-import hashlib
+The publisher signs with the service key of its process (Ed25519, RFC 8032), and a subscriber
+verifies with the publisher's public keys. So neither write access to Redis nor the key of another
+service is enough to forge an event.
+"""
+
+import asyncio
+import base64
 import hmac
-from collections.abc import Mapping
-from typing import Final
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from markethall.shared.security.access_tokens import parse_public_keys
+from markethall.shared.security.jwks import JwksProvider
+from markethall.shared.security.service_tokens import ServiceSigner
 
 EVENT_FIELD: Final = b"event"
 SIGNATURE_FIELD: Final = b"signature"
 
+# minimum time between two fetches of keys, because anyone with write access can name unknown keys
+REFETCH_SECONDS: Final = 1.0
+# the key id is a thumbprint (RFC 7638), the signature has 64 bytes; both are in base64url
+_SIGNATURE: Final = re.compile(rb"([\w-]{43})\.([\w-]{86})", re.ASCII)
 
-class EventSignature:
-    """Signs the events of one publisher with a key that is derived from the secret key.
 
-    The publisher and its subscribers have the secret key; Redis does not have it. The signature is
-    an HMAC-SHA-256 (RFC 2104).
-    """
+class EventSigner:
+    """Signs the events of one publisher."""
 
-    def __init__(self, secret_key: bytes, publisher: str) -> None:
-        purpose = f"markethall events of {publisher}".encode()
-        self._key = hmac.digest(secret_key, purpose, hashlib.sha256)
+    def __init__(self, signer: ServiceSigner, publisher: str) -> None:
+        self._signer = signer
+        self._publisher = publisher
 
     def sign(self, event: bytes) -> bytes:
-        """Return the signature as 64 hexadecimal digits."""
-        return hmac.new(self._key, event, hashlib.sha256).hexdigest().encode()
+        """Return the key id and the signature, separated by a dot."""
+        signature = self._signer.sign_bytes(_signed_bytes(self._publisher, event))
+        return self._signer.kid.encode() + b"." + _base64url(signature)
 
-    def is_valid(self, fields: Mapping[bytes, bytes]) -> bool:
-        """Tell whether the fields of a stream entry contain a valid signature of the event."""
+    def is_own(self, fields: Mapping[bytes, bytes]) -> bool:
+        """Tell whether this key has signed the entry.
+
+        It signs again, which takes less time than to verify: equal input has an equal signature.
+        """
         event, signature = fields.get(EVENT_FIELD), fields.get(SIGNATURE_FIELD)
         return bool(event and signature) and hmac.compare_digest(
             self.sign(event or b""), signature or b""
         )
+
+
+class EventVerifier:
+    """Verifies the events of one publisher with the public keys of all given sources."""
+
+    def __init__(self, publisher: str, sources: Sequence[JwksProvider]) -> None:
+        self._publisher = publisher
+        self._sources = sources
+        self._key_sets: list[Mapping[str, Any]] = []
+        self._public_keys: dict[str, Ed25519PublicKey] = {}
+        self._fetch_at = 0.0
+
+    async def fetch_unknown_keys(self, entries: Iterable[Mapping[bytes, bytes]]) -> None:
+        """Fetch the public keys if an entry names an unknown key; once for all entries.
+
+        Raises Unavailable if the publisher does not respond.
+        """
+        named = {kid_of(fields) for fields in entries} - {""}
+        unknown = sorted(named - self._current_keys().keys())
+        if not unknown:
+            return
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._fetch_at - loop.time()))
+        self._fetch_at = loop.time() + REFETCH_SECONDS
+        for source in self._sources:
+            await source.refresh_for(unknown[0])
+
+    def find_defect(self, fields: Mapping[bytes, bytes]) -> str | None:
+        """Return why the signature of an entry is not valid, or None."""
+        match = _SIGNATURE.fullmatch(fields.get(SIGNATURE_FIELD, b""))
+        if match is None:
+            return "unsigned"
+        key = self._current_keys().get(match[1].decode())
+        if key is None:
+            return "unknown_key"
+        signed = _signed_bytes(self._publisher, fields.get(EVENT_FIELD, b""))
+        try:
+            key.verify(base64.urlsafe_b64decode(match[2] + b"=="), signed)
+        except InvalidSignature:
+            return "invalid_signature"
+        return None
+
+    def _current_keys(self) -> Mapping[str, Ed25519PublicKey]:
+        key_sets = [source.get_key_set() for source in self._sources]
+        if key_sets != self._key_sets:
+            self._key_sets = key_sets
+            self._public_keys = {
+                kid: key for keys in key_sets for kid, key in parse_public_keys(keys).items()
+            }
+        return self._public_keys
+
+
+def kid_of(fields: Mapping[bytes, bytes]) -> str:
+    """Return the id of the key that an entry names; empty for a malformed signature."""
+    match = _SIGNATURE.fullmatch(fields.get(SIGNATURE_FIELD, b""))
+    return match[1].decode() if match else ""
+
+
+def _signed_bytes(publisher: str, event: bytes) -> bytes:
+    # a JWT cannot begin like this, so an event and a service token never have the same signature
+    return b"markethall event\n" + publisher.encode() + b"\n" + event
+
+
+def _base64url(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")

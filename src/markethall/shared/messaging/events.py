@@ -86,6 +86,11 @@ class RetryLater(Exception):
     """
 
 
+def publisher_of(event_type: str) -> str:
+    """Return the publishing context; an event type has the form `context.name_of_event`."""
+    return event_type.partition(".")[0]
+
+
 def wrap_event(event: Event, ctx: CallContext, now: datetime) -> EventEnvelope:
     return EventEnvelope(
         event_id=new_id(),

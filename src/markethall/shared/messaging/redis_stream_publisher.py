@@ -14,7 +14,7 @@ import structlog
 
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.event_signature import EventSignature
+from markethall.shared.messaging.event_signature import EventSigner
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.messaging.outbox import LeaderSession
 from markethall.shared.messaging.redis_stream_format import (
@@ -60,7 +60,7 @@ class RedisStreamPublisher:
         event_types_by_group: Mapping[str, frozenset[str]],
         redis: RedisClient,
         clock: Clock,
-        signature: EventSignature,
+        signer: EventSigner,
     ) -> None:
         self._publisher = publisher
         self._stream = stream_name(publisher)
@@ -69,7 +69,7 @@ class RedisStreamPublisher:
         self._event_types = frozenset[str]().union(*event_types_by_group.values())
         self._redis = redis
         self._clock = clock
-        self._signature = signature
+        self._signer = signer
         # None means that the state of the stream is unknown: unconfirmed events are sent again
         self._marker: str | None = None
         self._is_disconnected = False
@@ -118,7 +118,7 @@ class RedisStreamPublisher:
         self, envelopes: Sequence[EventEnvelope], expected_marker: str, new_marker: str
     ) -> bool:
         events = [envelope.model_dump_json().encode() for envelope in envelopes]
-        entries = [value for event in events for value in (event, self._signature.sign(event))]
+        entries = [value for event in events for value in (event, self._signer.sign(event))]
         keys = (self._stream, self._marker_key)
         return bool(
             await self._redis.run_script(
@@ -165,9 +165,9 @@ class RedisStreamPublisher:
             envelopes = [
                 envelope
                 for _, fields in entries
-                # entries with an invalid signature are skipped, because a forged entry could
-                # confirm an event that no subscriber has received
-                if self._signature.is_valid(fields) and (envelope := parse_envelope(fields))
+                # other entries are skipped, because a forged one could confirm an event that no
+                # subscriber has received; what another key has signed is sent again by a new leader
+                if self._signer.is_own(fields) and (envelope := parse_envelope(fields))
             ]
             await leader.mark_confirmed(
                 [envelope.event_id for envelope in envelopes], self._clock()

@@ -63,11 +63,13 @@ class RemoteJwks:
         path: str,
         http: httpx2.AsyncClient,
         *,
+        unknown_key_refetch_seconds: float = _UNKNOWN_KEY_REFETCH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuer = issuer
         self._path = path
         self._http = http
+        self._unknown_key_refetch_seconds = unknown_key_refetch_seconds
         self._clock = clock
         self._key_set: Mapping[str, Any] = {"keys": []}
         self._fetched_at = self._failed_at = float("-inf")
@@ -87,7 +89,7 @@ class RemoteJwks:
 
         Concurrent callers share one fetch.
         """
-        if not self._has_elapsed(_UNKNOWN_KEY_REFETCH_SECONDS, self._fetched_at):
+        if not self._has_elapsed(self._unknown_key_refetch_seconds, self._fetched_at):
             return
         # shielded, because a cancelled request must not cancel a fetch that others wait for
         await asyncio.shield(self._start_fetch())

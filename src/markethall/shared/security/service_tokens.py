@@ -60,7 +60,10 @@ class ServiceIdentity:
 
 
 class ServiceSigner:
-    """Signs service tokens for the contexts of this process. No other class has the private key."""
+    """Signs service tokens and events for the contexts of this process.
+
+    No other class has the private key.
+    """
 
     def __init__(self, pem: str, clock: Clock) -> None:
         """`pem` has one or more private keys; the first signs. Raises ValueError."""
@@ -68,12 +71,17 @@ class ServiceSigner:
         self._key = keys[0]
         self._clock = clock
         self._jwks = to_key_set(keys)
-        self._headers = {"typ": TOKEN_TYPE, "kid": self._jwks["keys"][0]["kid"]}
+        self.kid: str = self._jwks["keys"][0]["kid"]
+        self._headers = {"typ": TOKEN_TYPE, "kid": self.kid}
         self._cache: OrderedDict[tuple[str, str, str, Actor], tuple[str, int]] = OrderedDict()
 
     def jwks(self) -> Mapping[str, Any]:
         """Return the public keys as a JSON Web Key Set (RFC 7517)."""
         return self._jwks
+
+    def sign_bytes(self, signed: bytes) -> bytes:
+        """Return the Ed25519 signature. The bytes must begin unlike a JWT."""
+        return self._key.sign(signed)
 
     def sign(self, caller: str, target: str, method: str, actor: Actor) -> str:
         """Return a token for this method. A token is used again for half of its lifetime."""
