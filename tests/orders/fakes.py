@@ -33,7 +33,7 @@ from markethall.payments.contract import (
     PaymentNotFound,
     PaymentRefunded,
     PaymentStatus,
-    PaymentView,
+    PaymentSummary,
     RefundExceedsCaptured,
     RefundPayment,
     RefundStatus,
@@ -333,16 +333,16 @@ class FakePayments:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._payments: dict[UUID, PaymentView] = {}
+        self._payments: dict[UUID, PaymentSummary] = {}
         self._tombstones: set[UUID] = set()
         self.activated: set[UUID] = set()
         self._refunds: dict[UUID, RefundView] = {}
         self.pending_events: list[Event] = []
 
-    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
         is_cancelled = command.payment_id in self._tombstones
         zero = Money.zero(command.amount.currency)
-        payment = PaymentView(
+        payment = PaymentSummary(
             payment_id=command.payment_id,
             order_id=command.order_id,
             user_id=command.user_id,
@@ -391,13 +391,13 @@ class FakePayments:
             )
         return self._refund(payment, command, amount)
 
-    def payment(self, payment_id: UUID) -> PaymentView:
+    def payment(self, payment_id: UUID) -> PaymentSummary:
         return self._payments[payment_id]
 
-    def payments_of(self, order_id: UUID) -> list[PaymentView]:
+    def payments_of(self, order_id: UUID) -> list[PaymentSummary]:
         return [payment for payment in self._payments.values() if payment.order_id == order_id]
 
-    def all_payments(self) -> list[PaymentView]:
+    def all_payments(self) -> list[PaymentSummary]:
         return list(self._payments.values())
 
     def reopen(self, payment_id: UUID) -> None:
@@ -433,7 +433,7 @@ class FakePayments:
         self.pending_events.append(event)
         return event
 
-    def _refund(self, payment: PaymentView, command: RefundPayment, amount: Money) -> RefundView:
+    def _refund(self, payment: PaymentSummary, command: RefundPayment, amount: Money) -> RefundView:
         refund = RefundView(
             refund_id=command.refund_id,
             payment_id=payment.payment_id,

@@ -16,7 +16,6 @@ from markethall.payments.contract import (
     OpenPayment,
     OperationKind,
     PaymentApi,
-    PaymentList,
     Payments,
     PaymentView,
     RefundPayment,
@@ -171,14 +170,16 @@ class PaymentsApp:
             "amount": Money(amount=amount, currency=currency),
             "expires_at": self.clock.now + timedelta(minutes=15),
         }
-        payment = await self.payments.open(ORDERS_CONTEXT, OpenPayment(**due | values))
+        opened = await self.payments.open(ORDERS_CONTEXT, OpenPayment(**due | values))
+        payment = PaymentView(**dict(opened))
         if activate:
             await self.activate(payment)
         return payment
 
-    async def activate(self, payment: PaymentView) -> PaymentList:
-        command = ActivatePayments(payment_ids=(payment.payment_id,))
-        return await self.payments.activate(ORDERS_CONTEXT, command)
+    async def activate(self, *payments: PaymentView) -> list[PaymentView]:
+        command = ActivatePayments(payment_ids=tuple(payment.payment_id for payment in payments))
+        activated = await self.payments.activate(ORDERS_CONTEXT, command)
+        return [PaymentView(**dict(payment)) for payment in activated.items]
 
     async def confirm(
         self,

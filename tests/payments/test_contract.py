@@ -12,6 +12,7 @@ from markethall.payments.contract import (
     PaymentInProgress,
     PaymentNotFound,
     PaymentStatus,
+    PaymentView,
     RefundExceedsCaptured,
     RefundStatus,
 )
@@ -48,7 +49,7 @@ async def test_payment_is_not_confirmed_before_its_order_is_committed(
 
     with pytest.raises(PaymentNotFound):
         await payments_app.confirm(payment)
-    (activated,) = (await payments_app.activate(payment)).items
+    (activated,) = await payments_app.activate(payment)
     paid = await payments_app.confirm(payment)
 
     assert activated == payment
@@ -66,7 +67,7 @@ async def test_activate_returns_existing_payments_as_they_stand(payments_app: Pa
             ORDERS_CONTEXT, ActivatePayments(payment_ids=ids)
         )
 
-        assert {payment.payment_id: payment for payment in answer.items} == {
+        assert {payment.payment_id: PaymentView(**dict(payment)) for payment in answer.items} == {
             created.payment_id: created,
             paid.payment_id: paid,
         }

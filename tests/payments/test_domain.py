@@ -14,6 +14,7 @@ from markethall.payments.contract import (
     PaymentInProgress,
     PaymentStatus,
     PostingKind,
+    RedirectAction,
 )
 from markethall.payments.domain import (
     TRANSITIONS,
@@ -30,6 +31,7 @@ from markethall.payments.domain import (
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 
+ACTION = RedirectAction(url="https://sandbox.example/1")
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 # a copy of the transition table, so that the table in the code does not change unnoticed
@@ -109,7 +111,7 @@ def test_undefined_transition_is_rejected(status: PaymentStatus, command: Paymen
         PaymentCommand.CONFIRM: lambda: due.confirm(NOW, "sandbox"),
         PaymentCommand.CAPTURE: lambda: due.capture(new_id()),
         PaymentCommand.FAIL: lambda: due.fail("card_declined"),
-        PaymentCommand.REQUIRE_ACTION: lambda: due.require_action("https://sandbox.example"),
+        PaymentCommand.REQUIRE_ACTION: lambda: due.require_action(ACTION),
         PaymentCommand.CANCEL: due.cancel,
         PaymentCommand.EXPIRE: due.expire,
     }
@@ -182,9 +184,9 @@ def test_required_action_ends_charge_and_starts_another() -> None:
     due = payment(PaymentStatus.PROCESSING)
     operation = charge(due)
 
-    settle_operation(due, operation, ActionRequired("https://sandbox.example/1"), NOW)
+    settle_operation(due, operation, ActionRequired(ACTION), NOW)
 
-    assert due.next_action == "https://sandbox.example/1"
+    assert due.next_action == ACTION
     assert not operation.is_open
     due.confirm(NOW, "sandbox")
     assert due.next_action is None

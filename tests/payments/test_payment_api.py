@@ -15,6 +15,7 @@ from markethall.payments.contract import (
     PaymentStatus,
     PaymentView,
     PostingQuery,
+    RedirectAction,
     RefundNotFound,
     UnknownPaymentMethod,
 )
@@ -113,8 +114,8 @@ async def test_card_with_required_action_captures_afterwards(payments_app: Payme
     payment = await payments_app.confirm(await payments_app.open(), "sandbox_action_required")
 
     assert payment.status is PaymentStatus.REQUIRES_ACTION
-    assert payment.next_action
-    assert payment.next_action.startswith("https://")
+    assert isinstance(payment.next_action, RedirectAction)
+    assert payment.next_action.url.startswith("https://")
     assert await payments_app.events() == []
     paid = await payments_app.confirm(payment)
     assert (paid.status, paid.next_action) == (PaymentStatus.CAPTURED, None)

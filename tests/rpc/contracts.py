@@ -32,7 +32,7 @@ from markethall.payments.contract import (
     PaymentList,
     Payments,
     PaymentStatus,
-    PaymentView,
+    PaymentSummary,
     RefundPayment,
     RefundStatus,
     RefundView,
@@ -121,7 +121,7 @@ _TOMBSTONE: Final = ReservationView(
     lines=(),
     expires_at=TIME,
 )
-_PAYMENT: Final = PaymentView(
+_PAYMENT: Final = PaymentSummary(
     payment_id=new_id(),
     order_id=new_id(),
     user_id=new_id(),

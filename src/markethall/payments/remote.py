@@ -15,7 +15,7 @@ from markethall.payments.contract import (
     PaymentList,
     PaymentNotFound,
     Payments,
-    PaymentView,
+    PaymentSummary,
     RefundExceedsCaptured,
     RefundPayment,
     RefundView,
@@ -46,7 +46,7 @@ class PaymentRef(Dto):
     payment_id: UUID
 
 
-@router.post("/open", response_model=PaymentView, responses=problems(OrderHasPayment))
+@router.post("/open", response_model=PaymentSummary, responses=problems(OrderHasPayment))
 async def open_payment(
     ctx: Annotated[CallContext, require_service_token("payments.open")],
     command: Annotated[OpenPayment, FORBID_UNKNOWN_FIELDS],
@@ -104,8 +104,8 @@ class RemotePayments:
     def __init__(self, rpc_client: RpcClient) -> None:
         self._rpc_client = rpc_client
 
-    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
-        return await self._rpc_client.call(ctx, "open", command, PaymentView)
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
+        return await self._rpc_client.call(ctx, "open", command, PaymentSummary)
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
         return await self._rpc_client.call(ctx, "activate", command, PaymentList)
@@ -124,7 +124,7 @@ class GuardedPayments:
         self._payments = payments
         self._guard = guard
 
-    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
         return await self._guard.invoke(ctx, "open", lambda ctx: self._payments.open(ctx, command))
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:

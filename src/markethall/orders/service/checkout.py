@@ -36,7 +36,7 @@ from markethall.payments.contract import (
     OpenPayment,
     Payments,
     PaymentStatus,
-    PaymentView,
+    PaymentSummary,
 )
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -157,7 +157,7 @@ class Checkout:
         command: PlaceOrder,
         reservation: ReservationView,
         priced_lines: PricedLines,
-        payment: PaymentView,
+        payment: PaymentSummary,
     ) -> Order:
         now = self._clock()
         order = Order(

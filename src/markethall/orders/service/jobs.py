@@ -19,7 +19,7 @@ from markethall.payments.contract import (
     InvalidPaymentTransition,
     PaymentInProgress,
     Payments,
-    PaymentView,
+    PaymentSummary,
 )
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.clock import Clock
@@ -68,13 +68,13 @@ class PendingOrdersJob:
 
     async def _ask_payments(
         self, ctx: CallContext, orders: Sequence[Order]
-    ) -> dict[UUID, PaymentView]:
+    ) -> dict[UUID, PaymentSummary]:
         command = ActivatePayments(payment_ids=tuple(order.payment_id for order in orders))
         payments = await self._payments.activate(ctx, command)
         return {payment.payment_id: payment for payment in payments.items}
 
     async def _try_settle(
-        self, ctx: CallContext, order: Order, payment: PaymentView | None
+        self, ctx: CallContext, order: Order, payment: PaymentSummary | None
     ) -> None:
         try:
             await self._settle(ctx, order, payment)
@@ -87,7 +87,7 @@ class PendingOrdersJob:
         except Exception:  # an order that fails must not stop the others
             log.exception("order.expiry_failed", order_id=str(order.order_id))
 
-    async def _settle(self, ctx: CallContext, order: Order, payment: PaymentView | None) -> None:
+    async def _settle(self, ctx: CallContext, order: Order, payment: PaymentSummary | None) -> None:
         now = self._clock()
         event = apply_payment(order, payment, AuditInfo(ctx.actor.audit_name, now))
         if event is None and order.expires_at <= now:

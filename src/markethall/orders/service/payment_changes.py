@@ -5,12 +5,14 @@ from dataclasses import replace
 from markethall.orders.contract import OrderEvent
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.service.order_events import cancelled_event, paid_event
-from markethall.payments.contract import PaymentStatus, PaymentView
+from markethall.payments.contract import PaymentStatus, PaymentSummary
 
 REFUNDED_IN_FULL = "the payment was refunded in full"
 
 
-def apply_payment(order: Order, payment: PaymentView | None, audit: AuditInfo) -> OrderEvent | None:
+def apply_payment(
+    order: Order, payment: PaymentSummary | None, audit: AuditInfo
+) -> OrderEvent | None:
     """Apply the payment's status to the order. Return the event to publish, if there is one."""
     if payment is None:
         return None
@@ -21,7 +23,7 @@ def apply_payment(order: Order, payment: PaymentView | None, audit: AuditInfo) -
     return None
 
 
-def _apply_capture(order: Order, payment: PaymentView, audit: AuditInfo) -> OrderEvent:
+def _apply_capture(order: Order, payment: PaymentSummary, audit: AuditInfo) -> OrderEvent:
     order.refund(payment.refunded.amount, payment.captured.amount, audit)
     if payment.refunded.amount and payment.refunded == payment.captured:
         order.record_late_payment(audit)

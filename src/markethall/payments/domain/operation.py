@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind, OperationStatus
+from markethall.payments.contract import NextAction, OperationKind, OperationStatus
 from markethall.shared.kernel.money import Money
 
 # the method, and the provider, of a payment of zero; no provider is called
@@ -33,7 +33,7 @@ class ActionRequired:
     that the action is done. `reference` is the provider's id of the operation, if it has one.
     """
 
-    next_action: str
+    next_action: NextAction
     reference: str | None = None
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from markethall.payments.contract import (
     InvalidPaymentTransition,
+    NextAction,
     PaymentInProgress,
     PaymentStatus,
     RefundExceedsCaptured,
@@ -84,7 +85,7 @@ class Payment:
     refunded: int = 0
     refunding: int = 0
     failure_code: str | None = None
-    next_action: str | None = None
+    next_action: NextAction | None = None
     charge_id: UUID | None = None
     is_activated: bool = False
     version: int = 1
@@ -124,7 +125,7 @@ class Payment:
         self._transition(C.FAIL)
         self.failure_code = code
 
-    def require_action(self, next_action: str) -> None:
+    def require_action(self, next_action: NextAction) -> None:
         self._transition(C.REQUIRE_ACTION)
         self.next_action = next_action
 

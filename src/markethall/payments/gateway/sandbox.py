@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, Literal
 
-from markethall.payments.contract import OperationKind
+from markethall.payments.contract import OperationKind, RedirectAction
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
@@ -157,7 +157,8 @@ def _charge_outcome(charge: SandboxCharge) -> Outcome:
         case "succeeded":
             return Succeeded(f"ch_{charge.operation_id.hex}")
         case "requires_action":
-            return ActionRequired(f"https://sandbox.example/actions/{charge.operation_id.hex}")
+            url = f"https://sandbox.example/actions/{charge.operation_id.hex}"
+            return ActionRequired(RedirectAction(url=url))
         case "failed" | "closed":
             return Failed(charge.failure_code or PROVIDER_TIMEOUT)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import Field, ValidationError
 
-from markethall.payments.contract import OperationKind, WebhookSignatureInvalid
+from markethall.payments.contract import OperationKind, RedirectAction, WebhookSignatureInvalid
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent, ProviderNews
 from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
@@ -167,7 +167,7 @@ def _parse_outcome(result: str, data: _EventData) -> Outcome:
         case "succeeded":
             return Succeeded(data.reference)
         case "requires_action":
-            return ActionRequired(data.next_action)
+            return ActionRequired(RedirectAction(url=data.next_action))
         case _:
             return Failed(data.failure_code)
 
@@ -179,4 +179,5 @@ def _encode_outcome(outcome: Outcome) -> tuple[str, dict[str, str]]:
         case Failed(code):
             return "failed", {"failure_code": code}
         case ActionRequired(next_action):
-            return "requires_action", {"next_action": next_action}
+            url = next_action.url if isinstance(next_action, RedirectAction) else ""
+            return "requires_action", {"next_action": url}

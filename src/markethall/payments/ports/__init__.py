@@ -1,5 +1,13 @@
 """Ports of payments: the storage, the payment providers, the storage of the sandbox."""
 
+from markethall.payments.contract import (
+    AwaitTransferAction,
+    NextAction,
+    OperationKind,
+    ProviderSdkAction,
+    RedirectAction,
+    WebhookSignatureInvalid,
+)
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.ports.gateway import (
     PROVIDER_TIMEOUT,
@@ -33,12 +41,15 @@ __all__ = [
     "EARLIER_CHARGE_STATUSES",
     "PROVIDER_TIMEOUT",
     "ActionRequired",
+    "AwaitTransferAction",
     "Capability",
     "DeliverWebhook",
     "Failed",
     "GatewayManifest",
     "GatewayTools",
+    "NextAction",
     "OperationFilter",
+    "OperationKind",
     "OperationRequest",
     "Outcome",
     "PaymentFilter",
@@ -46,13 +57,16 @@ __all__ = [
     "PaymentGatewayTimeout",
     "ProviderEvent",
     "ProviderNews",
+    "ProviderSdkAction",
     "ProviderSettings",
     "ReadStore",
+    "RedirectAction",
     "SandboxCharge",
     "SandboxLedger",
     "SandboxRefund",
     "Sleep",
     "Store",
     "Succeeded",
+    "WebhookSignatureInvalid",
     "WebhookState",
 ]

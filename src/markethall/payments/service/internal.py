@@ -6,7 +6,7 @@ from markethall.payments.contract import (
     ActivatePayments,
     OpenPayment,
     PaymentList,
-    PaymentView,
+    PaymentSummary,
     RefundPayment,
     RefundView,
 )
@@ -14,7 +14,7 @@ from markethall.payments.domain import FREE_METHOD, Payment
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.provider_client import ProviderClient
-from markethall.payments.service.views import to_payment_view
+from markethall.payments.service.views import to_payment_summary
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -36,7 +36,7 @@ class InternalPaymentService:
         self._issue_refund = issue_refund
         self._clock = clock
 
-    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
         payment = Payment(
             payment_id=command.payment_id,
             order_id=command.order_id,
@@ -48,12 +48,12 @@ class InternalPaymentService:
             provider=self._provider.default_provider if command.amount.amount else FREE_METHOD,
         )
         async with self._database.transaction() as store:
-            return to_payment_view(await store.open_payment(payment))
+            return to_payment_summary(await store.open_payment(payment))
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
         async with self._database.transaction() as store:
             payments = await store.activate_payments(command.payment_ids)
-        return PaymentList(items=tuple(map(to_payment_view, payments)))
+        return PaymentList(items=tuple(map(to_payment_summary, payments)))
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         async with self._database.transaction() as store:

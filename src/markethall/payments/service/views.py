@@ -2,6 +2,7 @@
 
 from markethall.payments.contract import (
     OperationView,
+    PaymentSummary,
     PaymentView,
     PostingEntryView,
     PostingView,
@@ -13,7 +14,12 @@ from markethall.shared.kernel.money import Money
 
 
 def to_payment_view(payment: Payment) -> PaymentView:
-    return PaymentView(
+    summary = to_payment_summary(payment)
+    return PaymentView(**dict(summary) | {"next_action": payment.next_action})
+
+
+def to_payment_summary(payment: Payment) -> PaymentSummary:
+    return PaymentSummary(
         payment_id=payment.payment_id,
         order_id=payment.order_id,
         user_id=payment.user_id,
@@ -24,7 +30,6 @@ def to_payment_view(payment: Payment) -> PaymentView:
         refunded=payment.money(payment.refunded),
         provider=payment.provider,
         failure_code=payment.failure_code,
-        next_action=payment.next_action,
         expires_at=payment.expires_at,
         created_at=payment.created_at,
         version=payment.version,

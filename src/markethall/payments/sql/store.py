@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
+from pydantic import TypeAdapter
 
 from markethall.payments.contract import (
     LedgerAccountBalance,
     LedgerReport,
+    NextAction,
     OperationKind,
     OperationStatus,
     OrderHasPayment,
@@ -217,16 +219,21 @@ class SqlPaymentStore(SqlUnitOfWork):
 
 
 _PAYMENT_COLUMNS = tuple(field.name for field in fields(Payment))
+_NEXT_ACTION: TypeAdapter[NextAction] = TypeAdapter(NextAction)
 _OPERATION_COLUMNS = tuple(field.name for field in fields(Operation))
 
 
 def _to_payment(row: "Record") -> Payment:
     values = {name: row[name] for name in _PAYMENT_COLUMNS}
-    return Payment(**values | {"status": PaymentStatus(row["status"])})
+    action = row["next_action"]
+    next_action = _NEXT_ACTION.validate_json(action) if action else None
+    return Payment(**values | {"status": PaymentStatus(row["status"]), "next_action": next_action})
 
 
 def _payment_row(payment: Payment) -> dict[str, Any]:
-    return {name: getattr(payment, name) for name in _PAYMENT_COLUMNS}
+    action = payment.next_action
+    values = {name: getattr(payment, name) for name in _PAYMENT_COLUMNS}
+    return values | {"next_action": action.model_dump_json() if action else None}
 
 
 def _update_values(payment: Payment) -> dict[str, Any]:

@@ -35,6 +35,7 @@ payments = sa.Table(
     sa.Column("refunding", sa.BigInteger, nullable=False),
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("failure_code", sa.Text),
+    # the JSON of a NextAction
     sa.Column("next_action", sa.Text),
     sa.Column("charge_id", sa.Uuid),
     sa.Column("is_activated", sa.Boolean, nullable=False),

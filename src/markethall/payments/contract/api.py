@@ -1,0 +1,190 @@
+"""The public API of payments."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Literal, Protocol
+from uuid import UUID
+
+from pydantic import Field
+
+from markethall.payments.contract.internal import PaymentFields, RefundView
+from markethall.payments.contract.statuses import (
+    LedgerAccountKind,
+    OperationKind,
+    OperationStatus,
+    PaymentStatus,
+    PostingKind,
+)
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.model import Dto, Id
+from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import Page, PageQuery
+
+
+class RedirectAction(Dto):
+    """The customer continues on a page of the provider."""
+
+    type: Literal["redirect"] = "redirect"
+    url: str
+
+
+class ProviderSdkAction(Dto):
+    """The page of the shop continues with the provider's own library and this secret."""
+
+    type: Literal["provider_sdk"] = "provider_sdk"
+    provider: str
+    client_secret: str
+
+
+class AwaitTransferAction(Dto):
+    """The customer pays outside of the shop, as the instructions say."""
+
+    type: Literal["await_transfer"] = "await_transfer"
+    instructions: str
+
+
+NextAction = Annotated[
+    RedirectAction | ProviderSdkAction | AwaitTransferAction, Field(discriminator="type")
+]
+
+
+class PaymentView(PaymentFields):
+    """A payment as its owner and staff see it."""
+
+    next_action: NextAction | None = None
+
+
+class OperationView(Dto):
+    """A request to the provider. `operation_id` is the idempotency key there."""
+
+    operation_id: UUID
+    payment_id: UUID
+    kind: OperationKind
+    provider: str
+    status: OperationStatus
+    amount: Money
+    method: str | None = None
+    provider_reference: str | None = None
+    failure_code: str | None = None
+    created_at: datetime
+    settled_at: datetime | None = None
+
+
+class PostingEntryView(Dto):
+    """One entry of a posting. The amount of a debit is positive, that of a credit negative."""
+
+    account: str
+    amount: Money
+
+
+class PostingView(Dto):
+    """A double-entry posting. The entries of each currency sum to zero."""
+
+    posting_id: UUID
+    payment_id: UUID
+    operation_id: UUID
+    kind: PostingKind
+    entries: tuple[PostingEntryView, ...]
+    created_at: datetime
+
+
+class LedgerAccountBalance(Dto):
+    """The balance of one account in one currency: the debits minus the credits."""
+
+    account: str
+    kind: LedgerAccountKind
+    balance: Money
+
+
+class LedgerReport(Dto):
+    """The result of comparing the ledger with the payments. Each list has at most 100 ids."""
+
+    balanced: bool
+    posting_count: int
+    unbalanced_postings: tuple[UUID, ...]
+    mismatched_payments: tuple[UUID, ...]
+
+
+class WebhookReceipt(Dto):
+    """The response to a webhook. `duplicate` means that the event was stored before."""
+
+    event_id: str
+    duplicate: bool
+
+
+class PaymentQuery(PageQuery):
+    """Filters of the payment list. Only staff may filter by `user_id`."""
+
+    order_id: Id | None = None
+    user_id: Id | None = None
+    status: PaymentStatus | None = None
+    sort: Literal["created_at", "-created_at"] = "-created_at"
+
+
+class PostingQuery(PageQuery):
+    payment_id: Id | None = None
+
+
+class PaymentApi(Protocol):
+    """The public API of payments."""
+
+    async def get_payment(self, ctx: CallContext, payment_id: UUID) -> PaymentView:
+        """Raises PaymentNotFound."""
+
+    async def list_payments(self, ctx: CallContext, query: PaymentQuery) -> Page[PaymentView]:
+        """Return the caller's payments; all of them for staff. Raises CursorInvalid."""
+
+    async def confirm(
+        self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
+    ) -> PaymentView:
+        """Charge the payment. After a decline its status is `failed`, after a timeout `unknown`.
+
+        Raises PaymentNotFound (also while its order is not committed), UnknownPaymentMethod,
+        InvalidPaymentTransition, PaymentInProgress.
+        """
+
+    async def list_operations(
+        self, ctx: CallContext, payment_id: UUID, query: PageQuery
+    ) -> Page[OperationView]:
+        """Return operations, the oldest first. Raises PaymentNotFound, CursorInvalid."""
+
+    async def refund(
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        amount: Money | None,
+        reason: str,
+        attempt: IdempotentCommand,
+    ) -> RefundView:
+        """Refund a payment; without `amount`, refund all that is refundable. Staff only.
+
+        Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch.
+        """
+
+    async def get_refund(self, ctx: CallContext, payment_id: UUID, refund_id: UUID) -> RefundView:
+        """Raises PaymentNotFound, RefundNotFound."""
+
+    async def list_refunds(
+        self, ctx: CallContext, payment_id: UUID, query: PageQuery
+    ) -> Page[RefundView]:
+        """Return refunds, the oldest first. Raises PaymentNotFound, CursorInvalid."""
+
+    async def receive_webhook(
+        self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
+    ) -> WebhookReceipt:
+        """Verify and store the event, then apply it. The names in `headers` are in lower case.
+
+        Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest,
+        ValidationFailed.
+        """
+
+    async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
+        """Return postings, the newest first. Raises CursorInvalid."""
+
+    async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]: ...
+
+    async def verify_ledger(self, ctx: CallContext) -> LedgerReport: ...
+
+    async def count(self) -> int:
+        """Return the number of payments."""

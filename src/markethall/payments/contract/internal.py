@@ -1,0 +1,108 @@
+"""The contract of payments for other contexts."""
+
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from markethall.payments.contract.statuses import PaymentStatus, RefundStatus
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.money import Money
+
+
+class OpenPayment(Dto):
+    """The amount due for one order. A payment that is not confirmed by `expires_at` expires."""
+
+    payment_id: UUID
+    order_id: UUID
+    user_id: UUID
+    amount: Money
+    expires_at: datetime
+
+
+class ActivatePayments(Dto):
+    """Payments whose orders are stored, so that customers may confirm them."""
+
+    payment_ids: tuple[UUID, ...]
+
+
+class RefundPayment(Dto):
+    """A refund of a payment. Without `amount`, all that is refundable is refunded."""
+
+    payment_id: UUID
+    refund_id: UUID
+    amount: Money | None = None
+    reason: str = ""
+
+
+class PaymentFields(Dto):
+    """The fields of a payment for other contexts and for clients."""
+
+    payment_id: UUID
+    order_id: UUID
+    user_id: UUID
+    status: PaymentStatus
+    amount: Money
+    authorized: Money
+    captured: Money
+    refunded: Money
+    provider: str
+    failure_code: str | None = None
+    expires_at: datetime
+    created_at: datetime
+    version: int
+
+
+class PaymentSummary(PaymentFields):
+    """A payment as other contexts see it."""
+
+    # always null: a process of the last release expects the field
+    next_action: str | None = None
+
+
+class PaymentList(Dto):
+    """Payments with their current statuses. The order is not defined."""
+
+    items: tuple[PaymentSummary, ...]
+
+
+class RefundView(Dto):
+    refund_id: UUID
+    payment_id: UUID
+    order_id: UUID
+    amount: Money
+    status: RefundStatus
+    reason: str
+    failure_code: str | None = None
+    created_at: datetime
+
+
+class Payments(Protocol):
+    """The commands that other contexts may call. Each is idempotent."""
+
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
+        """Open a payment. If this id exists already, return the existing payment.
+
+        It cannot be confirmed before `activate`. If `cancel` was called with this id before, the
+        new payment is cancelled at once. Raises OrderHasPayment.
+        """
+
+    async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
+        """Allow these payments to be confirmed, because their orders are committed.
+
+        Return the payments that exist.
+        """
+
+    async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
+        """Cancel the payment. If it does not exist, a later `open` with this id cancels it at once.
+
+        Raises InvalidPaymentTransition when the payment is captured, PaymentInProgress while the
+        outcome of its charge is not known.
+        """
+
+    async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
+        """Refund a captured payment. A call with a known refund id returns that refund.
+
+        Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken,
+        ValidationFailed (for an amount that is not positive), CurrencyMismatch.
+        """
