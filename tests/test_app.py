@@ -522,6 +522,31 @@ async def test_metrics_can_require_a_token() -> None:
     assert statuses == [401, 401, 200]
 
 
+async def test_metrics_port_answers_metrics_only_and_other_ports_do_not() -> None:
+    app = create_app(memory_settings(metrics_port=9464))
+    requests = [("GET", "/metrics"), ("GET", "/health"), ("GET", "/products"), ("POST", "/orders")]
+    async with client_of(app) as http:
+        main = [(await http.request(*each)).status_code for each in requests]
+        own = [
+            (await http.request(method, f"http://app:9464{path}")).status_code
+            for method, path in requests
+        ]
+        problem = await http.get("/metrics")
+
+    assert main == [404, 200, 200, 401]
+    assert own == [200, 404, 404, 404]
+    assert problem.json()["code"] == "request.not_found"
+    assert "/metrics" not in app.app.openapi()["paths"]
+
+
+async def test_metrics_port_requires_the_token_too() -> None:
+    app = create_app(memory_settings(metrics_port=9464, metrics_token="a token of the scraper"))
+    async with client_of(app) as http:
+        response = await http.get("http://app:9464/metrics")
+
+    assert response.status_code == 401
+
+
 def test_metrics_are_rendered_once_a_second() -> None:
     clock, renderings = Clock(), []
 

@@ -159,12 +159,19 @@ def test_memory_serves_one_worker_only() -> None:
 
 def test_port_in_use_is_reported_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = markethall("serve", "--memory", "--port", str(taken.getsockname()[1]))
+        port = str(taken.getsockname()[1])
+        result = markethall("serve", "--memory", "--port", port)
+        of_metrics = markethall("serve", "--memory", "--port", "0", metrics_port=port)
 
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: cannot listen on 127.0.0.1:")
-    assert line.endswith("choose an address with --host and a port with --port")
+    advice = (
+        (result, "choose an address with --host and a port with --port"),
+        (of_metrics, "choose a port with MARKETHALL_METRICS_PORT"),
+    )
+    for each, words in advice:
+        assert each.returncode == 1
+        (line,) = each.stderr.splitlines()
+        assert line.startswith("error: cannot listen on 127.0.0.1:")
+        assert line.endswith(words)
 
 
 def test_banner_is_printed_when_the_port_is_bound() -> None:

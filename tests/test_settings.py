@@ -382,6 +382,14 @@ def test_lax_settings_are_named_in_production_only(read_from_environment: Read) 
     assert lax_settings(read_from_environment(environment="development", **lax)) == {}
 
 
+def test_metrics_port_is_not_lax_and_needs_metrics(read_from_environment: Read) -> None:
+    given = {**PRODUCTION, "metrics_port": "9464", "issuer": "https://shop.example"}
+
+    assert "MARKETHALL_METRICS" not in lax_settings(read_from_environment(**given))
+    with pytest.raises(SettingsError, match="MARKETHALL_METRICS_PORT: MARKETHALL_METRICS is off"):
+        read_from_environment(**given, metrics="off")
+
+
 def test_one_newline_at_the_end_of_a_secret_is_removed(read_from_environment: Read) -> None:
     settings = read_from_environment(
         storage="memory", secret_key=f"{SECRET}\n", redis_url="redis://u:p@host/0\r\n"

@@ -39,8 +39,9 @@ class Connection(NamedTuple):
         return f"{self.source.name} -> {self.target.name} {self.port.protocol} {self.port.number}"
 
 
-HTTP, DNS_UDP, DNS_TCP = Port(8000), Port(53, "UDP"), Port(53)
+HTTP, METRICS, DNS_UDP, DNS_TCP = Port(8000), Port(9464), Port(53, "UDP"), Port(53)
 INGRESS = Endpoint("ingress controller", "ingress", {"app.kubernetes.io/name": "controller"})
+PROMETHEUS = Endpoint("prometheus", "monitoring", {"app.kubernetes.io/name": "prometheus"})
 POSTGRES = Endpoint("postgres", "data", {"app.kubernetes.io/name": "postgresql"})
 REDIS = Endpoint("redis", "data", {"app.kubernetes.io/name": "redis"})
 DNS = Endpoint("dns", "kube-system", {"k8s-app": "kube-dns"})
@@ -51,12 +52,13 @@ UNRELATED = (
 )
 # Every connection is checked on each of these ports, so that a policy that opens all ports is
 # found.
-CHECKED_PORTS: Final = (DNS_UDP, DNS_TCP, Port(443), Port(5432), Port(6379), HTTP)
+CHECKED_PORTS: Final = (DNS_UDP, DNS_TCP, Port(443), Port(5432), Port(6379), HTTP, METRICS)
 
 
 def check_edges(manifests: Manifests) -> Iterator[str]:
     ours = [(workload, _endpoint(workload)) for workload in manifests.workloads]
-    endpoints = [*(endpoint for _, endpoint in ours), INGRESS, POSTGRES, REDIS, DNS, *UNRELATED]
+    others = (INGRESS, PROMETHEUS, POSTGRES, REDIS, DNS, *UNRELATED)
+    endpoints = [*(endpoint for _, endpoint in ours), *others]
     policies = [policy["spec"] for policy in manifests.kind("NetworkPolicy")]
     allowed = {
         str(connection)
@@ -85,6 +87,7 @@ def _expected(manifests: Manifests, ours: list[tuple[Workload, Endpoint]]) -> It
         yield Connection(endpoint, POSTGRES, Port(5432))
         if workload.kind == "Deployment":
             yield Connection(INGRESS, endpoint, HTTP)
+            yield Connection(PROMETHEUS, endpoint, METRICS)
             yield Connection(endpoint, REDIS, Port(6379))
     serving = [each for each in ours if each[0].kind == "Deployment"]
     for (one, source), (other, target) in permutations(serving, 2):

@@ -20,6 +20,7 @@ from markethall.contexts import context_names, topology
 from markethall.event_workers import build_event_workers
 from markethall.graceful_shutdown import drain_on_signal
 from markethall.operations.endpoints import operations_router
+from markethall.operations.metrics_port import METRICS_PATH, MetricsPortMiddleware
 from markethall.operations.readiness import Readiness
 from markethall.process_container import SERVICES_JWKS_PATH
 from markethall.secret_keys import load_or_create_secrets
@@ -56,7 +57,7 @@ To try it here: `POST /users`, then **Authorize** with that name and password.
 """
 
 # the paths that probes and metrics scrapers use
-_UNLIMITED_PATHS: Final = frozenset({"/health", "/ready", "/metrics", SERVICES_JWKS_PATH})
+_UNLIMITED_PATHS: Final = frozenset({"/health", "/ready", METRICS_PATH, SERVICES_JWKS_PATH})
 
 
 class Gateway:
@@ -105,6 +106,8 @@ class Gateway:
         inner: ASGIApp = _admission(self.app, self.settings)
         if self.settings.cache == "on" and ttl_seconds:
             inner = ResponseCacheMiddleware(inner, ttl_seconds)
+        if self.settings.metrics_port is not None:
+            inner = MetricsPortMiddleware(inner, self.settings.metrics_port)
         verifiers = TokenVerifiers(
             container.process.user_token_verifier, container.process.service_token_verifier
         )

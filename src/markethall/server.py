@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Final
 
@@ -42,27 +43,42 @@ def serve(
 
     `on_listen` is called with the port when it is bound.
     """
-    with listen_socket(host, port) as listener:
-        on_listen(listener.getsockname()[1])
+    with listen_sockets(host, port, settings.metrics_port) as listeners:
+        on_listen(listeners[0].getsockname()[1])
         config = server_config("markethall.server:create_served_app", settings, factory=True)
         if workers == 1:
             server = GracefulServer(config)
-            server.run([listener])
+            server.run(listeners)
             return 0 if server.started else 1
         log.configure(settings.log_format, settings.log_level)
         config.workers = workers
-        supervisor = WorkerSupervisor(config, [listener])
+        supervisor = WorkerSupervisor(config, listeners)
         supervisor.run()
         return supervisor.exit_code
 
 
-def listen_socket(host: str, port: int) -> socket.socket:
+@contextmanager
+def listen_sockets(host: str, port: int, metrics_port: int | None) -> Iterator[list[socket.socket]]:
+    """Listen on the port of the application, and on that of the metrics if there is one.
+
+    Raises OSError, with a line for people.
+    """
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(listen_socket(host, port))]
+        if metrics_port is not None:
+            advice = "choose a port with MARKETHALL_METRICS_PORT"
+            sockets.append(stack.enter_context(listen_socket(host, metrics_port, advice)))
+        yield sockets
+
+
+def listen_socket(
+    host: str, port: int, advice: str = "choose an address with --host and a port with --port"
+) -> socket.socket:
     """Return a socket that listens on this address. Raises OSError, with a line for people."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        advice = "choose an address with --host and a port with --port"
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}: {advice}") from error
 
 

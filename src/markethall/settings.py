@@ -246,6 +246,15 @@ class Settings(BaseSettings):
         SecretStr,
         Field(description="The bearer token that /metrics requires. Empty: /metrics is open"),
     ] = SecretStr("")
+    metrics_port: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=65535,
+            description="The port on which /metrics is served, and nothing else. "
+            "Empty: /metrics is served on MARKETHALL_PORT",
+        ),
+    ] = None
     debug: Annotated[bool, Field(description="Serve /debug, which can also provoke an error")] = (
         False
     )

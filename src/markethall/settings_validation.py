@@ -30,6 +30,7 @@ def cross_field_problems(settings: "Settings") -> list[str]:
         *_pool_problems(settings),
         *_pooler_problems(settings),
         *_body_problems(settings),
+        *_metrics_problems(settings),
         *_production_problems(settings),
     ]
 
@@ -79,6 +80,12 @@ def _pooler_problems(settings: "Settings") -> list[str]:
 def _body_problems(settings: "Settings") -> list[str]:
     if settings.max_body_bytes_in_flight < settings.max_body_bytes:
         return ["MARKETHALL_MAX_BODY_BYTES_IN_FLIGHT: is less than MARKETHALL_MAX_BODY_BYTES"]
+    return []
+
+
+def _metrics_problems(settings: "Settings") -> list[str]:
+    if settings.metrics_port is not None and settings.metrics == "off":
+        return ["MARKETHALL_METRICS_PORT: MARKETHALL_METRICS is off"]
     return []
 
 
@@ -142,7 +149,9 @@ def lax_settings(settings: "Settings") -> dict[str, str]:
         return {}
     lax = {
         "MARKETHALL_METRICS": (
-            settings.metrics == "auto" and not settings.metrics_token.get_secret_value(),
+            settings.metrics == "auto"
+            and settings.metrics_port is None
+            and not settings.metrics_token.get_secret_value(),
             "anyone who reaches /metrics reads it",
         ),
         "MARKETHALL_DOCS": (settings.docs == "on", "anyone can read /docs and /openapi.json"),

@@ -76,6 +76,21 @@ async def test_metrics_are_of_proxy_only(cluster: FakeCluster, http: httpx2.Asyn
     assert cluster.requests == []
 
 
+async def test_metrics_port_of_proxy_answers_metrics_only() -> None:
+    async with fake_cluster(metrics_port=9464) as cluster:
+        transport = httpx2.ASGITransport(cluster.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://cluster") as http:
+            main = [(await http.get(path)).status_code for path in ("/metrics", "/orders")]
+            own = [
+                (await http.get(f"http://cluster:9464{path}")).status_code
+                for path in ("/metrics", "/orders", "/health")
+            ]
+
+    assert main == [404, 200]
+    assert own == [200, 404, 404]
+    assert cluster.requests == [b"GET /orders"]
+
+
 @pytest.mark.parametrize("path", ["/stats", "/debug"])
 async def test_endpoints_of_one_process_are_not_public(
     cluster: FakeCluster, http: httpx2.AsyncClient, path: str

@@ -68,6 +68,14 @@ def test_each_service_serves_one_context_and_knows_its_dependencies(
     assert found.data_directory == settings.data_directory
 
 
+def test_services_do_not_listen_on_metrics_port_of_proxy(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    found = settings_of_service(monkeypatch, settings, "orders", metrics_port="9464")
+
+    assert found.metrics_port is None
+
+
 def test_pools_of_all_services_and_a_command_fit_the_embedded_server(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:

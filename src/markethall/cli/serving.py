@@ -178,6 +178,8 @@ def _print_banner(settings: Settings, address: str, *, is_embedded: bool) -> Non
         "Fill the shop": catalogue_hint,
     }
     err.print(f"[bold]Markethall {__version__}[/] serves {', '.join(sorted(settings.contexts))}")
+    if settings.metrics_port is not None:
+        lines["Metrics"] = f"port {settings.metrics_port}, /metrics"
     remote_contexts = [
         f"{place.context} at {place.location}"
         for place in context_locations(settings)

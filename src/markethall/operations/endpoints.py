@@ -16,6 +16,7 @@ from markethall import __version__
 from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.operations import swagger
+from markethall.operations.metrics_port import METRICS_PATH
 from markethall.operations.metrics_snapshot import MetricsSnapshot
 from markethall.operations.topology_report import describe_routes
 from markethall.settings import Settings
@@ -96,8 +97,9 @@ def add_metrics(router: APIRouter, settings: Settings) -> None:
     token = settings.metrics_token.get_secret_value()
 
     @router.get(
-        "/metrics",
+        METRICS_PATH,
         summary="Prometheus metrics",
+        include_in_schema=settings.metrics_port is None,
         response_class=Response,
         responses=problems(Unauthenticated),
     )

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from markethall.contexts import context_names, topology
 from markethall.graceful_shutdown import drain_on_signal
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.operations.endpoints import add_docs, add_metrics, add_probes
+from markethall.operations.metrics_port import MetricsPortMiddleware, arrived_on
 from markethall.settings import Settings
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig
@@ -62,13 +63,17 @@ class ClusterApp:
             settings.trusted_proxies,
             topology().context_by_path,
         )
+        self._metrics_port = settings.metrics_port
+        own: ASGIApp = app
+        if self._metrics_port is not None:
+            own = MetricsPortMiddleware(app, self._metrics_port)
         self._own = GatewayMiddleware(
-            app, gateway_config, TokenVerifiers(NoTokens), RateLimiter("off", RedisClient(None))
+            own, gateway_config, TokenVerifiers(NoTokens), RateLimiter("off", RedisClient(None))
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope["path"]) if scope["type"] == "http" else None
-        if context:
+        if context and not arrived_on(scope, self._metrics_port):
             await self._proxy.proxy(context, scope, receive, send)
         else:
             await self._own(scope, receive, send)

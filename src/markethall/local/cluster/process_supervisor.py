@@ -31,6 +31,7 @@ STOP_ORDER: Final = (
 # small, so that all services and a command together need at most 100 connections, which is the
 # limit of the embedded Postgres
 _POOL_SIZES: Final = {"MARKETHALL_DATABASE_POOL_MIN": "1", "MARKETHALL_DATABASE_POOL_MAX": "10"}
+_METRICS_PORT: Final = "MARKETHALL_METRICS_PORT"
 
 
 class ServiceCannotStart(Exception):
@@ -135,10 +136,12 @@ def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, st
     # not "auto", because the output of a service is a pipe, never a terminal
     auto = "pretty" if sys.stdout.isatty() else "json"
     needed = sorted(topology().dependencies[context] | topology().jwks_sources[context])
+    # the port of the metrics is that of the proxy; each service serves them on its own port
+    inherited = {name: text for name, text in os.environ.items() if name != _METRICS_PORT}
     return {
         **_POOL_SIZES,
         **_terminal_width(),
-        **os.environ,
+        **inherited,
         "MARKETHALL_CONTEXTS": context,
         "MARKETHALL_CONTEXT_URLS": json.dumps({name: urls[name] for name in needed}),
         "MARKETHALL_DATA_DIR": str(settings.data_directory.absolute()),

@@ -10,7 +10,7 @@ from markethall.local.cluster.app import create_cluster_app
 from markethall.local.cluster.process_supervisor import Report, ServiceSupervisor, free_urls
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.local.cluster.running import recorded
-from markethall.server import GracefulServer, listen_socket, server_config
+from markethall.server import GracefulServer, listen_sockets, server_config
 from markethall.settings import Settings
 from markethall.shared.observability import log
 
@@ -20,7 +20,7 @@ def run(settings: Settings, host: str, port: int, report: Report) -> int:
 
     Raises OSError if the port is taken.
     """
-    with listen_socket(host, port) as socket:
+    with listen_sockets(host, port, settings.metrics_port) as sockets:
         log.configure(settings.log_format, settings.log_level)
         urls = free_urls()
         proxy = ReverseProxy(urls, settings)
@@ -45,8 +45,8 @@ def run(settings: Settings, host: str, port: int, report: Report) -> int:
         app = create_cluster_app(settings, proxy, running)
         server = GracefulServer(server_config(app, settings))
         report(f"Markethall {__version__} starts {len(urls)} services behind one proxy")
-        proxy_url = f"http://{host}:{socket.getsockname()[1]}"
+        proxy_url = f"http://{host}:{sockets[0].getsockname()[1]}"
         report(f"  {'proxy':11}pid {os.getpid():<8}{proxy_url}")
         with recorded(settings.data_directory, proxy_url, urls):
-            server.run([socket])
+            server.run(sockets)
         return supervisor.exit_code or (0 if server.started else 1)

@@ -1,0 +1,33 @@
+"""ASGI middleware that answers /metrics on a port of its own only, and nothing else there.
+
+The server listens on both ports with one application, so the metrics need no second server and no
+thread. A network policy can then open the port to the scraper only.
+"""
+
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from markethall.shared.kernel.errors import RouteNotFound
+
+METRICS_PATH: Final = "/metrics"
+
+
+class MetricsPortMiddleware:
+    """Raises RouteNotFound for /metrics on other ports, and for other paths on this port."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app = app
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_metrics = scope["type"] == "http" and scope["path"] == METRICS_PATH
+        if scope["type"] == "http" and is_metrics != arrived_on(scope, self._port):
+            raise RouteNotFound
+        await self._app(scope, receive, send)
+
+
+def arrived_on(scope: Scope, port: int | None) -> bool:
+    """Tell whether the request arrived on this port of the server."""
+    server = scope.get("server")
+    return port is not None and server is not None and server[1] == port
