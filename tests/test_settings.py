@@ -25,6 +25,7 @@ PRODUCTION = {
     "access_token_private_key": generate_private_key(),
     "database_url": "postgresql://market@db/market",
     "sandbox_in_production": "true",
+    "sandbox_webhook_secret": SECRET[::-1],
 }
 
 Read = Callable[..., Settings]
@@ -207,7 +208,7 @@ def test_production_reports_all_missing_settings(read_from_environment: Read) ->
     names = [line.partition(":")[0].removeprefix("MARKETHALL_") for line in lines]
     assert names == [
         "SECRET_KEY", "ACCESS_TOKEN_PRIVATE_KEY", "DATABASE_URL", "RATE_LIMITS", "DEBUG",
-        "BCRYPT_COST", "SANDBOX_IN_PRODUCTION",
+        "BCRYPT_COST", "SANDBOX_IN_PRODUCTION", "SANDBOX_WEBHOOK_SECRET",
     ]  # fmt: skip
 
 
@@ -272,6 +273,7 @@ def test_production_names_contexts_without_a_database(read_from_environment: Rea
         secret_key=SECRET,
         access_token_private_key=PRODUCTION["access_token_private_key"],
         sandbox_in_production="true",
+        sandbox_webhook_secret=PRODUCTION["sandbox_webhook_secret"],
         database_urls='{"users": "postgresql://db/users", "orders": "postgresql://db/orders"}',
     )
 

@@ -137,7 +137,7 @@ def test_the_application_accepts_the_settings_of_every_pod(
 
 def settings_of(given: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Return the settings that the application reads if it has only these variables."""
-    classes = [Settings, *(manifest.settings for manifest in topology().manifests)]
+    classes = [Settings, *(c for m in topology().manifests for c in m.settings_classes)]
     known = {f"MARKETHALL_{name.upper()}" for kind in classes for name in kind.model_fields}
     assert given.keys() <= known
     with monkeypatch.context() as environment:

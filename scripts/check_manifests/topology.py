@@ -30,12 +30,14 @@ SECRETS: Final = {
     "application": {"secret", "access-token-private-key"},
     "service-token": {"private-key"},
     **{f"service-token-{context}": {"private-key"} for context in context_names()},
+    "payments": {"sandbox-webhook-secret"},
     "admin": {"email", "password"},
     "tls": {"tls.crt", "tls.key"},
 }
 DATABASE_URL: Final = "MARKETHALL_DATABASE_URL"
 ACCESS_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY"
 SERVICE_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY"
+SANDBOX_WEBHOOK_SECRET: Final = "MARKETHALL_SANDBOX_WEBHOOK_SECRET"
 # a process of one context has secrets of its own: one service cannot act as another
 OWN: Final = frozenset({DATABASE_URL, SERVICE_TOKEN_PRIVATE_KEY})
 ADMIN: Final = frozenset({"MARKETHALL_ADMIN_EMAIL", "MARKETHALL_ADMIN_PASSWORD"})
@@ -47,6 +49,7 @@ SOURCES: Final = {
     "MARKETHALL_SECRET_KEY": ("application", "secret"),
     ACCESS_TOKEN_PRIVATE_KEY: ("application", "access-token-private-key"),
     SERVICE_TOKEN_PRIVATE_KEY: ("service-token", "private-key"),
+    SANDBOX_WEBHOOK_SECRET: ("payments", "sandbox-webhook-secret"),
     "MARKETHALL_ADMIN_EMAIL": ("admin", "email"),
     "MARKETHALL_ADMIN_PASSWORD": ("admin", "password"),
 }
@@ -141,6 +144,8 @@ def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
     needed = {DATABASE_URL, "MARKETHALL_REDIS_URL", "MARKETHALL_SECRET_KEY"}
     if "users" in served:
         needed.add(ACCESS_TOKEN_PRIVATE_KEY)
+    if "payments" in served:
+        needed.add(SANDBOX_WEBHOOK_SECRET)
     if any(
         (CALLED.get(context, frozenset()) | SUBSCRIBERS.get(context, frozenset())) - served
         for context in served

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from markethall.contexts import topology
 from markethall.settings import Settings
-from markethall.settings_validation import MIN_SECRET_LENGTH
-from markethall.shared.composition.settings import SettingsError, strip_newline
+from markethall.shared.composition.settings import (
+    MIN_SECRET_LENGTH,
+    SettingsError,
+    strip_newline,
+)
 from markethall.shared.security.access_tokens import generate_private_key, load_private_keys
 
 
@@ -17,7 +20,8 @@ from markethall.shared.security.access_tokens import generate_private_key, load_
 class ApplicationSecrets:
     """The secret keys of a process. A key that the process does not need is empty.
 
-    `secret_key` signs cursors and webhooks. The others are Ed25519 private keys as PEM text.
+    `secret_key` signs cursors and hashes the clients of rate limits. The others are Ed25519 private
+    keys as PEM text.
     """
 
     secret_key: bytes = field(repr=False)

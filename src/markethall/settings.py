@@ -20,7 +20,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from markethall.contexts import context_names, topology
 from markethall.settings_types import ContextName, PostgresUrl, RedisUrl
 from markethall.settings_validation import (
-    MIN_SECRET_LENGTH,
     cross_field_problems,
     misspelled_variables,
 )
@@ -34,6 +33,7 @@ from markethall.shared.composition.settings import (
     SettingsError,
     Storage,
     read_one,
+    validate_secret_strength,
 )
 
 # used if it exists, because earlier versions stored their data there
@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     ] = None
     secret_key: Annotated[
         Secret,
-        Field(description="At least 32 characters; signs cursors and webhooks. Empty: generated"),
+        Field(description="At least 32 characters; signs cursors. Empty: generated"),
     ] = SecretStr("")
     access_token_private_key: Annotated[
         Secret,
@@ -295,10 +295,7 @@ class Settings(BaseSettings):
     @field_validator("secret_key")
     @classmethod
     def _validate_secret_strength(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if text and (len(text) < MIN_SECRET_LENGTH or len(set(text)) < MIN_SECRET_LENGTH // 4):
-            raise ValueError(f"is too weak: at least {MIN_SECRET_LENGTH} random characters")
-        return secret
+        return validate_secret_strength(secret)
 
     @model_validator(mode="after")
     def _cross_field_checks(self) -> Self:

@@ -10,8 +10,6 @@ from markethall.contexts import topology
 if TYPE_CHECKING:
     from markethall.settings import Settings
 
-MIN_SECRET_LENGTH: Final = 32
-
 _PREFIX: Final = "MARKETHALL_"
 # options of commands
 _COMMAND_VARIABLES: Final = {"MARKETHALL_HOST", "MARKETHALL_PORT"}

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.key_derivation import KeyPurpose
 from markethall.shared.security.access_tokens import (
     CLOCK_SKEW_SECONDS,
     AccessTokenSigner,
@@ -408,8 +409,16 @@ def test_invalid_key_is_reported_in_one_line(text: str) -> None:
     assert error.value.__cause__ is None
 
 
-def test_fingerprint_depends_on_key_and_secret(signer: AccessTokenSigner) -> None:
+def test_digest_depends_on_key_purpose_and_text(signer: AccessTokenSigner) -> None:
     other = AccessTokenSigner(generate_private_key(), ISSUER, AUDIENCE, TTL, FakeClock())
 
-    assert signer.fingerprint("secret") == signer.fingerprint("secret")
-    assert len({signer.fingerprint("secret"), signer.fingerprint("s"), other.fingerprint("s")}) == 3
+    login, registration = KeyPurpose.LOGIN_FAILURE, KeyPurpose.REGISTRATION
+    digests = {
+        signer.digest(login, "secret"),
+        signer.digest(login, "s"),
+        signer.digest(registration, "s"),
+        other.digest(registration, "s"),
+    }
+
+    assert signer.digest(login, "secret") in digests
+    assert len(digests) == 4

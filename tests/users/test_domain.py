@@ -172,8 +172,8 @@ def test_random_text_is_no_token(text: str) -> None:
         RefreshToken.parse(text)
 
 
-def digest(text: str) -> str:
-    return hmac.digest(b"key", text.encode(), "sha256").hex()
+def digest(text: str) -> bytes:
+    return hmac.digest(b"key", text.encode(), "sha256")
 
 
 def test_successor_depends_on_token_and_key() -> None:

@@ -204,13 +204,13 @@ class RefreshToken:
             raise BadRefreshToken
         return token
 
-    def successor(self, digest: Callable[[str], str]) -> Self:
+    def successor(self, digest: Callable[[str], bytes]) -> Self:
         """Return the next token of the family. Each exchange of this token gets the same one.
 
         Two browser tabs that exchange one token at the same time thus both stay signed in. `digest`
-        returns a keyed digest of 256 bits in hexadecimal. Computing the next token needs its key.
+        returns a keyed digest of 256 bits. Computing the next token needs its key.
         """
-        return type(self)(self.family, bytes.fromhex(digest(f"refresh token {self.encoded}")))
+        return type(self)(self.family, digest(self.encoded))
 
     @property
     def encoded(self) -> str:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.key_derivation import KeyPurpose
 from markethall.users.contract import UserView
 from markethall.users.domain import LoginFailures, Session, User, UserIdentity
 
@@ -107,5 +108,5 @@ class TokenSigner(Protocol):
 
     def jwks(self) -> Mapping[str, Any]: ...
 
-    def fingerprint(self, secret: str) -> str:
-        """Return 256 bits in hexadecimal, which only holders of the signing key can compute."""
+    def digest(self, purpose: KeyPurpose, text: str) -> bytes:
+        """Return 256 bits that only holders of the signing key can compute."""

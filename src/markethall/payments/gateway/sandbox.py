@@ -48,9 +48,9 @@ class SandboxGateway(PaymentGateway):
     provider = "sandbox"
     capabilities = frozenset({Capability.REFUND, Capability.PARTIAL_REFUND, Capability.WEBHOOKS})
 
-    def __init__(self, tools: GatewayTools) -> None:
+    def __init__(self, tools: GatewayTools, webhook_secret: bytes) -> None:
         self._ledger = tools.sandbox_ledger
-        self._webhooks = SandboxWebhooks(tools.secret_key)
+        self._webhooks = SandboxWebhooks(webhook_secret)
         self._deliver = tools.deliver_webhook
         self._clock = tools.clock
         self._sleep = tools.sleep

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from markethall.payments.ports import (
     GatewayManifest,
@@ -11,11 +11,14 @@ from markethall.payments.ports import (
     PaymentGateway,
     ProviderSettings,
 )
-from markethall.shared.composition.settings import SettingsError
+from markethall.shared.composition.settings import Secret, SettingsError, validate_secret_strength
 
 _NO_MONEY: Final = (
     "MARKETHALL_SANDBOX_IN_PRODUCTION: the payment provider sandbox takes no money; set true to run"
     " a demonstration, or name other providers in MARKETHALL_PAYMENT_PROVIDERS"
+)
+_NO_WEBHOOK_SECRET: Final = (
+    "MARKETHALL_SANDBOX_WEBHOOK_SECRET: is required in production for the payment provider sandbox"
 )
 
 
@@ -28,10 +31,27 @@ class SandboxSettings(ProviderSettings):
         ),
     ] = False
 
+    sandbox_webhook_secret: Annotated[
+        Secret,
+        Field(
+            description="At least 32 characters; signs the webhooks of the sandbox. Empty: derived"
+            " from SECRET_KEY, but not in production"
+        ),
+    ] = SecretStr("")
+
+    @field_validator("sandbox_webhook_secret")
+    @classmethod
+    def _validate_strength(cls, secret: SecretStr) -> SecretStr:
+        return validate_secret_strength(secret)
+
     @model_validator(mode="after")
-    def _refuse_production(self) -> Self:
-        if self.environment == "production" and not self.sandbox_in_production:
-            raise SettingsError([_NO_MONEY])
+    def _check_production(self) -> Self:
+        """In production webhooks have a secret of their own: all contexts have SECRET_KEY."""
+        problems = [] if self.sandbox_in_production else [_NO_MONEY]
+        if not self.sandbox_webhook_secret.get_secret_value():
+            problems.append(_NO_WEBHOOK_SECRET)
+        if self.environment == "production" and problems:
+            raise SettingsError(problems)
         return self
 
     @property
@@ -41,10 +61,11 @@ class SandboxSettings(ProviderSettings):
         return {"MARKETHALL_SANDBOX_IN_PRODUCTION": "orders are paid without real money"}
 
 
-def _build(tools: GatewayTools, _: SandboxSettings) -> PaymentGateway:
+def _build(tools: GatewayTools, settings: SandboxSettings) -> PaymentGateway:
     from markethall.payments.gateway.sandbox import SandboxGateway
 
-    return SandboxGateway(tools)
+    secret = settings.sandbox_webhook_secret.get_secret_value().encode()
+    return SandboxGateway(tools, secret or tools.secret_key)
 
 
 MANIFEST: Final = GatewayManifest(name="sandbox", build=_build, settings=SandboxSettings)

@@ -14,6 +14,7 @@ from markethall.payments.contract import OperationKind, RedirectAction, WebhookS
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent, ProviderNews
 from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
+from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
 from markethall.shared.kernel.model import Dto, Id, Text
 from markethall.shared.kernel.money import Money
 
@@ -63,7 +64,7 @@ class SandboxWebhooks:
     provider = "sandbox"
 
     def __init__(self, secret: bytes) -> None:
-        self._key = hmac.digest(secret, b"markethall sandbox webhook", "sha256")
+        self._key = derive_key(secret, KeyPurpose.SANDBOX_WEBHOOK)
 
     def compute_signature(self, body: bytes, sent_at: datetime) -> str:
         """Return the value of the Sandbox-Signature header."""

@@ -45,6 +45,17 @@ def _parse_comma_list(value: Any) -> Any:
 
 
 CommaList = BeforeValidator(_parse_comma_list)
+MIN_SECRET_LENGTH: Final = 32
+
+
+def validate_secret_strength(secret: SecretStr) -> SecretStr:
+    """Raises ValueError for a short secret, or one of few different characters; empty is valid."""
+    text = secret.get_secret_value()
+    if text and (len(text) < MIN_SECRET_LENGTH or len(set(text)) < MIN_SECRET_LENGTH // 4):
+        raise ValueError(f"is too weak: at least {MIN_SECRET_LENGTH} random characters")
+    return secret
+
+
 Secret = Annotated[SecretStr, BeforeValidator(strip_newline)]
 RateLimits = Annotated[
     Literal["on", "off"], Field(description="off: for benchmarks; refused in production")

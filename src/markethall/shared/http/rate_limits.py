@@ -11,7 +11,6 @@ opens connections to which our deadline and circuit breaker do not apply. A hit 
 takes 3 us.
 """
 
-import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Final, NamedTuple, Protocol
 
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.kernel.client_network import client_network
+from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
 from markethall.shared.observability.metrics import RATE_LIMITED
 from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
@@ -252,7 +252,7 @@ class RateLimiter:
     def __init__(self, mode: str, redis: RedisClient, secret: bytes = b"") -> None:
         """`mode` is "on", or "off" for benchmarks. Counts in Redis if Redis is configured."""
         process_counter = ProcessHitCounter()
-        hash_key = hmac.digest(secret, b"markethall limits", "sha256")
+        hash_key = derive_key(secret, KeyPurpose.RATE_LIMIT)
         counter: HitCounter = (
             RedisHitCounter(redis, process_counter, hash_key)
             if redis.is_configured

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
 
 from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
 from markethall.shared.kernel.model import Dto
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class Cursors:
     """
 
     def __init__(self, secret: bytes) -> None:
-        self._key = hmac.digest(secret, b"markethall cursor", "sha256")
+        self._key = derive_key(secret, KeyPurpose.CURSOR)
 
     def encode(self, list_name: str, keyset: Any) -> str:
         """Return the cursor of the page after this keyset."""

@@ -30,6 +30,7 @@ from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
 
 ALGORITHM: Final = "EdDSA"
 TOKEN_TYPE: Final = "at+jwt"
@@ -109,9 +110,6 @@ class AccessTokenSigner:
         self._clock = clock
         self._jwks = to_key_set(keys)
         self._kid: str = self._jwks["keys"][0]["kid"]
-        self._fingerprint_key = hmac.digest(
-            self._key.private_bytes_raw(), b"markethall fingerprint", "sha256"
-        )
 
     def sign(self, actor: Actor) -> str:
         """Return a token for a user, with the roles and scopes of the actor."""
@@ -136,11 +134,10 @@ class AccessTokenSigner:
         """Return the public keys as a JSON Web Key Set (RFC 7517)."""
         return self._jwks
 
-    def fingerprint(self, secret: str) -> str:
-        """Return a keyed digest of a secret: 256 bits in hexadecimal."""
-        return hmac.digest(
-            self._fingerprint_key, secret.encode("utf-8", "surrogatepass"), "sha256"
-        ).hex()
+    def digest(self, purpose: KeyPurpose, text: str) -> bytes:
+        """Return 256 bits that only holders of the signing key can compute."""
+        key = derive_key(self._key.private_bytes_raw(), purpose)
+        return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
 
 
 @dataclass(frozen=True)

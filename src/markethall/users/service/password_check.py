@@ -10,6 +10,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.client_network import client_network
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Overloaded, TooManyRequests
+from markethall.shared.kernel.key_derivation import KeyPurpose
 from markethall.shared.persistence.database import Database
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import BadCredentials
@@ -111,7 +112,7 @@ class PasswordCheck:
 
     def _digest(self, text: str) -> bytes:
         """Hash with a key, because a network or a user name is easy to guess from a plain hash."""
-        return bytes.fromhex(self._signer.fingerprint(f"login {text}"))
+        return self._signer.digest(KeyPurpose.LOGIN_FAILURE, text)
 
 
 def log_failed_login(ctx: CallContext, user: User | None, reason: str) -> None:

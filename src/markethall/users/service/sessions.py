@@ -1,11 +1,14 @@
 """Sessions: sign-in and refresh tokens."""
 
+from functools import partial
+
 import structlog
 
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.key_derivation import KeyPurpose
 from markethall.shared.kernel.scopes import PROFILE, scopes_for_roles
 from markethall.shared.persistence.database import Database
 from markethall.users.contract import (
@@ -60,7 +63,7 @@ class SessionService:
 
     async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
         presented = RefreshToken.parse(refresh_token)
-        replacement = presented.successor(self._signer.fingerprint)
+        replacement = presented.successor(partial(self._signer.digest, KeyPurpose.REFRESH_TOKEN))
         async with self._database.transaction() as store:
             user, session, result = await self._rotate(store, presented, replacement)
         # raise after the commit, because raising inside would roll back the end of the session
@@ -104,7 +107,7 @@ class SessionService:
         return self._signer.issuer
 
     async def compute_fingerprint(self, secret: str) -> str:
-        return self._signer.fingerprint(secret)
+        return self._signer.digest(KeyPurpose.REGISTRATION, secret).hex()
 
     async def _find_user(self, login: str, login_key: str) -> User | None:
         async with self._database.read_session() as store:
