@@ -99,6 +99,7 @@ def _order() -> None:
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("payment_id", sa.Uuid(), nullable=False),
         *_texts("provider_payment_status"),
+        sa.Column("payment_version", sa.Integer(), nullable=False),
         sa.Column("reservation_id", sa.Uuid(), nullable=False),
         *(
             _timestamp(name)

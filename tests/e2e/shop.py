@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,13 +105,18 @@ class Shop:
         """Poll the order until it has these fields. Raises TimeoutError."""
         return await self._wait_for(f"/orders/{order_id}/status", person, expected)
 
+    async def wait_for_order_fields(
+        self, person: Person, order_id: str, **expected: Any
+    ) -> dict[str, Any]:
+        return await self._wait_for(f"/orders/{order_id}", person, expected)
+
     async def wait_for_payment(
         self, person: Person, payment_id: str, **expected: str
     ) -> dict[str, Any]:
         return await self._wait_for(f"/payments/{payment_id}", person, expected)
 
     async def _wait_for(
-        self, path: str, person: Person, expected: dict[str, str]
+        self, path: str, person: Person, expected: Mapping[str, Any]
     ) -> dict[str, Any]:
         found: dict[str, Any] = {}
         async with asyncio.timeout(TIMEOUT_SECONDS):

@@ -3,6 +3,8 @@
 import asyncio
 import secrets
 
+import pytest
+
 from tests.e2e.shop import Shop, expect_problem, expect_status
 
 
@@ -102,6 +104,23 @@ async def test_declined_order_can_be_paid_again(shop: Shop) -> None:
     assert declined["failure_code"]
     assert paid["status"] == "captured"
     await shop.wait_for_status(buyer, order["order_id"], status="processing", payment_status="paid")
+
+
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [("sandbox_action_required", "requires_action"), ("sandbox_timeout_after", "unknown")],
+)
+async def test_order_shows_the_status_of_its_payment(shop: Shop, method: str, status: str) -> None:
+    buyer, product = await shop.customer(), await shop.product()
+    order = expect_status(await shop.place(buyer, product["product_id"]), 201)
+    payment_id = order["payment"]["payment_id"]
+
+    payment = (await shop.confirm(buyer, payment_id, method)).json()
+    shown = {"payment_id": payment_id, "status": status}
+    after = await shop.wait_for_order_fields(buyer, order["order_id"], payment=shown)
+
+    assert payment["status"] == status
+    assert (after["status"], after["payment_status"]) == ("pending", "none")
 
 
 async def test_cancelled_order_releases_stock(shop: Shop) -> None:

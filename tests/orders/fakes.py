@@ -33,6 +33,7 @@ from markethall.payments.contract import (
     PaymentNotFound,
     PaymentRefunded,
     PaymentStatus,
+    PaymentStatusChanged,
     PaymentSummary,
     RefundExceedsCaptured,
     RefundPayment,
@@ -55,8 +56,8 @@ from markethall.users.contract import Customer, UserInactive
 ALLOWED = AllowList(topology().allowed_calls)
 
 T = TypeVar("T")
-PAYABLE = {PaymentStatus.CREATED, PaymentStatus.FAILED}
-ENDED_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
+PAYABLE = {PaymentStatus.CREATED, PaymentStatus.REQUIRES_ACTION, PaymentStatus.FAILED}
+ENDED_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED, PaymentStatus.VOIDED}
 
 
 class Killed(BaseException):
@@ -418,7 +419,7 @@ class FakePayments:
         """Capture the payment, and add the event to `pending_events`."""
         payment = self._payments[payment_id]
         assert payment_id in self.activated
-        assert payment.status in PAYABLE | {PaymentStatus.PROCESSING}
+        assert payment.status not in ENDED_STATUSES | {PaymentStatus.CAPTURED}
         self._change(payment_id, status=PaymentStatus.CAPTURED, captured=payment.amount)
         event = PaymentCaptured(
             payment_id=payment_id, order_id=payment.order_id, amount=payment.amount
@@ -427,9 +428,25 @@ class FakePayments:
         return event
 
     def decline(self, payment_id: UUID) -> PaymentFailed:
-        order_id = self._payments[payment_id].order_id
-        self._change(payment_id, status=PaymentStatus.FAILED)
-        event = PaymentFailed(payment_id=payment_id, order_id=order_id, failure_code="declined")
+        payment = self._change(payment_id, status=PaymentStatus.FAILED)
+        event = PaymentFailed(
+            payment_id=payment_id,
+            order_id=payment.order_id,
+            failure_code="declined",
+            payment_version=payment.version,
+        )
+        self.pending_events.append(event)
+        return event
+
+    def change_status(self, payment_id: UUID, status: PaymentStatus) -> PaymentStatusChanged:
+        """Give the payment a status that no other event reports."""
+        payment = self._change(payment_id, status=status)
+        event = PaymentStatusChanged(
+            payment_id=payment_id,
+            order_id=payment.order_id,
+            status=status,
+            payment_version=payment.version,
+        )
         self.pending_events.append(event)
         return event
 
@@ -457,9 +474,11 @@ class FakePayments:
         self.pending_events.append(event)
         return refund
 
-    def _change(self, payment_id: UUID, **changes: Any) -> None:
+    def _change(self, payment_id: UUID, **changes: Any) -> PaymentSummary:
         payment = self._payments[payment_id]
-        self._payments[payment_id] = payment.model_copy(update=changes)
+        changed = payment.model_copy(update=changes | {"version": payment.version + 1})
+        self._payments[payment_id] = changed
+        return changed
 
 
 class FakeClock:

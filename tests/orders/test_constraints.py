@@ -29,6 +29,7 @@ ORDER: dict[str, Any] = {
     "refunded": 0,
     "shipping_address": '"Market 1"',
     "provider_payment_status": "created",
+    "payment_version": 1,
     "version": 1,
 }
 LINE: dict[str, Any] = {

@@ -244,10 +244,10 @@ def test_every_change_adds_timeline_entry_with_version() -> None:
 def test_decline_is_recorded_only_before_capture() -> None:
     order = placed()
 
-    order.fail_payment(AUDIT)
+    order.follow_payment("failed", 3, AUDIT)
     failed = order.payment_status
     order.pay(AUDIT)
-    order.fail_payment(AUDIT)
+    order.follow_payment("failed", 5, AUDIT)
 
     assert failed is OrderPaymentStatus.FAILED
     assert order.payment_status is OrderPaymentStatus.PAID

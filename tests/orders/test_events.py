@@ -114,26 +114,6 @@ async def test_late_decline_does_not_change_paid_order(orders_app: OrdersApp) ->
     assert after.payment_status is OrderPaymentStatus.PAID
 
 
-async def test_a_refund_changes_the_payment_status_and_nothing_else(orders_app: OrdersApp) -> None:
-    order = await orders_app.paid(orders_app.stock_up(), 2)
-    half = order.total.model_copy(update={"amount": order.total.amount // 2})
-    states = []
-
-    for _ in range(2):
-        command = RefundPayment(
-            payment_id=order.payment.payment_id, refund_id=new_id(), amount=half
-        )
-        await orders_app.fake_payments.refund(STAFF, command)
-        await orders_app.process_events(TWICE)
-        after = await orders_app.read_order(order)
-        states.append((after.status, after.payment_status))
-
-    assert states == [
-        (OrderStatus.PROCESSING, OrderPaymentStatus.PARTIALLY_REFUNDED),
-        (OrderStatus.PROCESSING, OrderPaymentStatus.REFUNDED),
-    ]
-
-
 async def test_backordered_units_are_consumed_after_receipt(orders_app: OrdersApp) -> None:
     product_id = orders_app.stock_up(2)
     order = await orders_app.paid(product_id, 2)
@@ -634,4 +614,4 @@ def test_every_subscription_of_the_manifest_has_a_handler(orders_app: OrdersApp)
     keys = {key for keys in HANDLER_KEYS.values() for key in keys}
 
     assert set(orders_app.handlers) == keys
-    assert len(keys) == len(HANDLER_KEYS) == 8
+    assert len(keys) == len(HANDLER_KEYS) == 9

@@ -1,5 +1,6 @@
 """The contract suite of `PaymentApi`. It runs on each storage."""
 
+import asyncio
 import json
 from functools import partial
 
@@ -13,6 +14,7 @@ from markethall.payments.contract import (
     PaymentNotFound,
     PaymentQuery,
     PaymentStatus,
+    PaymentStatusChanged,
     PaymentView,
     PostingQuery,
     RedirectAction,
@@ -116,10 +118,49 @@ async def test_card_with_required_action_captures_afterwards(payments_app: Payme
     assert payment.status is PaymentStatus.REQUIRES_ACTION
     assert isinstance(payment.next_action, RedirectAction)
     assert payment.next_action.url.startswith("https://")
-    assert await payments_app.events() == []
+    assert await published_statuses(payments_app) == [("requires_action", payment.version)]
     paid = await payments_app.confirm(payment)
     assert (paid.status, paid.next_action) == (PaymentStatus.CAPTURED, None)
     assert await payments_app.charged() == 1
+
+
+async def published_statuses(payments_app: PaymentsApp) -> list[tuple[str, int]]:
+    """Return status and version of the payment in each PaymentStatusChanged."""
+    events = [envelope.decode() for envelope in await payments_app.events()]
+    return [
+        (event.status.value, event.payment_version)
+        for event in events
+        if isinstance(event, PaymentStatusChanged)
+    ]
+
+
+async def test_payment_is_announced_as_processing_while_the_provider_is_slow(
+    payments_app: PaymentsApp,
+) -> None:
+    announced: list[tuple[str, int]] = []
+
+    async def wait_for_event() -> None:
+        async with asyncio.timeout(60):
+            while not announced:
+                announced.extend(await published_statuses(payments_app))
+                await asyncio.sleep(0.01)
+
+    payments_app.gateway.before_response = wait_for_event
+
+    payment = await payments_app.confirm(await payments_app.open())
+
+    assert announced == [("processing", payment.version - 1)]
+    assert payment.status is PaymentStatus.CAPTURED
+    assert await payments_app.event_types() == ["payment_status_changed", "payment_captured"]
+
+
+async def test_timeout_of_the_provider_is_published_once(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_timeout_after")
+    payments_app.gateway.before = TimeoutError()
+
+    await payments_app.reconcile()
+
+    assert await published_statuses(payments_app) == [("unknown", payment.version)]
 
 
 async def test_slow_card_captures_payment(payments_app: PaymentsApp) -> None:
@@ -137,7 +178,7 @@ async def test_timeout_without_charge_ends_as_failed(payments_app: PaymentsApp) 
     payment = await payments_app.current(payment)
     assert (payment.status, payment.failure_code) == (PaymentStatus.FAILED, "provider_timeout")
     assert await payments_app.charged() == 0
-    assert await payments_app.event_types() == ["payment_failed"]
+    assert await payments_app.event_types() == ["payment_status_changed", "payment_failed"]
 
 
 async def test_timeout_with_charge_ends_as_captured(payments_app: PaymentsApp) -> None:
@@ -148,7 +189,7 @@ async def test_timeout_with_charge_ends_as_captured(payments_app: PaymentsApp) -
 
     assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
     assert await payments_app.charged() == 1
-    assert await payments_app.event_types() == ["payment_captured"]
+    assert await payments_app.event_types() == ["payment_status_changed", "payment_captured"]
 
 
 async def test_unknown_operation_is_not_reconciled_early(payments_app: PaymentsApp) -> None:
@@ -311,6 +352,9 @@ async def test_unpaid_payment_expires(payments_app: PaymentsApp) -> None:
     for payment in overdue:
         now = await payments_app.current(payment)
         assert (now.status, now.version) == (PaymentStatus.EXPIRED, payment.version + 1)
+    published = await published_statuses(payments_app)
+    assert published.count(("expired", 2)) == 1
+    assert published.count(("expired", 4)) == 2
     assert await payments_app.current(paid) == paid
 
 

@@ -95,7 +95,7 @@ async def test_failed_action_is_applied(payments_app: PaymentsApp) -> None:
 
     after = await payments_app.current(payment)
     assert (after.status, after.failure_code) == (PaymentStatus.FAILED, "expired_card")
-    assert await payments_app.event_types() == ["payment_failed"]
+    assert await payments_app.event_types() == ["payment_status_changed", "payment_failed"]
 
 
 @pytest.mark.parametrize("event_type", ["charge.failed", "charge.requires_action"])

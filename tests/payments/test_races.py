@@ -85,7 +85,7 @@ async def test_confirm_and_webhooks_race_charges_once(payments_app: PaymentsApp)
     await payments_app.run_periodic_jobs()
 
     assert await payments_app.charged() == await payments_app.posting_count() == len(payments)
-    assert await payments_app.event_types() == ["payment_captured"] * len(payments)
+    assert (await payments_app.event_types()).count("payment_captured") == len(payments)
 
 
 async def test_concurrent_reconcilers_settle_once(payments_app: PaymentsApp) -> None:
@@ -190,4 +190,4 @@ async def assert_charged_once(payments_app: PaymentsApp, payment: PaymentView) -
     assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
     assert await payments_app.charged() == 1
     assert await payments_app.posting_count() == 1
-    assert await payments_app.event_types() == ["payment_captured"]
+    assert (await payments_app.event_types()).count("payment_captured") == 1

@@ -86,7 +86,7 @@ async def test_duplicate_webhook_is_applied_once(payments_app: PaymentsApp) -> N
 
     assert (first, second) == (False, True)
     assert await payments_app.posting_count() == 1
-    assert await payments_app.event_types() == ["payment_captured"]
+    assert await payments_app.event_types() == ["payment_status_changed", "payment_captured"]
 
 
 async def test_early_webhook_is_stored_as_pending_and_applied_later(

@@ -18,6 +18,19 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
 )
 
+# status of the payment -> payment status of the order. Not here: `captured`, which has commands of
+# its own, and `cancelled` and `expired`, which keep the reason why the order was not paid.
+_PAYMENT_STATUSES: Final[Mapping[str, OrderPaymentStatus]] = {
+    "created": OrderPaymentStatus.NONE,
+    "processing": OrderPaymentStatus.NONE,
+    "requires_action": OrderPaymentStatus.NONE,
+    "unknown": OrderPaymentStatus.NONE,
+    "authorized": OrderPaymentStatus.AUTHORIZED,
+    "failed": OrderPaymentStatus.FAILED,
+    "voided": OrderPaymentStatus.VOIDED,
+}
+_ENDED_PAYMENT_STATUSES: Final = frozenset({"voided", "cancelled", "expired"})
+
 # longer than events usually take, because a check applies a capture before its event arrives
 FIRST_CHECK_DELAY: Final = timedelta(seconds=15)
 _MIN_OVERDUE_DELAY: Final = timedelta(seconds=1)
@@ -106,6 +119,8 @@ class Order:
     payment_status: OrderPaymentStatus = OrderPaymentStatus.NONE
     fulfilment_status: OrderFulfilmentStatus = OrderFulfilmentStatus.UNFULFILLED
     provider_payment_status: str = "created"
+    # the version of the payment when it had this status
+    payment_version: int = 1
     refunded: int = 0
     discount: int = 0
     shipping: int = 0
@@ -151,7 +166,8 @@ class Order:
     def expire(self, audit: AuditInfo) -> None:
         """Expire the order. The caller has cancelled its payment before."""
         self._transition(OrderCommand.EXPIRE, audit.at)
-        self.provider_payment_status = "cancelled"
+        if not self._has_payment_ended:
+            self._set_payment_status("cancelled")
         self._record("expired", audit)
 
     def cancel(self, audit: AuditInfo) -> None:
@@ -199,17 +215,17 @@ class Order:
         self._record("delivered", audit)
         self._complete_when_delivered(audit)
 
-    def fail_payment(self, audit: AuditInfo) -> None:
-        """Record a declined payment. Ignore it if the payment was captured or cancelled already."""
-        if self.provider_payment_status in {"created", "failed"} and self.refunded == 0:
-            self.provider_payment_status = "failed"
-            self.payment_status = OrderPaymentStatus.FAILED
-            self._record("payment_failed", audit)
+    def follow_payment(self, status: str, payment_version: int, audit: AuditInfo) -> None:
+        """Record a status of the payment other than `captured`. Ignore an outdated one."""
+        if not self._is_outdated(status, payment_version):
+            self._set_payment_status(status)
+            self.payment_version = max(self.payment_version, payment_version)
+            self._record(f"payment_{status}", audit)
 
     def cancel_payment(self, audit: AuditInfo) -> None:
-        """Record that the payment is cancelled. Ignore it if the payment was captured."""
-        if self.provider_payment_status in {"created", "failed"}:
-            self.provider_payment_status = "cancelled"
+        """Record that the payment is cancelled. Ignore it if the payment was captured or ended."""
+        if not self._has_payment_ended:
+            self._set_payment_status("cancelled")
             self._record("payment_cancelled", audit)
 
     def refund(self, refunded: int, captured: int, audit: AuditInfo) -> None:
@@ -254,6 +270,26 @@ class Order:
             for row in TRANSITIONS
             if row.status is self.status and row.guard(self, now)
         ]
+
+    def _is_outdated(self, status: str, payment_version: int) -> bool:
+        if self.is_captured or self.refunded:
+            return True
+        if self._has_payment_ended and status not in _ENDED_PAYMENT_STATUSES:
+            return True
+        # an event of an older release has no version, 0; it is newer than the opening only
+        return (payment_version or 2) <= self.payment_version
+
+    @property
+    def _has_payment_ended(self) -> bool:
+        return self.is_captured or self.provider_payment_status in _ENDED_PAYMENT_STATUSES
+
+    def _set_payment_status(self, status: str) -> None:
+        self.provider_payment_status = status
+        is_authorized = self.payment_status is OrderPaymentStatus.AUTHORIZED
+        if is_authorized and status in _ENDED_PAYMENT_STATUSES:
+            self.payment_status = OrderPaymentStatus.VOIDED
+        else:
+            self.payment_status = _PAYMENT_STATUSES.get(status, self.payment_status)
 
     def _record_capture(self) -> None:
         self.provider_payment_status = "captured"

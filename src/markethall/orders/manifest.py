@@ -48,6 +48,7 @@ MANIFEST: Final = ContextManifest(
     subscriptions=(
         Subscription("payments.payment_captured", "on_payment_captured"),
         Subscription("payments.payment_failed", "on_payment_failed"),
+        Subscription("payments.payment_status_changed", "on_payment_status_changed"),
         Subscription("payments.payment_refunded", "on_payment_refunded"),
         Subscription("orders.order_paid", "on_order_paid"),
         Subscription("orders.order_cancelled", "on_order_cancelled"),

@@ -90,14 +90,14 @@ class MemoryPaymentStore(MemoryUnitOfWork):
     async def save_payment(self, payment: Payment) -> None:
         self._tables.payments.put(payment.payment_id, payment)
 
-    async def expire_overdue_payments(self, now: datetime, limit: int) -> int:
+    async def expire_overdue_payments(self, now: datetime, limit: int) -> Sequence[Payment]:
         overdue = self._tables.payments.where(
             lambda payment: payment.status in PAYABLE_STATUSES and payment.expires_at <= now
         )[:limit]
         for payment in overdue:
             payment.expire()
             await self.save_payment(payment)
-        return len(overdue)
+        return overdue
 
     # Operations
 

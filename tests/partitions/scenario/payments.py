@@ -37,6 +37,8 @@ async def unpaid_orders(runner: ScenarioRunner, products: dict[str, str]) -> Non
     await runner.wait_for(reservations, "admin", status="expired")
     for payment_id in payments:
         await runner.wait_for(f"/payments/{payment_id}", "admin", status="expired")
+    # the orders have the status of their payments, whatever the transport of the events
+    await runner.wait_until_idle()
     # made due one after another, because orders expire in this sequence
     for order in orders:
         await runner.make_due(Clock.ORDER, order["order_id"])

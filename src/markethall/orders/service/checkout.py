@@ -169,6 +169,7 @@ class Checkout:
             billing_address=command.billing_address,
             note=command.note,
             payment_id=payment.payment_id,
+            payment_version=payment.version,
             reservation_id=reservation.reservation_id,
             expires_at=payment.expires_at,
             created_at=now,

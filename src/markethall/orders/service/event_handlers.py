@@ -40,6 +40,8 @@ from markethall.payments.contract import (
     PaymentFailed,
     PaymentInProgress,
     PaymentRefunded,
+    PaymentStatus,
+    PaymentStatusChanged,
     RefundExceedsCaptured,
     RefundPayment,
     RefundStatus,
@@ -141,11 +143,21 @@ class OrderEventHandlers:
         """Record a declined payment. The customer may try again until the order expires."""
 
         def record_failure(order: Order) -> None:
-            order.fail_payment(self._audit(delivery, event.failure_code))
+            audit = self._audit(delivery, event.failure_code)
+            order.follow_payment(PaymentStatus.FAILED.value, event.payment_version, audit)
 
         await retry_on_conflict(
             lambda: self._change_order(delivery, event.order_id, record_failure)
         )
+
+    async def on_payment_status_changed(
+        self, delivery: Delivery, event: PaymentStatusChanged
+    ) -> None:
+        def record_status(order: Order) -> None:
+            audit = self._audit(delivery)
+            order.follow_payment(event.status.value, event.payment_version, audit)
+
+        await retry_on_conflict(lambda: self._change_order(delivery, event.order_id, record_status))
 
     async def on_payment_refunded(self, delivery: Delivery, event: PaymentRefunded) -> None:
         def record_refund(order: Order) -> None:

@@ -18,8 +18,8 @@ def apply_payment(
         return None
     if payment.status is PaymentStatus.CAPTURED:
         return _apply_capture(order, payment, audit)
-    if payment.status is PaymentStatus.FAILED and order.provider_payment_status == "created":
-        order.fail_payment(replace(audit, reason=payment.failure_code or ""))
+    reason = replace(audit, reason=payment.failure_code or "")
+    order.follow_payment(payment.status.value, payment.version, reason)
     return None
 
 

@@ -24,6 +24,7 @@ UPDATABLE_COLUMNS = (
     "payment_status",
     "fulfilment_status",
     "provider_payment_status",
+    "payment_version",
     "refunded",
     "reservation_id",
     "updated_at",

@@ -53,6 +53,7 @@ orders = sa.Table(
     sa.Column("note", sa.Text),
     sa.Column("payment_id", sa.Uuid, nullable=False),
     _required_column("provider_payment_status", sa.Text),
+    sa.Column("payment_version", sa.Integer, nullable=False),
     sa.Column("reservation_id", sa.Uuid, nullable=False),
     timestamp_column("expires_at"),
     timestamp_column("payment_check_at"),

@@ -33,6 +33,7 @@ from markethall.payments.contract.events import (
     PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
+    PaymentStatusChanged,
 )
 from markethall.payments.contract.internal import (
     ActivatePayments,
@@ -75,6 +76,7 @@ __all__ = [
     "PaymentQuery",
     "PaymentRefunded",
     "PaymentStatus",
+    "PaymentStatusChanged",
     "PaymentSummary",
     "PaymentView",
     "Payments",

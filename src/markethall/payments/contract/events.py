@@ -3,6 +3,7 @@
 from typing import ClassVar
 from uuid import UUID
 
+from markethall.payments.contract.statuses import PaymentStatus
 from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
@@ -19,10 +20,30 @@ class PaymentCaptured(Event):
 
 
 class PaymentFailed(Event):
+    """A charge failed. `payment_version` is 0 in events of older releases."""
+
     type: ClassVar[str] = "payments.payment_failed"
     payment_id: UUID
     order_id: UUID
     failure_code: str
+    payment_version: int = 0
+
+    @property
+    def key(self) -> UUID:
+        return self.payment_id
+
+
+class PaymentStatusChanged(Event):
+    """The payment has a status that no other event reports.
+
+    A payment that was cancelled by a call of `cancel` has no event, because the caller knows it.
+    """
+
+    type: ClassVar[str] = "payments.payment_status_changed"
+    payment_id: UUID
+    order_id: UUID
+    status: PaymentStatus
+    payment_version: int
 
     @property
     def key(self) -> UUID:

@@ -20,6 +20,7 @@ from markethall.payments.domain.outcomes import (
     contradicts,
     correct_operation,
     settle_operation,
+    status_changed_event,
 )
 from markethall.payments.domain.payment import (
     PAYABLE_STATUSES,
@@ -48,4 +49,5 @@ __all__ = [
     "contradicts",
     "correct_operation",
     "settle_operation",
+    "status_changed_event",
 ]

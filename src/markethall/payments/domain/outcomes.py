@@ -16,6 +16,7 @@ from markethall.payments.contract import (
     PaymentFailed,
     PaymentRefunded,
     PaymentStatus,
+    PaymentStatusChanged,
     PostingKind,
     RefundExceedsCaptured,
 )
@@ -110,8 +111,8 @@ def _settle_without_outcome(payment: Payment, operation: Operation) -> OutcomeEf
     operation.mark_unknown()
     if operation.kind is OperationKind.CHARGE:
         payment.mark_unknown()
-    else:
-        payment.mark_refund_unknown()
+        return OutcomeEffects(status_changed_event(payment))
+    payment.mark_refund_unknown()
     return OutcomeEffects()
 
 
@@ -130,7 +131,7 @@ def _settle_charge(
         case ActionRequired(next_action, reference):
             operation.fail(ACTION_REQUIRED, now, reference)
             payment.require_action(next_action)
-            return OutcomeEffects()
+            return OutcomeEffects(status_changed_event(payment))
 
 
 def _settle_refund(
@@ -157,7 +158,19 @@ def _capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
 
 def _failed_event(payment: Payment, code: str) -> PaymentFailed:
     return PaymentFailed(
-        payment_id=payment.payment_id, order_id=payment.order_id, failure_code=code
+        payment_id=payment.payment_id,
+        order_id=payment.order_id,
+        failure_code=code,
+        payment_version=payment.version,
+    )
+
+
+def status_changed_event(payment: Payment) -> PaymentStatusChanged:
+    return PaymentStatusChanged(
+        payment_id=payment.payment_id,
+        order_id=payment.order_id,
+        status=payment.status,
+        payment_version=payment.version,
     )
 
 

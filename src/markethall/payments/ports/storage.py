@@ -115,8 +115,8 @@ class Store(ReadStore, Protocol):
     ) -> Sequence[Operation]:
         """Return open operations due for reconciliation, and postpone them to `next_due_at`."""
 
-    async def expire_overdue_payments(self, now: datetime, limit: int) -> int:
-        """Expire up to `limit` payable payments past `expires_at`. Return their number."""
+    async def expire_overdue_payments(self, now: datetime, limit: int) -> Sequence[Payment]:
+        """Expire up to `limit` payable payments past `expires_at`, and return them."""
 
     async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
         """Insert the event. Return False when its provider and event id exist already."""

@@ -1,15 +1,24 @@
 """Charge a payment: record the operation, call the provider, record the outcome."""
 
+import asyncio
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
 from markethall.payments.contract import (
     OperationKind,
     PaymentNotFound,
+    PaymentStatus,
     PaymentView,
     UnknownPaymentMethod,
 )
-from markethall.payments.domain import FREE_METHOD, Operation, Outcome, Payment
+from markethall.payments.domain import (
+    FREE_METHOD,
+    Operation,
+    Outcome,
+    Payment,
+    status_changed_event,
+)
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
@@ -17,6 +26,7 @@ from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.persistence.database import Database
 
 
@@ -40,9 +50,7 @@ class ChargePayment:
         # taken before anything is recorded, so that a refused request leaves nothing behind
         with self._provider.slot(provider):
             operation = await self._record_intent(ctx, payment_id, method, attempt.id)
-            outcome = (
-                await self._provider.submit_in_slot(operation) if operation.is_pending else None
-            )
+            outcome = await self._submit(ctx, operation) if operation.is_pending else None
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(
@@ -79,6 +87,27 @@ class ChargePayment:
             created_at=now,
             due_at=self._provider.next_reconcile_at(now),
         )
+
+    async def _submit(self, ctx: CallContext, operation: Operation) -> Outcome | None:
+        """Call the provider. Announce the payment as processing when the response takes long.
+
+        Most responses come at once, and an event for each would cost as much as the charge.
+        """
+        response = asyncio.ensure_future(self._provider.submit_in_slot(operation))
+        try:
+            done, _ = await asyncio.wait([response], timeout=self._provider.announce_after_seconds)
+            if not done:
+                with suppress(Unavailable):  # the charge must go on
+                    await self._announce(ctx, operation.payment_id)
+            return await response
+        finally:
+            response.cancel()
+
+    async def _announce(self, ctx: CallContext, payment_id: UUID) -> None:
+        async with self._database.transaction() as store:
+            payment = await store.get_payment_for_update(payment_id)
+            if payment and payment.status is PaymentStatus.PROCESSING:
+                await store.publish(status_changed_event(payment), ctx)
 
     async def _record_outcome(
         self,

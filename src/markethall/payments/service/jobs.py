@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from markethall.payments.domain import Operation
+from markethall.payments.domain import Operation, status_changed_event
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
@@ -32,8 +32,10 @@ class PaymentJobs:
 
     async def expire_overdue_payments(self) -> None:
         """Expire payments that were not confirmed before `expires_at`."""
+        ctx = system_context("payments.expire")
         async with self._database.transaction() as store:
-            await store.expire_overdue_payments(self._clock(), _EXPIRY_BATCH_SIZE)
+            for payment in await store.expire_overdue_payments(self._clock(), _EXPIRY_BATCH_SIZE):
+                await store.publish(status_changed_event(payment), ctx)
 
     async def reconcile(self) -> None:
         """Ask the provider for the outcome of operations that are still open after `due_at`."""

@@ -59,6 +59,10 @@ class ProviderClient:
             return nullcontext()
         return self._connection(provider).slot()
 
+    @property
+    def announce_after_seconds(self) -> float:
+        return self._limits.announce_after.total_seconds()
+
     def next_reconcile_at(self, now: datetime) -> datetime:
         return now + self._limits.reconcile_after
 

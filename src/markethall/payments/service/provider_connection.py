@@ -28,11 +28,13 @@ class ProviderLimits:
     """The limits of the calls of one provider.
 
     After `failure_threshold` calls in a row without an answer the provider is not called for
-    COOL_DOWN_SECONDS. An operation that is open for `reconcile_after` is reconciled.
+    COOL_DOWN_SECONDS. An operation that is open for `reconcile_after` is reconciled. A charge
+    without a response after `announce_after` is announced as processing.
     """
 
     response: timedelta = timedelta(seconds=8)
     reconcile_after: timedelta = timedelta(seconds=15)
+    announce_after: timedelta = timedelta(seconds=1)
     max_concurrent_calls: int = 64
     failure_threshold: int = 10
 

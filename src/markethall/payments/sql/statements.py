@@ -125,6 +125,7 @@ EXPIRE_PAYMENTS = Statement(
     sa.update(payments)
     .where(payments.c.payment_id == _overdue.c.payment_id)
     .values(status="expired", version=payments.c.version + 1)
+    .returning(payments)
 )
 
 

@@ -84,8 +84,9 @@ class SqlPaymentStore(SqlUnitOfWork):
             await self._connection.execute(sql.UPDATE_PAYMENT, **_update_values(payment))
         )
 
-    async def expire_overdue_payments(self, now: datetime, limit: int) -> int:
-        return await self._connection.execute(sql.EXPIRE_PAYMENTS, now=now, limit=limit)
+    async def expire_overdue_payments(self, now: datetime, limit: int) -> Sequence[Payment]:
+        rows = await self._connection.fetch_all(sql.EXPIRE_PAYMENTS, now=now, limit=limit)
+        return [_to_payment(row) for row in rows]
 
     # Operations
 
