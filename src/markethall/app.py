@@ -103,7 +103,8 @@ class Gateway:
 
     def _build_middleware(self) -> GatewayMiddleware:
         container, ttl_seconds = self.container, self.settings.response_cache_ttl_seconds
-        inner: ASGIApp = _admission(self.app, self.settings)
+        admission = _admission(self.app, self.settings)
+        inner: ASGIApp = admission
         if self.settings.cache == "on" and ttl_seconds:
             inner = ResponseCacheMiddleware(inner, ttl_seconds)
         if self.settings.metrics_port is not None:
@@ -112,7 +113,11 @@ class Gateway:
             container.process.user_token_verifier, container.process.service_token_verifier
         )
         return GatewayMiddleware(
-            inner, _gateway_config(self.settings), verifiers, container.process.rate_limiter()
+            inner,
+            _gateway_config(self.settings),
+            verifiers,
+            container.process.rate_limiter(),
+            admission.refuse_if_full,
         )
 
 
@@ -203,7 +208,7 @@ def _gateway_config(settings: Settings) -> GatewayConfig:
     )
 
 
-def _admission(app: ASGIApp, settings: Settings) -> ASGIApp:
+def _admission(app: ASGIApp, settings: Settings) -> AdmissionMiddleware:
     limits = AdmissionLimits.for_pool(
         settings.database_pool_max,
         settings.max_concurrent_requests,

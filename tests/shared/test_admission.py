@@ -11,12 +11,16 @@ from structlog.testing import capture_logs
 
 from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
 from markethall.shared.http.bulkheads import Bulkhead, RejectionLog
+from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.gateway_config import GatewayConfig
+from markethall.shared.http.rate_limits import RateLimiter
 from markethall.shared.http.work_kinds import WorkKind, WorkKinds
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.errors import Overloaded
 from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.kernel.wait_budget import WAIT_BUDGET, WaitBudget, wait_within_budget
 from markethall.shared.observability.metrics import REGISTRY
+from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.cache_fixtures import Clock, until
 from tests.shared.test_gateway import JSON, HttpResponse, gateway, send_request
 
@@ -104,6 +108,58 @@ async def test_refused_request_does_not_read_its_body() -> None:
 
     assert shop.workshop.bodies_read == 1
     await shop.finish()
+
+
+async def test_refused_write_is_neither_authenticated_nor_counted() -> None:
+    class Verifier:
+        verified = 0
+
+        async def verify(self, _: str) -> Actor:
+            self.verified += 1
+            return Actor()
+
+    verifier, workshop = Verifier(), Workshop()
+    limits = AdmissionLimits(requests=1, reads=1, searches=1, max_wait_seconds=120)
+    admission = AdmissionMiddleware(workshop, limits, KINDS)
+    app = GatewayMiddleware(
+        admission,
+        GatewayConfig(2048, 5, (), {}),
+        TokenVerifiers(lambda: verifier),
+        RateLimiter("on", RedisClient(None)),
+        admission.refuse_if_full,
+    )
+    requests = [
+        asyncio.create_task(send_request(app, "POST", "/orders", b"{}", headers=[JSON, ALICE]))
+        for _ in range(1 + 4 + 8)
+    ]
+    await until(lambda: sum(request.done() for request in requests) == 8)
+    refused = [request.result() for request in requests if request.done()]
+
+    assert {(each.status, "ratelimit" in each.headers) for each in refused} == {(503, False)}
+    assert verifier.verified == 1 + 4
+    workshop.may_finish.set()
+    assert [(await request).status for request in requests].count(200) == 5
+
+
+async def test_write_whose_body_is_there_waits_for_its_slot_only_once() -> None:
+    started = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await receive()
+        started.append(scope["path"])
+        await asyncio.sleep(0)
+        await JSONResponse({})(scope, receive, send)
+
+    limits = AdmissionLimits(requests=1, reads=1, searches=1, max_wait_seconds=120)
+    gated = gateway(AdmissionMiddleware(app, limits, KINDS))
+    requests = [("POST", "/1"), ("POST", "/2"), ("DELETE", "/3"), ("POST", "/4"), ("DELETE", "/5")]
+    await asyncio.gather(
+        *(send_request(gated, method, path, b"{}", headers=[JSON]) for method, path in requests)
+    )
+
+    # a request that waited for a slot again would start after those behind it
+    assert started == ["/1", "/2", "/3", "/4", "/5"]
 
 
 async def test_slots_are_free_after_errors_and_cancellations() -> None:

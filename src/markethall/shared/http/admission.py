@@ -5,6 +5,7 @@ in a short queue. If the queue is full, or after half of the time that a request
 refused with 503 before its body is read. A client beyond its own bound gets 429 at once.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, WAIT_BUDGET, 
 _WAITING_PER_SLOT: Final = 4
 # of the slots that a client has for searches
 _SLOTS_OF_FACET_SEARCH: Final = 2
+# a request holds its slots for this time while its body arrives
+_FAST_BODY_SECONDS: Final = 0.05
 _READS: Final = SEARCHES | {WorkKind.READ}
 
 
@@ -93,6 +96,18 @@ class AdmissionMiddleware:
         rejections = RejectionLog()
         self.clients = ClientSlots(rejections)
         self.bulkheads = _bulkheads_of(limits, rejections)
+
+    def refuse_if_full(self, scope: Scope) -> None:
+        """Refuse a write for which neither a slot nor a place in the queue is free.
+
+        The gateway calls this before it verifies the token and counts the request, so that a
+        rejection costs little. A cache may still answer a read. Raises Overloaded.
+        """
+        if scope["path"] in self._exempt_paths:
+            return
+        if self._kinds.kind_of(scope) is WorkKind.WRITE:
+            for bulkhead in self.bulkheads[WorkKind.WRITE]:
+                bulkhead.refuse_if_full()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in self._exempt_paths:
@@ -166,9 +181,11 @@ def _with_queue(
 
 
 def _without_slots(slots: Slots, receive: Receive) -> Receive:
-    """Return a `receive` whose first call holds no slot, because a client may send slowly.
+    """Return a `receive` whose first call soon holds no slot, because a client may send slowly.
 
-    That call returns the whole body. It raises Overloaded if no slot is free afterwards.
+    That call returns the whole body. Most bodies arrive with the headers; such a request keeps its
+    slots, because otherwise it would wait in the queue a second time. After a slow body it raises
+    Overloaded if no slot is free.
     """
     has_body = False
 
@@ -177,9 +194,13 @@ def _without_slots(slots: Slots, receive: Receive) -> Receive:
         if has_body:
             return await receive()
         has_body = True
-        slots.leave()
-        message = await receive()
-        await slots.enter()
+        timer = asyncio.get_running_loop().call_later(_FAST_BODY_SECONDS, slots.leave)
+        try:
+            message = await receive()
+        finally:
+            timer.cancel()
+        if not slots.are_taken:
+            await slots.enter()
         return message
 
     return receive_body

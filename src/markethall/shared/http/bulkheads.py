@@ -63,13 +63,17 @@ class Bulkhead:
             await self._semaphore.acquire()
         self.in_use += 1
 
+    def refuse_if_full(self) -> None:
+        """Raise Overloaded if `enter` would raise it at once."""
+        if self._semaphore.locked() and self.waiting >= self._max_waiting:
+            raise self._reject()
+
     def leave(self) -> None:
         self.in_use -= 1
         self._semaphore.release()
 
     async def _wait(self) -> None:
-        if self.waiting >= self._max_waiting:
-            raise self._reject()
+        self.refuse_if_full()
         self.waiting += 1
         try:
             await wait_within_budget(self._semaphore.acquire(), self._max_wait_seconds)
@@ -95,6 +99,10 @@ class Slots:
         for bulkhead in self._bulkheads:
             await bulkhead.enter()
             self._entered.append(bulkhead)
+
+    @property
+    def are_taken(self) -> bool:
+        return bool(self._entered)
 
     def leave(self) -> None:
         while self._entered:

@@ -55,8 +55,11 @@ class GatewayMiddleware:
         config: GatewayConfig,
         verifiers: TokenVerifiers,
         rate_limiter: RateLimiter,
+        refuse_if_full: Callable[[Scope], None] = lambda _: None,
     ) -> None:
+        """`refuse_if_full` raises Overloaded for a request that would be refused anyway."""
         self._app = app
+        self._refuse_if_full = refuse_if_full
         self._config = config
         self._verifiers = verifiers
         self._rate_limiter = rate_limiter
@@ -86,6 +89,7 @@ class GatewayMiddleware:
                 # not counted by the rate limits: the request that follows is
                 await RedirectResponse(location)(request.scope, receive, send)
                 return
+            self._refuse_if_full(request.scope)
             if request.is_internal:
                 await request.authenticate_service(self._verifiers.service_tokens)
             elif request.has_token:
