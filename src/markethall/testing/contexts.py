@@ -1,4 +1,4 @@
-"""Test tools for contexts: run the same tests with memory storage, on Postgres and over HTTP.
+"""Test tools for contexts: the same tests with memory storage, on Postgres and over HTTP.
 
 See docs/writing-a-context.md.
 """

@@ -1,0 +1,27 @@
+"""Test tools for authors: of contexts, and of payment providers.
+
+See docs/writing-a-context.md and docs/writing-a-payment-provider.md.
+"""
+
+from markethall.testing.contexts import (
+    TEST_CALLER,
+    AsgiNetwork,
+    context_tools,
+    deliver,
+    migrated_database,
+    open_remote,
+)
+from markethall.testing.gateway_testbed import GatewayTestbed, ProviderTotals
+from markethall.testing.payment_gateways import PaymentGatewayConformance
+
+__all__ = [
+    "TEST_CALLER",
+    "AsgiNetwork",
+    "GatewayTestbed",
+    "PaymentGatewayConformance",
+    "ProviderTotals",
+    "context_tools",
+    "deliver",
+    "migrated_database",
+    "open_remote",
+]

@@ -1,0 +1,130 @@
+"""The checks that the conformance suite of payment gateways consists of."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from markethall.payments.contract import UnsupportedByProvider
+from markethall.payments.ports import (
+    PROVIDER_TIMEOUT,
+    Capability,
+    Failed,
+    OperationKind,
+    OperationRequest,
+    Outcome,
+    PaymentGateway,
+    PaymentGatewayTimeout,
+    ProviderEvent,
+    Succeeded,
+    WebhookSignatureInvalid,
+)
+from markethall.shared.kernel.errors import DomainError
+from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed, ProviderTotals
+
+
+def expect(is_as_expected: bool, message: str) -> None:
+    """Raise AssertionError with a message: `assert` explains nothing outside of test files."""
+    if not is_as_expected:
+        raise AssertionError(message)
+
+
+def expect_success(outcome: Outcome | None, what: str) -> None:
+    expect(isinstance(outcome, Succeeded), f"{what} has the outcome {outcome}")
+
+
+def expect_failure(outcome: Outcome | None, what: str) -> None:
+    is_failure = isinstance(outcome, Failed) and bool(outcome.code)
+    expect(is_failure, f"{what} has the outcome {outcome}")
+
+
+def is_blocked(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failed) and outcome.code == PROVIDER_TIMEOUT
+
+
+async def expect_totals(
+    testbed: GatewayTestbed, charge: OperationRequest, captured: int = 0, refunded: int = 0
+) -> None:
+    expected, found = ProviderTotals(captured, refunded), await testbed.totals(charge.operation_id)
+    expect(found == expected, f"the provider has {found} instead of {expected}")
+
+
+async def expect_timeout(gateway: PaymentGateway, request: OperationRequest) -> None:
+    commands = {OperationKind.CHARGE: gateway.charge, OperationKind.REFUND: gateway.refund}
+    try:
+        outcome = await commands[request.kind](request)
+    except (PaymentGatewayTimeout, TimeoutError):
+        return
+    except Exception as error:  # noqa: BLE001 - any other error fails the test
+        expect(False, f"a lost answer raises {error!r}")
+    else:
+        expect(False, f"a lost answer has the outcome {outcome}")
+
+
+async def charge_once(testbed: GatewayTestbed) -> tuple[OperationRequest, Outcome]:
+    """Charge. Return the request, with the reference of the provider, and the outcome."""
+    request = testbed.charge_request()
+    outcome = await testbed.gateway.charge(request)
+    expect_success(outcome, "a charge")
+    return replace(request, reference=outcome.reference), outcome
+
+
+async def authorize_once(testbed: GatewayTestbed) -> OperationRequest:
+    request = testbed.charge_request(kind=OperationKind.AUTHORIZE)
+    outcome = await testbed.gateway.authorize(request)
+    again = await testbed.gateway.authorize(request)
+    expect_success(outcome, "an authorization")
+    expect(again == outcome, f"a repeated authorization returned {again}, the first {outcome}")
+    found = await testbed.gateway.lookup(request)
+    expect(found == outcome, f"lookup returned {found}, the authorization {outcome}")
+    return replace(request, reference=outcome.reference)
+
+
+async def is_supported(testbed: GatewayTestbed, capability: Capability) -> bool:
+    """Try what the capability promises."""
+    try:
+        match capability:
+            case Capability.AUTHORIZE:
+                await authorize_once(testbed)
+            case Capability.PARTIAL_CAPTURE | Capability.MULTIPLE_CAPTURES:
+                return await captures(testbed, several=capability is Capability.MULTIPLE_CAPTURES)
+            case Capability.REFUND | Capability.PARTIAL_REFUND:
+                amount = AMOUNT if capability is Capability.REFUND else 1
+                return await refunds(testbed, amount)
+            case Capability.WEBHOOKS:
+                testbed.gateway.parse_event({}, b"", testbed.NOW)
+    except UnsupportedByProvider:
+        return False
+    except DomainError:
+        # the webhook is not signed
+        return True
+    return True
+
+
+async def captures(testbed: GatewayTestbed, *, several: bool) -> bool:
+    authorization = await authorize_once(testbed)
+    outcomes = [
+        await testbed.gateway.capture(testbed.follow_up(OperationKind.CAPTURE, authorization, 1))
+        for _ in range(1 + several)
+    ]
+    return all(isinstance(outcome, Succeeded) for outcome in outcomes)
+
+
+async def refunds(testbed: GatewayTestbed, amount: int) -> bool:
+    charge, _ = await charge_once(testbed)
+    request = testbed.follow_up(OperationKind.REFUND, charge, amount)
+    return isinstance(await testbed.gateway.refund(request), Succeeded)
+
+
+def receive(testbed: GatewayTestbed, body: bytes, sent_at: datetime) -> ProviderEvent:
+    headers = testbed.sign_webhook(body, sent_at)
+    return testbed.gateway.parse_event(headers, body, testbed.NOW)
+
+
+def expect_forged(testbed: GatewayTestbed, headers: dict[str, str], body: bytes, what: str) -> None:
+    try:
+        testbed.gateway.parse_event(headers, body, testbed.NOW)
+    except WebhookSignatureInvalid:
+        return
+    except Exception as error:  # noqa: BLE001 - any other error fails the test
+        expect(False, f"a webhook {what} raises {error!r}")
+    else:
+        expect(False, f"a webhook {what} is accepted")

@@ -1,0 +1,299 @@
+"""A small provider with every capability, its gateway, and faults that a test can plant."""
+
+import asyncio
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from markethall.payments.contract import WebhookSignatureInvalid
+from markethall.payments.ports import (
+    PROVIDER_TIMEOUT,
+    Capability,
+    Failed,
+    OperationKind,
+    OperationRequest,
+    Outcome,
+    PaymentGateway,
+    PaymentGatewayTimeout,
+    ProviderEvent,
+    ProviderNews,
+    Succeeded,
+)
+from markethall.shared.kernel.errors import MalformedRequest
+from markethall.shared.kernel.ids import new_id
+from markethall.testing import GatewayTestbed, ProviderTotals
+
+KEY = b"the key of the toy"
+TOLERANCE = timedelta(minutes=5)
+BLOCKED = Failed(PROVIDER_TIMEOUT)
+
+# fault -> a test of the suite that finds it
+FAULTS = {
+    "a repeated charge charges again": "test_repeated_charge_has_no_effect",
+    "a repeated charge has another outcome": "test_repeated_charge_has_no_effect",
+    "concurrent charges all charge": "test_concurrent_repeated_charges_charge_once",
+    "references are shared": "test_two_charges_are_two",
+    "a decline takes the amount": "test_declined_charge_takes_nothing",
+    "every method is accepted": "test_methods_are_known",
+    "lookup needs the reference": "test_lookup_finds_a_charge",
+    "an unknown operation is failed": "test_lookup_of_an_unknown_operation_is_none",
+    "a lost answer is a decline": "test_charge_is_found_after_a_lost_answer",
+    "a blocked operation arrives late": "test_blocked_operation_never_takes_effect",
+    "a known operation is blocked": "test_known_operation_is_not_blocked",
+    "a repeated refund refunds again": "test_refund_returns_the_amount_once",
+    "refunds exceed the capture": "test_refunds_never_exceed_the_capture",
+    "refunds ignore earlier refunds": "test_partial_refunds_add_up",
+    "a refund ignores the currency": "test_wrong_refund_is_rejected",
+    "refunds are not found": "test_refund_is_found_after_a_lost_answer",
+    "an authorization captures": "test_authorization_takes_nothing_before_its_capture",
+    "captures exceed the authorization": "test_captures_never_exceed_the_authorization",
+    "captures ignore earlier captures": "test_partial_captures_add_up",
+    "refunds exceed the captures": "test_refunds_never_exceed_the_captures",
+    "a voided authorization is captured": "test_voided_authorization_is_not_captured",
+    "a captured authorization is voided": "test_captured_authorization_is_not_voided",
+    "a missing capability is declared": "test_capabilities_are_honest",
+    "a capability is hidden": "test_capabilities_are_honest",
+    "an event names no operation": "test_signed_webhook_is_parsed",
+    "an event id is random": "test_signed_webhook_is_parsed",
+    "all events have one id": "test_events_of_two_operations_have_two_ids",
+    "signatures are not verified": "test_forged_webhook_is_rejected",
+    "the body is not signed": "test_forged_webhook_is_rejected",
+    "old webhooks are accepted": "test_webhook_of_another_time_is_rejected",
+    "future webhooks are accepted": "test_webhook_of_another_time_is_rejected",
+    "garbage raises": "test_signed_garbage_is_rejected",
+}
+
+
+@dataclass
+class Account:
+    """A charge or authorization in the books of the provider."""
+
+    amount: int
+    currency: str
+    captured: int = 0
+    refunded: int = 0
+    is_voided: bool = False
+    is_declined: bool = False
+
+
+@dataclass
+class Books:
+    accounts: dict[UUID, Account] = field(default_factory=dict)
+    outcomes: dict[UUID, Outcome] = field(default_factory=dict)
+
+
+class ToyGateway(PaymentGateway):
+    provider = "toy"
+    capabilities = frozenset(Capability)
+
+    def __init__(self, fault: str = "") -> None:
+        self.books = Books()
+        self.fault = fault
+        self.loses_answer = False
+        if fault == "a capability is hidden":
+            self.capabilities = frozenset(Capability) - {Capability.MULTIPLE_CAPTURES}
+
+    def has(self, fault: str) -> bool:
+        assert fault in FAULTS
+        return self.fault == fault
+
+    def accepts(self, method: str) -> bool:
+        return method in {"toy_ok", "toy_declined"} or self.has("every method is accepted")
+
+    async def charge(self, request: OperationRequest) -> Outcome:
+        return await self._execute(request)
+
+    async def authorize(self, request: OperationRequest) -> Outcome:
+        return await self._execute(request)
+
+    async def capture(self, request: OperationRequest) -> Outcome:
+        return await self._execute(request)
+
+    async def void(self, request: OperationRequest) -> Outcome:
+        return await self._execute(request)
+
+    async def refund(self, request: OperationRequest) -> Outcome:
+        return await self._execute(request)
+
+    async def lookup(self, request: OperationRequest) -> Outcome | None:
+        if self.has("lookup needs the reference") and not request.reference:
+            return None
+        if self.has("refunds are not found") and request.kind is OperationKind.REFUND:
+            return None
+        found = self.books.outcomes.get(request.operation_id)
+        return found or (BLOCKED if self.has("an unknown operation is failed") else None)
+
+    async def cancel_unknown(self, request: OperationRequest) -> Outcome:
+        if self.has("a known operation is blocked"):
+            return BLOCKED
+        if self.has("a blocked operation arrives late"):
+            return self.books.outcomes.get(request.operation_id, BLOCKED)
+        return self.books.outcomes.setdefault(request.operation_id, BLOCKED)
+
+    def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
+        if not self.has("signatures are not verified"):
+            self._verify(headers.get("toy-signature", ""), body, now)
+        try:
+            event: dict[str, Any] = json.loads(body)
+            operation_id = UUID(event["operation_id"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            if self.has("garbage raises"):
+                raise
+            raise MalformedRequest from None
+        return ProviderEvent(
+            self.provider,
+            self._event_id(event["event_id"]),
+            "charge",
+            None if self.has("an event names no operation") else operation_id,
+            body.decode(),
+        )
+
+    def parse_news(self, event: ProviderEvent) -> ProviderNews:
+        return ProviderNews(OperationKind.CHARGE, Succeeded(json.loads(event.body)["reference"]))
+
+    def _event_id(self, event_id: str) -> str:
+        if self.has("an event id is random"):
+            return str(new_id())
+        return "1" if self.has("all events have one id") else event_id
+
+    def _verify(self, signature: str, body: bytes, now: datetime) -> None:
+        seconds, _, digest = signature.partition(".")
+        if not seconds.isascii() or not seconds.isdigit() or not digest.isascii():
+            raise WebhookSignatureInvalid
+        age = now - datetime.fromtimestamp(int(seconds), UTC)
+        is_old = age > TOLERANCE and not self.has("old webhooks are accepted")
+        is_early = -age > TOLERANCE and not self.has("future webhooks are accepted")
+        signed = b"" if self.has("the body is not signed") else body
+        if is_old or is_early or not hmac.compare_digest(digest, sign(seconds, signed)):
+            raise WebhookSignatureInvalid
+
+    async def _execute(self, request: OperationRequest) -> Outcome:
+        """Execute a command once; its outcome is in the books."""
+        known = self.books.outcomes.get(request.operation_id)
+        if self.has("concurrent charges all charge"):
+            await asyncio.sleep(0)
+        if known is None or self._repeats(request, known):
+            known = self._effect(request)
+            self.books.outcomes[request.operation_id] = known
+        elif self.has("a repeated charge has another outcome"):
+            return Failed("duplicate")
+        if self.loses_answer:
+            self.loses_answer = False
+            if self.has("a lost answer is a decline"):
+                return Failed("no answer")
+            raise PaymentGatewayTimeout
+        return known
+
+    def _repeats(self, request: OperationRequest, known: Outcome) -> bool:
+        repeated = {
+            OperationKind.CHARGE: "a repeated charge charges again",
+            OperationKind.REFUND: "a repeated refund refunds again",
+        }
+        return known != BLOCKED and self.has(repeated.get(request.kind, "garbage raises"))
+
+    def _effect(self, request: OperationRequest) -> Outcome:
+        match request.kind:
+            case OperationKind.CHARGE | OperationKind.AUTHORIZE:
+                return self._open(request)
+            case OperationKind.CAPTURE:
+                return self._capture(request)
+            case OperationKind.VOID:
+                return self._void(request)
+            case OperationKind.REFUND:
+                return self._refund(request)
+
+    def _open(self, request: OperationRequest) -> Outcome:
+        amount, is_declined = request.amount.amount, request.method == "toy_declined"
+        new = Account(amount, request.amount.currency, is_declined=is_declined)
+        account = self.books.accounts.setdefault(request.operation_id, new)
+        takes = request.kind is OperationKind.CHARGE or self.has("an authorization captures")
+        if takes and (not is_declined or self.has("a decline takes the amount")):
+            account.captured += amount
+        if is_declined:
+            return Failed("card_declined")
+        return self._succeed(request)
+
+    def _capture(self, request: OperationRequest) -> Outcome:
+        account = self._account(request)
+        if account is None:
+            return Failed("no such authorization")
+        if account.is_voided and not self.has("a voided authorization is captured"):
+            return Failed("voided")
+        earlier = 0 if self.has("captures ignore earlier captures") else account.captured
+        is_too_much = earlier + request.amount.amount > account.amount
+        if is_too_much and not self.has("captures exceed the authorization"):
+            return Failed("too much")
+        if self.has("a missing capability is declared") and request.amount.amount < account.amount:
+            return Failed("only whole captures")
+        account.captured += request.amount.amount
+        return self._succeed(request)
+
+    def _void(self, request: OperationRequest) -> Outcome:
+        account = self._account(request)
+        if account is None:
+            return Failed("no such authorization")
+        if account.captured and not self.has("a captured authorization is voided"):
+            return Failed("captured")
+        account.is_voided = True
+        return self._succeed(request)
+
+    def _refund(self, request: OperationRequest) -> Outcome:
+        account = self._account(request)
+        if account is None or account.is_declined:
+            return Failed("nothing to refund")
+        is_other_currency = account.currency != request.amount.currency
+        if is_other_currency and not self.has("a refund ignores the currency"):
+            return Failed("currency")
+        limit = account.amount if self.has("refunds exceed the captures") else account.captured
+        earlier = 0 if self.has("refunds ignore earlier refunds") else account.refunded
+        is_too_much = earlier + request.amount.amount > limit
+        is_limited = self.fault not in {
+            "refunds exceed the capture",
+            "a repeated refund refunds again",
+        }
+        if is_too_much and is_limited:
+            return Failed("too much")
+        account.refunded += request.amount.amount
+        return self._succeed(request)
+
+    def _account(self, request: OperationRequest) -> Account | None:
+        return self.books.accounts.get(request.charge_id) if request.charge_id else None
+
+    def _succeed(self, request: OperationRequest) -> Outcome:
+        return Succeeded("toy" if self.has("references are shared") else f"toy_{new_id()}")
+
+
+def sign(seconds: str, body: bytes) -> str:
+    return hmac.digest(KEY, f"{seconds}.".encode() + body, "sha256").hex()
+
+
+class ToyTestbed(GatewayTestbed):
+    method = "toy_ok"
+    declined_method = "toy_declined"
+
+    def __init__(self, fault: str = "") -> None:
+        self.gateway: ToyGateway = ToyGateway(fault)
+
+    async def totals(self, charge_id: UUID) -> ProviderTotals:
+        account = self.gateway.books.accounts.get(charge_id)
+        return ProviderTotals(account.captured, account.refunded) if account else ProviderTotals()
+
+    def lose_next_answer(self) -> None:
+        self.gateway.loses_answer = True
+
+    def webhook_body(self, request: OperationRequest, outcome: Outcome) -> bytes:
+        event = {
+            "event_id": f"evt_{request.operation_id}",
+            "operation_id": str(request.operation_id),
+            "reference": outcome.reference,
+        }
+        return json.dumps(event).encode()
+
+    def sign_webhook(self, body: bytes, sent_at: datetime) -> Mapping[str, str]:
+        seconds = str(int(sent_at.timestamp()))
+        body = b"" if self.gateway.has("the body is not signed") else body
+        return {"toy-signature": f"{seconds}.{sign(seconds, body)}"}
