@@ -37,18 +37,21 @@ class ApplicationContainer:
         settings: Settings,
         application_secrets: ApplicationSecrets,
         *,
-        clock: Clock = utc_now,
+        clock: Clock | None = None,
         http_transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
+        """`clock`: replaces the clock of the machine and those of the databases, in tests."""
         self.settings = settings
-        self.clock = clock
+        # for what this process alone decides: deadlines, tokens
+        self.clock = clock or utc_now
+        self._fixed_clock = clock
         # The two levels need each other: the contexts are built from `process`, and its verifier of
         # access tokens asks users for the current access. So the source is a provider, which looks
         # for users in `contexts` when the first request comes; by then they are filled.
         self.process = ProcessContainer(
             settings=settings,
             secrets=application_secrets,
-            clock=clock,
+            clock=self.clock,
             http_transport=http_transport,
             access_source=providers.Singleton(self._access_source),
         )
@@ -125,10 +128,11 @@ class ApplicationContainer:
     def _context_tools(self, context: str) -> ContextTools:
         database_url = self.settings.database_url_of(context)
         databases = self.process.databases()
+        postgres = databases.get(database_url) if self.settings.storage == "sql" else None
         return ContextTools(
-            postgres=databases.get(database_url) if self.settings.storage == "sql" else None,
+            postgres=postgres,
             redis=self.process.redis(),
-            clock=self.clock,
+            clock=self._fixed_clock or (postgres.clock if postgres else self.clock),
             cursors=self.process.cursors(),
             secret_key=self.process.secrets().secret_key,
             cache_mode=self.settings.cache,
@@ -139,6 +143,8 @@ class ApplicationContainer:
     # Lifecycle
 
     async def start(self) -> None:
+        """Open the databases, which sets their clocks, and prepare the contexts."""
+        await self.process.databases().open()
         for container in self.contexts.values():
             for start in container.on_start():
                 await start()

@@ -60,7 +60,7 @@ def _build_worker(
 ) -> ContextWorker:
     context_container = container.contexts[context]
     persistence = context_container.persistence()
-    clock, config = container.clock, WorkerConfig()
+    clock, config = context_container.clock(), WorkerConfig()
     in_process_transports = [
         transport
         for subscriber, transport in inbox_transports.items()
@@ -108,7 +108,11 @@ def _stream_publishers(
     signer = container.process.event_keys().signer_of(publisher)
     return [
         RedisStreamPublisher(
-            publisher, subscribers, container.process.broker(), container.clock, signer
+            publisher,
+            subscribers,
+            container.process.broker(),
+            container.contexts[publisher].clock(),
+            signer,
         )
     ]
 

@@ -150,6 +150,7 @@ async def _with_container(
 
     container = ApplicationContainer(settings, load_or_create_secrets(settings))
     try:
+        await container.process.databases().open()
         return await work(container)
     except DomainError as error:
         if error.status in _INVALID_INPUT_STATUSES:

@@ -51,7 +51,8 @@ class RetentionJob:
     async def run_once(self) -> None:
         """Delete expired rows in bounded steps. Does nothing until the interval has passed."""
         now = self._clock()
-        if now < self._next_run_at:
+        # the second comparison: the clock may have been set back
+        if now < self._next_run_at <= now + self._interval:
             return
         self._next_run_at = now + self._interval
         while await self._persistence.idempotency_store.purge(now):

@@ -22,6 +22,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.kernel.wait_budget import wait_within_budget
 from markethall.shared.observability.metrics import STATEMENTS
+from markethall.shared.persistence.database_clock import DatabaseClock
 from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres_errors import (
     SCHEMA_MISMATCH_ERRORS,
@@ -170,6 +171,7 @@ class Postgres:
         application_name: str = "markethall",
     ) -> None:
         """`direct_url`: given if `url` leads to a pooler in transaction mode; it does not."""
+        self.clock = DatabaseClock()
         self._pool_size = pool_size
         self._timeout = pool_size.timeout
         self._connect_arguments = _connect_arguments(url, pool_size, application_name)
@@ -203,6 +205,11 @@ class Postgres:
                 with suppress(*UNAVAILABLE_ERRORS):
                     await driver.close(timeout=self._timeout)
 
+    async def open(self) -> None:
+        """Open the pool and set the clock. Raises Unavailable."""
+        with translate_login_errors():
+            await wait_within_budget(self._open(), self._timeout)
+
     async def close(self) -> None:
         """Close all connections. Connections in use are terminated after the timeout.
 
@@ -222,8 +229,19 @@ class Postgres:
             return await wait_within_budget(self._acquire_now(), self._timeout)
 
     async def _acquire_now(self) -> "tuple[Pool, PooledDriver]":
-        pool = self._pool or await self._open()
+        pool = self._pool or await self._open_and_check_clock()
         return pool, await pool.acquire()
+
+    async def _open_and_check_clock(self) -> "Pool":
+        """Open the pool. Raises Unavailable if the clock was wrong until now.
+
+        The caller may have read it already, and would store a wrong time.
+        """
+        corrections = self.clock.corrections
+        pool = await self._open()
+        if self.clock.corrections > corrections:
+            raise Unavailable(dependency="postgres")
+        return pool
 
     async def _open(self) -> "Pool":
         async with self._open_lock:
@@ -231,10 +249,15 @@ class Postgres:
                 self._pool = await asyncpg.create_pool(
                     min_size=self._pool_size.min_size,
                     max_size=self._pool_size.max_size,
+                    init=self._compare_clock,
                     reset=_keep_session,
                     **self._connect_arguments,
                 )
             return self._pool
+
+    async def _compare_clock(self, driver: "Driver") -> None:
+        asked_at = self.clock()
+        self.clock.compare(asked_at, await driver.fetchval("SELECT clock_timestamp()"))
 
 
 class _PooledSession:
@@ -329,7 +352,9 @@ class Databases:
     """One pool per database and role, shared by the contexts with the same URL."""
 
     def __init__(
-        self, pool_size: PoolSize, direct_urls: Mapping[str, str] = MappingProxyType({})
+        self,
+        pool_size: PoolSize,
+        direct_urls: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`direct_urls`: for each URL that leads to a pooler, the URL that does not."""
         self._pool_size = pool_size
@@ -339,9 +364,17 @@ class Databases:
     def get(self, url: str) -> Postgres:
         if url not in self._databases:
             self._databases[url] = Postgres(
-                url, self._pool_size, direct_url=self._direct_urls.get(url)
+                url,
+                self._pool_size,
+                direct_url=self._direct_urls.get(url),
             )
         return self._databases[url]
+
+    async def open(self) -> None:
+        """Open all pools. One that is unavailable now is opened at its first use."""
+        for postgres in self._databases.values():
+            with suppress(Unavailable):
+                await postgres.open()
 
     async def close(self) -> None:
         for postgres in self._databases.values():

@@ -21,7 +21,8 @@ class SessionPurgeJob:
 
     async def run_once(self) -> None:
         now = self._clock()
-        if now < self._next_run_at:
+        # the second comparison: the clock may have been set back
+        if now < self._next_run_at <= now + self._interval:
             return
         self._next_run_at = now + self._interval
         async with self._database.transaction() as store:

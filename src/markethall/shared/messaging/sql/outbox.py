@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.messaging.outbox import ClocksDiffer, LeaderSession
+from markethall.shared.persistence.database_clock import DatabaseClock
 from markethall.shared.persistence.postgres import Connection, Postgres, Statement
 from markethall.shared.persistence.postgres_errors import translate_connection_errors
 from markethall.shared.persistence.sql import delete_bounded
@@ -132,7 +133,9 @@ class SqlOutbox:
             return
         async with self._postgres.dedicated_connection() as connection:
             elected = await connection.fetch_value(_TRY_LOCK, name=self._lock_name)
-            session = SqlLeaderSession(connection, self._statements, self._system_clock)
+            session = SqlLeaderSession(
+                connection, self._statements, self._postgres.clock, self._system_clock
+            )
             yield session if elected else None
 
     async def _may_lead(self) -> bool:
@@ -142,9 +145,11 @@ class SqlOutbox:
         ClocksDiffer, Unavailable.
         """
         async with self._postgres.read_session() as connection:
+            asked_at = self._postgres.clock()
             row = await connection.fetch_one(_LOCK_IS_FREE, name=self._lock_name)
             if row is None:  # only for the type checker: a SELECT without FROM returns one row
                 return False
+            self._postgres.clock.compare(asked_at, row["now"])
             _check_clock(row["now"], self._system_clock())
             if not row["is_free"] and await connection.fetch_value(
                 _TERMINATE_HUNG_LEADER, name=self._lock_name, seconds=self._leader_timeout_seconds
@@ -161,9 +166,14 @@ class SqlLeaderSession:
     """Uses the connection that holds the lock, so every call fails after the lock is lost."""
 
     def __init__(
-        self, connection: Connection, statements: OutboxStatements, system_clock: Clock
+        self,
+        connection: Connection,
+        statements: OutboxStatements,
+        database_clock: DatabaseClock,
+        system_clock: Clock,
     ) -> None:
         self._connection = connection
+        self._database_clock = database_clock
         self._statements = statements
         self._system_clock = system_clock
         # a connection runs one statement at a time, and a heartbeat may come during another one
@@ -172,7 +182,9 @@ class SqlLeaderSession:
     async def heartbeat(self) -> None:
         """Run a statement, which shows that this leader works. Raises ClocksDiffer."""
         async with self._exclusive():
+            asked_at = self._database_clock()
             now = await self._connection.fetch_value(_READ_CLOCK)
+        self._database_clock.compare(asked_at, now)
         _check_clock(now, self._system_clock())
 
     async def get_unrelayed(self, limit: int) -> Sequence[EventEnvelope]:
