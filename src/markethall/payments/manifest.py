@@ -40,6 +40,7 @@ MANIFEST: Final = ContextManifest(
     name="payments",
     path_prefixes=(
         "payments",
+        "payment-methods",
         "transactions",
         "ledger",
     ),

@@ -12,6 +12,8 @@ from markethall.payments.contract import (
     OperationView,
     PaymentApi,
     PaymentInProgress,
+    PaymentMethodQuery,
+    PaymentMethodsView,
     PaymentNotFound,
     PaymentQuery,
     PaymentStatus,
@@ -106,6 +108,23 @@ class RefundRequest(RequestModel):
 
 
 # Payments
+
+
+@router.get(
+    "/payment-methods",
+    response_model=PaymentMethodsView,
+    summary="List payment methods",
+)
+async def list_payment_methods(
+    _: Anyone,
+    query: Annotated[PaymentMethodQuery, from_query(PaymentMethodQuery)],
+    api: PaymentApiDep,
+) -> Response:
+    """List the methods that this shop offers for a currency, a country and a total.
+
+    A parameter that is missing excludes no method. Confirm a payment with one of these methods.
+    """
+    return json_response(api.list_payment_methods(query))
 
 
 @router.get(

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from markethall.payments.contract.internal import PaymentFields, RefundView
 from markethall.payments.contract.statuses import (
@@ -17,8 +17,9 @@ from markethall.payments.contract.statuses import (
 )
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.model import Dto, Id
-from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.countries import Country
+from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Id
+from markethall.shared.kernel.money import Currency, Money
 from markethall.shared.kernel.pagination import Page, PageQuery
 
 
@@ -122,12 +123,44 @@ class PaymentQuery(PageQuery):
     sort: Literal["created_at", "-created_at"] = "-created_at"
 
 
+class PaymentMethodQuery(BaseModel):
+    """The order for which payment methods are listed. `total` is in minor units of `currency`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    currency: Currency | None = None
+    country: Country | None = None
+    total: Annotated[int, Field(ge=0, le=MAX_AMOUNT)] | None = None
+
+    @model_validator(mode="after")
+    def _require_currency_of_total(self) -> Self:
+        if self.total is not None and self.currency is None:
+            raise ValueError("total needs a currency")
+        return self
+
+
+class PaymentMethodView(Dto):
+    """A payment method that this shop offers. Confirm a payment with its `method`."""
+
+    method: str
+    provider: str
+    name: str
+    instructions: str | None = None
+
+
+class PaymentMethodsView(Dto):
+    items: tuple[PaymentMethodView, ...]
+
+
 class PostingQuery(PageQuery):
     payment_id: Id | None = None
 
 
 class PaymentApi(Protocol):
     """The public API of payments."""
+
+    def list_payment_methods(self, query: PaymentMethodQuery) -> PaymentMethodsView:
+        """Return the methods that this shop offers; for a total of zero only the method `free`."""
 
     async def get_payment(self, ctx: CallContext, payment_id: UUID) -> PaymentView:
         """Raises PaymentNotFound."""

@@ -1,6 +1,6 @@
 """The built-in sandbox provider. The payment method selects its outcome."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -14,6 +14,7 @@ from markethall.payments.ports import (
     OperationRequest,
     PaymentGateway,
     PaymentGatewayTimeout,
+    PaymentMethod,
     ProviderEvent,
     ProviderNews,
     SandboxCharge,
@@ -57,6 +58,12 @@ class SandboxGateway(PaymentGateway):
 
     def accepts(self, method: str) -> bool:
         return method in SANDBOX_METHODS
+
+    def list_methods(self) -> Sequence[PaymentMethod]:
+        return [
+            PaymentMethod(method=method, name=method.replace("_", " ").capitalize())
+            for method in SANDBOX_METHODS
+        ]
 
     async def charge(self, request: OperationRequest) -> Outcome:
         if request.method == TIMEOUT_BEFORE:

@@ -4,7 +4,7 @@ A provider of one's own needs this module and `markethall.payments.ports` only:
 docs/writing-a-payment-provider.md builds one.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -36,6 +36,39 @@ class Capability(StrEnum):
     # refund a part, also several times
     PARTIAL_REFUND = "partial_refund"
     WEBHOOKS = "webhooks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentMethod:
+    """A payment method that customers can choose. None means any currency, country or total."""
+
+    method: str
+    name: str
+    instructions: str | None = None
+    currencies: frozenset[str] | None = None
+    countries: frozenset[str] | None = None
+    # then only totals in its currency
+    max_total: Money | None = None
+
+    def is_offered(
+        self, currency: str | None = None, country: str | None = None, total: int | None = None
+    ) -> bool:
+        """Tell whether it is offered for these; `total` in minor units, None for not known."""
+        return (
+            _is_allowed(currency, self.currencies)
+            and _is_allowed(country, self.countries)
+            and self._covers(currency, total)
+        )
+
+    def _covers(self, currency: str | None, total: int | None) -> bool:
+        if self.max_total is None or currency is None:
+            return True
+        is_small_enough = total is None or total <= self.max_total.amount
+        return currency == self.max_total.currency and is_small_enough
+
+
+def _is_allowed(value: str | None, allowed: frozenset[str] | None) -> bool:
+    return value is None or allowed is None or value in allowed
 
 
 class PaymentGatewayTimeout(Exception):
@@ -103,6 +136,10 @@ class PaymentGateway(Protocol):
 
     def accepts(self, method: str) -> bool:
         """Return whether the provider supports this payment method."""
+
+    def list_methods(self) -> Sequence[PaymentMethod]:
+        """Return the methods to show to customers. More may be accepted, such as saved ones."""
+        return ()
 
     async def charge(self, request: OperationRequest) -> Outcome:
         """Authorize and capture the amount."""

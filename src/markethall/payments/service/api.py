@@ -8,6 +8,8 @@ from markethall.payments.contract import (
     LedgerReport,
     OperationKind,
     OperationView,
+    PaymentMethodQuery,
+    PaymentMethodsView,
     PaymentNotFound,
     PaymentQuery,
     PaymentView,
@@ -55,6 +57,9 @@ class PaymentApiService:
         self._cursors = cursors
 
     # Reading
+
+    def list_payment_methods(self, query: PaymentMethodQuery) -> PaymentMethodsView:
+        return self._charge_payment.list_methods(query)
 
     async def get_payment(self, ctx: CallContext, payment_id: UUID) -> PaymentView:
         return to_payment_view(await self._get_visible_payment(ctx, payment_id))

@@ -7,6 +7,9 @@ from uuid import UUID
 
 from markethall.payments.contract import (
     OperationKind,
+    PaymentMethodQuery,
+    PaymentMethodsView,
+    PaymentMethodView,
     PaymentNotFound,
     PaymentStatus,
     PaymentView,
@@ -22,7 +25,7 @@ from markethall.payments.domain import (
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
-from markethall.payments.service.views import to_payment_view
+from markethall.payments.service.views import to_payment_method_view, to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -37,6 +40,18 @@ class ChargePayment:
         self._database = database
         self._provider = provider
         self._clock = clock
+
+    def list_methods(self, query: PaymentMethodQuery) -> PaymentMethodsView:
+        """Return the methods that this shop offers for the query."""
+        if query.total == 0:
+            free = PaymentMethodView(
+                method=FREE_METHOD, provider=FREE_METHOD, name="Free of charge"
+            )
+            return PaymentMethodsView(items=(free,))
+        offered = self._provider.list_methods(query.currency, query.country, query.total)
+        return PaymentMethodsView(
+            items=tuple(to_payment_method_view(provider, method) for provider, method in offered)
+        )
 
     async def confirm(
         self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
@@ -64,13 +79,20 @@ class ChargePayment:
             existing = await store.get_operation(operation_id)
             if existing:
                 return existing
-            if method == FREE_METHOD and payment.amount:
-                raise UnknownPaymentMethod(payment_method=method)
+            self._check_offered(payment, method)
             now = self._clock()
             operation = self._build_charge(payment, method, operation_id, now)
             payment.confirm(now, operation.provider)
             await store.add_operation(payment, operation)
             return operation
+
+    def _check_offered(self, payment: Payment, method: str) -> None:
+        """Raises UnknownPaymentMethod. A payment of zero takes any method."""
+        if not payment.amount:
+            return
+        if method == FREE_METHOD:
+            raise UnknownPaymentMethod(payment_method=method)
+        self._provider.check_offered(method, payment.money(payment.amount))
 
     def _build_charge(
         self, payment: Payment, method: str, operation_id: UUID, now: datetime

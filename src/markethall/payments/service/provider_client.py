@@ -16,12 +16,14 @@ from markethall.payments.ports import (
     Capability,
     OperationRequest,
     PaymentGateway,
+    PaymentMethod,
     ProviderEvent,
     ProviderNews,
 )
 from markethall.payments.service.provider_connection import ProviderConnection, ProviderLimits
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.money import Money
 
 T = TypeVar("T")
 
@@ -52,6 +54,26 @@ class ProviderClient:
             if connection.gateway.accepts(method):
                 return provider
         raise UnknownPaymentMethod(payment_method=method)
+
+    def list_methods(
+        self, currency: str | None, country: str | None, total: int | None
+    ) -> list[tuple[str, PaymentMethod]]:
+        """Return the methods that are offered for these, each with its provider."""
+        return [
+            (provider, method)
+            for provider, connection in self._connections.items()
+            for method in connection.gateway.list_methods()
+            if method.is_offered(currency, country, total)
+        ]
+
+    def check_offered(self, method: str, amount: Money) -> None:
+        """Raise UnknownPaymentMethod if the method is not offered for an amount."""
+        gateway = self._connection(self.provider_of(method)).gateway
+        for listed in gateway.list_methods():
+            if listed.method == method and not listed.is_offered(
+                amount.currency, total=amount.amount
+            ):
+                raise UnknownPaymentMethod(payment_method=method)
 
     def slot(self, provider: str) -> AbstractContextManager[None]:
         """Hold a slot for one charge. Raises Unavailable, Overloaded: nothing was sent then."""

@@ -2,6 +2,7 @@
 
 from markethall.payments.contract import (
     OperationView,
+    PaymentMethodView,
     PaymentSummary,
     PaymentView,
     PostingEntryView,
@@ -10,6 +11,7 @@ from markethall.payments.contract import (
     RefundView,
 )
 from markethall.payments.domain import Operation, Payment, Posting
+from markethall.payments.ports import PaymentMethod
 from markethall.shared.kernel.money import Money
 
 
@@ -33,6 +35,15 @@ def to_payment_summary(payment: Payment) -> PaymentSummary:
         expires_at=payment.expires_at,
         created_at=payment.created_at,
         version=payment.version,
+    )
+
+
+def to_payment_method_view(provider: str, method: PaymentMethod) -> PaymentMethodView:
+    return PaymentMethodView(
+        method=method.method,
+        provider=provider,
+        name=method.name,
+        instructions=method.instructions,
     )
 
 
