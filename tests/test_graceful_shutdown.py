@@ -55,6 +55,17 @@ async def test_server_receives_signal_after_drain(server: Server, sig: int) -> N
     assert server.signals == [sig]
 
 
+async def test_drain_begins_before_server_receives_signal(server: Server) -> None:
+    drained = asyncio.Event()
+    with drain_on_signal(Readiness(), drain_seconds=600, on_drain=drained.set):
+        signal.raise_signal(signal.SIGTERM)
+
+        async with asyncio.timeout(10):
+            await drained.wait()
+
+        assert server.signals == []
+
+
 async def test_interrupt_ends_drain(server: Server) -> None:
     with drain_on_signal(Readiness(), drain_seconds=600):
         signal.raise_signal(signal.SIGTERM)

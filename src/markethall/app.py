@@ -240,7 +240,7 @@ def _lifespan_of(gateway: Gateway) -> Lifespan[FastAPI]:
             await container.start()
             await stack.enter_async_context(_background(container, settings))
             _log_startup(settings)
-            with drain_on_signal(gateway.readiness, settings.drain_seconds):
+            with drain_on_signal(gateway.readiness, settings.drain_seconds, container.end_waits):
                 yield
 
     return lifespan

@@ -149,6 +149,12 @@ class ApplicationContainer:
             for start in container.on_start():
                 await start()
 
+    def end_waits(self) -> None:
+        """Let requests that wait for a change answer now, because the process stops."""
+        for container in self.contexts.values():
+            for end in container.on_drain():
+                end()
+
     async def close(self) -> None:
         """Close everything in reverse order. After an error the rest is closed too."""
         async with AsyncExitStack() as stack:

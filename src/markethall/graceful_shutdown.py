@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -16,15 +16,17 @@ class Drainable(Protocol):
 
 
 @contextmanager
-def drain_on_signal(readiness: Drainable, drain_seconds: float) -> Iterator[None]:
+def drain_on_signal(
+    readiness: Drainable, drain_seconds: float, on_drain: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Delay SIGTERM and SIGINT for the server while the block runs.
 
-    The first signal sets `draining`, and is passed on to the server's handler after
-    `drain_seconds`. A SIGINT during this time is passed on at once. The server must have installed
-    its handlers before the block.
+    The first signal sets `draining`, calls `on_drain` in the event loop, and is passed on to the
+    server's handler after `drain_seconds`. A SIGINT during this time is passed on at once. The
+    server must have installed its handlers before the block.
     """
     readiness.draining = False
-    handler = _SignalHandler(readiness, drain_seconds)
+    handler = _SignalHandler(readiness, drain_seconds, on_drain)
     # Python allows signal handlers only in the main thread
     if threading.current_thread() is threading.main_thread():
         handler.install()
@@ -32,13 +34,17 @@ def drain_on_signal(readiness: Drainable, drain_seconds: float) -> Iterator[None
         yield
     finally:
         readiness.draining = True
+        on_drain()
         handler.uninstall()
 
 
 class _SignalHandler:
-    def __init__(self, readiness: Drainable, drain_seconds: float) -> None:
+    def __init__(
+        self, readiness: Drainable, drain_seconds: float, on_drain: Callable[[], None]
+    ) -> None:
         self._readiness = readiness
         self._drain_seconds = drain_seconds
+        self._on_drain = on_drain
         self._loop = asyncio.get_running_loop()
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -61,6 +67,7 @@ class _SignalHandler:
             self._pass_on(sig)
 
     def _pass_on_later(self, sig: int) -> None:
+        self._on_drain()
         self._loop.call_later(self._drain_seconds, self._pass_on, sig)
 
     def _pass_on(self, sig: int) -> None:

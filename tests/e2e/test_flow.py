@@ -123,6 +123,25 @@ async def test_order_shows_the_status_of_its_payment(shop: Shop, method: str, st
     assert (after["status"], after["payment_status"]) == ("pending", "none")
 
 
+async def test_one_request_waits_until_the_captured_order_is_paid(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product()
+    order = expect_status(await shop.place(buyer, product["product_id"]), 201)
+    path = f"/orders/{order['order_id']}/status"
+    tag = {"If-None-Match": (await shop.get(path, buyer)).headers["etag"]}
+    waits = [
+        asyncio.create_task(shop.get(f"{path}?wait=25", buyer)),
+        asyncio.create_task(shop.get(f"{path}?wait=25", buyer, headers=tag)),
+    ]
+
+    expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    paid, changed = [expect_status(await wait, 200) for wait in waits]
+    known = await shop.get(f"{path}?wait=1", buyer, headers={"If-None-Match": "*"})
+
+    assert (paid["status"], paid["payment_status"]) == ("processing", "paid")
+    assert changed == paid
+    assert known.status_code == 304
+
+
 async def test_cancelled_order_releases_stock(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=4)
     order = expect_status(await shop.place(buyer, product["product_id"], quantity=3), 201)

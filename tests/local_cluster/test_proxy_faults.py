@@ -9,6 +9,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from markethall.contexts import context_names
+from markethall.local.cluster.reverse_proxy import requested_wait
 from tests.e2e.raw_http import exchange, request
 from tests.e2e.servers import free_port
 from tests.e2e.shop import expect_problem
@@ -243,6 +244,40 @@ async def test_a_service_that_hangs_ends_in_deadline_exceeded() -> None:
     problem = expect_problem(response, 503, "system.deadline_exceeded")
     assert problem["details"] == {"dependency": "orders"}
     assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [
+        (b"", 0),
+        (b"wait=", 0),
+        (b"wait=-1", 0),
+        (b"wait=2.5", 0),
+        (b"wait=\xb2", 0),
+        (b"limit=3&wait=25", 25),
+        (b"wait=999", 30),
+        (b"wait=" + b"9" * 5000, 0),
+    ],
+)
+def test_proxy_waits_longer_when_the_client_lets_the_service_wait(
+    query: bytes, seconds: int
+) -> None:
+    assert requested_wait(query) == seconds
+
+
+async def test_response_within_the_requested_wait_is_no_timeout() -> None:
+    async def waits(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(2)  # longer than the timeout without a wait
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnews")
+        await writer.drain()
+
+    async with (
+        tcp.raw_server(waits) as upstream,
+        with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http,
+    ):
+        response = await http.get("/orders/1/status?wait=25")
+
+    assert (response.status_code, response.text) == (200, "news")
 
 
 async def test_pause_within_a_response_is_no_timeout() -> None:

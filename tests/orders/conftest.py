@@ -217,6 +217,10 @@ class OrdersApp:
 def orders_app(request: pytest.FixtureRequest) -> OrdersApp:
     storage: str = request.param
     postgres: Postgres | None = request.getfixturevalue("postgres") if storage == "sql" else None
+    return build_orders_app(storage, postgres)
+
+
+def build_orders_app(storage: str, postgres: Postgres | None) -> OrdersApp:
     clock = FakeClock(START)
     fake_users, fake_inventory, fake_payments, call_failures = (
         FakeUsers(),

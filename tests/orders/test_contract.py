@@ -314,8 +314,9 @@ async def test_owner_and_staff_can_read_order(orders_app: OrdersApp) -> None:
     order = await orders_app.place(orders_app.fake_inventory.add_product(5))
 
     for who in (orders_app.buyer, STAFF):
-        state = await orders_app.orders.get_order_status(who, order.order_id)
+        state, version = await orders_app.orders.get_order_status(who, order.order_id)
         assert state.model_dump() == order.model_dump(include=set(type(state).model_fields))
+        assert version == order.version
 
 
 async def test_timeline_records_every_change(orders_app: OrdersApp) -> None:

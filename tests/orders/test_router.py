@@ -1,8 +1,10 @@
 """The HTTP API of orders: validation, responses, scopes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -25,6 +27,7 @@ from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
 from markethall.users.contract import UserInactive, UserNotFound
 from tests.orders.conftest import STAFF, OrdersApp, user_context
+from tests.shared.cache_fixtures import until
 
 # only in memory, because the routes do not depend on the storage
 pytestmark = pytest.mark.parametrize("orders_app", ["memory"], indirect=True)
@@ -255,6 +258,44 @@ async def test_matching_etag_returns_304(order_client: OrderClient) -> None:
     assert (response.status_code, response.json()) == (200, order)
     assert response.headers["cache-control"] == "no-store"
     assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_status_has_an_etag_that_changes_with_the_order(order_client: OrderClient) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
+    path = f"/orders/{order['order_id']}/status"
+
+    first = await order_client.send("GET", path)
+    known = {"If-None-Match": first.headers["etag"]}
+    unchanged = await order_client.send("GET", path, headers=known)
+    unchanged_after_wait = await order_client.send("GET", f"{path}?wait=1", headers=known)
+    await order_client.send("POST", path.replace("status", "cancel"), json={"reason": "too late"})
+    changed = await order_client.send("GET", f"{path}?wait=25", headers=known)
+
+    assert first.headers["etag"] == f'"v{order["version"]}"'
+    for response in (unchanged, unchanged_after_wait):
+        assert (response.status_code, response.content) == (304, b"")
+    assert (changed.status_code, changed.json()["status"]) == (200, "cancelled")
+    assert changed.headers["etag"] != first.headers["etag"]
+
+
+async def test_wait_ends_with_the_change(order_client: OrderClient) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
+    path = f"/orders/{order['order_id']}/status?wait=25"
+    waits = order_client.orders_app.container.status_waits()
+
+    response = asyncio.create_task(order_client.send("GET", path))
+    await until(lambda: any(wait.version for each in waits._by_order.values() for wait in each))
+    order_client.orders_app.fake_payments.capture(UUID(order["payment"]["payment_id"]))
+    await order_client.orders_app.process_events()
+
+    assert (await response).json()["status"] == "processing"
+
+
+@pytest.mark.parametrize("wait", ["-1", "26", "2.5", "soon", "", "1e1", "25;"])
+async def test_invalid_wait_is_rejected(order_client: OrderClient, wait: str) -> None:
+    response = await order_client.send("GET", f"{UNKNOWN_ORDER_PATH}/status?wait={wait}")
+
+    assert (response.status_code, response.json()["code"]) == (422, "request.invalid")
 
 
 async def test_order_lifecycle_over_http(order_client: OrderClient) -> None:

@@ -1,6 +1,6 @@
 """The implementations of orders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from dependency_injector import providers
@@ -17,10 +17,19 @@ from markethall.orders.service import (
     PendingOrdersJob,
     ReservationPolicy,
 )
+from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
 from markethall.orders.settings import OrdersSettings
 from markethall.orders.sql import STATEMENTS, SqlOrderStore
 from markethall.payments.contract import Payments
-from markethall.shared.composition.container import ContextContainer, Counter, build_idempotency
+from markethall.shared.cache import InvalidationBus, open_bus
+from markethall.shared.composition.container import (
+    BackgroundTask,
+    ContextContainer,
+    ContextTools,
+    Counter,
+    LifecycleHook,
+    build_idempotency,
+)
 from markethall.shared.composition.context_persistence import ContextPersistence, database_of
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.composition.providers import by_storage, singleton
@@ -44,6 +53,29 @@ def _sql_persistence(
     return build_sql_persistence(postgres, STATEMENTS, SqlOrderStore, clock)
 
 
+def _bus(tools: ContextTools) -> InvalidationBus | None:
+    # no other process has the memory of this one
+    return open_bus(tools.redis, tools.postgres) if tools.postgres else None
+
+
+def _status_waits(database: Database[ReadStore, Store], bus: InvalidationBus | None) -> StatusWaits:
+    return StatusWaits(database, bus.publish if bus else lambda _: None)
+
+
+def _background_tasks(
+    status_waits: StatusWaits, bus: InvalidationBus | None
+) -> Sequence[BackgroundTask]:
+    return [status_waits.run, *([lambda: bus.listen(status_waits)] if bus else [])]
+
+
+def _on_drain(status_waits: StatusWaits) -> Sequence[Callable[[], None]]:
+    return [status_waits.end]
+
+
+def _on_close(bus: InvalidationBus | None) -> Sequence[LifecycleHook]:
+    return [bus.flush] if bus else []
+
+
 def _reservation_policy(settings: OrdersSettings) -> ReservationPolicy:
     return ReservationPolicy(timedelta(seconds=settings.reservation_ttl_seconds))
 
@@ -63,14 +95,19 @@ class OrdersContainer(ContextContainer):
     users: providers.Dependency[Users] = providers.Dependency()
     inventory: providers.Dependency[Inventory] = providers.Dependency()
     payments: providers.Dependency[Payments] = providers.Dependency()
-    clock, cursors = ContextContainer.clock, ContextContainer.cursors
+    tools, clock, cursors = ContextContainer.tools, ContextContainer.clock, ContextContainer.cursors
 
     persistence: providers.Selector[ContextPersistence[Database[ReadStore, Store]]] = by_storage(
         settings,
         memory=singleton(_memory_persistence, clock),
         sql=singleton(_sql_persistence, ContextContainer.postgres, clock),
     )
-    database: providers.Singleton[Database[ReadStore, Store]] = singleton(database_of, persistence)
+    stored_database: providers.Singleton[Database[ReadStore, Store]] = singleton(
+        database_of, persistence
+    )
+    bus = singleton(_bus, tools)
+    status_waits = singleton(_status_waits, stored_database, bus)
+    database = singleton(ChangeReportingDatabase, stored_database, status_waits)
     idempotency = singleton(build_idempotency, persistence, settings, clock)
 
     clients = singleton(ContextClients, users, inventory, payments)
@@ -85,4 +122,7 @@ class OrdersContainer(ContextContainer):
     pending_orders_job = singleton(PendingOrdersJob, payments, database, clock)
 
     periodic_jobs = singleton(_periodic_jobs, pending_orders_job)
+    background_tasks = singleton(_background_tasks, status_waits, bus)
+    on_drain = singleton(_on_drain, status_waits)
+    on_close = singleton(_on_close, bus)
     counters = singleton(_counters, orders)

@@ -5,7 +5,13 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.orders.contract import FulfilmentStatus, OrderQuery, OrderStatus, OrderStatusView
+from markethall.orders.contract import (
+    FulfilmentStatus,
+    OrderQuery,
+    OrderStatus,
+    OrderStatusView,
+    VersionedOrderStatus,
+)
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
@@ -28,6 +34,7 @@ class MemoryOrderStore(MemoryUnitOfWork):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables
+        self.saved_order_ids: set[UUID] = set()
 
     async def add_order(self, order: Order) -> int | None:
         if order.order_id in self._tables.orders:
@@ -43,6 +50,7 @@ class MemoryOrderStore(MemoryUnitOfWork):
         if stored is None or stored.version != order.expected_version:
             raise ConcurrentUpdate
         self._write(order)
+        self.saved_order_ids.add(order.order_id)
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         self._tables.fulfilments.put(fulfilment.fulfilment_id, fulfilment)
@@ -56,9 +64,15 @@ class MemoryOrderStore(MemoryUnitOfWork):
     async def get_order(self, order_id: UUID) -> Order | None:
         return self._tables.orders.get(order_id)
 
-    async def get_order_status(self, order_id: UUID) -> tuple[UUID, OrderStatusView] | None:
+    async def get_order_status(self, order_id: UUID) -> tuple[UUID, VersionedOrderStatus] | None:
         order = self._tables.orders.get(order_id)
-        return (order.user_id, _to_status_view(order)) if order else None
+        if order is None:
+            return None
+        return order.user_id, VersionedOrderStatus(_to_status_view(order), order.version)
+
+    async def get_order_versions(self, order_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        found = [self._tables.orders.get(order_id) for order_id in order_ids]
+        return {order.order_id: order.version for order in found if order}
 
     async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]:
         return self._tables.timeline.get(order_id) or ()

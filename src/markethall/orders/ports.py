@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from markethall.orders.contract import OrderQuery, OrderStatusView
+from markethall.orders.contract import OrderQuery, VersionedOrderStatus
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -23,8 +23,11 @@ class ReadStore(Protocol):
 
     async def get_order(self, order_id: UUID) -> Order | None: ...
 
-    async def get_order_status(self, order_id: UUID) -> tuple[UUID, OrderStatusView] | None:
+    async def get_order_status(self, order_id: UUID) -> tuple[UUID, VersionedOrderStatus] | None:
         """Return (user id of the owner, status)."""
+
+    async def get_order_versions(self, order_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        """Return the versions of the orders that exist."""
 
     async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]: ...
 
@@ -46,6 +49,9 @@ class ReadStore(Protocol):
 
 class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
+
+    # the orders that `save_order` has changed
+    saved_order_ids: set[UUID]
 
     async def add_order(self, order: Order) -> int | None:
         """Insert the order and its timeline. Return its number, or None when the order exists."""

@@ -1,6 +1,7 @@
 """HTTP API of orders."""
 
 from typing import Annotated, Any, Final, Protocol
+from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import WrapValidator
@@ -17,6 +18,7 @@ from markethall.orders.contract import (
     OrderNotFound,
     OrderQuery,
     Orders,
+    OrderStatusQuery,
     OrderStatusView,
     OrderView,
     PlaceOrder,
@@ -26,14 +28,20 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
     TotalChanged,
     TotalTooLarge,
+    VersionedOrderStatus,
 )
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
-from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
+from markethall.shared.http.conditional_requests import (
+    NOT_MODIFIED_RESPONSE,
+    apply_if_none_match,
+    etag_matches,
+)
 from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.disconnects import while_connected
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -219,10 +227,37 @@ async def get_order(
     "/orders/{order_id}/status",
     response_model=OrderStatusView,
     summary="Get the status of an order",
-    responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound) | NOT_MODIFIED_RESPONSE,
 )
-async def get_order_status(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
-    return json_response(await orders.get_order_status(ctx, order_id), headers=_NO_STORE_HEADERS)
+async def get_order_status(
+    request: Request,
+    *,
+    ctx: OwnerOrStaff,
+    order_id: Id,
+    query: Annotated[OrderStatusQuery, from_query(OrderStatusQuery)],
+    orders: OrdersDep,
+) -> Response:
+    """Return the status, with `wait` as soon as it is news.
+
+    With `If-None-Match` it is news when its `ETag` is not in the header; without, when the order is
+    no longer pending. When the time is over, the response is the current status, or 304. If too
+    many requests wait (4 per client), or the server stops, the response comes at once.
+    """
+    found = (
+        await while_connected(request, _wait_for_status(request, ctx, order_id, query, orders))
+        if query.wait
+        else await orders.get_order_status(ctx, order_id)
+    )
+    headers = _NO_STORE_HEADERS | {"etag": etag(found.version)}
+    return apply_if_none_match(request, json_response(found.status, headers=headers))
+
+
+async def _wait_for_status(
+    request: Request, ctx: CallContext, order_id: UUID, query: OrderStatusQuery, orders: Orders
+) -> VersionedOrderStatus:
+    known = request.headers.get("if-none-match")
+    is_known = None if known is None else lambda version: etag_matches(known, etag(version))
+    return await orders.wait_for_order_status(ctx, order_id, query.wait, is_known)
 
 
 @router.get(

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from ipaddress import ip_network
 from typing import Final
+from urllib.parse import parse_qs
 
 import httpx2
 import structlog
@@ -37,6 +38,9 @@ _REPLACED: Final = frozenset({b"content-length", b"expect", b"x-forwarded-for", 
 _CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
 _CONNECT_TIMEOUT_SECONDS: Final = 2.0
 _GET_TIMEOUT_SECONDS: Final = 5.0
+# no service waits longer
+_MAX_WAIT_SECONDS: Final = 30
+_MAX_WAIT_DIGITS: Final = 4
 # There is no maximum of connections, so that a service that hangs does not block the others. Idle
 # connections are closed after 10 s, because the services close them after 15 s.
 _LIMITS: Final = httpx2.Limits(
@@ -111,7 +115,7 @@ class ReverseProxy:
 
         Raises DomainError and ClientDisconnected.
         """
-        seconds = self._response_timeout
+        seconds = self._response_timeout + requested_wait(incoming.scope["query_string"])
         timeouts = {"connect": _CONNECT_TIMEOUT_SECONDS, "write": seconds, "read": seconds}
         path, query = incoming.scope["raw_path"], incoming.scope["query_string"]
         request = httpx2.Request(
@@ -133,6 +137,13 @@ class ReverseProxy:
         # no timeout for the body, because an event stream may send nothing for a long time
         del timeouts["read"]
         return response
+
+
+def requested_wait(query: bytes) -> int:
+    """Return the seconds that the client lets the service wait for a change, as in `?wait=10`."""
+    value = parse_qs(query.decode("latin-1")).get("wait", ["0"])[0]
+    is_number = value.isascii() and value.isdigit() and len(value) < _MAX_WAIT_DIGITS
+    return min(int(value), _MAX_WAIT_SECONDS) if is_number else 0
 
 
 class ClientDisconnected(Exception):

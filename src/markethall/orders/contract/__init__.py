@@ -1,7 +1,7 @@
 """The contract of orders: DTOs, errors and the Protocol. Other contexts use only its events."""
 
+from collections.abc import Callable
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
@@ -19,6 +19,13 @@ from markethall.orders.contract.events import OrderFulfilled as OrderFulfilled
 from markethall.orders.contract.events import OrderLinesCancelled as OrderLinesCancelled
 from markethall.orders.contract.events import OrderPaid as OrderPaid
 from markethall.orders.contract.events import OrderPlaced as OrderPlaced
+from markethall.orders.contract.status import FulfilmentStatus as FulfilmentStatus
+from markethall.orders.contract.status import OrderFulfilmentStatus as OrderFulfilmentStatus
+from markethall.orders.contract.status import OrderPaymentStatus as OrderPaymentStatus
+from markethall.orders.contract.status import OrderStatus as OrderStatus
+from markethall.orders.contract.status import OrderStatusQuery as OrderStatusQuery
+from markethall.orders.contract.status import OrderStatusView as OrderStatusView
+from markethall.orders.contract.status import VersionedOrderStatus as VersionedOrderStatus
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
@@ -33,49 +40,6 @@ from markethall.shared.kernel.model import (
 )
 from markethall.shared.kernel.money import Currency, Money
 from markethall.shared.kernel.pagination import Page, PageQuery
-
-# States
-
-
-class OrderStatus(StrEnum):
-    """Status of an order.
-
-    Transitions: pending -> processing -> completed; pending -> expired; pending or processing ->
-    cancelled; expired -> processing (when the customer paid late).
-    """
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-
-class OrderPaymentStatus(StrEnum):
-    """Payment status of an order, according to the last event of the context `payments`."""
-
-    NONE = "none"
-    AUTHORIZED = "authorized"
-    PAID = "paid"
-    PARTIALLY_REFUNDED = "partially_refunded"
-    REFUNDED = "refunded"
-    VOIDED = "voided"
-    FAILED = "failed"
-
-
-class OrderFulfilmentStatus(StrEnum):
-    """Fulfilment status of an order."""
-
-    UNFULFILLED = "unfulfilled"
-    PARTIAL = "partial"
-    FULFILLED = "fulfilled"
-    DELIVERED = "delivered"
-
-
-class FulfilmentStatus(StrEnum):
-    SHIPPED = "shipped"
-    DELIVERED = "delivered"
-
 
 # Commands
 
@@ -216,14 +180,6 @@ class OrderView(Dto):
     version: int
 
 
-class OrderStatusView(Dto):
-    order_id: UUID
-    status: OrderStatus
-    payment_status: OrderPaymentStatus
-    fulfilment_status: OrderFulfilmentStatus
-    updated_at: datetime
-
-
 class TimelineEntryView(Dto):
     """A change of an order, and the order's statuses after it."""
 
@@ -353,8 +309,22 @@ class Orders(Protocol):
     async def list_orders(self, ctx: CallContext, query: OrderQuery) -> Page[OrderView]:
         """Raises CursorInvalid."""
 
-    async def get_order_status(self, ctx: CallContext, order_id: UUID) -> OrderStatusView:
+    async def get_order_status(self, ctx: CallContext, order_id: UUID) -> VersionedOrderStatus:
         """Raises OrderNotFound."""
+
+    async def wait_for_order_status(
+        self,
+        ctx: CallContext,
+        order_id: UUID,
+        seconds: float,
+        is_known: Callable[[int], bool] | None = None,
+    ) -> VersionedOrderStatus:
+        """Return the status as soon as it is news, at the latest after about `seconds`.
+
+        A version for which `is_known` is true is no news; without `is_known`, a pending order is
+        none. If too many requests wait, or the process stops, it returns at once.
+        Raises OrderNotFound, Overloaded.
+        """
 
     async def get_timeline(self, ctx: CallContext, order_id: UUID) -> TimelineView:
         """Raises OrderNotFound."""

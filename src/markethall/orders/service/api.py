@@ -1,5 +1,6 @@
 """The use cases behind the HTTP API of orders."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from markethall.inventory.contract import Inventory
@@ -13,13 +14,13 @@ from markethall.orders.contract import (
     OrderNotFound,
     OrderQuery,
     OrderStatus,
-    OrderStatusView,
     OrderView,
     PlaceOrder,
     TimelineView,
+    VersionedOrderStatus,
 )
 from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilment_lines
-from markethall.orders.ports import ReadStore, Store
+from markethall.orders.ports import ReadStore
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import (
@@ -27,6 +28,7 @@ from markethall.orders.service.order_events import (
     fulfilled_event,
     lines_cancelled_event,
 )
+from markethall.orders.service.status_waits import ChangeReportingDatabase
 from markethall.orders.service.views import (
     to_fulfilment_view,
     to_order_view,
@@ -38,7 +40,6 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
 from markethall.shared.kernel.scopes import ORDERS_MANAGE
-from markethall.shared.persistence.database import Database
 
 
 class OrderService:
@@ -48,7 +49,7 @@ class OrderService:
         self,
         checkout: Checkout,
         inventory: Inventory,
-        database: Database[ReadStore, Store],
+        database: ChangeReportingDatabase,
         cursors: Cursors,
         clock: Clock,
     ) -> None:
@@ -76,12 +77,28 @@ class OrderService:
         views = [to_order_view(order) for order in orders]
         return self._cursors.build_page(listing, views, query.limit, _order_keyset)
 
-    async def get_order_status(self, ctx: CallContext, order_id: UUID) -> OrderStatusView:
+    async def get_order_status(self, ctx: CallContext, order_id: UUID) -> VersionedOrderStatus:
         async with self._database.read_session() as store:
             owner_and_status = await store.get_order_status(order_id)
         if owner_and_status is None or not ctx.can_view(owner_and_status[0], ORDERS_MANAGE):
             raise OrderNotFound(order_id=str(order_id))
         return owner_and_status[1]
+
+    async def wait_for_order_status(
+        self,
+        ctx: CallContext,
+        order_id: UUID,
+        seconds: float,
+        is_known: Callable[[int], bool] | None = None,
+    ) -> VersionedOrderStatus:
+        # registered before the read, so that no change between the two is missed
+        with self._database.waits.register(order_id, ctx.user_id, seconds) as wait:
+            found = await self.get_order_status(ctx, order_id)
+            while wait and not _is_news(found, is_known):
+                if not await wait.wait_for_change(found.version):
+                    break
+                found = await self.get_order_status(ctx, order_id)
+        return found
 
     async def get_timeline(self, ctx: CallContext, order_id: UUID) -> TimelineView:
         async with self._database.read_session() as store:
@@ -235,3 +252,9 @@ def _check_staff(ctx: CallContext) -> None:
 
 def _order_keyset(order: OrderView) -> TimeKeyset:
     return TimeKeyset(order.created_at, order.order_id)
+
+
+def _is_news(found: VersionedOrderStatus, is_known: Callable[[int], bool] | None) -> bool:
+    if is_known is None:
+        return found.status.status is not OrderStatus.PENDING
+    return not is_known(found.version)

@@ -142,7 +142,13 @@ GET_ORDER_STATUS = Statement(
         orders.c.payment_status,
         orders.c.fulfilment_status,
         orders.c.updated_at,
+        orders.c.version,
     ).where(orders.c.order_id == bindparam("order_id"))
+)
+GET_ORDER_VERSIONS = Statement(
+    sa.select(orders.c.order_id, orders.c.version).where(
+        orders.c.order_id == sa.any_(_array_bind("order_ids", sa.Uuid))
+    )
 )
 LIST_TIMELINE_ENTRIES = Statement(
     sa.select(timeline)

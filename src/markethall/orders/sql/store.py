@@ -14,13 +14,16 @@ from markethall.orders.contract import (
     OrderQuery,
     OrderStatus,
     OrderStatusView,
+    VersionedOrderStatus,
 )
 from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLine, TimelineEntry
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.tables import metadata, orders
 from markethall.shared.composition.sql import ContextStatements, SqlUnitOfWork
+from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import TimeKeyset
+from markethall.shared.persistence.postgres import Connection
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -45,6 +48,10 @@ _PLAIN_COLUMNS = tuple(
 
 
 class SqlOrderStore(SqlUnitOfWork):
+    def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
+        super().__init__(connection, statements, clock)
+        self.saved_order_ids: set[UUID] = set()
+
     async def add_order(self, order: Order) -> int | None:
         number: int | None = await self._connection.fetch_value(
             sql.INSERT_ORDER,
@@ -67,6 +74,7 @@ class SqlOrderStore(SqlUnitOfWork):
         )
         if not written:
             raise ConcurrentUpdate
+        self.saved_order_ids.add(order.order_id)
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         await self._connection.execute(
@@ -95,9 +103,16 @@ class SqlOrderStore(SqlUnitOfWork):
         row = await self._connection.fetch_one(sql.GET_ORDER, order_id=order_id)
         return _to_order(row) if row else None
 
-    async def get_order_status(self, order_id: UUID) -> tuple[UUID, OrderStatusView] | None:
+    async def get_order_status(self, order_id: UUID) -> tuple[UUID, VersionedOrderStatus] | None:
         row = await self._connection.fetch_one(sql.GET_ORDER_STATUS, order_id=order_id)
-        return (row["user_id"], OrderStatusView(**dict(row))) if row else None
+        if row is None:
+            return None
+        status = OrderStatusView(**dict(row))
+        return row["user_id"], VersionedOrderStatus(status, row["version"])
+
+    async def get_order_versions(self, order_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        rows = await self._connection.fetch_all(sql.GET_ORDER_VERSIONS, order_ids=order_ids)
+        return {row["order_id"]: row["version"] for row in rows}
 
     async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]:
         rows = await self._connection.fetch_all(sql.LIST_TIMELINE_ENTRIES, order_id=order_id)

@@ -8,7 +8,7 @@ from markethall.shared.cache.redis_cache import RedisCache, RedisChannel
 from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 
-__all__ = ["CoherentCache", "open_cache"]
+__all__ = ["CoherentCache", "InvalidationBus", "open_bus", "open_cache"]
 
 
 def open_cache(
@@ -17,7 +17,14 @@ def open_cache(
     """Return the cache. Its invalidation bus uses Redis if configured, otherwise Postgres."""
     if mode == "off":
         return CoherentCache(enabled=False)
-    if redis.is_configured:
-        bus = InvalidationBus(RedisChannel(redis))
+    bus = open_bus(redis, postgres)
+    if bus is not None and redis.is_configured:
         return CoherentCache(bus, RedisCache(redis, bus.is_pending))
-    return CoherentCache(InvalidationBus(PostgresChannel(postgres)) if postgres else None)
+    return CoherentCache(bus)
+
+
+def open_bus(redis: RedisClient, postgres: Postgres | None) -> InvalidationBus | None:
+    """Return an invalidation bus: on Redis if configured, otherwise on Postgres if there is one."""
+    if redis.is_configured:
+        return InvalidationBus(RedisChannel(redis))
+    return InvalidationBus(PostgresChannel(postgres)) if postgres else None

@@ -82,6 +82,8 @@ class ContextContainer(containers.DeclarativeContainer):
     get_current_scopes: providers.Provider[GetScopes] = providers.Object(_scopes_of_token)
     # prepare the context before the first request
     on_start: providers.Provider[Sequence[LifecycleHook]] = providers.Object(())
+    # called in the event loop when the process begins to stop, while it still serves requests
+    on_drain: providers.Provider[Sequence[Callable[[], None]]] = providers.Object(())
     # release its resources, such as threads and connections
     on_close: providers.Provider[Sequence[LifecycleHook]] = providers.Object(())
 

@@ -13,10 +13,17 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from markethall.shared.http.bulkheads import Bulkhead, ClientSlots, RejectionLog, Slots
+from markethall.shared.http.bulkheads import (
+    Bulkhead,
+    ClientSlots,
+    HeldClientSlots,
+    RejectionLog,
+    Slots,
+)
 from markethall.shared.http.work_kinds import SEARCHES, WorkKind, WorkKinds
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.client_network import client_network
+from markethall.shared.kernel.held_slots import HELD_SLOTS
 from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, WAIT_BUDGET, WaitBudget
 
@@ -123,9 +130,11 @@ class AdmissionMiddleware:
             None if kind is WorkKind.LONG else WaitBudget(self._limits.max_wait_seconds)
         )
         timeout = STATEMENT_TIMEOUT.set(self._statement_seconds(kind, scope))
+        held = HELD_SLOTS.set(None)
         try:
-            with self._client_slots(kind, scope):
+            with self._client_slots(kind, scope) as client_slots:
                 await slots.enter()
+                HELD_SLOTS.set(RequestSlots(slots, client_slots))
                 if kind is WorkKind.WRITE:
                     receive = _without_slots(slots, receive)
                 if kind is not WorkKind.LONG:
@@ -135,13 +144,16 @@ class AdmissionMiddleware:
             slots.leave()
             WAIT_BUDGET.reset(budget)
             STATEMENT_TIMEOUT.reset(timeout)
+            HELD_SLOTS.reset(held)
 
     def _statement_seconds(self, kind: WorkKind, scope: Scope) -> float | None:
         if kind not in _READS or _client_is_known(scope):
             return None
         return self._limits.anonymous_statement_seconds
 
-    def _client_slots(self, kind: WorkKind, scope: Scope) -> AbstractContextManager[None]:
+    def _client_slots(
+        self, kind: WorkKind, scope: Scope
+    ) -> AbstractContextManager[HeldClientSlots | None]:
         limits = self._limits
         if limits.per_client is None or "service_identity" in scope["state"]:
             return nullcontext()
@@ -156,6 +168,25 @@ class AdmissionMiddleware:
             case _:
                 name, limit = "other", limits.per_client
         return self.clients.slots(name, _client_of(scope), limit, count)
+
+
+class RequestSlots:
+    """All slots of one request."""
+
+    def __init__(self, slots: Slots, client_slots: HeldClientSlots | None) -> None:
+        self._slots = slots
+        self._client_slots = client_slots
+
+    def leave(self) -> None:
+        self._slots.leave()
+        if self._client_slots:
+            self._client_slots.leave()
+
+    async def enter(self) -> None:
+        """Take the slots again. Raises Overloaded."""
+        if self._client_slots:
+            self._client_slots.enter()
+        await self._slots.enter()
 
 
 def _bulkheads_of(

@@ -117,16 +117,40 @@ class ClientSlots:
         self._rejections = rejections
 
     @contextmanager
-    def slots(self, kind: str, client: str, limit: int, count: int = 1) -> Iterator[None]:
+    def slots(
+        self, kind: str, client: str, limit: int, count: int = 1
+    ) -> Iterator["HeldClientSlots"]:
         """Hold slots of the client. Raises TooManyRequests if fewer of its `limit` are free."""
         key = kind, client
         if self.in_use[key] + count > limit:
             self._rejections.add("client")
             raise TooManyRequests(policy="concurrency", retry_after=1)
-        self.in_use[key] += count
+        slots = HeldClientSlots(self.in_use, key, count)
+        slots.enter()
         try:
-            yield
+            yield slots
         finally:
-            self.in_use[key] -= count
-            if not self.in_use[key]:
-                del self.in_use[key]
+            slots.leave()
+
+
+class HeldClientSlots:
+    """The slots of one client that a request holds, and may return for a while."""
+
+    def __init__(self, in_use: Counter[tuple[str, str]], key: tuple[str, str], count: int) -> None:
+        self._in_use = in_use
+        self._key = key
+        self._count = count
+        self._are_held = False
+
+    def enter(self) -> None:
+        """Take the slots. The limit is checked only at the start of a request."""
+        if not self._are_held:
+            self._in_use[self._key] += self._count
+            self._are_held = True
+
+    def leave(self) -> None:
+        if self._are_held:
+            self._are_held = False
+            self._in_use[self._key] -= self._count
+            if not self._in_use[self._key]:
+                del self._in_use[self._key]

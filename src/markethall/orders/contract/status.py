@@ -1,0 +1,84 @@
+"""The statuses of orders, and the request for them."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final, NamedTuple
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from markethall.shared.kernel.model import Dto
+
+
+class OrderStatus(StrEnum):
+    """Status of an order.
+
+    Transitions: pending -> processing -> completed; pending -> expired; pending or processing ->
+    cancelled; expired -> processing (when the customer paid late).
+    """
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class OrderPaymentStatus(StrEnum):
+    """Payment status of an order, according to the last event of the context `payments`."""
+
+    NONE = "none"
+    AUTHORIZED = "authorized"
+    PAID = "paid"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+    VOIDED = "voided"
+    FAILED = "failed"
+
+
+class OrderFulfilmentStatus(StrEnum):
+    """Fulfilment status of an order."""
+
+    UNFULFILLED = "unfulfilled"
+    PARTIAL = "partial"
+    FULFILLED = "fulfilled"
+    DELIVERED = "delivered"
+
+
+class FulfilmentStatus(StrEnum):
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+
+
+class OrderStatusView(Dto):
+    order_id: UUID
+    status: OrderStatus
+    payment_status: OrderPaymentStatus
+    fulfilment_status: OrderFulfilmentStatus
+    updated_at: datetime
+
+
+class VersionedOrderStatus(NamedTuple):
+    """The status of an order, and the version of the order, which changes with it."""
+
+    status: OrderStatusView
+    version: int
+
+
+MAX_WAIT_SECONDS: Final = 25
+
+
+class OrderStatusQuery(BaseModel):
+    """`wait`: the seconds that the response may wait for a change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wait: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=MAX_WAIT_SECONDS,
+            description="Wait up to this many seconds: with `If-None-Match` until the `ETag`"
+            " changes, without it until the order is no longer pending",
+        ),
+    ] = 0

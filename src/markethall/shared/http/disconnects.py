@@ -1,0 +1,42 @@
+"""Responses that may take long: their work ends when the client has disconnected."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from markethall.shared.kernel.errors import DomainError
+
+T = TypeVar("T")
+
+
+class ClientClosedRequest(DomainError):
+    """The client has disconnected. Only the access log shows the status."""
+
+    code = "request.client_closed"
+    # not a registered status; proxies log the same one
+    status = 499
+    title = "The client has disconnected"
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, or cancel it and raise ClientClosedRequest when the client disconnects.
+
+    The body of the request must not be read afterwards.
+    """
+    task = asyncio.create_task(work)
+    disconnect = asyncio.create_task(_receive_disconnect(request))
+    try:
+        await asyncio.wait([task, disconnect], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientClosedRequest
+        return await task
+    finally:
+        task.cancel()
+        disconnect.cancel()
+
+
+async def _receive_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue

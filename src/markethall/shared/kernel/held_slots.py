@@ -1,0 +1,30 @@
+"""The slots of a bulkhead that a request holds, so that a long wait can return them meanwhile."""
+
+from collections.abc import Awaitable
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class HeldSlots(Protocol):
+    def leave(self) -> None:
+        """Return the slots."""
+
+    async def enter(self) -> None:
+        """Take the slots again. Raises Overloaded."""
+
+
+# None outside of requests, and for requests that need no slot
+HELD_SLOTS: ContextVar[HeldSlots | None] = ContextVar("held_slots", default=None)
+
+
+async def wait_without_slots(wait: Awaitable[T]) -> T:
+    """Await without a slot, and take the slots again afterwards. Raises Overloaded too."""
+    slots = HELD_SLOTS.get()
+    if slots is None:
+        return await wait
+    slots.leave()
+    result = await wait
+    await slots.enter()
+    return result
