@@ -210,6 +210,7 @@ def probe() -> ProbeApp:
 async def probed(probe: ProbeApp) -> AsyncIterator[Connection]:
     async with open_connection(30, probe) as connection:
         yield connection
+        probe.go_on.set()  # otherwise the server waits for the response until its shutdown timeout
 
 
 async def test_trailer_fields_are_ignored(probe: ProbeApp, probed: Connection) -> None:
