@@ -2,16 +2,21 @@
 
 - `unit`: in memory, without a server. `integration`: with a database, a Valkey or a process.
 - `slow`: suites with many processes, races, and sweeps over many states or faults.
+- `portable`: what a version of Python can break: the unit tests, and one pass through Postgres,
+  Valkey, HTTP, a server process and the command line.
+
+Tests that share a server run in one worker (`--dist loadgroup`), so that it starts only once.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 _SERVER_FIXTURES: Final = frozenset({"server_url", "redis_url", "scratch"})
-_SERVER_STORAGES: Final = frozenset({"sql", "redis", "postgres"})
+# `remote` calls an implementation on Postgres
+_SERVER_STORAGES: Final = frozenset({"sql", "remote", "redis", "postgres"})
 _PROCESS_FOLDERS: Final = frozenset({"e2e", "local_cluster", "partitions"})
 _PROCESS_FILES: Final = frozenset({"test_cli", "test_local_servers", "test_local_servers_as_root"})
 _SLOW_FILES: Final = frozenset(
@@ -26,6 +31,45 @@ _SLOW_FILES: Final = frozenset(
         "test_store_mutants",
     }
 )
+# of these, all tests but those over RPC, which repeat the tests on Postgres
+_PORTABLE_FILES: Final = frozenset(
+    {
+        "test_app",
+        "test_cache",
+        "test_cache_coherence",
+        "test_catalogue",
+        "test_categories",
+        "test_cli",
+        "test_contract",
+        "test_events",
+        "test_export",
+        "test_families",
+        "test_idempotency",
+        "test_import_routes",
+        "test_imports",
+        "test_payment_api",
+        "test_postgres",
+        "test_rate_limits",
+        "test_redis_streams",
+        "test_reservations",
+        "test_search",
+        "test_stock",
+        "test_webhooks",
+        "test_with_real_contexts",
+    }
+)
+_PORTABLE_SERVER: Final = (("e2e", "test_flow.py"), "postgres")
+# fixtures of a session or module that start processes or applications
+_SHARED_SERVERS: Final = (
+    "server",
+    "attack_setup",
+    "cluster",
+    "logged_server",
+    "partitioned_app",
+    "retrying_shop",
+    "short_ttl_shop",
+    "split_setup",
+)
 
 
 def kind_of(path: str, fixtures: Iterable[str], parameter: str) -> set[str]:
@@ -39,7 +83,29 @@ def kind_of(path: str, fixtures: Iterable[str], parameter: str) -> set[str]:
         or not _SERVER_STORAGES.isdisjoint(parameter.split("-"))
     )
     kinds = {"integration" if needs_server else "unit"}
-    return kinds | {"slow"} if is_in_process_folder or file.stem in _SLOW_FILES else kinds
+    if is_in_process_folder or file.stem in _SLOW_FILES:
+        kinds.add("slow")
+    if kinds == {"unit"} or _is_in_portable_pass(file, kinds, parameter):
+        kinds.add("portable")
+    return kinds
+
+
+def _is_in_portable_pass(file: PurePath, kinds: Collection[str], parameter: str) -> bool:
+    if (file.parts[-2:], parameter) == _PORTABLE_SERVER:
+        return True
+    is_remote = "remote" in parameter.split("-")
+    return file.stem in _PORTABLE_FILES and "slow" not in kinds and not is_remote
+
+
+def server_group(path: str, fixtures: Iterable[str], parameters: Mapping[str, Any]) -> str | None:
+    """Return the name of the server that a test shares with others, or None."""
+    names = frozenset(fixtures)
+    for fixture in _SHARED_SERVERS:
+        if fixture in names:
+            # only `server` is shared by several files; each of its parameters is one server
+            owner = "e2e" if fixture == "server" and fixture in parameters else PurePath(path).stem
+            return f"{owner}-{parameters.get(fixture, fixture)}"
+    return None
 
 
 def run_first(kinds: Collection[str]) -> int:
@@ -52,6 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unit: in memory, without a server")
     config.addinivalue_line("markers", "integration: with a database, a Valkey or a process")
     config.addinivalue_line("markers", "slow: many processes, races, sweeps")
+    config.addinivalue_line("markers", "portable: what a version of Python can break")
     if reporter := config.pluginmanager.get_plugin("terminalreporter"):
         config.pluginmanager.register(FailureReporter(reporter))
 
@@ -61,7 +128,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item, kinds in kinds_of_items.items():
         for kind in kinds:
             item.add_marker(kind)
+        if "slow" in kinds and (group := _group(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: run_first(kinds_of_items[item]))
+
+
+def _group(item: pytest.Item) -> str | None:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    path = item.nodeid.partition("::")[0]
+    return server_group(path, getattr(item, "fixturenames", ()), parameters)
 
 
 def _kinds(item: pytest.Item) -> set[str]:
@@ -82,7 +157,8 @@ class FailureReporter:
             self._slow_seconds.append(report.duration)
         if report.failed:
             self._reporter.ensure_newline()
-            self._reporter.write_line(f"failed: {report.nodeid}: {_reason(report)}", red=True)
+            name = _without_group(report.nodeid)
+            self._reporter.write_line(f"failed: {name}: {_reason(report)}", red=True)
 
     def pytest_terminal_summary(self) -> None:
         if self._slow_seconds:
@@ -90,6 +166,12 @@ class FailureReporter:
             self._reporter.write_line(
                 f"{count} slow tests took {seconds:.0f} s in all; -m 'not slow' omits them"
             )
+
+
+def _without_group(nodeid: str) -> str:
+    """Return the id without the group that xdist appends, so that pytest accepts it."""
+    name, at, group = nodeid.rpartition("@")
+    return name if at and "]" not in group else nodeid
 
 
 def _reason(report: pytest.TestReport) -> str:

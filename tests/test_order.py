@@ -1,4 +1,4 @@
-"""Test the markers `unit`, `integration` and `slow`, and the order of the tests."""
+"""Test the markers `unit`, `integration`, `slow` and `portable`, and the order of the tests."""
 
 import subprocess
 import sys
@@ -6,16 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.markers import kind_of, run_first
+from tests.markers import kind_of, run_first, server_group
 
 
 @pytest.mark.parametrize(
     ("path", "fixtures", "parameter", "kinds"),
     [
-        ("tests/users/test_domain.py", [], "", {"unit"}),
-        ("tests/users/test_contract.py", ["users_app"], "memory", {"unit"}),
-        ("tests/users/test_contract.py", ["users_app"], "sql-3", {"integration"}),
-        ("tests/shared/test_postgres.py", ["postgres", "server_url"], "", {"integration"}),
+        ("tests/users/test_domain.py", [], "", {"unit", "portable"}),
+        ("tests/users/test_contract.py", ["users_app"], "memory", {"unit", "portable"}),
+        ("tests/users/test_contract.py", ["users_app"], "sql-3", {"integration", "portable"}),
+        ("tests/users/test_contract.py", ["users_app"], "remote-3", {"integration"}),
+        ("tests/users/test_constraints.py", ["postgres", "server_url"], "", {"integration"}),
+        ("tests/e2e/test_flow.py", ["server"], "postgres", {"integration", "slow", "portable"}),
+        ("tests/e2e/test_flow.py", ["server"], "workers", {"integration", "slow"}),
+        (
+            "tests/shared/test_postgres.py",
+            ["postgres", "server_url"],
+            "",
+            {"integration", "portable"},
+        ),
         ("tests/local_cluster/test_routing.py", [], "", {"integration", "slow"}),
         ("tests/inventory/test_races.py", ["server_url"], "", {"integration", "slow"}),
         ("tests/test_local_servers.py", ["folder"], "", {"integration"}),
@@ -25,6 +34,22 @@ def test_kind_follows_from_folder_fixtures_and_storage(
     path: str, fixtures: list[str], parameter: str, kinds: set[str]
 ) -> None:
     assert kind_of(path, fixtures, parameter) == kinds
+
+
+def test_tests_that_share_a_server_are_one_group() -> None:
+    postgres, memory = {"server": "postgres"}, {"server": "memory"}
+
+    flow = server_group("tests/e2e/test_flow.py", ["shop", "server"], postgres)
+
+    assert flow == server_group("tests/e2e/test_races.py", ["server"], postgres)
+    assert flow != server_group("tests/e2e/test_flow.py", ["server"], memory)
+    # a fixture of one file, which has no parameter
+    faults = server_group("tests/e2e/test_split_faults.py", ["server"], {"fault": 1})
+    assert faults not in {None, flow}
+    assert server_group("tests/e2e/test_split.py", ["cluster"], {}) != server_group(
+        "tests/local_cluster/test_local_cluster.py", ["cluster"], {}
+    )
+    assert server_group("tests/e2e/test_shutdown.py", ["scratch"], {}) is None
 
 
 def test_fast_tests_run_first() -> None:
