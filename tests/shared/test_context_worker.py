@@ -219,6 +219,24 @@ async def test_failing_periodic_job_keeps_running(
         assert await recorder.wait_for(1)
 
 
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [(Unavailable(dependency="x"), "periodic_job.unavailable"), (OSError(), "periodic_job.failed")],
+)
+async def test_log_names_the_periodic_job(
+    backend: ContextPersistence[Any], error: BaseException, event: str
+) -> None:
+    failing = CountingJob(error)
+
+    with capture_logs() as logs:
+        worker = build_worker(backend, RecordingHandler().handle, failing.run_once, config=POLLING)
+        async with running(worker):
+            await failing.wait_for_runs(2)
+
+    (line,) = (line for line in logs if line["event"] == event)
+    assert (line["context"], line["job"]) == (worker.context, "CountingJob.run_once")
+
+
 async def test_standby_worker_takes_over(
     backend: ContextPersistence[Any], ctx: CallContext
 ) -> None:

@@ -125,9 +125,14 @@ class ContextWorker:
         try:
             await job()
         except Unavailable:
-            log.warning("periodic_job.unavailable", context=self.context)
+            log.warning("periodic_job.unavailable", context=self.context, job=_name_of(job))
         except Exception:  # a failed job must not stop the other jobs
-            log.exception("periodic_job.failed", context=self.context)
+            log.exception("periodic_job.failed", context=self.context, job=_name_of(job))
+
+
+def _name_of(job: PeriodicJob) -> str:
+    """Return class and method, such as `PaymentJobs.reconcile`."""
+    return getattr(job, "__qualname__", repr(job))
 
 
 def _first_error(group: ExceptionGroup[Exception]) -> Exception:
