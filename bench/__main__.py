@@ -6,6 +6,7 @@ contract  one call of another context: in process, over ASGI, over loopback
 hot       one product under high demand: reservations and orders compared with a plain UPDATE
 imports   import of a catalogue from a file: rows per second, and memory
 catalogue 100,000 products: cached and uncached reads, searches, deep pages
+overload  goodput and rejections at one, two and three times the capacity
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
-from . import catalogue, contract, hot, imports, split
+from . import catalogue, contract, hot, imports, overload, split
 from .loop import STOP_SIGNALS
 from .report import Report
 from .suite import Options, Suite
@@ -113,6 +114,14 @@ def _catalogue(arguments: argparse.Namespace, folder: Path) -> str:
     return _failures(results.failures)
 
 
+def _overload(arguments: argparse.Namespace, folder: Path) -> str:
+    quick_options = overload.Options(seconds=1, rounds=1, customers=32, catalogue=500)
+    results = overload.measure(quick_options if arguments.quick else overload.Options(), folder)
+    _print_tables(results, arguments)
+    results.write()
+    return _failures(results.failures)
+
+
 def _print_tables(results: Tables, arguments: argparse.Namespace) -> None:
     print(results.text())
     if arguments.markdown:
@@ -132,6 +141,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "hot": _hot,
     "imports": _imports,
     "catalogue": _catalogue,
+    "overload": _overload,
 }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -46,6 +46,16 @@ async def client_of(app: Gateway, **user: str) -> AsyncIterator[httpx2.AsyncClie
 @asynccontextmanager
 async def staff_of(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     user = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
+    async with client_of(app, **user) as http:
+        yield http
+
+
+@asynccontextmanager
+async def customer_of(app: Gateway, number: int) -> AsyncIterator[httpx2.AsyncClient]:
+    """Register a customer, and yield a client with the token."""
+    user = {"username": f"customer-{number}", "password": "a quiet sentence"}
+    async with client_of(app) as http:
+        await http.post("/users", json={**user, "email": f"customer-{number}@example.com"})
     async with client_of(app, **user) as http:
         yield http
 
@@ -162,3 +172,47 @@ async def test_cancelled_searches_leave_their_connection_usable(
             after = await connection.fetchval(opened, "client backend")
     assert statuses == [503] * 4
     assert after == before
+
+
+async def test_burst_of_one_customer_leaves_slots_to_orders_of_others(
+    database_url: str, tmp_path: Any
+) -> None:
+    settings = {"database_pool_max": 20, "rate_limits": "on"}
+    async with AsyncExitStack() as stack:
+        app = await stack.enter_async_context(serving(database_url, tmp_path, **settings))
+        staff = await stack.enter_async_context(staff_of(app))
+        locked, other = await stocked_product(staff), await stocked_product(staff, "COFFEE")
+        buyer, *others = [await stack.enter_async_context(customer_of(app, n)) for n in range(10)]
+        lock = f"SELECT FROM inventory.stock WHERE product_id = '{locked}' FOR UPDATE"
+        async with holding_lock(database_url, lock):
+            burst = [
+                asyncio.create_task(place_order(buyer, locked, f"burst-{number:03}"))
+                for number in range(500)
+            ]
+            # 16 are at work, which is the bound of one client
+            await until(lambda: sum(each.done() for each in burst) == 500 - 16)
+            refused = [each.result() for each in burst if each.done()]
+
+            orders = await asyncio.gather(
+                *(place_order(each, other, f"other-{n:03}") for n, each in enumerate(others))
+            )
+        await asyncio.gather(*burst)
+    assert {(each.status_code, each.headers["retry-after"]) for each in refused} == {(429, "1")}
+    assert [each.status_code for each in orders] == [201] * 9
+
+
+async def test_scrapes_and_probes_take_no_slots_of_orders(database_url: str, tmp_path: Any) -> None:
+    async with (
+        serving(database_url, tmp_path, database_pool_max=4) as app,
+        staff_of(app) as staff,
+        client_of(app) as anonymous,
+    ):
+        product_id = await stocked_product(staff)
+        paths = ["/metrics", "/ready", "/health"] * 100
+        storm = [asyncio.create_task(anonymous.get(path)) for path in paths]
+        orders = await asyncio.gather(
+            *(place_order(staff, product_id, f"order-{number:03}") for number in range(4))
+        )
+        answers = await asyncio.gather(*storm)
+    assert [each.status_code for each in orders] == [201] * 4
+    assert {each.status_code for each in answers} == {200}
