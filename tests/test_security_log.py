@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import time_machine
 from structlog.testing import capture_logs
 
 from markethall.app import Gateway, create_app
@@ -14,6 +15,7 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
+from markethall.users.domain import REFRESH_GRACE_PERIOD
 from tests.test_app import ADMIN, client_of, memory_settings
 
 PASSWORD = "a password that no log may show"
@@ -91,7 +93,8 @@ async def test_reused_refresh_token_is_logged_once(http: httpx2.AsyncClient) -> 
         form = {"grant_type": "refresh_token", "refresh_token": tokens[-1]}
         tokens.append((await http.post("/token", data=form)).json()["refresh_token"])
 
-    with security_events() as events:
+    later = utc_now() + 2 * REFRESH_GRACE_PERIOD
+    with security_events() as events, time_machine.travel(later, tick=True):
         for token in (tokens[0], tokens[0], tokens[2]):
             form = {"grant_type": "refresh_token", "refresh_token": token}
             assert (await http.post("/token", data=form)).status_code == 401

@@ -84,10 +84,11 @@ def _session() -> None:
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("family_hash", sa.LargeBinary(), nullable=False),
         sa.Column("token_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("previous_hash", sa.LargeBinary(), nullable=True),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("exchanged_hashes", postgresql.ARRAY(sa.LargeBinary()), nullable=False),
+        sa.Column("exchanged_at", postgresql.ARRAY(sa.DateTime(timezone=True)), nullable=False),
         _timestamp("created_at"),
         _timestamp("expires_at"),
-        _timestamp("rotated_at", nullable=True),
         _timestamp("revoked_at", nullable=True),
         sa.Column("network_hash", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("session_id", name=op.f("pk_session")),
@@ -102,11 +103,13 @@ def _session() -> None:
 
 SESSION_CHECKS = {
     "hashes": (
-        "length(family_hash) = 32 AND length(token_hash) = 32 AND length(previous_hash) = 32"
-        " AND length(network_hash) = 32"
+        "length(family_hash) = 32 AND length(token_hash) = 32 AND length(network_hash) = 32"
     ),
     "expires_at": "expires_at > created_at",
-    "rotated": "(previous_hash IS NULL) = (rotated_at IS NULL)",
+    "exchanged": (
+        "cardinality(exchanged_hashes) = cardinality(exchanged_at)"
+        " AND cardinality(exchanged_at) <= LEAST(generation, 16)"
+    ),
 }
 
 

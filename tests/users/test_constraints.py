@@ -79,9 +79,9 @@ async def test_username_and_email_are_unique(postgres: Postgres, same: dict[str,
 
 async def test_session_requires_user(postgres: Postgres) -> None:
     insert = """
-        INSERT INTO users.session (session_id, user_id, family_hash, token_hash, created_at,
-            expires_at)
-        VALUES ($1, $2, $3, $3, now(), now() + interval '1 day')
+        INSERT INTO users.session (session_id, user_id, family_hash, token_hash, generation,
+            exchanged_hashes, exchanged_at, created_at, expires_at)
+        VALUES ($1, $2, $3, $3, 0, '{}', '{}', now(), now() + interval '1 day')
     """
 
     async with postgres.read_session() as session:

@@ -297,6 +297,7 @@ async def test_old_refresh_token_revokes_session(users_app: UsersApp) -> None:
     latest = first
     for _ in range(3):
         latest = await users_app.sessions.refresh(ANONYMOUS, latest.refresh_token)
+        users_app.clock.advance(seconds=4)
 
     with pytest.raises(BadRefreshToken):
         await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
@@ -338,6 +339,22 @@ async def test_two_tabs_that_refresh_one_token_stay_signed_in(users_app: UsersAp
 
     assert second.refresh_token == first.refresh_token != shared.refresh_token
     assert second_later.refresh_token == first_later.refresh_token
+
+
+async def test_tab_with_an_older_token_gets_the_current_one(users_app: UsersApp) -> None:
+    """Another tab has exchanged the token, and its successor too, in the last ten seconds."""
+    await users_app.register("ada")
+    shared = await users_app.sign_in("ada")
+    latest = shared
+    for _ in range(3):
+        latest = await users_app.sessions.refresh(ANONYMOUS, latest.refresh_token)
+        users_app.clock.advance(seconds=3)
+
+    late = await users_app.sessions.refresh(ANONYMOUS, shared.refresh_token)
+    users_app.clock.advance(seconds=60)
+
+    assert late.refresh_token == latest.refresh_token
+    assert await users_app.sessions.refresh(ANONYMOUS, late.refresh_token)
 
 
 async def test_concurrent_refreshes_of_one_token_have_one_successor(users_app: UsersApp) -> None:

@@ -20,6 +20,7 @@ from markethall.users.contract import (
     UserInactive,
 )
 from markethall.users.domain import (
+    MAX_EXCHANGED_TOKENS,
     REFRESH_GRACE_PERIOD,
     SESSION_LIFETIME,
     RefreshToken,
@@ -176,33 +177,39 @@ def digest(text: str) -> bytes:
     return hmac.digest(b"key", text.encode(), "sha256")
 
 
-def test_successor_depends_on_token_and_key() -> None:
-    token = RefreshToken.generate()
-    other_secret = replace(token, secret=bytes(32))
+def test_token_of_a_generation_depends_on_family_and_key() -> None:
+    token, other_family = RefreshToken.generate(), RefreshToken.generate()
 
-    successor = token.successor(digest)
+    first = token.of_generation(1, digest)
 
-    assert successor == token.successor(digest) == RefreshToken.parse(successor.encoded)
-    assert successor.family == token.family
+    assert first == token.of_generation(1, digest) == RefreshToken.parse(first.encoded)
+    assert first == first.of_generation(1, digest)
+    assert first.family == token.family
     secrets = {
         token.secret,
-        successor.secret,
-        successor.successor(digest).secret,
-        other_secret.successor(digest).secret,
-        token.successor(lambda text: digest(f"other key {text}")).secret,
+        first.secret,
+        token.of_generation(2, digest).secret,
+        other_family.of_generation(1, digest).secret,
+        token.of_generation(1, lambda text: digest(f"other key {text}")).secret,
     }
     assert len(secrets) == 5
 
 
+def exchange(signed_in: Session, presented: RefreshToken, now: datetime = NOW) -> RefreshToken:
+    """Exchange the token; return the current token of the session."""
+    assert signed_in.rotate(presented, digest, now) is RotationResult.ROTATED
+    return signed_in.current_token(presented, digest)
+
+
 def test_rotation_replaces_token() -> None:
     first = RefreshToken.generate()
-    fresh = first.successor(digest)
     signed_in = session(first)
 
-    assert signed_in.rotate(first, fresh, NOW) is RotationResult.ROTATED
+    fresh = exchange(signed_in, first)
 
+    assert fresh == first.of_generation(1, digest)
     assert signed_in.token_hash == fresh.token_hash
-    assert signed_in.previous_hash == first.token_hash
+    assert signed_in.exchanged == ((first.token_hash, NOW),)
     assert signed_in.family_hash == fresh.family_hash
 
 
@@ -213,25 +220,71 @@ def test_rotation_replaces_token() -> None:
         (REFRESH_GRACE_PERIOD + timedelta(microseconds=1), RotationResult.REUSED),
     ],
 )
-def test_previous_token_is_valid_during_grace_period_only(
+def test_exchanged_token_is_valid_during_grace_period_only(
     later: timedelta, trade: RotationResult
 ) -> None:
     first = RefreshToken.generate()
     signed_in = session(first)
-    signed_in.rotate(first, first.successor(digest), NOW)
+    exchange(signed_in, first)
 
-    assert signed_in.rotate(first, first.successor(digest), NOW + later) is trade
+    assert signed_in.rotate(first, digest, NOW + later) is trade
     assert (signed_in.revoked_at is not None) is (trade is RotationResult.REUSED)
+
+
+def test_all_tokens_exchanged_during_the_grace_period_get_the_current_one() -> None:
+    tokens = [RefreshToken.generate()]
+    signed_in = session(tokens[0])
+    for seconds in range(5):
+        tokens.append(exchange(signed_in, tokens[-1], NOW + timedelta(seconds=seconds)))
+    current, now = tokens.pop(), NOW + timedelta(seconds=9)
+
+    assert {exchange(signed_in, token, now) for token in tokens} == {current}
+    assert signed_in.revoked_at is None
+
+
+def test_each_token_has_its_own_grace_period() -> None:
+    """A later exchange of the session does not extend that of an earlier token."""
+    first = RefreshToken.generate()
+    signed_in = session(first)
+    second = exchange(signed_in, first)
+    third = exchange(signed_in, second, NOW + timedelta(seconds=6))
+    later = NOW + timedelta(seconds=12)
+
+    assert exchange(signed_in, second, later) == third
+    assert signed_in.rotate(first, digest, later) is RotationResult.REUSED
+    assert signed_in.rotate(third, digest, later) is RotationResult.REJECTED
+
+
+def test_number_of_exchanged_tokens_is_bounded() -> None:
+    token = first = RefreshToken.generate()
+    signed_in = session(first)
+    for _ in range(MAX_EXCHANGED_TOKENS + 1):
+        token = exchange(signed_in, token)
+
+    assert len(signed_in.exchanged) == MAX_EXCHANGED_TOKENS
+    assert signed_in.rotate(first, digest, NOW) is RotationResult.REUSED
+
+
+def test_changed_signing_key_ends_no_session() -> None:
+    first = RefreshToken.generate()
+    signed_in = session(first)
+    second = exchange(signed_in, first)
+
+    def changed(text: str) -> bytes:
+        return digest(f"other key {text}")
+
+    assert signed_in.rotate(first, changed, NOW) is RotationResult.REJECTED
+    assert signed_in.rotate(second, changed, NOW) is RotationResult.ROTATED
 
 
 def test_forged_secret_revokes_session() -> None:
     token = RefreshToken.generate()
     signed_in = session(token)
 
-    trade = signed_in.rotate(replace(token, secret=bytes(32)), RefreshToken.generate(), NOW)
+    trade = signed_in.rotate(replace(token, secret=bytes(32)), digest, NOW)
 
     assert trade is RotationResult.REUSED
-    assert signed_in.rotate(token, RefreshToken.generate(), NOW) is RotationResult.REJECTED
+    assert signed_in.rotate(token, digest, NOW) is RotationResult.REJECTED
 
 
 def test_session_expires() -> None:
@@ -239,10 +292,7 @@ def test_session_expires() -> None:
     signed_in = session(token)
 
     assert signed_in.expires_at == NOW + SESSION_LIFETIME
-    assert (
-        signed_in.rotate(token, RefreshToken.generate(), signed_in.expires_at)
-        is RotationResult.REJECTED
-    )
+    assert signed_in.rotate(token, digest, signed_in.expires_at) is RotationResult.REJECTED
 
 
 @given(st.lists(st.integers(0, 5), max_size=12))
@@ -255,10 +305,9 @@ def test_at_most_one_token_is_current(order: list[int]) -> None:
     for age in order:
         now += 2 * REFRESH_GRACE_PERIOD
         presented = tokens[max(0, len(tokens) - 1 - age)]
-        fresh = presented.successor(digest)
         current = presented is tokens[-1]
         alive = signed_in.revoked_at is None
-        done = signed_in.rotate(presented, fresh, now) is RotationResult.ROTATED
+        done = signed_in.rotate(presented, digest, now) is RotationResult.ROTATED
         assert done == (current and alive)
         if done:
-            tokens.append(fresh)
+            tokens.append(signed_in.current_token(presented, digest))

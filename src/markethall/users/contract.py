@@ -277,9 +277,9 @@ class Sessions(Protocol):
         """Exchange a refresh token for a new pair of tokens (RFC 9700, section 4.14).
 
         A token can be exchanged once. A second exchange ends the session, because the token may be
-        stolen. Exception: for ten seconds after the exchange, the token that was exchanged last
-        returns the same new refresh token again, because the client may have lost the response or
-        have two tabs. Raises BadRefreshToken.
+        stolen. Exception: for ten seconds after its exchange, a token returns the current refresh
+        token of the session again, because the client may have lost the response or have several
+        tabs. Raises BadRefreshToken.
         """
 
     async def revoke(self, ctx: CallContext, refresh_token: str) -> None:

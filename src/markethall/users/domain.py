@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from math import ceil
 from secrets import token_bytes
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 from unicodedata import normalize
 from uuid import UUID
 
@@ -36,6 +36,11 @@ MAX_TAGS: Final = 20
 SESSION_LIFETIME: Final = timedelta(days=30)
 # an exchanged token stays valid this long, because the client may have lost the response
 REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
+# of one session within the grace period; older ones lose it
+MAX_EXCHANGED_TOKENS: Final = 16
+
+# returns a keyed digest of 256 bits; the next refresh token cannot be computed without the key
+Digest = Callable[[str], bytes]
 
 _FAMILY_BYTES: Final = 16
 _SECRET_BYTES: Final = 32
@@ -204,13 +209,13 @@ class RefreshToken:
             raise BadRefreshToken
         return token
 
-    def successor(self, digest: Callable[[str], bytes]) -> Self:
-        """Return the next token of the family. Each exchange of this token gets the same one.
+    def of_generation(self, generation: int, digest: Digest) -> Self:
+        """Return the token of the family after this many exchanges, at least one.
 
-        Two browser tabs that exchange one token at the same time thus both stay signed in. `digest`
-        returns a keyed digest of 256 bits. Computing the next token needs its key.
+        Browser tabs that exchange tokens at the same time thus get the same one, and all stay
+        signed in.
         """
-        return type(self)(self.family, digest(self.encoded))
+        return type(self)(self.family, digest(f"{self.family.hex()} {generation}"))
 
     @property
     def encoded(self) -> str:
@@ -233,6 +238,11 @@ class RotationResult(Enum):
     REUSED = auto()
 
 
+class ExchangedToken(NamedTuple):
+    token_hash: bytes
+    exchanged_at: datetime
+
+
 @dataclass
 class Session:
     """A sign-in and all refresh tokens issued for it (a token family in RFC 9700)."""
@@ -243,8 +253,10 @@ class Session:
     token_hash: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime
-    previous_hash: bytes | None = field(default=None, repr=False)
-    rotated_at: datetime | None = None
+    # the number of exchanges
+    generation: int = 0
+    # the tokens that were exchanged during the grace period before the last exchange
+    exchanged: tuple[ExchangedToken, ...] = field(default=(), repr=False)
     revoked_at: datetime | None = None
     # digest of the user and the client's network, by which the user's devices are known
     network_hash: bytes | None = field(default=None, repr=False)
@@ -268,29 +280,45 @@ class Session:
             network_hash=network_hash,
         )
 
-    def rotate(
-        self, presented: RefreshToken, replacement: RefreshToken, now: datetime
-    ) -> RotationResult:
-        """Replace the presented token. If it was exchanged before, end the session."""
+    def rotate(self, presented: RefreshToken, digest: Digest, now: datetime) -> RotationResult:
+        """Exchange the presented token for `current_token`.
+
+        If it was exchanged before the grace period, end the session.
+        """
         if self.revoked_at or self.expires_at <= now:
             return RotationResult.REJECTED
         if presented.token_hash == self.token_hash:
-            self.previous_hash, self.rotated_at = self.token_hash, now
-        elif not self._is_in_grace_period(presented, now):
+            self._advance(presented, digest, now)
+            return RotationResult.ROTATED
+        if not self._is_in_grace_period(presented, now):
             self.revoked_at = now
             return RotationResult.REUSED
-        self.token_hash = replacement.token_hash
-        return RotationResult.ROTATED
+        # the digest has another key since the last exchange if the signing key has changed
+        is_same_key = self.current_token(presented, digest).token_hash == self.token_hash
+        return RotationResult.ROTATED if is_same_key else RotationResult.REJECTED
+
+    def current_token(self, presented: RefreshToken, digest: Digest) -> RefreshToken:
+        """Return the token of the last exchange."""
+        return presented.of_generation(self.generation, digest)
+
+    def _advance(self, presented: RefreshToken, digest: Digest, now: datetime) -> None:
+        recent = [
+            each for each in self.exchanged if now - each.exchanged_at <= REFRESH_GRACE_PERIOD
+        ]
+        exchanged = [*recent, ExchangedToken(self.token_hash, now)]
+        self.exchanged = tuple(exchanged[-MAX_EXCHANGED_TOKENS:])
+        self.generation += 1
+        self.token_hash = self.current_token(presented, digest).token_hash
 
     def _is_in_grace_period(self, presented: RefreshToken, now: datetime) -> bool:
-        """Tell whether the token was exchanged last, and less than the grace period ago.
+        """Tell whether the token was exchanged, and less than the grace period ago.
 
-        The period begins at the first exchange. Repeated exchanges do not extend it.
+        The period begins at the exchange. Repeated exchanges do not extend it.
         """
-        return (
-            presented.token_hash == self.previous_hash
-            and self.rotated_at is not None
-            and now - self.rotated_at <= REFRESH_GRACE_PERIOD
+        return any(
+            presented.token_hash == each.token_hash
+            and now - each.exchanged_at <= REFRESH_GRACE_PERIOD
+            for each in self.exchanged
         )
 
 

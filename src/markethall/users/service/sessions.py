@@ -19,6 +19,7 @@ from markethall.users.contract import (
     TokenPair,
 )
 from markethall.users.domain import (
+    Digest,
     RefreshToken,
     RotationResult,
     Session,
@@ -63,9 +64,9 @@ class SessionService:
 
     async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
         presented = RefreshToken.parse(refresh_token)
-        replacement = presented.successor(partial(self._signer.digest, KeyPurpose.REFRESH_TOKEN))
+        digest = partial(self._signer.digest, KeyPurpose.REFRESH_TOKEN)
         async with self._database.transaction() as store:
-            user, session, result = await self._rotate(store, presented, replacement)
+            user, session, result = await self._rotate(store, presented, digest)
         # raise after the commit, because raising inside would roll back the end of the session
         if result is RotationResult.REUSED:
             log.warning(
@@ -76,7 +77,7 @@ class SessionService:
             )
         if result is not RotationResult.ROTATED:
             raise BadRefreshToken
-        return self._build_token_pair(user, session, replacement)
+        return self._build_token_pair(user, session, session.current_token(presented, digest))
 
     async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
         try:
@@ -116,7 +117,7 @@ class SessionService:
             return await store.get_user_by_username(login_key)
 
     async def _rotate(
-        self, store: Store, presented: RefreshToken, replacement: RefreshToken
+        self, store: Store, presented: RefreshToken, digest: Digest
     ) -> tuple[User, Session, RotationResult]:
         found = await store.get_session_for_update(presented.family_hash)
         if found is None:
@@ -124,7 +125,7 @@ class SessionService:
         session, user = found
         if not user.is_active:
             raise BadRefreshToken
-        result = session.rotate(presented, replacement, self._clock())
+        result = session.rotate(presented, digest, self._clock())
         if result is not RotationResult.REJECTED:
             await store.save_session(session)
         return user, session, result

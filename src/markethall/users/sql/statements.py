@@ -88,6 +88,9 @@ _NEW_SESSION_COLUMNS = (
     "user_id",
     "family_hash",
     "token_hash",
+    "generation",
+    "exchanged_hashes",
+    "exchanged_at",
     "created_at",
     "expires_at",
     "network_hash",
@@ -127,8 +130,9 @@ UPDATE_SESSION = Statement(
     .values(
         _update_binds(
             sessions.c.token_hash,
-            sessions.c.previous_hash,
-            sessions.c.rotated_at,
+            sessions.c.generation,
+            sessions.c.exchanged_hashes,
+            sessions.c.exchanged_at,
             sessions.c.revoked_at,
         )
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.users.contract import Role
 from markethall.users.domain import (
+    ExchangedToken,
     LoginFailures,
     Session,
     User,
@@ -212,12 +213,20 @@ def _to_session(row: "Record") -> Session:
         token_hash=row["token_hash"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
-        previous_hash=row["previous_hash"],
-        rotated_at=row["rotated_at"],
+        generation=row["generation"],
+        exchanged=tuple(
+            ExchangedToken(*each)
+            for each in zip(row["exchanged_hashes"], row["exchanged_at"], strict=True)
+        ),
         revoked_at=row["revoked_at"],
         network_hash=row["network_hash"],
     )
 
 
 def _session_row(session: Session) -> dict[str, Any]:
-    return dict(vars(session))
+    row = dict(vars(session))
+    exchanged = row.pop("exchanged")
+    return row | {
+        "exchanged_hashes": [each.token_hash for each in exchanged],
+        "exchanged_at": [each.exchanged_at for each in exchanged],
+    }

@@ -9,6 +9,7 @@ from markethall.shared.persistence.sql import timestamp_column
 from markethall.users.contract import Role
 from markethall.users.domain import (
     MAX_EMAIL_LENGTH,
+    MAX_EXCHANGED_TOKENS,
     MAX_FULL_NAME_LENGTH,
     MAX_TAG_LENGTH,
     MAX_TAGS,
@@ -62,19 +63,23 @@ sessions = sa.Table(
     sa.Column("user_id", sa.Uuid, sa.ForeignKey(users.c.user_id), nullable=False, index=True),
     sa.Column("family_hash", sa.LargeBinary, nullable=False, unique=True),
     sa.Column("token_hash", sa.LargeBinary, nullable=False),
-    sa.Column("previous_hash", sa.LargeBinary),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("exchanged_hashes", ARRAY(sa.LargeBinary), nullable=False),
+    sa.Column("exchanged_at", ARRAY(sa.DateTime(timezone=True)), nullable=False),
     timestamp_column("created_at"),
     timestamp_column("expires_at", index=True),
-    timestamp_column("rotated_at", nullable=True),
     timestamp_column("revoked_at", nullable=True),
     sa.Column("network_hash", sa.LargeBinary),
     sa.CheckConstraint(
-        "length(family_hash) = 32 AND length(token_hash) = 32 AND length(previous_hash) = 32"
-        " AND length(network_hash) = 32",
+        "length(family_hash) = 32 AND length(token_hash) = 32 AND length(network_hash) = 32",
         name="hashes",
     ),
     sa.CheckConstraint("expires_at > created_at", name="expires_at"),
-    sa.CheckConstraint("(previous_hash IS NULL) = (rotated_at IS NULL)", name="rotated"),
+    sa.CheckConstraint(
+        "cardinality(exchanged_hashes) = cardinality(exchanged_at)"
+        f" AND cardinality(exchanged_at) <= LEAST(generation, {MAX_EXCHANGED_TOKENS})",
+        name="exchanged",
+    ),
 )
 
 login_failures = sa.Table(
