@@ -8,7 +8,9 @@ lock() {
         --generate-hashes --no-header --no-annotate --no-emit-index-url -o "requirements/$out" "$@"
 }
 lock run.txt
+# run.txt and the SDK of Stripe, for the image
+lock stripe.txt --extra stripe
 lock build.txt --group build
 lock relocate.txt --extra relocation
 lock serve.txt --extra embedded --group build
-lock dev.txt --extra embedded --group build --group dev
+lock dev.txt --extra embedded --extra stripe --group build --group dev

@@ -77,6 +77,10 @@ PLANTED = {
         ("inventory/stock/router/stock.py", "import markethall.inventory.stock.service.api"),
         ("operations/endpoints.py", "import markethall.payments.gateway"),
     ],
+    "Only a payment gateway uses the SDK of its provider": [
+        ("payments/service/webhooks.py", "import stripe"),
+        ("payments/gateway/sandbox.py", "import stripe"),
+    ],
 }
 
 

@@ -32,6 +32,7 @@ from markethall.shared.composition.container import (
     ContextContainer,
     ContextTools,
     Counter,
+    LifecycleHook,
     build_idempotency,
 )
 from markethall.shared.composition.context_persistence import ContextPersistence, database_of
@@ -106,6 +107,10 @@ def _periodic_jobs(jobs: PaymentJobs) -> Sequence[PeriodicJob]:
     return [jobs.expire_overdue_payments, jobs.reconcile, jobs.apply_pending_webhooks]
 
 
+def _on_close(gateways: Sequence[PaymentGateway]) -> Sequence[LifecycleHook]:
+    return [gateway.close for gateway in gateways]
+
+
 def _counters(payment_api: PaymentApi) -> Mapping[str, Counter]:
     return {"payment_count": payment_api.count}
 
@@ -158,3 +163,4 @@ class PaymentsContainer(ContextContainer):
 
     periodic_jobs = singleton(_periodic_jobs, payment_jobs)
     counters = singleton(_counters, payment_api)
+    on_close = singleton(_on_close, gateways)

@@ -17,7 +17,10 @@ from markethall.shared.composition.settings import CommaList, ContextSettings
 
 ENTRY_POINT_GROUP: Final = "markethall.payment_gateways"
 # like the built-in contexts they need no installed metadata
-_BUILT_IN: Final = {"sandbox": "markethall.payments.gateway.sandbox_manifest:MANIFEST"}
+_BUILT_IN: Final = {
+    "sandbox": "markethall.payments.gateway.sandbox_manifest:MANIFEST",
+    "stripe": "markethall.payments.gateway.stripe.manifest:MANIFEST",
+}
 
 
 class InvalidGateway(Exception):

@@ -1,17 +1,16 @@
 """The sandbox's webhooks: signing, verification and parsing."""
 
-import hmac
 import json
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import Field, ValidationError
 
-from markethall.payments.contract import OperationKind, RedirectAction, WebhookSignatureInvalid
+from markethall.payments.contract import OperationKind, RedirectAction
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.gateway.webhook_signatures import sign, verify_signature
 from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent, ProviderNews
 from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
 from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
@@ -19,11 +18,7 @@ from markethall.shared.kernel.model import Dto, Id, Text
 from markethall.shared.kernel.money import Money
 
 SIGNATURE_HEADER: Final = "sandbox-signature"
-SIGNATURE_TOLERANCE: Final = timedelta(minutes=5)
 MAX_WEBHOOK_BYTES: Final = 64 * 1024
-# `t=<unix time>,v1=<64 hex digits>`, and a second v1 during a key rotation
-_MAX_SIGNATURE_HEADER_LENGTH: Final = 300
-_UNIX_TIME: Final = re.compile(r"[0-9]{1,11}")
 
 
 class _EventData(Dto):
@@ -69,7 +64,7 @@ class SandboxWebhooks:
     def compute_signature(self, body: bytes, sent_at: datetime) -> str:
         """Return the value of the Sandbox-Signature header."""
         timestamp = int(sent_at.timestamp())
-        return f"t={timestamp},v1={self._digest(timestamp, body)}"
+        return f"t={timestamp},v1={sign(self._key, timestamp, body)}"
 
     def build_signed_event(
         self,
@@ -98,7 +93,7 @@ class SandboxWebhooks:
         """Raises WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
         if len(body) > MAX_WEBHOOK_BYTES:
             raise BodyTooLarge(limit=MAX_WEBHOOK_BYTES)
-        self._verify_signature(headers.get(SIGNATURE_HEADER, ""), body, now)
+        verify_signature(headers.get(SIGNATURE_HEADER, ""), body, [self._key], now)
         event = _parse_body(body)
         operation_id = event.data.operation_id if isinstance(event, _OperationEvent) else None
         return ProviderEvent(self.provider, event.event_id, event.type, operation_id, body.decode())
@@ -109,28 +104,6 @@ class SandboxWebhooks:
         return ProviderNews(
             OperationKind(kind), _parse_outcome(result, body.data), body.data.amount
         )
-
-    def _verify_signature(self, header: str, body: bytes, now: datetime) -> None:
-        timestamp, signatures = _parse_signature_header(header)
-        sent_at = datetime.fromtimestamp(timestamp, UTC)
-        expected = self._digest(timestamp, body).encode()
-        matches = [hmac.compare_digest(expected, given.encode()) for given in signatures]
-        if not any(matches) or abs(now - sent_at) > SIGNATURE_TOLERANCE:
-            raise WebhookSignatureInvalid
-
-    def _digest(self, timestamp: int, body: bytes) -> str:
-        return hmac.digest(self._key, f"{timestamp}.".encode() + body, "sha256").hex()
-
-
-def _parse_signature_header(header: str) -> tuple[int, list[str]]:
-    """Raises WebhookSignatureInvalid."""
-    pairs = [
-        part.strip().partition("=") for part in header[:_MAX_SIGNATURE_HEADER_LENGTH].split(",")
-    ]
-    times = [value for name, _, value in pairs if name == "t"]
-    if len(times) != 1 or not _UNIX_TIME.fullmatch(times[0]):
-        raise WebhookSignatureInvalid
-    return int(times[0]), [value for name, _, value in pairs if name == "v1"]
 
 
 def _parse_body(body: bytes) -> _OperationEvent | _OtherEvent:

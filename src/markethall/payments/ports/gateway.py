@@ -199,6 +199,11 @@ class PaymentGateway(Protocol):
         """
         return await self.lookup(request)
 
+    async def close(self) -> None:
+        """Close the connections to the provider."""
+        # without a body a gateway would have to define this method
+        return
+
 
 class ProviderSettings(BaseSettings):
     """The settings of one provider. A provider adds its own in a subclass.

@@ -27,6 +27,8 @@ _SECRET_NAME: Final = re.compile(
 _SECRET_PATTERNS: Final = (
     (re.compile(r"(?<=://)[^\s/?#'\"]*@"), "***@"),
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
+    # keys of payment providers, and the secrets with which a browser confirms one payment
+    (re.compile(r"\b(?:[sr]k_(?:live|test)|whsec|pi_\w+_secret)_\w+"), "***"),
     # a JWT; the bounded quantifiers keep the time linear for a text with many "eyJ"
     (re.compile(r"(?<![\w-])eyJ[\w-]{5,2000}\.[\w-]{1,8000}\.[\w-]{0,2000}"), "***"),
     (
@@ -39,7 +41,9 @@ _SECRET_PATTERNS: Final = (
     ),
 )
 # after casefold(), every text that a pattern matches contains one of these; most contain none
-_SECRET_HINTS: Final = ("://", "bearer", "basic", "eyj", "passw", "secret", "token")
+_SECRET_HINTS: Final = (
+    "://", "bearer", "basic", "eyj", "passw", "secret", "token", "whsec_", "k_live_", "k_test_",
+)  # fmt: skip
 # built once, because json.dumps with options builds a new encoder for every call
 _encode_json: Final = JSONEncoder(default=repr, separators=(",", ":")).encode
 
@@ -149,7 +153,7 @@ def _configure_standard_logging(
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = name != "uvicorn.access"
-    for name in ("uvicorn.error", "httpx2"):
+    for name in ("uvicorn.error", "httpx2", "stripe"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -1,0 +1,65 @@
+"""Stripe's minor units, which differ from those of ISO 4217 for some currencies.
+
+Source: https://docs.stripe.com/currencies, "Minor units in API amounts". HUF and TWD have two
+decimals in charges and refunds; that they are paid out in whole units concerns the bank account
+only.
+"""
+
+from typing import Final
+
+from markethall.shared.kernel.money import EXPONENT_BY_CURRENCY, Money
+
+_ZERO_DECIMALS: Final = frozenset({
+    "BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA",
+    "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF",
+})  # fmt: skip
+# amounts in thousandths; the last digit must be 0
+_THREE_DECIMALS: Final = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
+# currencies without decimals whose API amounts nevertheless have two, which must be 00
+_TWO_DECIMALS_OF_ZERO: Final = frozenset({"ISK", "UGX"})
+# of all other currencies; Stripe has none of those with more, such as IQD and CLF
+_MAX_DECIMALS: Final = 2
+
+
+class AmountNotSupported(Exception):
+    """Stripe cannot take this amount: it is too fine, or the currency is unknown there."""
+
+
+def to_stripe_amount(money: Money) -> int:
+    """Convert to Stripe's minor units. Raises AmountNotSupported."""
+    decimals = _decimals(money.currency)
+    amount: int
+    amount, rest = divmod(money.amount * 10**decimals, 10 ** EXPONENT_BY_CURRENCY[money.currency])
+    if rest or amount % _step(money.currency):
+        raise AmountNotSupported
+    return amount
+
+
+def from_stripe_amount(amount: int, currency: str) -> Money:
+    """Convert from Stripe's minor units; the currency is in lower case there.
+
+    Raises AmountNotSupported.
+    """
+    code = currency.upper()
+    decimals = _decimals(code)
+    minor_units, rest = divmod(amount * 10 ** EXPONENT_BY_CURRENCY[code], 10**decimals)
+    if rest:
+        raise AmountNotSupported
+    return Money(amount=minor_units, currency=code)
+
+
+def _decimals(currency: str) -> int:
+    """Return the decimals of an amount at Stripe. Raises AmountNotSupported."""
+    if currency in _ZERO_DECIMALS:
+        return 0
+    if currency in _THREE_DECIMALS:
+        return 3
+    if EXPONENT_BY_CURRENCY.get(currency, _MAX_DECIMALS + 1) > _MAX_DECIMALS:
+        raise AmountNotSupported
+    return _MAX_DECIMALS
+
+
+def _step(currency: str) -> int:
+    if currency in _TWO_DECIMALS_OF_ZERO:
+        return 100
+    return 10 if currency in _THREE_DECIMALS else 1

@@ -1,0 +1,160 @@
+"""The calls of Stripe's API that the gateway makes, by the official SDK."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn, TypeVar
+from uuid import UUID
+
+import stripe
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from markethall.payments.gateway.stripe.http_client import Httpx2Client
+from markethall.payments.gateway.stripe.objects import (
+    OPERATION_KEY,
+    ErrorAnswer,
+    ErrorDetails,
+    Intent,
+    IntentList,
+    Refund,
+    RefundList,
+)
+from markethall.payments.ports import PaymentGatewayTimeout
+
+log = structlog.get_logger("markethall.payments")
+
+M = TypeVar("M", bound=BaseModel)
+Parameters = Mapping[str, Any]
+
+_SERVER_ERROR: Final = 500
+# the SDK reads the fields of an answer without a check
+_UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
+
+
+class Rejected(Exception):
+    """Stripe rejected the request. `intent` is the state of the intent, if the answer has it."""
+
+    def __init__(self, code: str, intent: Intent | None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.intent = intent
+
+
+class IdempotencyKeyTaken(Exception):
+    """The idempotency key belongs to a request with other parameters."""
+
+
+class StoredServerError(Exception):
+    """Stripe failed, stored that answer for the idempotency key, and repeats it."""
+
+
+class StripeApi:
+    """Every call raises PaymentGatewayTimeout when its effect is not known.
+
+    A call that writes raises Rejected too; with an idempotency key also IdempotencyKeyTaken and
+    StoredServerError.
+    """
+
+    def __init__(self, secret_key: str, base_url: str) -> None:
+        self._http = Httpx2Client()
+        self._client = stripe.StripeClient(
+            secret_key,
+            base_addresses={"api": base_url},
+            http_client=self._http,
+            max_network_retries=0,
+        )
+
+    async def close(self) -> None:
+        await self._http.close_async()
+
+    async def create_intent(self, parameters: Parameters, key: str) -> Intent:
+        return await self._post(Intent, "/v1/payment_intents", parameters, key)
+
+    async def confirm_intent(self, intent_id: str, parameters: Parameters, key: str) -> Intent:
+        path = f"/v1/payment_intents/{intent_id}/confirm"
+        return await self._post(Intent, path, parameters, key)
+
+    async def capture_intent(self, intent_id: str, parameters: Parameters, key: str) -> Intent:
+        path = f"/v1/payment_intents/{intent_id}/capture"
+        return await self._post(Intent, path, parameters, key)
+
+    async def cancel_intent(self, intent_id: str, reason: str, key: str | None) -> Intent:
+        path = f"/v1/payment_intents/{intent_id}/cancel"
+        return await self._post(Intent, path, {"cancellation_reason": reason}, key)
+
+    async def update_intent(self, intent_id: str, parameters: Parameters, key: str) -> Intent:
+        return await self._post(Intent, f"/v1/payment_intents/{intent_id}", parameters, key)
+
+    async def create_refund(self, parameters: Parameters, key: str) -> Refund:
+        return await self._post(Refund, "/v1/refunds", parameters, key)
+
+    async def get_intent(self, intent_id: str) -> Intent:
+        return await self._get(Intent, f"/v1/payment_intents/{intent_id}", {})
+
+    async def find_intent(self, operation_id: UUID) -> Intent | None:
+        """Find the intent of an operation. New intents appear about a minute late in the search."""
+        query = f"metadata['{OPERATION_KEY}']:'{operation_id}'"
+        found = await self._get(IntentList, "/v1/payment_intents/search", {"query": query})
+        return found.data[0] if found.data else None
+
+    async def find_refund(self, intent_id: str, operation_id: UUID) -> Refund | None:
+        """Find the refund of an operation in the list of the intent, which is never late."""
+        parameters: dict[str, Any] = {"payment_intent": intent_id, "limit": 100}
+        while True:
+            page = await self._get(RefundList, "/v1/refunds", parameters)
+            for refund in page.data:
+                if refund.metadata.get(OPERATION_KEY) == str(operation_id):
+                    return refund
+            if not page.has_more or not page.data:
+                return None
+            parameters["starting_after"] = page.data[-1].id
+
+    async def _get(self, model: type[M], path: str, parameters: Parameters) -> M:
+        try:
+            return await self._request(model, "get", path, parameters)
+        except Rejected as rejection:
+            log.warning("stripe.read_rejected", path=path, code=rejection.code)
+            raise PaymentGatewayTimeout from None
+
+    async def _post(self, model: type[M], path: str, parameters: Parameters, key: str | None) -> M:
+        options = {"idempotency_key": key} if key else {}
+        return await self._request(model, "post", path, {**parameters, **options})
+
+    async def _request(self, model: type[M], method: str, path: str, parameters: Parameters) -> M:
+        try:
+            response = await self._client.raw_request_async(method, path, **parameters)
+            return model.model_validate_json(response.body)
+        except stripe.StripeError as error:
+            _raise_error(path, error)
+        except _UNREADABLE as error:
+            log.warning("stripe.answer_unreadable", path=path, error=type(error).__name__)
+            raise PaymentGatewayTimeout from None
+
+
+def _raise_error(path: str, error: Any) -> NoReturn:
+    match error:
+        case stripe.IdempotencyError():
+            raise IdempotencyKeyTaken from None
+        case stripe.CardError() | stripe.InvalidRequestError():
+            raise _rejection(error.json_body) from None
+        case stripe.AuthenticationError() | stripe.PermissionError():
+            log.error("stripe.key_rejected", path=path, status=error.http_status)
+        case _ if _is_stored_server_error(error):
+            raise StoredServerError from None
+    raise PaymentGatewayTimeout from None
+
+
+def _rejection(body: object) -> Exception:
+    try:
+        details = ErrorAnswer.model_validate(body).error
+        return Rejected(details.failure_code, _intent_of(details))
+    except ValidationError:
+        return PaymentGatewayTimeout()
+
+
+def _intent_of(details: ErrorDetails) -> Intent | None:
+    return Intent.model_validate(details.payment_intent) if details.payment_intent else None
+
+
+def _is_stored_server_error(error: Any) -> bool:
+    is_replayed = (error.headers or {}).get("idempotent-replayed") == "true"
+    return is_replayed and (error.http_status or 0) >= _SERVER_ERROR

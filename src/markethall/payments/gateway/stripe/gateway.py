@@ -1,0 +1,103 @@
+"""The gateway of Stripe."""
+
+import re
+from collections.abc import Awaitable, Mapping
+from datetime import datetime
+from typing import Final, TypeVar
+
+from markethall.payments.contract import OperationKind
+from markethall.payments.gateway.stripe.amounts import AmountNotSupported
+from markethall.payments.gateway.stripe.api import StripeApi
+from markethall.payments.gateway.stripe.intents import IntentOperations
+from markethall.payments.gateway.stripe.outcomes import PROVIDER
+from markethall.payments.gateway.stripe.refunds import RefundOperations
+from markethall.payments.gateway.stripe.webhooks import StripeWebhooks
+from markethall.payments.ports import (
+    PROVIDER_TIMEOUT,
+    Capability,
+    Failed,
+    OperationRequest,
+    Outcome,
+    PaymentGateway,
+    ProviderEvent,
+    ProviderNews,
+)
+
+T = TypeVar("T")
+
+# made in the browser by Stripe.js: a PaymentMethod or a ConfirmationToken, never card data
+_METHOD: Final = re.compile(r"(?:pm|ctoken)_\w{1,90}", re.ASCII)
+_PAYMENT_KINDS: Final = frozenset({OperationKind.CHARGE, OperationKind.AUTHORIZE})
+
+
+class StripeGateway(PaymentGateway):
+    provider = PROVIDER
+    capabilities = frozenset(
+        {
+            Capability.AUTHORIZE,
+            Capability.PARTIAL_CAPTURE,
+            Capability.REFUND,
+            Capability.PARTIAL_REFUND,
+            Capability.WEBHOOKS,
+        }
+    )
+
+    def __init__(self, api: StripeApi, intents: IntentOperations, webhooks: StripeWebhooks) -> None:
+        self._api = api
+        self._intents = intents
+        self._refunds = RefundOperations(api, intents)
+        self._webhooks = webhooks
+
+    def accepts(self, method: str) -> bool:
+        return _METHOD.fullmatch(method) is not None
+
+    async def charge(self, request: OperationRequest) -> Outcome:
+        return await _unless_unsupported(self._intents.pay(request))
+
+    async def authorize(self, request: OperationRequest) -> Outcome:
+        return await _unless_unsupported(self._intents.pay(request))
+
+    async def capture(self, request: OperationRequest) -> Outcome:
+        return await _unless_unsupported(self._intents.capture(request))
+
+    async def void(self, request: OperationRequest) -> Outcome:
+        return await _unless_unsupported(self._intents.void(request))
+
+    async def refund(self, request: OperationRequest) -> Outcome:
+        return await _unless_unsupported(self._refunds.refund(request))
+
+    async def lookup(self, request: OperationRequest) -> Outcome | None:
+        return await _unless_unsupported(self._lookup(request))
+
+    async def cancel_unknown(self, request: OperationRequest) -> Outcome:
+        if request.kind in _PAYMENT_KINDS:
+            return await _unless_unsupported(self._intents.cancel_unknown_payment(request))
+        if outcome := await self.lookup(request):
+            return outcome
+        if not await self._intents.block_change(request):
+            outcome = await self.lookup(request)
+        return outcome or Failed(PROVIDER_TIMEOUT)
+
+    def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
+        return self._webhooks.parse_event(headers, body, now)
+
+    def parse_news(self, event: ProviderEvent) -> ProviderNews:
+        return self._webhooks.parse_news(event)
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def _lookup(self, request: OperationRequest) -> Outcome | None:
+        if request.kind in _PAYMENT_KINDS:
+            return await self._intents.lookup_payment(request)
+        if request.kind is OperationKind.REFUND:
+            return await self._refunds.lookup(request)
+        return await self._intents.lookup_change(request)
+
+
+async def _unless_unsupported(call: Awaitable[T]) -> T | Failed:
+    """Return the result. An amount that Stripe cannot take has failed; nothing was sent."""
+    try:
+        return await call
+    except AmountNotSupported:
+        return Failed("amount_not_supported")

@@ -1,0 +1,49 @@
+"""The HTTP client of Stripe's SDK, over httpx2.
+
+The SDK's own asynchronous clients need packages that this project does not use.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+import httpx2
+import stripe
+
+# a bound for a gateway without the limits of `ProviderLimits`, which are shorter
+_TIMEOUT_SECONDS: Final = 30
+# httpx2 raises AttributeError or OSError if a connection is reset while httpx2 checks it
+_CONNECTION_ERRORS: Final = (httpx2.HTTPError, OSError, AttributeError)
+
+
+class Httpx2Client(stripe.HTTPClient):
+    """Sends one request. It does not retry: the reconciler of payments does."""
+
+    name = "httpx2"
+
+    def __init__(self) -> None:
+        super().__init__()
+        # trust_env: proxies, certificate bundles and .netrc of the environment are ignored
+        self._client = httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False)
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        try:
+            response = await self._client.request(method, url, headers=headers, content=post_data)
+        except _CONNECTION_ERRORS as error:
+            _raise_connection_error(error)
+        return response.content, response.status_code, response.headers
+
+    async def request_stream_async(self, *_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError("nothing is streamed")
+
+    async def sleep_async(self, secs: float) -> NoReturn:
+        raise NotImplementedError("nothing is retried")
+
+    async def close_async(self) -> None:
+        await self._client.aclose()
+
+
+def _raise_connection_error(error: Exception) -> NoReturn:
+    # the text of the error is left out: it may contain the URL
+    raise stripe.APIConnectionError(type(error).__name__) from error

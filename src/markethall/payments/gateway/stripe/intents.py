@@ -1,0 +1,252 @@
+"""Charges, authorizations, captures and voids: the operations on PaymentIntents.
+
+A payment takes two requests: create the intent, which takes no money, then confirm it. The key of
+the first request leads to the intent of an operation whose answer was lost: repeating it returns
+the same intent, and creates at most one that is never confirmed.
+See docs/decisions/0023-create-then-confirm-stripe-intents.md.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import UUID
+
+from markethall.payments.gateway.stripe.amounts import to_stripe_amount
+from markethall.payments.gateway.stripe.api import (
+    IdempotencyKeyTaken,
+    Rejected,
+    StoredServerError,
+    StripeApi,
+)
+from markethall.payments.gateway.stripe.objects import (
+    ABANDONED,
+    CAPTURE_KEY,
+    OPERATION_KEY,
+    PAYMENT_KEY,
+    Intent,
+)
+from markethall.payments.gateway.stripe.outcomes import (
+    blocked_key,
+    capture_outcome,
+    payment_outcome,
+    void_outcome,
+)
+from markethall.payments.ports import (
+    PROVIDER_TIMEOUT,
+    Failed,
+    OperationKind,
+    OperationRequest,
+    Outcome,
+    PaymentGatewayTimeout,
+)
+from markethall.shared.kernel.clock import Clock
+
+CONFIRMATION_TOKEN_PREFIX: Final = "ctoken_"
+# Stripe forgets keys after 24 hours; the search is up to date long before
+_KEY_LIFETIME: Final = timedelta(hours=20)
+
+
+class IntentOperations:
+    def __init__(
+        self, api: StripeApi, clock: Clock, method_types: tuple[str, ...], return_url: str | None
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._method_types = method_types
+        self._return_url = return_url
+
+    # Charges and authorizations
+
+    async def pay(self, request: OperationRequest) -> Outcome:
+        """Create and confirm the intent. Raises AmountNotSupported, PaymentGatewayTimeout."""
+        if self.is_key_forgotten(request):
+            # the same request would be a second one
+            return await self.cancel_unknown_payment(request)
+        try:
+            intent = await self._create(request)
+            confirmed = await self._api.confirm_intent(
+                intent.id, self._confirm_parameters(request), str(request.operation_id)
+            )
+        except Rejected as rejection:
+            confirmed_before = rejection.intent and payment_outcome(rejection.intent, request)
+            return confirmed_before or Failed(rejection.code)
+        except (IdempotencyKeyTaken, StoredServerError):
+            raise PaymentGatewayTimeout from None
+        outcome = payment_outcome(confirmed, request)
+        if outcome is None:
+            raise PaymentGatewayTimeout
+        return outcome
+
+    async def lookup_payment(self, request: OperationRequest) -> Outcome | None:
+        """Raises AmountNotSupported, PaymentGatewayTimeout."""
+        try:
+            intent = await self._find(request)
+        except Rejected as rejection:
+            return Failed(rejection.code)
+        return payment_outcome(intent, request) if intent else None
+
+    async def cancel_unknown_payment(self, request: OperationRequest) -> Outcome:
+        """Cancel the intent unless it was confirmed; Stripe then rejects a late confirm."""
+        try:
+            intent = await self._find(request)
+        except Rejected as rejection:
+            return Failed(rejection.code)
+        if intent is None:
+            return Failed(PROVIDER_TIMEOUT)
+        if outcome := payment_outcome(intent, request):
+            return outcome
+        cancelled = await self._cancel_or_get(intent.id)
+        if outcome := payment_outcome(cancelled, request):
+            return outcome
+        raise PaymentGatewayTimeout
+
+    def is_key_forgotten(self, request: OperationRequest) -> bool:
+        """Tell whether Stripe may have forgotten the idempotency keys of the operation."""
+        return self._clock() - request.created_at > _KEY_LIFETIME
+
+    async def _create(self, request: OperationRequest) -> Intent:
+        is_charge = request.kind is OperationKind.CHARGE
+        parameters = {
+            "amount": to_stripe_amount(request.amount),
+            "currency": request.amount.currency.lower(),
+            "capture_method": "automatic" if is_charge else "manual",
+            "payment_method_types": list(self._method_types),
+            "metadata": {
+                OPERATION_KEY: str(request.operation_id),
+                PAYMENT_KEY: str(request.payment_id),
+            },
+        }
+        return await self._api.create_intent(parameters, f"{request.operation_id}:create")
+
+    def _confirm_parameters(self, request: OperationRequest) -> Mapping[str, Any]:
+        is_token = request.method.startswith(CONFIRMATION_TOKEN_PREFIX)
+        method = {"confirmation_token" if is_token else "payment_method": request.method}
+        if self._return_url is None:
+            return method | {"use_stripe_sdk": "true"}
+        return method | {"return_url": _with_payment_id(self._return_url, request.payment_id)}
+
+    async def _find(self, request: OperationRequest) -> Intent | None:
+        """Return the present state of the intent; None if it was never confirmed.
+
+        Raises Rejected when Stripe does not accept what is to be paid.
+        """
+        if request.reference:
+            return await self._api.get_intent(request.reference)
+        if self.is_key_forgotten(request):
+            return await self._search(request.operation_id)
+        try:
+            created = await self._create(request)
+        except StoredServerError:
+            # every request with this key gets this answer, so no confirm was ever sent
+            return None
+        except IdempotencyKeyTaken:
+            # the payment method types in the settings have changed since
+            return await self._search_new(request.operation_id)
+        # the answer may be that of the first request, so the state is read again
+        return await self._api.get_intent(created.id)
+
+    async def _search(self, operation_id: UUID) -> Intent | None:
+        found = await self._api.find_intent(operation_id)
+        return await self._api.get_intent(found.id) if found else None
+
+    async def _search_new(self, operation_id: UUID) -> Intent:
+        """Search for an intent that exists, but may not be in the search yet."""
+        intent = await self._search(operation_id)
+        if intent is None:
+            raise PaymentGatewayTimeout
+        return intent
+
+    async def _cancel_or_get(self, intent_id: str) -> Intent:
+        """Cancel without a key: a stored server error would be repeated for 24 hours."""
+        try:
+            return await self._api.cancel_intent(intent_id, ABANDONED, key=None)
+        except Rejected:
+            return await self._api.get_intent(intent_id)
+
+    # Captures and voids of an authorization
+
+    async def capture(self, request: OperationRequest) -> Outcome:
+        """Capture once; Stripe releases what is not captured."""
+        parameters = {
+            "amount_to_capture": to_stripe_amount(request.amount),
+            "metadata": {CAPTURE_KEY: str(request.operation_id)},
+        }
+        authorization = await self.authorization_of(request)
+        if authorization is None or authorization.currency.upper() != request.amount.currency:
+            return Failed("authorization_not_found")
+        try:
+            captured = await self._api.capture_intent(
+                authorization.id, parameters, str(request.operation_id)
+            )
+        except Rejected as rejection:
+            captured_before = rejection.intent and capture_outcome(rejection.intent, request)
+            return captured_before or Failed(rejection.code)
+        except (IdempotencyKeyTaken, StoredServerError):
+            return await self._outcome_of_taken_key(request)
+        outcome = capture_outcome(captured, request)
+        if outcome is None:
+            raise PaymentGatewayTimeout
+        return outcome
+
+    async def void(self, request: OperationRequest) -> Outcome:
+        authorization = await self.authorization_of(request)
+        if authorization is None:
+            return Failed("authorization_not_found")
+        try:
+            cancelled = await self._api.cancel_intent(
+                authorization.id, "requested_by_customer", str(request.operation_id)
+            )
+        except Rejected as rejection:
+            voided_before = rejection.intent and void_outcome(rejection.intent, request)
+            return voided_before or Failed(rejection.code)
+        except (IdempotencyKeyTaken, StoredServerError):
+            return await self._outcome_of_taken_key(request)
+        outcome = void_outcome(cancelled, request)
+        if outcome is None:
+            raise PaymentGatewayTimeout
+        return outcome
+
+    async def lookup_change(self, request: OperationRequest) -> Outcome | None:
+        """Look up a capture or void."""
+        authorization = await self.authorization_of(request)
+        if authorization is None:
+            return None
+        if request.kind is OperationKind.CAPTURE:
+            return capture_outcome(authorization, request)
+        return void_outcome(authorization, request)
+
+    async def authorization_of(self, request: OperationRequest) -> Intent | None:
+        """Return the intent that a capture, void or refund changes."""
+        if request.charge_reference:
+            return await self._api.get_intent(request.charge_reference)
+        return await self._search(request.charge_id) if request.charge_id else None
+
+    async def block_change(self, request: OperationRequest) -> bool:
+        """Use up the idempotency key of a capture, void or refund.
+
+        A late request with the key is then rejected. Return False if it has arrived already.
+        """
+        authorization = await self.authorization_of(request)
+        if authorization is None:
+            return True
+        parameters = {"metadata": {blocked_key(request): "true"}}
+        try:
+            await self._api.update_intent(authorization.id, parameters, str(request.operation_id))
+        except Rejected:
+            raise PaymentGatewayTimeout from None
+        except (IdempotencyKeyTaken, StoredServerError):
+            return False
+        return True
+
+    async def _outcome_of_taken_key(self, request: OperationRequest) -> Outcome:
+        outcome = await self.lookup_change(request)
+        if outcome is None:
+            raise PaymentGatewayTimeout
+        return outcome
+
+
+def _with_payment_id(url: str, payment_id: UUID) -> str:
+    parts = urlsplit(url)
+    query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), ("payment_id", payment_id)])
+    return urlunsplit(parts._replace(query=query))

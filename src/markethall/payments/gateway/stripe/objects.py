@@ -1,0 +1,95 @@
+"""The fields of Stripe's objects that the gateway reads. Anything else in an answer is ignored."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from markethall.shared.kernel.model import Dto
+
+# keys of the metadata that the gateway writes
+OPERATION_KEY: Final = "markethall_operation_id"
+PAYMENT_KEY: Final = "markethall_payment_id"
+CAPTURE_KEY: Final = "markethall_capture_id"
+
+# the reason with which the gateway cancels an intent that was never confirmed
+ABANDONED: Final = "abandoned"
+
+Metadata = dict[str, str]
+
+
+class ErrorDetails(Dto):
+    """The field `error` of a rejection, or `last_payment_error` of an intent."""
+
+    type: str | None = None
+    code: str | None = None
+    decline_code: str | None = None
+    payment_intent: dict[str, Any] | None = None
+
+    @property
+    def failure_code(self) -> str:
+        """Return the most precise code: that of the card's issuer, then that of Stripe."""
+        return self.decline_code or self.code or self.type or "rejected"
+
+
+class ErrorAnswer(Dto):
+    error: ErrorDetails
+
+
+class RedirectToUrl(Dto):
+    url: str
+
+
+class IntentAction(Dto):
+    type: str
+    redirect_to_url: RedirectToUrl | None = None
+
+
+class Intent(Dto):
+    """A PaymentIntent. Amounts are in Stripe's minor units."""
+
+    object: Literal["payment_intent"]
+    id: Annotated[str, Field(pattern=r"^pi_\w+$")]
+    status: Literal[
+        "requires_payment_method",
+        "requires_confirmation",
+        "requires_action",
+        "processing",
+        "requires_capture",
+        "canceled",
+        "succeeded",
+    ]
+    amount: int
+    amount_received: int = 0
+    currency: str
+    client_secret: str | None = None
+    capture_method: str
+    cancellation_reason: str | None = None
+    # the last attempt to pay: an id, or the object
+    latest_charge: str | dict[str, Any] | None = None
+    last_payment_error: ErrorDetails | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    next_action: IntentAction | None = None
+
+    @property
+    def was_authorized(self) -> bool:
+        """Tell whether a cancelled intent had been authorized before."""
+        return self.latest_charge is not None and self.last_payment_error is None
+
+
+class IntentList(Dto):
+    data: tuple[Intent, ...]
+
+
+class Refund(Dto):
+    object: Literal["refund"]
+    id: Annotated[str, Field(pattern=r"^\w+$")]
+    status: Literal["pending", "requires_action", "succeeded", "failed", "canceled"]
+    amount: int
+    currency: str
+    failure_reason: str | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class RefundList(Dto):
+    data: tuple[Refund, ...]
+    has_more: bool

@@ -1,0 +1,134 @@
+"""Outcomes of operations, read from Stripe's objects.
+
+An answer about another amount, currency or operation is not used: PaymentGatewayTimeout.
+"""
+
+from typing import Final, NoReturn
+
+import structlog
+
+from markethall.payments.contract import NextAction, ProviderSdkAction, RedirectAction
+from markethall.payments.gateway.stripe.amounts import to_stripe_amount
+from markethall.payments.gateway.stripe.objects import (
+    ABANDONED,
+    CAPTURE_KEY,
+    OPERATION_KEY,
+    Intent,
+    Refund,
+)
+from markethall.payments.ports import (
+    PROVIDER_TIMEOUT,
+    ActionRequired,
+    Failed,
+    OperationKind,
+    OperationRequest,
+    Outcome,
+    PaymentGatewayTimeout,
+    Succeeded,
+)
+
+log = structlog.get_logger("markethall.payments")
+
+PROVIDER: Final = "stripe"
+
+
+def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
+    """Return the outcome of a charge or authorization; None for one that was never confirmed.
+
+    Raises PaymentGatewayTimeout, AmountNotSupported.
+    """
+    _check(intent.metadata.get(OPERATION_KEY) == str(request.operation_id), request, "operation")
+    _check(intent.amount == to_stripe_amount(request.amount), request, "amount")
+    _check(intent.currency.upper() == request.amount.currency, request, "currency")
+    match intent.status:
+        case "requires_action":
+            return _action_required(intent, request)
+        case "requires_payment_method" | "requires_confirmation":
+            error = intent.last_payment_error
+            return Failed(error.failure_code, intent.id) if error else None
+        case "canceled":
+            return _cancelled_outcome(intent, request)
+        case "processing":
+            raise PaymentGatewayTimeout
+        case "requires_capture" | "succeeded":
+            return _success(intent, request)
+
+
+def capture_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
+    """Return the outcome of a capture; None for one that the intent does not show."""
+    if intent.metadata.get(CAPTURE_KEY) == str(request.operation_id):
+        _check(intent.status == "succeeded", request, "status")
+        _check(intent.amount_received == to_stripe_amount(request.amount), request, "amount")
+        return Succeeded(intent.id)
+    return blocked_outcome(intent, request)
+
+
+def void_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
+    if intent.status == "canceled":
+        return Succeeded(intent.id)
+    return blocked_outcome(intent, request)
+
+
+def refund_outcome(refund: Refund, request: OperationRequest) -> Outcome:
+    """Return the outcome of a refund.
+
+    A pending refund has left the balance of the shop, so it has succeeded. One that the bank of
+    the customer returns later contradicts that, and is for staff.
+    """
+    _check(refund.metadata.get(OPERATION_KEY) == str(request.operation_id), request, "operation")
+    _check(refund.amount == to_stripe_amount(request.amount), request, "amount")
+    _check(refund.currency.upper() == request.amount.currency, request, "currency")
+    if refund.status in {"failed", "canceled"}:
+        return Failed(refund.failure_reason or refund.status, refund.id)
+    return Succeeded(refund.id)
+
+
+def next_action_of(intent: Intent) -> NextAction | None:
+    action = intent.next_action
+    if action and action.redirect_to_url:
+        return RedirectAction(url=action.redirect_to_url.url)
+    if intent.client_secret is None:
+        return None
+    return ProviderSdkAction(provider=PROVIDER, client_secret=intent.client_secret)
+
+
+def blocked_key(request: OperationRequest) -> str:
+    """Return the metadata key that blocks an operation of an intent: 40 characters, the most."""
+    return f"blocked_{request.operation_id.hex}"
+
+
+def blocked_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
+    return Failed(PROVIDER_TIMEOUT) if blocked_key(request) in intent.metadata else None
+
+
+def _success(intent: Intent, request: OperationRequest) -> Outcome:
+    if request.kind is OperationKind.CHARGE:
+        _check(intent.status == "succeeded", request, "status")
+        _check(intent.amount_received == intent.amount, request, "amount")
+    return Succeeded(intent.id)
+
+
+def _cancelled_outcome(intent: Intent, request: OperationRequest) -> Outcome:
+    if intent.cancellation_reason == ABANDONED:
+        return Failed(PROVIDER_TIMEOUT, intent.id)
+    if request.kind is OperationKind.AUTHORIZE and intent.was_authorized:
+        # voided or expired later, which is another operation
+        return Succeeded(intent.id)
+    return Failed("canceled", intent.id)
+
+
+def _action_required(intent: Intent, request: OperationRequest) -> Outcome:
+    next_action = next_action_of(intent)
+    if next_action is None:
+        _reject_answer(request, "next_action")
+    return ActionRequired(next_action, intent.id)
+
+
+def _check(holds: bool, request: OperationRequest, field: str) -> None:
+    if not holds:
+        _reject_answer(request, field)
+
+
+def _reject_answer(request: OperationRequest, field: str) -> NoReturn:
+    log.error("stripe.answer_mismatch", operation_id=str(request.operation_id), field=field)
+    raise PaymentGatewayTimeout

@@ -1,0 +1,165 @@
+"""Stripe's webhooks: verification and parsing. docs/stripe.md lists the events to select."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from pydantic import Field, ValidationError
+
+from markethall.payments.contract import OperationKind
+from markethall.payments.gateway.stripe.amounts import AmountNotSupported, from_stripe_amount
+from markethall.payments.gateway.stripe.objects import CAPTURE_KEY, OPERATION_KEY, Intent, Refund
+from markethall.payments.gateway.stripe.outcomes import PROVIDER, next_action_of
+from markethall.payments.gateway.webhook_signatures import verify_signature
+from markethall.payments.ports import (
+    ActionRequired,
+    Failed,
+    Outcome,
+    ProviderEvent,
+    ProviderNews,
+    Succeeded,
+)
+from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
+from markethall.shared.kernel.model import Dto, Text
+
+SIGNATURE_HEADER: Final = "stripe-signature"
+MAX_WEBHOOK_BYTES: Final = 64 * 1024
+_MAX_ERRORS: Final = 20
+
+# an operation, and the news about it
+_News = tuple[UUID, ProviderNews]
+
+
+class _EventData(Dto):
+    object: dict[str, Any]
+
+
+class _Event(Dto):
+    id: Annotated[Text, Field(min_length=1, max_length=255)]
+    type: Annotated[Text, Field(min_length=1, max_length=100)]
+    data: _EventData
+
+
+class StripeWebhooks:
+    """Verifier and parser. While a secret is rotated, Stripe signs with the old and the new one."""
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        self._secrets = secrets
+
+    def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
+        """Raises WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
+        if len(body) > MAX_WEBHOOK_BYTES:
+            raise BodyTooLarge(limit=MAX_WEBHOOK_BYTES)
+        verify_signature(headers.get(SIGNATURE_HEADER, ""), body, self._secrets, now)
+        try:
+            event = _Event.model_validate_json(text := body.decode())
+            news = _parse_news(event)
+        except UnicodeDecodeError:
+            raise MalformedRequest("The body is not UTF-8.") from None
+        except ValidationError as error:
+            raise _invalid(error) from None
+        except AmountNotSupported:
+            raise ValidationFailed(errors=[_AMOUNT_ERROR]) from None
+        return ProviderEvent(PROVIDER, event.id, event.type, news[0] if news else None, text)
+
+    def parse_news(self, event: ProviderEvent) -> ProviderNews:
+        news = _parse_news(_Event.model_validate_json(event.body))
+        if news is None:
+            raise ValueError("the event is about no operation")
+        return news[1]
+
+
+def _parse_news(event: _Event) -> _News | None:
+    """Return None for an event about no operation. Raises ValidationError, AmountNotSupported."""
+    kind, _, change = event.type.rpartition(".")
+    if kind == "payment_intent" and change in _INTENT_CHANGES:
+        return _intent_news(change, Intent.model_validate(event.data.object))
+    if kind == "refund" and change in _REFUND_CHANGES:
+        return _refund_news(Refund.model_validate(event.data.object))
+    return None
+
+
+_INTENT_CHANGES: Final = frozenset(
+    {"succeeded", "payment_failed", "requires_action", "amount_capturable_updated", "canceled"}
+)
+_REFUND_CHANGES: Final = frozenset({"created", "updated", "failed"})
+
+
+def _intent_news(change: str, intent: Intent) -> _News | None:
+    is_manual = intent.capture_method == "manual"
+    if is_manual and change == "succeeded":
+        return _news(
+            intent.metadata.get(CAPTURE_KEY),
+            OperationKind.CAPTURE,
+            Succeeded(intent.id),
+            (intent.amount_received, intent.currency),
+        )
+    if is_manual and change == "canceled" and intent.was_authorized:
+        # voided, which has its own answer, or expired
+        return None
+    return _news(
+        intent.metadata.get(OPERATION_KEY),
+        OperationKind.AUTHORIZE if is_manual else OperationKind.CHARGE,
+        _intent_outcome(change, intent),
+        (intent.amount, intent.currency),
+    )
+
+
+def _intent_outcome(change: str, intent: Intent) -> Outcome | None:
+    match change:
+        case "succeeded" | "amount_capturable_updated":
+            return Succeeded(intent.id)
+        case "requires_action":
+            next_action = next_action_of(intent)
+            return ActionRequired(next_action, intent.id) if next_action else None
+        case _:
+            error = intent.last_payment_error
+            return Failed(error.failure_code if error else intent.status, intent.id)
+
+
+def _refund_news(refund: Refund) -> _News | None:
+    has_failed = refund.status in {"failed", "canceled"}
+    return _news(
+        refund.metadata.get(OPERATION_KEY),
+        OperationKind.REFUND,
+        Failed(refund.failure_reason or refund.status, refund.id)
+        if has_failed
+        else Succeeded(refund.id),
+        (refund.amount, refund.currency),
+    )
+
+
+def _news(
+    operation_id: str | None,
+    kind: OperationKind,
+    outcome: Outcome | None,
+    amount: tuple[int, str],
+) -> _News | None:
+    """Return None for an object that another program has made in the same account."""
+    try:
+        id_ = UUID(operation_id or "")
+    except ValueError:
+        return None
+    if outcome is None:
+        return None
+    return id_, ProviderNews(kind, outcome, from_stripe_amount(*amount))
+
+
+def _invalid(error: ValidationError) -> MalformedRequest | ValidationFailed:
+    errors = error.errors(include_url=False)
+    if errors[0]["type"] == "json_invalid":
+        return MalformedRequest("The body is not JSON.")
+    return ValidationFailed(errors=[_field_error(item) for item in errors[:_MAX_ERRORS]])
+
+
+def _field_error(item: Any) -> dict[str, str]:
+    pointer = "".join(f"/{part}" for part in item["loc"])
+    return {"field": pointer, "code": item["type"], "message": item["msg"]}
+
+
+_AMOUNT_ERROR: Final = {
+    "field": "/data/object/amount",
+    "code": "invalid",
+    "message": "is no amount of this currency",
+}

@@ -1,0 +1,201 @@
+"""The conformance suite on Stripe, and what the gateway does besides: captures, voids, blocking."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from markethall.payments.contract import OperationKind
+from markethall.payments.ports import (
+    PROVIDER_TIMEOUT,
+    Failed,
+    OperationRequest,
+    Outcome,
+    PaymentGateway,
+    PaymentGatewayTimeout,
+    Succeeded,
+)
+from markethall.testing import GatewayTestbed, PaymentGatewayConformance, ProviderTotals
+from tests.payments.conftest import FakeClock
+from tests.payments.stripe_app import DECLINED, OK, build_container, signature
+from tests.payments.stripe_server import Fault, StripeServer
+
+
+class StripeTestbed(GatewayTestbed):
+    method = OK
+    declined_method = DECLINED
+
+    def __init__(self, gateway: PaymentGateway, server: StripeServer, clock: FakeClock) -> None:
+        self.gateway, self.server, self.clock = gateway, server, clock
+
+    async def totals(self, charge_id: UUID) -> ProviderTotals:
+        intents = [
+            one
+            for one in self.server.intents.values()
+            if one["metadata"]["markethall_operation_id"] == str(charge_id)
+        ]
+        ids = {one["id"] for one in intents}
+        refunds = [one for one in self.server.refunds.values() if one["payment_intent"] in ids]
+        return ProviderTotals(
+            sum(one["amount_received"] for one in intents), sum(one["amount"] for one in refunds)
+        )
+
+    def lose_next_answer(self) -> None:
+        self.server.fail("confirm", Fault.LOST_AFTER)
+        self.server.fail("refund", Fault.LOST_AFTER)
+
+    def webhook_body(self, request: OperationRequest, outcome: Outcome) -> bytes:
+        intent = self.server.intent_of(request.operation_id)
+        event = self.server.build_event("payment_intent.succeeded", intent)
+        return json.dumps(event | {"id": f"evt_{intent['id']}"}).encode()
+
+    def sign_webhook(self, body: bytes, sent_at: datetime) -> Mapping[str, str]:
+        return {"stripe-signature": signature(body, int(sent_at.timestamp()))}
+
+    async def authorized(self) -> OperationRequest:
+        request = self.charge_request(kind=OperationKind.AUTHORIZE)
+        outcome = await self.gateway.authorize(request)
+        assert isinstance(outcome, Succeeded)
+        return replace(request, reference=outcome.reference)
+
+
+@pytest.fixture
+async def testbed() -> AsyncIterator[StripeTestbed]:
+    clock = FakeClock()
+    clock.now = GatewayTestbed.NOW
+    async with StripeServer() as server:
+        (gateway,) = build_container(clock, "memory", None, server).gateways()
+        yield StripeTestbed(gateway, server, clock)
+        await gateway.close()
+
+
+class TestStripeConformance(PaymentGatewayConformance):
+    """The tests of the suite."""
+
+
+async def test_lookup_of_authorization_survives_its_end(testbed: StripeTestbed) -> None:
+    authorization = await testbed.authorized()
+    await testbed.gateway.void(testbed.follow_up(OperationKind.VOID, authorization))
+
+    found = await testbed.gateway.lookup(authorization)
+
+    assert found == Succeeded(authorization.reference or "")
+
+
+async def test_capture_of_expired_authorization_fails(testbed: StripeTestbed) -> None:
+    authorization = await testbed.authorized()
+    intent = testbed.server.intent_of(authorization.operation_id)
+    intent |= {"status": "canceled", "cancellation_reason": "automatic"}
+
+    outcome = await testbed.gateway.capture(testbed.follow_up(OperationKind.CAPTURE, authorization))
+
+    assert outcome == Failed("payment_intent_unexpected_state")
+
+
+@pytest.mark.parametrize("kind", [OperationKind.CAPTURE, OperationKind.REFUND])
+async def test_lost_answer_of_a_change_is_found(
+    testbed: StripeTestbed, kind: OperationKind
+) -> None:
+    charge = await paid(testbed, kind)
+    change = testbed.follow_up(kind, charge, 600)
+    missing = await testbed.gateway.lookup(change)
+    testbed.server.fail(kind.value, Fault.LOST_AFTER)
+
+    with pytest.raises(PaymentGatewayTimeout):
+        await submit(testbed, change)
+
+    assert missing is None
+    assert isinstance(await testbed.gateway.lookup(change), Succeeded)
+    assert await testbed.gateway.cancel_unknown(change) == await testbed.gateway.lookup(change)
+
+
+@pytest.mark.parametrize("kind", [OperationKind.CAPTURE, OperationKind.REFUND, OperationKind.VOID])
+async def test_blocked_change_never_takes_effect(
+    testbed: StripeTestbed, kind: OperationKind
+) -> None:
+    charge = await paid(testbed, kind)
+    change = testbed.follow_up(kind, charge)
+    before = await testbed.totals(charge.operation_id)
+
+    blocked = [await testbed.gateway.cancel_unknown(change) for _ in range(2)]
+    late = await submit(testbed, change)
+
+    assert {*blocked, late} == {Failed(PROVIDER_TIMEOUT)}
+    assert await testbed.totals(charge.operation_id) == before
+    assert isinstance(await submit(testbed, testbed.follow_up(kind, charge)), Succeeded)
+
+
+async def test_refund_is_found_behind_many_others(testbed: StripeTestbed) -> None:
+    charge = await paid(testbed, OperationKind.REFUND)
+    refunds = [testbed.follow_up(OperationKind.REFUND, charge, 100) for _ in range(5)]
+    outcomes = [await testbed.gateway.refund(refund) for refund in refunds]
+
+    assert [await testbed.gateway.lookup(refund) for refund in refunds] == outcomes
+
+
+async def test_nothing_is_sent_twice_after_stripe_forgot_the_keys(testbed: StripeTestbed) -> None:
+    charge = testbed.charge_request()
+    outcome = await testbed.gateway.charge(charge)
+    refund = testbed.follow_up(
+        OperationKind.REFUND, replace(charge, reference=outcome.reference), 100
+    )
+    refunded = await testbed.gateway.refund(refund)
+    never_sent = testbed.charge_request()
+
+    testbed.server.forget_keys()
+    testbed.clock.advance(timedelta(hours=25).total_seconds())
+
+    assert await testbed.gateway.lookup(charge) == outcome
+    assert await testbed.gateway.charge(charge) == outcome
+    assert await testbed.gateway.refund(refund) == refunded
+    assert await testbed.gateway.lookup(never_sent) is None
+    assert await testbed.gateway.charge(never_sent) == Failed(PROVIDER_TIMEOUT)
+    assert await testbed.totals(charge.operation_id) == ProviderTotals(1000, 100)
+
+
+async def test_lookup_survives_a_change_of_the_settings(testbed: StripeTestbed) -> None:
+    """Other parameters with the same key are rejected by Stripe."""
+    charge = testbed.charge_request()
+    outcome = await testbed.gateway.charge(charge)
+    container = build_container(
+        testbed.clock, "memory", None, testbed.server, stripe_payment_method_types="card,link"
+    )
+    (changed,) = container.gateways()
+
+    testbed.server.search_is_behind = True
+    with pytest.raises(PaymentGatewayTimeout):
+        await changed.lookup(charge)
+    testbed.server.search_is_behind = False
+
+    assert await changed.lookup(charge) == outcome
+    await changed.close()
+
+
+async def test_payment_in_processing_has_no_outcome_yet(testbed: StripeTestbed) -> None:
+    charge = testbed.charge_request(method="pm_processing")
+
+    with pytest.raises(PaymentGatewayTimeout):
+        await testbed.gateway.charge(charge)
+    with pytest.raises(PaymentGatewayTimeout):
+        await testbed.gateway.cancel_unknown(charge)
+
+
+async def paid(testbed: StripeTestbed, kind: OperationKind) -> OperationRequest:
+    """Return what an operation of this kind changes: a charge for a refund, an authorization."""
+    if kind is not OperationKind.REFUND:
+        return await testbed.authorized()
+    charge = testbed.charge_request()
+    outcome = await testbed.gateway.charge(charge)
+    return replace(charge, reference=outcome.reference)
+
+
+async def submit(testbed: StripeTestbed, request: OperationRequest) -> Outcome:
+    commands = {
+        OperationKind.CAPTURE: testbed.gateway.capture,
+        OperationKind.REFUND: testbed.gateway.refund,
+        OperationKind.VOID: testbed.gateway.void,
+    }
+    return await commands[request.kind](request)
