@@ -59,7 +59,6 @@ FUNCTIONS = (
     "count_reserved_by_lines",
     "customer_within_limits",
     "effective_backorder_limit",
-    "ensure_category",
     "format_utc",
     "movement_stock_low_event",
     "price_at",
@@ -142,6 +141,8 @@ def _category() -> None:
         "category",
         sa.Column("category_id", sa.Uuid(), nullable=False),
         sa.Column("category", sa.Text(), nullable=False),
+        sa.Column("category_key", sa.Text(collation="C"), nullable=False),
+        sa.Column("label_key", sa.Text(collation="C"), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("parent", sa.Text(), nullable=True),
         sa.Column("position", sa.Integer(), nullable=False),
@@ -149,6 +150,7 @@ def _category() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("category_id", name=op.f("pk_category")),
         sa.UniqueConstraint("category", name=op.f("uq_category_category")),
+        sa.UniqueConstraint("category_key", name=op.f("uq_category_category_key")),
         _foreign_key("category", "parent", "category.category"),
         *_checks(
             "category",
@@ -161,6 +163,8 @@ def _category() -> None:
         schema=SCHEMA,
     )
     _index("ix_category_parent", "category", ["parent"])
+    _index("uq_category_label", "category", ["label_key", "parent"], unique=True)
+    _index("uq_category_root_label", "category", ["label_key"], unique=True, where="parent IS NULL")
 
 
 def _product() -> None:
@@ -177,7 +181,9 @@ def _product() -> None:
         sa.Column("category", sa.Text(), nullable=True),
         sa.Column("family", sa.Text(), nullable=True),
         sa.Column("options", JSONB(), nullable=False),
+        sa.Column("option_keys", JSONB(), nullable=False),
         sa.Column("tags", ARRAY(sa.Text()), nullable=False),
+        sa.Column("tag_keys", ARRAY(sa.Text()), nullable=False),
         sa.Column("images", ARRAY(sa.Text()), nullable=False),
         sa.Column("attributes", JSONB(), nullable=False),
         sa.Column("barcode", sa.Text(), nullable=True),
@@ -234,7 +240,7 @@ def _product() -> None:
     _index("ix_product_name", "product", ["name_key", "product_id"], where=ACTIVE)
     _index("ix_product_price", "product", ["price_amount", "product_id"], where=ACTIVE)
     _index("ix_product_search", "product", ["search"], postgresql_using="gin")
-    _index("ix_product_tags", "product", ["tags"], postgresql_using="gin")
+    _index("ix_product_tag_keys", "product", ["tag_keys"], postgresql_using="gin")
     # partial, so that sku_key is no key column and saving a product does not block reservations
     _index("uq_product_sku", "product", ["sku_key"], unique=True, where="sku_key IS NOT NULL")
 

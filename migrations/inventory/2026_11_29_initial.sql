@@ -88,29 +88,6 @@ CREATE FUNCTION inventory.scheduled_price_json(
     FROM inventory.price_at(amount, compare_at, of_currency, prices, moment) now_at
 $$;
 
--- creates the category of a product if it is missing; locks the category, so that it cannot be
--- deleted before the foreign key is checked
-CREATE FUNCTION inventory.ensure_category() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    LOOP
-        PERFORM FROM inventory.category c WHERE c.category = NEW.category FOR KEY SHARE;
-        EXIT WHEN FOUND;
-        INSERT INTO inventory.category
-            (category_id, category, name, parent, position, translations, version)
-        VALUES (inventory.uuid7(), NEW.category, NEW.category, NULL, 0, '{}', 1)
-        ON CONFLICT DO NOTHING;
-    END LOOP;
-    RETURN NEW;
-END $$;
-
-CREATE TRIGGER product_insert_ensures_category BEFORE INSERT ON inventory.product
-    FOR EACH ROW WHEN (NEW.category IS NOT NULL)
-    EXECUTE FUNCTION inventory.ensure_category();
-
-CREATE TRIGGER product_update_ensures_category BEFORE UPDATE OF category ON inventory.product
-    FOR EACH ROW WHEN (NEW.category IS DISTINCT FROM OLD.category AND NEW.category IS NOT NULL)
-    EXECUTE FUNCTION inventory.ensure_category();
-
 -- rejects a cycle of categories; takes the same advisory lock as the service, so that two concurrent
 -- changes cannot make a cycle
 CREATE FUNCTION inventory.check_category_cycle() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -115,13 +115,13 @@ async def test_key_is_unique(inventory_app: InventoryApp) -> None:
         assert raised.value.details == {"category": category}
 
 
-async def test_key_is_unique_across_parents(inventory_app: InventoryApp) -> None:
+async def test_name_is_unique_below_parent(inventory_app: InventoryApp) -> None:
     await add_drinks(inventory_app)
 
-    for parent in ("sencha", "coffee"):
+    for category in ("tea", "drinks > tea"):
         with pytest.raises(CategoryTaken) as raised:
-            await add(inventory_app, "tea", parent)
-        assert raised.value.details == {"category": "tea"}
+            await add(inventory_app, category, "drinks")
+        assert raised.value.details == {"category": category}
 
 
 async def test_parent_must_exist(inventory_app: InventoryApp) -> None:

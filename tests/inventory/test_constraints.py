@@ -80,12 +80,18 @@ OTHER_RESERVATION = (
     "INSERT INTO reservation (reservation_id, order_id, status, expires_at)"
     " VALUES ({new}, {new}, 'held', now() + interval '10 minutes')"
 )
-CATEGORY = (
-    "INSERT INTO category (category_id, category, name, parent, position, translations, version)"
-    " VALUES ({{new}}, '{key}', 'n', {parent}, 0, '{{{{}}}}', 1)"
-)
-A = CATEGORY.format(key="a", parent="NULL")
-B_BELOW_A = CATEGORY.format(key="b", parent="'a'")
+
+
+def category(text: str, parent: str = "NULL", label: str = "", key: str = "") -> str:
+    return (
+        "INSERT INTO category (category_id, category, category_key, label_key, name, parent,"
+        f" position, translations, version) VALUES ({{new}}, '{text}', '{key or text}',"
+        f" '{label or text}', 'n', {parent}, 0, '{{{{}}}}', 1)"
+    )
+
+
+A = category("a")
+B_BELOW_A = category("b", parent="'a'")
 RESERVE_ONE_MORE = "UPDATE stock SET reserved = reserved + 1"
 
 VIOLATIONS = {
@@ -182,6 +188,7 @@ VIOLATIONS = {
     ],
     "a category with an unknown parent": [B_BELOW_A],
     "a deleted category with products": [
+        A,
         "UPDATE product SET category = 'a'",
         "DELETE FROM category WHERE category = 'a'",
     ],
@@ -191,6 +198,7 @@ VIOLATIONS = {
         "DELETE FROM category WHERE parent IS NULL",
     ],
     "a renamed category with products": [
+        A,
         "UPDATE product SET category = 'a'",
         "UPDATE category SET category = 'b'",
     ],
@@ -218,15 +226,38 @@ async def test_sku_is_unique_ignoring_case(raw_sql: RawSql) -> None:
     copy = (
         "INSERT INTO product (product_id, sku, sku_key, name, name_key, description, price_amount,"
         " price_currency,"
-        " options, tags, images, attributes, status, version, created_at, updated_at, tax_class,"
+        " options, option_keys, tags, tag_keys, images, attributes, status, version, created_at,"
+        " updated_at, tax_class,"
         " prices, translations, backorder_limit)"
         " SELECT {new}, 'tea', sku_key, name, name_key, description, price_amount, price_currency,"
-        " options, tags, images, attributes, status, version, created_at, updated_at, tax_class,"
+        " options, option_keys, tags, tag_keys, images, attributes, status, version, created_at,"
+        " updated_at, tax_class,"
         " prices, translations, backorder_limit FROM product"
     )
 
     with pytest.raises(asyncpg.UniqueViolationError):
         await raw_sql.execute(copy)
+
+
+LOOK_ALIKE_CATEGORIES = {
+    "key": category("A", key="a", label="other"),
+    "root name": category("A", key="b > a", label="a"),
+    "name below a parent": category("B", key="a > b", label="b", parent="'a'"),
+}
+
+
+@pytest.mark.parametrize("violation", LOOK_ALIKE_CATEGORIES)
+async def test_look_alike_category_is_rejected(raw_sql: RawSql, violation: str) -> None:
+    await raw_sql.execute(A, B_BELOW_A)
+
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await raw_sql.execute(LOOK_ALIKE_CATEGORIES[violation])
+
+
+async def test_same_name_below_another_parent_is_accepted(raw_sql: RawSql) -> None:
+    same_name = category("c > b", label="b", parent="'c'")
+
+    await raw_sql.execute(A, B_BELOW_A, category("c"), same_name)
 
 
 async def test_line_cannot_change_product(raw_sql: RawSql) -> None:

@@ -35,6 +35,7 @@ FIELDS = {
     "price_amount": "n",
     "category": "CASE n % 2 WHEN 0 THEN 'tea' ELSE 'cups' END",
     "tags": "CASE n % 2 WHEN 0 THEN '{x}'::text[] ELSE '{y}' END",
+    "tag_keys": "CASE n % 2 WHEN 0 THEN '{x}'::text[] ELSE '{y}' END",
     "created_at": "timestamptz '2026-01-01Z' - n * interval '1 day'",
     "search": "CASE n % 2 WHEN 0 THEN $$'tea':1A$$ ELSE $$'cup':1A$$ END::tsvector",
 }

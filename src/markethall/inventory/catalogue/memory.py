@@ -1,7 +1,7 @@
 """The in-memory store of products and categories."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from markethall.inventory.catalogue.contract.categories import (
     CategoryInUse,
     CategoryNotFound,
     CategoryQuery,
+    CategoryTaken,
     CategoryView,
 )
 from markethall.inventory.catalogue.contract.products import (
@@ -17,16 +18,16 @@ from markethall.inventory.catalogue.contract.products import (
     SkuTaken,
 )
 from markethall.inventory.catalogue.domain.categories import Category
+from markethall.inventory.catalogue.domain.category_tree import CategoryNode, category_key
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.search_document import (
     SearchDocument,
     build_search_document,
 )
-from markethall.inventory.catalogue.domain.text_keys import sku_key
+from markethall.inventory.catalogue.domain.text_keys import label_key, sku_key
 from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.memory import Table
 
 
@@ -48,7 +49,7 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         self, query: CategoryQuery, after: tuple[int, str] | None
     ) -> Sequence[CategoryView]:
         def matches(node: Category) -> bool:
-            is_in_parent = query.parent is None or (node.parent or "") == query.parent
+            is_in_parent = query.parent is None or _parent_key(node) == category_key(query.parent)
             return is_in_parent and (after is None or _sort_key(node) > after)
 
         nodes = sorted(self._tables.categories.where(matches), key=_sort_key)
@@ -59,12 +60,22 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         return self._to_view(node) if node else None
 
     async def add_category(self, node: Category) -> bool:
-        if await self.get_category_for_update(node.category_id) is not None:
-            return False
-        if node.category in self._tables.categories:
+        if self._tables.categories.where(lambda other: _is_same(node, other)):
             return False
         await self.save_category(node)
         return True
+
+    async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
+        nodes = await self.list_all_category_nodes()
+        return [node for node in nodes if node.label_key in label_keys]
+
+    async def list_all_category_nodes(self) -> Sequence[CategoryNode]:
+        return [node.node for node in self._tables.categories.where(lambda _: True)]
+
+    async def list_category_nodes_for_share(
+        self, label_keys: Collection[str]
+    ) -> Sequence[CategoryNode]:
+        return await self.list_category_nodes(label_keys)
 
     async def lock_category_tree(self) -> None:
         """Do nothing, because transactions in memory run one at a time."""
@@ -84,6 +95,10 @@ class MemoryCategoryStore(MemoryUnitOfWork):
     async def save_category(self, node: Category) -> None:
         if node.parent is not None and node.parent not in self._tables.categories:
             raise CategoryNotFound(category=node.parent)
+        if self._tables.categories.where(
+            lambda other: other.category_id != node.category_id and _has_same_place(node, other)
+        ):
+            raise CategoryTaken(category=node.category)
         self._tables.categories.put(node.category, node)
 
     async def remove_category(self, node: Category) -> None:
@@ -92,15 +107,18 @@ class MemoryCategoryStore(MemoryUnitOfWork):
             raise CategoryInUse(category=node.category)
         self._tables.categories.remove(node.category)
 
-    def _ensure_category(self, category: str | None) -> None:
-        """Insert the category of a product if it does not exist."""
+    def _check_category(self, category: str | None) -> None:
+        """Do what the foreign key of a product does. Raises CategoryNotFound."""
         if category is not None and category not in self._tables.categories:
-            self._tables.categories.put(category, Category.create_implicit(new_id(), category))
+            raise CategoryNotFound(category=category)
 
-    def _subtree(self, category: str) -> set[str]:
-        """Return the category and all categories below it. Return none if it does not exist."""
+    def _subtree(self, keys: Collection[str]) -> set[str]:
+        """Return the categories with these keys and all categories below them."""
+        found = self._tables.categories.where(lambda node: node.key in keys)
+        return self._with_descendants({node.category for node in found})
+
+    def _with_descendants(self, level: set[str]) -> set[str]:
         subtree: set[str] = set()
-        level = {category} if category in self._tables.categories else set()
         while level:
             subtree |= level
             level = self._children(level)
@@ -111,7 +129,7 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         return {node.category for node in found}
 
     def _to_view(self, node: Category) -> CategoryView:
-        subtree = self._subtree(node.category)
+        subtree = self._with_descendants({node.category})
         products = self._tables.products.where(
             lambda product: product.category in subtree and product.is_active
         )
@@ -146,8 +164,8 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
             product.product_id, product
         ):
             return False
+        self._check_category(product.category)
         self._tables.product_ids_by_sku.put(sku_key(product.sku), product.product_id)
-        self._ensure_category(product.category)
         self._index(product)
         return True
 
@@ -164,7 +182,7 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
         limit = product.effective_backorder_limit
         if stored is None or stored.effective_backorder_limit != limit:
             self._apply_backorder_limit(product)
-        self._ensure_category(product.category)
+        self._check_category(product.category)
         self._index(product)
 
     @abstractmethod
@@ -187,12 +205,32 @@ def _sort_key(node: Category) -> tuple[int, str]:
     return node.position, node.category
 
 
+def _parent_key(node: Category) -> str:
+    return category_key(node.parent) if node.parent is not None else ""
+
+
+def _is_same(node: Category, other: Category) -> bool:
+    return (
+        node.category_id == other.category_id
+        or node.key == other.key
+        or _has_same_place(node, other)
+    )
+
+
+def _has_same_place(node: Category, other: Category) -> bool:
+    return node.parent == other.parent and node.node.label_key == other.node.label_key
+
+
 def _option_values(members: Iterable[Product]) -> Mapping[str, tuple[str, ...]]:
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, tuple[str, dict[str, str]]] = {}
     for product in members:
         for name, value in product.options.items():
-            found.setdefault(name, {})[value] = None
-    return {name: tuple(found[name])[:MAX_OPTION_VALUES] for name in sorted(found)}
+            _, values = found.setdefault(label_key(name), (name, {}))
+            values.setdefault(label_key(value), value)
+    return {
+        name: tuple(values.values())[:MAX_OPTION_VALUES]
+        for _, (name, values) in sorted(found.items())
+    }
 
 
 def _price_ranges(members: Iterable[Product], now: datetime) -> tuple[PriceRange, ...]:

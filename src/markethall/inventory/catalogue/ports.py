@@ -1,6 +1,6 @@
 """Ports of the catalogue: storage, cache, family pages, search index."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from markethall.inventory.catalogue.contract.products import (
     RenderedResponse,
 )
 from markethall.inventory.catalogue.domain.categories import Category
+from markethall.inventory.catalogue.domain.category_tree import CategoryNode
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -59,20 +60,26 @@ class ReadStore(Protocol):
     ) -> Sequence[CategoryView]:
         """Return categories after the position `after`, sorted by position and key.
 
-        Return at most `query.limit` + 1: the extra one tells that there is a next page.
+        Return at most `query.limit` + 1: the extra one tells that there is a next page. The
+        `parent` of the query is the key of a category.
         """
 
+    async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
+        """Return the categories that have one of these names."""
+
     async def get_category_view(self, category_id: UUID) -> CategoryView | None: ...
+
+    async def get_ancestors(self, category: str) -> Sequence[str]:
+        """Return the category and all categories above it, in this order. Return none if it does
+        not exist.
+        """
 
 
 class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def add_product(self, product: Product) -> bool:
-        """Insert the product, and its category if that does not exist.
-
-        Return False when a product has this id or SKU.
-        """
+        """Insert the product. Return False when a product has this id or SKU."""
 
     async def ensure_main_stock_row(self, product_id: UUID) -> None:
         """Insert the stock row in the main warehouse, which every product has."""
@@ -81,25 +88,32 @@ class Store(ReadStore, Protocol):
         """Return the product and lock its row."""
 
     async def save_product(self, product: Product) -> None:
-        """Update the product. Insert its category if that does not exist. Raises SkuTaken."""
+        """Update the product. Raises SkuTaken."""
 
     async def add_category(self, category: Category) -> bool:
-        """Insert the category. Return False when a category has this id or key.
+        """Insert the category. Return False when a category has this id or key, or this name below
+        the same parent.
 
         Raises CategoryNotFound when the parent does not exist.
         """
 
     async def lock_category_tree(self) -> None:
-        """Lock the tree until the transaction ends, so that no other one moves a category."""
+        """Lock the tree until the transaction ends, so that no other one adds or moves a
+        category.
+        """
+
+    async def list_category_nodes_for_share(
+        self, label_keys: Collection[str]
+    ) -> Sequence[CategoryNode]:
+        """Return the categories that have one of these names. Lock them against deletion."""
 
     async def get_category_for_update(self, category_id: UUID) -> Category | None:
         """Return the category and lock its row."""
 
-    async def get_ancestors(self, category: str) -> Sequence[str]:
-        """Return the category and all categories above it. Return none if it does not exist."""
-
     async def save_category(self, category: Category) -> None:
-        """Update the category. Raises CategoryNotFound when the parent does not exist."""
+        """Update the category. Raises CategoryNotFound when the parent does not exist,
+        CategoryTaken when it has a category of this name.
+        """
 
     async def remove_category(self, category: Category) -> None:
         """Delete the category. Raises CategoryInUse."""

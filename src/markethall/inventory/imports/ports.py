@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from markethall.inventory.catalogue.domain.categories import Category
+from markethall.inventory.catalogue.domain.category_tree import CategoryNode
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.contract import NoteKind
 from markethall.inventory.imports.domain.file_records import RowNote
@@ -29,6 +31,11 @@ class ReadStore(Protocol):
         self, after: UUID | None, limit: int
     ) -> Sequence[tuple[Product, int]]:
         """Return (product, units on hand in the main warehouse), sorted by product id."""
+
+    async def list_all_category_nodes(self) -> Sequence[CategoryNode]: ...
+
+    async def get_ancestors(self, category: str) -> Sequence[str]:
+        """Return the category and all categories above it, in this order."""
 
 
 class Store(ReadStore, Protocol):
@@ -84,6 +91,19 @@ class Store(ReadStore, Protocol):
 
         `skus` are keys as `sku_key` makes them.
         """
+
+    async def list_category_nodes_for_share(
+        self, label_keys: Collection[str]
+    ) -> Sequence[CategoryNode]:
+        """Return the categories that have one of these names. Lock them against deletion."""
+
+    async def lock_category_tree(self) -> None:
+        """Lock the tree until the transaction ends, so that no other one adds or moves a
+        category.
+        """
+
+    async def add_category(self, category: Category) -> bool:
+        """Insert the category. Return False when there is such a category."""
 
     async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
         """Record the products in the file, with their families."""

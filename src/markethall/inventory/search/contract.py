@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import AfterValidator, Field, PlainSerializer
 
-from markethall.inventory.catalogue.contract.fields import Label, ProductStatus, Tag
+from markethall.inventory.catalogue.contract.fields import CategoryPath, Label, ProductStatus, Tag
 from markethall.inventory.catalogue.contract.products import ProductView, RenderedResponse
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Text
@@ -35,7 +35,7 @@ class ProductQuery(PageQuery):
     `-created_at` without.
     """
 
-    category: Label | None = None
+    category: CategoryPath | None = None
     family: Label | None = None
     tag: Tag | None = None
     min_price: Annotated[int, Field(ge=0, le=MAX_AMOUNT)] | None = None

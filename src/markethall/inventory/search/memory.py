@@ -1,20 +1,23 @@
 """The in-memory store of product lists. It has no spelling suggestions."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.domain.text_keys import name_key
+from markethall.inventory.catalogue.domain.text_keys import label_key, name_key
 from markethall.inventory.catalogue.memory import MemoryProductStore
 from markethall.inventory.search.contract import MAX_FACET_VALUES, Facets, ProductQuery
 from markethall.inventory.search.domain import SearchQuery
-from markethall.inventory.search.ports import ProductPageJson, ProductPageRequest, build_facets
-
-FacetCounter = Counter[tuple[str, str]]
+from markethall.inventory.search.ports import (
+    FacetCount,
+    ProductPageJson,
+    ProductPageRequest,
+    build_facets,
+)
 
 
 class MemorySearchStore(MemoryProductStore):
@@ -36,10 +39,11 @@ class MemorySearchStore(MemoryProductStore):
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
         products = self._find_products(request, now)
-        kinds = {
-            kind: Counter(_FACET_VALUES[kind](products)) for kind in request.query.requested_facets
-        }
-        return build_facets({kind: _most_frequent(counts) for kind, counts in kinds.items()})
+        # the first product has the spelling that is shown
+        products.sort(key=lambda product: str(product.product_id))
+        return build_facets(
+            {kind: _most_frequent(products, kind) for kind in request.query.requested_facets}
+        )
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
         return {}
@@ -54,8 +58,8 @@ class MemorySearchStore(MemoryProductStore):
         )
 
     def _find_products(self, request: ProductPageRequest, now: datetime) -> list[Product]:
-        search, category = request.search, request.query.category
-        subtree = self._subtree(category) if category is not None else None
+        search, keys = request.search, request.category_keys
+        subtree = self._subtree(keys) if keys is not None else None
 
         def matches(product: Product) -> bool:
             return (
@@ -81,7 +85,7 @@ class MemorySearchStore(MemoryProductStore):
         return (
             product.status == query.status
             and query.family in {None, product.family}
-            and (query.tag is None or query.tag in product.tags)
+            and (query.tag is None or label_key(query.tag) in map(label_key, product.tags))
             and (query.min_price is None or query.min_price <= product.price.amount)
             and (query.max_price is None or product.price.amount <= query.max_price)
             and (
@@ -96,16 +100,22 @@ _SORT_KEYS: Final[Mapping[str, Callable[[Product], Any]]] = {
     "price": lambda product: product.price.amount,
     "created_at": lambda product: product.created_at,
 }
-_FACET_VALUES: Final[Mapping[str, Callable[[Iterable[Product]], Iterable[tuple[str, str]]]]] = {
-    "category": lambda products: (
-        ("", product.category) for product in products if product.category is not None
-    ),
-    "options": lambda products: (pair for product in products for pair in product.options.items()),
-    "tag": lambda products: (("", tag) for product in products for tag in product.tags),
+# (name, value) of a product
+_FACET_VALUES: Final[Mapping[str, Callable[[Product], Iterable[tuple[str, str]]]]] = {
+    "category": lambda product: [("", product.category)] if product.category is not None else [],
+    "options": lambda product: product.options.items(),
+    "tag": lambda product: (("", tag) for tag in product.tags),
 }
 
 
-def _most_frequent(counts: FacetCounter) -> list[tuple[str, str, int]]:
-    """Return (name, value, count), sorted by falling count, then by name and value."""
-    order = sorted(counts, key=lambda pair: (-counts[pair], pair))
-    return [(*pair, counts[pair]) for pair in order[:MAX_FACET_VALUES]]
+def _most_frequent(products: Iterable[Product], kind: str) -> list[FacetCount]:
+    found: dict[tuple[str, str], FacetCount] = {}
+    # categories have one spelling
+    to_key = str if kind == "category" else label_key
+    for product in products:
+        for name, value in _FACET_VALUES[kind](product):
+            keys = label_key(name), to_key(value)
+            first = FacetCount(0, *keys, str(product.product_id), name, value)
+            count = found.get(keys, first)
+            found[keys] = replace(count, count=count.count + 1)
+    return sorted(found.values(), key=lambda count: count.sort_key)[:MAX_FACET_VALUES]

@@ -1,16 +1,35 @@
 """Ports of search: storage, and an external search engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from markethall.inventory.catalogue.domain.category_tree import CategoryNode, category_key
 from markethall.inventory.catalogue.ports import ProductIndex
 from markethall.inventory.search.contract import Facets, FacetValue, ProductQuery
 from markethall.inventory.search.domain import SearchQuery
 
-FacetCount = tuple[str, str, int]  # option name (empty for other facets), value, count
+
+@dataclass(frozen=True)
+class FacetCount:
+    """The number of products with a value. The first product has the spelling that is shown.
+
+    The name is that of an option; other facets have an empty one.
+    """
+
+    count: int
+    name_key: str
+    value_key: str
+    first_product_id: str
+    name: str
+    value: str
+
+    @property
+    def sort_key(self) -> tuple[int, str, str]:
+        """The most frequent values come first."""
+        return -self.count, self.name_key, self.value_key
 
 
 @dataclass(frozen=True)
@@ -18,11 +37,20 @@ class ProductPageRequest:
     """A page of products to read. `after` is the sort key of the previous page's last product.
 
     A sort key is a tuple of the values that the sort compares, with the product id at the end.
+    `named_categories` are the categories that the query names by a path or a name, and not by their
+    key.
     """
 
     query: ProductQuery
     search: SearchQuery | None
     after: tuple[Any, ...] | None = None
+    named_categories: Sequence[str] = ()
+
+    @property
+    def category_keys(self) -> Sequence[str] | None:
+        if self.query.category is None:
+            return None
+        return [category_key(name) for name in self.named_categories or [self.query.category]]
 
 
 @dataclass(frozen=True)
@@ -46,6 +74,9 @@ class ReadStore(Protocol):
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
         """Count the facets over all matching products. Ignore `after` and the page size."""
 
+    async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
+        """Return the categories that have one of these names."""
+
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
         """Return similar known words for each misspelt term.
 
@@ -61,9 +92,14 @@ class ReadStore(Protocol):
 
 def build_facets(counts: Mapping[str, Sequence[FacetCount]]) -> Facets:
     """Build the facets from the counts, and keep the order of the counts."""
+    option_counts = counts.get("options", ())
+    # sorted, so that the last name is that of the first product
+    by_age = sorted(option_counts, key=lambda count: count.first_product_id, reverse=True)
+    names = {count.name_key: count.name for count in by_age}
     options: dict[str, list[FacetValue]] = {}
-    for name, value, count in counts.get("options", ()):
-        options.setdefault(name, []).append(FacetValue(value=value, count=count))
+    for count in option_counts:
+        value = FacetValue(value=count.value, count=count.count)
+        options.setdefault(names[count.name_key], []).append(value)
     return Facets(
         category=_facet_values(counts.get("category")),
         options={name: tuple(values) for name, values in options.items()}
@@ -76,7 +112,7 @@ def build_facets(counts: Mapping[str, Sequence[FacetCount]]) -> Facets:
 def _facet_values(counts: Sequence[FacetCount] | None) -> tuple[FacetValue, ...] | None:
     if counts is None:
         return None
-    return tuple(FacetValue(value=value, count=count) for _, value, count in counts)
+    return tuple(FacetValue(value=count.value, count=count.count) for count in counts)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,11 @@ from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.contract.products import ProductView, RenderedResponse
+from markethall.inventory.catalogue.domain.category_tree import (
+    CategoryTree,
+    category_key,
+    label_keys,
+)
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.search.contract import Facets, ProductPage, ProductQuery
@@ -141,7 +146,11 @@ class ProductListQueries:
     async def _read_from_store(
         self, request: ProductPageRequest
     ) -> tuple[ProductPageJson, Facets | None]:
-        """Read a page from the store. If a search finds nothing, repeat it with suggestions."""
+        """Read a page from the store.
+
+        If it is empty, read it again with the categories that the query does not name by their key,
+        and then with spelling suggestions.
+        """
         if request.search is not None and not request.search.terms:
             return ProductPageJson(""), build_facets(
                 dict.fromkeys(request.query.requested_facets, ())
@@ -149,6 +158,12 @@ class ProductListQueries:
         now = self._clock()
         async with self._database.read_session() as reads:
             page = await reads.get_product_page(request, now)
+            if (
+                not page.json
+                and (renamed := await _with_named_categories(reads, request)) is not None
+            ):
+                request = renamed
+                page = await reads.get_product_page(request, now)
             if (
                 not page.json
                 and (corrected := await _with_spelling_suggestions(reads, request)) is not None
@@ -159,6 +174,19 @@ class ProductListQueries:
                 await reads.get_facets(request, now) if request.query.requested_facets else None
             )
         return page, facets
+
+
+async def _with_named_categories(
+    reads: ReadStore, request: ProductPageRequest
+) -> ProductPageRequest | None:
+    """Add the categories whose path or name the query has. Return None if it has a key."""
+    if (text := request.query.category) is None:
+        return None
+    tree = CategoryTree(await reads.list_category_nodes(label_keys([text])))
+    named = tree.find(text)
+    if not named or [category_key(category) for category in named] == request.category_keys:
+        return None
+    return replace(request, named_categories=named)
 
 
 async def _with_spelling_suggestions(

@@ -8,7 +8,9 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field, PlainSerializer
 
 from markethall.inventory.catalogue.contract.fields import (
+    MAX_CATEGORY_LENGTH,
     MAX_LANGUAGES,
+    CategoryPath,
     Label,
     Language,
     omittable_field,
@@ -22,9 +24,9 @@ from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.model import Dto, Int, RequestModel, Text
 from markethall.shared.kernel.pagination import Page, PageQuery
 
-CategoryKey = Annotated[Label, Field(examples=["green-tea"])]
+CategoryKey = Annotated[CategoryPath, Field(examples=["green-tea"])]
 CategoryName = Annotated[Label, Field(examples=["Green tea"])]
-ParentCategoryKey = Annotated[Label, Field(examples=["tea"])]
+ParentCategoryKey = Annotated[CategoryPath, Field(examples=["tea"])]
 MAX_POSITION: Final = 1_000_000
 Position = Annotated[Int, Field(ge=0, le=MAX_POSITION)]
 
@@ -36,7 +38,11 @@ class CategoryTranslation(RequestModel):
 
 
 class NewCategory(RequestModel):
-    """A new category. Without `parent` it is at the root. Products refer to the key `category`."""
+    """A new category. Without `parent` it is at the root. Products refer to the key `category`.
+
+    The key never changes. If a category below another parent has it, the key of the new one is its
+    path, such as "Apparel > Accessories". A path as `category` names the parent too.
+    """
 
     category: CategoryKey
     name: CategoryName | None = Field(default=None, description="Without one: the category.")
@@ -67,7 +73,7 @@ class CategoryChange(RequestModel):
 class CategoryQuery(PageQuery):
     """Filter of the category list. `parent` selects its children; an empty text the root level."""
 
-    parent: Annotated[Text, Field(max_length=255, examples=["tea"])] | None = None
+    parent: Annotated[Text, Field(max_length=MAX_CATEGORY_LENGTH, examples=["tea"])] | None = None
 
 
 class CategoryTranslationView(Dto):
@@ -103,11 +109,22 @@ class CategoryNotFound(DomainError):
 
 
 class CategoryTaken(DomainError):
-    """Another category has this key. Details: category."""
+    """A category has this key, or the same parent and name. Details: category.
+
+    Spaces, letter case and the form of Unicode make no difference.
+    """
 
     code = "inventory.category_taken"
     status = 409
     title = "There is such a category already"
+
+
+class CategoryAmbiguous(DomainError):
+    """Several categories have this name; their paths tell them apart. Details: category, paths."""
+
+    code = "inventory.category_ambiguous"
+    status = 422
+    title = "Several categories have this name"
 
 
 class CategoryInUse(DomainError):
@@ -127,10 +144,18 @@ class CategoryCycle(DomainError):
 
 
 class Categories(Protocol):
-    """The category tree. A product with an unknown category key creates a root category."""
+    """The category tree. A product with an unknown path creates the categories of the path.
+
+    A text names the category whose key it is, else the one whose path it is, else, if it has no
+    separator, the only one that has this name. Spaces, letter case and the form of Unicode make no
+    difference.
+    """
 
     async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
-        """Return categories, sorted by position and key. Raises CursorInvalid."""
+        """Return categories, sorted by position and key.
+
+        Raises CursorInvalid, CategoryAmbiguous (the parent).
+        """
 
     async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:
         """Return `list_categories` as JSON. It comes from a cache and may be a few seconds old.
@@ -152,7 +177,8 @@ class Categories(Protocol):
     ) -> CategoryView:
         """Create a category. The attempt's id is the category id.
 
-        Raises CategoryTaken, CategoryNotFound (the parent does not exist), CategoryCycle.
+        Raises CategoryTaken, CategoryNotFound (the parent does not exist), CategoryCycle,
+        CategoryAmbiguous (the parent), ValidationFailed (the path is not below the parent).
         """
 
     async def change(
@@ -162,7 +188,9 @@ class Categories(Protocol):
         command: CategoryChange,
         expected_versions: ExpectedVersions,
     ) -> CategoryView:
-        """Raises CategoryNotFound, PreconditionFailed, CategoryCycle, ValidationFailed."""
+        """Raises CategoryNotFound, PreconditionFailed, CategoryCycle, CategoryTaken,
+        CategoryAmbiguous, ValidationFailed.
+        """
 
     async def remove(
         self, ctx: CallContext, category_id: UUID, expected_versions: ExpectedVersions

@@ -1,11 +1,14 @@
 """Field types of products, categories and product lists."""
 
+import re
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-from markethall.shared.kernel.model import Text, VisibleText
+from markethall.shared.kernel.model import Text, VisibleText, has_visible_character
 
 
 class ProductStatus(StrEnum):
@@ -28,6 +31,44 @@ MAX_LABEL_LENGTH: Final = 255
 MAX_TAG_LENGTH: Final = 255
 Label = Annotated[VisibleText, Field(min_length=1, max_length=MAX_LABEL_LENGTH)]
 Tag = Annotated[VisibleText, Field(min_length=1, max_length=MAX_TAG_LENGTH, examples=["green"])]
+PATH_SEPARATOR: Final = " > "
+# also the full width and the small form of the character
+_SEPARATOR_PATTERN: Final = re.compile("[>\uff1e\ufe65]")
+# above those of Shopify's taxonomy; rows of indexes limit the length
+MAX_CATEGORY_DEPTH: Final = 20
+MAX_CATEGORY_LENGTH: Final = 400
+
+
+def split_path(text: str) -> tuple[str, ...]:
+    """Return the names of a path of categories. A text without a separator is one name."""
+    names = (part.strip() for part in _SEPARATOR_PATTERN.split(text))
+    return tuple(name for name in names if has_visible_character(name)) or (text.strip(),)
+
+
+def join_path(names: Iterable[str]) -> str:
+    return PATH_SEPARATOR.join(names)
+
+
+def _normalize_path(text: str) -> str:
+    names = split_path(text)
+    if len(names) > MAX_CATEGORY_DEPTH:
+        raise PydanticCustomError(
+            "too_deep", "must have at most {limit} names", {"limit": MAX_CATEGORY_DEPTH}
+        )
+    path = join_path(names)
+    if len(path) > MAX_CATEGORY_LENGTH or max(map(len, names)) > MAX_LABEL_LENGTH:
+        message = "should have at most {path} characters, and each name of it at most {name}"
+        limits = {"path": MAX_CATEGORY_LENGTH, "name": MAX_LABEL_LENGTH}
+        raise PydanticCustomError("string_too_long", message, limits)
+    return path
+
+
+# a category: its key, its path such as "Drinks > Tea", or its name
+CategoryPath = Annotated[
+    VisibleText,
+    Field(min_length=1, max_length=MAX_CATEGORY_LENGTH),
+    AfterValidator(_normalize_path),
+]
 # a language tag of BCP 47 (RFC 5646): language, script, region, variants
 _LANGUAGE_PATTERN: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*$"
 MAX_LANGUAGES: Final = 50

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from markethall.inventory.catalogue.contract.fields import (
     MAX_LANGUAGES,
+    CategoryPath,
     InventoryPolicy,
     Label,
     Language,
@@ -163,7 +164,7 @@ class NewProduct(RequestModel):
     name: ProductName
     price: Price
     description: Description = ""
-    category: Annotated[Label, Field(examples=["tea"])] | None = None
+    category: Annotated[CategoryPath, Field(examples=["tea"])] | None = None
     family: Annotated[Label, Field(examples=["sencha"])] | None = None
     options: dict[OptionName, OptionValue] = Field(
         default_factory=dict, max_length=MAX_OPTIONS, examples=[{"weight": "100 g"}]
@@ -205,7 +206,7 @@ class ProductChange(RequestModel):
     name: ProductName = omittable_field()
     price: Price = omittable_field()
     description: Description | None = None
-    category: Label | None = None
+    category: CategoryPath | None = None
     family: Label | None = None
     options: Annotated[
         dict[OptionName, OptionValue | None] | None, Field(max_length=MAX_OPTIONS)
@@ -388,7 +389,10 @@ class Catalogue(Protocol):
     async def create(
         self, ctx: CallContext, command: NewProduct, attempt: IdempotentCommand
     ) -> ProductView:
-        """Create a product. The attempt's id is the product id. Raises SkuTaken."""
+        """Create a product. The attempt's id is the product id.
+
+        Raises SkuTaken, CategoryAmbiguous.
+        """
 
     async def change(
         self,
@@ -397,7 +401,9 @@ class Catalogue(Protocol):
         command: ProductChange,
         expected_versions: ExpectedVersions,
     ) -> ProductView:
-        """Raises ProductNotFound, PreconditionFailed, SkuTaken, ValidationFailed."""
+        """Raises ProductNotFound, PreconditionFailed, SkuTaken, CategoryAmbiguous,
+        ValidationFailed.
+        """
 
     async def archive(
         self, ctx: CallContext, product_id: UUID, expected_versions: ExpectedVersions

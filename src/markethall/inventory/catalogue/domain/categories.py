@@ -14,7 +14,12 @@ from markethall.inventory.catalogue.contract.categories import (
     CategoryView,
     NewCategory,
 )
-from markethall.inventory.catalogue.contract.fields import MAX_LANGUAGES
+from markethall.inventory.catalogue.contract.fields import MAX_LANGUAGES, join_path, split_path
+from markethall.inventory.catalogue.domain.category_tree import (
+    CategoryNode,
+    category_key,
+    category_label,
+)
 from markethall.inventory.catalogue.domain.products import sort_like_jsonb
 from markethall.shared.kernel.errors import ValidationFailed
 
@@ -34,24 +39,31 @@ class Category:
     version: int
 
     @classmethod
-    def new(cls, category_id: UUID, command: NewCategory) -> Self:
-        """Raises CategoryCycle."""
-        if command.parent == command.category:
-            raise CategoryCycle(category=command.category, parent=command.parent)
+    def new(cls, category_id: UUID, command: NewCategory, node: CategoryNode) -> Self:
+        """Create a category with the key and the parent of the node."""
         return cls(
             category_id=category_id,
-            category=command.category,
-            name=command.name or command.category,
-            parent=command.parent,
+            category=node.category,
+            name=command.name or category_label(command.category),
+            parent=node.parent,
             position=command.position,
             translations=_merge_translations({}, command.translations),
             version=1,
         )
 
     @classmethod
-    def create_implicit(cls, category_id: UUID, category: str) -> Self:
-        """Create a root category for a product whose category key is unknown."""
-        return cls(category_id, category, category, None, 0, _NO_TRANSLATIONS, 1)
+    def create_implicit(cls, category_id: UUID, node: CategoryNode) -> Self:
+        """Create a category for a product that names a path which does not exist."""
+        name = category_label(node.category)
+        return cls(category_id, node.category, name, node.parent, 0, _NO_TRANSLATIONS, 1)
+
+    @property
+    def key(self) -> str:
+        return category_key(self.category)
+
+    @property
+    def node(self) -> CategoryNode:
+        return CategoryNode(self.category, self.parent)
 
     def change(self, command: CategoryChange, ancestors: Sequence[str]) -> bool:
         """Apply a merge patch. `ancestors` are the new parent and all categories above it.
@@ -75,6 +87,21 @@ class Category:
         if name != "translations":
             return value
         return _merge_translations(self.translations, value) if value is not None else {}
+
+
+def check_parent(command: NewCategory) -> None:
+    """Raises CategoryCycle, and ValidationFailed if the path is not below the parent."""
+    if command.parent is None:
+        return
+    parent_key = category_key(command.parent)
+    if parent_key == category_key(command.category):
+        raise CategoryCycle(category=command.category, parent=command.parent)
+    *above, _ = split_path(command.category)
+    if above and category_key(join_path(above)) != parent_key:
+        message = "must be a name, or a path below the parent"
+        raise ValidationFailed(
+            errors=[{"field": "/category", "code": "not_below_parent", "message": message}]
+        )
 
 
 def _merge_translations(

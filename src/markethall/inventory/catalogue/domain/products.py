@@ -1,6 +1,6 @@
 """The product, its price at a time, and its changes by merge patch."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
@@ -24,6 +24,7 @@ from markethall.inventory.catalogue.contract.products import (
     Translation,
     TranslationView,
 )
+from markethall.inventory.catalogue.domain.labels import fold_names, fold_tags, respell_names
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.money import Money
 
@@ -43,6 +44,10 @@ _EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
 )
 _MAX_ENTRIES: Final = MappingProxyType(
     {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
+)
+# fields in which look-alikes are one
+_FOLDS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
+    {"tags": fold_tags, "options": fold_names, "attributes": fold_names}
 )
 # values of these types need no conversion; the check is fast, because imports convert millions
 _PLAIN_TYPES: Final = frozenset({str, int, bool, NoneType, ProductStatus, InventoryPolicy})
@@ -81,7 +86,7 @@ class Product:
     @classmethod
     def new(cls, product_id: UUID, command: NewProduct, now: datetime) -> Self:
         fields = {
-            name: _to_stored_value(getattr(command, name)) for name in NewProduct.model_fields
+            name: _to_stored_field(name, getattr(command, name)) for name in NewProduct.model_fields
         }
         return cls(product_id=product_id, version=1, created_at=now, updated_at=now, **fields)
 
@@ -156,6 +161,12 @@ def _valid_from(price: AdditionalPriceView) -> datetime:
     return price.valid_from or _MIN_TIME
 
 
+def _to_stored_field(name: str, value: Any) -> Any:
+    """Convert a field of a request. Look-alike tags and names are folded."""
+    fold = _FOLDS.get(name) if value else None
+    return _to_stored_value(fold(value) if fold else value)
+
+
 def _to_stored_value(value: Any) -> Any:
     """Convert a value of a request. Remove duplicates from lists; turn a Price into Money."""
     if type(value) in _PLAIN_TYPES:
@@ -187,7 +198,7 @@ def _patch_value(current: Any, name: str, value: Any) -> Any:
     return (
         _merge_named_values(current, name, value)
         if name in _MAX_ENTRIES
-        else _to_stored_value(value)
+        else _to_stored_field(name, value)
     )
 
 
@@ -202,6 +213,8 @@ def _merge_value(current: Any, patch: Any) -> Any:
 def _merge_named_values(
     current: Mapping[str, Any], name: str, patch: Mapping[str, Any]
 ) -> Mapping[str, Any]:
+    if name in _FOLDS:
+        patch = respell_names(current, fold_names(patch))
     combined = {
         **current,
         **{key: _merge_value(current.get(key), part) for key, part in patch.items()},

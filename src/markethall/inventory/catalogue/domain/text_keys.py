@@ -3,6 +3,7 @@
 Postgres stores the keys that Python computes, so that both backends compare alike.
 """
 
+import hashlib
 import unicodedata
 from typing import Final
 
@@ -15,7 +16,8 @@ _PLAIN_LETTERS: Final = str.maketrans(
     }
 )  # fmt: skip
 # a character may have 4 bytes, and a row of an index 2700
-_MAX_NAME_KEY_LENGTH: Final = 150
+_MAX_KEY_LENGTH: Final = 150
+_DIGEST_LENGTH: Final = 64
 
 
 def sku_key(sku: str) -> str:
@@ -25,6 +27,30 @@ def sku_key(sku: str) -> str:
         return sku.lower()
     folded = unicodedata.normalize("NFC", sku).casefold()
     return unicodedata.normalize("NFC", folded)
+
+
+def label_key(label: str) -> str:
+    """Return the key of a category name, tag, option name or option value.
+
+    Letter case, the kind and number of spaces, and the form of Unicode make no difference.
+    """
+    if label.isascii():
+        return shorten_key(" ".join(label.lower().split()))
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+    return shorten_key(" ".join(folded.split()))
+
+
+def spelling_key(text: str) -> str:
+    """Return the text with the spaces and the form of Unicode made alike. Letter case counts."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def shorten_key(key: str) -> str:
+    """Make the key short enough for an index. Distinct keys stay distinct by their digest."""
+    if len(key) <= _MAX_KEY_LENGTH:
+        return key
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return key[: _MAX_KEY_LENGTH - _DIGEST_LENGTH] + digest
 
 
 def fold_letters(text: str) -> str:
@@ -38,4 +64,4 @@ def fold_letters(text: str) -> str:
 
 def name_key(name: str) -> str:
     """Return the key by which names are sorted, short enough for an index."""
-    return " ".join(fold_letters(name).split())[:_MAX_NAME_KEY_LENGTH]
+    return " ".join(fold_letters(name).split())[:_MAX_KEY_LENGTH]

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 
 from markethall.inventory.catalogue.contract.categories import (
+    CategoryAmbiguous,
     CategoryChange,
     CategoryCycle,
     CategoryInUse,
@@ -46,7 +47,8 @@ router = APIRouter(tags=["inventory"])
     "/categories",
     response_model=Page[CategoryView],
     summary="Categories",
-    responses=problems(ValidationFailed, CursorInvalid, Unavailable) | NOT_MODIFIED_RESPONSE,
+    responses=problems(ValidationFailed, CursorInvalid, CategoryAmbiguous, Unavailable)
+    | NOT_MODIFIED_RESPONSE,
 )
 async def list_categories(
     request: Request,
@@ -85,6 +87,7 @@ async def get_category(
         CategoryTaken,
         CategoryNotFound,
         CategoryCycle,
+        CategoryAmbiguous,
     ),
 )
 async def create_category(
@@ -94,7 +97,7 @@ async def create_category(
     tree: CategoriesDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Create a category. A product with an unknown category key also creates it, at the root."""
+    """Create a category. A product with an unknown path also creates the categories of the path."""
 
     async def effect(attempt: IdempotentCommand) -> CategoryView:
         return await tree.create(ctx, body, attempt)
@@ -108,7 +111,13 @@ async def create_category(
     response_model=CategoryView,
     summary="Change or move a category",
     responses=problems(
-        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, CategoryNotFound, CategoryCycle
+        *AUTHENTICATED_ERRORS,
+        *BODY_ERRORS,
+        *VERSION_ERRORS,
+        CategoryNotFound,
+        CategoryCycle,
+        CategoryTaken,
+        CategoryAmbiguous,
     ),
 )
 async def change_category(

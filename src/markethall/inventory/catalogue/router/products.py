@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from markethall.inventory.catalogue.contract.categories import CategoryAmbiguous
 from markethall.inventory.catalogue.contract.products import (
     FamilyNotFound,
     FamilyView,
@@ -95,7 +96,9 @@ async def get_family(
     status_code=201,
     response_model=ProductView,
     summary="Add a product",
-    responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, SkuTaken),
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, SkuTaken, CategoryAmbiguous
+    ),
 )
 async def create_product(
     request: Request,
@@ -104,7 +107,11 @@ async def create_product(
     catalogue: CatalogueDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Create a product. It has no stock yet."""
+    """Create a product. It has no stock yet.
+
+    `category` is the key of a category, its path such as "Drinks > Tea", or a name that only one
+    category has. A path that does not exist is created. Spaces and letter case make no difference.
+    """
 
     async def effect(attempt: IdempotentCommand) -> ProductView:
         return await catalogue.create(ctx, body, attempt)
@@ -118,7 +125,12 @@ async def create_product(
     response_model=ProductView,
     summary="Change a product",
     responses=problems(
-        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, ProductNotFound, SkuTaken
+        *AUTHENTICATED_ERRORS,
+        *BODY_ERRORS,
+        *VERSION_ERRORS,
+        ProductNotFound,
+        SkuTaken,
+        CategoryAmbiguous,
     ),
 )
 async def change_product(

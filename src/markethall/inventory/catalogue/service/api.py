@@ -20,6 +20,7 @@ from markethall.inventory.catalogue.ports import (
     Store,
 )
 from markethall.inventory.catalogue.service.families import FamilyQueries
+from markethall.inventory.catalogue.service.product_categories import get_or_create_category
 from markethall.inventory.contract import ProductNotFound
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -102,6 +103,8 @@ class CatalogueService:
     ) -> ProductView:
         product = Product.new(attempt.id, command, self._clock())
         async with self._database.transaction() as store:
+            if product.category is not None:
+                product.category = await get_or_create_category(store, product.category)
             if await store.add_product(product):
                 await store.ensure_main_stock_row(product.product_id)
                 view = product.to_view(product.effective_backorder_limit, product.created_at)
@@ -122,6 +125,9 @@ class CatalogueService:
         now = self._clock()
         async with self._database.transaction() as store:
             product = await _get_for_update_or_404(store, product_id, expected_versions)
+            if command.category is not None:
+                category = await get_or_create_category(store, command.category)
+                command = command.model_copy(update={"category": category})
             if product.change(command, now):
                 await store.save_product(product)
             view = await _get_view(store, product_id, now)

@@ -14,9 +14,16 @@ from markethall.inventory.catalogue.contract.categories import (
     CategoryView,
     NewCategory,
 )
+from markethall.inventory.catalogue.contract.fields import join_path, split_path
 from markethall.inventory.catalogue.contract.products import RenderedResponse
-from markethall.inventory.catalogue.domain.categories import Category
+from markethall.inventory.catalogue.domain.categories import Category, check_parent
+from markethall.inventory.catalogue.domain.category_tree import (
+    CategoryNode,
+    CategoryTree,
+    label_keys,
+)
 from markethall.inventory.catalogue.ports import ProductCache, ReadStore, Store
+from markethall.inventory.catalogue.service.product_categories import get_category_or_404
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
@@ -43,6 +50,9 @@ class CategoryService:
         after = self._cursors.decode(name, query.cursor, _CATEGORY_KEYSET)
         async with self._database.read_session() as reads:
             rows = await reads.list_categories(query, after)
+            if not rows and query.parent:
+                query = await _with_key_of_query(reads, query)
+                rows = await reads.list_categories(query, after)
         return self._cursors.build_page(
             name, rows, query.limit, lambda row: (row.position, row.category)
         )
@@ -73,13 +83,13 @@ class CategoryService:
     async def create(
         self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
     ) -> CategoryView:
-        category = Category.new(attempt.id, command)
         async with self._database.transaction() as store:
-            if (
-                not await store.add_category(category)
-                and await store.get_category_view(attempt.id) is None
-            ):
-                raise CategoryTaken(category=command.category)
+            # all transactions that add or move categories take the lock first
+            await store.lock_category_tree()
+            if await store.get_category_view(attempt.id) is None:
+                category = Category.new(attempt.id, command, await _place(store, command))
+                if not await store.add_category(category):
+                    raise CategoryTaken(category=command.category)
             view = await _get_or_404(store, attempt.id)
             await store.store_response(attempt, view)
         self._cache.invalidate([], pages=True)
@@ -97,7 +107,8 @@ class CategoryService:
             # parent; a change that moves nothing takes it too, because all changes must take
             # the locks in one order
             await store.lock_category_tree()
-            ancestors = await _get_new_ancestors(store, command)
+            command = await _with_key_of_parent(store, command)
+            ancestors = await store.get_ancestors(command.parent) if command.parent else []
             category = await _get_for_update_or_404(store, category_id, expected_versions)
             if category.change(command, ancestors):
                 await store.save_category(category)
@@ -124,14 +135,36 @@ async def _get_or_404(reads: ReadStore, category_id: UUID) -> CategoryView:
     return view
 
 
-async def _get_new_ancestors(store: Store, command: CategoryChange) -> list[str]:
-    """Return the new parent and all categories above it. Raises CategoryNotFound."""
+async def _with_key_of_query(reads: ReadStore, query: CategoryQuery) -> CategoryQuery:
+    """Replace a path or name of the parent. Raises CategoryAmbiguous."""
+    if not query.parent:
+        return query
+    try:
+        parent = await get_category_or_404(reads, query.parent)
+    except CategoryNotFound:
+        return query
+    return query.model_copy(update={"parent": parent})
+
+
+async def _place(store: Store, command: NewCategory) -> CategoryNode:
+    """Return the key and the parent of a new category.
+
+    Raises CategoryTaken, CategoryCycle, CategoryNotFound, CategoryAmbiguous, ValidationFailed.
+    """
+    check_parent(command)
+    *above, _ = split_path(command.category)
+    parent_text = join_path(above) if above else command.parent
+    parent = await get_category_or_404(store, parent_text) if parent_text else None
+    nodes = await store.list_category_nodes(label_keys([command.category]))
+    return CategoryNode(CategoryTree(nodes).new_key(command.category, parent), parent)
+
+
+async def _with_key_of_parent(store: Store, command: CategoryChange) -> CategoryChange:
+    """Replace the path or name of the new parent. Raises CategoryNotFound, CategoryAmbiguous."""
     if command.parent is None:
-        return []
-    ancestors = list(await store.get_ancestors(command.parent))
-    if not ancestors:
-        raise CategoryNotFound(category=command.parent)
-    return ancestors
+        return command
+    parent = await get_category_or_404(store, command.parent)
+    return command.model_copy(update={"parent": parent})
 
 
 async def _get_for_update_or_404(

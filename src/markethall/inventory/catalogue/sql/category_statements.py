@@ -7,16 +7,21 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from markethall.inventory.catalogue.sql.parameters import LIMIT, sum_or_zero, uuid_parameter
+from markethall.inventory.catalogue.sql.parameters import (
+    LIMIT,
+    integer_literal,
+    sum_or_zero,
+    uuid_parameter,
+)
 from markethall.inventory.catalogue.sql.tables import ACTIVE, categories, products
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 
 def _subtree() -> "sa.ColumnElement[Any]":
-    key = bindparam("category", type_=sa.Text)
+    keys = bindparam("category", type_=ARRAY(sa.Text))
     tree = (
         sa.select(categories.c.category)
-        .where(categories.c.category == key)
+        .where(categories.c.category_key == sa.any_(keys))
         .cte("category_below", recursive=True)
     )
     child = sa.select(categories.c.category).where(categories.c.parent == tree.c.category)
@@ -24,18 +29,23 @@ def _subtree() -> "sa.ColumnElement[Any]":
     return sa.func.array(sa.select(tree.c.category).scalar_subquery(), type_=ARRAY(sa.Text))
 
 
-# an array of the category and all categories below it, for `== sa.any_(SUBTREE)`
+# an array of the categories with these keys and all categories below, for `== sa.any_(SUBTREE)`
 SUBTREE: Final = _subtree()
 
 _category_key: Final = categories.c.category.collate("C")
+_parents: Final = categories.alias("parents")
 _text_columns: Final = [
     sa.cast(column, sa.Text).label(column.name) if column.name == "translations" else column
     for column in categories.c
+    if column.name not in {"category_key", "label_key"}
 ]
 _PARENT_FILTERS: Final[Mapping[str, "sa.ColumnElement[bool]"]] = {
     "any": sa.true(),
     "root": categories.c.parent.is_(None),
-    "child": categories.c.parent == bindparam("parent", type_=sa.Text),
+    "child": categories.c.parent
+    == sa.select(_parents.c.category)
+    .where(_parents.c.category_key == bindparam("parent_key", type_=sa.Text))
+    .scalar_subquery(),
 }
 
 
@@ -105,6 +115,15 @@ ADD_CATEGORY: Final = Statement(
     .values({column.name: bindparam(column.name) for column in categories.c})
     .on_conflict_do_nothing()
 )
+LIST_ALL_CATEGORY_NODES: Final = Statement(sa.select(categories.c.category, categories.c.parent))
+_nodes: Final = sa.select(categories.c.category, categories.c.parent).where(
+    categories.c.label_key == sa.any_(bindparam("label_keys", type_=ARRAY(sa.Text)))
+)
+LIST_CATEGORY_NODES: Final = Statement(_nodes)
+# FOR KEY SHARE, so that the categories are not deleted before a product or child refers to them
+LIST_CATEGORY_NODES_FOR_SHARE: Final = Statement(
+    _nodes.order_by(categories.c.category_id).with_for_update(read=True, key_share=True)
+)
 LOCK_CATEGORY_TREE: Final = Statement(
     sa.select(
         sa.func.pg_advisory_xact_lock(
@@ -134,15 +153,17 @@ REMOVE_CATEGORY: Final = Statement(
 
 
 def _ancestors() -> Statement:
+    depth: sa.ColumnElement[int] = integer_literal(0)
     ancestors = (
-        sa.select(categories.c.category, categories.c.parent)
+        sa.select(categories.c.category, categories.c.parent, depth.label("depth"))
         .where(categories.c.category == bindparam("category", type_=sa.Text))
         .cte("category_above", recursive=True)
     )
-    parent = sa.select(categories.c.category, categories.c.parent).where(
-        categories.c.category == ancestors.c.parent
-    )
-    return Statement(sa.select(ancestors.union_all(parent).c.category))
+    parent = sa.select(
+        categories.c.category, categories.c.parent, ancestors.c.depth + integer_literal(1)
+    ).where(categories.c.category == ancestors.c.parent)
+    above = ancestors.union_all(parent)
+    return Statement(sa.select(above.c.category).order_by(above.c.depth))
 
 
 GET_ANCESTORS: Final = _ancestors()

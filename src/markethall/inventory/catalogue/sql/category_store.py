@@ -1,6 +1,6 @@
 """The Postgres store of categories."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -11,10 +11,12 @@ from markethall.inventory.catalogue.contract.categories import (
     CategoryInUse,
     CategoryNotFound,
     CategoryQuery,
+    CategoryTaken,
     CategoryTranslationView,
     CategoryView,
 )
 from markethall.inventory.catalogue.domain.categories import Category
+from markethall.inventory.catalogue.domain.category_tree import CategoryNode, category_key
 from markethall.inventory.catalogue.sql import category_statements
 from markethall.shared.composition.sql import SqlUnitOfWork
 
@@ -30,7 +32,7 @@ class SqlCategoryStore(SqlUnitOfWork):
     ) -> Sequence[CategoryView]:
         values: dict[str, Any] = {}
         if query.parent:
-            values["parent"] = query.parent
+            values["parent_key"] = category_key(query.parent)
         if after is not None:
             values["position"], values["category"] = after
         parent_filter = "any" if query.parent is None else "child" if query.parent else "root"
@@ -45,11 +47,34 @@ class SqlCategoryStore(SqlUnitOfWork):
         return _to_view(row) if row else None
 
     async def add_category(self, category: Category) -> bool:
-        row = {**vars(category), "translations": _dump_translations(category)}
+        row = {
+            **vars(category),
+            "category_key": category.key,
+            "label_key": category.node.label_key,
+            "translations": _dump_translations(category),
+        }
         try:
             return bool(await self._connection.execute(category_statements.ADD_CATEGORY, **row))
         except asyncpg.ForeignKeyViolationError:
             raise CategoryNotFound(category=category.parent) from None
+
+    async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
+        rows = await self._connection.fetch_all(
+            category_statements.LIST_CATEGORY_NODES, label_keys=list(label_keys)
+        )
+        return [CategoryNode(*row) for row in rows]
+
+    async def list_all_category_nodes(self) -> Sequence[CategoryNode]:
+        rows = await self._connection.fetch_all(category_statements.LIST_ALL_CATEGORY_NODES)
+        return [CategoryNode(*row) for row in rows]
+
+    async def list_category_nodes_for_share(
+        self, label_keys: Collection[str]
+    ) -> Sequence[CategoryNode]:
+        rows = await self._connection.fetch_all(
+            category_statements.LIST_CATEGORY_NODES_FOR_SHARE, label_keys=list(label_keys)
+        )
+        return [CategoryNode(*row) for row in rows]
 
     async def lock_category_tree(self) -> None:
         await self._connection.fetch_value(category_statements.LOCK_CATEGORY_TREE)
@@ -74,6 +99,8 @@ class SqlCategoryStore(SqlUnitOfWork):
             await self._connection.execute(
                 category_statements.SAVE_CATEGORY, category_id=category.category_id, **row
             )
+        except asyncpg.UniqueViolationError:
+            raise CategoryTaken(category=category.category) from None
         except asyncpg.ForeignKeyViolationError:
             raise CategoryNotFound(category=category.parent) from None
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from markethall.inventory.catalogue.contract.products import MAX_OPTION_VALUES
 from markethall.inventory.catalogue.sql.statements import current_amount
@@ -18,6 +19,7 @@ _members: Final = (
         .over(order_by=[products.c.created_at, products.c.product_id])
         .label("row_rank"),
         products.c.options,
+        products.c.option_keys,
         products.c.price_currency.collate("C").label("currency"),
         current_amount(products).label("amount"),
     )
@@ -31,20 +33,27 @@ def _typed_null(kind: Any) -> "sa.ColumnElement[Any]":
 
 
 def _option_values() -> "sa.Select[Any]":
-    """Select the first MAX_OPTION_VALUES values of each option, sorted by their first product."""
-    pair = sa.func.jsonb_each_text(_members.c.options).table_valued("key", "value")
+    """Select the first MAX_OPTION_VALUES values of each option, sorted by their first product.
+
+    Each has the options of this product, which spell it.
+    """
+    pair = sa.func.jsonb_each_text(_members.c.option_keys).table_valued("key", "value")
     pair = pair.render_derived(name="pair")
     first = sa.func.min(_members.c.row_rank)
     number = sa.func.row_number().over(partition_by=pair.c.key, order_by=first)
+    options = sa.cast(_members.c.options, sa.Text)
+    in_order = sa.func.array_agg(
+        aggregate_order_by(options, _members.c.row_rank), type_=ARRAY(sa.Text)
+    )
     values = (
-        sa.select(pair.c.key, pair.c.value, number.label("number"))
+        sa.select(pair.c.key, in_order[1].label("options"), number.label("number"))
         .select_from(sa.join(_members, pair, sa.true()))
         .group_by(pair.c.key, pair.c.value)
         .subquery("numbered")
     )
     return sa.select(
         values.c.key.label("name"),
-        values.c.value,
+        values.c.options,
         _typed_null(sa.Text).label("currency"),
         _typed_null(sa.BigInteger).label("lowest"),
         _typed_null(sa.BigInteger).label("highest"),

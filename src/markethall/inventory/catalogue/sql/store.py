@@ -16,9 +16,10 @@ from markethall.inventory.catalogue.contract.products import (
     SkuTaken,
     TranslationView,
 )
+from markethall.inventory.catalogue.domain.labels import find_option, option_keys
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.search_document import build_search_document
-from markethall.inventory.catalogue.domain.text_keys import name_key, sku_key
+from markethall.inventory.catalogue.domain.text_keys import label_key, name_key, sku_key
 from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
 from markethall.inventory.catalogue.sql import family_statements, statements
 from markethall.inventory.catalogue.sql.tsvector import tsvector_text
@@ -82,16 +83,17 @@ def _product_json(row: "Record") -> ProductJson:
 
 
 def _family_summary(rows: "Sequence[Record]") -> FamilySummary | None:
-    options: dict[str, list[str]] = {}
+    options: dict[str, tuple[str, list[str]]] = {}
     prices = []
     count = 0
-    for name, value, currency, lowest, highest, members in rows:
+    for option_key, first_options, currency, lowest, highest, members in rows:
         if currency is None:
-            options.setdefault(name, []).append(value)
+            name, value = find_option(json.loads(first_options), option_key)
+            options.setdefault(option_key, (name, []))[1].append(value)
         else:
             prices.append(PriceRange(currency=currency, lowest=lowest, highest=highest))
             count += members
-    values = {name: tuple(options[name]) for name in sorted(options)}
+    values = {name: tuple(found) for _, (name, found) in sorted(options.items())}
     return FamilySummary(count, values, tuple(prices)) if prices else None
 
 
@@ -104,12 +106,14 @@ def product_to_row(product: Product) -> dict[str, Any]:
         "price_amount": product.price.amount,
         "price_currency": product.price.currency,
         "options": _dump_mapping(product.options),
+        "option_keys": _dump_mapping(option_keys(product.options)),
         "attributes": _dump_mapping(product.attributes),
         "prices": _dump_prices(product.prices),
         "translations": _dump_mapping(
             {language: texts.model_dump() for language, texts in product.translations.items()}
         ),
         "tags": list(product.tags),
+        "tag_keys": [label_key(tag) for tag in product.tags],
         "images": list(product.images),
         "status": product.status.value,
         "inventory_policy": product.inventory_policy.value,

@@ -26,8 +26,11 @@ categories = sa.Table(
     "category",
     metadata,
     sa.Column("category_id", sa.Uuid, primary_key=True),
-    # the key that products refer to; a trigger inserts a row when a product has an unknown key
+    # the key that products refer to, as it was first spelled
     sa.Column("category", sa.Text, nullable=False, unique=True),
+    # the keys of domain/category_tree.py
+    sa.Column("category_key", sa.Text(collation="C"), nullable=False, unique=True),
+    sa.Column("label_key", sa.Text(collation="C"), nullable=False),
     _text("name"),
     sa.Column("parent", sa.Text, sa.ForeignKey("inventory.category.category")),
     sa.Column("position", sa.Integer, nullable=False),
@@ -38,6 +41,13 @@ categories = sa.Table(
     sa.CheckConstraint("version >= 1", name="version"),
 )
 sa.Index("ix_category_parent", categories.c.parent)
+sa.Index("uq_category_label", categories.c.label_key, categories.c.parent, unique=True)
+sa.Index(
+    "uq_category_root_label",
+    categories.c.label_key,
+    unique=True,
+    postgresql_where=categories.c.parent.is_(None),
+)
 
 products = sa.Table(
     "product",
@@ -55,7 +65,11 @@ products = sa.Table(
     sa.Column("category", sa.Text, sa.ForeignKey(categories.c.category)),
     _text("family", nullable=True),
     sa.Column("options", JSONB, nullable=False),
+    # the keys of the names and values: see domain/labels.py
+    sa.Column("option_keys", JSONB, nullable=False),
     sa.Column("tags", ARRAY(sa.Text), nullable=False),
+    # in the order of the tags
+    sa.Column("tag_keys", ARRAY(sa.Text), nullable=False),
     sa.Column("images", ARRAY(sa.Text), nullable=False),
     sa.Column("attributes", JSONB, nullable=False),
     _text("barcode", nullable=True),
@@ -113,7 +127,7 @@ for _name, _key in (
     )
 # not only active products, because an import finds all products of a family
 sa.Index("ix_product_family", products.c.family)
-sa.Index("ix_product_tags", products.c.tags, postgresql_using="gin")
+sa.Index("ix_product_tag_keys", products.c.tag_keys, postgresql_using="gin")
 sa.Index("ix_product_search", products.c.search, postgresql_using="gin")
 
 # candidates for spelling suggestions; a word stays when its last product is gone, because a search

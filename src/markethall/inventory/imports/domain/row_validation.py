@@ -9,8 +9,13 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from markethall.inventory.catalogue.domain.labels import (
+    respell_names,
+    respell_options,
+    respell_tags,
+)
 from markethall.inventory.catalogue.domain.products import Product, sort_like_jsonb
-from markethall.inventory.catalogue.domain.text_keys import sku_key
+from markethall.inventory.catalogue.domain.text_keys import label_key, sku_key
 from markethall.inventory.imports.contract import ImportedProduct
 from markethall.inventory.imports.domain.file_records import (
     FilePosition,
@@ -56,7 +61,7 @@ class ValidatedRow:
     locate: FieldLocator
     missing_field_errors: tuple[RowError, ...] = ()
     variant: Variant | None = None
-    # the attributes for which the file has columns; None means all
+    # the keys of the attributes for which the file has columns; None means all
     attribute_names: frozenset[str] | None = None
     warnings: tuple[RowWarning, ...] = ()
 
@@ -79,12 +84,21 @@ class ValidatedRow:
         return product.copy_fields_from(self._merged_into(product), self.provided_fields, now)
 
     def _merged_into(self, product: Product) -> Product:
-        """Return the product of the row, plus the attributes for which the file has no column."""
-        if self.attribute_names is None:
-            return self.product
-        kept = {k: v for k, v in product.attributes.items() if k not in self.attribute_names}
+        """Return the product of the row, with tags and names as the product spells them, plus the
+        attributes for which the file has no column.
+        """
+        new, names = self.product, self.attribute_names
+        kept = {
+            name: value
+            for name, value in product.attributes.items()
+            if names is not None and label_key(name) not in names
+        }
+        attributes = {**kept, **respell_names(product.attributes, new.attributes)}
         return replace(
-            self.product, attributes=sort_like_jsonb({**kept, **self.product.attributes})
+            new,
+            tags=respell_tags(product.tags, new.tags),
+            options=sort_like_jsonb(respell_options(product.options, new.options)),
+            attributes=sort_like_jsonb(attributes),
         )
 
 

@@ -5,9 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from markethall.inventory.catalogue.contract.fields import (
+    MAX_CATEGORY_DEPTH,
+    MAX_CATEGORY_LENGTH,
     MAX_LABEL_LENGTH,
     MAX_TAG_LENGTH,
     ProductStatus,
+    join_path,
+    split_path,
 )
 from markethall.inventory.catalogue.contract.products import (
     MAX_ATTRIBUTE_LENGTH,
@@ -18,6 +22,7 @@ from markethall.inventory.catalogue.contract.products import (
     MAX_OPTION_LENGTH,
     MAX_TAGS,
 )
+from markethall.inventory.catalogue.domain.labels import fold_tags
 from markethall.inventory.imports.domain.file_records import RowWarning
 from markethall.inventory.imports.domain.html_text import html_to_text
 from markethall.inventory.imports.domain.shopify_columns import (
@@ -30,9 +35,11 @@ _MAX_LENGTH_BY_COLUMN: Final[Mapping[str, int]] = {
     "title": MAX_NAME_LENGTH,
     "body": MAX_DESCRIPTION_LENGTH,
     "vendor": MAX_ATTRIBUTE_LENGTH,
-    "type": MAX_LABEL_LENGTH,
     **{column: MAX_OPTION_LENGTH for pair in OPTION_COLUMNS for column in pair},
 }
+_CUT_PATH_MESSAGE: Final = (
+    f"has more than {MAX_CATEGORY_LENGTH} characters, or {MAX_LABEL_LENGTH} in a name: cut"
+)
 _SCHEME: Final = re.compile(r"(?i)[a-z][a-z0-9+.-]*:")
 _HOST: Final = re.compile(r"[\w-]+(?:\.[\w-]+)+(?::[0-9]+)?(?:[/?#].*)?")
 _HTTP_URL: Final = re.compile(r"https?://[^\s/][^\s]*")
@@ -47,12 +54,25 @@ def fit_row(header: ShopifyHeader, row: Row) -> tuple[Row, Sequence[RowWarning]]
     if cells.get("body"):
         fitted["body"] = html_to_text(cells["body"])
     warnings = []
+    for column in ("type", "category"):
+        path = cells.get(column) or ""
+        fitted[column] = _cut_path(path)
+        if fitted[column] != join_path(split_path(path)):
+            warnings.append(RowWarning(line, header.name(column), "cut", _CUT_PATH_MESSAGE))
     for column, limit in _MAX_LENGTH_BY_COLUMN.items():
         if len(fitted.get(column, "")) > limit:
             fitted[column] = fitted[column][:limit].rstrip()
             message = f"has more than {limit} characters: cut"
             warnings.append(RowWarning(line, header.name(column), "cut", message))
     return (line, fitted), warnings
+
+
+def _cut_path(text: str) -> str:
+    """Cut what is wider than the limits of a category."""
+    names = [name[:MAX_LABEL_LENGTH].rstrip() for name in split_path(text)[:MAX_CATEGORY_DEPTH]]
+    while len(join_path(names)) > MAX_CATEGORY_LENGTH:
+        names.pop()
+    return join_path(names)
 
 
 def first_row_warnings(header: ShopifyHeader, row: Row) -> Iterator[RowWarning]:
@@ -66,14 +86,15 @@ def first_row_warnings(header: ShopifyHeader, row: Row) -> Iterator[RowWarning]:
     if any(len(tag) > MAX_TAG_LENGTH for tag in tags):
         message = f"a tag has more than {MAX_TAG_LENGTH} characters: cut"
         yield RowWarning(line, name, "cut", message)
-    if len(set(tags)) > MAX_TAGS:
+    if len(fold_tags(tags)) > MAX_TAGS:
         yield RowWarning(
             line, name, "dropped", f"has more than {MAX_TAGS} tags: the rest is dropped"
         )
 
 
 def split_tags(text: str) -> tuple[str, ...]:
-    return distinct(tag.strip()[:MAX_TAG_LENGTH] for tag in text.split(","))[:MAX_TAGS]
+    tags = (tag.strip()[:MAX_TAG_LENGTH] for tag in text.split(","))
+    return fold_tags(tag for tag in tags if tag)[:MAX_TAGS]
 
 
 def read_images(

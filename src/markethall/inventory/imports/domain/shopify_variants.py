@@ -272,8 +272,8 @@ def _sku(cells: CellsByColumn) -> str:
 
 
 def _category(first: CellsByColumn) -> str | None:
-    """Return the product type, or the last part of Shopify's category path."""
-    return first.get("type") or first.get("category", "").split(">")[-1].strip() or None
+    """Return the product type, or Shopify's category."""
+    return first.get("type") or first.get("category") or None
 
 
 def _inventory_policy(text: str) -> str:

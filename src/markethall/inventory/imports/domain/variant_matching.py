@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.domain.text_keys import sku_key
+from markethall.inventory.catalogue.domain.text_keys import label_key, sku_key, spelling_key
 from markethall.inventory.imports.domain.row_validation import ValidatedRow
 
 # a key of None means that the rule does not apply to the row or product
@@ -20,7 +20,7 @@ ProductKey = Callable[[Product], Hashable | None]
 
 def options_key(options: Mapping[str, str]) -> Hashable:
     """Return a key of the options. The case of names is ignored, the case of values is not."""
-    return frozenset((_fold(name), value) for name, value in options.items())
+    return frozenset((label_key(name), spelling_key(value)) for name, value in options.items())
 
 
 def match_variants(
@@ -91,15 +91,11 @@ def _row_folded_values(row: ValidatedRow) -> Hashable | None:
 
 
 def _option_values(product: Product) -> Hashable | None:
-    return tuple(sorted(product.options.values())) or None
+    return tuple(sorted(map(spelling_key, product.options.values()))) or None
 
 
 def _folded_values(product: Product) -> Hashable | None:
-    return tuple(sorted(map(_fold, product.options.values()))) or None
-
-
-def _fold(text: str) -> str:
-    return text.strip().casefold()
+    return tuple(sorted(map(label_key, product.options.values()))) or None
 
 
 _RULES: Final[Sequence[tuple[RowKey, ProductKey]]] = (

@@ -2,13 +2,16 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from markethall.inventory.catalogue.domain.category_tree import paths_by_category
+from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.contract import (
     ImportFileExpired,
     ImportNotFound,
@@ -164,17 +167,23 @@ class ImportService:
     async def export_products(self, ctx: CallContext) -> AsyncIterator[bytes]:
         header = format_csv_row(CSV_HEADER)
         after: UUID | None = None
+        paths: Mapping[str, str] = {}
         while True:
             # one session per page, so that a slow client does not hold a connection
             async with self._database.read_session() as reads:
                 rows = await reads.list_products_with_stock(after, _EXPORT_PAGE_ROWS)
-            yield "".join(
-                [header, *(format_csv_row(product_to_cells(*row)) for row in rows)]
-            ).encode()
+                if not paths.keys() >= {p.category for p, _ in rows if p.category is not None}:
+                    paths = paths_by_category(await reads.list_all_category_nodes())
+            yield "".join([header, *(_format_product(*row, paths) for row in rows)]).encode()
             header = ""
             if len(rows) < _EXPORT_PAGE_ROWS:
                 return
             after = rows[-1][0].product_id
+
+
+def _format_product(product: Product, on_hand: int, paths: Mapping[str, str]) -> str:
+    category = product.category and paths.get(product.category, product.category)
+    return format_csv_row(product_to_cells(replace(product, category=category), on_hand))
 
 
 async def _split_into_parts(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

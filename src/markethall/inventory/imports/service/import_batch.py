@@ -33,6 +33,7 @@ from markethall.inventory.imports.domain.row_validation import (
     describe_product,
 )
 from markethall.inventory.imports.ports import Store
+from markethall.inventory.imports.service.row_categories import RowCategories
 from markethall.inventory.stock.contract import MovementReason
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
 from markethall.shared.kernel.ids import new_id
@@ -66,6 +67,7 @@ class BatchChanges:
     job: ImportJob
     now: datetime
     lookup: ProductLookup
+    categories: RowCategories
     stock_by_product: Mapping[UUID, Stock]
     new_products: dict[UUID, Product] = field(default_factory=dict)
     changed_products: dict[UUID, Product] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class BatchChanges:
     last_id: UUID = _NO_ID
 
     def add_row(self, row: RowResult) -> None:
+        row = self.categories.resolve(row)
         errors = row if isinstance(row, tuple) else self._check_row(row)
         if errors or isinstance(row, tuple):
             self.outcomes[FAILED] += 1
@@ -231,7 +234,8 @@ async def build_batch_changes(
     stock_by_product = (
         await store.get_main_stock_for_update(sorted(product_ids)) if product_ids else _NO_STOCK
     )
-    changes = BatchChanges(job, now, lookup, stock_by_product)
+    categories = await RowCategories.load(store, rows, is_dry_run=job.dry_run)
+    changes = BatchChanges(job, now, lookup, categories, stock_by_product)
     for row in rows:
         changes.add_row(row)
     return changes
@@ -275,6 +279,7 @@ async def persist(store: Store, changes: BatchChanges) -> None:
         list(changes.new_products.values()),
         list(changes.changed_products.values()),
     )
+    await changes.categories.create_for(store, changes.written_products)
     if (new_products or changed_products) and not await store.write_products(
         new_products, changed_products
     ):

@@ -24,7 +24,7 @@ from markethall.shared.persistence.postgres import Statement, sql_literal
 _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
     "category": lambda rows: rows.c.category == sa.any_(SUBTREE),
     "family": lambda rows: rows.c.family == bindparam("family"),
-    "tag": lambda rows: rows.c.tags.contains(bindparam("tag", type_=ARRAY(sa.Text))),
+    "tag": lambda rows: rows.c.tag_keys.contains(bindparam("tag", type_=ARRAY(sa.Text))),
     "min_price": lambda rows: rows.c.price_amount >= bindparam("min_price"),
     "max_price": lambda rows: rows.c.price_amount <= bindparam("max_price"),
     "tsquery": lambda rows: matches_tsquery(rows, "tsquery"),
@@ -77,7 +77,11 @@ def _term_weight(term: int) -> "sa.ColumnElement[int]":
 
 
 def count_facets(kinds: Iterable[str], filters: Iterable[str], status: ProductStatus) -> Statement:
-    """Build a statement that returns (facet, option name, value, count), frequent values first."""
+    """Build a statement that returns the most frequent values.
+
+    Its columns are: facet, key of the option name, key of the value, count, id of the first
+    product, and what this product has: the category, the tag, or all options as JSON.
+    """
     return _facets(tuple(sorted(kinds)), frozenset(filters), status)
 
 
@@ -93,33 +97,54 @@ def _facet_counts(kind: str, filters: frozenset[str], status: ProductStatus) -> 
     # collation C sorts by bytes, like the memory store, and does not depend on the locale
     name, value = (sa.collate(values.c[part], "C") for part in ("name", "value"))
     count = sa.func.count()
+    # not all versions of Postgres have min(uuid)
+    first = sa.func.min(sa.collate(sa.cast(values.c.product_id, sa.Text), "C"))
     most = (
-        sa.select(name.label("name"), value.label("value"), count.label("count"))
+        sa.select(
+            name.label("name"), value.label("value"), count.label("count"), first.label("first")
+        )
         .where(value.is_not(None))
         .group_by(name, value)
         .order_by(count.desc(), name, value)
         .limit(integer_literal(MAX_FACET_VALUES))
         .subquery(f"most_{kind}")
     )
-    return sa.select(sql_literal(kind).label("facet"), most)
+    shown = (
+        sa.select(_shown_value(kind, most.c.value))
+        .where(products.c.product_id == sa.cast(most.c.first, sa.Uuid))
+        .correlate(most)
+        .scalar_subquery()
+    )
+    return sa.select(sql_literal(kind).label("facet"), most, shown.label("shown"))
+
+
+def _shown_value(kind: str, key: "sa.ColumnElement[str]") -> "sa.ColumnElement[str]":
+    if kind == "category":
+        return products.c.category
+    if kind == "tag":
+        return products.c.tags[sa.func.array_position(products.c.tag_keys, key)]
+    return sa.cast(products.c.options, sa.Text)
 
 
 def _facet_values(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Subquery":
-    """Select the facet's values of each matching product. `name` is empty except for options."""
-    columns = (products.c.category, products.c.options, products.c.tags)
+    """Select the facet's keys of each matching product. `name` is empty except for options."""
+    names = ("product_id", "category", "option_keys", "tag_keys")
+    columns = [products.c[name] for name in names]
     matching_rows = select_matching(products, filters, *columns).where(
         products.c.status == sql_literal(status)
     )
     matched = matching_rows.subquery("matched")
-    name = sql_literal("").label("name")
+    product_id, name = matched.c.product_id, sql_literal("").label("name")
     if kind == "category":
-        query = sa.select(name, matched.c.category.label("value"))
+        query = sa.select(product_id, name, matched.c.category.label("value"))
     elif kind == "tag":
-        query = sa.select(name, sa.func.unnest(matched.c.tags).label("value"))
+        query = sa.select(product_id, name, sa.func.unnest(matched.c.tag_keys).label("value"))
     else:
-        pairs = sa.func.jsonb_each_text(matched.c.options).table_valued("name", "value")
+        pairs = sa.func.jsonb_each_text(matched.c.option_keys).table_valued("name", "value")
         pair = pairs.render_derived(name="pair")
-        query = sa.select(pair.c.name, pair.c.value).select_from(matched.join(pair, sa.true()))
+        query = sa.select(product_id, pair.c.name, pair.c.value).select_from(
+            matched.join(pair, sa.true())
+        )
     return query.subquery(f"values_{kind}")
 
 

@@ -1,11 +1,14 @@
 """The Postgres store of product lists and search."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from markethall.inventory.catalogue.domain.labels import find_option
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
+from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.catalogue.sql.store import SqlProductStore
 from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.contract import Facets
@@ -23,6 +26,9 @@ from markethall.inventory.search.sql.tsquery import tsquery_all, tsquery_term
 from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.postgres import Connection
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
 
 # sort keys before and after those of all products
 _BEFORE_ALL: Final = datetime(1, 1, 1, tzinfo=UTC)
@@ -76,12 +82,13 @@ class SqlSearchStore(SqlProductStore):
         filters, kinds = _filters(request), request.query.requested_facets
         statement = statements.count_facets(kinds, filters, request.query.status)
         counts: dict[str, list[FacetCount]] = {kind: [] for kind in kinds}
-        for facet, name, value, count in await self._connection.fetch_all(
-            statement, **filters, now=now
-        ):
-            counts[facet].append((name, value, count))
+        for row in await self._connection.fetch_all(statement, **filters, now=now):
+            counts[row["facet"]].append(_facet_count(row))
         return build_facets(
-            {kind: sorted(values, key=_facet_sort_key) for kind, values in counts.items()}
+            {
+                kind: sorted(values, key=lambda count: count.sort_key)
+                for kind, values in counts.items()
+            }
         )
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
@@ -109,10 +116,12 @@ class SqlSearchStore(SqlProductStore):
 def _filters(request: ProductPageRequest) -> dict[str, Any]:
     """Return the values of the filters that the query sets, by bind parameter."""
     query = request.query
-    names = ("category", "family", "min_price", "max_price", "in_stock")
+    names = ("family", "min_price", "max_price", "in_stock")
     filters = {name: getattr(query, name) for name in names if getattr(query, name) is not None}
+    if request.category_keys is not None:
+        filters["category"] = request.category_keys
     if query.tag is not None:
-        filters["tag"] = [query.tag]
+        filters["tag"] = [label_key(query.tag)]
     if request.search is not None:
         filters["tsquery"] = tsquery_all(request.search)
     return filters
@@ -159,6 +168,8 @@ def _key_values(request: ProductPageRequest) -> dict[str, Any]:
     }
 
 
-def _facet_sort_key(count: FacetCount) -> tuple[int, str, str]:
-    name, value, number = count
-    return -number, name, value
+def _facet_count(row: "Record") -> FacetCount:
+    facet, name_key, value_key, count, first, shown = row
+    is_option = facet == "options"
+    name, value = find_option(json.loads(shown), name_key) if is_option else ("", shown)
+    return FacetCount(count, name_key, value_key, first, name, value)

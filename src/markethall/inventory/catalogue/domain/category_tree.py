@@ -1,0 +1,184 @@
+"""Find the category that a text names, or plan the categories of a new path.
+
+Names are compared by their keys, so spaces, letter case and the form of Unicode do not matter.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from markethall.inventory.catalogue.contract.categories import CategoryTaken
+from markethall.inventory.catalogue.contract.fields import (
+    MAX_CATEGORY_LENGTH,
+    PATH_SEPARATOR,
+    join_path,
+    split_path,
+)
+from markethall.inventory.catalogue.domain.text_keys import label_key, shorten_key
+
+
+def category_key(category: str) -> str:
+    """Return the key that is unique among categories."""
+    return _path_key([label_key(name) for name in split_path(category)])
+
+
+def category_label(category: str) -> str:
+    """Return the name of a category among its siblings: the last name of its path."""
+    return split_path(category)[-1]
+
+
+def label_keys(texts: Iterable[str]) -> Sequence[str]:
+    """Return the keys of all names in the texts. Each category that a text names has one of
+    them.
+    """
+    return sorted({label_key(name) for text in texts for name in split_path(text)})
+
+
+def path_of_ancestors(ancestors: Sequence[str]) -> str:
+    """Return the path of a category. `ancestors` are itself and the categories above it."""
+    return join_path(category_label(category) for category in reversed(ancestors))
+
+
+@dataclass(frozen=True)
+class CategoryNode:
+    """A category and its parent."""
+
+    category: str
+    parent: str | None
+
+    @cached_property
+    def key(self) -> str:
+        return category_key(self.category)
+
+    @cached_property
+    def label_key(self) -> str:
+        return label_key(category_label(self.category))
+
+
+class CategoryTree:
+    """The categories that have one of the requested names.
+
+    A text names the category whose `category` it is, else the one whose path it is, else, if it has
+    no separator, the only one that has this name.
+    """
+
+    def __init__(self, nodes: Iterable[CategoryNode]) -> None:
+        self._by_key: dict[str, CategoryNode] = {}
+        self._by_place: dict[tuple[str | None, str], CategoryNode] = {}
+        self._by_label: dict[str, list[CategoryNode]] = {}
+        # the categories that `get_or_plan` has planned, a parent before its children
+        self.planned: dict[str, CategoryNode] = {}
+        for node in nodes:
+            self._insert(node)
+
+    def find(self, text: str) -> Sequence[str]:
+        """Return the category that the text names. Return several if the name is ambiguous."""
+        keys = [label_key(name) for name in split_path(text)]
+        if node := self._walk(keys)[-1]:
+            return [node.category]
+        found = self._by_label.get(keys[0], []) if len(keys) == 1 else []
+        return [node.category for node in found]
+
+    def get_or_plan(self, text: str) -> Sequence[str]:
+        """Return the category that the text names; plan it if there is none.
+
+        Return several if the name is ambiguous.
+        """
+        return self.find(text) or [self._plan(split_path(text))]
+
+    def new_key(self, category: str, parent: str | None) -> str:
+        """Return the key of a new category below the parent: `category`, or its path.
+
+        Raises CategoryTaken.
+        """
+        label = category_label(category)
+        candidates = [category]
+        if parent is not None:
+            path = join_path([parent, label])
+            is_path = category_key(path) == category_key(category)
+            candidates = [path] if is_path else [category, path]
+        is_free = (parent, label_key(label)) not in self._by_place
+        for candidate in candidates:
+            is_free = is_free and len(candidate) <= MAX_CATEGORY_LENGTH
+            if is_free and category_key(candidate) not in self._by_key:
+                return candidate
+        raise CategoryTaken(category=category)
+
+    def planned_with_parents(self, categories: Iterable[str | None]) -> Sequence[CategoryNode]:
+        """Return the planned ones of the categories and their parents, a parent before its
+        children.
+        """
+        needed: set[str] = set()
+        for category in categories:
+            node = self.planned.get(category) if category is not None else None
+            while node is not None and node.category not in needed:
+                needed.add(node.category)
+                node = self.planned.get(node.parent) if node.parent is not None else None
+        return [node for node in self.planned.values() if node.category in needed]
+
+    def _insert(self, node: CategoryNode) -> None:
+        self._by_key[node.key] = node
+        self._by_place[node.parent, node.label_key] = node
+        self._by_label.setdefault(node.label_key, []).append(node)
+
+    def _walk(self, keys: Sequence[str]) -> Sequence[CategoryNode | None]:
+        """Return the category of each beginning of the path."""
+        found: list[CategoryNode | None] = []
+        for depth, key in enumerate(keys):
+            above = found[-1] if found else None
+            node = self._by_key.get(_path_key(keys[: depth + 1]))
+            if node is None and (above is not None or depth == 0):
+                node = self._by_place.get((above.category if above else None, key))
+            found.append(node)
+        return found
+
+    def _plan(self, names: Sequence[str]) -> str:
+        found = self._walk([label_key(name) for name in names])
+        shown: list[str] = []
+        above: CategoryNode | None = None
+        start = max((depth for depth, node in enumerate(found, 1) if node), default=0)
+        for depth, name in enumerate(names):
+            known = found[depth]
+            shown.append(category_label(known.category) if known else name)
+            if depth < start:
+                above = known or above
+            else:
+                above = self._plan_node(shown, names[: depth + 1], above)
+        return above.category if above else join_path(names)
+
+    def _plan_node(
+        self, shown: Sequence[str], names: Sequence[str], above: CategoryNode | None
+    ) -> CategoryNode:
+        path = join_path(shown)
+        # spellings of one name may differ in length
+        category = path if len(path) <= MAX_CATEGORY_LENGTH else join_path(names)
+        node = CategoryNode(category, above.category if above else None)
+        self.planned[category] = node
+        self._insert(node)
+        return node
+
+
+def paths_by_category(nodes: Sequence[CategoryNode]) -> Mapping[str, str]:
+    """Return a text that names each category: its path, or its key if the path names another
+    category.
+    """
+    tree = CategoryTree(nodes)
+    parents = {node.category: node.parent for node in nodes}
+    paths = {category: path_of_ancestors(_ancestors(category, parents)) for category in parents}
+    return {
+        category: path
+        if len(path) <= MAX_CATEGORY_LENGTH and tree.find(path) == [category]
+        else category
+        for category, path in paths.items()
+    }
+
+
+def _ancestors(category: str, parents: Mapping[str, str | None]) -> Sequence[str]:
+    found = [category]
+    while (parent := parents.get(found[-1])) is not None:
+        found.append(parent)
+    return found
+
+
+def _path_key(keys: Sequence[str]) -> str:
+    return shorten_key(PATH_SEPARATOR.join(keys))

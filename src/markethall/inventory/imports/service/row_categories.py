@@ -1,0 +1,77 @@
+"""Find the categories that the rows of a batch name, and create the new ones."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from markethall.inventory.catalogue.contract.categories import CategoryAmbiguous
+from markethall.inventory.catalogue.domain.categories import Category
+from markethall.inventory.catalogue.domain.category_tree import (
+    CategoryTree,
+    label_keys,
+    path_of_ancestors,
+)
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.imports.domain.file_records import RowError
+from markethall.inventory.imports.domain.row_validation import RowResult, ValidatedRow
+from markethall.inventory.imports.ports import Store
+from markethall.shared.kernel.ids import new_id
+
+_MAX_PATHS_IN_MESSAGE: Final = 5
+
+
+@dataclass(frozen=True)
+class RowCategories:
+    """The categories by the texts of the rows. An ambiguous text has the paths that it may mean."""
+
+    tree: CategoryTree
+    keys: Mapping[str, str]
+    ambiguous: Mapping[str, Sequence[str]]
+
+    @classmethod
+    async def load(cls, store: Store, rows: Iterable[RowResult], *, is_dry_run: bool) -> Self:
+        """Find the categories and lock them against deletion. Lock the tree if some are new."""
+        # in the order of the file, because the first spelling names a new category
+        texts = list(dict.fromkeys(text for row in rows if (text := _category_of(row)) is not None))
+        tree, found = await _load_tree(store, texts)
+        if tree.planned and not is_dry_run:
+            # another transaction may have created them; under the lock there is no other
+            await store.lock_category_tree()
+            tree, found = await _load_tree(store, texts)
+        keys = {text: keys[0] for text, keys in found.items() if len(keys) == 1}
+        ambiguous = {
+            text: [path_of_ancestors(await store.get_ancestors(key)) for key in keys]
+            for text, keys in found.items()
+            if len(keys) > 1
+        }
+        return cls(tree, keys, ambiguous)
+
+    def resolve(self, row: RowResult) -> RowResult:
+        """Return the row with the key of its category, or its error."""
+        text = _category_of(row)
+        if text is None or isinstance(row, tuple):
+            return row
+        if paths := self.ambiguous.get(text):
+            choices = " or ".join(sorted(paths)[:_MAX_PATHS_IN_MESSAGE])
+            message = f"{text[:80]!r} may be {choices}: give the path"
+            return (RowError(*row.locate(("category",)), CategoryAmbiguous.code, message[:300]),)
+        key = self.keys[text]
+        # copying the product takes as long as reading a row, and most rows have the key
+        return row if key == text else replace(row, product=replace(row.product, category=key))
+
+    async def create_for(self, store: Store, products: Iterable[Product]) -> None:
+        """Create the new categories of these products."""
+        for node in self.tree.planned_with_parents(product.category for product in products):
+            await store.add_category(Category.create_implicit(new_id(), node))
+
+
+async def _load_tree(
+    store: Store, texts: Sequence[str]
+) -> tuple[CategoryTree, Mapping[str, Sequence[str]]]:
+    nodes = await store.list_category_nodes_for_share(label_keys(texts)) if texts else ()
+    tree = CategoryTree(nodes)
+    return tree, {text: tree.get_or_plan(text) for text in texts}
+
+
+def _category_of(row: RowResult) -> str | None:
+    return row.product.category if isinstance(row, ValidatedRow) else None
