@@ -345,7 +345,7 @@ def _reservation() -> None:
         *_checks(
             "reservation",
             {
-                "extended": "expires_at <= reserved_at + interval '30 minutes'",
+                "extended": "expires_at <= reserved_at + interval '91 days'",
                 "order": "order_id IS NOT NULL OR status = 'released'",
                 "status": "status IN ('held', 'committed', 'consumed', 'released', 'expired')",
             },

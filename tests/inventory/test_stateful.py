@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from markethall.inventory.catalogue.contract.products import ProductView
 from markethall.inventory.contract import (
+    MAX_EXTENDED_DURATION,
     Extend,
     OutOfStock,
     ReservationClosed,
@@ -233,7 +234,7 @@ class StockMachine(RuleBasedStateMachine):
             )
 
     @precondition(has_reservations)
-    @rule(data=st.data(), minutes=st.sampled_from([-5, 4, 12, 40]))
+    @rule(data=st.data(), minutes=st.sampled_from([-5, 4, 12, 40, 200_000]))
     def extend(self, data: st.DataObject, minutes: int) -> None:
         expected = self.draw_reservation(data)
         until = self.now() + timedelta(minutes=minutes)
@@ -243,7 +244,7 @@ class StockMachine(RuleBasedStateMachine):
             self.expect_error(ReservationClosed, work)
             return
         expires_at = self.run(work).expires_at
-        longest = min(until, expected.reserved_at + timedelta(minutes=30))
+        longest = min(until, expected.reserved_at + MAX_EXTENDED_DURATION)
         earliest = max(expected.expires_at, longest)
         assert earliest <= expires_at < earliest + CLOCK_TOLERANCE
         expected.expires_at = expires_at

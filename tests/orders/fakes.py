@@ -250,7 +250,14 @@ class FakeInventory:
         return self._effective(self._reservations[command.reservation_id])
 
     async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
-        raise NotImplementedError("orders does not call this")
+        fake = self._reservations[command.reservation_id]
+        status = self._effective(fake).status
+        if status is not ReservationStatus.HELD:
+            raise ReservationClosed(reservation_id=str(command.reservation_id), status=status.value)
+        longer = {"expires_at": max(fake.reservation.expires_at, command.expires_at)}
+        extended = replace(fake, reservation=fake.reservation.model_copy(update=longer))
+        self._reservations[command.reservation_id] = extended
+        return self._effective(extended)
 
     async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
         fake = self._get_open(command.reservation_id)
@@ -438,14 +445,17 @@ class FakePayments:
         self.pending_events.append(event)
         return event
 
-    def change_status(self, payment_id: UUID, status: PaymentStatus) -> PaymentStatusChanged:
+    def change_status(
+        self, payment_id: UUID, status: PaymentStatus, **changes: Any
+    ) -> PaymentStatusChanged:
         """Give the payment a status that no other event reports."""
-        payment = self._change(payment_id, status=status)
+        payment = self._change(payment_id, status=status, **changes)
         event = PaymentStatusChanged(
             payment_id=payment_id,
             order_id=payment.order_id,
             status=status,
             payment_version=payment.version,
+            expires_at=payment.expires_at,
         )
         self.pending_events.append(event)
         return event

@@ -21,7 +21,7 @@ from markethall.payments.contract import (
     RefundPayment,
     RefundView,
 )
-from markethall.payments.domain import Outcome
+from markethall.payments.domain import Operation, Outcome
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.payments.ports import (
     OperationRequest,
@@ -54,6 +54,23 @@ from tests.conftest import on_server, url_of
 from tests.rpc_loopback import over_rpc
 
 SECRET = b"a secret that is only good for tests"
+MANUAL_METHODS = (
+    {
+        "code": "bank_transfer",
+        "name": "Bank transfer",
+        "instructions": "Transfer the amount to NL00; reference {payment_id}.",
+        "deadline_days": 7,
+    },
+    {
+        "code": "cash_on_delivery",
+        "name": "Cash on delivery",
+        "instructions": "Pay the carrier.",
+        "deadline_days": 30,
+        "currencies": ["EUR"],
+        "countries": ["NL"],
+        "max_total": {"amount": 5000, "currency": "EUR"},
+    },
+)
 EUR_19_99 = Money(amount=1999, currency="EUR")
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -209,6 +226,12 @@ class PaymentsApp:
             lambda attempt: self.payment_api.confirm(ctx, payment.payment_id, method, attempt),
         )
 
+    async def record_intent(self, payment: PaymentView, method: str) -> Operation:
+        """Record a charge without calling the provider, as if the process had crashed."""
+        return await self.container.charge_payment()._record_intent(
+            user_context(payment.user_id), payment.payment_id, method, new_id()
+        )
+
     async def paid(self, amount: int = 1999) -> PaymentView:
         return await self.confirm(await self.open(amount))
 
@@ -300,13 +323,18 @@ def build_payments_app(
     clock = FakeClock()
     tools = context_tools(clock=clock, postgres=postgres, secret_key=SECRET)
     # tests let many calls fail in a row, which must not open the circuit
-    settings = {"storage": storage, "payment_provider_failure_threshold": 1_000_000}
-    container = PaymentsContainer(
-        settings=read_one(PaymentsSettings, settings), tools=tools, sleep=sleep
-    )
-    (sandbox,) = container.gateways()
+    values = {
+        "storage": storage,
+        "payment_provider_failure_threshold": 1_000_000,
+        "payment_providers": "sandbox,manual",
+        "manual_payment_methods": MANUAL_METHODS,
+    }
+    settings = read_one(PaymentsSettings, values)
+    settings.read_extensions(values)
+    container = PaymentsContainer(settings=settings, tools=tools, sleep=sleep)
+    sandbox, manual = container.gateways()
     gateway = InterruptibleGateway(sandbox)
-    container.gateways.override(providers.Object([gateway]))
+    container.gateways.override(providers.Object([gateway, manual]))
     return PaymentsApp(container, clock, gateway)
 
 

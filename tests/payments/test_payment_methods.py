@@ -86,10 +86,17 @@ async def test_method_is_described(client: Client) -> None:
     }
 
 
-async def test_sandbox_methods_are_offered_to_anyone(client: Client) -> None:
-    response = await client.http.get("/payment-methods")
+async def test_methods_of_all_providers_are_offered_to_anyone(client: Client) -> None:
+    response = await client.http.get("/payment-methods?currency=EUR&country=NL&total=5000")
+    abroad = await client.http.get("/payment-methods?currency=EUR&country=BE&total=5000")
 
-    assert [method["method"] for method in response.json()["items"]] == list(SANDBOX_METHODS)
+    methods = [(one["provider"], one["method"]) for one in response.json()["items"]]
+    assert methods == [
+        *(("sandbox", method) for method in SANDBOX_METHODS),
+        ("manual", "manual:bank_transfer"),
+        ("manual", "manual:cash_on_delivery"),
+    ]
+    assert abroad.json()["items"] == response.json()["items"][:-1]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
-# the longest time between `reserve` and the expiry, and the longest time with `extend`
+# the longest time between `reserve` and the expiry, and the longest time with `extend`: 90 days to
+# pay, and what belongs to placing the order
 MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
-MAX_EXTENDED_DURATION: Final = timedelta(minutes=30)
+MAX_EXTENDED_DURATION: Final = timedelta(days=91)
 
 
 class ReservationStatus(StrEnum):

@@ -14,6 +14,7 @@ from markethall.orders.service import (
     ContextClients,
     OrderEventHandlers,
     OrderService,
+    PaymentDeadlines,
     PendingOrdersJob,
     ReservationPolicy,
 )
@@ -119,7 +120,13 @@ class OrdersContainer(ContextContainer):
     event_handlers: providers.Singleton[OrderEventHandlers] = singleton(
         OrderEventHandlers, clients, database, reservation_policy, clock
     )
-    pending_orders_job = singleton(PendingOrdersJob, payments, database, clock)
+    pending_orders_job = singleton(
+        PendingOrdersJob,
+        payments,
+        singleton(PaymentDeadlines, clients, reservation_policy),
+        database,
+        clock,
+    )
 
     periodic_jobs = singleton(_periodic_jobs, pending_orders_job)
     background_tasks = singleton(_background_tasks, status_waits, bus)

@@ -35,6 +35,8 @@ _ENDED_PAYMENT_STATUSES: Final = frozenset({"voided", "cancelled", "expired"})
 FIRST_CHECK_DELAY: Final = timedelta(seconds=15)
 _MIN_OVERDUE_DELAY: Final = timedelta(seconds=1)
 _MAX_CHECK_DELAY: Final = timedelta(seconds=30)
+_LONG_WAIT: Final = timedelta(hours=1)
+_MAX_CHECK_DELAY_OF_LONG_WAIT: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,11 @@ class Order:
             self.payment_version = max(self.payment_version, payment_version)
             self._record(f"payment_{status}", audit)
 
+    def extend(self, expires_at: datetime, audit: AuditInfo) -> None:
+        """Give a pending order a later expiry, because its payment has a later one."""
+        self.expires_at = expires_at
+        self._record("deadline_extended", audit)
+
     def cancel_payment(self, audit: AuditInfo) -> None:
         """Record that the payment is cancelled. Ignore it if the payment was captured or ended."""
         if not self._has_payment_ended:
@@ -243,12 +250,15 @@ class Order:
     def next_payment_check(self, now: datetime) -> datetime:
         """Return the time of the next check of the order's payment, after a check at `now`.
 
-        The delay is half the order's age, or half the time since `expires_at`; at most 30 seconds.
-        A check at `expires_at` comes in any case, so that the order expires on time.
+        The delay is half the order's age, or half the time since `expires_at`; at most 30 seconds,
+        and ten minutes for an order that waits for days. A check at `expires_at` comes in any case,
+        so that the order expires on time.
         """
         if self.expires_at <= now:
             return now + min(max((now - self.expires_at) / 2, _MIN_OVERDUE_DELAY), _MAX_CHECK_DELAY)
-        delay = min(max((now - self.created_at) / 2, FIRST_CHECK_DELAY), _MAX_CHECK_DELAY)
+        age = now - self.created_at
+        max_delay = _MAX_CHECK_DELAY if age < _LONG_WAIT else _MAX_CHECK_DELAY_OF_LONG_WAIT
+        delay = min(max(age / 2, FIRST_CHECK_DELAY), max_delay)
         return min(now + delay, self.expires_at)
 
     @property

@@ -19,6 +19,7 @@ ENTRY_POINT_GROUP: Final = "markethall.payment_gateways"
 # like the built-in contexts they need no installed metadata
 _BUILT_IN: Final = {
     "sandbox": "markethall.payments.gateway.sandbox_manifest:MANIFEST",
+    "manual": "markethall.payments.gateway.manual_manifest:MANIFEST",
     "stripe": "markethall.payments.gateway.stripe.manifest:MANIFEST",
 }
 

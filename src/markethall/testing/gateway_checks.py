@@ -89,6 +89,9 @@ async def is_supported(testbed: GatewayTestbed, capability: Capability) -> bool:
             case Capability.REFUND | Capability.PARTIAL_REFUND:
                 amount = AMOUNT if capability is Capability.REFUND else 1
                 return await refunds(testbed, amount)
+            case Capability.MARK_PAID:
+                # nothing is asked of the provider
+                return testbed.can(capability)
             case Capability.WEBHOOKS:
                 testbed.gateway.parse_event({}, b"", testbed.NOW)
     except UnsupportedByProvider:

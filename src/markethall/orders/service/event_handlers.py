@@ -34,6 +34,7 @@ from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event, paid_event
 from markethall.orders.service.payment_changes import REFUNDED_IN_FULL
+from markethall.orders.service.payment_deadlines import PaymentDeadlines
 from markethall.payments.contract import (
     InvalidPaymentTransition,
     PaymentCaptured,
@@ -67,6 +68,7 @@ class OrderEventHandlers:
         clock: Clock,
     ) -> None:
         self._inventory = clients.inventory
+        self._deadlines = PaymentDeadlines(clients, policy)
         self._payments = clients.payments
         self._database = database
         self._policy = policy
@@ -153,11 +155,20 @@ class OrderEventHandlers:
     async def on_payment_status_changed(
         self, delivery: Delivery, event: PaymentStatusChanged
     ) -> None:
-        def record_status(order: Order) -> None:
-            audit = self._audit(delivery)
-            order.follow_payment(event.status.value, event.payment_version, audit)
+        """Record the status. Extend the order to a later expiry of the payment."""
+        await retry_on_conflict(lambda: self._follow_payment(delivery, event))
 
-        await retry_on_conflict(lambda: self._change_order(delivery, event.order_id, record_status))
+    async def _follow_payment(self, delivery: Delivery, event: PaymentStatusChanged) -> None:
+        order = await self._get_order(event.order_id)
+        if order is None:
+            await self._mark_processed(delivery)
+            return
+        audit = self._audit(delivery)
+        order.follow_payment(event.status.value, event.payment_version, audit)
+        cancelled = await self._deadlines.follow(
+            delivery.call_context(), order, event.expires_at, audit
+        )
+        await self._save_order(delivery, order, *([cancelled] if cancelled else []))
 
     async def on_payment_refunded(self, delivery: Delivery, event: PaymentRefunded) -> None:
         def record_refund(order: Order) -> None:

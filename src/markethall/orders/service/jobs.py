@@ -14,6 +14,7 @@ from markethall.orders.contract import OrderExpired
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.ports import ConcurrentUpdate, ReadStore, Store
 from markethall.orders.service.payment_changes import apply_payment
+from markethall.orders.service.payment_deadlines import PaymentDeadlines
 from markethall.payments.contract import (
     ActivatePayments,
     InvalidPaymentTransition,
@@ -35,9 +36,14 @@ class PendingOrdersJob:
     """Check the payments of pending orders. The older an order, the rarer its checks."""
 
     def __init__(
-        self, payments: Payments, database: Database[ReadStore, Store], clock: Clock
+        self,
+        payments: Payments,
+        deadlines: PaymentDeadlines,
+        database: Database[ReadStore, Store],
+        clock: Clock,
     ) -> None:
         self._payments = payments
+        self._deadlines = deadlines
         self._database = database
         self._clock = clock
 
@@ -89,7 +95,10 @@ class PendingOrdersJob:
 
     async def _settle(self, ctx: CallContext, order: Order, payment: PaymentSummary | None) -> None:
         now = self._clock()
-        event = apply_payment(order, payment, AuditInfo(ctx.actor.audit_name, now))
+        audit = AuditInfo(ctx.actor.audit_name, now)
+        event = apply_payment(order, payment, audit)
+        if event is None and payment:
+            event = await self._deadlines.follow(ctx, order, payment.expires_at, audit)
         if event is None and order.expires_at <= now:
             event = await self._expire(order, now)
         async with self._database.transaction() as store:

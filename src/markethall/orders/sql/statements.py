@@ -25,6 +25,7 @@ UPDATABLE_COLUMNS = (
     "fulfilment_status",
     "provider_payment_status",
     "payment_version",
+    "expires_at",
     "refunded",
     "reservation_id",
     "updated_at",

@@ -1,5 +1,6 @@
 """The events of payments."""
 
+from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
@@ -44,6 +45,8 @@ class PaymentStatusChanged(Event):
     order_id: UUID
     status: PaymentStatus
     payment_version: int
+    # None in events of older releases
+    expires_at: datetime | None = None
 
     @property
     def key(self) -> UUID:

@@ -30,11 +30,13 @@ class ActionRequired:
     """The charge failed, because the customer must act first, for example authenticate.
 
     The customer then confirms the payment again, which starts a new charge; or a webhook reports
-    that the action is done. `reference` is the provider's id of the operation, if it has one.
+    that the action is done. `reference` is the provider's id of the operation, if it has one. The
+    payment, order and reservation live until `expires_at` if that is later; at most 90 days.
     """
 
     next_action: NextAction
     reference: str | None = None
+    expires_at: datetime | None = None
 
 
 Outcome = Succeeded | Failed | ActionRequired

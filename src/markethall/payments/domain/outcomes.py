@@ -128,9 +128,9 @@ def _settle_charge(
             operation.fail(code, now, reference)
             payment.fail(code)
             return OutcomeEffects(_failed_event(payment, code))
-        case ActionRequired(next_action, reference):
+        case ActionRequired(next_action, reference, expires_at):
             operation.fail(ACTION_REQUIRED, now, reference)
-            payment.require_action(next_action)
+            payment.require_action(next_action, expires_at)
             return OutcomeEffects(status_changed_event(payment))
 
 
@@ -171,6 +171,7 @@ def status_changed_event(payment: Payment) -> PaymentStatusChanged:
         order_id=payment.order_id,
         status=payment.status,
         payment_version=payment.version,
+        expires_at=payment.expires_at,
     )
 
 

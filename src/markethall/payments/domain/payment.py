@@ -125,9 +125,11 @@ class Payment:
         self._transition(C.FAIL)
         self.failure_code = code
 
-    def require_action(self, next_action: NextAction) -> None:
+    def require_action(self, next_action: NextAction, expires_at: datetime | None = None) -> None:
+        """Wait for the customer, until `expires_at` if that is later."""
         self._transition(C.REQUIRE_ACTION)
         self.next_action = next_action
+        self.expires_at = max(self.expires_at, expires_at or self.expires_at)
 
     def mark_unknown(self) -> None:
         """Record that the provider did not answer."""

@@ -36,6 +36,8 @@ class Capability(StrEnum):
     # refund a part, also several times
     PARTIAL_REFUND = "partial_refund"
     WEBHOOKS = "webhooks"
+    # the money arrives outside of the shop, and staff say so
+    MARK_PAID = "mark_paid"
 
 
 @dataclass(frozen=True, kw_only=True)

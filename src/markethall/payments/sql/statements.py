@@ -104,6 +104,7 @@ _UPDATABLE_COLUMNS = (
     "next_action",
     "charge_id",
     "provider",
+    "expires_at",
     "version",
 )
 _update_payment = (

@@ -150,4 +150,4 @@ def _describe_json_error(error: PydanticSettingsError) -> str:
     """Return a message with the environment variable; pydantic-settings names only the field."""
     match = re.search(r'field "(\w+)"', str(error))
     name = f"MARKETHALL_{match[1].upper()}" if match else "a setting"
-    return f"{name}: must be a JSON object"
+    return f"{name}: must be a JSON object or array"

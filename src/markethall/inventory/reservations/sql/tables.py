@@ -25,7 +25,7 @@ reservations = sa.Table(
     sa.CheckConstraint(
         "status IN ('held', 'committed', 'consumed', 'released', 'expired')", name="status"
     ),
-    sa.CheckConstraint("expires_at <= reserved_at + interval '30 minutes'", name="extended"),
+    sa.CheckConstraint("expires_at <= reserved_at + interval '91 days'", name="extended"),
     sa.CheckConstraint("order_id IS NOT NULL OR status = 'released'", name="order"),
     # the target of the foreign key of reservation_line, which copies these columns
     sa.UniqueConstraint("reservation_id", "status", "expires_at"),

@@ -1,0 +1,69 @@
+"""The provider of money that arrives outside of the shop: bank transfer, invoice, cash on delivery.
+
+There is no company behind it, so it keeps no state: every outcome follows from the request. The
+customer gets instructions; staff mark the payment as paid, and pay refunds back by hand.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from markethall.payments.contract import AwaitTransferAction, OperationKind
+from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.gateway.manual_manifest import ManualMethod
+from markethall.payments.ports import (
+    PROVIDER_TIMEOUT,
+    Capability,
+    OperationRequest,
+    PaymentGateway,
+    PaymentMethod,
+)
+from markethall.shared.kernel.money import Money
+
+
+class ManualGateway(PaymentGateway):
+    provider = "manual"
+    capabilities = frozenset({Capability.REFUND, Capability.PARTIAL_REFUND, Capability.MARK_PAID})
+
+    def __init__(self, methods: Sequence[ManualMethod]) -> None:
+        self._methods = {f"{self.provider}:{method.code}": method for method in methods}
+
+    def accepts(self, method: str) -> bool:
+        return method in self._methods
+
+    def list_methods(self) -> Sequence[PaymentMethod]:
+        return [_to_payment_method(name, method) for name, method in self._methods.items()]
+
+    async def charge(self, request: OperationRequest) -> Outcome:
+        """Return the instructions; the deadline begins with the operation."""
+        method = self._methods.get(request.method)
+        if method is None:
+            return Failed("method_removed")
+        instructions = method.instructions.replace("{payment_id}", str(request.payment_id))
+        return ActionRequired(
+            AwaitTransferAction(instructions=instructions),
+            expires_at=request.created_at + timedelta(days=method.deadline_days),
+        )
+
+    async def refund(self, request: OperationRequest) -> Outcome:
+        """Record the refund. Staff pay it back by hand."""
+        return Succeeded(f"manual_{request.operation_id.hex}")
+
+    async def lookup(self, request: OperationRequest) -> Outcome | None:
+        if request.kind is OperationKind.REFUND:
+            return await self.refund(request)
+        return await self.charge(request)
+
+    async def cancel_unknown(self, request: OperationRequest) -> Outcome:
+        return await self.lookup(request) or Failed(PROVIDER_TIMEOUT)
+
+
+def _to_payment_method(name: str, method: ManualMethod) -> PaymentMethod:
+    limit = method.max_total
+    return PaymentMethod(
+        method=name,
+        name=method.name,
+        instructions=method.instructions,
+        currencies=method.currencies,
+        countries=method.countries,
+        max_total=Money(amount=limit.amount, currency=limit.currency) if limit else None,
+    )
