@@ -103,7 +103,7 @@ def _order() -> None:
         sa.Column("reservation_id", sa.Uuid(), nullable=False),
         *(
             _timestamp(name)
-            for name in ("expires_at", "payment_check_at", "created_at", "updated_at")
+            for name in ("expires_at", "overdue_check_at", "created_at", "updated_at")
         ),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("order_id", name=op.f("pk_order")),
@@ -115,7 +115,7 @@ def _order() -> None:
     _index("ix_order_user_id_created_at", "order", ["user_id", "created_at", "order_id"])
     _index("ix_order_created_at", "order", ["created_at", "order_id"])
     _index(
-        "ix_order_pending", "order", ["payment_check_at", "order_id"], where="status = 'pending'"
+        "ix_order_overdue", "order", ["overdue_check_at", "order_id"], where="status = 'pending'"
     )
 
 

@@ -63,7 +63,7 @@ async def insert_order(connection: "Connection", **changes: Any) -> UUID:
     ids = {name: new_id() for name in ("order_id", "user_id", "payment_id", "reservation_id")}
     times = await connection.fetchrow(
         "SELECT now() AS expires_at, now() AS created_at, now() AS updated_at,"
-        " now() AS payment_check_at"
+        " now() AS overdue_check_at"
     )
     await insert(connection, "order", {**ids, **dict(times or {}), **ORDER, **changes})
     order_id: UUID = changes.get("order_id", ids["order_id"])

@@ -24,7 +24,6 @@ from markethall.orders.contract import (
     TotalTooLarge,
 )
 from markethall.orders.domain import (
-    FIRST_CHECK_DELAY,
     TRANSITIONS,
     AuditInfo,
     Fulfilment,
@@ -62,7 +61,7 @@ def placed(*lines: OrderLine) -> Order:
         expires_at=NOW + timedelta(minutes=15),
         created_at=NOW,
         updated_at=NOW,
-        payment_check_at=NOW + FIRST_CHECK_DELAY,
+        overdue_check_at=NOW + timedelta(minutes=15),
     )
     order.mark_placed(AuditInfo("user", NOW))
     return order

@@ -311,9 +311,9 @@ async def test_each_pending_order_is_asked_about_ever_less_often(orders_app: Ord
         await orders_app.run_periodic_jobs()
         asked_at += [second] * (len(orders_app.call_failures.calls) - before)
 
-    assert asked_at[:8] == [15, 30, 45, 68, 98, 128, 158, 188]
-    gaps = {later - earlier for earlier, later in pairwise(asked_at[7:])}
-    assert gaps == {30}
+    assert asked_at[:4] == [15, 30, 60, 110]
+    gaps = {later - earlier for earlier, later in pairwise(asked_at[3:])}
+    assert gaps == {50}
 
 
 @pytest.mark.parametrize("refunded", [0, 500, 2000])

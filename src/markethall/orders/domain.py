@@ -31,12 +31,16 @@ _PAYMENT_STATUSES: Final[Mapping[str, OrderPaymentStatus]] = {
 }
 _ENDED_PAYMENT_STATUSES: Final = frozenset({"voided", "cancelled", "expired"})
 
-# longer than events usually take, because a check applies a capture before its event arrives
-FIRST_CHECK_DELAY: Final = timedelta(seconds=15)
+# The ages at which the payment of a pending order is checked. The first is later than events often
+# come, because a check applies a capture before its event arrives. They are at most 50 s apart, so
+# that an order is paid within a minute also without the event.
+CHECK_AGES: Final = tuple(timedelta(seconds=age) for age in (15, 30, 60, *range(110, 911, 50)))
 _MIN_OVERDUE_DELAY: Final = timedelta(seconds=1)
-_MAX_CHECK_DELAY: Final = timedelta(seconds=30)
+_MAX_OVERDUE_DELAY: Final = timedelta(seconds=30)
+# of an order whose payment method has a deadline of days
+_CHECK_DELAY: Final = timedelta(seconds=50)
 _LONG_WAIT: Final = timedelta(hours=1)
-_MAX_CHECK_DELAY_OF_LONG_WAIT: Final = timedelta(minutes=10)
+_CHECK_DELAY_OF_LONG_WAIT: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ class Order:
     expires_at: datetime
     created_at: datetime
     updated_at: datetime
-    payment_check_at: datetime
+    # the next check at or after the first `expires_at`; the earlier checks are not stored
+    overdue_check_at: datetime
     number: int = 0
     status: OrderStatus = OrderStatus.PENDING
     payment_status: OrderPaymentStatus = OrderPaymentStatus.NONE
@@ -142,6 +147,11 @@ class Order:
     def expected_version(self) -> int:
         """The version of the stored row, before the changes of this object."""
         return self.version - len(self.pending_timeline_entries)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether this object has changes that are not stored."""
+        return bool(self.pending_timeline_entries)
 
     def mark_placed(self, audit: AuditInfo) -> None:
         self._record("placed", audit)
@@ -247,19 +257,18 @@ class Order:
             )
             self._record("payment_refunded", audit)
 
-    def next_payment_check(self, now: datetime) -> datetime:
-        """Return the time of the next check of the order's payment, after a check at `now`.
+    def next_overdue_check(self, now: datetime) -> datetime:
+        """Return the time of the next attempt to expire the order, after an attempt at `now`.
 
-        The delay is half the order's age, or half the time since `expires_at`; at most 30 seconds,
-        and ten minutes for an order that waits for days. A check at `expires_at` comes in any case,
-        so that the order expires on time.
+        The delay is half the time since `expires_at`; from one second to 30. An order whose expiry
+        is later by now, because it is paid by a bank transfer, is checked every 50 seconds, after
+        an hour every ten minutes, and at `expires_at`.
         """
         if self.expires_at <= now:
-            return now + min(max((now - self.expires_at) / 2, _MIN_OVERDUE_DELAY), _MAX_CHECK_DELAY)
-        age = now - self.created_at
-        max_delay = _MAX_CHECK_DELAY if age < _LONG_WAIT else _MAX_CHECK_DELAY_OF_LONG_WAIT
-        delay = min(max(age / 2, FIRST_CHECK_DELAY), max_delay)
-        return min(now + delay, self.expires_at)
+            delay = max((now - self.expires_at) / 2, _MIN_OVERDUE_DELAY)
+            return now + min(delay, _MAX_OVERDUE_DELAY)
+        is_long = now - self.created_at >= _LONG_WAIT
+        return min(now + (_CHECK_DELAY_OF_LONG_WAIT if is_long else _CHECK_DELAY), self.expires_at)
 
     @property
     def has_nothing_shipped(self) -> bool:
@@ -459,3 +468,23 @@ def build_fulfilment_lines(
         for line in lines
         if line.line_id in shipped_quantities
     )
+
+
+class TimeSpan(NamedTuple):
+    """The times after `after`, up to and including `until`."""
+
+    after: datetime
+    until: datetime
+
+
+def due_check_spans(since: datetime | None, now: datetime) -> list[TimeSpan]:
+    """Return the spans of `created_at` of the orders that are due for a check.
+
+    `since` is the time of the last check; None for the first one, which checks all. Nothing is
+    stored about the checks, because writing the next one cost more than the check.
+    """
+    first, last = CHECK_AGES[0], CHECK_AGES[-1]
+    # spans of a longer time would overlap
+    if since is None or now - since >= first:
+        return [TimeSpan(now - last - first, now - first)]
+    return [TimeSpan(since - age, now - age) for age in CHECK_AGES]

@@ -12,7 +12,7 @@ from markethall.orders.contract import (
     OrderStatusView,
     VersionedOrderStatus,
 )
-from markethall.orders.domain import Fulfilment, Order, TimelineEntry
+from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
@@ -98,18 +98,32 @@ class MemoryOrderStore(MemoryUnitOfWork):
             ]
         return orders[: query.limit + 1]
 
-    async def list_orders_to_check(self, now: datetime, limit: int) -> Sequence[Order]:
+    async def list_pending_orders(
+        self, created: Sequence[TimeSpan], now: datetime, after: TimeKeyset | None, limit: int
+    ) -> Sequence[Order]:
         orders = self._tables.orders.where(
-            lambda order: order.status is OrderStatus.PENDING and order.payment_check_at <= now
+            lambda order: (
+                order.status is OrderStatus.PENDING
+                and order.overdue_check_at > now
+                and any(span.after < order.created_at <= span.until for span in created)
+                and (after is None or _created_position(order) > after)
+            )
         )
-        orders.sort(key=lambda order: (order.payment_check_at, order.order_id))
+        orders.sort(key=_created_position)
         return orders[:limit]
 
-    async def postpone_payment_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
+    async def list_overdue_orders(self, now: datetime, limit: int) -> Sequence[Order]:
+        orders = self._tables.orders.where(
+            lambda order: order.status is OrderStatus.PENDING and order.overdue_check_at <= now
+        )
+        orders.sort(key=lambda order: (order.overdue_check_at, order.order_id))
+        return orders[:limit]
+
+    async def postpone_overdue_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
         for order_id, at in next_checks.items():
             stored = self._tables.orders.get(order_id)
             if stored:
-                self._tables.orders.put(order_id, replace(stored, payment_check_at=at))
+                self._tables.orders.put(order_id, replace(stored, overdue_check_at=at))
 
     async def count(self) -> int:
         return len(self._tables.orders)
@@ -118,10 +132,10 @@ class MemoryOrderStore(MemoryUnitOfWork):
         entries = self._tables.timeline.get(order.order_id) or ()
         self._tables.timeline.put(order.order_id, entries + order.pending_timeline_entries)
         stored = self._tables.orders.get(order.order_id)
-        check_at = stored.payment_check_at if stored else order.payment_check_at
+        check_at = stored.overdue_check_at if stored else order.overdue_check_at
         self._tables.orders.put(
             order.order_id,
-            replace(order, pending_timeline_entries=(), payment_check_at=check_at),
+            replace(order, pending_timeline_entries=(), overdue_check_at=check_at),
         )
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.contract import OrderQuery, VersionedOrderStatus
-from markethall.orders.domain import Fulfilment, Order, TimelineEntry
+from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
@@ -41,8 +41,16 @@ class ReadStore(Protocol):
         The extra order tells that there is a next page.
         """
 
-    async def list_orders_to_check(self, now: datetime, limit: int) -> Sequence[Order]:
-        """Return pending orders with `payment_check_at` <= `now`, sorted by `payment_check_at`."""
+    async def list_pending_orders(
+        self, created: Sequence[TimeSpan], now: datetime, after: TimeKeyset | None, limit: int
+    ) -> Sequence[Order]:
+        """Return pending orders, the oldest first, but not those with `overdue_check_at` <= `now`.
+
+        They were created within one of these spans, which do not overlap.
+        """
+
+    async def list_overdue_orders(self, now: datetime, limit: int) -> Sequence[Order]:
+        """Return pending orders with `overdue_check_at` <= `now`, sorted by `overdue_check_at`."""
 
     async def count(self) -> int: ...
 
@@ -62,8 +70,8 @@ class Store(ReadStore, Protocol):
         Raises ConcurrentUpdate.
         """
 
-    async def postpone_payment_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
-        """Set `payment_check_at` of these orders. Their versions do not change."""
+    async def postpone_overdue_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
+        """Set `overdue_check_at` of these orders. Their versions do not change."""
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None: ...
 

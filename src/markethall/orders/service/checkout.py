@@ -28,7 +28,7 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
 )
-from markethall.orders.domain import FIRST_CHECK_DELAY, AuditInfo, Order, OrderLine
+from markethall.orders.domain import AuditInfo, Order, OrderLine
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import (
@@ -174,7 +174,7 @@ class Checkout:
             expires_at=payment.expires_at,
             created_at=now,
             updated_at=now,
-            payment_check_at=now + FIRST_CHECK_DELAY,
+            overdue_check_at=payment.expires_at,
         )
         order.mark_placed(AuditInfo(ctx.actor.audit_name, now))
         return order

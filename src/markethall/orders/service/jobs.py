@@ -5,13 +5,14 @@ crash between the commit of an order and the activation of its payment.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import structlog
 
 from markethall.orders.contract import OrderExpired
-from markethall.orders.domain import AuditInfo, Order
+from markethall.orders.domain import AuditInfo, Order, TimeSpan, due_check_spans
 from markethall.orders.ports import ConcurrentUpdate, ReadStore, Store
 from markethall.orders.service.payment_changes import apply_payment
 from markethall.orders.service.payment_deadlines import PaymentDeadlines
@@ -25,15 +26,17 @@ from markethall.payments.contract import (
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.orders")
 
 BATCH_SIZE = 50
+_CHECK_INTERVAL: Final = timedelta(seconds=5)
 
 
 class PendingOrdersJob:
-    """Check the payments of pending orders. The older an order, the rarer its checks."""
+    """Check the payments of pending orders: at certain ages, and when the orders are overdue."""
 
     def __init__(
         self,
@@ -46,31 +49,55 @@ class PendingOrdersJob:
         self._deadlines = deadlines
         self._database = database
         self._clock = clock
+        self._checked_at: datetime | None = None
 
     async def run_once(self) -> None:
         """Check all due orders, in batches. An order that fails does not stop the others."""
-        while orders := await self._claim_due_orders():
-            ctx = system_context("orders.check_payments")
-            try:
-                payments = await self._ask_payments(ctx, orders)
-            except Unavailable as error:
-                log.info("order.payment_checks_deferred", count=len(orders), error=repr(error))
-            else:
-                for order in orders:
-                    # a context of its own, so that its events do not share a request id with others
-                    order_ctx = system_context("orders.check_payments")
-                    await self._try_settle(order_ctx, order, payments.get(order.payment_id))
+        now = self._clock()
+        if self._checked_at is None or now - self._checked_at >= _CHECK_INTERVAL:
+            await self._check_pending_orders(due_check_spans(self._checked_at, now), now)
+            self._checked_at = now
+        while orders := await self._claim_overdue_orders():
+            await self._check(orders)
 
-    async def _claim_due_orders(self) -> Sequence[Order]:
-        """Return due orders. Postpone their next check, so that the next call returns others."""
+    async def _check_pending_orders(self, created: Sequence[TimeSpan], now: datetime) -> None:
+        after: TimeKeyset | None = None
+        while True:
+            orders = await self._list_pending_orders(created, now, after)
+            if orders:
+                await self._check(orders)
+            if len(orders) < BATCH_SIZE:
+                return
+            after = TimeKeyset(orders[-1].created_at, orders[-1].order_id)
+
+    async def _list_pending_orders(
+        self, created: Sequence[TimeSpan], now: datetime, after: TimeKeyset | None
+    ) -> Sequence[Order]:
+        async with self._database.read_session() as reads:
+            return await reads.list_pending_orders(created, now, after, BATCH_SIZE)
+
+    async def _claim_overdue_orders(self) -> Sequence[Order]:
+        """Return overdue orders. Postpone their next check: the next call returns others."""
         now = self._clock()
         async with self._database.read_session() as reads:
-            orders = await reads.list_orders_to_check(now, BATCH_SIZE)
+            orders = await reads.list_overdue_orders(now, BATCH_SIZE)
         if orders:
-            next_checks = {order.order_id: order.next_payment_check(now) for order in orders}
+            next_checks = {order.order_id: order.next_overdue_check(now) for order in orders}
             async with self._database.transaction() as store:
-                await store.postpone_payment_checks(next_checks)
+                await store.postpone_overdue_checks(next_checks)
         return orders
+
+    async def _check(self, orders: Sequence[Order]) -> None:
+        ctx = system_context("orders.check_payments")
+        try:
+            payments = await self._ask_payments(ctx, orders)
+        except Unavailable as error:
+            log.info("order.payment_checks_deferred", count=len(orders), error=repr(error))
+            return
+        for order in orders:
+            # a context of its own, so that its events do not share a request id with others
+            order_ctx = system_context("orders.check_payments")
+            await self._try_settle(order_ctx, order, payments.get(order.payment_id))
 
     async def _ask_payments(
         self, ctx: CallContext, orders: Sequence[Order]
@@ -101,6 +128,8 @@ class PendingOrdersJob:
             event = await self._deadlines.follow(ctx, order, payment.expires_at, audit)
         if event is None and order.expires_at <= now:
             event = await self._expire(order, now)
+        if not order.has_changed:
+            return
         async with self._database.transaction() as store:
             await store.save_order(order)
             if event:

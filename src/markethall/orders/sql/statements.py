@@ -157,17 +157,43 @@ LIST_TIMELINE_ENTRIES = Statement(
     .order_by(timeline.c.version)
 )
 COUNT_ORDERS = Statement(sa.select(func.count()).select_from(orders))
-LIST_ORDERS_TO_CHECK = Statement(
+LIST_OVERDUE_ORDERS = Statement(
     _select_with_lines()
-    .where(orders.c.status == sql_literal("pending"), orders.c.payment_check_at <= bindparam("now"))
-    .order_by(orders.c.payment_check_at, orders.c.order_id)
+    .where(orders.c.status == sql_literal("pending"), orders.c.overdue_check_at <= bindparam("now"))
+    .order_by(orders.c.overdue_check_at, orders.c.order_id)
     .limit(_LIMIT)
 )
-_next_checks = _unnested_rows(orders, ("order_id", "payment_check_at"), "check")
-POSTPONE_PAYMENT_CHECKS = Statement(
+_created = (
+    func.unnest(
+        _array_bind("span_after", orders.c.created_at.type),
+        _array_bind("span_until", orders.c.created_at.type),
+    )
+    .table_valued(
+        sa.column("after", orders.c.created_at.type), sa.column("until", orders.c.created_at.type)
+    )
+    .render_derived(name="created")
+)
+
+
+@lru_cache(maxsize=2)
+def list_pending_orders(*, after_keyset: bool) -> Statement:
+    """Read short ranges of the index on `created_at`, or the partial index of pending orders."""
+    keyset = sa.tuple_(orders.c.created_at, orders.c.order_id)
+    clause = _select_with_lines().where(
+        orders.c.status == sql_literal("pending"),
+        orders.c.overdue_check_at > bindparam("now"),
+        orders.c.created_at > _created.c.after,
+        orders.c.created_at <= _created.c.until,
+        *([keyset > _AFTER_KEYSET] if after_keyset else []),
+    )
+    return Statement(clause.order_by(*keyset.clauses).limit(_LIMIT))
+
+
+_next_checks = _unnested_rows(orders, ("order_id", "overdue_check_at"), "check")
+POSTPONE_OVERDUE_CHECKS = Statement(
     sa.update(orders)
     .where(orders.c.order_id == _next_checks.c.order_id)
-    .values(payment_check_at=_next_checks.c.payment_check_at)
+    .values(overdue_check_at=_next_checks.c.overdue_check_at)
 )
 
 _FILTERS: dict[str, "sa.ColumnElement[bool]"] = {

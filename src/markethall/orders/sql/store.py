@@ -16,7 +16,14 @@ from markethall.orders.contract import (
     OrderStatusView,
     VersionedOrderStatus,
 )
-from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLine, TimelineEntry
+from markethall.orders.domain import (
+    Fulfilment,
+    FulfilmentLine,
+    Order,
+    OrderLine,
+    TimelineEntry,
+    TimeSpan,
+)
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.tables import metadata, orders
@@ -133,15 +140,28 @@ class SqlOrderStore(SqlUnitOfWork):
         )
         return [_to_order(row) for row in rows]
 
-    async def list_orders_to_check(self, now: datetime, limit: int) -> Sequence[Order]:
-        rows = await self._connection.fetch_all(sql.LIST_ORDERS_TO_CHECK, now=now, limit=limit)
+    async def list_pending_orders(
+        self, created: Sequence[TimeSpan], now: datetime, after: TimeKeyset | None, limit: int
+    ) -> Sequence[Order]:
+        rows = await self._connection.fetch_all(
+            sql.list_pending_orders(after_keyset=after is not None),
+            span_after=[span.after for span in created],
+            span_until=[span.until for span in created],
+            now=now,
+            limit=limit,
+            **(_keyset_values(after) if after else {}),
+        )
         return [_to_order(row) for row in rows]
 
-    async def postpone_payment_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
+    async def list_overdue_orders(self, now: datetime, limit: int) -> Sequence[Order]:
+        rows = await self._connection.fetch_all(sql.LIST_OVERDUE_ORDERS, now=now, limit=limit)
+        return [_to_order(row) for row in rows]
+
+    async def postpone_overdue_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
         await self._connection.execute(
-            sql.POSTPONE_PAYMENT_CHECKS,
+            sql.POSTPONE_OVERDUE_CHECKS,
             check_order_id=list(next_checks),
-            check_payment_check_at=list(next_checks.values()),
+            check_overdue_check_at=list(next_checks.values()),
         )
 
     async def count(self) -> int:

@@ -56,7 +56,7 @@ orders = sa.Table(
     sa.Column("payment_version", sa.Integer, nullable=False),
     sa.Column("reservation_id", sa.Uuid, nullable=False),
     timestamp_column("expires_at"),
-    timestamp_column("payment_check_at"),
+    timestamp_column("overdue_check_at"),
     timestamp_column("created_at"),
     timestamp_column("updated_at"),
     sa.Column("version", sa.Integer, nullable=False),
@@ -92,8 +92,8 @@ orders = sa.Table(
 sa.Index("ix_order_user_id_created_at", orders.c.user_id, orders.c.created_at, orders.c.order_id)
 sa.Index("ix_order_created_at", orders.c.created_at, orders.c.order_id)
 sa.Index(
-    "ix_order_pending",
-    orders.c.payment_check_at,
+    "ix_order_overdue",
+    orders.c.overdue_check_at,
     orders.c.order_id,
     postgresql_where=orders.c.status == sql_literal("pending"),
 )
