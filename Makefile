@@ -9,7 +9,7 @@ DEV    := $(VENV)/dev.stamp
 
 .PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
-  test-event-delivery test-relocation test-example test-pgbouncer
+  test-event-delivery test-relocation test-example test-pgbouncer test-api-schema
 
 ## help: list the targets
 help:
@@ -99,6 +99,10 @@ test-crash-recovery: $(DEV)
 ## test-network-faults: cause every network fault between four processes, twenty times each (hours)
 test-network-faults: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_split_faults.py $(ARGS)
+
+## test-api-schema: send thousands of requests made from the OpenAPI document, valid and invalid (minutes)
+test-api-schema: $(DEV)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -n auto tests/api_schema $(ARGS)
 
 ## test-concurrency: run each race twenty times with a hundred customers, with 0 and 20 ms of database latency (minutes)
 test-concurrency: $(DEV)

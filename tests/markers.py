@@ -21,6 +21,7 @@ _PROCESS_FOLDERS: Final = frozenset({"e2e", "local_cluster", "partitions"})
 _PROCESS_FILES: Final = frozenset({"test_cli", "test_local_servers", "test_local_servers_as_root"})
 _SLOW_FILES: Final = frozenset(
     {
+        "test_api_schema",
         "test_event_delivery",
         "test_import_kills",
         "test_local_servers_as_root",

@@ -231,6 +231,34 @@ def test_openapi_names_operations_for_generated_clients(app: Gateway) -> None:
     assert [name for name in ids if not re.fullmatch(r"[a-z]+(_[a-z]+)+", name)] == []
 
 
+def test_openapi_names_schemas_for_generated_clients(app: Gateway) -> None:
+    document = app.app.openapi()
+    schemas = document["components"]["schemas"]
+    # each schema, without the keywords of its own that a name is needed for
+    parts = [_without_choices(schema) for schema in schemas.values()]
+
+    assert (
+        list(_inline_choices([parts, document["paths"], document["components"]["headers"]])) == []
+    )
+    assert [name for name in schemas if "__" in name] == []
+    assert {"AnyAddress", "Country", "Currency", "OrderRequest", "OrderSort"} <= schemas.keys()
+
+
+def _without_choices(schema: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in schema.items() if name not in {"enum", "anyOf", "oneOf"}}
+
+
+def _inline_choices(part: Any) -> Iterator[Any]:
+    """Yield the enumerations and unions that have no name. A type or null is no union."""
+    if isinstance(part, dict):
+        types = [kind for kind in part.get("anyOf", ()) if kind != {"type": "null"}]
+        if "enum" in part or len(types) > 1:
+            yield part
+    if isinstance(part, dict | list):
+        for child in part.values() if isinstance(part, dict) else part:
+            yield from _inline_choices(child)
+
+
 def test_openapi_documents_headers_of_requests(app: Gateway) -> None:
     operations = {
         (method, path): {

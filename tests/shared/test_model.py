@@ -1,17 +1,30 @@
 """Field types: no coercion, and no value that Postgres cannot store."""
 
-from typing import Any
+import sys
+import unicodedata
+from typing import Annotated, Any
 from uuid import UUID
 
+import jsonschema
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.kernel.model import Bool, Dto, Id, Int, RequestModel, Text
+from markethall.shared.kernel.model import (
+    Bool,
+    Dto,
+    Id,
+    Int,
+    RequestModel,
+    Text,
+    VisibleText,
+    has_visible_character,
+)
 
 
 class ProbeRequest(RequestModel):
     text: Text = ""
+    name: Annotated[VisibleText, Field(min_length=1)] = "a name"
     number: Int = 0
     flag: Bool = False
     thing_id: Id | None = None
@@ -59,6 +72,39 @@ def test_string_rejects_nul_and_lone_surrogates(value: str) -> None:
 @pytest.mark.parametrize("value", ["", " padded ", "ñ", "日本", "😀", "\u202e", "\t\n", "\ufeff"])
 def test_string_is_kept_unchanged(value: str) -> None:
     assert ProbeRequest(text=value).text == value
+
+
+def test_visible_characters_are_those_of_unicode() -> None:
+    invisible = {"Zs", "Zl", "Zp", "Cc", "Cf", "Cs"}
+    drawn_as_space = "\u115f\u1160\u2800\u3164\uffa0"
+    # a newer Unicode may assign characters, an older one has not assigned some of the pattern
+    differing = [
+        character
+        for character in map(chr, range(sys.maxunicode + 1))
+        if unicodedata.category(character) not in {"Cn", "Cs"}
+        and has_visible_character(character)
+        != (unicodedata.category(character) not in invisible and character not in drawn_as_space)
+    ]
+
+    assert differing == []
+
+
+@pytest.mark.parametrize(
+    "value", ["a", " é ", "\u200b😀", "", " ", "\u3164", "\U000e0041", "a\x00"]
+)
+def test_documented_pattern_of_visible_text_is_its_rule(value: str) -> None:
+    schema = ProbeRequest.model_json_schema()["properties"]["name"]
+
+    is_documented = jsonschema.Draft202012Validator(schema).is_valid(value)
+
+    assert is_documented != is_rejected(ProbeRequest, name=value)
+
+
+def test_field_keeps_its_own_pattern() -> None:
+    class WithPattern(BaseModel):
+        text: Annotated[Text, Field(json_schema_extra={"pattern": "^a$"})]
+
+    assert WithPattern.model_json_schema()["properties"]["text"]["pattern"] == "^a$"
 
 
 def test_id_requires_canonical_form() -> None:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import WrapValidator
+from typing_extensions import TypeAliasType
 
 from markethall.orders.contract import (
     AnyAddress,
@@ -107,9 +108,12 @@ def _parse_by_shape(value: Any, _: Any) -> PlaceOrder | PlaceOrderShortForm:
     return (PlaceOrderShortForm if is_short_form else PlaceOrder).model_validate(value)
 
 
+OrderRequest = TypeAliasType(
+    "OrderRequest",
+    Annotated[PlaceOrder | PlaceOrderShortForm, WrapValidator(_parse_by_shape)],
+)
 PlaceBody = Annotated[
-    PlaceOrder | PlaceOrderShortForm,
-    WrapValidator(_parse_by_shape),
+    OrderRequest,
     Body(
         openapi_examples={
             "one line": {

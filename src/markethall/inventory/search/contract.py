@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import AfterValidator, Field, PlainSerializer
+from typing_extensions import TypeAliasType
 
 from markethall.inventory.catalogue.contract.fields import CategoryPath, Label, ProductStatus, Tag
 from markethall.inventory.catalogue.contract.products import ProductView, RenderedResponse
@@ -27,6 +28,11 @@ FacetNames = Annotated[
 ]
 
 
+ProductSort = TypeAliasType(
+    "ProductSort", Literal["relevance", "name", "price", "-price", "-created_at"]
+)
+
+
 class ProductQuery(PageQuery):
     """Filters and sort of the product list. Prices are in minor units.
 
@@ -43,7 +49,7 @@ class ProductQuery(PageQuery):
     in_stock: bool | None = None
     q: Annotated[Text, Field(min_length=1, max_length=100, examples=["green tea"])] | None = None
     status: ProductStatus = ProductStatus.ACTIVE
-    sort: Literal["relevance", "name", "price", "-price", "-created_at"] | None = None
+    sort: ProductSort | None = None
     facets: FacetNames | None = None
 
     @property

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
 from markethall.inventory.catalogue.contract.fields import remove_null_defaults
 from markethall.inventory.contract import MAX_UNITS
@@ -29,6 +30,12 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 MAX_STOCKTAKE_LINES: Final = 500
 
 Note = Annotated[Text, Field(max_length=500, examples=["delivery 4711"])]
+
+
+Delta = Annotated[
+    Int,
+    Field(ge=-MAX_UNITS, le=MAX_UNITS, examples=[12], json_schema_extra={"not": {"const": 0}}),
+]
 
 
 class MovementReason(StrEnum):
@@ -85,6 +92,12 @@ class HistoricalProductStock(Dto):
     warehouses: tuple[HistoricalStock, ...]
 
 
+AdjustmentReason = TypeAliasType(
+    "AdjustmentReason",
+    Literal["received", "adjusted", "counted", "damaged", "lost", "found", "returned"],
+)
+
+
 class Adjustment(RequestModel):
     """A change of the units on hand. Exactly one of `delta` and `counted` must be set.
 
@@ -94,9 +107,9 @@ class Adjustment(RequestModel):
     model_config = ConfigDict(json_schema_extra=exactly_one_of(delta="integer", counted="integer"))
 
     warehouse_id: Id | None = None
-    delta: Annotated[Int, Field(ge=-MAX_UNITS, le=MAX_UNITS, examples=[12])] | None = None
+    delta: Delta | None = None
     counted: Annotated[Int, Field(ge=0, le=MAX_UNITS)] | None = None
-    reason: Literal["received", "adjusted", "counted", "damaged", "lost", "found", "returned"]
+    reason: AdjustmentReason
     note: Note = ""
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from markethall.orders.contract.addresses import Address as Address
 from markethall.orders.contract.addresses import AnyAddress as AnyAddress
@@ -45,6 +47,7 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 
 MAX_QUANTITY: Final = 999
 MAX_LINES: Final = 100
+_ORDER_NUMBER_PATTERN: Final = r"^MH-[0-9]{1,18}$"
 Quantity = Annotated[Int, Field(ge=1, le=MAX_QUANTITY, examples=[2])]
 
 
@@ -55,6 +58,8 @@ class OrderLineRequest(RequestModel):
 
 class ExpectedTotal(Money, extra="forbid"):
     """The total that the customer saw. If the real total differs, the order is rejected."""
+
+    currency: Currency
 
 
 class PlaceOrder(RequestModel):
@@ -81,7 +86,9 @@ class PlaceOrder(RequestModel):
         for line in lines:
             quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity
         if max(quantities.values()) > MAX_QUANTITY:
-            raise ValueError(f"must not order more than {MAX_QUANTITY} of one product")
+            raise PydanticCustomError(
+                "too_many_units", f"must not order more than {MAX_QUANTITY} of one product"
+            )
         return lines
 
 
@@ -96,7 +103,7 @@ def _check_lines_are_distinct(
     lines: tuple[FulfilmentLineRequest, ...],
 ) -> tuple[FulfilmentLineRequest, ...]:
     if len({line.line_id for line in lines}) < len(lines):
-        raise ValueError("must name each line once")
+        raise PydanticCustomError("line_named_twice", "must name each line once")
     return lines
 
 
@@ -122,6 +129,17 @@ class FulfilOrder(RequestModel):
     tracking_number: Annotated[VisibleText, non_blank(200, examples=["00340434161094042557"])]
 
 
+OrderNumber = Annotated[
+    Text,
+    Field(
+        pattern=_ORDER_NUMBER_PATTERN,
+        json_schema_extra={"pattern": _ORDER_NUMBER_PATTERN},
+        examples=["MH-1001"],
+    ),
+]
+OrderSort = TypeAliasType("OrderSort", Literal["-created_at", "created_at"])
+
+
 class OrderQuery(PageQuery):
     """Filters of the order list. Customers find only their own orders."""
 
@@ -131,8 +149,8 @@ class OrderQuery(PageQuery):
     created_after: UtcDatetime | None = None
     created_before: UtcDatetime | None = None
     user_id: Id | None = None
-    number: Annotated[Text, Field(pattern=r"^MH-[0-9]{1,18}$", examples=["MH-1001"])] | None = None
-    sort: Literal["-created_at", "created_at"] = "-created_at"
+    number: OrderNumber | None = None
+    sort: OrderSort = "-created_at"
 
 
 # Views

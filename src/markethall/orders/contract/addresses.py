@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter, WrapValidator
+from typing_extensions import TypeAliasType
 
 from markethall.shared.kernel.countries import Country
 from markethall.shared.kernel.model import RequestModel, VisibleText
@@ -40,4 +41,6 @@ def _parse_by_shape(value: Any, _: Any) -> str | Address:
     return _ADDRESS_TEXT.validate_python(value)
 
 
-AnyAddress = Annotated[AddressText | Address, WrapValidator(_parse_by_shape)]
+AnyAddress = TypeAliasType(
+    "AnyAddress", Annotated[AddressText | Address, WrapValidator(_parse_by_shape)]
+)

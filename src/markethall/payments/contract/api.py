@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Protocol, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from markethall.payments.contract.internal import PaymentFields, RefundView
 from markethall.payments.contract.statuses import (
@@ -45,9 +47,12 @@ class AwaitTransferAction(Dto):
     instructions: str
 
 
-NextAction = Annotated[
-    RedirectAction | ProviderSdkAction | AwaitTransferAction, Field(discriminator="type")
-]
+NextAction = TypeAliasType(
+    "NextAction",
+    Annotated[
+        RedirectAction | ProviderSdkAction | AwaitTransferAction, Field(discriminator="type")
+    ],
+)
 
 
 class PaymentView(PaymentFields):
@@ -114,13 +119,16 @@ class WebhookReceipt(Dto):
     duplicate: bool
 
 
+PaymentSort = TypeAliasType("PaymentSort", Literal["created_at", "-created_at"])
+
+
 class PaymentQuery(PageQuery):
     """Filters of the payment list. Only staff may filter by `user_id`."""
 
     order_id: Id | None = None
     user_id: Id | None = None
     status: PaymentStatus | None = None
-    sort: Literal["created_at", "-created_at"] = "-created_at"
+    sort: PaymentSort = "-created_at"
 
 
 class PaymentMethodQuery(BaseModel):
@@ -135,7 +143,7 @@ class PaymentMethodQuery(BaseModel):
     @model_validator(mode="after")
     def _require_currency_of_total(self) -> Self:
         if self.total is not None and self.currency is None:
-            raise ValueError("total needs a currency")
+            raise PydanticCustomError("currency_missing", "total needs a currency")
         return self
 
 

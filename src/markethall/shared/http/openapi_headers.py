@@ -24,7 +24,7 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
     "Location": {"description": "The path of the resource", "schema": _TEXT},
     "Idempotency-Replayed": {
         "description": "The response of an earlier request with this key is repeated",
-        "schema": _TEXT | {"enum": ["true"]},
+        "schema": _TEXT | {"const": "true"},
     },
     "Retry-After": {
         "description": "Seconds after which the same request may succeed",

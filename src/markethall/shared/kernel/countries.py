@@ -3,6 +3,7 @@
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
+from typing_extensions import TypeAliasType
 
 from markethall.shared.kernel.model import Text
 
@@ -27,8 +28,11 @@ def _check_country_code(code: str) -> str:
     return code
 
 
-Country = Annotated[
-    Text,
-    AfterValidator(_check_country_code),
-    Field(examples=["NL"], json_schema_extra={"enum": sorted(COUNTRIES)}),
-]
+Country = TypeAliasType(
+    "Country",
+    Annotated[
+        Text,
+        AfterValidator(_check_country_code),
+        Field(examples=["NL"], json_schema_extra={"enum": sorted(COUNTRIES)}),
+    ],
+)

@@ -1,7 +1,6 @@
 """Base classes of Pydantic models, and field types."""
 
 import re
-import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
@@ -13,12 +12,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 # a request with more errors gets a single error, because each error takes a hundred times the
 # memory of its input
@@ -85,18 +86,53 @@ def _reject_nul_and_surrogates(text: str) -> str:
     return text
 
 
-# letters and symbols that are drawn as a space: Hangul fillers, the empty Braille pattern
-_BLANK_CHARACTERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-# separators, control characters, format characters such as the zero width space
-_INVISIBLE_CATEGORIES: Final = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs"})
+# the first and last characters of ranges that show nothing: separators, control characters and
+# format characters such as the zero width space (categories Z, Cc and Cf of Unicode 16), and those
+# drawn as a space, which are the Hangul fillers and the empty Braille pattern
+_INVISIBLE_RANGES: Final = (
+    "\x00\x20", "\x7f\xa0", "\xad", "\u0600\u0605", "\u061c", "\u06dd",
+    "\u070f", "\u0890\u0891", "\u08e2", "\u115f\u1160", "\u1680",
+    "\u180e", "\u2000\u200f", "\u2028\u202f", "\u205f\u2064", "\u2066\u206f",
+    "\u2800", "\u3000", "\u3164", "\ufeff", "\uffa0",
+    "\ufff9\ufffb", "\U000110bd", "\U000110cd", "\U00013430\U0001343f",
+    "\U0001bca0\U0001bca3", "\U0001d173\U0001d17a", "\U000e0001",
+    "\U000e0020\U000e007f",
+)  # fmt: skip
+
+
+def _escape_for_pattern(character: str) -> str:
+    """Return the character as Python, ECMAScript and Rust write it in a pattern.
+
+    They have no common escape for characters beyond the Basic Multilingual Plane.
+    """
+    return f"\\u{ord(character):04x}" if character <= "\uffff" else character
+
+
+_INVISIBLE_CHARACTERS: Final = "".join(
+    "-".join(map(_escape_for_pattern, sorted(set(limits)))) for limits in _INVISIBLE_RANGES
+)
+_TEXT_PATTERN: Final = r"^[^\u0000]*$"
+_VISIBLE_TEXT_PATTERN: Final = rf"^[^\u0000]*[^{_INVISIBLE_CHARACTERS}][^\u0000]*$"
+_VISIBLE_CHARACTER: Final = re.compile(f"[^{_INVISIBLE_CHARACTERS}]")
+
+
+class DocumentedPattern:
+    """Annotation of a text type: the pattern that its validator implies, for the JSON schema.
+
+    A field with a pattern of its own keeps it.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"pattern": self._pattern} | handler(core_schema)
 
 
 def has_visible_character(text: str) -> bool:
-    return any(
-        unicodedata.category(character) not in _INVISIBLE_CATEGORIES
-        and character not in _BLANK_CHARACTERS
-        for character in text
-    )
+    return _VISIBLE_CHARACTER.search(text) is not None
 
 
 def _require_visible_character(text: str) -> str:
@@ -134,12 +170,13 @@ def _to_utc(value: datetime) -> datetime:
         raise ValueError("must lie in the years 1 to 9999, in UTC too") from None
 
 
-Text = Annotated[str, Field(strict=True), AfterValidator(_reject_nul_and_surrogates)]
+_StorableText = Annotated[str, Field(strict=True), AfterValidator(_reject_nul_and_surrogates)]
+Text = Annotated[_StorableText, DocumentedPattern(_TEXT_PATTERN)]
 # a name: something that people can see and point at
 VisibleText = Annotated[
-    Text,
+    _StorableText,
     AfterValidator(_require_visible_character),
-    Field(json_schema_extra={"pattern": r"\S"}),
+    DocumentedPattern(_VISIBLE_TEXT_PATTERN),
 ]
 Int = Annotated[int, Field(strict=True)]
 Bool = Annotated[bool, Field(strict=True)]

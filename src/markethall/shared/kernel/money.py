@@ -8,9 +8,10 @@ from typing import Annotated, Final, Self
 
 import iso4217
 from pydantic import AfterValidator, Field
+from typing_extensions import TypeAliasType
 
 from markethall.shared.kernel.errors import DomainError
-from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Int, Text
+from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Int
 
 _FUNDS: Final = frozenset({"BOV", "CHE", "CHW", "COU", "MXV", "USN", "XAD"})
 # maps the code of each currency in use to the decimals of its minor unit (ISO 4217)
@@ -44,14 +45,23 @@ def _require_known_currency(code: str) -> str:
     return code
 
 
-Currency = Annotated[Text, AfterValidator(_require_known_currency), Field(examples=["EUR"])]
+_KnownCurrency = Annotated[str, Field(strict=True), AfterValidator(_require_known_currency)]
+# of a request
+Currency = TypeAliasType(
+    "Currency",
+    Annotated[
+        _KnownCurrency,
+        Field(json_schema_extra={"enum": sorted(EXPONENT_BY_CURRENCY)}, examples=["EUR"]),
+    ],
+)
 
 
 class Money(Dto):
     """An amount in minor units: 1999 EUR is 19.99 euro, 500 JPY is 500 yen."""
 
     amount: Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT, examples=[1999])]
-    currency: Currency
+    # without the list of currencies, because a newer release may know more of them
+    currency: Annotated[_KnownCurrency, Field(examples=["EUR"])]
 
     @classmethod
     def zero(cls, currency: str) -> Self:

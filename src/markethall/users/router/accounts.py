@@ -23,7 +23,7 @@ from markethall.shared.kernel.errors import (
     ValidationFailed,
 )
 from markethall.shared.kernel.etags import ExpectedVersions
-from markethall.shared.kernel.model import RequestModel, Text
+from markethall.shared.kernel.model import RequestModel
 from markethall.shared.kernel.scopes import PROFILE
 from markethall.users.contract import (
     AccessView,
@@ -37,15 +37,21 @@ from markethall.users.contract import (
     UserNotFound,
     UserView,
 )
-from markethall.users.domain import USERNAME_PATTERN
 from markethall.users.router.dependencies import AccountsDep, IdempotencyDep, SessionsDep, send_user
-from markethall.users.router.fields import Email, FullName, NewPassword, Password, Tags
+from markethall.users.router.fields import (
+    Email,
+    FullName,
+    NewPassword,
+    Password,
+    Tags,
+    Username,
+)
 
 router = APIRouter(tags=["users"])
 
 
 class RegisterRequest(RequestModel):
-    username: Annotated[Text, Field(pattern=USERNAME_PATTERN, examples=["ada"])]
+    username: Username
     email: Email
     password: Annotated[NewPassword, Field(repr=False)]
     full_name: FullName | None = None

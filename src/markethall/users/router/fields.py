@@ -13,11 +13,20 @@ from markethall.users.domain import (
     MAX_FULL_NAME_LENGTH,
     MAX_TAG_LENGTH,
     MAX_TAGS,
+    USERNAME_PATTERN,
 )
 
 # larger than the limit in domain.py, so that a long password gets the clearer error of the domain
 _MAX_PASSWORD_LENGTH: Final = 1024
 
+Username = Annotated[
+    Text,
+    Field(
+        pattern=USERNAME_PATTERN,
+        json_schema_extra={"pattern": USERNAME_PATTERN},
+        examples=["ada"],
+    ),
+]
 Email = Annotated[
     Text,
     Field(

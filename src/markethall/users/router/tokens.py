@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, Form, Request, Response
 from pydantic import ConfigDict, Field
 from starlette.datastructures import FormData
+from typing_extensions import TypeAliasType
 
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
@@ -32,6 +33,10 @@ from markethall.users.router.fields import Password
 
 router = APIRouter(tags=["users"])
 
+# not lists, because no parameter may be repeated
+_IGNORES_UNKNOWN_PARAMETERS: Final = ConfigDict(
+    extra="ignore", json_schema_extra={"additionalProperties": {"type": "string"}}
+)
 FormSender = Annotated[CallContext, public(body_limits=FORM_BODY_LIMITS)]
 
 _FORM_MEDIA_TYPE: Final = "application/x-www-form-urlencoded"
@@ -40,19 +45,33 @@ _NO_STORE_HEADERS: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 _PUBLIC_CACHE_HEADERS: Final = {"cache-control": "public, max-age=300"}
 
 
+GrantType = TypeAliasType(
+    "GrantType",
+    Annotated[
+        Text,
+        # other values get an error of their own (RFC 6749, section 5.2)
+        Field(
+            max_length=100,
+            json_schema_extra={"enum": list(_GRANT_TYPES)},
+            examples=["password"],
+        ),
+    ],
+)
+
+
 class TokenForm(RequestModel):
     """The token request of RFC 6749. Unknown parameters are ignored (section 3.2)."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = _IGNORES_UNKNOWN_PARAMETERS
 
-    grant_type: Annotated[Text, Field(max_length=100, examples=["password"])] = "password"
+    grant_type: GrantType = "password"
     username: Annotated[Text | None, Field(max_length=MAX_EMAIL_LENGTH, examples=["ada"])] = None
     password: Annotated[Password | None, Field(repr=False)] = None
     refresh_token: Annotated[Text | None, Field(max_length=200, repr=False)] = None
 
 
 class RevocationForm(RequestModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = _IGNORES_UNKNOWN_PARAMETERS
 
     token: Annotated[Text, Field(min_length=1, max_length=8192, repr=False)]
 

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from markethall.inventory.catalogue.contract.fields import (
     MAX_LANGUAGES,
@@ -66,7 +67,7 @@ def _check_sku(sku: str) -> str:
 
 MAX_SKU_LENGTH: Final = 100
 Sku = Annotated[
-    Text,
+    VisibleText,
     AfterValidator(_check_sku),
     Field(min_length=1, max_length=MAX_SKU_LENGTH, examples=["TEA-SENCHA-100"]),
 ]
@@ -100,13 +101,16 @@ ImageUrl = Annotated[
 Images = Annotated[tuple[ImageUrl, ...], Field(max_length=MAX_IMAGES, fail_fast=True)]
 OptionName = Annotated[VisibleText, Field(min_length=1, max_length=MAX_OPTION_LENGTH)]
 OptionValue = Annotated[VisibleText, Field(min_length=1, max_length=MAX_OPTION_LENGTH)]
-AttributeValue = Annotated[
-    Annotated[Text, Field(max_length=MAX_ATTRIBUTE_LENGTH)]
-    | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
-    | Bool,
-    # reports one error for the value instead of one for each type of the union
-    WrapValidator(_validate_attribute),
-]
+AttributeValue = TypeAliasType(
+    "AttributeValue",
+    Annotated[
+        Annotated[Text, Field(max_length=MAX_ATTRIBUTE_LENGTH)]
+        | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+        | Bool,
+        # reports one error for the value instead of one for each type of the union
+        WrapValidator(_validate_attribute),
+    ],
+)
 Barcode = Annotated[
     VisibleText, Field(min_length=1, max_length=MAX_BARCODE_LENGTH, examples=["4006381333931"])
 ]
@@ -135,8 +139,8 @@ class AdditionalPrice(Price):
     """
 
     compare_at: MinorUnits | None = None
-    valid_from: UtcDatetime | None = None
-    valid_until: UtcDatetime | None = None
+    valid_from: Annotated[UtcDatetime, Field(examples=["2026-11-27T00:00:00Z"])] | None = None
+    valid_until: Annotated[UtcDatetime, Field(examples=["2026-12-01T00:00:00Z"])] | None = None
 
     @model_validator(mode="after")
     def _check_validity_window(self) -> Self:
@@ -236,10 +240,11 @@ FrozenTexts = Annotated[
     AfterValidator(lambda texts: MappingProxyType(dict(texts))),
     PlainSerializer(dict, return_type=dict[str, str]),
 ]
+AttributeValueView = TypeAliasType("AttributeValueView", str | int | bool)
 FrozenAttributes = Annotated[
-    Mapping[str, str | int | bool],
+    Mapping[str, AttributeValueView],
     AfterValidator(lambda attributes: MappingProxyType(dict(attributes))),
-    PlainSerializer(dict, return_type=dict[str, str | int | bool]),
+    PlainSerializer(dict, return_type=dict[str, AttributeValueView]),
 ]
 
 

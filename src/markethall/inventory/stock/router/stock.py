@@ -3,6 +3,7 @@
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Request, Response
+from typing_extensions import TypeAliasType
 
 from markethall.inventory.catalogue.router.dependencies import (
     IdempotencyDep,
@@ -50,6 +51,8 @@ from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 
 router = APIRouter(tags=["inventory"])
 
+AnyProductStock = TypeAliasType("AnyProductStock", ProductStock | HistoricalProductStock)
+
 STOCK_CHANGE_ERRORS: Final = (
     *AUTHENTICATED_ERRORS,
     *BODY_ERRORS,
@@ -63,7 +66,7 @@ STOCK_CHANGE_ERRORS: Final = (
 
 @router.get(
     "/products/{product_id}/stock",
-    response_model=ProductStock | HistoricalProductStock,
+    response_model=AnyProductStock,
     summary="Stock of a product",
     responses=problems(*AUTHENTICATED_ERRORS, ProductNotFound),
 )

@@ -1,0 +1,46 @@
+"""The OpenAPI document as the generator gets it: with ids of existing entities as examples."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+# of a long list of codes, because each value is one more request for every field
+MAX_ENUM_VALUES: Final = 3
+
+
+def document_for_generation(
+    document: Mapping[str, Any], ids: Mapping[str, str], *, all_enum_values: bool
+) -> dict[str, Any]:
+    prepared: dict[str, Any] = copy.deepcopy(dict(document))
+    for parameter in _parameters(prepared):
+        example = _example_of(parameter, ids)
+        if example is not None:
+            parameter["example"] = example
+            parameter["schema"].pop("examples", None)
+    if not all_enum_values:
+        for name in ("Country", "Currency"):
+            schema = prepared["components"]["schemas"][name]
+            schema["enum"] = [*schema["examples"], *schema["enum"][:MAX_ENUM_VALUES]]
+    return prepared
+
+
+def labels_of(document: Mapping[str, Any]) -> set[str]:
+    """Return the operations, such as `GET /orders`."""
+    return {
+        f"{method.upper()} {path}"
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+
+
+def _parameters(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            yield from operation.get("parameters", ())
+
+
+def _example_of(parameter: Mapping[str, Any], ids: Mapping[str, str]) -> str | None:
+    if parameter["in"] == "path":
+        return ids[parameter["name"]]
+    # any version, so that changes are made and not only refused
+    return "*" if parameter["name"] == "If-Match" else None

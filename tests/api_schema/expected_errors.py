@@ -1,0 +1,61 @@
+"""The errors that a request may get although it fits the document, each with its reason."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from schemathesis import Case, Response
+from schemathesis.core.failures import AcceptedNegativeData, Failure
+from schemathesis.openapi.checks import RejectedPositiveData
+
+# Statuses by which a request that fits its schema may be refused, because a schema cannot describe
+# who calls (401, 403), which resources exist (404) and in which state they are (409).
+BUSINESS_STATUSES: Final = (401, 403, 404, 409)
+
+# by the `code` of the problem
+REASONS_BY_CODE: Final = {
+    "request.if_match_failed": "the schema cannot know which version is the current one",
+    "users.password_unacceptable": "a list of common passwords, and the user name, are refused",
+    "payments.unknown_method": "the configured provider decides which payment methods exist",
+    "money.currency_mismatch": "a refund is in the currency of its payment",
+}
+# by the `code` of the first entry of `errors`
+REASONS_BY_FIELD_ERROR: Final = {
+    "int_type": "JSON Schema counts 1.0 as an integer, this API does not",
+    "attribute": "JSON Schema counts 1.0 as an integer, this API does not",
+    "text_invalid": "no text may have a NUL, also in a body whose schema allows any object",
+    "not_printable": "a pattern cannot name all characters that are not printable in an SKU",
+    "window": "valid_from is before valid_until: JSON Schema compares no two fields",
+    "same_warehouse": "a transfer has two warehouses: JSON Schema compares no two fields",
+    "line_named_twice": "each line is named once: JSON Schema compares whole items only",
+    "currency_missing": "a total has a currency: OpenAPI relates no two parameters",
+    "too_many_units": "the lines of a product are added up: JSON Schema adds nothing up",
+}
+_FLOAT_ERRORS: Final = frozenset({"int_type", "attribute"})
+
+
+def reason_of(failure: Failure, case: Case[Any], response: Response) -> str | None:
+    """Return why this is no failure, or None if it is one."""
+    if isinstance(failure, RejectedPositiveData):
+        return _reason_of_problem(case, response.json())
+    if isinstance(failure, AcceptedNegativeData) and case.operation.label == "POST /imports":
+        # the query has its own model, which refuses with 422
+        return "every body is a file, whose rows are checked in the background"
+    return None
+
+
+def _reason_of_problem(case: Case[Any], problem: dict[str, Any]) -> str | None:
+    if problem["code"] != "request.invalid":
+        return REASONS_BY_CODE.get(problem["code"])
+    code = problem["errors"][0]["code"]
+    if code in _FLOAT_ERRORS and not any(isinstance(value, float) for value in _values(case.body)):
+        return None
+    return REASONS_BY_FIELD_ERROR.get(code)
+
+
+def _values(body: Any) -> Iterator[Any]:
+    """Yield all values in the body, without objects and lists."""
+    if isinstance(body, dict | list):
+        for value in body.values() if isinstance(body, dict) else body:
+            yield from _values(value)
+    else:
+        yield body
