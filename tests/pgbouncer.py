@@ -17,12 +17,13 @@ import asyncpg
 import pytest
 
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.conftest import plain
 from tests.e2e.dedicated_server import dedicated_database, dedicated_process, open_shop
 from tests.e2e.servers import RunningServer, free_port
 from tests.e2e.shop import expect_status
-from tests.shared.test_postgres import backend_pid
+from tests.shared.test_postgres import backend_pid, sleep_in_read_session
 from tests.test_cli import markethall
 
 UNPRIVILEGED_UID = 65534
@@ -118,6 +119,27 @@ async def test_statements_of_many_clients_share_few_connections(urls: tuple[str,
 
     await postgres.close()
     assert 1 <= len(set(pids)) <= 3
+
+
+async def test_shorter_timeout_of_request_cancels_its_statement(urls: tuple[str, str]) -> None:
+    url, direct_url = urls
+    postgres = Postgres(url, PoolSize(min_size=1, max_size=1, timeout=30), direct_url=direct_url)
+    await backend_pid(postgres)
+    token = STATEMENT_TIMEOUT.set(0.2)
+    try:
+        with pytest.raises(Unavailable):
+            await sleep_in_read_session(postgres)
+    finally:
+        STATEMENT_TIMEOUT.reset(token)
+    observer = await asyncpg.connect(plain(direct_url))
+    sleeping = (
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'PgSleep'"
+    )
+
+    assert await observer.fetchval(sleeping) == 0
+    assert await backend_pid(postgres)
+    await observer.close()
+    await postgres.close()
 
 
 async def test_pgbouncer_that_is_gone_is_unavailable(urls: tuple[str, str]) -> None:

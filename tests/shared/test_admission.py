@@ -399,6 +399,31 @@ def test_limits_follow_the_pool() -> None:
     assert (default.facet_searches, small.facet_searches) == (2, 1)
 
 
+async def test_slow_queue_refuses_at_once_until_its_first_request_is_served() -> None:
+    clock = Clock()
+    bulkhead = Bulkhead("test", 1, RejectionLog(), 80, max_wait_seconds=60, clock=clock)
+    await bulkhead.enter()
+    first = asyncio.create_task(bulkhead.enter())
+    await until(lambda: bulkhead.waiting == 1)
+    clock.now += 29
+    second = asyncio.create_task(bulkhead.enter())
+    await until(lambda: bulkhead.waiting == 2)
+    clock.now += 2
+
+    with pytest.raises(Overloaded):
+        await bulkhead.enter()
+    bulkhead.leave()
+    await first
+    bulkhead.refuse_if_full()
+    third = asyncio.create_task(bulkhead.enter())
+    await until(lambda: bulkhead.waiting == 2)
+
+    for waiting in (second, third):
+        bulkhead.leave()
+        await waiting
+    assert (bulkhead.in_use, bulkhead.waiting) == (1, 0)
+
+
 async def test_waits_of_a_request_share_one_budget() -> None:
     bulkhead = Bulkhead("test", 1, RejectionLog(), max_waiting=1, max_wait_seconds=60)
     await bulkhead.enter()

@@ -1,8 +1,8 @@
 """ASGI middleware that bounds the requests at work in this process.
 
 It runs inside the response cache, so cached responses need no slot. Beyond a bound a request waits
-in a short queue. If the queue is full, or after half of the time that a request may wait, it is
-refused with 503 before its body is read. A client beyond its own bound gets 429 at once.
+in a short queue. If the queue is full or slow, or after half of the time that a request may wait,
+it is refused with 503 before its body is read. A client beyond its own bound gets 429 at once.
 """
 
 import asyncio

@@ -37,7 +37,12 @@ class RejectionLog:
 
 
 class Bulkhead:
-    """A number of slots, and a queue for them of at most `max_waiting` requests."""
+    """A number of slots, and a FIFO queue for them of at most `max_waiting` requests.
+
+    The queue also takes no more requests while its first one has waited for half of
+    `max_wait_seconds`. On a slow machine a full queue would take longer than that, so most of its
+    requests would wait for nothing.
+    """
 
     def __init__(
         self,
@@ -46,17 +51,24 @@ class Bulkhead:
         rejections: RejectionLog,
         max_waiting: int = 0,
         max_wait_seconds: float = 0,
+        clock: MonotonicClock = time.monotonic,
     ) -> None:
         self.name = name
         self.in_use = 0
-        self.waiting = 0
         self._semaphore = asyncio.Semaphore(slots)
+        # the time at which each request began to wait, the first one first
+        self._waiting_since: dict[object, float] = {}
         self._rejections = rejections
         self._max_waiting = max_waiting
         self._max_wait_seconds = max_wait_seconds
+        self._clock = clock
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting_since)
 
     async def enter(self) -> None:
-        """Take a slot. Raises Overloaded if the queue is full, or after too long a wait."""
+        """Take a slot. Raises Overloaded if the queue is full or slow, or after too long a wait."""
         if self._semaphore.locked():
             await self._wait()
         else:
@@ -65,7 +77,7 @@ class Bulkhead:
 
     def refuse_if_full(self) -> None:
         """Raise Overloaded if `enter` would raise it at once."""
-        if self._semaphore.locked() and self.waiting >= self._max_waiting:
+        if self._semaphore.locked() and (self.waiting >= self._max_waiting or self._is_slow()):
             raise self._reject()
 
     def leave(self) -> None:
@@ -74,13 +86,18 @@ class Bulkhead:
 
     async def _wait(self) -> None:
         self.refuse_if_full()
-        self.waiting += 1
+        request = object()
+        self._waiting_since[request] = self._clock()
         try:
             await wait_within_budget(self._semaphore.acquire(), self._max_wait_seconds)
         except TimeoutError:
             raise self._reject() from None
         finally:
-            self.waiting -= 1
+            del self._waiting_since[request]
+
+    def _is_slow(self) -> bool:
+        first = next(iter(self._waiting_since.values()), None)
+        return first is not None and self._clock() - first > self._max_wait_seconds / 2
 
     def _reject(self) -> Overloaded:
         self._rejections.add(self.name)
