@@ -16,16 +16,22 @@ Document = dict[str, Any]
 
 
 @cache
-def rendered(overlay: str) -> str:
+def rendered(folder: str) -> str:
     kubectl = shutil.which("kubectl")
     assert kubectl, "kubectl must be on PATH: these tests render the overlays as a deployment would"
-    command = [kubectl, "kustomize", str(REPOSITORY / "k8s" / "overlays" / overlay)]
+    command = [kubectl, "kustomize", str(REPOSITORY / "k8s" / folder)]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
 
 @cache
 def parsed(overlay: str) -> list[Document]:
-    return list(yaml.safe_load_all(rendered(overlay)))
+    return list(yaml.safe_load_all(rendered(f"overlays/{overlay}")))
+
+
+def relocation_job() -> Document:
+    """Return the Job that moves the data of inventory."""
+    (job,) = yaml.safe_load_all(rendered("jobs/relocate"))
+    return dict(job)
 
 
 def found(overlay: str, kind: str, name: str = "markethall") -> Document:

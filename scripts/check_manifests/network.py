@@ -74,7 +74,9 @@ def check_edges(manifests: Manifests) -> Iterator[str]:
 
 def _endpoint(workload: Workload) -> Endpoint:
     component = workload.labels.get(COMPONENT, "")
-    name = component if workload.kind == "Deployment" else f"{component}/migrate"
+    name = (
+        component if workload.kind == "Deployment" else f"{component}/{workload.labels.get('task')}"
+    )
     namespace = workload.document["metadata"].get("namespace", "default")
     return Endpoint(name, namespace, workload.labels, ports=workload.ports, is_ours=True)
 

@@ -2,12 +2,19 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
 from markethall.contexts import context_names, topology
-from scripts.check_manifests.manifests import Document, Manifests, Workload, references, title
+from scripts.check_manifests.manifests import (
+    COMPONENT,
+    Document,
+    Manifests,
+    Workload,
+    references,
+    title,
+)
 
 CALLED: Final = {str(c): frozenset(map(str, topology().dependencies[c])) for c in context_names()}
 # the contexts that handle the events of each context
@@ -22,6 +29,8 @@ NEEDED: Final = {
 PATHS: Final = {
     str(c): [f"/{segment}" for segment in owned] for c, owned in topology().paths_by_context.items()
 }
+# the database into which a Job moves the data of a context
+RELOCATION: Final = ("relocation", "target")
 # an operator creates these Secrets by hand, see docs/deployment.md
 SECRETS: Final = {
     "database": {"url"},
@@ -30,6 +39,7 @@ SECRETS: Final = {
     "application": {"secret", "access-token-private-key"},
     "service-token": {"private-key"},
     **{f"service-token-{context}": {"private-key"} for context in context_names()},
+    RELOCATION[0]: {RELOCATION[1]},
     "payments": {"sandbox-webhook-secret"},
     "admin": {"email", "password"},
     "tls": {"tls.crt", "tls.key"},
@@ -141,16 +151,10 @@ def _database(workload: Workload) -> str | None:
 
 def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
     given = {each["name"]: _secret(each) for each in workload.variables}
-    needed = {DATABASE_URL, "MARKETHALL_REDIS_URL", "MARKETHALL_SECRET_KEY"}
-    if "users" in served:
-        needed.add(ACCESS_TOKEN_PRIVATE_KEY)
-    if "payments" in served:
-        needed.add(SANDBOX_WEBHOOK_SECRET)
-    if any(
-        (CALLED.get(context, frozenset()) | SUBSCRIBERS.get(context, frozenset())) - served
-        for context in served
-    ):
-        needed.add(SERVICE_TOKEN_PRIVATE_KEY)
+    if workload.labels.get("task") == "relocate":
+        yield from _wrong_relocation_secrets(workload, given)
+        return
+    needed = _needed_secrets(served)
     for variable in sorted(needed):
         if variable not in given or given[variable].get("optional"):
             yield f"{variable} is not given"
@@ -162,6 +166,31 @@ def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
             yield f"is given {variable}, which it does not need"
         elif source and (source["name"], source["key"]) != (secret, key):
             yield f"{variable} comes from {source['name']}/{source['key']}, not from {secret}/{key}"
+
+
+def _needed_secrets(served: set[str]) -> set[str]:
+    needed = {DATABASE_URL, "MARKETHALL_REDIS_URL", "MARKETHALL_SECRET_KEY"}
+    if "users" in served:
+        needed.add(ACCESS_TOKEN_PRIVATE_KEY)
+    if "payments" in served:
+        needed.add(SANDBOX_WEBHOOK_SECRET)
+    if any(
+        (CALLED.get(context, frozenset()) | SUBSCRIBERS.get(context, frozenset())) - served
+        for context in served
+    ):
+        needed.add(SERVICE_TOKEN_PRIVATE_KEY)
+    return needed
+
+
+def _wrong_relocation_secrets(workload: Workload, given: Mapping[str, Document]) -> Iterator[str]:
+    """The Job copies from the database of its context, and knows no other secret."""
+    context = workload.labels.get(COMPONENT, "")
+    expected = {DATABASE_URL: (f"database-{context}", "url"), "RELOCATION_TARGET": RELOCATION}
+    found = {name: (source.get("name"), source.get("key")) for name, source in given.items()}
+    if found != expected:
+        yield f"has the secrets {sorted(found.values(), key=str)}, not {sorted(expected.values())}"
+    if workload.containers[0].get("args") != ["relocate", context, "--to", "$(RELOCATION_TARGET)"]:
+        yield f"does not relocate {context}"
 
 
 def _exposed(manifests: Manifests, workload: Workload) -> Iterator[str]:

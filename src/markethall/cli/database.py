@@ -37,7 +37,7 @@ def relocate(
         bool, typer.Option("--force", help="Even if a process seems to serve the context")
     ] = False,
 ) -> None:
-    """Move one context's data into another database, and print its address."""
+    """Move one context's data into another database. Print the address of a new database."""
     from markethall import relocation
 
     runtime.check_context(context)
@@ -54,4 +54,6 @@ def relocate(
         except relocation.RelocationFailed as error:
             print_errors([str(error)])
             raise typer.Exit(1) from None
-    print(url)
+    # a given address is not repeated, because the log of a Job would have its password
+    if "://" not in to:
+        print(url)
