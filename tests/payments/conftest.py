@@ -338,6 +338,11 @@ def build_payments_app(
     return PaymentsApp(container, clock, gateway)
 
 
+@pytest.fixture(params=["memory", "sql"])
+def storage(request: pytest.FixtureRequest) -> tuple[str, Postgres | None]:
+    return request.param, (request.getfixturevalue("postgres") if request.param == "sql" else None)
+
+
 @pytest.fixture(params=["memory", "sql", "remote"])
 def wiring(request: pytest.FixtureRequest) -> tuple[str, PaymentsApp]:
     if request.param == "memory":

@@ -14,21 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
-from itertools import count
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.payments.stripe_account import Json, StripeAccount, StripeError
+
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # with this option `close` sends RST, see socket(7)
 _GARBAGE: Final = b'<html>\xff\x00{"object": "payment_intent"'
-
-Json = dict[str, Any]
-
-DECLINES: Final = {
-    "pm_card_chargeDeclined": ("card_declined", "generic_decline"),
-    "pm_card_chargeDeclinedInsufficientFunds": ("card_declined", "insufficient_funds"),
-    "pm_card_chargeDeclinedExpiredCard": ("expired_card", None),
-}
 
 
 class Fault(Enum):
@@ -48,6 +41,7 @@ class Fault(Enum):
     WRONG_AMOUNT = auto()
     WRONG_CURRENCY = auto()
     OTHER_OBJECT = auto()  # the object of another operation
+    DUPLICATE_ID = auto()  # the id of the first intent of the account
     UNKNOWN_STATUS = auto()
 
 
@@ -56,35 +50,22 @@ class _NoAnswer(Exception):
         self.reset = reset
 
 
-class StripeError(Exception):
-    def __init__(self, status: int, type_: str, code: str | None = None, **fields: Any) -> None:
-        self.status = status
-        self.body: Json = {
-            "error": {"type": type_, "message": "a message", **fields}
-            | ({"code": code} if code else {})
-        }
-
-
 @dataclass
 class _Stored:
     request: tuple[str, Json]
     answer: tuple[int, Json]
 
 
-class StripeServer:
-    """The state is that of one Stripe account."""
+class StripeServer(StripeAccount):
+    """Serves the account over HTTP."""
 
     def __init__(self) -> None:
-        self.intents: dict[str, Json] = {}
-        self.refunds: dict[str, Json] = {}
-        self.events: list[Json] = []
+        super().__init__()
         self.requests: Counter[str] = Counter()
-        self.authorizations: set[str] = set()
-        self.search_is_behind = False
         self.is_down = False
+        self.rejects_key = False
         self._keys: dict[str, _Stored] = {}
         self._faults: dict[str, deque[Fault]] = {}
-        self._ids = count(1)
         self._closing = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -107,49 +88,6 @@ class StripeServer:
     def forget_keys(self) -> None:
         """Forget the idempotency keys, as Stripe does after 24 hours."""
         self._keys.clear()
-
-    def totals(self, payment_id: object) -> tuple[int, int, int]:
-        """Return the number of charges of a payment, and the captured and refunded amounts."""
-        intents = [
-            one for one in self.intents.values()
-            if one["metadata"].get("markethall_payment_id") == str(payment_id)
-        ]  # fmt: skip
-        ids = {one["id"] for one in intents}
-        refunds = [one for one in self.refunds.values() if one["payment_intent"] in ids]
-        return (
-            sum(one["amount_received"] > 0 for one in intents),
-            sum(one["amount_received"] for one in intents),
-            sum(one["amount"] for one in refunds if one["status"] == "succeeded"),
-        )
-
-    def intent_of(self, operation_id: object) -> Json:
-        """Return the intent of a charge or authorization."""
-        (intent,) = [
-            one for one in self.intents.values()
-            if one["metadata"].get("markethall_operation_id") == str(operation_id)
-        ]  # fmt: skip
-        return intent
-
-    def finish_action(self, intent: Json, *, decline: str | None = None) -> None:
-        """Let the customer authenticate, or fail to."""
-        if decline:
-            self._decline(intent, decline, None)
-        else:
-            self._approve(intent)
-
-    def require_action(self, intent: Json) -> None:
-        """Let the customer try another card in the browser, which requires an action."""
-        self._require_action(intent, {"use_stripe_sdk": "true"})
-
-    def build_event(self, type_: str, object_: Json) -> Json:
-        return {
-            "id": f"evt_{next(self._ids)}",
-            "object": "event",
-            "type": type_,
-            "created": 1,
-            "livemode": False,
-            "data": {"object": copy.deepcopy(object_)},
-        }
 
     # HTTP
 
@@ -211,7 +149,8 @@ class StripeServer:
         self.requests[name] += 1
         fault = self._faults[name].popleft() if self._faults.get(name) else None
         await self._fail_before(fault)
-        if not headers.get("authorization", "").startswith("Bearer sk_test_"):
+        is_known = headers.get("authorization", "").startswith("Bearer sk_test_")
+        if self.rejects_key or not is_known:
             return _encode(401, {"error": {"type": "invalid_request_error"}})
         if fault in _EARLY_ERRORS:
             return _encode(*_EARLY_ERRORS[fault])
@@ -274,173 +213,11 @@ class StripeServer:
             case Fault.OTHER_OBJECT:
                 other = {"markethall_operation_id": "00000000-0000-7000-8000-000000000000"}
                 return _encode(status, answer | {"metadata": other})
+            case Fault.DUPLICATE_ID:
+                return _encode(status, answer | {"id": next(iter(self.intents))})
             case Fault.UNKNOWN_STATUS:
                 return _encode(status, answer | {"status": "on_the_moon"})
         return _encode(status, answer)
-
-    # PaymentIntents
-
-    def _create(self, _: str, parameters: Json) -> Json:
-        amount = int(parameters["amount"])
-        if amount < 1:
-            raise StripeError(400, "invalid_request_error", "amount_too_small")
-        intent = {
-            "id": f"pi_{next(self._ids)}",
-            "object": "payment_intent",
-            "status": "requires_payment_method",
-            "amount": amount,
-            "amount_received": 0,
-            "currency": parameters["currency"],
-            "capture_method": parameters["capture_method"],
-            "cancellation_reason": None,
-            "client_secret": f"pi_{next(self._ids)}_secret_1",
-            "latest_charge": None,
-            "last_payment_error": None,
-            "metadata": parameters["metadata"],
-            "next_action": None,
-            "payment_method_types": parameters["payment_method_types"],
-        }
-        self.intents[intent["id"]] = intent
-        return intent
-
-    def _get(self, id_: str, _: Json) -> Json:
-        if id_ not in self.intents:
-            raise StripeError(404, "invalid_request_error", "resource_missing")
-        return self.intents[id_]
-
-    def _search(self, _: str, parameters: Json) -> Json:
-        key, value = parameters["query"].removeprefix("metadata['").removesuffix("'").split("']:'")
-        found = [one for one in self.intents.values() if one["metadata"].get(key) == value]
-        return {"object": "search_result", "data": [] if self.search_is_behind else found}
-
-    def _update(self, id_: str, parameters: Json) -> Json:
-        intent = self._get(id_, {})
-        intent["metadata"] |= parameters["metadata"]
-        return intent
-
-    def _confirm(self, id_: str, parameters: Json) -> Json:
-        intent = self._get(id_, {})
-        self._require_status(intent, "requires_payment_method", "requires_confirmation")
-        method = parameters.get("payment_method") or parameters["confirmation_token"]
-        if method == "pm_missing":
-            raise StripeError(400, "invalid_request_error", "resource_missing")
-        if method in DECLINES:
-            error = self._decline(intent, *DECLINES[method])
-            raise StripeError(402, **error, payment_intent=intent)
-        if method == "pm_card_authenticationRequired":
-            self._require_action(intent, parameters)
-        elif method == "pm_processing":
-            intent["status"] = "processing"
-        else:
-            self._approve(intent)
-        return intent
-
-    def _capture(self, id_: str, parameters: Json) -> Json:
-        intent = self._get(id_, {})
-        self._require_status(intent, "requires_capture")
-        amount = int(parameters["amount_to_capture"])
-        if not 0 < amount <= intent["amount"]:
-            raise StripeError(400, "invalid_request_error", "amount_too_large")
-        intent["metadata"] |= parameters["metadata"]
-        intent |= {"status": "succeeded", "amount_received": amount}
-        self._emit("payment_intent.succeeded", intent)
-        return intent
-
-    def _cancel(self, id_: str, parameters: Json) -> Json:
-        intent = self._get(id_, {})
-        self._require_status(
-            intent, "requires_payment_method", "requires_confirmation", "requires_action",
-            "requires_capture",
-        )  # fmt: skip
-        intent |= {
-            "status": "canceled",
-            "cancellation_reason": parameters["cancellation_reason"],
-            "next_action": None,
-        }
-        self._emit("payment_intent.canceled", intent)
-        return intent
-
-    def _require_status(self, intent: Json, *statuses: str) -> None:
-        if intent["status"] not in statuses:
-            raise StripeError(
-                400, "invalid_request_error", "payment_intent_unexpected_state",
-                payment_intent=intent,
-            )  # fmt: skip
-
-    def _approve(self, intent: Json) -> None:
-        intent |= {
-            "latest_charge": f"ch_{next(self._ids)}",
-            "last_payment_error": None,
-            "next_action": None,
-        }
-        if intent["capture_method"] == "manual":
-            intent["status"] = "requires_capture"
-            self._emit("payment_intent.amount_capturable_updated", intent)
-        else:
-            intent |= {"status": "succeeded", "amount_received": intent["amount"]}
-            self._emit("payment_intent.succeeded", intent)
-
-    def _decline(self, intent: Json, code: str, decline_code: str | None) -> Json:
-        error = {"type_": "card_error", "code": code, "decline_code": decline_code}
-        intent |= {
-            "status": "requires_payment_method",
-            "latest_charge": f"ch_{next(self._ids)}",
-            "last_payment_error": {
-                "type": "card_error",
-                "code": code,
-                "decline_code": decline_code,
-            },
-            "next_action": None,
-        }
-        self._emit("payment_intent.payment_failed", intent)
-        return error
-
-    def _require_action(self, intent: Json, parameters: Json) -> None:
-        action: Json = {"type": "use_stripe_sdk", "use_stripe_sdk": {}}
-        if "return_url" in parameters:
-            url = f"https://hooks.stripe.com/{intent['id']}?to={parameters['return_url']}"
-            action = {"type": "redirect_to_url", "redirect_to_url": {"url": url}}
-        intent |= {"status": "requires_action", "next_action": action}
-        self._emit("payment_intent.requires_action", intent)
-
-    # Refunds
-
-    def _refund(self, _: str, parameters: Json) -> Json:
-        intent = self._get(parameters["payment_intent"], {})
-        refunded = sum(
-            one["amount"] for one in self.refunds.values() if one["payment_intent"] == intent["id"]
-        )
-        amount = int(parameters["amount"])
-        if refunded and refunded == intent["amount_received"]:
-            raise StripeError(400, "invalid_request_error", "charge_already_refunded")
-        if not 0 < amount <= intent["amount_received"] - refunded:
-            raise StripeError(400, "invalid_request_error")
-        refund = {
-            "id": f"re_{next(self._ids)}",
-            "object": "refund",
-            "status": "succeeded",
-            "amount": amount,
-            "currency": intent["currency"],
-            "payment_intent": intent["id"],
-            "metadata": parameters["metadata"],
-        }
-        self.refunds[refund["id"]] = refund
-        self._emit("refund.created", refund)
-        return refund
-
-    def _list_refunds(self, _: str, parameters: Json) -> Json:
-        """List the newest first, in pages of two, so that the client has to follow them."""
-        found = [
-            one for one in reversed(self.refunds.values())
-            if one["payment_intent"] == parameters["payment_intent"]
-        ]  # fmt: skip
-        if after := parameters.get("starting_after"):
-            ids = [one["id"] for one in found]
-            found = found[ids.index(after) + 1 :]
-        return {"object": "list", "data": found[:2], "has_more": len(found) > 2}
-
-    def _emit(self, type_: str, object_: Json) -> None:
-        self.events.append(self.build_event(type_, object_))
 
 
 _SERVER_ERROR: Final = {"error": {"type": "api_error", "message": "a message"}}

@@ -13,20 +13,15 @@ from markethall.payments.contract import (
     RefundStatus,
     UnknownPaymentMethod,
 )
+from markethall.shared.persistence.postgres import Postgres
 from tests.payments.conftest import STAFF, attempt_without_key
 from tests.payments.stripe_app import DECLINED, NEEDS_ACTION, OK, StripeApp, stripe_app
 from tests.payments.stripe_server import StripeServer
 
 
-@pytest.fixture(params=["memory", "sql"])
-def storage(request: pytest.FixtureRequest) -> tuple[str, object]:
-    sql = request.param == "sql"
-    return request.param, request.getfixturevalue("postgres") if sql else None
-
-
 @pytest.fixture
-async def shop(storage: tuple[str, object]) -> AsyncIterator[StripeApp]:
-    async with StripeServer() as server, stripe_app(*storage, server) as shop:  # type: ignore[arg-type]
+async def shop(storage: tuple[str, Postgres | None]) -> AsyncIterator[StripeApp]:
+    async with StripeServer() as server, stripe_app(*storage, server) as shop:
         yield shop
 
 

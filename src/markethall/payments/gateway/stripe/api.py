@@ -70,25 +70,24 @@ class StripeApi:
         return await self._post(Intent, "/v1/payment_intents", parameters, key)
 
     async def confirm_intent(self, intent_id: str, parameters: Parameters, key: str) -> Intent:
-        path = f"/v1/payment_intents/{intent_id}/confirm"
-        return await self._post(Intent, path, parameters, key)
+        return await self._change_intent(intent_id, "/confirm", parameters, key)
 
     async def capture_intent(self, intent_id: str, parameters: Parameters, key: str) -> Intent:
-        path = f"/v1/payment_intents/{intent_id}/capture"
-        return await self._post(Intent, path, parameters, key)
+        return await self._change_intent(intent_id, "/capture", parameters, key)
 
     async def cancel_intent(self, intent_id: str, reason: str, key: str | None) -> Intent:
-        path = f"/v1/payment_intents/{intent_id}/cancel"
-        return await self._post(Intent, path, {"cancellation_reason": reason}, key)
+        parameters = {"cancellation_reason": reason}
+        return await self._change_intent(intent_id, "/cancel", parameters, key)
 
     async def update_intent(self, intent_id: str, parameters: Parameters, key: str) -> Intent:
-        return await self._post(Intent, f"/v1/payment_intents/{intent_id}", parameters, key)
+        return await self._change_intent(intent_id, "", parameters, key)
 
     async def create_refund(self, parameters: Parameters, key: str) -> Refund:
         return await self._post(Refund, "/v1/refunds", parameters, key)
 
     async def get_intent(self, intent_id: str) -> Intent:
-        return await self._get(Intent, f"/v1/payment_intents/{intent_id}", {})
+        path = f"/v1/payment_intents/{intent_id}"
+        return _with_id(intent_id, await self._get(Intent, path, {}))
 
     async def find_intent(self, operation_id: UUID) -> Intent | None:
         """Find the intent of an operation. New intents appear about a minute late in the search."""
@@ -107,6 +106,12 @@ class StripeApi:
             if not page.has_more or not page.data:
                 return None
             parameters["starting_after"] = page.data[-1].id
+
+    async def _change_intent(
+        self, intent_id: str, action: str, parameters: Parameters, key: str | None
+    ) -> Intent:
+        path = f"/v1/payment_intents/{intent_id}{action}"
+        return _with_id(intent_id, await self._post(Intent, path, parameters, key))
 
     async def _get(self, model: type[M], path: str, parameters: Parameters) -> M:
         try:
@@ -128,6 +133,14 @@ class StripeApi:
         except _UNREADABLE as error:
             log.warning("stripe.answer_unreadable", path=path, error=type(error).__name__)
             raise PaymentGatewayTimeout from None
+
+
+def _with_id(intent_id: str, intent: Intent) -> Intent:
+    """Return the intent. Raises PaymentGatewayTimeout if it is another one."""
+    if intent.id != intent_id:
+        log.error("stripe.answer_mismatch", intent_id=intent_id, field="id")
+        raise PaymentGatewayTimeout
+    return intent
 
 
 def _raise_error(path: str, error: Any) -> NoReturn:

@@ -29,6 +29,7 @@ from markethall.payments.gateway.stripe.objects import (
 from markethall.payments.gateway.stripe.outcomes import (
     blocked_key,
     capture_outcome,
+    check_intent,
     payment_outcome,
     void_outcome,
 )
@@ -117,7 +118,10 @@ class IntentOperations:
                 PAYMENT_KEY: str(request.payment_id),
             },
         }
-        return await self._api.create_intent(parameters, f"{request.operation_id}:create")
+        intent = await self._api.create_intent(parameters, f"{request.operation_id}:create")
+        # before the confirm, which takes the money
+        check_intent(intent, request)
+        return intent
 
     def _confirm_parameters(self, request: OperationRequest) -> Mapping[str, Any]:
         is_token = request.method.startswith(CONFIRMATION_TOKEN_PREFIX)

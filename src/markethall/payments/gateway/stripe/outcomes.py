@@ -37,9 +37,7 @@ def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None
 
     Raises PaymentGatewayTimeout, AmountNotSupported.
     """
-    _check(intent.metadata.get(OPERATION_KEY) == str(request.operation_id), request, "operation")
-    _check(intent.amount == to_stripe_amount(request.amount), request, "amount")
-    _check(intent.currency.upper() == request.amount.currency, request, "currency")
+    check_intent(intent, request)
     match intent.status:
         case "requires_action":
             return _action_required(intent, request)
@@ -52,6 +50,13 @@ def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None
             raise PaymentGatewayTimeout
         case "requires_capture" | "succeeded":
             return _success(intent, request)
+
+
+def check_intent(intent: Intent, request: OperationRequest) -> None:
+    """Raise PaymentGatewayTimeout unless the intent is that of the charge or authorization."""
+    _check(intent.metadata.get(OPERATION_KEY) == str(request.operation_id), request, "operation")
+    _check(intent.amount == to_stripe_amount(request.amount), request, "amount")
+    _check(intent.currency.upper() == request.amount.currency, request, "currency")
 
 
 def capture_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
