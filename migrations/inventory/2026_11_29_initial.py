@@ -163,7 +163,15 @@ def _category() -> None:
         schema=SCHEMA,
     )
     _index("ix_category_parent", "category", ["parent"])
-    _index("uq_category_label", "category", ["label_key", "parent"], unique=True)
+    _index("ix_category_label_key", "category", ["label_key"])
+    # partial, so that parent is no key column and saving a category blocks no product
+    _index(
+        "uq_category_label",
+        "category",
+        ["label_key", "parent"],
+        unique=True,
+        where="parent IS NOT NULL",
+    )
     _index("uq_category_root_label", "category", ["label_key"], unique=True, where="parent IS NULL")
 
 

@@ -440,3 +440,18 @@ async def test_import_races_with_deletion_of_category(sql_inventory_app: Invento
         assert not isinstance(done, BaseException)
         assert counts(done) == (1, 1, 0, 0, 0)
         assert await skus_in(sql_inventory_app, f"tea{number}") == {f"T{number}"}
+
+
+async def test_imports_and_moves_do_not_deadlock(sql_inventory_app: InventoryApp) -> None:
+    import_client = ImportClient(sql_inventory_app)
+    for parent in ("left", "right"):
+        await add(sql_inventory_app, parent)
+
+    for number in range(10):
+        moved = await add(sql_inventory_app, f"tea{number}", "left")
+        file = f"sku,name,price,category\nT{number},A,1,left > tea{number} > green\n"
+        done, view = await asyncio.gather(
+            import_client.import_to_end(file), change(sql_inventory_app, moved, parent="right")
+        )
+
+        assert (counts(done), view.parent) == ((1, 1, 0, 0, 0), "right")

@@ -1,7 +1,7 @@
 """Database constraints reject inconsistent stock, reservations and categories."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -337,3 +337,17 @@ async def test_save_of_product_does_not_block_foreign_keys(raw_sql: RawSql) -> N
         await store.save_product(product)
 
         await raw_sql.execute("SELECT FROM product WHERE product_id = {p} FOR KEY SHARE NOWAIT")
+
+
+async def test_save_of_category_does_not_block_foreign_keys(raw_sql: RawSql) -> None:
+    """A product refers to its category: its check must not wait for a rename or a move."""
+    await raw_sql.execute(A, B_BELOW_A, category("c"))
+    database = raw_sql.inventory_app.container.database()
+    async with database.transaction() as store:
+        row = await raw_sql.driver.fetchrow("SELECT * FROM category WHERE category = 'b'")
+        assert row is not None
+        moved = await store.get_category_for_update(row["category_id"])
+        assert moved is not None
+        await store.save_category(replace(moved, name="other", parent="c"))
+
+        await raw_sql.execute("SELECT FROM category WHERE category = 'b' FOR KEY SHARE NOWAIT")

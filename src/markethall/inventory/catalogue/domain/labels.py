@@ -51,6 +51,10 @@ def option_keys(options: Mapping[str, str]) -> Mapping[str, str]:
     return {label_key(name): label_key(value) for name, value in options.items()}
 
 
-def find_option(options: Mapping[str, str], name_key: str) -> tuple[str, str]:
-    """Return the name and the value of the option with this key of the name."""
-    return next((name, value) for name, value in options.items() if label_key(name) == name_key)
+def find_option(options: Mapping[str, str], name_key: str) -> tuple[str, str] | None:
+    """Return the name and the value of the option with this key of the name.
+
+    A key that was stored with an older version of Unicode may have none.
+    """
+    found = ((name, value) for name, value in options.items() if label_key(name) == name_key)
+    return next(found, None)

@@ -88,7 +88,7 @@ def _family_summary(rows: "Sequence[Record]") -> FamilySummary | None:
     count = 0
     for option_key, first_options, currency, lowest, highest, members in rows:
         if currency is None:
-            name, value = find_option(json.loads(first_options), option_key)
+            name, value = find_option(json.loads(first_options), option_key) or (option_key, "")
             options.setdefault(option_key, (name, []))[1].append(value)
         else:
             prices.append(PriceRange(currency=currency, lowest=lowest, highest=highest))

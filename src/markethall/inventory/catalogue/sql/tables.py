@@ -41,7 +41,16 @@ categories = sa.Table(
     sa.CheckConstraint("version >= 1", name="version"),
 )
 sa.Index("ix_category_parent", categories.c.parent)
-sa.Index("uq_category_label", categories.c.label_key, categories.c.parent, unique=True)
+sa.Index("ix_category_label_key", categories.c.label_key)
+# Partial, so that `parent` is no key column: a rename or a move would take a lock that the foreign
+# keys of products wait for.
+sa.Index(
+    "uq_category_label",
+    categories.c.label_key,
+    categories.c.parent,
+    unique=True,
+    postgresql_where=categories.c.parent.is_not(None),
+)
 sa.Index(
     "uq_category_root_label",
     categories.c.label_key,

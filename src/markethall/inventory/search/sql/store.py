@@ -170,6 +170,8 @@ def _key_values(request: ProductPageRequest) -> dict[str, Any]:
 
 def _facet_count(row: "Record") -> FacetCount:
     facet, name_key, value_key, count, first, shown = row
-    is_option = facet == "options"
-    name, value = find_option(json.loads(shown), name_key) if is_option else ("", shown)
+    if facet == "options":
+        name, value = find_option(json.loads(shown), name_key) or (name_key, value_key)
+    else:
+        name, value = "", shown or value_key
     return FacetCount(count, name_key, value_key, first, name, value)
