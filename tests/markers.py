@@ -4,13 +4,11 @@
 - `slow`: suites with many processes, races, and sweeps over many states or faults.
 - `portable`: what a version of Python can break: the unit tests, and one pass through Postgres,
   Valkey, HTTP, a server process and the command line.
-
-Tests that share a server run in one worker (`--dist loadgroup`), so that it starts only once.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -60,17 +58,6 @@ _PORTABLE_FILES: Final = frozenset(
     }
 )
 _PORTABLE_SERVER: Final = (("e2e", "test_flow.py"), "postgres")
-# fixtures of a session or module that start processes or applications
-_SHARED_SERVERS: Final = (
-    "server",
-    "attack_setup",
-    "cluster",
-    "logged_server",
-    "partitioned_app",
-    "retrying_shop",
-    "short_ttl_shop",
-    "split_setup",
-)
 
 
 def kind_of(path: str, fixtures: Iterable[str], parameter: str) -> set[str]:
@@ -98,17 +85,6 @@ def _is_in_portable_pass(file: PurePath, kinds: Collection[str], parameter: str)
     return file.stem in _PORTABLE_FILES and "slow" not in kinds and not is_remote
 
 
-def server_group(path: str, fixtures: Iterable[str], parameters: Mapping[str, Any]) -> str | None:
-    """Return the name of the server that a test shares with others, or None."""
-    names = frozenset(fixtures)
-    for fixture in _SHARED_SERVERS:
-        if fixture in names:
-            # only `server` is shared by several files; each of its parameters is one server
-            owner = "e2e" if fixture == "server" and fixture in parameters else PurePath(path).stem
-            return f"{owner}-{parameters.get(fixture, fixture)}"
-    return None
-
-
 def run_first(kinds: Collection[str]) -> int:
     """Return the sort key of a test: unit tests first, slow ones last."""
     return 2 if "slow" in kinds else int("unit" not in kinds)
@@ -129,15 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item, kinds in kinds_of_items.items():
         for kind in kinds:
             item.add_marker(kind)
-        if "slow" in kinds and (group := _group(item)):
-            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: run_first(kinds_of_items[item]))
-
-
-def _group(item: pytest.Item) -> str | None:
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    path = item.nodeid.partition("::")[0]
-    return server_group(path, getattr(item, "fixturenames", ()), parameters)
 
 
 def _kinds(item: pytest.Item) -> set[str]:
@@ -158,8 +126,7 @@ class FailureReporter:
             self._slow_seconds.append(report.duration)
         if report.failed:
             self._reporter.ensure_newline()
-            name = _without_group(report.nodeid)
-            self._reporter.write_line(f"failed: {name}: {_reason(report)}", red=True)
+            self._reporter.write_line(f"failed: {report.nodeid}: {_reason(report)}", red=True)
 
     def pytest_terminal_summary(self) -> None:
         if self._slow_seconds:
@@ -167,12 +134,6 @@ class FailureReporter:
             self._reporter.write_line(
                 f"{count} slow tests took {seconds:.0f} s in all; -m 'not slow' omits them"
             )
-
-
-def _without_group(nodeid: str) -> str:
-    """Return the id without the group that xdist appends, so that pytest accepts it."""
-    name, at, group = nodeid.rpartition("@")
-    return name if at and "]" not in group else nodeid
 
 
 def _reason(report: pytest.TestReport) -> str:

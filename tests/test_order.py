@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.markers import kind_of, run_first, server_group
+from tests.markers import kind_of, run_first
 
 
 @pytest.mark.parametrize(
@@ -34,22 +34,6 @@ def test_kind_follows_from_folder_fixtures_and_storage(
     path: str, fixtures: list[str], parameter: str, kinds: set[str]
 ) -> None:
     assert kind_of(path, fixtures, parameter) == kinds
-
-
-def test_tests_that_share_a_server_are_one_group() -> None:
-    postgres, memory = {"server": "postgres"}, {"server": "memory"}
-
-    flow = server_group("tests/e2e/test_flow.py", ["shop", "server"], postgres)
-
-    assert flow == server_group("tests/e2e/test_races.py", ["server"], postgres)
-    assert flow != server_group("tests/e2e/test_flow.py", ["server"], memory)
-    # a fixture of one file, which has no parameter
-    faults = server_group("tests/e2e/test_split_faults.py", ["server"], {"fault": 1})
-    assert faults not in {None, flow}
-    assert server_group("tests/e2e/test_split.py", ["cluster"], {}) != server_group(
-        "tests/local_cluster/test_local_cluster.py", ["cluster"], {}
-    )
-    assert server_group("tests/e2e/test_shutdown.py", ["scratch"], {}) is None
 
 
 def test_fast_tests_run_first() -> None:
