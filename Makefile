@@ -9,7 +9,7 @@ DEV    := $(VENV)/dev.stamp
 
 .PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
-  test-event-delivery test-relocation test-example test-pgbouncer test-api-schema
+  test-event-delivery test-relocation test-malformed-requests test-example test-pgbouncer test-api-schema
 
 ## help: list the targets
 help:
@@ -115,6 +115,10 @@ test-event-delivery: $(DEV)
 ## test-relocation: extract a service under load, without faults and with a kill -9 in each step (minutes)
 test-relocation: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_relocation.py $(ARGS)
+
+## test-malformed-requests: send every hostile request to every route, in memory and on Postgres (minutes)
+test-malformed-requests: $(DEV)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_malformed_requests.py $(ARGS)
 
 ## test-example: test a context from another distribution (examples/reviews), in the monolith and as a service
 test-example: $(DEV)

@@ -232,25 +232,21 @@ def topology_of(folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-async def test_killed_database_and_valkey_are_restarted(scratch: Path) -> None:
-    with ready_cluster(scratch / "cluster-servers-killed") as cluster:
-        async with httpx2.AsyncClient(timeout=20) as http:
-            shop = Shop(cluster.server, http)
-            await shop.sign_in_admin(*ADMIN)
-            buyer, product = await shop.customer(), await shop.product(stock=5)
-            order = expect_status(await shop.place(buyer, product["product_id"], 2), 201)
+async def test_killed_database_and_valkey_are_restarted(
+    cluster: ClusterProcess, shop: Shop
+) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=5)
+    order = expect_status(await shop.place(buyer, product["product_id"], 2), 201)
 
-            for name in ("postgres", "valkey-server"):
-                os.kill(child_of(cluster, name).pid, signal.SIGKILL)
+    for name in ("postgres", "valkey-server"):
+        os.kill(child_of(cluster, name).pid, signal.SIGKILL)
 
-            payment = f"/payments/{order['payment']['payment_id']}"
-            await wait_until_answered(shop, payment, buyer)
-            expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
-            # the event from payments to orders goes through Valkey
-            await shop.wait_for_status(
-                buyer, order["order_id"], status="processing", payment_status="paid"
-            )
-            assert cluster.process.poll() is None
+    payment = f"/payments/{order['payment']['payment_id']}"
+    await wait_until_answered(shop, payment, buyer)
+    expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    # the event from payments to orders goes through Valkey
+    await shop.wait_for_status(buyer, order["order_id"], status="processing", payment_status="paid")
+    assert cluster.process.poll() is None
 
 
 async def test_database_that_cannot_restart_ends_the_cluster(scratch: Path) -> None:

@@ -47,3 +47,11 @@ FULL_SPLIT = "users|inventory|orders|payments"
 ORDERS_ALONE = "users+inventory+payments|orders"
 HALVES = "users+orders|inventory+payments"
 PROCESS_PARTITIONS = (MONOLITH, FULL_SPLIT, ORDERS_ALONE, HALVES)
+
+
+def one_of_each_shape() -> list[str]:
+    """Return the first partition of each shape; the shape is the sizes of the blocks."""
+    by_shape: dict[tuple[int, ...], str] = {}
+    for name, partition in PARTITIONS.items():
+        by_shape.setdefault(tuple(sorted(len(block) for block in partition)), name)
+    return list(by_shape.values())

@@ -1,5 +1,10 @@
-"""Run the flow tests of the end-to-end suite on every partition in one process."""
+"""Run the flow tests of the end-to-end suite on partitions in one process.
 
+An ordinary run uses one partition of each shape; `make test-topologies` uses all. The scenario of
+test_same_log runs on all partitions in any run.
+"""
+
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,12 +13,14 @@ from tests.e2e import test_flow
 from tests.e2e.servers import ADMIN
 from tests.e2e.shop import Shop
 from tests.partitions.in_process import PartitionedApp
-from tests.partitions.partitions import PARTITIONS
+from tests.partitions.partitions import PARTITIONS, one_of_each_shape
 from tests.partitions.servers import PartitionResources, on_one_database
+
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 
 
 # of module scope, because its background work would add statements to other tests' counts
-@pytest.fixture(scope="module", params=PARTITIONS)
+@pytest.fixture(scope="module", params=PARTITIONS if FULL else one_of_each_shape())
 async def partitioned_app(
     request: pytest.FixtureRequest, resources: PartitionResources
 ) -> AsyncIterator[PartitionedApp]:

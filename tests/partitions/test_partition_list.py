@@ -1,7 +1,14 @@
 """Test that the partitions are complete and distinct."""
 
 from markethall.contexts import context_names
-from tests.partitions.partitions import PARTITIONS, PROCESS_PARTITIONS, partitions_of
+from tests.partitions.partitions import (
+    FULL_SPLIT,
+    MONOLITH,
+    PARTITIONS,
+    PROCESS_PARTITIONS,
+    one_of_each_shape,
+    partitions_of,
+)
 
 
 def test_there_are_fifteen_partitions_of_four_contexts() -> None:
@@ -23,3 +30,11 @@ def test_partition_counts_of_fewer_contexts() -> None:
 
 def test_monolith_and_full_split_are_included() -> None:
     assert set(PROCESS_PARTITIONS) <= set(PARTITIONS)
+
+
+def test_sample_has_one_partition_of_each_shape() -> None:
+    sample = [PARTITIONS[name] for name in one_of_each_shape()]
+
+    shapes = sorted(sorted(len(block) for block in partition) for partition in sample)
+    assert shapes == [[1, 1, 1, 1], [1, 1, 2], [1, 3], [2, 2], [4]]
+    assert {MONOLITH, FULL_SPLIT} <= set(one_of_each_shape())
