@@ -6,7 +6,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from markethall.contexts import BUILT_IN_CONTEXTS
 from markethall.local.postgres import EmbeddedPostgres
 
 
@@ -24,8 +23,6 @@ def main() -> None:
 def check(url: str) -> None:
     alembic(url, "upgrade", "head")
     alembic(url, "check")
-    for section in (manifest.name for manifest in BUILT_IN_CONTEXTS):
-        alembic(url, "-n", section, "check")
     alembic(url, "downgrade", "base")
     alembic(url, "-n", "inventory", "upgrade", "head")
     alembic(url, "upgrade", "head")
