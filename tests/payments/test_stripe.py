@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from markethall.payments.contract import (
+    PaymentMethodQuery,
     PaymentStatus,
     ProviderSdkAction,
     RedirectAction,
@@ -16,7 +17,7 @@ from markethall.payments.contract import (
 from markethall.shared.persistence.postgres import Postgres
 from tests.payments.conftest import STAFF, attempt_without_key
 from tests.payments.stripe_app import DECLINED, NEEDS_ACTION, OK, StripeApp, stripe_app
-from tests.payments.stripe_server import StripeServer
+from tests.payments.stripe_server import Fault, StripeServer
 
 
 @pytest.fixture
@@ -127,6 +128,51 @@ async def test_page_of_the_shop_authenticates_without_return_url() -> None:
         assert isinstance(waiting.next_action, ProviderSdkAction)
         assert waiting.next_action.provider == "stripe"
         assert waiting.next_action.client_secret == server.intent_of(attempt.id)["client_secret"]
+
+
+async def test_payment_is_made_on_the_page_of_the_shop(shop: StripeApp) -> None:
+    """The page collects the payment method; a decline there does not end the intent."""
+    payment, attempt = await shop.open(), attempt_without_key()
+    waiting = await shop.confirm(payment, "stripe", attempt)
+    intent = shop.stripe.intent_of(attempt.id)
+
+    shop.stripe.finish_action(intent, decline="card_declined")
+    await shop.deliver(shop.stripe.events[-1])
+    declined = await shop.current(payment)
+    shop.stripe.finish_action(intent)
+    await shop.deliver(shop.stripe.events[-1])
+
+    assert waiting.next_action == ProviderSdkAction(
+        provider="stripe", client_secret=intent["client_secret"]
+    )
+    assert shop.stripe.requests["confirm"] == 0
+    assert (declined.status, declined.failure_code) == (PaymentStatus.FAILED, "card_declined")
+    assert (await shop.current(payment)).status is PaymentStatus.CAPTURED
+    await shop.assert_agrees(payment)
+
+
+async def test_lost_intent_of_the_page_is_found(shop: StripeApp) -> None:
+    attempt = attempt_without_key()
+    shop.stripe.fail("create", Fault.LOST_AFTER)
+
+    unknown = await shop.confirm(await shop.open(), "stripe", attempt)
+    settled = await shop.settle(unknown)
+
+    assert unknown.status is PaymentStatus.UNKNOWN
+    assert settled.status is PaymentStatus.REQUIRES_ACTION
+    assert isinstance(settled.next_action, ProviderSdkAction)
+    intent = shop.stripe.intent_of(attempt.id)
+    assert settled.next_action.client_secret == intent["client_secret"]
+
+
+async def test_offered_methods(shop: StripeApp) -> None:
+    listed = shop.payment_api.list_payment_methods(PaymentMethodQuery(currency="EUR"))
+    nothing = shop.payment_api.list_payment_methods(PaymentMethodQuery(currency="IQD"))
+
+    assert [(one.method, one.provider, one.name) for one in listed.items] == [
+        ("stripe", "stripe", "Card")
+    ]
+    assert not nothing.items
 
 
 async def test_partial_refunds_up_to_the_amount(shop: StripeApp) -> None:

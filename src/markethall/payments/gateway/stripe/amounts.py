@@ -19,6 +19,12 @@ _THREE_DECIMALS: Final = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 _TWO_DECIMALS_OF_ZERO: Final = frozenset({"ISK", "UGX"})
 # of all other currencies; Stripe has none of those with more, such as IQD and CLF
 _MAX_DECIMALS: Final = 2
+# Stripe has all currencies of the world that have these decimals, apart from a few
+SUPPORTED_CURRENCIES: Final = frozenset(
+    currency
+    for currency, exponent in EXPONENT_BY_CURRENCY.items()
+    if exponent <= _MAX_DECIMALS or currency in _THREE_DECIMALS
+)
 
 
 class AmountNotSupported(Exception):
@@ -54,7 +60,7 @@ def _decimals(currency: str) -> int:
         return 0
     if currency in _THREE_DECIMALS:
         return 3
-    if EXPONENT_BY_CURRENCY.get(currency, _MAX_DECIMALS + 1) > _MAX_DECIMALS:
+    if currency not in SUPPORTED_CURRENCIES:
         raise AmountNotSupported
     return _MAX_DECIMALS
 

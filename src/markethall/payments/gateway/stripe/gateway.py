@@ -1,15 +1,15 @@
 """The gateway of Stripe."""
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 
 from markethall.payments.contract import OperationKind
-from markethall.payments.gateway.stripe.amounts import AmountNotSupported
+from markethall.payments.gateway.stripe.amounts import SUPPORTED_CURRENCIES, AmountNotSupported
 from markethall.payments.gateway.stripe.api import StripeApi
 from markethall.payments.gateway.stripe.intents import IntentOperations
-from markethall.payments.gateway.stripe.outcomes import PROVIDER
+from markethall.payments.gateway.stripe.outcomes import IN_BROWSER, PROVIDER
 from markethall.payments.gateway.stripe.refunds import RefundOperations
 from markethall.payments.gateway.stripe.webhooks import StripeWebhooks
 from markethall.payments.ports import (
@@ -19,6 +19,7 @@ from markethall.payments.ports import (
     OperationRequest,
     Outcome,
     PaymentGateway,
+    PaymentMethod,
     ProviderEvent,
     ProviderNews,
 )
@@ -42,14 +43,26 @@ class StripeGateway(PaymentGateway):
         }
     )
 
-    def __init__(self, api: StripeApi, intents: IntentOperations, webhooks: StripeWebhooks) -> None:
+    def __init__(
+        self,
+        api: StripeApi,
+        intents: IntentOperations,
+        webhooks: StripeWebhooks,
+        method_types: Sequence[str],
+    ) -> None:
         self._api = api
+        self._method_types = method_types
         self._intents = intents
         self._refunds = RefundOperations(api, intents)
         self._webhooks = webhooks
 
     def accepts(self, method: str) -> bool:
-        return _METHOD.fullmatch(method) is not None
+        return method == IN_BROWSER or _METHOD.fullmatch(method) is not None
+
+    def list_methods(self) -> Sequence[PaymentMethod]:
+        """Return one method for all types: the page shows those that fit the customer."""
+        name = ", ".join(kind.replace("_", " ").capitalize() for kind in self._method_types)
+        return [PaymentMethod(method=IN_BROWSER, name=name, currencies=SUPPORTED_CURRENCIES)]
 
     async def charge(self, request: OperationRequest) -> Outcome:
         return await _unless_unsupported(self._intents.pay(request))

@@ -27,6 +27,7 @@ from markethall.payments.gateway.stripe.objects import (
     Intent,
 )
 from markethall.payments.gateway.stripe.outcomes import (
+    IN_BROWSER,
     blocked_key,
     capture_outcome,
     check_intent,
@@ -66,9 +67,10 @@ class IntentOperations:
             return await self.cancel_unknown_payment(request)
         try:
             intent = await self._create(request)
-            confirmed = await self._api.confirm_intent(
-                intent.id, self._confirm_parameters(request), str(request.operation_id)
-            )
+            if request.method == IN_BROWSER:
+                confirmed = intent
+            else:
+                confirmed = await self._confirm(intent, request)
         except Rejected as rejection:
             confirmed_before = rejection.intent and payment_outcome(rejection.intent, request)
             return confirmed_before or Failed(rejection.code)
@@ -122,6 +124,10 @@ class IntentOperations:
         # before the confirm, which takes the money
         check_intent(intent, request)
         return intent
+
+    async def _confirm(self, intent: Intent, request: OperationRequest) -> Intent:
+        parameters = self._confirm_parameters(request)
+        return await self._api.confirm_intent(intent.id, parameters, str(request.operation_id))
 
     def _confirm_parameters(self, request: OperationRequest) -> Mapping[str, Any]:
         is_token = request.method.startswith(CONFIRMATION_TOKEN_PREFIX)

@@ -142,11 +142,10 @@ def _build(tools: GatewayTools, settings: StripeSettings) -> PaymentGateway:
     from markethall.payments.gateway.stripe.webhooks import StripeWebhooks
 
     api = StripeApi(settings.stripe_secret_key.get_secret_value(), settings.stripe_api_base)
-    intents = IntentOperations(
-        api, tools.clock, settings.stripe_payment_method_types, settings.stripe_return_url or None
-    )
+    types = settings.stripe_payment_method_types
+    intents = IntentOperations(api, tools.clock, types, settings.stripe_return_url or None)
     secrets = [one.get_secret_value().encode() for one in settings.stripe_webhook_secrets]
-    return StripeGateway(api, intents, StripeWebhooks(secrets))
+    return StripeGateway(api, intents, StripeWebhooks(secrets), types)
 
 
 MANIFEST: Final = GatewayManifest(name="stripe", build=_build, settings=StripeSettings)

@@ -30,6 +30,8 @@ from markethall.payments.ports import (
 log = structlog.get_logger("markethall.payments")
 
 PROVIDER: Final = "stripe"
+# the page of the shop collects the payment method with Stripe.js and confirms the intent
+IN_BROWSER: Final = "stripe"
 
 
 def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
@@ -42,8 +44,7 @@ def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None
         case "requires_action":
             return _action_required(intent, request)
         case "requires_payment_method" | "requires_confirmation":
-            error = intent.last_payment_error
-            return Failed(error.failure_code, intent.id) if error else None
+            return _unpaid_outcome(intent, request)
         case "canceled":
             return _cancelled_outcome(intent, request)
         case "processing":
@@ -104,6 +105,12 @@ def blocked_key(request: OperationRequest) -> str:
 
 def blocked_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
     return Failed(PROVIDER_TIMEOUT) if blocked_key(request) in intent.metadata else None
+
+
+def _unpaid_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
+    if intent.last_payment_error:
+        return Failed(intent.last_payment_error.failure_code, intent.id)
+    return _action_required(intent, request) if request.method == IN_BROWSER else None
 
 
 def _success(intent: Intent, request: OperationRequest) -> Outcome:
