@@ -20,6 +20,7 @@ from markethall.app import Gateway
 from markethall.container import ApplicationContainer
 from markethall.contexts import context_names
 from markethall.event_workers import build_event_workers
+from markethall.inventory.imports.service.jobs import LEASE_DURATION
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import read_settings
 from markethall.shared.composition.context_persistence import RetentionJob
@@ -27,11 +28,12 @@ from markethall.shared.http.idempotent_routes import ok_response
 from markethall.shared.idempotency.records import IdempotentRequest, InFlight
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database_clock import DatabaseClock
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.conftest import plain
-from tests.containers import orders_of, users_of
+from tests.containers import inventory_of, orders_of, users_of
 from tests.test_app import ADMIN
 
 AHEAD = [timedelta(hours=1), timedelta(days=32)]
@@ -57,6 +59,8 @@ class Process:
     async def trade(self, name: str) -> dict[str, Any]:
         """Use each context once, and return an order that is not paid."""
         await self.sign_in()
+        await self.upload(name)
+        await inventory_of(self.container).import_worker().process_next()
         product = await self._post(
             "/products", json={"sku": name, "name": name, "price": {"amount": 5, "currency": "EUR"}}
         )
@@ -67,6 +71,12 @@ class Process:
         path = f"/payments/{paid['payment']['payment_id']}/confirm"
         await self._post(path, json={"payment_method": "sandbox_ok"}, key=f"{name}-pay")
         return await self._post("/orders", json=line, key=f"{name}-order")
+
+    async def upload(self, name: str) -> None:
+        content = f"sku,name,price,currency\n{name}-2,A thing,5.00,EUR\n"
+        headers = {"Content-Type": "text/csv"}
+        response = await self.http.post("/imports", content=content, headers=headers)
+        assert response.status_code == 202, response.text
 
     async def handle_events(self) -> None:
         """Run the background work until no event waits."""
@@ -188,6 +198,7 @@ async def test_periodic_jobs_delete_and_expire_nothing(
         "orders.inbox",
         "payments.outbox",
         "inventory.reservation",
+        "inventory.import_job",
     }
 
 
@@ -273,6 +284,24 @@ async def relay(process: Process) -> None:
     async with worker._outbox.acquire_leadership() as leader:
         assert leader is not None
         await worker._relay.relay_batch(leader, 100)
+
+
+@pytest.mark.parametrize("shift", AHEAD, ids=str)
+async def test_lease_of_an_import_is_not_taken_over(
+    database_url: str, tmp_path: Path, shift: timedelta
+) -> None:
+    async with process_of(database_url, tmp_path) as process:
+        await process.sign_in()
+        await process.upload("tea")
+        inventory = inventory_of(process.container)
+        now = inventory.clock()()
+        async with inventory.database().transaction() as store:
+            assert await store.lease_import_job(new_id(), now, now + LEASE_DURATION, None)
+
+    with wrong_clock(shift):
+        async with process_of(database_url, tmp_path) as wrong_process:
+            worker = inventory_of(wrong_process.container).import_worker()
+            assert await worker.process_next() is None
 
 
 @pytest.mark.parametrize("shift", SHIFTS, ids=str)

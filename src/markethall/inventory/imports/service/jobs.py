@@ -118,7 +118,8 @@ class ImportWorker:
     async def run_once(self) -> None:
         """Delete unused uploads and old imports, every five minutes."""
         now = self._clock()
-        if now >= self._next_cleanup_at:
+        # the second comparison: the clock may have been set back
+        if not now < self._next_cleanup_at <= now + _CLEANUP_INTERVAL:
             self._next_cleanup_at = now + _CLEANUP_INTERVAL
             async with self._database.transaction() as store:
                 await store.delete_stale_uploads(
