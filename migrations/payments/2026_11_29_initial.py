@@ -94,6 +94,12 @@ def _payment() -> None:
     _index("ix_payment_created_at", "payment", ["created_at", "payment_id"])
     payable = "status IN ('created', 'failed', 'requires_action')"
     _index("ix_payment_payable", "payment", ["expires_at"], where=payable)
+    _index(
+        "ix_payment_money_after_end",
+        "payment",
+        ["payment_id"],
+        where="status IN ('cancelled', 'expired', 'voided') AND captured > refunded + refunding",
+    )
 
 
 WEBHOOK_EVENT_CHECKS = {
@@ -107,7 +113,9 @@ PAYMENT_CHECKS = {
     "authorized": "0 <= authorized AND authorized <= amount",
     "captured": "0 <= captured AND captured <= authorized",
     "refunded": "0 <= refunded AND 0 <= refunding AND refunded + refunding <= captured",
-    "captured_by_charge": "captured = 0 OR status = 'captured' AND charge_id IS NOT NULL",
+    "captured_by_charge": "captured = 0 OR charge_id IS NOT NULL AND (status = 'captured'"
+    " OR captured - refunded < amount"
+    " AND status IN ('requires_action', 'failed', 'cancelled', 'expired'))",
 }
 
 

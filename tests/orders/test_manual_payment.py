@@ -1,14 +1,19 @@
 """An order that is paid outside of the shop, with the real inventory and payments."""
 
+from asyncio import gather
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
-from markethall.orders.contract import OrderStatus
+from markethall.orders.contract import OrderPaymentStatus, OrderStatus, OrderView
 from markethall.payments.contract import PaymentStatus
 from markethall.settings import Settings, read_settings
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
 from tests.containers import payments_of
-from tests.orders.conftest import CANCEL, RESERVATION_TTL, attempt_without_key
+from tests.orders.conftest import CANCEL, RESERVATION_TTL, STAFF, attempt_without_key
 from tests.orders.test_with_real_contexts import ContextsApp, contexts_app
 
 __all__ = ["contexts_app"]
@@ -82,3 +87,106 @@ async def test_cancelled_order_gives_its_stock_back(contexts_app: ContextsApp) -
 
     assert (await contexts_app.payment(order)).status is PaymentStatus.CANCELLED
     assert await contexts_app.available(product_id) == 5
+
+
+async def mark_paid(app: ContextsApp, order: OrderView, amount: int) -> None:
+    money = Money(amount=amount, currency="EUR")
+    api = payments_of(app.container).payment_api()
+    await api.mark_paid(
+        STAFF, order.payment.payment_id, money, "bank 17", IdempotentCommand.without_key(new_id())
+    )
+    await run_all_jobs(app)
+    await app.process_events()
+
+
+async def awaited(app: ContextsApp, product_id: UUID) -> OrderView:
+    """Return an order of 2 units, 2000 in all, that waits for a transfer."""
+    order = await app.place(product_id, 2)
+    await app.confirm(order, TRANSFER)
+    await app.process_events()
+    return order
+
+
+async def expire(app: ContextsApp) -> None:
+    app.clock.now += timedelta(days=7, minutes=2)
+    for _ in range(2):
+        await run_all_jobs(app)
+
+
+async def test_order_is_processed_when_the_last_part_arrives(contexts_app: ContextsApp) -> None:
+    product_id = await contexts_app.product(stock=5)
+    order = await awaited(contexts_app, product_id)
+    contexts_app.clock.now += timedelta(days=5)
+
+    await mark_paid(contexts_app, order, 500)
+    partly = await contexts_app.read_order(order)
+    await mark_paid(contexts_app, order, 1500)
+    await expire(contexts_app)
+
+    assert partly.status is OrderStatus.PENDING
+    paid = await contexts_app.read_order(order)
+    assert (paid.status, paid.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
+    assert await contexts_app.available(product_id) == 3
+
+
+@pytest.mark.parametrize("is_in_stock", [True, False])
+async def test_transfer_that_arrives_late_reinstates_or_is_refunded(
+    contexts_app: ContextsApp, is_in_stock: bool
+) -> None:
+    product_id = await contexts_app.product(stock=2)
+    order = await awaited(contexts_app, product_id)
+    await expire(contexts_app)
+    if not is_in_stock:
+        await awaited(contexts_app, product_id)
+
+    await mark_paid(contexts_app, order, 2000)
+
+    after, payment = await contexts_app.read_order(order), await contexts_app.payment(order)
+    expected = OrderStatus.PROCESSING if is_in_stock else OrderStatus.EXPIRED
+    assert after.status is expected
+    assert payment.refunded.amount == (0 if is_in_stock else 2000)
+    assert await contexts_app.available(product_id) == 0
+
+
+async def test_transfer_for_a_cancelled_order_is_refunded(contexts_app: ContextsApp) -> None:
+    product_id = await contexts_app.product(stock=2)
+    order = await awaited(contexts_app, product_id)
+    await mark_paid(contexts_app, order, 500)
+    await contexts_app.orders.cancel(
+        contexts_app.buyer, order.order_id, CANCEL, attempt_without_key()
+    )
+    await contexts_app.process_events()
+
+    await mark_paid(contexts_app, order, 1500)
+
+    payment = await contexts_app.payment(order)
+    assert payment.captured == payment.refunded == payment.amount
+    assert (await contexts_app.read_order(order)).status is OrderStatus.CANCELLED
+    assert await contexts_app.available(product_id) == 2
+
+
+@pytest.mark.parametrize("number", range(10))
+async def test_mark_paid_expiry_and_cancel_race_has_one_outcome(
+    contexts_app: ContextsApp, number: int
+) -> None:
+    """The order is paid and its stock reserved, or the money is back and the stock is free."""
+    product_id = await contexts_app.product(stock=2)
+    order = await awaited(contexts_app, product_id)
+    if number % 2:
+        contexts_app.clock.now += timedelta(days=7, seconds=number)
+
+    await gather(
+        mark_paid(contexts_app, order, 2000),
+        contexts_app.orders.cancel(
+            contexts_app.buyer, order.order_id, CANCEL, attempt_without_key()
+        ),
+        run_all_jobs(contexts_app),
+        return_exceptions=True,
+    )
+    await expire(contexts_app)
+
+    after, payment = await contexts_app.read_order(order), await contexts_app.payment(order)
+    is_paid = after.status is OrderStatus.PROCESSING
+    assert is_paid or after.status in {OrderStatus.CANCELLED, OrderStatus.EXPIRED}
+    assert payment.captured.amount - payment.refunded.amount == (2000 if is_paid else 0)
+    assert await contexts_app.available(product_id) == (0 if is_paid else 2)

@@ -232,6 +232,21 @@ class PaymentsApp:
             user_context(payment.user_id), payment.payment_id, method, new_id()
         )
 
+    async def mark_paid(
+        self,
+        payment: PaymentView,
+        amount: int,
+        attempt: IdempotentCommand | None = None,
+        currency: str = "EUR",
+    ) -> PaymentView:
+        return await self.payment_api.mark_paid(
+            STAFF,
+            payment.payment_id,
+            Money(amount=amount, currency=currency),
+            "2026-11-30/17",
+            attempt or attempt_without_key(),
+        )
+
     async def paid(self, amount: int = 1999) -> PaymentView:
         return await self.confirm(await self.open(amount))
 

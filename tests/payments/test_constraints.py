@@ -29,6 +29,7 @@ PAYMENT: dict[str, Any] = {
     "version": 1,
 }
 CAPTURED = {"status": "captured", "authorized": 1000, "captured": 1000}
+PARTLY_PAID = {"status": "requires_action", "authorized": 300, "captured": 300}
 OPERATION: dict[str, Any] = {
     "kind": "charge",
     "status": "pending",
@@ -124,6 +125,10 @@ async def operation(connection: Connection) -> tuple[UUID, UUID]:
         ({"refunded": 1}, "refunded"),
         (CAPTURED | {"status": "failed"}, "captured_by_charge"),
         (CAPTURED | {"charge_id": None}, "captured_by_charge"),
+        (PARTLY_PAID | {"charge_id": None}, "captured_by_charge"),
+        (PARTLY_PAID | {"status": "created"}, "captured_by_charge"),
+        (PARTLY_PAID | {"status": "processing"}, "captured_by_charge"),
+        (PARTLY_PAID | {"captured": 1000, "authorized": 1000}, "captured_by_charge"),
         ({"status": "paid"}, "status"),
         ({"order_id": None}, "opened_or_tombstone"),
         ({"user_id": None}, "opened_or_tombstone"),
@@ -144,6 +149,8 @@ async def test_inconsistent_payment_is_rejected(
 
 
 async def test_valid_payment_is_accepted(connection: Connection) -> None:
+    for status in ("requires_action", "failed", "cancelled", "expired"):
+        await add_payment(connection, **PARTLY_PAID | {"status": status}, charge_id=new_id())
     await add_payment(connection, **CAPTURED, refunded=400, refunding=600, charge_id=new_id())
     await add_payment(
         connection, order_id=None, user_id=None, currency=None, status="cancelled", amount=0

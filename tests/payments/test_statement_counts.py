@@ -63,8 +63,8 @@ async def test_cancelling_takes_three_statements(payments_app: PaymentsApp) -> N
     assert await statements_of(cancel) == 3
 
 
-async def test_idle_job_run_takes_three_statements(payments_app: PaymentsApp) -> None:
-    assert await statements_of(payments_app.run_periodic_jobs) == 3
+async def test_idle_job_run_takes_four_statements(payments_app: PaymentsApp) -> None:
+    assert await statements_of(payments_app.run_periodic_jobs) == 4
 
 
 async def test_no_connection_is_held_during_provider_call(postgres: Postgres) -> None:
@@ -84,6 +84,7 @@ async def test_no_connection_is_held_during_provider_call(postgres: Postgres) ->
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
+        (statements.LIST_PAYMENTS_TO_REFUND, "ix_payment_money_after_end"),
         (statements.EXPIRE_PAYMENTS, "ix_payment_payable"),
         (statements.CLAIM_DUE_OPERATIONS, "ix_operation_due"),
         (statements.LIST_APPLICABLE_EVENTS, "ix_webhook_event_pending"),

@@ -20,7 +20,9 @@ from markethall.payments.service import (
     ChargePayment,
     InternalPaymentService,
     IssueRefund,
+    MarkPaid,
     PaymentApiService,
+    PaymentCommands,
     PaymentJobs,
     ProviderClient,
     ProviderLimits,
@@ -104,7 +106,12 @@ def _provider_client(
 
 
 def _periodic_jobs(jobs: PaymentJobs) -> Sequence[PeriodicJob]:
-    return [jobs.expire_overdue_payments, jobs.reconcile, jobs.apply_pending_webhooks]
+    return [
+        jobs.expire_overdue_payments,
+        jobs.refund_ended_payments,
+        jobs.reconcile,
+        jobs.apply_pending_webhooks,
+    ]
 
 
 def _on_close(gateways: Sequence[PaymentGateway]) -> Sequence[LifecycleHook]:
@@ -156,10 +163,18 @@ class PaymentsContainer(ContextContainer):
     payments: providers.Singleton[Payments] = singleton(
         InternalPaymentService, database, provider_client, issue_refund, clock
     )
-    payment_api: providers.Singleton[PaymentApi] = singleton(
-        PaymentApiService, database, charge_payment, issue_refund, webhook_handler, cursors
+    commands = singleton(
+        PaymentCommands,
+        charge_payment,
+        issue_refund,
+        singleton(MarkPaid, database, provider_client, clock),
     )
-    payment_jobs = singleton(PaymentJobs, database, provider_client, webhook_handler, clock)
+    payment_api: providers.Singleton[PaymentApi] = singleton(
+        PaymentApiService, database, commands, webhook_handler, cursors
+    )
+    payment_jobs = singleton(
+        PaymentJobs, database, provider_client, webhook_handler, issue_refund, clock
+    )
 
     periodic_jobs = singleton(_periodic_jobs, payment_jobs)
     counters = singleton(_counters, payment_api)

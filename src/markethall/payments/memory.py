@@ -84,6 +84,10 @@ class MemoryPaymentStore(MemoryUnitOfWork):
         payments.sort(key=_payment_position, reverse=payment_filter.descending)
         return payments[: payment_filter.limit]
 
+    async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
+        found = self._tables.payments.where(lambda payment: payment.has_money_after_end)
+        return [payment.payment_id for payment in found[:limit]]
+
     async def count(self) -> int:
         return len(self._tables.payments)
 

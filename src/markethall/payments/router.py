@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from markethall.payments.contract import (
+    AmountExceedsDue,
     InvalidPaymentTransition,
     LedgerAccountBalance,
     LedgerReport,
@@ -25,6 +26,7 @@ from markethall.payments.contract import (
     RefundView,
     UnknownPaymentMethod,
     UnknownProvider,
+    UnsupportedByProvider,
     WebhookReceipt,
     WebhookSignatureInvalid,
 )
@@ -34,6 +36,7 @@ from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
+    ok_response,
     run_idempotent,
 )
 from markethall.shared.http.problem_details import problems
@@ -94,6 +97,13 @@ class ConfirmPaymentRequest(RequestModel):
 class PositiveMoney(RequestModel):
     amount: Annotated[Int, Field(ge=1, le=MAX_AMOUNT, examples=[500])]
     currency: Currency
+
+
+class MarkPaidRequest(RequestModel):
+    """Money that arrived outside of the shop. `reference` is that of the bank statement."""
+
+    amount: PositiveMoney
+    reference: Annotated[Text, Field(min_length=1, max_length=200, examples=["2026-11-30/17"])]
 
 
 class RefundRequest(RequestModel):
@@ -215,6 +225,53 @@ async def list_payment_operations(
     return json_response(await api.list_operations(ctx, payment_id, query))
 
 
+@router.post(
+    "/payments/{payment_id}/mark-paid",
+    response_model=PaymentView,
+    summary="Mark a payment as paid",
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        *REQUIRED_IDEMPOTENCY_ERRORS,
+        PaymentNotFound,
+        UnsupportedByProvider,
+        InvalidPaymentTransition,
+        PaymentInProgress,
+        AmountExceedsDue,
+        CurrencyMismatch,
+    ),
+)
+async def mark_payment_paid(
+    request: Request,
+    *,
+    ctx: Staff,
+    payment_id: Id,
+    body: MarkPaidRequest,
+    api: PaymentApiDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """Record money that arrived outside of the shop, by a method such as bank transfer.
+
+    Partial amounts add up in `captured`, and the last one captures the payment. More than what is
+    due is refused: record what is due, and pay the rest back. Money for a payment that has expired
+    or was cancelled reinstates the order if its stock is there; else it is refunded.
+    """
+    amount = Money(**body.amount.model_dump())
+
+    async def effect(attempt: IdempotentCommand) -> PaymentView:
+        return await api.mark_paid(ctx, payment_id, amount, body.reference, attempt)
+
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        effect,
+        ok_response,
+        required=True,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
+
+
 # Refunds
 
 
@@ -306,6 +363,7 @@ _RAW_BODY: Final[dict[str, Any]] = {
     summary="Receive a webhook",
     responses=problems(
         UnknownProvider,
+        UnsupportedByProvider,
         WebhookSignatureInvalid,
         MalformedRequest,
         BodyTooLarge,

@@ -20,6 +20,7 @@ from markethall.payments.contract.api import (
     WebhookReceipt,
 )
 from markethall.payments.contract.errors import (
+    AmountExceedsDue,
     InvalidPaymentTransition,
     OperationIdTaken,
     OrderHasPayment,
@@ -58,6 +59,7 @@ from markethall.payments.contract.statuses import (
 
 __all__ = [
     "ActivatePayments",
+    "AmountExceedsDue",
     "AwaitTransferAction",
     "InvalidPaymentTransition",
     "LedgerAccountBalance",

@@ -185,6 +185,20 @@ class PaymentApi(Protocol):
         InvalidPaymentTransition, PaymentInProgress.
         """
 
+    async def mark_paid(
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        amount: Money,
+        reference: str,
+        attempt: IdempotentCommand,
+    ) -> PaymentView:
+        """Record money that arrived outside of the shop. Staff only.
+
+        Raises PaymentNotFound, UnsupportedByProvider (the customer chose no such method),
+        PaymentInProgress, InvalidPaymentTransition, AmountExceedsDue, CurrencyMismatch.
+        """
+
     async def list_operations(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
     ) -> Page[OperationView]:

@@ -76,6 +76,14 @@ class WebhookSignatureInvalid(DomainError):
     title = "The webhook's signature is not valid"
 
 
+class AmountExceedsDue(DomainError):
+    """The amount is more than what is still to be paid. Details: requested, due (both Money)."""
+
+    code = "payments.amount_exceeds_due"
+    status = 409
+    title = "The amount is more than what is still to be paid"
+
+
 class OrderHasPayment(DomainError):
     """The order has a payment with another id. Details: order_id."""
 

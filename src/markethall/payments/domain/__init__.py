@@ -17,6 +17,7 @@ from markethall.payments.domain.operation import (
 from markethall.payments.domain.outcomes import (
     ACTION_REQUIRED,
     OutcomeEffects,
+    captured_event,
     contradicts,
     correct_operation,
     settle_operation,
@@ -46,6 +47,7 @@ __all__ = [
     "Succeeded",
     "account_kind",
     "build_posting",
+    "captured_event",
     "contradicts",
     "correct_operation",
     "settle_operation",

@@ -147,12 +147,16 @@ def _settle_refund(
     return OutcomeEffects(_refunded_event(payment, operation), PostingKind.REFUND)
 
 
-def _capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
-    event = PaymentCaptured(
+def captured_event(payment: Payment) -> PaymentCaptured:
+    return PaymentCaptured(
         payment_id=payment.payment_id,
         order_id=payment.order_id,
         amount=payment.money(payment.captured),
     )
+
+
+def _capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
+    event = captured_event(payment)
     return OutcomeEffects(event, PostingKind.CAPTURE if operation.amount else None)
 
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from markethall.payments.contract import (
+    AmountExceedsDue,
     InvalidPaymentTransition,
     NextAction,
     PaymentInProgress,
@@ -94,11 +95,17 @@ class Payment:
     def refundable(self) -> int:
         return self.captured - self.refunded - self.refunding
 
+    @property
+    def has_money_after_end(self) -> bool:
+        """Tell whether the payment has ended unpaid, and a part of it was received."""
+        return self.status in _ENDED_UNPAID_STATUSES and self.refundable > 0
+
     def confirm(self, now: datetime, provider: str) -> None:
         """Raises PaymentInProgress, InvalidPaymentTransition."""
         self._check_not_in_progress()
         if self.status in PAYABLE_STATUSES and now >= self.expires_at:
             raise _invalid_transition(S.EXPIRED)
+        self._check_nothing_received()
         self._transition(C.CONFIRM)
         self.provider = provider
         self.failure_code = self.next_action = None
@@ -115,7 +122,28 @@ class Payment:
         self._capture(C.CAPTURE_LATE, charge_id)
         self.provider = provider
 
+    def receive(self, charge_id: UUID, provider: str, amount: Money) -> None:
+        """Record money that arrived outside of the shop. The last part captures the payment.
+
+        `charge_id` is the charge that asked for it. Money that was refunded again does not count.
+        Raises PaymentInProgress, InvalidPaymentTransition, AmountExceedsDue, CurrencyMismatch.
+        """
+        self._check_not_in_progress()
+        if C.CAPTURE_LATE not in TRANSITIONS[self.status]:
+            raise _invalid_transition(self.status)
+        due = self.money(self.amount - self.captured)
+        if (due - amount).amount < 0:
+            raise AmountExceedsDue(requested=amount.model_dump(), due=due.model_dump())
+        self.captured += amount.amount
+        self.authorized, self.charge_id, self.provider = self.captured, charge_id, provider
+        if self.refundable < self.amount:
+            self.version += 1
+            return
+        self._transition(C.CAPTURE_LATE)
+        self.failure_code = self.next_action = None
+
     def _capture(self, command: PaymentCommand, charge_id: UUID) -> None:
+        self._check_nothing_received()
         self._transition(command)
         self.failure_code = self.next_action = None
         self.charge_id = charge_id
@@ -155,7 +183,7 @@ class Payment:
 
         Raises InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch, ValidationFailed.
         """
-        if self.status is not S.CAPTURED:
+        if self.status is not S.CAPTURED and not self.has_money_after_end:
             raise _invalid_transition(self.status)
         amount = self._resolve_refund_amount(requested_amount)
         self.refunding += amount
@@ -194,6 +222,13 @@ class Payment:
             raise _invalid_transition(self.status)
         self.status = to
         self.version += 1
+
+    def _check_nothing_received(self) -> None:
+        """Raise InvalidPaymentTransition if a part of the amount was received: no charge fits."""
+        if self.captured and self.status is not S.CAPTURED:
+            raise InvalidPaymentTransition(
+                "A part of the payment is paid.", status=self.status.value, allowed=[]
+            )
 
     def _check_not_in_progress(self) -> None:
         if self.status in IN_PROGRESS_RETRY_SECONDS:

@@ -56,6 +56,9 @@ class ReadStore(Protocol):
     async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
         """Return operations, the oldest first."""
 
+    async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
+        """Return ids of payments that have ended unpaid, and of which a part was received."""
+
     async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
         """Return pending events whose operation exists, the oldest first."""
 

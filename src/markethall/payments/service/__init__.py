@@ -1,10 +1,11 @@
 """Use cases of payments."""
 
-from markethall.payments.service.api import PaymentApiService
+from markethall.payments.service.api import PaymentApiService, PaymentCommands
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.internal import InternalPaymentService
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.jobs import PaymentJobs
+from markethall.payments.service.mark_paid import MarkPaid
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.provider_connection import ProviderLimits
 from markethall.payments.service.webhooks import WebhookHandler
@@ -13,7 +14,9 @@ __all__ = [
     "ChargePayment",
     "InternalPaymentService",
     "IssueRefund",
+    "MarkPaid",
     "PaymentApiService",
+    "PaymentCommands",
     "PaymentJobs",
     "ProviderClient",
     "ProviderLimits",

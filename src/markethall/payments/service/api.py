@@ -1,6 +1,7 @@
 """The use cases behind the HTTP API of payments."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from markethall.payments.contract import (
@@ -24,6 +25,7 @@ from markethall.payments.domain import Operation, Payment
 from markethall.payments.ports import OperationFilter, PaymentFilter, ReadStore, Store
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.issue_refund import IssueRefund
+from markethall.payments.service.mark_paid import MarkPaid
 from markethall.payments.service.views import (
     to_operation_view,
     to_payment_view,
@@ -39,20 +41,29 @@ from markethall.shared.kernel.scopes import PAYMENTS_MANAGE
 from markethall.shared.persistence.database import Database
 
 
+@dataclass(frozen=True)
+class PaymentCommands:
+    """The use cases that change a payment."""
+
+    charge_payment: ChargePayment
+    issue_refund: IssueRefund
+    mark_paid: MarkPaid
+
+
 class PaymentApiService:
     """Implementation of `PaymentApi` in this process."""
 
     def __init__(
         self,
         database: Database[ReadStore, Store],
-        charge_payment: ChargePayment,
-        issue_refund: IssueRefund,
+        commands: PaymentCommands,
         webhooks: WebhookHandler,
         cursors: Cursors,
     ) -> None:
         self._database = database
-        self._charge_payment = charge_payment
-        self._issue_refund = issue_refund
+        self._charge_payment = commands.charge_payment
+        self._issue_refund = commands.issue_refund
+        self._mark_paid = commands.mark_paid
         self._webhooks = webhooks
         self._cursors = cursors
 
@@ -139,6 +150,16 @@ class PaymentApiService:
         self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
     ) -> PaymentView:
         return await self._charge_payment.confirm(ctx, payment_id, method, attempt)
+
+    async def mark_paid(
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        amount: Money,
+        reference: str,
+        attempt: IdempotentCommand,
+    ) -> PaymentView:
+        return await self._mark_paid.mark_paid(ctx, payment_id, amount, reference, attempt)
 
     async def refund(
         self,

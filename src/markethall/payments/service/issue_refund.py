@@ -1,5 +1,7 @@
 """Refund a payment: reserve the amount, call the provider, record the outcome."""
 
+from uuid import UUID
+
 import structlog
 
 from markethall.payments.contract import (
@@ -17,6 +19,7 @@ from markethall.payments.service.views import to_refund_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.security")
@@ -52,11 +55,33 @@ class IssueRefund:
             existing = await _get_existing_refund(store, command)
             if existing:
                 return existing
-            amount = payment.reserve_refund(command.amount)
-            charge = await _get_charge(store, payment)
-            operation = self._build_refund(charge, command, amount)
-            await store.add_operation(payment, operation)
+            operation = await self._reserve(store, payment, command)
         _log_refund(ctx, operation)
+        return operation
+
+    async def refund_ended_payment(self, ctx: CallContext, payment_id: UUID) -> None:
+        """Refund what was received for a payment that has ended unpaid."""
+        async with self._database.transaction() as store:
+            payment = await store.get_payment_for_update(payment_id)
+            if payment is None or not payment.has_money_after_end:
+                return
+            refund_id = derive_uuid7(payment_id, f"ended after {payment.captured}")
+            command = RefundPayment(
+                payment_id=payment_id, refund_id=refund_id, reason="the payment ended unpaid"
+            )
+            if await store.get_operation(refund_id):
+                return
+            operation = await self._reserve(store, payment, command)
+        outcome = await self._provider.submit(operation)
+        await self._record_outcome(
+            ctx, operation, outcome, IdempotentCommand.without_key(operation.operation_id)
+        )
+
+    async def _reserve(self, store: Store, payment: Payment, command: RefundPayment) -> Operation:
+        amount = payment.reserve_refund(command.amount)
+        charge = await _get_charge(store, payment)
+        operation = self._build_refund(charge, command, amount)
+        await store.add_operation(payment, operation)
         return operation
 
     def _build_refund(self, charge: Operation, command: RefundPayment, amount: int) -> Operation:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from markethall.payments.domain import Operation, status_changed_event
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
+from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.webhooks import WebhookHandler
 from markethall.shared.kernel.call_context import system_context
@@ -13,6 +14,7 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
 
 _EXPIRY_BATCH_SIZE = 500
+_REFUND_BATCH_SIZE = 100
 # concurrent provider calls; each outcome needs one database connection
 _RECONCILE_CONCURRENCY = 8
 
@@ -23,11 +25,13 @@ class PaymentJobs:
         database: Database[ReadStore, Store],
         provider: ProviderClient,
         webhooks: WebhookHandler,
+        issue_refund: IssueRefund,
         clock: Clock,
     ) -> None:
         self._database = database
         self._provider = provider
         self._webhooks = webhooks
+        self._issue_refund = issue_refund
         self._clock = clock
 
     async def expire_overdue_payments(self) -> None:
@@ -36,6 +40,14 @@ class PaymentJobs:
         async with self._database.transaction() as store:
             for payment in await store.expire_overdue_payments(self._clock(), _EXPIRY_BATCH_SIZE):
                 await store.publish(status_changed_event(payment), ctx)
+
+    async def refund_ended_payments(self) -> None:
+        """Refund what was received for payments that have expired or were cancelled."""
+        async with self._database.read_session() as store:
+            payment_ids = await store.list_payments_to_refund(_REFUND_BATCH_SIZE)
+        ctx = system_context("payments.refund_ended")
+        for payment_id in payment_ids:
+            await self._issue_refund.refund_ended_payment(ctx, payment_id)
 
     async def reconcile(self) -> None:
         """Ask the provider for the outcome of operations that are still open after `due_at`."""

@@ -66,6 +66,10 @@ class ProviderClient:
             if method.is_offered(currency, country, total)
         ]
 
+    def can(self, provider: str, capability: Capability) -> bool:
+        connection = self._connections.get(provider)
+        return connection is not None and capability in connection.gateway.capabilities
+
     def check_offered(self, method: str, amount: Money) -> None:
         """Raise UnknownPaymentMethod if the method is not offered for an amount."""
         gateway = self._connection(self.provider_of(method)).gateway

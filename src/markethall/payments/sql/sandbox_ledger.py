@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from uuid import UUID
 
 from markethall.payments.ports import EARLIER_CHARGE_STATUSES, SandboxCharge, SandboxRefund
-from markethall.payments.sql import statements as sql
+from markethall.payments.sql import sandbox_statements as sql
 from markethall.shared.persistence.postgres import Connection, Postgres
 
 

@@ -13,11 +13,10 @@ from markethall.payments.sql.tables import (
     PAYABLE_LITERALS,
     PENDING_LITERAL,
     entries,
+    has_money_after_end,
     operations,
     payments,
     postings,
-    sandbox_charges,
-    sandbox_refunds,
     webhook_events,
 )
 from markethall.shared.persistence.postgres import Statement, sql_literal
@@ -30,7 +29,7 @@ _not_tombstone = payments.c.order_id.is_not(None)
 _LIMIT = bindparam("limit", type_=sa.Integer)
 
 
-def _column_binds(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
+def column_binds(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
     return {column.name: bindparam(prefix + column.name, type_=column.type) for column in table.c}
 
 
@@ -62,11 +61,11 @@ def _attach_order_to_tombstone() -> Statement:
 
 # no conflict target, because the payment id or the order id may conflict
 INSERT_PAYMENT = Statement(
-    insert(payments).values(_column_binds(payments)).on_conflict_do_nothing().returning(payments)
+    insert(payments).values(column_binds(payments)).on_conflict_do_nothing().returning(payments)
 )
 ATTACH_ORDER_TO_TOMBSTONE = _attach_order_to_tombstone()
 INSERT_TOMBSTONE = Statement(
-    insert(payments).values(_column_binds(payments)).on_conflict_do_nothing()
+    insert(payments).values(column_binds(payments)).on_conflict_do_nothing()
 )
 _select_payment = sa.select(payments).where(
     payments.c.payment_id == bindparam("payment_id"), _not_tombstone
@@ -163,6 +162,10 @@ def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, A
     }
 
 
+LIST_PAYMENTS_TO_REFUND = Statement(
+    sa.select(payments.c.payment_id).where(has_money_after_end).limit(_LIMIT)
+)
+
 # Operations
 
 # prefix of the operation's columns where a row or its binds contain a payment too
@@ -172,7 +175,7 @@ _updated_payment = _update_payment.returning(payments.c.payment_id).cte("updated
 INSERT_OPERATION = Statement(
     sa.insert(operations).from_select(
         [column.name for column in operations.c],
-        sa.select(*_column_binds(operations, OPERATION_PREFIX).values()).select_from(
+        sa.select(*column_binds(operations, OPERATION_PREFIX).values()).select_from(
             _updated_payment
         ),
     )
@@ -244,7 +247,7 @@ CLAIM_DUE_OPERATIONS = Statement(
 
 _inserted_posting = (
     sa.insert(postings)
-    .values(_column_binds(postings))
+    .values(column_binds(postings))
     .returning(postings.c.posting_id)
     .cte("inserted_posting")
 )
@@ -339,7 +342,7 @@ _event_by_id = sa.and_(
     webhook_events.c.event_id == bindparam("event_id"),
 )
 INSERT_EVENT = Statement(
-    insert(webhook_events).values(_column_binds(webhook_events)).on_conflict_do_nothing()
+    insert(webhook_events).values(column_binds(webhook_events)).on_conflict_do_nothing()
 )
 UPDATE_EVENT_STATE = Statement(
     sa.update(webhook_events)
@@ -353,43 +356,3 @@ LIST_APPLICABLE_EVENTS = Statement(
     .order_by(webhook_events.c.received_at)
     .limit(_LIMIT)
 )
-
-# The sandbox ledger
-
-INSERT_SANDBOX_CHARGE = Statement(
-    insert(sandbox_charges).values(_column_binds(sandbox_charges)).on_conflict_do_nothing()
-)
-INSERT_SANDBOX_REFUND = Statement(
-    insert(sandbox_refunds).values(_column_binds(sandbox_refunds)).on_conflict_do_nothing()
-)
-ADVANCE_SANDBOX_CHARGE = Statement(
-    sa.update(sandbox_charges)
-    .where(
-        sandbox_charges.c.operation_id == bindparam("operation_id"),
-        sandbox_charges.c.status == sa.any_(bindparam("earlier_statuses", type_=ARRAY(sa.Text))),
-    )
-    .values(status=bindparam("status"), failure_code=bindparam("failure_code"))
-)
-DEDUCT_FROM_SANDBOX_CHARGE = Statement(
-    sa.update(sandbox_charges)
-    .where(
-        sandbox_charges.c.operation_id == bindparam("operation_id"),
-        sandbox_charges.c.status == "succeeded",
-        sandbox_charges.c.currency == bindparam("currency"),
-        sandbox_charges.c.refunded + bindparam("refund_amount", type_=sa.BigInteger)
-        <= sandbox_charges.c.amount,
-    )
-    .values(refunded=sandbox_charges.c.refunded + bindparam("refund_amount", type_=sa.BigInteger))
-)
-FAIL_SANDBOX_REFUND = Statement(
-    sa.update(sandbox_refunds)
-    .where(sandbox_refunds.c.operation_id == bindparam("operation_id"))
-    .values(status="failed")
-)
-GET_SANDBOX_CHARGE = Statement(
-    sa.select(sandbox_charges).where(sandbox_charges.c.operation_id == bindparam("operation_id"))
-)
-GET_SANDBOX_REFUND = Statement(
-    sa.select(sandbox_refunds).where(sandbox_refunds.c.operation_id == bindparam("operation_id"))
-)
-LIST_SANDBOX_CHARGES = Statement(sa.select(sandbox_charges).order_by(sandbox_charges.c.created_at))

@@ -75,6 +75,10 @@ class SqlPaymentStore(SqlUnitOfWork):
         statement, values = sql.list_payments(payment_filter)
         return [_to_payment(row) for row in await self._connection.fetch_all(statement, **values)]
 
+    async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
+        rows = await self._connection.fetch_all(sql.LIST_PAYMENTS_TO_REFUND, limit=limit)
+        return [row["payment_id"] for row in rows]
+
     async def count(self) -> int:
         count: int = await self._connection.fetch_value(sql.COUNT_PAYMENTS)
         return count

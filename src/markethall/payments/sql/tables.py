@@ -57,7 +57,10 @@ payments = sa.Table(
         "0 <= refunded AND 0 <= refunding AND refunded + refunding <= captured", name="refunded"
     ),
     sa.CheckConstraint(
-        "captured = 0 OR status = 'captured' AND charge_id IS NOT NULL", name="captured_by_charge"
+        "captured = 0 OR charge_id IS NOT NULL AND (status = 'captured'"
+        " OR captured - refunded < amount"
+        " AND status IN ('requires_action', 'failed', 'cancelled', 'expired'))",
+        name="captured_by_charge",
     ),
 )
 sa.Index("ix_payment_of_user", payments.c.user_id, payments.c.created_at, payments.c.payment_id)
@@ -67,6 +70,14 @@ sa.Index(
     payments.c.expires_at,
     postgresql_where=payments.c.status.in_(PAYABLE_LITERALS),
 )
+
+has_money_after_end = sa.and_(
+    payments.c.status.in_(
+        [sql_literal("cancelled"), sql_literal("expired"), sql_literal("voided")]
+    ),
+    payments.c.captured > payments.c.refunded + payments.c.refunding,
+)
+sa.Index("ix_payment_money_after_end", payments.c.payment_id, postgresql_where=has_money_after_end)
 
 operations = sa.Table(
     "operation",

@@ -1,0 +1,120 @@
+"""Mark a payment as paid: staff record money that arrived outside of the shop.
+
+No provider is called, so one transaction does it. Partial amounts add up; the last one captures the
+payment. The money of a payment that has expired or was cancelled is recorded too: once it is
+complete the order is reinstated or refunded, and an incomplete amount is refunded by a job.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from markethall.payments.contract import (
+    OperationKind,
+    OperationStatus,
+    PaymentNotFound,
+    PaymentStatus,
+    PaymentView,
+    PostingKind,
+    UnsupportedByProvider,
+)
+from markethall.payments.domain import Operation, Payment, build_posting, captured_event
+from markethall.payments.ports import Capability, OperationFilter, ReadStore, Store
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.views import to_payment_view
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
+from markethall.shared.persistence.database import Database
+
+log = structlog.get_logger("markethall.security")
+
+# confirms of one payment that are searched; rate limits allow fewer
+_MAX_CHARGES = 1000
+
+
+class MarkPaid:
+    def __init__(
+        self, database: Database[ReadStore, Store], provider: ProviderClient, clock: Clock
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._clock = clock
+
+    async def mark_paid(
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        amount: Money,
+        reference: str,
+        attempt: IdempotentCommand,
+    ) -> PaymentView:
+        """Record the amount, once for each attempt.
+
+        Raises PaymentNotFound, UnsupportedByProvider, PaymentInProgress, InvalidPaymentTransition,
+        AmountExceedsDue, CurrencyMismatch.
+        """
+        async with self._database.transaction() as store:
+            payment = await store.get_payment_for_update(payment_id)
+            if payment is None:
+                raise PaymentNotFound(payment_id=str(payment_id))
+            if await store.get_operation(attempt.id) is None:
+                charge = await self._get_charge(store, payment)
+                receipt = _build_receipt(charge, amount, reference, attempt.id, self._clock())
+                payment.receive(charge.operation_id, charge.provider, amount)
+                await _save(store, ctx, payment, receipt)
+                _log_receipt(ctx, receipt)
+            view = to_payment_view(payment)
+            await store.store_response(attempt, view)
+            return view
+
+    async def _get_charge(self, store: Store, payment: Payment) -> Operation:
+        """Return the confirm that gave the customer the instructions to pay."""
+        charges = await store.list_operations(
+            OperationFilter(_MAX_CHARGES, payment.payment_id, OperationKind.CHARGE)
+        )
+        for charge in charges:
+            if self._provider.can(charge.provider, Capability.MARK_PAID):
+                return charge
+        raise UnsupportedByProvider(provider=payment.provider, capability=Capability.MARK_PAID)
+
+
+def _build_receipt(
+    charge: Operation, amount: Money, reference: str, operation_id: UUID, now: datetime
+) -> Operation:
+    return Operation(
+        operation_id=operation_id,
+        payment_id=charge.payment_id,
+        kind=OperationKind.CAPTURE,
+        amount=amount.amount,
+        currency=charge.currency,
+        provider=charge.provider,
+        charge_id=charge.operation_id,
+        status=OperationStatus.SUCCEEDED,
+        provider_reference=reference,
+        created_at=now,
+        due_at=now,
+        settled_at=now,
+    )
+
+
+async def _save(store: Store, ctx: CallContext, payment: Payment, receipt: Operation) -> None:
+    await store.add_operation(payment, receipt)
+    now = receipt.created_at
+    await store.add_posting(build_posting(payment, receipt, PostingKind.CAPTURE, new_id(), now))
+    if payment.status is PaymentStatus.CAPTURED:
+        await store.publish(captured_event(payment), ctx)
+
+
+def _log_receipt(ctx: CallContext, receipt: Operation) -> None:
+    log.info(
+        "security.payment_marked_paid",
+        **ctx.security_fields,
+        subject=f"payment:{receipt.payment_id}",
+        operation_id=str(receipt.operation_id),
+        amount=receipt.amount,
+        currency=receipt.currency,
+    )
