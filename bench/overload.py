@@ -240,6 +240,7 @@ class _OverloadBench:
             result.disturbed.setdefault(name, []).append(beside)
 
     def _capacity(self, seconds: float, result: OverloadResult) -> float:
+        servers.settle(self.server.process.pid)
         return self._orders(CONNECTIONS, seconds, result).rate("place")
 
     def _open_loop(self, rate: float, seconds: float, result: OverloadResult) -> LoadPhase:
@@ -260,10 +261,15 @@ class _OverloadBench:
         def orders(customers: int) -> DisturbedPhase:
             return _to_disturbed_phase(self._orders(customers, seconds, result))
 
+        # not between a start and the orders beside it, because the server is not idle then
+        servers.settle(self.server.process.pid)
         yield NINE_ALONE, orders(OTHER_CUSTOMERS)
+        servers.settle(self.server.process.pid)
         yield NINE_AND_BURST, self._beside_bursts(seconds, lambda: orders(OTHER_CUSTOMERS), result)
+        servers.settle(self.server.process.pid)
         yield ALL_ALONE, orders(CONNECTIONS)
         for name, requests in ((SEARCHES, _searches()), (METRICS, _scrapes())):
+            servers.settle(self.server.process.pid)
             yield name, self._beside_storm(requests, seconds, lambda: orders(CONNECTIONS), result)
 
     def _beside_bursts(
@@ -300,7 +306,6 @@ class _OverloadBench:
         )
 
     def _orders(self, customers: int, seconds: float, result: OverloadResult) -> Tally:
-        servers.settle(self.server.process.pid)
         tally = Tally(tolerated=REFUSED)
         scripts = self.shop.place_orders(customers)
         self.loop.do(load(self.server.port, scripts, tally, WARMUP, seconds))

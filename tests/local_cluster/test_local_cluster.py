@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e.dedicated_server import wait_for_exit
-from tests.e2e.servers import ADMIN, CONTEXTS
+from tests.e2e.servers import ADMIN, CONTEXTS, free_port
 from tests.e2e.shop import Person, Shop, expect_problem, expect_status
 from tests.e2e.test_shutdown import wait_until
 from tests.local_cluster.cluster_process import (
@@ -32,8 +32,13 @@ MIN_PROCESSES = 7
 
 
 @pytest.fixture(scope="module")
-def cluster(scratch: Path) -> Iterator[ClusterProcess]:
-    with ready_cluster(scratch / "cluster-1") as found:
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def cluster(scratch: Path, metrics_port: int) -> Iterator[ClusterProcess]:
+    with ready_cluster(scratch / "cluster-1", metrics_port=str(metrics_port)) as found:
         yield found
 
 
@@ -75,6 +80,19 @@ async def test_each_process_is_reported_with_its_pid_and_url(cluster: ClusterPro
         url = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
         assert "markethall" in command
         assert f"{pid:<8}{url}" in cluster.stderr
+
+
+async def test_metrics_of_the_proxy_are_on_their_port_only(
+    cluster: ClusterProcess, metrics_port: int
+) -> None:
+    async with httpx2.AsyncClient() as http:
+        statuses = [
+            (await http.get(f"http://127.0.0.1:{port}{path}")).status_code
+            for port in (cluster.port, metrics_port)
+            for path in ("/metrics", "/products")
+        ]
+
+    assert statuses == [404, 200, 200, 404]
 
 
 async def test_log_lines_name_the_service_and_the_client(cluster: ClusterProcess) -> None:
