@@ -35,9 +35,9 @@ products = st.fixed_dictionaries(
         "tags": st.lists(st.sampled_from(WORDS), max_size=3, unique=True).map(
             lambda tags: tuple(tag[:50] for tag in tags)
         ),
-        "category": st.sampled_from([None, "tea", "cups", "Ä"]),
+        "category": st.sampled_from([None, "tea", " TEA", "x > tea", "cups", "Ä", "A\u0308 "]),
         "family": st.sampled_from([None, "f", "g"]),
-        "options": st.dictionaries(st.sampled_from("sc"), st.sampled_from("SML"), max_size=2),
+        "options": st.dictionaries(st.sampled_from("sScC"), st.sampled_from("SsMmL"), max_size=2),
         "price": st.integers(0, 3).map(lambda amount: {"amount": amount, "currency": "EUR"}),
         "status": st.sampled_from(["active", "active", "active", "draft"]),
         "stock": st.integers(0, 1),
@@ -49,9 +49,9 @@ queries = st.fixed_dictionaries(
     optional={
         "q": frequent | text.filter(bool).map(lambda q: q[:100]),
         "sort": st.sampled_from(["relevance", "name", "price", "-price", "-created_at"]),
-        "category": st.sampled_from(["tea", "cups", "nowhere"]),
+        "category": st.sampled_from(["tea", "Tea ", "x>tea", "X", "ä", "cups", "nowhere"]),
         "family": st.just("f"),
-        "tag": st.sampled_from(WORDS[:8]),
+        "tag": st.sampled_from([*WORDS[:8], " TEA"]),
         "min_price": st.integers(0, 3),
         "max_price": st.integers(0, 3),
         "in_stock": st.booleans(),
@@ -86,7 +86,7 @@ async def empty_storages(connection: Any, postgres: Postgres) -> Storages:
     """Delete the products of the previous example, because Hypothesis runs many in one test."""
     await connection.execute(
         "SET session_replication_role = replica; DELETE FROM inventory.stock_movement;"
-        "DELETE FROM inventory.stock; DELETE FROM inventory.product"
+        "DELETE FROM inventory.stock; DELETE FROM inventory.product; DELETE FROM inventory.category"
     )
     return Storages(build_inventory_app("memory"), build_inventory_app("sql", postgres), connection)
 
