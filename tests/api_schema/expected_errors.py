@@ -26,8 +26,12 @@ REASONS_BY_FIELD_ERROR: Final = {
     "not_printable": "a pattern cannot name all characters that are not printable in an SKU",
     "window": "valid_from is before valid_until: JSON Schema compares no two fields",
     "same_warehouse": "a transfer has two warehouses: JSON Schema compares no two fields",
+    "path_too_long": "the names of a path of categories have limits of their own",
+    "too_deep": "the names of a path of categories are counted",
+    "not_below_parent": "the path of a category begins with its parent: no two fields compare",
     "line_named_twice": "each line is named once: JSON Schema compares whole items only",
     "currency_missing": "a total has a currency: OpenAPI relates no two parameters",
+    "year_out_of_range": "the offset moves a time of the year 1 or 9999 into another in UTC",
     "too_many_units": "the lines of a product are added up: JSON Schema adds nothing up",
 }
 _FLOAT_ERRORS: Final = frozenset({"int_type", "attribute"})

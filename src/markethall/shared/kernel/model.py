@@ -167,7 +167,9 @@ def _to_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("must lie in the years 1 to 9999, in UTC too") from None
+        raise PydanticCustomError(
+            "year_out_of_range", "must lie in the years 1 to 9999, in UTC too"
+        ) from None
 
 
 _StorableText = Annotated[str, Field(strict=True), AfterValidator(_reject_nul_and_surrogates)]

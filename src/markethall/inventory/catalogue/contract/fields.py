@@ -59,7 +59,7 @@ def _normalize_path(text: str) -> str:
     if len(path) > MAX_CATEGORY_LENGTH or max(map(len, names)) > MAX_LABEL_LENGTH:
         message = "should have at most {path} characters, and each name of it at most {name}"
         limits = {"path": MAX_CATEGORY_LENGTH, "name": MAX_LABEL_LENGTH}
-        raise PydanticCustomError("string_too_long", message, limits)
+        raise PydanticCustomError("path_too_long", message, limits)
     return path
 
 
