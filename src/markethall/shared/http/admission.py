@@ -20,7 +20,7 @@ from markethall.shared.http.bulkheads import (
     RejectionLog,
     Slots,
 )
-from markethall.shared.http.work_kinds import SEARCHES, WorkKind, WorkKinds
+from markethall.shared.http.work_kinds import READ_METHODS, SEARCHES, WorkKind, WorkKinds
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.client_network import client_network
 from markethall.shared.kernel.held_slots import HELD_SLOTS
@@ -110,7 +110,7 @@ class AdmissionMiddleware:
         The gateway calls this before it verifies the token and counts the request, so that a
         rejection costs little. A cache may still answer a read. Raises Overloaded.
         """
-        if scope["path"] in self._exempt_paths:
+        if scope["method"] in READ_METHODS or scope["path"] in self._exempt_paths:
             return
         if self._kinds.kind_of(scope) is WorkKind.WRITE:
             for bulkhead in self.bulkheads[WorkKind.WRITE]:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Scope
 
-_READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NEVER: Final = r"(?!)"
 
 
@@ -52,7 +52,7 @@ class WorkKinds:
 
     def kind_of(self, scope: Scope) -> WorkKind:
         path: str = scope["path"].rstrip("/")
-        if scope["method"] not in _READ_METHODS:
+        if scope["method"] not in READ_METHODS:
             is_upload = scope["method"] == "POST" and path in self._upload_paths
             return WorkKind.LONG if is_upload else WorkKind.WRITE
         if self._long_paths.fullmatch(path):
