@@ -65,6 +65,7 @@ class StripeServer(StripeAccount):
         self.is_down = False
         self.rejects_key = False
         self._keys: dict[str, _Stored] = {}
+        self._answers: dict[str, tuple[int, bytes]] = {}
         self._faults: dict[str, deque[Fault]] = {}
         self._closing = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,6 +85,10 @@ class StripeServer(StripeAccount):
     def fail(self, name: str, *faults: Fault) -> None:
         """Let the next requests of this name fail: create, confirm, get, cancel, capture, …"""
         self._faults.setdefault(name, deque()).extend(faults)
+
+    def answer(self, name: str, status: int, body: bytes) -> None:
+        """Do nothing at the next request of this name, and answer with this."""
+        self._answers[name] = (status, body)
 
     def forget_keys(self) -> None:
         """Forget the idempotency keys, as Stripe does after 24 hours."""
@@ -147,6 +152,8 @@ class StripeServer(StripeAccount):
         parameters = _parse_form(body or parts.query)
         name, id_ = _route(method, parts.path)
         self.requests[name] += 1
+        if name in self._answers:
+            return self._answers.pop(name)
         fault = self._faults[name].popleft() if self._faults.get(name) else None
         await self._fail_before(fault)
         is_known = headers.get("authorization", "").startswith("Bearer sk_test_")

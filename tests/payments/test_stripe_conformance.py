@@ -183,6 +183,32 @@ async def test_payment_in_processing_has_no_outcome_yet(testbed: StripeTestbed) 
         await testbed.gateway.cancel_unknown(charge)
 
 
+GARBAGE = [
+    b"", b"null", b"1", b"[]", b'"text"', b"{", b"\xff", b"[" * 100_000, b'{"error": 1}',
+    b'{"error": null}', b'{"error": "text"}', b'{"error": []}', b'{"error": {}}',
+    b'{"error": {"code": 1}}', b'{"error": {"code": "a\\u0000b"}}', b'{"error": {"type": []}}',
+    b'{"error": {"payment_intent": 1}}', b'{"error": {"payment_intent": {"id": "pi_1"}}}',
+    b'{"error": {"type": "card_error", "payment_intent": {"object": "payment_intent"}}}',
+    b'{"object": "payment_intent"}', b'{"object": "payment_intent", "id": "../../pi_1"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["create", "confirm"])
+@pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 402, 403, 404, 409, 429, 500, 503])
+async def test_garbage_is_no_success(testbed: StripeTestbed, name: str, status: int) -> None:
+    for body in GARBAGE:
+        charge = testbed.charge_request()
+        testbed.server.answer(name, status, b"" if status == 204 else body)
+
+        try:
+            outcome = await testbed.gateway.charge(charge)
+        except PaymentGatewayTimeout:
+            outcome = await testbed.gateway.cancel_unknown(charge)
+
+        assert isinstance(outcome, Failed), body
+        assert await testbed.totals(charge.operation_id) == ProviderTotals()
+
+
 async def paid(testbed: StripeTestbed, kind: OperationKind) -> OperationRequest:
     """Return what an operation of this kind changes: a charge for a refund, an authorization."""
     if kind is not OperationKind.REFUND:

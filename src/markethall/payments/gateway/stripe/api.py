@@ -148,7 +148,7 @@ def _raise_error(path: str, error: Any) -> NoReturn:
         case stripe.IdempotencyError():
             raise IdempotencyKeyTaken from None
         case stripe.CardError() | stripe.InvalidRequestError():
-            raise _rejection(error.json_body) from None
+            raise _rejection(path, error.json_body) from None
         case stripe.AuthenticationError() | stripe.PermissionError():
             log.error("stripe.key_rejected", path=path, status=error.http_status)
         case _ if _is_stored_server_error(error):
@@ -156,12 +156,21 @@ def _raise_error(path: str, error: Any) -> NoReturn:
     raise PaymentGatewayTimeout from None
 
 
-def _rejection(body: object) -> Exception:
+def _rejection(path: str, body: object) -> Exception:
     try:
         details = ErrorAnswer.model_validate(body).error
-        return Rejected(details.failure_code, _intent_of(details))
+        intent = _intent_of(details)
     except ValidationError:
         return PaymentGatewayTimeout()
+    if details.type is None:
+        # not from Stripe, for example from a proxy
+        return PaymentGatewayTimeout()
+    if details.type != "card_error":
+        # often a setting here or in the dashboard, for example a payment method type that is off
+        log.warning(
+            "stripe.request_rejected", path=path, code=details.failure_code, param=details.param
+        )
+    return Rejected(details.failure_code, intent)
 
 
 def _intent_of(details: ErrorDetails) -> Intent | None:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.model import Dto, Text
 
 # keys of the metadata that the gateway writes
 OPERATION_KEY: Final = "markethall_operation_id"
@@ -15,14 +15,16 @@ CAPTURE_KEY: Final = "markethall_capture_id"
 ABANDONED: Final = "abandoned"
 
 Metadata = dict[str, str]
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 
 
 class ErrorDetails(Dto):
     """The field `error` of a rejection, or `last_payment_error` of an intent."""
 
-    type: str | None = None
-    code: str | None = None
-    decline_code: str | None = None
+    type: Code | None = None
+    code: Code | None = None
+    decline_code: Code | None = None
+    param: str | None = None
     payment_intent: dict[str, Any] | None = None
 
     @property
@@ -36,7 +38,7 @@ class ErrorAnswer(Dto):
 
 
 class RedirectToUrl(Dto):
-    url: str
+    url: Annotated[Text, Field(max_length=5000)]
 
 
 class IntentAction(Dto):
@@ -48,7 +50,7 @@ class Intent(Dto):
     """A PaymentIntent. Amounts are in Stripe's minor units."""
 
     object: Literal["payment_intent"]
-    id: Annotated[str, Field(pattern=r"^pi_\w+$")]
+    id: Annotated[str, Field(pattern=r"^pi_[A-Za-z0-9_]{1,250}$")]
     status: Literal[
         "requires_payment_method",
         "requires_confirmation",
@@ -61,7 +63,7 @@ class Intent(Dto):
     amount: int
     amount_received: int = 0
     currency: str
-    client_secret: str | None = None
+    client_secret: Annotated[Text, Field(max_length=500)] | None = None
     capture_method: str
     cancellation_reason: str | None = None
     # the last attempt to pay: an id, or the object
@@ -82,11 +84,11 @@ class IntentList(Dto):
 
 class Refund(Dto):
     object: Literal["refund"]
-    id: Annotated[str, Field(pattern=r"^\w+$")]
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,250}$")]
     status: Literal["pending", "requires_action", "succeeded", "failed", "canceled"]
     amount: int
     currency: str
-    failure_reason: str | None = None
+    failure_reason: Code | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
