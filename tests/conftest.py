@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from markethall.local.postgres import EmbeddedPostgres
@@ -104,12 +105,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def environment() -> Iterator[None]:
     """Remove the settings of the developer's shell and apply the settings of the tests."""
+    _log_plain_tracebacks()
     before = {name: os.environ.pop(name) for name in list(os.environ) if _is_setting(name)}
     os.environ.update(TEST_ENVIRONMENT)
     yield
     for name in TEST_ENVIRONMENT:
         os.environ.pop(name)
     os.environ.update(before)
+
+
+def _log_plain_tracebacks() -> None:
+    """Leave out local variables, which block the event loop for a second on a slow machine."""
+    for processor in structlog.get_config()["processors"]:
+        if isinstance(processor, structlog.dev.ConsoleRenderer):
+            processor.exception_formatter = structlog.dev.plain_traceback
 
 
 def _is_setting(name: str) -> bool:
