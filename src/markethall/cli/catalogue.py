@@ -64,7 +64,7 @@ def import_file(
     ] = False,
     currency: Annotated[str, typer.Option(help="Currency of prices without one")] = "EUR",
 ) -> None:
-    """Import products from a file. The exit code is 1 if a row failed; the others are imported."""
+    """Import products from a file. Valid rows are imported; the exit code is 1 if a row failed."""
     from markethall.cli import import_command
     from markethall.inventory.container import InventoryContainer
     from markethall.inventory.settings import InventorySettings

@@ -16,7 +16,7 @@ def print_note(line: str) -> None:
 
 
 def fail(line: str) -> NoReturn:
-    """Raise SettingsError with this line."""
+    """Raise SettingsError with this line; `main` prints it and exits with code 2."""
     raise SettingsError([line])
 
 

@@ -54,6 +54,7 @@ def relocate(
         except relocation.RelocationFailed as error:
             print_errors([str(error)])
             raise typer.Exit(1) from None
-    # a given address is not repeated, because the log of a Job would have its password
+    # an address given in `to` is not printed, because the log of a Kubernetes Job would then
+    # contain its password
     if "://" not in to:
         print(url)

@@ -21,10 +21,11 @@ class DatabaseUnreachable(OSError):
 def wait_for_database(
     url: str, report: Callable[[str], None], *, seconds: float = WAIT_SECONDS
 ) -> None:
-    """Return when Postgres accepts a connection; call this outside of an event loop.
+    """Return when Postgres accepts a connection. Call this outside of an event loop.
 
-    A server that refuses the connection, does not answer or still starts is tried again until the
-    time is over. Raises DatabaseUnreachable, at once if user, password or database are wrong.
+    Retries for `seconds` while the server refuses the connection, does not answer or is still
+    starting; then raises DatabaseUnreachable. Raises it at once if the user, the password or the
+    database name is wrong.
     """
     asyncio.run(_wait(url, report, seconds))
 
@@ -69,7 +70,7 @@ def _place(url: str) -> str:
 
 
 def _reason(error: OSError) -> str:
-    """Return the reason without an errno; a timeout has no text of its own."""
+    """Return the reason without the error number. A TimeoutError has no text, so add one."""
     if isinstance(error, TimeoutError):
         return "no answer"
     if isinstance(error, ConnectionRefusedError):

@@ -51,7 +51,7 @@ def events_retry(
 
 @events.command("replay")
 def events_replay(event_id: UUID, context: str = "orders") -> None:
-    """Run the handlers of one event once more, even if they were done."""
+    """Run the handlers of one event once more, even if they have succeeded before."""
 
     async def replay(container: "ApplicationContainer") -> int:
         return int(await _inbox(container, context).replay(event_id))

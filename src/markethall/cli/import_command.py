@@ -188,6 +188,7 @@ async def run_import(
 
     Raises ValidationFailed, Unavailable.
     """
+    # raises for invalid options before the upload; the hash of the file is not known yet
     source.command("")
     upload = await imports.upload(ctx, source.chunks())
     command, attempt = source.command(upload.sha256), IdempotentCommand.without_key(new_id())
@@ -234,9 +235,10 @@ async def _poll_progress(
 async def _process_until_done(
     import_id: UUID, imports: Imports, process: Callable[[UUID], Awaitable[Any]], ctx: CallContext
 ) -> ImportView:
-    """Try to do the work until the import has ended.
+    """Call `process` repeatedly until the import has ended.
 
-    Another process may have claimed the import and may die; this process then takes over.
+    While another process holds the import, a call does nothing. If that process dies, a later call
+    takes the import over.
     """
     while True:
         await process(import_id)

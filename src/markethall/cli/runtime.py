@@ -52,7 +52,7 @@ def open_database(settings: Settings, *, attach_to_running: bool = False) -> Ite
 
 
 def _remove_libpq_environment() -> None:
-    """Remove PGSSLMODE and its like: they are meant for another server than the embedded one."""
+    """Remove the variables of libpq, such as PGSSLMODE, which do not fit the embedded server."""
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
 
@@ -77,7 +77,10 @@ def redis(settings: Settings) -> Iterator[Settings]:
 
 
 def _shut_down() -> None:
-    """End this process like an operator. Stopping the failed server then raises its error."""
+    """Send SIGTERM to this process, because an embedded server has failed.
+
+    The context manager that then stops the failed server raises the error.
+    """
     os.kill(os.getpid(), signal.SIGTERM)
 
 

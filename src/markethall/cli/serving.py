@@ -52,7 +52,7 @@ def serve(
     if problems := invalid_remote_urls(settings, host, port):
         raise SettingsError(problems)
     is_embedded = _is_embedded(settings)
-    # a process that serves only some contexts may use the embedded Postgres of another process
+    # processes that serve different contexts may share the embedded Postgres of one of them
     with open_database(
         settings, attach_to_running=settings.contexts != set(context_names())
     ) as settings:
@@ -145,7 +145,7 @@ def _is_embedded(settings: Settings) -> bool:
 
 
 def _program() -> str:
-    """Return the command of this program, as one can paste it into a shell in this directory."""
+    """Return the shell command that starts this program from the current directory."""
     script = Path(sys.argv[0]).absolute()
     if script.name != "markethall":
         return f"{sys.executable} -m markethall"

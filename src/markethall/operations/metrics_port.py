@@ -1,7 +1,7 @@
-"""ASGI middleware that answers /metrics on a port of its own only, and nothing else there.
+"""ASGI middleware that serves /metrics only on a separate port, and no other path on that port.
 
 The server listens on both ports with one application, so the metrics need no second server and no
-thread. A network policy can then open the port to the scraper only.
+thread. A network policy can open the separate port to the scraper only.
 """
 
 from typing import Final

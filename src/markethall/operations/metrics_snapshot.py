@@ -17,7 +17,9 @@ def _render() -> bytes:
 
 
 class MetricsSnapshot:
-    """Rendering occupies the event loop for milliseconds, so many scrapes share one rendering."""
+    """The rendered metrics. They are reused for a second, because rendering blocks the event loop
+    for milliseconds.
+    """
 
     def __init__(
         self, render: Callable[[], bytes] = _render, clock: MonotonicClock = time.monotonic

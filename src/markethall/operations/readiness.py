@@ -11,16 +11,16 @@ from markethall.settings import Settings
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.kernel.errors import Unavailable
 
-# seconds; callers within this time get the same result, so that many probes cost one statement
+# seconds; checks within this time share one result, so that frequent probes do not load Postgres
 RESULT_TTL: Final = 0.5
 
 OK: Final = "ok"
 
 
 class Readiness:
-    """Checks each database of this process. It is not ready when the shutdown has begun.
+    """Checks each database of this process. During a shutdown, the process is not ready.
 
-    Redis is not checked, because the process works without it, only slower.
+    Redis is not checked, because the process works without Redis, only slower.
     """
 
     def __init__(

@@ -100,8 +100,8 @@ def _on_start(settings: UsersSettings, accounts: Accounts) -> Sequence[Lifecycle
         try:
             await accounts.create_first_admin(settings.admin_email, password)
         except EmailTaken as error:
-            # another user has this address; the application starts without an admin, because
-            # the other users can still work
+            # another user has this address; the application starts without an admin, because it
+            # can still serve all other users
             log.warning("admin.bootstrap_skipped", email=settings.admin_email, reason=error.detail)
 
     return [create_first_admin]

@@ -16,7 +16,7 @@ from markethall.shared.kernel.pagination import Page
 
 
 class Customer(Dto):
-    """An active user. Other contexts receive only this DTO."""
+    """The data of an active user that other contexts receive."""
 
     user_id: UUID
     email: str
@@ -84,7 +84,10 @@ class Register(Dto):
 
 
 class ChangeProfile(Dto):
-    """A change of a profile. Fields that are not set stay; `full_name=None` removes the name."""
+    """A change of a profile. Fields that are not set stay unchanged.
+
+    A `full_name` that is set to None removes the name.
+    """
 
     full_name: str | None = None
     tags: tuple[str, ...] = ()
@@ -111,7 +114,7 @@ class TokenPair(Dto):
 
 
 class AccessView(Dto):
-    """The current access of a user. Scopes of a token that are not in `scopes` are not valid."""
+    """The current access of a user. A scope of an older token that is not in `scopes` is void."""
 
     user_id: UUID
     roles: tuple[Role, ...]
@@ -136,7 +139,7 @@ class JwkSet(Dto):
 
 
 class UsernameTaken(DomainError):
-    """A user has this name, perhaps in other upper or lower case. Details: username."""
+    """Another user has this name; upper and lower case count as equal. Details: username."""
 
     code = "users.username_taken"
     status = 409
@@ -144,7 +147,10 @@ class UsernameTaken(DomainError):
 
 
 class EmailTaken(DomainError):
-    """A user has this e-mail address, perhaps in other case or Unicode form. No details."""
+    """Another user has this e-mail address. There are no details.
+
+    Addresses that differ only in upper and lower case, or in the Unicode form, count as equal.
+    """
 
     code = "users.email_taken"
     status = 409
@@ -162,7 +168,7 @@ class PasswordUnacceptable(DomainError):
 class BadCredentials(DomainError):
     """The login is unknown, the password wrong or the account disabled.
 
-    The error does not tell which, so that it reveals no accounts.
+    All three cases give the same error, so that a client cannot find out which accounts exist.
     """
 
     code = "users.bad_credentials"
@@ -200,7 +206,7 @@ class Accounts(Protocol):
     async def register(
         self, ctx: CallContext, command: Register, attempt: IdempotentCommand
     ) -> UserView:
-        """Create a customer account. The attempt's id is the user id.
+        """Create a customer account. `attempt.id` becomes the user id.
 
         Raises ValidationFailed, PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
         """
@@ -240,8 +246,9 @@ class Accounts(Protocol):
     ) -> UserView:
         """Change the roles of an account, disable it or enable it. Disabling ends its sessions.
 
-        Staff scopes that the roles do not grant end within a minute, also in tokens that were
-        issued before. Raises Forbidden, UserNotFound, PreconditionFailed, LastAdmin.
+        A staff scope that the new roles do not grant is rejected after at most a minute, also if
+        an older access token contains it. Raises Forbidden, UserNotFound, PreconditionFailed,
+        LastAdmin.
         """
 
     async def count(self) -> int:
@@ -259,8 +266,8 @@ class Accounts(Protocol):
     async def create_first_admin(self, email: str, password: str) -> UserView | None:
         """Create an admin at start-up. If an active admin exists, return None.
 
-        Raises EmailTaken when another user has the address. Raises ValidationFailed,
-        PasswordUnacceptable, EmailTaken, Overloaded.
+        Raises ValidationFailed, PasswordUnacceptable, Overloaded, and EmailTaken when another user
+        has the address.
         """
 
 
@@ -277,16 +284,16 @@ class Sessions(Protocol):
         """Exchange a refresh token for a new pair of tokens (RFC 9700, section 4.14).
 
         A token can be exchanged once. A second exchange ends the session, because the token may be
-        stolen. Exception: for ten seconds after its exchange, a token returns the current refresh
-        token of the session again, because the client may have lost the response or have several
-        tabs. Raises BadRefreshToken.
+        stolen. Exception: within ten seconds after the first exchange, the same token is accepted
+        again and returns the current refresh token of the session, because the client may have
+        lost the response, or several tabs may refresh at the same time. Raises BadRefreshToken.
         """
 
     async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
         """End the session of a refresh token. Ignore an invalid token (RFC 7009, section 2.2)."""
 
     async def get_access(self, ctx: CallContext) -> AccessView:
-        """Return the current roles and scopes of the caller. Those in the token may be older.
+        """Return the current roles and scopes of the caller. The access token may contain others.
 
         Raises Unauthenticated with the reason `revoked` when the account is disabled or deleted, or
         when the session of the token has ended.
@@ -299,4 +306,7 @@ class Sessions(Protocol):
         """Return the value of the `iss` claim in access tokens."""
 
     async def compute_fingerprint(self, secret: str) -> str:
-        """Return a keyed digest. Two requests have the same digest if they have the same secret."""
+        """Return a keyed digest of the secret, for the stored fingerprint of a request.
+
+        Equal secrets have equal digests, so a retried request has the same fingerprint.
+        """

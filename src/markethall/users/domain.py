@@ -36,7 +36,7 @@ MAX_TAGS: Final = 20
 SESSION_LIFETIME: Final = timedelta(days=30)
 # an exchanged token stays valid this long, because the client may have lost the response
 REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
-# of one session within the grace period; older ones lose it
+# exchanged tokens stored per session; above this, the oldest lose their grace period early
 MAX_EXCHANGED_TOKENS: Final = 16
 
 # returns a keyed digest of 256 bits; the next refresh token cannot be computed without the key
@@ -75,7 +75,10 @@ def to_login_key(login: str) -> str:
 
 
 def derive_username(email: str) -> str:
-    """Derive a user name from an e-mail address. Leave room for a suffix of 7 characters."""
+    """Derive a user name from an e-mail address.
+
+    Leave room for the suffix of 7 characters that a name gets if it is taken.
+    """
     username = _INVALID_USERNAME_CHARACTERS.sub(".", email.partition("@")[0])[
         : MAX_USERNAME_LENGTH - 7
     ]
@@ -210,10 +213,10 @@ class RefreshToken:
         return token
 
     def of_generation(self, generation: int, digest: Digest) -> Self:
-        """Return the token of the family after this many exchanges, at least one.
+        """Compute the family's token after this number of exchanges (at least 1).
 
-        Browser tabs that exchange tokens at the same time thus get the same one, and all stay
-        signed in.
+        The token depends only on the family, the number and the key. Browser tabs that exchange
+        a token at the same time thus get the same new token, and all stay signed in.
         """
         return type(self)(self.family, digest(f"{self.family.hex()} {generation}"))
 
@@ -253,12 +256,12 @@ class Session:
     token_hash: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime
-    # the number of exchanges
+    # the number of token exchanges so far
     generation: int = 0
-    # the tokens that were exchanged during the grace period before the last exchange
+    # old tokens, oldest first; within the grace period after its exchange, one is still accepted
     exchanged: tuple[ExchangedToken, ...] = field(default=(), repr=False)
     revoked_at: datetime | None = None
-    # digest of the user and the client's network, by which the user's devices are known
+    # keyed digest of the user and the client's network, to recognize later logins from there
     network_hash: bytes | None = field(default=None, repr=False)
 
     @classmethod
@@ -281,9 +284,10 @@ class Session:
         )
 
     def rotate(self, presented: RefreshToken, digest: Digest, now: datetime) -> RotationResult:
-        """Exchange the presented token for `current_token`.
+        """Exchange the presented token. On ROTATED, `current_token` returns the token to issue.
 
-        If it was exchanged before the grace period, end the session.
+        A token that was exchanged longer ago than the grace period ends the session, because it
+        may be stolen.
         """
         if self.revoked_at or self.expires_at <= now:
             return RotationResult.REJECTED
@@ -293,12 +297,16 @@ class Session:
         if not self._is_in_grace_period(presented, now):
             self.revoked_at = now
             return RotationResult.REUSED
-        # the digest has another key since the last exchange if the signing key has changed
+        # if the signing key was replaced after the last exchange, the digest computes another
+        # token than the stored one, and the user has to sign in again
         is_same_key = self.current_token(presented, digest).token_hash == self.token_hash
         return RotationResult.ROTATED if is_same_key else RotationResult.REJECTED
 
     def current_token(self, presented: RefreshToken, digest: Digest) -> RefreshToken:
-        """Return the token of the last exchange."""
+        """Compute the token that the last exchange issued.
+
+        The session stores only the hash of the family, so `presented` provides the family.
+        """
         return presented.of_generation(self.generation, digest)
 
     def _advance(self, presented: RefreshToken, digest: Digest, now: datetime) -> None:
@@ -311,9 +319,9 @@ class Session:
         self.token_hash = self.current_token(presented, digest).token_hash
 
     def _is_in_grace_period(self, presented: RefreshToken, now: datetime) -> bool:
-        """Tell whether the token was exchanged, and less than the grace period ago.
+        """Tell whether the token was exchanged, and at most one grace period ago.
 
-        The period begins at the exchange. Repeated exchanges do not extend it.
+        The period begins at the first exchange of the token. Further exchanges do not extend it.
         """
         return any(
             presented.token_hash == each.token_hash
@@ -326,34 +334,38 @@ class Session:
 FREE_LOGIN_FAILURES: Final = 10
 FIRST_LOGIN_DELAY: Final = timedelta(seconds=30)
 MAX_LOGIN_DELAY: Final = timedelta(days=1)
-# without an attempt for this long, the count begins again
+# a count of failures is deleted this long after the last attempt
 LOGIN_FAILURES_RETENTION: Final = timedelta(days=30)
-# rows of accounts that do not exist; the oldest are deleted
+# stored counts for logins that match no account; above this, the oldest are deleted
 MAX_UNKNOWN_ACCOUNTS: Final = 100_000
 
 
 def login_delay(failures: int) -> timedelta:
-    """Return the time that must pass after this many failures: it doubles, up to a day."""
+    """Return the delay before the next attempt. It doubles with each failure, up to a day."""
     if failures < FREE_LOGIN_FAILURES:
         return timedelta()
-    # more doublings would exceed the maximum anyway, and then timedelta itself
+    # 16 doublings already exceed the maximum delay; many more would overflow timedelta
     doublings = min(failures - FREE_LOGIN_FAILURES, 16)
     return min(FIRST_LOGIN_DELAY * (1 << doublings), MAX_LOGIN_DELAY)
 
 
 @dataclass
 class LoginFailures:
-    """Failed logins of one key since its last success; decision 0020 says what a key is."""
+    """The number of failed logins of one key since its last success.
+
+    The key stands for an account, or for an account and a network (decision 0020).
+    """
 
     key_hash: bytes = field(repr=False)
-    # none for an account that does not exist
+    # None if the login matches no account
     user_id: UUID | None
     failures: int
     last_failed_at: datetime
 
     def begin(self, now: datetime) -> None:
-        """Count an attempt as failed before its password is verified, so that concurrent guesses
-        are counted too. Raises TooManyRequests.
+        """Count an attempt as failed. Raises TooManyRequests during a delay.
+
+        Called before the password is verified, so that concurrent guesses are counted too.
         """
         wait = self.last_failed_at + login_delay(self.failures) - now
         if self.failures >= FREE_LOGIN_FAILURES and wait > timedelta():

@@ -53,7 +53,7 @@ class Store(ReadStore, Protocol):
         """Return the user and lock the row."""
 
     async def save_user(self, user: User) -> None:
-        """Update the user. Identity, password and sign-up date never change here."""
+        """Update the user, except the user name, e-mail address, password hash and sign-up date."""
 
     async def change_password(self, user_id: UUID, current_hash: str, new_hash: str) -> bool:
         """Replace the hash. Return False if it is not `current_hash` or the user is disabled."""
@@ -79,19 +79,20 @@ class Store(ReadStore, Protocol):
     async def get_login_failures_for_update(
         self, key_hash: bytes, user_id: UUID | None, now: datetime
     ) -> LoginFailures:
-        """Return the failures of this key and lock them; add them with a count of 0 if missing."""
+        """Return the count of this key and lock its row. Insert a row with 0 if it is missing."""
 
     async def save_login_failures(self, failures: LoginFailures) -> None: ...
 
     async def undo_login_failure(self, key_hash: bytes) -> None:
-        """Count one failure less."""
+        """Subtract 1 from the count of this key, but not below 0."""
 
     async def clear_login_failures(self, key_hash: bytes) -> None: ...
 
     async def purge_login_failures(self, last_failed_before: datetime, max_unknown: int) -> int:
-        """Delete older failures, and the oldest of unknown accounts above `max_unknown`.
+        """Delete the counts whose last failure is before `last_failed_before`.
 
-        Return the number of deleted rows.
+        Of the counts that match no account, keep only the newest `max_unknown`. Return the number
+        of deleted rows.
         """
 
     async def purge_sessions(self, expired_before: datetime) -> int:

@@ -54,7 +54,7 @@ class RemoteUsers:
 
 
 class GuardedUsers:
-    """`Users` behind a call guard, so that local and remote calls are checked alike."""
+    """`Users` behind a call guard, which makes the same checks for local and remote calls."""
 
     def __init__(self, users: Users, guard: CallGuard) -> None:
         self._users = users

@@ -13,7 +13,7 @@ from markethall.shared.composition.settings import (
 from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.security.passwords import weakness
 
-# the lowest work factor that OWASP accepts for bcrypt
+# the lowest work factor that OWASP accepts for bcrypt; required in production only
 MIN_BCRYPT_COST: Final = 10
 
 

@@ -59,7 +59,10 @@ class RegisterRequest(RequestModel):
 
 
 class ChangeProfileRequest(RequestModel):
-    """A change of a profile. Fields that are left out stay; a `full_name` of null removes it."""
+    """A change of a profile. Fields that are left out stay unchanged.
+
+    A `full_name` of null removes the name.
+    """
 
     full_name: FullName | None = None
     tags: Tags = ()
@@ -96,8 +99,8 @@ async def register_user(
 ) -> Response:
     """Create an account. It is active at once, with the role `customer`."""
     command = Register(**body.model_dump())
-    # a hash of the body is stored with the idempotency key; with the plain password in the
-    # body, that hash would help to guess it
+    # a hash of the body is stored with the idempotency key; if the hashed body contained the
+    # plain password, an attacker could guess the password from the stored hash
     fingerprinted_body = body.model_copy(
         update={"password": await sessions.compute_fingerprint(body.password)}
     )

@@ -16,7 +16,8 @@ from markethall.users.domain import (
     USERNAME_PATTERN,
 )
 
-# larger than the limit in domain.py, so that a long password gets the clearer error of the domain
+# larger than MAX_PASSWORD_LENGTH, so that a new password that is too long gets the clearer error
+# PasswordUnacceptable
 _MAX_PASSWORD_LENGTH: Final = 1024
 
 Username = Annotated[
@@ -45,7 +46,8 @@ Password = Annotated[
         examples=["correct horse battery staple"],
     ),
 ]
-# of a password that is set: the limits of the domain, which refuses with an error of its own
+# a password that the user chooses; the schema only documents the limits of its length, and the
+# domain checks them with the error PasswordUnacceptable
 NewPassword = Annotated[
     Password,
     Field(

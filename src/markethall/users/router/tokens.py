@@ -33,7 +33,7 @@ from markethall.users.router.fields import Password
 
 router = APIRouter(tags=["users"])
 
-# not lists, because no parameter may be repeated
+# in the schema, unknown parameters are strings, not lists: no parameter may be repeated
 _IGNORES_UNKNOWN_PARAMETERS: Final = ConfigDict(
     extra="ignore", json_schema_extra={"additionalProperties": {"type": "string"}}
 )
@@ -49,7 +49,8 @@ GrantType = TypeAliasType(
     "GrantType",
     Annotated[
         Text,
-        # other values get an error of their own (RFC 6749, section 5.2)
+        # not an enum: the route answers other values with UnsupportedGrantType, as RFC 6749,
+        # section 5.2, requires, and not with a validation error
         Field(
             max_length=100,
             json_schema_extra={"enum": list(_GRANT_TYPES)},

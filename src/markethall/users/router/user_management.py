@@ -63,7 +63,7 @@ async def get_user(
     user_id: Id,
     accounts: AccountsDep,
 ) -> Response:
-    """Return a user to admins, to staff of orders, and to the user."""
+    """Return a user. Admins and staff of orders may read every user, others only themselves."""
     return apply_if_none_match(request, send_user(await accounts.get_user(ctx, user_id)))
 
 
@@ -87,8 +87,8 @@ async def change_user(
 ) -> Response:
     """Change roles, disable or enable a user. Disabling ends all sessions of the user.
 
-    Staff scopes that the roles do not grant end within a minute, also in tokens that were issued
-    before. New scopes need a new token.
+    A staff scope that the new roles do not grant is rejected after at most a minute, also if an
+    older access token contains it. A scope that the new roles add is in the next access token.
     """
     change = ChangeUser(is_active=body.is_active, roles=body.roles)
     return send_user(await accounts.change_user(ctx, user_id, change, expected_versions))

@@ -1,4 +1,4 @@
-"""Comparison of passwords, with growing delays for guesses."""
+"""Comparison of passwords, with growing delays after wrong ones."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -24,14 +24,14 @@ _NO_USER: Final = UUID(int=0)
 
 @dataclass(frozen=True)
 class PasswordAttempt:
-    """An attempt, counted as failed until `PasswordCheck.succeed`."""
+    """An attempt to prove a password. It counts as failed until `PasswordCheck.succeed`."""
 
     key_hash: bytes
     network_hash: bytes | None
 
 
 class PasswordCheck:
-    """Compares passwords, for the limit of guesses in decision 0020."""
+    """Compares passwords, and rejects attempts during the delays of decision 0020."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class PasswordCheck:
     async def verify(
         self, ctx: CallContext, login_key: str, user: User | None, password: str
     ) -> PasswordAttempt:
-        """Compare the password with that of the user; without one it is wrong.
+        """Compare the password with the user's hash. Without a user, every password is wrong.
 
         Raises BadCredentials, TooManyRequests, Overloaded.
         """
@@ -62,7 +62,8 @@ class PasswordCheck:
             log_failed_login(ctx, user, "delayed")
             raise
         try:
-            # verified for an unknown user too, so that the time does not reveal who exists
+            # without a user, the password is hashed too, so that the response time does not
+            # reveal which accounts exist
             is_match = await self._passwords.verify(password, user.password_hash if user else None)
         except Overloaded:
             await self._undo(attempt)
@@ -73,7 +74,7 @@ class PasswordCheck:
         return attempt
 
     async def succeed(self, store: Store, attempt: PasswordAttempt) -> None:
-        """Clear the failures, in the transaction of the change that the password allowed."""
+        """Clear the failures. `store` is the transaction of the change that needed the password."""
         await store.clear_login_failures(attempt.key_hash)
 
     async def _begin(self, ctx: CallContext, login_key: str, user: User | None) -> PasswordAttempt:
@@ -116,6 +117,6 @@ class PasswordCheck:
 
 
 def log_failed_login(ctx: CallContext, user: User | None, reason: str) -> None:
-    """Log without the name that was typed, because users type passwords into that field."""
+    """Log a failed login without the typed user name: some users type their password there."""
     subject = f"user:{user.user_id}" if user else None
     log.warning("security.login_failed", **ctx.security_fields, subject=subject, reason=reason)

@@ -162,7 +162,7 @@ HAS_SIGNED_IN_FROM = Statement(
         )
     )
 )
-# the update changes nothing; it locks and returns the row that exists
+# on conflict, the update changes no value: it only locks the existing row and returns it
 GET_LOGIN_FAILURES_FOR_UPDATE = Statement(
     insert(login_failures)
     .values(_insert_binds(login_failures))
