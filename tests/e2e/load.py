@@ -15,6 +15,7 @@ import httpx2
 
 from tests.e2e.servers import owning_context
 from tests.e2e.shop import Person, Shop, expect_status
+from tests.progress import ProgressLimit, progress_limit
 
 AMOUNT = 700
 CUSTOMERS = 3
@@ -97,11 +98,14 @@ class LoadGenerator(Shop):
     ) -> dict[str, Any]:
         """Repeat a POST with the same key, as Retry-After says, until the response is final."""
         key = secrets.token_hex(8)
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
             while True:
                 result = await self.send_logged(
                     operation, path, lambda: self.post(path, person, key, json=body)
                 )
+                # the orders of others are progress too: the machine is busy with them
+                status = result.response and result.response.status_code
+                limit.note((status, len(self.sales), self._settled_count))
                 delay = result.retry_after if result.response else RETRY_DELAY_SECONDS
                 if result.response and delay is None:
                     return expect_status(
@@ -172,27 +176,31 @@ class LoadGenerator(Shop):
     async def settle_orders(self) -> None:
         """Deliver every paid order, and wait until every cancelled order is refunded."""
         unsettled, self._settled_count = self.sales[self._settled_count :], len(self.sales)
-        await asyncio.gather(*map(self._settle_order, unsettled))
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
+            await asyncio.gather(*(self._settle_order(sale, limit) for sale in unsettled))
 
-    async def _settle_order(self, sale: Sale) -> None:
+    async def _settle_order(self, sale: Sale, limit: ProgressLimit) -> None:
         if sale.cancelled:
-            await self._wait_for_order(sale, status="cancelled", payment_status="refunded")
+            ended = {"status": "cancelled", "payment_status": "refunded"}
+            await self._wait_for_order(sale, limit, **ended)
             return
-        await self._wait_for_order(sale, status="processing")
+        await self._wait_for_order(sale, limit, status="processing")
         parcel = {"carrier": "DHL", "tracking_number": "1"}
         path = f"/orders/{sale.order_id}/fulfilments"
         fulfilment = await self.post_until_answered("fulfil", path, self.admin, parcel)
         await self.post_until_answered(
             "deliver", f"/fulfilments/{fulfilment['fulfilment_id']}/deliver", self.admin
         )
+        limit.note(sale.order_id)
 
-    async def _wait_for_order(self, sale: Sale, **expected: str) -> None:
+    async def _wait_for_order(self, sale: Sale, limit: ProgressLimit, **expected: str) -> None:
         path = f"/orders/{sale.order_id}/status"
         status: dict[str, Any] = {}
         while any(status.get(name) != value for name, value in expected.items()):
             result = await self.send_logged("order", path, lambda: self.get(path, sale.buyer))
             if result.response and result.status == 200:
                 status = result.response.json()
+                limit.note(status)
             await asyncio.sleep(0.05)
 
     # Readers

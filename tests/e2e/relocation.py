@@ -30,6 +30,7 @@ from tests.e2e.dedicated_server import environment
 from tests.e2e.relocation_load import RelocationLoad, longest_gap
 from tests.e2e.servers import CONTEXTS, as_json, free_port
 from tests.e2e.split_cluster import ServiceProcess
+from tests.progress import progress_limit
 from tests.proxy import Proxy
 from tests.rpc.tcp import serve_app
 from tests.suspended_move import start_command, suspended_move
@@ -171,8 +172,9 @@ class RelocationRun:
         """Wait `pause` seconds, then wait until five more orders are placed."""
         served = len(self.buyers.results.placed) + 5
         await asyncio.sleep(self.plan.pause)
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
             while len(self.buyers.results.placed) < served:
+                limit.note(len(self.buyers.results.placed))
                 await asyncio.sleep(0.05)
 
     @contextmanager

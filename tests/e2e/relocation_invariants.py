@@ -10,6 +10,7 @@ import asyncpg
 from tests.e2e.dedicated_server import DatabaseReader
 from tests.e2e.relocation_load import AMOUNT, RelocationLoad, Sale
 from tests.e2e.test_crash import BROKEN, UNFINISHED
+from tests.progress import progress_limit
 
 TIMEOUT_SECONDS = 90
 # excludes payments with an unfinished operation, because their charge may be recorded later
@@ -99,14 +100,12 @@ class InvariantWatcher:
 async def wait_until_idle(database: DatabaseReader) -> None:
     """Wait until every event is processed. Raises AssertionError when there is no progress."""
     unfinished = [""]
-    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
             while unfinished:
                 rows = await database.fetch_all(UNFINISHED_OTHERS)
-                before, unfinished = unfinished, [row["what"] for row in rows]
-                if unfinished != before:
-                    limit.reschedule(loop.time() + TIMEOUT_SECONDS)
+                unfinished = [row["what"] for row in rows]
+                limit.note(unfinished)
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError(f"not finished: {unfinished}") from None

@@ -13,6 +13,7 @@ import httpx2
 from tests.e2e.dedicated_server import DatabaseReader, environment
 from tests.e2e.servers import CONTEXTS, RunningServer, end, free_port, spawn, wait_until_ready
 from tests.e2e.shop import Person, Shop
+from tests.progress import progress_limit
 
 FAST_RETRY_SETTINGS = {
     "idempotency_lease": "0.5",
@@ -93,13 +94,17 @@ class RetryingShop(Shop):
     async def send(
         self, method: str, path: str, person: Person | None = None, **options: Any
     ) -> httpx2.Response:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        restarts = 0
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
             while True:
                 try:
                     answer = await super().send(method, path, person, **options)
                 except httpx2.TransportError:
                     await self.restartable.restart()
+                    restarts += 1
+                    limit.note(restarts)
                     continue
+                limit.note((restarts, answer.status_code))
                 if answer.status_code < 400 or not answer.json()["retryable"]:
                     return answer
                 await asyncio.sleep(0.05)

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 from tests.e2e.servers import RunningServer
+from tests.progress import progress_limit
 
 TIMEOUT_SECONDS = 30
 
@@ -119,15 +120,17 @@ class Shop:
         self, path: str, person: Person, expected: Mapping[str, Any]
     ) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
             while any(found.get(name) != value for name, value in expected.items()):
                 found = expect_status(await self.get(path, person), 200)
+                limit.note(found)
                 await asyncio.sleep(0.02)
         return found
 
     async def wait_for_available(self, product_id: str, expected: int) -> None:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            while await self.available(product_id) != expected:
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
+            while (available := await self.available(product_id)) != expected:
+                limit.note(available)
                 await asyncio.sleep(0.02)
 
 

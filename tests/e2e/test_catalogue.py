@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.e2e.shop import TIMEOUT_SECONDS, Shop, expect_problem, expect_status
+from tests.progress import progress_limit
 
 SHOPIFY = (
     "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Variant SKU,"
@@ -43,9 +44,10 @@ async def run_import(shop: Shop, text: str, query: str = "") -> dict[str, Any]:
     )
     path = f"/imports/{expect_status(answer, 202)['import_id']}"
     assert answer.headers["location"] == path
-    async with asyncio.timeout(TIMEOUT_SECONDS):
+    async with progress_limit(TIMEOUT_SECONDS) as limit:
         while True:
             job = expect_status(await shop.get(path, shop.admin), 200)
+            limit.note(job)
             if job["status"] in {"done", "failed"}:
                 return job
             await asyncio.sleep(0.05)

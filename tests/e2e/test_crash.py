@@ -15,6 +15,7 @@ from tests.e2e.dedicated_server import dedicated_database
 from tests.e2e.restartable_server import TIMEOUT_SECONDS, RetryingShop, open_restartable_server
 from tests.e2e.servers import ADMIN
 from tests.e2e.shop import Person, expect_status
+from tests.progress import progress_limit
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 NO_CRASH = 10**9
@@ -123,12 +124,10 @@ class Journey:
 
     async def wait_for_status(self, order: dict[str, Any], **expected: str) -> None:
         status: dict[str, Any] = {}
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
             while any(status.get(name) != value for name, value in expected.items()):
-                before, status = status, await self.shop.status(self.buyer, order["order_id"])
-                if status != before:
-                    limit.reschedule(loop.time() + TIMEOUT_SECONDS)
+                status = await self.shop.status(self.buyer, order["order_id"])
+                limit.note(status)
                 await asyncio.sleep(0.02)
 
     async def assert_final_state(self, *, on_hand: int, refunded: int) -> None:
@@ -165,15 +164,13 @@ async def wait_until_idle(shop: RetryingShop) -> None:
     Raises AssertionError when there is no progress.
     """
     unfinished: list[Any] = [None]
-    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
             while unfinished or shop.restartable.has_exited:
                 await shop.get("/health")
                 rows = await shop.restartable.database.fetch_all(UNFINISHED)
-                before, unfinished = unfinished, [row["what"] for row in rows]
-                if unfinished != before:
-                    limit.reschedule(loop.time() + TIMEOUT_SECONDS)
+                unfinished = [row["what"] for row in rows]
+                limit.note(unfinished)
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"not finished: {unfinished}") from None

@@ -13,6 +13,7 @@ from tests.e2e.restartable_server import RetryingShop, open_restartable_server
 from tests.e2e.servers import ADMIN
 from tests.e2e.shop import TIMEOUT_SECONDS, Shop, expect_problem, expect_status
 from tests.e2e.test_crash import BROKEN, wait_until_idle
+from tests.progress import progress_limit
 
 RESERVATION_TTL_SECONDS = 6.0
 
@@ -149,7 +150,8 @@ async def wait_until_payments_ended(shop: RetryingShop) -> None:
         "SELECT count(*) FROM payments.payment"
         " WHERE order_id IS NOT NULL AND status NOT IN ('expired', 'cancelled')"
     )
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        while await shop.restartable.database.fetch_value(open_payments) != 0:
+    async with progress_limit(TIMEOUT_SECONDS) as limit:
+        while count := await shop.restartable.database.fetch_value(open_payments):
+            limit.note(count)
             await asyncio.sleep(0.05)
     assert await shop.restartable.database.fetch_all(BROKEN) == []

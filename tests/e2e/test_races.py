@@ -20,6 +20,7 @@ from tests.e2e.servers import RunningServer
 from tests.e2e.shop import TIMEOUT_SECONDS, Person, Shop, expect_problem, expect_status
 from tests.e2e.test_crash import BROKEN
 from tests.partitions.partitions import HALVES
+from tests.progress import progress_limit
 
 CHARGES = """
 SELECT c.status, c.amount, c.refunded FROM payments.sandbox_charge c
@@ -46,9 +47,10 @@ async def buyers(shop: Shop) -> list[Person]:
 
 async def until_final(send: Any, pause: Callable[[httpx2.Response], float]) -> httpx2.Response:
     """Repeat a request until its response is final; `pause` returns the seconds of a pause."""
-    async with asyncio.timeout(TIMEOUT_SECONDS):
+    async with progress_limit(TIMEOUT_SECONDS) as limit:
         while True:
             answer: httpx2.Response = await send()
+            limit.note(answer.status_code)
             if answer.status_code < 400 or not answer.json()["retryable"]:
                 return answer
             await asyncio.sleep(pause(answer))
@@ -260,8 +262,9 @@ async def pay_and_cancel(shop: Shop, buyer: Person, order: dict[str, Any], metho
 async def wait_until_refunded(database: DatabaseReader, payment_id: UUID) -> None:
     """Wait until asynchronous refunds have returned all money. Raises TimeoutError."""
     captured: Any = None
-    async with asyncio.timeout(TIMEOUT_SECONDS):
+    async with progress_limit(TIMEOUT_SECONDS) as limit:
         while captured != 0:
+            limit.note(captured)
             charges = await database.fetch_all(CHARGES, payment_id)
             captured = sum(
                 c["amount"] - c["refunded"] for c in charges if c["status"] == "succeeded"

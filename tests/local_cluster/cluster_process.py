@@ -111,9 +111,12 @@ def started_cluster(
 def ready_cluster(folder: Path, **overrides: str) -> Iterator[ClusterProcess]:
     """Run the cluster during the block, and wait before it until every service is ready."""
     with started_cluster(folder, None, **overrides) as cluster:
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        printed, deadline = cluster.stderr, time.monotonic() + START_TIMEOUT_SECONDS
         while not all(f"  {context} " in cluster.stderr for context in CONTEXTS):
             assert cluster.process.poll() is None, cluster.stderr
+            if cluster.stderr != printed:  # the start goes on
+                printed = cluster.stderr
+                deadline = time.monotonic() + START_TIMEOUT_SECONDS
             assert time.monotonic() < deadline, cluster.stderr
             time.sleep(0.05)
         assert httpx2.get(f"{cluster.url}/ready").status_code == 200

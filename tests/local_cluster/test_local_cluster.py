@@ -26,6 +26,7 @@ from tests.local_cluster.cluster_process import (
     remaining_processes,
     started_cluster,
 )
+from tests.progress import progress_limit
 
 # four services, Postgres and Valkey, and the proxy
 MIN_PROCESSES = 7
@@ -166,8 +167,9 @@ async def kill_inventory_and_wait_for_its_restart(cluster: ClusterProcess) -> No
         products = await http.get("/products")
         me = await http.get("/users/me")
         ready = await http.get("/ready")
-        async with asyncio.timeout(60):
-            while (await http.get("/ready")).status_code != 200:
+        async with progress_limit(60) as limit:
+            while (answer := await http.get("/ready")).status_code != 200:
+                limit.note(answer.json()["details"])
                 await asyncio.sleep(0.05)
         restarted = await http.get("/products")
 

@@ -1,7 +1,6 @@
 """Sends the requests of the scenario one after another and logs the responses."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from tests.e2e.servers import ADMIN, CONTEXTS, RunningServer
 from tests.partitions.log import Log
 from tests.partitions.log_normalizer import leaves
 from tests.partitions.server_inspector import TIMEOUT_SECONDS, Clock, ServerInspector
+from tests.progress import progress_limit
 
 _HEADERS: Final = (
     "content-type",
@@ -109,15 +109,17 @@ class ScenarioRunner:
 
     async def wait_for(self, path: str, user: str, **expected: str) -> None:
         """Poll without logging, because the number of polls varies. Raises AssertionError."""
-        deadline = time.monotonic() + TIMEOUT_SECONDS
         found: dict[str, Any] = {}
-        while any(found.get(name) != value for name, value in expected.items()):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{path} is not {expected} but {found}")
-            response = await self._send("GET", path, user, {}, {})
-            found = response.json()
-            found = found["items"][0] if "items" in found else found
-            await asyncio.sleep(0.02)
+        try:
+            async with progress_limit(TIMEOUT_SECONDS) as limit:
+                while any(found.get(name) != value for name, value in expected.items()):
+                    response = await self._send("GET", path, user, {}, {})
+                    found = response.json()
+                    found = found["items"][0] if "items" in found else found
+                    limit.note(found)
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"{path} is not {expected} but {found}") from None
         await self.wait_until_idle()
 
     async def _send(

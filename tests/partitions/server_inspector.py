@@ -5,7 +5,6 @@ and changes expiry times, so that the scenario need not wait.
 """
 
 import asyncio
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.shared.messaging.events import EventEnvelope
 from tests.conftest import plain
+from tests.progress import progress_limit
 
 TIMEOUT_SECONDS: Final = 60
 # these numbers are not compared, because a rolled back transaction may skip one
@@ -220,13 +220,14 @@ class MemoryInspector:
 
 
 async def _wait_until_empty(pending: Any) -> None:
-    deadline, remaining = time.monotonic() + TIMEOUT_SECONDS, ["?"]
-    while remaining:
-        if time.monotonic() > deadline:
-            raise AssertionError(f"still pending: {remaining[:5]}")
-        remaining = await pending()
-        if remaining:
-            await asyncio.sleep(0.01)
+    remaining = ["?"]
+    try:
+        async with progress_limit(TIMEOUT_SECONDS) as limit:
+            while remaining := await pending():
+                limit.note(remaining)
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"still pending: {remaining[:5]}") from None
 
 
 def _event(context: str, row: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublis
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.redis_client import RedisClient
+from tests.progress import progress_limit
 from tests.shared.conftest import ThingHappened
 from tests.shared.event_keys import event_signer, event_verifier
 
@@ -163,8 +164,9 @@ class Traffic:
         task = asyncio.create_task(self.build_worker(kind, chaos).run())
         try:
             await self.publish(ctx)
-            async with asyncio.timeout(TEST_TIMEOUT):
+            async with progress_limit(TEST_TIMEOUT) as limit:
                 while len(self.handled) < KEY_COUNT * EVENTS_PER_KEY:
+                    limit.note(len(self.handled))
                     await asyncio.sleep(0.01)
         finally:
             task.cancel()

@@ -21,6 +21,7 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain
+from tests.progress import progress_limit
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 
 IS_FULL_RUN = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
@@ -117,8 +118,9 @@ async def wait_until_done(
     connection: "asyncpg.Connection[asyncpg.Record]", consumers: ConsumerProcesses, count: int
 ) -> None:
     try:
-        async with asyncio.timeout(TEST_TIMEOUT):
-            while await connection.fetchval(DONE) < count:
+        async with progress_limit(TEST_TIMEOUT) as limit:
+            while (done := await connection.fetchval(DONE)) < count:
+                limit.note(done)
                 await asyncio.sleep(0.01)
     except TimeoutError:
         done = await connection.fetchval(DONE)
