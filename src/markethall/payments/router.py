@@ -192,7 +192,8 @@ async def confirm_payment(
 
     The sandbox accepts sandbox_ok, sandbox_declined, sandbox_insufficient_funds,
     sandbox_action_required, sandbox_timeout_before, sandbox_timeout_after, sandbox_slow and
-    sandbox_webhook_first.
+    sandbox_webhook_first. Stripe accepts `stripe`, after which the page of the shop continues, and
+    tokens that Stripe.js has made.
     """
 
     async def effect(attempt: IdempotentCommand) -> PaymentView:
@@ -351,7 +352,8 @@ async def get_refund(ctx: Staff, payment_id: Id, refund_id: Id, api: PaymentApiD
 _RAW_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": "The event. The header `Sandbox-Signature` signs exactly these bytes.",
+        "description": "The event. The header `Sandbox-Signature` or `Stripe-Signature` signs"
+        " exactly these bytes.",
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
