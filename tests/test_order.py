@@ -43,28 +43,17 @@ def test_fast_tests_run_first() -> None:
 
 
 def test_markers_select_tests() -> None:
-    def collected(marker: str) -> str:
-        command = ["-m", "pytest", "-n0", "-q", "--collect-only", "-m", marker]
-        done = subprocess.run(
-            [
-                sys.executable,
-                *command,
-                "tests/users/test_contract.py",
-                "tests/users/test_domain.py",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
+    files = ["tests/users/test_contract.py", "tests/users/test_domain.py"]
+    command = ["-m", "pytest", "-n0", "-q", "--collect-only", "-m", "integration and portable"]
 
-    unit, integration = collected("unit"), collected("integration")
+    done = subprocess.run(
+        [sys.executable, *command, *files], capture_output=True, text=True, check=True
+    )
 
-    assert "test_domain.py" in unit
-    assert "[memory" in unit
-    assert "[sql" not in unit
-    assert "[sql" in integration
-    assert "test_domain.py" not in integration
+    assert "[sql" in done.stdout
+    assert "[memory" not in done.stdout
+    assert "[remote" not in done.stdout
+    assert "test_domain.py" not in done.stdout
 
 
 def test_failure_is_reported_before_the_end(tmp_path: Path) -> None:
