@@ -1,4 +1,4 @@
-"""The application factory: mounts the routes of the served contexts, starts and closes them."""
+"""The application factory: mounts the routes of the served contexts; starts and ends contexts."""
 
 import asyncio
 from collections import ChainMap
@@ -56,15 +56,15 @@ moves it needs one.
 To try it here: `POST /users`, then **Authorize** with that name and password.
 """
 
-# the paths that probes and metrics scrapers use
+# paths of probes, of metrics scrapers and of the public keys for other processes
 _UNLIMITED_PATHS: Final = frozenset({"/health", "/ready", METRICS_PATH, SERVICES_JWKS_PATH})
 
 
 class Gateway:
     """The ASGI application: the gateway middleware and the response cache around FastAPI.
 
-    The two wrap FastAPI from outside. Added to FastAPI as its middleware, they would make a read
-    from the response cache slower by a tenth.
+    Both are outside of FastAPI, not added with `add_middleware`, which would make a read from the
+    response cache 10 % slower.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         summary="A commerce backend: users, inventory, orders and payments.",
         description=DESCRIPTION,
         lifespan=lifespan,
-        # the gateway redirects
+        # off, because the gateway redirects a path with a trailing slash
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -152,15 +152,16 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         _add_routes(app, parts.router)
         if parts.internal_api and settings.remote_callers_of(context):
             app.include_router(parts.internal_api.router, include_in_schema=False)
-    # every process with a key serves it, even if it makes no calls and sends no events: the keys of
-    # a context are fetched from any process that serves it
+    # Other processes fetch the public key of a context from any process that serves the context. So
+    # every process with a service key publishes it, even if it makes no calls and sends no events.
     if (
         settings.has_remote_dependencies
         or settings.has_remote_subscribers
         or settings.service_token_private_key.get_secret_value()
     ):
         app.include_router(_service_keys(), include_in_schema=False)
-    # resolves the routes at start, because the first request would wait half a second for it
+    # FastAPI resolves included routes lazily; done here, because it takes half a second, for which
+    # the first request would wait
     list(iter_route_contexts(app.routes))
     app.openapi = extend_openapi(app)  # type: ignore[method-assign]  # the documented way
     return app
@@ -169,12 +170,12 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
 def _add_routes(app: FastAPI, router: APIRouter) -> None:
     """Add the routes of a router.
 
-    The router itself is not included, because FastAPI matches the routes of an included router once
-    more at every level. For an uncached read that took half of the processor time.
+    `include_router` is not used, because FastAPI matches the path once more at every level of
+    included routers. For an uncached read that took half of the processor time.
     """
     for route in router.routes:
         if isinstance(route, APIRoute):
-            # the name of its function: generated clients name their methods by it
+            # the name of the route's function, because generated clients use it as a method name
             route.operation_id = route.operation_id or route.name
     app.router.routes.extend(router.routes)
 
@@ -253,7 +254,8 @@ async def _background(container: ApplicationContainer, settings: Settings) -> As
         for worker in build_event_workers(container, settings)
     ]
     if settings.redis_url.get_secret_value():
-        # the client with the longer timeout, so that a slow answer is not an outage
+        # `broker` has a longer timeout than `redis`, so that a slow answer is not taken for an
+        # outage
         tasks.append(asyncio.create_task(monitor_redis(container.process.broker())))
     for context_container in container.contexts.values():
         tasks += [asyncio.create_task(run()) for run in context_container.background_tasks()]

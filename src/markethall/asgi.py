@@ -1,7 +1,7 @@
 """The application for any ASGI server: `uvicorn markethall.asgi:app`.
 
-Only `markethall serve` limits the time and size of request headers, runs migrations and starts the
-embedded Postgres.
+Another server does not do what `markethall serve` does: limit the time and size of request headers,
+run migrations in development, and start the embedded Postgres.
 """
 
 from markethall.app import create_app

@@ -40,14 +40,15 @@ class ApplicationContainer:
         clock: Clock | None = None,
         http_transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        """`clock`: replaces the clock of the machine and those of the databases, in tests."""
+        """`clock` is for tests: it replaces the clocks of the machine and of the databases."""
         self.settings = settings
-        # for what this process alone decides: deadlines, tokens
+        # for times that only processes compare (deadlines, tokens); stored times use the clock of
+        # the database, see `_context_tools`
         self.clock = clock or utc_now
         self._fixed_clock = clock
-        # The two levels need each other: the contexts are built from `process`, and its verifier of
-        # access tokens asks users for the current access. So the source is a provider, which looks
-        # for users in `contexts` when the first request comes; by then they are filled.
+        # A cycle: the contexts are built from `process`, and its token verifier asks the context
+        # users for the current scopes. So the access source is a provider, which looks for users in
+        # `self.contexts` only at the first request, when all contexts are built.
         self.process = ProcessContainer(
             settings=settings,
             secrets=application_secrets,
@@ -63,7 +64,7 @@ class ApplicationContainer:
         """Return the container of a context. Raises SettingsError if it is not served here."""
         if name not in self.contexts or _parts(name).container is not kind:
             raise SettingsError([f"MARKETHALL_CONTEXTS: this needs {name}, which is not served"])
-        # dependency-injector builds an object of its own class, with the providers of `kind`
+        # a cast, because dependency-injector builds a DynamicContainer with the providers of `kind`
         return cast("K", self.contexts[name])
 
     def internal_service(self, target: str, caller: str) -> Any:
@@ -114,9 +115,10 @@ class ApplicationContainer:
         return _internal_api(target).guarded(self.internal_service(target, caller), guard)
 
     def _access_source(self) -> AccessSource | None:
-        """Return where the current scopes of staff are asked for, or None.
+        """Return the source of the current scopes of staff.
 
-        None: this process neither serves users nor has its URL. Production settings reject that.
+        It is None if this process neither serves users nor has its URL. In production, the settings
+        are then invalid.
         """
         issuer = topology().token_issuer
         if issuer in self.settings.context_urls:
@@ -136,27 +138,28 @@ class ApplicationContainer:
             cursors=self.process.cursors(),
             secret_key=self.process.secrets().secret_key,
             cache_mode=self.settings.cache,
-            # not called: only the issuer of tokens, which calls it, has the private key
+            # the provider, not the signer: building the signer needs the private key, which only
+            # the token issuer has
             access_token_signer=self.process.access_token_signer,
         )
 
     # Lifecycle
 
     async def start(self) -> None:
-        """Open the databases, which sets their clocks, and prepare the contexts."""
+        """Open the databases, which also sets their clocks. Then run the hooks of the contexts."""
         await self.process.databases().open()
         for container in self.contexts.values():
             for start in container.on_start():
                 await start()
 
     def end_waits(self) -> None:
-        """Let requests that wait for a change answer now, because the process stops."""
+        """Answer the requests that wait for a change (`?wait=`) now, because the process stops."""
         for container in self.contexts.values():
             for end in container.on_drain():
                 end()
 
     async def close(self) -> None:
-        """Close everything in reverse order. After an error the rest is closed too."""
+        """Close everything in reverse order. After an error, close the remaining parts too."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.process.databases().close)
             stack.push_async_callback(self.process.redis().close)

@@ -20,12 +20,12 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 def die_with_parent(parent: int, ending: signal.Signals) -> None:
     """Ask Linux to send the signal to this process when the parent ends.
 
-    On other systems this only checks that the parent is alive. A change of the user id cancels the
-    request, so call this after the change.
+    On other systems this only checks that the parent is alive. Linux forgets the request when the
+    process changes its user id, so call this after such a change.
     """
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(ending))
-    # the parent may have ended before the request
+    # the parent may have ended before the request; then no signal comes
     if os.getppid() != parent:
         os._exit(1)
 
@@ -33,7 +33,7 @@ def die_with_parent(parent: int, ending: signal.Signals) -> None:
 def exec_with_parent_death(parent: int, arguments: list[str]) -> NoReturn:
     """Replace this process with a Python program that gets SIGKILL when the parent ends.
 
-    Other signals would not end a stopped process.
+    Other signals do not end a process that is stopped by SIGSTOP.
     """
     die_with_parent(parent, signal.SIGKILL)
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - Python itself

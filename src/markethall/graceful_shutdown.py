@@ -1,4 +1,4 @@
-"""The first step of a shutdown: the process is not ready before the server closes its socket."""
+"""The first step of a shutdown: reports "not ready" for a while, before the socket is closed."""
 
 import asyncio
 import signal
@@ -22,8 +22,8 @@ def drain_on_signal(
     """Delay SIGTERM and SIGINT for the server while the block runs.
 
     The first signal sets `draining`, calls `on_drain` in the event loop, and is passed on to the
-    server's handler after `drain_seconds`. A SIGINT during this time is passed on at once. The
-    server must have installed its handlers before the block.
+    server's handler after `drain_seconds`. A SIGINT during this time (a second Ctrl-C) is passed on
+    at once. The server must have installed its handlers before the block.
     """
     readiness.draining = False
     handler = _SignalHandler(readiness, drain_seconds, on_drain)

@@ -11,7 +11,8 @@ from typing import Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# twice the limit of the gateway: between the two limits a client gets a problem document
+# twice the limit of the gateway, which answers with a problem document; only headers that are much
+# too large get the bare response below
 MAX_HEADER_BYTES: Final = 64 * 1024
 HEADER_TIMEOUT_SECONDS: Final = 10.0
 _TOO_LARGE: Final = (
@@ -28,13 +29,14 @@ class HttpProtocol(HttpToolsProtocol):
     """Closes a connection whose request headers take too long or are too large.
 
     It ignores trailer fields, because RFC 9110, section 6.5.1, forbids merging fields such as
-    Authorization into the headers. An error response is sent after the responses in progress,
-    because a client would read it as a part of them.
+    Authorization into the headers. An error response is sent after the responses in progress;
+    otherwise a client would read it as a part of them.
     """
 
     _in_header = True
     _in_body = False
-    # the bytes of the headers, or of chunk sizes and trailers since the last part of the body
+    # bytes received since the request began or since the last part of its body: headers, chunk
+    # sizes and trailers
     _header_bytes = 0
     _has_body_part = False
     _header_timeout_handle: asyncio.TimerHandle | None = None
@@ -81,7 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._has_body_part = False
         super().data_received(data)
-        # if there is no response in progress, the data is the rest of a rejected body
+        # data without a response in progress is a new request, or the rest of a rejected body
         if self._in_header or not self._is_answering():
             self._start_header_timeout()
         else:
@@ -113,8 +115,9 @@ class HttpProtocol(HttpToolsProtocol):
             # the error belongs to the next request, because this one is complete
             self._rejection = send_error
         elif cycle.response_started or self.pipeline:
-            # A response has begun, or an earlier request of this connection still waits for one. An
-            # error here would be taken for that response, so the connection is closed after it.
+            # A response has begun, or an earlier request of this connection still waits for its
+            # response. The client would read an error as that response, so the connection is closed
+            # after the responses in progress.
             self._rejection = self.transport.close
         else:
             send_error()

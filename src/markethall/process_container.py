@@ -1,6 +1,6 @@
-"""The container of what the contexts of a process share: connections, keys, limits, verifiers.
+"""The container of the objects that all contexts of a process share: connections, keys, limits.
 
-Each function builds one object; `ProcessContainer`, after them, connects the objects.
+Each function builds one object; the class `ProcessContainer` below connects the objects.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def _redis(settings: Settings) -> RedisClient:
 def _broker(settings: Settings) -> RedisClient:
     """Build the client of the event streams, for the same server as `_redis`.
 
-    Streams have a client of their own, because their blocking reads would delay reads of the cache.
+    Streams have a separate client, because their blocking reads would delay reads of the cache.
     """
     return RedisClient(_redis_url(settings), timeout=_BROKER_TIMEOUT_SECONDS)
 
@@ -131,7 +131,8 @@ def _service_token_verifier(
         caller for context in settings.contexts for caller in settings.remote_callers_of(context)
     }
     jwks = {
-        # a caller without a URL must use the same private key as this process
+        # the keys of a caller without a URL cannot be fetched, so it must use the same private key
+        # as this process
         caller: RemoteJwks(caller, SERVICES_JWKS_PATH, http_clients.get(caller))
         if caller in settings.context_urls
         else LocalJwks(signer().jwks)
@@ -143,8 +144,8 @@ def _service_token_verifier(
 class EventKeys:
     """Signs and verifies the events that this process exchanges with others.
 
-    A process also believes events that its own key has signed: while a context is extracted, they
-    are still in the stream when the publisher has moved to another process.
+    Events signed with the key of this process are accepted too: when a publisher moves to another
+    process, the stream still contains older events, which this process has signed.
     """
 
     def __init__(
@@ -166,11 +167,12 @@ class EventKeys:
         sources: list[JwksProvider] = []
         if publisher in self._context_urls:
             http = self._http_clients.get(publisher)
-            # the verifier itself limits how often it fetches
+            # 0 seconds, because EventVerifier itself limits how often keys are fetched
             jwks = RemoteJwks(publisher, SERVICES_JWKS_PATH, http, unknown_key_refetch_seconds=0)
             sources.append(jwks)
         if self._has_own_key or not sources:
-            # a publisher without a URL must use the same private key as this process
+            # the keys of a publisher without a URL cannot be fetched, so it must use the same
+            # private key as this process
             sources.append(LocalJwks(self._signer().jwks))
         return EventVerifier(publisher, sources)
 

@@ -1,4 +1,4 @@
-"""Runs the Alembic migrations of contexts, in the repository or in the installed package."""
+"""Runs the Alembic migrations of contexts, from the repository or from the installed package."""
 
 import asyncio
 from collections.abc import Iterable
@@ -27,7 +27,10 @@ def upgrade(url: str, contexts: Iterable[str] = ()) -> None:
 
 
 def upgrade_outdated(url: str, contexts: Iterable[str]) -> list[str]:
-    """Upgrade only outdated schemas, because the role may lack the rights to migrate."""
+    """Upgrade the outdated schemas only, and return their contexts.
+
+    Even an upgrade without new revisions needs rights that the database role may lack.
+    """
     outdated = asyncio.run(_outdated_contexts(url, list(contexts)))
     if outdated:
         upgrade(url, outdated)
@@ -45,9 +48,9 @@ def alembic_config(context: str) -> Config:
 
 
 def migration_engine(url: str, *, command_timeout: float | None = None) -> AsyncEngine:
-    """Return an engine without a pool. The timeout, in seconds, applies to each statement.
+    """Return an engine without a pool. `command_timeout`, in seconds, applies to each statement.
 
-    It connects by asyncpg's own form of the URL, because SQLAlchemy does not know all parameters.
+    asyncpg gets the URL directly, because SQLAlchemy does not know all parameters of URLs.
     """
     return create_async_engine(
         "postgresql+asyncpg://",

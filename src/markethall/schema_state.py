@@ -40,7 +40,7 @@ class SchemaState(StrEnum):
 
 
 class MigrationRecord(NamedTuple):
-    """The revision of a schema, and the release (x.y.z) that has migrated it."""
+    """The revision of a schema, and the release (x.y.z) that migrated the schema to it."""
 
     revision: str
     release: str
@@ -71,7 +71,7 @@ async def read_schema_states(
 
 
 async def relocated_contexts(url: str, contexts: Collection[str]) -> list[str]:
-    """Return the contexts whose data was relocated; empty if the database is unavailable."""
+    """Return the contexts whose data was relocated. Empty if the database does not answer."""
     postgres = Postgres(url, PoolSize(min_size=1, max_size=1, timeout=_CHECK_TIMEOUT))
     try:
         async with postgres.dedicated_connection() as connection:

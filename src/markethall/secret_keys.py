@@ -108,7 +108,10 @@ def _load_or_create(directory: Path | None, name: str, generate: Callable[[], st
 
 
 def _create_exclusively(path: Path, text: str) -> None:
-    """Create the file atomically, so that two processes end with the same content."""
+    """Create the file with the text, but keep a file that another process has just created.
+
+    A hard link is atomic, so no process can read an incomplete file.
+    """
     temporary_path = path.with_name(f"{path.name}.{os.getpid()}")
     with os.fdopen(
         os.open(temporary_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"

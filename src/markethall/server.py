@@ -61,7 +61,7 @@ def serve(
 def listen_sockets(host: str, port: int, metrics_port: int | None) -> Iterator[list[socket.socket]]:
     """Listen on the port of the application, and on that of the metrics if there is one.
 
-    Raises OSError, with a line for people.
+    Raises OSError; its text is one line for the terminal.
     """
     with ExitStack() as stack:
         sockets = [stack.enter_context(listen_socket(host, port))]
@@ -74,7 +74,10 @@ def listen_sockets(host: str, port: int, metrics_port: int | None) -> Iterator[l
 def listen_socket(
     host: str, port: int, advice: str = "choose an address with --host and a port with --port"
 ) -> socket.socket:
-    """Return a socket that listens on this address. Raises OSError, with a line for people."""
+    """Return a socket that listens on this address.
+
+    Raises OSError; its text is one line for the terminal and ends with `advice`.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
@@ -121,7 +124,7 @@ def _freeze_gc() -> None:
 
 
 def _end_with_parent() -> None:
-    """Shut this worker down when its supervisor ends, even if that is killed by SIGKILL."""
+    """Shut this worker down when its supervisor ends, even if SIGKILL ends the supervisor."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -38,12 +38,12 @@ from markethall.shared.composition.settings import (
 
 # used if it exists, because earlier versions stored their data there
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
-# not in the home of root, because Postgres runs as another user, who cannot enter it
+# for root; not in the home of root, because Postgres runs as another user, who cannot enter it
 ROOT_DATA_DIRECTORY: Final = Path("/var/lib/markethall")
 
 
 class MigrationSettings(BaseSettings):
-    """The settings that migrations need, because Alembic may run without the other settings."""
+    """The settings that migrations need. Alembic may run where the other settings are not set."""
 
     model_config = SettingsConfigDict(env_prefix="MARKETHALL_", extra="ignore")
 
@@ -66,7 +66,7 @@ class MigrationSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """The settings of the process; each context has a class of its own.
+    """The settings of the process. Each context has its own class for its settings.
 
     See docs/configuration.md.
     """
@@ -315,7 +315,7 @@ class Settings(BaseSettings):
         return (own_url or self.database_url).get_secret_value()
 
     def database_direct_url_of(self, context: str) -> str:
-        """Return the URL without the pooler; without a pooler it is the URL of the database."""
+        """Return the URL that avoids the pooler. Without a pooler, this is the database URL."""
         if self.database_pooler == "none":
             return self.database_url_of(context)
         own_url = self.database_direct_urls.get(context)
@@ -323,7 +323,7 @@ class Settings(BaseSettings):
 
     @property
     def direct_urls(self) -> dict[str, str]:
-        """Map each database URL that leads to a pooler to the URL of the same database without."""
+        """Map each database URL that leads to a pooler to the direct URL of the same database."""
         if self.database_pooler == "none":
             return {}
         return {
@@ -351,7 +351,7 @@ class Settings(BaseSettings):
 
     @property
     def has_remote_subscribers(self) -> bool:
-        """Tell whether a served context publishes events by Redis Streams, which it must sign."""
+        """Tell whether a served context publishes events by Redis Streams, which must be signed."""
         return any(
             publisher in self.contexts and self.event_transports(publisher, subscriber)[1]
             for publisher, subscriber in topology().event_pairs
@@ -367,9 +367,9 @@ class Settings(BaseSettings):
 
     @property
     def accepts_own_service_key(self) -> bool:
-        """Tell whether a remote caller or publisher has no URL.
+        """Tell whether a remote caller or publisher has no URL in `context_urls`.
 
-        It must use the same private key then.
+        Its public key cannot be fetched then, so it must use the private key of this process.
         """
         return any(
             (self.remote_callers_of(context) | self.remote_publishers_of(context))
@@ -386,7 +386,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def data_directory(self) -> Path:
-        """The data directory, without `~`."""
+        """The data directory, with `~` replaced by the home directory."""
         if self.data_dir:
             return self.data_dir.expanduser()
         if os.geteuid() == 0:

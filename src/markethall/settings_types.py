@@ -38,7 +38,7 @@ def _validate_redis(url: SecretStr) -> SecretStr:
 
 def _require_scheme(url: SecretStr, schemes: frozenset[str], example: str) -> None:
     text = url.get_secret_value()
-    # the error does not contain the URL, which may have a password
+    # the error does not contain the URL, because the URL may contain a password
     if text and _scheme_of(text) not in schemes:
         raise ValueError(f"must be an address like {example}")
 
@@ -54,6 +54,6 @@ def _scheme_of(url: str) -> str:
         return ""
 
 
-# each may be empty
+# both also accept an empty value, which means "not set"
 PostgresUrl = Annotated[Secret, AfterValidator(_validate_postgres)]
 RedisUrl = Annotated[Secret, AfterValidator(_validate_redis)]

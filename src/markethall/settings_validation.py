@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from markethall.settings import Settings
 
 _PREFIX: Final = "MARKETHALL_"
-# options of commands
+# variables of command line options, which are not settings
 _COMMAND_VARIABLES: Final = {"MARKETHALL_HOST", "MARKETHALL_PORT"}
 # variables of the tests, and those that Kubernetes derives from the names of services
 _FOREIGN_VARIABLE: Final = re.compile(
     r"MARKETHALL_(TEST_\w+|\w*_?(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+))"
 )
-# of difflib, from 0 to 1: one or two wrong letters, also in a short name
+# ratio of difflib (0 to 1): at this value, names with one or two wrong letters are still found
 _MIN_SIMILARITY: Final = 0.85
 
 
@@ -142,7 +142,7 @@ def _contexts_without_database(settings: "Settings") -> str:
 
 
 def lax_settings(settings: "Settings") -> dict[str, str]:
-    """Return the settings that are allowed in production but rarely meant, each with its effect."""
+    """Return the settings that are allowed in production but probably wrong, with their effects."""
     if settings.environment != "production":
         return {}
     lax = {
@@ -170,9 +170,9 @@ def lax_settings(settings: "Settings") -> dict[str, str]:
 
 
 def misspelled_variables(environment: Iterable[str], settings_names: Iterable[str]) -> list[str]:
-    """Return a line for each variable that is no setting, but is spelled like one.
+    """Return a line for each variable whose name is similar to a setting, but not equal.
 
-    Others are ignored: Kubernetes adds variables for each service, and tests have their own.
+    Variables that Kubernetes derives from Services, and those of the tests, are ignored.
     """
     known = {f"{_PREFIX}{name.upper()}" for name in settings_names} | _COMMAND_VARIABLES
     problems = []

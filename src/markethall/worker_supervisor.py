@@ -13,7 +13,7 @@ from uvicorn.supervisors.multiprocess import Process
 from markethall.shared.observability import log
 
 _MAX_PAUSE_SECONDS: Final = 30.0
-# each death within this time before the last one doubles the pause
+# the pause doubles with each death of a worker within this time
 _MEMORY_SECONDS: Final = 60.0
 
 logger = log.get_logger("markethall.server")
@@ -39,8 +39,8 @@ class RestartPauses:
 class WorkerSupervisor(Multiprocess):
     """Restarts workers that end, while the other workers continue to serve.
 
-    It ends with exit code 1 if a worker fails before any worker has served. The cause is then
-    probably a wrong setting, and a restarted worker would fail too.
+    If a worker fails before any worker has served, the supervisor ends with exit code 1: the cause
+    is probably a wrong setting, and a restarted worker would fail too.
     """
 
     exit_code = 0
@@ -55,7 +55,8 @@ class WorkerSupervisor(Multiprocess):
         for index, process in enumerate(self.processes):
             if self.should_exit.is_set():
                 return
-            # closes the parent's copy of the pipe, because a ping of a dead worker would wait on it
+            # close this process's copy of the worker's end of the pipe; otherwise a ping of a dead
+            # worker would not fail, but wait for the timeout
             process.child_conn.close()
             if process not in self._restart_at and not self._is_alive(process):
                 self._note_death(process)
@@ -64,7 +65,7 @@ class WorkerSupervisor(Multiprocess):
 
     def terminate_all(self) -> None:
         super().terminate_all()
-        # closed, because otherwise the kernel accepts connections that no worker serves
+        # otherwise the kernel would still accept connections, which no worker would serve
         for listener in self.sockets:
             listener.close()
 

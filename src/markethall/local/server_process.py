@@ -17,11 +17,12 @@ from markethall.die_with_parent import die_with_parent
 from markethall.local.errors import EmbeddedBusy, EmbeddedError
 
 POLL_SECONDS = 0.01
-_READY_SECONDS = 120.0  # recovery after a crash reads the whole write-ahead log
-_STOP_SECONDS = 10.0  # the time to end after each signal
+_READY_SECONDS = 120.0  # long, because recovery after a crash reads the whole write-ahead log
+_STOP_SECONDS = 10.0  # the time that a process has to end after each signal
 _PORT_ATTEMPTS = 5
 
-# the environment of a server; our own may have PG* variables, a library path or a missing locale
+# the complete environment of a server; that of this process is not passed on, because it may have
+# PG* variables, a library path or a locale that is not installed
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
 _CLONE_NEWUSER = 0x10000000
 
@@ -30,7 +31,8 @@ _CLONE_NEWUSER = 0x10000000
 class OsUser:
     """The user of a process.
 
-    `namespace_mapping` has the ids (uid, gid) that it has within a new user namespace.
+    With `namespace_mapping` the process runs in a new user namespace, where it sees itself with
+    these ids (uid, gid).
     """
 
     uid: int
@@ -62,9 +64,9 @@ def serve(
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server, wait until it is ready, and return its process and its port.
 
-    `command(port)` returns the command, `is_ready(pid, port)` tells whether the server is ready,
-    and `ending` is the signal that the server gets when the thread of the caller ends. The first of
-    the ports that is free is used. Raises EmbeddedError, also when `stopping` is set.
+    `command(port)` returns the command, and `is_ready(pid, port)` tells whether the server is
+    ready. The first free port of `ports` is used. When the thread of the caller ends, the server
+    gets the signal `ending`. Raises EmbeddedError, also when `stopping` is set during the start.
     """
     for port in ports:
         begin = log.seek(0, os.SEEK_END)
@@ -73,16 +75,17 @@ def serve(
             return process, port
         log.seek(begin)
         output = log.read().decode(errors="replace")
-        # another process may have taken the port after `_free_port` had found it
+        # another process may have taken the port after `_free_port` had found it: try the next one
         if "Address already in use" not in output:
             raise _start_error(output)
     raise EmbeddedError("another program uses the port of the server")
 
 
 def run(command: Sequence[str], user: OsUser, *, stdin: str = "", at: Path | None = None) -> str:
-    """Run the command and return its output. Raises EmbeddedError with the last line of it.
+    """Run the command and return its output.
 
-    `at` is a directory; the command is not started if the user cannot enter it.
+    Raises EmbeddedError with the last error line of the output if the command fails. `at` is the
+    directory in which the command runs; if the user cannot enter it, SubprocessError is raised.
     """
     pipes = (subprocess.PIPE, subprocess.PIPE)
     with _spawn(command, user, signal.SIGKILL, pipes, at) as process:
@@ -175,18 +178,19 @@ def _spawn(
         stderr=subprocess.STDOUT,
         cwd="/",  # the user may not be able to enter our working directory
         env=_ENVIRONMENT,
-        # a new session, so that Ctrl-C does not reach the server: running requests need it
+        # a new session, so that Ctrl-C does not end the server while requests still use it
         start_new_session=True,
         user=user.uid if switch else None,
         group=user.gid if switch else None,
         extra_groups=[] if switch else None,
-        # runs after the change of the user, which clears the request of a signal
+        # subprocess calls this after the change of the user, as `die_with_parent` requires
         preexec_fn=_before_exec(user, ending, at),  # noqa: PLW1509  it takes no locks
     )
 
 
 def _before_exec(user: OsUser, ending: signal.Signals, at: Path | None) -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork
+    # loaded before the fork, because the child should do as little as possible before exec
+    libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
     def before_exec() -> None:
@@ -195,7 +199,8 @@ def _before_exec(user: OsUser, ending: signal.Signals, at: Path | None) -> Calla
         if at is not None:
             os.chdir(at)
         if ending != signal.SIGKILL:
-            # a shell may have started this process with the signal ignored, and exec keeps that
+            # if a shell started this process with the signal ignored, the server would ignore it
+            # too, because exec keeps that
             signal.signal(ending, signal.SIG_DFL)
         die_with_parent(parent, ending)
 

@@ -1,4 +1,4 @@
-"""Runs an embedded server in a thread of its own, which also restarts it and limits its log."""
+"""Runs an embedded server from a thread of its own, which restarts it and limits its log file."""
 
 import os
 import signal
@@ -26,12 +26,15 @@ Launch = Callable[[IO[bytes], threading.Event], "subprocess.Popen[bytes]"]
 
 
 class ServerThread:
-    """The thread of one server.
+    """The thread that starts, watches and restarts one server.
 
-    Linux ends a child with the thread that has started it, so one thread makes all starts and lives
-    as long as the server. `launch` starts the server, with this log file, and returns when it is
-    ready; it gives up when its event is set. With `on_failure` a server that ends is restarted.
-    After MAX_RESTARTS within a minute `on_failure` is called, and `stop` raises EmbeddedError.
+    Linux sends the parent death signal when the thread that started the child ends, not only when
+    its process ends. So a single thread makes all starts, and lives as long as the server.
+
+    `launch(log_file, stopping)` starts the server and returns when it is ready; it gives up when
+    the event `stopping` is set. With `on_failure`, a server that ends by itself is restarted. If it
+    ends more than MAX_RESTARTS times within a minute, `on_failure` is called, and `stop` raises
+    EmbeddedError.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class ServerThread:
             raise self._error
 
     def stop(self) -> None:
-        """Stop the server. Raises EmbeddedError if it could not be restarted before."""
+        """Stop the server. Raises EmbeddedError if the restarts were given up before."""
         self._stopping.set()
         self._thread.join()
         self.process = None
@@ -92,7 +95,7 @@ class ServerThread:
         end(process, *self._ending)
 
     def _restart(self, reason: str) -> "subprocess.Popen[bytes] | None":
-        """Return the new process, or None if there is none."""
+        """Return the new process, or None if `stop` was called or the server ends too often."""
         while not self._stopping.is_set():
             if not self._may_restart():
                 self._fail(reason)
@@ -120,9 +123,9 @@ class ServerThread:
 
 
 def limit_log(file: IO[bytes]) -> None:
-    """Keep only the newest half of a log file above MAX_LOG_BYTES.
+    """Shorten a log file of more than MAX_LOG_BYTES to its last MAX_LOG_BYTES / 2 bytes.
 
-    The server appends to the same file. What it writes during the call may be lost.
+    The server appends to the same file. Output that it writes during this call may be lost.
     """
     size = os.fstat(file.fileno()).st_size
     if size <= MAX_LOG_BYTES:

@@ -21,8 +21,9 @@ from markethall.local.wheels import install_advice, package_folder
 class EmbeddedValkey:
     """A Valkey server without persistence.
 
-    `data_dir` contains only the log. As a context manager it yields the URL and stops the server at
-    the end. With `on_failure` it is restarted with the same URL when it ends, see ServerThread.
+    `data_dir` contains only the log. As a context manager, this object yields the URL and stops the
+    server at the end. With `on_failure`, a server that ends by itself is restarted with the same
+    URL, see ServerThread.
     """
 
     def __init__(
@@ -32,7 +33,8 @@ class EmbeddedValkey:
         self._on_failure = on_failure
         self._thread: ServerThread | None = None
         self._port: int | None = None
-        # kept after a restart, so that clients that connect through a proxy can connect again
+        # the same after `stop` and `start`, although the port changes: clients that connect through
+        # a proxy can then connect again
         self._password = secrets.token_urlsafe(24)
 
     @property

@@ -50,5 +50,5 @@ def parse_url(url: str) -> URL:
     try:
         return make_url(url).set(drivername="postgresql")
     except (ArgumentError, ValueError):
-        # `from None`, because the text of the first error contains the password
+        # `from None`, because the text of the original error contains the password
         raise RelocationFailed("an address is like postgresql://user:…@host/database") from None

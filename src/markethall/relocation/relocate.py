@@ -1,8 +1,8 @@
 """Moves the data of one context into another database.
 
 One transaction on the target writes the copy and compares it with the source. During this time the
-tables of the source are locked against writes. After the commit the schema of the source is
-renamed. So no write is lost, and a run that was killed can be repeated.
+tables of the source are locked against writes. After the commit on the target, the schema of the
+source is renamed. So no write is lost, and a run that was killed can be repeated.
 """
 
 import asyncio
@@ -98,7 +98,8 @@ async def _connected(url: str, name: str) -> "AsyncIterator[Connection]":
 async def _lock_relocation(side: "Connection", context: str, reason: str) -> None:
     """Take an advisory lock until the connection ends. Raises RelocationFailed if it is taken.
 
-    It also fails if source and target are the same database.
+    `relocate` takes it on the source and on the target. The second call also fails if both are the
+    same database.
     """
     if not await side.fetchval(_TRY_LOCK, f"markethall.relocation.{context}"):
         raise RelocationFailed(reason)
@@ -107,8 +108,8 @@ async def _lock_relocation(side: "Connection", context: str, reason: str) -> Non
 async def _refuse_if_served(source: "Connection", context: str) -> None:
     """Raises RelocationFailed if a process serves the context.
 
-    This takes the lock of the context's leader, so that a process that starts later does no
-    background work.
+    This also takes the leader lock of the context's background workers, so that a process that
+    starts later does no background work.
     """
     has_lease, deadline = False, time.monotonic() + _SERVED_WAIT_SECONDS
     while True:
@@ -123,7 +124,7 @@ async def _refuse_if_served(source: "Connection", context: str) -> None:
 
 @asynccontextmanager
 async def _target_database(source: "Connection", source_url: str, to: str) -> AsyncIterator[str]:
-    """Yield the URL of the target. A database that was created here is dropped after a failure."""
+    """Yield the URL of the target. After a failure, drop the database if this run created it."""
     if "://" in to:
         yield to
         return
@@ -165,7 +166,8 @@ class _Relocation:
         tools = find_pg_tools(_major_of(self.source), _major_of(self.target))
         async with self.source.transaction(isolation="repeatable_read"):
             await self._lock_out_writers(relations)
-            # must be the first statement that reads, so that pg_dump reads the same snapshot
+            # must be the first statement that reads, so that `_checksums` and pg_dump read the same
+            # snapshot, taken after the tables are locked
             snapshot = await self.source.fetchval("SELECT pg_export_snapshot()")
             checksums = await _checksums(self.source, relations)
             await self._copy_unless_done(tools, snapshot, checksums)

@@ -14,14 +14,14 @@ from markethall.relocation.pg_tools import PgTools
 # maps each table to its number of rows and a checksum, and each sequence to its position
 RowChecksums = Mapping[str, str]
 
-# replaces an empty schema, because an operator may have created one
+# DROP removes an empty schema, which an operator may have created; it fails on any other
 _BEGIN: Final = """
 \\o /dev/null
 BEGIN;
 SET client_min_messages = warning;
 DROP SCHEMA IF EXISTS {schema};
 """
-# make the text form of a row the same on both servers
+# settings of a session that make the text form of a row the same on both servers
 TEXT_SETTINGS: Final = (
     "SET timezone = 'UTC'",
     "SET datestyle = 'ISO'",
@@ -29,7 +29,7 @@ TEXT_SETTINGS: Final = (
     "SET extra_float_digits = 1",
     "SET bytea_output = 'hex'",
 )
-# a sum of hashes, because it does not depend on the order of the rows and needs little memory
+# the checksum is a sum of hashes: it does not depend on the order of rows and needs little memory
 _ROWS: Final = """
 SELECT count(*) || ' rows, sum ' || coalesce(sum(('x' || encode(
     substring(sha256(convert_to(the_row::text, 'UTF8')) FROM 1 FOR 8), 'hex'))::bit(64)::bigint), 0)

@@ -1,4 +1,4 @@
-"""The ASGI application of the local cluster, which routes requests to the services by their path.
+"""The ASGI application of the local cluster, which routes each request to a service by its path.
 
 `/ready` and `/openapi.json` combine the answers of all services.
 """
@@ -95,7 +95,7 @@ def create_cluster_app(
     proxy: ReverseProxy,
     running: Callable[[], AbstractAsyncContextManager[None]],
 ) -> ClusterApp:
-    """Return the application; its lifespan runs within the context manager `running`."""
+    """Return the application. Its lifespan enters the context manager `running`."""
     readiness = ClusterReadiness(proxy)
 
     @asynccontextmanager

@@ -132,11 +132,15 @@ class ServiceSupervisor:
 
 
 def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, str]:
-    """Return the environment of a service: that of this process, its context and its URLs."""
-    # not "auto", because the output of a service is a pipe, never a terminal
+    """Return the environment of a service.
+
+    It is the environment of this process, with the context of the service and the URLs of the
+    contexts that the service needs.
+    """
+    # "auto" is resolved here, because the service writes to a pipe and cannot see the terminal
     auto = "pretty" if sys.stdout.isatty() else "json"
     needed = sorted(topology().dependencies[context] | topology().jwks_sources[context])
-    # the port of the metrics is that of the proxy; each service serves them on its own port
+    # MARKETHALL_METRICS_PORT is for the proxy; a service serves its metrics on its only port
     inherited = {name: text for name, text in os.environ.items() if name != _METRICS_PORT}
     return {
         **_POOL_SIZES,
@@ -151,7 +155,10 @@ def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, st
 
 
 def _terminal_width() -> dict[str, str]:
-    """Return the width that the prefix leaves; a service writes to a pipe and cannot ask for it."""
+    """Return COLUMNS: the width of the terminal, less the prefix of each log line.
+
+    A service writes to a pipe, so it cannot ask the terminal for its width.
+    """
     if not sys.stdout.isatty():
         return {}
     return {"COLUMNS": str(shutil.get_terminal_size().columns - len(prefix_log_line("", b"")))}

@@ -1,4 +1,4 @@
-"""The reverse proxy: passes requests to the services, and streams both bodies."""
+"""The reverse proxy: passes requests to the services, and streams the bodies in both directions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -32,24 +32,27 @@ _HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
-# not forwarded: the proxy sets three of them itself, and its server has answered Expect
+# not forwarded: the proxy sets three of them itself, and uvicorn has already answered Expect
 _REPLACED: Final = frozenset({b"content-length", b"expect", b"x-forwarded-for", b"x-request-id"})
 # httpx2 raises AttributeError or OSError if a connection is reset while httpx2 checks it
 _CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
 _CONNECT_TIMEOUT_SECONDS: Final = 2.0
 _GET_TIMEOUT_SECONDS: Final = 5.0
-# no service waits longer
+# a service ends a wait (`?wait=`) after this time, even if the client asks for more
 _MAX_WAIT_SECONDS: Final = 30
 _MAX_WAIT_DIGITS: Final = 4
-# There is no maximum of connections, so that a service that hangs does not block the others. Idle
-# connections are closed after 10 s, because the services close them after 15 s.
+# The number of connections is not limited: all services share it, so a service that hangs would
+# block the others. Idle connections are closed after 10 s, before the services close them (15 s).
 _LIMITS: Final = httpx2.Limits(
     max_connections=None, max_keepalive_connections=64, keepalive_expiry=10
 )
 
 
 class ReverseProxy:
-    """Streams requests to the services. Nothing is retried: the service may have executed it."""
+    """Streams requests to the services.
+
+    A failed request is not retried, because the service may have executed it.
+    """
 
     def __init__(self, urls: Mapping[str, str], settings: Settings) -> None:
         self._urls = urls
@@ -93,7 +96,8 @@ class ReverseProxy:
                 cause = repr(error.__cause__)
                 log.warning("proxy.upstream_unavailable", service=context, error=cause)
             if isinstance(error, RequestTimeout):
-                # closes the connection, because the rest of the body would be parsed as a request
+                # close the connection, because the rest of the body would be parsed as the next
+                # request
                 incoming.extra_headers.append((b"connection", b"close"))
             await problem_response(incoming.scope, error)(
                 incoming.scope, receive, incoming.wrap_send(send)
@@ -134,13 +138,13 @@ class ReverseProxy:
             raise MalformedRequest(f"The request cannot be passed on: {error}.") from None
         except _CONNECTION_ERRORS as error:
             raise Unavailable(dependency=context) from error
-        # no timeout for the body, because an event stream may send nothing for a long time
+        # from here on, reads have no timeout: an event stream may send nothing for a long time
         del timeouts["read"]
         return response
 
 
 def requested_wait(query: bytes) -> int:
-    """Return the seconds that the client lets the service wait for a change, as in `?wait=10`."""
+    """Return how many seconds the service may wait for a change: 10 for the query `wait=10`."""
     value = parse_qs(query.decode("latin-1")).get("wait", ["0"])[0]
     is_number = value.isascii() and value.isdigit() and len(value) < _MAX_WAIT_DIGITS
     return min(int(value), _MAX_WAIT_SECONDS) if is_number else 0
@@ -151,7 +155,10 @@ class ClientDisconnected(Exception):
 
 
 class RequestBody(httpx2.AsyncByteStream):
-    """The body of a request, streamed. Only the service limits the time of the whole body."""
+    """The body of a request, streamed in pieces.
+
+    Each piece has a timeout here; the service limits the time of the whole body.
+    """
 
     def __init__(self, receive: Receive, piece_timeout: float) -> None:
         self._receive = receive
@@ -173,12 +180,12 @@ class RequestBody(httpx2.AsyncByteStream):
 
 
 def _streaming(response: httpx2.Response) -> StreamingResponse:
-    """Return a streaming response, which ends when the client disconnects.
+    """Return a StreamingResponse, because it stops when the client disconnects.
 
-    An event stream would not end otherwise.
+    An event stream would otherwise be read from the service forever.
     """
     streaming = StreamingResponse(response.aiter_raw(), response.status_code)
-    # without the date, because the server of the proxy sets it
+    # without the header `date`, because uvicorn adds one
     streaming.raw_headers = _end_to_end(response.headers.raw, {b"date"})
     return streaming
 

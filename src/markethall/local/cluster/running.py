@@ -28,7 +28,7 @@ class ClusterMember:
 
 @contextmanager
 def recorded(folder: Path, proxy_url: str, urls: Mapping[str, str]) -> Iterator[None]:
-    """Record the cluster of this process during the block."""
+    """Record the cluster of this process in a file of the data directory while the block runs."""
     own = psutil.Process()
     file = folder / _FILE
     file.write_text(
@@ -43,7 +43,7 @@ def recorded(folder: Path, proxy_url: str, urls: Mapping[str, str]) -> Iterator[
 
 
 def running_members(folder: Path) -> list[ClusterMember]:
-    """Return the processes of the cluster that runs with this data directory; [] if none does."""
+    """Return the processes of the cluster that uses this data directory; [] if none is running."""
     try:
         record = json.loads((folder / _FILE).read_text())
         cluster = psutil.Process(record["pid"])
@@ -63,7 +63,7 @@ def running_members(folder: Path) -> list[ClusterMember]:
 
 
 def _listening_pids(processes: list[psutil.Process]) -> dict[int, int]:
-    """Map each port on which one of the processes listens to the pid."""
+    """Map each listening port to the pid of the process that listens on it."""
     pids = {}
     for process in processes:
         with suppress(psutil.Error):

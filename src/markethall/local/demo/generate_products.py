@@ -111,7 +111,7 @@ def _members(
 ) -> list[tuple[tuple[OptionValues, Choice], ...]]:
     """Return the members of a family, each with one value for every option of the template.
 
-    Some values of each option are drawn, and then combined.
+    Some values of each option are chosen at random; the members are their combinations.
     """
     choices = [
         [(option, value) for value in _some_values(option, rng)] for option in template.options

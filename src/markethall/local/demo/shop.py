@@ -12,7 +12,8 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 
-# the time in the ids (UUIDv7), in milliseconds; fixed, so that ids are equal in all installations
+# Unix time in milliseconds, part of the ids (UUIDv7); constant, so that a product has the same id
+# in all installations
 _CREATED_AT_MS: Final = 1_795_219_200_000
 
 

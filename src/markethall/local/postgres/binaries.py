@@ -49,10 +49,10 @@ class PostgresBinaries:
 
 
 def postgres_for(cluster: Path) -> PostgresBinaries:
-    """Return the first installation that can open the cluster, or create it if it is missing.
+    """Return the first installation that can open the cluster.
 
-    The wheel is tried before PATH, so that all machines have the same version of Postgres. Raises
-    EmbeddedMissing.
+    If there is no cluster yet, every installation can. The wheel is tried before PATH, so that all
+    machines have the same version of Postgres. Raises EmbeddedMissing.
     """
     found = [binaries for folder in _postgres_folders() if (binaries := _inspect(folder))]
     if not found:
@@ -88,7 +88,7 @@ def _postgres_folders() -> Iterator[Path]:
     if wheel := wheel_bin_folder():
         yield wheel
     if on_path := shutil.which("postgres"):
-        # resolved, because Debian has links in PATH for some programs only
+        # the target of the link, because Debian links only some of the programs into PATH
         yield Path(on_path).resolve().parent
 
 

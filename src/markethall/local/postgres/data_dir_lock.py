@@ -13,7 +13,7 @@ import psutil
 from markethall.local.errors import busy
 from markethall.local.server_process import POLL_SECONDS, open_private
 
-SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for a server whose parent was killed
+SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for the shutdown of a server whose parent was killed
 
 
 class DataDirLock:
@@ -48,7 +48,7 @@ class DataDirLock:
 def wait_for_previous_server(cluster: Path) -> None:
     """Wait until no server process uses the cluster. Raises EmbeddedBusy after a timeout.
 
-    The server of a killed process needs a moment to shut down.
+    After a process was killed, its server needs a moment to shut down.
     """
     pid_file = cluster / "postmaster.pid"
     if not pid_file.exists():
@@ -58,17 +58,18 @@ def wait_for_previous_server(cluster: Path) -> None:
         if time.monotonic() > deadline:
             raise busy(str(cluster), str(min(workers)))
         time.sleep(POLL_SECONDS)
-    # Postgres does not start if a process with the pid of this file exists. No server process is
-    # left, so such a process is another program, and the file must be deleted. Otherwise the file
-    # must stay, because Postgres needs it to clean up.
+    # Postgres does not start if the pid in this file belongs to a running process. No server
+    # process is left, so that process is another program, and the file must be deleted. If there is
+    # no such process, the file must stay, because Postgres cleans up with its help.
     if _names_a_living_process(pid_file):
         pid_file.unlink(missing_ok=True)
 
 
 def end_orphans(cluster: Path) -> None:
-    """End the processes of a server whose main process has ended, in a moment and without saving.
+    """End the remaining processes of a server whose main process has ended.
 
-    The next start recovers from the write-ahead log.
+    SIGQUIT ends them at once and without a checkpoint; the next start recovers from the write-ahead
+    log.
     """
     for pid in _processes_in(cluster.resolve()):
         with suppress(ProcessLookupError):
@@ -76,10 +77,10 @@ def end_orphans(cluster: Path) -> None:
 
 
 def _processes_in(cluster: Path) -> list[int]:
-    """Return the ids of the server's processes: their working directory is the data directory.
+    """Return the ids of the server's processes: their working directory is the cluster.
 
-    psutil reports no working directory for processes of other users, but these cannot use our
-    directory.
+    psutil reports no working directory for processes of other users. They are not servers of this
+    cluster, because they cannot open it.
     """
     return [p.pid for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(cluster)]
 

@@ -15,8 +15,8 @@ _OVERFLOW_ID = 65534  # Linux shows this id for users that have no mapping in a 
 def find_os_user(program: str, cluster: Path) -> OsUser | None:
     """Return the first user that can run the program and enter the directory of the cluster.
 
-    Each user is tried by a real process, because access lists, mounts and containers decide too,
-    not only the mode bits of the directories.
+    Each user is tried by a real process, because not only the mode bits of the directories decide,
+    but also access lists, mounts and containers.
     """
     return next(
         (user for user in _candidates(cluster) if _can_work(user, program, cluster.parent)), None
@@ -24,7 +24,10 @@ def find_os_user(program: str, cluster: Path) -> OsUser | None:
 
 
 def make_data_dir(folder: Path) -> None:
-    """Create the directory if it is missing. As root, let all users enter it, despite the umask."""
+    """Create the directory if it is missing. As root, let all users enter it.
+
+    chmod is needed, because the umask restricts the mode of mkdir.
+    """
     if folder.exists():
         return
     folder.mkdir(parents=True)
@@ -36,7 +39,8 @@ def chown(folder: Path, user: OsUser) -> None:
     """Make the user the owner of the directory and everything in it."""
     if folder.stat().st_uid == user.uid:
         return
-    # The directory itself is changed last, so that the next call repeats an interrupted walk.
+    # The directory itself is changed last, because the check above looks at it: after an
+    # interruption, the next call then repeats the walk.
     for path, folders, files in os.walk(folder, topdown=False):
         for name in [*folders, *files]:
             os.chown(Path(path) / name, user.uid, user.gid, follow_symlinks=False)
@@ -47,10 +51,10 @@ def _candidates(cluster: Path) -> Iterator[OsUser]:
     """Yield the users to try, in order.
 
     - If this process runs as root: the owner of the data, then the user `nobody`.
-    - Otherwise this user, if it has a name. initdb refuses a user without a name, as it may occur
-      in Kubernetes (runAsUser).
-    - Last this user in a user namespace that shows it as `nobody`. This works even if `nobody`
-      cannot enter the directory, but containers often forbid user namespaces.
+    - Otherwise: the current user, if it has a name. initdb refuses a user without a name, which may
+      occur in Kubernetes (runAsUser).
+    - Always last: the current user, in a user namespace where it appears as `nobody`. This works
+      even if `nobody` cannot enter the directory, but containers often forbid user namespaces.
     """
     current, nobody = OsUser.current(), _nobody()
     if current.uid == 0:

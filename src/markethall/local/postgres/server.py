@@ -48,10 +48,10 @@ _UNSAFE_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes":
 class EmbeddedPostgres:
     """A Postgres cluster in `data_dir/postgres` with the database `markethall`.
 
-    With `durable=False` it is faster, but a power failure may destroy the cluster. As a context
-    manager it yields the URL and stops the server at the end. With `on_failure` the server is
-    restarted on the same port when it ends, see ServerThread. `report` gets a line before each step
-    that takes seconds.
+    With `durable=False` the server is faster, but a power failure may destroy the cluster. As a
+    context manager, this object yields the URL and stops the server at the end. With `on_failure`,
+    a server that ends by itself is restarted on the same port, see ServerThread. `report` is called
+    with a line of text before each step that takes seconds.
     """
 
     def __init__(
@@ -123,8 +123,8 @@ class EmbeddedPostgres:
 
     def _start(self) -> None:
         try:
-            # before the folder is made: an image without Postgres has no place for it either, and
-            # the advice is to name a database
+            # called before the folder is created: in a container image without Postgres, that would
+            # fail too, but only this error advises to set MARKETHALL_DATABASE_URL
             postgres_for(self._cluster)
             make_data_dir(self._folder)
             self._lock.acquire()
@@ -191,7 +191,7 @@ class EmbeddedPostgres:
         return process
 
     def _previous_port(self) -> int | None:
-        """Return the port of the last start, because clients may have stored the URL."""
+        """Return the port of the last start. It is tried first, because clients may use its URL."""
         with suppress(OSError):
             if found := re.search(r'"port=(\d+)"', (self._cluster / "postmaster.opts").read_text()):
                 return int(found[1])

