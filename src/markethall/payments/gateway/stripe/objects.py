@@ -95,3 +95,12 @@ class Refund(Dto):
 class RefundList(Dto):
     data: tuple[Refund, ...]
     has_more: bool
+
+
+class Dispute(Dto):
+    """A dispute. It is only logged, so every field may be missing."""
+
+    id: Text | None = None
+    payment_intent: Text | None = None
+    status: Text | None = None
+    reason: Text | None = None

@@ -5,11 +5,18 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
+import structlog
 from pydantic import Field, ValidationError
 
 from markethall.payments.contract import OperationKind
 from markethall.payments.gateway.stripe.amounts import AmountNotSupported, from_stripe_amount
-from markethall.payments.gateway.stripe.objects import CAPTURE_KEY, OPERATION_KEY, Intent, Refund
+from markethall.payments.gateway.stripe.objects import (
+    CAPTURE_KEY,
+    OPERATION_KEY,
+    Dispute,
+    Intent,
+    Refund,
+)
 from markethall.payments.gateway.stripe.outcomes import PROVIDER, next_action_of
 from markethall.payments.gateway.webhook_signatures import verify_signature
 from markethall.payments.ports import (
@@ -22,6 +29,8 @@ from markethall.payments.ports import (
 )
 from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
 from markethall.shared.kernel.model import Dto, Text
+
+log = structlog.get_logger("markethall.payments")
 
 SIGNATURE_HEADER: Final = "stripe-signature"
 MAX_WEBHOOK_BYTES: Final = 64 * 1024
@@ -55,6 +64,7 @@ class StripeWebhooks:
         try:
             event = _Event.model_validate_json(text := body.decode())
             news = _parse_news(event)
+            _log_dispute(event)
         except UnicodeDecodeError:
             raise MalformedRequest("The body is not UTF-8.") from None
         except ValidationError as error:
@@ -128,6 +138,20 @@ def _refund_news(refund: Refund) -> _News | None:
         else Succeeded(refund.id),
         (refund.amount, refund.currency),
     )
+
+
+def _log_dispute(event: _Event) -> None:
+    """Log a dispute for staff, who answer it in the dashboard."""
+    if event.type.startswith("charge.dispute."):
+        dispute = Dispute.model_validate(event.data.object)
+        log.warning(
+            "stripe.dispute_changed",
+            type=event.type,
+            dispute_id=dispute.id,
+            intent_id=dispute.payment_intent,
+            status=dispute.status,
+            reason=dispute.reason,
+        )
 
 
 def _news(
