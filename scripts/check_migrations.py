@@ -1,4 +1,4 @@
-"""Tests the migrations on a real server: upgrade, compare with the tables, downgrade, upgrade."""
+"""Tests the migrations on a real server: upgrade, compare with the code, downgrade, upgrade."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Checks the repository for retired terms, duplicate class names and bad starts of docstrings.
+"""Checks the repository for retired terms, duplicate class names and unclear first words.
 
 scripts/retired_words.txt has one retired term per line, with its replacement. Findings are printed
 as `path:line: message`, and the exit code is 1.
@@ -39,7 +39,7 @@ ORDINARY_USES: Final = {
 RELATIVE_PRONOUNS: Final = frozenset(
     {"who", "whoever", "whose", "whom", "what", "whatever", "where", "wherever", "those", "which"}
 )
-# names that every context or subdomain has
+# class names that may occur in every context or subdomain
 LAYOUT_CLASSES: Final = frozenset({"ReadStore", "Services", "Store", "Stores", "Tables"})
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")

@@ -1,10 +1,10 @@
 """Compares the internal API and the events with those of the last release.
 
-During an update processes of two releases call each other, so both releases must be compatible.
+During an update, processes of two releases call each other, so both releases must be compatible.
 `python -m scripts.check_rpc` prints each incompatible change. `--record 0.2.0` stores the current
-state as a release in docs/rpc/.
+state as release 0.2.0 in docs/rpc/.
 
-Only schemas are compared. Rules in code, such as the known currencies, are not.
+Only schemas are compared, not rules in the code, such as the list of known currencies.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def _document() -> dict[str, Any]:
             app.include_router(internal_api.router)
     document = extend_openapi(app)()
     for operation in (one for path in document["paths"].values() for one in path.values()):
-        # of the examples of errors only the codes are compared; other fields are documentation
+        # only the codes of the error examples are compared, so their contents are removed
         for response in operation["responses"].values():
             for content in response["content"].values() if "content" in response else ():
                 _without_values(content)

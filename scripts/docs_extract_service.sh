@@ -34,7 +34,7 @@ set +u
 . "$folder/quickstart.sh" >"$folder/quickstart.out"
 kill "$MONOLITH"; wait "$MONOLITH" || true; MONOLITH=
 
-# the output contains the logs of the servers too
+# the output also contains the logs of the servers, so only the statuses of orders are counted
 set +e
 . "$folder/extract.sh" >"$folder/extract.out" 2>"$folder/extract.err"
 set -e

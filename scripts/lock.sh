@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compiles requirements/*.txt from pyproject.toml: exact versions with hashes, and no addresses.
+# Compiles requirements/*.txt from pyproject.toml: exact versions with hashes, without index URLs.
 set -eu
 cd "$(dirname "$0")/.."
 lock() {
@@ -8,7 +8,7 @@ lock() {
         --generate-hashes --no-header --no-annotate --no-emit-index-url -o "requirements/$out" "$@"
 }
 lock run.txt
-# run.txt and the SDK of Stripe, for the image
+# run.txt and the SDK of Stripe, for the container image
 lock stripe.txt --extra stripe
 lock build.txt --group build
 lock relocate.txt --extra relocation

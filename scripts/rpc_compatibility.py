@@ -1,4 +1,4 @@
-"""Finds changes of the internal API that are incompatible with the release before."""
+"""Finds changes of the internal API that are incompatible with the previous release."""
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -106,7 +106,7 @@ def _codes(operation: Schema) -> dict[str, str]:
 
 
 def _envelopes(old: ApiRecord, new: ApiRecord) -> Iterator[str]:
-    """Compare the fields common to all errors, tokens and events."""
+    """Compare the fields that all errors, all actors (in tokens) and all events have."""
     roots = old["openapi"], new["openapi"]
     before, now = (root["components"]["schemas"]["Problem"] for root in roots)
     yield from _both_ways("errors: field", before, now, roots)
@@ -130,9 +130,10 @@ def _events(old: ApiRecord, new: ApiRecord) -> Iterator[str]:
 
 
 def _both_ways(name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema]) -> Iterator[str]:
-    """Compare in both directions.
+    """Compare twice: the new release as the sender, and the old release as the sender.
 
-    A release may call an older one, and a new subscriber may read events of an older release.
+    During an update, a new caller may get a response of the old release, and a new subscriber may
+    read events of the old release.
     """
     directions: tuple[Direction, ...] = (RESPONSE, RESPONSE_OF_OLDER)
     for direction in directions:

@@ -36,7 +36,7 @@ RESPONSE_OF_OLDER: Final = Direction(
 
 _MAX_KEYWORDS: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _MIN_KEYWORDS: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-# keywords that must be equal, or missing at the receiver
+# keywords that must be equal, unless the schema of the receiver does not have them
 _EQUAL_KEYWORDS: Final = ("type", "format", "pattern")
 _DOCUMENTATION: Final = ("title", "description", "examples", "example", "deprecated")
 # keywords that this module compares; any other keyword must be equal
@@ -59,7 +59,10 @@ _KNOWN: Final = frozenset(
 def compare(
     name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema], direction: Direction
 ) -> Iterator[str]:
-    """Yield a line for each incompatible change. References are resolved in `roots`."""
+    """Yield a line for each incompatible change.
+
+    `roots` are the complete older and newer document, in which references are resolved.
+    """
     yield from _differences(_Comparison(name, "", old, new, roots, direction))
 
 
@@ -226,7 +229,7 @@ def _kind(schema: Schema) -> str:
 
 
 def resolve(schema: Schema, root: Schema) -> Schema:
-    """Replace a reference by its target, with the keywords beside the reference."""
+    """Replace a reference by its target. Keywords next to the reference override the target."""
     while "$ref" in schema:
         target: Any = root
         for step in schema["$ref"].removeprefix("#/").split("/"):

@@ -26,7 +26,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 
 def findings(documents: Iterable[Document]) -> list[str]:
-    """Return all findings. The other checks need valid schemas, and are skipped otherwise."""
+    """Return all findings. If a schema is violated, only this is checked: the rest relies on it."""
     manifests = Manifests(documents)
     return list(objects.check_schemas(manifests)) or [
         finding for check in CHECKS for finding in check(manifests)

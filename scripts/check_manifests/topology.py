@@ -29,9 +29,9 @@ NEEDED: Final = {
 PATHS: Final = {
     str(c): [f"/{segment}" for segment in owned] for c, owned in topology().paths_by_context.items()
 }
-# the database into which a Job moves the data of a context
+# Secret and key with the URL of the database into which a Job moves the data of a context
 RELOCATION: Final = ("relocation", "target")
-# an operator creates these Secrets by hand, see docs/deployment.md
+# the Secrets that an operator creates by hand (docs/deployment.md), each with its keys
 SECRETS: Final = {
     "database": {"url"},
     **{f"database-{context}": {"url"} for context in context_names()},
@@ -48,11 +48,12 @@ DATABASE_URL: Final = "MARKETHALL_DATABASE_URL"
 ACCESS_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY"
 SERVICE_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY"
 SANDBOX_WEBHOOK_SECRET: Final = "MARKETHALL_SANDBOX_WEBHOOK_SECRET"
-# a process of one context has secrets of its own: one service cannot act as another
+# a process that serves a single context reads these from a Secret of that context, such as
+# `database-orders`, so that one service cannot act as another
 OWN: Final = frozenset({DATABASE_URL, SERVICE_TOKEN_PRIVATE_KEY})
 ADMIN: Final = frozenset({"MARKETHALL_ADMIN_EMAIL", "MARKETHALL_ADMIN_PASSWORD"})
-# the source of each secret variable; two variables must not have the same source, because a token
-# of one kind would be accepted as the other kind
+# maps each secret variable to its Secret and key; two variables must not have the same source,
+# because then a token of one kind would be accepted as the other kind
 SOURCES: Final = {
     DATABASE_URL: ("database", "url"),
     "MARKETHALL_REDIS_URL": ("redis", "url"),
@@ -183,7 +184,7 @@ def _needed_secrets(served: set[str]) -> set[str]:
 
 
 def _wrong_relocation_secrets(workload: Workload, given: Mapping[str, Document]) -> Iterator[str]:
-    """The Job copies from the database of its context, and knows no other secret."""
+    """Check that the Job reads only the URLs of the source and of the target database."""
     context = workload.labels.get(COMPONENT, "")
     expected = {DATABASE_URL: (f"database-{context}", "url"), "RELOCATION_TARGET": RELOCATION}
     found = {name: (source.get("name"), source.get("key")) for name, source in given.items()}
