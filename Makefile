@@ -102,7 +102,7 @@ test-network-faults: $(DEV)
 
 ## test-api-schema: send thousands of requests made from the OpenAPI document, valid and invalid (minutes)
 test-api-schema: $(DEV)
-	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -n auto tests/api_schema $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/api_schema $(ARGS)
 
 ## test-concurrency: run each race twenty times with a hundred customers, with 0 and 20 ms of database latency (minutes)
 test-concurrency: $(DEV)

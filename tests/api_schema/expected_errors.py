@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from schemathesis import Case, Response
 from schemathesis.core.failures import AcceptedNegativeData, Failure
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.openapi.checks import RejectedPositiveData
 
 # Statuses by which a request that fits its schema may be refused, because a schema cannot describe
@@ -22,7 +23,7 @@ REASONS_BY_CODE: Final = {
 REASONS_BY_FIELD_ERROR: Final = {
     "int_type": "JSON Schema counts 1.0 as an integer, this API does not",
     "attribute": "JSON Schema counts 1.0 as an integer, this API does not",
-    "text_invalid": "no text may have a NUL, also in a body whose schema allows any object",
+    "text_invalid": "no text may have a NUL, also in an event of a provider, which is any object",
     "not_printable": "a pattern cannot name all characters that are not printable in an SKU",
     "window": "valid_from is before valid_until: JSON Schema compares no two fields",
     "same_warehouse": "a transfer has two warehouses: JSON Schema compares no two fields",
@@ -34,6 +35,11 @@ REASONS_BY_FIELD_ERROR: Final = {
     "year_out_of_range": "the offset moves a time of the year 1 or 9999 into another in UTC",
     "too_many_units": "the lines of a product are added up: JSON Schema adds nothing up",
 }
+# by the operation: bodies that do not fit the schema and are accepted
+REASONS_BY_ACCEPTED_BODY: Final = {
+    "POST /imports": "every body is a file, whose rows are checked in the background",
+}
+_ANY_OBJECT: Final = "POST /payments/webhooks/{provider}"
 _FLOAT_ERRORS: Final = frozenset({"int_type", "attribute"})
 
 
@@ -41,16 +47,24 @@ def reason_of(failure: Failure, case: Case[Any], response: Response) -> str | No
     """Return why this is no failure, or None if it is one."""
     if isinstance(failure, RejectedPositiveData):
         return _reason_of_problem(case, response.json())
-    if isinstance(failure, AcceptedNegativeData) and case.operation.label == "POST /imports":
-        # the query has its own model, which refuses with 422
-        return "every body is a file, whose rows are checked in the background"
+    if isinstance(failure, AcceptedNegativeData) and _is_only_body_invalid(case):
+        return REASONS_BY_ACCEPTED_BODY.get(case.operation.label)
     return None
+
+
+def _is_only_body_invalid(case: Case[Any]) -> bool:
+    meta = case.meta
+    return meta is not None and {
+        location for location in meta.components if meta.is_negative_at(location)
+    } == {ParameterLocation.BODY}
 
 
 def _reason_of_problem(case: Case[Any], problem: dict[str, Any]) -> str | None:
     if problem["code"] != "request.invalid":
         return REASONS_BY_CODE.get(problem["code"])
     code = problem["errors"][0]["code"]
+    if code == "text_invalid" and case.operation.label != _ANY_OBJECT:
+        return None
     if code in _FLOAT_ERRORS and not any(isinstance(value, float) for value in _values(case.body)):
         return None
     return REASONS_BY_FIELD_ERROR.get(code)
