@@ -97,7 +97,7 @@ def _load_schema(
 def _configuration(caller: str, token: str | None) -> dict[str, Any]:
     # what a caller without access sends is refused before it is read, so valid requests are enough
     mode = "all" if FULL or caller == "admin" else "positive"
-    examples = 100 if FULL else 5
+    examples = 100 if FULL else 3
     return {
         "seed": SEED,
         "continue-on-failure": True,
