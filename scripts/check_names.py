@@ -1,7 +1,7 @@
-"""Checks the repository for retired terms, duplicate class names and unclear first words.
+"""Checks the repository for retired terms and duplicate class names, and how docstrings begin.
 
-scripts/retired_words.txt has one retired term per line, with its replacement. Findings are printed
-as `path:line: message`, and the exit code is 1.
+scripts/retired_words.txt has one retired term per line, with its replacement. Each finding is
+printed as `path:line: message`. The exit code is 1 if there are findings.
 """
 
 import ast

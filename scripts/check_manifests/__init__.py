@@ -26,7 +26,10 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 
 def findings(documents: Iterable[Document]) -> list[str]:
-    """Return all findings. If a schema is violated, only this is checked: the rest relies on it."""
+    """Return all findings.
+
+    The other checks rely on valid schemas, so they are skipped if a document violates its schema.
+    """
     manifests = Manifests(documents)
     return list(objects.check_schemas(manifests)) or [
         finding for check in CHECKS for finding in check(manifests)

@@ -1,4 +1,4 @@
-"""The application factory: mounts the routes of the served contexts; starts and ends contexts."""
+"""The application factory: mounts the routes of the served contexts, and runs their lifecycle."""
 
 import asyncio
 from collections import ChainMap

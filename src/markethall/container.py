@@ -30,7 +30,7 @@ USER_ACCESS_PATH: Final = "/users/me/access"
 
 
 class ApplicationContainer:
-    """Connects the containers of the served contexts, found by their manifests."""
+    """Connects the containers of the served contexts, which it finds by their manifests."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ApplicationContainer:
                 self.contexts[context] = self._build_context(context)
 
     def _build_context(self, context: str) -> ContextContainer:
-        """Raises dependency_injector.errors.Error for a container that lacks one of its parts."""
+        """Raises dependency_injector.errors.Error if a dependency of the container is undefined."""
         clients = {
             target: providers.Singleton(self._guarded_client, target, context)
             for target in topology().dependencies[context]

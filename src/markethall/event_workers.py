@@ -23,8 +23,8 @@ from markethall.shared.messaging.worker_config import WorkerConfig
 def build_event_workers(container: ApplicationContainer, settings: Settings) -> list[ContextWorker]:
     """Return a worker for each served context.
 
-    Events for a context of this process are written to its inbox; events for a context of another
-    process are sent through a Redis stream.
+    An event for a context of this process is written directly to the inbox of that context. An
+    event for a context of another process is sent through a Redis stream.
     """
     inbox_transports = {
         context: _inbox_transport(context, context_container)
@@ -39,7 +39,7 @@ def build_event_workers(container: ApplicationContainer, settings: Settings) -> 
 def bind_event_handlers(
     context: str, subscriptions: Iterable[Subscription], handlers: object
 ) -> dict[str, EventHandler]:
-    """Map the name of each handler in the inbox to its method.
+    """Map the key of each handler, as stored in the inbox, to its method.
 
     Raises InvalidManifest if a handler is missing.
     """

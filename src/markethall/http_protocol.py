@@ -83,7 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._has_body_part = False
         super().data_received(data)
-        # data without a response in progress is a new request, or the rest of a rejected body
+        # second condition: if no response is in progress, the data is the rest of a rejected body
         if self._in_header or not self._is_answering():
             self._start_header_timeout()
         else:

@@ -122,7 +122,7 @@ def _major_and_minor(release: str) -> tuple[int, int]:
 @cache
 def _known_revisions(context: str) -> tuple[str, ...]:
     """Return the revisions of this release, the newest first. Blocks while it reads files."""
-    # imported here, because the import of Alembic takes a fifth of a second
+    # imported here, because the import of Alembic takes 200 ms
     from alembic.script import ScriptDirectory
 
     from markethall.schema_migrations import alembic_config

@@ -60,7 +60,8 @@ def _validate_private_key(name: str, pem: str) -> None:
 
 def _read_secrets(settings: Settings) -> ApplicationSecrets:
     directory = None if settings.storage == "memory" else settings.data_directory / "keys"
-    # a process that fetches the public keys of the token issuer over HTTP needs no private key
+    # a process that fetches the public keys of the token issuer over HTTP needs no private key for
+    # access tokens
     needs_access_token_key = (
         topology().token_issuer in settings.contexts
         or topology().token_issuer not in settings.context_urls

@@ -54,7 +54,7 @@ def version(
 def _is_embedded_error(error: Exception) -> bool:
     """Tell whether the error is an EmbeddedError.
 
-    The import is in the function, because it needs an optional package and takes time.
+    The import is here, so that commands without an embedded server do not import `local`.
     """
     from markethall.local.errors import EmbeddedError
 

@@ -27,7 +27,8 @@ _INVALID_INPUT_STATUSES: Final = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSAB
 def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
     """Yield settings with a database: the configured one, or an embedded Postgres.
 
-    With `attach_to_running` the embedded Postgres of another running process may be used.
+    If another process runs the embedded Postgres, the settings lead to it with `attach_to_running`;
+    without it, EmbeddedBusy is raised.
     """
     if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings

@@ -32,7 +32,7 @@ _REPORTED_LIBRARIES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "r
 
 
 class NotReady(Unavailable):
-    """Details: `failing`, the names of the unavailable dependencies."""
+    """A dependency is not available. Details: `failing`, the names of all such dependencies."""
 
     code = "system.not_ready"
     title = "This process is not ready"

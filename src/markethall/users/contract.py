@@ -114,7 +114,10 @@ class TokenPair(Dto):
 
 
 class AccessView(Dto):
-    """The current access of a user. A scope of an older token that is not in `scopes` is void."""
+    """The current roles and scopes of a user.
+
+    A scope of an older access token that is not in `scopes` has no effect any more.
+    """
 
     user_id: UUID
     roles: tuple[Role, ...]

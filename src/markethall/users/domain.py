@@ -39,7 +39,8 @@ REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
 # exchanged tokens stored per session; above this, the oldest lose their grace period early
 MAX_EXCHANGED_TOKENS: Final = 16
 
-# returns a keyed digest of 256 bits; the next refresh token cannot be computed without the key
+# computes a keyed digest of 256 bits; it is the secret of the next refresh token, which therefore
+# cannot be computed without the key
 Digest = Callable[[str], bytes]
 
 _FAMILY_BYTES: Final = 16
@@ -102,7 +103,7 @@ def parse_role(name: str) -> Role:
 
 @dataclass(frozen=True)
 class UserIdentity:
-    """Validated user name and e-mail address, with their unique lookup keys."""
+    """A valid user name and e-mail address. Their lookup keys must be unique among all users."""
 
     username: str
     email: str
@@ -258,7 +259,7 @@ class Session:
     expires_at: datetime
     # the number of token exchanges so far
     generation: int = 0
-    # old tokens, oldest first; within the grace period after its exchange, one is still accepted
+    # the exchanged tokens, oldest first; each is still accepted during its grace period
     exchanged: tuple[ExchangedToken, ...] = field(default=(), repr=False)
     revoked_at: datetime | None = None
     # keyed digest of the user and the client's network, to recognize later logins from there
@@ -330,7 +331,7 @@ class Session:
         )
 
 
-# attempts with a wrong password before the first delay; NIST 800-63B allows a hundred
+# number of wrong passwords before the first delay; NIST 800-63B allows at most 100
 FREE_LOGIN_FAILURES: Final = 10
 FIRST_LOGIN_DELAY: Final = timedelta(seconds=30)
 MAX_LOGIN_DELAY: Final = timedelta(days=1)

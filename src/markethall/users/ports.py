@@ -50,7 +50,7 @@ class Store(ReadStore, Protocol):
         """Return the users that have this id, name or e-mail address."""
 
     async def get_user_for_update(self, user_id: UUID) -> User | None:
-        """Return the user and lock the row."""
+        """Return the user and lock the row until the transaction ends."""
 
     async def save_user(self, user: User) -> None:
         """Update the user, except the user name, e-mail address, password hash and sign-up date."""

@@ -55,6 +55,7 @@ class ServiceProcess:
             env=self._environment,
             stdin=DEVNULL,
             stdout=PIPE,
+            # maximum length of a line of output, in bytes
             limit=2**24,
             # a new session, so that Ctrl-C does not reach the service; the supervisor stops it
             start_new_session=True,

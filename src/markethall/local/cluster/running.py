@@ -18,7 +18,7 @@ _SERVERS: Final = {"postgres": "Postgres", "valkey-server": "Valkey", "redis-ser
 class ClusterMember:
     """A process of the cluster: the proxy, a service or an embedded server.
 
-    `pid` is None if the process does not run, `url` is empty for an embedded server.
+    `pid` is None if the process is not running. `url` is empty for an embedded server.
     """
 
     name: str

@@ -60,7 +60,7 @@ def wait_for_previous_server(cluster: Path) -> None:
         time.sleep(POLL_SECONDS)
     # Postgres does not start if the pid in this file belongs to a running process. No server
     # process is left, so that process is another program, and the file must be deleted. If there is
-    # no such process, the file must stay, because Postgres cleans up with its help.
+    # no such process, the file must stay: Postgres finds leftover shared memory by it.
     if _names_a_living_process(pid_file):
         pid_file.unlink(missing_ok=True)
 
@@ -77,7 +77,7 @@ def end_orphans(cluster: Path) -> None:
 
 
 def _processes_in(cluster: Path) -> list[int]:
-    """Return the ids of the server's processes: their working directory is the cluster.
+    """Return the ids of the processes whose working directory is the cluster: those of its server.
 
     psutil reports no working directory for processes of other users. They are not servers of this
     cluster, because they cannot open it.

@@ -66,6 +66,7 @@ class AccountService:
         identity = UserIdentity.parse(command.username, command.email)
         user = await self._build_user(attempt.id, identity, command.password)
         user.update_profile(ChangeProfile(full_name=command.full_name, tags=command.tags))
+        # a new user has version 1, but `update_profile` has incremented it
         user.version = 1
         async with self._database.transaction() as store:
             user_view = to_user_view(await _add_user(store, user))

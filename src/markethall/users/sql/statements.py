@@ -147,8 +147,8 @@ END_SESSIONS = Statement(
     .where(
         sessions.c.user_id == _USER_ID,
         _NOT_REVOKED,
-        # the purge job deletes expired sessions; it locks rows in another order, so touching
-        # them here could deadlock
+        # expired sessions are not updated: the purge job deletes them and locks rows in another
+        # order, so an update could deadlock with it
         sessions.c.expires_at > bindparam("now"),
         sessions.c.session_id.is_distinct_from(_EXCEPT_ID),
     )
