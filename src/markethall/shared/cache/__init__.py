@@ -1,4 +1,4 @@
-"""Cache-aside for reads: a cache in the process, and optionally one in Redis behind it."""
+"""Cache-aside for reads: a cache in each process, and optionally a shared second one in Redis."""
 
 from typing import Literal
 
@@ -14,7 +14,10 @@ __all__ = ["CoherentCache", "InvalidationBus", "open_bus", "open_cache"]
 def open_cache(
     mode: Literal["on", "off"], redis: RedisClient, postgres: Postgres | None = None
 ) -> CoherentCache:
-    """Return the cache. Its invalidation bus uses Redis if configured, otherwise Postgres."""
+    """Return the cache. Invalidations are sent over Redis if configured, otherwise over Postgres.
+
+    With mode "off", nothing is cached.
+    """
     if mode == "off":
         return CoherentCache(enabled=False)
     bus = open_bus(redis, postgres)

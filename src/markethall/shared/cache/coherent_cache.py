@@ -1,4 +1,4 @@
-"""Cache-aside with invalidation in all processes."""
+"""A cache for reads. An invalidation in one process also drops the entry in the others."""
 
 import asyncio
 import math
@@ -15,12 +15,13 @@ from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.kernel.errors import Unavailable
 
 L1_TTL_WITHOUT_BUS: Final = 1.0  # seconds
-# of the time that a value is valid; random, so that values loaded together are not renewed together
+# A value is renewed after a random share of its TTL between these two, so that values that were
+# loaded at the same time are not all renewed at the same time.
 MIN_FRESH_SHARE: Final = 0.7
 MAX_FRESH_SHARE: Final = 0.9
-MAX_RENEWALS: Final = 4  # at a time
+MAX_RENEWALS: Final = 4  # that run at the same time in this process
 _MAX_BYTES: Final = 64 * 1024 * 1024
-_ENTRY_OVERHEAD_BYTES: Final = 300  # dictionary slot, tuples and strings around a value
+_ENTRY_OVERHEAD_BYTES: Final = 300  # an estimate of the memory besides the key and the value
 
 
 class CoherentCache:
@@ -29,12 +30,13 @@ class CoherentCache:
     - Concurrent misses of a key share one load in this process. A cancelled caller does not cancel
       the load. The error of a load is raised in all its callers, and nothing is stored.
     - If a key is invalidated during a load, the result is not stored, and later callers start a new
-      load. Invalidate after the commit, because a load before it would store the old value.
-    - A value is renewed before it expires, and callers get it meanwhile; at most four renewals run.
-      If it has expired and its load raises Unavailable, callers get it for once more its `ttl`. An
-      invalidated value is never returned.
-    - The bus sends invalidations to the other processes. While it is connected, a value is valid
-      for its `ttl`; otherwise for at most one second from the start of its load. When the bus
+      load. Call `invalidate` after the commit: before it, a load could store the old value again.
+    - Shortly before a value expires, a load in the background renews it, and callers get the old
+      value until that load ends. At most four such renewals run at the same time.
+    - If a value has expired and its load raises Unavailable, callers get the expired value, for at
+      most one more `ttl`. An invalidated value is never returned.
+    - The bus sends invalidations to the other processes. While it is connected, level 1 keeps a
+      value for its `ttl`; otherwise for at most one second from the start of its load. When the bus
       connects or disconnects, level 1 is cleared, because invalidations may have been missed.
     """
 
@@ -53,9 +55,11 @@ class CoherentCache:
         self._clock = clock
         self._l1: BoundedCache[CacheKey, _Entry] = BoundedCache(max_bytes)
         self._l1_max_ttl = L1_TTL_WITHOUT_BUS
-        # the current generation of each namespace; entries of an older generation are invalid
+        # The current generation of each namespace. Entries with an older generation are invalid, so
+        # a whole namespace is invalidated by one increment.
         self._generations: dict[str, int] = {}
-        # the loads that callers may join; an invalidated load is only in `_tasks`
+        # The running loads that callers may join. An invalidation removes the load from here; it
+        # still runs, and stays in `_tasks` until it ends.
         self._loads: dict[CacheKey, asyncio.Task[bytes | None]] = {}
         self._tasks: set[asyncio.Task[bytes | None]] = set()
         self._renewals: set[asyncio.Task[bytes | None]] = set()
@@ -63,8 +67,8 @@ class CoherentCache:
     async def get_or_load(self, namespace: str, key: str, ttl: float, load: Loader) -> bytes | None:
         """Return the cached value, or the result of `load`.
 
-        None means that the value does not exist, and is not cached. `ttl` is in seconds. Raises
-        only the errors of `load`.
+        If `load` returns None, the value does not exist; this result is not cached. `ttl` is in
+        seconds. Raises only the errors of `load`.
         """
         if not self._enabled:
             return await load()
@@ -80,7 +84,7 @@ class CoherentCache:
         try:
             return await asyncio.shield(self._loads.get(name) or self._start_load(name, ttl, load))
         except Unavailable:
-            # read again, because it may be invalidated meanwhile
+            # read the entry again, because it may have been invalidated during the load
             entry = self._entry(name)
             if entry is None:
                 raise
@@ -96,10 +100,11 @@ class CoherentCache:
         return entry.value
 
     def is_current(self, namespace: str, key: str, value: bytes) -> bool:
-        """Tell whether a response made from `value`, from `get_or_load`, is still valid.
+        """Tell whether `value`, an earlier result of `get_or_load`, is still the cached value.
 
-        It is false for a value that is due for renewal, so that the next `get_or_load` renews it;
-        during the renewal it is true again.
+        If it is, a response that was built from it can be sent again. Returns False if the value is
+        due for renewal, so that the caller calls `get_or_load`, which starts the renewal. While
+        that renewal runs, or too many others do, it returns True until the value expires.
         """
         name = (namespace, key)
         entry = self._entry(name)
@@ -109,7 +114,7 @@ class CoherentCache:
         return now < entry.renew_at or (now < entry.expires_at and not self._can_renew(name))
 
     def invalidate(self, namespace: str, keys: Sequence[str]) -> None:
-        """Drop the keys in this process at once, and in the other processes a moment later."""
+        """Drop the keys in this process at once, and in the others when they get the message."""
         self._invalidate([(namespace, key) for key in keys])
 
     def invalidate_namespace(self, namespace: str) -> None:
@@ -149,7 +154,7 @@ class CoherentCache:
         self.on_invalidated(invalidations)
 
     def _entry(self, name: CacheKey) -> "_Entry | None":
-        """Return the entry of level 1, unless it is invalidated or too old to be used at all."""
+        """Return the entry of level 1, or None if it is invalidated or past `stale_until`."""
         entry = self._l1.get(name)
         if entry is None:
             return None
@@ -159,7 +164,7 @@ class CoherentCache:
         return entry
 
     def _renew(self, name: CacheKey, ttl: float, load: Loader) -> None:
-        """Start a load in the background, unless it runs or too many others run."""
+        """Load the value in the background, unless its load or too many renewals already run."""
         if self._can_renew(name):
             task = self._start_load(name, ttl, load)
             self._renewals.add(task)
@@ -187,7 +192,8 @@ class CoherentCache:
         elif is_current and value is not None:
             known = self._l1.get(name)
             if known is not None and known.value == value:
-                # the same object, so that responses made from it stay valid
+                # keep the old object: `is_current` compares identity, so responses that were built
+                # from it stay valid
                 value = known.value
             entry = self._new_entry(value, ttl, started, self._generation(name[0]))
             self._l1.put(name, entry, _ENTRY_OVERHEAD_BYTES + len(name[1]) + len(value))
@@ -208,14 +214,16 @@ class CoherentCache:
         if self._loads.get(name) is task:
             del self._loads[name]
         if not task.cancelled():
-            # asyncio logs an exception that was never retrieved, if every caller was cancelled
+            # read the exception: if every caller was cancelled, asyncio would log it as unretrieved
             task.exception()
 
 
 class _Entry(NamedTuple):
+    """A cached value. The times are seconds of the monotonic clock."""
+
     value: bytes
     renew_at: float
     expires_at: float
-    # until then it is used while the source of the data is unavailable
+    # from `expires_at` until this time, the value is returned only if its load raises Unavailable
     stale_until: float
     generation: int

@@ -22,9 +22,10 @@ from markethall.shared.persistence.redis_client import RedisUnavailable
 log = structlog.get_logger("markethall.cache")
 
 _RETRY_INTERVAL: Final = 0.25  # seconds
-# seconds between two messages; later invalidations wait and share one message, because every
-# NOTIFY takes a global lock
+# Seconds between two messages. The invalidations of this time are sent in one message, because the
+# commit of a NOTIFY takes a lock of the whole Postgres server.
 _MIN_NOTIFY_INTERVAL: Final = 0.02
+# with more pending invalidations, the whole namespaces of their keys are invalidated instead
 _MAX_PENDING: Final = 1000
 _UNAVAILABLE_ERRORS: Final = (RedisUnavailable, Unavailable)
 
@@ -34,7 +35,7 @@ class InvalidationListener(Protocol):
         """Drop the entries that another process has invalidated."""
 
     def on_connection_changed(self, connected: bool) -> None:
-        """Called when the connection is made or lost; earlier messages may have been missed."""
+        """Handle the start or the end of a connection. Earlier messages may have been missed."""
 
 
 class PostgresChannel:
@@ -58,7 +59,7 @@ class PostgresChannel:
 class InvalidationBus:
     """Sends the invalidations of this process to other processes, and receives theirs.
 
-    If sending fails, the batch is sent again.
+    If sending fails, the same invalidations are sent again later.
     """
 
     def __init__(self, channel: RedisChannel | PostgresChannel) -> None:
@@ -69,7 +70,7 @@ class InvalidationBus:
         self._has_pending = asyncio.Event()
 
     def publish(self, invalidations: Collection[Invalidation]) -> None:
-        """Add to the next message. Never raises and never waits."""
+        """Add the invalidations to the next message. Never raises and never waits."""
         self._pending |= set(invalidations)
         if len(self._pending) > _MAX_PENDING:
             self._pending = _namespaces_of(self._pending)
@@ -81,7 +82,8 @@ class InvalidationBus:
 
     async def listen(self, listener: InvalidationListener) -> None:
         """Send and receive until cancelled; connect again after every failure."""
-        # created here, because an asyncio.Event belongs to the event loop of its first wait
+        # created again here: an asyncio.Event can be used only in the event loop of its first wait,
+        # and an earlier `listen` may have run in another one
         self._has_pending = asyncio.Event()
         await asyncio.gather(
             _keep_running(self._send), _keep_running(lambda: self._receive(listener))
@@ -99,8 +101,8 @@ class InvalidationBus:
             self._has_pending.clear()
 
     async def _send_pending(self) -> None:
-        # `_pending` is emptied before sending: if a key is invalidated again meanwhile, it is sent
-        # again
+        # `_pending` is emptied before sending, so that a key that is invalidated again during the
+        # sending is in the next message too
         self._sending, self._pending = self._sending | self._pending, set()
         if self._sending:
             message = self._encode(self._sending)
@@ -123,7 +125,11 @@ class InvalidationBus:
         return self._sender + json.dumps(list(invalidations)).encode()
 
     def _decode(self, message: bytes) -> Sequence[Invalidation]:
-        """Return the invalidations in a message; empty if it has the format of another release."""
+        """Return the invalidations in a message.
+
+        Returns none for messages of this process, and for messages in the format of another
+        release.
+        """
         if message.startswith(self._sender):
             return []
         try:
@@ -139,7 +145,7 @@ async def _keep_running(step: Callable[[], Awaitable[None]]) -> None:
             await step()
         except _UNAVAILABLE_ERRORS:
             pass
-        except Exception:  # the loop must go on, because the process would serve stale values
+        except Exception:  # any error: without this loop, the process would serve stale values
             log.exception("cache.invalidation_listener_failed")
         await asyncio.sleep(_RETRY_INTERVAL)
 

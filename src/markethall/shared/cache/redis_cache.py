@@ -17,8 +17,9 @@ from markethall.shared.cache.keys import (
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
-# seconds; a load that takes longer than half of this is not stored, because the tombstone of an
-# invalidation during the load may have expired
+# Seconds that a tombstone, the mark of an invalidated key, stays in Redis. The result of a load
+# that took longer than half of this is not stored, because the tombstone of an invalidation during
+# the load may have expired.
 TOMBSTONE_TTL: Final = 60.0
 _TOKEN_BYTES: Final = 16
 _VALUE: Final = b"v"
@@ -26,18 +27,19 @@ _HEADER_BYTES: Final = len(_VALUE) + _TOKEN_BYTES
 _MAX_KEY_BYTES: Final = 200
 _CHANNEL: Final = "markethall:cache"
 
-# KEYS: namespace, entry. ARGV: the generation to store if the namespace has none.
+# KEYS: generation, entry. ARGV: a new generation, which is stored if the namespace has none.
 _LOOK_UP = LuaScript("""
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}
 """)
-# KEYS: entry. ARGV: its header before the load, the new content, the time to live in milliseconds.
+# KEYS: entry. ARGV: its header before the load, the new entry, the time to live in milliseconds.
 _STORE = LuaScript(f"""
 if redis.call('GETRANGE', KEYS[1], 0, {_HEADER_BYTES - 1}) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 """)
-# KEYS: names of entries. ARGV: tombstone, its time to live in milliseconds, channel, message.
+# KEYS: entries, and generations of whole namespaces. ARGV: a new token that replaces each of them,
+# its time to live in milliseconds, the channel, the message.
 _INVALIDATE = LuaScript("""
 for _, name in ipairs(KEYS) do redis.call('SET', name, ARGV[1], 'PX', ARGV[2]) end
 redis.call('PUBLISH', ARGV[3], ARGV[4])
@@ -45,7 +47,10 @@ redis.call('PUBLISH', ARGV[3], ARGV[4])
 
 
 class VersionToken(NamedTuple):
-    """The generation and the header of an entry before a load; no entry has an empty header."""
+    """The generation of the namespace, and the header of the entry, before a load.
+
+    The header is empty if there is no entry.
+    """
 
     generation: bytes
     header: bytes
@@ -54,16 +59,17 @@ class VersionToken(NamedTuple):
 class RedisCache:
     """A cache in Redis. While Redis is unavailable, every call uses the loader.
 
-    - The Redis key `markethall:cache:{namespace}` has the generation of the namespace, a random
-      token. A new generation invalidates the namespace. A counter instead of the token would start
-      again when Redis loses its data, and could match an old value.
-    - `markethall:cache:{namespace}:key` has an entry: a header ("v" and the generation), then the
-      value. RedisChannel invalidates a key by writing a tombstone, a token without "v", to it.
-    - The result of a load is stored under the generation before the load, and only if the header is
-      the same as before the load. So no stale value is stored after an invalidation or a loss of
-      data, even if Redis executes the command late.
-    - Keys for which `is_pending` is true are not read from Redis: this process has invalidated them
-      but not sent the invalidation.
+    - The Redis key `markethall:cache:{namespace}` contains the generation of the namespace, which
+      is a random token. Writing a new token invalidates the whole namespace. A counter would not be
+      safe: when Redis loses its data, it would start again and could match an old value.
+    - `markethall:cache:{namespace}:key` contains an entry: a header (the byte "v" and the
+      generation), then the value. RedisChannel invalidates a key by replacing its entry with a
+      tombstone, which is a random token without the "v".
+    - The result of a load is stored with the generation read before the load, and only if the
+      header is the same as before the load. So no stale value is stored after an invalidation or a
+      loss of data, even if Redis executes the command late.
+    - Keys for which `is_pending` is true are not read from Redis, because this process has
+      invalidated them but has not yet sent the invalidation to Redis.
     """
 
     def __init__(
@@ -135,7 +141,7 @@ def new_token() -> bytes:
 def redis_name(namespace: str, key: str | None) -> bytes:
     """Return the Redis key of an entry, or of the generation if `key` is None.
 
-    Long keys are hashed.
+    The braces around the namespace are part of the Redis key. Long keys are hashed.
     """
     prefix = f"markethall:cache:{{{namespace}}}".encode()
     if key is None:

@@ -51,10 +51,10 @@ async def _scopes_of_token(actor: Actor) -> frozenset[str]:
 
 
 class ContextContainer(containers.DeclarativeContainer):
-    """The providers of one context; `container.orders()` returns the one object of `orders`.
+    """The providers of one context. `container.clock()` returns the object of the provider `clock`.
 
-    A subclass declares `settings`, and a `Dependency` for each context that it calls, with the
-    name of that context: `users: providers.Dependency[Users] = providers.Dependency()`.
+    A subclass declares `settings`, and for each context that it calls a `Dependency` with the name
+    of that context: `users: providers.Dependency[Users] = providers.Dependency()`.
     """
 
     tools: providers.Dependency[ContextTools] = providers.Dependency(instance_of=ContextTools)
@@ -74,17 +74,17 @@ class ContextContainer(containers.DeclarativeContainer):
     long_running_tasks: providers.Provider[Sequence[LongRunningTask]] = providers.Object(())
     # the tasks that run in every process that serves the context
     background_tasks: providers.Provider[Sequence[BackgroundTask]] = providers.Object(())
-    # the functions that count for `/stats`, by the names in the manifest
+    # maps each counter name of the manifest to the function that counts for the endpoint `/stats`
     counters: providers.Provider[Mapping[str, Counter]] = providers.Object({})
-    # returns the current scopes of a user, which may differ from those in the token, and raises
-    # Unauthenticated if the user is disabled or the session of the token has ended; only the
-    # context that issues access tokens replaces it
+    # A function that returns the current scopes of a user, which may differ from the scopes in the
+    # token. It raises Unauthenticated if the user is disabled or the session of the token has
+    # ended. Only the context that issues access tokens overrides this provider.
     get_current_scopes: providers.Provider[GetScopes] = providers.Object(_scopes_of_token)
-    # prepare the context before the first request
+    # called before the first request, to prepare the context
     on_start: providers.Provider[Sequence[LifecycleHook]] = providers.Object(())
     # called in the event loop when the process begins to stop, while it still serves requests
     on_drain: providers.Provider[Sequence[Callable[[], None]]] = providers.Object(())
-    # release its resources, such as threads and connections
+    # called at the end of the process, to release resources such as threads and connections
     on_close: providers.Provider[Sequence[LifecycleHook]] = providers.Object(())
 
 

@@ -13,7 +13,8 @@ from markethall.shared.messaging.wake_signal import WakeSignal
 D_co = TypeVar("D_co", covariant=True)
 
 OUTBOX_RETENTION: Final = timedelta(days=7)
-# An inbox row detects a duplicate event, so it must be kept longer than the event in the outbox.
+# An inbox row detects a second delivery of its event. The event can be delivered again as long as
+# it is in the outbox, so the inbox row must be kept longer.
 INBOX_RETENTION: Final = 2 * OUTBOX_RETENTION
 
 
@@ -21,8 +22,8 @@ INBOX_RETENTION: Final = 2 * OUTBOX_RETENTION
 class ContextPersistence(Generic[D_co]):
     """The database of a context, its outbox, its inbox and its idempotency records.
 
-    `outbox_signal` is set after a commit that published an event; `inbox_signal` is set by the
-    transport that delivers to this inbox. The context worker waits for both.
+    `outbox_signal` is set after a commit that published an event. `inbox_signal` is set by the
+    transport that delivers events to this inbox. Each of them wakes the context worker.
     """
 
     database: D_co
@@ -38,7 +39,7 @@ def database_of(persistence: ContextPersistence[D_co]) -> D_co:
 
 
 class RetentionJob:
-    """Deletes expired idempotency records, events and deliveries."""
+    """Deletes expired idempotency records, and old rows of the inbox and the outbox."""
 
     def __init__(
         self, persistence: ContextPersistence[Any], clock: Clock, interval: timedelta
@@ -51,7 +52,7 @@ class RetentionJob:
     async def run_once(self) -> None:
         """Delete expired rows in bounded steps. Does nothing until the interval has passed."""
         now = self._clock()
-        # the second comparison: the clock may have been set back
+        # the second comparison is false, so the job runs, if the clock has been set back
         if now < self._next_run_at <= now + self._interval:
             return
         self._next_run_at = now + self._interval

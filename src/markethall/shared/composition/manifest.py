@@ -53,11 +53,14 @@ class ContextManifest:
     subscriptions: tuple[Subscription, ...] = ()
     # public paths that take a form instead of JSON
     form_paths: frozenset[str] = frozenset()
-    # for each path the query parameters that make a read of it a search; searches are limited more
+    # maps a path to the query parameters that make a GET of it a search; fewer searches than other
+    # reads run at the same time
     search_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # those of them that make a search count facets, which are limited most
+    # maps a path to the search parameters that make a search count facets; even fewer of these
+    # searches run at the same time
     facet_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # regular expressions of the public paths whose responses are streamed for long
+    # regular expressions of the public paths whose responses are streamed for a long time; such
+    # requests do not count towards the limits of other requests
     long_paths: tuple[str, ...] = ()
     # the names under which `/stats` shows the counts of this context
     counters: tuple[str, ...] = ()

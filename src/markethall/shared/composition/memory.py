@@ -1,7 +1,7 @@
 """The in-memory storage of a context: common tables and unit of work.
 
-Users may run the application with this storage, so it is transactional: transactions run one at a
-time, a failed transaction is undone, and rows are copied when they are stored and read.
+The application can run with this storage, so it is transactional: transactions run one at a time, a
+failed transaction is undone, and rows are copied when they are stored and read.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,7 @@ class ContextTables(MessagingTables, IdempotencyTables):
 
 
 class MemoryUnitOfWork:
-    """The base class of a context's store: the common tables within one transaction."""
+    """The base class of a context's store. It writes the common tables in one transaction."""
 
     def __init__(self, tables: ContextTables, clock: Clock) -> None:
         self._context_tables = tables
@@ -51,7 +51,7 @@ class MemoryUnitOfWork:
         self.has_published = True
 
     async def mark_processed(self, delivery: Delivery) -> bool:
-        """Mark the inbox row as processed; return False if it was processed before."""
+        """Mark the inbox row as processed. Returns False if the row is not waiting any more."""
         key = delivery_key(delivery)
         row = self._context_tables.inbox.get(key)
         if row is None or row.state != "waiting":
@@ -60,7 +60,10 @@ class MemoryUnitOfWork:
         return True
 
     async def store_response(self, command: IdempotentCommand, result: Any) -> None:
-        """Store the response if the command has an idempotency key. Raises LeaseLost."""
+        """Store the response if the command has an idempotency key.
+
+        Raises LeaseLost if another attempt with the same key has finished first.
+        """
         if command.has_key and not complete_idempotency_record(
             self._context_tables,
             command.scope,
@@ -81,7 +84,7 @@ class MemoryStoreFactory(Protocol[T_contra, S_co]):
 
 
 class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
-    """The tables of one context. A commit that has published an event calls `after_publish`."""
+    """The tables of one context. Calls `after_publish` after a commit that published an event."""
 
     def __init__(
         self,
@@ -110,7 +113,10 @@ class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
 
     @asynccontextmanager
     async def read_session(self) -> AsyncIterator[S]:
-        """Wait for the running transaction, so that uncommitted rows are never read."""
+        """Yield a store for reads.
+
+        It first waits for the running transaction, so that uncommitted rows are never read.
+        """
         async with self._exclusive_access():
             token = HOLDS_CONNECTION.set("reading")
             try:

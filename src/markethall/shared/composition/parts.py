@@ -18,7 +18,7 @@ K = TypeVar("K", bound=ContextContainer)
 class InternalApi(Generic[K, C]):
     """The ways in which other contexts call the contract `C`, in process and over HTTP."""
 
-    # the endpoints; mounted if another process serves a caller
+    # the endpoints; mounted if another process serves a context that calls this one
     router: APIRouter
     # returns the implementation from the container of the context
     local: Callable[[K], C]
@@ -30,7 +30,7 @@ class InternalApi(Generic[K, C]):
 
 @dataclass(frozen=True)
 class ContextParts(Generic[K]):
-    # arguments: the settings, the tools, and a contract for each context that this one calls
+    # its arguments: the settings, the tools, and the contract of each context that this one calls
     container: type[K]
     router: APIRouter
     internal_api: InternalApi[K, Any] | None = None

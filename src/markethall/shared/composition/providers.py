@@ -1,6 +1,6 @@
-"""Typed ways to declare providers: mypy compares what is injected with the constructor.
+"""Typed functions to declare providers: mypy checks the injected objects against the constructor.
 
-The provider classes of dependency-injector take any arguments.
+The provider classes of dependency-injector accept any arguments.
 """
 
 from collections.abc import Callable

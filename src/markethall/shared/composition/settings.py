@@ -28,7 +28,7 @@ Environment = Annotated[
 
 
 def strip_newline(value: Any) -> Any:
-    """Remove one newline at the end of a text: files and pipes have one that is not meant."""
+    """Remove one newline at the end of a text: secrets from files and pipes often end with one."""
     return value.removesuffix("\n").removesuffix("\r") if isinstance(value, str) else value
 
 
@@ -49,7 +49,7 @@ MIN_SECRET_LENGTH: Final = 32
 
 
 def validate_secret_strength(secret: SecretStr) -> SecretStr:
-    """Raises ValueError for a short secret, or one of few different characters; empty is valid."""
+    """Raise ValueError if the secret is short or has few different characters. Empty is valid."""
     text = secret.get_secret_value()
     if text and (len(text) < MIN_SECRET_LENGTH or len(set(text)) < MIN_SECRET_LENGTH // 4):
         raise ValueError(f"is too weak: at least {MIN_SECRET_LENGTH} random characters")
@@ -104,7 +104,7 @@ class ContextSettings(BaseSettings):
             raise SettingsError(problems)
 
     def extension(self, settings_class: type[S]) -> S:
-        """Return the settings of an extension; they are read now unless they were read before."""
+        """Return the settings of an extension. Reads them now if they were not read before."""
         if settings_class not in self._extensions:
             self._extensions[settings_class] = read_one(settings_class, {})
         return cast("S", self._extensions[settings_class])
@@ -116,7 +116,7 @@ class ContextSettings(BaseSettings):
 
     @property
     def lax_settings(self) -> Mapping[str, str]:
-        """Map each setting that is allowed in production but rarely meant to its effect."""
+        """Map each risky setting to its effect. Production allows it, but it is rarely intended."""
         return {}
 
     @property
@@ -129,7 +129,7 @@ class ContextSettings(BaseSettings):
 
 
 def read_one(settings: Callable[..., S], overrides: Mapping[str, Any]) -> S:
-    """Read settings from the overrides, then from the environment. Raises SettingsError."""
+    """Read settings. Overrides take precedence over the environment. Raises SettingsError."""
     try:
         return settings(**overrides)
     except ValidationError as error:
@@ -140,7 +140,8 @@ def read_one(settings: Callable[..., S], overrides: Mapping[str, Any]) -> S:
 
 def _describe_error(item: Any) -> str:
     name, *rest = item["loc"] or ("",)
-    # only harmless keys are shown, because a key of a JSON object could be a URL with a password
+    # show only short keys of letters and digits: a key in a JSON setting could be a URL with a
+    # password
     parts = [part for part in map(str, rest) if part.isalnum() and len(part) <= _MAX_KEY_LENGTH]
     setting = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in parts)
     return f"{setting}: {item['msg'].removeprefix('Value error, ')}"

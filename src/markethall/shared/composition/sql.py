@@ -45,7 +45,7 @@ class ContextStatements:
 
 
 class SqlUnitOfWork:
-    """The base class of a context's store: the common tables within one transaction."""
+    """The base class of a context's store. It writes the common tables in one transaction."""
 
     def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
         self._connection = connection
@@ -60,7 +60,7 @@ class SqlUnitOfWork:
         self.has_published = True
 
     async def mark_processed(self, delivery: Delivery) -> bool:
-        """Mark the inbox row as processed; return False if it was processed before."""
+        """Mark the inbox row as processed. Returns False if the row is not waiting any more."""
         return bool(
             await self._connection.execute(
                 self._statements.inbox.mark_processed,
@@ -70,7 +70,10 @@ class SqlUnitOfWork:
         )
 
     async def store_response(self, command: IdempotentCommand, result: Any) -> None:
-        """Store the response if the command has an idempotency key. Raises LeaseLost."""
+        """Store the response if the command has an idempotency key.
+
+        Raises LeaseLost if another attempt with the same key has finished first.
+        """
         if command.has_key and not await complete_idempotency_record(
             self._connection,
             self._statements.idempotency,
@@ -91,7 +94,7 @@ class SqlStoreFactory(Protocol[S_co]):
 
 
 class SqlDatabase(Generic[S_co]):
-    """The schema of one context. A commit that has published an event calls `after_publish`."""
+    """The schema of one context. Calls `after_publish` after a commit that published an event."""
 
     def __init__(
         self,
@@ -118,7 +121,10 @@ class SqlDatabase(Generic[S_co]):
 
     @asynccontextmanager
     async def read_session(self) -> AsyncIterator[S_co]:
-        """Read without a transaction: each statement sees the latest data. Raises Unavailable."""
+        """Yield a store for reads without a transaction: each statement sees the latest commits.
+
+        Raises Unavailable.
+        """
         async with self._postgres.read_session() as connection:
             yield self._store_factory(connection, self._statements, self._clock)
 

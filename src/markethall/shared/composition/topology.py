@@ -15,7 +15,10 @@ class InvalidManifest(Exception):
 
 @dataclass(frozen=True)
 class Topology:
-    """Calls, events and paths of all contexts. Raises InvalidManifest if manifests contradict."""
+    """The calls, events and paths of all contexts.
+
+    Raises InvalidManifest if the manifests contradict each other.
+    """
 
     manifests: Sequence[ContextManifest]
 
@@ -64,8 +67,8 @@ class Topology:
     def jwks_sources(self) -> Mapping[str, frozenset[str]]:
         """Map each context to the contexts whose public keys it needs.
 
-        These are the token issuer, for access tokens, its callers, for service tokens, and the
-        publishers of the events that it handles.
+        These are the token issuer (it signs access tokens), the contexts that call this one (they
+        sign service tokens), and the publishers of the events that it handles (they sign events).
         """
         issuer = {self.token_issuer}
         return {
