@@ -278,6 +278,9 @@ class Slots:
     async def enter(self) -> None:
         self.calls.append("enter")
 
+    def leave_shared(self) -> None:
+        self.calls.append("leave shared")
+
 
 async def test_slots_are_returned_while_waiting(orders_app: OrdersApp) -> None:
     order, slots = await placed(orders_app), Slots()

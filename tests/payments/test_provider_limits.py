@@ -2,17 +2,26 @@
 
 import asyncio
 from asyncio import gather
+from typing import Any
 
 import pytest
 from dependency_injector import providers
+from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from markethall.payments.contract import PaymentInProgress, PaymentStatus
 from markethall.payments.domain import Outcome, Succeeded
 from markethall.payments.ports import OperationRequest, PaymentGateway
 from markethall.payments.service import ProviderClient, ProviderLimits
 from markethall.payments.service.provider_connection import COOL_DOWN_SECONDS
+from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
+from markethall.shared.http.work_kinds import WorkKinds
 from markethall.shared.kernel.errors import Overloaded, Unavailable
+from tests.payments import test_router
 from tests.payments.conftest import STAFF, PaymentsApp
+from tests.payments.test_router import Client, app_of, client
+
+__all__ = ["client"]
 
 LIMITS = ProviderLimits(max_concurrent_calls=3, failure_threshold=2)
 
@@ -68,8 +77,9 @@ def slow(payments_app: PaymentsApp, watch: Watch) -> SlowGateway:
 
 
 async def started(slow: SlowGateway, calls: int) -> None:
-    while slow.calls < calls:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while slow.calls < calls:
+            await asyncio.sleep(0)
 
 
 async def test_slow_provider_blocks_no_other(payments_app: PaymentsApp, slow: SlowGateway) -> None:
@@ -137,3 +147,34 @@ async def test_operation_names_its_provider(payments_app: PaymentsApp, slow: Slo
     assert [one.account for one in balances] == ["customers:payments", "provider:slow"]
     report = await payments_app.payment_api.verify_ledger(STAFF)
     assert report.balanced
+
+
+@pytest.mark.usefixtures("admitted")
+async def test_slow_provider_leaves_the_slots_of_the_process(
+    payments_app: PaymentsApp, slow: SlowGateway, client: Client
+) -> None:
+    """Three confirms wait for the provider, in a process with two slots; reads go on."""
+    payments = [await payments_app.open() for _ in range(3)]
+    confirms = [asyncio.create_task(client.confirm(payment, "slow")) for payment in payments]
+    await started(slow, 3)
+
+    read = await client.get(f"/payments/{payments[0].payment_id}", payments[0].user_id)
+    again = await client.confirm(await payments_app.open(), "sandbox_ok")
+    slow.release.set()
+
+    assert (read.status_code, again.status_code) == (200, 200)
+    assert [response.status_code for response in await gather(*confirms)] == [200, 200, 200]
+
+
+@pytest.fixture
+def admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the admission with two slots between the gateway and the routes."""
+    limits = AdmissionLimits(requests=2, reads=2, searches=1, max_wait_seconds=0.2)
+    admission = Middleware(AdmissionMiddleware, limits=limits, kinds=WorkKinds({}))
+
+    def build(*arguments: Any) -> FastAPI:
+        app = app_of(*arguments)
+        app.user_middleware.append(admission)
+        return app
+
+    monkeypatch.setattr(test_router, "app_of", build)

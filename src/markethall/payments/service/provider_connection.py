@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from markethall.payments.ports import PaymentGateway, PaymentGatewayTimeout
 from markethall.shared.kernel.circuit_breaker import Breaker, MonotonicClock
 from markethall.shared.kernel.errors import Overloaded, Unavailable
+from markethall.shared.kernel.held_slots import leave_shared_slots
 from markethall.shared.observability.metrics import PROVIDER_CIRCUIT_OPEN
 
 T = TypeVar("T")
@@ -72,7 +73,11 @@ class ProviderConnection:
             self.in_use -= 1
 
     async def ask_in_slot(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
-        """Call the provider within a slot. Return (result, True); (None, False) after a timeout."""
+        """Call the provider within a slot. Return (result, True); (None, False) after a timeout.
+
+        The request returns its slots of the process: the bulkhead of the provider bounds it.
+        """
+        leave_shared_slots()
         try:
             async with asyncio.timeout(self._limits.response.total_seconds()):
                 result = await call()

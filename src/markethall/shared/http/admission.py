@@ -182,6 +182,9 @@ class RequestSlots:
         if self._client_slots:
             self._client_slots.leave()
 
+    def leave_shared(self) -> None:
+        self._slots.leave()
+
     async def enter(self) -> None:
         """Take the slots again. Raises Overloaded."""
         if self._client_slots:

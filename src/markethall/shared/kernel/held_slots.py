@@ -14,6 +14,9 @@ class HeldSlots(Protocol):
     async def enter(self) -> None:
         """Take the slots again. Raises Overloaded."""
 
+    def leave_shared(self) -> None:
+        """Return the slots that all clients share, and keep that of the client."""
+
 
 # None outside of requests, and for requests that need no slot
 HELD_SLOTS: ContextVar[HeldSlots | None] = ContextVar("held_slots", default=None)
@@ -28,3 +31,13 @@ async def wait_without_slots(wait: Awaitable[T]) -> T:
     result = await wait
     await slots.enter()
     return result
+
+
+def leave_shared_slots() -> None:
+    """Do the rest of the request without a slot of the process, within a bulkhead of the caller.
+
+    The slot of the client is kept, so that one client cannot fill that bulkhead.
+    """
+    slots = HELD_SLOTS.get()
+    if slots is not None:
+        slots.leave_shared()
