@@ -139,10 +139,11 @@ def _independent_requests() -> Iterator[None]:
 
     def before_call(_: HookContext, case: Case[Any], __: dict[str, Any]) -> None:
         key = case.headers.get("Idempotency-Key")
-        if key in sent:
+        # the quoted form is the same key
+        if key is not None and key.strip('"') in sent:
             key = case.headers["Idempotency-Key"] = f"key-{len(sent)}"
         if key is not None:
-            sent.add(key)
+            sent.add(key.strip('"'))
         cursor = case.query.get("cursor")
         if isinstance(cursor, str) and len(cursor) <= MAX_CURSOR_LENGTH:
             del case.query["cursor"]

@@ -93,8 +93,8 @@ ImageUrl = Annotated[
     Text,
     Field(
         max_length=MAX_IMAGE_URL_LENGTH,
-        pattern=r"^https?://[^\s/][^\s]*$",
-        json_schema_extra={"pattern": r"^https?://[^\s/][^\s]*$"},
+        pattern=r"^https?://[^\s/\u0000][^\s\u0000]*$",
+        json_schema_extra={"pattern": r"^https?://[^\s/\u0000][^\s\u0000]*$"},
         examples=["https://images.example/sencha.jpg"],
     ),
 ]
