@@ -1,8 +1,9 @@
-"""ASGI middleware that bounds the requests at work in this process.
+"""ASGI middleware that limits how many requests run at the same time in this process.
 
-It runs inside the response cache, so cached responses need no slot. Beyond a bound a request waits
-in a short queue. If the queue is full or slow, or after half of the time that a request may wait,
-it is refused with 503 before its body is read. A client beyond its own bound gets 429 at once.
+A request needs slots in bulkheads. The middleware runs inside the response cache, so cached
+responses need no slot. If no slot is free, the request waits in a short queue. It is refused with
+503, before its body is read, if the queue is full or slow, or if it has waited for half of the time
+that a request may wait. A client that already runs too many requests gets 429 at once.
 """
 
 import asyncio
@@ -27,21 +28,22 @@ from markethall.shared.kernel.held_slots import HELD_SLOTS
 from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, WAIT_BUDGET, WaitBudget
 
-# a short queue keeps the slots busy; a longer one would only make its last requests late
+# The maximum number of waiting requests for each slot. A short queue keeps the slots busy; a longer
+# one would only make its last requests late.
 _WAITING_PER_SLOT: Final = 4
-# of the slots that a client has for searches
+# a facet search takes this number of the slots that a client has for searches
 _SLOTS_OF_FACET_SEARCH: Final = 2
-# a request holds its slots for this time while its body arrives
+# while its body arrives, a request holds its slots for at most this time
 _FAST_BODY_SECONDS: Final = 0.05
 _READS: Final = SEARCHES | {WorkKind.READ}
 
 
 @dataclass(frozen=True)
 class AdmissionLimits:
-    """Maximum numbers of requests at work at once.
+    """Maximum numbers of requests that run at the same time.
 
-    `requests` counts all but the long ones, `reads` includes the searches. `per_client` is None if
-    a client may use all slots.
+    `requests` counts all requests except the long ones; `reads` includes the searches. If
+    `per_client` is None, none of the limits per client applies.
     """
 
     requests: int
@@ -51,14 +53,15 @@ class AdmissionLimits:
     per_client: int | None = None
     searches_per_client: int = 4
     long_requests_per_client: int = 4
-    # for all waits of a request together; it waits for a slot at most half of this
+    # the maximum sum of all waits of a request; one wait for a slot takes at most half of this
     max_wait_seconds: float = MAX_WAIT_SECONDS
-    # of a read without a token; None: only the general timeout of the database applies
+    # the maximum time of each statement of a read without a token; None: only the general timeout
+    # of the database applies
     anonymous_statement_seconds: float | None = None
 
     @property
     def facet_searches(self) -> int:
-        """Facet searches use at most half of the slots of the searches."""
+        """Return the maximum number of facet searches: half of the searches, but at least one."""
         return max(1, self.searches // 2)
 
     @classmethod
@@ -73,8 +76,8 @@ class AdmissionLimits:
         """Return limits for a pool of database connections.
 
         Searches use at most a quarter of the connections, and reads three quarters, so that slow
-        ones leave connections to the writes. `requests` is None for one per connection: more would
-        only wait for each other, and many would end late.
+        reads leave connections to the writes. If `requests` is None, the limit is the number of
+        connections: more requests would only wait for each other, and many would end late.
         """
         total = requests or connections
         return cls(
@@ -108,7 +111,8 @@ class AdmissionMiddleware:
         """Refuse a write for which neither a slot nor a place in the queue is free.
 
         The gateway calls this before it verifies the token and counts the request, so that a
-        rejection costs little. A cache may still answer a read. Raises Overloaded.
+        rejection costs little. Reads are not refused here, because the response cache may answer
+        them. Raises Overloaded.
         """
         if scope["method"] in READ_METHODS or scope["path"] in self._exempt_paths:
             return
@@ -122,10 +126,11 @@ class AdmissionMiddleware:
             return
         kind = self._kinds.kind_of(scope)
         if kind is WorkKind.LONG and not _client_is_known(scope):
-            # refused before its body is read, so it must not take the slot of an upload
+            # without a valid token, the route rejects the request before its body is read, so it
+            # must not take the slot of an upload
             kind = WorkKind.WRITE
         slots = Slots(self.bulkheads[kind])
-        # an upload waits for its client, so it has no budget
+        # a long request may wait long for its client, so its waits are not limited
         budget = WAIT_BUDGET.set(
             None if kind is WorkKind.LONG else WaitBudget(self._limits.max_wait_seconds)
         )
@@ -171,7 +176,7 @@ class AdmissionMiddleware:
 
 
 class RequestSlots:
-    """All slots of one request."""
+    """All slots of one request: those in the bulkheads, and those of its client."""
 
     def __init__(self, slots: Slots, client_slots: HeldClientSlots | None) -> None:
         self._slots = slots
@@ -215,11 +220,11 @@ def _with_queue(
 
 
 def _without_slots(slots: Slots, receive: Receive) -> Receive:
-    """Return a `receive` whose first call soon holds no slot, because a client may send slowly.
+    """Return a `receive` that returns the slots while it waits for a slow client.
 
-    That call returns the whole body. Most bodies arrive with the headers; such a request keeps its
-    slots, because otherwise it would wait in the queue a second time. After a slow body it raises
-    Overloaded if no slot is free.
+    Its first call reads the whole body. If that takes longer than _FAST_BODY_SECONDS, it returns
+    the slots and takes new ones after the body; then it raises Overloaded if none is free. A
+    request with a faster body keeps its slots, so that it does not wait in the queue twice.
     """
     has_body = False
 

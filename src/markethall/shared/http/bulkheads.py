@@ -1,4 +1,4 @@
-"""Bulkheads: bounds for the requests of one kind, or of one client, that are at work at once."""
+"""Bulkheads limit how many requests of one kind, or of one client, run at the same time."""
 
 import asyncio
 import time
@@ -37,11 +37,10 @@ class RejectionLog:
 
 
 class Bulkhead:
-    """A number of slots, and a FIFO queue for them of at most `max_waiting` requests.
+    """A limited number of slots, and a FIFO queue of at most `max_waiting` requests for them.
 
-    The queue also takes no more requests while its first one has waited for half of
-    `max_wait_seconds`. On a slow machine a full queue would take longer than that, so most of its
-    requests would wait for nothing.
+    The queue is slow while its first request has waited for more than half of `max_wait_seconds`.
+    A slow queue accepts no more requests, because most of them would wait until they time out.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Bulkhead:
         self.name = name
         self.in_use = 0
         self._semaphore = asyncio.Semaphore(slots)
-        # the time at which each request began to wait, the first one first
+        # maps each waiting request to the time at which it began to wait, in the order of the queue
         self._waiting_since: dict[object, float] = {}
         self._rejections = rejections
         self._max_waiting = max_waiting
@@ -112,7 +111,10 @@ class Slots:
         self._entered: list[Bulkhead] = []
 
     async def enter(self) -> None:
-        """Take a slot in each bulkhead. Raises Overloaded; then `leave` returns the others."""
+        """Take a slot in each bulkhead.
+
+        Raises Overloaded. The slots taken before the error are held until `leave` is called.
+        """
         for bulkhead in self._bulkheads:
             await bulkhead.enter()
             self._entered.append(bulkhead)
@@ -127,7 +129,7 @@ class Slots:
 
 
 class ClientSlots:
-    """Counts the requests at work of each client, by kind. It stores nothing of idle clients."""
+    """Counts the slots that each client uses, by kind. It stores nothing about idle clients."""
 
     def __init__(self, rejections: RejectionLog) -> None:
         self.in_use: Counter[tuple[str, str]] = Counter()
@@ -137,7 +139,10 @@ class ClientSlots:
     def slots(
         self, kind: str, client: str, limit: int, count: int = 1
     ) -> Iterator["HeldClientSlots"]:
-        """Hold slots of the client. Raises TooManyRequests if fewer of its `limit` are free."""
+        """Hold `count` slots of the client during the block.
+
+        Raises TooManyRequests if the client would use more than `limit` slots.
+        """
         key = kind, client
         if self.in_use[key] + count > limit:
             self._rejections.add("client")
@@ -151,7 +156,7 @@ class ClientSlots:
 
 
 class HeldClientSlots:
-    """The slots of one client that a request holds, and may return for a while."""
+    """The slots of one client that a request holds, and may return during a long wait."""
 
     def __init__(self, in_use: Counter[tuple[str, str]], key: tuple[str, str], count: int) -> None:
         self._in_use = in_use
@@ -160,7 +165,7 @@ class HeldClientSlots:
         self._are_held = False
 
     def enter(self) -> None:
-        """Take the slots. The limit is checked only at the start of a request."""
+        """Take the slots, without a check of the limit: only ClientSlots.slots checks it."""
         if not self._are_held:
             self._in_use[self._key] += self._count
             self._are_held = True

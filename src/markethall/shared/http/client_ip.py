@@ -18,10 +18,11 @@ _NODE_WITH_PORT: Final = re.compile(
 
 
 def client_ip(scope: Scope, proxies: Networks) -> str:
-    """Return the rightmost forwarded address that is not a trusted proxy.
+    """Return the peer of the connection, or if it is a trusted proxy, the client behind it.
 
-    It reads X-Forwarded-For; if this header is missing, it reads Forwarded (RFC 7239). A node
-    without an address, such as `unknown`, ends the search at the proxy that has sent the node.
+    The client is the rightmost forwarded address that is not a trusted proxy. It is read from
+    X-Forwarded-For, or from Forwarded (RFC 7239) if that header is missing. If a node has no
+    address, such as `unknown`, the proxy that has sent this node counts as the client.
     """
     peer: str = scope["client"][0] if scope.get("client") else ""
     if not proxies or not _is_in_any_network(peer, proxies):
@@ -48,8 +49,9 @@ def _forwarded_nodes(scope: Scope) -> Iterator[str]:
 
 
 def _list_elements(scope: Scope, header: bytes) -> list[str]:
-    # A proxy may add a header line instead of extending the existing one. Quotes are ignored when
-    # splitting, because a client could open a quote that hides what the proxies append.
+    # All lines of the header are joined, because a proxy may add a line instead of extending the
+    # existing one. Quotes are ignored when splitting, because a client could open a quote that
+    # hides the addresses that the proxies append.
     lines = [value for name, value in scope["headers"] if name == header]
     return [part.strip() for part in b",".join(lines).decode("latin-1").split(",")] if lines else []
 

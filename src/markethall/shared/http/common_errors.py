@@ -1,4 +1,4 @@
-"""Groups of errors that routes list in their `responses`; one tuple for each cause."""
+"""Groups of errors that routes list in their `responses`, one tuple for each feature of a route."""
 
 from typing import Final
 

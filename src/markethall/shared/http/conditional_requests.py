@@ -9,7 +9,7 @@ from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.errors import PreconditionRequired
 from markethall.shared.kernel.etags import ExpectedVersions, content_digest, parse_if_match
 
-# RFC 9110, section 15.4.5: the headers that a cache needs to update its entry
+# the headers that a 304 repeats, so that a cache can update its entry (RFC 9110, section 15.4.5)
 HEADERS_OF_304: Final = frozenset({"etag", "cache-control", "vary"})
 
 
@@ -38,7 +38,7 @@ async def if_match_optional(request: Request) -> ExpectedVersions:
 def json_with_etag(request: Request, dto: BaseModel) -> Response:
     """Return a 200, or a 304 if If-None-Match names the entity tag.
 
-    The tag is a digest of the body. This is for DTOs that have no version.
+    The tag is a digest of the body. Use this only for DTOs that have no version.
     """
     response = json_response(dto)
     response.headers["etag"] = f'"{content_digest(response.body)}"'
@@ -46,7 +46,10 @@ def json_with_etag(request: Request, dto: BaseModel) -> Response:
 
 
 def apply_if_none_match(request: Request, response: Response) -> Response:
-    """Return the response, or a 304 if If-None-Match names its entity tag (section 13.1.2)."""
+    """Return the response, or a 304 if If-None-Match names its entity tag.
+
+    See RFC 9110, section 13.1.2.
+    """
     header = request.headers.get("if-none-match")
     if header is None:
         return response
@@ -58,7 +61,10 @@ def apply_if_none_match(request: Request, response: Response) -> Response:
 
 
 def etag_matches(if_none_match: str, tag: str) -> bool:
-    """Tell whether If-None-Match holds this tag, by weak comparison (section 8.8.3.2)."""
+    """Tell whether If-None-Match contains this tag.
+
+    It uses the weak comparison of RFC 9110, section 8.8.3.2, which ignores `W/`.
+    """
     if if_none_match == tag:
         return True
     tags = (part.strip().removeprefix("W/") for part in if_none_match.split(","))

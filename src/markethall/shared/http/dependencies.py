@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class FromContext(Generic[C]):
-    """Make dependencies on the services of one context.
+    """Makes FastAPI dependencies that return the services of one context.
 
     `C` is a protocol with the services that the routes use; the context's container implements it.
-    The container is read from the application of the request, because a process may hold several
+    The container is read from the application of the request, because a process may have several
     applications.
     """
 

@@ -1,4 +1,4 @@
-"""Responses that may take long: their work ends when the client has disconnected."""
+"""Stops the work for a response when the client disconnects, for responses that may take long."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -15,7 +15,7 @@ class ClientClosedRequest(DomainError):
     """The client has disconnected. Only the access log shows the status."""
 
     code = "request.client_closed"
-    # not a registered status; proxies log the same one
+    # not a registered status; nginx uses it in its access log too
     status = 499
     title = "The client has disconnected"
 
@@ -23,7 +23,8 @@ class ClientClosedRequest(DomainError):
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, or cancel it and raise ClientClosedRequest when the client disconnects.
 
-    The body of the request must not be read afterwards.
+    The body of the request must not be read afterwards, because this function discards its
+    messages while it waits for the disconnect.
     """
     task = asyncio.create_task(work)
     disconnect = asyncio.create_task(_receive_disconnect(request))

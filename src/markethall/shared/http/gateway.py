@@ -57,7 +57,7 @@ class GatewayMiddleware:
         rate_limiter: RateLimiter,
         refuse_if_full: Callable[[Scope], None] = lambda _: None,
     ) -> None:
-        """`refuse_if_full` raises Overloaded for a request that would be refused anyway."""
+        """`refuse_if_full` raises Overloaded for a request that `app` would refuse for overload."""
         self._app = app
         self._refuse_if_full = refuse_if_full
         self._config = config
@@ -86,7 +86,7 @@ class GatewayMiddleware:
         try:
             request.validate_headers()
             if location := request.canonical_location:
-                # not counted by the rate limits: the request that follows is
+                # the rate limits do not count a redirect, but the request that follows it
                 await RedirectResponse(location)(request.scope, receive, send)
                 return
             self._refuse_if_full(request.scope)
@@ -95,8 +95,8 @@ class GatewayMiddleware:
             elif request.has_token:
                 await request.authenticate_user(self._verifiers.user_tokens)
             request.offer_call_context()
-            # counted before the body is read, so that a client over its limit cannot upload and
-            # an invalid body counts too
+            # the rate limits apply before the body is read, so that a client over its limit cannot
+            # upload, and a request with an invalid body counts too
             if self._is_rate_limited(request):
                 await self._apply_rate_limits(request)
             if request.method in _METHODS_WITH_BODY:
@@ -180,7 +180,7 @@ class GatewayMiddleware:
 
 
 def _is_login(scope: Scope, body: bytes) -> bool:
-    """Tell whether the request tries a password."""
+    """Tell whether the request is a login with a password, not the refresh of a token."""
     if scope["path"].rstrip("/") != "/token" or scope["method"] != "POST":
         return False
     return bool(dict(parse_qsl(body.decode())).get("username"))

@@ -1,4 +1,4 @@
-"""Settings of the gateway."""
+"""The type of the settings of the gateway."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class GatewayConfig:
     max_body_bytes_in_flight: int = 16 * 1024 * 1024
     # maps the paths of routes that stream the body to the maximum size of a body
     streaming_body_limits: Mapping[str, int] = field(default_factory=dict)
-    # the paths that probes and metrics scrapers use
+    # the paths that health probes and metrics scrapers use; they have no rate limit
     rate_limit_exempt_paths: frozenset[str] = field(default=frozenset())
-    # searches have a rate limit of their own
+    # tells which requests are searches, because these have a rate limit of their own
     work_kinds: WorkKinds = field(default_factory=lambda: WorkKinds({}))

@@ -15,7 +15,7 @@ _FRAMEWORK_ERROR_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
 
 
 def extend_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return a replacement for `app.openapi` that adds to the document and builds it once."""
+    """Return a replacement for `app.openapi` that extends the document and builds it only once."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _error_types_of(operation: Mapping[str, Any]) -> tuple[type[DomainError], ..
 def _add_response(responses: dict[str, Any], error_type: type[DomainError]) -> None:
     """Add the error to the documented responses of a route.
 
-    An entry of FastAPI for the same status, such as its 422, is replaced.
+    It replaces an entry that FastAPI has generated for the same status, such as its 422.
     """
     status = str(error_type.status)
     existing = responses.get(status)
@@ -72,7 +72,10 @@ def _add_response(responses: dict[str, Any], error_type: type[DomainError]) -> N
 
 
 def _close_maps(schema: Any) -> None:
-    """Forbid the names that do not match the pattern of an object's names; Pydantic omits this."""
+    """Forbid members whose names do not match `patternProperties`.
+
+    Pydantic rejects such members, but the schemas that it generates do not say so.
+    """
     if isinstance(schema, dict):
         if "patternProperties" in schema:
             schema.setdefault("additionalProperties", False)

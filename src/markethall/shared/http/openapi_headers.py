@@ -18,6 +18,7 @@ _TAG_LIST: Final = _TEXT | {
     "pattern": r'^(\*|(W/)?"[\x21\x23-\x7e]*"(\s*,\s*(W/)?"[\x21\x23-\x7e]*")*)$',
     "examples": ['"v1"'],
 }
+# error responses with these statuses are not stored for an idempotency key, so never replayed
 _NEVER_STORED: Final = frozenset({"401", "408", "429", "500", "503"})
 HEADERS: Final[dict[str, dict[str, Any]]] = {
     "ETag": {"description": "Its version, for `If-Match` and `If-None-Match`", "schema": _TAG},
@@ -46,7 +47,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     },
     "If-None-Match": {
         "description": "Entity tags that the client has; 304 if one of them is current",
-        # any text is accepted: what is no tag is not the current one
+        # no pattern, because any text is accepted: a text that is no tag is not the current tag
         "schema": _TAG,
     },
     "Idempotency-Key": {
@@ -61,7 +62,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
 
 
 def add_headers(operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
-    """Add the headers that the operation reads and sends to its part of the document."""
+    """Document the request headers that an operation reads and the headers of its responses."""
     responses = operation["responses"]
     for name, is_required in _request_headers(responses):
         parameter = {"name": name, "in": "header", "required": is_required} | PARAMETERS[name]

@@ -1,14 +1,14 @@
-"""Rate limits per client network, account or user, counted by a sliding window.
+"""Rate limits for each identity, counted by a sliding window.
 
-A hit is one counted request. The count is the hits of the current window plus a share of the hits
-of the previous window. The share is the fraction of the previous window that lies within the last
-`window_seconds`. The first window of an identity starts with its first hit. Only allowed hits
-count.
+An identity is a user or the network of a client. A hit is one counted request. The count is the
+hits of the current window plus a share of the hits of the previous window. The share is the
+fraction of the previous window that lies within the last `window_seconds`. The first window of an
+identity starts with its first hit. Rejected hits are not counted.
 
 docs/decisions/0006 says why the library `limits` is not used: its memory storage starts a timer
 thread every 10 ms and grows without bound when an attacker changes identities; its Redis storage
-opens connections to which our deadline and circuit breaker do not apply. A hit in this process
-takes 3 us.
+opens connections to which our deadline and circuit breaker do not apply. Counting a hit in the
+memory of this process takes 3 microseconds.
 """
 
 import time
@@ -63,9 +63,9 @@ class HitCounter(Protocol):
 class ProcessHitCounter:
     """Counts hits in the memory of this process.
 
-    It stores at most `max_identities`, of about 250 bytes each, and evicts the least recently used.
-    An attacker may cause evictions by using many identities; a limit per identity could not stop
-    such an attacker anyway.
+    It stores at most `max_identities` identities, of about 250 bytes each, and evicts the least
+    recently used ones. An attacker with many identities may cause evictions; a limit per identity
+    could not stop such an attacker anyway.
     """
 
     def __init__(
@@ -105,7 +105,10 @@ class ProcessHitCounter:
         return window
 
     def _evict_expired(self, now: float) -> None:
-        """Drop up to two of the oldest windows, if they have expired or there are too many."""
+        """Drop up to two of the least recently used windows, if expired or if there are too many.
+
+        It runs for every new window, so two at a time make the number of windows shrink.
+        """
         for _ in range(2):
             key, window = next(iter(self._windows.items()))
             if (
@@ -120,8 +123,8 @@ class RedisHitCounter:
     """Counts hits in Redis, for all processes together.
 
     While Redis is unavailable, each process counts by itself. Redis stores only a keyed hash of the
-    identity. The key is `secret`, which is the same in all processes; without it a reader of Redis
-    cannot test whether a known e-mail address is stored.
+    identity. The key is `secret`, which is the same in all processes; without it, a reader of Redis
+    cannot test whether a known address is stored.
     """
 
     def __init__(
@@ -146,8 +149,10 @@ class RedisHitCounter:
         )
 
 
-# KEYS: the hashed identity. ARGV: the quota, the window in milliseconds. The script uses the clock
-# of Redis, because the clocks of the processes may differ.
+# KEYS: the hashed identity. ARGV: the quota, the window in milliseconds. Returns: whether the hit
+# is allowed (1 or 0), the hits of the current and of the previous window, and the milliseconds
+# since the start of the current window. The script uses the clock of Redis, because the clocks of
+# the processes may differ.
 _HIT_SCRIPT = LuaScript("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -230,7 +235,7 @@ LOGIN: Final = RateLimit("login", quota=20, window_seconds=60)
 CHANGE_PASSWORD: Final = RateLimit("change-password", quota=10, window_seconds=60)
 REGISTER: Final = RateLimit("register", quota=10, window_seconds=60)
 REQUESTS: Final = RateLimit("requests", quota=600, window_seconds=60)
-# a search is one of the requests too
+# a search counts towards this limit and also towards REQUESTS
 SEARCHES: Final = RateLimit("searches", quota=120, window_seconds=60)
 RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
     policy.name: policy for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS, SEARCHES)
@@ -274,7 +279,8 @@ class RateLimiter:
         """Count one request and return the decision; None if the limits are off.
 
         The identity is `principal` if it begins with "user:", otherwise the network of the client.
-        `is_login`: the request tries a password; users limits the guesses for each account.
+        `is_login`: the request is a login with a password. The limit here is for each network; the
+        context `users` also limits the wrong passwords for each account.
         """
         if self._counter is None:
             return None
@@ -294,7 +300,7 @@ def _applicable_limits(
     method: str, path: str, principal: str, client_ip: str, is_login: bool
 ) -> Sequence[tuple[RateLimit, str]]:
     if method == "POST" and path == "/token":
-        # without a username it refreshes a token or fails, but does not try a password
+        # a request that is no login refreshes a token or fails, so the general limit is enough
         return ((LOGIN if is_login else REQUESTS, client_network(client_ip)),)
     if method == "POST" and path == "/users/me/password":
         return ((CHANGE_PASSWORD, principal),)

@@ -25,8 +25,9 @@ MIN_BYTES_PER_SECOND: Final = 16 * 1024
 # members are the names in objects and the elements of arrays, counted in the whole document
 MAX_MEMBERS: Final = 5000
 
-# Matches the text up to the next member, which begins after a comma or after the start of an array
-# or object that is not empty. Possessive quantifiers (`++`) make it linear for every input.
+# Matches the text up to the start of the next member: a comma, or the opening bracket of an array
+# or object that is not empty. Because of possessive quantifiers (`++`), the time of the search is
+# linear in the length of every input.
 _MEMBER: Final = re.compile(
     r'(?:[^",\[{]++|"(?:[^"\\]++|\\.)*+"?|[\[{](?=\s*+[\]}]))*+([,\[{])?', re.DOTALL
 )
@@ -66,7 +67,8 @@ class BodyShare:
 async def read_body(receive: Receive, limit: int, share: BodyShare) -> bytes:
     """Read the whole body.
 
-    Raises BodyTooLarge above `limit` bytes, Overloaded, MalformedRequest.
+    Raises BodyTooLarge above `limit` bytes, Overloaded if the budget of `share` is exhausted, and
+    MalformedRequest if the client disconnects.
     """
     body = bytearray()
     while True:
@@ -85,9 +87,10 @@ async def read_body(receive: Receive, limit: int, share: BodyShare) -> bytes:
 class LimitedBodyStream:
     """An ASGI `receive` for a streamed body, limited in size and time.
 
-    Only the last chunk counts towards `share`, because the route has stored the earlier ones.
-    Raises MalformedRequest, BodyTooLarge, Overloaded, RequestTimeout. Calls `on_timeout` before it
-    raises RequestTimeout.
+    The time limit is `timeout_seconds`, plus one second for every MIN_BYTES_PER_SECOND that have
+    arrived. Only the last chunk counts towards `share`, because the route has stored the earlier
+    ones. Raises MalformedRequest, BodyTooLarge, Overloaded, RequestTimeout. Calls `on_timeout`
+    before it raises RequestTimeout.
     """
 
     def __init__(
@@ -135,9 +138,9 @@ class LimitedBodyStream:
 def validate_json(body: bytes, max_members: int = MAX_MEMBERS) -> None:
     """Reject invalid JSON, and some JSON that Pydantic would accept.
 
-    The latter is JSON with repeated names, deep nesting, NUL characters or lone surrogates. More
-    than `max_members` members are rejected before the text becomes objects, which take up to a
-    hundred times its memory. Raises MalformedRequest, ValidationFailed.
+    That is JSON with repeated names, deep nesting, NUL characters or lone surrogates. More than
+    `max_members` members are rejected before the text is parsed, because the parsed objects take up
+    to a hundred times the memory of the text. Raises MalformedRequest, ValidationFailed.
     """
     try:
         text = body.decode()
@@ -152,7 +155,8 @@ def validate_json(body: bytes, max_members: int = MAX_MEMBERS) -> None:
 
 
 def _check_member_count(text: str, limit: int) -> None:
-    # a fast check first: this counts also the characters within strings, so it is an upper bound
+    # a fast check first: it counts also the characters within strings, so the real number of
+    # members is not higher
     if text.count(",") + text.count("{") + text.count("[") <= limit:
         return
     members = (match for match in _MEMBER.finditer(text) if match[1])
@@ -215,9 +219,10 @@ def _children(item: Any) -> list[Any]:
 
 
 def normalize_form(body: bytes) -> bytes:
-    """Return the form, encoded again, so that FastAPI parses exactly the fields checked here.
+    """Check the fields of a form, and return them encoded again.
 
-    Raises MalformedRequest, ValidationFailed.
+    So FastAPI parses exactly the fields that were checked, even if its parser differs. Raises
+    MalformedRequest, ValidationFailed.
     """
     try:
         fields = parse_qsl(

@@ -37,7 +37,8 @@ _DEADLINE_HEADER: Final = DEADLINE_HEADER.encode()
 _MAX_DEADLINE_MILLISECONDS: Final = 60_000
 _MAX_TIME_LIMIT: Final = timedelta(milliseconds=_MAX_DEADLINE_MILLISECONDS)
 _MAX_DEADLINE_DIGITS: Final = 7
-# longer numbers are ignored: converting a very long one is slow, and above 4300 digits an error
+# Longer numbers are ignored, because converting a very long one is slow, and one of more than 4300
+# digits raises an error.
 _MAX_CONTENT_LENGTH_DIGITS: Final = 19
 
 
@@ -75,7 +76,7 @@ class RequestContext:
         )
         self.client_ip = client_ip(self.scope, proxies)
         self.path: str = scope["path"]
-        # only services may call the internal API
+        # only services may call the internal API, except its public keys, which anyone may read
         self.is_internal = self.path.startswith("/internal/") and self.path != "/internal/keys.json"
         self.state: dict[str, Any] = self.scope.setdefault("state", {})
         self.state["request_id"] = self.request_id
@@ -107,22 +108,23 @@ class RequestContext:
             raise _query_invalid(
                 "too_many_parameters", f"must not have more than {MAX_QUERY_PARAMETERS} parameters"
             )
-        # FastAPI would take the last one, a proxy or cache perhaps the first
+        # reject a repeated name: FastAPI would use its last value, a proxy or cache perhaps the
+        # first
         if b"&" in query and (name := _repeated_name(query)):
             raise _query_invalid("repeated", f"must not repeat {name}")
 
     @property
     def canonical_location(self) -> str | None:
-        """Path and query without trailing slashes; None if the path has none.
+        """Return path and query without trailing slashes; None if the path has no such slash.
 
-        It is relative: behind a proxy, only the client knows host and scheme. A path that begins
-        with two slashes would be an address on another host.
+        The result has no host and scheme, because behind a proxy only the client knows them. It is
+        None also for a path that begins with two slashes: as a location it would name another host.
         """
         if not self.path.endswith("/"):
             return None
         raw_path: bytes = self.scope.get("raw_path") or quote(self.path).encode()
         if not raw_path.endswith(b"/"):
-            return None  # the slash is percent-encoded: a part of a name
+            return None  # the slash is percent-encoded, so it is a part of a name
         location = raw_path.decode("latin-1").rstrip("/")
         if not location or location.startswith("//"):
             return None
@@ -144,7 +146,10 @@ class RequestContext:
     async def authenticate_service(
         self, get_verifier: Callable[[], ServiceTokenVerifier] | None
     ) -> None:
-        """Set the calling service and the actor from the service token; read the deadline."""
+        """Set the calling service and the actor from the service token, and read the deadline.
+
+        An error is only stored, as in `authenticate_user`.
+        """
         header = self.header(b"authorization")
         if header and get_verifier:
             try:
@@ -179,7 +184,7 @@ class RequestContext:
             )
 
     def offer_call_context(self) -> None:
-        """Let the routes build the call context; a cached response needs none."""
+        """Store a function that builds the call context, because a cached response needs none."""
         self.state["actor"] = self.actor
         self.state["get_call_context"] = self._call_context
 
@@ -223,7 +228,10 @@ class RequestContext:
         return context_by_path.get(_first_segment(self.path), "system")
 
     def wrap_send(self, send: Send) -> Send:
-        """Return a `send` that records the status and adds the headers of every response."""
+        """Return a `send` that records the status and adds the headers that all responses have.
+
+        It also removes the body of a response to HEAD.
+        """
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,8 +1,8 @@
 """ASGI middleware that caches public responses as long as their data has not changed.
 
 It runs inside the gateway, so request ids, rate limits, the access log and metrics apply to cached
-responses too. A route calls `offer` to let its response be cached. A request with a token bypasses
-the cache, because its response may contain more than the public one.
+responses too. Only responses for which the route calls `offer` are cached. A request with a token
+bypasses the cache, because its response may contain more than the public one.
 """
 
 import time
@@ -40,7 +40,7 @@ class CacheKey(NamedTuple):
 
 
 class CachedResponse:
-    """A response of status 200 with an entity tag, and its 304."""
+    """A response of status 200 with an entity tag, from which `send` also makes the 304."""
 
     def __init__(self, headers: Sequence[Header], body: bytes, route: str) -> None:
         self.body = body
@@ -49,7 +49,8 @@ class CachedResponse:
         self._headers_of_304 = [header for header in headers if header[0] in _HEADERS_OF_304]
         self._etag = _value(headers, b"etag").decode("latin-1")
         vary = _value(headers, b"vary").lower()
-        # the cache key contains Accept-Language and no other request header
+        # a response that varies with another header is not cached, because the cache key contains
+        # only Accept-Language
         self.is_public = vary in {b"", b"accept-language"} and b"public" in _value(
             headers, b"cache-control"
         )
@@ -70,7 +71,7 @@ class _Entry(NamedTuple):
 
 
 class ResponseCacheMiddleware:
-    """Caches responses for `ttl_seconds`; all together have at most `max_bytes`."""
+    """Caches responses for at most `ttl_seconds`; together they use at most `max_bytes`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""JSON responses. Pydantic serialises them, and FastAPI sends a Response as it is."""
+"""JSON responses that Pydantic has serialised. FastAPI sends a Response object unchanged."""
 
 from typing import Final
 

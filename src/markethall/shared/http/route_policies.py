@@ -17,7 +17,7 @@ from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.kernel.scopes import SCOPE_DESCRIPTIONS
 
-# only for the OpenAPI document, because the gateway verifies the token
+# only documents the token in OpenAPI; the gateway has already verified it
 _bearer_scheme = OAuth2PasswordBearer(
     tokenUrl="/token", scopes=SCOPE_DESCRIPTIONS, auto_error=False
 )
@@ -60,7 +60,10 @@ class RoutePolicy:
         self.also_requires = also_requires
 
     async def __call__(self, request: Request) -> CallContext:
-        """Raises Unauthenticated, Forbidden."""
+        """Return the call context. Raises Unauthenticated, Forbidden.
+
+        Raises Unavailable if the gateway could not fetch the keys to verify the token.
+        """
         ctx: CallContext = request.scope["state"]["get_call_context"]()
         if self.scope is not None:
             _check_scope(request, ctx.actor, self.scope, *self.alternative_scopes)
@@ -103,7 +106,7 @@ def require_scope(
 ) -> Any:
     """Policy: the token must have one of these scopes, and also `also_requires` if it is given.
 
-    Raises Unauthenticated, Forbidden.
+    Raises Unauthenticated, Forbidden, Unavailable.
     """
     return Depends(
         ScopedRoutePolicy(
@@ -125,7 +128,10 @@ def matched_route(scope: Scope) -> Any:
 
 
 def allowed_methods(scope: Scope) -> list[str]:
-    """Return the methods of all routes with this path; a router knows only those of one route."""
+    """Return the methods of all routes with this path.
+
+    FastAPI has a route for each method, and its error names only the methods of one route.
+    """
     methods: set[str] = set()
     for context in iter_route_contexts(scope["app"].routes):
         if context.path and _path_pattern(context.path).match(scope["path"]):

@@ -1,4 +1,4 @@
-"""Kinds of requests, which differ in the work that they cause."""
+"""Kinds of requests. The limits on running requests are different for each kind."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -14,9 +14,10 @@ _NEVER: Final = r"(?!)"
 
 
 class WorkKind(StrEnum):
-    """SEARCH: one expensive statement. LONG: uploads of files and streamed responses.
+    """The kind of a request.
 
-    FACET_SEARCH: a search that also counts all its matches, so it weighs more.
+    SEARCH is a read with an expensive statement. FACET_SEARCH is a search that also counts all its
+    matches, so it is more expensive. LONG is an upload of a file or a streamed response.
     """
 
     SEARCH = "search"
@@ -39,9 +40,9 @@ class WorkKinds:
         upload_paths: Collection[str] = (),
         facet_parameters: Mapping[str, frozenset[str]] = MappingProxyType({}),
     ) -> None:
-        """`search_parameters`: for each path the parameters that make a read of it a search.
+        """`search_parameters` maps a path to the query parameters that make a read of it a search.
 
-        `facet_parameters`: those of them that make it count facets.
+        `facet_parameters` maps a path to the query parameters that make it a facet search.
         `long_paths`: regular expressions of the paths of streamed responses. `upload_paths`: the
         paths to which files are uploaded by POST.
         """
