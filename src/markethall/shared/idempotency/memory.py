@@ -62,7 +62,7 @@ class MemoryIdempotencyStore:
 def complete_idempotency_record(
     tables: IdempotencyTables, scope: str, response: StoredResponse, expires_at: datetime
 ) -> bool:
-    """Store the response in the current transaction; return False if the record has one."""
+    """Store the response in the current transaction. Returns False if one is stored already."""
     row = tables.idempotency_records.get(scope)
     if row is None or row.record.response is not None:
         return False

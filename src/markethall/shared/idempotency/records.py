@@ -42,7 +42,7 @@ class PayloadMismatch(DomainError):
 
 
 class LeaseLost(DomainError):
-    """Another attempt with the same key has finished first. A retry gets the other's response."""
+    """Another attempt with the same key has finished first. A retry gets the stored response."""
 
     code = "idempotency.lease_lost"
     status = 409
@@ -73,7 +73,7 @@ class IdempotentCommand:
     id: UUID
     retention: timedelta
     to_response: Callable[[Any], StoredResponse]
-    # an answer that is not final is not stored, so a retry runs the command again
+    # the command sets it to False if its response must not be stored; a retry then runs it again
     is_final: bool = True
     _built: tuple[BaseModel, StoredResponse] | None = field(default=None, init=False, repr=False)
 
@@ -114,7 +114,7 @@ class IdempotencyRecord(Dto):
 
 
 class IdempotencyStore(Protocol):
-    """The idempotency records of one context. No method runs in the transaction of the command."""
+    """The idempotency records of one context. Its methods do not use the command's transaction."""
 
     async def claim(
         self, record: IdempotencyRecord, expires_at: datetime

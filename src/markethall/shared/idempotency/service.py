@@ -90,7 +90,10 @@ class IdempotencyService:
         return existing.model_copy(update={"lease_until": new_record.lease_until})
 
     async def _release(self, record: IdempotencyRecord) -> None:
-        """Let a retry run the command again at once, or after the lease during an outage."""
+        """End the lease, so that a retry can run the command again at once.
+
+        Unavailable is ignored, because the lease expires by itself.
+        """
         with suppress(Unavailable):
             await self._store.release(record, self._clock())
 
@@ -99,7 +102,7 @@ class IdempotencyService:
     ) -> None:
         """Store the error as the response if a retry would get it again; otherwise end the lease.
 
-        Unavailable is ignored: the lease expires by itself, and the caller gets the first error.
+        Unavailable is ignored, because the lease expires by itself. The caller gets `error` anyway.
         """
         now = self._clock()
         try:

@@ -76,7 +76,7 @@ class SqlIdempotencyStore:
                 if is_new:
                     return None
                 existing = await connection.fetch_one(self._statements.get, scope=record.scope)
-                # None if the record was purged between the two statements; then insert again
+                # it is None if the record was purged between the two statements: then insert again
                 if existing:
                     return _to_record(existing)
 
@@ -119,7 +119,7 @@ async def complete_idempotency_record(
     response: StoredResponse,
     expires_at: datetime,
 ) -> bool:
-    """Store the response in the current transaction; return False if the record has one."""
+    """Store the response in the current transaction. Returns False if one is stored already."""
     return bool(
         await connection.execute(
             statements.complete,

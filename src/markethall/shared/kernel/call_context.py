@@ -8,7 +8,8 @@ from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Dto
 
-# the remaining milliseconds, as in gRPC; not a point in time, because clocks of machines differ
+# The header with the remaining milliseconds of a call. It is not a point in time, because the
+# clocks of machines differ.
 DEADLINE_HEADER: Final = "x-deadline-ms"
 
 
@@ -36,7 +37,7 @@ class CallContext(Dto):
     request_id: str
     traceparent: str | None = None
     deadline: datetime | None = None
-    # empty in calls from other processes, and where no client has called
+    # empty in calls from other processes, and in calls that no client makes
     client_ip: str = ""
 
     @property

@@ -9,15 +9,15 @@ BreakerState = Literal["closed", "open", "half-open"]
 
 
 class BreakerOpen(Exception):
-    """The call was not made, because the circuit is open or a probe is running."""
+    """The call was not made, because the circuit is open or a test call is running."""
 
 
 class Breaker:
     """A circuit breaker for the calls of one event loop.
 
-    It opens after `failure_threshold` failures in a row. After the cool-down one call at a time is
-    allowed, the probe. Every success closes the circuit. A failure while the circuit is open
-    belongs to a call that began earlier, so it does not extend the cool-down.
+    It opens after `failure_threshold` failures in a row. After the cool-down, it allows one call at
+    a time, which is called a probe. Every success closes the circuit. A failure while the circuit
+    is open belongs to a call that began earlier, so it does not extend the cool-down.
     """
 
     def __init__(

@@ -4,7 +4,10 @@ from ipaddress import IPv6Address
 
 
 def client_network(client_ip: str) -> str:
-    """Return the address, or its /64 for IPv6, because a client has at least a /64 (RFC 6177)."""
+    """Return the IPv4 address, or the /64 network of the IPv6 address.
+
+    A client usually has at least a whole /64 (RFC 6177), so it can change its address within it.
+    """
     if ":" not in client_ip:
         return client_ip
     try:

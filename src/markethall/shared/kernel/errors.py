@@ -1,4 +1,4 @@
-"""Domain errors: the caller of another context gets them unchanged, in process and over HTTP."""
+"""Domain errors. A call to another context raises them unchanged, in process and over HTTP."""
 
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -37,7 +37,7 @@ class DomainError(Exception):
 
 
 class Unavailable(DomainError):
-    """A dependency does not respond. Details: dependency, retry_after."""
+    """A dependency does not respond. Details: dependency, retry_after in seconds."""
 
     code = "system.unavailable"
     status = 503
@@ -46,7 +46,10 @@ class Unavailable(DomainError):
 
 
 class DeadlineExceeded(Unavailable):
-    """A call exceeded its deadline; its outcome is unknown. Details: dependency, retry_after."""
+    """A call exceeded its deadline; whether it took effect is unknown.
+
+    Details: dependency, retry_after in seconds.
+    """
 
     code = "system.deadline_exceeded"
     title = "The answer took too long"
@@ -61,7 +64,7 @@ class InternalError(DomainError):
 
 
 class Overloaded(DomainError):
-    """A bounded queue is full. Details: retry_after."""
+    """A bounded queue is full or slow. Details: retry_after in seconds."""
 
     code = "system.busy"
     status = 503
@@ -129,7 +132,7 @@ class RequestTimeout(DomainError):
 
 
 class TooManyRequests(DomainError):
-    """Details: policy, retry_after in seconds."""
+    """Details: policy, the name of the limit; retry_after in seconds."""
 
     code = "request.rate_limited"
     status = 429
@@ -138,7 +141,10 @@ class TooManyRequests(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """The token is missing, invalid, expired or revoked (RFC 6750). Details: reason."""
+    """The token is missing, invalid, expired or revoked (RFC 6750).
+
+    Details: reason, a word such as "expired".
+    """
 
     code = "auth.unauthenticated"
     status = 401

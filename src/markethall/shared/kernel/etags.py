@@ -12,7 +12,7 @@ ExpectedVersions = AbstractSet[int] | None
 
 # at most nine digits, because every such number fits into an INTEGER column
 _VERSION_TAG: Final = re.compile(r'"v(0|[1-9][0-9]{0,8})(?:-[0-9a-f]{12})?"')
-# section 8.8.3. Possessive quantifiers avoid the slow backtracking for a long header.
+# RFC 9110, section 8.8.3. Possessive quantifiers (`*+`) avoid slow backtracking in a long header.
 _ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"'
 _ENTITY_TAGS: Final = re.compile(_ENTITY_TAG)
 _ENTITY_TAG_LIST: Final = re.compile(rf"[ \t,]*+(?:{_ENTITY_TAG}[ \t]*+(?:,[ \t,]*+|\Z))*+")
@@ -21,7 +21,8 @@ _ENTITY_TAG_LIST: Final = re.compile(rf"[ \t,]*+(?:{_ENTITY_TAG}[ \t]*+(?:,[ \t,
 def etag(version: int, digest: str = "") -> str:
     """Return a strong entity tag.
 
-    If-Match compares only the version. The digest makes the tag of another representation differ.
+    If-Match compares only the version. With a digest, two representations of the same version have
+    different tags.
     """
     return f'"v{version}-{digest}"' if digest else f'"v{version}"'
 
@@ -32,9 +33,9 @@ def content_digest(body: bytes | memoryview) -> str:
 
 
 def parse_if_match(if_match: str) -> ExpectedVersions:
-    """Return the versions that If-Match accepts (section 13.1.1); None for `*`.
+    """Return the versions that If-Match accepts (RFC 9110, section 13.1.1); None for `*`.
 
-    Weak tags are ignored. Raises PreconditionFailed if no tag is one of ours.
+    Weak tags are ignored. Raises PreconditionFailed if no tag has the form that `etag` writes.
     """
     if if_match.strip(" \t") == "*":
         return None
@@ -46,6 +47,6 @@ def parse_if_match(if_match: str) -> ExpectedVersions:
 
 
 def check_expected_version(expected_versions: ExpectedVersions, version: int) -> None:
-    """Raises PreconditionFailed if the version is not among the expected versions."""
+    """Raise PreconditionFailed if the version is not among the expected versions."""
     if expected_versions is not None and version not in expected_versions:
         raise PreconditionFailed(etag=etag(version))

@@ -23,7 +23,10 @@ HELD_SLOTS: ContextVar[HeldSlots | None] = ContextVar("held_slots", default=None
 
 
 async def wait_without_slots(wait: Awaitable[T]) -> T:
-    """Await without a slot, and take the slots again afterwards. Raises Overloaded too."""
+    """Return the slots of the request, await, and take the slots again.
+
+    Raises Overloaded if no slot is free after the wait, and the errors of `wait`.
+    """
     slots = HELD_SLOTS.get()
     if slots is None:
         return await wait

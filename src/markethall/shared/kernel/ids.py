@@ -10,7 +10,7 @@ if sys.version_info >= (3, 14):
 
     uuid7_for_text = uuid7
 else:
-    # its objects are cheaper than those of the standard library, which `compat` returns
+    # for text: this function is faster than that of `compat`, which builds a uuid.UUID
     from uuid_utils import uuid7 as uuid7_for_text
     from uuid_utils.compat import uuid7
 

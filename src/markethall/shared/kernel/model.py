@@ -86,9 +86,9 @@ def _reject_nul_and_surrogates(text: str) -> str:
     return text
 
 
-# the first and last characters of ranges that show nothing: separators, control characters and
-# format characters such as the zero width space (categories Z, Cc and Cf of Unicode 16), and those
-# drawn as a space, which are the Hangul fillers and the empty Braille pattern
+# The first and last characters of the ranges of invisible characters. These are separators, control
+# characters and format characters such as the zero width space (categories Z, Cc and Cf of Unicode
+# 16), and characters that are drawn as a space: the Hangul fillers and the empty Braille pattern.
 _INVISIBLE_RANGES: Final = (
     "\x00\x20", "\x7f\xa0", "\xad", "\u0600\u0605", "\u061c", "\u06dd",
     "\u070f", "\u0890\u0891", "\u08e2", "\u115f\u1160", "\u1680",
@@ -103,7 +103,8 @@ _INVISIBLE_RANGES: Final = (
 def _escape_for_pattern(character: str) -> str:
     """Return the character as Python, ECMAScript and Rust write it in a pattern.
 
-    They have no common escape for characters beyond the Basic Multilingual Plane.
+    These languages have no common escape for characters beyond the Basic Multilingual Plane, so
+    such characters are not escaped.
     """
     return f"\\u{ord(character):04x}" if character <= "\uffff" else character
 
@@ -136,7 +137,7 @@ def has_visible_character(text: str) -> bool:
 
 
 def _require_visible_character(text: str) -> str:
-    # min_length reports an empty text
+    # an empty text is accepted here, because `min_length` of the field rejects it
     if text and not has_visible_character(text):
         raise PydanticCustomError("blank", "must have a visible character")
     return text
@@ -156,7 +157,7 @@ _ISO_DATE_PREFIX: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 def _require_iso_string(value: Any) -> Any:
     if not isinstance(value, str | datetime) or (
-        # because pydantic reads a number in quotes as seconds or milliseconds since 1970
+        # Pydantic would read a number in quotes as seconds or milliseconds since 1970
         isinstance(value, str) and not _ISO_DATE_PREFIX.match(value)
     ):
         raise ValueError("must be a time in ISO 8601, with its offset")
@@ -174,7 +175,7 @@ def _to_utc(value: datetime) -> datetime:
 
 _StorableText = Annotated[str, Field(strict=True), AfterValidator(_reject_nul_and_surrogates)]
 Text = Annotated[_StorableText, DocumentedPattern(_TEXT_PATTERN)]
-# a name: something that people can see and point at
+# a text with at least one visible character, such as a name
 VisibleText = Annotated[
     _StorableText,
     AfterValidator(_require_visible_character),
@@ -188,5 +189,5 @@ UtcDatetime = Annotated[
 ]
 Id = Annotated[UUID, BeforeValidator(_require_canonical_uuid)]
 
-# in minor units; far below the limit of BIGINT, so that sums fit too
+# in minor units; far below the limit of BIGINT, so that sums of many amounts fit too
 MAX_AMOUNT = 10**15

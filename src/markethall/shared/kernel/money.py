@@ -18,7 +18,7 @@ _FUNDS: Final = frozenset({"BOV", "CHE", "CHW", "COU", "MXV", "USN", "XAD"})
 EXPONENT_BY_CURRENCY: Final[Mapping[str, int]] = {
     currency.code: currency.exponent
     for currency in iso4217.Currency
-    # excludes funds and units of account; metals and test codes have no exponent
+    # metals and test codes have no exponent; funds and units of account are in _FUNDS
     if currency.exponent is not None and currency.code not in _FUNDS
 }
 
@@ -32,7 +32,7 @@ class AmountOutOfRange(DomainError):
 
 
 class CurrencyMismatch(DomainError):
-    """Details: currencies."""
+    """Details: currencies, a list of their codes."""
 
     code = "money.currency_mismatch"
     status = 422
@@ -46,7 +46,7 @@ def _require_known_currency(code: str) -> str:
 
 
 _KnownCurrency = Annotated[str, Field(strict=True), AfterValidator(_require_known_currency)]
-# of a request
+# a currency in a request; its JSON schema lists all currencies
 Currency = TypeAliasType(
     "Currency",
     Annotated[
@@ -60,7 +60,7 @@ class Money(Dto):
     """An amount in minor units: 1999 EUR is 19.99 euro, 500 JPY is 500 yen."""
 
     amount: Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT, examples=[1999])]
-    # without the list of currencies, because a newer release may know more of them
+    # its JSON schema lists no currencies, because a newer release may send more of them
     currency: Annotated[_KnownCurrency, Field(examples=["EUR"])]
 
     @classmethod
@@ -83,11 +83,11 @@ class Money(Dto):
 
     def apply_rate(self, rate: Decimal) -> "Money":
         """Return the amount times the rate, rounded half to even. Raises AmountOutOfRange."""
-        # uses a Fraction, because a product of Decimals is rounded to 28 digits
+        # a Fraction, because Decimal rounds a product to 28 digits
         return self._with_amount(round(self.amount * Fraction(rate)))
 
     def allocate(self, weights: Sequence[int]) -> tuple["Money", ...]:
-        """Divide in proportion to the weights, by the largest-remainder method.
+        """Divide the amount in proportion to the weights, by the largest-remainder method.
 
         The sum of the parts is exactly this amount. Raises ValueError for invalid weights.
         """

@@ -57,7 +57,8 @@ class Cursors:
     """Encodes and decodes cursors.
 
     A cursor contains the keyset (the sort key of the last row of a page) as JSON. It is signed
-    together with the name of the list. The list name includes the filters and the sort order.
+    together with the name of the list, which includes the filters and the sort order. So a cursor
+    is valid only for the list that it was made for.
     """
 
     def __init__(self, secret: bytes) -> None:

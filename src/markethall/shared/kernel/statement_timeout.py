@@ -1,7 +1,6 @@
-"""The maximum time of each statement of a read, if the request has a shorter one than the database.
+"""The maximum time of each statement of a request, if it is shorter than that of the database.
 
-A context variable carries it, because the code between the request and the statement is the same
-for all clients.
+It is a context variable, so that the code between the HTTP layer and the database need not pass it.
 """
 
 from contextvars import ContextVar

@@ -11,7 +11,7 @@ def parse_strict_json(text: str) -> Any:
 
 
 def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # rejected, because RFC 8259 does not define which value of a repeated name counts
+    # RFC 8259 does not define which value of a repeated name counts
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("an object repeats a name")

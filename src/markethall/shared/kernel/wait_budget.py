@@ -1,4 +1,4 @@
-"""The time that one request may spend waiting, for all its waits together."""
+"""The maximum sum of the times that one request waits for slots and for connections."""
 
 import asyncio
 import time

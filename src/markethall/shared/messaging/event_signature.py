@@ -22,7 +22,8 @@ from markethall.shared.security.service_tokens import ServiceSigner
 EVENT_FIELD: Final = b"event"
 SIGNATURE_FIELD: Final = b"signature"
 
-# minimum time between two fetches of keys, because anyone with write access can name unknown keys
+# the minimum seconds between two fetches of keys, because anyone with write access to Redis can add
+# entries that name unknown keys
 REFETCH_SECONDS: Final = 1.0
 # the key id is a thumbprint (RFC 7638), the signature has 64 bytes; both are in base64url
 _SIGNATURE: Final = re.compile(rb"([\w-]{43})\.([\w-]{86})", re.ASCII)
@@ -41,9 +42,10 @@ class EventSigner:
         return self._signer.kid.encode() + b"." + _base64url(signature)
 
     def is_own(self, fields: Mapping[bytes, bytes]) -> bool:
-        """Tell whether this key has signed the entry.
+        """Tell whether the key of this signer has signed the entry.
 
-        It signs again, which takes less time than to verify: equal input has an equal signature.
+        It signs the event again and compares, because signing is faster than verifying, and the
+        same input always has the same Ed25519 signature.
         """
         event, signature = fields.get(EVENT_FIELD), fields.get(SIGNATURE_FIELD)
         return bool(event and signature) and hmac.compare_digest(
@@ -62,7 +64,7 @@ class EventVerifier:
         self._fetch_at = 0.0
 
     async def fetch_unknown_keys(self, entries: Iterable[Mapping[bytes, bytes]]) -> None:
-        """Fetch the public keys if an entry names an unknown key; once for all entries.
+        """Fetch the public keys once if any of the entries names an unknown key.
 
         Raises Unavailable if the publisher does not respond.
         """
@@ -108,7 +110,7 @@ def kid_of(fields: Mapping[bytes, bytes]) -> str:
 
 
 def _signed_bytes(publisher: str, event: bytes) -> bytes:
-    # a JWT cannot begin like this, so an event and a service token never have the same signature
+    # a JWT cannot begin like this, so the signature of an event is never valid for a service token
     return b"markethall event\n" + publisher.encode() + b"\n" + event
 
 

@@ -17,7 +17,7 @@ from markethall.shared.kernel.model import Dto
 
 
 class Event(Dto):
-    """A fact; its class name is in the past tense.
+    """A fact that has happened; its class name is in the past tense.
 
     `key` is the id of the entity that changed. Events of one key are handled in the order of
     publication.
@@ -61,7 +61,8 @@ class EventEnvelope(Dto):
 class Delivery(Dto):
     """An envelope in an inbox, for one handler.
 
-    `attempts` is the number of times that the handler was started, without postponed ones.
+    `attempts` counts how often the handler was started, including now, but not the starts that
+    ended with RetryLater or Unavailable.
     """
 
     handler: str

@@ -28,7 +28,7 @@ class Inbox(Protocol):
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         """Claim due deliveries for the time of the lease.
 
-        Only the oldest waiting delivery of each key can be claimed, so that order is kept.
+        Only the oldest waiting delivery of each event key can be claimed, so that order is kept.
         """
 
     async def retry_later(

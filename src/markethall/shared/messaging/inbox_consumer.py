@@ -20,7 +20,8 @@ log = structlog.get_logger("markethall.inbox_consumer")
 _FIRST_BACKOFF_SECONDS: Final = 0.2
 # more than enough to reach `max_backoff`, and far from the overflow of a float
 _MAX_DOUBLINGS: Final = 20
-# an event that has waited for a long time is tried less often
+# After RetryLater or Unavailable, the delay before the next attempt is a share of the age of the
+# event, but at least this minimum. So an old event is tried less often.
 _MIN_BACKOFF_SECONDS: Final = 0.2
 _BACKOFF_PER_AGE: Final = 0.5
 
@@ -59,8 +60,8 @@ class InboxConsumer:
     async def _claim(self, limit: int) -> Sequence[Delivery]:
         """Claim deliveries.
 
-        If this task is cancelled meanwhile, they are released, so that the next leader can claim
-        them without waiting for the end of the lease.
+        If this task is cancelled meanwhile, the claimed deliveries are released, so that the next
+        leader can claim them without waiting for the end of the lease.
         """
         lease = timedelta(seconds=self._config.delivery_lease)
         claim = asyncio.ensure_future(self._inbox.claim(self._clock(), lease, limit))
@@ -132,7 +133,7 @@ def _exponential_backoff(attempts: int) -> float:
 def is_being_cancelled() -> bool:
     """Tell whether this task is being cancelled.
 
-    Otherwise a CancelledError comes from another task that this task awaits.
+    If it is not, a CancelledError that it catches comes from another task that it awaits.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

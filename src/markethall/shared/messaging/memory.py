@@ -28,7 +28,7 @@ class InboxRow:
 class MessagingTables(TableSet):
     """The tables of one context.
 
-    `outbox` has events to relay; `awaiting_confirmation` has relayed, unconfirmed events.
+    `outbox` contains the events to relay; `awaiting_confirmation` the relayed, unconfirmed events.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,10 @@ class MessagingTables(TableSet):
 
 
 class MemoryOutbox:
-    """Gives the leadership to one caller at a time. Memory is not shared between processes."""
+    """Gives the leadership to one caller at a time.
+
+    All callers are in this process, because the memory is not shared between processes.
+    """
 
     def __init__(self, database: TransactionalTables[MessagingTables]) -> None:
         self._database = database

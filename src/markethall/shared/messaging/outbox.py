@@ -1,9 +1,9 @@
 """The outbox: the events that one context has published, in its database, for its subscribers.
 
 An event is published when the transaction that writes it to the outbox commits. It is relayed when
-the leader has handed it to every transport; the column `published_at` is the time of that. It is
-confirmed when no subscriber needs it any more: at once, or for a lossy transport when every
-subscriber has acknowledged it.
+the leader has passed it to every transport; the column `published_at` contains the time of this. It
+is confirmed when no subscriber needs it any more: with a lossy transport when every subscriber has
+acknowledged it, otherwise as soon as it is relayed.
 """
 
 from collections.abc import Collection, Sequence
@@ -35,8 +35,8 @@ class LeaderSession(Protocol):
     async def get_unrelayed(self, limit: int) -> Sequence[EventEnvelope]:
         """Return envelopes that are not relayed yet, in the order of `seq`.
 
-        A transaction that commits late may add an envelope with a lower `seq` than a relayed one;
-        it is returned too.
+        An envelope may have a lower `seq` than a relayed one, because its transaction committed
+        later. It is returned too.
         """
 
     async def mark_relayed(
@@ -58,10 +58,10 @@ class LeaderSession(Protocol):
 
 class Outbox(Protocol):
     def acquire_leadership(self) -> AbstractAsyncContextManager[LeaderSession | None]:
-        """Become the leader of this context; yields None while another process is the leader.
+        """Become the leader of this context. Yields None if another process is the leader.
 
-        A leader without a recent heartbeat loses the leadership. Raises ClocksDiffer, because a
-        leader with a wrong clock would expire and delete entities too early.
+        A leader without a recent heartbeat loses the leadership. Raises ClocksDiffer if the clock
+        of this process is wrong, because such a leader would expire and delete entities too early.
         """
 
     async def purge(self, before: datetime) -> int:

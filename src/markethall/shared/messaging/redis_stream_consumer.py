@@ -31,7 +31,8 @@ log = structlog.get_logger("markethall.redis_streams")
 
 # All processes can use one name, because only the leader of a context reads its streams.
 _CONSUMER_NAME: Final = "leader"
-# signatures take about 0.1 ms each, so that other work waits for a few milliseconds
+# The number of signatures that are verified before other tasks of the event loop run. One takes
+# about 0.1 ms, so these tasks wait for a few milliseconds.
 _VERIFIED_AT_ONCE: Final = 32
 
 
@@ -149,7 +150,7 @@ class RedisStreamConsumer:
             if position % _VERIFIED_AT_ONCE == 0:
                 await asyncio.sleep(0)
             if fields is None:
-                continue  # only confirmed entries are trimmed, so nothing is lost
+                continue  # the entry was trimmed; only confirmed ones are, so nothing is lost
             envelope = self._verify_and_parse(entry_id, fields)
             if envelope is None or not self._can_decode(envelope):
                 await self._dead_letter(entry_id, fields, envelope)
@@ -165,7 +166,7 @@ class RedisStreamConsumer:
         defect = self._verifier.find_defect(fields)
         envelope = None if defect else parse_envelope(fields)
         if envelope and publisher_of(envelope.type) != self._publisher:
-            # a publisher signs what it likes, but may publish only its own events
+            # the signature is valid, but a context may publish only the event types with its name
             defect, envelope = "other_publisher", None
         if defect:
             log.warning(

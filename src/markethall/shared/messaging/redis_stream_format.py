@@ -32,7 +32,8 @@ def parse_envelope(fields: Fields | None) -> EventEnvelope | None:
 def envelope_of_unreadable_entry(stream: str, entry_id: bytes, fields: Fields) -> EventEnvelope:
     """Return an envelope with the raw fields as payload.
 
-    Its event id is derived from the stream and the entry id, so that a repeated entry has the same.
+    Its event id is derived from the stream and the entry id, so that an entry that is read twice
+    has the same event id.
     """
     event_id = uuid5(NAMESPACE_URL, f"{stream}/{entry_id.decode()}")
     milliseconds, _ = parse_entry_id(entry_id)

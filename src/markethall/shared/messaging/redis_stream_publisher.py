@@ -2,9 +2,9 @@
 
 There is one stream per publishing context, with one consumer group per subscribing context. The
 publisher confirms an event in the outbox when every group has acknowledged it. Redis may lose data
-at any time. The publisher recognizes this by a marker: a key beside the stream that changes with
-every batch. If the marker is not the one that this publisher wrote last, all relayed, unconfirmed
-events are sent again. Inboxes ignore the duplicates.
+at any time. The publisher detects this by a marker: a Redis key whose value changes with every
+batch. If the value is not the one that this publisher wrote last, all relayed, unconfirmed events
+are sent again. Inboxes ignore the duplicates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -145,7 +145,7 @@ class RedisStreamPublisher:
         while envelopes := await leader.get_unconfirmed(after_seq, _BATCH_SIZE):
             after_seq = envelopes[-1].seq
             accepted = [envelope for envelope in envelopes if self.accepts(envelope)]
-            # all batches keep this marker; it only shows whether Redis has lost data meanwhile
+            # all batches use the same marker, which shows whether Redis loses data between them
             if not await self._append_if_marker_matches(accepted, marker, new_marker=marker):
                 return
             count += len(accepted)
@@ -165,8 +165,9 @@ class RedisStreamPublisher:
             envelopes = [
                 envelope
                 for _, fields in entries
-                # other entries are skipped, because a forged one could confirm an event that no
-                # subscriber has received; what another key has signed is sent again by a new leader
+                # skip entries that this key has not signed: a forged one could confirm an event
+                # that no subscriber has received. The events that an earlier leader signed with
+                # another key are in the stream a second time, signed with this key.
                 if self._signer.is_own(fields) and (envelope := parse_envelope(fields))
             ]
             await leader.mark_confirmed(
@@ -180,7 +181,7 @@ class RedisStreamPublisher:
     async def _minimum_acknowledged(self) -> str:
         """Return the last entry id up to which all groups have acknowledged all entries.
 
-        It is empty if there is none, or if a group does not exist yet.
+        Returns an empty text if there is no such id, or if a group does not exist yet.
         """
         try:
             rows = await self._redis.execute("XINFO", "GROUPS", self._stream)

@@ -4,10 +4,10 @@ import asyncio
 
 
 class WakeSignal:
-    """An asyncio.Event for one waiting task that may move to another event loop.
+    """Works like an asyncio.Event for one waiting task, but in any event loop.
 
-    An asyncio.Event stays bound to the loop of its first wait. An application may be started again
-    on another loop.
+    An asyncio.Event can be used only in the event loop of its first wait, and an application may be
+    started again in another loop.
     """
 
     def __init__(self) -> None:

@@ -37,8 +37,9 @@ _LOCK_IS_FREE: Final = Statement(
         sa.func.clock_timestamp().label("now"),
     )
 )
-# Ends the connection of a leader that sends no heartbeats. pg_locks has the lock key in two halves.
-# A relocation holds the same lock, but has another application name, so it is not ended.
+# Ends the connection of a leader that sends no heartbeats. pg_locks shows the 64-bit key of the
+# lock as two 32-bit columns. The command `markethall relocate` takes the same lock, but its
+# connection has another application name, so it is not ended.
 _TERMINATE_HUNG_LEADER: Final = Statement(
     sa.text(
         "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks"
@@ -106,8 +107,8 @@ class OutboxStatements:
 class SqlOutbox:
     """Elects the leader by a session-level advisory lock.
 
-    A leader holds the lock on a connection outside the pool, because it keeps the connection for a
-    long time. A pooled connection would be missing for requests. Postgres records when each
+    A leader holds the lock on a connection outside the pool: it keeps the connection for a long
+    time, so the pool would have one connection less for requests. Postgres records when each
     connection was last used. A leader whose connection was not used for LEADER_TIMEOUT_SECONDS
     hangs: the next candidate ends that connection, which releases the lock.
     """
@@ -176,11 +177,11 @@ class SqlLeaderSession:
         self._database_clock = database_clock
         self._statements = statements
         self._system_clock = system_clock
-        # a connection runs one statement at a time, and a heartbeat may come during another one
+        # a connection runs one statement at a time, and the heartbeat is a concurrent task
         self._lock = asyncio.Lock()
 
     async def heartbeat(self) -> None:
-        """Run a statement, which shows that this leader works. Raises ClocksDiffer."""
+        """Run a statement, which shows that this leader works. Raises ClocksDiffer, Unavailable."""
         async with self._exclusive():
             asked_at = self._database_clock()
             now = await self._connection.fetch_value(_READ_CLOCK)
