@@ -18,8 +18,8 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.partitions.report import summary
 
-# Hypothesis has no deadline, so that a slow machine fails no test. Only a full run uses random
-# examples; other runs always use the same ones.
+# Hypothesis has no time limit for an example, so that no test fails because the machine is slow.
+# Runs with MARKETHALL_TEST_SCOPE=full use random examples; other runs always use the same examples.
 settings.register_profile(
     "markethall",
     deadline=None,
@@ -32,7 +32,8 @@ settings.register_profile(
 )
 settings.load_profile("markethall")
 
-# fast password hashes and no rate limits, because both have tests of their own
+# The cheapest password hashes and no rate limits, so that tests are fast and are never refused.
+# Password hashing and rate limiting have tests of their own.
 TEST_ENVIRONMENT = {
     "MARKETHALL_BCRYPT_COST": "4",
     "MARKETHALL_RATE_LIMITS": "off",
@@ -115,7 +116,7 @@ def environment() -> Iterator[None]:
 
 
 def _log_plain_tracebacks() -> None:
-    """Leave out local variables, which block the event loop for a second on a slow machine."""
+    """Log tracebacks without local variables, because formatting them may block for a second."""
     for processor in structlog.get_config()["processors"]:
         if isinstance(processor, structlog.dev.ConsoleRenderer):
             processor.exception_formatter = structlog.dev.plain_traceback
@@ -127,7 +128,7 @@ def _is_setting(name: str) -> bool:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A temporary directory that every user can read, because Postgres does not run as root."""
+    """A temporary directory that every user can read: under root, Postgres runs as another user."""
     with tempfile.TemporaryDirectory(prefix="markethall-test-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -168,7 +169,7 @@ async def template(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def database_copy(server_url: str, template: str) -> AsyncIterator[str]:
-    """The URL of a copy of the template, which all tests of this process share."""
+    """The URL of a copy of the template database. All tests of this process share the copy."""
     name = f"test_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield url_of(server_url, name)

@@ -1,4 +1,4 @@
-"""Functions that return the containers of the built-in contexts with their types."""
+"""Access to the dependency injection container of each built-in context, with its exact type."""
 
 from markethall.container import ApplicationContainer
 from markethall.inventory.container import InventoryContainer

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
+# builds a body from its maximum size in bytes and the field names of the route
 Shape = Callable[[int, Sequence[str]], bytes]
 _ID: Final = b'"0199c0de-0000-7000-8000-000000000001"'
 
 
 def _repeat(part: bytes, size: int, start: bytes = b"", end: bytes = b"") -> bytes:
-    """Return the part, repeated as often as it fits into `size` bytes."""
+    """Return `start`, `part` and `end`, with `part` repeated as often as `size` bytes allow."""
     return start + part * ((size - len(start) - len(end)) // len(part)) + end
 
 
@@ -35,7 +36,7 @@ def _each_field(build: Callable[[int], bytes]) -> Shape:
 
 
 def _few_members(element: bytes) -> Shape:
-    """Return a shape of arrays with slightly fewer members than allowed."""
+    """Return a shape of arrays that stays just below the default limit of 5,000 members."""
 
     def shape(size: int, fields: Sequence[str]) -> bytes:
         members_each = 1 + element.count(b":")

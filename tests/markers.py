@@ -1,9 +1,10 @@
 """A pytest plugin: marks the tests, runs fast ones first, and reports failures at once.
 
-- `unit`: in memory, without a server. `integration`: with a database, a Valkey or a process.
-- `slow`: suites with many processes, races, and sweeps over many states or faults.
-- `portable`: what a version of Python can break: the unit tests, and one pass through Postgres,
-  Valkey, HTTP, a server process and the command line.
+- `unit`: in memory, without a server.
+- `integration`: with Postgres, Valkey or another process.
+- `slow`: suites with many processes, races, or many combinations of states or faults.
+- `portable`: the tests to repeat on each version of Python: the unit tests, and those that use
+  Postgres, Valkey, HTTP, a server process and the command line once each.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,7 +14,7 @@ from typing import Final
 import pytest
 
 _SERVER_FIXTURES: Final = frozenset({"server_url", "redis_url", "scratch"})
-# `remote` calls an implementation on Postgres
+# words in parameter ids; a `remote` test calls an implementation on Postgres over RPC
 _SERVER_STORAGES: Final = frozenset({"sql", "remote", "redis", "postgres"})
 _PROCESS_FOLDERS: Final = frozenset({"e2e", "local_cluster", "partitions"})
 _PROCESS_FILES: Final = frozenset({"test_cli", "test_local_servers", "test_local_servers_as_root"})
@@ -30,7 +31,8 @@ _SLOW_FILES: Final = frozenset(
         "test_store_mutants",
     }
 )
-# of these, all tests but those over RPC, which repeat the tests on Postgres
+# files whose tests are `portable`, except the slow ones and the `remote` ones: a `remote` test
+# repeats a test on Postgres
 _PORTABLE_FILES: Final = frozenset(
     {
         "test_app",
@@ -115,7 +117,10 @@ def _kinds(item: pytest.Item) -> set[str]:
 
 
 class FailureReporter:
-    """Prints each failure when it happens, and counts the slow tests at the end."""
+    """Prints each failure when it happens, and the number of slow tests and their time at the end.
+
+    The time is in seconds.
+    """
 
     def __init__(self, reporter: pytest.TerminalReporter) -> None:
         self._reporter = reporter

@@ -1,7 +1,7 @@
-"""Test a server whose database URL leads to PgBouncer in transaction mode.
+"""Test a server that connects to Postgres through PgBouncer in transaction mode.
 
-pytest collects this file only by its name, because it needs the program pgbouncer:
-`make test-pgbouncer`.
+The file is not named `test_*.py`, because it needs the program pgbouncer: pytest runs it only if
+its path is given, as `make test-pgbouncer` does.
 """
 
 import asyncio
@@ -27,7 +27,8 @@ from tests.shared.test_postgres import backend_pid, sleep_in_read_session
 from tests.test_cli import markethall
 
 UNPRIVILEGED_UID = 65534
-# fewer connections than the server opens, so that statements of one client use several of them
+# PgBouncer opens at most three connections to Postgres, fewer than Markethall opens to PgBouncer,
+# so that the statements of one client connection run on different Postgres connections
 CONFIGURATION = """
 [databases]
 {database} = host={host} port={port} dbname={database} user={user} password={password}

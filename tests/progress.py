@@ -1,6 +1,6 @@
-"""A time limit for waits in tests, which starts again with each progress.
+"""A timeout for waits in tests that restarts whenever a new state is reported.
 
-On a busy machine a fixed limit ends while the system still works.
+A fixed timeout could end on a busy machine although the work still makes progress.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ class ProgressLimit:
         self._seen: set[str] = set()
 
     def note(self, state: object) -> None:
-        """Start the limit again if this state is new.
+        """Restart the timeout if `state` has not been reported before.
 
-        An earlier state is no progress, so that states that alternate do not go on for ever.
+        A state that returns does not restart it, so that alternating between two states ends.
         """
         text = repr(state)
         if text not in self._seen:

@@ -114,7 +114,10 @@ class Proxy:
                 writer.close()
 
     async def _forward(self, source: Pair, sink: Pair, *, is_response: bool) -> None:
-        """Forward one direction in order. The mode when data is read decides about its delay."""
+        """Forward the data of one direction in order.
+
+        Data is delayed if the mode is DELAY when the proxy reads it.
+        """
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read_into(source[0], queue, is_response=is_response))
@@ -132,7 +135,7 @@ class Proxy:
             try:
                 data = await reader.read(_CHUNK)
             except OSError:
-                data = b""  # the end is queued like data, so that it has the same delay
+                data = b""  # marks the end; it is queued like data and so has the same delay
             if not is_response and (found := _REQUEST_LINE.match(data)):
                 self.requests[found[1].decode("latin-1")] += 1
             delay = self.delay if self.mode is Mode.DELAY else 0.0

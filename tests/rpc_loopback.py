@@ -1,4 +1,7 @@
-"""Calls a contract through the real RPC client, gateway and router, over an ASGI transport."""
+"""Calls a contract through the real RPC client, gateway and router in one process.
+
+An ASGI transport takes the place of the network.
+"""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -49,9 +52,10 @@ def rpc_server(
     allowed: AllowList = ALLOWED,
     callers: Collection[str] = ("orders",),
 ) -> GatewayMiddleware:
-    """Return an application that serves this one contract to other contexts.
+    """Return an application that serves one contract, implemented by `service`, to other contexts.
 
-    The keys of `signer` are accepted for the contexts in `callers`. `allowed` is the allow-list.
+    It accepts the service tokens that `signer` has signed for a context in `callers`. `allowed` is
+    the allow-list of the methods that each context may call.
     """
     app = FastAPI(
         exception_handlers={
@@ -77,7 +81,7 @@ def rpc_server(
 async def over_rpc(
     target: str, router: APIRouter, service: Any, remote: Callable[[RpcClient], Any]
 ) -> AsyncIterator[Any]:
-    """Yield a client of the contract with which orders calls it in another process."""
+    """Yield the RPC client that orders uses if another process serves the contract."""
     signer = ServiceSigner(generate_private_key(), now)
     server = rpc_server(target, router, service, signer)
     transport = httpx2.ASGITransport(server, raise_app_exceptions=False)
@@ -86,7 +90,7 @@ async def over_rpc(
 
 
 def guard_of(target: str, table: Mapping[str, Any] | None = None) -> CallGuard:
-    """Return a call guard as the container builds it for orders."""
+    """Return the call guard that the container builds for orders. `table` is its allow-list."""
     return CallGuard(
         "orders", target, AllowList(table) if table else ALLOWED, InFlightCalls(), now, 5
     )

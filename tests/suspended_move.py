@@ -13,7 +13,8 @@ import asyncpg
 from tests.conftest import on_server, plain
 
 TIMEOUT_SECONDS: Final = 30
-# an event trigger that makes psql wait for an advisory lock at the given DDL command
+# An event trigger of the target database: psql, which restores the dump, waits for an advisory
+# lock after its first command {tag}.
 SUSPEND_RESTORE: Final = """
 CREATE FUNCTION public.suspend() RETURNS event_trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_advisory_xact_lock(1); END $$;
@@ -35,7 +36,7 @@ RESTORING: Final = (
 async def suspended_move(
     source_url: str, target_url: str, tag: str = "CREATE INDEX"
 ) -> "AsyncIterator[subprocess.Popen[str]]":
-    """Suspend a relocation of inventory during the block and let it finish afterwards."""
+    """Start a relocation of inventory, suspend it during the block, and let it finish after it."""
     await on_server(target_url, SUSPEND_RESTORE.format(tag=tag))
     connection = await asyncpg.connect(plain(target_url))
     await connection.execute("SELECT pg_advisory_lock(1)")
@@ -54,7 +55,7 @@ async def suspended_move(
 
 
 async def wait_until_restore_ended(target_url: str) -> None:
-    """Wait until psql has ended, which may be later than a killed relocation."""
+    """Wait until psql has ended: it may run on for a moment after the relocation was killed."""
     connection = await asyncpg.connect(plain(target_url))
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):

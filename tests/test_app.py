@@ -137,7 +137,7 @@ async def test_wrong_method_names_all_methods_of_the_path(
         wrong = await http.request("TRACE", path.replace("{", "").replace("}", ""))
 
         assert wrong.status_code == 405, path
-        # `/docs/{file}` and others may match more than their own path
+        # may be more methods, because the path may also match a template like `/docs/{file}`
         assert set(wrong.headers["allow"].split(", ")) >= methods, path
 
 
@@ -234,7 +234,7 @@ def test_openapi_names_operations_for_generated_clients(app: Gateway) -> None:
 def test_openapi_names_schemas_for_generated_clients(app: Gateway) -> None:
     document = app.app.openapi()
     schemas = document["components"]["schemas"]
-    # each schema, without the keywords of its own that a name is needed for
+    # the top level of a schema has the schema's name, so only the parts below it are searched
     parts = [_without_choices(schema) for schema in schemas.values()]
 
     assert (
@@ -249,7 +249,7 @@ def _without_choices(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inline_choices(part: Any) -> Iterator[Any]:
-    """Yield the enumerations and unions that have no name. A type or null is no union."""
+    """Yield the enumerations and unions that have no name. One type or null is not a union."""
     if isinstance(part, dict):
         types = [kind for kind in part.get("anyOf", ()) if kind != {"type": "null"}]
         if "enum" in part or len(types) > 1:
@@ -306,7 +306,7 @@ def test_openapi_has_examples_for_every_body(app: Gateway) -> None:
     document = app.app.openapi()
 
     for name, schema in document["components"]["schemas"].items():
-        if schema.get("additionalProperties") is False:  # a request body
+        if schema.get("additionalProperties") is False:  # true only for request bodies
             assert "example" in str(schema["properties"]) or "$ref" in str(schema), name
 
 
@@ -395,7 +395,7 @@ async def test_lifespan_closes_all_connections(database_url: str, tmp_path: Any)
         database_url, PoolSize(min_size=1, max_size=1, timeout=30), application_name="watcher"
     )
     async with watcher.read_session() as connection, asyncio.timeout(30):
-        # waits, because Postgres removes a connection a moment after the client has closed it
+        # Postgres removes the row of a connection a moment after the client has closed it
         while await connection.fetch_value(OPEN_CONNECTIONS):
             await asyncio.sleep(0.01)
     await watcher.close()
@@ -432,7 +432,7 @@ async def test_exhausted_pool_is_503_with_retry_after(database_url: str, tmp_pat
     assert after_release.status_code == 200
 
 
-# Two lifespans
+# Restart of the application
 
 
 def test_application_starts_again_on_another_event_loop() -> None:
@@ -444,7 +444,7 @@ def test_application_starts_again_on_another_event_loop() -> None:
 
 
 def run_in_thread(work: Callable[[], T]) -> T:
-    """Run the work in another thread, because this thread already has an event loop."""
+    """Run `work` in another thread, because an event loop already runs in this one."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(work).result()
 
@@ -468,7 +468,7 @@ async def _import_a_file(app: Gateway) -> dict[str, Any]:
 
 
 async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """A password hash at this cost takes half a second, so the test notices if it blocks."""
+    """A password hash of cost 13 takes half a second, so hashing on the event loop is noticed."""
     app = create_app(memory_settings(bcrypt_cost=13))
     async with client_of(app) as http:
         for attempt in range(20):
@@ -478,7 +478,7 @@ async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -
                 await _register_and_read(http, f"anna{attempt}")
             slow = [record.message for record in caplog.records if "took" in record.message]
             if not slow or pauses.longest < SLOW_CALLBACK_SECONDS / 2:
-                break  # otherwise the whole process has paused, and the attempt is repeated
+                break  # otherwise the machine has paused the process, and the attempt is repeated
 
     assert slow == []
 
@@ -501,7 +501,10 @@ def _report_slow_callbacks(seconds: float) -> Iterator[None]:
 
 
 class PauseMeter:
-    """Measures in a thread how long the process pauses; `longest` is in seconds."""
+    """Measures in a thread how long the machine pauses this process.
+
+    `longest` is the longest pause in seconds.
+    """
 
     def __enter__(self) -> Self:
         self.longest = 0.0

@@ -26,7 +26,7 @@ from markethall.shared.security.passwords import Passwords
 from tests.conftest import plain
 from tests.inventory.conftest import ANYONE, build_inventory_app
 
-# a long database timeout, because the test machine may be busy
+# a database timeout of 30 s, because the machine may be busy
 DEFAULTS = {"MARKETHALL_BCRYPT_COST": "4", "MARKETHALL_DATABASE_TIMEOUT": "30"}
 
 
@@ -282,7 +282,7 @@ def test_generated_catalogue_is_created_once_and_grows(database_url: str, tmp_pa
 async def test_incomplete_generated_catalogue_fails(
     database_url: str, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """The import fails, because a product with the same SKU has sold more than the new stock."""
+    """A row is refused if its stock is less than the reserved stock of the product with its SKU."""
     row = min(generate_products(30), key=lambda row: row["on_hand"])
     inventory_app = build_inventory_app("sql", postgres)
     product = await inventory_app.product(row["sku"].lower(), stock=row["on_hand"] + 1)

@@ -52,7 +52,7 @@ def container_of(settings: Settings) -> ApplicationContainer:
 
 
 def build_all(container: containers.Container) -> tuple[dict[str, Any], set[str]]:
-    """Return what the providers build, by name, and the names of those that fail."""
+    """Return the object of each provider by name, and the names of the providers that fail."""
     built: dict[str, Any] = {}
     failed = set()
     for name, provider in container.providers.items():
@@ -64,7 +64,7 @@ def build_all(container: containers.Container) -> tuple[dict[str, Any], set[str]
 
 
 def missing_keys(settings: Settings) -> Iterator[str]:
-    """Name the providers whose private key this process does not have."""
+    """Yield the names of the providers that need a private key which this process does not have."""
     if "users" not in settings.contexts:
         yield "access_token_signer"
     if not (settings.has_remote_dependencies or settings.has_remote_subscribers):

@@ -83,7 +83,7 @@ class Shop:
         assert response.status_code == 200, response.text
 
     async def place_order(self) -> str:
-        """Place an order of a customer, and return its path."""
+        """Create a product, place an order as the first admin, and return the order's path."""
         staff = await self.sign_in(*ADMIN)
         price = {"amount": 100, "currency": "EUR"}
         product = {"sku": "TEA", "name": "Tea", "price": price}
@@ -125,7 +125,7 @@ class Shop:
 class StaffRoute:
     method: str
     path: str
-    # the required scopes; each is a set of alternatives, of which one is enough
+    # a token needs at least one scope of each set
     required: tuple[frozenset[str], ...] = field(repr=False)
 
     def admits(self, scopes: frozenset[str]) -> bool:
@@ -133,7 +133,7 @@ class StaffRoute:
 
 
 def staff_routes() -> list[StaffRoute]:
-    """Return the routes that require a scope that customers do not have."""
+    """Return the routes that no customer may call, because customers lack a required scope."""
     found = []
     for route in routes(create_app(memory_settings())):
         (policy,) = policies(route.dependant)

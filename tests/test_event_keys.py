@@ -1,4 +1,4 @@
-"""A process believes events that the publisher or it itself has signed, and no others."""
+"""Test that a process accepts an event only if its publisher, or the process itself, signed it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,14 +19,14 @@ EVENT = b'{"type": "payments.payment_captured"}'
 
 
 class Network:
-    """Answers requests for public keys, each with the keys of the context in the host name."""
+    """Answers each request for public keys with the keys of the context in the host name."""
 
     def __init__(self) -> None:
         self.containers: dict[str, ApplicationContainer] = {}
         self.unreachable: set[str] = set()
 
     def process(self, folder: Path, *contexts: str, **settings: Any) -> ApplicationContainer:
-        """Build a process with a data directory, and so a service key, of its own."""
+        """Build the container of a process that has its own data directory and service key."""
         name = "-".join(contexts)
         read = read_settings(
             contexts=",".join(contexts),
@@ -56,7 +56,7 @@ def entry(signer: EventSigner) -> Mapping[bytes, bytes]:
 
 
 async def defect(container: ApplicationContainer, signer: EventSigner) -> str | None:
-    """Return why the process refuses an event of payments."""
+    """Return the reason why the process refuses an event of payments, or None if it accepts it."""
     fields = entry(signer)
     verifier = container.process.event_keys().verifier_of("payments")
     await verifier.fetch_unknown_keys([fields])
@@ -82,7 +82,7 @@ async def test_event_is_verified_with_the_key_of_its_publisher(tmp_path: Path) -
 
     assert await defect(orders, signers["payments"]) is None
     assert await defect(orders, signers["inventory"]) == "unknown_key"
-    # events from before the relocation of payments, when this process has published them
+    # before payments was extracted, this process published its events with its own key
     assert await defect(orders, signers["orders"]) is None
 
 

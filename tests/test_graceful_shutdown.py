@@ -1,4 +1,4 @@
-"""The process is not ready at once; the server receives the signal after the drain time."""
+"""Test that a signal ends readiness at once, and reaches the server only after the drain time."""
 
 import asyncio
 import signal

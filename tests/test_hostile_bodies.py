@@ -36,7 +36,7 @@ SIGNER = ServiceSigner(generate_private_key(), utc_now)
 
 @dataclass(frozen=True)
 class BodyRoute:
-    """A route that takes a body, with the prefixes of its routers."""
+    """A route that takes a body. `path` contains the prefixes of its routers."""
 
     method: str
     path: str
@@ -56,7 +56,7 @@ class BodyRoute:
 
     @property
     def fields(self) -> list[str]:
-        """The names of the fields of the body's model."""
+        """The names of `_NAMES` that occur in the JSON schema of the body."""
         field = self.original.body_field
         if field is None:
             return ["data"]

@@ -171,7 +171,10 @@ async def test_connection_close_header_closes_connection(connection: Connection)
 
 
 async def one_round_trip(connection: Connection) -> None:
-    """Wait until the server, which runs on this event loop, has read the data sent before."""
+    """Wait until the server has read all data that was sent before, on any connection.
+
+    The server runs on this event loop, so it has read that data when it answers a later request.
+    """
     address = connection.writer.get_extra_info("peername")
     other = Connection(*await asyncio.open_connection(*address))
     other.send(request())
@@ -180,7 +183,10 @@ async def one_round_trip(connection: Connection) -> None:
 
 
 class ProbeApp:
-    """Reads the body, then waits for `go_on` in the middle of its response."""
+    """Responds with the names of the request headers.
+
+    It reads the body, sends the first two bytes, and waits for `go_on` before it sends the others.
+    """
 
     def __init__(self) -> None:
         self.has_started = asyncio.Event()

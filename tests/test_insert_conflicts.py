@@ -7,10 +7,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "markethall"
 
 
 def test_inserts_use_on_conflict_without_target() -> None:
-    """ON CONFLICT with a target raises an error if the first conflict is on another unique key.
+    """ON CONFLICT with a target raises an error if the row conflicts on another unique key first.
 
-    Two concurrent inserts may have this conflict, see "speculative insertion" in PostgreSQL's
-    execIndexing.c.
+    Two concurrent inserts of equal rows may conflict on any of their unique keys first, see
+    "speculative insertion" in PostgreSQL's execIndexing.c.
     """
     named = {
         (str(path.relative_to(SOURCE)), key)

@@ -1,4 +1,4 @@
-"""Each secret has one purpose: no key that is used for one thing can be used for another."""
+"""Test that each purpose has its own key, so that a signature is valid for one purpose only."""
 
 from collections import Counter
 from pathlib import Path

@@ -42,7 +42,10 @@ time.sleep(60)
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A directory that every user can read; the directories of pytest are private."""
+    """A directory that every user can read, unlike `tmp_path`.
+
+    Under root, Postgres runs as another user.
+    """
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -60,7 +63,7 @@ def shared_server() -> Iterator[SharedServer]:
 
 @pytest.fixture
 def closed_folder(folder: Path) -> Path:
-    """A directory that only this user can enter, if Postgres can start in such a directory."""
+    """A directory that only this user can enter, or every user if Postgres cannot use such one."""
     if can_use_closed_folders():
         folder.chmod(0o700)
     return folder
@@ -206,8 +209,8 @@ def test_running_server_without_our_lock_is_not_stopped(
 def test_killed_server_recovers_when_its_pid_is_reused(
     closed_folder: Path,
 ) -> None:
-    # The directory is closed, so that the server runs with our user id, like the program `sleep`.
-    # Postgres ignores a pid file only if its process has another user id.
+    # Postgres itself ignores a pid file whose process belongs to another user. The directory is
+    # closed, so that the server and the program `sleep` have the same user.
     server = EmbeddedPostgres(closed_folder)
     with server as url:
         fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -260,7 +263,7 @@ def test_missing_postgres_error_gives_advice(
 
 
 def test_server_outlives_the_thread_that_starts_it(folder: Path) -> None:
-    """Linux ends a child with the thread that has started it."""
+    """Linux sends the parent death signal when the thread that started the child ends."""
     servers = (EmbeddedPostgres(folder, durable=False), EmbeddedValkey())
     for server in servers:
         thread = threading.Thread(target=server.start)
@@ -340,7 +343,7 @@ def test_stop_during_restarts_is_not_an_error(
 
 
 def test_log_of_a_running_server_is_bounded(folder: Path) -> None:
-    """Statements of 100 kB that fail; the server logs each of them."""
+    """The server logs each failed statement. The test sends 40 failing statements of 100 kB."""
     server = EmbeddedPostgres(folder, durable=False)
     log = folder / "postgres.log"
     with server as url:

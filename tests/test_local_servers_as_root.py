@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-# The kernel forbids user namespaces in a chroot, as most containers do. The tmpfs hides the data of
-# this machine's root.
+# The kernel forbids user namespaces in a chroot, so that the test also covers containers, most of
+# which forbid them too. The tmpfs hides the real /var/lib with the data directory of root.
 ISOLATE = """
 set -e
 mount --rbind / "$0"
@@ -33,7 +33,7 @@ class PrivateHome:
     empty: Path
 
     def run(self, script: str) -> "subprocess.CompletedProcess[str]":
-        """Run the script with this home, and as root in a chroot with an empty /var/lib."""
+        """Run the script with this home. As root, run it in a chroot with an empty /var/lib."""
         isolate = ["unshare", "--mount", "sh", "-c", ISOLATE, str(self.empty)]
         clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
         return subprocess.run(

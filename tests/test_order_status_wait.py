@@ -1,4 +1,4 @@
-"""A request that waits for the status of an order takes nothing from the other requests."""
+"""Test that a request that waits for the status of an order takes no slot of other requests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,9 +25,9 @@ async def app(tmp_path: Any) -> AsyncIterator[Gateway]:
             storage="memory",
             data_dir=tmp_path,
             cache="off",
-            # one request at work, so that a waiting request that held the slot would stop the rest
+            # one slot: a waiting request that held it would block all other requests
             max_concurrent_requests=1,
-            # shorter than the waits
+            # shorter than the waits, which are 1 s and 25 s
             request_deadline_seconds=0.5,
             **ADMIN,
         )

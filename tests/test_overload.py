@@ -21,7 +21,7 @@ PRICE = {"amount": 1999, "currency": "EUR"}
 async def serving(database_url: str, folder: Any, **settings: Any) -> AsyncIterator[Gateway]:
     defaults = {
         "database_pool_min": 1,
-        # longer than a lock is held, so that only the test ends the searches
+        # seconds; longer than a test holds its lock, so that no timeout ends the waiting searches
         "database_timeout": 60,
         "request_deadline_seconds": 60,
     }
@@ -79,7 +79,7 @@ async def place_order(http: httpx2.AsyncClient, product_id: str, key: str) -> ht
 async def holding_lock(
     database_url: str, lock: str
 ) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """Hold a lock during the block, in a transaction of a connection of its own."""
+    """Execute the SQL statement `lock` on a new connection, and hold its lock during the block."""
     connection = await asyncpg.connect(plain(database_url))
     transaction = connection.transaction()
     await transaction.start()
@@ -92,7 +92,7 @@ async def holding_lock(
 
 
 def hanging_searches(database_url: str) -> Any:
-    """Let searches without a match hang, because only their suggestions read this table."""
+    """Let searches without a match wait: only they read suggestions, from the locked table."""
     return holding_lock(database_url, "LOCK TABLE inventory.search_word IN ACCESS EXCLUSIVE MODE")
 
 
@@ -121,7 +121,8 @@ async def test_hanging_searches_do_not_stop_orders(database_url: str, tmp_path: 
             searches = [
                 asyncio.create_task(search(http, f"kettel{number}")) for number in range(24)
             ]
-            # one search hangs with its connection, and four wait for its slot
+            # one search waits for the lock and holds the only slot, four wait for the slot, and
+            # the other 19 are refused
             await until(lambda: sum(each.done() for each in searches) >= 19)
 
             order = await place_order(http, product_id, "order")
@@ -189,7 +190,7 @@ async def test_burst_of_one_customer_leaves_slots_to_orders_of_others(
                 asyncio.create_task(place_order(buyer, locked, f"burst-{number:03}"))
                 for number in range(500)
             ]
-            # 16 are at work, which is the bound of one client
+            # 16 requests run, which is the limit of one client; the others are refused
             await until(lambda: sum(each.done() for each in burst) == 500 - 16)
             refused = [each.result() for each in burst if each.done()]
 

@@ -1,4 +1,4 @@
-"""The time limit that starts again with each progress."""
+"""Test the timeout that restarts whenever a new state is reported."""
 
 import asyncio
 

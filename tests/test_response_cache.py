@@ -92,7 +92,7 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
 
 @pytest.fixture(scope="module")
 async def uncached(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the same container without the response cache."""
+    """A client of a second application with the same container and no response cache."""
     settings = memory_settings(response_cache_ttl_seconds=0)
     async with client(Gateway(settings, lambda: app.container)) as http:
         yield http
@@ -138,7 +138,7 @@ def access_lines() -> Iterator[AccessLines]:
     output = io.StringIO()
 
     async def read() -> list[dict[str, Any]]:
-        await asyncio.sleep(0)  # the lines are written at the end of the loop's iteration
+        await asyncio.sleep(0)  # the log writes its lines in the next iteration of the event loop
         lines = output.getvalue().splitlines()
         output.seek(0)
         output.truncate()

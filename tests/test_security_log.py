@@ -38,7 +38,10 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
 
 @contextmanager
 def security_events() -> Iterator[list[dict[str, Any]]]:
-    """Yield a list that has the security events when the block ends. None has a secret."""
+    """Yield a list that receives the security events of the block when the block ends.
+
+    Each event is checked for its request id and client IP, and for secrets.
+    """
     events: list[dict[str, Any]] = []
     with capture_logs() as lines:
         yield events
@@ -117,7 +120,7 @@ async def test_changes_of_access_are_logged(http: httpx2.AsyncClient) -> None:
         await http.patch(path, json={"is_active": False}, headers=admin | {"if-match": '"v2"'})
         await sign_in(http, "ada", PASSWORD)
         await http.patch(path, json={"is_active": True}, headers=admin | {"if-match": '"v3"'})
-        # changes nothing
+        # the account is already active, so nothing changes and nothing is logged
         await http.patch(path, json={"is_active": True}, headers=admin | {"if-match": '"v4"'})
 
     assert [event["event"] for event in events] == [
@@ -165,14 +168,14 @@ async def test_refused_tokens_are_logged_with_their_defect(
         for refused in (forged, "garbage", service_token):
             response = await http.get("/users/me", headers=bearer(refused))
             assert response.status_code == 401
-        # a public route answers, and the token was refused all the same
+        # a public route responds although the token is refused, and the rejected token is logged
         assert (await http.get("/products", headers=bearer(forged))).status_code == 200
         await http.get("/users/me")
 
     assert [(event["kind"], event["reason"], event["defect"]) for event in events] == [
         ("access", "invalid", "InvalidSignatureError"),
         ("access", "invalid", "DecodeError"),
-        # the header of another kind of token
+        # the service token: its header has the `typ` of service tokens
         ("access", "invalid", "ValueError"),
         ("access", "invalid", "InvalidSignatureError"),
     ]

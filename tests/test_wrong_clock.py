@@ -1,7 +1,7 @@
-"""A process whose clock is wrong deletes, expires and takes over nothing, and stores true times.
+"""Test that a process with a wrong clock does not delete, expire or take over anything too early.
 
-Everything runs on Postgres: a process with a true clock, and one whose clock is an hour or a month
-away, with the same database.
+It must also store correct times. The tests run two processes on one Postgres database: one with a
+correct clock, and one whose clock is an hour or a month off.
 """
 
 import asyncio
@@ -39,12 +39,12 @@ from tests.test_app import ADMIN
 AHEAD = [timedelta(hours=1), timedelta(days=32)]
 SHIFTS = [*AHEAD, timedelta(hours=-1)]
 MINUTE = timedelta(minutes=1)
-# the times of new rows by table and column, from the start of the test
+# the times in new rows, as differences to the start of the requests, by table and column
 Times = dict[tuple[str, str], list[timedelta]]
 
 
 class Process:
-    """An application without its lifespan, so that background work runs only when asked."""
+    """An application without its lifespan: background work runs only if a test calls it."""
 
     def __init__(self, app: Gateway, http: httpx2.AsyncClient) -> None:
         self.container = app.container
@@ -57,7 +57,7 @@ class Process:
         self.http.headers["Authorization"] = f"Bearer {token}"
 
     async def trade(self, name: str) -> dict[str, Any]:
-        """Use each context once, and return an order that is not paid."""
+        """Use every context, pay one of two new orders, and return the other order."""
         await self.sign_in()
         await self.upload(name)
         await inventory_of(self.container).import_worker().process_next()
@@ -118,7 +118,10 @@ class Process:
 
 @contextmanager
 def wrong_clock(shift: timedelta) -> Iterator[None]:
-    """Set the time of this machine; monotonic clocks and the database are not affected."""
+    """Shift the system time that this process reads.
+
+    Monotonic clocks and the clock of the database are not affected.
+    """
     with time_machine.travel(utc_now() + shift, tick=True):
         yield
 
@@ -148,7 +151,7 @@ class Database:
         self._connection = connection
 
     async def rows(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
-        """Return all rows by table and text."""
+        """Return all rows; the key is the table's name and the row as text."""
         found: dict[tuple[str, str], Mapping[str, Any]] = {}
         for table in await self._tables():
             for row in await self._connection.fetch(f"SELECT * FROM {table}"):
@@ -206,7 +209,7 @@ async def test_periodic_jobs_delete_and_expire_nothing(
 async def test_requests_store_true_times(
     database_url: str, database: Database, tmp_path: Path, shift: timedelta
 ) -> None:
-    """Nothing is born expired, and nothing lives longer than that of another process."""
+    """All stored times, such as expiry times, equal those of a process with a correct clock."""
 
     async def times_of(process: Process, name: str) -> Times:
         before, started = await database.rows(), await database.now()
@@ -328,7 +331,10 @@ async def test_session_of_another_process_stays_open(
 
 
 async def test_connection_corrects_the_clock_and_fails_once(database_url: str) -> None:
-    """The caller has read the clock before the connection, and must not store that time."""
+    """The first session fails: its caller may already have read a wrong time and must not store it.
+
+    The connection has corrected the clock, so the second session succeeds.
+    """
     with wrong_clock(AHEAD[1]):
         wrong = Postgres(database_url, PoolSize(1, 2, 10))
     before = wrong.clock()
@@ -381,7 +387,10 @@ def test_clock_counts_by_the_monotonic_clock() -> None:
 
 @pytest.mark.parametrize(("answer_after", "corrections"), [(0.0, 0), (-0.4, 0), (5.4, 0), (6, 1)])
 def test_slow_answer_is_no_difference(answer_after: float, corrections: int) -> None:
-    """The database reads its time at any moment between the question and the answer."""
+    """Postgres may read its time at any moment between query and response.
+
+    A time from this interval is therefore correct, with a tolerance on both sides.
+    """
     time = FakeTime()
     clock = DatabaseClock(lambda: time.now, lambda: time.monotonic)
     asked_at = clock()
