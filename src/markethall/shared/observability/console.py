@@ -34,7 +34,7 @@ class ConsoleRenderer:
 def request_line(fields: dict[str, Any], *, colors: bool) -> str:
     """Return the line of one request, which fits into one line of the terminal.
 
-    Time, status, method, path and duration; the request id where the terminal is wide enough.
+    It shows time, status, method, path and duration, and in a wide terminal the request id.
     """
     width = shutil.get_terminal_size((_FALLBACK_WIDTH, 24)).columns
     status = fields["status"]
@@ -44,7 +44,7 @@ def request_line(fields: dict[str, Any], *, colors: bool) -> str:
     tail = f" {fields['duration_ms']:6.0f} ms"
     if width >= _WIDTH_WITH_REQUEST_ID:
         tail += f"  {plain_text(fields['request_id'])}"
-    # one column is left free, because some terminals wrap a line that fills all of them
+    # one column is left free, because some terminals wrap a line that fills all columns
     room = max(width - len(head) - len(tail) - 1, 1)
     line = f"{head}{_shortened(plain_text(fields['path']), room):{room}}{tail}"
     return paint(line, _status_color(status), colors=colors)

@@ -1,4 +1,4 @@
-"""Logging: JSON lines on stdout, or colours in a terminal; secrets are redacted."""
+"""Logging: JSON lines on stdout, or coloured text in a terminal. Secrets are redacted."""
 
 import asyncio
 import logging
@@ -40,7 +40,8 @@ _SECRET_PATTERNS: Final = (
         r"\1\2***",
     ),
 )
-# after casefold(), every text that a pattern matches contains one of these; most contain none
+# Every text that a pattern matches contains one of these after casefold(). Most texts contain none,
+# so that the slower patterns are not needed.
 _SECRET_HINTS: Final = (
     "://", "bearer", "basic", "eyj", "passw", "secret", "token", "whsec_", "k_live_", "k_test_",
 )  # fmt: skip
@@ -158,7 +159,7 @@ def _configure_standard_logging(
 
 
 def redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """structlog processor: redact fields whose name means a secret, and secrets within texts.
+    """structlog processor: redact fields with the name of a secret, and secrets within texts.
 
     Lines with `redacted=True`, such as those of the access log, are left unchanged.
     """

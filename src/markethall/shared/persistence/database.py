@@ -1,4 +1,4 @@
-"""The protocol of a context's database; `S` is the type of its store, `R` of its read store."""
+"""The protocol of a context's database. `S_co` is its type of store, `R_co` its read-only store."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar

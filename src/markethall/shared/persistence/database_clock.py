@@ -18,11 +18,11 @@ _MIN_LOGGED: Final = timedelta(seconds=5)
 class DatabaseClock:
     """Returns the time of the database without asking it each time.
 
-    All processes of a context write and compare times in one database. With the clock of its own
-    machine, one process with a wrong clock would delete idempotency keys, let orders expire or take
-    over leases that others hold. So this clock is compared with the database at each new connection
-    and at each heartbeat of the background work. In between it counts by a monotonic clock, which
-    does not jump when the time of the machine is set.
+    All processes of a context write and compare times in one database. A process whose own clock is
+    wrong would delete idempotency keys, expire orders or take over leases too early. So this clock
+    is compared with the database at each new connection and at each heartbeat of the background
+    work. In between it advances by a monotonic clock, which does not jump when the time of the
+    machine is set.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class DatabaseClock:
         """Correct this clock if it differs from the time that the database has returned.
 
         `asked_at` is the time of this clock before the statement. The database has read its time
-        after it and before now, so a slow answer is no difference.
+        between `asked_at` and now, so a slow response does not look like a difference.
         """
         now = self()
         if asked_at - _TOLERANCE <= database_time <= now + _TOLERANCE:

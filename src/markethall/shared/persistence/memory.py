@@ -43,7 +43,7 @@ class Table(Generic[K, V]):
         """Delete the row; return False if there is none."""
         if key not in self._rows:
             return False
-        # the undo restores all rows, because a row that is added again would be the last
+        # the undo restores all rows, because a row that is inserted again would be the last one
         rows = dict(self._rows)
         self._append_undo(lambda: self._restore(rows))
         del self._rows[key]
@@ -124,7 +124,7 @@ class TransactionalTables(Generic[T_co]):
 
     @asynccontextmanager
     async def _exclusive_access(self) -> AsyncIterator[None]:
-        """Hold the lock. Raises RuntimeError if this task already holds it: it would deadlock."""
+        """Hold the lock. Raises RuntimeError, not a deadlock, if this task already holds it."""
         task = asyncio.current_task()
         if self._holder is task:
             raise RuntimeError("this task already holds the lock of this memory database")

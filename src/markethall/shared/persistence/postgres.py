@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("markethall.database")
 
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
-# the time in which Postgres must confirm that it has cancelled a statement; then the connection can
-# be used again, otherwise it is closed
+# Postgres must confirm within this time that it has cancelled a statement. Otherwise its connection
+# is closed instead of being used again.
 _CANCEL_TIMEOUT_SECONDS: Final = 0.15
 
 
@@ -81,9 +81,10 @@ class Statement:
 
 
 def sql_literal(text: str) -> ColumnElement[str]:
-    """Return the text as a literal, because the planner uses no partial index for a parameter.
+    """Return the text as an SQL literal.
 
-    `text` is not escaped, so it must be a constant of this program.
+    With a parameter instead, the planner could not use a partial index. `text` is not escaped, so
+    it must be a constant of this program.
     """
     return literal_column(f"'{text}'", Text)
 
@@ -92,7 +93,8 @@ class Connection:
     """A connection in a transaction or a read session.
 
     `fetch_timeout` is the maximum time of each fetch in seconds; None means the timeout of the
-    pool. asyncpg then asks Postgres to cancel the statement, which works behind a pooler too.
+    pool. After this time, asyncpg asks Postgres to cancel the statement. Unlike a server setting,
+    this works behind a pooler too.
     """
 
     def __init__(self, driver: "Driver", fetch_timeout: float | None = None) -> None:
@@ -170,7 +172,7 @@ class Postgres:
         direct_url: str | None = None,
         application_name: str = "markethall",
     ) -> None:
-        """`direct_url`: given if `url` leads to a pooler in transaction mode; it does not."""
+        """`direct_url`: the URL without a pooler, if `url` leads to one in transaction mode."""
         self.clock = DatabaseClock()
         self._pool_size = pool_size
         self._timeout = pool_size.timeout
@@ -187,7 +189,10 @@ class Postgres:
         return _PooledSession(self._acquire, self._timeout, in_transaction=True)
 
     def read_session(self) -> "_PooledSession":
-        """Run statements without a transaction: each sees the latest data. Raises Unavailable."""
+        """Run statements without a transaction: each sees the latest commits.
+
+        A statement may also write, and then commits by itself. Raises Unavailable.
+        """
         return _PooledSession(self._acquire, self._timeout, in_transaction=False)
 
     @asynccontextmanager
@@ -235,7 +240,7 @@ class Postgres:
     async def _open_and_check_clock(self) -> "Pool":
         """Open the pool. Raises Unavailable if the clock was wrong until now.
 
-        The caller may have read it already, and would store a wrong time.
+        The caller may have read the clock before, and would then store a wrong time.
         """
         corrections = self.clock.corrections
         pool = await self._open()
@@ -320,7 +325,7 @@ class _PooledSession:
 
     async def _roll_back_or_terminate(self, error: BaseException) -> None:
         is_clean = False
-        # after a timeout asyncpg has asked Postgres to cancel the statement
+        # after a timeout, asyncpg has asked Postgres to cancel the statement, which must be quick
         seconds = _CANCEL_TIMEOUT_SECONDS if isinstance(error, TimeoutError) else self._timeout
         try:
             is_clean = not invalidates_connection(error) and await self._roll_back(seconds)
@@ -343,7 +348,7 @@ class _PooledSession:
         try:
             await self._pool.release(self._driver, timeout=seconds)
         except TimeoutError:
-            pass  # Postgres has not confirmed the cancellation, and the pool has closed it
+            pass  # the pool closed the connection: Postgres did not confirm the cancellation
         except asyncpg.InterfaceError:  # the pool was closed meanwhile
             self._driver.terminate()
 
@@ -356,7 +361,7 @@ class Databases:
         pool_size: PoolSize,
         direct_urls: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`direct_urls`: for each URL that leads to a pooler, the URL that does not."""
+        """`direct_urls` maps each URL that leads to a pooler to the URL without the pooler."""
         self._pool_size = pool_size
         self._direct_urls = direct_urls
         self._databases: dict[str, Postgres] = {}
@@ -382,9 +387,9 @@ class Databases:
 
 
 async def _commit(driver: "Driver") -> None:
-    """Commit. Raises RuntimeError if the transaction had failed.
+    """Commit. Raises RuntimeError if a statement of the transaction has failed.
 
-    Postgres answers such a COMMIT with a rollback, but without an error.
+    In this case, Postgres rolls back at COMMIT, but does not return an error.
     """
     status = await driver.execute("COMMIT")
     if status != "COMMIT":
@@ -420,7 +425,7 @@ def _connect_arguments(url: str, pool_size: PoolSize, application_name: str) -> 
             # shorter than the client's timeout, after which the connection is closed; at least
             # 1 ms, because 0 means no limit
             "lock_timeout": str(max(1, int(milliseconds * 0.9))),
-            # so that no statement outlives its client, whatever has become of that
+            # so that Postgres ends a statement even if its client does not exist any more
             "statement_timeout": str(max(2, int(milliseconds * 0.95))),
             "idle_in_transaction_session_timeout": "10000",
             # these release the advisory lock of a leader 25 s after its machine is lost

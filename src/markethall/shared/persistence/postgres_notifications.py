@@ -12,7 +12,8 @@ from markethall.shared.persistence.postgres_errors import translate_connection_e
 
 # a message of NOTIFY must be shorter than 8000 bytes
 MAX_MESSAGE_BYTES: Final = 7999
-# commits asynchronously, because a commit with NOTIFY holds a lock of the whole server
+# With synchronous_commit off, the commit does not wait for the disk. A commit with NOTIFY holds a
+# lock of the whole server, so it must be short.
 _NOTIFY: Final = Statement(
     select(
         func.set_config("synchronous_commit", "off", True),
@@ -23,9 +24,9 @@ _PING: Final = Statement(select(literal_column("1")))
 
 
 class PostgresNotifications:
-    """A channel. It uses a connection outside the pool, so that a busy pool delays no message.
+    """One channel. It uses a connection outside the pool, so that a busy pool delays no message.
 
-    A statement may take `timeout` seconds. Messages are UTF-8 text.
+    Each statement may take at most `timeout` seconds. Messages are UTF-8 text.
     """
 
     def __init__(self, postgres: Postgres, channel: str, timeout: float) -> None:
@@ -45,10 +46,10 @@ class PostgresNotifications:
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-        """Yield a function that waits for the next message. Both raise Unavailable.
+        """Yield a function that waits for the next message.
 
         After `timeout` seconds without a message the connection is pinged; the answer must arrive
-        within the same time.
+        within the same time. This method and the function raise Unavailable.
         """
         messages: asyncio.Queue[bytes] = asyncio.Queue()
         async with self._postgres.dedicated_connection() as connection:

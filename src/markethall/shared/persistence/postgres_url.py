@@ -39,7 +39,7 @@ _IGNORED: Final = frozenset(
         "tcp_user_timeout",
     }
 )
-# parameters by which other drivers work behind PgBouncer, and the value that means "no pooler"
+# maps the parameters that prepare other drivers for PgBouncer to the value that means "no pooler"
 _POOLER: Final = {"pgbouncer": "false", "statement_cache_size": "", "prepare_threshold": ""}
 
 
@@ -69,7 +69,7 @@ def _parse(url: str) -> URL:
 
 
 def _parameters(url: URL) -> Mapping[str, str]:
-    """Return the query, with `sslmode` for `ssl` of SQLAlchemy."""
+    """Return the query parameters. Renames `ssl`, as SQLAlchemy writes it, to `sslmode`."""
     parameters: dict[str, str] = {}
     for name, value in url.query.items():
         if not isinstance(value, str):
@@ -79,7 +79,10 @@ def _parameters(url: URL) -> Mapping[str, str]:
 
 
 def _is_supported(name: str, value: str) -> bool:
-    """Return False for a parameter that is left out. Raises InvalidPostgresUrl."""
+    """Tell whether asyncpg gets the parameter; if not, it is removed.
+
+    Raises InvalidPostgresUrl if it must not be removed silently.
+    """
     if name in _POOLER and value != _POOLER[name]:
         raise InvalidPostgresUrl(
             f"has the parameter {name}: remove it and set MARKETHALL_DATABASE_POOLER=transaction"

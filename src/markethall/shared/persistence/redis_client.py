@@ -1,4 +1,4 @@
-"""The Redis client. Redis may be unavailable at any time, because it never has the only copy."""
+"""The Redis client. The application works without Redis too, which never has the only copy."""
 
 import asyncio
 import time
@@ -51,7 +51,8 @@ class RedisClient:
         self.timeout = timeout
         self.breaker = breaker or Breaker(time.monotonic)
         self._redis = _create_client(url, max_connections) if url else None
-        # callers wait for a connection here, because redis-py raises when its pool is empty
+        # callers wait for this before they take a connection, because redis-py does not wait: it
+        # raises an error when its pool is empty
         self._free_connections = asyncio.Semaphore(max_connections)
 
     @property
@@ -108,10 +109,10 @@ class RedisClient:
     async def subscribe(
         self, channel: str, heartbeat_interval: float
     ) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-        """Yield a function that waits for the next message. Both raise RedisUnavailable.
+        """Yield a function that waits for the next message.
 
         After `heartbeat_interval` seconds without a message the connection is pinged; the answer
-        must arrive within the same time.
+        must arrive within the same time. This method and the function raise RedisUnavailable.
         """
         if self._redis is None:
             raise RedisUnavailable("no Redis is configured")

@@ -45,7 +45,7 @@ _GATEWAY_STATUSES: Final = {
 _DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, RecursionError)
 # httpx2 raises AttributeError or OSError if a connection is reset while httpx2 checks it
 CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
-# errors of a callee that may end soon, because they occur during a deployment or key rotation
+# errors of a callee that may be temporary: they occur during a deployment or a key rotation
 TEMPORARY_ERRORS: Final = (Unauthenticated, RouteNotFound)
 
 # maximum of idle connections; it is low because httpx2 checks each one, for 12 us, on every call
@@ -65,9 +65,10 @@ class RetryPolicy:
 
 
 class RetryBudget:
-    """Limits retries to `ratio` of the calls plus at most `capacity`.
+    """Limits retries. Each call adds `ratio` to the budget, and each retry takes 1 from it.
 
-    Without a budget an overloaded callee would get three attempts for every call.
+    The budget is `capacity` at the start and at most. Without it, an overloaded callee would get
+    three attempts for every call.
     """
 
     def __init__(self, ratio: float = 0.1, capacity: float = 10.0) -> None:
@@ -137,7 +138,7 @@ class RpcClient:
         await self._call_for_content(ctx, method, command)
 
     async def _call_for_content(self, ctx: CallContext, method: str, command: BaseModel) -> bytes:
-        # default values are omitted, because an older callee rejects an unknown optional field
+        # default values are omitted, because an older callee rejects a field that it does not know
         body = command.model_dump_json(exclude_defaults=True).encode()
         response = await self._call_with_retries(ctx, method, body)
         if not response.is_success:
@@ -191,7 +192,7 @@ class RpcClient:
             _attempt_counter(self._target, method).inc()
             response = await self._send(ctx, method, body, seconds)
         if response.status_code in _GATEWAY_STATUSES:
-            # raised outside the breaker's block: the callee is reachable, so this is no failure
+            # raised outside the breaker's block, which does not count it: the callee is reachable
             raise NoResponse(f"{response.status_code} {_problem_code(response)}", response)
         return response
 

@@ -1,7 +1,7 @@
 """Call guard: the same rules for every contract call, in process and over HTTP.
 
 It checks the allow-list, rejects a caller that holds a database connection, and raises
-DeadlineExceeded at the deadline. The callee continues after the deadline in both cases.
+DeadlineExceeded at the deadline. The callee continues after the deadline, in process and over HTTP.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class AllowList:
         self._allowed_calls = allowed_calls
 
     def check(self, caller: str, target: str, method: str) -> None:
-        """Raises Forbidden, with the details `scope` and `caller`."""
+        """Raise Forbidden, with the details `scope` and `caller`, unless the call is allowed."""
         if caller not in self._allowed_calls.get(target, {}).get(method, frozenset()):
             scope = f"{target}.{method}"
             raise Forbidden(f"{caller} may not call {scope}.", scope=scope, caller=caller)
@@ -68,7 +68,7 @@ class InFlightCalls:
     def _on_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         with suppress(asyncio.CancelledError):
-            # asyncio logs an exception that was never retrieved, if the caller has stopped waiting
+            # read the exception: if the caller stopped waiting, asyncio would log it as unretrieved
             task.exception()
 
 
@@ -126,7 +126,8 @@ class CallGuard:
         if ctx.deadline != deadline:
             ctx = ctx.model_copy(update={"deadline": deadline})
         task = self._in_flight_calls.start(self._translate_failure(call(ctx), ctx))
-        # not asyncio.wait_for, which cancels the callee: over HTTP the callee would continue
+        # not asyncio.wait_for, which would cancel the callee; over HTTP the callee would continue,
+        # and both must behave the same
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise DeadlineExceeded(dependency=self._target)

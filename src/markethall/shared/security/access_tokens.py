@@ -135,7 +135,7 @@ class AccessTokenSigner:
         return self._jwks
 
     def digest(self, purpose: KeyPurpose, text: str) -> bytes:
-        """Return 256 bits that only holders of the signing key can compute."""
+        """Return an HMAC of the text (256 bits), which needs the signing key to compute."""
         key = derive_key(self._key.private_bytes_raw(), purpose)
         return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
 
@@ -244,7 +244,7 @@ def check_not_from_future(claims: Mapping[str, Any], now: datetime) -> None:
     Raises ValueError or TypeError for times in the future and for values that are no number.
     """
     latest = now.timestamp() + CLOCK_SKEW_SECONDS
-    # int() refuses NaN and infinity, which a comparison would let pass
+    # int() raises an error for NaN and infinity, which a comparison would accept
     if any(int(claims[name]) > latest for name in ("iat", "nbf") if name in claims):
         raise ValueError("from the future")
 

@@ -83,7 +83,7 @@ class CurrentAccessVerifier:
         return confirmation
 
     async def _ask(self, token: str, actor: Actor) -> _Confirmation:
-        # the time before the request, because the answer may lack a change during the request
+        # the time before the request, because the response may not include a change during it
         now = self._clock().timestamp()
         try:
             return _Confirmation(await self._source.get_current_scopes(token, actor), now)

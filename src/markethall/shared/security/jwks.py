@@ -21,7 +21,7 @@ from markethall.shared.security.access_tokens import (
 
 log = structlog.get_logger("markethall.jwks")
 
-# minimum time between two fetches that unknown keys cause
+# the minimum time between two fetches because of unknown keys, which anyone can name in a token
 _UNKNOWN_KEY_REFETCH_SECONDS: Final = 30.0
 _FAILED_FETCH_RETRY_SECONDS: Final = 1.0
 # an older key set is refreshed in the background, because the issuer may have removed a key
@@ -76,7 +76,7 @@ class RemoteJwks:
         self._fetching: asyncio.Task[None] | None = None
 
     def get_key_set(self) -> Mapping[str, Any]:
-        """Return the cached keys. They may be old while the issuer does not answer."""
+        """Return the cached keys, and start to fetch them again if they are old."""
         if self._key_set["keys"] and self._has_elapsed(_REFRESH_AFTER_SECONDS, self._fetched_at):
             self._start_fetch()
         return self._key_set
@@ -85,9 +85,9 @@ class RemoteJwks:
         return kid in _kids(self._key_set)
 
     async def refresh_for(self, kid: str) -> None:
-        """Fetch the keys, unless they were fetched a moment ago. Raises Unavailable.
+        """Fetch the keys, unless they were fetched less than `unknown_key_refetch_seconds` ago.
 
-        Concurrent callers share one fetch.
+        Concurrent callers share one fetch. Raises Unavailable.
         """
         if not self._has_elapsed(self._unknown_key_refetch_seconds, self._fetched_at):
             return
@@ -126,7 +126,7 @@ class RemoteJwks:
             body = await _read_limited(response)
         key_set = {"keys": [dict(key) for key in json.loads(body)["keys"]]}
         if not parse_public_keys(key_set):
-            # the error keeps the current keys in use
+            # because of this error, the current keys stay in use
             raise ValueError("the key set has no usable key")
         return key_set
 

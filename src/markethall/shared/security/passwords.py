@@ -24,15 +24,16 @@ T = TypeVar("T")
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 256
 
-# not a secret; with this key the digests differ from the plain SHA-256 of a password
+# Not a secret. With this key, the input of bcrypt differs from the plain SHA-256 of a password, so
+# that leaked SHA-256 hashes of other sites cannot be tried against the bcrypt hashes.
 _DIGEST_KEY: Final = b"markethall password v1"
 
 
 def weakness(password: str, *personal: str) -> str | None:
     """Return why a password is rejected, or None.
 
-    By NIST 800-63B there are rules for the length, but none for kinds of characters.
-    The password may not equal one of the `personal` words, such as the username.
+    As NIST SP 800-63B recommends, the length is checked, but not which kinds of characters occur.
+    The password must not be equal to one of the `personal` words, such as the username.
     """
     text = normalize("NFKC", password)
     if len(text) < MIN_LENGTH:
@@ -92,7 +93,7 @@ class Passwords:
         except RuntimeError:  # the executor is shut down
             self._slots.release()
             raise Overloaded("The process is ending.", retry_after=1) from None
-        # a callback, because it also runs if the job is cancelled before its start
+        # released in a callback, because that also runs if the job is cancelled before its start
         future.add_done_callback(lambda _: self._slots.release())
         result = asyncio.wrap_future(future)
         try:
@@ -100,7 +101,7 @@ class Passwords:
         except asyncio.CancelledError:
             result.cancel()
             raise
-        # only a job that still waits can be cancelled; a running one gives its result
+        # only a job that still waits can be cancelled; the result of a running one is awaited
         if not result.done() and future.cancel():
             raise Overloaded("Too many passwords are being checked.", retry_after=2)
         return await result

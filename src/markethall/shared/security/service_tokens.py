@@ -50,7 +50,10 @@ def audience_of(target: str) -> str:
 
 @dataclass(frozen=True)
 class ServiceIdentity:
-    """The claims of a verified token: `caller` may call `scope` of `target` for `actor`."""
+    """The claims of a verified token: `caller` may call the method `scope` for `actor`.
+
+    `scope` has the form `target.method`.
+    """
 
     caller: str
     target: str
@@ -80,7 +83,10 @@ class ServiceSigner:
         return self._jwks
 
     def sign_bytes(self, signed: bytes) -> bytes:
-        """Return the Ed25519 signature. The bytes must begin unlike a JWT."""
+        """Return the Ed25519 signature.
+
+        The bytes must not begin like a JWT, or the signature could be used for a forged token.
+        """
         return self._key.sign(signed)
 
     def sign(self, caller: str, target: str, method: str, actor: Actor) -> str:
