@@ -36,7 +36,7 @@ class ReservationTables(StockTables):
         # key: release id; value: reservation id
         self.partial_releases: Table[UUID, UUID] = Table()
         self.held_ids_by_customer: Table[UUID, frozenset[UUID]] = Table()
-        # the key None has all held reservations
+        # the key None holds the ids of all held reservations
         self.held_ids_by_product: Table[UUID | None, frozenset[UUID]] = Table()
 
 
@@ -223,7 +223,10 @@ class MemoryReservationStore(MemoryStockStore):
     def _overdue_reservations(
         self, now: datetime, product_ids: Collection[UUID] | None
     ) -> list[Reservation]:
-        """Return held reservations past `expires_at`, sorted by id: of these products, or all."""
+        """Return the held reservations past `expires_at` of these products, sorted by id.
+
+        None means of all products.
+        """
         keys = [None] if product_ids is None else product_ids
         ids = sorted(
             _NO_IDS.union(*(self._tables.held_ids_by_product.get(key) or _NO_IDS for key in keys))

@@ -19,7 +19,7 @@ from markethall.inventory.stock.ports import Store as StockStore
 
 @dataclass(frozen=True)
 class Availability:
-    """The stock of one product. Each field has one entry per warehouse, in the same order.
+    """The stock of one product. Each tuple has one entry per warehouse, in the same order.
 
     `free` is on hand minus reserved, and negative where units were sold as backorder. `overdue`
     are units of overdue reservations, which are still reserved. `backorder` are units that may be
@@ -41,7 +41,7 @@ class Availability:
     def allocatable(
         self, *, include_overdue: bool, include_backorder: bool
     ) -> tuple[FreeStock, ...]:
-        """Return the units that can be reserved, by warehouse."""
+        """Return the free units per warehouse, plus the overdue and backorder units if included."""
         return tuple(
             replace(
                 stock,
@@ -57,19 +57,24 @@ class Availability:
 
 @dataclass(frozen=True)
 class ExpiredReservations:
-    """The number of expired reservations, and their stock, sorted by product and warehouse."""
+    """The result of `expire_reservations`: the number of reservations, and the units to release.
+
+    The units are sorted by product id and warehouse id.
+    """
 
     count: int
     quantities: tuple[StockQuantity, ...]
 
 
 class AllocationStrategy(Protocol):
-    """A rule that chooses the warehouses of an order. It does no I/O."""
+    """A rule that chooses the warehouses from which an order is sent. It does no I/O."""
 
     def plan(
         self, requested: Mapping[UUID, int], free_stock: FreeStockByProduct
     ) -> tuple[StockQuantity, ...] | None:
-        """Divide the requested units between warehouses. Return None for too little stock.
+        """Divide the requested units of each product id between warehouses.
+
+        Return None for too little stock.
 
         The result is sorted by product id and warehouse id, because stock rows are locked in this
         order.
@@ -97,10 +102,11 @@ class ReadStore(Protocol):
     async def reserve_single_statement(
         self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None
     ) -> ReservationLine | None:
-        """Reserve the stock and insert the reservation with one line, in one statement: a write.
+        """Reserve the stock and insert the reservation with one line, all in one statement.
 
-        Return None and change nothing when that fails for any reason. The caller then reserves in
-        a transaction, which finds the reason or another warehouse.
+        `limits` is None if the customer has no limits. Return None and change nothing when the
+        statement fails for any reason. The caller then reserves in a transaction, which finds the
+        reason or another warehouse.
         """
 
 
@@ -116,7 +122,10 @@ class Store(ReadStore, StockStore, Protocol):
     async def get_customer_usage(
         self, reservation: Reservation, product_ids: Collection[UUID], now: datetime
     ) -> CustomerUsage:
-        """Sum up the customer's other unpaid reservations, and their units of these products."""
+        """Count the customer's other held reservations, and sum up their units of these products.
+
+        Overdue reservations do not count.
+        """
 
     async def reserve_line(
         self, reservation: Reservation, stock_quantity: StockQuantity, *, include_backorder: bool
@@ -130,12 +139,15 @@ class Store(ReadStore, StockStore, Protocol):
     async def reserve_again(
         self, stock_quantity: StockQuantity, *, include_backorder: bool
     ) -> bool:
-        """Reserve the stock of an existing line in one statement. Return False for too little."""
+        """Reserve the stock of an existing line in one statement. The product need not be active.
+
+        Return False for too little stock.
+        """
 
     async def extend_if_held(
         self, reservation_id: UUID, expires_at: datetime, now: datetime
     ) -> Reservation | None:
-        """Extend the reservation in one statement. Return None when it is not held."""
+        """Extend the reservation in one statement. Return None when it is not held or overdue."""
 
     async def commit_if_held(self, reservation_id: UUID) -> Reservation | None:
         """Change the status from held to committed. Return None when it is not held."""
@@ -150,10 +162,13 @@ class Store(ReadStore, StockStore, Protocol):
         """Update the status of the reservation and the quantities of its lines."""
 
     async def replace_lines(self, reservation: Reservation) -> None:
-        """Update the status and replace all lines. The caller has reserved the new lines' stock."""
+        """Update the status and replace all lines.
+
+        The caller must reserve the stock of the new lines before.
+        """
 
     async def record_partial_release(self, release_id: UUID, reservation_id: UUID) -> bool:
-        """Record the release. Return False when it is recorded already."""
+        """Record the release id. Return False when it is recorded already."""
 
     async def is_fulfilment_recorded(self, reference: UUID) -> bool:
         """Tell whether the stock movements of this fulfilment exist."""
@@ -166,8 +181,8 @@ class Store(ReadStore, StockStore, Protocol):
     ) -> None:
         """Subtract from the reserved units of the stock rows, in the given order.
 
-        Lower a `backorder` that is above its limit. For consumed units do not, because the
-        movement of the sale does it.
+        Also lower a `backorder` that is above its limit. With `is_consumed` do not, because then
+        the movement of the sale lowers it.
         """
 
     async def expire_reservations(
@@ -175,6 +190,6 @@ class Store(ReadStore, StockStore, Protocol):
     ) -> ExpiredReservations:
         """Expire at most `limit` overdue reservations. The caller must release their stock.
 
-        With `product_ids`, expire only reservations of these products, and wait for locked ones.
-        With None, skip locked ones.
+        With `product_ids`, expire only reservations of these products, and wait for reservations
+        that another transaction has locked. With None, skip locked reservations.
         """

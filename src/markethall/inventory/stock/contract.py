@@ -61,7 +61,8 @@ class StockQuery(BaseModel):
 class StockLevel(Dto):
     """The stock of one product in one warehouse.
 
-    `reserved` includes expired reservations until their stock is released.
+    Units of overdue reservations (past `expires_at`, not released yet) count as `reserved` and as
+    `available`.
     """
 
     warehouse_id: UUID
@@ -101,7 +102,8 @@ AdjustmentReason = TypeAliasType(
 class Adjustment(RequestModel):
     """A change of the units on hand. Exactly one of `delta` and `counted` must be set.
 
-    A count that equals the units on hand is recorded with the reason `counted`.
+    If `counted` equals the units on hand, the movement gets the reason `counted` instead of
+    `reason`.
     """
 
     model_config = ConfigDict(json_schema_extra=exactly_one_of(delta="integer", counted="integer"))
@@ -114,7 +116,10 @@ class Adjustment(RequestModel):
 
 
 class Movement(Dto):
-    """An entry of the stock ledger. `reference` is its fulfilment, transfer or stocktake."""
+    """An entry of the stock ledger.
+
+    `reference` is the id of its fulfilment, transfer or stocktake; other movements have none.
+    """
 
     movement_id: UUID
     product_id: UUID
@@ -195,7 +200,7 @@ class Stocktake(Dto):
 
 
 class WouldGoNegative(DomainError):
-    """Fewer units would be on hand than are reserved.
+    """After the change, fewer units would be on hand than are reserved.
 
     Details: on_hand, reserved; for a stocktake instead lines (each with product_id, counted,
     on_hand, reserved).
@@ -244,7 +249,9 @@ class Stockroom(Protocol):
     async def adjust(
         self, ctx: CallContext, product_id: UUID, command: Adjustment, attempt: IdempotentCommand
     ) -> Movement:
-        """Record one movement, by default in the main warehouse. The attempt's id is its id.
+        """Record one movement, by default in the main warehouse.
+
+        The movement gets the attempt's id.
 
         Raises ValidationFailed, ProductNotFound, WarehouseNotFound, WarehouseClosed,
         WouldGoNegative.
@@ -253,7 +260,9 @@ class Stockroom(Protocol):
     async def transfer(
         self, ctx: CallContext, command: NewTransfer, attempt: IdempotentCommand
     ) -> Transfer:
-        """Record both movements or none. The attempt's id is the transfer id.
+        """Record the outgoing and the incoming movement, both or none.
+
+        The attempt's id is the transfer id.
 
         Raises the errors of `adjust`.
         """
@@ -264,7 +273,9 @@ class Stockroom(Protocol):
     async def record_stocktake(
         self, ctx: CallContext, command: NewStocktake, attempt: IdempotentCommand
     ) -> Stocktake:
-        """Record one movement per line, or none. The attempt's id is the stocktake id.
+        """Record one movement per line. If one line is refused, record no movement.
+
+        The attempt's id is the stocktake id.
 
         Raises the errors of `adjust`.
         """
@@ -282,7 +293,7 @@ class Stockroom(Protocol):
 
 
 WarehouseName = Annotated[VisibleText, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
-# orders are sent from the warehouse with the lowest number that has the stock
+# orders are sent from the warehouse with the lowest priority number that has the stock
 Priority = Annotated[Int, Field(ge=0, le=1000, examples=[10])]
 
 
@@ -321,7 +332,7 @@ class WarehouseNotFound(DomainError):
 
 
 class WarehouseInUse(DomainError):
-    """The warehouse cannot be closed, because it has stock, or deleted, because it ever had stock.
+    """A warehouse with stock cannot be closed; one that ever had stock cannot be deleted.
 
     The main warehouse can be neither closed nor deleted. Details: warehouse_id.
     """

@@ -31,7 +31,8 @@ from markethall.shared.kernel.errors import DomainError, ValidationFailed
 class Stock:
     """The stock of one product in one warehouse.
 
-    `overdue` is the part of `reserved` that belongs to overdue reservations.
+    `overdue` is the part of `reserved` that belongs to overdue reservations: they are past
+    `expires_at`, but their stock is not released yet.
     """
 
     product_id: UUID
@@ -39,8 +40,9 @@ class Stock:
     on_hand: int = 0
     reserved: int = 0
     overdue: int = 0
-    # units that may be sold before they arrive; when the limit is lowered below the units that are
-    # sold already, `backorder` stays above the limit until stock arrives or is released
+    # units that may be sold before they arrive, normally `backorder_limit`; if the limit is lowered
+    # below the units already sold as backorder, `backorder` stays at their number until stock
+    # arrives or is released
     backorder: int = 0
     backorder_limit: int = 0
 
@@ -50,7 +52,10 @@ class Stock:
 
     @property
     def allocatable(self) -> int:
-        """The units that can be reserved, including backorder, without overdue reservations."""
+        """The units that can be reserved now, including backorder.
+
+        Units of overdue reservations do not count until they are released.
+        """
         return self.unreserved + self.backorder
 
     @property
@@ -59,7 +64,7 @@ class Stock:
         return self.on_hand - self.reserved
 
     def with_backorder_limit(self, backorder_limit: int) -> Self:
-        """Set the limit. `backorder` stays above it for units that are sold already."""
+        """Set the limit. `backorder` stays above it if more units are already sold as backorder."""
         backorder = max(backorder_limit, self.reserved - self.on_hand)
         return replace(self, backorder=backorder, backorder_limit=backorder_limit)
 
@@ -72,9 +77,9 @@ class Stock:
         return replace(self, backorder=min(self.backorder, needed))
 
     def would_underflow(self, change: "StockChange") -> bool:
-        """Tell whether fewer units would be on hand than are reserved.
+        """Tell whether the change would leave fewer units on hand than are reserved.
 
-        Expired reservations and units sold as backorder do not count as reserved here.
+        Units of overdue reservations and backorder units do not count as reserved here.
         """
         on_hand_after = self.on_hand + change.delta_from(self.on_hand)
         return on_hand_after < max(0, self.reserved - self.overdue - self.backorder)
@@ -144,7 +149,7 @@ def sum_by_stock_row(quantities: Iterable[StockQuantity]) -> tuple[StockQuantity
 class InsufficientStock(Exception):
     """There is too little stock. `error` is the error for the client.
 
-    If `is_final` is false, there is enough stock after expired reservations are released.
+    If `is_final` is false, there will be enough stock when overdue reservations are released.
     """
 
     def __init__(self, product_ids: Sequence[UUID], error: DomainError, *, is_final: bool) -> None:
@@ -161,7 +166,7 @@ def movement_shortage(stock: Stock, change: StockChange) -> InsufficientStock:
 
 
 def stocktake_shortage(counted: Sequence[tuple[Stock, StockChange]]) -> InsufficientStock:
-    """Build the error for stock rows with fewer counted than reserved units."""
+    """Build the error for stock rows whose counted units are fewer than their reserved units."""
     lines = [
         {
             "product_id": str(stock.product_id),
@@ -240,7 +245,7 @@ def check_stocktake(command: NewStocktake) -> None:
 def counts_by_product(
     lines: Sequence[NewStocktakeLine], skus: Mapping[UUID, str]
 ) -> dict[UUID, int]:
-    """Return the counted units by product, sorted by id. Raises ValidationFailed for duplicates."""
+    """Return the counted units by product id, sorted. Raises ValidationFailed for duplicates."""
     product_ids_by_sku = {sku_key(sku): product_id for product_id, sku in skus.items()}
     counts: dict[UUID, int] = {}
     for number, line in enumerate(lines):

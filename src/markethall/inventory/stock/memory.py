@@ -153,7 +153,10 @@ class MemoryStockStore(MemoryProductStore):
 
     @abstractmethod
     def _overdue_by_warehouse(self, product_id: UUID, now: datetime) -> Counter[UUID]:
-        """Return the units of overdue reservations, which the expiry job has not released yet."""
+        """Return the units of overdue reservations of the product, by warehouse.
+
+        The expiry job has not released them yet.
+        """
 
     def _available(self, product_id: UUID, now: datetime) -> int:
         allocatable = sum(stock.allocatable for stock in self._stock_of_product(product_id))
@@ -229,7 +232,7 @@ class MemoryStockStore(MemoryProductStore):
             warehouse_id=change.warehouse_id,
             delta=delta,
             on_hand_after=on_hand,
-            # a count that equals the units on hand changes nothing, so it has its own reason
+            # only the reason `counted` allows a delta of 0: a count that equals the units on hand
             reason=change.reason if delta else MovementReason.COUNTED,
             note=change.note,
             reference=change.reference,

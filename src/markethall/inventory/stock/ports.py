@@ -16,7 +16,10 @@ class ReadStore(Protocol):
     """Reads without locks. Each is one statement."""
 
     async def get_product_stock(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
-        """Return one row per warehouse. Return none if the product does not exist."""
+        """Return the product's stock rows, with the units that are overdue at `now`.
+
+        A product that exists has at least the stock row of the main warehouse.
+        """
 
     async def get_warehouse_stock(
         self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
@@ -29,7 +32,10 @@ class ReadStore(Protocol):
     async def list_movements(
         self, product_id: UUID, before: int | None, limit: int
     ) -> Sequence[tuple[int, Movement]]:
-        """Return (number, movement) with numbers below `before`, the newest first."""
+        """Return (number, movement), the newest first, with numbers below `before`.
+
+        In each stock row, newer movements have greater numbers.
+        """
 
     async def get_movement(self, movement_id: UUID) -> Movement | None: ...
 
@@ -39,14 +45,17 @@ class ReadStore(Protocol):
     async def get_skus(
         self, product_ids: Collection[UUID], skus: Collection[str]
     ) -> Mapping[UUID, str]:
-        """Return the SKUs of the products with these ids or SKUs, in any case, by product id."""
+        """Return the SKUs, by product id, of the products with these ids or SKUs.
+
+        The comparison of SKUs ignores case.
+        """
 
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None: ...
 
     async def list_warehouses(
         self, after: tuple[int, UUID] | None, limit: int
     ) -> Sequence[Warehouse]:
-        """Return warehouses after the position `after`, sorted by priority and id."""
+        """Return warehouses sorted by (priority, id), beginning after the pair `after`."""
 
 
 class Store(ReadStore, Protocol):
@@ -55,9 +64,10 @@ class Store(ReadStore, Protocol):
     async def apply_changes(self, changes: Sequence[StockChange]) -> Sequence[Movement]:
         """Change the units on hand and record the movements. Return the recorded movements.
 
-        All changes must have the same reason, and different stock rows. Rows are locked in the
-        order of product ids and warehouse ids. A change is skipped if its movement exists already,
-        if it has no stock row, or if it would leave fewer units on hand than are reserved.
+        All changes must have the same reason, note, reference, actor and time, and different stock
+        rows. Rows are locked in the order of product ids and warehouse ids. A change is skipped if
+        its movement exists already, if it has no stock row, or if it would leave fewer units on
+        hand than are reserved, not counting backorder.
         """
 
     async def ensure_stock_rows(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
@@ -86,9 +96,9 @@ class Store(ReadStore, Protocol):
     async def delete_warehouse(self, warehouse_id: UUID) -> None: ...
 
     async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Store the response under the idempotency key. Raises LeaseLost.
+        """Store the response under the idempotency key, so that a retry returns it.
 
-        A retry with the same key then returns it.
+        Raises LeaseLost if another attempt with this key has finished first.
         """
 
 
@@ -98,8 +108,9 @@ class ReservationExpiry(Protocol):
     async def run_after_expiring(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """Run `work` in a transaction.
 
-        If it raises InsufficientStock that is not final, expire reservations and run it once more.
-        Raises the `error` of InsufficientStock.
+        If `work` raises InsufficientStock that is not final, expire the overdue reservations of its
+        products and run `work` once more. If it raises InsufficientStock again, or a final one,
+        raise the `error` of that exception.
         """
 
     async def expire_reservations(self, product_ids: Collection[UUID] | None) -> None:

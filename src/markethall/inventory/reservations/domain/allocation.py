@@ -8,8 +8,8 @@ from uuid import UUID
 
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, StockQuantity
 
-# the search for the best set of warehouses stops after this number of sets; then all warehouses
-# are taken, less those that are not needed
+# the number of warehouse sets grows exponentially, so only this many are tried; if none of them
+# suffices, the result is the set of all warehouses without those that are not needed
 _MAX_WAREHOUSE_SETS: Final = 500
 
 
@@ -33,7 +33,7 @@ FreeStockByProduct = Mapping[UUID, Sequence[FreeStock]]
 
 
 class FewestParcels:
-    """Choose the fewest warehouses; among equally many, those of the lowest rank.
+    """Choose the fewest warehouses; among sets of one size, that with the lowest priority numbers.
 
     Implementation of `AllocationStrategy`.
     """
@@ -54,7 +54,10 @@ class FewestParcels:
 
 
 def allocate_from_main_warehouse(requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
-    """Take everything from the main warehouse. The first attempt does so without reading stock."""
+    """Plan to take all units from the main warehouse.
+
+    The first attempt uses this plan, because it can be made without reading the stock.
+    """
     return tuple(
         StockQuantity(product_id, MAIN_WAREHOUSE, quantity)
         for product_id, quantity in requested.items()
@@ -74,7 +77,10 @@ def _warehouses_by_rank(
 
 
 def _warehouse_sets_by_size(warehouses: Sequence[UUID]) -> Iterator[tuple[UUID, ...]]:
-    """Yield sets of warehouses, the smallest first; in one size, those of the lowest rank first."""
+    """Yield sets of warehouses, the smallest first; within a size, the preferred warehouses first.
+
+    `warehouses` must be sorted by preference.
+    """
     sizes = (combinations(warehouses, size) for size in range(len(warehouses) + 1))
     return islice(chain.from_iterable(sizes), _MAX_WAREHOUSE_SETS)
 
@@ -82,7 +88,7 @@ def _warehouse_sets_by_size(warehouses: Sequence[UUID]) -> Iterator[tuple[UUID, 
 def _drop_unneeded_warehouses(
     warehouses: tuple[UUID, ...], requested: Mapping[UUID, int], free_stock: FreeStockByProduct
 ) -> tuple[UUID, ...]:
-    """Remove each warehouse whose stock is not needed, beginning with the last."""
+    """Remove each warehouse whose stock is not needed, beginning with the least preferred."""
     needed = warehouses
     for warehouse_id in reversed(warehouses):
         fewer = tuple(other for other in needed if other != warehouse_id)
@@ -115,7 +121,8 @@ def _split_between_warehouses(
 ) -> dict[UUID, int] | None:
     """Take all units from the first warehouse that has enough.
 
-    If none has, empty one warehouse after the other. Return None when there is too little.
+    If none has enough, take all units of each warehouse in turn until there are enough. Return
+    None when there are too few units.
     """
     sufficient = next(
         (warehouse_id for warehouse_id, free in free_by_warehouse if free >= quantity), None

@@ -36,7 +36,8 @@ RELEASED, EXPIRED = ReservationStatus.RELEASED, ReservationStatus.EXPIRED
 class ReservationLine:
     """The reserved units of a product in one warehouse.
 
-    `quantity` includes the consumed units, but not the released ones.
+    `quantity` is the units reserved at first minus the `released` units. It includes the
+    `consumed` units.
     """
 
     product_id: UUID
@@ -92,19 +93,23 @@ class Reservation:
         return cls(reservation_id, None, None, RELEASED, now, now)
 
     def effective_status(self, now: datetime) -> ReservationStatus:
-        """Return the status. An overdue reservation is expired even before a job has expired it."""
+        """Return the status, but EXPIRED for an overdue reservation that no job has expired yet."""
         return EXPIRED if self.status == HELD and self.expires_at <= now else self.status
 
     def extend(self, expires_at: datetime, now: datetime) -> None:
-        """Move the expiry to a later time. Raises ReservationClosed."""
+        """Move the expiry to a later time. Ignore an earlier time. Raises ReservationClosed.
+
+        The expiry is at most MAX_EXTENDED_DURATION after `reserved_at`.
+        """
         if self.effective_status(now) != HELD:
             raise reservation_closed_error(self.reservation_id, self.effective_status(now))
         latest = min(expires_at, self.reserved_at + MAX_EXTENDED_DURATION)
         self.expires_at = max(self.expires_at, latest)
 
     def commit(self) -> tuple[StockQuantity, ...]:
-        """Commit. Return the units to reserve again, which are none unless it had expired.
+        """Set the status to committed, unless the reservation is consumed.
 
+        If the reservation was expired, return its units, which the caller must reserve again.
         Raises ReservationClosed.
         """
         if self.status == RELEASED:
@@ -221,7 +226,10 @@ class CustomerUsage:
 
 @dataclass(frozen=True)
 class CustomerLimits:
-    """Limits of unpaid reservations per customer, so that one customer cannot block the stock."""
+    """Limits of unpaid reservations per customer, so that one customer cannot block the stock.
+
+    `max_reserved_units` applies to each product.
+    """
 
     max_unpaid_orders: int
     max_reserved_units: int
@@ -277,7 +285,8 @@ def _short_line_details(line: ShortLine) -> dict[str, Any]:
     return {
         "product_id": str(line.product_id),
         "requested": line.quantity,
-        # stock may have been released after the failed attempt; the error must not show enough
+        # if stock was released after the failed attempt, enough may be available again; the error
+        # must still report fewer units than requested
         "available": min(line.available, line.quantity - 1),
     }
 

@@ -40,10 +40,12 @@ class AllocationPlan:
 
 
 class AllocationFailed(Exception):
-    """A stock row has too few units: those of `missing` could not be reserved.
+    """A stock row has too few units: `missing` could not be reserved there.
 
-    `requested` has the units of all products of the order, for the next plan. This is an exception
-    and no result, because the transaction may have reserved other rows and must be rolled back.
+    `requested` has the units of all products of the order, for the next plan. `must_be_active` is
+    false if the next plan may contain products that are not active. This is an exception and no
+    return value, because the transaction may have reserved in other stock rows and must be rolled
+    back.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class AllocationFailed(Exception):
 
 
 class AllocationRunner:
-    """Run work that reserves stock: first without a plan, then with plans of other warehouses."""
+    """Run work that reserves stock: first without a plan, then with plans made from the stock."""
 
     def __init__(
         self,
@@ -92,7 +94,8 @@ class AllocationRunner:
         """Plan with free stock only; if that is too little, also with overdue reservations, then
         with backorder, then with both.
 
-        Raises ProductNotFound, OutOfStock.
+        If the plan uses stock of overdue reservations, expire them first. Raises ProductNotFound,
+        OutOfStock.
         """
         availability = await self._get_availability(failure)
         for include_backorder, include_overdue in _PLAN_OPTIONS:
@@ -127,10 +130,10 @@ class AllocationRunner:
         return availability
 
     async def _contention_error(self, failure: AllocationFailed) -> OutOfStock:
-        """Build the error after the last try: others have taken the planned stock each time.
+        """Build the error after the last try. Other transactions took the planned stock each time.
 
-        The stock may suffice again, so that no product is short. Then the error names the product
-        that failed, and `out_of_stock_error` lowers its available units below the requested ones.
+        By now there may be enough stock again, so that no product is short. Then the error names
+        the product that failed last, and `out_of_stock_error` reports one unit less than requested.
         """
         availability = await self._get_availability(failure)
         missing_line = _short_line(failure.missing.product_id, failure.requested, availability)

@@ -82,7 +82,7 @@ class InventoryService:
         limits = self._limits if command.limited else None
         async with (
             self._limiter.slot(stock_quantity.product_id),
-            # the statement writes, and commits by itself, so it needs no transaction
+            # a read session has no transaction; the statement writes, and commits by itself
             self._database.read_session() as session,
         ):
             line = await session.reserve_single_statement(reservation, stock_quantity, limits)
@@ -156,7 +156,7 @@ class InventoryService:
                 reservation = Reservation.tombstone(reservation_id, self._clock())
                 if await store.insert_reservation(reservation):
                     return reservation.to_view(self._clock())
-                # the `reserve` of this id has inserted it meanwhile
+                # a concurrent `reserve` with this id has inserted the reservation meanwhile
                 reservation = await _get_existing_for_update(store, reservation_id)
             released = reservation.release()
             await store.save_reservation(reservation)
@@ -175,10 +175,10 @@ class InventoryService:
     async def _record_sale(
         self, store: Store, sale: Sequence[StockChange], quantities: Sequence[StockQuantity]
     ) -> None:
-        """Raises OutOfStock.
+        """Record the movements of a sale. Raises OutOfStock if its units are not on hand.
 
-        Units of an untracked product that are not on hand are added first, so that the sale has
-        its movement and the ledger stays true.
+        If units of a product with untracked inventory are not on hand, first record an adjustment
+        that adds them, because a movement must not make the units on hand negative.
         """
         recorded = {
             (movement.product_id, movement.warehouse_id)
@@ -224,7 +224,7 @@ class InventoryService:
 
 
 def _untracked_supply(sale: StockChange) -> StockChange:
-    """Return the movement that brings the units of a sale of an untracked product."""
+    """Build the adjustment that adds the units of a sale of an untracked product."""
     return replace(
         sale,
         movement_id=new_id(),
@@ -291,10 +291,10 @@ async def _reserve_lines(
 async def _commit_not_held(
     store: Store, reservation_id: UUID, new_plan: AllocationPlan | None
 ) -> Reservation:
-    """Commit a reservation that is not held. Reserve the stock of an expired one again.
+    """Commit a reservation that is not held. If it is expired, reserve its stock again.
 
-    The stock is reserved in the stock rows of the reservation, or by the plan if there is one.
-    Raises AllocationFailed, ReservationClosed.
+    Without `new_plan`, the stock is reserved in the warehouses of the existing lines; with it, as
+    planned. Raises AllocationFailed, ReservationClosed.
     """
     reservation = await _get_reservation_for_update(store, reservation_id)
     expired_quantities = reservation.commit()

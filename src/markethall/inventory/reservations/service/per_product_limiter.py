@@ -15,7 +15,8 @@ class ProductConcurrencyLimiter:
 
     Reservations of a product wait for one stock row. Without the limit, a popular product would
     occupy all database connections. Callers wait here in FIFO order, without a connection. After
-    `max_wait_seconds` a caller proceeds anyway, because the limit only protects the pool.
+    `max_wait_seconds` a caller proceeds without a slot, because the limit only protects the
+    connection pool.
     """
 
     def __init__(

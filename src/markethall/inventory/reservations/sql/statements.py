@@ -1,4 +1,4 @@
-"""SQL statements of reservations. One statement checks the stock and updates it."""
+"""SQL statements of reservations. One conditional UPDATE checks the stock and reserves it."""
 
 from typing import Any, Final
 
@@ -43,8 +43,8 @@ _customer_lock: Final = (
     .where(uuid_parameter("customer_id").is_not(None))
     .cte("locked_customer")
 )
-# the lock on the customer comes first, so that CUSTOMER_USAGE then sees all other reservations of
-# the customer
+# the insert first takes an advisory lock on the customer, so that CUSTOMER_USAGE, which runs next
+# in the transaction, sees all other reservations of the customer
 INSERT_RESERVATION: Final = Statement(
     insert(reservations)
     .from_select(
@@ -137,9 +137,9 @@ RESERVE_LINE: Final = Statement(_insert_line(_reserve_stock.where(_is_allocatabl
 # so the lock on the stock row is not held during a network round trip. The statement inserts the
 # reservation and its line only if its snapshot shows enough units on hand (without backorder). The
 # function inventory.reserve_stock then updates the stock row. It raises, and so undoes the inserts,
-# if a concurrent statement has taken the units. The UPDATE stands in a function, because after
-# waiting for the lock Postgres then evaluates only this UPDATE again, not the whole statement. The
-# trigger stock_low_event publishes StockLow.
+# if a concurrent statement has taken the units. The UPDATE is in a function, because after waiting
+# for the lock Postgres then evaluates only this UPDATE again, not the whole statement. The trigger
+# stock_low_event publishes StockLow.
 _customer_within_limits: Final = sa.func.inventory.customer_within_limits(
     uuid_parameter("customer_id"),
     uuid_parameter("product_id"),
@@ -223,9 +223,10 @@ _committed: Final = (
 
 
 def _with_lines(header: Any) -> "sa.Select[Any]":
-    """Select one row per line of the reservations in `header`, or one row of nulls without lines.
+    """Select one row per line of the reservations in `header`.
 
-    Status and expiry come from `header`, because the lines do not have the new values yet.
+    A reservation without lines has one row, whose line columns are null. Status and expiry come
+    from `header`: if it is an UPDATE, this statement does not see its effect on the lines.
     """
     line_columns = [
         reservation_lines.c[name]
@@ -344,7 +345,7 @@ AVAILABILITY: Final = Statement(
 
 
 def _expire_statement(overdue_reservations: "sa.CTE") -> Statement:
-    """Set the status to expired. Return the reserved units of the lines."""
+    """Set the status to expired. Return the units that the lines have reserved until now."""
     expired = (
         sa.update(reservations)
         .where(reservations.c.reservation_id == overdue_reservations.c.reservation_id)
@@ -382,7 +383,8 @@ EXPIRE_OVERDUE: Final = _expire_statement(
     .with_for_update(skip_locked=True)
     .cte("due")
 )
-# a customer who needs the stock waits for locked reservations; the order by id avoids deadlocks
+# a request that needs the stock waits for locked reservations, because they may be the ones that
+# have it; the order by id avoids deadlocks
 EXPIRE_OVERDUE_OF_PRODUCTS: Final = _expire_statement(
     sa.select(reservations.c.reservation_id)
     .where(_is_overdue, _has_products)

@@ -18,7 +18,7 @@ reservations = sa.Table(
     sa.Column("order_id", sa.Uuid),
     sa.Column("customer_id", sa.Uuid),
     sa.Column("status", sa.Text, nullable=False),
-    # a default, because during an update processes of the older release still insert rows
+    # a default, because during a rolling update processes of the previous release insert rows
     # without this column
     timestamp_column("reserved_at", server_default=sa.func.now()),
     timestamp_column("expires_at"),
@@ -44,7 +44,7 @@ sa.Index(
     postgresql_where=reservations.c.status == HELD,
 )
 
-# a recorded release id makes a repeated partial release do nothing
+# the ids of partial releases that were executed; a repeated one finds its id and changes nothing
 partial_releases = sa.Table(
     "partial_release",
     metadata,

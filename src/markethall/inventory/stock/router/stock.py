@@ -76,9 +76,10 @@ async def get_stock(
     stockroom: StockroomDep,
     query: Annotated[StockQuery, from_query(StockQuery)],
 ) -> Response:
-    """Return the stock by warehouse. `available` includes the units of expired reservations.
+    """Return the stock by warehouse.
 
-    With `at`, return only the units on hand at that time.
+    `available` includes the units of reservations that are past `expires_at`, even before they are
+    released. With `at`, return only the units on hand at that time.
     """
     if query.at is None:
         return json_response(await stockroom.get_stock(ctx, product_id))
@@ -101,7 +102,7 @@ async def adjust_stock(
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Change the units on hand by `delta`, or set them to `counted`. Give exactly one of both."""
+    """Change the units on hand by `delta`, or set them to `counted`. Send exactly one of them."""
 
     async def run_adjustment(attempt: IdempotentCommand) -> Movement:
         return await stockroom.adjust(ctx, product_id, body, attempt)
@@ -209,7 +210,7 @@ async def record_stocktake(
 ) -> Response:
     """Set the units on hand in one warehouse to the counted units, for all lines or none.
 
-    A count may not be lower than the reserved units.
+    A count must not be lower than the reserved units.
     """
 
     async def run_stocktake(attempt: IdempotentCommand) -> Stocktake:

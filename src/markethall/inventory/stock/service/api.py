@@ -244,7 +244,7 @@ async def _ensure_stock_rows(
 
     Raises WarehouseNotFound, WarehouseClosed.
     """
-    # sorted, because all transactions must lock warehouses in one order
+    # sorted, because all transactions must lock warehouses in one order to avoid deadlocks
     for warehouse_id in sorted({*warehouse_ids} - {MAIN_WAREHOUSE}):
         warehouse = await store.get_warehouse_for_share(warehouse_id)
         if warehouse is None:
@@ -257,7 +257,8 @@ async def _ensure_stock_rows(
 async def _apply_all_changes(store: Store, changes: Sequence[StockChange]) -> Sequence[Movement]:
     """Apply all changes, or return the movements that an earlier attempt recorded.
 
-    Raises ProductNotFound, InsufficientStock. The transaction must then be rolled back.
+    Raises ProductNotFound, InsufficientStock. The caller must then roll back the transaction,
+    because some of the changes may be applied.
     """
     movements = await store.apply_changes(changes)
     if len(movements) == len(changes):
@@ -298,7 +299,10 @@ def _level_view(level: Stock) -> StockLevel:
 
 
 async def _shortage(store: Store, refused: Sequence[StockChange]) -> InsufficientStock:
-    """Build the error for changes that the store skipped. Raises ProductNotFound."""
+    """Build the error for changes that the store skipped.
+
+    Raises ProductNotFound if one of them has no stock row.
+    """
     stock_by_key = {
         (level.product_id, level.warehouse_id): level
         for warehouse_id in {change.warehouse_id for change in refused}

@@ -19,7 +19,7 @@ from markethall.shared.kernel.etags import ExpectedVersions, check_expected_vers
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 from markethall.shared.persistence.database import Database
 
-# the position of a page: (priority, id) of the last warehouse before it
+# content of a cursor: (priority, id) of the last warehouse of the previous page
 _WAREHOUSE_KEYSET: Final = TypeAdapter(tuple[int, UUID])
 
 

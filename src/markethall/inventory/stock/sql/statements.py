@@ -1,4 +1,7 @@
-"""SQL statements of stock. One statement checks the stock and updates it."""
+"""SQL statements of stock.
+
+APPLY_CHANGES checks the stock and inserts the movements; a trigger then updates the stock rows.
+"""
 
 from typing import Final
 
@@ -116,7 +119,8 @@ _changes: Final = (
     )
     .render_derived(name="changes")
 )
-# this part locks the rows in order before the other parts read the units on hand
+# this CTE locks the stock rows in the order of their keys, so that transactions cannot deadlock;
+# the rest of the statement uses the values read under the lock
 _locked_stock: Final = (
     sa.select(
         _changes.c.movement_id,
@@ -153,7 +157,7 @@ APPLY_CHANGES: Final = Statement(
             _locked_stock.c.warehouse_id,
             _locked_stock.c.delta,
             _on_hand_after,
-            # a count that equals the units on hand changes nothing, so it has its own reason
+            # only the reason `counted` allows a delta of 0: a count that equals the units on hand
             sa.case((_locked_stock.c.delta == ZERO, sql_literal("counted")), else_=_reason),
             bindparam("note", type_=sa.Text),
             uuid_parameter("reference"),

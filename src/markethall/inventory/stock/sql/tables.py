@@ -26,15 +26,15 @@ stock = sa.Table(
     sa.Column("warehouse_id", sa.ForeignKey(warehouses.c.warehouse_id), primary_key=True),
     sa.Column("on_hand", sa.BigInteger, nullable=False),
     sa.Column("reserved", sa.BigInteger, nullable=False),
-    # the reserved units of all reservation lines, which triggers update; a constraint trigger
-    # checks at commit that it equals `reserved`
+    # the sum of the reserved units of all reservation lines; triggers update it, and a constraint
+    # trigger checks at commit that it equals `reserved`
     sa.Column("reserved_by_lines", sa.BigInteger, nullable=False, server_default="0"),
-    # units that may be sold before they arrive; triggers update it; 0 except in the main warehouse;
-    # above the limit while more units are sold than a lowered limit allows
+    # units that may be sold before they arrive; triggers update it. It is 0 except in the main
+    # warehouse, and above the limit if the limit was lowered below the units already sold
     sa.Column("backorder", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("backorder_limit", sa.BigInteger, nullable=False, server_default="0"),
-    # a copy of the product's threshold, which triggers update; when the available units fall to it,
-    # a trigger publishes StockLow
+    # a copy of the product's threshold; triggers update it. When the available units fall to it or
+    # below, a trigger publishes StockLow
     sa.Column("low_stock_threshold", sa.BigInteger),
     sa.CheckConstraint(
         "0 <= reserved AND 0 <= on_hand AND reserved <= on_hand + backorder", name="reserved"
@@ -48,7 +48,7 @@ movements = sa.Table(
     "stock_movement",
     metadata,
     sa.Column("movement_id", sa.Uuid, primary_key=True),
-    # ascends per stock row, because a movement gets its number while the row is locked
+    # ascends within a stock row, because a movement gets its number while its stock row is locked
     sa.Column("number", sa.BigInteger, sa.Identity(always=True), nullable=False),
     sa.Column("product_id", sa.Uuid, nullable=False),
     sa.Column("warehouse_id", sa.Uuid, nullable=False),
