@@ -1,4 +1,4 @@
-"""The implementations of payments."""
+"""The dependency container of payments: it builds stores, gateways, use cases and jobs."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,10 @@ def _sql_persistence(
 
 
 class LocalWebhooks:
-    """Passes webhooks of a provider in this process to the handler, which is built later."""
+    """Passes webhooks of a provider that is simulated in this process to the webhook handler.
+
+    `handler` is set later, because the handler needs the gateways, and these need this object.
+    """
 
     handler: WebhookHandler | None = None
 

@@ -215,7 +215,7 @@ class MemoryPaymentStore(MemoryUnitOfWork):
 
 
 class MemorySandboxLedger:
-    """The sandbox ledger. Its transactions are separate from those of payments."""
+    """The charges and refunds of the sandbox. Transactions are separate from those of payments."""
 
     def __init__(self, database: "MemoryDatabase[Tables, MemoryPaymentStore]") -> None:
         self._database = database
@@ -254,7 +254,10 @@ class MemorySandboxLedger:
 
 
 def _deduct_from_charge(tables: Tables, refund: SandboxRefund) -> SandboxRefund:
-    """Deduct the refund from its charge. If the charge does not cover it, mark it failed."""
+    """Add the refund to the refunded amount of its charge, and return the refund.
+
+    If the charge does not cover the refund, return the refund as failed.
+    """
     if refund.status == "closed":
         return refund
     charge = refund.charge_operation_id and tables.sandbox_charges.get(refund.charge_operation_id)

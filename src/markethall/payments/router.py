@@ -100,7 +100,7 @@ class PositiveMoney(RequestModel):
 
 
 class MarkPaidRequest(RequestModel):
-    """Money that arrived outside of the shop. `reference` is that of the bank statement."""
+    """Money that arrived outside of the shop. `reference` identifies it on the bank statement."""
 
     amount: PositiveMoney
     reference: Annotated[Text, Field(min_length=1, max_length=200, examples=["2026-11-30/17"])]
@@ -146,7 +146,7 @@ async def list_payment_methods(
 async def list_payments(
     ctx: OwnerOrStaff, query: Annotated[PaymentQuery, from_query(PaymentQuery)], api: PaymentApiDep
 ) -> Response:
-    """Customers see their own payments, staff see all."""
+    """Customers see their own payments, staff see those of all customers."""
     return json_response(await api.list_payments(ctx, query))
 
 
@@ -188,12 +188,12 @@ async def confirm_payment(
 ) -> Response:
     """Charge the payment. A retry with the same `Idempotency-Key` charges nothing more.
 
-    The status is `failed` after a decline; a request with a new key tries again.
+    The status is `failed` after a decline; a request with a new key charges again.
 
     The sandbox accepts sandbox_ok, sandbox_declined, sandbox_insufficient_funds,
     sandbox_action_required, sandbox_timeout_before, sandbox_timeout_after, sandbox_slow and
-    sandbox_webhook_first. Stripe accepts `stripe`, after which the page of the shop continues, and
-    tokens that Stripe.js has made.
+    sandbox_webhook_first. Stripe accepts tokens that Stripe.js has created, and the method
+    `stripe`: the shop's page then collects the payment data with Stripe.js.
     """
 
     async def effect(attempt: IdempotentCommand) -> PaymentView:
@@ -252,9 +252,10 @@ async def mark_payment_paid(
 ) -> Response:
     """Record money that arrived outside of the shop, by a method such as bank transfer.
 
-    Partial amounts add up in `captured`, and the last one captures the payment. More than what is
-    due is refused: record what is due, and pay the rest back. Money for a payment that has expired
-    or was cancelled reinstates the order if its stock is there; else it is refunded.
+    Partial amounts add up in `captured`; when the sum reaches the amount of the payment, the
+    payment is captured. An amount above what is due is rejected: record what is due, and pay the
+    difference back. If the payment has expired or was cancelled, the full amount reinstates the
+    order if the stock is available; otherwise the money is refunded.
     """
     amount = Money(**body.amount.model_dump())
 
@@ -402,7 +403,7 @@ class LedgerAccountsView(BaseModel):
 async def list_transactions(
     ctx: Staff, query: Annotated[PostingQuery, from_query(PostingQuery)], api: PaymentApiDep
 ) -> Response:
-    """The postings of the ledger, the newest first. Debits are positive, credits negative."""
+    """List the postings of the ledger, the newest first. Debits are positive, credits negative."""
     return json_response(await api.list_postings(ctx, query))
 
 

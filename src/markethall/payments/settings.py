@@ -16,7 +16,7 @@ from markethall.payments.ports import GatewayManifest, ProviderSettings
 from markethall.shared.composition.settings import CommaList, ContextSettings
 
 ENTRY_POINT_GROUP: Final = "markethall.payment_gateways"
-# like the built-in contexts they need no installed metadata
+# listed here, not found by entry points, so that they also work without package metadata
 _BUILT_IN: Final = {
     "sandbox": "markethall.payments.gateway.sandbox_manifest:MANIFEST",
     "manual": "markethall.payments.gateway.manual_manifest:MANIFEST",
@@ -25,7 +25,7 @@ _BUILT_IN: Final = {
 
 
 class InvalidGateway(Exception):
-    """An entry point of a payment provider is wrong."""
+    """An entry point names no GatewayManifest, or two manifests have the same name."""
 
 
 @cache

@@ -33,7 +33,7 @@ class RedirectAction(Dto):
 
 
 class ProviderSdkAction(Dto):
-    """The page of the shop continues with the provider's own library and this secret."""
+    """The shop's page passes `client_secret` to the provider's JavaScript library."""
 
     type: Literal["provider_sdk"] = "provider_sdk"
     provider: str
@@ -56,13 +56,13 @@ NextAction = TypeAliasType(
 
 
 class PaymentView(PaymentFields):
-    """A payment as its owner and staff see it."""
+    """A payment as its customer and staff see it."""
 
     next_action: NextAction | None = None
 
 
 class OperationView(Dto):
-    """A request to the provider. `operation_id` is the idempotency key there."""
+    """A request to the provider. `operation_id` is also its idempotency key at the provider."""
 
     operation_id: UUID
     payment_id: UUID
@@ -123,7 +123,10 @@ PaymentSort = TypeAliasType("PaymentSort", Literal["created_at", "-created_at"])
 
 
 class PaymentQuery(PageQuery):
-    """Filters of the payment list. Only staff may filter by `user_id`."""
+    """Filters of the payment list.
+
+    A customer who filters by the `user_id` of another customer gets an empty list.
+    """
 
     order_id: Id | None = None
     user_id: Id | None = None
@@ -132,7 +135,10 @@ class PaymentQuery(PageQuery):
 
 
 class PaymentMethodQuery(BaseModel):
-    """The order for which payment methods are listed. `total` is in minor units of `currency`."""
+    """The currency, country and total of an order. Only methods offered for it are listed.
+
+    `total` is in minor units of `currency`. A value of None excludes no method.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -174,15 +180,15 @@ class PaymentApi(Protocol):
         """Raises PaymentNotFound."""
 
     async def list_payments(self, ctx: CallContext, query: PaymentQuery) -> Page[PaymentView]:
-        """Return the caller's payments; all of them for staff. Raises CursorInvalid."""
+        """Return the payments of the caller; staff see all payments. Raises CursorInvalid."""
 
     async def confirm(
         self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
     ) -> PaymentView:
         """Charge the payment. After a decline its status is `failed`, after a timeout `unknown`.
 
-        Raises PaymentNotFound (also while its order is not committed), UnknownPaymentMethod,
-        InvalidPaymentTransition, PaymentInProgress.
+        Raises PaymentNotFound (also before the transaction that stores its order is committed),
+        UnknownPaymentMethod, InvalidPaymentTransition, PaymentInProgress.
         """
 
     async def mark_paid(
@@ -195,8 +201,9 @@ class PaymentApi(Protocol):
     ) -> PaymentView:
         """Record money that arrived outside of the shop. Staff only.
 
-        Raises PaymentNotFound, UnsupportedByProvider (the customer chose no such method),
-        PaymentInProgress, InvalidPaymentTransition, AmountExceedsDue, CurrencyMismatch.
+        Raises PaymentNotFound, UnsupportedByProvider (the customer has not confirmed with a method
+        that staff can mark as paid), PaymentInProgress, InvalidPaymentTransition, AmountExceedsDue,
+        CurrencyMismatch.
         """
 
     async def list_operations(

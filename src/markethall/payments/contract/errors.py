@@ -29,7 +29,7 @@ class PaymentInProgress(DomainError):
 
 
 class RefundExceedsCaptured(DomainError):
-    """The amount is more than the refundable rest. Details: requested, refundable (both Money)."""
+    """The amount is more than can still be refunded. Details: requested, refundable (Money)."""
 
     code = "payments.refund_exceeds_captured"
     status = 409
@@ -53,7 +53,7 @@ class UnknownPaymentMethod(DomainError):
 
 
 class UnsupportedByProvider(DomainError):
-    """The provider of the payment cannot do this. Details: provider, capability."""
+    """The provider does not have the capability that is needed. Details: provider, capability."""
 
     code = "payments.unsupported_by_provider"
     status = 409
@@ -61,7 +61,7 @@ class UnsupportedByProvider(DomainError):
 
 
 class UnknownProvider(DomainError):
-    """No provider of this name sends webhooks. Details: provider."""
+    """No enabled provider with this name sends webhooks. Details: provider."""
 
     code = "payments.unknown_provider"
     status = 404

@@ -35,9 +35,9 @@ class PaymentFailed(Event):
 
 
 class PaymentStatusChanged(Event):
-    """The payment has a status that no other event reports.
+    """The status has changed, and no other event reports the new status.
 
-    A payment that was cancelled by a call of `cancel` has no event, because the caller knows it.
+    The call `cancel` publishes no event, because its caller already knows the new status.
     """
 
     type: ClassVar[str] = "payments.payment_status_changed"
@@ -54,7 +54,7 @@ class PaymentStatusChanged(Event):
 
 
 class PaymentRefunded(Event):
-    """A refund succeeded. `refunded` is the sum of all refunds."""
+    """A refund succeeded. `refunded` is the sum of all succeeded refunds of the payment."""
 
     type: ClassVar[str] = "payments.payment_refunded"
     payment_id: UUID

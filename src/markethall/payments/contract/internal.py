@@ -61,7 +61,7 @@ class PaymentSummary(PaymentFields):
 
 
 class PaymentList(Dto):
-    """Payments with their current statuses. The order is not defined."""
+    """Payments with their current statuses, in no defined sequence."""
 
     items: tuple[PaymentSummary, ...]
 
@@ -83,8 +83,8 @@ class Payments(Protocol):
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
         """Open a payment. If this id exists already, return the existing payment.
 
-        It cannot be confirmed before `activate`. If `cancel` was called with this id before, the
-        new payment is cancelled at once. Raises OrderHasPayment.
+        The payment cannot be confirmed before `activate`. If `cancel` was called with this id
+        before, the new payment is cancelled at once. Raises OrderHasPayment.
         """
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
@@ -94,7 +94,7 @@ class Payments(Protocol):
         """
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
-        """Cancel the payment. If it does not exist, a later `open` with this id cancels it at once.
+        """Cancel the payment. If the id is unknown, a later `open` creates a cancelled payment.
 
         Raises InvalidPaymentTransition when the payment is captured, PaymentInProgress while the
         outcome of its charge is not known.

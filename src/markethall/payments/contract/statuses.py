@@ -24,7 +24,7 @@ class RefundStatus(StrEnum):
 
 
 class OperationKind(StrEnum):
-    """A charge authorizes and captures at once; the others do one step."""
+    """A charge authorizes and captures in one request; each of the other kinds is one step."""
 
     CHARGE = "charge"
     AUTHORIZE = "authorize"

@@ -22,7 +22,10 @@ def account_kind(account: str) -> LedgerAccountKind:
 
 @dataclass(frozen=True)
 class Posting:
-    """A posting. Its entries (account, amount) sum to zero; the amount of a debit is positive."""
+    """A posting to the ledger. Its entries (account, amount) sum to zero.
+
+    Amounts are in minor units of `currency`: positive for a debit, negative for a credit.
+    """
 
     posting_id: UUID
     payment_id: UUID

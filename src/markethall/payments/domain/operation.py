@@ -8,7 +8,7 @@ from uuid import UUID
 from markethall.payments.contract import NextAction, OperationKind, OperationStatus
 from markethall.shared.kernel.money import Money
 
-# the method, and the provider, of a payment of zero; no provider is called
+# name of both the method and the provider of a payment of zero, for which no provider is called
 FREE_METHOD: Final = "free"
 
 
@@ -19,7 +19,7 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Failed:
-    """The provider refused. `reference` is its id of the operation, if it has one."""
+    """The provider rejected the operation. `reference` is its id at the provider, if it has one."""
 
     code: str
     reference: str | None = None
@@ -27,11 +27,11 @@ class Failed:
 
 @dataclass(frozen=True)
 class ActionRequired:
-    """The charge failed, because the customer must act first, for example authenticate.
+    """The customer must act first, for example authenticate. The charge is recorded as failed.
 
-    The customer then confirms the payment again, which starts a new charge; or a webhook reports
-    that the action is done. `reference` is the provider's id of the operation, if it has one. The
-    payment, order and reservation live until `expires_at` if that is later; at most 90 days.
+    Either the customer then confirms the payment again, which starts a new charge; or a webhook
+    reports that this charge has succeeded. `reference` is the provider's id of the charge, if it
+    has one. `expires_at` extends the payment, the order and the reservation, to at most 90 days.
     """
 
     next_action: NextAction
@@ -44,11 +44,11 @@ Outcome = Succeeded | Failed | ActionRequired
 
 @dataclass
 class Operation:
-    """A request to the provider.
+    """A request to the provider. `amount` is in minor units of `currency`.
 
-    A charge has a `method`. A refund has a `charge_id`, the operation that it refunds, and the
-    provider's reference of that operation. If the operation is still open at `due_at`, the
-    reconciliation job looks up its outcome.
+    A charge has a `method`. A refund has `charge_id`, the id of the charge that it refunds, and
+    `charge_reference`, the provider's id of that charge. If the operation is still open at
+    `due_at`, the reconciliation job looks up its outcome.
     """
 
     operation_id: UUID
@@ -74,7 +74,11 @@ class Operation:
 
     @property
     def is_pending(self) -> bool:
-        """Tell whether the provider has to be called; an unknown outcome is only looked up."""
+        """Tell whether the operation still has to be sent to the provider.
+
+        A retry does not send an operation with an unknown outcome again: the reconciliation job
+        looks up the outcome.
+        """
         return self.status is OperationStatus.PENDING
 
     @property

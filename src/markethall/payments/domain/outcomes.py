@@ -1,8 +1,8 @@
 """Rules for the outcome of an operation: how it changes the operation and its payment.
 
-The first outcome settles an open operation. A later one contradicts a settled operation if it
-differs from what is recorded, for example a success after a recorded failure. Correcting the
-operation then replaces what is recorded.
+The first outcome settles an open operation: its status becomes `succeeded` or `failed`. A later
+outcome contradicts a settled operation if it differs from the recorded outcome, for example a
+success after a recorded failure. A correction then replaces the recorded outcome.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class OutcomeEffects:
 def settle_operation(
     payment: Payment, operation: Operation, outcome: Outcome | None, now: datetime
 ) -> OutcomeEffects:
-    """Apply an outcome to an open operation and its payment. A timeout has the outcome None."""
+    """Apply an outcome to an open operation and its payment. It is None after a timeout."""
     if outcome is None:
         return _settle_without_outcome(payment, operation)
     if operation.kind is OperationKind.CHARGE:
@@ -55,8 +55,8 @@ def settle_operation(
 def contradicts(payment: Payment, operation: Operation, outcome: Outcome) -> bool:
     """Return whether an outcome from the provider differs from that of a settled operation.
 
-    Failures with different codes are the same. An action that has failed is news only while the
-    payment still waits for it.
+    Failures with different codes count as equal. The failure of a required action is a difference
+    only while the payment still waits for the action.
     """
     if operation.status is OperationStatus.SUCCEEDED:
         return not isinstance(outcome, Succeeded)
@@ -70,7 +70,9 @@ def contradicts(payment: Payment, operation: Operation, outcome: Outcome) -> boo
 def correct_operation(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
 ) -> OutcomeEffects | None:
-    """Apply an outcome that contradicts a settled operation. Return None when that is impossible.
+    """Apply an outcome that contradicts a settled operation.
+
+    Return None if the operation has succeeded, or if the payment does not allow the correction.
 
     Raises PaymentInProgress while another charge of the payment is open.
     """

@@ -35,7 +35,8 @@ class PaymentCommand(StrEnum):
 C = PaymentCommand
 
 _PAYABLE_TRANSITIONS = {C.CONFIRM: S.PROCESSING, C.CANCEL: S.CANCELLED, C.EXPIRE: S.EXPIRED}
-# the provider took the money after all; orders refunds it when the order is gone
+# a charge that was recorded as failed has succeeded at the provider; if the order was cancelled or
+# has expired, the context orders refunds the money
 _LATE_TRANSITIONS = {C.CAPTURE_LATE: S.CAPTURED}
 _OUTCOME_TRANSITIONS = {
     C.AUTHORIZE: S.AUTHORIZED,
@@ -68,8 +69,9 @@ class Payment:
     """A payment. Amounts are in minor units of one currency.
 
     `refunding` is the sum of the refunds in progress. `charge_id` is the operation that captured
-    the payment. `provider` is that of the last confirm, and at last that of this operation. A
-    payment that is not activated cannot be confirmed, because its order may never be committed.
+    the payment. `provider` is the provider of the last charge; of a captured payment, the provider
+    of the operation `charge_id`. A payment cannot be confirmed before it is activated, because the
+    transaction that stores its order may still fail.
     """
 
     payment_id: UUID
@@ -97,11 +99,14 @@ class Payment:
 
     @property
     def has_money_after_end(self) -> bool:
-        """Tell whether the payment has ended unpaid, and a part of it was received."""
+        """Tell whether the shop has money of a payment that was voided, cancelled or has expired.
+
+        Money that is refunded, or whose refund is in progress, does not count.
+        """
         return self.status in _ENDED_UNPAID_STATUSES and self.refundable > 0
 
     def confirm(self, now: datetime, provider: str) -> None:
-        """Raises PaymentInProgress, InvalidPaymentTransition."""
+        """Start a charge. Raises PaymentInProgress, InvalidPaymentTransition."""
         self._check_not_in_progress()
         if self.status in PAYABLE_STATUSES and now >= self.expires_at:
             raise _invalid_transition(S.EXPIRED)
@@ -114,7 +119,7 @@ class Payment:
         self._capture(C.CAPTURE, charge_id)
 
     def capture_late(self, charge_id: UUID, provider: str) -> None:
-        """Capture by a charge that had failed or required an action.
+        """Record the success of a charge that had failed or had required an action of the customer.
 
         Raises PaymentInProgress, InvalidPaymentTransition.
         """
@@ -123,9 +128,10 @@ class Payment:
         self.provider = provider
 
     def receive(self, charge_id: UUID, provider: str, amount: Money) -> None:
-        """Record money that arrived outside of the shop. The last part captures the payment.
+        """Record money that arrived outside of the shop, for example by bank transfer.
 
-        `charge_id` is the charge that asked for it. Money that was refunded again does not count.
+        The payment is captured when the received money, without refunds, reaches its amount.
+        `charge_id` is the charge that gave the customer the instructions to pay.
         Raises PaymentInProgress, InvalidPaymentTransition, AmountExceedsDue, CurrencyMismatch.
         """
         self._check_not_in_progress()
@@ -154,7 +160,7 @@ class Payment:
         self.failure_code = code
 
     def require_action(self, next_action: NextAction, expires_at: datetime | None = None) -> None:
-        """Wait for the customer, until `expires_at` if that is later."""
+        """Wait for an action of the customer. A later `expires_at` replaces that of the payment."""
         self._transition(C.REQUIRE_ACTION)
         self.next_action = next_action
         self.expires_at = max(self.expires_at, expires_at or self.expires_at)
@@ -200,12 +206,12 @@ class Payment:
         self.version += 1
 
     def correct_failure(self, code: str) -> None:
-        """Record that the action that was required has failed."""
+        """Record that the required action of the customer has failed."""
         self.status, self.failure_code, self.next_action = S.FAILED, code, None
         self.version += 1
 
     def correct_refund(self, amount: int) -> None:
-        """Record a refund that had failed. Raises RefundExceedsCaptured."""
+        """Record that a refund, recorded as failed, has succeeded. Raises RefundExceedsCaptured."""
         self.refunded += self._resolve_refund_amount(self.money(amount))
         self.version += 1
 
@@ -224,7 +230,10 @@ class Payment:
         self.version += 1
 
     def _check_nothing_received(self) -> None:
-        """Raise InvalidPaymentTransition if a part of the amount was received: no charge fits."""
+        """Raise InvalidPaymentTransition if a part of the amount was received.
+
+        A charge always takes the whole amount, so the customer would pay too much.
+        """
         if self.captured and self.status is not S.CAPTURED:
             raise InvalidPaymentTransition(
                 "A part of the payment is paid.", status=self.status.value, allowed=[]

@@ -1,7 +1,7 @@
-"""The port to the payment providers: what a provider's gateway does, and its manifest.
+"""The port to the payment providers: the gateway of a provider, and its manifest.
 
-A provider of one's own needs this module and `markethall.payments.ports` only:
-docs/writing-a-payment-provider.md builds one.
+The code of a new provider imports from `markethall.payments.ports`, which also exports the names of
+this module; docs/writing-a-payment-provider.md shows an example.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,19 +24,19 @@ PROVIDER_TIMEOUT: Final = "provider_timeout"
 
 
 class Capability(StrEnum):
-    """An ability of a provider, besides charging at once and looking up an operation."""
+    """An optional ability. Every provider can charge at once and look up an operation."""
 
-    # authorize an amount, then capture it once, whole, or void it
+    # authorize an amount; then either capture the whole amount once, or void the authorization
     AUTHORIZE = "authorize"
     # capture less than is authorized
     PARTIAL_CAPTURE = "partial_capture"
     # capture one authorization several times
     MULTIPLE_CAPTURES = "multiple_captures"
     REFUND = "refund"
-    # refund a part, also several times
+    # refund a part of a charge, also several times
     PARTIAL_REFUND = "partial_refund"
     WEBHOOKS = "webhooks"
-    # the money arrives outside of the shop, and staff say so
+    # the money arrives outside of the shop, and staff record it
     MARK_PAID = "mark_paid"
 
 
@@ -49,13 +49,16 @@ class PaymentMethod:
     instructions: str | None = None
     currencies: frozenset[str] | None = None
     countries: frozenset[str] | None = None
-    # then only totals in its currency
+    # with a limit, the method is offered only for totals in the currency of the limit
     max_total: Money | None = None
 
     def is_offered(
         self, currency: str | None = None, country: str | None = None, total: int | None = None
     ) -> bool:
-        """Tell whether it is offered for these; `total` in minor units, None for not known."""
+        """Tell whether the method is offered; `total` is in minor units.
+
+        An argument of None is not checked.
+        """
         return (
             _is_allowed(currency, self.currencies)
             and _is_allowed(country, self.countries)
@@ -81,9 +84,9 @@ class PaymentGatewayTimeout(Exception):
 class OperationRequest:
     """An operation for the provider: a charge, authorization, capture, void or refund.
 
-    A charge or authorization has a `method`. The others have the id of the charge or authorization
-    that they change, and the reference that the provider gave to it. `reference` is that of the
-    operation itself, when it is known.
+    A charge or authorization has a `method`. The other kinds have `charge_id`, the id of the charge
+    or authorization that they change, and `charge_reference`, the provider's id of it. `reference`
+    is the provider's id of the operation itself, if it is known.
     """
 
     operation_id: UUID
@@ -110,7 +113,7 @@ class ProviderEvent:
 
 @dataclass(frozen=True)
 class ProviderNews:
-    """The content of a webhook event about an operation. `amount` is None when it names none."""
+    """The content of a webhook event about an operation. `amount` is None if it is not given."""
 
     kind: OperationKind
     outcome: Outcome
@@ -124,12 +127,13 @@ class PaymentGateway(Protocol):
     """The client of one payment provider.
 
     Every command is idempotent by its operation id: a repeated call has no further effect and
-    returns the outcome of the first. What the provider rejects has the outcome `Failed`. A
-    command whose effect is not known, also after an answer that cannot be read, raises
-    PaymentGatewayTimeout or TimeoutError. No call is made inside a transaction.
+    returns the outcome of the first. A command that the provider rejects has the outcome `Failed`.
+    If the effect of a command is not known, for example because the answer cannot be read, the
+    method raises PaymentGatewayTimeout or TimeoutError. No method is called inside a database
+    transaction.
 
-    A gateway inherits from this class. It overrides the methods of its capabilities; the others
-    raise UnsupportedByProvider.
+    A gateway inherits from this class and overrides the methods of its capabilities; the other
+    methods raise UnsupportedByProvider.
     """
 
     # the name in settings, in the API and in the ledger
@@ -140,18 +144,18 @@ class PaymentGateway(Protocol):
         """Return whether the provider supports this payment method."""
 
     def list_methods(self) -> Sequence[PaymentMethod]:
-        """Return the methods to show to customers. More may be accepted, such as saved ones."""
+        """Return the methods to show. `accepts` may allow more, such as saved cards."""
         return ()
 
     async def charge(self, request: OperationRequest) -> Outcome:
         """Authorize and capture the amount."""
 
     async def authorize(self, request: OperationRequest) -> Outcome:
-        """Authorize the amount. Nothing is taken before a capture."""
+        """Authorize the amount. The provider takes no money before a capture."""
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def capture(self, request: OperationRequest) -> Outcome:
-        """Capture from an authorization. More than its rest is `Failed`."""
+        """Capture an amount of an authorization. More than what is left to capture is `Failed`."""
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def void(self, request: OperationRequest) -> Outcome:
@@ -159,22 +163,24 @@ class PaymentGateway(Protocol):
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def refund(self, request: OperationRequest) -> Outcome:
-        """Return money of a charge, or of the captures of an authorization. More than its rest, or
-        another currency, is `Failed`.
+        """Refund an amount of a charge, or of the captures of an authorization.
+
+        More than what is left to refund, or another currency, is `Failed`.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.REFUND)
 
     async def lookup(self, request: OperationRequest) -> Outcome | None:
-        """Return the present outcome of an operation by its operation id.
+        """Return the current outcome of an operation by its operation id.
 
-        Return None when the provider never received it. A request can arrive after that: see
-        `cancel_unknown`.
+        Return None if the provider has not received the operation. A delayed request may still
+        arrive later; `cancel_unknown` prevents that it takes effect.
         """
 
     async def cancel_unknown(self, request: OperationRequest) -> Outcome:
-        """Return the outcome of an operation. Block an operation that the provider never received.
+        """Return the outcome of an operation. Block it if the provider has not received it.
 
-        The outcome of a blocked operation is `Failed(PROVIDER_TIMEOUT)`, also if it arrives later.
+        A blocked operation has the outcome `Failed(PROVIDER_TIMEOUT)`, even if its request arrives
+        later.
         """
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
@@ -194,23 +200,24 @@ class PaymentGateway(Protocol):
         request: OperationRequest,
         news: ProviderNews,
     ) -> Outcome | None:
-        """Look up an operation about which a webhook brought news.
+        """Look up the operation of a webhook event; `news` is the content of the event.
 
-        News may be old, so the present outcome at the provider counts. Only a simulated provider
-        overrides this, because a signed event is all that it knows.
+        The event may be old, so the current outcome at the provider counts. Only a simulated
+        provider overrides this method: no real customer acts there, so it adopts the outcome of the
+        event.
         """
         return await self.lookup(request)
 
     async def close(self) -> None:
         """Close the connections to the provider."""
-        # without a body a gateway would have to define this method
+        # an explicit body: type checkers treat a Protocol method without a body as abstract
         return
 
 
 class ProviderSettings(BaseSettings):
-    """The settings of one provider. A provider adds its own in a subclass.
+    """The settings of one provider. A provider adds its own settings in a subclass.
 
-    A subclass refuses settings by SettingsError in a validator of the model.
+    To reject settings, a model validator of the subclass raises SettingsError.
     """
 
     model_config = SETTINGS_CONFIG
@@ -219,7 +226,7 @@ class ProviderSettings(BaseSettings):
 
     @property
     def lax_settings(self) -> Mapping[str, str]:
-        """Map each setting that is allowed in production but rarely meant to its effect."""
+        """Return the risky settings that production allows: setting name -> its effect."""
         return {}
 
 
@@ -232,20 +239,21 @@ class GatewayTools:
     """Tools that the process gives to a gateway. A provider over HTTP needs only the clock."""
 
     clock: Clock
-    # keys are derived from it with a purpose of one's own
+    # derive keys from it, each with a purpose of its own; do not use it as a key itself
     secret_key: bytes
     sandbox_ledger: SandboxLedger
-    # arguments: the provider, the headers and the body, as if the provider had sent them
+    # passes a webhook to the shop; arguments: provider name, headers, body
     deliver_webhook: DeliverWebhook
     sleep: Sleep
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayManifest:
-    """Describes one payment provider. An entry point names it; its import must be fast.
+    """Describes one payment provider. An entry point refers to the manifest.
 
-    `build` returns the gateway from the tools and the provider's settings. It imports the SDK, so
-    that only shops with this provider load it.
+    Every process imports the manifests of all installed providers, so the import must be fast.
+    `build` creates the gateway from the tools and the provider's settings. It imports the
+    provider's SDK, so that only shops that use the provider load the SDK.
     """
 
     name: str

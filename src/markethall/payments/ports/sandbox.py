@@ -1,4 +1,4 @@
-"""The storage of the sandbox, which is a provider of its own."""
+"""The port to the storage of the sandbox, a simulated provider with charges of its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,11 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class SandboxCharge:
-    """A charge at the sandbox. The status `closed` blocks an operation id that never arrived."""
+    """A charge at the sandbox.
+
+    The status `closed` blocks an operation that the sandbox has not received: a request that
+    arrives later takes no money.
+    """
 
     operation_id: UUID
     status: Literal["succeeded", "failed", "requires_action", "closed"]
@@ -31,7 +35,7 @@ class SandboxRefund:
     currency: str = ""
 
 
-# the statuses from which news moves a charge to this one
+# new status -> the statuses from which a webhook may change a charge to it
 EARLIER_CHARGE_STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "requires_action": (),
     "failed": ("requires_action",),
@@ -48,11 +52,15 @@ class SandboxLedger(Protocol):
     async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
         """Insert the refund unless its id exists. Return the stored refund.
 
-        Store it as failed when it exceeds the rest of the charge or has another currency.
+        Store it as failed if it exceeds what is left to refund of the charge, or if its currency
+        is another one.
         """
 
     async def advance_charge(self, charge: SandboxCharge) -> None:
-        """Insert the charge, or move it on: requires_action to failed, either to succeeded."""
+        """Insert the charge. If it exists, update its status and failure code.
+
+        The status changes only from `requires_action` to `failed`, or from these to `succeeded`.
+        """
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None: ...

@@ -43,7 +43,9 @@ class OperationFilter:
     after: TimeKeyset | None = None
 
 
-# superseded: the provider has newer news; refunded: a second charge went back; dead: for staff
+# pending: not applied yet; ignored: the event concerns no operation; superseded: the provider has
+# another outcome by now; refunded: the event reported a second charge of a captured payment, which
+# was refunded; dead: the event cannot be applied, so staff must handle it
 WebhookState = Literal["pending", "applied", "ignored", "superseded", "refunded", "dead"]
 
 
@@ -57,7 +59,7 @@ class ReadStore(Protocol):
         """Return operations, the oldest first."""
 
     async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
-        """Return ids of payments that have ended unpaid, and of which a part was received."""
+        """Return the ids of voided, cancelled or expired payments whose money must be refunded."""
 
     async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
         """Return pending events whose operation exists, the oldest first."""
@@ -89,7 +91,9 @@ class Store(ReadStore, Protocol):
         """Activate the payments in one statement. Return those that exist."""
 
     async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
-        """Insert a tombstone: a later `open_payment` with this id stores a cancelled payment.
+        """Record by a tombstone that a payment was cancelled before it was opened.
+
+        A later `open_payment` with this id stores a cancelled payment.
 
         Return False when a payment or a tombstone has this id already.
         """
@@ -107,16 +111,19 @@ class Store(ReadStore, Protocol):
         """Update the payment and insert the operation."""
 
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
-        """Update the payment and the operation, which was open."""
+        """Update the payment and the operation, whose stored status must be an open one."""
 
     async def save_corrected_operation(self, payment: Payment, operation: Operation) -> None:
-        """Update the payment and the operation, which had failed."""
+        """Update the payment and the operation, whose stored status must be `failed`."""
 
     async def add_posting(self, posting: Posting) -> None: ...
     async def claim_due_operations(
         self, now: datetime, next_due_at: datetime, limit: int
     ) -> Sequence[Operation]:
-        """Return open operations due for reconciliation, and postpone them to `next_due_at`."""
+        """Return open operations due for reconciliation, and postpone them to `next_due_at`.
+
+        So no other process reconciles them at the same time.
+        """
 
     async def expire_overdue_payments(self, now: datetime, limit: int) -> Sequence[Payment]:
         """Expire up to `limit` payable payments past `expires_at`, and return them."""

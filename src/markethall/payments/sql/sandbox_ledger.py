@@ -1,4 +1,8 @@
-"""The sandbox ledger in Postgres. Its transactions are separate from those of payments."""
+"""The charges and refunds of the sandbox provider in Postgres.
+
+Their transactions are separate from those of payments, because the sandbox stands for an external
+provider.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -14,7 +18,7 @@ class SqlSandboxLedger:
         self._postgres = postgres
 
     async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
-        """Insert the charge unless its id exists. One statement does it, without a transaction."""
+        """Insert the charge unless its id exists. The insert is one statement: no transaction."""
         async with self._postgres.read_session() as connection:
             if await connection.execute(sql.INSERT_SANDBOX_CHARGE, **asdict(charge)):
                 return charge
@@ -56,7 +60,10 @@ class SqlSandboxLedger:
 
 
 async def _deduct_from_charge(connection: Connection, refund: SandboxRefund) -> SandboxRefund:
-    """Deduct the refund from its charge. If the charge does not cover it, mark it failed."""
+    """Add the refund to the refunded amount of its charge, and return the refund.
+
+    If the charge does not cover the refund, store and return the refund as failed.
+    """
     if refund.status == "closed":
         return refund
     is_deducted = await connection.execute(

@@ -44,9 +44,10 @@ def _after_keyset(sort_column: "sa.Column[Any]") -> "sa.Tuple":
 
 
 def _attach_order_to_tombstone() -> Statement:
-    """Write a new payment's data into its tombstone, which stays cancelled.
+    """Write the data of a new payment into the tombstone with the same payment id.
 
-    A payment that is not a tombstone stays unchanged. Returns the row in both cases.
+    A tombstone is the row of a payment that was cancelled before it was opened; it stays cancelled.
+    A row that is not a tombstone stays unchanged. The statement returns the row in both cases.
     """
     is_tombstone = payments.c.order_id.is_(None)
     columns = ("order_id", "user_id", "currency", "expires_at", "amount", "provider")
@@ -76,9 +77,10 @@ COUNT_PAYMENTS = Statement(sa.select(sa.func.count()).select_from(payments).wher
 
 
 def _activate_payments() -> Statement:
-    """Activate payments and select them. The version stays, because no view shows a change.
+    """Activate payments, and select all of them, also those that were activated before.
 
-    A statement sees one snapshot, so the selected rows are those before the update.
+    The version stays the same, because no view of a payment shows `is_activated`. The select and
+    the update use the same snapshot, so the selected rows have the values before the update.
     """
     has_id = payments.c.payment_id == sa.any_(bindparam("payment_ids", type_=ARRAY(sa.Uuid)))
     activated = (
@@ -146,7 +148,7 @@ def select_payments(
 
 
 def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, Any]]:
-    """Select the statement for the filters that are set. Return it with its bind values."""
+    """Return the statement for the filters that are set, and its bind values."""
     values = {name: getattr(payment_filter, name) for name in ("user_id", "order_id", "status")}
     given_values = {name: value for name, value in values.items() if value is not None}
     statement = select_payments(
@@ -168,7 +170,7 @@ LIST_PAYMENTS_TO_REFUND = Statement(
 
 # Operations
 
-# prefix of the operation's columns where a row or its binds contain a payment too
+# prefix of the operation's column names in rows and bind values that also contain a payment
 OPERATION_PREFIX = "operation_"
 
 _updated_payment = _update_payment.returning(payments.c.payment_id).cte("updated_payment")
@@ -183,7 +185,10 @@ INSERT_OPERATION = Statement(
 
 
 def _update_operation(statuses: "list[sa.ColumnElement[str]]") -> Statement:
-    """Update an operation that has one of these statuses, and its payment."""
+    """Update a payment and one of its operations.
+
+    If the operation has none of these statuses, the row count is 0.
+    """
     names = ("status", "provider_reference", "failure_code", "settled_at")
     return Statement(
         sa.update(operations)
@@ -316,7 +321,11 @@ FIND_UNBALANCED_POSTINGS = Statement(sa.union(_unbalanced, _without_entries).lim
 
 
 def _mismatched() -> Statement:
-    """Select payments whose balance differs from their balance in the ledger."""
+    """Select payments whose balance differs from their balance in the ledger.
+
+    The balance is captured minus refunded. In the ledger it is the sum of the entries of the
+    payment on the provider's account.
+    """
     ledger_balance = (
         sa.select(sa.func.coalesce(sa.func.sum(entries.c.amount), 0))
         .select_from(postings.join(entries, entries.c.posting_id == postings.c.posting_id))

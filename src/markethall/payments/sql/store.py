@@ -41,7 +41,9 @@ class SqlPaymentStore(SqlUnitOfWork):
         return _to_payment(row or await self._attach_or_get(payment))
 
     async def _attach_or_get(self, payment: Payment) -> "Record":
-        """Return the stored payment with this id, or write the payment into its tombstone.
+        """Return the stored row with this payment id.
+
+        If the row is a tombstone, write the data of the payment into it first.
 
         Raises OrderHasPayment when the order has a payment with another id.
         """
@@ -242,7 +244,10 @@ def _payment_row(payment: Payment) -> dict[str, Any]:
 
 
 def _update_values(payment: Payment) -> dict[str, Any]:
-    """Bind the columns and the expected version. Each command raises the version by one."""
+    """Return the bind values of an update.
+
+    Each command raises the version by one, so the stored row must have the version before it.
+    """
     return _payment_row(payment) | {
         "payment_id": payment.payment_id,
         "expected_version": payment.version - 1,

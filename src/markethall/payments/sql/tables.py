@@ -1,7 +1,7 @@
 """The tables of payments and their constraints.
 
-The migration adds two sets of triggers to the ledger: each posting balances at commit, and
-postings and entries are append-only.
+The migration adds triggers to the ledger tables: at commit they check that the entries of each
+posting sum to zero, and they reject every update and delete of postings and entries.
 """
 
 import sqlalchemy as sa
@@ -177,7 +177,7 @@ sa.Index(
     postgresql_where=webhook_events.c.state == PENDING_LITERAL,
 )
 
-# the sandbox provider has its own tables, which no statement joins to payments
+# the sandbox stands for an external provider, so no statement joins its tables to those of payments
 sandbox_charges = sa.Table(
     "sandbox_charge",
     metadata,
