@@ -19,7 +19,7 @@ L1_TTL_WITHOUT_BUS: Final = 1.0  # seconds
 # loaded at the same time are not all renewed at the same time.
 MIN_FRESH_SHARE: Final = 0.7
 MAX_FRESH_SHARE: Final = 0.9
-MAX_RENEWALS: Final = 4  # that run at the same time in this process
+MAX_RENEWALS: Final = 4  # at the same time, in this process
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _ENTRY_OVERHEAD_BYTES: Final = 300  # an estimate of the memory besides the key and the value
 
@@ -104,7 +104,7 @@ class CoherentCache:
 
         If it is, a response that was built from it can be sent again. Returns False if the value is
         due for renewal, so that the caller calls `get_or_load`, which starts the renewal. While
-        that renewal runs, or too many others do, it returns True until the value expires.
+        this renewal or MAX_RENEWALS others run, it returns True until the value expires.
         """
         name = (namespace, key)
         entry = self._entry(name)

@@ -22,8 +22,8 @@ from markethall.shared.persistence.redis_client import RedisUnavailable
 log = structlog.get_logger("markethall.cache")
 
 _RETRY_INTERVAL: Final = 0.25  # seconds
-# Seconds between two messages. The invalidations of this time are sent in one message, because the
-# commit of a NOTIFY takes a lock of the whole Postgres server.
+# Seconds between two messages. Invalidations that arrive in this time share the next message,
+# because each commit with a NOTIFY takes a lock of the whole Postgres server.
 _MIN_NOTIFY_INTERVAL: Final = 0.02
 # with more pending invalidations, the whole namespaces of their keys are invalidated instead
 _MAX_PENDING: Final = 1000

@@ -61,7 +61,7 @@ class RedisCache:
 
     - The Redis key `markethall:cache:{namespace}` contains the generation of the namespace, which
       is a random token. Writing a new token invalidates the whole namespace. A counter would not be
-      safe: when Redis loses its data, it would start again and could match an old value.
+      safe: it would start at 0 again when Redis loses its data, and could match an old value.
     - `markethall:cache:{namespace}:key` contains an entry: a header (the byte "v" and the
       generation), then the value. RedisChannel invalidates a key by replacing its entry with a
       tombstone, which is a random token without the "v".

@@ -220,9 +220,9 @@ def _with_queue(
 
 
 def _without_slots(slots: Slots, receive: Receive) -> Receive:
-    """Return a `receive` that returns the slots while it waits for a slow client.
+    """Return a `receive` that releases the slots while it waits for a slow client.
 
-    Its first call reads the whole body. If that takes longer than _FAST_BODY_SECONDS, it returns
+    Its first call reads the whole body. If that takes longer than _FAST_BODY_SECONDS, it releases
     the slots and takes new ones after the body; then it raises Overloaded if none is free. A
     request with a faster body keeps its slots, so that it does not wait in the queue twice.
     """
@@ -246,7 +246,7 @@ def _without_slots(slots: Slots, receive: Receive) -> Receive:
 
 
 def _leaving(slots: Slots, send: Send) -> Send:
-    """Return a `send` that first returns the slots, because a client may receive slowly."""
+    """Return a `send` that first releases the slots, because a client may receive slowly."""
 
     async def leave_and_send(message: Message) -> None:
         slots.leave()

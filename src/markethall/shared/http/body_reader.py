@@ -97,7 +97,7 @@ class BodyReader:
             async with asyncio.timeout(self._config.body_timeout_seconds):
                 body = await read_body(self._receive, max_bytes, self._share)
         except TimeoutError:
-            # the rest of the body would arrive just as slowly
+            # the connection is closed, because the rest of the body would arrive just as slowly
             self._close_connection()
             raise RequestTimeout from None
         return self._validate(body, limits.max_members) if body else body

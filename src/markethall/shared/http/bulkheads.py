@@ -156,7 +156,7 @@ class ClientSlots:
 
 
 class HeldClientSlots:
-    """The slots of one client that a request holds, and may return during a long wait."""
+    """The slots of one client that a request holds, and may release during a long wait."""
 
     def __init__(self, in_use: Counter[tuple[str, str]], key: tuple[str, str], count: int) -> None:
         self._in_use = in_use

@@ -47,7 +47,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     },
     "If-None-Match": {
         "description": "Entity tags that the client has; 304 if one of them is current",
-        # no pattern, because any text is accepted: a text that is no tag is not the current tag
+        # no pattern, because any text is accepted: a text that is no entity tag matches none
         "schema": _TAG,
     },
     "Idempotency-Key": {

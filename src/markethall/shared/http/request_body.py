@@ -87,10 +87,10 @@ async def read_body(receive: Receive, limit: int, share: BodyShare) -> bytes:
 class LimitedBodyStream:
     """An ASGI `receive` for a streamed body, limited in size and time.
 
-    The time limit is `timeout_seconds`, plus one second for every MIN_BYTES_PER_SECOND that have
-    arrived. Only the last chunk counts towards `share`, because the route has stored the earlier
-    ones. Raises MalformedRequest, BodyTooLarge, Overloaded, RequestTimeout. Calls `on_timeout`
-    before it raises RequestTimeout.
+    The time limit is `timeout_seconds`, plus the received bytes divided by MIN_BYTES_PER_SECOND.
+    Only the last chunk counts towards `share`, because the route has stored the earlier ones.
+    Raises MalformedRequest, BodyTooLarge, Overloaded, RequestTimeout. Calls `on_timeout` before it
+    raises RequestTimeout.
     """
 
     def __init__(

@@ -44,12 +44,12 @@ _MAX_CONTENT_LENGTH_DIGITS: Final = 19
 
 class TokenVerifier(Protocol):
     async def verify(self, token: str) -> Actor:
-        """Raises Unauthenticated; Unavailable when the keys cannot be fetched."""
+        """Return the user. Raises Unauthenticated; Unavailable if the keys cannot be fetched."""
 
 
 class ServiceTokenVerifier(Protocol):
     async def verify(self, token: str) -> ServiceIdentity:
-        """Raises Unauthenticated; Unavailable when the keys cannot be fetched."""
+        """Return the claims. Raises Unauthenticated; Unavailable if the keys cannot be fetched."""
 
 
 class RequestContext:
@@ -95,7 +95,10 @@ class RequestContext:
         return int(text) if text.isdigit() and len(text) <= _MAX_CONTENT_LENGTH_DIGITS else 0
 
     def validate_headers(self) -> None:
-        """Check size and characters. Raises HeadersTooLarge, RouteNotFound, ValidationFailed."""
+        """Check the size of the headers, the characters of the path, and the query.
+
+        Raises HeadersTooLarge, RouteNotFound, ValidationFailed.
+        """
         size = sum(map(len, chain.from_iterable(self.scope["headers"])))
         if size > MAX_HEADER_BYTES:
             raise HeadersTooLarge(limit=MAX_HEADER_BYTES)
@@ -184,7 +187,10 @@ class RequestContext:
             )
 
     def offer_call_context(self) -> None:
-        """Store a function that builds the call context, because a cached response needs none."""
+        """Store a function that builds the call context if a route needs it.
+
+        A cached response is sent without a call context.
+        """
         self.state["actor"] = self.actor
         self.state["get_call_context"] = self._call_context
 

@@ -45,9 +45,10 @@ class IdempotencyService:
         to_response: Callable[[Any], StoredResponse],
         command: Callable[[IdempotentCommand], Awaitable[T]],
     ) -> tuple[StoredResponse, bool]:
-        """Return the response, and whether it is a replay.
+        """Run the command, unless its response is stored already.
 
-        Raises InFlight, PayloadMismatch, and the errors of the command.
+        Returns the response, and whether it is a replay of a stored one. Raises InFlight,
+        PayloadMismatch, and the errors of the command.
         """
         record = await self._claim_key(request, retention)
         if record.response:

@@ -9,7 +9,7 @@ BreakerState = Literal["closed", "open", "half-open"]
 
 
 class BreakerOpen(Exception):
-    """The call was not made, because the circuit is open or a test call is running."""
+    """The call was not made, because the circuit is open or its probe (a test call) is running."""
 
 
 class Breaker:

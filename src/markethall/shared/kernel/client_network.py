@@ -1,4 +1,4 @@
-"""The network of a client: the unit in which limits and known devices are counted."""
+"""The network of a client, in which all its addresses count as one client for the limits."""
 
 from ipaddress import IPv6Address
 

@@ -1,4 +1,4 @@
-"""The slots of a bulkhead that a request holds, so that a long wait can return them meanwhile."""
+"""The slots of bulkheads that a request holds, so that it can release them during a long wait."""
 
 from collections.abc import Awaitable
 from contextvars import ContextVar
@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 class HeldSlots(Protocol):
     def leave(self) -> None:
-        """Return the slots."""
+        """Release the slots."""
 
     async def enter(self) -> None:
         """Take the slots again. Raises Overloaded."""
 
     def leave_shared(self) -> None:
-        """Return the slots that all clients share, and keep that of the client."""
+        """Release the slots that all clients share, and keep those of the client."""
 
 
 # None outside of requests, and for requests that need no slot
@@ -23,7 +23,7 @@ HELD_SLOTS: ContextVar[HeldSlots | None] = ContextVar("held_slots", default=None
 
 
 async def wait_without_slots(wait: Awaitable[T]) -> T:
-    """Return the slots of the request, await, and take the slots again.
+    """Release the slots of the request, await, and take the slots again.
 
     Raises Overloaded if no slot is free after the wait, and the errors of `wait`.
     """
@@ -37,9 +37,10 @@ async def wait_without_slots(wait: Awaitable[T]) -> T:
 
 
 def leave_shared_slots() -> None:
-    """Do the rest of the request without a slot of the process, within a bulkhead of the caller.
+    """Release the slots that all clients share, until the end of the request.
 
-    The slot of the client is kept, so that one client cannot fill that bulkhead.
+    The caller limits the rest of the work by a bulkhead of its own. The slots of the client are
+    kept, so that one client cannot fill that bulkhead.
     """
     slots = HELD_SLOTS.get()
     if slots is not None:

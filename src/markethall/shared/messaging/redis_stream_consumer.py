@@ -166,7 +166,7 @@ class RedisStreamConsumer:
         defect = self._verifier.find_defect(fields)
         envelope = None if defect else parse_envelope(fields)
         if envelope and publisher_of(envelope.type) != self._publisher:
-            # the signature is valid, but a context may publish only the event types with its name
+            # the signature is valid, but the type of an event must begin with its publisher
             defect, envelope = "other_publisher", None
         if defect:
             log.warning(

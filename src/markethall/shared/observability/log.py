@@ -161,7 +161,7 @@ def _configure_standard_logging(
 def redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """structlog processor: redact fields with the name of a secret, and secrets within texts.
 
-    Lines with `redacted=True`, such as those of the access log, are left unchanged.
+    A line with `redacted=True` is left unchanged, because its caller has redacted it.
     """
     if event.pop("redacted", False):
         return event

@@ -1,4 +1,4 @@
-"""The protocol of a context's database. `S_co` is its type of store, `R_co` its read-only store."""
+"""The protocol of a context's database. `S_co` is its store, `R_co` the store for reads only."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar

@@ -428,7 +428,8 @@ def _connect_arguments(url: str, pool_size: PoolSize, application_name: str) -> 
             # so that Postgres ends a statement even if its client does not exist any more
             "statement_timeout": str(max(2, int(milliseconds * 0.95))),
             "idle_in_transaction_session_timeout": "10000",
-            # these release the advisory lock of a leader 25 s after its machine is lost
+            # With these, the server ends a connection 25 s after its client machine is lost. This
+            # releases the advisory lock of a leader.
             "tcp_keepalives_idle": "10",
             "tcp_keepalives_interval": "5",
             "tcp_keepalives_count": "3",

@@ -1,4 +1,4 @@
-"""The Redis client. The application works without Redis too, which never has the only copy."""
+"""The Redis client. Redis never has the only copy of data, so it may be unavailable at any time."""
 
 import asyncio
 import time
