@@ -191,7 +191,7 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
 
     @abstractmethod
     def _available(self, product_id: UUID, now: datetime) -> int:
-        """Return the units that can be bought at this time."""
+        """Return the number of units that can be bought at this time."""
 
     def _index(self, product: Product) -> None:
         self._tables.search_documents.put(product.product_id, build_search_document(product))

@@ -47,7 +47,7 @@ class ReadStore(Protocol):
     async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None: ...
 
     async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
-        """Return the product with this SKU, in any case."""
+        """Return the product with this SKU; upper and lower case are equal."""
 
     async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
         """Summarize the active products of the family. Return None when there are none."""
@@ -58,20 +58,22 @@ class ReadStore(Protocol):
     async def list_categories(
         self, query: CategoryQuery, after: tuple[int, str] | None
     ) -> Sequence[CategoryView]:
-        """Return categories after the position `after`, sorted by position and key.
+        """Return categories, sorted by position and key.
 
-        Return at most `query.limit` + 1: the extra one tells that there is a next page. The
-        `parent` of the query is the key of a category.
+        `after` is the position and the key of the previous page's last category. Return at most
+        `query.limit` + 1 categories: the extra one tells that there is a next page. `query.parent`
+        must be a key, not a path or a name.
         """
 
     async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
-        """Return the categories that have one of these names."""
+        """Return the categories whose names have one of these keys."""
 
     async def get_category_view(self, category_id: UUID) -> CategoryView | None: ...
 
     async def get_ancestors(self, category: str) -> Sequence[str]:
-        """Return the category and all categories above it, in this order. Return none if it does
-        not exist.
+        """Return the keys of the category, its parent and so on, up to the root.
+
+        Return an empty sequence if the category does not exist.
         """
 
 
@@ -91,37 +93,41 @@ class Store(ReadStore, Protocol):
         """Update the product. Raises SkuTaken."""
 
     async def add_category(self, category: Category) -> bool:
-        """Insert the category. Return False when a category has this id or key, or this name below
-        the same parent.
+        """Insert the category.
 
-        Raises CategoryNotFound when the parent does not exist.
+        Return False when another category has this id or key, or another child of the parent has
+        this name. Raises CategoryNotFound when the parent does not exist.
         """
 
     async def lock_category_tree(self) -> None:
-        """Lock the tree until the transaction ends, so that no other one adds or moves a
-        category.
+        """Lock the tree until the transaction ends.
+
+        Meanwhile no other transaction can add or move a category.
         """
 
     async def list_category_nodes_for_share(
         self, label_keys: Collection[str]
     ) -> Sequence[CategoryNode]:
-        """Return the categories that have one of these names. Lock them against deletion."""
+        """Return the categories whose names have one of these keys.
+
+        Lock them against deletion until the transaction ends.
+        """
 
     async def get_category_for_update(self, category_id: UUID) -> Category | None:
         """Return the category and lock its row."""
 
     async def save_category(self, category: Category) -> None:
         """Update the category. Raises CategoryNotFound when the parent does not exist,
-        CategoryTaken when it has a category of this name.
+        CategoryTaken when another child of the parent has this name.
         """
 
     async def remove_category(self, category: Category) -> None:
         """Delete the category. Raises CategoryInUse."""
 
     async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Store the response under the idempotency key. Raises LeaseLost.
+        """Store the response under the idempotency key, so that a retry returns the same response.
 
-        A retry with the same key then returns it.
+        Raises LeaseLost when another attempt with the same key has finished first.
         """
 
 
@@ -138,7 +144,10 @@ class ProductIndex(Protocol):
     """An external search engine. It receives every change of a product after the commit."""
 
     async def index(self, products: Sequence[Product]) -> None:
-        """Index new and changed products. It must be fast and must not raise."""
+        """Index new and changed products.
+
+        It must be fast and must not raise: the request waits for it, after the commit.
+        """
 
 
 class ProductCache(Protocol):
@@ -147,16 +156,21 @@ class ProductCache(Protocol):
     async def get_or_load_product(
         self, product_id: UUID, load: Callable[[], Awaitable[RenderedResponse | None]]
     ) -> RenderedResponse | None:
-        """Return the cached product, or load it. `load` returns None for a missing product,
-        and this is not cached.
+        """Return the cached product, or load it.
+
+        `load` returns None if the product does not exist. This result is not cached.
         """
 
     async def get_or_load_page(
         self, key: str, load: Callable[[], Awaitable[RenderedResponse]], *, has_counts: bool = False
     ) -> RenderedResponse:
-        """Return the cached page, or load it. Pages with counts stay longer, as they are slow."""
+        """Return the cached page, or load it.
 
-    def invalidate(self, product_ids: Sequence[UUID], *, pages: bool) -> None: ...
+        Pages with counts are cached for a longer time, because counting is slow.
+        """
+
+    def invalidate(self, product_ids: Sequence[UUID], *, pages: bool) -> None:
+        """Invalidate these products, and with `pages` also all pages. Call it after the commit."""
 
 
 class ByteCache(Protocol):
@@ -171,4 +185,4 @@ class ByteCache(Protocol):
     def invalidate_namespace(self, namespace: str) -> None: ...
 
     def is_current(self, namespace: str, key: str, value: bytes) -> bool:
-        """Tell whether `value`, from `get_or_load`, is neither invalidated nor expired."""
+        """Tell whether `value`, an earlier result of `get_or_load`, is still the cached value."""

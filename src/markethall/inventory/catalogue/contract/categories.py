@@ -38,10 +38,11 @@ class CategoryTranslation(RequestModel):
 
 
 class NewCategory(RequestModel):
-    """A new category. Without `parent` it is at the root. Products refer to the key `category`.
+    """A new category. Without `parent` it is at the root of the tree.
 
-    The key never changes. If a category below another parent has it, the key of the new one is its
-    path, such as "Apparel > Accessories". A path as `category` names the parent too.
+    `category` is the key by which products refer to the category. It never changes. If another
+    category already has this key, the new category gets its path as key, such as "Apparel >
+    Accessories". If `category` is a path, this path also names the parent.
     """
 
     category: CategoryKey
@@ -71,7 +72,11 @@ class CategoryChange(RequestModel):
 
 
 class CategoryQuery(PageQuery):
-    """Filter of the category list. `parent` selects its children; an empty text the root level."""
+    """Filter of the category list.
+
+    With `parent`, only the children of this category are listed; with an empty text, only the
+    categories at the root; without it, all categories.
+    """
 
     parent: Annotated[Text, Field(max_length=MAX_CATEGORY_LENGTH, examples=["tea"])] | None = None
 
@@ -88,7 +93,7 @@ FrozenCategoryTranslations = Annotated[
 
 
 class CategoryView(Dto):
-    """A category. `product_count` includes the active products of all categories below it."""
+    """A category. `product_count` counts its active products and those of all categories below."""
 
     category_id: UUID
     category: str
@@ -101,7 +106,10 @@ class CategoryView(Dto):
 
 
 class CategoryNotFound(DomainError):
-    """The category or its parent does not exist. Details: category_id, or category (parent key)."""
+    """The category, or the parent that the request names, does not exist.
+
+    Details: category_id; or category (the name of the parent in the request).
+    """
 
     code = "inventory.category_not_found"
     status = 404
@@ -109,9 +117,9 @@ class CategoryNotFound(DomainError):
 
 
 class CategoryTaken(DomainError):
-    """A category has this key, or the same parent and name. Details: category.
+    """Another category has this key, or another child of the parent has this name.
 
-    Spaces, letter case and the form of Unicode make no difference.
+    Extra spaces, letter case and the Unicode normalization form are ignored. Details: category.
     """
 
     code = "inventory.category_taken"
@@ -120,7 +128,10 @@ class CategoryTaken(DomainError):
 
 
 class CategoryAmbiguous(DomainError):
-    """Several categories have this name; their paths tell them apart. Details: category, paths."""
+    """Several categories have this name, so the request must give a path instead.
+
+    Details: category (the name), paths (of the categories that have it).
+    """
 
     code = "inventory.category_ambiguous"
     status = 422
@@ -128,7 +139,7 @@ class CategoryAmbiguous(DomainError):
 
 
 class CategoryInUse(DomainError):
-    """The category has children or products, perhaps archived ones. Details: category."""
+    """The category has children or products. Archived products also count. Details: category."""
 
     code = "inventory.category_in_use"
     status = 409
@@ -144,41 +155,43 @@ class CategoryCycle(DomainError):
 
 
 class Categories(Protocol):
-    """The category tree. A product with an unknown path creates the categories of the path.
+    """The category tree. A new product with an unknown path creates the categories of the path.
 
-    A text names the category whose key it is, else the one whose path it is, else, if it has no
-    separator, the only one that has this name. Spaces, letter case and the form of Unicode make no
-    difference.
+    A request names a category by a text. It is looked up as a key, then as a path, then, if it has
+    no separator, as a name that only one category has. Extra spaces, letter case and the Unicode
+    normalization form are ignored.
     """
 
     async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
         """Return categories, sorted by position and key.
 
-        Raises CursorInvalid, CategoryAmbiguous (the parent).
+        Raises CursorInvalid, CategoryAmbiguous (several categories have the name of the parent).
         """
 
     async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:
-        """Return `list_categories` as JSON. It comes from a cache and may be a few seconds old.
+        """Return the result of `list_categories` as JSON. Raises the same errors.
 
-        Raises CursorInvalid.
+        It comes from a cache and may be a few seconds old.
         """
 
     async def get_category(self, ctx: CallContext, category_id: UUID) -> CategoryView:
         """Raises CategoryNotFound."""
 
     async def render_category(self, ctx: CallContext, category_id: UUID) -> RenderedResponse:
-        """Return `get_category` as JSON. For the public it may be a few seconds old.
+        """Return the result of `get_category` as JSON. Raises CategoryNotFound.
 
-        Raises CategoryNotFound.
+        It comes from a cache and may be a few seconds old, except for callers with the scope
+        catalogue:write.
         """
 
     async def create(
         self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
     ) -> CategoryView:
-        """Create a category. The attempt's id is the category id.
+        """Create a category. `attempt.id` becomes the category id.
 
         Raises CategoryTaken, CategoryNotFound (the parent does not exist), CategoryCycle,
-        CategoryAmbiguous (the parent), ValidationFailed (the path is not below the parent).
+        CategoryAmbiguous (several categories have the name of the parent), ValidationFailed (the
+        path is not below the parent).
         """
 
     async def change(

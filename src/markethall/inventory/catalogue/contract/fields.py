@@ -26,21 +26,22 @@ class InventoryPolicy(StrEnum):
     CONTINUE = "continue"
 
 
-# at least as wide as the limits of the shops that people come from
+# characters; not less than in common shop systems, so that their catalogues can be imported
 MAX_LABEL_LENGTH: Final = 255
 MAX_TAG_LENGTH: Final = 255
 Label = Annotated[VisibleText, Field(min_length=1, max_length=MAX_LABEL_LENGTH)]
 Tag = Annotated[VisibleText, Field(min_length=1, max_length=MAX_TAG_LENGTH, examples=["green"])]
 PATH_SEPARATOR: Final = " > "
-# also the full width and the small form of the character
+# the character > and its fullwidth and small forms in Unicode
 _SEPARATOR_PATTERN: Final = re.compile("[>\uff1e\ufe65]")
-# above those of Shopify's taxonomy; rows of indexes limit the length
+# Both are larger than in Shopify's taxonomy. A path must also fit in an index row of Postgres,
+# which holds at most 2,700 bytes; so its length, in characters, has this limit.
 MAX_CATEGORY_DEPTH: Final = 20
 MAX_CATEGORY_LENGTH: Final = 400
 
 
 def split_path(text: str) -> tuple[str, ...]:
-    """Return the names of a path of categories. A text without a separator is one name."""
+    """Split a path such as "Drinks > Tea" into names. A text without a separator is one name."""
     names = (part.strip() for part in _SEPARATOR_PATTERN.split(text))
     return tuple(name for name in names if has_visible_character(name)) or (text.strip(),)
 
@@ -63,7 +64,7 @@ def _normalize_path(text: str) -> str:
     return path
 
 
-# a category: its key, its path such as "Drinks > Tea", or its name
+# a text that names a category: its key, its path such as "Drinks > Tea", or its name
 CategoryPath = Annotated[
     VisibleText,
     Field(min_length=1, max_length=MAX_CATEGORY_LENGTH),
@@ -89,6 +90,6 @@ def omittable_field() -> Any:
 
 
 def remove_null_defaults(schema: dict[str, Any]) -> None:
-    """Remove `default: null` from the JSON schema, because an absent field is not set to null."""
+    """Remove `default: null` from the JSON schema, because an absent field stays unchanged."""
     for field in schema["properties"].values():
         field.pop("default", None)

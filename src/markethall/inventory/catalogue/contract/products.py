@@ -73,7 +73,7 @@ Sku = Annotated[
 ]
 MAX_NAME_LENGTH: Final = 255
 MAX_DESCRIPTION_LENGTH: Final = 50_000
-# shorter, because a product may have 50 of them
+# shorter than MAX_DESCRIPTION_LENGTH, because a product may have a text in each of 50 languages
 MAX_TRANSLATED_DESCRIPTION_LENGTH: Final = 10_000
 MAX_TAGS: Final = 250
 MAX_IMAGES: Final = 250
@@ -135,7 +135,8 @@ class Price(RequestModel):
 class AdditionalPrice(Price):
     """A price in another currency, or a price valid for valid_from <= time < valid_until.
 
-    When several prices in the product's own currency are valid, the latest valid_from wins.
+    A null `valid_from` or `valid_until` sets no limit. If several prices in the product's own
+    currency are valid, the price with the latest `valid_from` applies.
     """
 
     compare_at: MinorUnits | None = None
@@ -162,7 +163,10 @@ class Translation(RequestModel):
 
 
 class NewProduct(RequestModel):
-    """A new product: one SKU. Products of one `family` differ by their `options`."""
+    """A new product with one SKU.
+
+    Variants, such as sizes, are separate products: they share a `family` and differ by `options`.
+    """
 
     sku: Sku
     name: ProductName
@@ -198,10 +202,12 @@ class NewProduct(RequestModel):
 
 
 class ProductChange(RequestModel):
-    """A change of a product, as a JSON merge patch (RFC 7396): absent fields stay, null clears.
+    """A change of a product, as a JSON merge patch (RFC 7396).
 
-    Options, attributes and translations are merged by name. Price, prices, tags and images are
-    replaced. Name, sku, price, tax class, backorder limit and status cannot be null.
+    Absent fields stay unchanged, and null clears a field. Options and attributes are merged by
+    name, translations by language; all other fields are replaced. These fields cannot be null:
+    `sku`, `name`, `price`, `tax_class`, `backorder_limit`, `inventory_policy`, `track_inventory`,
+    `status`.
     """
 
     model_config = ConfigDict(json_schema_extra=remove_null_defaults)
@@ -249,7 +255,7 @@ FrozenAttributes = Annotated[
 
 
 class AdditionalPriceView(Money):
-    """An additional price. `valid_from` and `valid_until` are in UTC."""
+    """An additional price. `compare_at` is in minor units. The times are in UTC."""
 
     compare_at: int | None
     valid_from: datetime | None
@@ -273,8 +279,8 @@ FrozenTranslations = Annotated[
 class ProductView(Dto):
     """A product with its price and its available units at the time of the request.
 
-    `compare_at` is the regular price in minor units, for a product on sale. Lists are sorted and
-    filtered by the price without time limit.
+    `compare_at` is the regular price in minor units, for a product on sale. `price` may be one of
+    the additional `prices`; product lists ignore these when they sort and filter by price.
     """
 
     product_id: UUID
@@ -310,9 +316,9 @@ class RenderedResponse:
     """A response body with its ETag, which includes the quotes.
 
     The ETag of a product is "v{version}-{12 hex digits of the body's hash}". If-Match compares
-    only the version, because a sale changes the body but must not reject an edit. A public
+    only the version: a sale changes the body, but must not make a concurrent edit fail. A public
     response is the same for every caller. `is_current()` tells whether the cache still has the
-    response; it is None for a response that is not cached.
+    response; the field is None if the response does not come from the cache.
     """
 
     body: bytes
@@ -339,8 +345,8 @@ FrozenOptionValues = Annotated[
 class FamilyView(Page[ProductView]):
     """A page of the active products of a family, sorted by name.
 
-    `product_count`, `options` and `prices` summarize all products of the family. The values of an
-    option are in the order in which their first products were created.
+    `product_count`, `options` and `prices` summarize all active products of the family. Each value
+    of an option is listed once, sorted by the creation of the first product that has the value.
     """
 
     family: str
@@ -358,7 +364,7 @@ class FamilyNotFound(DomainError):
 
 
 class SkuTaken(DomainError):
-    """Another product has this SKU, perhaps in other upper or lower case. Details: sku."""
+    """Another product has this SKU; upper and lower case are equal. Details: sku."""
 
     code = "inventory.sku_taken"
     status = 409
@@ -366,19 +372,31 @@ class SkuTaken(DomainError):
 
 
 class Catalogue(Protocol):
-    """The public API of products. Only the scope catalogue:write sees drafts and archived ones."""
+    """The public API of products.
+
+    Only callers with the scope catalogue:write get drafts and archived products.
+    """
 
     async def get_product(self, ctx: CallContext, product_id: UUID) -> ProductView:
         """Raises ProductNotFound."""
 
     async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
-        """Return the product with this SKU, in any case. Raises ProductNotFound."""
+        """Return the product with this SKU; upper and lower case are equal.
+
+        Raises ProductNotFound.
+        """
 
     async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
-        """Return `get_product` as JSON, for the public from a cache. Raises ProductNotFound."""
+        """Return the result of `get_product` as JSON. Raises ProductNotFound.
+
+        It comes from a cache, except for callers with the scope catalogue:write.
+        """
 
     async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
-        """Return `get_product_by_sku` as JSON, never from a cache. Raises ProductNotFound."""
+        """Return the result of `get_product_by_sku` as JSON, never from a cache.
+
+        Raises ProductNotFound.
+        """
 
     async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
         """Raises FamilyNotFound, CursorInvalid."""
@@ -386,15 +404,16 @@ class Catalogue(Protocol):
     async def render_family(
         self, ctx: CallContext, family: str, query: PageQuery
     ) -> RenderedResponse:
-        """Return `get_family` as JSON. It comes from a cache and is at most one second old.
+        """Return the result of `get_family` as JSON.
 
-        Raises FamilyNotFound, CursorInvalid.
+        It comes from a cache and is at most one second old while the database is available. Raises
+        FamilyNotFound, CursorInvalid.
         """
 
     async def create(
         self, ctx: CallContext, command: NewProduct, attempt: IdempotentCommand
     ) -> ProductView:
-        """Create a product. The attempt's id is the product id.
+        """Create a product. `attempt.id` becomes the product id.
 
         Raises SkuTaken, CategoryAmbiguous.
         """

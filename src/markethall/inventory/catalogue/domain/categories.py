@@ -53,7 +53,7 @@ class Category:
 
     @classmethod
     def create_implicit(cls, category_id: UUID, node: CategoryNode) -> Self:
-        """Create a category for a product that names a path which does not exist."""
+        """Create a category of a path that a product names and that does not exist yet."""
         name = category_label(node.category)
         return cls(category_id, node.category, name, node.parent, 0, _NO_TRANSLATIONS, 1)
 
@@ -68,7 +68,8 @@ class Category:
     def change(self, command: CategoryChange, ancestors: Sequence[str]) -> bool:
         """Apply a merge patch. `ancestors` are the new parent and all categories above it.
 
-        Return False when nothing changes. Raises CategoryCycle, ValidationFailed.
+        Return False when nothing changes. Raises CategoryCycle if this category is one of the
+        ancestors, ValidationFailed.
         """
         if self.category in ancestors:
             raise CategoryCycle(category=self.category, parent=command.parent)
@@ -90,7 +91,9 @@ class Category:
 
 
 def check_parent(command: NewCategory) -> None:
-    """Raises CategoryCycle, and ValidationFailed if the path is not below the parent."""
+    """Raises CategoryCycle if the parent is the new category itself, ValidationFailed if
+    `category` is a path that is not below the parent.
+    """
     if command.parent is None:
         return
     parent_key = category_key(command.parent)

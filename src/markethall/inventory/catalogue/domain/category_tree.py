@@ -18,7 +18,7 @@ from markethall.inventory.catalogue.domain.text_keys import label_key, shorten_k
 
 
 def category_key(category: str) -> str:
-    """Return the key that is unique among categories."""
+    """Return the normalized form of the category's key or path. It is unique among categories."""
     return _path_key([label_key(name) for name in split_path(category)])
 
 
@@ -28,20 +28,22 @@ def category_label(category: str) -> str:
 
 
 def label_keys(texts: Iterable[str]) -> Sequence[str]:
-    """Return the keys of all names in the texts. Each category that a text names has one of
-    them.
+    """Return the `label_key` of each name in the texts.
+
+    To find the categories that the texts name, it is enough to load the categories with one of
+    these keys.
     """
     return sorted({label_key(name) for text in texts for name in split_path(text)})
 
 
 def path_of_ancestors(ancestors: Sequence[str]) -> str:
-    """Return the path of a category. `ancestors` are itself and the categories above it."""
+    """Return the path of a category. `ancestors` has this category, its parent, up to the root."""
     return join_path(category_label(category) for category in reversed(ancestors))
 
 
 @dataclass(frozen=True)
 class CategoryNode:
-    """A category and its parent."""
+    """The key of a category, and the key of its parent, which is None at the root."""
 
     category: str
     parent: str | None
@@ -56,23 +58,27 @@ class CategoryNode:
 
 
 class CategoryTree:
-    """The categories that have one of the requested names.
+    """A part of the category tree: the categories that have one of the requested names.
 
-    A text names the category whose `category` it is, else the one whose path it is, else, if it has
-    no separator, the only one that has this name.
+    A text is looked up as the key of a category, then as a path, then, if it has no separator, as
+    a name that only one category has.
     """
 
     def __init__(self, nodes: Iterable[CategoryNode]) -> None:
         self._by_key: dict[str, CategoryNode] = {}
         self._by_place: dict[tuple[str | None, str], CategoryNode] = {}
         self._by_label: dict[str, list[CategoryNode]] = {}
-        # the categories that `get_or_plan` has planned, a parent before its children
+        # the categories that `get_or_plan` has planned and the caller must create, by their key;
+        # a parent comes before its children
         self.planned: dict[str, CategoryNode] = {}
         for node in nodes:
             self._insert(node)
 
     def find(self, text: str) -> Sequence[str]:
-        """Return the category that the text names. Return several if the name is ambiguous."""
+        """Return the key of the category that the text names.
+
+        Return several keys if the name is ambiguous, and none if there is no such category.
+        """
         keys = [label_key(name) for name in split_path(text)]
         if node := self._walk(keys)[-1]:
             return [node.category]
@@ -80,16 +86,18 @@ class CategoryTree:
         return [node.category for node in found]
 
     def get_or_plan(self, text: str) -> Sequence[str]:
-        """Return the category that the text names; plan it if there is none.
+        """Return the key of the category that the text names.
 
-        Return several if the name is ambiguous.
+        If there is no such category, add it and its missing ancestors to `planned`. Return several
+        keys if the name is ambiguous.
         """
         return self.find(text) or [self._plan(split_path(text))]
 
     def new_key(self, category: str, parent: str | None) -> str:
-        """Return the key of a new category below the parent: `category`, or its path.
+        """Return the key of a new category below the parent: `category`, or the path if another
+        category has this key.
 
-        Raises CategoryTaken.
+        Raises CategoryTaken if both are in use, or if the parent has a child of this name.
         """
         label = category_label(category)
         candidates = [category]
@@ -105,8 +113,9 @@ class CategoryTree:
         raise CategoryTaken(category=category)
 
     def planned_with_parents(self, categories: Iterable[str | None]) -> Sequence[CategoryNode]:
-        """Return the planned ones of the categories and their parents, a parent before its
-        children.
+        """Return the given categories that are planned, and their planned ancestors.
+
+        A parent comes before its children.
         """
         needed: set[str] = set()
         for category in categories:
@@ -122,7 +131,10 @@ class CategoryTree:
         self._by_label.setdefault(node.label_key, []).append(node)
 
     def _walk(self, keys: Sequence[str]) -> Sequence[CategoryNode | None]:
-        """Return the category of each beginning of the path."""
+        """Return the category of each prefix of the path: for "A > B" those of "A" and "A > B".
+
+        It is None for a prefix that has no category.
+        """
         found: list[CategoryNode | None] = []
         for depth, key in enumerate(keys):
             above = found[-1] if found else None
@@ -150,7 +162,8 @@ class CategoryTree:
         self, shown: Sequence[str], names: Sequence[str], above: CategoryNode | None
     ) -> CategoryNode:
         path = join_path(shown)
-        # spellings of one name may differ in length
+        # the path in `shown` may be too long, because existing categories keep their own spelling,
+        # which may be longer than that in the request
         category = path if len(path) <= MAX_CATEGORY_LENGTH else join_path(names)
         node = CategoryNode(category, above.category if above else None)
         self.planned[category] = node
@@ -159,8 +172,8 @@ class CategoryTree:
 
 
 def paths_by_category(nodes: Sequence[CategoryNode]) -> Mapping[str, str]:
-    """Return a text that names each category: its path, or its key if the path names another
-    category.
+    """Map each category to a text that names it: its path, or its key if the path is too long or
+    names another category.
     """
     tree = CategoryTree(nodes)
     parents = {node.category: node.parent for node in nodes}

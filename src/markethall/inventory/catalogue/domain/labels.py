@@ -7,7 +7,7 @@ from markethall.inventory.catalogue.domain.text_keys import label_key, spelling_
 
 
 def fold_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Drop the tags that look like an earlier one."""
+    """Drop each tag that equals an earlier tag."""
     first: dict[str, str] = {}
     for tag in tags:
         first.setdefault(label_key(tag), tag)
@@ -15,7 +15,7 @@ def fold_tags(tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def fold_names(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Drop the values whose name looks like an earlier one."""
+    """Drop each entry whose name equals an earlier name."""
     first: dict[str, str] = {}
     for name in values:
         first.setdefault(label_key(name), name)
@@ -23,19 +23,19 @@ def fold_names(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def respell_tags(current: Iterable[str], tags: Iterable[str]) -> tuple[str, ...]:
-    """Spell the tags as the current ones are spelled."""
+    """Replace each tag that equals a current tag by the current tag, to keep its spelling."""
     spelling = {label_key(tag): tag for tag in current}
     return tuple(spelling.get(label_key(tag), tag) for tag in tags)
 
 
 def respell_names(current: Iterable[str], values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Spell the names as the current ones are spelled."""
+    """Replace each name that equals a current name by the current name, to keep its spelling."""
     spelling = {label_key(name): name for name in current}
     return {spelling.get(label_key(name), name): value for name, value in values.items()}
 
 
 def respell_options(current: Mapping[str, str], options: Mapping[str, str]) -> Mapping[str, str]:
-    """Spell the names as the current ones are spelled, and values that only look the same."""
+    """Keep the current spelling of equal names, and of values with the same `spelling_key`."""
     respelled = respell_names(current, options)
     return {
         name: current[name] if _looks_same(current.get(name), value) else value
@@ -52,9 +52,10 @@ def option_keys(options: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def find_option(options: Mapping[str, str], name_key: str) -> tuple[str, str] | None:
-    """Return the name and the value of the option with this key of the name.
+    """Return the name and the value of the option whose name has this `label_key`.
 
-    A key that was stored with an older version of Unicode may have none.
+    Return None if there is none. This is possible if `name_key` was stored by a version of Python
+    with older Unicode data.
     """
     found = ((name, value) for name, value in options.items() if label_key(name) == name_key)
     return next(found, None)

@@ -45,11 +45,12 @@ _EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
 _MAX_ENTRIES: Final = MappingProxyType(
     {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
 )
-# fields in which look-alikes are one
+# the fields in which equal tags or names are merged, with the function that merges them
 _FOLDS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {"tags": fold_tags, "options": fold_names, "attributes": fold_names}
 )
-# values of these types need no conversion; the check is fast, because imports convert millions
+# Values of these types need no conversion. They are checked first, because an import converts
+# millions of values and most have one of these types.
 _PLAIN_TYPES: Final = frozenset({str, int, bool, NoneType, ProductStatus, InventoryPolicy})
 
 
@@ -104,7 +105,7 @@ class Product:
     def copy_fields_from(
         self, source: Self, field_names: Collection[str], now: datetime
     ) -> Sequence[str]:
-        """Copy the named fields. Return the names of those that change."""
+        """Copy the named fields of `source`. Return the names of the fields that changed."""
         changed = [name for name in field_names if getattr(self, name) != getattr(source, name)]
         for name in changed:
             setattr(self, name, getattr(source, name))
@@ -121,7 +122,7 @@ class Product:
 
     @property
     def effective_backorder_limit(self) -> int:
-        """Units that can be sold beyond what is on hand."""
+        """The number of units that can be sold beyond the units on hand."""
         if self.track_inventory and self.inventory_policy == InventoryPolicy.DENY:
             return self.backorder_limit
         return UNLIMITED_BACKORDER
@@ -135,7 +136,7 @@ class Product:
         applicable = [price for price in self.prices if self._is_price_valid_at(price, now)]
         if not applicable:
             return self.price, self.compare_at
-        # among equal valid_from, the later entry of the list wins
+        # of several prices with the same valid_from, the last one in the list applies
         latest = max(enumerate(applicable), key=lambda entry: (_valid_from(entry[1]), entry[0]))[1]
         return Money(amount=latest.amount, currency=latest.currency), latest.compare_at
 
@@ -162,13 +163,13 @@ def _valid_from(price: AdditionalPriceView) -> datetime:
 
 
 def _to_stored_field(name: str, value: Any) -> Any:
-    """Convert a field of a request. Look-alike tags and names are folded."""
+    """Convert a field of a request to its stored form. Merge equal tags and equal names."""
     fold = _FOLDS.get(name) if value else None
     return _to_stored_value(fold(value) if fold else value)
 
 
 def _to_stored_value(value: Any) -> Any:
-    """Convert a value of a request. Remove duplicates from lists; turn a Price into Money."""
+    """Convert a value of a request to its stored form. Remove duplicates from lists."""
     if type(value) in _PLAIN_TYPES:
         return value
     match value:
@@ -186,7 +187,10 @@ def _to_stored_value(value: Any) -> Any:
 
 
 def sort_like_jsonb(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Sort keys as PostgreSQL's jsonb does, so that both backends return the same JSON."""
+    """Sort the keys by length and then by bytes, as Postgres sorts the keys of a jsonb value.
+
+    So the memory store and the Postgres store return the same JSON.
+    """
     if len(values) < 2:  # noqa: PLR2004 - nothing to sort
         return dict(values)
     return dict(sorted(values.items(), key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
@@ -203,7 +207,7 @@ def _patch_value(current: Any, name: str, value: Any) -> Any:
 
 
 def _merge_value(current: Any, patch: Any) -> Any:
-    """Merge one value by RFC 7396. The texts that a translation does not set stay unchanged."""
+    """Merge one value by RFC 7396. In a translation, texts that the patch omits stay unchanged."""
     if isinstance(current, TranslationView) and isinstance(patch, Translation):
         provided = {name: getattr(patch, name) for name in patch.model_fields_set}
         return current.model_copy(update=provided)

@@ -12,17 +12,18 @@ from markethall.inventory.catalogue.domain.text_keys import fold_letters
 NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT = 8, 4, 2, 1
 FIELD_WEIGHTS: Final = (NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT)
 
-# shorter words get no spelling suggestions
+# characters; shorter words get no spelling suggestions
 MIN_CORRECTABLE_LENGTH: Final = 3
 # Postgres limits a tsvector to 1 MB; this number of words stays below it
 _MAX_WORDS_PER_PRODUCT: Final = 4000
-# a longer word is split; queries are split in the same way, so that they match
+# A word of more than 50 characters is split into several words. A query is split in the same way,
+# so long words still match.
 _WORD_PATTERN: Final = re.compile(r"\w{1,50}")
 
 
 @dataclass(frozen=True)
 class SearchDocument:
-    """The words of a product, each with the weight of the best field that contains it."""
+    """The words of a product, each with the highest weight of the fields that contain it."""
 
     weights: Mapping[str, int]
 
@@ -30,7 +31,8 @@ class SearchDocument:
     def vocabulary(self) -> list[str]:
         """Return the words of names and tags, for spelling suggestions.
 
-        They are sorted, because all transactions must lock the rows of words in one order.
+        They are sorted, because transactions that insert the same words in a different order could
+        deadlock.
         """
         return sorted(
             word
@@ -40,14 +42,14 @@ class SearchDocument:
 
 
 def split_words(text: str) -> list[str]:
-    """Split into words in lower case without accents: "Crème Brûlée" gives creme, brulee."""
+    """Split a text into words in lower case without accents: "Crème Brûlée" into creme, brulee."""
     return _WORD_PATTERN.findall(fold_letters(text))
 
 
 def build_search_document(product: Product) -> SearchDocument:
     translations = product.translations.values()
     weights: dict[str, int] = {}
-    # the heaviest field comes last, so that its weight overwrites the others
+    # the field with the highest weight comes last, so that its weight overwrites the lower ones
     for weight, text in (
         (
             DESCRIPTION_WEIGHT,

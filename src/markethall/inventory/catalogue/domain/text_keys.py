@@ -15,13 +15,13 @@ _PLAIN_LETTERS: Final = str.maketrans(
         "ƀ": "b", "ɨ": "i", "ɫ": "l", "ɵ": "o",
     }
 )  # fmt: skip
-# a character may have 4 bytes, and a row of an index 2700
+# characters; one may have 4 bytes, and an index row of Postgres holds at most 2,700 bytes
 _MAX_KEY_LENGTH: Final = 150
 _DIGEST_LENGTH: Final = 64
 
 
 def sku_key(sku: str) -> str:
-    """Return the key that is unique among SKUs: without regard to case, in NFC."""
+    """Return the key that must be unique among SKUs: trimmed, in NFC, without letter case."""
     sku = sku.strip()
     if sku.isascii():
         return sku.lower()
@@ -32,7 +32,7 @@ def sku_key(sku: str) -> str:
 def label_key(label: str) -> str:
     """Return the key of a category name, tag, option name or option value.
 
-    Letter case, the kind and number of spaces, and the form of Unicode make no difference.
+    It ignores letter case, the kind and number of spaces, and the Unicode normalization form.
     """
     if label.isascii():
         return shorten_key(" ".join(label.lower().split()))
@@ -41,12 +41,15 @@ def label_key(label: str) -> str:
 
 
 def spelling_key(text: str) -> str:
-    """Return the text with the spaces and the form of Unicode made alike. Letter case counts."""
+    """Return the text in NFKC with single spaces. Unlike `label_key`, keep the letter case."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def shorten_key(key: str) -> str:
-    """Make the key short enough for an index. Distinct keys stay distinct by their digest."""
+    """Make the key short enough for an index.
+
+    The end of a long key is replaced by a digest of the whole key, so distinct keys stay distinct.
+    """
     if len(key) <= _MAX_KEY_LENGTH:
         return key
     digest = hashlib.sha256(key.encode()).hexdigest()
@@ -54,7 +57,7 @@ def shorten_key(key: str) -> str:
 
 
 def fold_letters(text: str) -> str:
-    """Return the text without case, accents, strokes and ligatures: "Łódź" gives lodz."""
+    """Return the text in lower case without accents, strokes and ligatures: "Łódź" gives lodz."""
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())

@@ -97,7 +97,10 @@ async def create_category(
     tree: CategoriesDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Create a category. A product with an unknown path also creates the categories of the path."""
+    """Create a category.
+
+    A new product with an unknown category path also creates the categories of this path.
+    """
 
     async def effect(attempt: IdempotentCommand) -> CategoryView:
         return await tree.create(ctx, body, attempt)
@@ -145,6 +148,6 @@ async def delete_category(
     expected_versions: ExpectedVersionsDep,
     tree: CategoriesDep,
 ) -> Response:
-    """Delete a category that has no products and no children."""
+    """Delete a category that has no children and no products, not even archived ones."""
     await tree.remove(ctx, category_id, expected_versions)
     return Response(status_code=204)

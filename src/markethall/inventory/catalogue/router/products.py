@@ -69,7 +69,7 @@ async def get_product_by_sku(
 async def get_product(
     request: Request, ctx: Anyone, product_id: Id, catalogue: CatalogueDep
 ) -> Response:
-    """Return a product. Staff also see drafts and archived products."""
+    """Return a product. The scope catalogue:write is needed for drafts and archived products."""
     return send_rendered(request, await catalogue.render_product(ctx, product_id))
 
 
@@ -87,7 +87,7 @@ async def get_family(
     query: Annotated[PageQuery, from_query(PageQuery)],
     catalogue: CatalogueDep,
 ) -> Response:
-    """Return the products of a family, which differ by their options."""
+    """Return the active products of a family. They differ by their options."""
     return send_rendered(request, await catalogue.render_family(ctx, family, query))
 
 
@@ -110,7 +110,7 @@ async def create_product(
     """Create a product. It has no stock yet.
 
     `category` is the key of a category, its path such as "Drinks > Tea", or a name that only one
-    category has. A path that does not exist is created. Spaces and letter case make no difference.
+    category has. A path that does not exist is created. Extra spaces and letter case are ignored.
     """
 
     async def effect(attempt: IdempotentCommand) -> ProductView:
@@ -140,7 +140,10 @@ async def change_product(
     body: ProductChange,
     catalogue: CatalogueDep,
 ) -> Response:
-    """Change a product by a JSON merge patch (RFC 7396). A sale does not change the version."""
+    """Change a product by a JSON merge patch (RFC 7396).
+
+    A sale does not change the version, so If-Match does not fail after a sale.
+    """
     changed = await catalogue.change(ctx, product_id, body, expected_versions)
     return json_response(changed, headers={"etag": etag(changed.version)})
 
@@ -158,6 +161,6 @@ async def archive_product(
     expected_versions: ExpectedVersionsDep,
     catalogue: CatalogueDep,
 ) -> Response:
-    """Stop selling a product. Orders, reservations and stock movements keep it."""
+    """Stop selling a product. Existing orders, reservations and stock movements keep it."""
     await catalogue.archive(ctx, product_id, expected_versions)
     return Response(status_code=204)

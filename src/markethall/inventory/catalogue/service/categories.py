@@ -84,7 +84,8 @@ class CategoryService:
         self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
     ) -> CategoryView:
         async with self._database.transaction() as store:
-            # all transactions that add or move categories take the lock first
+            # all transactions that add or move categories take this lock before other locks, so
+            # that they do not deadlock
             await store.lock_category_tree()
             if await store.get_category_view(attempt.id) is None:
                 category = Category.new(attempt.id, command, await _place(store, command))
@@ -103,9 +104,9 @@ class CategoryService:
         expected_versions: ExpectedVersions,
     ) -> CategoryView:
         async with self._database.transaction() as store:
-            # without this lock, two concurrent moves could make two categories each other's
-            # parent; a change that moves nothing takes it too, because all changes must take
-            # the locks in one order
+            # Without this lock, two concurrent moves could make two categories each other's
+            # parent. A change that does not move the category takes the lock too: changes that
+            # take this lock and the lock of the row in different orders could deadlock.
             await store.lock_category_tree()
             command = await _with_key_of_parent(store, command)
             ancestors = await store.get_ancestors(command.parent) if command.parent else []
@@ -113,7 +114,7 @@ class CategoryService:
             if category.change(command, ancestors):
                 await store.save_category(category)
             view = await _get_or_404(store, category_id)
-        # lists of products by category depend on the tree
+        # pages are invalidated, because product lists with the filter `category` depend on the tree
         self._cache.invalidate([], pages=True)
         return view
 
@@ -136,7 +137,10 @@ async def _get_or_404(reads: ReadStore, category_id: UUID) -> CategoryView:
 
 
 async def _with_key_of_query(reads: ReadStore, query: CategoryQuery) -> CategoryQuery:
-    """Replace a path or name of the parent. Raises CategoryAmbiguous."""
+    """Replace a path or name in `query.parent` by the key of the category.
+
+    Return the query unchanged if there is no such category. Raises CategoryAmbiguous.
+    """
     if not query.parent:
         return query
     try:
@@ -160,7 +164,10 @@ async def _place(store: Store, command: NewCategory) -> CategoryNode:
 
 
 async def _with_key_of_parent(store: Store, command: CategoryChange) -> CategoryChange:
-    """Replace the path or name of the new parent. Raises CategoryNotFound, CategoryAmbiguous."""
+    """Replace a path or name in `command.parent` by the key of the category.
+
+    Raises CategoryNotFound, CategoryAmbiguous.
+    """
     if command.parent is None:
         return command
     parent = await get_category_or_404(store, command.parent)

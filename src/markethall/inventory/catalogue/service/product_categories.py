@@ -21,7 +21,7 @@ async def get_or_create_category(store: Store, text: str) -> str:
     tree = await _load_tree(store, text)
     found = tree.get_or_plan(text)
     if tree.planned:
-        # another transaction may have created it; under the lock there is no other
+        # look it up again under the lock, because a concurrent transaction may have created it
         await store.lock_category_tree()
         tree = await _load_tree(store, text)
         found = tree.get_or_plan(text)

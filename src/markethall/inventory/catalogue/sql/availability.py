@@ -35,7 +35,7 @@ line_columns: Final = sa.table(
 def overdue_quantity(
     product_id: "sa.ColumnElement[Any]", warehouse_id: "sa.ColumnElement[Any] | None" = None
 ) -> "sa.ScalarSelect[int]":
-    """Select the units of overdue reservations, which the expiry job has not released yet."""
+    """Select the units of overdue reservations of the product, in one warehouse or in all."""
     lines = line_columns.c
     query = sa.select(sum_or_zero(lines.reserved)).where(
         lines.status == sql_literal("held"), lines.expires_at <= NOW, lines.product_id == product_id
@@ -46,7 +46,7 @@ def overdue_quantity(
 
 
 def unreserved_quantity(stock: "sa.FromClause") -> "sa.ColumnElement[int]":
-    """Compute the units on hand that are not reserved. Expired reservations still count here."""
+    """Compute the units on hand that are not reserved. Overdue reservations count as reserved."""
     unreserved: sa.ColumnElement[int] = stock.c.on_hand - stock.c.reserved
     return unreserved
 
@@ -61,9 +61,9 @@ def allocatable_quantity(stock: "sa.FromClause") -> "sa.ColumnElement[int]":
 
 
 def available_quantity(rows: "sa.FromClause") -> LateralFromClause:
-    """Compute the units that can be bought, for each row with a `product_id`.
+    """Compute the units of a product that can be bought, for each row with a `product_id`.
 
-    Units of overdue reservations are included.
+    They include backorder and the units of overdue reservations.
     """
     allocatable = sum_or_zero(allocatable_quantity(stock_columns))
     overdue = overdue_quantity(rows.c.product_id).correlate(rows)

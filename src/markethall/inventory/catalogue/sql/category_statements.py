@@ -50,7 +50,7 @@ _PARENT_FILTERS: Final[Mapping[str, "sa.ColumnElement[bool]"]] = {
 
 
 def _with_product_counts(selected: "sa.CTE") -> Statement:
-    """Select categories with their number of active products, including those of categories below.
+    """Add the number of active products in each selected category and all categories below it.
 
     Products are counted once per category, and these counts are added up for each ancestor.
     """

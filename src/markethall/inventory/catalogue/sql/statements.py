@@ -32,7 +32,7 @@ def price_arguments(rows: "sa.FromClause") -> list[Any]:
 
 
 def current_amount(rows: "sa.FromClause") -> "sa.ColumnElement[int]":
-    """Compute the current price. A function call is needed only for a scheduled price."""
+    """Compute the current price in minor units. Call `price_at` only for scheduled prices."""
     scheduled = sa.func.inventory.price_at(*price_arguments(rows), type_=JSONB)["amount"].astext
     return sa.case(
         (rows.c.has_scheduled_price, sa.cast(scheduled, sa.BigInteger)), else_=rows.c.price_amount
@@ -42,7 +42,7 @@ def current_amount(rows: "sa.FromClause") -> "sa.ColumnElement[int]":
 def product_json_text(
     rows: "sa.FromClause", availability: LateralFromClause
 ) -> "sa.ColumnElement[str]":
-    """Append the scheduled price and `available` to the stored JSON.
+    """Append the scheduled price, `available` and the closing brace to the stored JSON.
 
     `rows` must have PAGE_COLUMNS.
     """
@@ -87,7 +87,8 @@ _new_product: Final = (
 def insert_new_words(*where: "sa.ColumnElement[bool]") -> "sa.CTE":
     """Insert the words of the bind parameter `vocabulary` that are not in the table.
 
-    They are sorted, because transactions that insert the same words must lock them in one order.
+    They are inserted in sorted order, because transactions that insert the same words in different
+    orders could deadlock.
     """
     words = sa.func.unnest(bindparam("vocabulary", type_=ARRAY(sa.Text))).table_valued("word")
     words = words.render_derived(name="words")

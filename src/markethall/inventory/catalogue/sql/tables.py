@@ -26,9 +26,9 @@ categories = sa.Table(
     "category",
     metadata,
     sa.Column("category_id", sa.Uuid, primary_key=True),
-    # the key that products refer to, as it was first spelled
+    # the key that products refer to, in the spelling of the request that created it
     sa.Column("category", sa.Text, nullable=False, unique=True),
-    # the keys of domain/category_tree.py
+    # computed by domain/category_tree.py, to compare keys, paths and names
     sa.Column("category_key", sa.Text(collation="C"), nullable=False, unique=True),
     sa.Column("label_key", sa.Text(collation="C"), nullable=False),
     _text("name"),
@@ -42,8 +42,9 @@ categories = sa.Table(
 )
 sa.Index("ix_category_parent", categories.c.parent)
 sa.Index("ix_category_label_key", categories.c.label_key)
-# Partial, so that `parent` is no key column: a rename or a move would take a lock that the foreign
-# keys of products wait for.
+# Partial, because Postgres regards the columns of a unique index that is not partial as key
+# columns. An UPDATE that sets a key column, here `parent`, locks the row FOR UPDATE. Inserts of
+# products in the category would wait for this lock, because of their foreign key.
 sa.Index(
     "uq_category_label",
     categories.c.label_key,
@@ -63,10 +64,11 @@ products = sa.Table(
     metadata,
     sa.Column("product_id", sa.Uuid, primary_key=True),
     _text("sku"),
-    # the keys of domain/text_keys.py
+    # computed by domain/text_keys.py, to compare SKUs
     sa.Column("sku_key", sa.Text(collation="C"), nullable=False),
     _text("name"),
-    # collation C, so that the order is the same on every server
+    # computed by domain/text_keys.py, to sort by name; collation C, so that the order does not
+    # depend on the locale of the server
     sa.Column("name_key", sa.Text(collation="C"), nullable=False),
     _text("description"),
     sa.Column("price_amount", sa.BigInteger, nullable=False),
@@ -74,17 +76,17 @@ products = sa.Table(
     sa.Column("category", sa.Text, sa.ForeignKey(categories.c.category)),
     _text("family", nullable=True),
     sa.Column("options", JSONB, nullable=False),
-    # the keys of the names and values: see domain/labels.py
+    # the `label_key` of each name, with the `label_key` of its value: see domain/labels.py
     sa.Column("option_keys", JSONB, nullable=False),
     sa.Column("tags", ARRAY(sa.Text), nullable=False),
-    # in the order of the tags
+    # the `label_key` of each tag, in the order of `tags`
     sa.Column("tag_keys", ARRAY(sa.Text), nullable=False),
     sa.Column("images", ARRAY(sa.Text), nullable=False),
     sa.Column("attributes", JSONB, nullable=False),
     _text("barcode", nullable=True),
     sa.Column("weight_grams", sa.BigInteger),
-    # these columns have defaults, because during an update processes of the older release still
-    # insert rows without them
+    # the server defaults are for rolling updates, in which processes of the older release still
+    # insert rows without these columns
     _text("tax_class", server_default="standard"),
     sa.Column("compare_at", sa.BigInteger),
     # a trigger sets has_scheduled_price when an additional price in the product's own currency
@@ -100,10 +102,10 @@ products = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     timestamp_column("created_at"),
     timestamp_column("updated_at"),
-    # the tsvector of domain/search_document.py
+    # the words of domain/search_document.py with their weights
     sa.Column("search", TSVECTOR, nullable=False, server_default=""),
-    # the beginning of ProductView as JSON, which a trigger writes; a read appends the parts that
-    # change with time: a scheduled price and `available`
+    # A trigger writes the beginning of ProductView as JSON. A read appends the parts that change
+    # without an UPDATE of this row: a scheduled price and `available`.
     _text("product_json"),
     sa.CheckConstraint("status IN ('draft', 'active', 'archived')", name="status"),
     sa.CheckConstraint("price_amount >= 0", name="price"),
@@ -115,8 +117,8 @@ products = sa.Table(
     sa.CheckConstraint("low_stock_threshold >= 0", name="low_stock_threshold"),
 )
 _active: dict[str, Any] = {"postgresql_where": products.c.status == ACTIVE}
-# Partial, although it contains every row: the columns of a whole unique index are key columns, and
-# an UPDATE that names a key column takes a lock that the foreign keys of reservations wait for.
+# Partial for the same reason as uq_category_label, although its condition is true for every row:
+# otherwise inserts of reservation lines would wait for an UPDATE that sets `sku_key`.
 sa.Index(
     "uq_product_sku",
     products.c.sku_key,
@@ -139,8 +141,8 @@ sa.Index("ix_product_family", products.c.family)
 sa.Index("ix_product_tag_keys", products.c.tag_keys, postgresql_using="gin")
 sa.Index("ix_product_search", products.c.search, postgresql_using="gin")
 
-# candidates for spelling suggestions; a word stays when its last product is gone, because a search
-# for such a suggestion only finds nothing
+# The candidates for spelling suggestions. A word is not deleted when no product has it any more:
+# a search with such a suggestion finds nothing, which does no harm.
 vocabulary = sa.Table(
     "search_word", metadata, sa.Column("word", sa.Text(collation="C"), primary_key=True)
 )
