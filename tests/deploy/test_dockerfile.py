@@ -103,7 +103,7 @@ def test_default_target_is_the_image_that_serves() -> None:
 
 
 def test_revision_invalidates_no_layer() -> None:
-    """An argument is part of the cache key of the instructions behind it."""
+    """An argument is part of the cache key of all instructions after it."""
     names = [instruction.name for instruction in stage("run")]
 
     assert names == ["FROM", "ARG", "ARG", "LABEL"]
@@ -118,7 +118,7 @@ def test_source_is_copied_after_the_dependencies_are_installed() -> None:
 
 
 def test_relocate_target_adds_the_programs_of_postgres() -> None:
-    """They come from the wheel that `relocate` finds, so the target needs no system package."""
+    """pg_dump and psql come from a Python wheel, so this target needs no system package."""
     (copied,) = [each.rest for each in stage("relocate") if each.name == "COPY"]
 
     assert copied == "--from=programs /opt/programs/opt/markethall /opt/markethall"

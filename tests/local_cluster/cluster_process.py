@@ -70,7 +70,7 @@ def environment(folder: Path, **overrides: str) -> dict[str, str]:
         "log_format": "json",
         "admin_email": ADMIN[0],
         "admin_password": ADMIN[1],
-        # long timeouts for a busy machine
+        # long timeouts in seconds, because the machine may be busy
         "request_deadline_seconds": "30",
         "rpc_attempt_timeout_seconds": "10",
         "database_timeout": "20",
@@ -114,7 +114,7 @@ def ready_cluster(folder: Path, **overrides: str) -> Iterator[ClusterProcess]:
         printed, deadline = cluster.stderr, time.monotonic() + START_TIMEOUT_SECONDS
         while not all(f"  {context} " in cluster.stderr for context in CONTEXTS):
             assert cluster.process.poll() is None, cluster.stderr
-            if cluster.stderr != printed:  # the start goes on
+            if cluster.stderr != printed:  # the start makes progress, so the timeout restarts
                 printed = cluster.stderr
                 deadline = time.monotonic() + START_TIMEOUT_SECONDS
             assert time.monotonic() < deadline, cluster.stderr

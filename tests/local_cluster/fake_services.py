@@ -109,7 +109,10 @@ async def fake_cluster(**settings: Any) -> AsyncIterator[FakeCluster]:
 async def cluster_of(
     urls: Mapping[str, str], **settings: Any
 ) -> AsyncIterator[tuple[str, ClusterApp]]:
-    """Serve the cluster's application for services at these URLs; yield its URL and itself."""
+    """Serve the cluster's application for the services at `urls`.
+
+    Yield the URL of the application, and the application.
+    """
     cluster_settings = read_settings(shutdown_seconds=1, **settings)
     proxy = ReverseProxy(urls, cluster_settings)
     app = create_cluster_app(cluster_settings, proxy, _without_supervisor)

@@ -184,7 +184,7 @@ async def kill_inventory_and_wait_for_its_restart(cluster: ClusterProcess) -> No
 
 
 async def test_no_process_survives_kill_9_of_the_cluster(scratch: Path) -> None:
-    """Even a suspended service must end, which reacts only to SIGKILL."""
+    """The services must end even if one of them is suspended and reacts only to SIGKILL."""
     with ready_cluster(scratch / "cluster-3") as cluster:
         pids = cluster.all_pids
         os.kill(cluster.pid_of("payments"), signal.SIGSTOP)

@@ -153,7 +153,7 @@ async def test_a_disconnect_of_the_client_reaches_the_service(
     writer.close()
     await wait_for(disconnected)
 
-    # when the proxy answers this request, it has also handled the end of the last one
+    # when the proxy answers this request, it has also handled the end of the first connection
     await exchange(cluster.port, request(b"GET", b"/users"))
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -267,7 +267,7 @@ def test_proxy_waits_longer_when_the_client_lets_the_service_wait(
 
 async def test_response_within_the_requested_wait_is_no_timeout() -> None:
     async def waits(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(2)  # longer than the timeout without a wait
+        await asyncio.sleep(2)  # longer than 0.4 s, the timeout of a request without `wait`
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnews")
         await writer.drain()
 
@@ -311,7 +311,7 @@ async def test_body_timeout_applies_between_chunks() -> None:
     async def body() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield b"piece"
-            await asyncio.sleep(0.6)  # each pause is below the timeout, all together are above it
+            await asyncio.sleep(0.6)  # below the timeout of 1.1 s; the three pauses exceed it
 
     async with (
         fake_cluster(body_timeout=0.1) as cluster,

@@ -8,7 +8,7 @@ from typing import Final
 from tests.partitions.log_normalizer import LogNormalizer
 from tests.partitions.server_inspector import ServerInspector
 
-# the shown part of a different line: characters before the difference, and the total number
+# of a line that differs, this many characters are shown: before the first difference, and in all
 _BEFORE: Final = 60
 _SHOWN: Final = 200
 

@@ -1,4 +1,7 @@
-"""All partitions: the ways to distribute the contexts over processes."""
+"""All partitions, which are the ways to distribute the contexts over processes.
+
+A block of a partition is the group of contexts in one process.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,8 +14,8 @@ Partition = tuple[Block, ...]
 def partitions_of(contexts: Sequence[str]) -> Iterator[Partition]:
     """Yield every partition once.
 
-    In each partition of the other contexts, the first context joins one of the blocks or is a block
-    of its own.
+    The algorithm is recursive: into each partition of the other contexts, it puts the first context
+    once as a member of each block, and once as a block of its own.
     """
     if not contexts:
         yield ()
@@ -27,7 +30,8 @@ def partitions_of(contexts: Sequence[str]) -> Iterator[Partition]:
 def name_of(partition: Partition) -> str:
     """Return a name such as `users+orders|inventory|payments`.
 
-    The contexts have the order in which the contexts are installed.
+    The contexts of a block are in the order of installation, and so are the first contexts of the
+    blocks.
     """
     blocks = sorted(sorted(block, key=_position) for block in partition)
     blocks.sort(key=lambda block: _position(block[0]))
@@ -40,8 +44,9 @@ def _position(context: str) -> int:
 
 PARTITIONS = {name_of(partition): partition for partition in partitions_of(list(context_names()))}
 
-# These partitions also run as real processes. In ORDERS_ALONE every call is remote; in HALVES calls
-# and events go in both directions.
+# These partitions also run as real processes. In ORDERS_ALONE every contract call is remote. In
+# HALVES requests go in both directions: orders calls inventory and payments, and these ask users
+# whether staff tokens are still valid.
 MONOLITH = "users+inventory+orders+payments"
 FULL_SPLIT = "users|inventory|orders|payments"
 ORDERS_ALONE = "users+inventory+payments|orders"

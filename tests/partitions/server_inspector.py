@@ -44,7 +44,7 @@ class Clock(Enum):
 
 
 class ServerInspector(Protocol):
-    """Reads and changes the storage. Returned lines contain ids and times, which are normalized."""
+    """Reads and changes the storage. The log normalizes ids and times in the returned lines."""
 
     async def wait_until_idle(self) -> None:
         """Wait until every event was processed by all its handlers. Raises AssertionError."""
@@ -116,7 +116,8 @@ class SqlInspector:
     async def _pending(self) -> list[str]:
         """Return pending events.
 
-        Inboxes are read before outboxes, so that an event published in between is pending.
+        Inboxes are read before outboxes, so that an event that is published between the two reads
+        counts as pending.
         """
         received = [
             row

@@ -31,7 +31,8 @@ async def short_ttl_shop(
         yield shop
 
 
-# only the tests that use this fixture, because the other tests kill a process
+# Let pytest collect tests of the other module here, with the fixture of this module. The tests that
+# do not use the fixture kill a process, so they cannot run in this one.
 globals().update(
     {
         name: test

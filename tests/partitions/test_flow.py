@@ -1,7 +1,7 @@
 """Run the flow tests of the end-to-end suite on partitions in one process.
 
-An ordinary run uses one partition of each shape; `make test-topologies` uses all. The scenario of
-test_same_log runs on all partitions in any run.
+An ordinary run uses one partition of each shape, that is of each list of block sizes;
+`make test-topologies` uses all. The scenario of test_same_log always runs on all partitions.
 """
 
 import os
@@ -19,7 +19,8 @@ from tests.partitions.servers import PartitionResources, on_one_database
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 
 
-# of module scope, because its background work would add statements to other tests' counts
+# closed after this module, because its background work would add SQL statements to the number that
+# tests of other modules count
 @pytest.fixture(scope="module", params=PARTITIONS if FULL else one_of_each_shape())
 async def partitioned_app(
     request: pytest.FixtureRequest, resources: PartitionResources
@@ -35,5 +36,5 @@ async def shop(partitioned_app: PartitionedApp) -> Shop:
     return shop
 
 
-# collect the tests of that module here, with the fixtures of this module
+# let pytest collect the tests of the other module here, with the fixtures of this module
 globals().update({name: test for name, test in vars(test_flow).items() if name.startswith("test_")})

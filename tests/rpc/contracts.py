@@ -1,6 +1,6 @@
 """The three contracts that other contexts call, with sample values for each method.
 
-No sample has a default value, so that a test fails if a field is lost.
+No field of a sample has its default value, so that a test fails if a field is lost on the way.
 """
 
 import re

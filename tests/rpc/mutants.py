@@ -122,7 +122,7 @@ def no_allowed_calls_check() -> None:
 
 
 def module(name: str) -> Any:
-    """Import a module when the bug is planted, so that a run imports no other context."""
+    """Import a module only when a bug of it is planted, so that a run imports no other context."""
     return import_module(f"markethall.{name}")
 
 
@@ -213,6 +213,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("--mutant")
     if name:
-        # logs are switched off, because fifty tracebacks take a minute
+        # logs are switched off, because formatting fifty tracebacks takes a minute
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
         MUTANTS[name].apply()

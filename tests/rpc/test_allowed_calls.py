@@ -15,6 +15,7 @@ from tests.rpc.contracts import CONTRACTS, METHODS, RecordingService
 from tests.rpc.probe_contract import CTX, error_of
 from tests.rpc_loopback import ALLOWED, LONG_TIMEOUTS, now, rpc_server
 
+# each caller with each contract method: (caller, target, method)
 CELLS = [(caller, *cell) for caller in context_names() for cell in METHODS]
 SIGNER = ServiceSigner(generate_private_key(), now)
 

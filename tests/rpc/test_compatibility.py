@@ -1,4 +1,7 @@
-"""Incompatible changes of the internal API are found, compatible ones are allowed."""
+"""Test that incompatible changes of the internal API and of events are found, and no others.
+
+A record is the JSON description of the internal API and the events of one release.
+"""
 
 import json
 from collections.abc import Callable

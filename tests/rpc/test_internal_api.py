@@ -25,7 +25,7 @@ from tests.rpc.contracts import CONTRACTS, METHODS, RecordingService
 from tests.rpc.forgeries import Forger
 from tests.rpc_loopback import now
 
-# every contract call goes to the other process
+# orders calls users and inventory in the other process
 TWO_PROCESSES: Final[Partition] = (
     ("users", "inventory"),
     ("orders", "payments"),

@@ -53,7 +53,10 @@ async def local_and_remote(context: str, provider: Any) -> AsyncIterator[tuple[A
 
 
 def error_cases() -> Iterator[tuple[str, str, type[DomainError]]]:
-    """Yield (context, method, error) for documented errors and for those that any call raises."""
+    """Yield (context, method, error) for documented errors, and for errors that any call may raise.
+
+    The latter are tested with one method of each context.
+    """
     for context, method in METHODS:
         documented = CONTRACTS[context].documented_errors(method)
         yield from (

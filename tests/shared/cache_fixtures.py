@@ -7,7 +7,7 @@ from typing import NamedTuple
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 
-# Attempts at intervals of milliseconds; only a failing test needs all of them.
+# The maximum number of polls, a few milliseconds apart; only a failing test needs all of them.
 MAX_ATTEMPTS = 1000
 
 
@@ -44,7 +44,10 @@ class Source:
 
 
 class Connections(NamedTuple):
-    """The connections of one process. If Redis is not configured, the bus uses Postgres."""
+    """The connections of one process.
+
+    The invalidation bus uses Postgres if `redis` has no URL.
+    """
 
     redis: RedisClient
     postgres: Postgres

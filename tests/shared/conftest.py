@@ -1,4 +1,8 @@
-"""A context that exists only for tests: the common tables and one table, without migrations."""
+"""The context `probe`, which exists only for tests.
+
+It has the tables that every context has, such as outbox and inbox, and the table `thing`. The
+tables are created without migrations.
+"""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -140,7 +144,7 @@ async def probe_database(server_url: str) -> AsyncIterator[str]:
 async def probe_url(probe_database: str) -> str:
     """The URL of the database, with empty tables.
 
-    This fails if an earlier test has left a transaction open.
+    Emptying them fails after 5 s if an earlier test has left a transaction open.
     """
     await on_server(probe_database, EMPTY)
     return probe_database

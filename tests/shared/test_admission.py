@@ -1,4 +1,4 @@
-"""Admission: the requests at work are bounded, and those beyond a bound are refused at once."""
+"""Test admission: few requests run at once, a few more wait, and all others are refused at once."""
 
 import asyncio
 from collections import defaultdict
@@ -58,7 +58,7 @@ class Workshop:
 
 
 class Shop:
-    """A gateway with admission in front of a workshop, and the requests that are in progress."""
+    """A gateway with admission in front of a `Workshop`, and the requests that a test started."""
 
     def __init__(self, limits: AdmissionLimits) -> None:
         self.workshop = Workshop()
@@ -72,7 +72,10 @@ class Shop:
             self.requests.append(asyncio.create_task(request))
 
     async def refused(self, count: int) -> list[HttpResponse]:
-        """Wait until `count` requests are refused, while the others are at work or wait."""
+        """Wait until `count` requests have a response, and return the responses.
+
+        These requests were refused: all others still run or wait for a slot.
+        """
         await until(lambda: sum(request.done() for request in self.requests) >= count)
         return [request.result() for request in self.requests if request.done()]
 
@@ -158,7 +161,7 @@ async def test_write_whose_body_is_there_waits_for_its_slot_only_once() -> None:
         *(send_request(gated, method, path, b"{}", headers=[JSON]) for method, path in requests)
     )
 
-    # a request that waited for a slot again would start after those behind it
+    # a POST that waited for a slot a second time would start after the requests that follow it
     assert started == ["/1", "/2", "/3", "/4", "/5"]
 
 
@@ -230,7 +233,7 @@ async def test_searches_and_reads_leave_slots_to_writes() -> None:
     await until(lambda: shop.workshop.started == 10)
     refused = await shop.refused(32)
 
-    # 2 searches are at work and 8 wait; 2 other reads are at work and 16 wait
+    # 2 searches run and 8 wait; 2 other reads run and 16 wait
     assert shop.workshop.at_work == {"/products": 2, "/categories": 2, "/orders": 6}
     assert {response.status for response in refused} == {503}
     assert (rejections("searches") - before[0], rejections("reads") - before[1]) == (20, 12)
@@ -299,7 +302,7 @@ async def test_facet_searches_leave_slots_to_other_searches() -> None:
     await shop.refused(14)
     shop.start("GET", "/products", 3, query=SEARCH)
 
-    # two facet searches are at work and eight wait
+    # two facet searches run and eight wait
     await until(lambda: shop.workshop.at_work["/products"] == 2 + 3)
     assert rejections("facets") - before == 14
     await shop.finish()

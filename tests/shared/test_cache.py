@@ -1,4 +1,7 @@
-"""The cache of one process: tests without and with Redis, then tests of each level alone."""
+"""Test the cache of one process, without and with Redis, and then each of its levels alone.
+
+Level 1 is the memory of the process, level 2 is Redis.
+"""
 
 import asyncio
 import gc
@@ -65,7 +68,10 @@ async def cache(
 
 @pytest.fixture
 def connected(clock: Clock) -> CoherentCache:
-    """A cache without Redis that behaves as if connected: values are valid for their `ttl`."""
+    """A cache without Redis, in the state in which values are valid for their whole `ttl`.
+
+    Otherwise this is the state of a cache that is connected to the invalidation bus.
+    """
     made = CoherentCache(clock=clock)
     made.on_connection_changed(True)
     return made
@@ -378,7 +384,7 @@ async def test_value_is_current_during_its_renewal_and_after_it_if_it_has_not_ch
 ) -> None:
     value = await connected.get_or_load(NAMESPACE, "a", 60, source.load)
     assert value is not None
-    # bytes of its own, as a database returns them
+    # a new object with the same bytes, because a database returns a new object at each load
     source.value = bytes(bytearray(renewed))
     clock.now += 60 * MAX_FRESH_SHARE
     source.block()
@@ -546,7 +552,7 @@ async def test_disabled_cache_loads_every_time(source: Source) -> None:
 
 
 class RedisProcess:
-    """The Redis level and the bus of one process, without level 1."""
+    """Level 2 of the cache and the invalidation bus of one process, without level 1."""
 
     def __init__(self, client: RedisClient, clock: Clock | None = None) -> None:
         self.bus = InvalidationBus(RedisChannel(client))

@@ -137,7 +137,8 @@ async def test_process_keeps_what_it_loaded_after_its_own_invalidation(
     await get(two.here, namespace, "key", b"new")
 
     await until_dropped(two.there, namespace, "key")
-    # when the other's message arrives, the cache has received its own earlier message too
+    # Messages arrive in the order in which they were sent: when a later message of `there` has
+    # arrived, `here` has also received its own message.
     await until_invalidations_arrive(two.there, two.here)
 
     assert two.here.peek(namespace, "key") == b"new"
@@ -206,7 +207,10 @@ async def test_process_that_never_listens_sends_its_invalidations_when_it_closes
 
 
 class FailsOnce(CoherentCache):
-    """Raises at the first invalidation from another process; `max_ttls` records the changes."""
+    """Raises an error at the first invalidation that it receives.
+
+    `max_ttls` records the maximum TTL, in seconds, after each change of the connection.
+    """
 
     def __init__(self, bus: InvalidationBus) -> None:
         super().__init__(bus, clock=lambda: 0.0)

@@ -1,4 +1,4 @@
-"""The context worker: one leads, events are handled at once, and no failure ends the work."""
+"""Test the context worker: one worker leads, events need no poll, and no failure stops the work."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

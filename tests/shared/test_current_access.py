@@ -1,4 +1,4 @@
-"""Test the check of staff tokens with an issuer that is called over HTTP."""
+"""Test that the scopes of staff tokens are confirmed by the token issuer, over HTTP."""
 
 from datetime import datetime, timedelta
 

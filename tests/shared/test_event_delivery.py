@@ -1,4 +1,4 @@
-"""The same tests for all event transports, with injected faults of delivery."""
+"""Test each event transport with injected faults: every event is applied once, in key order."""
 
 import asyncio
 import random
@@ -31,17 +31,18 @@ WORKER_CONFIG = WorkerConfig(
     poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
 )
 KEY_COUNT, EVENTS_PER_KEY = 10, 20
-# seconds; less than the lease of a delivery, so that a test fails if a claim is lost
+# seconds; less than the lease of a delivery, so that a test fails if a delivery is tried again
+# only after its lease has expired
 TEST_TIMEOUT = 25
 FAULTS = ("none", "twice", "late", "half", "before", "after")
 
 
 class ChaosTransport(InProcessTransport):
-    """Delivers events with faults.
+    """Delivers batches of events with faults.
 
-    It delivers twice, late or in halves, mixes events of different keys, and raises before, during
-    or after a delivery. `shuffles_keys` also changes the order within a key, which no real
-    transport does.
+    It delivers a batch twice, late or only its first half, mixes the events of different keys, and
+    raises an error before, during or after a delivery. `shuffles_keys` also changes the order of
+    the events of one key, which no real transport does.
     """
 
     def __init__(

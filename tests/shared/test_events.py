@@ -204,7 +204,7 @@ async def test_concurrent_leader_election_has_one_winner(probe_url: str) -> None
             barrier = asyncio.Barrier(2)
             leads = await asyncio.gather(try_to_lead(one, barrier), try_to_lead(two, barrier))
 
-            # it is possible that neither leads, because each may see the lock check of the other
+            # both may fail, because the check whether the lock is free takes it for a moment
             assert leads.count(True) <= 1
 
 
@@ -253,7 +253,7 @@ async def test_leader_with_recent_heartbeat_is_not_replaced(probe_url: str) -> N
 
 
 async def test_connection_of_another_program_is_not_ended(probe_url: str) -> None:
-    """A relocation holds the lock of the leader during the copy, and must not be ended."""
+    """A relocation holds the leader's lock while it copies; its connection must stay open."""
     relocation = Postgres(probe_url, PoolSize(), application_name="relocation")
     async with (
         own_pool(probe_url) as two,

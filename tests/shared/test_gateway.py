@@ -153,7 +153,7 @@ async def send_request(
     peer: str = "192.0.2.1",
     is_stalled: bool = False,
 ) -> HttpResponse:
-    """Send one ASGI request."""
+    """Send one ASGI request with a body of these chunks. With `is_stalled` the body has no end."""
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0"},

@@ -77,7 +77,7 @@ def test_string_is_kept_unchanged(value: str) -> None:
 def test_visible_characters_are_those_of_unicode() -> None:
     invisible = {"Zs", "Zl", "Zp", "Cc", "Cf", "Cs"}
     drawn_as_space = "\u115f\u1160\u2800\u3164\uffa0"
-    # a newer Unicode may assign characters, an older one has not assigned some of the pattern
+    # unassigned characters (Cn) are left out, because each version of Unicode assigns some of them
     differing = [
         character
         for character in map(chr, range(sys.maxunicode + 1))

@@ -108,7 +108,7 @@ async def test_cancelled_job_releases_slot() -> None:
 
 
 async def test_job_that_waits_too_long_is_dropped() -> None:
-    # one job takes about a second, so the others wait much longer than they may
+    # one job takes about a second, so the others wait longer than `max_wait_seconds`
     passwords = Passwords(cost=14, workers=1, queue=4, max_wait_seconds=0.3)
 
     first, *others = await asyncio.gather(

@@ -172,7 +172,7 @@ async def test_exhausted_pool_is_unavailable_after_timeout(probe_url: str) -> No
 async def test_statement_of_general_timeout_does_not_outlive_its_client(
     probe_url: str, *, is_pooled: bool
 ) -> None:
-    # behind a pooler only the client has a timeout
+    # behind a pooler a session has no settings, so only the client has a timeout
     direct_url = probe_url if is_pooled else None
     postgres = Postgres(probe_url, PoolSize(1, 1, 1), direct_url=direct_url)
     before = await backend_pid(postgres)
@@ -372,7 +372,7 @@ async def test_lock_timeout_is_unavailable_and_keeps_connection(
             after = await backend_pid(postgres)
 
         assert after in pids
-        # shorter than the timeout of a statement, after which the connection is closed
+        # less than the timeout of a statement, 9.5 s, so that the lock timeout comes first
         assert lock_timeout == "9s"
 
 

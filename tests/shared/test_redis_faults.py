@@ -1,7 +1,7 @@
 """Test a real Valkey that is stopped, paused, disconnected, slow, flushed and restarted.
 
-A fault may only make the application slower: every read and every rate limit gives a correct and
-quick answer, and the clients recover without a restart.
+During a fault, every read and every rate limit still gives a correct result within a short time.
+After it, the clients recover without a restart.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tests.shared.cache_fixtures import Source
 
 FAILURES = 3
 LONG_TIMEOUT = 30.0  # seconds; for commands that must succeed even on a slow machine
-SHORT_TIMEOUT = 0.05
+SHORT_TIMEOUT = 0.05  # seconds; for commands that must time out, because Valkey does not reply
 POLICY = RateLimit("test", quota=5, window_seconds=3600)
 
 

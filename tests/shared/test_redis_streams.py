@@ -419,7 +419,7 @@ async def test_forged_entry_is_dead_lettered_and_never_handled(
             {"event": event, "signature": f"{kid}.{'A' * 86}"},
             # the entry of another stream, signed with a key that is valid for both
             signed(event, event_signer("another", 1)),
-            # the key of another context, under the name of the publisher's key
+            # signed with the key of another context, under the key id of the publisher
             {
                 "event": event,
                 "signature": f"{kid}{signed(event, event_signer('probe', 2))['signature'][43:]}",
@@ -448,7 +448,7 @@ async def test_forged_entry_is_dead_lettered_and_never_handled(
 
 
 class PublisherKeys:
-    """The public keys of a publisher that may not respond; it counts the fetches."""
+    """The public keys of a publisher; a test can make it unreachable. Counts the fetches."""
 
     def __init__(self, *seeds: int) -> None:
         self.seeds = seeds
@@ -525,7 +525,10 @@ async def test_entries_with_unknown_keys_cause_one_fetch_for_each_batch() -> Non
 
 
 async def test_replaced_key_loses_no_event(stream_setup: StreamSetup, ctx: CallContext) -> None:
-    """A leader with a new key sends again what its old key has signed, if it is unread."""
+    """A new leader publishes all unconfirmed events again, signed with its new key.
+
+    The subscriber knows only the new key, and rejects the entry that the old key has signed.
+    """
     await stream_setup.relay_all(begin=True)
     await stream_setup.publish(ctx, happened(1))
     await stream_setup.relay_all()

@@ -195,7 +195,7 @@ async def test_remote_error_has_request_id() -> None:
     ("code", "status"), [("auth.unauthenticated", 401), ("request.not_found", 404)]
 )
 async def test_rejected_service_token_is_unavailable(code: str, status: int) -> None:
-    """The error is temporary, because during a deployment the callee may lack the new key."""
+    """The error is temporary: during a deployment the callee may not yet have the caller's key."""
     response = httpx2.Response(status, content=problem(code, status))
 
     error = await error_of(client_with_handler(lambda _: response).greet(CTX, greet_command()))

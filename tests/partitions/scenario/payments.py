@@ -23,7 +23,7 @@ WEBHOOKS: Final = SandboxWebhooks(SECRET.encode())
 
 
 async def unpaid_orders(runner: ScenarioRunner, products: dict[str, str]) -> None:
-    """Let two unpaid orders expire after their payments, one of them after its reservation."""
+    """Let two unpaid orders expire after their payments, and one also after its reservation."""
     orders = [
         await place_order(runner, "anna", {products["tea"]: 2, products["mug"]: 1})
         for _ in range(2)
@@ -37,9 +37,9 @@ async def unpaid_orders(runner: ScenarioRunner, products: dict[str, str]) -> Non
     await runner.wait_for(reservations, "admin", status="expired")
     for payment_id in payments:
         await runner.wait_for(f"/payments/{payment_id}", "admin", status="expired")
-    # the orders have the status of their payments, whatever the transport of the events
+    # wait until orders has handled the events of the payments, which some partitions deliver later
     await runner.wait_until_idle()
-    # made due one after another, because orders expire in this sequence
+    # orders expire in the order of their due times, which must be the same in every run
     for order in orders:
         await runner.make_due(Clock.ORDER, order["order_id"])
     for order in orders:

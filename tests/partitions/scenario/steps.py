@@ -1,4 +1,7 @@
-"""Steps of an order that several parts of the scenario use; each waits until all is processed."""
+"""Steps of an order that several parts of the scenario use.
+
+A step that publishes events waits until all of them are processed.
+"""
 
 from typing import Any, Final
 
