@@ -117,10 +117,7 @@ def _kinds(item: pytest.Item) -> set[str]:
 
 
 class FailureReporter:
-    """Prints each failure when it happens, and the number of slow tests and their time at the end.
-
-    The time is in seconds.
-    """
+    """Prints each failure when it happens, and the total duration of the slow tests at the end."""
 
     def __init__(self, reporter: pytest.TerminalReporter) -> None:
         self._reporter = reporter

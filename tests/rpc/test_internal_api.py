@@ -36,7 +36,10 @@ JWKS_PATH: Final = "/internal/keys.json"
 
 @dataclass(frozen=True)
 class InternalApi:
-    """An application of two processes, with a signer of tokens and access to its users service."""
+    """An application of two processes; `signer` signs service tokens with the key of orders.
+
+    `users` replaces the users service and records its calls.
+    """
 
     http: httpx2.AsyncClient
     pem: str

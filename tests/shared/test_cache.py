@@ -68,9 +68,9 @@ async def cache(
 
 @pytest.fixture
 def connected(clock: Clock) -> CoherentCache:
-    """A cache without Redis, in the state in which values are valid for their whole `ttl`.
+    """A cache without Redis, in the state of a cache that is connected to the invalidation bus.
 
-    Otherwise this is the state of a cache that is connected to the invalidation bus.
+    In this state, values are valid for their whole `ttl`.
     """
     made = CoherentCache(clock=clock)
     made.on_connection_changed(True)

@@ -1,4 +1,4 @@
-"""Test each event transport with injected faults: every event is applied once, in key order."""
+"""Test each event transport with injected faults: every event is applied exactly once."""
 
 import asyncio
 import random

@@ -213,7 +213,7 @@ async def test_lost_connection_loses_leadership(
 ) -> None:
     async with own_pool(probe_url) as one, own_pool(probe_url) as two:
         subscriber = Subscriber(build_sql_persistence(two, STATEMENTS, ProbeSqlStore, clock), clock)
-        with pytest.raises(Unavailable):  # noqa: PT012 - the block is what is tested
+        with pytest.raises(Unavailable):  # noqa: PT012 - the last statement raises
             async with SqlOutbox(one, STATEMENTS.outbox).acquire_leadership() as old:
                 assert old is not None
                 await subscriber.publish(ctx, happened(1))
@@ -225,7 +225,7 @@ async def test_lost_connection_loses_leadership(
 
 async def test_leader_that_hangs_is_replaced(probe_url: str) -> None:
     async with own_pool(probe_url) as one, own_pool(probe_url) as two:
-        with pytest.raises(Unavailable):  # noqa: PT012 - the block is what is tested
+        with pytest.raises(Unavailable):  # noqa: PT012 - the last statement raises
             async with SqlOutbox(one, STATEMENTS.outbox).acquire_leadership() as hanging:
                 assert hanging is not None
                 impatient = SqlOutbox(two, STATEMENTS.outbox, leader_timeout_seconds=0)

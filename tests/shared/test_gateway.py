@@ -461,7 +461,7 @@ async def test_login_limit_counts_only_forms_with_username() -> None:
         ("10.0.0.1", ["10.0.0.7, 10.0.0.8"], "10.0.0.7"),
         ("10.0.0.1", ["2001:db8::9"], "2001:db8::9"),
         ("::ffff:10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
-        # the search stops at an invalid address; the last valid address is used
+        # the search from right to left stops at an invalid address, and uses the last valid one
         ("10.0.0.1", ["garbage"], "10.0.0.1"),
         ("10.0.0.1", [""], "10.0.0.1"),
         ("10.0.0.1", [], "10.0.0.1"),

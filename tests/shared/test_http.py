@@ -68,7 +68,7 @@ class ThingBody(RequestModel):
 
 
 class ProbeApp:
-    """An application with the memory backend."""
+    """An application with idempotent, conditional and failing routes, and memory storage."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.backend: ContextPersistence[MemoryDatabase[ProbeTables, ProbeMemoryStore]] = (

@@ -1,4 +1,4 @@
-"""Idempotency: one effect per key and the same response to every retry, on both storages."""
+"""Idempotency: one effect per key and the same response to every retry, in memory and Postgres."""
 
 import asyncio
 from datetime import timedelta

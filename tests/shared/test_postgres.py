@@ -257,7 +257,7 @@ async def test_cancel_while_connection_is_handed_over_leaves_pool_usable(probe_u
 async def test_close_ends_transaction_in_use_and_waiting_reader(probe_url: str) -> None:
     postgres = Postgres(probe_url, PoolSize(min_size=1, max_size=1, timeout=0.5))
 
-    with pytest.raises(Unavailable):  # noqa: PT012 - the block is what is tested
+    with pytest.raises(Unavailable):  # noqa: PT012 - the last statement raises
         async with postgres.transaction() as connection:
             waiting = asyncio.create_task(count_things(postgres))
             await run_loop_callbacks()

@@ -30,7 +30,7 @@ async def register_users(runner: ScenarioRunner) -> None:
     await runner.get("/.well-known/jwks.json")
 
 
-def _registration(name: str, email: str, password: str = "a long enough one") -> dict[str, str]:  # noqa: S107 - opens nothing
+def _registration(name: str, email: str, password: str = "a long enough one") -> dict[str, str]:  # noqa: S107 - a password of the tests
     return {"username": name, "email": email, "password": password}
 
 
