@@ -1,6 +1,6 @@
 """`python -m bench [part ...]`: measure, print tables, write bench/results.
 
-app       the application compared with a bare application on the same stack
+app       the application compared with minimal ones on the same libraries
 split     the application as one process and as four services
 contract  one call of another context: in process, over ASGI, over loopback
 hot       one product under high demand: reservations and orders compared with a plain UPDATE
@@ -193,7 +193,8 @@ def _folder(values: Path | None) -> Iterator[Path]:
         yield values.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="markethall-bench-") as name:
-        Path(name).chmod(0o755)  # an embedded Postgres started by root runs as another user
+        # readable for all, because an embedded Postgres started by root runs as another user
+        Path(name).chmod(0o755)
         yield Path(name)
 
 

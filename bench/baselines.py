@@ -1,8 +1,8 @@
 """The baselines of the benchmark; each runs as `python -m bench.baselines NAME`.
 
-raw   an ASGI app with one constant body: the maximum of uvicorn.
-sql   FastAPI and asyncpg, one statement per request, JSON text stored in Postgres: the maximum of
-      the stack without computation in Python.
+raw   an ASGI app with one constant body: the maximum rate of uvicorn.
+sql   FastAPI and asyncpg, one statement per request, JSON text stored in Postgres: the maximum rate
+      of these libraries without computation in Python.
 same  like sql, with the statements and tables of the application.
 """
 

@@ -33,7 +33,7 @@ READERS: Final = 16
 SEARCHERS: Final = 4
 PRODUCTS_READ: Final = 2000  # the number of different products that are read
 PAGE_SIZE: Final = 100  # products per page on the way to a deep page
-DEEP_READS: Final = 200  # reads of the first page and of the deep page, in turn
+DEEP_READS: Final = 200  # reads of each of the two pages: the first and the deep one
 HEADER: Final = (
     *("measure", "application /s", "bare /s", "ratio", "by round", "cpu ratio", "p50 ms", "p99 ms"),
     *("n", "goal"),
@@ -89,7 +89,10 @@ class CatalogueResult:
     foreign: float = 0.0
 
     def ratios(self, measure: str) -> list[Phase]:
-        """Return the ratios of the application to the baseline, one per round."""
+        """Return the ratios of the application to the baseline, one per round.
+
+        `cpu_us` of a ratio compares the responses per CPU second.
+        """
         bare, _ = GOALS[measure]
         pairs = zip(self.phases[measure], self.phases[bare], strict=True)
         return [Phase(own.rate / base.rate, base.cpu_us / own.cpu_us) for own, base in pairs]
@@ -178,7 +181,7 @@ def measure(options: Options, folder: Path) -> CatalogueResult:
             bench.reads(result)
             bench.searches(result)
             bench.deep(result)
-            # measured before the processes end, because ended ones would count as foreign
+            # measured before the processes end: afterwards their CPU time would count as foreign
             result.foreign = Ticks.now().foreign(before)
     return result
 

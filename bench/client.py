@@ -40,7 +40,9 @@ Scripts: TypeAlias = "Callable[[Tally], Sequence[Script]]"
 class Tally:
     """The results of one phase.
 
-    Only responses between the times `opens` and `closes` (perf_counter) are measured.
+    Only responses between the times `opens` and `closes` (perf_counter) are measured. The phase
+    ends early after `limit` latencies of one kind. A status in `tolerated` counts as an expected
+    rejection.
     """
 
     opens: float = inf
@@ -179,7 +181,7 @@ def _json(body: object) -> bytes:
 
 
 def repeat(requests: Sequence[Request], connections: int) -> Scripts:
-    """Return scripts that repeat the requests; each connection takes the next request."""
+    """Return scripts that repeat the requests. All connections take them from one sequence."""
     requests_in_turn = cycle(requests)
     return lambda _tally: [_repeat(requests_in_turn) for _ in range(connections)]
 

@@ -1,4 +1,4 @@
-"""Measures the cost of a contract call: direct, through the call guard, over ASGI, over TCP.
+"""Measures the cost of a call between contexts: direct, through the call guard, over ASGI, TCP.
 
 The storage is in memory, because a database would cost more than the call. Calls are sequential.
 The transports alternate in each round, so that noise affects all of them equally.
@@ -41,6 +41,7 @@ MEMORY: Final = {"storage": "memory", "rate_limits": "off", "bcrypt_cost": "4"}
 ADMIN_SETTINGS: Final = {"admin_email": ADMIN, "admin_password": "cotton-and-market-7"}
 INSIDE: Final = "http://app"  # the ASGI transport does not resolve the host
 STOCK: Final = 900_000
+# contexts that call no other context
 LEAVES: Final = frozenset({"users", "inventory"})
 CALLERS: Final = frozenset(context_names()) - LEAVES
 HEADER: Final = (
@@ -97,7 +98,7 @@ class Cost:
 
 
 class EntityIds(NamedTuple):
-    """The ids that the calls use."""
+    """The ids of the customer and the product in the calls."""
 
     user_id: UUID
     product_id: UUID

@@ -1,4 +1,4 @@
-"""Two deployments of the application that run at the same time: a monolith and a split."""
+"""Two deployments that run at the same time: one process, and one process per context."""
 
 import asyncio
 import json

@@ -65,7 +65,11 @@ Buy = Callable[[UUID], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Options:
-    """`rounds` phases of `seconds` each; `reservations` exist on the row before the run."""
+    """`rounds` phases of `seconds` each.
+
+    The product under high demand has `reservations` before the run. For comparison, `other_rows`
+    products are reserved in turn.
+    """
 
     seconds: float = 3
     rounds: int = 5
@@ -146,7 +150,7 @@ def measure(options: Options, folder: Path) -> HotProductResult:
                 _print_progress(f"round {number + 1} of {options.rounds}")
                 # the first round is a warm-up
                 _round(methods, server, result if number >= 0 else HotProductResult(options))
-            # measured before the processes end, because ended ones would count as foreign
+            # measured before the processes end: afterwards their CPU time would count as foreign
             result.foreign = Ticks.now().foreign(before)
     return result
 
@@ -169,7 +173,7 @@ def _round(methods: "_Methods", server: Server, result: HotProductResult) -> Non
 
 
 class _Methods:
-    """The methods that reserve a unit. Two of them run in this process, the others in a server."""
+    """The methods that reserve a unit. Two of them run in this process; orders go to a server."""
 
     def __init__(self, url: str, loop: Loop) -> None:
         self._url, self.loop = url, loop
@@ -231,7 +235,7 @@ def _application(url: str, folder: Path) -> Iterator[Server]:
 async def _create_plain_rows(
     url: str, product_ids: Sequence[UUID]
 ) -> "asyncpg.Pool[asyncpg.Record]":
-    """Create the table of the baseline, and return a pool of the application's size."""
+    """Create the table of the baseline. Return a pool as large as that of the application."""
     address = url.replace("+asyncpg", "")
     pool = await asyncpg.create_pool(address, min_size=CONNECTIONS, max_size=CONNECTIONS)
     await pool.execute(CREATE_PLAIN_TABLE)

@@ -117,7 +117,7 @@ def _run(url: str, path: Path, folder: Path) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-# Measured process
+# The measured process: `python -m bench.imports FILE`
 
 
 async def _import(path: Path) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 In an open loop a request is sent when it is due, whatever happens to the requests before it. A
 closed loop sends a request only after the response to the previous one, so it slows down with the
-server and hides what customers would see.
+server and hides the latencies that customers would have.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ REFUSED: Final = frozenset({429, 503})
 
 
 class DueRequest(NamedTuple):
-    """A request that is due `seconds` after the start."""
+    """A request that is due `seconds` after the start of the phase."""
 
     seconds: float
     payload: bytes
 
 
 class Response(NamedTuple):
-    """A response, with the seconds from the start to it."""
+    """A response. `seconds` is its time since the start of the phase."""
 
     seconds: float
     latency: float
@@ -45,8 +45,8 @@ class Outcome:
     accepted: list[Response] = field(default_factory=list)
     refused: list[Response] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
-    max_delay: float = 0.0  # of a request that the generator itself sent late
-    cpu_seconds: float = 0.0  # of the generator
+    max_delay: float = 0.0  # seconds by which the generator itself sent a request late
+    cpu_seconds: float = 0.0  # CPU seconds of the generator
 
     @property
     def sent(self) -> int:
@@ -76,7 +76,7 @@ class LoadProcess:
     def start_closed_loop(
         self, port: int, requests: Sequence[Request], connections: int, seconds: float
     ) -> Future[Tally]:
-        """Repeat the requests; rejections are tolerated, and the connection goes on at once."""
+        """Repeat the requests. A connection sends the next one directly after a rejection too."""
         return self._executor.submit(_run_closed_loop, port, requests, connections, seconds)
 
 

@@ -1,8 +1,9 @@
-"""Measures what remains of the service under more load than it can serve.
+"""Measures the service under more load than it can serve.
 
-First a closed loop finds the capacity. Then an open loop sends one, two and three times as many
-orders. After that come one customer's bursts, searches of one address, and scrapes of the metrics,
-each beside the orders of other customers.
+First a closed loop finds the capacity: each connection waits for its response before it sends the
+next order. Then an open loop, which does not wait, sends one, two and three times as many orders
+per second. Then the orders of other customers are measured, while one customer sends bursts of
+orders, and while one client address searches or reads the metrics.
 """
 
 import sys
@@ -29,11 +30,11 @@ from .shop import ADMIN, Shop
 
 CONNECTIONS: Final = 20  # the same as the pool size of the application
 OTHER_CUSTOMERS: Final = 9
-BURST: Final = 500  # orders of one customer, once a second
-STORM: Final = 24  # connections of one address
+BURST: Final = 500  # orders that one customer sends at the same time, every second
+STORM: Final = 24  # connections of one client address
 WARMUP: Final = 1.0
 MULTIPLES: Final = (1, 2, 3)  # of the capacity
-GOAL: Final = 0.9  # of the goodput at the capacity, at three times the load
+GOAL: Final = 0.9  # goodput at three times the capacity / at the capacity
 LOAD_HEADER: Final = (
     *("load", "offered /s", "goodput /s", "ratio", "by round", "ratio by cpu", "refused"),
     *("rejection p50 ms", "max ms", "p50 ms", "p99 ms", "server", "generator", "late ms", "goal"),
@@ -56,7 +57,10 @@ class Options:
 
 
 class LoadPhase(NamedTuple):
-    """One phase of an open loop. `server` and `generator` are shares of a core."""
+    """One phase of an open loop. Rates are per second, latencies in seconds.
+
+    `refused` is a share of the responses; `server` and `generator` are shares of a core.
+    """
 
     offered: float
     goodput: float
@@ -72,7 +76,10 @@ class LoadPhase(NamedTuple):
 
 
 class DisturbedPhase(NamedTuple):
-    """The orders of one phase, and the responses to the disturbing requests beside them."""
+    """The orders of one phase, and the responses to the requests that disturb them.
+
+    Rates are per second, latencies in seconds.
+    """
 
     rate: float
     p50: float
@@ -217,7 +224,7 @@ def measure(options: Options, folder: Path) -> OverloadResult:
             for number in range(options.rounds):
                 _print_progress(f"round {number + 1} of {options.rounds}")
                 bench.run_round(result)
-            # measured before the processes end, because ended ones would count as foreign
+            # measured before the processes end: afterwards their CPU time would count as foreign
             result.foreign = Ticks.now().foreign(before)
     return result
 
@@ -261,7 +268,7 @@ class _OverloadBench:
         def orders(customers: int) -> DisturbedPhase:
             return _to_disturbed_phase(self._orders(customers, seconds, result))
 
-        # not between a start and the orders beside it, because the server is not idle then
+        # wait only before the disturbing requests start, because afterwards the server is not idle
         servers.settle(self.server.process.pid)
         yield NINE_ALONE, orders(OTHER_CUSTOMERS)
         servers.settle(self.server.process.pid)
@@ -275,7 +282,7 @@ class _OverloadBench:
     def _beside_bursts(
         self, seconds: float, orders: Callable[[], DisturbedPhase], result: OverloadResult
     ) -> DisturbedPhase:
-        # the last customer, who is not one of the others
+        # the last customer sends the bursts; the measured orders are those of the first ones
         shop = self.shop
         script = shop.place_orders(len(shop.tokens))(Tally())[-1]
         payloads = [next(script).payload for _ in range(BURST * int(WARMUP + seconds))]
@@ -355,7 +362,10 @@ def _scrapes() -> list[Request]:
 
 
 def _prepare(url: str, folder: Path, options: Options, loop: Loop) -> Shop:
-    """Create products and customers without rate limits. Access tokens outlive the restart."""
+    """Create products and customers without rate limits.
+
+    The access tokens stay valid when the application restarts with rate limits.
+    """
     _print_progress(f"preparing {options.catalogue:,} products, {options.customers} customers ...")
     shop = Shop(admin_password="correct horse battery overload")
     with _application(url, folder, rate_limits="off") as server:

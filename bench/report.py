@@ -10,7 +10,7 @@ from . import tables
 RAW = "(i) raw ASGI"
 SQL_ONE = "(ii) FastAPI + asyncpg, one"
 SQL_PAGE = "(ii) FastAPI + asyncpg, page"
-MAX_FOREIGN_SHARE = 0.05  # above this share of other programs a figure is unreliable
+MAX_FOREIGN_SHARE = 0.05  # above this CPU share of other programs a figure is unreliable
 HEADER = (
     *("measure", "concurrency", "value", "p50 ms", "p99 ms", "n", "stmts"),
     *("per cpu s", "server", "others", "foreign", "ratio", "goal"),
@@ -28,7 +28,7 @@ class Figure:
     p50_ms: float = nan
     p99_ms: float = nan
     samples: int = 0
-    sustained: float | None = None  # the rate if the time of the remaining work counts too
+    sustained: float | None = None  # rate including the time for the work after the last response
     statements: float | None = None
     per_cpu_second: float = nan
     busy_server: float = nan
@@ -37,7 +37,10 @@ class Figure:
 
 
 class Goal(NamedTuple):
-    """A goal. `target` is a share of the baseline `of`; without `of` it has the figure's unit."""
+    """A goal for the figures for which `applies` is true.
+
+    `target` is a share of the baseline `of`; without `of` it is in the unit of the figure.
+    """
 
     applies: Callable[[Figure], bool]
     target: float

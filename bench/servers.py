@@ -167,7 +167,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def settle(*pids: int) -> float:
-    """Wait until these servers are idle, and return the seconds of the wait."""
+    """Wait until these servers are idle, at most 10 s, and return the seconds of the wait."""
     started = time.perf_counter()
     while (elapsed := time.perf_counter() - started) < SETTLE_TIMEOUT_SECONDS:
         before = Ticks.now(*pids)
@@ -257,11 +257,11 @@ def _stat(pid: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Ticks:
-    """The clock ticks at one moment.
+    """The CPU time that was used until one moment, in clock ticks.
 
-    `cores` has the busy, stolen and total ticks of each core. `run_ticks` are those of this process
-    and its descendants; the ticks of all other programs are called foreign. `processes` are the
-    ticks of selected processes.
+    `cores` has the busy, stolen and total ticks of each core. `run_ticks` are the ticks of this
+    process and its descendants; the ticks of all other programs are called foreign. `processes` are
+    the ticks of selected processes.
     """
 
     cores: dict[int, tuple[int, int, int]]

@@ -1,6 +1,6 @@
 """Measures the cost of the split: the application as one process and as four services.
 
-Both deployments run each phase one directly after the other, and take turns in running first, so
+The two deployments run each phase directly one after the other, and take turns in running first, so
 that noise affects both equally. The ratios are therefore more reliable than the rates.
 """
 
@@ -178,7 +178,7 @@ class Comparison:
 
 
 def _pay_all(requests: Sequence[Sequence[Request]]) -> Scripts:
-    """Return scripts in which each customer pays their own orders."""
+    """Return scripts in which each customer pays the orders that this customer has placed."""
     return lambda _: [_in_order(own_requests) for own_requests in requests]
 
 

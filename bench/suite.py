@@ -80,7 +80,7 @@ class Suite:
         )
 
     def _run_all(self, url: str) -> None:
-        # passed in the environment, because the URL contains a password
+        # in the environment, not as an argument, because the URL contains a password
         servers.run(
             "markethall",
             "migrate",
@@ -197,7 +197,7 @@ class Suite:
         )
         self._loop.do(load(server.port, scripts, tally, options.warmup, options.seconds))
         after, remaining = Ticks.now(server.process.pid), settle(server.process.pid)
-        # the remaining work after the load counts too, in statements and CPU time
+        # the work that the server does after the last response counts too: statements and CPU time
         settled, count_after = (
             Ticks.now(server.process.pid),
             self._loop.do(fetch_statement_count(server.port)),
@@ -239,7 +239,7 @@ class Suite:
             self._report.notes.append(f"statements while idle: {(after - before) / 2:.1f}/s")
 
     def _with_sustained_rate(self, figure: Figure, remaining: float) -> Figure:
-        """Add the sustained rate, which includes the time until all work was done."""
+        """Add the sustained rate, which includes the `remaining` seconds of work after the load."""
         if remaining <= 0.5:
             return figure
         duration = self._options.warmup + self._options.seconds

@@ -1,4 +1,4 @@
-"""Reviews in the monolith, and as an extracted service beside it."""
+"""Test reviews as a part of the monolith, and as a separate service next to it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -29,7 +29,7 @@ USER = {"username": "ada", "email": "ada@example.com", "password": "a long enoug
 
 
 class Market:
-    """The APIs of both processes, and the context `orders`, which publishes the events."""
+    """An HTTP client of both processes. The context `orders` of the monolith publishes events."""
 
     def __init__(self, http: httpx2.AsyncClient, monolith: Gateway, reviews_url: str) -> None:
         self.http = http
@@ -61,7 +61,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def build_app(network: AsgiNetwork, host: str, **settings: Any) -> Gateway:
-    # both processes sign the events in Redis with the same key
+    # both processes need the same secret key, because it signs the events in Redis
     read = read_settings(
         storage="memory", rate_limits="off", bcrypt_cost=4, secret_key=SECRET_KEY, **settings
     )

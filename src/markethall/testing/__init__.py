@@ -1,4 +1,4 @@
-"""Test tools for authors: of contexts, and of payment providers.
+"""Test tools for the authors of contexts and of payment providers.
 
 See docs/writing-a-context.md and docs/writing-a-payment-provider.md.
 """

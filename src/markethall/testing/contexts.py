@@ -1,4 +1,4 @@
-"""Test tools for contexts: the same tests with memory storage, on Postgres and over HTTP.
+"""Test tools for contexts. They run the same tests in memory, on Postgres and over HTTP.
 
 See docs/writing-a-context.md.
 """
@@ -94,9 +94,10 @@ def migrated_database(contexts: Iterable[str]) -> Iterator[str]:
 async def open_remote(
     context: str, container: ContextContainer, methods: Iterable[str]
 ) -> AsyncIterator[Any]:
-    """Yield an RPC client of the context, which uses its real endpoints and the real gateway.
+    """Yield an RPC client of the context.
 
-    The client may call all `methods`, even if no manifest allows it.
+    Its requests pass the real HTTP gateway and the real internal endpoints, without a network. The
+    client may call all `methods`, even if no manifest allows it.
     """
     api = topology().contexts[context].load_parts().internal_api
     if api is None:
@@ -149,7 +150,7 @@ async def deliver(
 
 
 class AsgiNetwork(httpx2.AsyncBaseTransport):
-    """An HTTP transport that sends each request to the application with the host's name."""
+    """An HTTP transport that passes each request to the application registered for its host."""
 
     def __init__(self) -> None:
         self._transports: dict[str, httpx2.ASGITransport] = {}

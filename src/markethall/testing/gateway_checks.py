@@ -1,4 +1,4 @@
-"""The checks that the conformance suite of payment gateways consists of."""
+"""Helper functions of the conformance suite of payment gateways."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -22,7 +22,7 @@ from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed, ProviderT
 
 
 def expect(is_as_expected: bool, message: str) -> None:
-    """Raise AssertionError with a message: `assert` explains nothing outside of test files."""
+    """Raise AssertionError with a message. Pytest explains a plain `assert` only in test files."""
     if not is_as_expected:
         raise AssertionError(message)
 
@@ -60,7 +60,7 @@ async def expect_timeout(gateway: PaymentGateway, request: OperationRequest) -> 
 
 
 async def charge_once(testbed: GatewayTestbed) -> tuple[OperationRequest, Outcome]:
-    """Charge. Return the request, with the reference of the provider, and the outcome."""
+    """Charge. Return the outcome, and the request with the provider's reference of the charge."""
     request = testbed.charge_request()
     outcome = await testbed.gateway.charge(request)
     expect_success(outcome, "a charge")
@@ -79,7 +79,7 @@ async def authorize_once(testbed: GatewayTestbed) -> OperationRequest:
 
 
 async def is_supported(testbed: GatewayTestbed, capability: Capability) -> bool:
-    """Try what the capability promises."""
+    """Try to use the capability, and return whether it works."""
     try:
         match capability:
             case Capability.AUTHORIZE:
@@ -90,14 +90,14 @@ async def is_supported(testbed: GatewayTestbed, capability: Capability) -> bool:
                 amount = AMOUNT if capability is Capability.REFUND else 1
                 return await refunds(testbed, amount)
             case Capability.MARK_PAID:
-                # nothing is asked of the provider
+                # a gateway has no method for it, because staff record the payment in the shop
                 return testbed.can(capability)
             case Capability.WEBHOOKS:
                 testbed.gateway.parse_event({}, b"", testbed.NOW)
     except UnsupportedByProvider:
         return False
     except DomainError:
-        # the webhook is not signed
+        # the gateway parses webhooks, and rejects this one because it is not signed
         return True
     return True
 

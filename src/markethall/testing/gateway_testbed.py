@@ -1,4 +1,4 @@
-"""A payment gateway under test, with access to the provider's side of it."""
+"""A payment gateway under test, with access to the data of its provider."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ AMOUNT: Final = 1000
 
 @dataclass(frozen=True)
 class ProviderTotals:
-    """The amounts of one charge or authorization in the provider's own books, in minor units."""
+    """The amounts of one charge or authorization at the provider, in minor units."""
 
     captured: int = 0
     refunded: int = 0
 
 
 class GatewayTestbed(ABC):
-    """A gateway, and a provider that has no operation yet."""
+    """A gateway, and its provider, which has no operations yet."""
 
     gateway: PaymentGateway
     # a payment method whose charges succeed, and one whose charges are declined
@@ -46,14 +46,20 @@ class GatewayTestbed(ABC):
 
     @abstractmethod
     def lose_next_answer(self) -> None:
-        """Let the provider execute the next command, and lose its answer."""
+        """Let the provider execute the next command, but drop its answer."""
 
     def webhook_body(self, request: OperationRequest, outcome: Outcome) -> bytes:
-        """Return the body of the provider's event about an operation; only with webhooks."""
+        """Return the body of the provider's event about an operation.
+
+        A gateway without the capability `webhooks` does not need this method.
+        """
         raise NotImplementedError
 
     def sign_webhook(self, body: bytes, sent_at: datetime) -> Mapping[str, str]:
-        """Return the headers with which the provider sends a body; the names in lower case."""
+        """Return the headers with which the provider sends a body. Their names are in lower case.
+
+        A gateway without the capability `webhooks` does not need this method.
+        """
         raise NotImplementedError
 
     def can(self, *capabilities: Capability) -> bool:

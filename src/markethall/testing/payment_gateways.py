@@ -1,8 +1,8 @@
 """The conformance suite of payment gateways.
 
 The author of a gateway inherits from `PaymentGatewayConformance` and writes a fixture
-`testbed`. Every test passes for a correct gateway. A test of an ability that the gateway does not
-declare returns at once; `test_capabilities_are_honest` checks what is declared.
+`testbed`. Every test passes for a correct gateway. A test of a capability that the gateway does not
+declare returns at once; `test_capabilities_are_honest` checks the declared capabilities.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from markethall.testing.gateway_checks import (
 from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed
 
 _CONCURRENCY: Final = 8
-# capability -> the capability without which it means nothing
+# capability -> the capability that it requires
 _REQUIRED_CAPABILITIES: Final = {
     Capability.PARTIAL_CAPTURE: Capability.AUTHORIZE,
     Capability.MULTIPLE_CAPTURES: Capability.PARTIAL_CAPTURE,
@@ -187,7 +187,7 @@ class PaymentGatewayConformance:
         await expect_totals(testbed, charge, captured=AMOUNT, refunded=AMOUNT)
 
     async def test_wrong_refund_is_rejected(self, testbed: GatewayTestbed) -> None:
-        """Another currency, a declined charge, a charge that does not exist."""
+        """A refund is wrong in another currency, of a declined charge, or of an unknown charge."""
         if not testbed.can(Capability.REFUND):
             return
         charge, _ = await charge_once(testbed)
@@ -311,7 +311,7 @@ class PaymentGatewayConformance:
     # Capabilities
 
     async def test_capabilities_are_honest(self, testbed: GatewayTestbed) -> None:
-        """A command of a declared capability is there, and one of another is not."""
+        """Every declared capability works, and no other capability works."""
         gateway, found = testbed.gateway, set()
         for capability in Capability:
             if await is_supported(testbed, capability):
@@ -378,7 +378,7 @@ class PaymentGatewayConformance:
             expect_forged(testbed, headers, body, f"of {sent_at}, received at {testbed.NOW}")
 
     async def test_signed_garbage_is_rejected(self, testbed: GatewayTestbed) -> None:
-        """Every error is a DomainError below 500, because a client must not cause another."""
+        """Every error is a DomainError with a status below 500: the sender caused the error."""
         if not testbed.can(Capability.WEBHOOKS):
             return
         for body in _GARBAGE:

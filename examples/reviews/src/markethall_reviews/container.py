@@ -1,4 +1,4 @@
-"""The implementations of reviews."""
+"""The dependency container of reviews: it builds stores, use cases and event handlers."""
 
 from collections.abc import Mapping
 

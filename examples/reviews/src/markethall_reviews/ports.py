@@ -19,7 +19,7 @@ class ReadStore(Protocol):
     ) -> Sequence[Review]:
         """Return at most `limit` + 1 reviews, the newest first.
 
-        The extra one tells that there is a next page.
+        The extra review shows that there is a next page.
         """
 
     async def get_rating(self, product_id: UUID) -> RatingView: ...
@@ -43,7 +43,7 @@ class Store(ReadStore, Protocol):
         """Mark the event as processed in the inbox. Return False if it is marked already."""
 
     async def store_response(self, command: IdempotentCommand, result: ReviewView) -> None:
-        """Store the response under the idempotency key. Raises LeaseLost.
+        """Store the response under the idempotency key, so that a retry with this key returns it.
 
-        A retry with the same key then returns it.
+        Raises LeaseLost.
         """

@@ -38,7 +38,7 @@ class ReviewService:
         user_id = ctx.actor.user_id
         if user_id is None:
             raise Unauthenticated(reason="missing")
-        # call the other context before the transaction, because a call must not hold a connection
+        # before the transaction, so that no database connection is held during the call of users
         customer = await self._users.get_active_customer(ctx, user_id)
         review = Review(
             review_id=command.id,
@@ -85,7 +85,10 @@ class RatingService:
 
 
 class ReviewEventHandlers:
-    """Record which customer received which product. The events of an order arrive in order."""
+    """Records which customer received which product.
+
+    The events of one order arrive in the sequence in which they were published.
+    """
 
     def __init__(self, database: Database[ReadStore, Store]) -> None:
         self._database = database
