@@ -63,7 +63,7 @@ def shared_server() -> Iterator[SharedServer]:
 
 @pytest.fixture
 def closed_folder(folder: Path) -> Path:
-    """A directory that only this user can enter, or any user if Postgres cannot use such a one."""
+    """A directory that is closed to other users, if Postgres can use one, otherwise an open one."""
     if can_use_closed_folders():
         folder.chmod(0o700)
     return folder
