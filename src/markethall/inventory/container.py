@@ -1,4 +1,4 @@
-"""The implementations of inventory."""
+"""The dependency-injection container of inventory."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -122,7 +122,8 @@ class InventoryContainer(ContextContainer):
 
     cache = singleton(_cache, tools)
     product_cache: providers.Singleton[ProductCache] = singleton(ProductResponseCache, cache)
-    # receives changed products; override it to use a search engine
+    # By default there is no search engine. Override this provider to use one: it receives all
+    # changed products, and product lists with the parameter `q` are read from it.
     search_index: providers.Singleton[SearchIndex] = singleton(NoSearchIndex)
 
     reservation_expiry = singleton(ReservationExpiryJob, database, product_cache, clock)

@@ -14,8 +14,8 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
-# the longest time between `reserve` and the expiry, and the longest time with `extend`: 90 days to
-# pay, and what belongs to placing the order
+# the longest time from `reserve` to the expiry, without `extend` and with it; with `extend`, a
+# customer has up to 90 days to pay, and one more day allows for the time before the payment starts
 MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
 MAX_EXTENDED_DURATION: Final = timedelta(days=91)
 
@@ -42,8 +42,8 @@ class RequestedLine(Dto):
 class Reserve(Dto):
     """A new reservation. Lines of the same product are added up.
 
-    It expires at `expires_at`, and at the latest after MAX_RESERVATION_DURATION. With `limited`,
-    the limits of unpaid orders and units per customer apply.
+    The reservation expires at `expires_at`, but after MAX_RESERVATION_DURATION at the latest. With
+    `limited`, the customer's limits of unpaid orders and of unpaid units of a product apply.
     """
 
     reservation_id: UUID
@@ -55,14 +55,14 @@ class Reserve(Dto):
 
 
 class Extend(Dto):
-    """A later expiry, at most MAX_EXTENDED_DURATION after the reservation was made."""
+    """A later expiry of a reservation, at most MAX_EXTENDED_DURATION after its `reserve`."""
 
     reservation_id: UUID
     expires_at: datetime
 
 
 class Consume(Dto):
-    """The units that one fulfilment ships."""
+    """The units of a reservation that one fulfilment ships."""
 
     reservation_id: UUID
     fulfilment_id: UUID
@@ -78,7 +78,7 @@ class ReleasePart(Dto):
 
 
 class ReservationLineView(Dto):
-    """The reserved units of one product in all warehouses. `unit_price` never changes.
+    """The units of one product in a reservation. `unit_price` stays the price at the `reserve`.
 
     `quantity` includes `consumed` (the shipped units) and `released` (by `release_part`).
     """
@@ -93,7 +93,10 @@ class ReservationLineView(Dto):
 
 
 class ReservationView(Dto):
-    """A reservation with one line per product, sorted by product id. A tombstone has no lines."""
+    """A reservation with one line per product, sorted by product id.
+
+    A tombstone has no lines and no order id. It is stored by a `release` before the `reserve`.
+    """
 
     reservation_id: UUID
     order_id: UUID | None
@@ -131,7 +134,7 @@ class ReservationClosed(DomainError):
 
 
 class TooManyUnpaidOrders(DomainError):
-    """The customer has too many unpaid orders. Details: limit, open (the number of them)."""
+    """The customer has too many unpaid orders. Details: limit, open (the number of unpaid ones)."""
 
     code = "inventory.too_many_holds"
     status = 409
@@ -141,7 +144,8 @@ class TooManyUnpaidOrders(DomainError):
 class TooManyUnits(DomainError):
     """The customer would have too many unpaid units of a product.
 
-    Details: limit (units), lines (each with product_id, requested, held).
+    Details: limit (units), lines (each with product_id, requested, held, in units). `held` counts
+    the units that are already reserved and unpaid.
     """
 
     code = "inventory.too_many_units"
@@ -152,7 +156,7 @@ class TooManyUnits(DomainError):
 class StockLow(Event):
     """The available units of a stock row have fallen to the product's threshold or below.
 
-    The event is published once, and again after the units have risen above the threshold.
+    The event is published once, and not again before the units have risen above the threshold.
     """
 
     type: ClassVar[str] = "inventory.stock_low"
@@ -184,16 +188,17 @@ class Inventory(Protocol):
         """
 
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        """Commit a reservation, because its order is paid. It then never expires.
+        """Commit a reservation, because its order is paid. A committed reservation never expires.
 
-        The stock of an expired reservation is reserved again. Raises OutOfStock when that is not
-        possible, ReservationClosed.
+        If it has already expired, reserve its units again. Raises OutOfStock when too little stock
+        is left for this, ReservationClosed.
         """
 
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
-        """Subtract shipped units from the stock, once per fulfilment id. Commit a held reservation.
+        """Subtract shipped units from the stock, once per fulfilment id.
 
-        Raises ReservationClosed. Raises OutOfStock while units sold as backorder are not on hand.
+        A held reservation is committed first. Raises ReservationClosed, and OutOfStock while fewer
+        units are on hand than are shipped, because some were sold as backorder.
         """
 
     async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
@@ -204,7 +209,8 @@ class Inventory(Protocol):
         """
 
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        """Release the units that are not shipped. The stock can be sold again.
+        """Release the units that are not shipped. They can be sold again.
 
-        An unknown id stores a tombstone, so that a `reserve` that arrives later reserves nothing.
+        If the id is unknown, store a tombstone, so that a `reserve` with this id that arrives later
+        reserves nothing.
         """

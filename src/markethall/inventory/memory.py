@@ -1,4 +1,4 @@
-"""The in-memory store of inventory. It inherits from the stores of the sub-domains."""
+"""The in-memory store of inventory. It combines the stores of the sub-domains by inheritance."""
 
 from markethall.inventory.imports.memory import ImportTables, MemoryImportStore
 from markethall.inventory.reservations.memory import MemoryReservationStore, ReservationTables

@@ -48,8 +48,8 @@ class ReservationRef(Dto):
     "/reserve",
     response_model=ReservationView,
     responses=problems(ProductNotFound, OutOfStock, TooManyUnpaidOrders, TooManyUnits),
-    # callers of an older release do not know these errors, but never get them, because
-    # they do not send `limited`; scripts/rpc_compatibility.py reads this mark
+    # Callers of an older release do not know these two errors. They never get them, because they
+    # do not send `limited`. scripts/rpc_compatibility.py reads this extension of the schema.
     openapi_extra={
         "x-refused-only-with": {"limited": [TooManyUnpaidOrders.code, TooManyUnits.code]}
     },

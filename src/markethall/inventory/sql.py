@@ -1,4 +1,4 @@
-"""The Postgres store of inventory. It inherits from the stores of the sub-domains."""
+"""The Postgres store of inventory. It combines the stores of the sub-domains by inheritance."""
 
 from markethall.inventory.catalogue.sql.category_store import SqlCategoryStore
 from markethall.inventory.catalogue.sql.tables import metadata

@@ -108,7 +108,7 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         self._tables.categories.remove(node.category)
 
     def _check_category(self, category: str | None) -> None:
-        """Do what the foreign key of a product does. Raises CategoryNotFound."""
+        """Raises CategoryNotFound, as the foreign key of the product table does in Postgres."""
         if category is not None and category not in self._tables.categories:
             raise CategoryNotFound(category=category)
 

@@ -42,7 +42,7 @@ class FamilySummary:
 
 
 class ReadStore(Protocol):
-    """Reads without locks. Each is one statement."""
+    """Reads without locks. In Postgres, each method executes one statement."""
 
     async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None: ...
 

@@ -38,7 +38,7 @@ class ProductQuery(PageQuery):
 
     Each of the first ten words of `q` must be a prefix of a word in the name, SKU, tags or
     description; case and accents are ignored. The default sort is `relevance` with `q`, and
-    `-created_at` without.
+    `-created_at` without `q`. The price filters and sorts ignore additional prices.
     """
 
     category: CategoryPath | None = None
@@ -54,7 +54,7 @@ class ProductQuery(PageQuery):
 
     @property
     def effective_sort(self) -> str:
-        """The sort that is used: `sort`, or the default."""
+        """The sort to use: `sort`, or the default if it is absent or is `relevance` without `q`."""
         if self.sort in {None, "relevance"}:
             return "-created_at" if self.q is None else "relevance"
         return str(self.sort)
@@ -81,8 +81,8 @@ FrozenFacets = Annotated[
 class Facets(Dto):
     """Counts over all matching products, not only those of the page.
 
-    The most frequent values come first, at most 100 per facet; all options together are one facet.
-    A facet that was not requested is null.
+    The most frequent values come first, at most 100 per facet. All options together are one facet,
+    with at most 100 pairs of name and value. A facet that was not requested is null.
     """
 
     category: tuple[FacetValue, ...] | None = None
@@ -100,12 +100,14 @@ class ProductSearch(Protocol):
     async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
         """Return products. Raises CursorInvalid.
 
-        A status other than active needs the scope catalogue:write. Raises Unauthenticated,
-        Forbidden.
+        Raises Unauthenticated or Forbidden if `query.status` is not active and the caller does not
+        have the scope catalogue:write. Raises Unavailable on a further page of results from an
+        external search engine, if the engine cannot answer.
         """
 
     async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
-        """Return `list_products` as JSON. It comes from a cache and is at most one second old.
+        """Return the result of `list_products` as JSON. Raises the same errors.
 
-        Raises the errors of `list_products`.
+        A page of active products comes from a cache. While the database is available, it is at
+        most one second old, and with facets at most ten seconds.
         """

@@ -1,4 +1,4 @@
-"""Search terms and the score of a product. The SQL store implements the same rules."""
+"""Search terms and the score of a product. The SQL store computes the same score in SQL."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from markethall.inventory.catalogue.domain.search_document import (
 )
 from markethall.inventory.catalogue.domain.text_keys import sku_key
 
-# more than any sum of weights, so that the product with exactly this SKU comes first
+# more than the highest sum of weights, so that the product whose SKU is the query comes first
 EXACT_SKU_SCORE: Final = 1000
 
 MAX_TERMS: Final = 10
@@ -23,21 +23,22 @@ _MAX_CORRECTABLE_TERMS: Final = 4
 class SearchTerm:
     """A word of a query. It matches words that begin with it.
 
-    With `suggestions`, because the word is misspelt, it matches these whole words instead.
+    If no word begins with it, the SQL store may find `suggestions`; then the term matches exactly
+    these words instead. The memory store finds none, so `weight_in` does not use them.
     """
 
     word: str
     suggestions: tuple[str, ...] = ()
 
     def weight_in(self, document: SearchDocument) -> int:
-        """Return the highest weight of the matching words, 0 if there are none."""
+        """Return the highest weight of the words that match, or 0 if no word matches."""
         matches = (w for word, w in document.weights.items() if word.startswith(self.word))
         return max(matches, default=0)
 
 
 @dataclass(frozen=True)
 class SearchQuery:
-    """A parsed query. Without terms it matches nothing."""
+    """A parsed query. Without terms it matches nothing. `sku` is the `sku_key` of its text."""
 
     terms: tuple[SearchTerm, ...]
     sku: str
@@ -64,7 +65,10 @@ class SearchQuery:
         return SearchQuery(terms, self.sku)
 
     def score(self, document: SearchDocument, sku: str) -> int:
-        """Return the sum of the terms' weights, or 0 if a term does not match."""
+        """Return the sum of the terms' weights, or 0 if a term does not match.
+
+        Add EXACT_SKU_SCORE if the text of the query is this SKU.
+        """
         weights = [term.weight_in(document) for term in self.terms]
         if not weights or not all(weights):
             return 0

@@ -39,7 +39,7 @@ class MemorySearchStore(MemoryProductStore):
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
         products = self._find_products(request, now)
-        # the first product has the spelling that is shown
+        # a value is shown in the spelling of the matching product with the lowest id
         products.sort(key=lambda product: str(product.product_id))
         return build_facets(
             {kind: _most_frequent(products, kind) for kind in request.query.requested_facets}
@@ -100,7 +100,7 @@ _SORT_KEYS: Final[Mapping[str, Callable[[Product], Any]]] = {
     "price": lambda product: product.price.amount,
     "created_at": lambda product: product.created_at,
 }
-# (name, value) of a product
+# for each facet, the pairs (name, value) of a product; only the facet `options` has names
 _FACET_VALUES: Final[Mapping[str, Callable[[Product], Iterable[tuple[str, str]]]]] = {
     "category": lambda product: [("", product.category)] if product.category is not None else [],
     "options": lambda product: product.options.items(),
@@ -110,7 +110,7 @@ _FACET_VALUES: Final[Mapping[str, Callable[[Product], Iterable[tuple[str, str]]]
 
 def _most_frequent(products: Iterable[Product], kind: str) -> list[FacetCount]:
     found: dict[tuple[str, str], FacetCount] = {}
-    # categories have one spelling
+    # all products of a category have the same text as `category`, so it needs no normalization
     to_key = str if kind == "category" else label_key
     for product in products:
         for name, value in _FACET_VALUES[kind](product):

@@ -14,9 +14,10 @@ from markethall.inventory.search.domain import SearchQuery
 
 @dataclass(frozen=True)
 class FacetCount:
-    """The number of products with a value. The first product has the spelling that is shown.
+    """The number of products that have a value.
 
-    The name is that of an option; other facets have an empty one.
+    `name` and `value` have the spelling of the product with the lowest id, `first_product_id`.
+    `name` is the name of the option, or empty for other facets.
     """
 
     count: int
@@ -28,7 +29,7 @@ class FacetCount:
 
     @property
     def sort_key(self) -> tuple[int, str, str]:
-        """The most frequent values come first."""
+        """The key that sorts the most frequent values first."""
         return -self.count, self.name_key, self.value_key
 
 
@@ -36,9 +37,9 @@ class FacetCount:
 class ProductPageRequest:
     """A page of products to read. `after` is the sort key of the previous page's last product.
 
-    A sort key is a tuple of the values that the sort compares, with the product id at the end.
-    `named_categories` are the categories that the query names by a path or a name, and not by their
-    key.
+    A sort key is a tuple of the values that the sort compares, with the product id at the end. If
+    `query.category` is a path or a name, `named_categories` has the keys of the categories that it
+    names; if it is itself a key, `named_categories` is empty.
     """
 
     query: ProductQuery
@@ -55,9 +56,9 @@ class ProductPageRequest:
 
 @dataclass(frozen=True)
 class ProductPageJson:
-    """The JSON of the products, joined by commas.
+    """The JSON of the products on a page, joined by commas.
 
-    `last_key` is the sort key of the last product, or None on the last page.
+    `last_key` is the sort key of the page's last product, or None if there is no next page.
     """
 
     json: str
@@ -65,7 +66,7 @@ class ProductPageJson:
 
 
 class ReadStore(Protocol):
-    """Reads of product lists without locks. Each is one statement."""
+    """Reads of product lists without locks. In Postgres, each method executes one statement."""
 
     async def get_product_page(
         self, request: ProductPageRequest, now: datetime
@@ -75,13 +76,13 @@ class ReadStore(Protocol):
         """Count the facets over all matching products. Ignore `after` and the page size."""
 
     async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
-        """Return the categories that have one of these names."""
+        """Return the categories whose names have one of these keys."""
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
-        """Return similar known words for each misspelt term.
+        """Return, for each misspelt term, similar words from the names and tags of products.
 
-        A term is misspelt if no word of any product begins with it. The result is empty in memory,
-        and in Postgres without the extension pg_trgm.
+        A term is misspelt if no word of any product begins with it. The memory store, and Postgres
+        without the extension pg_trgm, return an empty mapping.
         """
 
     async def get_products_json(
@@ -93,7 +94,7 @@ class ReadStore(Protocol):
 def build_facets(counts: Mapping[str, Sequence[FacetCount]]) -> Facets:
     """Build the facets from the counts, and keep the order of the counts."""
     option_counts = counts.get("options", ())
-    # sorted, so that the last name is that of the first product
+    # the product with the lowest id comes last, so its spelling overwrites those of the others
     by_age = sorted(option_counts, key=lambda count: count.first_product_id, reverse=True)
     names = {count.name_key: count.name for count in by_age}
     options: dict[str, list[FacetValue]] = {}
@@ -119,7 +120,7 @@ def _facet_values(counts: Sequence[FacetCount] | None) -> tuple[FacetValue, ...]
 class SearchHits:
     """The product ids of one page, the best match first.
 
-    `after` is the cursor by which the engine finds the next page.
+    `after` is the engine's cursor for the next page, or None if there is no next page.
     """
 
     product_ids: Sequence[UUID]
@@ -131,4 +132,8 @@ class SearchIndex(ProductIndex, Protocol):
     """An external search engine for active products."""
 
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
-        """Search. Return None if the engine cannot answer. The store then searches instead."""
+        """Return a page of products, or None if the engine cannot answer.
+
+        If it is None for the first page, the store searches instead. `after` is `SearchHits.after`
+        of the previous page.
+        """

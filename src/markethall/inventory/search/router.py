@@ -46,8 +46,8 @@ async def list_products(
     query: Annotated[ProductQuery, from_query(ProductQuery)],
     search: ProductSearchDep,
 ) -> Response:
-    """Return products. The availability may be one second old.
+    """Return products. The page may be one second old, and with `facets` ten seconds.
 
-    Only staff may ask for another `status` than active.
+    A `status` other than active needs the scope catalogue:write.
     """
     return send_rendered(request, await search.render_product_page(ctx, query))

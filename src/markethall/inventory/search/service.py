@@ -1,4 +1,4 @@
-"""The use cases of product lists. The source is an external search engine or the store."""
+"""The use cases of product lists. Products come from an external search engine or the store."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -37,11 +37,11 @@ from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import ReadDatabase
 
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
-# the first element of a cursor of the external engine; no sort key begins with it, because texts
-# contain no NUL
+# The first element of a cursor that belongs to the external engine. No sort key of the store begins
+# with it, because stored texts contain no NUL.
 _INDEX_CURSOR: Final = "\x00index"
 _IndexKeyset = tuple[Literal["\x00index"], str]
-# the cursor types of each sort: the cursor of the external engine, or a sort key
+# for each sort, the type of a decoded cursor: a cursor of the external engine, or a sort key
 _KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
     "relevance": TypeAdapter(_IndexKeyset | tuple[int, datetime, UUID]),
     "name": TypeAdapter(_IndexKeyset | tuple[str, UUID]),
@@ -124,9 +124,10 @@ class ProductListQueries:
     async def _read_from_index_or_store(
         self, query: ProductQuery, after_key: tuple[Any, ...] | None
     ) -> tuple[ProductPageJson, Facets | None]:
-        """Read a page. All pages of a list come from the source of its first page.
+        """Read a page from the external engine or from the store.
 
-        Raises Unavailable when that was the engine, and the engine cannot answer now.
+        All pages of a list come from the source of its first page, because a cursor is valid only
+        there. Raises Unavailable if this source is the engine and it cannot answer.
         """
         if query.q is not None and (after_key is None or after_key[0] == _INDEX_CURSOR):
             hits = await self._index.find(query, after_key[1] if after_key else None)
@@ -148,8 +149,8 @@ class ProductListQueries:
     ) -> tuple[ProductPageJson, Facets | None]:
         """Read a page from the store.
 
-        If it is empty, read it again with the categories that the query does not name by their key,
-        and then with spelling suggestions.
+        If it is empty, look up `query.category` as a path or a name, and read again. If the page is
+        still empty, read again with spelling suggestions.
         """
         if request.search is not None and not request.search.terms:
             return ProductPageJson(""), build_facets(
@@ -179,7 +180,10 @@ class ProductListQueries:
 async def _with_named_categories(
     reads: ReadStore, request: ProductPageRequest
 ) -> ProductPageRequest | None:
-    """Add the categories whose path or name the query has. Return None if it has a key."""
+    """Add the categories whose path or name is `query.category`.
+
+    Return None if there are none, or if `query.category` is the key of the only one.
+    """
     if (text := request.query.category) is None:
         return None
     tree = CategoryTree(await reads.list_category_nodes(label_keys([text])))
@@ -192,7 +196,7 @@ async def _with_named_categories(
 async def _with_spelling_suggestions(
     reads: ReadStore, request: ProductPageRequest
 ) -> ProductPageRequest | None:
-    """Add spelling suggestions to the request. Return None if there are none for any term."""
+    """Add spelling suggestions to the request. Return None if no term has suggestions."""
     if request.search is None:
         return None
     suggestions = await reads.get_spelling_suggestions(request.search)

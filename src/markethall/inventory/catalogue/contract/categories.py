@@ -1,4 +1,4 @@
-"""The category tree: the service that the routers call, its DTOs and errors."""
+"""The contract of the category tree for the HTTP API."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -41,8 +41,8 @@ class NewCategory(RequestModel):
     """A new category. Without `parent` it is at the root of the tree.
 
     `category` is the key by which products refer to the category. It never changes. If another
-    category already has this key, the new category gets its path as key, such as "Apparel >
-    Accessories". If `category` is a path, this path also names the parent.
+    category already has this key, the key of the new one is its path, such as
+    "Apparel > Accessories". If `category` is a path, this path also names the parent.
     """
 
     category: CategoryKey

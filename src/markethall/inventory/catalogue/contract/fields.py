@@ -20,7 +20,7 @@ class ProductStatus(StrEnum):
 
 
 class InventoryPolicy(StrEnum):
-    """Quantity that can be sold without stock: up to the backorder limit, or without limit."""
+    """Limit of the units sold beyond the stock: the backorder limit (DENY) or none (CONTINUE)."""
 
     DENY = "deny"
     CONTINUE = "continue"

@@ -58,7 +58,7 @@ def _validate_attribute(value: Any, validate: ValidatorFunctionWrapHandler) -> A
 
 
 def _check_sku(sku: str) -> str:
-    """Trim the SKU. It may have any characters that can be printed, in any script."""
+    """Trim the SKU. All printable characters of all scripts are allowed."""
     sku = sku.strip()
     if not sku.isprintable():
         raise PydanticCustomError("not_printable", "must have printable characters only")

@@ -40,7 +40,7 @@ class Category:
 
     @classmethod
     def new(cls, category_id: UUID, command: NewCategory, node: CategoryNode) -> Self:
-        """Create a category with the key and the parent of the node."""
+        """Create a category. `node` has its key and its parent."""
         return cls(
             category_id=category_id,
             category=node.category,

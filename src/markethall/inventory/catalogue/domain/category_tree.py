@@ -1,6 +1,7 @@
 """Find the category that a text names, or plan the categories of a new path.
 
-Names are compared by their keys, so spaces, letter case and the form of Unicode do not matter.
+Names are compared by their `label_key`, which ignores extra spaces, letter case and the Unicode
+normalization form.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,8 @@
-"""Tags, and names of options and attributes: look-alikes are one, and its first spelling stays."""
+"""Merge equal tags, option names and attribute names.
+
+Two of them are equal if they have the same `label_key`, so "Red" equals "red". The first spelling
+stays.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

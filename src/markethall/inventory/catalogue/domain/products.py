@@ -28,7 +28,8 @@ from markethall.inventory.catalogue.domain.labels import fold_names, fold_tags, 
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.money import Money
 
-# above all limits of orders; also in inventory.effective_backorder_limit
+# units, more than any order may have; the SQL function inventory.effective_backorder_limit has the
+# same number
 UNLIMITED_BACKORDER: Final = 1_000_000_000
 _MIN_TIME: Final = datetime.min.replace(tzinfo=UTC)
 _EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(

@@ -8,7 +8,8 @@ from typing import Final
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import fold_letters
 
-# a matching word adds the weight of the best field that contains it to the rank
+# The score of a product is a sum over the words of the query. Each adds the weight of the field in
+# which it occurs; if it occurs in several fields, the highest of their weights.
 NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT = 8, 4, 2, 1
 FIELD_WEIGHTS: Final = (NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT)
 

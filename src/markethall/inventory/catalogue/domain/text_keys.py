@@ -1,6 +1,7 @@
-"""Keys by which texts are compared: SKUs, names in a list, words of a search.
+"""Keys by which texts are compared: SKUs, labels, names in a sorted list, words of a search.
 
-Postgres stores the keys that Python computes, so that both backends compare alike.
+Python computes the keys and Postgres stores them, so the memory store and the Postgres store
+compare texts in the same way.
 """
 
 import hashlib

@@ -58,7 +58,7 @@ async def list_categories(
 ) -> Response:
     """Return categories, sorted by position and key.
 
-    `product_count` includes the products of all categories below.
+    `product_count` includes the products of all categories below the category.
     """
     return send_rendered(request, await tree.render_categories(ctx, query))
 

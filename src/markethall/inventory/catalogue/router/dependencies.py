@@ -50,7 +50,8 @@ PUBLIC_CACHE_CONTROL: Final = b"public, max-age=5, stale-while-revalidate=30"
 def send_rendered(request: Request, rendered: RenderedResponse) -> Response:
     """Respond with 200, or 304 when the client has this ETag.
 
-    A public response that is cached is also offered to the response cache of the gateway.
+    A public response from the cache is also offered to the response cache of the gateway, which
+    can then answer the same request without calling the route.
     """
     if rendered.is_public and rendered.is_current is not None:
         offer(request.scope, rendered.is_current)

@@ -56,7 +56,7 @@ SkuPath = Annotated[Text, Field(max_length=100, examples=["TEA-SENCHA-100"])]
 async def get_product_by_sku(
     request: Request, ctx: Anyone, sku: SkuPath, catalogue: CatalogueDep
 ) -> Response:
-    """Return the product with this SKU, in any case."""
+    """Return the product with this SKU. Upper and lower case are equal."""
     return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku))
 
 

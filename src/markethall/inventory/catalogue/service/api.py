@@ -146,7 +146,10 @@ class CatalogueService:
         self._cache.invalidate([product_id], pages=True)
 
     async def _get_created_by_same_command(self, store: Store, product: Product) -> ProductView:
-        """Return the product that an earlier attempt created. Raises SkuTaken if there is none."""
+        """Return the product that an earlier attempt of this command created; it has the same id.
+
+        Raises SkuTaken if there is none, because then another product has the SKU.
+        """
         product_json = await store.get_product_json(product.product_id, self._clock())
         if product_json is None:
             raise SkuTaken(sku=product.sku)

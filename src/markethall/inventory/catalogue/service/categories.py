@@ -31,7 +31,7 @@ from markethall.shared.kernel.pagination import Cursors, Page
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import Database
 
-# the content of a cursor: `position` and `key` of the last category on the page before
+# the content of a cursor: position and key of the previous page's last category
 _CATEGORY_KEYSET: Final = TypeAdapter(tuple[int, str])
 
 

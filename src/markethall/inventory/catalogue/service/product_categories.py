@@ -14,9 +14,9 @@ from markethall.shared.kernel.ids import new_id
 
 
 async def get_or_create_category(store: Store, text: str) -> str:
-    """Return the key of the category that the text names. Lock it against deletion.
+    """Return the key of the category that the text names; create the category if it is missing.
 
-    Raises CategoryAmbiguous.
+    Lock the category against deletion until the transaction ends. Raises CategoryAmbiguous.
     """
     tree = await _load_tree(store, text)
     found = tree.get_or_plan(text)

@@ -10,9 +10,9 @@ from markethall.inventory.catalogue.ports import ByteCache
 PRODUCT_NAMESPACE: Final = "inventory.product"
 PAGE_NAMESPACE: Final = "inventory.page"
 
-# A change of a product or its stock invalidates the product. A change of the catalogue invalidates
-# all pages. A sale does not invalidate pages: they expire after the TTL, first in Redis and then in
-# the process, so a page may show the stock of two TTLs ago.
+# A change of a product or its stock invalidates the cached product. A change of the catalogue
+# invalidates all pages, but a sale does not. So a page may show the stock of two TTLs ago: a
+# process may read the page from Redis at the end of its TTL there, and then keeps it for a TTL.
 PRODUCT_TTL_SECONDS: Final = 10.0
 PAGE_TTL_SECONDS: Final = 0.5
 PAGE_WITH_COUNTS_TTL_SECONDS: Final = 5.0

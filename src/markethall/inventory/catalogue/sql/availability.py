@@ -1,8 +1,11 @@
 """SQL expressions for the available quantity of products.
 
 One statement reads a product together with its availability. The catalogue must not import the
-tables of stock and reservations, so it declares the columns that it reads once more.
-tests/inventory/test_availability_columns.py compares them with the real tables.
+tables of stock and reservations, so this module declares the columns of them that it reads.
+tests/inventory/test_availability_columns.py compares these columns with the tables.
+
+A reservation is overdue if its status is held, its `expires_at` has passed, and the expiry job has
+not released its units yet.
 """
 
 from typing import Any, Final

@@ -29,7 +29,8 @@ def _subtree() -> "sa.ColumnElement[Any]":
     return sa.func.array(sa.select(tree.c.category).scalar_subquery(), type_=ARRAY(sa.Text))
 
 
-# an array of the categories with these keys and all categories below, for `== sa.any_(SUBTREE)`
+# An array of categories, for `== sa.any_(SUBTREE)`: the categories with the keys in the bind
+# parameter `category`, and all categories below them.
 SUBTREE: Final = _subtree()
 
 _category_key: Final = categories.c.category.collate("C")

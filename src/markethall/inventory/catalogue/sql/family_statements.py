@@ -35,7 +35,8 @@ def _typed_null(kind: Any) -> "sa.ColumnElement[Any]":
 def _option_values() -> "sa.Select[Any]":
     """Select the first MAX_OPTION_VALUES values of each option, sorted by their first product.
 
-    Each has the options of this product, which spell it.
+    Each row also has all options of this product as JSON text. The caller reads the spelling of
+    the option's name and value from it, because the row itself has only their keys.
     """
     pair = sa.func.jsonb_each_text(_members.c.option_keys).table_valued("key", "value")
     pair = pair.render_derived(name="pair")

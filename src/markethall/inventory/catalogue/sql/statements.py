@@ -1,4 +1,4 @@
-"""SQL statements of products. The sub-domain `search` has the statements of product lists."""
+"""SQL statements of products. Those of product lists are in the sub-domain `search`."""
 
 from typing import Any, Final
 

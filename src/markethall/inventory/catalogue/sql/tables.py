@@ -1,4 +1,4 @@
-"""The tables of the catalogue. The migration also creates triggers on them.
+"""The tables of the catalogue. Their triggers exist only in the migrations.
 
 `metadata` holds the tables of all sub-domains of the schema `inventory`.
 """

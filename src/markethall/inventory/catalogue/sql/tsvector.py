@@ -10,10 +10,10 @@ _LETTER_BY_WEIGHT: Final = dict(zip(FIELD_WEIGHTS, WEIGHT_LETTERS, strict=True))
 
 
 def tsvector_text(document: SearchDocument) -> str:
-    """Write each word with its weight label.
+    """Write each word with the position 1 and its weight label.
 
-    Every position is 1, because the search uses no positions. Words consist of letters, digits
-    and `_`, so nothing needs escaping.
+    The position is always 1, because the search does not use positions, but Postgres stores a
+    weight only with a position. Words consist of letters, digits and `_`, so they need no escaping.
     """
     return " ".join(
         f"'{word}':1{_LETTER_BY_WEIGHT[weight]}" for word, weight in document.weights.items()

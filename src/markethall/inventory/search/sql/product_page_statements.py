@@ -1,9 +1,9 @@
-"""SQL statements that read a page of products, one per combination of filters, sort and page size.
+"""SQL statements that read a page of products, one for each `PageQueryShape`.
 
 A statement reads a page in one of two ways. If an index has the products in list order and nearly
-all of them match, it scans the index until the page is full. Otherwise it filters a sample, the
-first 1,000 products in list order. Only if the sample does not fill the page, it selects and sorts
-all matching products.
+all of them match, it scans the index until the page is full. Otherwise it filters a sample, which
+is the first 1,000 products in list order. If the matches in the sample do not fill the page, the
+statement selects and sorts all matching products.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,8 @@ from markethall.inventory.search.sql.statements import (
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _PAGE_SIZES: Final = (20, 50, 100)
-# a frequent word fills the page from a sample of this size; a rare word has few matches to sort
+# products; enough to fill a page if the search word is frequent; if it is rare, there are only few
+# matches to sort
 _SAMPLE_SIZE: Final = 1000
 _SORT_COLUMNS: Final[Mapping[str, "sa.Column[Any]"]] = {
     "name": products.c.name_key,
@@ -43,7 +44,8 @@ _KEY_NAMES: Final = ("score", "key", "product_id")
 class PageQueryShape(NamedTuple):
     """The properties of a query that determine the text of its statement.
 
-    `terms` is the number of search terms if the sort is by relevance, else 0.
+    `size` is one of _PAGE_SIZES. `after` tells whether the query has a cursor. `terms` is the
+    number of search terms if the sort is by relevance, else 0.
     """
 
     filters: frozenset[str]
@@ -69,7 +71,8 @@ class PageQueryShape(NamedTuple):
     def scans_index(self) -> bool:
         """Whether an index has the products in list order, and nearly all of them match.
 
-        The indexes by category contain only active products.
+        A price range is a part of the index by price. A category has its own part of the indexes
+        by category, which contain only active products.
         """
         unselective = {"in_stock"}
         if self.order.endswith("price"):
@@ -88,11 +91,11 @@ def product_page_statement(
     after: bool,
     terms: int,
 ) -> Statement:
-    """Build the statement. Its only row has the JSON of the products, joined by commas, whether
-    another page follows, and the sort key of the last product.
+    """Build the statement. It returns one row: the JSON of the products, joined by commas; whether
+    another page follows; the sort key of the page's last product.
 
-    The page size is a literal, because with a bind parameter Postgres would plan the statement at
-    each execution.
+    `limit` is rounded up to a page size that is a literal in the statement, because with a bind
+    parameter Postgres would plan the statement at each execution.
     """
     size = next(size for size in _PAGE_SIZES if limit <= size)
     scored = terms if order == "relevance" else 0
@@ -132,9 +135,10 @@ def _numbered_rows(shape: PageQueryShape) -> "sa.Subquery":
 
 
 def _index_scan(shape: PageQueryShape) -> "sa.Subquery":
-    """Scan the index of all products, or the indexes of all categories of a subtree."""
+    """Scan the index of the sort for all products, or for each category of a subtree in turn."""
     by_category = "category" in shape.filters
-    # with many categories, read only the indexes, and then the rows of the products on the page
+    # with many categories, read only ids and sort keys, which the index has; the table rows of the
+    # products on the page are read after the results of the categories are merged
     columns = [products.c.product_id] if by_category else PAGE_COLUMNS
     key = shape.sort_column.label("key")
     rows = select_matching(products, shape.filters - {"category"}, *columns, key)
@@ -164,8 +168,8 @@ def _sample_or_full_scan(shape: PageQueryShape) -> "sa.Subquery":
         sa.select(sa.func.count() > shape.size).select_from(sample).scalar_subquery()
     )
     if not shape.terms:
-        # the sample also suffices if it contains all products up to the end of the list; CASE
-        # evaluates this slower test second
+        # The sample is also enough if it contains all products up to the end of the list. This
+        # test is slower, and CASE evaluates it only if the first test is false.
         is_sample_enough = sa.case((is_sample_enough, sa.true()), else_=_reached_end(shape))
     all_matches = _full_scan(shape).where(~is_sample_enough).subquery("all_matches")
     best = sa.union_all(sa.select(sample).where(is_sample_enough), sa.select(all_matches)).subquery(
@@ -178,8 +182,8 @@ def _sample(shape: PageQueryShape) -> "sa.Select[Any]":
     """Select the matching products among the first products of the list.
 
     For the sort by relevance, select only products with all terms in the name, because they have
-    the highest score. If the query is the SKU of a product, this product has a higher score, so
-    the sample is empty.
+    the highest score. But if the query is the SKU of a product, this product has a higher score, so
+    the sample must be empty, and all matching products are selected instead.
     """
     first = _first_products(shape)
     filters = shape.filters
@@ -202,7 +206,7 @@ def _first_products(shape: PageQueryShape) -> "sa.Subquery":
 
 
 def _reached_end(shape: PageQueryShape) -> "sa.ColumnElement[bool]":
-    """Tell whether fewer products than _SAMPLE_SIZE follow the cursor."""
+    """Tell whether fewer than _SAMPLE_SIZE products follow the cursor in the list."""
     rest = sa.select(integer_literal(1)).select_from(products).where(_has_status(shape))
     rest = _limit_to_sample(shape, _after_cursor(shape, rest, shape.sort_keys))
     return (
@@ -218,7 +222,10 @@ def _limit_to_sample(shape: PageQueryShape, query: "sa.Select[Any]") -> "sa.Sele
 
 
 def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
-    """Select and sort all matching products. Then filter by availability until the page is full."""
+    """Select and sort all matching products. Then filter by availability until the page is full.
+
+    Availability comes last, because it is slow to compute.
+    """
     columns = [products.c.product_id, shape.sort_column.label("key")]
     if shape.terms:
         columns.insert(0, score_expression(shape.terms).label("score"))
@@ -241,7 +248,7 @@ def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
     return _limit_plus_one(shape, query)
 
 
-# Parts of both
+# Parts of both ways
 
 
 def _with_page_columns(best: "sa.Subquery") -> "sa.Subquery":

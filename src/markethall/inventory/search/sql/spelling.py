@@ -1,4 +1,4 @@
-"""Spelling suggestions. Only the SQL store has them, because pg_trgm finds the candidates."""
+"""Spelling suggestions. Only the SQL store has them: the extension pg_trgm finds the candidates."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -15,8 +15,8 @@ _MAX_SUGGESTIONS: Final = 3
 def spelling_suggestions(word: str, candidates: Iterable[str]) -> tuple[str, ...]:
     """Return at most three candidates, the nearest first.
 
-    A candidate may differ by one edit; a candidate for a word of six or more letters by two. An
-    edit inserts, deletes or replaces a letter, or swaps two adjacent letters.
+    A candidate may differ from the word by one edit, or by two if the word has six or more letters.
+    An edit inserts, deletes or replaces a letter, or swaps two adjacent letters.
     """
     allowed = _max_edits(word)
     rated = sorted((edit_distance(word, candidate), candidate) for candidate in candidates)

@@ -33,7 +33,7 @@ _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
 
 
 def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Select[Any]":
-    """Select the rows that pass the filters. Compute the availability only if it is a filter."""
+    """Select the rows that pass the filters. Compute the availability only for `in_stock`."""
     query = sa.select(*columns)
     if "in_stock" in filters:
         availability = available_quantity(rows)
@@ -80,15 +80,15 @@ def count_facets(kinds: Iterable[str], filters: Iterable[str], status: ProductSt
     """Build a statement that returns the most frequent values.
 
     Its columns are: facet, key of the option name, key of the value, count, id of the first
-    product, and what this product has: the category, the tag, or all options as JSON.
+    product, and the text that this product has: its category, its tag, or all its options as JSON.
     """
     return _facets(tuple(sorted(kinds)), frozenset(filters), status)
 
 
 @cache
 def _facets(kinds: tuple[str, ...], filters: frozenset[str], status: ProductStatus) -> Statement:
-    # each facet selects the products again, because a common table expression with the matches of a
-    # large catalogue would be written to disk
+    # Each facet selects the matching products again. A common table expression that they share
+    # would be written to disk if the catalogue is large.
     return Statement(sa.union_all(*(_facet_counts(kind, filters, status) for kind in kinds)))
 
 
@@ -97,7 +97,7 @@ def _facet_counts(kind: str, filters: frozenset[str], status: ProductStatus) -> 
     # collation C sorts by bytes, like the memory store, and does not depend on the locale
     name, value = (sa.collate(values.c[part], "C") for part in ("name", "value"))
     count = sa.func.count()
-    # not all versions of Postgres have min(uuid)
+    # compared as text, because not all supported versions of Postgres have min(uuid)
     first = sa.func.min(sa.collate(sa.cast(values.c.product_id, sa.Text), "C"))
     most = (
         sa.select(
@@ -127,7 +127,11 @@ def _shown_value(kind: str, key: "sa.ColumnElement[str]") -> "sa.ColumnElement[s
 
 
 def _facet_values(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Subquery":
-    """Select the facet's keys of each matching product. `name` is empty except for options."""
+    """Select a row for each matching product and each of its values of the facet.
+
+    `value` is the key of the value. `name` is the key of the option name, or empty for other
+    facets.
+    """
     names = ("product_id", "category", "option_keys", "tag_keys")
     columns = [products.c[name] for name in names]
     matching_rows = select_matching(products, filters, *columns).where(
@@ -156,7 +160,7 @@ HAS_TRIGRAMS: Final = Statement(
 
 
 def _spelling_candidates() -> Statement:
-    """Select the most similar known words for each misspelt term.
+    """Select, for each misspelt term, the most similar words of the table `search_word`.
 
     A term is misspelt if no word of any product begins with it.
     """

@@ -30,14 +30,14 @@ from markethall.shared.persistence.postgres import Connection
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
-# sort keys before and after those of all products
+# times before and after the `created_at` of all products
 _BEFORE_ALL: Final = datetime(1, 1, 1, tzinfo=UTC)
 _AFTER_ALL: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _MIN_ID: Final = UUID(int=0)
 
 
 class TrigramSupport:
-    """Whether the database has the optional extension pg_trgm, looked up once."""
+    """Whether the database has the optional extension pg_trgm. Only the first call looks it up."""
 
     def __init__(self) -> None:
         self._available: bool | None = None
@@ -114,7 +114,7 @@ class SqlSearchStore(SqlProductStore):
 
 
 def _filters(request: ProductPageRequest) -> dict[str, Any]:
-    """Return the values of the filters that the query sets, by bind parameter."""
+    """Return the filters that the query sets. The keys are also the names of bind parameters."""
     query = request.query
     names = ("family", "min_price", "max_price", "in_stock")
     filters = {name: getattr(query, name) for name in names if getattr(query, name) is not None}
@@ -128,7 +128,9 @@ def _filters(request: ProductPageRequest) -> dict[str, Any]:
 
 
 def _score_values(request: ProductPageRequest) -> dict[str, Any]:
-    """Return the bind parameters of the score and of the sample; none without sort by relevance."""
+    """Return the bind parameters of the score and the sample, which only the sort by relevance
+    has.
+    """
     if request.search is None or request.query.effective_sort != "relevance":
         return {}
     terms = {
@@ -146,10 +148,11 @@ def _score_values(request: ProductPageRequest) -> dict[str, Any]:
 def _key_values(request: ProductPageRequest) -> dict[str, Any]:
     """Return the bind parameters of the previous page's last sort key.
 
-    With sort by relevance, all products of the sample have the same score: the best one. So the
-    sample has a cursor of its own. If the last product had this score, the sample continues after
-    it. If it had a lower score, no product of the sample is left. If it had a higher score, because
-    its SKU is the query, the sample starts at its beginning.
+    With sort by relevance, all products of the sample have the same score: the sum of the weights
+    of names. So the sample has its own cursor, without a score. It depends on the score of the
+    previous page's last product. If this score is the same, the sample continues after the product.
+    If it is lower, the sample is empty. If it is higher, because the SKU of the product is the
+    query, the sample starts at its beginning.
     """
     if request.after is None:
         return {}

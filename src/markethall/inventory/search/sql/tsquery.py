@@ -1,18 +1,18 @@
 """Convert search terms to tsquery text.
 
-Terms consist of letters, digits and `_`, so nothing needs escaping.
+Terms consist of letters, digits and `_`, so they need no escaping.
 """
 
 from markethall.inventory.search.domain import SearchQuery, SearchTerm
 
 
 def tsquery_all(search: SearchQuery, letter: str = "") -> str:
-    """Match all terms, in fields with this weight label. Without a label, match any field."""
+    """Write a query for all terms in fields with this weight label, or without it in any field."""
     return " & ".join(f"({tsquery_term(term, letter)})" for term in search.terms)
 
 
 def tsquery_term(term: SearchTerm, letter: str = "") -> str:
-    """Match one term, in fields with this weight label. Without a label, match any field."""
+    """Write a query for one term in fields with this weight label, or without it in any field."""
     if term.suggestions:
         return " | ".join(
             f"'{word}':{letter}" if letter else f"'{word}'" for word in term.suggestions
