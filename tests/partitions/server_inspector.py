@@ -248,4 +248,7 @@ def _row(table: str, row: asyncpg.Record) -> str:
 
 
 def _cell(value: object) -> str:
+    """Return the text of a column, with bytes masked, because all of them are random hashes."""
+    if isinstance(value, list):
+        return f"[{', '.join(_cell(item) for item in value)}]"
     return "<bytes>" if isinstance(value, bytes) else str(value)
