@@ -40,7 +40,11 @@ class ImportFormat(StrEnum):
 
 
 class NoteKind(StrEnum):
-    """The kind of a note about a row: an error, or a change. Only a dry run notes changes."""
+    """The kind of a note about a row.
+
+    error: the row is not imported. warning: a value was cut or dropped. change: the row changes a
+    product; only a dry run records changes.
+    """
 
     ERROR = "error"
     WARNING = "warning"
@@ -48,7 +52,7 @@ class NoteKind(StrEnum):
 
 
 class MissingProducts(StrEnum):
-    """The treatment of products that are not in the file, but whose family is."""
+    """The treatment of products that are not in the file, but belong to a family that is in it."""
 
     KEEP = "keep"
     ARCHIVE = "archive"
@@ -61,7 +65,8 @@ class ImportRowCounts(Dto):
     outcomes that a real import would have. A row whose quantity differs from the stock of an
     existing product counts as `stock_changed` with the option `with_stock`, else as
     `stock_skipped`.
-    `archived` counts products that are not in the file, `warnings` values that were cut or dropped.
+    `archived` counts products that were archived because they are not in the file. `warnings`
+    counts values that were cut or dropped.
     """
 
     read: int
@@ -90,7 +95,10 @@ class ImportFailure(Dto):
 
 
 class ImportView(Dto):
-    """The progress of an import. `size` is in bytes, `percent` is the part that is read so far."""
+    """The progress of an import.
+
+    `size` is the size of the file in bytes, `percent` the part of it that is read so far.
+    """
 
     import_id: UUID
     status: ImportStatus
@@ -113,10 +121,10 @@ class ImportView(Dto):
 
 
 class RowNoteView(Dto):
-    """An error in a row, or a change that the row makes.
+    """An error in a row, a warning about it, or a change that the row makes.
 
-    `field` of an error is a column name of the file, or a JSON pointer (RFC 6901) in NDJSON.
-    `field` of a change is a field of the product.
+    `field` of an error or a warning is a column name of the file, or a JSON pointer (RFC 6901) in
+    NDJSON. `field` of a change is a field of the product.
     """
 
     line: int
@@ -183,7 +191,7 @@ class ImportNotFailed(DomainError):
 
 
 class ImportFileExpired(DomainError):
-    """The file of the failed import is deleted, a week after the failure. Details: import_id."""
+    """The file of the failed import was deleted a week after the failure. Details: import_id."""
 
     code = "inventory.import_forgotten"
     status = 409
@@ -204,11 +212,11 @@ class Imports(Protocol):
     ) -> ImportView:
         """Start an import, which runs in the background. The attempt's id is the import id.
 
-        A row creates a product or changes the existing one: with the same SKU, or in a Shopify file
-        with the same handle and options. Fields that a row does not have keep their values. An
-        invalid row is recorded as an error and does not stop the import. `on_hand` is the stock of
-        a new product in the main warehouse. The stock of an existing product is set only with the
-        option `with_stock`.
+        A row changes the existing product with the same SKU, or in a Shopify file the one with the
+        same handle and options. If there is none, the row creates a product. Fields that a row does
+        not have keep their values. An invalid row is recorded as an error and does not stop the
+        import. `on_hand` is the stock of a new product in the main warehouse. The stock of an
+        existing product is set only with the option `with_stock`.
         """
 
     async def get_import(self, ctx: CallContext, import_id: UUID) -> ImportView:
@@ -217,8 +225,8 @@ class Imports(Protocol):
     async def watch_import(
         self, ctx: CallContext, import_id: UUID
     ) -> AsyncIterator[ImportView | None]:
-        """Yield the import after each change until it has finished. Yield None every ten seconds
-        without a change.
+        """Yield the import at once, and after each change until it has finished. Yield None after
+        every ten seconds without a change.
 
         Raises ImportNotFound, Overloaded.
         """
@@ -226,7 +234,9 @@ class Imports(Protocol):
     async def list_row_notes(
         self, ctx: CallContext, import_id: UUID, kind: NoteKind, query: PageQuery
     ) -> Page[RowNoteView]:
-        """Return notes of a kind in the order of the file; only the first 10,000 are stored.
+        """Return notes of a kind in the order of the file.
+
+        Only the first 10,000 notes of each kind are stored.
 
         Raises ImportNotFound, CursorInvalid.
         """

@@ -24,7 +24,7 @@ class ImportTables(StockTables):
         self.import_jobs: Table[UUID, ImportJob] = Table()
         # key: import id, kind and number of the note
         self.row_notes: Table[tuple[UUID, NoteKind, int], RowNote] = Table()
-        # key: import id; value: the family of each product in the file
+        # key: import id; value: the products in the file, as product id -> family
         self.import_members: Table[UUID, Mapping[UUID, str]] = Table()
 
 

@@ -35,7 +35,7 @@ class ReadStore(Protocol):
     async def list_all_category_nodes(self) -> Sequence[CategoryNode]: ...
 
     async def get_ancestors(self, category: str) -> Sequence[str]:
-        """Return the category and all categories above it, in this order."""
+        """Return the category, then its parent, and so on up to the root."""
 
 
 class Store(ReadStore, Protocol):
@@ -55,7 +55,7 @@ class Store(ReadStore, Protocol):
         """
 
     async def delete_old_import_jobs(self, before: datetime) -> None:
-        """Delete the imports that finished before this time, and their errors."""
+        """Delete the imports that finished before this time, and their notes."""
 
     async def add_import_job(self, job: ImportJob) -> bool:
         """Insert the import. Return False if its id exists."""
@@ -68,9 +68,9 @@ class Store(ReadStore, Protocol):
     async def lease_import_job(
         self, token: UUID, now: datetime, lease_until: datetime, import_id: UUID | None
     ) -> ImportJob | None:
-        """Lease the oldest unfinished import that has no valid lease, or only the one with this id.
+        """Lease the oldest unfinished import that has no valid lease. Return None if there is none.
 
-        Return None if there is none.
+        With `import_id`, consider only this import.
         """
 
     async def advance_import_job(self, job: ImportJob, token: UUID, expected_offset: int) -> bool:
@@ -98,20 +98,22 @@ class Store(ReadStore, Protocol):
         """Return the categories that have one of these names. Lock them against deletion."""
 
     async def lock_category_tree(self) -> None:
-        """Lock the tree until the transaction ends, so that no other one adds or moves a
-        category.
+        """Lock the category tree until this transaction ends.
+
+        No other transaction can add or move a category in this time.
         """
 
     async def add_category(self, category: Category) -> bool:
-        """Insert the category. Return False when there is such a category."""
+        """Insert the category. Return False when its key or its name below the parent is taken."""
 
     async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
         """Record the products in the file, with their families."""
 
     async def list_missing_products_for_update(self, import_id: UUID) -> Sequence[Product]:
-        """Return products that are not recorded, but whose family is. Lock their rows in id order.
+        """Return the products that the file lacks, of the families that it has.
 
-        Archived products are left out.
+        `add_import_members` has recorded the products and families of the file. Archived products
+        are left out. Lock the rows of the returned products in id order.
         """
 
     async def delete_import_members(self, import_id: UUID) -> None: ...
@@ -129,14 +131,14 @@ class Store(ReadStore, Protocol):
     ) -> bool:
         """Insert and update products. Return False if another product has the SKU of one of them.
 
-        The transaction must then be rolled back.
+        After False, the caller must roll back the transaction.
         """
 
     async def apply_movements(self, changes: Sequence[StockChange]) -> None:
-        """Record movements and change the units on hand.
+        """Record movements in the main warehouse and change the units on hand.
 
-        The caller has locked the stock rows and checked that no change leaves fewer units than are
-        reserved.
+        The caller must lock the stock rows before, and check that no change leaves fewer units on
+        hand than are reserved. All changes must have the same reason, note, actor and time.
         """
 
     async def get_warehouse_stock(
@@ -145,7 +147,7 @@ class Store(ReadStore, Protocol):
         """Return the stock rows of these products in this warehouse, sorted by product id."""
 
     async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Store the response under the idempotency key. Raises LeaseLost.
+        """Store the response under the idempotency key, so that a retry returns it.
 
-        A retry with the same key then returns it.
+        Raises LeaseLost if another attempt with this key has finished first.
         """

@@ -126,10 +126,11 @@ async def start_import(
 ) -> Response:
     """Import products from a file, in the background.
 
-    The file is NDJSON, CSV with the columns of the export, or a CSV of Shopify. A row creates a
-    product or changes the existing one: with the same `sku`, or in a Shopify file with the same
-    handle and options. Fields that the file does not have stay unchanged. An invalid row does not
-    stop the others. The scopes `catalogue:write` and `stock:write` are required.
+    The file is NDJSON, CSV with the columns of the export, or a CSV of Shopify. A row changes the
+    existing product with the same `sku`, or in a Shopify file the one with the same handle and
+    options. If there is none, the row creates a product. Fields that the file does not have stay
+    unchanged. An invalid row does not stop the import. The scopes `catalogue:write` and
+    `stock:write` are required.
     """
     format_ = _import_format(request)
     upload = await imports.upload(ctx, request.stream())
@@ -209,7 +210,10 @@ async def list_import_warnings(
     query: Annotated[PageQuery, from_query(PageQuery)],
     imports: ImportsDep,
 ) -> Response:
-    """The first 10,000 values that were cut or dropped, in file order. Their rows are imported."""
+    """Return the values that were cut or dropped, in the order of the file.
+
+    Their rows are imported. Only the first 10,000 warnings are stored.
+    """
     return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.WARNING, query))
 
 

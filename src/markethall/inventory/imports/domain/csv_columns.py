@@ -2,7 +2,8 @@
 
 A spreadsheet runs a cell as a formula if it begins with = + - @, a tab or a carriage return. So the
 export puts an apostrophe before such a text, and also before a text that begins with apostrophes
-and one of these characters. The import removes one apostrophe, so values survive export and import.
+followed by one of these characters. The import removes one apostrophe from these texts, so an
+exported value is imported unchanged.
 """
 
 import json
@@ -24,7 +25,7 @@ _FORMULA_START: Final = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED_FORMULA_START: Final = re.compile(r"''*[=+\-@\t\r]")
 _NEEDS_QUOTES: Final = re.compile(r'[",\r\n]')
 _INTEGER_PATTERN: Final = re.compile(r"-?[0-9]{1,15}")
-# the value of an empty cell that leaves the field unchanged
+# `CsvColumn.read` returns this for an empty cell that leaves the field unchanged
 ABSENT: Final = object()
 
 
@@ -36,8 +37,8 @@ class InvalidCell(ValueError):
 class CsvColumn:
     """A column of the CSV format.
 
-    `read` takes the text of a cell and the currency of its row. It returns the value for the model,
-    or ABSENT, and raises InvalidCell. `write` returns the text of a product's cell.
+    `read` takes the text of a cell and the currency of its row. It returns the value for the model
+    or ABSENT, or raises InvalidCell. `write` returns the text of a product's cell.
     """
 
     name: str

@@ -12,7 +12,7 @@ class FilePosition:
     """The position of a record: its offset in bytes and its line number, which begins at 1.
 
     `in_oversized_row` is true inside a record that is too long. `truncated_handle` is the last
-    Shopify handle if it had too many rows; its remaining rows are errors.
+    Shopify handle if it had too many rows; further rows with this handle are errors.
     """
 
     offset: int = 0
@@ -36,7 +36,7 @@ class RowError(RowNote):
 
 
 class RowWarning(RowNote):
-    """Value that is cut or dropped. The rest of the row is imported."""
+    """A value of a row was cut or dropped. The row is imported."""
 
 
 class RowChange(RowNote):
@@ -45,7 +45,10 @@ class RowChange(RowNote):
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A row of the file with its cells or its error. In NDJSON its only cell is the JSON text."""
+    """A row of the file with its cells or its error. In NDJSON its only cell is the JSON text.
+
+    `size` is in bytes.
+    """
 
     line: int
     size: int

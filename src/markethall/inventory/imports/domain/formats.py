@@ -26,7 +26,10 @@ class RowReader(Protocol):
     def format(self) -> ImportFormat: ...
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        """Yield the complete records of the chunk, a few per step. Ignore an incomplete record."""
+        """Yield the complete records of the chunk, a few per step.
+
+        Ignore an incomplete record at the end. The caller reads it again with the next chunk.
+        """
 
 
 def open_reader(
@@ -79,7 +82,7 @@ def _read_delimiter(start: FilePosition, data: bytes) -> tuple[FilePosition, byt
 def _detect_delimiter(data: bytes) -> str:
     """Return the most frequent of comma, semicolon and tab in the first line, outside quotes.
 
-    In some countries spreadsheets write semicolons.
+    In some countries spreadsheets write semicolons between the cells.
     """
     line = _LINE_END.split(data[:MAX_RECORD_BYTES], maxsplit=1)[0]
     unquoted = b"".join(line.split(b'"')[::2])

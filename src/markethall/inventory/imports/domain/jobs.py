@@ -39,7 +39,7 @@ OUTCOMES: Final = (
     ARCHIVED,
     WARNINGS,
 )
-# the limit per kind; notes after these are not stored
+# the number of notes of each kind that are stored for an import; later notes are dropped
 MAX_STORED_NOTES: Final = 10_000
 
 

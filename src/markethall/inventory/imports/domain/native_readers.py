@@ -28,7 +28,7 @@ from markethall.inventory.imports.domain.record_parser import (
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, validate_row
 from markethall.shared.kernel.strict_json import parse_strict_json
 
-# the field of a price -> its column
+# field of the JSON value of a price -> column
 _PRICE_COLUMNS: Final = {"amount": "price", "currency": "currency"}
 
 
@@ -39,7 +39,7 @@ class CsvReader:
 
     def __init__(self, header: Sequence[str], currency: str, delimiter: str) -> None:
         self._header = [name.strip().lower() for name in header]
-        # as the file writes them
+        # lower-case name -> the name as the file spells it, for error messages
         self._names = dict(zip(self._header, header, strict=True))
         self._currency = currency
         self._delimiter = delimiter

@@ -25,7 +25,7 @@ class ProductLookup:
         self._by_sku = {sku_key(product.sku): product for product in products}
         self._by_family = _group_by_family(products)
         self._matched = _match_by_handle(rows, self._by_family)
-        # only for rows of Shopify files
+        # these two are filled only from rows of Shopify files
         self._by_identity: dict[Hashable, Product] = {}
         self._line_by_product_id: dict[object, int] = {}
 
@@ -40,15 +40,18 @@ class ProductLookup:
         return owner if owner and owner.family is None else None
 
     def add(self, row: ValidatedRow, product: Product) -> None:
-        """Record the product of the row. If the row changes the SKU, the old SKU stays taken."""
+        """Record the product of the row.
+
+        If the row changes the SKU, a later row cannot give the old SKU to another product.
+        """
         self._by_sku.setdefault(sku_key(product.sku), product)
         if row.variant is not None:
             self._by_identity[_identity(row)] = product
             self._line_by_product_id.setdefault(product.product_id, row.line)
 
     def find_clash(self, row: ValidatedRow, product: Product | None) -> RowError | None:
-        """Return the error of a row whose SKU belongs to another product, or whose product is
-        ambiguous.
+        """Return an error if the SKU of the row belongs to another product than `product`, or if
+        the row may mean several products.
         """
         if row.variant is None:
             return None

@@ -1,7 +1,7 @@
 """Split a chunk of bytes into complete records of CSV (RFC 4180) or NDJSON.
 
-Invalid UTF-8 is decoded to lone surrogates. The models reject these later, and so the error can
-name the cell.
+Invalid UTF-8 is decoded to lone surrogates. The models reject these later, when the error can name
+the cell.
 """
 
 import csv
@@ -28,7 +28,7 @@ _UNCLOSED_MESSAGE: Final = (
 
 @dataclass(frozen=True)
 class FileChunk:
-    """The bytes of the file after a position. `is_last` means that they reach the end."""
+    """Bytes of the file that begin at `position`. `is_last` means that they reach its end."""
 
     data: bytes
     position: FilePosition
@@ -75,14 +75,17 @@ def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRec
 
 
 def fit_cells(cells: Sequence[str], width: int) -> Sequence[str]:
-    """Drop empty cells behind the last column."""
+    """Drop the cells after the last column if they are all empty."""
     return cells if any(cell.strip() for cell in cells[width:]) else cells[:width]
 
 
 def _parse_rows(
     lines: list[bytes], index: int, position: FilePosition, delimiter: str
 ) -> Iterator[FileRecord | None]:
-    """Yield rows until the first malformed one. Yield None for a row that does not end."""
+    """Yield rows up to and including the first malformed one.
+
+    If the malformed row is a row that does not end, yield None instead.
+    """
     lines_read = 0
     size = 0
 
@@ -116,7 +119,7 @@ def _malformed_record(
 ) -> FileRecord | None:
     """Build the error of a row that the csv module rejects. Return None if the row does not end.
 
-    The caller continues at the next line of the file, so that a wrong quote spoils one row only.
+    The caller continues at the next line of the file, so a wrong quote makes only one row invalid.
     """
     if "unexpected end" in reason:
         return None
@@ -134,11 +137,14 @@ def _unclosed_record(line: bytes, position: FilePosition) -> FileRecord:
 
 
 def _complete_lines(chunk: FileChunk, line_end: bytes | None) -> Iterator[bytes]:
-    """Yield complete lines with their line ends, and the part of an oversized line in the chunk."""
+    """Yield complete lines with their line ends.
+
+    Of a line that is too long, yield the part that is in this chunk.
+    """
     data = chunk.data
     lines = data.splitlines(keepends=True) if line_end is None else _split_lines(data, line_end)
     if lines and not chunk.is_last and not lines[-1].endswith(b"\n"):
-        # the line may continue in the next chunk; even after "\r", where "\n" may follow
+        # the last line may continue in the next chunk; after "\r" too, because "\n" may follow
         incomplete = lines.pop()
         if len(incomplete) > MAX_RECORD_BYTES or (chunk.position.in_oversized_row and not lines):
             lines.append(incomplete)

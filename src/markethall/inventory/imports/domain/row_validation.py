@@ -40,7 +40,8 @@ FieldLocator = Callable[[tuple[Any, ...]], tuple[int, str]]
 class Variant:
     """The identity of a Shopify row: its handle and options. The SKU is not part of it.
 
-    `options` is None if the file has no columns for them. `has_sku` is false for a derived SKU.
+    `options` is None if the file has no columns for options. `has_sku` is false if the row has no
+    SKU, so that a SKU is derived from the handle and the options.
     """
 
     handle: str
@@ -53,8 +54,8 @@ class ValidatedRow:
     """A valid row. If its product exists, only the fields in `provided_fields` are changed."""
 
     line: int
-    # the product that the row would create; building it early uses the time in which the
-    # database writes the previous batch
+    # the product that the row would create; it is built when the row is read, because the
+    # database writes the previous batch in this time
     product: Product
     on_hand: int | None
     provided_fields: frozenset[str]
@@ -76,16 +77,16 @@ class ValidatedRow:
 
     def to_product(self, product_id: UUID, now: datetime) -> Product:
         assigned = {"product_id": product_id, "created_at": now, "updated_at": now}
-        # dataclasses.replace() would take twice the time of a whole row
+        # not dataclasses.replace(), which would take twice as long as all other work for a row
         return Product(**(vars(self.product) | assigned))
 
     def apply_to(self, product: Product, now: datetime) -> Sequence[str]:
-        """Copy the provided fields. Return the names of the fields that change."""
+        """Copy the provided fields into `product`. Return the names of the fields that change."""
         return product.copy_fields_from(self._merged_into(product), self.provided_fields, now)
 
     def _merged_into(self, product: Product) -> Product:
-        """Return the product of the row, with tags and names as the product spells them, plus the
-        attributes for which the file has no column.
+        """Return the product of the row, with tags and names spelled as in `product`, plus the
+        attributes of `product` for which the file has no column.
         """
         new, names = self.product, self.attribute_names
         kept = {
@@ -116,8 +117,8 @@ RowResult = ValidatedRow | tuple[RowError, ...]
 class ReadStep(NamedTuple):
     """Rows that are read together, and the file position after them.
 
-    `size` are the bytes that were read since the previous step. A step without rows may stay at the
-    position: it lets the caller count bytes.
+    `size` is the number of bytes that were read since the previous step. A step without rows may
+    have the same position as the previous step: it only lets the caller count bytes.
     """
 
     rows: tuple[RowResult, ...]

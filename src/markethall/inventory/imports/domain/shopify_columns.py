@@ -43,7 +43,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "variant_image": ("variant image", "variant image url"),
 }
 _COLUMN_BY_NAME: Final = {name: column for column, names in _NAMES.items() for name in names}
-# the first column that is not empty has the units on hand
+# the units on hand are in the first of these columns that is not empty
 QUANTITY_COLUMNS: Final = ("new_on_hand", "on_hand", "quantity", "available")
 OPTION_COLUMNS: Final = tuple((f"option{n}_name", f"option{n}_value") for n in (1, 2, 3))
 # a file with the column handle and one of these columns is a Shopify file
@@ -71,7 +71,7 @@ class ShopifyHeader:
             if column:
                 self._positions[column], self._names[column] = position, name.strip()
         self.has_options = any(value in self._positions for _, value in OPTION_COLUMNS)
-        # an inventory file, whose other columns only name the variant
+        # in an inventory file, all columns but the quantities only identify the variant
         self.is_inventory = "location" in self._positions
 
     def has(self, *columns: str) -> bool:

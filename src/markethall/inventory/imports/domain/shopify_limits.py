@@ -1,4 +1,4 @@
-"""Values of Shopify's files that are wider than ours: cut or dropped, with a warning."""
+"""Cut or drop values of Shopify's files that exceed the limits of a product, with a warning."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,7 +48,9 @@ Row = tuple[int, CellsByColumn]
 
 
 def fit_row(header: ShopifyHeader, row: Row) -> tuple[Row, Sequence[RowWarning]]:
-    """Return the row with its texts cut, and its body as plain text."""
+    """Return the row with its texts cut to their limits and its body as plain text, and warnings
+    about the texts that were cut.
+    """
     line, cells = row
     fitted = dict(cells)
     if cells.get("body"):
@@ -68,7 +70,7 @@ def fit_row(header: ShopifyHeader, row: Row) -> tuple[Row, Sequence[RowWarning]]
 
 
 def _cut_path(text: str) -> str:
-    """Cut what is wider than the limits of a category."""
+    """Cut the path of a category to the limits of length and depth."""
     names = [name[:MAX_LABEL_LENGTH].rstrip() for name in split_path(text)[:MAX_CATEGORY_DEPTH]]
     while len(join_path(names)) > MAX_CATEGORY_LENGTH:
         names.pop()
@@ -118,7 +120,7 @@ def read_images(
 
 
 def complete_url(text: str) -> str | None:
-    """Return the URL with its scheme, None for what is no URL of the web."""
+    """Return the URL, with `https:` if it has no scheme. Return None if it is no valid HTTP URL."""
     url = text.strip().replace(" ", "%20")
     if url.startswith("//"):
         url = f"https:{url}"

@@ -1,8 +1,9 @@
 """Reader of the product CSV that Shopify exports.
 
-All rows with the same value in the column Handle describe one Shopify product. Its first row has
-the texts, each row with a price is a variant, and the other rows only have images. A variant
-becomes a product here, and the variants of one Handle become a family. Source:
+All rows with the same value in the column Handle describe one Shopify product. The first of these
+rows has the texts. Each row with a price, a SKU or an option value is a variant; the other rows
+only have images. A variant becomes a product here, and the variants of one Handle become a family.
+Source:
 https://help.shopify.com/en/manual/products/import-export/using-csv.
 """
 
@@ -50,7 +51,7 @@ class _HandleGroup:
 
     handle: str
     rows: list[tuple[int, CellsByColumn]] = field(default_factory=list)
-    # the errors of rows without a Handle between them
+    # the errors of rows without a Handle that stand between the rows of this Handle
     rows_without_handle: list[RowResult] = field(default_factory=list)
     size: int = 0
 
@@ -173,7 +174,7 @@ class ShopifyReader:
         return list(joined.values())
 
     def _refuse_duplicates(self, results: Sequence[RowResult]) -> Sequence[RowResult]:
-        """Replace a row by an error if an earlier row has its options, but another SKU."""
+        """Replace a row by an error if an earlier row has the same options, but another SKU."""
         known: dict[object, ValidatedRow] = {}
         return [self._refuse_duplicate(result, known) for result in results]
 

@@ -19,14 +19,14 @@ from markethall.inventory.imports.domain.shopify_columns import (
 )
 from markethall.inventory.imports.domain.shopify_limits import complete_url, distinct, split_tags
 
-# of a derived SKU
+# the maximum length of a derived SKU, in characters
 MAX_SKU_LENGTH: Final = 64
 
 _DEFAULT_OPTION: Final = ("Title", "Default Title")
 _SAFE_SKU_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _UNSAFE_SKU_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _NUMBER_PATTERN: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")
-# the field of the model -> the column
+# field of the model -> column in which an error of this field is reported
 _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
     "sku": "sku",
     "name": "title",
@@ -48,7 +48,7 @@ _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
 _FIRST_ROW_FIELDS: Final = frozenset(
     {"name", "description", "category", "tags", "attributes", "status"}
 )
-# the only field that an inventory file changes; its other columns only name the variant
+# the only field that an inventory file changes; its other columns only identify the variant
 _INVENTORY_FIELDS: Final = frozenset({"on_hand"})
 
 
@@ -67,13 +67,17 @@ class HandleRows:
     first_line: int
     first: CellsByColumn
     images: Sequence[str]
-    # of the first row and the images
+    # warnings about the first row and about the images
     warnings: Sequence[RowWarning] = ()
 
 
 @dataclass(frozen=True)
 class VariantRow:
-    """The row of a variant. An inventory file has one row per variant and location."""
+    """The row of a variant.
+
+    An inventory file has one row per variant and location. `other_locations` are the cells of the
+    other rows of this variant.
+    """
 
     line: int
     cells: CellsByColumn
@@ -154,7 +158,7 @@ class VariantReader:
         }
 
     def _product_values(self, group: HandleRows, cells: CellsByColumn) -> dict[str, Any]:
-        """Return what the variants of a Handle share, and the images."""
+        """Return the values that the variants of a Handle share, and the images of this variant."""
         first, has = group.first, self._header.has
         values: dict[str, Any] = {}
         if name := first.get("title"):
@@ -252,10 +256,10 @@ def stable_sku(handle: str, options: Mapping[str, str]) -> str:
     parts = [handle, *options.values()]
     sku = ".".join(parts)
     is_plain = all(_SAFE_SKU_PART.fullmatch(part) for part in parts)
-    # only lower case, because SKUs ignore case, and so the options "m" and "M" would collide
+    # only for lower case: SKUs ignore case, so the options "m" and "M" would give the same SKU
     if is_plain and sku == sku.lower() and len(sku) <= MAX_SKU_LENGTH:
         return sku
-    # two variants can differ only in characters that are replaced; the digest differs then
+    # a digest, because two variants may differ only in characters that are replaced
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
     readable = ".".join(_UNSAFE_SKU_CHARACTERS.sub("-", part).strip("-_") for part in parts).strip(
         "."
@@ -282,7 +286,7 @@ def _inventory_policy(text: str) -> str:
 
 
 def _status(first: CellsByColumn) -> str:
-    """Return the status; a draft if the file has one that does not exist here."""
+    """Return the status of the file. Return draft if it is unknown, or active but not published."""
     status = first.get("status", "").casefold() or ProductStatus.ACTIVE
     hidden = first.get("published", "").casefold() == "false"
     if status not in set(ProductStatus) or (hidden and status == ProductStatus.ACTIVE):

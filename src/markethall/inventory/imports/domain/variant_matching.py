@@ -1,8 +1,8 @@
 """Match the rows of one Shopify handle with the products of its family.
 
-First a row matches the product with its options. A file may rename an option, or give a SKU to a
-variant that had none. So the remaining rows are matched by SKU, then by the values of the options
-without their names, and last by these values in any case.
+First a row matches the product with the same options. But a file may rename an option, or give a
+SKU to a variant that had none. So rows without a match are then matched by SKU, then by the values
+of the options without their names, and last by these values without regard to case.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence

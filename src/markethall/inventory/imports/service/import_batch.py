@@ -50,9 +50,9 @@ class SkuConflict(Exception):
 
 
 class BlockedByExpiredReservations(Exception):
-    """Rows count fewer units than are reserved, but some of these reservations have expired.
+    """Rows count fewer units than are reserved, but some of these reservations are overdue.
 
-    The batch can succeed after they are released.
+    The batch can succeed after the overdue reservations are expired.
     """
 
     def __init__(self, product_ids: Sequence[UUID]) -> None:
@@ -78,7 +78,7 @@ class BatchChanges:
     changed_fields: Counter[str] = field(default_factory=Counter)
     errors: list[RowError] = field(default_factory=list)
     warnings: list[RowWarning] = field(default_factory=list)
-    # only in a dry run
+    # filled only in a dry run
     noted_changes: list[RowChange] = field(default_factory=list)
     # the families of the products in the rows
     family_by_id: dict[UUID, str] = field(default_factory=dict)
@@ -244,7 +244,8 @@ async def build_batch_changes(
 async def archive_missing_products(
     store: Store, changes: BatchChanges, end: FilePosition, *, is_last: bool
 ) -> None:
-    """Archive products that are not in the file, but whose family is.
+    """Record the products of the batch. In the last batch, archive the products that are not in the
+    file, but belong to a family that is in it.
 
     Archive none if a row has failed, because that row may describe one of these products.
     """
@@ -260,7 +261,7 @@ async def archive_missing_products(
 
 
 async def check_expired_reservations(store: Store, changes: BatchChanges) -> None:
-    """Raises BlockedByExpiredReservations."""
+    """Raises BlockedByExpiredReservations if an undercounted product has overdue reservations."""
     if changes.undercounted:
         stock_rows = await store.get_warehouse_stock(
             sorted(changes.undercounted), MAIN_WAREHOUSE, changes.now
@@ -271,8 +272,8 @@ async def check_expired_reservations(store: Store, changes: BatchChanges) -> Non
 
 async def persist(store: Store, changes: BatchChanges) -> None:
     """Write the changes. Raises SkuConflict."""
-    # the movements come before the products, because the counts were checked against the old
-    # backorder limits
+    # the movements of existing products come first, because their counts were checked against the
+    # old backorder limits, which writing the products changes
     if movements := changes.movements(of_new_products=False):
         await store.apply_movements(movements)
     new_products, changed_products = (
@@ -297,5 +298,5 @@ async def _get_existing_products(
 
 
 def _affects_stock(row: ValidatedRow) -> bool:
-    """Tell whether the row counts stock, or changes a field that stock rows have a copy of."""
+    """Tell whether the row counts stock, or changes a field that is copied to the stock rows."""
     return row.on_hand is not None or bool(row.provided_fields & _STOCK_FIELDS)

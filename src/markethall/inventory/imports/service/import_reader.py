@@ -15,10 +15,10 @@ from markethall.shared.persistence.database import ReadDatabase
 
 # the size of a stored part of an upload; the last part is shorter
 PART_BYTES: Final = 256 * 1024
-# with long rows, a batch ends at this size
+# a batch ends at this size, even if it has fewer rows than requested
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
-# reading these takes a few milliseconds; then the reader yields to other tasks. Bytes count too,
-# because blank lines give no rows
+# after so many bytes or rows, which take a few milliseconds, the reader yields to other tasks;
+# bytes count too, because blank lines give no rows
 _BYTES_BETWEEN_YIELDS: Final = 4096
 _ROWS_BETWEEN_YIELDS: Final = 20
 
@@ -33,7 +33,10 @@ class RowBatch:
 
 
 class ImportReader:
-    """Reader of an upload. A buffer keeps bytes until they are parsed, so a part is loaded once."""
+    """Reader of an upload.
+
+    A buffer keeps the loaded bytes until they are parsed, so each part is loaded only once.
+    """
 
     def __init__(self, database: ReadDatabase[ReadStore], job: ImportJob) -> None:
         self._database = database
@@ -81,8 +84,8 @@ class ImportReader:
                 position = FilePosition(self._job.size, position.line)
             elif len(rows) < max_rows and not chunk.is_last:
                 self._discard_before(position)
-                # for a long record, double the buffer; otherwise the record would be parsed again
-                # after each part
+                # without progress, the record is longer than the buffer: double the buffer,
+                # because with one more part at a time the record would be parsed after each part
                 await self._fill_buffer(
                     max(PART_BYTES, 2 * len(self._buffer))
                     if position == previous_position

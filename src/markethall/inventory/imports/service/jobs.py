@@ -101,7 +101,10 @@ class ImportWorker:
                     await self._work_available.wait()
 
     async def process_next(self, import_id: UUID | None = None) -> ImportView | None:
-        """Lease and process an import, or the one with this id. Return None if there is none."""
+        """Lease and process the oldest unfinished import, or only the one with this id.
+
+        Return None if there is none, or if another worker has its lease.
+        """
         token, now = new_id(), self._clock()
         async with self._database.transaction() as store:
             job = await store.lease_import_job(token, now, now + LEASE_DURATION, import_id)
@@ -118,7 +121,7 @@ class ImportWorker:
     async def run_once(self) -> None:
         """Delete unused uploads and old imports, every five minutes."""
         now = self._clock()
-        # the second comparison: the clock may have been set back
+        # the second comparison is false after the clock was set back; then clean up now
         if not now < self._next_cleanup_at <= now + _CLEANUP_INTERVAL:
             self._next_cleanup_at = now + _CLEANUP_INTERVAL
             async with self._database.transaction() as store:
@@ -199,7 +202,7 @@ class ImportWorker:
         return replace(stored, format=job.format)
 
     async def _apply_batch(self, job: ImportJob, token: UUID, batch: RowBatch) -> ImportJob:
-        """Apply a batch. If expired reservations block it, release them and apply it once more.
+        """Apply a batch. If overdue reservations block it, expire them and apply it once more.
 
         Raises SkuConflict, PositionConflict, Unavailable.
         """
@@ -212,9 +215,10 @@ class ImportWorker:
     async def _apply_in_transaction(
         self, job: ImportJob, token: UUID, batch: RowBatch, *, is_last_attempt: bool = False
     ) -> ImportJob:
-        """Apply a batch in one transaction. Raises SkuConflict, PositionConflict, Unavailable.
+        """Apply a batch in one transaction.
 
-        Raises BlockedByExpiredReservations too, unless it is the last attempt; then the rows fail.
+        Raises SkuConflict, PositionConflict, Unavailable, BlockedByExpiredReservations. In the last
+        attempt, the rows that overdue reservations block become errors instead.
         """
         changes: BatchChanges | None = None
         try:
@@ -229,7 +233,7 @@ class ImportWorker:
                     await check_expired_reservations(store, changes)
                 job = await self._persist_batch(store, job, token, batch, changes)
         except Unavailable:
-            # the transaction may have committed, so the cached products may be old
+            # the transaction may have committed, so the cached products may be outdated
             if changes and not job.dry_run:
                 self._cache.invalidate(changes.touched_product_ids, pages=True)
             raise

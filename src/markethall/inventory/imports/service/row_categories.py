@@ -22,7 +22,11 @@ _MAX_PATHS_IN_MESSAGE: Final = 5
 
 @dataclass(frozen=True)
 class RowCategories:
-    """The categories by the texts of the rows. An ambiguous text has the paths that it may mean."""
+    """The categories that the rows name.
+
+    `keys` maps the text in a row to the key of its category. `ambiguous` maps a text that may mean
+    several categories to their paths.
+    """
 
     tree: CategoryTree
     keys: Mapping[str, str]
@@ -31,11 +35,11 @@ class RowCategories:
     @classmethod
     async def load(cls, store: Store, rows: Iterable[RowResult], *, is_dry_run: bool) -> Self:
         """Find the categories and lock them against deletion. Lock the tree if some are new."""
-        # in the order of the file, because the first spelling names a new category
+        # in the order of the file, because the first spelling becomes the name of a new category
         texts = list(dict.fromkeys(text for row in rows if (text := _category_of(row)) is not None))
         tree, found = await _load_tree(store, texts)
         if tree.planned and not is_dry_run:
-            # another transaction may have created them; under the lock there is no other
+            # load again: another transaction may have created them before the tree was locked
             await store.lock_category_tree()
             tree, found = await _load_tree(store, texts)
         keys = {text: keys[0] for text, keys in found.items() if len(keys) == 1}
@@ -56,11 +60,12 @@ class RowCategories:
             message = f"{text[:80]!r} may be {choices}: give the path"
             return (RowError(*row.locate(("category",)), CategoryAmbiguous.code, message[:300]),)
         key = self.keys[text]
-        # copying the product takes as long as reading a row, and most rows have the key
+        # do not copy the product without need: most rows have the key already, and a copy takes as
+        # long as reading a row
         return row if key == text else replace(row, product=replace(row.product, category=key))
 
     async def create_for(self, store: Store, products: Iterable[Product]) -> None:
-        """Create the new categories of these products."""
+        """Create the new categories of these products, and their parents."""
         for node in self.tree.planned_with_parents(product.category for product in products):
             await store.add_category(Category.create_implicit(new_id(), node))
 

@@ -1,7 +1,7 @@
 """Write many products: COPY them into a staging table, then write them with one statement.
 
-This is done in chunks. The process builds the rows of a chunk while the database writes the
-previous one.
+This is done in chunks: the process builds the rows of a chunk while the database writes the
+previous chunk.
 """
 
 import asyncio
@@ -39,8 +39,8 @@ class ProductStaging:
 
         A new product is skipped if another product has its SKU.
         """
-        # sorted by the unique key, because transactions that insert the same SKUs must lock
-        # them in one order
+        # sorted by the unique key, because transactions that insert the same SKUs must insert them
+        # in one order to avoid deadlocks
         new_products = sorted(new_products, key=lambda product: sku_key(product.sku))
         try:
             await self._start_write(self._create_table())
@@ -97,7 +97,7 @@ class ProductStaging:
             self._write_task = None
 
     async def _cancel_write(self) -> None:
-        """Stop the write after an error, and wait until its task does not use the connection."""
+        """Stop the write after an error, and wait until its task no longer uses the connection."""
         if self._write_task:
             self._write_task.cancel()
             await asyncio.wait([self._write_task])

@@ -204,8 +204,8 @@ LIST_MISSING_PRODUCTS_FOR_UPDATE: Final = Statement(
     .with_for_update(key_share=True)
 )
 DELETE_IMPORT_MEMBERS: Final = Statement(sa.delete(import_members).where(_is_member))
-# lock the stock rows of all warehouses, because a changed limit of the product updates them too;
-# the order avoids deadlocks
+# lock the stock rows of all warehouses, because a trigger updates all of them when a limit of the
+# product changes; the order avoids deadlocks
 GET_STOCK_FOR_UPDATE: Final = Statement(
     sa.select(stock)
     .where(stock.c.product_id == sa.any_(PRODUCT_IDS))

@@ -58,7 +58,7 @@ import_jobs = sa.Table(
     _bigint("stock_skipped"),
     _bigint("archived"),
     _bigint("warnings"),
-    # the number of changes by field of the product
+    # the number of changes per field of a product
     sa.Column("changed_fields", JSONB, nullable=False),
     # the number of stored notes by kind
     sa.Column("note_counts", JSONB, nullable=False),
@@ -100,8 +100,8 @@ row_notes = sa.Table(
     sa.CheckConstraint("kind IN ('error', 'warning', 'change')", name="kind"),
 )
 
-# the products in the file, stored until the import ends; the other products of their families are
-# then archived
+# the products in the file, only for imports with `missing` = archive; when the import ends, the
+# other products of their families are archived, and these rows are deleted
 import_members = sa.Table(
     "import_member",
     metadata,
