@@ -1,4 +1,4 @@
-"""The implementations of orders."""
+"""The wiring of orders: from the settings to the implementations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -55,7 +55,7 @@ def _sql_persistence(
 
 
 def _bus(tools: ContextTools) -> InvalidationBus | None:
-    # no other process has the memory of this one
+    # with storage in memory there is only one process, so there is no bus
     return open_bus(tools.redis, tools.postgres) if tools.postgres else None
 
 

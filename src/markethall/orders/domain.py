@@ -18,8 +18,9 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
 )
 
-# status of the payment -> payment status of the order. Not here: `captured`, which has commands of
-# its own, and `cancelled` and `expired`, which keep the reason why the order was not paid.
+# status of the payment -> payment status of the order. `captured` is missing, because `pay` and
+# other commands record it. `cancelled` and `expired` are missing, because they leave the payment
+# status of the order unchanged, for example `failed`: it shows why the order was not paid.
 _PAYMENT_STATUSES: Final[Mapping[str, OrderPaymentStatus]] = {
     "created": OrderPaymentStatus.NONE,
     "processing": OrderPaymentStatus.NONE,
@@ -31,13 +32,14 @@ _PAYMENT_STATUSES: Final[Mapping[str, OrderPaymentStatus]] = {
 }
 _ENDED_PAYMENT_STATUSES: Final = frozenset({"voided", "cancelled", "expired"})
 
-# The ages at which the payment of a pending order is checked. The first is later than events often
-# come, because a check applies a capture before its event arrives. They are at most 50 s apart, so
-# that an order is paid within a minute also without the event.
+# The ages of a pending order at which its payment is checked. Usually an event reports the capture
+# in the first seconds, so an earlier check would only do the work of the event handler. The ages
+# are at most 50 s apart, so that an order is marked as paid within a minute even without the event.
 CHECK_AGES: Final = tuple(timedelta(seconds=age) for age in (15, 30, 60, *range(110, 911, 50)))
 _MIN_OVERDUE_DELAY: Final = timedelta(seconds=1)
 _MAX_OVERDUE_DELAY: Final = timedelta(seconds=30)
-# of an order whose payment method has a deadline of days
+# the delay between checks of an order that waits for days, because its payment method (such as a
+# bank transfer) has a deadline of days; after _LONG_WAIT, the longer delay applies
 _CHECK_DELAY: Final = timedelta(seconds=50)
 _LONG_WAIT: Final = timedelta(hours=1)
 _CHECK_DELAY_OF_LONG_WAIT: Final = timedelta(minutes=10)
@@ -119,7 +121,8 @@ class Order:
     expires_at: datetime
     created_at: datetime
     updated_at: datetime
-    # the next check at or after the first `expires_at`; the earlier checks are not stored
+    # the time of the next check; the first such check is at the original `expires_at`. The times
+    # of the checks before that, at CHECK_AGES, are not stored
     overdue_check_at: datetime
     number: int = 0
     status: OrderStatus = OrderStatus.PENDING
@@ -176,7 +179,7 @@ class Order:
         self._record("late_payment", audit)
 
     def expire(self, audit: AuditInfo) -> None:
-        """Expire the order. The caller has cancelled its payment before."""
+        """Expire the order. The caller must cancel its payment before."""
         self._transition(OrderCommand.EXPIRE, audit.at)
         if not self._has_payment_ended:
             self._set_payment_status("cancelled")
@@ -189,9 +192,10 @@ class Order:
         self._record("cancelled", audit)
 
     def cancel_lines(self, quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
-        """Cancel quantities of lines, by line id, of a paid order. Raises TooMuchToCancel too.
+        """Cancel quantities, given by line id, of a paid order.
 
-        The last unit of an order of which nothing is shipped is cancelled by `cancel`.
+        To cancel all units of an order of which nothing is shipped, call `cancel` instead. Raises
+        InvalidTransition, TooMuchToCancel.
         """
         self._transition(OrderCommand.CANCEL_LINES, audit.at)
         if excess := self._excess_quantities(quantities):
@@ -217,7 +221,10 @@ class Order:
         self._record("fulfilled", audit)
 
     def deliver(self, delivered_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
-        """Mark quantities, given by line id, as delivered. The last one completes the order."""
+        """Mark quantities, given by line id, as delivered.
+
+        The last delivery completes the order.
+        """
         self._transition(OrderCommand.DELIVER, audit.at)
         self.lines = tuple(
             replace(line, delivered=line.delivered + delivered_quantities.get(line.line_id, 0))
@@ -228,7 +235,7 @@ class Order:
         self._complete_when_delivered(audit)
 
     def follow_payment(self, status: str, payment_version: int, audit: AuditInfo) -> None:
-        """Record a status of the payment other than `captured`. Ignore an outdated one."""
+        """Record a status of the payment other than `captured`. Ignore an outdated status."""
         if not self._is_outdated(status, payment_version):
             self._set_payment_status(status)
             self.payment_version = max(self.payment_version, payment_version)
@@ -260,9 +267,9 @@ class Order:
     def next_overdue_check(self, now: datetime) -> datetime:
         """Return the time of the next attempt to expire the order, after an attempt at `now`.
 
-        The delay is half the time since `expires_at`; from one second to 30. An order whose expiry
-        is later by now, because it is paid by a bank transfer, is checked every 50 seconds, after
-        an hour every ten minutes, and at `expires_at`.
+        The delay is half the time since `expires_at`, but at least 1 and at most 30 seconds. If
+        `expires_at` has been extended and is in the future, the order is checked at `expires_at`
+        and before it every 50 seconds, or every ten minutes if the order is older than an hour.
         """
         if self.expires_at <= now:
             delay = max((now - self.expires_at) / 2, _MIN_OVERDUE_DELAY)
@@ -295,7 +302,8 @@ class Order:
             return True
         if self._has_payment_ended and status not in _ENDED_PAYMENT_STATUSES:
             return True
-        # an event of an older release has no version, 0; it is newer than the opening only
+        # an event of an older release has version 0; treat it as 2, so that it is newer only than
+        # a payment that was just opened (version 1)
         return (payment_version or 2) <= self.payment_version
 
     @property
@@ -314,13 +322,13 @@ class Order:
         self.provider_payment_status = "captured"
         has_ended = self.status in {OrderStatus.CANCELLED, OrderStatus.EXPIRED}
         if has_ended and not self.total:
-            # a free order has no money to refund
+            # an order with a total of 0 gets no refund, so its payment ends as voided
             self.payment_status = OrderPaymentStatus.VOIDED
         elif not self.refunded:
             self.payment_status = OrderPaymentStatus.PAID
 
     def _excess_quantities(self, quantities: Mapping[UUID, int]) -> list[dict[str, object]]:
-        """Return the lines of which more is requested than is unfulfilled."""
+        """Return the lines of which more units are requested than are unfulfilled."""
         unfulfilled = self.unfulfilled_quantities()
         return [
             {
@@ -478,13 +486,14 @@ class TimeSpan(NamedTuple):
 
 
 def due_check_spans(since: datetime | None, now: datetime) -> list[TimeSpan]:
-    """Return the spans of `created_at` of the orders that are due for a check.
+    """Return spans of `created_at`: orders created in them reached one of CHECK_AGES since `since`.
 
-    `since` is the time of the last check; None for the first one, which checks all. Nothing is
-    stored about the checks, because writing the next one cost more than the check.
+    `since` is the time of the previous check. If it is None or long ago, return one span with all
+    ages. The times of checks are not stored, because a write per check would cost more than the
+    check itself.
     """
     first, last = CHECK_AGES[0], CHECK_AGES[-1]
-    # spans of a longer time would overlap
+    # after a pause of more than the smallest gap between two ages, the spans would overlap
     if since is None or now - since >= first:
         return [TimeSpan(now - last - first, now - first)]
     return [TimeSpan(since - age, now - age) for age in CHECK_AGES]

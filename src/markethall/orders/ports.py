@@ -38,15 +38,16 @@ class ReadStore(Protocol):
     ) -> Sequence[Order]:
         """Return at most `query.limit` + 1 orders of this owner, or of all owners for None.
 
-        The extra order tells that there is a next page.
+        The extra order shows the caller that there is a next page.
         """
 
     async def list_pending_orders(
         self, created: Sequence[TimeSpan], now: datetime, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
-        """Return pending orders, the oldest first, but not those with `overdue_check_at` <= `now`.
+        """Return pending orders that were created within one of the spans, the oldest first.
 
-        They were created within one of these spans, which do not overlap.
+        The spans must not overlap. Orders with `overdue_check_at` <= `now` are left out, because
+        `list_overdue_orders` returns them.
         """
 
     async def list_overdue_orders(self, now: datetime, limit: int) -> Sequence[Order]:
@@ -85,7 +86,7 @@ class Store(ReadStore, Protocol):
         """Mark the event as processed in the inbox. Return False if it is marked already."""
 
     async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
-        """Store the response under the idempotency key. Raises LeaseLost.
+        """Store the response under the idempotency key, so that a retry returns it.
 
-        A retry with the same key then returns it.
+        Raises LeaseLost if another attempt with this key has finished first.
         """

@@ -144,8 +144,8 @@ PlaceBody = Annotated[
 ]
 
 
-# errors of other contexts that reach the client, by their codes, because the router may not
-# import the contracts of other contexts
+# status -> codes of errors of other contexts that reach the client; codes, not classes, because the
+# router may not import the contracts of other contexts
 _UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
     403: ("users.inactive",),
     404: ("users.not_found", "inventory.product_not_found"),
@@ -241,11 +241,12 @@ async def get_order_status(
     query: Annotated[OrderStatusQuery, from_query(OrderStatusQuery)],
     orders: OrdersDep,
 ) -> Response:
-    """Return the status, with `wait` as soon as it is news.
+    """Return the status. With `wait`, first wait for a change of the order.
 
-    With `If-None-Match` it is news when its `ETag` is not in the header; without, when the order is
-    no longer pending. When the time is over, the response is the current status, or 304. If too
-    many requests wait (4 per client), or the server stops, the response comes at once.
+    With `If-None-Match`, the request waits until the `ETag` is not in that header; without it,
+    until the order is no longer pending. When the time is over, the response is the current status,
+    or 304. If too many requests wait (4 of the same client), or the server stops, the response
+    comes at once.
     """
     found = (
         await while_connected(request, _wait_for_status(request, ctx, order_id, query, orders))
@@ -296,7 +297,11 @@ async def cancel_order(
     orders: OrdersDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Cancel an order of which nothing is shipped. Stock and payment are released soon after."""
+    """Cancel an order, or with `lines` only units of a paid order.
+
+    After the first shipment, only staff can cancel the units that are not shipped. Soon after the
+    response, the stock is released and the payment is cancelled or refunded.
+    """
     return await run_idempotent(
         request,
         ctx,

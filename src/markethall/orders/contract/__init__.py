@@ -287,7 +287,7 @@ class TotalTooLarge(DomainError):
 
 
 class TooMuchToCancel(DomainError):
-    """A cancellation has more units than are unfulfilled.
+    """A cancellation has more units of a line than are unfulfilled.
 
     Details: lines (each with line_id, requested, unfulfilled).
     """
@@ -298,7 +298,7 @@ class TooMuchToCancel(DomainError):
 
 
 class TooMuchToFulfil(DomainError):
-    """A shipment has more units than are unfulfilled.
+    """A shipment has more units of a line than are unfulfilled.
 
     Details: lines (each with line_id, requested, unfulfilled).
     """
@@ -337,11 +337,11 @@ class Orders(Protocol):
         seconds: float,
         is_known: Callable[[int], bool] | None = None,
     ) -> VersionedOrderStatus:
-        """Return the status as soon as it is news, at the latest after about `seconds`.
+        """Return the status. First wait until it is new to the caller, for at most about `seconds`.
 
-        A version for which `is_known` is true is no news; without `is_known`, a pending order is
-        none. If too many requests wait, or the process stops, it returns at once.
-        Raises OrderNotFound, Overloaded.
+        With `is_known`, the status is new if `is_known` returns False for the version of the order;
+        without it, if the order is not pending. If too many requests wait, or the process stops,
+        return at once. Raises OrderNotFound, Overloaded.
         """
 
     async def get_timeline(self, ctx: CallContext, order_id: UUID) -> TimelineView:
@@ -350,12 +350,12 @@ class Orders(Protocol):
     async def cancel(
         self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
     ) -> OrderView:
-        """Cancel an order, or lines of a paid one; idempotent by the attempt id.
+        """Cancel an order, or units of a paid order. Idempotent by the attempt's id.
 
-        Events then release the stock, and cancel the payment or refund the price of the units.
-        The rest of an order that is partly shipped is cancelled by staff only; the order completes
-        when every unit is delivered or cancelled.
-        Raises OrderNotFound, InvalidTransition, TooMuchToCancel.
+        Event handlers then release the stock, and cancel the payment or refund the price of the
+        units. After the first shipment, only staff can cancel the units that are not shipped. The
+        order completes when every unit is delivered or cancelled. Raises OrderNotFound,
+        InvalidTransition, TooMuchToCancel.
         """
 
     async def fulfil(
@@ -364,7 +364,8 @@ class Orders(Protocol):
         """Ship lines of an order. The attempt's id is the fulfilment id. Staff only.
 
         Raises Forbidden, OrderNotFound, InvalidTransition, TooMuchToFulfil. Raises OutOfStock or
-        ReservationClosed when the order is paid but its stock is sold; the order is then cancelled.
+        ReservationClosed when the order is paid but its stock was sold to others; the handler of
+        OrderPaid then cancels the order.
         """
 
     async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:

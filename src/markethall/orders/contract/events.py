@@ -46,7 +46,7 @@ class FulfilledLine(Dto):
 
 
 class OrderLinesCancelled(OrderEvent):
-    """Units of a paid order were cancelled. `amount` is their price."""
+    """Units of a paid order were cancelled. `amount` is the sum of their prices."""
 
     type: ClassVar[str] = "orders.order_lines_cancelled"
     reservation_id: UUID

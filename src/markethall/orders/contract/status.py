@@ -59,7 +59,7 @@ class OrderStatusView(Dto):
 
 
 class VersionedOrderStatus(NamedTuple):
-    """The status of an order, and the version of the order, which changes with it."""
+    """The status of an order, and the version of the order. Each change increases the version."""
 
     status: OrderStatusView
     version: int

@@ -91,7 +91,7 @@ class OrderService:
         seconds: float,
         is_known: Callable[[int], bool] | None = None,
     ) -> VersionedOrderStatus:
-        # registered before the read, so that no change between the two is missed
+        # register before the read, so that a change between the read and the wait is not missed
         with self._database.waits.register(order_id, ctx.user_id, seconds) as wait:
             found = await self.get_order_status(ctx, order_id)
             while wait and not _is_news(found, is_known):
@@ -128,7 +128,10 @@ class OrderService:
     def _apply_cancellation(
         self, ctx: CallContext, order: Order, command: CancelOrder, cancellation_id: UUID
     ) -> list[OrderEvent]:
-        """Cancel the order, or lines of it while others are shipped or stay ordered."""
+        """Cancel the whole order, or only some units if others are shipped or stay ordered.
+
+        Return the events to publish.
+        """
         audit, unfulfilled = self._audit(ctx, command.reason), order.unfulfilled_quantities()
         quantities = {line.line_id: line.quantity for line in command.lines or ()} or unfulfilled
         may_cancel_lines = order.has_nothing_shipped or ctx.actor.has_scope(ORDERS_MANAGE)

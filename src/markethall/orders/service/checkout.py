@@ -1,8 +1,8 @@
 """Place an order: reserve the stock, price the lines, open the payment, write the order.
 
-The payment can be confirmed once the order is committed: `activate` comes after the commit, and the
-response, also to a retry, after `activate`. A crash in between is repaired by a retry with the same
-key or by the job that checks pending orders.
+The customer can confirm the payment only after the call `payments.activate`. This call comes after
+the order is committed, and before the response, also in a retry. A crash between these steps is
+repaired by a retry with the same key or by the job that checks pending orders.
 
 All ids are derived from the attempt's id, so a retry continues where an earlier attempt stopped.
 When no retry follows, the reservation and the payment expire, and the customer is not charged.
@@ -69,7 +69,7 @@ class ReservationPolicy:
     def payment_safety_margin(self) -> timedelta:
         """The time between the expiry of the payment and the later expiry of the reservation.
 
-        A payment of the last second then still finds its stock reserved.
+        The stock is then still reserved when a customer pays in the last second.
         """
         return min(timedelta(seconds=60), self.reservation_ttl / 10)
 
@@ -141,7 +141,8 @@ class Checkout:
     ) -> PricedLines | None:
         """Return the lines with their prices. On an error, release the reservation.
 
-        A reservation without lines is a tombstone: an earlier attempt released it. Return None.
+        Return None if the reservation has no lines: it is a tombstone, because an earlier attempt
+        has released it.
         """
         if not reservation.lines:
             return None
@@ -186,7 +187,7 @@ class Checkout:
         async with self._database.transaction() as store:
             number = await store.add_order(order)
             if number is None:
-                # an earlier attempt wrote the order, and it may have changed since
+                # an earlier attempt wrote the order, and the order may have changed since then
                 order = await _get_existing_order(store, order.order_id)
             else:
                 order.number = number
@@ -198,8 +199,8 @@ class Checkout:
     ) -> OrderView:
         """Activate the payment, so that the customer can pay. Then store the response.
 
-        The response has its own transaction, because the call of payments stands between the commit
-        of the order and the response (docs/decisions/0018).
+        The response is stored in a second transaction, because payments must be called after the
+        commit of the order and before the response (docs/decisions/0018).
         """
         await self._payments.activate(ctx, ActivatePayments(payment_ids=(order.payment_id,)))
         view = to_order_view(order)
@@ -214,7 +215,7 @@ class Checkout:
 
         This attempt cannot place the order for one of four reasons: the reservation is a tombstone
         or not held, its time is too short for a payment, or the payment has ended or has expired.
-        All of them may be due to an earlier attempt that did place the order.
+        Each of them can also be the case after an earlier attempt has placed the order.
         """
         async with self._database.read_session() as store:
             existing = await store.get_order(attempt.id)

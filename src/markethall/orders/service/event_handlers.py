@@ -104,7 +104,7 @@ class OrderEventHandlers:
             order.reinstate(reservation_id, self._audit(delivery, "paid after it had expired"))
             await self._save_order(delivery, order, paid_event(order))
         else:
-            # an earlier `reserve` may still arrive late; after this call it reserves nothing
+            # a `reserve` of an earlier run may still arrive; after this call it reserves nothing
             await self._inventory.release(delivery.call_context(), reservation_id)
             await self._refund_late_payment(delivery, order, "out of stock by now: refunded")
 
@@ -155,7 +155,7 @@ class OrderEventHandlers:
     async def on_payment_status_changed(
         self, delivery: Delivery, event: PaymentStatusChanged
     ) -> None:
-        """Record the status. Extend the order to a later expiry of the payment."""
+        """Record the status. If the payment expires later than the order, extend the order."""
         await retry_on_conflict(lambda: self._follow_payment(delivery, event))
 
     async def _follow_payment(self, delivery: Delivery, event: PaymentStatusChanged) -> None:
@@ -219,7 +219,7 @@ class OrderEventHandlers:
             release_id=event.cancellation_id,
             lines=_to_requested_lines(event.lines),
         )
-        # closed: the order was cancelled since, which released the rest
+        # ReservationClosed: the order was cancelled meanwhile, which has released all its units
         with suppress(ReservationClosed):
             await self._inventory.release_part(ctx, command)
         if event.amount.amount:
@@ -268,7 +268,7 @@ class OrderEventHandlers:
             await self._submit_refund(ctx, command)
 
     async def _refund_up_to(self, ctx: CallContext, event: OrderLinesCancelled) -> None:
-        """Refund the price of the cancelled units, or what is left when that is less."""
+        """Refund the price of the cancelled units, but at most the amount that is refundable."""
         command = RefundPayment(
             payment_id=event.payment_id,
             refund_id=derive_uuid7(event.cancellation_id, "refund"),
@@ -292,7 +292,11 @@ class OrderEventHandlers:
         return lambda order: order.cancel_payment(self._audit(delivery))
 
     async def _get_order(self, order_id: UUID) -> Order | None:
-        """Return the order. It exists, because a payment is activated after the order's commit."""
+        """Return the order.
+
+        An order with a payment event normally exists, because its payment was activated only after
+        the order was committed.
+        """
         async with self._database.read_session() as store:
             return await store.get_order(order_id)
 

@@ -36,7 +36,7 @@ _CHECK_INTERVAL: Final = timedelta(seconds=5)
 
 
 class PendingOrdersJob:
-    """Check the payments of pending orders: at certain ages, and when the orders are overdue."""
+    """Check the payments of pending orders: at CHECK_AGES, and when the orders are overdue."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class PendingOrdersJob:
             return await reads.list_pending_orders(created, now, after, BATCH_SIZE)
 
     async def _claim_overdue_orders(self) -> Sequence[Order]:
-        """Return overdue orders. Postpone their next check: the next call returns others."""
+        """Return overdue orders. Postpone their next check, so the next call returns others."""
         now = self._clock()
         async with self._database.read_session() as reads:
             orders = await reads.list_overdue_orders(now, BATCH_SIZE)
@@ -95,7 +95,7 @@ class PendingOrdersJob:
             log.info("order.payment_checks_deferred", count=len(orders), error=repr(error))
             return
         for order in orders:
-            # a context of its own, so that its events do not share a request id with others
+            # a call context per order, so that each order's events have their own request id
             order_ctx = system_context("orders.check_payments")
             await self._try_settle(order_ctx, order, payments.get(order.payment_id))
 

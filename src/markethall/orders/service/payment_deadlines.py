@@ -1,7 +1,7 @@
 """Let an order and its reservation live as long as their payment.
 
 A payment method such as a bank transfer has a deadline of days. The reservation is extended first,
-by its id, so a repeated call changes nothing; then the order.
+then the order. After a crash between the two, both are repeated: extending again changes nothing.
 """
 
 from dataclasses import replace

@@ -1,8 +1,8 @@
 """Requests that wait until an order changes.
 
-A waiting request holds no database connection, no lock and no slot. It is woken by a commit in this
-process, by the invalidation bus after a commit in another process, and by a poll: one statement a
-second for all waiting requests, which finds what the bus has lost.
+A waiting request holds no database connection, no lock and no slot of a bulkhead. It is woken by a
+commit in this process, by the invalidation bus after a commit in another process, and by a poll:
+one statement a second for all waiting requests, which finds the changes that the bus has lost.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from markethall.shared.persistence.database import Database, ReadDatabase
 MAX_WAITS: Final = 500
 MAX_WAITS_PER_CLIENT: Final = 4
 _POLL_SECONDS: Final = 1.0
-# of the changes of orders on the invalidation bus
+# the namespace of changed orders on the invalidation bus
 _NAMESPACE: Final = "orders"
 
 Invalidations = Collection[tuple[str, str | None]]
@@ -36,7 +36,10 @@ class StatusWait:
         self._ends_at = asyncio.get_running_loop().time() + seconds
 
     async def wait_for_change(self, version: int) -> bool:
-        """Wait until the order may have another version. Return False if the time is over."""
+        """Wait until the order may have another version than `version`.
+
+        Return False if the time is over or the process stops.
+        """
         self.version = version
         try:
             await wait_without_slots(self._wait())
@@ -108,14 +111,14 @@ class StatusWaits:
                 await self.poll()
 
     def end(self) -> None:
-        """Let all requests answer now, and let no other wait, because the process stops."""
+        """Let all waiting requests answer now, because the process stops. Let no new one wait."""
         self._has_ended = True
         for waits in self._by_order.values():
             for wait in waits:
                 wait.is_over = True
                 wait.wake()
 
-    # the listener of the invalidation bus
+    # The invalidation bus calls these two methods
 
     def on_invalidated(self, invalidations: Invalidations) -> None:
         keys = [key for namespace, key in invalidations if namespace == _NAMESPACE]
@@ -123,7 +126,7 @@ class StatusWaits:
         self._wake(all_orders if None in keys else [UUID(key) for key in keys if key])
 
     def on_connection_changed(self, connected: bool) -> None:
-        """Do nothing: the poll finds what was missed."""
+        """Do nothing: the poll finds the changes that were missed."""
 
     def _wake(self, order_ids: Collection[UUID]) -> None:
         for order_id in order_ids:
@@ -146,7 +149,7 @@ class StatusWaits:
 
 
 class ChangeReportingDatabase:
-    """The database of orders. After each commit it reports the orders that were saved."""
+    """The database of orders. After a commit it wakes the requests that wait for a saved order."""
 
     def __init__(self, database: Database[ReadStore, Store], waits: StatusWaits) -> None:
         self.waits = waits

@@ -45,7 +45,7 @@ def _array_bind(name: str, kind: Any) -> Any:
 
 
 def _unnested_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
-    """Unnest bind arrays, one per column and named `<alias>_<column>`, into rows."""
+    """Build rows from bind arrays: one array per column, with the name `<alias>_<column>`."""
     arrays = [_array_bind(f"{alias}_{name}", table.c[name].type) for name in names]
     columns = [sa.column(name, table.c[name].type) for name in names]
     return func.unnest(*arrays).table_valued(*columns).render_derived(name=alias)
@@ -177,7 +177,9 @@ _created = (
 
 @lru_cache(maxsize=2)
 def list_pending_orders(*, after_keyset: bool) -> Statement:
-    """Read short ranges of the index on `created_at`, or the partial index of pending orders."""
+    """Build the statement. It is fast, because it reads only short ranges of the index on
+    `created_at`, or the small partial index of pending orders.
+    """
     keyset = sa.tuple_(orders.c.created_at, orders.c.order_id)
     clause = _select_with_lines().where(
         orders.c.status == sql_literal("pending"),
