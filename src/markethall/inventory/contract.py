@@ -14,8 +14,8 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
-# the longest time from `reserve` to the expiry, without `extend` and with it; with `extend`, a
-# customer has up to 90 days to pay, and one more day allows for the time before the payment starts
+# The longest times from `reserve` to the expiry: without `extend`, and with it. A payment has a
+# deadline of at most 90 days, and one more day allows for the time before the payment starts.
 MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
 MAX_EXTENDED_DURATION: Final = timedelta(days=91)
 
@@ -95,7 +95,7 @@ class ReservationLineView(Dto):
 class ReservationView(Dto):
     """A reservation with one line per product, sorted by product id.
 
-    A tombstone has no lines and no order id. It is stored by a `release` before the `reserve`.
+    A tombstone, which `release` stores for an unknown id, has no lines and no order id.
     """
 
     reservation_id: UUID
@@ -134,7 +134,7 @@ class ReservationClosed(DomainError):
 
 
 class TooManyUnpaidOrders(DomainError):
-    """The customer has too many unpaid orders. Details: limit, open (the number of unpaid ones)."""
+    """The customer has too many unpaid orders. Details: limit, open (number of unpaid orders)."""
 
     code = "inventory.too_many_holds"
     status = 409

@@ -139,7 +139,7 @@ class RemoteInventory:
 
 
 class GuardedInventory:
-    """`Inventory` behind a call guard, so that local and remote calls are checked alike."""
+    """`Inventory` behind a call guard, which makes the same checks for local and remote calls."""
 
     def __init__(self, inventory: Inventory, guard: CallGuard) -> None:
         self._inventory = inventory

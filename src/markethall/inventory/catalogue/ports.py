@@ -66,7 +66,7 @@ class ReadStore(Protocol):
         """
 
     async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
-        """Return the categories whose names have one of these keys."""
+        """Return the categories whose `label_key` is one of these."""
 
     async def get_category_view(self, category_id: UUID) -> CategoryView | None: ...
 
@@ -108,7 +108,7 @@ class Store(ReadStore, Protocol):
     async def list_category_nodes_for_share(
         self, label_keys: Collection[str]
     ) -> Sequence[CategoryNode]:
-        """Return the categories whose names have one of these keys.
+        """Return the categories whose `label_key` is one of these.
 
         Lock them against deletion until the transaction ends.
         """
@@ -151,7 +151,7 @@ class ProductIndex(Protocol):
 
 
 class ProductCache(Protocol):
-    """A cache of JSON responses for the public."""
+    """A cache of JSON responses for callers without the scope catalogue:write."""
 
     async def get_or_load_product(
         self, product_id: UUID, load: Callable[[], Awaitable[RenderedResponse | None]]

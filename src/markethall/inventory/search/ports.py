@@ -76,7 +76,7 @@ class ReadStore(Protocol):
         """Count the facets over all matching products. Ignore `after` and the page size."""
 
     async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
-        """Return the categories whose names have one of these keys."""
+        """Return the categories whose `label_key` is one of these."""
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
         """Return, for each misspelt term, similar words from the names and tags of products.
@@ -134,6 +134,6 @@ class SearchIndex(ProductIndex, Protocol):
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         """Return a page of products, or None if the engine cannot answer.
 
-        If it is None for the first page, the store searches instead. `after` is `SearchHits.after`
-        of the previous page.
+        If the result for the first page is None, the store searches instead. `after` is
+        `SearchHits.after` of the previous page.
         """

@@ -126,8 +126,9 @@ class ProductListQueries:
     ) -> tuple[ProductPageJson, Facets | None]:
         """Read a page from the external engine or from the store.
 
-        All pages of a list come from the source of its first page, because a cursor is valid only
-        there. Raises Unavailable if this source is the engine and it cannot answer.
+        All pages of a list come from the same source, because a cursor of one source is not valid
+        in the other. So this raises Unavailable if the cursor belongs to the engine, and the engine
+        cannot answer.
         """
         if query.q is not None and (after_key is None or after_key[0] == _INDEX_CURSOR):
             hits = await self._index.find(query, after_key[1] if after_key else None)

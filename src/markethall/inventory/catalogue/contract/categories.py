@@ -108,7 +108,7 @@ class CategoryView(Dto):
 class CategoryNotFound(DomainError):
     """The category, or the parent that the request names, does not exist.
 
-    Details: category_id; or category (the name of the parent in the request).
+    Details: category_id; or category (the parent as the request names it).
     """
 
     code = "inventory.category_not_found"
@@ -158,8 +158,8 @@ class Categories(Protocol):
     """The category tree. A new product with an unknown path creates the categories of the path.
 
     A request names a category by a text. It is looked up as a key, then as a path, then, if it has
-    no separator, as a name that only one category has. Extra spaces, letter case and the Unicode
-    normalization form are ignored.
+    no separator ">", as a name that only one category has. Extra spaces, letter case and the
+    Unicode normalization form are ignored.
     """
 
     async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:

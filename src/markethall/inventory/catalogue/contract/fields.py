@@ -20,7 +20,7 @@ class ProductStatus(StrEnum):
 
 
 class InventoryPolicy(StrEnum):
-    """Limit of the units sold beyond the stock: the backorder limit (DENY) or none (CONTINUE)."""
+    """Whether sales beyond the stock end at the backorder limit (DENY) or not (CONTINUE)."""
 
     DENY = "deny"
     CONTINUE = "continue"
@@ -34,8 +34,8 @@ Tag = Annotated[VisibleText, Field(min_length=1, max_length=MAX_TAG_LENGTH, exam
 PATH_SEPARATOR: Final = " > "
 # the character > and its fullwidth and small forms in Unicode
 _SEPARATOR_PATTERN: Final = re.compile("[>\uff1e\ufe65]")
-# Both are larger than in Shopify's taxonomy. A path must also fit in an index row of Postgres,
-# which holds at most 2,700 bytes; so its length, in characters, has this limit.
+# Both limits are larger than those of Shopify's taxonomy. The length, in characters, is limited,
+# because an index row of Postgres holds at most 2,700 bytes.
 MAX_CATEGORY_DEPTH: Final = 20
 MAX_CATEGORY_LENGTH: Final = 400
 

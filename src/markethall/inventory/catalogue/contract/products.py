@@ -136,7 +136,8 @@ class AdditionalPrice(Price):
     """A price in another currency, or a price valid for valid_from <= time < valid_until.
 
     A null `valid_from` or `valid_until` sets no limit. If several prices in the product's own
-    currency are valid, the price with the latest `valid_from` applies.
+    currency are valid, the price with the latest `valid_from` applies; if several have the same
+    `valid_from`, the last of these in the list.
     """
 
     compare_at: MinorUnits | None = None

@@ -61,12 +61,13 @@ class CategoryNode:
 class CategoryTree:
     """A part of the category tree: the categories that have one of the requested names.
 
-    A text is looked up as the key of a category, then as a path, then, if it has no separator, as
-    a name that only one category has.
+    A text is looked up as the key of a category, then as a path, then, if it has no separator ">",
+    as a name that only one category has.
     """
 
     def __init__(self, nodes: Iterable[CategoryNode]) -> None:
         self._by_key: dict[str, CategoryNode] = {}
+        # by parent and `label_key`
         self._by_place: dict[tuple[str | None, str], CategoryNode] = {}
         self._by_label: dict[str, list[CategoryNode]] = {}
         # the categories that `get_or_plan` has planned and the caller must create, by their key;
@@ -146,6 +147,11 @@ class CategoryTree:
         return found
 
     def _plan(self, names: Sequence[str]) -> str:
+        """Plan the missing categories of the path. Return the key of its last category.
+
+        `shown` has the names of the path, in the spelling of the categories that exist. `start` is
+        the number of names in the longest prefix that exists.
+        """
         found = self._walk([label_key(name) for name in names])
         shown: list[str] = []
         above: CategoryNode | None = None
@@ -163,8 +169,8 @@ class CategoryTree:
         self, shown: Sequence[str], names: Sequence[str], above: CategoryNode | None
     ) -> CategoryNode:
         path = join_path(shown)
-        # the path in `shown` may be too long, because existing categories keep their own spelling,
-        # which may be longer than that in the request
+        # the path in `shown` may be too long, because the spelling of an existing category may be
+        # longer than the spelling in the request
         category = path if len(path) <= MAX_CATEGORY_LENGTH else join_path(names)
         node = CategoryNode(category, above.category if above else None)
         self.planned[category] = node

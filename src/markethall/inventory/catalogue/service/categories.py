@@ -84,8 +84,8 @@ class CategoryService:
         self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
     ) -> CategoryView:
         async with self._database.transaction() as store:
-            # all transactions that add or move categories take this lock before other locks, so
-            # that they do not deadlock
+            # first, because transactions that take this lock after the lock of a category row
+            # could deadlock
             await store.lock_category_tree()
             if await store.get_category_view(attempt.id) is None:
                 category = Category.new(attempt.id, command, await _place(store, command))
@@ -105,8 +105,8 @@ class CategoryService:
     ) -> CategoryView:
         async with self._database.transaction() as store:
             # Without this lock, two concurrent moves could make two categories each other's
-            # parent. A change that does not move the category takes the lock too: changes that
-            # take this lock and the lock of the row in different orders could deadlock.
+            # parent. A change that does not move the category takes the lock too: the trigger of
+            # its UPDATE needs it, and two changes that lock their rows first could deadlock.
             await store.lock_category_tree()
             command = await _with_key_of_parent(store, command)
             ancestors = await store.get_ancestors(command.parent) if command.parent else []

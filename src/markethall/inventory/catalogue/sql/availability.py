@@ -1,7 +1,7 @@
 """SQL expressions for the available quantity of products.
 
 One statement reads a product together with its availability. The catalogue must not import the
-tables of stock and reservations, so this module declares the columns of them that it reads.
+tables of stock and reservations, so this module declares the columns that it reads from them.
 tests/inventory/test_availability_columns.py compares these columns with the tables.
 
 A reservation is overdue if its status is held, its `expires_at` has passed, and the expiry job has

@@ -51,7 +51,7 @@ _PARENT_FILTERS: Final[Mapping[str, "sa.ColumnElement[bool]"]] = {
 
 
 def _with_product_counts(selected: "sa.CTE") -> Statement:
-    """Add the number of active products in each selected category and all categories below it.
+    """Select categories with the number of active products in them and all categories below.
 
     Products are counted once per category, and these counts are added up for each ancestor.
     """
@@ -121,7 +121,8 @@ _nodes: Final = sa.select(categories.c.category, categories.c.parent).where(
     categories.c.label_key == sa.any_(bindparam("label_keys", type_=ARRAY(sa.Text)))
 )
 LIST_CATEGORY_NODES: Final = Statement(_nodes)
-# FOR KEY SHARE, so that the categories are not deleted before a product or child refers to them
+# FOR KEY SHARE, so that no category is deleted before this transaction inserts a product or child
+# that refers to it
 LIST_CATEGORY_NODES_FOR_SHARE: Final = Statement(
     _nodes.order_by(categories.c.category_id).with_for_update(read=True, key_share=True)
 )

@@ -12,6 +12,7 @@ from markethall.inventory.catalogue.sql.parameters import NOW
 from markethall.inventory.catalogue.sql.tables import ACTIVE, products, vocabulary
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
+# the columns that `product_json_text` reads, and the product id
 PAGE_COLUMNS: Final = [
     products.c[name]
     for name in (
@@ -32,7 +33,10 @@ def price_arguments(rows: "sa.FromClause") -> list[Any]:
 
 
 def current_amount(rows: "sa.FromClause") -> "sa.ColumnElement[int]":
-    """Compute the current price in minor units. Call `price_at` only for scheduled prices."""
+    """Compute the current price in minor units.
+
+    Call the SQL function `price_at` only for products that have a scheduled price.
+    """
     scheduled = sa.func.inventory.price_at(*price_arguments(rows), type_=JSONB)["amount"].astext
     return sa.case(
         (rows.c.has_scheduled_price, sa.cast(scheduled, sa.BigInteger)), else_=rows.c.price_amount

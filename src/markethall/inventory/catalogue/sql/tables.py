@@ -44,7 +44,7 @@ sa.Index("ix_category_parent", categories.c.parent)
 sa.Index("ix_category_label_key", categories.c.label_key)
 # Partial, because Postgres regards the columns of a unique index that is not partial as key
 # columns. An UPDATE that sets a key column, here `parent`, locks the row FOR UPDATE. Inserts of
-# products in the category would wait for this lock, because of their foreign key.
+# products in the category would wait for this lock: their foreign key locks the row FOR KEY SHARE.
 sa.Index(
     "uq_category_label",
     categories.c.label_key,

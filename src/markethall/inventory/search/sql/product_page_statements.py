@@ -29,8 +29,8 @@ from markethall.inventory.search.sql.statements import (
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _PAGE_SIZES: Final = (20, 50, 100)
-# products; enough to fill a page if the search word is frequent; if it is rare, there are only few
-# matches to sort
+# Products. If the search word is frequent, they contain enough matches to fill a page. If it is
+# rare, the second way is fast too, because it has only few matches to sort.
 _SAMPLE_SIZE: Final = 1000
 _SORT_COLUMNS: Final[Mapping[str, "sa.Column[Any]"]] = {
     "name": products.c.name_key,
@@ -71,8 +71,8 @@ class PageQueryShape(NamedTuple):
     def scans_index(self) -> bool:
         """Whether an index has the products in list order, and nearly all of them match.
 
-        A price range is a part of the index by price. A category has its own part of the indexes
-        by category, which contain only active products.
+        A price range is one contiguous part of the index by price. A category is one contiguous
+        part of the indexes by category, which contain only active products.
         """
         unselective = {"in_stock"}
         if self.order.endswith("price"):

@@ -26,7 +26,7 @@ def spelling_suggestions(word: str, candidates: Iterable[str]) -> tuple[str, ...
 def edit_distance(a: str, b: str) -> int:
     """Return the optimal string alignment distance.
 
-    This is the Damerau-Levenshtein distance with at most one edit of each substring.
+    This is the Damerau-Levenshtein distance in which no substring is edited more than once.
     """
     previous_row: list[int] = []
     row = list(range(len(b) + 1))

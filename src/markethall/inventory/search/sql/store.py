@@ -148,11 +148,11 @@ def _score_values(request: ProductPageRequest) -> dict[str, Any]:
 def _key_values(request: ProductPageRequest) -> dict[str, Any]:
     """Return the bind parameters of the previous page's last sort key.
 
-    With sort by relevance, all products of the sample have the same score: the sum of the weights
-    of names. So the sample has its own cursor, without a score. It depends on the score of the
-    previous page's last product. If this score is the same, the sample continues after the product.
-    If it is lower, the sample is empty. If it is higher, because the SKU of the product is the
-    query, the sample starts at its beginning.
+    With sort by relevance, all products of the sample have the same score: the weight of a name for
+    each term. So the sample has its own cursor, without a score. It depends on the score of the
+    previous page's last product. If that score is the same, the sample continues after that
+    product. If it is lower, the sample is empty. If it is higher, because the query is the SKU of
+    that product, the sample starts with its first product.
     """
     if request.after is None:
         return {}
