@@ -1,7 +1,7 @@
 """The provider of money that arrives outside of the shop: bank transfer, invoice, cash on delivery.
 
-There is no company behind it, so it keeps no state: every outcome follows from the request. The
-customer gets instructions; staff mark the payment as paid, and pay refunds back by hand.
+There is no external service, so the gateway keeps no state: it computes every outcome from the
+request. The customer gets instructions; staff mark the payment as paid, and pay refunds by hand.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class ManualGateway(PaymentGateway):
         return [_to_payment_method(name, method) for name, method in self._methods.items()]
 
     async def charge(self, request: OperationRequest) -> Outcome:
-        """Return the instructions; the deadline begins with the operation."""
+        """Return the instructions. The deadline counts from the creation of the operation."""
         method = self._methods.get(request.method)
         if method is None:
             return Failed("method_removed")
@@ -45,7 +45,7 @@ class ManualGateway(PaymentGateway):
         )
 
     async def refund(self, request: OperationRequest) -> Outcome:
-        """Record the refund. Staff pay it back by hand."""
+        """Return success at once. Staff transfer the money back by hand."""
         return Succeeded(f"manual_{request.operation_id.hex}")
 
     async def lookup(self, request: OperationRequest) -> Outcome | None:

@@ -1,4 +1,4 @@
-"""The built-in sandbox provider. The payment method selects its outcome."""
+"""The built-in sandbox provider. The payment method selects the outcome of a charge."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -114,9 +114,9 @@ class SandboxGateway(PaymentGateway):
     async def lookup_after_news(
         self, request: OperationRequest, news: ProviderNews
     ) -> Outcome | None:
-        """Adopt the outcome of a charge, as a tool for tests and demonstrations.
+        """Store the outcome of the event as that of the charge, for tests and demonstrations.
 
-        A signed `charge.succeeded` stands for a customer who has finished the required action.
+        A signed `charge.succeeded` simulates a customer who has finished the required action.
         """
         if request.kind is OperationKind.CHARGE:
             await self._ledger.advance_charge(

@@ -46,7 +46,10 @@ class SandboxSettings(ProviderSettings):
 
     @model_validator(mode="after")
     def _check_production(self) -> Self:
-        """In production webhooks have a secret of their own: all contexts have SECRET_KEY."""
+        """Require two settings in production: the consent to take no money, and a webhook secret.
+
+        SECRET_KEY is not enough, because every context has it and could sign webhooks.
+        """
         problems = [] if self.sandbox_in_production else [_NO_MONEY]
         if not self.sandbox_webhook_secret.get_secret_value():
             problems.append(_NO_WEBHOOK_SECRET)

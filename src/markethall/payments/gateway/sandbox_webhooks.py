@@ -45,7 +45,7 @@ class _OperationEvent(_Event):
 
 
 class _OtherEvent(_Event):
-    """An event of a type that we do not handle. It is stored, but changes no payment."""
+    """An event of an unknown type. It is stored, but changes no payment."""
 
     type: Annotated[Text, Field(min_length=1, max_length=100)]
 
@@ -53,7 +53,7 @@ class _OtherEvent(_Event):
 class SandboxWebhooks:
     """Signer and parser of sandbox webhooks.
 
-    The signature is HMAC-SHA-256 over `<unix time>.<body>`, with a key derived from the secret key.
+    The signature is HMAC-SHA-256 over `<unix time>.<body>`, with a key derived from `secret`.
     """
 
     provider = "sandbox"

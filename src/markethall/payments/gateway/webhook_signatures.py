@@ -9,7 +9,7 @@ from typing import Final
 from markethall.payments.contract import WebhookSignatureInvalid
 
 SIGNATURE_TOLERANCE: Final = timedelta(minutes=5)
-# a signature for each of two keys during a rotation, and one of an older scheme
+# in characters; enough for the signatures of two keys during a rotation, and of an older scheme
 _MAX_HEADER_LENGTH: Final = 300
 _UNIX_TIME: Final = re.compile(r"[0-9]{1,11}")
 

@@ -2,9 +2,10 @@
 
 A charge or refund takes three steps: record the operation, call the provider, apply the outcome.
 A crash between the steps leaves an open operation; a retry with the same key, a webhook or the
-reconciliation job then applies the outcome. The first of them closes the operation. The others
-change nothing unless the provider contradicts what is recorded. `domain.outcomes` has the rules;
-this module locks, saves, posts and publishes in the caller's transaction.
+reconciliation job then applies the outcome. The first of them settles the operation. The others
+change nothing unless the provider contradicts the recorded outcome. `domain.outcomes` has the
+rules. This module locks and saves the rows, and adds the posting and the event, in the transaction
+of the caller.
 """
 
 from dataclasses import dataclass
@@ -34,9 +35,10 @@ log = structlog.get_logger("markethall.payments")
 
 @dataclass(frozen=True)
 class AppliedOutcome:
-    """The payment and its operation afterwards.
+    """The payment and its operation after an outcome.
 
-    After a conflict they are unchanged: the outcome contradicts them and cannot be applied.
+    In a conflict the outcome contradicts the recorded one, but cannot be applied; payment and
+    operation are unchanged.
     """
 
     payment: Payment

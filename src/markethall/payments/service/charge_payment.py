@@ -62,7 +62,7 @@ class ChargePayment:
         Unavailable or Overloaded when the provider cannot be called.
         """
         provider = self._provider.provider_of(method)
-        # taken before anything is recorded, so that a refused request leaves nothing behind
+        # take the slot first, so that a rejected request has recorded no operation
         with self._provider.slot(provider):
             operation = await self._record_intent(ctx, payment_id, method, attempt.id)
             outcome = await self._submit(ctx, operation) if operation.is_pending else None
@@ -87,7 +87,7 @@ class ChargePayment:
             return operation
 
     def _check_offered(self, payment: Payment, method: str) -> None:
-        """Raises UnknownPaymentMethod. A payment of zero takes any method."""
+        """Raises UnknownPaymentMethod. A payment of zero accepts any method."""
         if not payment.amount:
             return
         if method == FREE_METHOD:
@@ -111,15 +111,15 @@ class ChargePayment:
         )
 
     async def _submit(self, ctx: CallContext, operation: Operation) -> Outcome | None:
-        """Call the provider. Announce the payment as processing when the response takes long.
+        """Call the provider. If the response is slow, publish that the payment is being processed.
 
-        Most responses come at once, and an event for each would cost as much as the charge.
+        A fast charge publishes no such event, because the event would cost as much as the charge.
         """
         response = asyncio.ensure_future(self._provider.submit_in_slot(operation))
         try:
             done, _ = await asyncio.wait([response], timeout=self._provider.announce_after_seconds)
             if not done:
-                with suppress(Unavailable):  # the charge must go on
+                with suppress(Unavailable):  # a failed event must not end the charge
                     await self._announce(ctx, operation.payment_id)
             return await response
         finally:

@@ -26,7 +26,7 @@ log = structlog.get_logger("markethall.security")
 
 
 class IssueRefund:
-    """The refund use case. Other contexts and staff over HTTP call it."""
+    """The use case of a refund. Other contexts call it, and staff by the HTTP API."""
 
     def __init__(
         self, database: Database[ReadStore, Store], provider: ProviderClient, clock: Clock
@@ -47,7 +47,7 @@ class IssueRefund:
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(self, ctx: CallContext, command: RefundPayment) -> Operation:
-        """Reserve the amount and insert the operation, or return the one of an earlier attempt."""
+        """Reserve the amount and insert the operation, or return that of an earlier attempt."""
         async with self._database.transaction() as store:
             payment = await store.get_payment_for_update(command.payment_id)
             if payment is None:
@@ -60,7 +60,11 @@ class IssueRefund:
         return operation
 
     async def refund_ended_payment(self, ctx: CallContext, payment_id: UUID) -> None:
-        """Refund what was received for a payment that has ended unpaid."""
+        """Refund the money that was received for a voided, cancelled or expired payment.
+
+        The refund id is derived from the payment id and the captured amount, so a second run of the
+        job does not refund the same money again.
+        """
         async with self._database.transaction() as store:
             payment = await store.get_payment_for_update(payment_id)
             if payment is None or not payment.has_money_after_end:
@@ -140,7 +144,7 @@ async def _get_charge(store: Store, payment: Payment) -> Operation:
 
 
 async def _get_existing_refund(store: Store, command: RefundPayment) -> Operation | None:
-    """Return the refund with this id. Raises OperationIdTaken when the id means something else."""
+    """Return the refund with this id. Raises OperationIdTaken if the id is of another operation."""
     operation = await store.get_operation(command.refund_id)
     if operation and not _is_same_refund(operation, command):
         raise OperationIdTaken(operation_id=str(command.refund_id))

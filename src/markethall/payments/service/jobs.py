@@ -15,7 +15,7 @@ from markethall.shared.persistence.database import Database
 
 _EXPIRY_BATCH_SIZE = 500
 _REFUND_BATCH_SIZE = 100
-# concurrent provider calls; each outcome needs one database connection
+# concurrent calls of providers; storing each outcome takes one database connection
 _RECONCILE_CONCURRENCY = 8
 
 
@@ -42,7 +42,7 @@ class PaymentJobs:
                 await store.publish(status_changed_event(payment), ctx)
 
     async def refund_ended_payments(self) -> None:
-        """Refund what was received for payments that have expired or were cancelled."""
+        """Refund the money that was received for voided, cancelled or expired payments."""
         async with self._database.read_session() as store:
             payment_ids = await store.list_payments_to_refund(_REFUND_BATCH_SIZE)
         ctx = system_context("payments.refund_ended")

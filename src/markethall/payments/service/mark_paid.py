@@ -1,8 +1,9 @@
 """Mark a payment as paid: staff record money that arrived outside of the shop.
 
-No provider is called, so one transaction does it. Partial amounts add up; the last one captures the
-payment. The money of a payment that has expired or was cancelled is recorded too: once it is
-complete the order is reinstated or refunded, and an incomplete amount is refunded by a job.
+No provider is called, so one transaction is enough. Partial amounts add up; when the sum reaches
+the amount of the payment, the payment is captured. Money for an expired or cancelled payment is
+recorded too: when the full amount has arrived, the context orders reinstates or refunds the order;
+a job of payments refunds an incomplete amount.
 """
 
 from datetime import datetime
@@ -32,7 +33,7 @@ from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.security")
 
-# confirms of one payment that are searched; rate limits allow fewer
+# maximum number of charges of one payment that are read; rate limits allow fewer
 _MAX_CHARGES = 1000
 
 
@@ -52,7 +53,7 @@ class MarkPaid:
         reference: str,
         attempt: IdempotentCommand,
     ) -> PaymentView:
-        """Record the amount, once for each attempt.
+        """Record the amount. A retry of the same attempt records nothing more.
 
         Raises PaymentNotFound, UnsupportedByProvider, PaymentInProgress, InvalidPaymentTransition,
         AmountExceedsDue, CurrencyMismatch.
@@ -72,7 +73,7 @@ class MarkPaid:
             return view
 
     async def _get_charge(self, store: Store, payment: Payment) -> Operation:
-        """Return the confirm that gave the customer the instructions to pay."""
+        """Return the charge that gave the customer the instructions to pay."""
         charges = await store.list_operations(
             OperationFilter(_MAX_CHARGES, payment.payment_id, OperationKind.CHARGE)
         )

@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 
 class ProviderClient:
-    """The providers that are switched on. The first one is the default.
+    """The client of all enabled payment providers. The first one is the default.
 
-    Operations of a provider that was switched off stay open until it is on again.
+    Operations of a provider that was disabled stay open until it is enabled again.
     """
 
     def __init__(
@@ -58,7 +58,10 @@ class ProviderClient:
     def list_methods(
         self, currency: str | None, country: str | None, total: int | None
     ) -> list[tuple[str, PaymentMethod]]:
-        """Return the methods that are offered for these, each with its provider."""
+        """Return the offered methods, each with its provider.
+
+        `total` is in minor units. An argument of None excludes no method.
+        """
         return [
             (provider, method)
             for provider, connection in self._connections.items()
@@ -71,7 +74,10 @@ class ProviderClient:
         return connection is not None and capability in connection.gateway.capabilities
 
     def check_offered(self, method: str, amount: Money) -> None:
-        """Raise UnknownPaymentMethod if the method is not offered for an amount."""
+        """Raise UnknownPaymentMethod if the method is not offered for an amount.
+
+        A method that the provider accepts but does not list, such as a token, is not checked.
+        """
         gateway = self._connection(self.provider_of(method)).gateway
         for listed in gateway.list_methods():
             if listed.method == method and not listed.is_offered(
@@ -80,7 +86,7 @@ class ProviderClient:
                 raise UnknownPaymentMethod(payment_method=method)
 
     def slot(self, provider: str) -> AbstractContextManager[None]:
-        """Hold a slot for one charge. Raises Unavailable, Overloaded: nothing was sent then."""
+        """Hold a slot for one charge. Raises Unavailable, Overloaded before anything is sent."""
         if provider == FREE_METHOD:
             return nullcontext()
         return self._connection(provider).slot()
@@ -93,7 +99,10 @@ class ProviderClient:
         return now + self._limits.reconcile_after
 
     async def submit_in_slot(self, operation: Operation) -> Outcome | None:
-        """Send the operation, within a slot. Return its outcome, or None after a timeout."""
+        """Send the operation; the caller holds a slot.
+
+        Return the outcome, or None after a timeout.
+        """
         if operation.method == FREE_METHOD:
             return Succeeded(FREE_METHOD)
         connection = self._connection(operation.provider)
@@ -112,8 +121,8 @@ class ProviderClient:
     ) -> tuple[Outcome | None, bool]:
         """Return (outcome, True), or (None, False) if the provider gave no answer.
 
-        The outcome in (None, True) means that the provider never received the operation. `news` is
-        what a webhook said about it.
+        (None, True) means that the provider has not received the operation. `news` is the content
+        of a webhook event about the operation.
         """
         if operation.method == FREE_METHOD:
             return Succeeded(FREE_METHOD), True
@@ -167,7 +176,7 @@ class ProviderClient:
         return connection.gateway.parse_event(headers, body, now)
 
     def parse_news(self, event: ProviderEvent) -> ProviderNews:
-        """Raises Unavailable for a provider that was switched off."""
+        """Raises Unavailable for a provider that is not enabled."""
         return self._connection(event.provider).gateway.parse_news(event)
 
     def _connection(self, provider: str) -> ProviderConnection:

@@ -1,7 +1,7 @@
-"""One payment provider behind a circuit breaker and a bulkhead of its own.
+"""One payment provider behind its own circuit breaker and its own limit of concurrent calls.
 
-A provider that is slow or down then takes neither the time nor the memory that other providers and
-the rest of the shop need.
+So a provider that is slow or down does not use up the time and the memory that other providers and
+other requests need.
 """
 
 import asyncio
@@ -28,9 +28,10 @@ COOL_DOWN_SECONDS: Final = 5.0
 class ProviderLimits:
     """The limits of the calls of one provider.
 
-    After `failure_threshold` calls in a row without an answer the provider is not called for
-    COOL_DOWN_SECONDS. An operation that is open for `reconcile_after` is reconciled. A charge
-    without a response after `announce_after` is announced as processing.
+    `response` is the timeout of a call. After `failure_threshold` calls in a row without an answer
+    the provider is not called for COOL_DOWN_SECONDS. The outcome of an operation that is still open
+    after `reconcile_after` is looked up. If a charge has no response after `announce_after`, an
+    event reports that the payment is being processed.
     """
 
     response: timedelta = timedelta(seconds=8)
@@ -63,8 +64,8 @@ class ProviderConnection:
     def slot(self) -> Iterator[None]:
         """Hold a slot for one call.
 
-        Raises Unavailable while the circuit is open, Overloaded while all slots are in use. Nothing
-        was sent to the provider then.
+        Raises Unavailable while the circuit is open, Overloaded while all slots are in use. Both
+        errors mean that nothing was sent to the provider.
         """
         self._enter()
         try:
@@ -73,9 +74,10 @@ class ProviderConnection:
             self.in_use -= 1
 
     async def ask_in_slot(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
-        """Call the provider within a slot. Return (result, True); (None, False) after a timeout.
+        """Call the provider; the caller holds a slot.
 
-        The request returns its slots of the process: the bulkhead of the provider bounds it.
+        Return (result, True), or (None, False) after a timeout. The HTTP request first releases the
+        slots that all clients of the process share, because the provider's slots limit the call.
         """
         leave_shared_slots()
         try:
@@ -88,7 +90,10 @@ class ProviderConnection:
         return result, True
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
-        """Take a slot and call the provider. Without a slot there is no answer either."""
+        """Take a slot and call the provider.
+
+        Return (result, True), or (None, False) if no slot is free or the call has timed out.
+        """
         try:
             self._enter()
         except (Unavailable, Overloaded):

@@ -55,7 +55,8 @@ class WebhookHandler:
     async def apply_pending(self) -> None:
         """Apply pending events. An event stays pending while its operation does not exist.
 
-        The events of a provider that does not answer wait, those of others are applied.
+        If a provider does not answer, its other events stay pending until the next run; the events
+        of other providers are applied.
         """
         async with self._database.read_session() as store:
             events = await store.list_applicable_events(_BATCH_SIZE)
@@ -72,7 +73,10 @@ class WebhookHandler:
             return await store.store_event(event, state, self._clock())
 
     async def _try_apply(self, ctx: CallContext, event: ProviderEvent) -> bool:
-        """Apply the event, or leave it pending for the job. Return False during an outage."""
+        """Apply the event, or leave it pending for the job.
+
+        Return False if the provider is unavailable.
+        """
         try:
             await self._apply(ctx, event)
         except (Unavailable, PaymentInProgress) as error:
@@ -81,7 +85,7 @@ class WebhookHandler:
         return True
 
     async def _apply(self, ctx: CallContext, event: ProviderEvent) -> None:
-        """Apply what the provider says about the operation of the event, and close the event."""
+        """Apply the outcome of the event's operation, and store the final state of the event."""
         operation = await self._get_operation(event)
         state = await self._apply_news(ctx, event, operation) if operation else None
         if state is None:
@@ -101,7 +105,11 @@ class WebhookHandler:
     async def _apply_news(
         self, ctx: CallContext, event: ProviderEvent, operation: Operation
     ) -> WebhookState | None:
-        """Look the operation up, because events may be old or out of order. None: not yet."""
+        """Look up the operation at the provider, and apply the outcome that it has now.
+
+        The outcome in the event is not applied, because events may be old or out of order. Return
+        the new state of the event; None leaves the event pending.
+        """
         news = self._provider.parse_news(event)
         is_about = event.provider == operation.provider and news.is_about(operation)
         outcome, was_answered = await self._provider.lookup(operation, news if is_about else None)
@@ -122,9 +130,10 @@ class WebhookHandler:
     async def _refund_second_charge(
         self, applied: AppliedOutcome, outcome: Outcome
     ) -> WebhookState | None:
-        """Refund a charge of a payment that another charge has captured.
+        """Refund a charge that has succeeded although another charge had captured the payment.
 
-        The ledger shows neither, because the payment was captured once.
+        The ledger has no posting of this charge or its refund, because it records one capture of a
+        payment. Return the new state of the event; None leaves the event pending.
         """
         operation = applied.operation
         if operation.kind is not OperationKind.CHARGE or not isinstance(outcome, Succeeded):

@@ -1,1 +1,1 @@
-"""The gateway of Stripe. Only a shop that is paid through Stripe imports the SDK."""
+"""The gateway of Stripe. Only shops that use this provider import the SDK."""

@@ -1,8 +1,7 @@
 """Stripe's minor units, which differ from those of ISO 4217 for some currencies.
 
 Source: https://docs.stripe.com/currencies, "Minor units in API amounts". HUF and TWD have two
-decimals in charges and refunds; that they are paid out in whole units concerns the bank account
-only.
+decimals in charges and refunds; only payouts to the bank account are in whole units.
 """
 
 from typing import Final
@@ -17,9 +16,9 @@ _ZERO_DECIMALS: Final = frozenset({
 _THREE_DECIMALS: Final = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 # currencies without decimals whose API amounts nevertheless have two, which must be 00
 _TWO_DECIMALS_OF_ZERO: Final = frozenset({"ISK", "UGX"})
-# of all other currencies; Stripe has none of those with more, such as IQD and CLF
+# of all other currencies; Stripe supports no others with more decimals, such as IQD and CLF
 _MAX_DECIMALS: Final = 2
-# Stripe has all currencies of the world that have these decimals, apart from a few
+# Stripe supports nearly all currencies with these decimals, and rejects the few others
 SUPPORTED_CURRENCIES: Final = frozenset(
     currency
     for currency, exponent in EXPONENT_BY_CURRENCY.items()
@@ -28,7 +27,7 @@ SUPPORTED_CURRENCIES: Final = frozenset(
 
 
 class AmountNotSupported(Exception):
-    """Stripe cannot take this amount: it is too fine, or the currency is unknown there."""
+    """Stripe does not support the currency, or the amount has more decimals than Stripe accepts."""
 
 
 def to_stripe_amount(money: Money) -> int:

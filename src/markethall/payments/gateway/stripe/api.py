@@ -1,4 +1,4 @@
-"""The calls of Stripe's API that the gateway makes, by the official SDK."""
+"""The calls of Stripe's API that the gateway makes, through the official SDK."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, TypeVar
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 Parameters = Mapping[str, Any]
 
 _SERVER_ERROR: Final = 500
-# the SDK reads the fields of an answer without a check
+# errors of the SDK for a malformed answer, because it reads fields without checks
 _UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
 
 
@@ -44,7 +44,7 @@ class IdempotencyKeyTaken(Exception):
 
 
 class StoredServerError(Exception):
-    """Stripe failed, stored that answer for the idempotency key, and repeats it."""
+    """Stripe has stored a server error for the idempotency key, and repeats it for each request."""
 
 
 class StripeApi:
@@ -96,7 +96,7 @@ class StripeApi:
         return found.data[0] if found.data else None
 
     async def find_refund(self, intent_id: str, operation_id: UUID) -> Refund | None:
-        """Find the refund of an operation in the list of the intent, which is never late."""
+        """Find the refund of an operation in the list of the intent, which is always up to date."""
         parameters: dict[str, Any] = {"payment_intent": intent_id, "limit": 100}
         while True:
             page = await self._get(RefundList, "/v1/refunds", parameters)
@@ -136,7 +136,7 @@ class StripeApi:
 
 
 def _with_id(intent_id: str, intent: Intent) -> Intent:
-    """Return the intent. Raises PaymentGatewayTimeout if it is another one."""
+    """Return the intent. Raises PaymentGatewayTimeout if it has another id."""
     if intent.id != intent_id:
         log.error("stripe.answer_mismatch", intent_id=intent_id, field="id")
         raise PaymentGatewayTimeout
@@ -163,10 +163,10 @@ def _rejection(path: str, body: object) -> Exception:
     except ValidationError:
         return PaymentGatewayTimeout()
     if details.type is None:
-        # not from Stripe, for example from a proxy
+        # the answer is not from Stripe, but for example from a proxy
         return PaymentGatewayTimeout()
     if details.type != "card_error":
-        # often a setting here or in the dashboard, for example a payment method type that is off
+        # often caused by a setting, for example a payment method type disabled in the dashboard
         log.warning(
             "stripe.request_rejected", path=path, code=details.failure_code, param=details.param
         )

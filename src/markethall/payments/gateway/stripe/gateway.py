@@ -60,7 +60,7 @@ class StripeGateway(PaymentGateway):
         return method == IN_BROWSER or _METHOD.fullmatch(method) is not None
 
     def list_methods(self) -> Sequence[PaymentMethod]:
-        """Return one method for all types: the page shows those that fit the customer."""
+        """Return one method for all types; Stripe.js shows the types that fit the customer."""
         name = ", ".join(kind.replace("_", " ").capitalize() for kind in self._method_types)
         return [PaymentMethod(method=IN_BROWSER, name=name, currencies=SUPPORTED_CURRENCIES)]
 
@@ -109,7 +109,7 @@ class StripeGateway(PaymentGateway):
 
 
 async def _unless_unsupported(call: Awaitable[T]) -> T | Failed:
-    """Return the result. An amount that Stripe cannot take has failed; nothing was sent."""
+    """Return the result, or Failed for an amount that Stripe does not support: nothing is sent."""
     try:
         return await call
     except AmountNotSupported:

@@ -9,20 +9,20 @@ from typing import Any, Final, NoReturn
 import httpx2
 import stripe
 
-# a bound for a gateway without the limits of `ProviderLimits`, which are shorter
+# a fallback for callers without a timeout; the timeout of `ProviderLimits` is shorter
 _TIMEOUT_SECONDS: Final = 30
 # httpx2 raises AttributeError or OSError if a connection is reset while httpx2 checks it
 _CONNECTION_ERRORS: Final = (httpx2.HTTPError, OSError, AttributeError)
 
 
 class Httpx2Client(stripe.HTTPClient):
-    """Sends one request. It does not retry: the reconciler of payments does."""
+    """Sends one request, without retries: the reconciliation job of payments retries."""
 
     name = "httpx2"
 
     def __init__(self) -> None:
         super().__init__()
-        # trust_env: proxies, certificate bundles and .netrc of the environment are ignored
+        # trust_env=False ignores proxies, certificate bundles and .netrc of the environment
         self._client = httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False)
 
     async def request_async(

@@ -1,8 +1,8 @@
 """Charges, authorizations, captures and voids: the operations on PaymentIntents.
 
-A payment takes two requests: create the intent, which takes no money, then confirm it. The key of
-the first request leads to the intent of an operation whose answer was lost: repeating it returns
-the same intent, and creates at most one that is never confirmed.
+A payment takes two requests: create the intent, which takes no money, then confirm it. If an answer
+is lost, the first request is repeated with the same idempotency key: Stripe then returns the same
+intent. If Stripe had not received it, the repeated request creates an intent that is not confirmed.
 See docs/decisions/0023-create-then-confirm-stripe-intents.md.
 """
 
@@ -45,7 +45,7 @@ from markethall.payments.ports import (
 from markethall.shared.kernel.clock import Clock
 
 CONFIRMATION_TOKEN_PREFIX: Final = "ctoken_"
-# Stripe forgets keys after 24 hours; the search is up to date long before
+# Stripe forgets idempotency keys after 24 hours; its search finds an intent after about a minute
 _KEY_LIFETIME: Final = timedelta(hours=20)
 
 
@@ -63,7 +63,7 @@ class IntentOperations:
     async def pay(self, request: OperationRequest) -> Outcome:
         """Create and confirm the intent. Raises AmountNotSupported, PaymentGatewayTimeout."""
         if self.is_key_forgotten(request):
-            # the same request would be a second one
+            # Stripe would take the repeated request for a new one, and charge a second time
             return await self.cancel_unknown_payment(request)
         try:
             intent = await self._create(request)
@@ -121,7 +121,7 @@ class IntentOperations:
             },
         }
         intent = await self._api.create_intent(parameters, f"{request.operation_id}:create")
-        # before the confirm, which takes the money
+        # checked before the confirm, because the confirm takes the money
         check_intent(intent, request)
         return intent
 
@@ -137,9 +137,9 @@ class IntentOperations:
         return method | {"return_url": _with_payment_id(self._return_url, request.payment_id)}
 
     async def _find(self, request: OperationRequest) -> Intent | None:
-        """Return the present state of the intent; None if it was never confirmed.
+        """Return the current state of the intent; None if no intent was confirmed.
 
-        Raises Rejected when Stripe does not accept what is to be paid.
+        Raises Rejected if Stripe does not accept the parameters of the intent, such as the amount.
         """
         if request.reference:
             return await self._api.get_intent(request.reference)
@@ -148,12 +148,12 @@ class IntentOperations:
         try:
             created = await self._create(request)
         except StoredServerError:
-            # every request with this key gets this answer, so no confirm was ever sent
+            # every create request of this operation gets this answer, so no confirm was sent
             return None
         except IdempotencyKeyTaken:
-            # the payment method types in the settings have changed since
+            # the first request had other parameters: the method types in the settings have changed
             return await self._search_new(request.operation_id)
-        # the answer may be that of the first request, so the state is read again
+        # Stripe may have repeated its first answer, so the current state is read
         return await self._api.get_intent(created.id)
 
     async def _search(self, operation_id: UUID) -> Intent | None:
@@ -161,14 +161,21 @@ class IntentOperations:
         return await self._api.get_intent(found.id) if found else None
 
     async def _search_new(self, operation_id: UUID) -> Intent:
-        """Search for an intent that exists, but may not be in the search yet."""
+        """Search for an intent that exists.
+
+        Raises PaymentGatewayTimeout if the search does not find it yet.
+        """
         intent = await self._search(operation_id)
         if intent is None:
             raise PaymentGatewayTimeout
         return intent
 
     async def _cancel_or_get(self, intent_id: str) -> Intent:
-        """Cancel without a key: a stored server error would be repeated for 24 hours."""
+        """Cancel the intent. If Stripe rejects that, return its current state.
+
+        The request has no idempotency key: with a key, Stripe would repeat a server error for 24
+        hours.
+        """
         try:
             return await self._api.cancel_intent(intent_id, ABANDONED, key=None)
         except Rejected:
@@ -177,7 +184,7 @@ class IntentOperations:
     # Captures and voids of an authorization
 
     async def capture(self, request: OperationRequest) -> Outcome:
-        """Capture once; Stripe releases what is not captured."""
+        """Capture the authorization once. Stripe releases the amount that is not captured."""
         parameters = {
             "amount_to_capture": to_stripe_amount(request.amount),
             "metadata": {CAPTURE_KEY: str(request.operation_id)},
@@ -233,9 +240,10 @@ class IntentOperations:
         return await self._search(request.charge_id) if request.charge_id else None
 
     async def block_change(self, request: OperationRequest) -> bool:
-        """Use up the idempotency key of a capture, void or refund.
+        """Use the idempotency key of a capture, void or refund for an update of the metadata.
 
-        A late request with the key is then rejected. Return False if it has arrived already.
+        Stripe then rejects the operation if it arrives later. Return False if it has already
+        arrived. Raises PaymentGatewayTimeout.
         """
         authorization = await self.authorization_of(request)
         if authorization is None:

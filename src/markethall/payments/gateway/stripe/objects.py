@@ -11,7 +11,7 @@ OPERATION_KEY: Final = "markethall_operation_id"
 PAYMENT_KEY: Final = "markethall_payment_id"
 CAPTURE_KEY: Final = "markethall_capture_id"
 
-# the reason with which the gateway cancels an intent that was never confirmed
+# the cancellation reason that the gateway gives for an intent that was never confirmed
 ABANDONED: Final = "abandoned"
 
 Metadata = dict[str, str]
@@ -66,7 +66,7 @@ class Intent(Dto):
     client_secret: Annotated[Text, Field(max_length=500)] | None = None
     capture_method: str
     cancellation_reason: str | None = None
-    # the last attempt to pay: an id, or the object
+    # the charge of the last attempt to pay: its id, or the whole object
     latest_charge: str | dict[str, Any] | None = None
     last_payment_error: ErrorDetails | None = None
     metadata: Metadata = Field(default_factory=dict)

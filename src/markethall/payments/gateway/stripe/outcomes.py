@@ -1,6 +1,6 @@
 """Outcomes of operations, read from Stripe's objects.
 
-An answer about another amount, currency or operation is not used: PaymentGatewayTimeout.
+An answer about another amount, currency or operation counts as no answer: PaymentGatewayTimeout.
 """
 
 from typing import Final, NoReturn
@@ -30,7 +30,7 @@ from markethall.payments.ports import (
 log = structlog.get_logger("markethall.payments")
 
 PROVIDER: Final = "stripe"
-# the page of the shop collects the payment method with Stripe.js and confirms the intent
+# with this method the shop's page collects the payment data and confirms the intent by Stripe.js
 IN_BROWSER: Final = "stripe"
 
 
@@ -61,7 +61,7 @@ def check_intent(intent: Intent, request: OperationRequest) -> None:
 
 
 def capture_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
-    """Return the outcome of a capture; None for one that the intent does not show."""
+    """Return the outcome of a capture; None if the intent does not show the capture."""
     if intent.metadata.get(CAPTURE_KEY) == str(request.operation_id):
         _check(intent.status == "succeeded", request, "status")
         _check(intent.amount_received == to_stripe_amount(request.amount), request, "amount")
@@ -78,8 +78,8 @@ def void_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
 def refund_outcome(refund: Refund, request: OperationRequest) -> Outcome:
     """Return the outcome of a refund.
 
-    A pending refund has left the balance of the shop, so it has succeeded. One that the bank of
-    the customer returns later contradicts that, and is for staff.
+    A pending refund counts as succeeded, because the money has left the balance of the shop. If the
+    customer's bank returns it later, staff must handle that: a success is not corrected.
     """
     _check(refund.metadata.get(OPERATION_KEY) == str(request.operation_id), request, "operation")
     _check(refund.amount == to_stripe_amount(request.amount), request, "amount")
@@ -99,7 +99,10 @@ def next_action_of(intent: Intent) -> NextAction | None:
 
 
 def blocked_key(request: OperationRequest) -> str:
-    """Return the metadata key that blocks an operation of an intent: 40 characters, the most."""
+    """Return the metadata key that blocks an operation of an intent.
+
+    It has 40 characters, the maximum at Stripe.
+    """
     return f"blocked_{request.operation_id.hex}"
 
 
@@ -124,7 +127,7 @@ def _cancelled_outcome(intent: Intent, request: OperationRequest) -> Outcome:
     if intent.cancellation_reason == ABANDONED:
         return Failed(PROVIDER_TIMEOUT, intent.id)
     if request.kind is OperationKind.AUTHORIZE and intent.was_authorized:
-        # voided or expired later, which is another operation
+        # the authorization had succeeded; the void or the expiry came later
         return Succeeded(intent.id)
     return Failed("canceled", intent.id)
 

@@ -24,7 +24,7 @@ class RefundOperations:
         intent = await self._intents.authorization_of(request)
         if intent is None:
             return Failed("charge_not_found")
-        # a refund at Stripe has the currency of its charge
+        # Stripe refunds only in the currency of the charge
         if intent.currency.upper() != request.amount.currency:
             return Failed("currency_mismatch")
         if self._intents.is_key_forgotten(request) and (

@@ -36,7 +36,7 @@ SIGNATURE_HEADER: Final = "stripe-signature"
 MAX_WEBHOOK_BYTES: Final = 64 * 1024
 _MAX_ERRORS: Final = 20
 
-# an operation, and the news about it
+# the id of an operation, and the content of an event about it
 _News = tuple[UUID, ProviderNews]
 
 
@@ -51,7 +51,10 @@ class _Event(Dto):
 
 
 class StripeWebhooks:
-    """Verifier and parser. While a secret is rotated, Stripe signs with the old and the new one."""
+    """Verifies and parses events.
+
+    While a secret is rotated, there are two: Stripe signs with the old and the new one.
+    """
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
         self._secrets = secrets
@@ -106,7 +109,7 @@ def _intent_news(change: str, intent: Intent) -> _News | None:
             (intent.amount_received, intent.currency),
         )
     if is_manual and change == "canceled" and intent.was_authorized:
-        # voided, which has its own answer, or expired
+        # a void, whose outcome is the answer to its request, or an expiry
         return None
     return _news(
         intent.metadata.get(OPERATION_KEY),
