@@ -36,10 +36,10 @@ ProductSort = TypeAliasType(
 class ProductQuery(PageQuery):
     """Filters and sort of the product list. Prices are in minor units.
 
-    `category` also selects the products of all categories below it.
-    Each of the first ten words of `q` must be a prefix of a word in the name, SKU, tags or
-    description; case and accents are ignored. The default sort is `relevance` with `q`, and
-    `-created_at` without `q`. The price filters and sorts ignore additional prices.
+    `category` also selects the products of all categories below it. Each of the first ten words of
+    `q` must be a prefix of a word in the name, SKU, tags or description; case and accents are
+    ignored. The default sort is `relevance` with `q`, and `-created_at` without `q`. The price
+    filters and sorts ignore additional prices.
     """
 
     category: CategoryPath | None = None
