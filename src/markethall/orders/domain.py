@@ -242,7 +242,7 @@ class Order:
             self._record(f"payment_{status}", audit)
 
     def extend(self, expires_at: datetime, audit: AuditInfo) -> None:
-        """Give a pending order a later expiry, because its payment has a later one."""
+        """Move the expiry of a pending order to the later expiry of its payment."""
         self.expires_at = expires_at
         self._record("deadline_extended", audit)
 
@@ -253,7 +253,7 @@ class Order:
             self._record("payment_cancelled", audit)
 
     def refund(self, refunded: int, captured: int, audit: AuditInfo) -> None:
-        """Record the sum of all refunds. Ignore a smaller sum, because its event arrived late."""
+        """Record the sum of all refunds. Ignore it if a larger sum is recorded: it arrived late."""
         if refunded > self.refunded:
             self.refunded = refunded
             is_fully_refunded = refunded >= captured
@@ -486,7 +486,7 @@ class TimeSpan(NamedTuple):
 
 
 def due_check_spans(since: datetime | None, now: datetime) -> list[TimeSpan]:
-    """Return spans of `created_at`: orders created in them reached one of CHECK_AGES since `since`.
+    """Return the spans of `created_at` whose orders reached one of CHECK_AGES after `since`.
 
     `since` is the time of the previous check. If it is None or long ago, return one span with all
     ages. The times of checks are not stored, because a write per check would cost more than the

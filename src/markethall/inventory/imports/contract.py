@@ -64,9 +64,8 @@ class ImportRowCounts(Dto):
     Two rows of the same product are counted twice, and the later row wins. A dry run counts the
     outcomes that a real import would have. A row whose quantity differs from the stock of an
     existing product counts as `stock_changed` with the option `with_stock`, else as
-    `stock_skipped`.
-    `archived` counts products that were archived because they are not in the file. `warnings`
-    counts values that were cut or dropped.
+    `stock_skipped`. `archived` counts products that were archived because they are not in the
+    file. `warnings` counts values that were cut or dropped.
     """
 
     read: int

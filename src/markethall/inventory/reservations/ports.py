@@ -74,10 +74,8 @@ class AllocationStrategy(Protocol):
     ) -> tuple[StockQuantity, ...] | None:
         """Divide the requested units of each product id between warehouses.
 
-        Return None for too little stock.
-
-        The result is sorted by product id and warehouse id, because stock rows are locked in this
-        order.
+        Return None for too little stock. The result is sorted by product id and warehouse id,
+        because stock rows are locked in this order.
         """
 
 
@@ -147,7 +145,7 @@ class Store(ReadStore, StockStore, Protocol):
     async def extend_if_held(
         self, reservation_id: UUID, expires_at: datetime, now: datetime
     ) -> Reservation | None:
-        """Extend the reservation in one statement. Return None when it is not held or overdue."""
+        """Extend the reservation in one statement. Return None if it is overdue or not held."""
 
     async def commit_if_held(self, reservation_id: UUID) -> Reservation | None:
         """Change the status from held to committed. Return None when it is not held."""
@@ -174,12 +172,12 @@ class Store(ReadStore, StockStore, Protocol):
         """Tell whether the stock movements of this fulfilment exist."""
 
     async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
-        """Return those of the products whose inventory is not tracked."""
+        """Return the ids of those products whose inventory is not tracked."""
 
     async def release_stock(
         self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
     ) -> None:
-        """Subtract from the reserved units of the stock rows, in the given order.
+        """Subtract the quantities from the reserved units of the stock rows, in the given order.
 
         Also lower a `backorder` that is above its limit. With `is_consumed` do not, because then
         the movement of the sale lowers it.

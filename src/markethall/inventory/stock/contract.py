@@ -251,10 +251,8 @@ class Stockroom(Protocol):
     ) -> Movement:
         """Record one movement, by default in the main warehouse.
 
-        The movement gets the attempt's id.
-
-        Raises ValidationFailed, ProductNotFound, WarehouseNotFound, WarehouseClosed,
-        WouldGoNegative.
+        The movement gets the attempt's id. Raises ValidationFailed, ProductNotFound,
+        WarehouseNotFound, WarehouseClosed, WouldGoNegative.
         """
 
     async def transfer(
@@ -262,9 +260,7 @@ class Stockroom(Protocol):
     ) -> Transfer:
         """Record the outgoing and the incoming movement, both or none.
 
-        The attempt's id is the transfer id.
-
-        Raises the errors of `adjust`.
+        The attempt's id is the transfer id. Raises the errors of `adjust`.
         """
 
     async def get_transfer(self, ctx: CallContext, transfer_id: UUID) -> Transfer:
@@ -275,9 +271,7 @@ class Stockroom(Protocol):
     ) -> Stocktake:
         """Record one movement per line. If one line is refused, record no movement.
 
-        The attempt's id is the stocktake id.
-
-        Raises the errors of `adjust`.
+        The attempt's id is the stocktake id. Raises the errors of `adjust`.
         """
 
     async def get_stocktake(self, ctx: CallContext, stocktake_id: UUID) -> Stocktake:

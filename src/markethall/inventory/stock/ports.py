@@ -67,7 +67,7 @@ class Store(ReadStore, Protocol):
         All changes must have the same reason, note, reference, actor and time, and different stock
         rows. Rows are locked in the order of product ids and warehouse ids. A change is skipped if
         its movement exists already, if it has no stock row, or if it would leave fewer units on
-        hand than are reserved, not counting backorder.
+        hand than are reserved. Backorder units do not count as reserved here.
         """
 
     async def ensure_stock_rows(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
@@ -80,7 +80,7 @@ class Store(ReadStore, Protocol):
         """Insert the warehouse. Return False when its id exists."""
 
     async def get_warehouse_for_update(self, warehouse_id: UUID) -> Warehouse | None:
-        """Return the warehouse and lock its row. No other transaction can then add stock rows."""
+        """Return the warehouse and lock its row. No other transaction can then add stock to it."""
 
     async def get_warehouse_for_share(self, warehouse_id: UUID) -> Warehouse | None:
         """Return the warehouse with a shared lock. No other transaction can then change it."""

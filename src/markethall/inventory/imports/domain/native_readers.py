@@ -28,7 +28,7 @@ from markethall.inventory.imports.domain.record_parser import (
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, validate_row
 from markethall.shared.kernel.strict_json import parse_strict_json
 
-# field of the JSON value of a price -> column
+# field of the price in the model -> column of the file
 _PRICE_COLUMNS: Final = {"amount": "price", "currency": "currency"}
 
 

@@ -3,8 +3,7 @@
 All rows with the same value in the column Handle describe one Shopify product. The first of these
 rows has the texts. Each row with a price, a SKU or an option value is a variant; the other rows
 only have images. A variant becomes a product here, and the variants of one Handle become a family.
-Source:
-https://help.shopify.com/en/manual/products/import-export/using-csv.
+Source: https://help.shopify.com/en/manual/products/import-export/using-csv.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -172,7 +172,10 @@ class BatchChanges:
             self.noted_changes.append(RowChange(line, name, "changed", message))
 
     def _sets_stock_of(self, product: Product) -> bool:
-        """Tell whether the import sets the stock: of new products, and of all with `with_stock`."""
+        """Tell whether the import sets the stock of the product.
+
+        It does so for new products, and with the option `with_stock` for all products.
+        """
         return self.job.with_stock or product.product_id in self.new_products
 
     def _next_id(self) -> UUID:

@@ -33,7 +33,7 @@ FreeStockByProduct = Mapping[UUID, Sequence[FreeStock]]
 
 
 class FewestParcels:
-    """Choose the fewest warehouses; among sets of one size, that with the lowest priority numbers.
+    """Choose the smallest set of warehouses that has the stock; of several, the preferred one.
 
     Implementation of `AllocationStrategy`.
     """

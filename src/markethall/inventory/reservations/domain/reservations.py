@@ -36,8 +36,8 @@ RELEASED, EXPIRED = ReservationStatus.RELEASED, ReservationStatus.EXPIRED
 class ReservationLine:
     """The reserved units of a product in one warehouse.
 
-    `quantity` is the units reserved at first minus the `released` units. It includes the
-    `consumed` units.
+    `quantity` is the number of units reserved at first, minus the `released` units. It includes
+    the `consumed` units.
     """
 
     product_id: UUID
@@ -120,7 +120,7 @@ class Reservation:
         return to_reserve_again
 
     def reassign(self, quantities: Sequence[StockQuantity]) -> None:
-        """Move the remaining units to other warehouses. No unit may be consumed yet.
+        """Move the remaining units to other warehouses. Call it only before any unit is consumed.
 
         Products without remaining units keep their lines.
         """
