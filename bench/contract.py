@@ -1,7 +1,8 @@
-"""Measures the cost of a call between contexts: direct, through the call guard, over ASGI, TCP.
+"""Measures the cost of a call between contexts: direct, by the call guard, over ASGI, over TCP.
 
-The storage is in memory, because a database would cost more than the call. Calls are sequential.
-The transports alternate in each round, so that noise affects all of them equally.
+The call guard checks every call between contexts, for example its deadline. The storage is in
+memory, because a database would cost more than the call. Calls are sequential. The transports
+alternate in each round, so that noise affects all of them equally.
 """
 
 import gc

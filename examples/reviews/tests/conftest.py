@@ -1,4 +1,4 @@
-"""Fixtures of reviews: the context in memory, on Postgres, and its contract over HTTP."""
+"""Fixtures of reviews: the context in memory and on Postgres, its contract over HTTP."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack

@@ -118,7 +118,7 @@ class RemotePayments:
 
 
 class GuardedPayments:
-    """`Payments` behind a call guard, so that local and remote calls are checked alike."""
+    """`Payments` behind a call guard, which makes the same checks for local and remote calls."""
 
     def __init__(self, payments: Payments, guard: CallGuard) -> None:
         self._payments = payments

@@ -1,4 +1,4 @@
-"""Test tools for contexts. They run the same tests in memory, on Postgres and over HTTP.
+"""Test tools for contexts. With them the same tests run in memory, on Postgres and over HTTP.
 
 See docs/writing-a-context.md.
 """

@@ -60,7 +60,10 @@ async def expect_timeout(gateway: PaymentGateway, request: OperationRequest) -> 
 
 
 async def charge_once(testbed: GatewayTestbed) -> tuple[OperationRequest, Outcome]:
-    """Charge. Return the outcome, and the request with the provider's reference of the charge."""
+    """Charge. Return the request and the outcome.
+
+    `reference` of the request is then the provider's id of the charge.
+    """
     request = testbed.charge_request()
     outcome = await testbed.gateway.charge(request)
     expect_success(outcome, "a charge")

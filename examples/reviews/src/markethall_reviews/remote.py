@@ -51,7 +51,7 @@ class RemoteRatings:
 
 
 class GuardedRatings:
-    """`Ratings` behind a call guard, so that local and remote calls are checked alike."""
+    """`Ratings` behind a call guard, which makes the same checks for local and remote calls."""
 
     def __init__(self, ratings: Ratings, guard: CallGuard) -> None:
         self._ratings = ratings

@@ -24,7 +24,7 @@ class RefundStatus(StrEnum):
 
 
 class OperationKind(StrEnum):
-    """A charge authorizes and captures in one request; each of the other kinds is one step."""
+    """Kind of a request to the provider. A charge authorizes and captures in one request."""
 
     CHARGE = "charge"
     AUTHORIZE = "authorize"

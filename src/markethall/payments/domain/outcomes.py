@@ -44,7 +44,7 @@ class OutcomeEffects:
 def settle_operation(
     payment: Payment, operation: Operation, outcome: Outcome | None, now: datetime
 ) -> OutcomeEffects:
-    """Apply an outcome to an open operation and its payment. It is None after a timeout."""
+    """Apply an outcome, which is None after a timeout, to an open operation and its payment."""
     if outcome is None:
         return _settle_without_outcome(payment, operation)
     if operation.kind is OperationKind.CHARGE:

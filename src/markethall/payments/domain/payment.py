@@ -35,8 +35,8 @@ class PaymentCommand(StrEnum):
 C = PaymentCommand
 
 _PAYABLE_TRANSITIONS = {C.CONFIRM: S.PROCESSING, C.CANCEL: S.CANCELLED, C.EXPIRE: S.EXPIRED}
-# a charge that was recorded as failed has succeeded at the provider; if the order was cancelled or
-# has expired, the context orders refunds the money
+# a charge that was recorded as failed has succeeded at the provider after all; if the order was
+# cancelled or has expired, the context orders reinstates the order or refunds the money
 _LATE_TRANSITIONS = {C.CAPTURE_LATE: S.CAPTURED}
 _OUTCOME_TRANSITIONS = {
     C.AUTHORIZE: S.AUTHORIZED,

@@ -59,7 +59,8 @@ class SandboxLedger(Protocol):
     async def advance_charge(self, charge: SandboxCharge) -> None:
         """Insert the charge. If it exists, update its status and failure code.
 
-        The status changes only from `requires_action` to `failed`, or from these to `succeeded`.
+        Only `requires_action` changes to `failed`; both change to `succeeded`. Otherwise nothing
+        changes.
         """
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...

@@ -144,7 +144,7 @@ async def _get_charge(store: Store, payment: Payment) -> Operation:
 
 
 async def _get_existing_refund(store: Store, command: RefundPayment) -> Operation | None:
-    """Return the refund with this id. Raises OperationIdTaken if the id is of another operation."""
+    """Return the refund with this id. Raises OperationIdTaken if another operation has the id."""
     operation = await store.get_operation(command.refund_id)
     if operation and not _is_same_refund(operation, command):
         raise OperationIdTaken(operation_id=str(command.refund_id))

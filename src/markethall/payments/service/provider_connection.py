@@ -92,7 +92,8 @@ class ProviderConnection:
     async def ask(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
         """Take a slot and call the provider.
 
-        Return (result, True), or (None, False) if no slot is free or the call has timed out.
+        Return (result, True), or (None, False) if the circuit is open, if no slot is free, or if
+        the call has timed out.
         """
         try:
             self._enter()

@@ -26,7 +26,7 @@ _BATCH_SIZE = 100
 
 
 class WebhookHandler:
-    """Store events and apply them. An event whose operation does not exist yet stays pending."""
+    """Stores events and applies them. An event whose operation does not exist yet stays pending."""
 
     def __init__(
         self,

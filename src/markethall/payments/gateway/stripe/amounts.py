@@ -16,7 +16,7 @@ _ZERO_DECIMALS: Final = frozenset({
 _THREE_DECIMALS: Final = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 # currencies without decimals whose API amounts nevertheless have two, which must be 00
 _TWO_DECIMALS_OF_ZERO: Final = frozenset({"ISK", "UGX"})
-# of all other currencies; Stripe supports no others with more decimals, such as IQD and CLF
+# of all other currencies; Stripe does not support those with more, such as IQD and CLF
 _MAX_DECIMALS: Final = 2
 # Stripe supports nearly all currencies with these decimals, and rejects the few others
 SUPPORTED_CURRENCIES: Final = frozenset(

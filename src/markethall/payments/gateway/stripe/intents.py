@@ -45,7 +45,7 @@ from markethall.payments.ports import (
 from markethall.shared.kernel.clock import Clock
 
 CONFIRMATION_TOKEN_PREFIX: Final = "ctoken_"
-# Stripe forgets idempotency keys after 24 hours; its search finds an intent after about a minute
+# Stripe forgets idempotency keys after 24 hours; for older operations the gateway uses the search
 _KEY_LIFETIME: Final = timedelta(hours=20)
 
 

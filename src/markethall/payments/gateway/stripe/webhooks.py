@@ -109,7 +109,7 @@ def _intent_news(change: str, intent: Intent) -> _News | None:
             (intent.amount_received, intent.currency),
         )
     if is_manual and change == "canceled" and intent.was_authorized:
-        # a void, whose outcome is the answer to its request, or an expiry
+        # a void, whose request has returned the outcome, or an expiry: nothing to settle
         return None
     return _news(
         intent.metadata.get(OPERATION_KEY),
