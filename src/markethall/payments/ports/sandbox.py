@@ -59,8 +59,8 @@ class SandboxLedger(Protocol):
     async def advance_charge(self, charge: SandboxCharge) -> None:
         """Insert the charge. If it exists, update its status and failure code.
 
-        Only `requires_action` changes to `failed`; both change to `succeeded`. Otherwise nothing
-        changes.
+        `requires_action` may change to `failed` or `succeeded`, and `failed` to `succeeded`; any
+        other change is ignored.
         """
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
