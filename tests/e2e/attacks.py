@@ -31,7 +31,7 @@ METHODS = (
 
 @dataclass(frozen=True)
 class Attack:
-    """A hostile request.
+    """One hostile HTTP request as bytes.
 
     If `must_be_rejected` is true, the response must be a 4xx. If `parser_may_answer` is true,
     uvicorn may respond without calling the application.
@@ -125,7 +125,10 @@ class Operation:
         media: bytes | None = None,
         **expectations: bool,
     ) -> Attack:
-        """Return a request that is valid except for the given parts."""
+        """Return a request that is valid except for the given parts.
+
+        `user` is a key of `AttackContext.tokens`; for an unknown key the request has no token.
+        """
         self.count += 1
         all_headers = [*self.context.authorization(user), *headers]
         names = {header.lower() for header, _ in headers}
@@ -173,7 +176,7 @@ def attacks(context: AttackContext) -> Iterator[Attack]:
 
 
 def valid_requests(op: Operation) -> Iterator[Attack]:
-    """Yield valid requests of users without permission."""
+    """Yield a valid request without a token, and one of a disabled user."""
     yield op.attack("valid request", "anonymous", must_be_rejected=op.requires_token)
     yield op.attack("valid request", "disabled")
 
@@ -218,7 +221,7 @@ def fields(op: Operation) -> Iterator[Attack]:
 def _encodable(op: Operation, value: Any) -> Any:
     """Return the value in a form that `encode` accepts.
 
-    Forms and files are text, in which lone surrogates are replaced.
+    Values of forms and files become UTF-8 bytes, in which `?` replaces each lone surrogate.
     """
     if op.media != FORM or not isinstance(value, dict):
         return value if op.media == JSON else str(value).encode("utf-8", "replace")
@@ -229,7 +232,7 @@ def _raw_json_values(op: Operation, good: Any, path: Any, name: str) -> Iterator
     template = json.dumps(with_value(good, path, "@RAW@"))
     for text in RAW:
         body = template.replace('"@RAW@"', text).encode()
-        # these are valid JSON: "-0", and an empty text in a list, which gives an empty list
+        # two results are valid JSON: -0, and `[]`, from a list whose only item is removed
         fits = text == "-0" or (not text and path[-1:] == (0,))
         yield op.attack(f"/{name} is {text[:20]}", body=body, must_be_rejected=not fits)
 
@@ -386,7 +389,7 @@ def _signed(op: Operation, name: str, body: bytes) -> Attack:
 
 
 def ids(op: Operation) -> Iterator[Attack]:
-    """Yield paths with malformed ids, and paths with a malformed end."""
+    """Yield paths with malformed ids, and paths with unexpected text at the end."""
     for parameter in op.parameters("path"):
         good = op.context.ids.get(parameter["name"], "none")
         similar = (good.upper(), f"{good}%20", f"{good}/", f"{good}?", f"{good}#x")

@@ -1,10 +1,12 @@
 """Runs a command of markethall that kills itself at a planned write.
 
-Usage: python -m tests.e2e.crash_injector PLAN serve … It wraps five methods of asyncpg. A write is
-the COMMIT of a transaction with changes, or a statement with changes outside of a transaction. The
-file PLAN is read at each write; it contains `SERIAL N before|after`, where N is the number of the
-write. A new serial restarts the count. PLAN.trace lists the counted writes, so that a test knows
-all possible crashes.
+Usage: python -m tests.e2e.crash_injector PLAN serve …
+
+The module wraps five methods of asyncpg. A write is the COMMIT of a transaction with changes, or a
+statement with changes outside of a transaction. The process reads the file PLAN at each write. The
+file contains `SERIAL N before|after`: kill the process before or after the N-th write. Each new
+plan has a new SERIAL, and the count of writes starts again. PLAN.trace lists the counted writes, so
+that a test knows at which writes it can kill the process.
 """
 
 import functools
@@ -49,7 +51,7 @@ class CrashPlan:
         self._wrote.pop(connection, None)
 
     def on_commit(self, connection: asyncpg.Connection) -> bool:
-        """Count the commit if the transaction has changes, and tell whether it has."""
+        """Count the commit if the transaction has changes; return whether it has changes."""
         table = self._wrote.pop(connection, None)
         if table:
             self._count_write(f"{table} COMMIT")
@@ -77,12 +79,16 @@ class CrashPlan:
 
 
 def _has_changed_rows(result: Any) -> bool:
-    """Tell whether a statement has changed rows, by its result: status line, rows or value."""
+    """Return whether a statement has changed rows.
+
+    The result is a status such as `UPDATE 1`, the returned rows, one value, or EXECUTE_MANY.
+    """
     if isinstance(result, str) and result.rpartition(" ")[2].isdigit():
         return not result.endswith(" 0")
     return result is EXECUTE_MANY or bool(result)
 
 
+# stands for the result of `executemany`, which returns None; it counts as a change
 EXECUTE_MANY = object()
 
 

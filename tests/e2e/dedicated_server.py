@@ -47,7 +47,10 @@ def database_of(topology_name: str) -> str:
 def dedicated_server(
     scratch: Path, name: str, *arguments: str, **settings: str
 ) -> Iterator[RunningServer]:
-    """Run a server during the block. Names of settings are in lower case, without the prefix."""
+    """Run a server during the block.
+
+    The names of settings are in lower case, without the prefix MARKETHALL_.
+    """
     folder = scratch / f"own-{name}"
     folder.mkdir(exist_ok=True)
     with running(folder, environment(folder, **settings), *arguments) as server:
@@ -94,7 +97,7 @@ class DatabaseReader:
 def dedicated_process(
     scratch: Path, name: str, *arguments: str, **settings: str
 ) -> "Iterator[tuple[subprocess.Popen[bytes], RunningServer]]":
-    """Run a server and yield its process too, for tests that stop it."""
+    """Run a server during the block. Yield also its process, for tests that stop the server."""
     folder, port = scratch / f"own-{name}", free_port()
     folder.mkdir(exist_ok=True)
     log = folder / f"serve-{port}.log"

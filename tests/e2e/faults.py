@@ -70,13 +70,16 @@ def _port(url: str) -> int:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault. `unavailable` contexts do not respond; operations in `may_fail` may get a 503."""
+    """A fault of the cluster.
+
+    The contexts in `unavailable` do not respond. The operations in `may_fail` may get a 503.
+    """
 
     location: str
     kind: str
     unavailable: frozenset[str] = field(default=frozenset())
     may_fail: frozenset[str] = field(default=frozenset())
-    # contexts whose calls the report counts
+    # the report counts the calls to these contexts
     counted_targets: frozenset[str] = LEAVES
 
     @property
@@ -97,7 +100,7 @@ class Fault:
 
 
 class ProcessKilled(Fault):
-    """Processes get SIGKILL; they are restarted as the repair."""
+    """The processes of the contexts get SIGKILL; the repair restarts them."""
 
     async def inject(self, setup: FaultSetup) -> None:
         for context in self.unavailable:
@@ -110,7 +113,7 @@ class ProcessKilled(Fault):
 
 
 class ProcessSuspended(Fault):
-    """Processes get SIGSTOP: connections are accepted but get no response."""
+    """The processes of the contexts get SIGSTOP: they accept connections but do not respond."""
 
     async def inject(self, setup: FaultSetup) -> None:
         for context in self.unavailable:
@@ -238,7 +241,8 @@ def redis_faults() -> list[Fault]:
 
 
 def process_faults() -> list[Fault]:
-    # a restarted context must fetch the public keys of users, which may start later
+    # a restarted context fetches the public keys of users; until users has started too, the context
+    # cannot verify access tokens and responds with 503
     token_operations = frozenset().union(*_TOKEN_OPERATIONS.values())
     return [
         ProcessKilled("orders", "killed", frozenset({"orders"})),

@@ -46,7 +46,7 @@ class TokenForger:
         return claims
 
     def sign(self, claims: Any, header: dict[str, Any] | None = None) -> str:
-        """Sign any claims with the key of the server."""
+        """Return a token with any claims and header, signed with the key of the server."""
         key = load_pem_private_key(self.pem.encode(), None)
         assert isinstance(key, Ed25519PrivateKey)
         head, body = _encode_part(header or self.header), _encode_part(claims)

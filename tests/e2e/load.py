@@ -1,6 +1,7 @@
-"""A constant load: customers who buy and retry with the same key, and clients that only read.
+"""A constant load: customers buy products, and other clients only read.
 
-Every response is recorded with its time, so that a test can check all responses afterwards.
+A customer repeats a failed request with the same idempotency key. Every response is recorded with
+its time, so that a test can check all responses afterwards.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from tests.progress import ProgressLimit, progress_limit
 
 AMOUNT = 700
 CUSTOMERS = 3
-SECONDS_BETWEEN_ACTIONS = 0.2  # between two purchases of a customer, and two reads of a reader
+SECONDS_BETWEEN_ACTIONS = 0.2  # between purchases of one customer, or reads of one client
 TIMEOUT_SECONDS = 90
 RETRY_DELAY_SECONDS = 0.2  # after a connection error
 
@@ -47,7 +48,7 @@ class LoggedResponse:
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds until a retry, or None if the response allows no retry."""
+        """The seconds to wait before a retry, or None if the response allows no retry."""
         if self.response is None or self.status not in {409, 503}:
             return None
         delay = self.response.headers.get("retry-after")
@@ -63,7 +64,10 @@ Read = Callable[[], Awaitable[LoggedResponse]]
 
 @dataclass(frozen=True)
 class Sale:
-    """An order that the server has acknowledged as paid; it may be cancelled later."""
+    """A paid order; `cancelled` means that the customer has cancelled it after the payment.
+
+    The server has acknowledged the payment and the cancellation.
+    """
 
     buyer: Person
     order_id: str
@@ -96,14 +100,17 @@ class LoadGenerator(Shop):
     async def post_until_answered(
         self, operation: str, path: str, person: Person, body: Any = None
     ) -> dict[str, Any]:
-        """Repeat a POST with the same key, as Retry-After says, until the response is final."""
+        """Repeat a POST with the same idempotency key until the response is final.
+
+        Each repetition waits for the time in Retry-After.
+        """
         key = secrets.token_hex(8)
         async with progress_limit(TIMEOUT_SECONDS) as limit:
             while True:
                 result = await self.send_logged(
                     operation, path, lambda: self.post(path, person, key, json=body)
                 )
-                # the orders of others are progress too: the machine is busy with them
+                # orders of other customers count as progress: on a slow machine they delay this one
                 status = result.response and result.response.status_code
                 limit.note((status, len(self.sales), self._settled_count))
                 delay = result.retry_after if result.response else RETRY_DELAY_SECONDS
@@ -164,7 +171,7 @@ class LoadGenerator(Shop):
         return await self.post_until_answered("place", "/orders", buyer, body)
 
     async def pay(self, buyer: Person, order: dict[str, Any]) -> None:
-        """Pay the order, and repeat this if the charge fails, as it may after a fault."""
+        """Pay the order. Pay again if the charge fails, which may happen after a fault."""
         path, status = f"/payments/{order['payment']['payment_id']}/confirm", ""
         while status != "captured":
             paid = await self.post_until_answered(

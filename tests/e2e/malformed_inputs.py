@@ -102,7 +102,7 @@ def unusual_headers(long: bytes) -> list[Header]:
 
 
 def malformed_requests() -> dict[str, bytes]:
-    """Map names to requests that are not valid HTTP."""
+    """Map names to requests that are invalid or unusual HTTP."""
     end = b" HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
     return {
         "nothing": b"\r\n\r\n\r\n\r\n", "noise": bytes(range(256)) * 4 + b"\r\n\r\n",

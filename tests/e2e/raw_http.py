@@ -42,7 +42,8 @@ def request(
 async def exchange(port: int, data: bytes) -> Reply:
     """Send the request and return the response.
 
-    It sends and receives concurrently, because a server may respond before it has read everything.
+    Sending and receiving run concurrently, because a server may respond before it has read the
+    whole request.
     """
     loop = asyncio.get_running_loop()
     with socket.socket() as connection:
@@ -60,7 +61,7 @@ async def exchange(port: int, data: bytes) -> Reply:
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:
-    # an error is ignored, because the server may close the connection during the request
+    # a connection error is no fault, because the server may reject a request before its end
     with suppress(ConnectionError):
         await asyncio.get_running_loop().sock_sendall(connection, data)
 

@@ -1,10 +1,12 @@
-"""Extracts inventory into a service and returns it to the monolith, under load, in five steps.
+"""Extracts inventory into a service and returns it to the monolith, while customers buy.
+
+The five steps:
 
     a  start a process of inventory beside the monolith, on the same database
     b  replace the monolith by one without inventory
     c  relocate the data of inventory to another database
     d  relocate the data back
-    e  replace both by a monolith with inventory
+    e  replace both processes by a monolith with inventory
 
 Customers use one address: a reverse proxy routes by path, like a Kubernetes Ingress. The processes
 find each other by two fixed addresses, like Kubernetes Services.
@@ -46,8 +48,8 @@ LEADER_METRIC = 'markethall_leader{context="inventory"} 1.0'
 class Plan:
     """The parameters of a run.
 
-    `pause` is the time before and after each step, and `interval` that between two customers, in
-    seconds. With `kills`, processes and relocations are killed.
+    `pause` is the time in seconds before and after each step. `interval` is the time in seconds
+    between the starts of two customers. With `kills`, processes and relocations are killed.
     """
 
     kills: bool
@@ -84,7 +86,7 @@ class RelocationCluster:
             "token_ttl": "7200",
             "request_deadline_seconds": "5",
             "rpc_attempt_timeout_seconds": "2",
-            # customers start at a fixed rate, also while no payment can be confirmed
+            # customers start at a fixed rate, so unpaid orders accumulate while payments fail
             "max_unpaid_orders_per_customer": "1000",
             **plan.settings,
         }
@@ -114,7 +116,7 @@ class RelocationCluster:
         await self._proxy.proxy(owner, scope, receive, send)
 
     def route_to(self, service: ServiceProcess) -> None:
-        """Route the paths of the process's contexts, and their fixed address, to this process."""
+        """Route the paths of the contexts, and their fixed internal address, to the process."""
         self._public.update(dict.fromkeys(service.serves, service.url))
         (
             self.inventory_proxy if service.serves == INVENTORY else self.main_proxy
@@ -222,7 +224,7 @@ class RelocationRun:
     async def _relocate(self, source: str, target: str) -> None:
         """Stop inventory, relocate its data and start it again.
 
-        With `kills`, a first relocation is killed in the middle of the copy.
+        With `kills`, a first attempt is killed in the middle of the copy, and then repeated.
         """
         assert self.inventory is not None
         await self.inventory.end()
@@ -248,7 +250,10 @@ class RelocationRun:
             await service.restart()
 
     async def _assert_one_leader(self, *services: ServiceProcess) -> None:
-        """Check that one of the two processes on one database leads the background work."""
+        """Check that exactly one of the processes, which share a database, is the leader.
+
+        The leader runs the background work.
+        """
         leading = 0
         async with httpx2.AsyncClient() as http, asyncio.timeout(TIMEOUT_SECONDS):
             while not leading:

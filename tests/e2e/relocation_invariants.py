@@ -1,4 +1,4 @@
-"""Checks the invariants during a relocation, and those after all work is done."""
+"""Checks invariants during a relocation, and the final state after all work is done."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,6 +24,7 @@ SELECT o.order_id::text, o.user_id::text, o.status, o.payment_status, o.reservat
      WHERE p.payment_id = o.payment_id AND c.status = 'succeeded') AS charges
 FROM orders."order" o
 """
+# maps the outcome of a sale to the status of the order, its payment and its reservation
 STATES = {
     "paid": ("processing", "paid", "committed"),
     "delivered": ("completed", "paid", "consumed"),
@@ -32,7 +33,10 @@ STATES = {
 
 
 def split_query(sql: str) -> tuple[str, str]:
-    """Split a query into the part about inventory and the rest, for two databases."""
+    """Split a UNION ALL query into the parts that read inventory, and the other parts.
+
+    During a relocation the two may have to run in different databases.
+    """
     parts = [part.strip() for part in sql.split("UNION ALL")]
     for_inventory = [part for part in parts if "inventory." in part]
     others = [part for part in parts if "inventory." not in part]
@@ -42,6 +46,7 @@ def split_query(sql: str) -> tuple[str, str]:
 
 
 def during_relocation(sql: str) -> str:
+    """Return the query with unfinished payments excluded from the check of the charges."""
     changed = sql.replace(
         "WHERE order_id IS NOT NULL AND (captured", f"{NO_UNFINISHED_OPERATION} (captured"
     )
@@ -92,7 +97,7 @@ class InvariantWatcher:
         try:
             rows = await database.fetch_all(BROKEN_INVENTORY)
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
-            return []  # inventory is in the other database
+            return []  # the tables of inventory are in the other database
         self.inventory_checks += 1
         return [row["what"] for row in rows]
 
@@ -117,7 +122,8 @@ async def assert_orders_are_exact(
 ) -> tuple[int, int]:
     """Check that the orders are exactly the acknowledged ones, each in its final state.
 
-    Return the number of orders and the number of duplicates.
+    Return the number of orders, and the number of duplicates: orders that were not acknowledged,
+    and orders without exactly one charge.
     """
     sales = {sale.order_id: sale for sale in buyers.results.sales}
     buyer_ids = {person.user_id for person in buyers.buyers}
@@ -149,7 +155,7 @@ async def _assert_stock_is_exact(
 
 
 async def assert_responses_are_replayed(buyers: RelocationLoad, sales: list[Sale]) -> None:
-    """Check that a repeated request with the same key gets the same response."""
+    """Check that a repeated request with the same idempotency key gets the same response."""
     for sale in sales:
         again = await buyers.post("/orders", sale.buyer, sale.key, json=buyers.order_body)
         assert again.status_code == 201, again.text

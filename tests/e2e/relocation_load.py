@@ -1,7 +1,7 @@
 """The load during a relocation: at a fixed interval a new customer buys one product.
 
-Temporary failures are retried with the same key. All results are stored, and compared with the
-database afterwards.
+Temporary failures are retried with the same idempotency key. All results are stored, so that a test
+can compare them with the database afterwards.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ READ_INTERVAL_SECONDS = 0.1  # between two reads of the product
 
 @dataclass(frozen=True)
 class Sale:
-    """An acknowledged order, and its planned outcome."""
+    """An acknowledged order, its idempotency key, and its planned outcome (see OUTCOMES)."""
 
     buyer: Person
     key: str
@@ -40,7 +40,7 @@ class Sale:
 
 @dataclass
 class LoadResults:
-    """The results of all requests. Times are those of time.monotonic()."""
+    """The results of all requests. Each float is a time of time.monotonic(), in seconds."""
 
     placed: list[float] = field(default_factory=list)
     product_reads: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class LoadResults:
     sales: list[Sale] = field(default_factory=list)
 
 
-# the outcomes of the orders, in turn
+# each new order gets the next of these outcomes; after the last, the first again
 OUTCOMES = ("paid", "delivered", "paid", "cancelled")
 
 
@@ -109,7 +109,7 @@ class RelocationLoad(Shop):
         return {"product_id": self.product_id, "quantity": 1, "shipping_address": "Market 1"}
 
     async def _pay(self, sale: Sale) -> None:
-        """Confirm the payment until it is captured, because an interrupted charge may fail."""
+        """Confirm the payment until it is captured; a charge may fail when a process is killed."""
         path, status = f"/payments/{sale.order['payment']['payment_id']}/confirm", ""
         while status != "captured":
             paid = await self._post_until_final(
@@ -140,14 +140,17 @@ class RelocationLoad(Shop):
     async def _post_until_final(
         self, path: str, person: Person, body: Any, status: int, key: str | None = None
     ) -> dict[str, Any]:
-        """Repeat a POST with the same key, as Retry-After says, until the response is final."""
+        """Repeat a POST with the same idempotency key until the response is final.
+
+        Each repetition waits for the time in Retry-After.
+        """
         headers = {"Idempotency-Key": key or secrets.token_hex(8)}
         async with progress_limit(TIMEOUT_SECONDS) as limit:
             while True:
                 response = await self._send_or_none(
                     "POST", path, person, json=body, headers=headers
                 )
-                # the orders of others are progress too: the machine is busy with them
+                # orders of other customers count as progress: on a slow machine they delay this one
                 limit.note((response and response.status_code, len(self.results.placed)))
                 if response is None:
                     await asyncio.sleep(RETRY_DELAY_SECONDS)
@@ -177,7 +180,10 @@ class RelocationLoad(Shop):
 
 
 def longest_gap(times: list[float], started: float, ended: float) -> float:
-    """Return the longest gap between two times that lies at least partly in the interval."""
+    """Return the longest gap in seconds between two consecutive times.
+
+    Only gaps count that lie at least partly between `started` and `ended`.
+    """
     within = [moment for moment in times if started < moment < ended]
     before = max((moment for moment in times if moment <= started), default=started)
     after = min((moment for moment in times if moment >= ended), default=ended)

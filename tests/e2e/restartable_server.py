@@ -21,7 +21,7 @@ FAST_RETRY_SETTINGS = {
     "database_pool_min": "1",
 }
 TIMEOUT_SECONDS = 90
-# makes the deliveries of killed handlers due now, so that no test waits for their lease
+# makes the events of killed handlers due at once, so that no test waits until their leases expire
 MAKE_RETRIES_DUE = "UPDATE orders.inbox SET due_at = now() WHERE state = 'waiting'"
 
 
@@ -85,7 +85,7 @@ class RestartableServer:
 
 
 class RetryingShop(Shop):
-    """A shop client that restarts a killed server and repeats requests with the same key."""
+    """A shop client that restarts a killed server and repeats the request with the same key."""
 
     def __init__(self, restartable: RestartableServer, http: httpx2.AsyncClient) -> None:
         super().__init__(restartable.server, http)

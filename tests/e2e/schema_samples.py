@@ -7,7 +7,7 @@ from typing import Any
 Path = tuple[str | int, ...]
 Schema = Mapping[str, Any]
 
-# texts that replace a value in the JSON; `json.dumps` cannot produce them
+# raw texts that replace a value in a JSON body; most are invalid JSON or out-of-range numbers
 RAW = ("NaN", "Infinity", "1e999", "1E400000", "-0", "0x10", "01", "1.", "9" * 5000, "'a'", "")
 
 HOSTILE: tuple[Any, ...] = (
@@ -84,7 +84,7 @@ class Samples:
         )
         if isinstance(value, dict):
             fields = {k: v for branch in branches for k, v in branch.get("properties", {}).items()}
-            # in a fixed order, so that an ordinary run always sends the same part of the attacks
+            # `fields` has a fixed order, so runs that send only a part of the attacks send the same
             for name in filter(value.__contains__, fields):
                 yield from self.positions(fields[name], value[name], (*path, name))
         elif isinstance(value, list) and value:

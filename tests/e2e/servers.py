@@ -51,7 +51,8 @@ def owning_context(path: str) -> str:
 def free_port() -> int:
     """Return a free port, and reserve it with a socket that stays open.
 
-    With SO_REUSEADDR a server can bind the port although the socket is open.
+    The open socket keeps the system from giving the port to another process. With SO_REUSEADDR a
+    server can bind the port all the same.
     """
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,7 +66,7 @@ def free_port() -> int:
 def running(
     folder: Path, environment: Mapping[str, str], *arguments: str, port: int | None = None
 ) -> Iterator[RunningServer]:
-    """Run `markethall serve` during the block, and wait before it until the server is ready."""
+    """Run `markethall serve` during the block, which starts when the server is ready."""
     port = port or free_port()
     log = folder / f"serve-{port}.log"
     with log.open("ab") as output:
@@ -92,7 +93,7 @@ def spawn(
         "MARKETHALL_LOG_FORMAT": "json",
         "MARKETHALL_ADMIN_EMAIL": ADMIN[0],
         "MARKETHALL_ADMIN_PASSWORD": ADMIN[1],
-        # for races; tests of overload set other values
+        # high, so that tests of races get no 503; tests of overload set other values
         "MARKETHALL_MAX_CONCURRENT_REQUESTS": "1000",
         # long timeouts for slow machines; tests of timeouts set other values
         "MARKETHALL_REQUEST_DEADLINE_SECONDS": "30",
@@ -135,7 +136,10 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 async def restricted_urls(server: str, database: str, execute: "Execute") -> dict[str, str]:
-    """Create a role for each context that may use only its schema; return the URLs by context."""
+    """Create a database role for each context. Return one database URL per context.
+
+    Each role may use only the schema of its context.
+    """
     urls = {}
     for context in CONTEXTS:
         role, password = f"{context}_{secrets.token_hex(4)}", secrets.token_hex(16)

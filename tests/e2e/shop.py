@@ -80,7 +80,7 @@ class Shop:
         expect_status(await self.post(path, self.admin, json=body), 201)
 
     async def available(self, product_id: str) -> int:
-        """Return the available quantity, read from the stock page because it is never cached."""
+        """Return the available quantity. The stock page shows it, which is never cached."""
         stock = expect_status(await self.get(f"/products/{product_id}/stock", self.admin), 200)
         rows = stock["items"] if "items" in stock else stock["warehouses"]
         return sum(row["available"] for row in rows)
@@ -103,7 +103,7 @@ class Shop:
     async def wait_for_status(
         self, person: Person, order_id: str, **expected: str
     ) -> dict[str, Any]:
-        """Poll the order until it has these fields. Raises TimeoutError."""
+        """Poll the order status until its fields have the expected values. Raises TimeoutError."""
         return await self._wait_for(f"/orders/{order_id}/status", person, expected)
 
     async def wait_for_order_fields(

@@ -2,10 +2,10 @@
 
     partition = [{"orders"}, {"users", "payments"}, {"inventory"}]
     async with split_cluster(folder, partition, url) as split:
-        Shop(split.server, http)           # URLs by context, as of a single process
-        split.service("payments").kill()   # the process that serves payments
+        Shop(split.server, http)           # sends each request to the process of its context
+        split.service("payments").kill()   # kills the process that serves payments
 
-Each process has its own data directory and only the private keys it signs with.
+Each process has its own data directory, and only the private keys with which it signs.
 """
 
 import asyncio
@@ -118,7 +118,7 @@ class SplitCluster:
 
     @property
     def server(self) -> RunningServer:
-        """The cluster as a RunningServer with the current process ids; `log` is that of orders."""
+        """The cluster as a RunningServer. `pids` are the current ones; `log` is that of orders."""
         pids = tuple(part.pid for part in self.parts)
         log = self.service("orders").log
         others = tuple(part.log for part in self.parts if part.log != log)
@@ -138,10 +138,11 @@ async def split_cluster(
     detours: Detours | None = None,
     **settings: str,
 ) -> AsyncIterator[SplitCluster]:
-    """Run all processes during the block, and wait before it until they are ready.
+    """Run all processes during the block, which starts when all are ready.
 
-    `database_url` is one URL for all, or a URL per context. `detours` has URLs of proxies between
-    processes. Every process gets the settings; their names are in lower case, without the prefix.
+    `database_url` is one URL for all contexts, or maps each context to its URL. `detours` has the
+    URLs of proxies between processes. Every process gets the settings; their names are in lower
+    case, without the prefix MARKETHALL_.
     """
     split = plan_cluster(folder, partition, database_url, redis_url, detours, **settings)
     try:
@@ -198,7 +199,7 @@ def _databases(database_url: str | Mapping[str, str], serves: frozenset[str]) ->
 
 
 def _different_ports(count: int) -> list[int]:
-    """Return different free ports, because `free_port` may return one port twice."""
+    """Return different free ports; a single port of `free_port` may already be in the set."""
     ports: set[int] = set()
     while len(ports) < count:
         ports.add(free_port())

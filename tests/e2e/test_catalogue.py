@@ -19,12 +19,12 @@ SHOPIFY = (
 
 
 def unique_word() -> str:
-    """Return a random word, because other tests share the server."""
+    """Return a random word, so that a search finds no products of other tests on the server."""
     return "q" + secrets.token_hex(6)
 
 
 def shopify(word: str) -> str:
-    """Return a Shopify export: two sizes of a shirt, a mug without options and SKU."""
+    """Return a Shopify export: a shirt in two sizes, and a mug without options and without SKU."""
     small = f"Size,S,{word}-S,180,4,29.90,39.90,,https://images.example/{word}.jpg,active"
     return "\n".join(
         [

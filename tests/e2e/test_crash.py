@@ -1,4 +1,4 @@
-"""Test SIGKILL at any write: acknowledged work is not lost, not duplicated, and gets finished."""
+"""Test SIGKILL at any write: acknowledged work is finished, and is neither lost nor duplicated."""
 
 import asyncio
 import os
@@ -68,7 +68,7 @@ UNION ALL SELECT 'two orders of one key' FROM orders."order" GROUP BY reservatio
 
 @dataclass
 class Journey:
-    """The requests of one customer about one order, with all responses."""
+    """The requests for one order, by its customer and by the admin, with all responses."""
 
     shop: RetryingShop
     buyer: Person
@@ -86,7 +86,7 @@ class Journey:
         return await self.post("/orders", self.buyer, body, 201)
 
     async def pay(self, order: dict[str, Any]) -> None:
-        """Pay the order, and repeat this if the charge fails, as it may after a crash."""
+        """Pay the order. Pay again if the charge fails, which may happen after a crash."""
         path = f"/payments/{order['payment']['payment_id']}/confirm"
         status = ""
         while status != "captured":
@@ -150,7 +150,7 @@ class Journey:
         ] == expected
 
     async def assert_responses_are_replayed(self) -> None:
-        """Check that repeated requests with the same keys get the same responses."""
+        """Check that repeated requests with the same idempotency keys get the same responses."""
         for path, person, key, body, first in self.responses:
             again = await self.shop.post(path, person, key, json=body)
             assert (again.status_code, again.text) == (first.status_code, first.text)
@@ -159,7 +159,7 @@ class Journey:
 
 
 async def wait_until_idle(shop: RetryingShop) -> None:
-    """Wait until no work is left; a killed server is restarted.
+    """Wait until no work is unfinished. A server that was killed meanwhile is restarted.
 
     Raises AssertionError when there is no progress.
     """
@@ -176,6 +176,7 @@ async def wait_until_idle(shop: RetryingShop) -> None:
         raise AssertionError(f"not finished: {unfinished}") from None
 
 
+# maps a name to the journey, and to the number of crash points that an ordinary run tries
 JOURNEYS: dict[str, tuple[Callable[[Journey], Awaitable[None]], int]] = {
     "delivered": (Journey.run_to_delivery, 5),
     "refunded": (Journey.run_to_refund, 4),
@@ -208,7 +209,7 @@ async def test_order_completes_whenever_server_is_killed(
 
     points = crash_points(writes)
     for number, moment in points if FULL else evenly_spread(points, sample_size):
-        # only a full run waits for the leases of killed handlers, 30 s each
+        # only a full run waits 30 s for the lease of a killed event handler, instead of ending it
         retrying_shop.restartable.makes_retries_due = not (
             FULL and writes[number - 1] == "orders.inbox"
         )
@@ -218,7 +219,8 @@ async def test_order_completes_whenever_server_is_killed(
     with capsys.disabled():
         counts = f"{len(writes)} writes, {len(points)} crash points, {crashes} crashes"
         print(f"\n{journey_name}: {counts}")
-    # the order of events varies, so a run may not reach the last crash points of another
+    # the order of events varies between runs, and with it the number of writes, so a run may end
+    # before the planned crash point
     assert crashes >= (len(points) * 2 // 3 if FULL else sample_size - 2)
 
 

@@ -75,7 +75,7 @@ async def test_a_paid_order_does_not_expire(short_ttl_shop: Shop) -> None:
     expect_status(await short_ttl_shop.confirm(buyer, paid["payment"]["payment_id"]), 200)
     unpaid = expect_status(await short_ttl_shop.place(buyer, product["product_id"]), 201)
 
-    # the unpaid order was placed later, so when it expires, the paid order would be overdue too
+    # the unpaid order was placed later: when it expires, the time limit of the paid order is over
     await short_ttl_shop.wait_for_status(buyer, unpaid["order_id"], status="expired")
 
     await short_ttl_shop.wait_for_status(
@@ -123,21 +123,21 @@ async def test_reservation_without_order_expires(
 
         await shop.wait_for_available(product["product_id"], 3)
 
-        assert rows == 2  # one belongs to the first order, the other has no order
+        assert rows == 2  # one belongs to the order of `write_number_of`, the other has no order
         assert expect_status(await shop.get("/orders", buyer), 200)["items"] == []
         await wait_until_payments_ended(shop)
 
 
 async def write_number_of(shop: RetryingShop, table: str) -> int:
-    """Return which write of a POST /orders changes this table, for `kill_at_write`."""
+    """Return the number of the first write to this table during a POST /orders."""
     buyer, product = await shop.customer(), await shop.product()
     shop.restartable.kill_at_write(10**9, "after")
     order = expect_status(await shop.place(buyer, product["product_id"]), 201)
     writes = shop.restartable.written_since_plan()
-    # waits for the expiry of this order, because it would add writes to the next plan
+    # waits until this order has expired, because its expiry writes too and would be counted later
     await shop.wait_for_status(buyer, order["order_id"], status="expired")
     await wait_until_idle(shop)
-    # the write is the commit of a transaction, or a single statement
+    # a write is named `TABLE COMMIT` for a transaction, `TABLE` for a single statement
     of_table = [
         number for number, write in enumerate(writes, 1) if write.removesuffix(" COMMIT") == table
     ]

@@ -46,11 +46,11 @@ class RetryingClient(Shop):
 @asynccontextmanager
 async def open_busy_shop(scratch: Path, url: str) -> AsyncIterator[Shop]:
     limits = httpx2.Limits(max_connections=CONNECTIONS)
-    # uses the default timeouts, which `environment` has changed
+    # these are the default timeouts; otherwise `spawn` sets longer ones for slow machines
     server_context = dedicated_server(
         scratch, "hot", database_url=url, database_timeout="1.8", request_deadline_seconds="5"
     )
-    # in a thread, because the proxy of the database may run on this event loop
+    # in a thread, because a wait on this event loop would block the database proxy that runs on it
     server = await asyncio.to_thread(server_context.__enter__)
     try:
         async with httpx2.AsyncClient(limits=limits, timeout=120) as http:
@@ -125,7 +125,7 @@ async def test_last_unit_is_sold_once_with_slow_database(
 
 
 async def place_until_final(shop: Shop, buyer: Person, product_id: str) -> httpx2.Response:
-    """Repeat POST /orders with the same key until the response is final."""
+    """Repeat POST /orders with the same idempotency key until the response is final."""
     key = secrets.token_hex(8)
     while True:
         answer = await shop.place(buyer, product_id, key=key)

@@ -30,7 +30,7 @@ PROXY = "127.0.0.2"
 
 @dataclass(frozen=True)
 class LoggedServer:
-    """A server whose secrets the test knows, and its log."""
+    """A server with a log, and the secrets that must not be in this log."""
 
     server: RunningServer
     shop: Shop
@@ -169,7 +169,10 @@ async def test_log_lines_cannot_be_forged(logged_server: LoggedServer) -> None:
 
 
 async def test_no_secret_is_logged(logged_server: LoggedServer) -> None:
-    """The test uses logins, failures, forged tokens, misplaced secrets and a database failure."""
+    """The requests are logins, failed logins, forged tokens and secrets in wrong places.
+
+    The database fails once, too.
+    """
     used_secrets = await use_secrets(logged_server)
     await interrupt_database(logged_server)
     all_secrets = {
@@ -189,7 +192,7 @@ async def test_no_secret_is_logged(logged_server: LoggedServer) -> None:
 
 
 async def use_secrets(logged_server: LoggedServer) -> dict[str, str]:
-    """Send all requests that contain secrets, and map the name of each secret to its value."""
+    """Send the requests with secrets. Return the value of each secret by its name."""
     shop, buyer = logged_server.shop, await logged_server.shop.customer()
     pair = await shop.sign_in(buyer.name, buyer.password)
     wrong, new = f"wrong-{secrets.token_hex(8)}", f"new-{secrets.token_hex(8)}"
@@ -244,7 +247,7 @@ async def send_misplaced_secrets(logged_server: LoggedServer, buyer: Person, wro
 
 
 async def interrupt_database(logged_server: LoggedServer) -> None:
-    """Make the database unavailable for a while, because an error could contain its URL."""
+    """Make the database unavailable for a while: a logged error could contain its URL."""
     server, _, name = logged_server.database.rpartition("/")
     admin_url = f"{server}/postgres"
     await on_server(admin_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")

@@ -25,10 +25,10 @@ from tests.e2e.servers import RunningServer
 from tests.e2e.shop import Person, Shop, expect_status
 
 CONCURRENCY = 24
-MAX_GROWTH_KIB = 200 * 1024  # allowed, because pools and caches are filled during the test
+MAX_GROWTH_KIB = 200 * 1024  # of the resident memory; the requests fill pools and caches
 PROBLEM = "application/problem+json"
-# an ordinary run sends every fourth request, half of them to each server; a full run sends all
-# requests to each server (`make test-malformed-requests`)
+# an ordinary run sends every eighth request to each of the two servers, starting with request 0 or
+# 4; a full run (`make test-malformed-requests`) sends all requests to both servers
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 STEP = 1 if FULL else 8
 FIRST_REQUEST = {"memory": 0, "postgres": 0 if FULL else 4}
@@ -148,7 +148,7 @@ def find_faults(attack: Attack, reply: Reply) -> Iterator[str]:
 
 
 def is_parser_answer(reply: Reply) -> bool:
-    """Tell whether uvicorn has closed the connection or responded without the application."""
+    """Return whether uvicorn has closed the connection or responded without the application."""
     return reply.status == 0 or (reply.status == 400 and "x-request-id" not in reply.headers)
 
 
@@ -273,7 +273,7 @@ async def test_slow_body_times_out(attack_setup: AttackSetup) -> None:
 
 
 async def test_incomplete_request_heads_time_out(attack_setup: AttackSetup) -> None:
-    """The connections wait at the same time, because each waits for 10 s."""
+    """The test opens all connections at once, because the server closes each only after 10 s."""
     complete = b"GET /health HTTP/1.1\r\nHost: shop\r\n\r\n"
     incomplete = [b"", b"GET /he", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n"]
     after_response = complete + b"GET /health HTTP/1.1\r\nHo"

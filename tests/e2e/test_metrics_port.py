@@ -1,4 +1,4 @@
-"""Test that a real server listens on the port of the metrics, with one worker and with several."""
+"""Test that a server serves metrics on a separate port, with one worker and with two."""
 
 from pathlib import Path
 

@@ -46,7 +46,10 @@ async def buyers(shop: Shop) -> list[Person]:
 
 
 async def until_final(send: Any, pause: Callable[[httpx2.Response], float]) -> httpx2.Response:
-    """Repeat a request until its response is final; `pause` returns the seconds of a pause."""
+    """Repeat a request until its response is final.
+
+    `pause` returns the seconds to wait after a response that is not final.
+    """
     async with progress_limit(TIMEOUT_SECONDS) as limit:
         while True:
             answer: httpx2.Response = await send()
@@ -57,7 +60,7 @@ async def until_final(send: Any, pause: Callable[[httpx2.Response], float]) -> h
 
 
 async def retry_conflicts(send: Any) -> httpx2.Response:
-    """Retry after conflicts; a 5xx fails the test."""
+    """Repeat a request after each retryable 409; a 5xx fails the test."""
 
     def short_pause(answer: httpx2.Response) -> float:
         assert answer.status_code < 500, answer.text
@@ -67,7 +70,7 @@ async def retry_conflicts(send: Any) -> httpx2.Response:
 
 
 async def retry_all(send: Any) -> httpx2.Response:
-    """Retry after conflicts and 503, as Retry-After says."""
+    """Repeat a request after each retryable 409 or 503, after the time in Retry-After."""
     return await until_final(send, lambda answer: float(answer.headers["retry-after"]))
 
 
@@ -90,7 +93,7 @@ async def test_fifty_concurrent_buyers_never_oversell(
 async def test_carts_in_opposite_order_do_not_deadlock(
     shop: Shop, server: RunningServer, database: DatabaseReader, buyers: list[Person]
 ) -> None:
-    """A deadlock is recognized by its log line, because a slow machine may cause a 503 too."""
+    """The test finds a deadlock by its log line; a 503 may also come from a slow machine."""
     one, other = [(await shop.product(stock=500))["product_id"] for _ in range(2)]
     carts = [(one, other), (other, one)] * 50
 
@@ -113,7 +116,7 @@ async def place_cart(
 
 
 async def place_until_final(shop: Shop, buyer: Person, cart: tuple[str, ...]) -> httpx2.Response:
-    """Repeat POST /orders with the same key until the response is final."""
+    """Repeat POST /orders with the same idempotency key until the response is final."""
     key = secrets.token_hex(8)
     return await retry_all(lambda: place_cart(shop, buyer, cart, key))
 
@@ -197,7 +200,7 @@ async def test_same_key_ten_concurrent_confirmations_charge_once(
 async def test_webhook_races_with_provider_response(
     shop: Shop, database: DatabaseReader, server: RunningServer
 ) -> None:
-    """The provider responds after 5 s; eleven copies of its webhook arrive before or after that."""
+    """Send ten copies of the webhook while the provider delays its response, and one afterwards."""
     buyer, order = await place_new_order(shop)
     payment_id = order["payment"]["payment_id"]
     confirming = asyncio.create_task(shop.confirm(buyer, payment_id, "sandbox_slow"))
@@ -237,7 +240,7 @@ async def send_webhook(shop: Shop, headers: dict[str, str], body: bytes) -> http
 
 @pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])
 async def test_cancel_races_with_payment(shop: Shop, database: DatabaseReader, method: str) -> None:
-    """Whichever request is first, the stock must be released and the money refunded."""
+    """The stock must be released and the money refunded, in whatever order the requests run."""
     orders = await asyncio.gather(*(place_new_order(shop) for _ in range(10)))
 
     await asyncio.gather(*(pay_and_cancel(shop, buyer, order, method) for buyer, order in orders))

@@ -33,7 +33,7 @@ PLANS = (
     if FULL
     else [Plan(kills=True, pause=0.5, interval=0.25, settings=SHORT_LEASES)]
 )
-# inserts released reservations, which reserve no stock
+# inserts old rows that a relocation has to copy; released reservations reserve no stock
 INSERT_RELEASED_RESERVATIONS = """
 WITH old AS (
     INSERT INTO inventory.reservation (reservation_id, order_id, customer_id, status, expires_at)

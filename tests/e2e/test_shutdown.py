@@ -1,4 +1,8 @@
-"""Test SIGTERM: first not ready, then no new connections, then the last responses and the exit."""
+"""Test what SIGTERM does.
+
+The server first reports that it is not ready, then refuses new connections, then sends the last
+responses and exits.
+"""
 
 import asyncio
 import json
@@ -38,7 +42,7 @@ SLOW_PAYMENT_SECONDS = 5.0  # the delay of the payment method sandbox_slow
 
 @asynccontextmanager
 async def slow_payment(shop: Shop) -> AsyncIterator[tuple[Person, str, Any]]:
-    """Start a payment that takes 5 s, and yield when its operation exists."""
+    """Start a payment that takes 5 s, and yield when payments has recorded its operation."""
     buyer, product = await shop.customer(), await shop.product()
     order = expect_status(await shop.place(buyer, product["product_id"]), 201)
     payment_id = order["payment"]["payment_id"]
@@ -54,7 +58,7 @@ async def slow_payment(shop: Shop) -> AsyncIterator[tuple[Person, str, Any]]:
 
 
 async def get_on_new_connection(server: RunningServer, path: str) -> httpx2.Response | None:
-    """Send a GET on a new connection. Return None if it is refused."""
+    """Send a GET on a new connection. Return None if the connection fails."""
     async with httpx2.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
         try:
             return await client.get(server.url(path))
@@ -69,7 +73,7 @@ async def wait_until(condition: Callable[[], Any]) -> None:
 
 
 async def assert_drains(server: RunningServer, paying: "asyncio.Task[httpx2.Response]") -> None:
-    """Check that the server is first not ready but serving, then refuses connections."""
+    """Check that the server is first not ready but still responds, then refuses connections."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while (
             ready := await get_on_new_connection(server, "/ready")
@@ -149,7 +153,7 @@ async def test_idle_server_stops_immediately(scratch: Path) -> None:
         async with open_shop(server):
             process.terminate()
 
-            assert await wait_for_exit(process, within=15) == 0  # running requests would have 20 s
+            assert await wait_for_exit(process, within=15) == 0  # running requests may take 20 s
 
 
 async def test_shutdown_is_bounded_and_next_start_settles_open_payments(
@@ -321,12 +325,12 @@ def command_line(pid: int) -> bytes:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether the process exists and is not a zombie."""
+    """Return whether the process exists and is not a zombie."""
     return process_stat(pid)[:1] not in ([], ["Z"])
 
 
 def process_stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the state on; empty if there is no process."""
+    """Return the fields of /proc/PID/stat, starting with the state; [] if there is no process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -41,9 +41,11 @@ STOCK = 10_000
 DEADLINE = 5.0  # the default of MARKETHALL_REQUEST_DEADLINE_SECONDS
 SLACK = 2.0 if FULL else 10.0  # seconds added to limits, for slow machines
 FAULT_SECONDS = 2.0
-# if a fault causes no error, it must last until some requests reach their deadline
+# a fault without errors must last until calls time out; in a full run, until requests reach their
+# deadline
 TIMEOUT_FAULT_SECONDS = DEADLINE + 1 if FULL else 3.5
-# 1 s for the circuit breaker, 1 s for Retry-After, and more for slow machines
+# from the repair to the first order: 1 s for the circuit breaker, 1 s for Retry-After, and a margin
+# for slow machines
 RECOVERY_SECONDS = 5.0 if FULL else 20.0
 IDLE_TIMEOUT_SECONDS = 60.0
 MAX_ATTEMPTS = 3
@@ -136,7 +138,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls and attempts from the metrics of orders, and requests that the proxies counted."""
+    """Counts by target context: calls and attempts of orders, and requests through the proxies."""
 
     pid: int
     calls: Counter[str]
@@ -144,7 +146,7 @@ class Calls:
     sent: Counter[str]
 
     def since(self, before: "Calls") -> "Calls | None":
-        """Return the difference, or None if the process has been restarted since."""
+        """Return the difference of the counts, or None if orders was restarted in between."""
         if self.pid != before.pid:
             return None
         calls, attempts = self.calls - before.calls, self.attempts - before.attempts
@@ -324,7 +326,7 @@ def _is_permitted(
 
 
 async def assert_orders_are_exact(load: LoadGenerator, database: DatabaseReader) -> None:
-    """Check that each acknowledged order exists once, with its stock and its money."""
+    """Check that the orders are the acknowledged ones, and that stock and payments match them."""
     product, sales = UUID(load.product_id), load.sales
     cancelled = sum(sale.cancelled for sale in sales)
     sold = len(sales) - cancelled
