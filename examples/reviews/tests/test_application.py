@@ -61,7 +61,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def build_app(network: AsgiNetwork, host: str, **settings: Any) -> Gateway:
-    # both processes need the same secret key, because it signs the events in Redis
+    # both processes use the same secret key, because it signs the cursors of lists
     read = read_settings(
         storage="memory", rate_limits="off", bcrypt_cost=4, secret_key=SECRET_KEY, **settings
     )
@@ -95,7 +95,8 @@ async def market(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
                 "reviews",
                 data_dir=tmp_path / "reviews",
                 contexts=["reviews"],
-                context_urls={"users": MONOLITH},
+                # users is called; orders publishes events, which are verified with its public keys
+                context_urls={"users": MONOLITH, "orders": MONOLITH},
                 redis_url=redis_url,
             )
             reviews_url = REVIEWS
