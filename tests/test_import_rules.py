@@ -32,7 +32,7 @@ PLANTED = {
     "Contexts know each other by contract, and only a service looks": [
         ("orders/service/views.py", "import markethall.inventory.domain"),
         ("orders/service/views.py", "import markethall.inventory.stock.contract"),
-        ("orders/domain.py", "import markethall.payments.contract"),
+        ("orders/domain/order.py", "import markethall.payments.contract"),
         ("users/service/accounts.py", "import markethall.inventory.contract"),
     ],
     "Inside a context or sub-domain, top to bottom; a new kind of file must be placed here": [

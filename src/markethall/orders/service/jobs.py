@@ -12,7 +12,13 @@ from uuid import UUID
 import structlog
 
 from markethall.orders.contract import OrderExpired
-from markethall.orders.domain import AuditInfo, Order, TimeSpan, due_check_spans
+from markethall.orders.domain import (
+    AuditInfo,
+    Order,
+    TimeSpan,
+    due_check_spans,
+    next_overdue_check,
+)
 from markethall.orders.ports import ConcurrentUpdate, ReadStore, Store
 from markethall.orders.service.payment_changes import apply_payment
 from markethall.orders.service.payment_deadlines import PaymentDeadlines
@@ -82,7 +88,7 @@ class PendingOrdersJob:
         async with self._database.read_session() as reads:
             orders = await reads.list_overdue_orders(now, BATCH_SIZE)
         if orders:
-            next_checks = {order.order_id: order.next_overdue_check(now) for order in orders}
+            next_checks = {order.order_id: next_overdue_check(order, now) for order in orders}
             async with self._database.transaction() as store:
                 await store.postpone_overdue_checks(next_checks)
         return orders

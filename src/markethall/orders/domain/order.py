@@ -1,15 +1,14 @@
-"""The order: its status transitions, its amounts, its timeline."""
+"""The order: its status transitions and its amounts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from markethall.orders.contract import (
     Address,
-    FulfilmentStatus,
     InvalidTransition,
     OrderFulfilmentStatus,
     OrderPaymentStatus,
@@ -17,6 +16,7 @@ from markethall.orders.contract import (
     TooMuchToCancel,
     TooMuchToFulfil,
 )
+from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
 
 # status of the payment -> payment status of the order. `captured` is missing, because `pay` and
 # other commands record it. `cancelled` and `expired` are missing, because they leave the payment
@@ -31,41 +31,6 @@ _PAYMENT_STATUSES: Final[Mapping[str, OrderPaymentStatus]] = {
     "voided": OrderPaymentStatus.VOIDED,
 }
 _ENDED_PAYMENT_STATUSES: Final = frozenset({"voided", "cancelled", "expired"})
-
-# The ages of a pending order at which its payment is checked. Usually an event reports the capture
-# in the first seconds, so an earlier check would only do the work of the event handler. The ages
-# are at most 50 s apart, so that an order is marked as paid within a minute even without the event.
-CHECK_AGES: Final = tuple(timedelta(seconds=age) for age in (15, 30, 60, *range(110, 911, 50)))
-_MIN_OVERDUE_DELAY: Final = timedelta(seconds=1)
-_MAX_OVERDUE_DELAY: Final = timedelta(seconds=30)
-# the delay between checks of an order that waits for days, because its payment method (such as a
-# bank transfer) has a deadline of days; after _LONG_WAIT, the longer delay applies
-_CHECK_DELAY: Final = timedelta(seconds=50)
-_LONG_WAIT: Final = timedelta(hours=1)
-_CHECK_DELAY_OF_LONG_WAIT: Final = timedelta(minutes=10)
-
-
-@dataclass(frozen=True)
-class AuditInfo:
-    """The actor, time and reason of a change."""
-
-    actor: str
-    at: datetime
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class TimelineEntry:
-    """A change of an order, and the order's statuses after it."""
-
-    version: int
-    change: str
-    actor: str
-    at: datetime
-    reason: str
-    status: OrderStatus
-    payment_status: OrderPaymentStatus
-    fulfilment_status: OrderFulfilmentStatus
 
 
 @dataclass(frozen=True)
@@ -264,19 +229,6 @@ class Order:
             )
             self._record("payment_refunded", audit)
 
-    def next_overdue_check(self, now: datetime) -> datetime:
-        """Return the time of the next attempt to expire the order, after an attempt at `now`.
-
-        The delay is half the time since `expires_at`, but at least 1 and at most 30 seconds. If
-        `expires_at` has been extended and is in the future, the order is checked at `expires_at`
-        and before it every 50 seconds, or every ten minutes if the order is older than an hour.
-        """
-        if self.expires_at <= now:
-            delay = max((now - self.expires_at) / 2, _MIN_OVERDUE_DELAY)
-            return now + min(delay, _MAX_OVERDUE_DELAY)
-        is_long = now - self.created_at >= _LONG_WAIT
-        return min(now + (_CHECK_DELAY_OF_LONG_WAIT if is_long else _CHECK_DELAY), self.expires_at)
-
     @property
     def has_nothing_shipped(self) -> bool:
         return not any(line.fulfilled for line in self.lines)
@@ -434,66 +386,3 @@ TRANSITIONS: Final = (
     Transition(_S.PROCESSING, _C.COMPLETE, is_fully_delivered, _S.COMPLETED),
     Transition(_S.EXPIRED, _C.REINSTATE, always, _S.PROCESSING),
 )
-
-
-class FulfilmentLine(NamedTuple):
-    line_id: UUID
-    product_id: UUID
-    quantity: int
-
-
-@dataclass
-class Fulfilment:
-    """A shipment of an order. Its status is `shipped`, then `delivered`."""
-
-    fulfilment_id: UUID
-    order_id: UUID
-    lines: tuple[FulfilmentLine, ...]
-    carrier: str
-    tracking_number: str
-    shipped_at: datetime
-    delivered_at: datetime | None = None
-    status: FulfilmentStatus = FulfilmentStatus.SHIPPED
-
-    @property
-    def quantities(self) -> dict[UUID, int]:
-        return {line.line_id: line.quantity for line in self.lines}
-
-    def deliver(self, now: datetime) -> None:
-        """Raises InvalidTransition."""
-        if self.status is not FulfilmentStatus.SHIPPED:
-            raise InvalidTransition(status=self.status.value, allowed=[])
-        self.status = FulfilmentStatus.DELIVERED
-        self.delivered_at = now
-
-
-def build_fulfilment_lines(
-    lines: Iterable[OrderLine], shipped_quantities: Mapping[UUID, int]
-) -> tuple[FulfilmentLine, ...]:
-    """Build the lines of a fulfilment, sorted as the lines of the order."""
-    return tuple(
-        FulfilmentLine(line.line_id, line.product_id, shipped_quantities[line.line_id])
-        for line in lines
-        if line.line_id in shipped_quantities
-    )
-
-
-class TimeSpan(NamedTuple):
-    """The times after `after`, up to and including `until`."""
-
-    after: datetime
-    until: datetime
-
-
-def due_check_spans(since: datetime | None, now: datetime) -> list[TimeSpan]:
-    """Return the spans of `created_at` whose orders reached one of CHECK_AGES after `since`.
-
-    `since` is the time of the previous check. If it is None or long ago, return one span with all
-    ages. The times of checks are not stored, because a write per check would cost more than the
-    check itself.
-    """
-    first, last = CHECK_AGES[0], CHECK_AGES[-1]
-    # after a pause of more than the smallest gap between two ages, the spans would overlap
-    if since is None or now - since >= first:
-        return [TimeSpan(now - last - first, now - first)]
-    return [TimeSpan(since - age, now - age) for age in CHECK_AGES]

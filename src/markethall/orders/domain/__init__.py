@@ -1,0 +1,27 @@
+"""The order, its fulfilments, and the times of the checks of its payment."""
+
+from markethall.orders.domain.fulfilment import Fulfilment, FulfilmentLine, build_fulfilment_lines
+from markethall.orders.domain.order import TRANSITIONS, Order, OrderCommand, OrderLine
+from markethall.orders.domain.payment_checks import (
+    CHECK_AGES,
+    TimeSpan,
+    due_check_spans,
+    next_overdue_check,
+)
+from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
+
+__all__ = [
+    "CHECK_AGES",
+    "TRANSITIONS",
+    "AuditInfo",
+    "Fulfilment",
+    "FulfilmentLine",
+    "Order",
+    "OrderCommand",
+    "OrderLine",
+    "TimeSpan",
+    "TimelineEntry",
+    "build_fulfilment_lines",
+    "due_check_spans",
+    "next_overdue_check",
+]
