@@ -1,6 +1,6 @@
-"""Stores with a race condition: they check the stock, then reserve without a condition.
+"""Two broken versions of SqlInventoryStore: their UPDATE of the stock has no condition.
 
-Each context manager patches the correct store until it exits.
+Each context manager patches SqlInventoryStore until it exits.
 """
 
 import asyncio
@@ -40,9 +40,9 @@ CHECK_STOCK: Final = Statement(
 
 @contextmanager
 def check_then_reserve() -> Iterator[None]:
-    """Check and reserve in two statements.
+    """Check the stock and reserve in two statements.
 
-    The first two buyers always check before one of them reserves.
+    The first two buyers always both check before one of them reserves, so both find enough stock.
     """
     reserve_line, checks, two_have_checked = (
         SqlInventoryStore.reserve_line,

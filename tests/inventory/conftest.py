@@ -1,4 +1,4 @@
-"""Fixtures of inventory: the container, in memory and on Postgres."""
+"""Fixtures of inventory: its services in memory, on Postgres, and over internal HTTP."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace

@@ -31,8 +31,8 @@ from tests.proxy import Mode, Proxy
 if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record]
 
-# the pool of the application with a longer timeout, because a hundred buyers wait for a slow
-# connection
+# the pool of the application, but with a longer timeout in seconds, because a hundred buyers wait
+# for twenty slow connections
 POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
 
 

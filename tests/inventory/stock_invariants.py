@@ -56,7 +56,8 @@ async def invariant_violations(driver: "Driver") -> set[str]:
 async def deadlocks(driver: "Driver") -> int:
     """Return the number of deadlocks that the server has counted.
 
-    A connection reports its deadlocks when it closes, so close the connections before.
+    A connection reports its deadlocks when it closes, so the caller must close the connections
+    first.
     """
     count: int = await driver.fetchval(_DEADLOCKS)
     return count

@@ -1,4 +1,4 @@
-"""The choice of the warehouses that an order is sent from."""
+"""The choice of the warehouses that send the products of an order."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -263,7 +263,7 @@ def test_too_long_path_is_rejected(category: str) -> None:
 
 
 async def test_longest_path_can_be_stored(inventory_app: InventoryApp) -> None:
-    """A character may have four bytes, and more characters in its compatible form."""
+    """A character may have four bytes in UTF-8, or become several characters in NFKC."""
     for character in ("\U0001f375", "\ufdfa"):
         path = " > ".join(character * 130 for _ in range(3))
         product = await inventory_app.product(category=path, name=character * 255)
@@ -365,8 +365,9 @@ async def test_reimport_of_export_changes_nothing(inventory_app: InventoryApp) -
     await inventory_app.product("B", category="hot > tea > green")
     await inventory_app.product("C", category="cold > tea")
     await inventory_app.product("D", category="drinks > coffee")
-    # a new tea at the place of the moved one, so that the old key is another one's path
     await change(inventory_app, tea, parent=None)
+    # coffee keeps its key "drinks > coffee" when it moves, and this key becomes the path of a new
+    # category
     [coffee] = [c for c in await listed(inventory_app) if c.name == "coffee"]
     await change(inventory_app, coffee, parent="hot")
     await add(inventory_app, "coffee", "drinks")

@@ -30,7 +30,7 @@ class RawSql:
     reservation_id: UUID
 
     async def execute(self, *statements: str) -> None:
-        """Execute in one transaction, whose commit runs the deferred constraints."""
+        """Execute in one transaction. Its commit checks the deferred constraints."""
         async with self.driver.transaction():
             for statement in statements:
                 await self.driver.execute(statement.format(**self.parameters()))
@@ -329,7 +329,7 @@ async def test_main_warehouse_cannot_be_deleted(database_url: str, postgres: Pos
 
 
 async def test_save_of_product_does_not_block_foreign_keys(raw_sql: RawSql) -> None:
-    """A reservation line refers to the product: its check must not wait for a save."""
+    """A save of a product must not block the foreign key check of a new reservation line."""
     database = raw_sql.inventory_app.container.database()
     async with database.transaction() as store:
         product = await store.get_product_for_update(raw_sql.product_id)
@@ -340,7 +340,7 @@ async def test_save_of_product_does_not_block_foreign_keys(raw_sql: RawSql) -> N
 
 
 async def test_save_of_category_does_not_block_foreign_keys(raw_sql: RawSql) -> None:
-    """A product refers to its category: its check must not wait for a rename or a move."""
+    """A rename or move of a category must not block the foreign key check of a new product."""
     await raw_sql.execute(A, B_BELOW_A, category("c"))
     database = raw_sql.inventory_app.container.database()
     async with database.transaction() as store:

@@ -151,7 +151,7 @@ async def test_export_spans_multiple_pages(sql_inventory_app: InventoryApp) -> N
 
 
 async def test_largest_product_round_trips() -> None:
-    """The longest cell has the translations. CSV and JSON write a quote in it as three bytes."""
+    """The longest cell has the translations. JSON and CSV write each quote in it as three bytes."""
     text = '"\N{GRINNING FACE}' * 5000
     languages = [f"{a}{b}" for a in "abcde" for b in "klmnopqrst"]
     fields = {

@@ -1,4 +1,4 @@
-"""Files as spreadsheets write them: separators, line ends, empty columns, places of errors."""
+"""The import of files from spreadsheets: separators, line ends, empty columns, error positions."""
 
 import asyncio
 

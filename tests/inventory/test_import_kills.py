@@ -60,7 +60,7 @@ async def start_import(url: str, csv_file: Path) -> asyncio.subprocess.Process:
     environment = os.environ | {
         "MARKETHALL_DATABASE_URL": url,
         "MARKETHALL_DATA_DIR": str(csv_file.parent),
-        # longer than the test suspends the worker
+        # seconds, longer than the test suspends the worker
         "MARKETHALL_DATABASE_TIMEOUT": "60",
     }
     return await asyncio.create_subprocess_exec(*command, env=environment)
@@ -93,7 +93,7 @@ async def test_killed_import_resumes_and_applies_rows_once(
     status_when_killed = await watcher.fetchval("SELECT status FROM inventory.import_job")
 
     inventory_app = build_inventory_app("sql", postgres)
-    # the lease of the killed process has expired by then
+    # by this time the lease of the killed process has expired, so another worker may continue
     inventory_app.clock.now = utc_now() + timedelta(minutes=1)
     done = await inventory_app.container.import_worker().process_next()
 
@@ -128,7 +128,7 @@ async def test_leased_import_is_not_taken_by_another_worker(
 
 
 async def test_worker_without_lease_writes_nothing(sql_inventory_app: InventoryApp) -> None:
-    """A slow worker continues after another worker has taken over the import."""
+    """A slow worker continues after another worker has taken its lease, but must write nothing."""
     import_client = ImportClient(sql_inventory_app)
     rows = b"".join(b"N-%d,Name,1,2\n" % n for n in range(9000))
     started = await import_client.start(b"sku,name,price,on_hand\n" + rows)

@@ -17,7 +17,10 @@ from tests.inventory.import_client import ImportClient, counts
 
 
 class LostCommitAnswers:
-    """A database that raises Unavailable after some commits. The first commit has the number 1."""
+    """A database that raises Unavailable after the commits with the numbers in `lost`.
+
+    The commits are applied, but the caller does not know it. The first commit has the number 1.
+    """
 
     def __init__(self, database: Database[ReadStore, Store], lost: set[int]) -> None:
         self._database = database
@@ -43,7 +46,7 @@ def inventory_app(request: pytest.FixtureRequest) -> InventoryApp:
     return build_inventory_app("sql", request.getfixturevalue("postgres"))
 
 
-# commit 1 leases the import; it must succeed
+# commit 1 acquires the lease of the import; without it the worker would not begin
 @pytest.mark.parametrize("lost", [{2}, {3}, {4}, {2, 3, 4}])
 async def test_batch_with_lost_commit_response_is_applied_once(
     inventory_app: InventoryApp, lost: set[int]

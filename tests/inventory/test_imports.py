@@ -405,8 +405,10 @@ async def test_unstorable_name_is_row_error(import_client: ImportClient) -> None
 
 
 async def test_compare_at_requires_price(import_client: ImportClient) -> None:
-    """Without a price, `compare_at` would be read in the currency of the row, but stored in that
-    of the product.
+    """A row with `compare_at` but without a price is an error.
+
+    Otherwise the amount would be read in the currency of the row, but stored in the currency of
+    the product.
     """
     await import_client.import_to_end("sku,name,price,currency\nK-1,One,10,EUR\n")
 

@@ -1,4 +1,4 @@
-"""Products that are sold without stock: continue selling, and untracked inventory."""
+"""Products that are sold without stock: by the policy "continue", or with untracked inventory."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Look-alike tags, option names and values, and attribute names are one, on each storage."""
+"""Look-alike spellings of a tag, an option or an attribute name count as one, on each storage."""
 
 from typing import Any
 
@@ -13,7 +13,8 @@ from markethall.shared.kernel.pagination import PageQuery
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp
 from tests.inventory.import_client import ImportClient, counts
 
-# of the same word: another case, spaces, no-break space, decomposed, full width
+# the same words in different spellings: letter case, additional spaces and a decomposed accent, a
+# no-break space, a full-width letter
 SPELLINGS = [
     "Caf\u00e9 Noir",
     "caf\u00e9 noir",
@@ -151,7 +152,7 @@ async def test_shopify_import_matches_look_alike_options(inventory_app: Inventor
 
 
 async def test_longest_tags_and_options_can_be_stored(inventory_app: InventoryApp) -> None:
-    """The compatible form of this character has eighteen characters."""
+    """The character becomes eighteen characters in NFKC, the form of the stored keys."""
     text = "\ufdfa" * 255
 
     product = await inventory_app.product("A", tags=(text,), options={text: text}, family="f")

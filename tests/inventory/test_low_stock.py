@@ -64,7 +64,7 @@ async def test_repeated_reserve_publishes_no_second_event(inventory_app: Invento
 
 
 async def test_each_fall_publishes_its_own_event(inventory_app: InventoryApp) -> None:
-    """Consumers deduplicate events by their ids, so each event needs its own."""
+    """Consumers deduplicate events by their ids, so each event needs its own id."""
     tea, cup = await product_with(inventory_app, 4), await product_with(inventory_app, 4)
 
     await inventory_app.reserve({tea.product_id: 1, cup.product_id: 1})

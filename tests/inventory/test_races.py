@@ -50,6 +50,7 @@ from tests.inventory.race_setup import (
 )
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
+# the latency of the database connection in each direction, in seconds
 NEAR, FAR = 0.0, 0.02
 # `make test-concurrency` runs all rounds; a round with the slow connection takes seconds
 ALL_ROUNDS: Final = 20
@@ -114,8 +115,8 @@ async def test_carts_in_opposite_order_are_atomic_and_do_not_deadlock(
         won = successful_reservations(await setup.reserve(*islice(cycle(carts), 100)))
 
         reserved = units_by_product(won)
-        # each pair was requested more often than it is in stock, so one product of each pair is
-        # sold out
+        # each pair of products was requested more than 20 times, so one product of each pair must
+        # be sold out
         assert max(reserved.values()) == 20
         assert sum(count == 20 for count in reserved.values()) >= 2
         assert await setup.invariants_hold()
@@ -237,7 +238,8 @@ async def test_extend_races_with_expiry_and_one_buyer_wins(setup: RaceSetup) -> 
     for _ in rounds(setup):
         tea = await setup.inventory_app.product(stock=1)
         reservation = await setup.inventory_app.reserve({tea.product_id: 1}, minutes=5)
-        # each call advances the clock, so some calls run before the expiry and some after
+        # each read of the clock advances it by 1 µs, so some calls see the time before the expiry
+        # and some after it
         setup.inventory_app.clock.now = reservation.expires_at - timedelta(microseconds=3)
         later = Extend(
             reservation_id=reservation.reservation_id,
@@ -273,7 +275,7 @@ async def test_extend_races_with_expiry_and_one_buyer_wins(setup: RaceSetup) -> 
 async def test_customer_limit_holds_under_concurrency(
     setup: RaceSetup, line_counts: tuple[int, int]
 ) -> None:
-    """A cart with one line is reserved by one statement, a cart with two lines in a transaction."""
+    """One statement reserves a cart with one line; a transaction reserves a cart with two lines."""
     for _ in rounds(setup):
         product_ids = [(await setup.inventory_app.product(stock=50)).product_id for _ in range(2)]
         customer_id = new_id()
@@ -364,8 +366,8 @@ async def test_threshold_change_does_not_deadlock_with_reserves(
     for _ in rounds(setup):
         tea = await setup.inventory_app.product(stock=1)
         await setup.inventory_app.adjust(tea.product_id, delta=30, warehouse_id=other)
-        # this update writes a new version of the stock row, which Postgres stores behind the row of
-        # the other warehouse
+        # the update writes a new version of the row behind the row of the other warehouse, so a
+        # scan of the table finds the two rows in the opposite order of their ids
         await setup.inventory_app.adjust(tea.product_id, delta=29)
 
         changed, *outcomes = await run_concurrently(

@@ -69,7 +69,7 @@ class Storages:
     async def fill(self, catalogue: list[dict[str, Any]]) -> None:
         for number, fields in enumerate(catalogue):
             for inventory_app in (self.memory, self.sql):
-                # the same id in both stores; the order of ids differs from the order of creation
+                # both stores get the same ids; the ids are not in the order of creation
                 thing_id = UUID(int=number * 37 % 101)
                 await inventory_app.product(f"Tea-{number}", thing_id=thing_id, **fields)
         await self.connection.execute("DELETE FROM inventory.search_word")
@@ -83,7 +83,7 @@ async def connection(database_url: str) -> Any:
 
 
 async def empty_storages(connection: Any, postgres: Postgres) -> Storages:
-    """Delete the products of the previous example, because Hypothesis runs many in one test."""
+    """Return empty storages. Hypothesis runs many examples in one test, on one database."""
     await connection.execute(
         "SET session_replication_role = replica; DELETE FROM inventory.stock_movement;"
         "DELETE FROM inventory.stock; DELETE FROM inventory.product; DELETE FROM inventory.category"

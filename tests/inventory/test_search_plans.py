@@ -1,4 +1,7 @@
-"""A page in the middle of a long list reads about as many database pages as the first page."""
+"""A page in the middle of a long product list costs about as much as the first page.
+
+The cost is the number of database pages (8 KiB blocks) that the query reads.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -108,7 +111,7 @@ async def test_deep_page_reads_as_many_pages_as_first(
     inventory_app = build_inventory_app("sql", postgres)
     await inventory_app.product("FIRST", category="tea")
     await inventory_app.product("SECOND", category="cups")
-    # not through the pool, whose statement timeout of ten seconds is too short
+    # not through the pool, because its statement timeout may be too short for this insert
     await on_server(separate_url, MANY_PRODUCTS)
     await on_server(separate_url, "VACUUM (ANALYZE)")
     async with postgres.read_session() as connection:

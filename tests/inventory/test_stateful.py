@@ -68,6 +68,7 @@ class ExpectedReservation:
     quantities: Pair
     reserved_at: datetime
     expires_at: datetime
+    # whether it belongs to the customer whose limit of unpaid orders the model checks
     regular: bool = False
     status: str = "held"
     consumed: Pair = (0, 0)
@@ -98,7 +99,7 @@ class ExpectedReservation:
         return self.status == "committed" or self.is_open(now)
 
     def may_have_expired(self, now: datetime) -> bool:
-        """Tell whether it is overdue. The periodic job may have expired it or not."""
+        """Return whether it is overdue. The periodic job may or may not have expired it yet."""
         return self.status == "held" and not self.is_live(now)
 
 

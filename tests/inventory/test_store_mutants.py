@@ -1,4 +1,4 @@
-"""The race tests fail with a store that checks the stock, then reserves without a condition."""
+"""With a broken store, the race tests fail and the database constraint prevents overselling."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -62,7 +62,7 @@ async def test_without_constraint_broken_store_oversells_and_invariant_check_fai
 async def test_broken_store_fails_last_unit_race(
     setup: RaceSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # all rounds, because the test stops at the first one that fails
+    # all rounds, so that a failure is almost certain; the first failing round ends the test
     monkeypatch.setitem(test_races.ROUNDS, test_races.NEAR, test_races.ALL_ROUNDS)
     await setup.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
 
@@ -84,7 +84,11 @@ async def test_correct_store_does_not_rely_on_constraint(setup: RaceSetup) -> No
 
 
 async def race_for_last_unit(setup: RaceSetup, product_id: UUID) -> set[type]:
-    """Return the outcomes of a hundred buyers. Two buyers check before one of them reserves."""
+    """Return the types of the outcomes of a hundred buyers.
+
+    The stock row stays locked until two buyers wait for the lock. So both have passed every check
+    that a store makes before its UPDATE.
+    """
     calls = [setup.inventory_app.reserve({product_id: 1}) for _ in range(100)]
     async with setup.driver.transaction():
         await setup.driver.execute(

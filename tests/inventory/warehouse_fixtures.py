@@ -9,7 +9,7 @@ from tests.inventory.conftest import STAFF, InventoryApp, no_key
 NORTH: Final = UUID("00000000-0000-7000-8000-00000000000a")
 EAST: Final = UUID("00000000-0000-7000-8000-00000000000b")
 SOUTH: Final = UUID("00000000-0000-7000-8000-00000000000c")
-# the order of the priorities is the reverse of the order of the ids
+# the priorities are in the reverse order of the ids, so that a choice by id fails the tests
 PRIORITIES: Final = {NORTH: 30, EAST: 20, SOUTH: 10}
 
 

@@ -65,9 +65,10 @@ class Killed(BaseException):
 
 
 class CallFailures:
-    """Make calls fail, `before` or `after` their effect. After the effect, the response is lost.
+    """Makes calls fail with Unavailable, "before" or "after" their effect.
 
-    With "killed before" and "killed after", the call raises Killed instead of Unavailable.
+    A failure after the effect stands for a lost response. With "killed before" and "killed after",
+    the call raises Killed instead of Unavailable.
     """
 
     def __init__(self) -> None:
@@ -334,7 +335,7 @@ class FakeInventory:
 
 
 class FakePayments:
-    """A fake of `Payments`, with methods for what the customer and the provider do.
+    """A fake of `Payments`, with methods that simulate the customer and the provider.
 
     `pending_events` are the events that are not published yet.
     """
@@ -418,7 +419,7 @@ class FakePayments:
         return payment.captured.amount - payment.refunded.amount
 
     def start_processing(self, payment_id: UUID) -> None:
-        """Confirm the payment, without an answer of the provider."""
+        """Confirm the payment. The provider does not respond yet."""
         assert self._payments[payment_id].status in PAYABLE
         self._change(payment_id, status=PaymentStatus.PROCESSING)
 
@@ -448,7 +449,7 @@ class FakePayments:
     def change_status(
         self, payment_id: UUID, status: PaymentStatus, **changes: Any
     ) -> PaymentStatusChanged:
-        """Give the payment a status that no other event reports."""
+        """Set a status that PaymentStatusChanged reports, and add this event."""
         payment = self._change(payment_id, status=status, **changes)
         event = PaymentStatusChanged(
             payment_id=payment_id,

@@ -1,4 +1,4 @@
-"""Cancel lines of a paid order, or the rest of one that is partly shipped."""
+"""Cancel lines of a paid order, or the unshipped units of a partly shipped order."""
 
 from uuid import UUID
 

@@ -287,7 +287,7 @@ async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: Orde
     for order in stuck:
         orders_app.fake_payments.start_processing(order.payment.payment_id)
     orders_app.advance_clock(RESERVATION_TTL)
-    # the first call of each batch asks about all its orders
+    # call 1 asks payments about all orders of the first batch; calls 3 and 6 concern one order each
     orders_app.call_failures.fail_call(3, "before")
     orders_app.call_failures.fail_call(6, "after")
 
@@ -545,6 +545,7 @@ async def test_concurrent_handler_runs_have_one_effect(orders_app: OrdersApp) ->
 # Outages of other contexts
 
 
+# maps each way in which an order can end to the calls that its last events cause
 CALLS_BY_ENDING = {
     "paid": ["commit"],
     "cancelled": ["release", "cancel"],
@@ -556,7 +557,7 @@ CALLS_BY_ENDING = {
 
 
 async def bring_to_ending(orders_app: OrdersApp, ending: str) -> OrderView:
-    """Bring an order to an ending, but do not process its last events."""
+    """Place an order and let it end in one of CALLS_BY_ENDING. Its last events stay unprocessed."""
     order = await placed(orders_app)
     if ending in {"late", "late and cancelled", "expired"}:
         orders_app.advance_clock(RESERVATION_TTL)

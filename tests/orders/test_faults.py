@@ -1,4 +1,4 @@
-"""A call of another context fails before or after its effect. A retry completes one order."""
+"""A call to another context fails before or after its effect. A retry creates exactly one order."""
 
 from datetime import timedelta
 from uuid import UUID

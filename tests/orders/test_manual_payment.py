@@ -100,7 +100,7 @@ async def mark_paid(app: ContextsApp, order: OrderView, amount: int) -> None:
 
 
 async def awaited(app: ContextsApp, product_id: UUID) -> OrderView:
-    """Return an order of 2 units, 2000 in all, that waits for a transfer."""
+    """Return an order of 2 units that waits for a transfer of 20.00 EUR (2000 minor units)."""
     order = await app.place(product_id, 2)
     await app.confirm(order, TRANSFER)
     await app.process_events()
@@ -169,7 +169,7 @@ async def test_transfer_for_a_cancelled_order_is_refunded(contexts_app: Contexts
 async def test_mark_paid_expiry_and_cancel_race_has_one_outcome(
     contexts_app: ContextsApp, number: int
 ) -> None:
-    """The order is paid and its stock reserved, or the money is back and the stock is free."""
+    """The order is paid and its stock reserved, or the money is refunded and the stock released."""
     product_id = await contexts_app.product(stock=2)
     order = await awaited(contexts_app, product_id)
     if number % 2:

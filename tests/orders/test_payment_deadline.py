@@ -1,4 +1,4 @@
-"""An order and its reservation live as long as their payment."""
+"""A pending order and its reservation expire at the deadline of their payment."""
 
 from datetime import timedelta
 
@@ -72,7 +72,10 @@ async def test_order_expires_at_deadline_of_payment(orders_app: OrdersApp) -> No
 
 
 async def test_order_whose_reservation_has_expired_is_cancelled(orders_app: OrdersApp) -> None:
-    """The event was late, and the stock may be sold, so the customer must not pay."""
+    """The event with the new deadline arrives after the reservation has expired.
+
+    The stock may be sold by then, so the customer must not pay.
+    """
     order = await placed(orders_app)
     await await_transfer(orders_app, order)
     orders_app.advance_clock(RESERVATION_TTL + timedelta(minutes=1))

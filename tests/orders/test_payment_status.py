@@ -16,7 +16,7 @@ from tests.orders.conftest import CANCEL, RESERVATION_TTL, STAFF, OrdersApp, att
 TWICE = 2
 S, P = PaymentStatus, OrderPaymentStatus
 
-# status of the payment -> payment status of an order that was not paid before
+# maps the status of a payment to the `payment_status` of its order, if it was not paid before
 PAYMENT_STATUSES = {
     S.CREATED: P.NONE,
     S.PROCESSING: P.NONE,
@@ -32,7 +32,7 @@ PAYMENT_STATUSES = {
 
 
 def change_payment(orders_app: OrdersApp, order: OrderView, status: PaymentStatus) -> Event:
-    """Let the payment have this status. Return the event that reports it."""
+    """Set the status of the payment. Return the event that reports the status."""
     payment_id = order.payment.payment_id
     match status:
         case S.CAPTURED:

@@ -1,4 +1,4 @@
-"""The checks of pending orders: which orders, when, and what they write."""
+"""The periodic checks of pending orders: which orders are checked when, with which statements."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -11,8 +11,8 @@ from markethall.shared.observability.metrics import STATEMENTS
 from tests.orders.conftest import RESERVATION_TTL, START, OrdersApp
 
 INTERVAL = timedelta(seconds=5)
-# the job itself: the order as overdue, its postponed check, the cancelled payment's status with
-# the event, and a second look for overdue orders
+# list the overdue order, postpone its next check, save the order, insert the event, and list the
+# overdue orders again
 MAX_STATEMENTS_OF_EXPIRY = 5
 
 
@@ -69,7 +69,7 @@ async def test_all_orders_of_one_age_are_asked_about_in_batches(orders_app: Orde
 
 @pytest.mark.parametrize("seconds", [1, 5, 14, 15, 600])
 def test_spans_cover_every_age_once(seconds: int) -> None:
-    """An order is due when it has passed one of the ages since the last check."""
+    """An order is due when its age has passed one of CHECK_AGES since the last check."""
     since = START
     now = since + timedelta(seconds=seconds)
 

@@ -37,7 +37,7 @@ SOME_ID = "0199c0de-0000-7000-8000-000000000001"
 
 
 class FakeGateway:
-    """A middleware that sets the call context, which the gateway sets in the application."""
+    """A middleware that sets the call context, as the gateway does in the application."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

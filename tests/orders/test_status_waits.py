@@ -1,4 +1,4 @@
-"""Requests that wait for a change of an order: when they answer, and what they hold meanwhile."""
+"""Requests that wait for a change of an order: what ends the wait, and which resources it takes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,7 +30,7 @@ from tests.orders.conftest import (
 )
 from tests.shared.cache_fixtures import until
 
-# longer than any test: only a change ends the wait
+# seconds; longer than any test, so that only a change ends the wait
 LONG = 600.0
 
 
@@ -73,7 +73,7 @@ def start_wait(
 
 @asynccontextmanager
 async def waits(orders_app: OrdersApp, *tasks: "asyncio.Task[Any]") -> AsyncIterator[None]:
-    """Start when all these requests wait; end when they have answered."""
+    """Run the block when all these requests wait. Afterwards, wait for their responses."""
     await until(lambda: waiting(orders_app) == len(tasks))
     yield
     async with asyncio.timeout(60):
@@ -221,7 +221,7 @@ async def test_shutdown_ends_all_waits_and_allows_no_other(orders_app: OrdersApp
 async def test_poll_finds_a_change_that_the_bus_has_lost(
     orders_app: OrdersApp, postgres: Postgres
 ) -> None:
-    """The other process is not connected to the bus."""
+    """`other` stands for another process, which is not connected to the invalidation bus."""
     other = build_orders_app("sql", postgres)
     other.buyer = orders_app.buyer
     order = await placed(orders_app)
@@ -267,7 +267,7 @@ async def test_poll_without_waits_runs_no_statement(orders_app: OrdersApp) -> No
 
 
 class Slots:
-    """Records how often the slots were left and entered."""
+    """A fake of the concurrency slots of a request. It records each release and acquisition."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -306,11 +306,11 @@ def is_listening(orders_app: OrdersApp) -> bool:
 async def test_bus_wakes_requests_of_another_process(
     orders_app: OrdersApp, postgres: Postgres
 ) -> None:
-    """The other process has containers of its own, on the same database."""
+    """`other` stands for another process: it has its own container, but the same database."""
     other = build_orders_app("sql", postgres)
     other.buyer = orders_app.buyer
     order = await placed(orders_app)
-    # without the poll, which is the first of the tasks
+    # without the poll, which is the first background task, so that only the bus can end the wait
     listeners = [
         asyncio.create_task(task())
         for app in (orders_app, other)
