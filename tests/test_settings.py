@@ -3,18 +3,23 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from platformdirs import user_data_path
 from pydantic_settings import BaseSettings
 
+from markethall import settings as settings_module
+from markethall import settings_validation
 from markethall.contexts import context_names, topology
 from markethall.inventory.contract import MAX_RESERVATION_DURATION
 from markethall.orders.settings import OrdersSettings
 from markethall.settings import MigrationSettings, Settings, read_settings
 from markethall.settings_validation import lax_settings, misspelled_variables
+from markethall.shared.composition.manifest import Subscription
 from markethall.shared.composition.settings import SettingsError, read_one
+from markethall.shared.composition.topology import Topology
 from markethall.shared.security.access_tokens import generate_private_key
 
 PASSWORD = "hunter2-the-password"
@@ -184,6 +189,38 @@ def test_context_is_local_if_served_else_remote(read_from_environment: Read) -> 
 
     assert settings.mode("orders") == "local"
     assert settings.mode("users") == "remote"
+
+
+def test_subscriber_needs_url_of_publisher_or_its_service_key(
+    read_from_environment: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription = Subscription("orders.order_paid", "on_order_paid")
+    manifests = [
+        replace(manifest, subscriptions=(subscription,))
+        if manifest.name == "inventory"
+        else manifest
+        for manifest in topology().manifests
+    ]
+    changed = Topology(manifests)
+    for module in (settings_module, settings_validation):
+        monkeypatch.setattr(module, "topology", lambda: changed)
+    split = {"contexts": "inventory", "redis_url": "redis://redis"}
+
+    (line,) = errors_of(read_from_environment, **split)
+
+    assert line == (
+        "MARKETHALL_CONTEXT_URLS: orders: is required to verify its events, "
+        "or MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY with the same key as there"
+    )
+    assert read_from_environment(**split, context_urls='{"orders": "http://orders:8000"}')
+    monkeypatch.delenv("MARKETHALL_CONTEXT_URLS")
+    assert read_from_environment(**split, service_token_private_key="a key")
+    (line,) = errors_of(
+        read_from_environment,
+        **PRODUCTION | split,
+        context_urls='{"users": "http://users:8000"}',
+    )
+    assert line == "MARKETHALL_CONTEXT_URLS: orders: is required to verify its events"
 
 
 # Production

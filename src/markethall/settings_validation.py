@@ -25,6 +25,7 @@ def cross_field_problems(settings: "Settings") -> list[str]:
     return [
         *_topology_problems(settings),
         *_event_problems(settings),
+        *_publisher_problems(settings),
         *_pool_problems(settings),
         *_pooler_problems(settings),
         *_body_problems(settings),
@@ -59,6 +60,29 @@ def _event_problems(settings: "Settings") -> list[str]:
     if settings.event_transport == "dual" and not problems:
         problems.append("MARKETHALL_EVENT_TRANSPORT: dual needs MARKETHALL_REDIS_URL")
     return problems
+
+
+def _publisher_problems(settings: "Settings") -> list[str]:
+    """Require the URL of each publisher, or outside production a service key that it shares.
+
+    With neither, each of its events would become a dead letter, because its signature cannot be
+    verified. A generated key is never taken for a shared one.
+    """
+    hint = ""
+    if settings.environment != "production":
+        if settings.service_token_private_key.get_secret_value():
+            return []
+        hint = ", or MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY with the same key as there"
+    missing = {
+        publisher
+        for context in settings.contexts
+        # _topology_problems reports the publishers that the context calls too
+        for publisher in settings.remote_publishers_of(context) - topology().dependencies[context]
+    } - set(settings.context_urls)
+    return [
+        f"MARKETHALL_CONTEXT_URLS: {publisher}: is required to verify its events{hint}"
+        for publisher in sorted(missing)
+    ]
 
 
 def _pool_problems(settings: "Settings") -> list[str]:
@@ -126,15 +150,7 @@ def _secret_problems(settings: "Settings") -> list[str]:
             "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY: is required in production to call "
             "another process, and to send events to one"
         )
-    return [*problems, *_publisher_problems(settings)]
-
-
-def _publisher_problems(settings: "Settings") -> list[str]:
-    publishers = frozenset[str]().union(*map(settings.remote_publishers_of, settings.contexts))
-    return [
-        f"MARKETHALL_CONTEXT_URLS: {publisher}: is required to read the public keys of its events"
-        for publisher in sorted(publishers - set(settings.context_urls))
-    ]
+    return problems
 
 
 def _contexts_without_database(settings: "Settings") -> str:
