@@ -29,7 +29,7 @@ def parsed(overlay: str) -> list[Document]:
 
 
 def relocation_job() -> Document:
-    """Return the Job that moves the data of inventory."""
+    """Return the Job that relocates the data of inventory to another database."""
     (job,) = yaml.safe_load_all(rendered("jobs/relocate"))
     return dict(job)
 

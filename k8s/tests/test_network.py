@@ -11,7 +11,7 @@ from markethall.shared.composition.topology import Topology
 from scripts.check_manifests import findings
 from scripts.generate_network import OVERLAYS, Connection, connections, main, network
 
-# the expected connections; written by hand, because the tested ones are derived from the manifests
+# the expected connections, written by hand: the tested code derives them from the manifests
 CALLS = {("orders", "users"), ("orders", "inventory"), ("orders", "payments")}
 KEYS_OF_USERS = {("orders", "users"), ("inventory", "users"), ("payments", "users")}
 KEYS_OF_CALLERS = {("users", "orders"), ("inventory", "orders"), ("payments", "orders")}

@@ -1,10 +1,10 @@
-"""The OpenAPI document as the generator gets it: with ids of existing entities as examples."""
+"""Prepares the OpenAPI document for generated requests: ids of existing entities as examples."""
 
 import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-# of a long list of codes, because each value is one more request for every field
+# the number of countries and currencies to keep; each value costs one more request per field
 MAX_ENUM_VALUES: Final = 3
 
 
@@ -42,5 +42,5 @@ def _parameters(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _example_of(parameter: Mapping[str, Any], ids: Mapping[str, str]) -> str | None:
     if parameter["in"] == "path":
         return ids[parameter["name"]]
-    # any version, so that changes are made and not only refused
+    # `*` accepts any version, so that the requests make changes and are not all rejected
     return "*" if parameter["name"] == "If-Match" else None

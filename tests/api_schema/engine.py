@@ -58,7 +58,10 @@ def serialize_lines(_: SerializationContext, value: Any) -> bytes:
 
 @contextmanager
 def seeded_app() -> Iterator[tuple[Gateway, SeededShop]]:
-    """Yield an application with memory storage, which the pytest plugin closes after the test."""
+    """Yield an application with memory storage, and its shop.
+
+    The pytest plugin of Schemathesis closes the application after the test.
+    """
     app = create_app(read_settings(storage="memory", token_ttl=36_000, **ADMIN))
     with get_client(cast("ASGIApp", app)) as http:
         yield app, ShopSeeder(http).seed()
@@ -95,7 +98,7 @@ def _load_schema(
 
 
 def _configuration(caller: str, token: str | None) -> dict[str, Any]:
-    # what a caller without access sends is refused before it is read, so valid requests are enough
+    # a request without access is rejected before its content is read, so valid requests are enough
     mode = "all" if FULL or caller == "admin" else "positive"
     examples = 100 if FULL else 3
     return {
@@ -104,13 +107,14 @@ def _configuration(caller: str, token: str | None) -> dict[str, Any]:
         "suppress-health-check": ["all"],
         "headers": {"Authorization": f"Bearer {token}"} if token else {},
         "auth": {"auto-signup": False},
-        # nothing from an earlier run, and no constants from the source, whose order is not fixed
+        # two runs must send the same requests, so no data of an earlier run, and no constants from
+        # the source code, whose order varies
         "cache": {"enabled": False},
         "analysis": {"constants": {"enabled": False}},
         "generation": {"deterministic": not FULL, "max-examples": examples, "no-shrink": True},
         "phases": {
             "coverage": {"generation": {"mode": mode}},
-            # scenarios of several requests, each with ids from the responses before
+            # scenarios of several requests, which use ids from earlier responses
             "stateful": {"generation": {"max-examples": 2 * examples}},
         },
         "checks": {
@@ -118,7 +122,7 @@ def _configuration(caller: str, token: str | None) -> dict[str, Any]:
                 "expected-statuses": ["2xx", "3xx", *BUSINESS_STATUSES],
             },
             "negative_data_rejection": {
-                # 412: an If-Match that is no list of tags names no current version (RFC 9110)
+                # 412: an If-Match that is not a list of ETags matches no version (RFC 9110)
                 "expected-statuses": [400, 405, 412, 413, 415, 422, 428, *BUSINESS_STATUSES],
             },
             # 428: If-Match is missing (RFC 6585)
@@ -129,17 +133,18 @@ def _configuration(caller: str, token: str | None) -> dict[str, Any]:
 
 @contextmanager
 def _independent_requests() -> Iterator[None]:
-    """Change the generated requests where one would depend on another.
+    """Change generated requests that would depend on others, never succeed, or take long.
 
-    A repeated idempotency key gets the stored response, so each request gets its own. A cursor is
-    signed, so generated text never is one; tests/test_cursors.py tests them. No request waits for
-    news of an order, because that takes time; tests/orders/test_status_waits.py tests it.
+    A repeated idempotency key would get the stored response, so each request gets its own key.
+    Cursors are signed, so a generated one is never valid and is removed (tests/test_cursors.py
+    tests cursors). No request waits for a change of an order (tests/orders/test_status_waits.py
+    tests that).
     """
     sent: set[str] = set()
 
     def before_call(_: HookContext, case: Case[Any], __: dict[str, Any]) -> None:
         key = case.headers.get("Idempotency-Key")
-        # the quoted form is the same key
+        # `"x"` and `x` are the same key
         if key is not None and key.strip('"') in sent:
             key = case.headers["Idempotency-Key"] = f"key-{len(sent)}"
         if key is not None:

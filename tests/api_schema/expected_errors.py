@@ -1,4 +1,4 @@
-"""The errors that a request may get although it fits the document, each with its reason."""
+"""The errors that a request may get although it fits the OpenAPI document, with the reasons."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,14 +12,14 @@ from schemathesis.openapi.checks import RejectedPositiveData
 # who calls (401, 403), which resources exist (404) and in which state they are (409).
 BUSINESS_STATUSES: Final = (401, 403, 404, 409)
 
-# by the `code` of the problem
+# maps the `code` of a problem to the reason
 REASONS_BY_CODE: Final = {
     "request.if_match_failed": "the schema cannot know which version is the current one",
     "users.password_unacceptable": "a list of common passwords, and the user name, are refused",
     "payments.unknown_method": "the configured provider decides which payment methods exist",
     "money.currency_mismatch": "a refund is in the currency of its payment",
 }
-# by the `code` of the first entry of `errors`
+# maps the `code` of the first entry of `errors` to the reason
 REASONS_BY_FIELD_ERROR: Final = {
     "int_type": "JSON Schema counts 1.0 as an integer, this API does not",
     "attribute": "JSON Schema counts 1.0 as an integer, this API does not",
@@ -35,7 +35,7 @@ REASONS_BY_FIELD_ERROR: Final = {
     "year_out_of_range": "the offset moves a time of the year 1 or 9999 into another in UTC",
     "too_many_units": "the lines of a product are added up: JSON Schema adds nothing up",
 }
-# by the operation: bodies that do not fit the schema and are accepted
+# maps an operation to the reason why it accepts bodies that do not fit the schema
 REASONS_BY_ACCEPTED_BODY: Final = {
     "POST /imports": "every body is a file, whose rows are checked in the background",
 }
@@ -44,7 +44,7 @@ _FLOAT_ERRORS: Final = frozenset({"int_type", "attribute"})
 
 
 def reason_of(failure: Failure, case: Case[Any], response: Response) -> str | None:
-    """Return why this is no failure, or None if it is one."""
+    """Return the reason why the failure is expected, or None if it is a real failure."""
     if isinstance(failure, RejectedPositiveData):
         return _reason_of_problem(case, response.json())
     if isinstance(failure, AcceptedNegativeData) and _is_only_body_invalid(case):

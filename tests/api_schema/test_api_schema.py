@@ -1,4 +1,4 @@
-"""Test that the API does what its OpenAPI document says, with requests made from the document."""
+"""Test that the API conforms to its OpenAPI document, with requests generated from it."""
 
 from copy import deepcopy
 from typing import Any

@@ -93,7 +93,10 @@ class Killed(BaseException):
 
 
 class InterruptibleGateway(PaymentGateway):
-    """The sandbox gateway. A test can make a call fail before or after its effect."""
+    """Wraps a gateway. A test can make the next call fail before or after its effect.
+
+    `before_response` runs after the effect of a charge, before its response.
+    """
 
     def __init__(self, gateway: PaymentGateway) -> None:
         self._gateway = gateway
@@ -337,7 +340,7 @@ def build_payments_app(
 ) -> PaymentsApp:
     clock = FakeClock()
     tools = context_tools(clock=clock, postgres=postgres, secret_key=SECRET)
-    # tests let many calls fail in a row, which must not open the circuit
+    # tests let many calls fail in a row, which must not open the circuit breaker
     values = {
         "storage": storage,
         "payment_provider_failure_threshold": 1_000_000,
@@ -379,7 +382,7 @@ async def payments_app(wiring: tuple[str, PaymentsApp]) -> AsyncIterator[Payment
 
 @pytest.fixture(scope="session")
 async def dedicated_database(server_url: str) -> AsyncIterator[str]:
-    """Create a database with the schema `payments`, which all tests of this directory share."""
+    """Create one database with the schema `payments` for all tests of this directory."""
     name = f"payments_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     url = url_of(server_url, name)

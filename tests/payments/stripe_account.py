@@ -1,4 +1,4 @@
-"""One account of Stripe: its PaymentIntents and refunds, and the events about them."""
+"""A fake of a Stripe account: its PaymentIntents and refunds, and the events about them."""
 
 import copy
 from itertools import count
@@ -23,7 +23,11 @@ class StripeError(Exception):
 
 
 class StripeAccount:
-    """Each request has a method `_name(id_in_the_path, parameters)`; see `_route` of the server."""
+    """The state of a fake account, with one method per kind of API request.
+
+    The methods have the form `_name(id_in_the_path, parameters)`; `_route` in stripe_server.py maps
+    a path to such a name.
+    """
 
     def __init__(self) -> None:
         self.intents: dict[str, Json] = {}
@@ -32,7 +36,7 @@ class StripeAccount:
         self.search_is_behind = False
         self._ids = count(1)
 
-    # What a test does and sees
+    # Methods for tests
 
     def totals(self, payment_id: object) -> tuple[int, int, int]:
         """Return the number of charges of a payment, and the captured and refunded amounts."""
@@ -57,14 +61,14 @@ class StripeAccount:
         return intent
 
     def finish_action(self, intent: Json, *, decline: str | None = None) -> None:
-        """Let the customer authenticate, or fail to."""
+        """Let the customer authenticate; with `decline`, the authentication fails."""
         if decline:
             self._decline(intent, decline, None)
         else:
             self._approve(intent)
 
     def require_action(self, intent: Json) -> None:
-        """Let the customer try another card in the browser, which requires an action."""
+        """Let the customer try another card in the browser, which requires authentication."""
         self._require_action(intent, {"use_stripe_sdk": "true"})
 
     def build_event(self, type_: str, object_: Json) -> Json:
@@ -228,7 +232,7 @@ class StripeAccount:
         return refund
 
     def _list_refunds(self, _: str, parameters: Json) -> Json:
-        """List the newest first, in pages of two, so that the client has to follow them."""
+        """List the newest first, two on a page, so that the client must read several pages."""
         found = [
             one for one in reversed(self.refunds.values())
             if one["payment_intent"] == parameters["payment_intent"]

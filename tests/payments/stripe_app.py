@@ -1,4 +1,4 @@
-"""Payments with Stripe as the only provider, against the server of the tests."""
+"""Payments with Stripe as the only provider, against the fake server of stripe_server.py."""
 
 import json
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ class StripeApp(PaymentsApp):
         return payment
 
     async def assert_agrees(self, payment: PaymentView) -> None:
-        """Compare the payment with the books of Stripe, and verify the ledger."""
+        """Check the ledger, and that the payment has the same amounts as at Stripe."""
         charges, captured, refunded = self.stripe.totals(payment.payment_id)
         now = await self.current(payment)
         assert charges <= 1

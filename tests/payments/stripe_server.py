@@ -1,4 +1,4 @@
-"""A server that speaks the part of Stripe's API that the gateway uses, and injects faults.
+"""A fake of the part of Stripe's HTTP API that the gateway uses. It can inject faults.
 
 async with StripeServer() as server:     # StripeSettings(stripe_api_base=server.url, …)
     server.fail("confirm", Fault.SERVER_ERROR_AFTER)
@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tests.payments.stripe_account import Json, StripeAccount, StripeError
 
-_LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # with this option `close` sends RST, see socket(7)
+_LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # makes `close` send a RST, see socket(7)
 _GARBAGE: Final = b'<html>\xff\x00{"object": "payment_intent"'
 
 
@@ -80,14 +80,14 @@ class StripeServer(StripeAccount):
         self._server.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # What a test does and sees
+    # Methods for tests
 
     def fail(self, name: str, *faults: Fault) -> None:
-        """Let the next requests of this name fail: create, confirm, get, cancel, capture, …"""
+        """Let the next requests of this name fail, in turn. `_route` has the names."""
         self._faults.setdefault(name, deque()).extend(faults)
 
     def answer(self, name: str, status: int, body: bytes) -> None:
-        """Do nothing at the next request of this name, and answer with this."""
+        """Respond to the next request of this name with this body, without any effect."""
         self._answers[name] = (status, body)
 
     def forget_keys(self) -> None:
@@ -183,7 +183,7 @@ class StripeServer(StripeAccount):
     def _run_once(
         self, key: str | None, path: str, parameters: Json, name: str, id_: str, fault: Fault | None
     ) -> tuple[int, Json]:
-        """Run the request, or repeat the answer that is stored for the idempotency key."""
+        """Run the request, or return the answer that is stored for its idempotency key."""
         stored = self._keys.get(key or "")
         if stored:
             if stored.request != (path, parameters):
@@ -191,7 +191,7 @@ class StripeServer(StripeAccount):
             self._is_replayed = True
             return stored.answer
         answer = self._run(name, id_, parameters, fault)
-        # a request that is not valid is not stored
+        # Stripe does not store the answer to an invalid request
         if key and answer[0] not in {400, 404}:
             self._keys[key] = _Stored((path, parameters), answer)
         return answer

@@ -128,7 +128,7 @@ def test_undefined_transition_is_rejected(status: PaymentStatus, command: Paymen
     else:
         with pytest.raises(InvalidPaymentTransition) as error:
             commands[command]()
-        # only the provider captures late
+        # the error does not list a late capture, because only the provider can cause it
         shown = sorted(allowed - {"capture_late"})
         assert error.value.details == {"status": status.value, "allowed": shown}
     assert (due.status, due.version) == (status, 1)

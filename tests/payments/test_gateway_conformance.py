@@ -1,4 +1,4 @@
-"""The conformance suite on the sandbox and on a toy provider, and the faults that it finds."""
+"""The conformance suite passes with two correct gateways, and finds each planted fault."""
 
 import inspect
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ TESTS = sorted(
 
 
 class LossySandbox(SandboxGateway):
-    """The sandbox. One answer can be lost after its effect."""
+    """The sandbox. With `loses_answer`, the next answer is lost after the effect of the call."""
 
     loses_answer = False
 

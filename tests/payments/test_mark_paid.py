@@ -1,4 +1,4 @@
-"""Staff mark payments as paid whose money arrives outside of the shop."""
+"""Staff record money that arrives outside of the shop, for example by bank transfer."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -182,7 +182,7 @@ async def test_partial_amount_of_ended_payment_is_refunded(
 async def test_complete_amount_of_ended_payment_captures_it(
     payments_app: PaymentsApp, ending: str
 ) -> None:
-    """Orders then reinstates the order or refunds the payment."""
+    """The context orders then reinstates the order or refunds the payment."""
     payment = await awaited(payments_app)
     await payments_app.mark_paid(payment, 300)
     await end(payments_app, payment, ending)
@@ -225,7 +225,7 @@ async def test_concurrent_receipts_never_exceed_the_amount(payments_app: Payment
 
 @pytest.mark.parametrize("part", [400, 1000])
 async def test_mark_paid_races_with_expiry_and_cancel(payments_app: PaymentsApp, part: int) -> None:
-    """The money is captured, or it is refunded; never both and never neither."""
+    """Each payment is either captured or refunded, whichever command comes first."""
     payments = [await awaited(payments_app) for _ in range(RACES)]
     payments_app.clock.advance(WEEK - 0.01)
     jobs = payments_app.container.payment_jobs()

@@ -21,7 +21,7 @@ KEY = "key-of-the-tests"
 
 
 def load_example() -> dict[str, Any]:
-    """Run the file of the page, and return its names."""
+    """Execute the Python file that the page contains. Return its global names."""
     found = re.search(
         r"<!-- the file markethall_acorn.py -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL
     )
@@ -35,7 +35,7 @@ EXAMPLE = load_example()
 
 
 class AcornServer:
-    """A stand-in of Acorn's API."""
+    """A fake of the HTTP API of Acorn, the provider in the documentation."""
 
     def __init__(self) -> None:
         self.operations: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""A provider that is slow or down takes no slot of another, and is spared while it is down."""
+"""A slow provider does not block the calls to others; one that is down gets no more calls."""
 
 import asyncio
 from asyncio import gather
@@ -27,7 +27,7 @@ LIMITS = ProviderLimits(max_concurrent_calls=3, failure_threshold=2)
 
 
 class SlowGateway(PaymentGateway):
-    """A provider whose answers wait for `release`, or which does not answer."""
+    """A provider that answers after `release` is set. While it `is_down`, all calls time out."""
 
     provider = "slow"
 
@@ -55,7 +55,7 @@ class SlowGateway(PaymentGateway):
 
 
 class Watch:
-    """A clock of the circuit breakers."""
+    """A fake clock of the circuit breakers, in seconds."""
 
     now = 0.0
 
@@ -153,7 +153,7 @@ async def test_operation_names_its_provider(payments_app: PaymentsApp, slow: Slo
 async def test_slow_provider_leaves_the_slots_of_the_process(
     payments_app: PaymentsApp, slow: SlowGateway, client: Client
 ) -> None:
-    """Three confirms wait for the provider, in a process with two slots; reads go on."""
+    """Three confirmations wait in a process with two request slots, and others still succeed."""
     payments = [await payments_app.open() for _ in range(3)]
     confirms = [asyncio.create_task(client.confirm(payment, "slow")) for payment in payments]
     await started(slow, 3)
@@ -168,7 +168,7 @@ async def test_slow_provider_leaves_the_slots_of_the_process(
 
 @pytest.fixture
 def admitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the admission with two slots between the gateway and the routes."""
+    """Add the admission middleware, with two slots, between the gateway and the routes."""
     limits = AdmissionLimits(requests=2, reads=2, searches=1, max_wait_seconds=0.2)
     admission = Middleware(AdmissionMiddleware, limits=limits, kinds=WorkKinds({}))
 

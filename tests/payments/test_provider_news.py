@@ -1,4 +1,4 @@
-"""Webhooks that contradict what is recorded: the provider's state wins, and money is never lost."""
+"""Webhooks that contradict the recorded status: the status at the provider is applied."""
 
 import json
 from random import Random
@@ -69,7 +69,7 @@ async def test_late_success_captures_payment(payments_app: PaymentsApp, method: 
 
 @pytest.mark.parametrize("ending", ["cancelled", "expired"])
 async def test_late_success_captures_ended_payment(payments_app: PaymentsApp, ending: str) -> None:
-    """Orders then reinstates the order or refunds the payment."""
+    """The context orders then reinstates the order or refunds the payment."""
     payment, attempt = await confirmed(payments_app, "sandbox_action_required")
     if ending == "cancelled":
         await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
@@ -172,7 +172,7 @@ async def test_success_waits_for_another_charge_in_progress(payments_app: Paymen
 
 
 async def test_response_that_contradicts_webhook_is_applied(payments_app: PaymentsApp) -> None:
-    """A webhook failed the charge before the response of the provider says that it succeeded."""
+    """First a webhook reports that the charge failed, then the response that it succeeded."""
     payment, attempt = await payments_app.open(), attempt_without_key()
     payments_app.gateway.before_response = lambda: send_event(
         payments_app, attempt.id, "charge.failed"
@@ -213,7 +213,7 @@ STATUS_BY_CHARGE = {
 async def test_events_in_any_order_give_the_state_of_the_provider(
     payments_app: PaymentsApp, news: str
 ) -> None:
-    """120 payments get five events each, each event twice, in an order of their own."""
+    """60 payments get five events each; each event is sent twice, all in random order."""
     random = Random(20261129)
     payments = [
         (method, *await confirmed(payments_app, f"sandbox_{method}"))

@@ -1,4 +1,4 @@
-"""Concurrent commands have a result that the same commands could have one after the other."""
+"""Concurrent commands have a result that the same commands could also have one by one."""
 
 from asyncio import gather
 from datetime import timedelta

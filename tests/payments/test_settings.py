@@ -1,4 +1,4 @@
-"""The settings of payments: which providers are on, and the settings of each of them."""
+"""The settings of payments: which providers are enabled, and the settings of each provider."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
@@ -65,7 +65,7 @@ NO_MANIFEST = "acorn"
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a function that adds an entry point of a distribution with a provider."""
+    """Return a function that registers a provider as an entry point, like another package."""
 
     def add(attribute: str) -> None:
         entry_point = EntryPoint(

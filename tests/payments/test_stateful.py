@@ -95,7 +95,7 @@ class PaymentMachine(RuleBasedStateMachine):
 
     @rule(pair=attempts)
     def webhook(self, pair: tuple[PaymentView, IdempotentCommand]) -> None:
-        """Send a webhook with the true outcome. This rule may run at any time and repeatedly."""
+        """Send a webhook with the outcome at the provider, at any time and any number of times."""
         outcome = self.run(self.payments_app.gateway.lookup(charge_request(pair[1].id)))
         if outcome:
             self.run(self.payments_app.send(pair[1].id, outcome))
@@ -138,7 +138,7 @@ class PaymentMachine(RuleBasedStateMachine):
         assert report.balanced, report
 
     def teardown(self) -> None:
-        """Let the jobs settle all open operations. Compare payments with the sandbox ledger."""
+        """Run the jobs, which settle all open operations. Compare payments with the sandbox."""
         if not hasattr(self, "payments_app"):
             return
         self.fail_calls(None, None)

@@ -1,4 +1,4 @@
-"""Payments through Stripe, over HTTP to a server that speaks its API."""
+"""Payments through Stripe, over HTTP to a fake of its API."""
 
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
@@ -131,7 +131,7 @@ async def test_page_of_the_shop_authenticates_without_return_url() -> None:
 
 
 async def test_payment_is_made_on_the_page_of_the_shop(shop: StripeApp) -> None:
-    """The page collects the payment method; a decline there does not end the intent."""
+    """The page collects the payment method. After a decline, the PaymentIntent is still open."""
     payment, attempt = await shop.open(), attempt_without_key()
     waiting = await shop.confirm(payment, "stripe", attempt)
     intent = shop.stripe.intent_of(attempt.id)

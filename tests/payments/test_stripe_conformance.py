@@ -1,4 +1,4 @@
-"""The conformance suite on Stripe, and what the gateway does besides: captures, voids, blocking."""
+"""The conformance suite on Stripe, and more tests of captures, voids and blocked operations."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -73,7 +73,7 @@ async def testbed() -> AsyncIterator[StripeTestbed]:
 
 
 class TestStripeConformance(PaymentGatewayConformance):
-    """The tests of the suite."""
+    """Runs the tests of the suite with the fixture `testbed`."""
 
 
 async def test_lookup_of_authorization_survives_its_end(testbed: StripeTestbed) -> None:
@@ -157,7 +157,7 @@ async def test_nothing_is_sent_twice_after_stripe_forgot_the_keys(testbed: Strip
 
 
 async def test_lookup_survives_a_change_of_the_settings(testbed: StripeTestbed) -> None:
-    """Other parameters with the same key are rejected by Stripe."""
+    """New settings change the parameters, which Stripe rejects with the same idempotency key."""
     charge = testbed.charge_request()
     outcome = await testbed.gateway.charge(charge)
     container = build_container(
@@ -210,7 +210,7 @@ async def test_garbage_is_no_success(testbed: StripeTestbed, name: str, status: 
 
 
 async def paid(testbed: StripeTestbed, kind: OperationKind) -> OperationRequest:
-    """Return what an operation of this kind changes: a charge for a refund, an authorization."""
+    """Return the operation to change: a charge for a refund, otherwise an authorization."""
     if kind is not OperationKind.REFUND:
         return await testbed.authorized()
     charge = testbed.charge_request()

@@ -1,4 +1,4 @@
-"""Faults of Stripe and of the network: never two charges, nothing unknown after reconciliation."""
+"""Faults of Stripe and of the network: no second charge, no unknown status after reconciliation."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,9 +12,9 @@ from tests.payments.stripe_app import DECLINED, NEEDS_ACTION, OK, StripeApp, str
 from tests.payments.stripe_server import Fault, StripeServer
 
 SILENT = (Fault.SILENT_BEFORE, Fault.SILENT_AFTER)
-# the gateway waits for an answer that does not come; the limit is a setting
+# the timeout of the gateway in tests in which the server never answers
 SHORT_TIMEOUT_SECONDS = 0.5
-# all faults in memory, and those that differ for the storage on Postgres too
+# all faults with the memory storage; on Postgres only a few, because most do not depend on it
 FAULTS = [("memory", fault) for fault in Fault] + [
     ("sql", fault) for fault in (Fault.LOST_BEFORE, Fault.LOST_AFTER, Fault.SILENT_AFTER)
 ]
@@ -58,7 +58,7 @@ async def test_charge_survives_a_fault(shop: StripeApp, name: str, fault: Fault)
 @pytest.mark.parametrize("name", ["create", "get", "cancel"])
 @with_faults
 async def test_reconciliation_survives_a_fault(shop: StripeApp, name: str, fault: Fault) -> None:
-    """The charge has not arrived; then the requests of the reconciler fail too."""
+    """The charge does not reach Stripe, and then one request of the reconciler fails, too."""
     await shop.paid()
     shop.stripe.fail("confirm", Fault.LOST_BEFORE)
     unknown = await shop.confirm(await shop.open(), OK)
@@ -100,7 +100,7 @@ async def test_refund_survives_a_fault(shop: StripeApp, name: str, fault: Fault)
         shop.clock.advance(24 * 3600)
         await shop.reconcile()
 
-    # the intent is read for its currency only, and the id of a refund is for people only
+    # harmless faults: a refund needs only the currency of the intent, and its id is only shown
     is_harmless = fault is Fault.DUPLICATE_ID if name == "refund" else fault in {
         Fault.WRONG_AMOUNT, Fault.WRONG_CURRENCY, Fault.OTHER_OBJECT,
     }  # fmt: skip
@@ -137,7 +137,7 @@ async def test_outage_of_an_hour(shop: StripeApp) -> None:
 
 
 async def test_outage_of_three_days(shop: StripeApp) -> None:
-    """Stripe has forgotten the idempotency keys."""
+    """After three days Stripe has forgotten the idempotency keys."""
     charged, lost, paid = await shop.open(), await shop.open(), await shop.paid()
     shop.stripe.fail("confirm", Fault.LOST_AFTER, Fault.LOST_BEFORE)
     unknown = [await shop.confirm(charged, OK), await shop.confirm(lost, OK)]
@@ -168,7 +168,7 @@ async def test_key_that_stripe_rejects_settles_when_it_is_right(shop: StripeApp)
 
 
 async def test_confirm_races_webhook_and_reconciler(shop: StripeApp) -> None:
-    """Ten payments, each confirmed five times at once with one key, its webhook delivered."""
+    """Each of ten payments is confirmed five times at once; then all webhooks are delivered."""
     payments = [await shop.open() for _ in range(10)]
 
     async def pay(payment: PaymentView) -> None:
@@ -204,7 +204,7 @@ async def test_refunds_of_many_clients_never_exceed_the_charge(shop: StripeApp) 
 
 
 def has_effect(name: str, fault: Fault) -> bool:
-    """Tell whether the request of a charge took the money, in spite of the fault."""
+    """Return whether a request with this fault has charged the card all the same."""
     nothing_done = {
         Fault.LOST_BEFORE, Fault.RESET_BEFORE, Fault.SILENT_BEFORE, Fault.RATE_LIMITED,
         Fault.KEY_IN_USE, Fault.SERVER_ERROR_BEFORE,
@@ -213,7 +213,7 @@ def has_effect(name: str, fault: Fault) -> bool:
 
 
 async def assert_payable_or_paid(shop: StripeApp, payment: PaymentView) -> None:
-    """Let the customer of a failed payment try again: still one charge."""
+    """Pay again if the payment has failed. Check that there is exactly one charge."""
     if payment.status is PaymentStatus.FAILED:
         payment = await shop.confirm(payment, OK)
     assert payment.status is PaymentStatus.CAPTURED

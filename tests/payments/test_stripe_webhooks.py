@@ -1,4 +1,4 @@
-"""Webhooks of Stripe: forged, doubled, early, reordered, and about something else."""
+"""Webhooks of Stripe: forged, duplicate, early, out of order, and about unknown payments."""
 
 import json
 import secrets
@@ -90,7 +90,7 @@ async def test_signature_is_valid_for_five_minutes(
 
 
 def forged_headers(body: bytes, now: int) -> dict[str, str | None]:
-    """Return headers that come near to a valid signature of the body."""
+    """Return invalid headers that are similar to a valid signature header of the body."""
     good = sign(WEBHOOK_SECRET.encode(), now, body)
     arabic = str(now).translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"))
     return {
@@ -266,7 +266,7 @@ async def test_event_of_an_operation_that_is_not_stored_yet_is_kept(shop: Stripe
 async def test_event_about_something_else_is_stored(
     shop: StripeApp, type_: str, metadata: dict[str, str]
 ) -> None:
-    """For example the payment of another program with the same account."""
+    """Such an event may concern a payment of another program that uses the same account."""
     await shop.paid()
     (intent,) = shop.stripe.intents.values()
     requests = shop.stripe.requests.total()
@@ -295,7 +295,7 @@ async def test_event_that_does_not_fit_changes_nothing(
 
 
 async def test_second_payment_by_an_abandoned_card_is_refunded(shop: StripeApp) -> None:
-    """The customer pays with another card, then finishes the authentication of the first."""
+    """The customer pays with another card, then finishes the authentication of the first card."""
     payment, attempt = await shop.open(), attempt_without_key()
     await shop.confirm(payment, NEEDS_ACTION, attempt)
     await shop.confirm(payment, OK)
@@ -355,7 +355,7 @@ async def test_dispute_is_logged_for_staff(shop: StripeApp) -> None:
 
 
 async def test_all_orders_of_five_events_give_one_state(shop: StripeApp) -> None:
-    """All 120 orders of five events of one payment, each delivered twice."""
+    """Each of 120 payments gets the same five events twice, in a different order."""
     states = set()
     for order in permutations(range(5)):
         payment, attempt = await shop.open(), attempt_without_key()

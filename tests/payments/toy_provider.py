@@ -31,7 +31,7 @@ KEY = b"the key of the toy"
 TOLERANCE = timedelta(minutes=5)
 BLOCKED = Failed(PROVIDER_TIMEOUT)
 
-# fault -> a test of the suite that finds it
+# maps each fault to a test of the conformance suite that finds it
 FAULTS = {
     "a repeated charge charges again": "test_repeated_charge_has_no_effect",
     "a repeated charge has another outcome": "test_repeated_charge_has_no_effect",
@@ -70,7 +70,7 @@ FAULTS = {
 
 @dataclass
 class Account:
-    """A charge or authorization in the books of the provider."""
+    """A charge or authorization, as the provider stores it. Amounts are in minor units."""
 
     amount: int
     currency: str
@@ -172,7 +172,7 @@ class ToyGateway(PaymentGateway):
             raise WebhookSignatureInvalid
 
     async def _execute(self, request: OperationRequest) -> Outcome:
-        """Execute a command once; its outcome is in the books."""
+        """Execute an operation once. A repeated call returns the stored outcome."""
         known = self.books.outcomes.get(request.operation_id)
         if self.has("concurrent charges all charge"):
             await asyncio.sleep(0)

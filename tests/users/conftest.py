@@ -1,4 +1,4 @@
-"""Fixtures of users: the container, in memory and on Postgres."""
+"""Fixtures of users: its services in memory, on Postgres, and over internal HTTP."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ ANONYMOUS = CallContext(request_id="test")
 
 
 class AdvancingClock:
-    """The real clock. A test can advance it."""
+    """The system clock plus an offset, which a test can increase."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()

@@ -243,7 +243,7 @@ def test_all_tokens_exchanged_during_the_grace_period_get_the_current_one() -> N
 
 
 def test_each_token_has_its_own_grace_period() -> None:
-    """A later exchange of the session does not extend that of an earlier token."""
+    """An exchange of a later token does not extend the grace period of an earlier token."""
     first = RefreshToken.generate()
     signed_in = session(first)
     second = exchange(signed_in, first)

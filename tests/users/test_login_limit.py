@@ -1,4 +1,4 @@
-"""The limit of guesses: one key for each account, growing delays, known devices."""
+"""The limit of password guesses: per account, with growing delays, and for known networks."""
 
 from asyncio import gather
 from collections import Counter
@@ -38,7 +38,7 @@ async def sign_in(app: UsersApp, login: str, password: str, client_ip: str) -> T
 
 
 async def guess(app: UsersApp, login: str = "ada", client_ip: str = ATTACKER) -> str:
-    """Return the name of the error."""
+    """Sign in with a wrong password. Return the name of the error type."""
     with pytest.raises((BadCredentials, TooManyRequests)) as error:
         await sign_in(app, login, WRONG, client_ip)
     return error.type.__name__
@@ -50,7 +50,7 @@ async def exhaust(app: UsersApp, login: str = "ada", client_ip: str = ATTACKER) 
     assert await guess(app, login, client_ip) == "TooManyRequests"
 
 
-# case, full-width letters, user name and e-mail address
+# names of one account: user name and e-mail address, in other letter cases and full-width letters
 SPELLINGS = ["ADA", "Ada", "\uff41da", "ada@example.com", "ADA@EXAMPLE.COM", "\uff41da@Example.com"]
 
 
@@ -108,7 +108,7 @@ async def test_patient_attacker_has_few_guesses_in_a_month(limited_app: UsersApp
         except TooManyRequests as error:
             limited_app.clock.advance(seconds=error.retry_after or 0)
 
-    # NIST 800-63B, section 3.2.2, allows 100
+    # NIST SP 800-63B, section 3.2.2, allows 100 failed attempts in a row
     assert guesses <= 60
 
 

@@ -129,7 +129,7 @@ async def test_register_returns_account_and_location(client: Client) -> None:
         ({"password": "x" * 1025}, "/password"),
         ({"password": 12345678}, "/password"),
         ({"full_name": "x" * 201}, "/full_name"),
-        # the gateway rejects these texts before the route, so the error names no field
+        # the gateway rejects a NUL before the route validates the body, so the error names no field
         ({"full_name": "a\x00b"}, ""),
         ({"tags": ["t"] * 21}, "/tags"),
         ({"tags": ["t" * 51]}, "/tags/0"),
