@@ -1,4 +1,7 @@
-"""scripts/check_manifests finds each mistake of invalid_manifests.yaml; no check is without one."""
+"""scripts/check_manifests finds every mistake in invalid_manifests.yaml.
+
+Every check must find at least one of the mistakes, which shows that the check works.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -102,7 +102,7 @@ class LoadGenerator(Shop):
     ) -> dict[str, Any]:
         """Repeat a POST with the same idempotency key until the response is final.
 
-        Each repetition waits for the time in Retry-After.
+        Each repetition waits for Retry-After, or RETRY_DELAY_SECONDS after a connection error.
         """
         key = secrets.token_hex(8)
         async with progress_limit(TIMEOUT_SECONDS) as limit:
@@ -130,7 +130,7 @@ class LoadGenerator(Shop):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run customers and readers during the block, then let customers finish their orders."""
+        """Run customers and readers during the block; then the customers finish their orders."""
         stopped, before = asyncio.Event(), len(self.responses)
         reads = self.reads_of(self.sales[0])
         async with asyncio.TaskGroup() as tasks:

@@ -142,7 +142,7 @@ class RelocationLoad(Shop):
     ) -> dict[str, Any]:
         """Repeat a POST with the same idempotency key until the response is final.
 
-        Each repetition waits for the time in Retry-After.
+        Each repetition waits for Retry-After, or RETRY_DELAY_SECONDS after a connection error.
         """
         headers = {"Idempotency-Key": key or secrets.token_hex(8)}
         async with progress_limit(TIMEOUT_SECONDS) as limit:

@@ -51,8 +51,8 @@ def owning_context(path: str) -> str:
 def free_port() -> int:
     """Return a free port, and reserve it with a socket that stays open.
 
-    The open socket keeps the system from giving the port to another process. With SO_REUSEADDR a
-    server can bind the port all the same.
+    The open socket keeps other programs from getting the port. With SO_REUSEADDR a server can bind
+    it all the same.
     """
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -134,7 +134,8 @@ async def write_number_of(shop: RetryingShop, table: str) -> int:
     shop.restartable.kill_at_write(10**9, "after")
     order = expect_status(await shop.place(buyer, product["product_id"]), 201)
     writes = shop.restartable.written_since_plan()
-    # waits until this order has expired, because its expiry writes too and would be counted later
+    # waits until this order has expired, so that the next plan does not count the writes of the
+    # expiry
     await shop.wait_for_status(buyer, order["order_id"], status="expired")
     await wait_until_idle(shop)
     # a write is named `TABLE COMMIT` for a transaction, `TABLE` for a single statement

@@ -62,7 +62,7 @@ async def set_category(inventory_app: InventoryApp, sku: str, category: str) -> 
     )
 
 
-# One key
+# Look-alike spellings have one key
 
 
 async def test_look_alike_categories_of_products_are_one(inventory_app: InventoryApp) -> None:

@@ -1,4 +1,4 @@
-"""The import command ends for every outcome of the import."""
+"""The import command ends, whatever the outcome of the import."""
 
 import asyncio
 from pathlib import Path

@@ -449,7 +449,7 @@ class FakePayments:
     def change_status(
         self, payment_id: UUID, status: PaymentStatus, **changes: Any
     ) -> PaymentStatusChanged:
-        """Set a status that PaymentStatusChanged reports, and add this event."""
+        """Set the status, and add PaymentStatusChanged; captures and failures have other events."""
         payment = self._change(payment_id, status=status, **changes)
         event = PaymentStatusChanged(
             payment_id=payment_id,

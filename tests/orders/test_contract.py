@@ -662,7 +662,7 @@ async def test_paid_order_without_stock_is_not_shipped(orders_app: OrdersApp) ->
 
 
 async def statements_since(orders_app: OrdersApp, before: float) -> float | None:
-    """Return the number of statements since `before`, None in memory."""
+    """Return the number of statements since `before`, or None with the memory storage."""
     return (
         STATEMENTS._value.get() - before
         if orders_app.container.settings().storage == "sql"

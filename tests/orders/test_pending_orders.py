@@ -11,8 +11,8 @@ from markethall.shared.observability.metrics import STATEMENTS
 from tests.orders.conftest import RESERVATION_TTL, START, OrdersApp
 
 INTERVAL = timedelta(seconds=5)
-# list the overdue order, postpone its next check, save the order, insert the event, and list the
-# overdue orders again
+# the statements of an expiry: list the overdue order, postpone its next check, save the order,
+# insert the event, and list the overdue orders again
 MAX_STATEMENTS_OF_EXPIRY = 5
 
 

@@ -150,7 +150,7 @@ async def test_change_during_the_first_read_is_not_missed(orders_app: OrdersApp)
     order = await placed(orders_app)
 
     wait = start_wait(orders_app, order)
-    await pay(orders_app, order)  # without waiting for the read
+    await pay(orders_app, order)  # before the request has read the order
 
     async with asyncio.timeout(60):
         assert (await wait).status.status is OrderStatus.PROCESSING

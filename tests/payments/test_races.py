@@ -1,4 +1,4 @@
-"""Concurrent commands have a result that the same commands could also have one by one."""
+"""Concurrent commands have a result that the commands could also have one after the other."""
 
 from asyncio import gather
 from datetime import timedelta
