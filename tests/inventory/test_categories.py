@@ -251,6 +251,7 @@ async def test_children_of_one_parent_are_listed(inventory_app: InventoryApp) ->
 
     assert await keys(inventory_app, parent="drinks") == ["coffee", "tea"]
     assert await keys(inventory_app, parent="") == ["drinks"]
+    assert await keys(inventory_app, parent=" ") == []
     assert await keys(inventory_app, parent="nowhere") == []
 
 

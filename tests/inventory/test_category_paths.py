@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from markethall.inventory.catalogue.contract.categories import (
+    MAX_AMBIGUOUS_PATHS,
     CategoryAmbiguous,
     CategoryQuery,
     CategoryTaken,
@@ -169,6 +170,43 @@ async def test_ambiguous_filter_selects_all_matches(inventory_app: InventoryApp)
     assert await skus_in(inventory_app, "accessories") == {"A", "B"}
     assert await skus_in(inventory_app, "apparel>accessories") == {"B"}
     assert await skus_in(inventory_app, "electronics") == {"A"}
+
+
+async def test_product_below_two_matches_is_listed_once(inventory_app: InventoryApp) -> None:
+    await inventory_app.product("A", category="Apparel > Accessories > Jewelry > Accessories")
+    await inventory_app.product("B", category="Apparel > Accessories")
+
+    query = ProductQuery(category="accessories")
+    page = await inventory_app.product_search.list_products(ANYONE, query)
+
+    assert sorted(product.sku for product in page.items) == ["A", "B"]
+
+
+async def test_paths_of_ambiguous_name_are_limited(inventory_app: InventoryApp) -> None:
+    for number in range(MAX_AMBIGUOUS_PATHS + 1):
+        await inventory_app.product(f"P-{number}", category=f"{number:02} > Sale")
+
+    with pytest.raises(CategoryAmbiguous) as rejected:
+        await listed(inventory_app, parent="sale")
+
+    expected = [f"{number:02} > Sale" for number in range(MAX_AMBIGUOUS_PATHS)]
+    assert rejected.value.details["paths"] == expected
+
+
+async def test_category_deeper_than_the_longest_path(inventory_app: InventoryApp) -> None:
+    """Its key, and the text that names it in an export, are accepted in a request."""
+    deepest = " > ".join("abcdefghijklmnopqrst")
+    await inventory_app.product("A", category=deepest)
+    await add(inventory_app, "sale")
+
+    with pytest.raises(CategoryTaken):
+        await add(inventory_app, "sale", deepest)
+    await add(inventory_app, "sale of tea", deepest)
+    await inventory_app.product("B", category="sale of tea")
+
+    import_client = ImportClient(inventory_app)
+    done = await import_client.import_to_end(await import_client.export())
+    assert counts(done) == (2, 0, 0, 2, 0)
 
 
 async def test_every_category_facet_can_be_asked_for(inventory_app: InventoryApp) -> None:
@@ -341,6 +379,17 @@ async def test_ambiguous_category_is_error_of_row(inventory_app: InventoryApp) -
     assert counts(done) == (2, 0, 1, 0, 1)
     [error] = await import_client.errors(done)
     assert (error.line, error.field, error.code) == (2, "Category", "inventory.category_ambiguous")
+    assert error.message == (
+        "'accessories' may be Apparel > Accessories or Electronics > Accessories: give the path"
+    )
+
+
+async def test_name_that_earlier_rows_make_ambiguous_is_error(inventory_app: InventoryApp) -> None:
+    import_client = ImportClient(inventory_app)
+
+    done = await import_client.import_to_end(f"{TWO_LEAVES}HAT,Hat,1,accessories\n")
+
+    [error] = await import_client.errors(done)
     assert error.message == (
         "'accessories' may be Apparel > Accessories or Electronics > Accessories: give the path"
     )

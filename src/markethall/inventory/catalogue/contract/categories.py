@@ -28,6 +28,8 @@ CategoryKey = Annotated[CategoryPath, Field(examples=["green-tea"])]
 CategoryName = Annotated[Label, Field(examples=["Green tea"])]
 ParentCategoryKey = Annotated[CategoryPath, Field(examples=["tea"])]
 MAX_POSITION: Final = 1_000_000
+# each path needs a query
+MAX_AMBIGUOUS_PATHS: Final = 20
 Position = Annotated[Int, Field(ge=0, le=MAX_POSITION)]
 
 
@@ -130,7 +132,7 @@ class CategoryTaken(DomainError):
 class CategoryAmbiguous(DomainError):
     """Several categories have this name, so the request must give a path instead.
 
-    Details: category (the name), paths (of the categories that have it).
+    Details: category (the name), paths (of at most twenty categories that have it).
     """
 
     code = "inventory.category_ambiguous"

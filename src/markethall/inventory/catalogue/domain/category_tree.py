@@ -10,6 +10,7 @@ from functools import cached_property
 
 from markethall.inventory.catalogue.contract.categories import CategoryTaken
 from markethall.inventory.catalogue.contract.fields import (
+    MAX_CATEGORY_DEPTH,
     MAX_CATEGORY_LENGTH,
     PATH_SEPARATOR,
     join_path,
@@ -99,7 +100,8 @@ class CategoryTree:
         """Return the key of a new category below the parent: `category`, or the path if another
         category has this key.
 
-        Raises CategoryTaken if both are in use, or if the parent has a child of this name.
+        Raises CategoryTaken if both are in use or exceed the limits of a request, or if the parent
+        has a child of this name.
         """
         label = category_label(category)
         candidates = [category]
@@ -109,8 +111,8 @@ class CategoryTree:
             candidates = [path] if is_path else [category, path]
         is_free = (parent, label_key(label)) not in self._by_place
         for candidate in candidates:
-            is_free = is_free and len(candidate) <= MAX_CATEGORY_LENGTH
-            if is_free and category_key(candidate) not in self._by_key:
+            is_valid = is_free and _is_within_limits(candidate)
+            if is_valid and category_key(candidate) not in self._by_key:
                 return candidate
         raise CategoryTaken(category=category)
 
@@ -179,16 +181,14 @@ class CategoryTree:
 
 
 def paths_by_category(nodes: Sequence[CategoryNode]) -> Mapping[str, str]:
-    """Map each category to a text that names it: its path, or its key if the path is too long or
-    names another category.
+    """Map each category to a text that names it: its path, or its key if the path exceeds the
+    limits of a request or names another category.
     """
     tree = CategoryTree(nodes)
     parents = {node.category: node.parent for node in nodes}
     paths = {category: path_of_ancestors(_ancestors(category, parents)) for category in parents}
     return {
-        category: path
-        if len(path) <= MAX_CATEGORY_LENGTH and tree.find(path) == [category]
-        else category
+        category: path if _is_within_limits(path) and tree.find(path) == [category] else category
         for category, path in paths.items()
     }
 
@@ -198,6 +198,11 @@ def _ancestors(category: str, parents: Mapping[str, str | None]) -> Sequence[str
     while (parent := parents.get(found[-1])) is not None:
         found.append(parent)
     return found
+
+
+def _is_within_limits(path: str) -> bool:
+    """Whether a request may name a category by this path."""
+    return len(path) <= MAX_CATEGORY_LENGTH and len(split_path(path)) <= MAX_CATEGORY_DEPTH
 
 
 def _path_key(keys: Sequence[str]) -> str:

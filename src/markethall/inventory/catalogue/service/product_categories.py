@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 
-from markethall.inventory.catalogue.contract.categories import CategoryAmbiguous, CategoryNotFound
+from markethall.inventory.catalogue.contract.categories import (
+    MAX_AMBIGUOUS_PATHS,
+    CategoryAmbiguous,
+    CategoryNotFound,
+)
 from markethall.inventory.catalogue.domain.categories import Category
 from markethall.inventory.catalogue.domain.category_tree import (
     CategoryTree,
@@ -49,5 +53,6 @@ async def _load_tree(store: Store, text: str) -> CategoryTree:
 async def _single(reads: ReadStore, text: str, found: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
-    paths = [path_of_ancestors(await reads.get_ancestors(category)) for category in found]
+    shown = sorted(found)[:MAX_AMBIGUOUS_PATHS]
+    paths = [path_of_ancestors(await reads.get_ancestors(category)) for category in shown]
     raise CategoryAmbiguous(category=text, paths=sorted(paths))

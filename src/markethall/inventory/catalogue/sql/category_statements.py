@@ -25,7 +25,8 @@ def _subtree() -> "sa.ColumnElement[Any]":
         .cte("category_below", recursive=True)
     )
     child = sa.select(categories.c.category).where(categories.c.parent == tree.c.category)
-    tree = tree.union_all(child)
+    # UNION, because a requested category may be below another requested category
+    tree = tree.union(child)
     return sa.func.array(sa.select(tree.c.category).scalar_subquery(), type_=ARRAY(sa.Text))
 
 

@@ -25,7 +25,7 @@ class RowCategories:
     """The categories that the rows name.
 
     `keys` maps the text in a row to the key of its category. `ambiguous` maps a text that may mean
-    several categories to their paths.
+    several categories to the paths of the first ones.
     """
 
     tree: CategoryTree
@@ -44,7 +44,7 @@ class RowCategories:
             tree, found = await _load_tree(store, texts)
         keys = {text: keys[0] for text, keys in found.items() if len(keys) == 1}
         ambiguous = {
-            text: [path_of_ancestors(await store.get_ancestors(key)) for key in keys]
+            text: [await _path_of(store, key) for key in sorted(keys)[:_MAX_PATHS_IN_MESSAGE]]
             for text, keys in found.items()
             if len(keys) > 1
         }
@@ -56,7 +56,7 @@ class RowCategories:
         if text is None or isinstance(row, tuple):
             return row
         if paths := self.ambiguous.get(text):
-            choices = " or ".join(sorted(paths)[:_MAX_PATHS_IN_MESSAGE])
+            choices = " or ".join(sorted(paths))
             message = f"{text[:80]!r} may be {choices}: give the path"
             return (RowError(*row.locate(("category",)), CategoryAmbiguous.code, message[:300]),)
         key = self.keys[text]
@@ -76,6 +76,11 @@ async def _load_tree(
     nodes = await store.list_category_nodes_for_share(label_keys(texts)) if texts else ()
     tree = CategoryTree(nodes)
     return tree, {text: tree.get_or_plan(text) for text in texts}
+
+
+async def _path_of(store: Store, category: str) -> str:
+    # a planned category has no ancestors in the store yet; its key is its path
+    return path_of_ancestors(await store.get_ancestors(category)) or category
 
 
 def _category_of(row: RowResult) -> str | None:
