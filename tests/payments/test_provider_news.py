@@ -98,6 +98,23 @@ async def test_failed_action_is_applied(payments_app: PaymentsApp) -> None:
     assert await payments_app.event_types() == ["payment_status_changed", "payment_failed"]
 
 
+@pytest.mark.parametrize("method", ["manual:bank_transfer", "sandbox_action_required"])
+async def test_failed_action_of_an_earlier_charge_changes_nothing(
+    payments_app: PaymentsApp, method: str
+) -> None:
+    """The customer has chosen another method, and the payment waits for the action of that one."""
+    payment, attempt = await confirmed(payments_app, "sandbox_action_required")
+    current = await payments_app.confirm(payment, method)
+
+    await send_event(payments_app, attempt.id, "charge.failed")
+    after = await payments_app.current(payment)
+    await send_event(payments_app, attempt.id, "charge.succeeded")
+
+    assert after == current
+    assert after.status is PaymentStatus.REQUIRES_ACTION
+    assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
+
+
 @pytest.mark.parametrize("event_type", ["charge.failed", "charge.requires_action"])
 async def test_older_news_changes_nothing(payments_app: PaymentsApp, event_type: str) -> None:
     payment, attempt = await confirmed(payments_app, "sandbox_ok")

@@ -14,8 +14,9 @@ from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import OperationStatus
+from markethall.payments.contract import OperationKind, OperationStatus
 from markethall.payments.domain import (
+    Failed,
     Operation,
     Outcome,
     OutcomeEffects,
@@ -25,9 +26,10 @@ from markethall.payments.domain import (
     correct_operation,
     settle_operation,
 )
-from markethall.payments.ports import Store
+from markethall.payments.ports import OperationFilter, Store
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.observability.metrics import PROVIDER_CONFLICTS
 
 log = structlog.get_logger("markethall.payments")
@@ -66,9 +68,26 @@ async def apply_outcome(
             effects = settle_operation(payment, operation, outcome, now)
             await store.save_operation(payment, operation)
             await _publish_effects(store, ctx, locked, effects, now)
-    elif outcome and contradicts(payment, operation, outcome):
+    elif (
+        outcome
+        and contradicts(payment, operation, outcome)
+        and not await _is_superseded_failure(store, operation, outcome)
+    ):
         return await _correct(store, ctx, locked, outcome, now)
     return AppliedOutcome(payment, operation)
+
+
+async def _is_superseded_failure(store: Store, operation: Operation, outcome: Outcome) -> bool:
+    """Tell whether this is the failure of an action that the customer need not do any more.
+
+    A later charge exists then, for example of another payment method. The payment waits for the
+    action of the later charge, so the failure must not end the payment.
+    """
+    if operation.status is not OperationStatus.FAILED or not isinstance(outcome, Failed):
+        return False
+    position = TimeKeyset(operation.created_at, operation.operation_id)
+    later = OperationFilter(1, operation.payment_id, OperationKind.CHARGE, position)
+    return bool(await store.list_operations(later))
 
 
 async def _correct(
