@@ -7,6 +7,7 @@ import pytest
 
 from markethall.payments.contract import (
     AwaitTransferAction,
+    InvalidPaymentTransition,
     PaymentStatus,
     UnknownPaymentMethod,
     UnknownProvider,
@@ -68,6 +69,17 @@ async def test_customer_may_choose_again(payments_app: PaymentsApp) -> None:
     assert again.expires_at == payment.expires_at
     assert (paid.status, paid.provider) == (PaymentStatus.CAPTURED, "sandbox")
     assert paid.next_action is None
+
+
+async def test_choosing_again_extends_to_90_days_at_most(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
+    for _ in range(15):
+        extended = await payments_app.confirm(payment, TRANSFER)
+        payments_app.clock.advance(timedelta(days=6).total_seconds())
+
+    assert extended.expires_at == payment.created_at + timedelta(days=90)
+    with pytest.raises(InvalidPaymentTransition):
+        await payments_app.confirm(payment, TRANSFER)
 
 
 async def test_crash_before_the_answer_is_reconciled(payments_app: PaymentsApp) -> None:

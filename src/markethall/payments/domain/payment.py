@@ -1,8 +1,9 @@
 """The payment: its state machine and its amounts."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from markethall.payments.contract import (
@@ -59,6 +60,9 @@ TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
 }
 # statuses in which the customer can confirm the payment
 PAYABLE_STATUSES = frozenset(status for status, row in TRANSITIONS.items() if C.CONFIRM in row)
+# the longest time from the opening of a payment to its expiry; the reservation of the stock has a
+# maximum duration too (MAX_EXTENDED_DURATION of inventory), which is one day longer
+MAX_LIFETIME: Final = timedelta(days=90)
 # Retry-After header of PaymentInProgress, in seconds
 IN_PROGRESS_RETRY_SECONDS = {S.PROCESSING: 1, S.UNKNOWN: 5}
 _ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
@@ -160,10 +164,15 @@ class Payment:
         self.failure_code = code
 
     def require_action(self, next_action: NextAction, expires_at: datetime | None = None) -> None:
-        """Wait for an action of the customer. A later `expires_at` replaces that of the payment."""
+        """Wait for an action of the customer. A later `expires_at` replaces that of the payment.
+
+        The payment expires at most MAX_LIFETIME after it was opened, also if the customer confirms
+        it again and again, because its stock is not reserved any longer.
+        """
         self._transition(C.REQUIRE_ACTION)
         self.next_action = next_action
-        self.expires_at = max(self.expires_at, expires_at or self.expires_at)
+        latest = min(expires_at or self.expires_at, self.created_at + MAX_LIFETIME)
+        self.expires_at = max(self.expires_at, latest)
 
     def mark_unknown(self) -> None:
         """Record that the provider did not answer."""
