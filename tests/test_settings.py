@@ -421,6 +421,18 @@ def test_lax_settings_are_named_in_production_only(read_from_environment: Read) 
     assert lax_settings(read_from_environment(environment="development", **lax)) == {}
 
 
+def test_caller_without_public_key_is_named_in_production(read_from_environment: Read) -> None:
+    urls = {name: f"http://{name}:8000" for name in ("users", "orders")}
+    split = {**PRODUCTION, "contexts": "inventory", "issuer": "https://shop.example"}
+    without = {**split, "context_urls": json.dumps({"users": urls["users"]})}
+
+    assert lax_settings(read_from_environment(**without, metrics="off")) == {
+        "MARKETHALL_CONTEXT_URLS": "calls of orders are rejected: no public key"
+    }
+    urls_given = {**split, "context_urls": json.dumps(urls)}
+    assert lax_settings(read_from_environment(**urls_given, metrics="off")) == {}
+
+
 def test_metrics_port_is_not_lax_and_needs_metrics(read_from_environment: Read) -> None:
     given = {**PRODUCTION, "metrics_port": "9464", "issuer": "https://shop.example"}
 

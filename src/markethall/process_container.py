@@ -123,6 +123,7 @@ def _service_signer(application_secrets: ApplicationSecrets, clock: Clock) -> Se
 
 def _service_token_verifier(
     settings: Settings,
+    application_secrets: ApplicationSecrets,
     http_clients: HttpClients,
     signer: Callable[[], ServiceSigner],
     clock: Clock,
@@ -137,6 +138,8 @@ def _service_token_verifier(
         if caller in settings.context_urls
         else LocalJwks(signer().jwks)
         for caller in sorted(callers)
+        # without a URL and a key, the tokens of the caller cannot be verified, and are rejected
+        if caller in settings.context_urls or application_secrets.service_token_private_key
     }
     return ServiceVerifier(jwks, settings.contexts, clock)
 
@@ -209,5 +212,5 @@ class ProcessContainer(containers.DeclarativeContainer):
     service_signer = singleton(_service_signer, secrets, clock)
     event_keys = singleton(EventKeys, settings, secrets, http_clients, deferred(service_signer))
     service_token_verifier = singleton(
-        _service_token_verifier, settings, http_clients, deferred(service_signer), clock
+        _service_token_verifier, settings, secrets, http_clients, deferred(service_signer), clock
     )

@@ -179,10 +179,20 @@ def lax_settings(settings: "Settings") -> dict[str, str]:
         ),
         "MARKETHALL_LOG_LEVEL": (settings.log_level == "error", "security events are not logged"),
     }
+    if unknown := _callers_without_key(settings):
+        lax["MARKETHALL_CONTEXT_URLS"] = True, f"calls of {unknown} are rejected: no public key"
     found = {name: effect for name, (is_lax, effect) in lax.items() if is_lax}
     for context_settings in settings.by_context.values():
         found.update(context_settings.lax_settings)
     return found
+
+
+def _callers_without_key(settings: "Settings") -> str:
+    """Return the remote callers whose service tokens cannot be verified, in production."""
+    if settings.service_token_private_key.get_secret_value():
+        return ""
+    callers = frozenset[str]().union(*map(settings.remote_callers_of, settings.contexts))
+    return ", ".join(sorted(callers - set(settings.context_urls)))
 
 
 def misspelled_variables(environment: Iterable[str], settings_names: Iterable[str]) -> list[str]:

@@ -233,7 +233,9 @@ def test_internal_route_exists_for_remote_callers(
         for method, callers in topology().allowed_calls[target].items()
         if callers - set(block)
     }
-    if any(calls_out_of(caller, block) for caller in block):
+    if any(
+        calls_out_of(context, block) or has_subscriber_out_of(context, block) for context in block
+    ):
         expected.add(JWKS_PATH)
     assert {path for path in paths if path and path.startswith("/internal")} == expected
 
@@ -244,6 +246,14 @@ def calls_out_of(caller: str, block: Block) -> bool:
         for target, methods in topology().allowed_calls.items()
         if target not in block
         for callers in methods.values()
+    )
+
+
+def has_subscriber_out_of(publisher: str, block: Block) -> bool:
+    """Tell whether another process verifies the events of this publisher."""
+    return any(
+        source == publisher and subscriber not in block
+        for source, subscriber in topology().event_pairs
     )
 
 
@@ -280,3 +290,26 @@ async def test_internal_routes_are_not_in_openapi(internal_api: InternalApi) -> 
     for block in TWO_PROCESSES:
         document = (await internal_api.http.get(address_of(block) + "/openapi.json")).json()
         assert [path for path in document["paths"] if path.startswith("/internal")] == []
+
+
+async def test_token_of_caller_without_known_keys_is_rejected(tmp_path: Path) -> None:
+    settings = read_settings(
+        environment="production",
+        contexts="inventory",
+        context_urls={"users": "http://users:8000"},
+        database_url="postgresql://127.0.0.1:1/none",
+        secret_key="a-secret-for-the-applications-of-tests-0123456789",
+        data_dir=tmp_path,
+        rate_limits="on",
+    )
+    token = ServiceSigner(generate_private_key(), now).sign(
+        "orders", "inventory", "reserve", Actor(name="system:tests")
+    )
+    transport = httpx2.ASGITransport(create_app(settings), raise_app_exceptions=False)
+
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
+        response = await http.post(
+            "/internal/inventory/reserve", headers={"authorization": f"Bearer {token}"}, json={}
+        )
+
+    assert response.status_code == 401
