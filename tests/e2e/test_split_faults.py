@@ -41,8 +41,8 @@ STOCK = 10_000
 DEADLINE = 5.0  # the default of MARKETHALL_REQUEST_DEADLINE_SECONDS
 SLACK = 2.0 if FULL else 10.0  # seconds added to limits, for slow machines
 FAULT_SECONDS = 2.0
-# a fault without errors must last until calls time out; in a full run, until requests reach their
-# deadline
+# of a fault that causes only timeouts (`is_timeout_only`): long enough for the calls between the
+# processes to time out, and in a full run for the requests of clients to reach their deadline
 TIMEOUT_FAULT_SECONDS = DEADLINE + 1 if FULL else 3.5
 # from the repair to the first order: 1 s for the circuit breaker, 1 s for Retry-After, and a margin
 # for slow machines

@@ -27,8 +27,8 @@ _INVALID_INPUT_STATUSES: Final = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSAB
 def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
     """Yield settings with a database: the configured one, or an embedded Postgres.
 
-    If another process runs the embedded Postgres, the settings lead to it with `attach_to_running`;
-    without it, EmbeddedBusy is raised.
+    If another process already runs the embedded Postgres: with `attach_to_running`, yield settings
+    with the URL of that server; otherwise raise EmbeddedBusy. Memory storage needs no database.
     """
     if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings

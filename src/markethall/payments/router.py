@@ -254,8 +254,8 @@ async def mark_payment_paid(
 
     Partial amounts add up in `captured`; when the sum reaches the amount of the payment, the
     payment is captured. An amount above what is due is rejected: record what is due, and pay the
-    difference back. If the payment has expired or was cancelled, the full amount reinstates the
-    order if the stock is available; otherwise the money is refunded.
+    difference back. Money for an expired or cancelled payment is recorded too. If it is the full
+    amount and the stock is available, the order is reinstated; otherwise the money is refunded.
     """
     amount = Money(**body.amount.model_dump())
 

@@ -39,7 +39,8 @@ _IGNORED: Final = frozenset(
         "tcp_user_timeout",
     }
 )
-# maps the parameters that prepare other drivers for PgBouncer to the value that means "no pooler"
+# URL parameters that configure other drivers for PgBouncer. With the value given
+# here, which means "no pooler", a parameter is ignored; with another value the URL is rejected.
 _POOLER: Final = {"pgbouncer": "false", "statement_cache_size": "", "prepare_threshold": ""}
 
 

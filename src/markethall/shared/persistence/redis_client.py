@@ -219,7 +219,7 @@ def _create_client(url: str, max_connections: int) -> "Redis":
     """
     pool = ConnectionPool.from_url(
         url,
-        # one more connection, for the subscription
+        # one more connection, for ChannelSubscription
         max_connections=max_connections + 1,
         protocol=2,
         driver_info=None,

@@ -90,6 +90,6 @@ def omittable_field() -> Any:
 
 
 def remove_null_defaults(schema: dict[str, Any]) -> None:
-    """Remove `default: null` from the JSON schema, because an absent field stays unchanged."""
+    """Remove the defaults from the schema of a change: an absent field is not set to null."""
     for field in schema["properties"].values():
         field.pop("default", None)

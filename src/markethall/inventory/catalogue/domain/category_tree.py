@@ -117,9 +117,9 @@ class CategoryTree:
         raise CategoryTaken(category=category)
 
     def planned_with_parents(self, categories: Iterable[str | None]) -> Sequence[CategoryNode]:
-        """Return the given categories that are planned, and their planned ancestors.
+        """Return those of the given categories, and of their ancestors, that are yet to be created.
 
-        A parent comes before its children.
+        These are the ones in `planned`. A parent comes before its children.
         """
         needed: set[str] = set()
         for category in categories:

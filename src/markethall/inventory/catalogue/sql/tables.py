@@ -26,9 +26,10 @@ categories = sa.Table(
     "category",
     metadata,
     sa.Column("category_id", sa.Uuid, primary_key=True),
-    # the key that products refer to, in the spelling of the request that created it
+    # the key of the category, which products refer to; spelled as in the request that created the
+    # category, and not normalized
     sa.Column("category", sa.Text, nullable=False, unique=True),
-    # computed by domain/category_tree.py, to compare keys, paths and names
+    # the normalized forms of key and name, for comparisons; domain/category_tree.py computes them
     sa.Column("category_key", sa.Text(collation="C"), nullable=False, unique=True),
     sa.Column("label_key", sa.Text(collation="C"), nullable=False),
     _text("name"),

@@ -345,7 +345,7 @@ AVAILABILITY: Final = Statement(
 
 
 def _expire_statement(overdue_reservations: "sa.CTE") -> Statement:
-    """Set the status to expired. Return the units that the lines have reserved until now."""
+    """Expire the overdue reservations. Return the units that they held before this statement."""
     expired = (
         sa.update(reservations)
         .where(reservations.c.reservation_id == overdue_reservations.c.reservation_id)

@@ -137,8 +137,9 @@ def _numbered_rows(shape: PageQueryShape) -> "sa.Subquery":
 def _index_scan(shape: PageQueryShape) -> "sa.Subquery":
     """Scan the index of the sort for all products, or for each category of a subtree in turn."""
     by_category = "category" in shape.filters
-    # with many categories, read only ids and sort keys, which the index has; the table rows of the
-    # products on the page are read after the results of the categories are merged
+    # With a category filter, the index is scanned once for each category of the subtree. These
+    # scans read only ids and sort keys, which are in the index. The table rows are read after the
+    # results have been merged, and only for the products on the page.
     columns = [products.c.product_id] if by_category else PAGE_COLUMNS
     key = shape.sort_column.label("key")
     rows = select_matching(products, shape.filters - {"category"}, *columns, key)

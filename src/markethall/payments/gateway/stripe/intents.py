@@ -240,10 +240,11 @@ class IntentOperations:
         return await self._search(request.charge_id) if request.charge_id else None
 
     async def block_change(self, request: OperationRequest) -> bool:
-        """Use the idempotency key of a capture, void or refund for an update of the metadata.
+        """Make Stripe reject a capture, void or refund that it has not received yet.
 
-        Stripe then rejects the operation if it arrives later. Return False if it has already
-        arrived. Raises PaymentGatewayTimeout.
+        An update of the intent's metadata takes the idempotency key of the operation, so that
+        Stripe rejects the operation if it arrives later. Return False if it has already arrived.
+        Raises PaymentGatewayTimeout.
         """
         authorization = await self.authorization_of(request)
         if authorization is None:
