@@ -14,6 +14,7 @@ import pytest
 
 from markethall.payments.ports import GatewayManifest, OperationRequest, Outcome, PaymentGateway
 from markethall.shared.composition.settings import read_one
+from markethall.shared.kernel.errors import MalformedRequest
 from markethall.testing import GatewayTestbed, PaymentGatewayConformance, ProviderTotals
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-a-payment-provider.md"
@@ -107,6 +108,17 @@ class TestAcornConformance(PaymentGatewayConformance):
     @pytest.fixture
     def testbed(self) -> GatewayTestbed:
         return AcornTestbed()
+
+
+async def test_event_with_an_unknown_status_is_refused() -> None:
+    """A stored event must be readable, because a job reads it again."""
+    testbed = AcornTestbed()
+    event = {"id": "ev_1", "operation": str(testbed.charge_request().operation_id)}
+    body = json.dumps(event | {"status": "pending"}).encode()
+    headers = testbed.sign_webhook(body, testbed.NOW)
+
+    with pytest.raises(MalformedRequest):
+        testbed.gateway.parse_event(headers, body, testbed.NOW)
 
 
 async def test_manifest_builds_the_gateway() -> None:

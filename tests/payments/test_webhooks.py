@@ -13,6 +13,7 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Failed, Succeeded
 from markethall.payments.gateway.sandbox_webhooks import MAX_WEBHOOK_BYTES, SIGNATURE_HEADER
+from markethall.payments.ports import ProviderEvent, ProviderNews
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
     DomainError,
@@ -103,6 +104,32 @@ async def test_early_webhook_is_stored_as_pending_and_applied_later(
 
     assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
     assert await payments_app.posting_count() == 1
+
+
+async def test_event_that_a_gateway_cannot_read_does_not_stop_the_others(
+    payments_app: PaymentsApp,
+) -> None:
+    broken, attempt = attempt_without_key(), attempt_without_key()
+    parse_news = payments_app.gateway.parse_news
+
+    def fail_on_broken(event: ProviderEvent) -> ProviderNews:
+        if event.operation_id == broken.id:
+            raise KeyError("status")
+        return parse_news(event)
+
+    payments_app.gateway.parse_news = fail_on_broken  # type: ignore[method-assign]
+    for early in (broken, attempt):
+        await payments_app.send(early.id, Succeeded("ch_early"))
+        payment = await payments_app.open()
+        payments_app.gateway.after = Killed()
+        with pytest.raises(Killed):
+            await payments_app.confirm(payment, attempt=early)
+
+    await payments_app.run_periodic_jobs()
+    duplicate = await payments_app.send(broken.id, Succeeded("ch_early"))
+
+    assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
+    assert duplicate
 
 
 async def test_late_webhook_changes_nothing(payments_app: PaymentsApp) -> None:

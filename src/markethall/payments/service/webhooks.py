@@ -82,6 +82,8 @@ class WebhookHandler:
         except (Unavailable, PaymentInProgress) as error:
             log.info("webhook.deferred", event_id=event.event_id, error=repr(error))
             return not isinstance(error, Unavailable)
+        except Exception:  # an error of a gateway must not stop the events after this one
+            log.exception("webhook.failed", event_id=event.event_id, provider=event.provider)
         return True
 
     async def _apply(self, ctx: CallContext, event: ProviderEvent) -> None:
