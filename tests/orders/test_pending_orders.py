@@ -67,6 +67,19 @@ async def test_all_orders_of_one_age_are_asked_about_in_batches(orders_app: Orde
     assert asked == [0, 0, 3, 3, 3, 6]
 
 
+async def test_orders_are_checked_after_the_clock_was_set_back(orders_app: OrdersApp) -> None:
+    await orders_app.run_periodic_jobs()
+    orders_app.advance_clock(timedelta(minutes=-10))
+    await orders_app.place(orders_app.stock_up())
+    before = len(orders_app.call_failures.calls)
+
+    for _ in range(6):
+        orders_app.advance_clock(INTERVAL)
+        await orders_app.run_periodic_jobs()
+
+    assert orders_app.call_failures.calls[before:].count("activate") >= 1
+
+
 @pytest.mark.parametrize("seconds", [1, 5, 14, 15, 600])
 def test_spans_cover_every_age_once(seconds: int) -> None:
     """An order is due when its age has passed one of CHECK_AGES since the last check."""

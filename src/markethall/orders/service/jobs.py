@@ -59,9 +59,11 @@ class PendingOrdersJob:
 
     async def run_once(self) -> None:
         """Check all due orders, in batches. An order that fails does not stop the others."""
-        now = self._clock()
-        if self._checked_at is None or now - self._checked_at >= _CHECK_INTERVAL:
-            await self._check_pending_orders(due_check_spans(self._checked_at, now), now)
+        now, since = self._clock(), self._checked_at
+        if since is not None and since > now:
+            since = None  # the clock of the database was set back
+        if since is None or now - since >= _CHECK_INTERVAL:
+            await self._check_pending_orders(due_check_spans(since, now), now)
             self._checked_at = now
         while orders := await self._claim_overdue_orders():
             await self._check(orders)
