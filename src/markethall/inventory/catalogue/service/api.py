@@ -124,10 +124,11 @@ class CatalogueService:
     ) -> ProductView:
         now = self._clock()
         async with self._database.transaction() as store:
-            product = await _get_for_update_or_404(store, product_id, expected_versions)
+            # first, because transactions that lock categories after products could deadlock
             if command.category is not None:
                 category = await get_or_create_category(store, command.category)
                 command = command.model_copy(update={"category": category})
+            product = await _get_for_update_or_404(store, product_id, expected_versions)
             if product.change(command, now):
                 await store.save_product(product)
             view = await _get_view(store, product_id, now)

@@ -227,6 +227,8 @@ async def build_batch_changes(
     store: Store, job: ImportJob, rows: Sequence[RowResult], now: datetime
 ) -> BatchChanges:
     """Compute the changes of the rows. Lock the existing products and their stock rows."""
+    # categories come first, because every transaction locks them before products
+    categories = await RowCategories.load(store, rows, is_dry_run=job.dry_run)
     validated_rows = [row for row in rows if isinstance(row, ValidatedRow)]
     lookup = ProductLookup(validated_rows, await _get_existing_products(store, validated_rows))
     product_ids = {
@@ -237,7 +239,6 @@ async def build_batch_changes(
     stock_by_product = (
         await store.get_main_stock_for_update(sorted(product_ids)) if product_ids else _NO_STOCK
     )
-    categories = await RowCategories.load(store, rows, is_dry_run=job.dry_run)
     changes = BatchChanges(job, now, lookup, categories, stock_by_product)
     for row in rows:
         changes.add_row(row)
