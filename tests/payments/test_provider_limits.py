@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 from markethall.payments.contract import PaymentInProgress, PaymentStatus
 from markethall.payments.domain import Outcome, Succeeded
-from markethall.payments.ports import OperationRequest, PaymentGateway
+from markethall.payments.ports import OperationRequest, OutcomePending, PaymentGateway
 from markethall.payments.service import ProviderClient, ProviderLimits
 from markethall.payments.service.provider_connection import COOL_DOWN_SECONDS
 from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
@@ -34,6 +34,7 @@ class SlowGateway(PaymentGateway):
     def __init__(self) -> None:
         self.release = asyncio.Event()
         self.is_down = False
+        self.is_undecided = False
         self.calls = 0
 
     def accepts(self, method: str) -> bool:
@@ -43,6 +44,8 @@ class SlowGateway(PaymentGateway):
         self.calls += 1
         if self.is_down:
             raise TimeoutError
+        if self.is_undecided:
+            raise OutcomePending
         await self.release.wait()
         return Succeeded(f"slow {request.operation_id}")
 
@@ -116,6 +119,16 @@ async def test_refused_confirm_records_nothing(
     slow.release.set()
     watch.now += COOL_DOWN_SECONDS
     assert (await payments_app.confirm(payment, "slow")).status is PaymentStatus.CAPTURED
+
+
+async def test_provider_that_has_not_decided_is_still_called(
+    payments_app: PaymentsApp, slow: SlowGateway
+) -> None:
+    slow.is_undecided = True
+
+    for _ in range(LIMITS.failure_threshold + 1):
+        unknown = await payments_app.confirm(await payments_app.open(), "slow")
+        assert unknown.status is PaymentStatus.UNKNOWN
 
 
 async def test_reconciler_spares_a_provider_that_is_down(

@@ -14,6 +14,7 @@ from markethall.payments.ports import (
     Failed,
     OperationRequest,
     Outcome,
+    OutcomePending,
     PaymentGateway,
     PaymentGatewayTimeout,
     Succeeded,
@@ -177,9 +178,9 @@ async def test_lookup_survives_a_change_of_the_settings(testbed: StripeTestbed) 
 async def test_payment_in_processing_has_no_outcome_yet(testbed: StripeTestbed) -> None:
     charge = testbed.charge_request(method="pm_processing")
 
-    with pytest.raises(PaymentGatewayTimeout):
+    with pytest.raises(OutcomePending):
         await testbed.gateway.charge(charge)
-    with pytest.raises(PaymentGatewayTimeout):
+    with pytest.raises(OutcomePending):
         await testbed.gateway.cancel_unknown(charge)
 
 

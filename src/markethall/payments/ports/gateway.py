@@ -80,6 +80,13 @@ class PaymentGatewayTimeout(Exception):
     """The provider gave no usable answer. It may have executed the command."""
 
 
+class OutcomePending(PaymentGatewayTimeout):
+    """The provider has answered, but it has not decided the outcome of the operation yet.
+
+    The operation is looked up again. The circuit breaker does not count the call as a failure.
+    """
+
+
 @dataclass(frozen=True, kw_only=True)
 class OperationRequest:
     """An operation for the provider: a charge, authorization, capture, void or refund.
@@ -129,8 +136,8 @@ class PaymentGateway(Protocol):
     Every command is idempotent by its operation id: a repeated call has no further effect and
     returns the outcome of the first. A command that the provider rejects has the outcome `Failed`.
     If the effect of a command is not known, for example because the answer cannot be read, the
-    method raises PaymentGatewayTimeout or TimeoutError. No method is called inside a database
-    transaction.
+    method raises PaymentGatewayTimeout or TimeoutError; if the provider says that it has not
+    decided yet, OutcomePending. No method is called inside a database transaction.
 
     A gateway inherits from this class and overrides the methods of its capabilities; the other
     methods raise UnsupportedByProvider.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from markethall.payments.ports import PaymentGateway, PaymentGatewayTimeout
+from markethall.payments.ports import OutcomePending, PaymentGateway, PaymentGatewayTimeout
 from markethall.shared.kernel.circuit_breaker import Breaker, MonotonicClock
 from markethall.shared.kernel.errors import Overloaded, Unavailable
 from markethall.shared.kernel.held_slots import leave_shared_slots
@@ -76,13 +76,17 @@ class ProviderConnection:
     async def ask_in_slot(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
         """Call the provider; the caller holds a slot.
 
-        Return (result, True), or (None, False) after a timeout. The HTTP request first releases the
-        slots that all clients of the process share, because the provider's slots limit the call.
+        Return (result, True), or (None, False) after a timeout or if the outcome is pending. The
+        HTTP request first releases the slots that all clients of the process share, because the
+        provider's slots limit the call.
         """
         leave_shared_slots()
         try:
             async with asyncio.timeout(self._limits.response.total_seconds()):
                 result = await call()
+        except OutcomePending:
+            self._breaker.record_success()
+            return None, False
         except (PaymentGatewayTimeout, TimeoutError):
             self._breaker.record_failure()
             return None, False
@@ -92,8 +96,8 @@ class ProviderConnection:
     async def ask(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
         """Take a slot and call the provider.
 
-        Return (result, True), or (None, False) if the circuit is open, if no slot is free, or if
-        the call has timed out.
+        Return (result, True), or (None, False) if the circuit is open, if no slot is free, if
+        the call has timed out, or if the outcome is pending.
         """
         try:
             self._enter()

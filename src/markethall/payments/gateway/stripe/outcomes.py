@@ -23,6 +23,7 @@ from markethall.payments.ports import (
     OperationKind,
     OperationRequest,
     Outcome,
+    OutcomePending,
     PaymentGatewayTimeout,
     Succeeded,
 )
@@ -48,7 +49,7 @@ def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None
         case "canceled":
             return _cancelled_outcome(intent, request)
         case "processing":
-            raise PaymentGatewayTimeout
+            raise OutcomePending
         case "requires_capture" | "succeeded":
             return _success(intent, request)
 
