@@ -238,6 +238,22 @@ async def test_event_waits_while_stripe_does_not_answer(shop: StripeApp) -> None
     assert (await shop.current(payment)).status is PaymentStatus.CAPTURED
 
 
+async def test_event_of_a_payment_in_processing_does_not_hold_up_others(shop: StripeApp) -> None:
+    payments = [await shop.open() for _ in range(2)]
+    attempts = [attempt_without_key() for _ in payments]
+    for payment, attempt in zip(payments, attempts, strict=True):
+        await shop.confirm(payment, NEEDS_ACTION, attempt)
+        shop.stripe.finish_action(intent := shop.stripe.intent_of(attempt.id))
+        shop.stripe.fail("get", Fault.RATE_LIMITED)
+        await shop.deliver(shop.stripe.build_event("payment_intent.succeeded", intent))
+    shop.stripe.intent_of(attempts[0].id)["status"] = "processing"
+
+    await shop.run_periodic_jobs()
+
+    statuses = [(await shop.current(payment)).status for payment in payments]
+    assert statuses == [PaymentStatus.REQUIRES_ACTION, PaymentStatus.CAPTURED]
+
+
 async def test_event_of_an_operation_that_is_not_stored_yet_is_kept(shop: StripeApp) -> None:
     server, operation_id = shop.stripe, new_id()
     intent = server._create("", {

@@ -1,5 +1,6 @@
 """Webhooks of the providers: store the event, then apply its outcome."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import structlog
@@ -23,6 +24,8 @@ from markethall.shared.persistence.database import Database
 log = structlog.get_logger("markethall.payments")
 
 _BATCH_SIZE = 100
+# a call without an answer takes up to the timeout of the provider, and the other jobs wait for it
+_MAX_UNANSWERED = 3
 
 
 class WebhookHandler:
@@ -55,17 +58,18 @@ class WebhookHandler:
     async def apply_pending(self) -> None:
         """Apply pending events. An event stays pending while its operation does not exist.
 
-        If a provider does not answer, its other events stay pending until the next run; the events
-        of other providers are applied.
+        If a provider does not answer _MAX_UNANSWERED times, its other events stay pending until the
+        next run; the events of other providers are applied. It is not one time, because a single
+        event whose operation the provider has not decided yet must not hold up the others.
         """
         async with self._database.read_session() as store:
             events = await store.list_applicable_events(_BATCH_SIZE)
-        unavailable: set[str] = set()
+        unanswered: Counter[str] = Counter()
         for event in events:
-            if event.provider in unavailable:
+            if unanswered[event.provider] >= _MAX_UNANSWERED:
                 continue
             if not await self._try_apply(system_context("payments.webhooks"), event):
-                unavailable.add(event.provider)
+                unanswered[event.provider] += 1
 
     async def _store_event(self, event: ProviderEvent) -> bool:
         state: WebhookState = "pending" if event.operation_id else "ignored"
