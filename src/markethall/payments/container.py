@@ -63,7 +63,8 @@ def _sql_persistence(
 class LocalWebhooks:
     """Passes webhooks of a provider that is simulated in this process to the webhook handler.
 
-    `handler` is set later, because the handler needs the gateways, and these need this object.
+    `handler` is set after the construction: the handler needs the gateways, and the gateways need
+    this object.
     """
 
     handler: WebhookHandler | None = None

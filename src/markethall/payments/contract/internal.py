@@ -56,7 +56,7 @@ class PaymentFields(Dto):
 class PaymentSummary(PaymentFields):
     """A payment as other contexts see it."""
 
-    # always null: a process of the last release expects the field
+    # always null; a process of the previous release, which may run during an update, requires it
     next_action: str | None = None
 
 

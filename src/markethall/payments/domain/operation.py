@@ -31,7 +31,8 @@ class ActionRequired:
 
     Either the customer then confirms the payment again, which starts a new charge; or a webhook
     reports that this charge has succeeded. `reference` is the provider's id of the charge, if it
-    has one. `expires_at` extends the payment, the order and the reservation, to at most 90 days.
+    has one. A later `expires_at` postpones the expiry of the payment, the order and the
+    reservation, to at most 90 days after the payment was opened.
     """
 
     next_action: NextAction

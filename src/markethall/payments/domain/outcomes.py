@@ -44,7 +44,7 @@ class OutcomeEffects:
 def settle_operation(
     payment: Payment, operation: Operation, outcome: Outcome | None, now: datetime
 ) -> OutcomeEffects:
-    """Apply an outcome, which is None after a timeout, to an open operation and its payment."""
+    """Apply an outcome to an open operation and its payment. None: the provider gave no outcome."""
     if outcome is None:
         return _settle_without_outcome(payment, operation)
     if operation.kind is OperationKind.CHARGE:
@@ -53,10 +53,11 @@ def settle_operation(
 
 
 def contradicts(payment: Payment, operation: Operation, outcome: Outcome) -> bool:
-    """Return whether an outcome from the provider differs from that of a settled operation.
+    """Return whether an outcome differs from the recorded outcome of a settled operation.
 
-    Failures with different codes count as equal. The failure of a required action is a difference
-    only while the payment still waits for the action.
+    Two failures count as equal, even if their codes differ, with one exception: the charge is
+    recorded as failed because the customer must act first, and the payment still waits for that
+    action. A failure then means that the action has failed.
     """
     if operation.status is OperationStatus.SUCCEEDED:
         return not isinstance(outcome, Succeeded)

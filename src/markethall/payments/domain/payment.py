@@ -61,7 +61,8 @@ TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
 # statuses in which the customer can confirm the payment
 PAYABLE_STATUSES = frozenset(status for status, row in TRANSITIONS.items() if C.CONFIRM in row)
 # the longest time from the opening of a payment to its expiry; the reservation of the stock has a
-# maximum duration too (MAX_EXTENDED_DURATION of inventory), which is one day longer
+# maximum duration too (MAX_EXTENDED_DURATION of inventory), which is one day longer, so that the
+# stock is still reserved when the customer pays
 MAX_LIFETIME: Final = timedelta(days=90)
 # Retry-After header of PaymentInProgress, in seconds
 IN_PROGRESS_RETRY_SECONDS = {S.PROCESSING: 1, S.UNKNOWN: 5}
@@ -73,9 +74,9 @@ class Payment:
     """A payment. Amounts are in minor units of one currency.
 
     `refunding` is the sum of the refunds in progress. `charge_id` is the operation that captured
-    the payment. `provider` is the provider of the last charge; of a captured payment, the provider
-    of the operation `charge_id`. A payment cannot be confirmed before it is activated, because the
-    transaction that stores its order may still fail.
+    the payment. `provider` is the provider of the latest charge; once money was received, it is the
+    provider of the operation `charge_id`. A payment cannot be confirmed before it is activated,
+    because the transaction that stores its order may still fail.
     """
 
     payment_id: UUID
@@ -134,7 +135,8 @@ class Payment:
     def receive(self, charge_id: UUID, provider: str, amount: Money) -> None:
         """Record money that arrived outside of the shop, for example by bank transfer.
 
-        The payment is captured when the received money, without refunds, reaches its amount.
+        The payment is captured when the received money minus the refunds reaches the amount of the
+        payment. A refund in progress counts as a refund.
         `charge_id` is the charge that gave the customer the instructions to pay.
         Raises PaymentInProgress, InvalidPaymentTransition, AmountExceedsDue, CurrencyMismatch.
         """
@@ -166,8 +168,8 @@ class Payment:
     def require_action(self, next_action: NextAction, expires_at: datetime | None = None) -> None:
         """Wait for an action of the customer. A later `expires_at` replaces that of the payment.
 
-        The payment expires at most MAX_LIFETIME after it was opened, also if the customer confirms
-        it again and again, because its stock is not reserved any longer.
+        The payment expires at most MAX_LIFETIME after it was opened, however often the customer
+        confirms it, because its stock is reserved for little more than MAX_LIFETIME.
         """
         self._transition(C.REQUIRE_ACTION)
         self.next_action = next_action
@@ -220,7 +222,10 @@ class Payment:
         self.version += 1
 
     def correct_refund(self, amount: int) -> None:
-        """Record that a refund, recorded as failed, has succeeded. Raises RefundExceedsCaptured."""
+        """Record the success of a refund that was recorded as failed.
+
+        Raises RefundExceedsCaptured if the captured amount does not cover the refund any more.
+        """
         self.refunded += self._resolve_refund_amount(self.money(amount))
         self.version += 1
 

@@ -114,7 +114,7 @@ class SandboxGateway(PaymentGateway):
     async def lookup_after_news(
         self, request: OperationRequest, news: ProviderNews
     ) -> Outcome | None:
-        """Store the outcome of the event as that of the charge, for tests and demonstrations.
+        """Store the outcome of the event as the charge's outcome, for tests and demonstrations.
 
         A signed `charge.succeeded` simulates a customer who has finished the required action.
         """

@@ -92,8 +92,8 @@ class OperationRequest:
     """An operation for the provider: a charge, authorization, capture, void or refund.
 
     A charge or authorization has a `method`. The other kinds have `charge_id`, the id of the charge
-    or authorization that they change, and `charge_reference`, the provider's id of it. `reference`
-    is the provider's id of the operation itself, if it is known.
+    or authorization that they change, and `charge_reference`, its id at the provider. `reference`
+    is the id of the operation itself at the provider, if it is known.
     """
 
     operation_id: UUID
@@ -120,7 +120,10 @@ class ProviderEvent:
 
 @dataclass(frozen=True)
 class ProviderNews:
-    """The content of a webhook event about an operation. `amount` is None if it is not given."""
+    """The content of a webhook event about an operation.
+
+    `amount` is None if the event contains no amount.
+    """
 
     kind: OperationKind
     outcome: Outcome
@@ -134,7 +137,7 @@ class PaymentGateway(Protocol):
     """The client of one payment provider.
 
     Every command is idempotent by its operation id: a repeated call has no further effect and
-    returns the outcome of the first. A command that the provider rejects has the outcome `Failed`.
+    returns the outcome of the first call. A command that the provider rejects returns `Failed`.
     If the effect of a command is not known, for example because the answer cannot be read, the
     method raises PaymentGatewayTimeout or TimeoutError; if the provider says that it has not
     decided yet, OutcomePending. No method is called inside a database transaction.
@@ -162,17 +165,20 @@ class PaymentGateway(Protocol):
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def capture(self, request: OperationRequest) -> Outcome:
-        """Capture an amount of an authorization. More than what is left to capture is `Failed`."""
+        """Capture an amount of an authorization.
+
+        Return `Failed` if the amount is more than what is left to capture.
+        """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def void(self, request: OperationRequest) -> Outcome:
-        """End an authorization of which nothing is captured; later captures of it are `Failed`."""
+        """End an authorization of which nothing is captured. A later `capture` returns `Failed`."""
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def refund(self, request: OperationRequest) -> Outcome:
         """Refund an amount of a charge, or of the captures of an authorization.
 
-        More than what is left to refund, or another currency, is `Failed`.
+        Return `Failed` if the amount is more than what is left to refund, or in another currency.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.REFUND)
 
@@ -184,7 +190,7 @@ class PaymentGateway(Protocol):
         """
 
     async def cancel_unknown(self, request: OperationRequest) -> Outcome:
-        """Return the outcome of an operation. Block it if the provider has not received it.
+        """Return the outcome of an operation. First block it if the provider has not received it.
 
         A blocked operation has the outcome `Failed(PROVIDER_TIMEOUT)`, even if its request arrives
         later.

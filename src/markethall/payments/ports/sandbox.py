@@ -52,8 +52,8 @@ class SandboxLedger(Protocol):
     async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
         """Insert the refund unless its id exists. Return the stored refund.
 
-        Store it as failed if it exceeds what is left to refund of the charge, or if its currency
-        is another one.
+        Store the refund as failed if it exceeds what is left to refund of its charge, or if the
+        charge has another currency.
         """
 
     async def advance_charge(self, charge: SandboxCharge) -> None:

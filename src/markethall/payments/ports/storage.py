@@ -88,7 +88,7 @@ class Store(ReadStore, Protocol):
         """
 
     async def activate_payments(self, payment_ids: Sequence[UUID]) -> Sequence[Payment]:
-        """Activate the payments in one statement. Return those that exist."""
+        """Activate the payments in one statement. Return the payments that exist."""
 
     async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
         """Record by a tombstone that a payment was cancelled before it was opened.
@@ -111,7 +111,7 @@ class Store(ReadStore, Protocol):
         """Update the payment and insert the operation."""
 
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
-        """Update the payment and the operation, whose stored status must be an open one."""
+        """Update the payment and the operation, whose stored status must be pending or unknown."""
 
     async def save_corrected_operation(self, payment: Payment, operation: Operation) -> None:
         """Update the payment and the operation, whose stored status must be `failed`."""

@@ -1,11 +1,11 @@
 """The last step of a charge or refund: store what the provider answered.
 
 A charge or refund takes three steps: record the operation, call the provider, apply the outcome.
-A crash between the steps leaves an open operation; a retry with the same key, a webhook or the
-reconciliation job then applies the outcome. The first of them settles the operation. The others
-change nothing unless the provider contradicts the recorded outcome. `domain.outcomes` has the
-rules. This module locks and saves the rows, and adds the posting and the event, in the transaction
-of the caller.
+A crash between the steps leaves an open operation. A retry with the same idempotency key, a webhook
+or the reconciliation job then applies the outcome. The first of them settles the operation. The
+others change nothing unless the provider contradicts the recorded outcome. `domain.outcomes` has
+the rules. This module locks and saves the rows, and adds the posting and the event, in the
+transaction of the caller.
 """
 
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ log = structlog.get_logger("markethall.payments")
 class AppliedOutcome:
     """The payment and its operation after an outcome.
 
-    In a conflict the outcome contradicts the recorded one, but cannot be applied; payment and
-    operation are unchanged.
+    `is_conflict` means that the outcome contradicts the recorded outcome, but that the correction
+    is not allowed. The payment and the operation are then unchanged.
     """
 
     payment: Payment
@@ -54,8 +54,8 @@ async def apply_outcome(
     """Apply what the provider answered.
 
     An open operation is settled, and a settled one is corrected when the outcome contradicts it.
-    `outcome` is None when the provider did not answer in time: an open operation becomes unknown.
-    It is None too when a retry found the operation settled and did not call the provider: nothing
+    `outcome` is None in two cases. If the provider gave no outcome, a pending operation becomes
+    unknown. If a retry did not call the provider, because the operation was not pending, nothing
     changes. Return None when the operation does not exist. Raises PaymentInProgress when a
     correction has to wait for another charge.
     """

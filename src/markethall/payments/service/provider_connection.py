@@ -76,9 +76,10 @@ class ProviderConnection:
     async def ask_in_slot(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
         """Call the provider; the caller holds a slot.
 
-        Return (result, True), or (None, False) after a timeout or if the outcome is pending. The
-        HTTP request first releases the slots that all clients of the process share, because the
-        provider's slots limit the call.
+        Return (result, True), or (None, False) after a timeout or if the outcome is pending. An
+        HTTP request also holds slots that all clients of the process share. Release these before
+        the call, so that a slow provider does not use them up; the slots of the provider limit the
+        call instead.
         """
         leave_shared_slots()
         try:

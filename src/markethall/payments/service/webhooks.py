@@ -24,7 +24,8 @@ from markethall.shared.persistence.database import Database
 log = structlog.get_logger("markethall.payments")
 
 _BATCH_SIZE = 100
-# a call without an answer takes up to the timeout of the provider, and the other jobs wait for it
+# the number is small, because each call without an answer takes up to the timeout of the provider,
+# and the other jobs wait meanwhile
 _MAX_UNANSWERED = 3
 
 
@@ -58,9 +59,9 @@ class WebhookHandler:
     async def apply_pending(self) -> None:
         """Apply pending events. An event stays pending while its operation does not exist.
 
-        If a provider does not answer _MAX_UNANSWERED times, its other events stay pending until the
-        next run; the events of other providers are applied. It is not one time, because a single
-        event whose operation the provider has not decided yet must not hold up the others.
+        If a provider gives no outcome for _MAX_UNANSWERED events, its other events stay pending
+        until the next run; the events of other providers are applied. One such event is not enough,
+        because a single operation that the provider has not decided yet must not delay the others.
         """
         async with self._database.read_session() as store:
             events = await store.list_applicable_events(_BATCH_SIZE)
@@ -138,8 +139,9 @@ class WebhookHandler:
     ) -> WebhookState | None:
         """Refund a charge that has succeeded although another charge had captured the payment.
 
-        The ledger has no posting of this charge or its refund, because it records one capture of a
-        payment. Return the new state of the event; None leaves the event pending.
+        The ledger has no posting of this charge or of its refund, because it records only the
+        charge that captured the payment. Return the new state of the event; None leaves the event
+        pending.
         """
         operation = applied.operation
         if operation.kind is not OperationKind.CHARGE or not isinstance(outcome, Succeeded):

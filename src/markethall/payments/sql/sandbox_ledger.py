@@ -18,7 +18,7 @@ class SqlSandboxLedger:
         self._postgres = postgres
 
     async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
-        """Insert the charge unless its id exists. The insert is one statement: no transaction."""
+        """Insert the charge unless its id exists. One statement needs no transaction."""
         async with self._postgres.read_session() as connection:
             if await connection.execute(sql.INSERT_SANDBOX_CHARGE, **asdict(charge)):
                 return charge

@@ -246,7 +246,8 @@ def _payment_row(payment: Payment) -> dict[str, Any]:
 def _update_values(payment: Payment) -> dict[str, Any]:
     """Return the bind values of an update.
 
-    Each command raises the version by one, so the stored row must have the version before it.
+    Each command increases the payment's version by one, so the version of the stored row must be
+    one less.
     """
     return _payment_row(payment) | {
         "payment_id": payment.payment_id,

@@ -16,9 +16,11 @@ _ZERO_DECIMALS: Final = frozenset({
 _THREE_DECIMALS: Final = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 # currencies without decimals whose API amounts nevertheless have two, which must be 00
 _TWO_DECIMALS_OF_ZERO: Final = frozenset({"ISK", "UGX"})
-# of all other currencies; Stripe does not support those with more, such as IQD and CLF
+# decimals of all other currencies; Stripe does not support currencies with more, such as IQD (3)
+# and CLF (4)
 _MAX_DECIMALS: Final = 2
-# Stripe supports nearly all currencies with these decimals, and rejects the few others
+# the currencies that the gateway sends to Stripe; Stripe itself rejects the few of them that it
+# does not support
 SUPPORTED_CURRENCIES: Final = frozenset(
     currency
     for currency, exponent in EXPONENT_BY_CURRENCY.items()
@@ -41,7 +43,7 @@ def to_stripe_amount(money: Money) -> int:
 
 
 def from_stripe_amount(amount: int, currency: str) -> Money:
-    """Convert from Stripe's minor units; the currency is in lower case there.
+    """Convert from Stripe's minor units. Stripe writes `currency` in lower case.
 
     Raises AmountNotSupported.
     """

@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 Parameters = Mapping[str, Any]
 
 _SERVER_ERROR: Final = 500
-# errors of the SDK for a malformed answer, because it reads fields without checks
+# the SDK reads the fields of an answer without checks, so a malformed answer raises these errors
 _UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
 
 
@@ -40,7 +40,7 @@ class Rejected(Exception):
 
 
 class IdempotencyKeyTaken(Exception):
-    """The idempotency key belongs to a request with other parameters."""
+    """Stripe has received another request with this idempotency key and other parameters."""
 
 
 class StoredServerError(Exception):
@@ -48,10 +48,10 @@ class StoredServerError(Exception):
 
 
 class StripeApi:
-    """Every call raises PaymentGatewayTimeout when its effect is not known.
+    """Every call raises PaymentGatewayTimeout if it is not known whether the call took effect.
 
-    A call that writes raises Rejected too; with an idempotency key also IdempotencyKeyTaken and
-    StoredServerError.
+    A call that writes also raises Rejected. If it has an idempotency key, it also raises
+    IdempotencyKeyTaken and StoredServerError.
     """
 
     def __init__(self, secret_key: str, base_url: str) -> None:

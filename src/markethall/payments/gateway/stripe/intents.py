@@ -1,8 +1,9 @@
 """Charges, authorizations, captures and voids: the operations on PaymentIntents.
 
-A payment takes two requests: create the intent, which takes no money, then confirm it. If an answer
-is lost, the first request is repeated with the same idempotency key: Stripe then returns the same
-intent. If Stripe had not received it, the repeated request creates an intent that is not confirmed.
+A payment takes two requests: create the intent, which takes no money, then confirm it. If the
+answer to one of them is lost, the create request is repeated with the same idempotency key. Stripe
+then returns the same intent. If Stripe has never received the create request, the repetition
+creates an intent, which is not confirmed and so takes no money.
 See docs/decisions/0023-create-then-confirm-stripe-intents.md.
 """
 
@@ -45,7 +46,8 @@ from markethall.payments.ports import (
 from markethall.shared.kernel.clock import Clock
 
 CONFIRMATION_TOKEN_PREFIX: Final = "ctoken_"
-# Stripe forgets idempotency keys after 24 hours; for older operations the gateway uses the search
+# Stripe forgets idempotency keys after 24 hours. For operations older than this value, which leaves
+# a margin, the gateway therefore searches for the intent.
 _KEY_LIFETIME: Final = timedelta(hours=20)
 
 
@@ -137,7 +139,7 @@ class IntentOperations:
         return method | {"return_url": _with_payment_id(self._return_url, request.payment_id)}
 
     async def _find(self, request: OperationRequest) -> Intent | None:
-        """Return the current state of the intent; None if no intent was confirmed.
+        """Return the current state of the intent. Return None if no intent can have been confirmed.
 
         Raises Rejected if Stripe does not accept the parameters of the intent, such as the amount.
         """
@@ -148,12 +150,13 @@ class IntentOperations:
         try:
             created = await self._create(request)
         except StoredServerError:
-            # every create request of this operation gets this answer, so no confirm was sent
+            # Stripe repeats this error for every create request of the operation, so no request
+            # has returned an intent that could be confirmed
             return None
         except IdempotencyKeyTaken:
             # the first request had other parameters: the method types in the settings have changed
             return await self._search_new(request.operation_id)
-        # Stripe may have repeated its first answer, so the current state is read
+        # Stripe may have repeated its answer to the first create request, which shows an old state
         return await self._api.get_intent(created.id)
 
     async def _search(self, operation_id: UUID) -> Intent | None:
@@ -161,7 +164,7 @@ class IntentOperations:
         return await self._api.get_intent(found.id) if found else None
 
     async def _search_new(self, operation_id: UUID) -> Intent:
-        """Search for an intent that exists.
+        """Search for an intent that exists, but may be too new for the search.
 
         Raises PaymentGatewayTimeout if the search does not find it yet.
         """
@@ -171,7 +174,7 @@ class IntentOperations:
         return intent
 
     async def _cancel_or_get(self, intent_id: str) -> Intent:
-        """Cancel the intent. If Stripe rejects that, return its current state.
+        """Cancel the intent. If Stripe rejects the request, return the intent's current state.
 
         The request has no idempotency key: with a key, Stripe would repeat a server error for 24
         hours.
@@ -242,9 +245,9 @@ class IntentOperations:
     async def block_change(self, request: OperationRequest) -> bool:
         """Make Stripe reject a capture, void or refund that it has not received yet.
 
-        An update of the intent's metadata takes the idempotency key of the operation, so that
-        Stripe rejects the operation if it arrives later. Return False if it has already arrived.
-        Raises PaymentGatewayTimeout.
+        To do this, update the intent's metadata with the idempotency key of the operation: Stripe
+        then rejects the operation if it arrives later. Return False if Stripe has already received
+        the operation. Raises PaymentGatewayTimeout.
         """
         authorization = await self.authorization_of(request)
         if authorization is None:

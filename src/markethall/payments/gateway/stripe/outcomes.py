@@ -1,6 +1,7 @@
 """Outcomes of operations, read from Stripe's objects.
 
-An answer about another amount, currency or operation counts as no answer: PaymentGatewayTimeout.
+If an answer is about another amount, currency or operation, the functions raise
+PaymentGatewayTimeout, as if there were no answer.
 """
 
 from typing import Final, NoReturn
@@ -80,7 +81,8 @@ def refund_outcome(refund: Refund, request: OperationRequest) -> Outcome:
     """Return the outcome of a refund.
 
     A pending refund counts as succeeded, because the money has left the balance of the shop. If the
-    customer's bank returns it later, staff must handle that: a success is not corrected.
+    customer's bank returns the money later, staff must handle that, because a recorded success is
+    never corrected.
     """
     _check(refund.metadata.get(OPERATION_KEY) == str(request.operation_id), request, "operation")
     _check(refund.amount == to_stripe_amount(request.amount), request, "amount")
@@ -100,7 +102,7 @@ def next_action_of(intent: Intent) -> NextAction | None:
 
 
 def blocked_key(request: OperationRequest) -> str:
-    """Return the metadata key that blocks an operation of an intent.
+    """Return the key of the intent's metadata that records that an operation is blocked.
 
     It has 40 characters, the maximum at Stripe.
     """

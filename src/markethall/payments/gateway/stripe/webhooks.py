@@ -109,7 +109,8 @@ def _intent_news(change: str, intent: Intent) -> _News | None:
             (intent.amount_received, intent.currency),
         )
     if is_manual and change == "canceled" and intent.was_authorized:
-        # a void, whose request has returned the outcome, or an expiry: nothing to settle
+        # The event follows a void or the expiry of an authorization. The request for the void has
+        # returned its outcome, and an expiry is no operation.
         return None
     return _news(
         intent.metadata.get(OPERATION_KEY),
@@ -163,7 +164,7 @@ def _news(
     outcome: Outcome | None,
     amount: tuple[int, str],
 ) -> _News | None:
-    """Return None for an object that another program has made in the same account."""
+    """Return None if another program made the object in the same account, or without outcome."""
     try:
         id_ = UUID(operation_id or "")
     except ValueError:
