@@ -170,3 +170,14 @@ async def test_unusual_handle_with_too_many_rows_does_not_stop_import(
     done = await import_client.import_to_end(data, chunk_bytes=65_536)
 
     assert counts(done) == (2601, 1, 0, 0, 2600)
+
+
+async def test_long_tag_that_is_not_utf8_does_not_stop_import(import_client: ImportClient) -> None:
+    tag = "frühling; " * 20
+    rows = [f"tea,Tea,,,,{tag},,,,,,,,,1,,,,active", "mug,Mug,,,,,,,,,,,,,9,,,,active"]
+
+    done = await import_client.import_to_end("\n".join([HEADER, *rows]).encode("latin-1"))
+
+    assert counts(done) == (2, 1, 0, 0, 1)
+    [error] = await import_client.errors(done)
+    assert (error.line, error.field, error.code) == (2, "Tags", "encoding")

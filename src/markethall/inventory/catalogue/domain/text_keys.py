@@ -53,7 +53,8 @@ def shorten_key(key: str) -> str:
     """
     if len(key) <= _MAX_KEY_LENGTH:
         return key
-    digest = hashlib.sha256(key.encode()).hexdigest()
+    # an import computes keys of texts that are not UTF-8, before it refuses them
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return key[: _MAX_KEY_LENGTH - _DIGEST_LENGTH] + digest
 
 
