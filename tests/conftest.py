@@ -32,7 +32,8 @@ settings.register_profile(
 )
 settings.load_profile("markethall")
 
-# The cheapest password hashes and no rate limits, so that tests are fast and are never refused.
+# The cheapest password hashes and no rate limits, so that tests are fast and no limit refuses their
+# requests.
 # Password hashing and rate limiting have tests of their own.
 TEST_ENVIRONMENT = {
     "MARKETHALL_BCRYPT_COST": "4",
@@ -41,9 +42,9 @@ TEST_ENVIRONMENT = {
 }
 
 # The tables are emptied after each test, because a new database per test takes ten times as long.
-# Tables that a migration has filled are not emptied. Warehouses are restored, because a migration
-# creates the main one and tests add others. `session_replication_role` disables the triggers that
-# forbid deletion.
+# Tables that a migration has filled are not emptied. The table of warehouses is reset to the main
+# warehouse, which a migration creates, because tests add others. The triggers that forbid deletion
+# are disabled by `session_replication_role`.
 RECORD_INITIAL_STATE = """
 CREATE TEMP TABLE emptied (name text);
 CREATE TEMP TABLE warehouses AS TABLE inventory.warehouse;

@@ -36,7 +36,10 @@ def _each_field(build: Callable[[int], bytes]) -> Shape:
 
 
 def _few_members(element: bytes) -> Shape:
-    """Return a shape of arrays that stays just below the default limit of 5,000 members."""
+    """Return a shape whose arrays have, all together, just under 5,000 members: the default limit.
+
+    Members are the elements of arrays and the members of objects.
+    """
 
     def shape(size: int, fields: Sequence[str]) -> bytes:
         members_each = 1 + element.count(b":")

@@ -3,8 +3,8 @@
 - `unit`: in memory, without a server.
 - `integration`: with Postgres, Valkey or another process.
 - `slow`: suites with many processes, races, or many combinations of states or faults.
-- `portable`: the tests to repeat on each version of Python: the unit tests, and those that use
-  Postgres, Valkey, HTTP, a server process and the command line once each.
+- `portable`: the tests to repeat on each version of Python: the unit tests, and enough others to
+  use Postgres, Valkey, HTTP, a server process and the command line.
 """
 
 from collections.abc import Collection, Iterable
@@ -31,8 +31,8 @@ _SLOW_FILES: Final = frozenset(
         "test_store_mutants",
     }
 )
-# files whose tests are `portable`, except the slow ones and the `remote` ones: a `remote` test
-# repeats a test on Postgres
+# Files whose tests are `portable`, except slow tests and tests with the parameter `remote`. The
+# latter repeat the tests with the parameter `sql`.
 _PORTABLE_FILES: Final = frozenset(
     {
         "test_app",

@@ -23,7 +23,7 @@ Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Mode(Enum):
     PASS = auto()
     DELAY = auto()  # data arrives `delay` seconds later, in both directions
-    BLACKHOLE = auto()  # accepts connections and data; forwards them after the mode ends
+    BLACKHOLE = auto()  # accepts connections and data, but forwards nothing until the mode changes
     RESET = auto()  # existing and new connections end with RST
     LOSE_ANSWERS = auto()  # requests are forwarded; the client gets RST instead of the response
     CUT = auto()  # new connections are refused, existing ones end with RST
@@ -135,7 +135,7 @@ class Proxy:
             try:
                 data = await reader.read(_CHUNK)
             except OSError:
-                data = b""  # marks the end; it is queued like data and so has the same delay
+                data = b""  # marks the end of the stream, which is queued and delayed like data
             if not is_response and (found := _REQUEST_LINE.match(data)):
                 self.requests[found[1].decode("latin-1")] += 1
             delay = self.delay if self.mode is Mode.DELAY else 0.0

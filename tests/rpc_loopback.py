@@ -81,7 +81,7 @@ def rpc_server(
 async def over_rpc(
     target: str, router: APIRouter, service: Any, remote: Callable[[RpcClient], Any]
 ) -> AsyncIterator[Any]:
-    """Yield the RPC client that orders uses if another process serves the contract."""
+    """Yield the RPC client with which orders calls a contract that another process serves."""
     signer = ServiceSigner(generate_private_key(), now)
     server = rpc_server(target, router, service, signer)
     transport = httpx2.ASGITransport(server, raise_app_exceptions=False)

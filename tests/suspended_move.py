@@ -13,8 +13,8 @@ import asyncpg
 from tests.conftest import on_server, plain
 
 TIMEOUT_SECONDS: Final = 30
-# An event trigger of the target database: psql, which restores the dump, waits for an advisory
-# lock after its first command {tag}.
+# Suspends the restore of the dump: after the first command with this tag, such as CREATE INDEX, an
+# event trigger of the target database lets psql wait for an advisory lock.
 SUSPEND_RESTORE: Final = """
 CREATE FUNCTION public.suspend() RETURNS event_trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_advisory_xact_lock(1); END $$;
@@ -36,7 +36,7 @@ RESTORING: Final = (
 async def suspended_move(
     source_url: str, target_url: str, tag: str = "CREATE INDEX"
 ) -> "AsyncIterator[subprocess.Popen[str]]":
-    """Start a relocation of inventory, suspend it during the block, and let it finish after it."""
+    """Start a relocation of inventory, suspend it during the block, and then let it finish."""
     await on_server(target_url, SUSPEND_RESTORE.format(tag=tag))
     connection = await asyncpg.connect(plain(target_url))
     await connection.execute("SELECT pg_advisory_lock(1)")
@@ -55,7 +55,7 @@ async def suspended_move(
 
 
 async def wait_until_restore_ended(target_url: str) -> None:
-    """Wait until psql has ended: it may run on for a moment after the relocation was killed."""
+    """Wait until psql has ended. It may run a moment longer than a relocation that was killed."""
     connection = await asyncpg.connect(plain(target_url))
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):

@@ -137,7 +137,7 @@ async def test_wrong_method_names_all_methods_of_the_path(
         wrong = await http.request("TRACE", path.replace("{", "").replace("}", ""))
 
         assert wrong.status_code == 405, path
-        # may be more methods, because the path may also match a template like `/docs/{file}`
+        # `allow` may name more, because the path may also match a template like `/docs/{file}`
         assert set(wrong.headers["allow"].split(", ")) >= methods, path
 
 
@@ -234,7 +234,8 @@ def test_openapi_names_operations_for_generated_clients(app: Gateway) -> None:
 def test_openapi_names_schemas_for_generated_clients(app: Gateway) -> None:
     document = app.app.openapi()
     schemas = document["components"]["schemas"]
-    # the top level of a schema has the schema's name, so only the parts below it are searched
+    # an enumeration or union at the top level of a schema has the name of the schema, so only the
+    # parts below the top level are searched
     parts = [_without_choices(schema) for schema in schemas.values()]
 
     assert (
@@ -478,7 +479,7 @@ async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -
                 await _register_and_read(http, f"anna{attempt}")
             slow = [record.message for record in caplog.records if "took" in record.message]
             if not slow or pauses.longest < SLOW_CALLBACK_SECONDS / 2:
-                break  # otherwise the machine has paused the process, and the attempt is repeated
+                break  # no slow callback, or one that no pause explains; else try again
 
     assert slow == []
 

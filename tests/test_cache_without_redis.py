@@ -24,7 +24,7 @@ from tests.shared.cache_fixtures import MAX_ATTEMPTS, Clock, until
 
 @asynccontextmanager
 async def running(database_url: str, data_dir: Path, clock: Clock) -> AsyncIterator[Gateway]:
-    """Run an application whose cache uses `clock`; yield it when it receives invalidations."""
+    """Yield a running application whose cache uses `clock` and already receives invalidations."""
     app = create_app(read_settings(database_url=database_url, data_dir=data_dir))
     async with app.lifespan():
         cache = inventory_of(app.container).cache()

@@ -282,7 +282,7 @@ def test_generated_catalogue_is_created_once_and_grows(database_url: str, tmp_pa
 async def test_incomplete_generated_catalogue_fails(
     database_url: str, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """A row is refused if its stock is less than the reserved stock of the product with its SKU."""
+    """A row is refused if its stock is less than what is reserved of the product with that SKU."""
     row = min(generate_products(30), key=lambda row: row["on_hand"])
     inventory_app = build_inventory_app("sql", postgres)
     product = await inventory_app.product(row["sku"].lower(), stock=row["on_hand"] + 1)

@@ -1,4 +1,4 @@
-"""Manifests that contradict each other are rejected with one line for each problem."""
+"""Context manifests that contradict each other are rejected, with one line for each problem."""
 
 from collections.abc import Callable
 from dataclasses import replace

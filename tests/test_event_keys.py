@@ -82,7 +82,8 @@ async def test_event_is_verified_with_the_key_of_its_publisher(tmp_path: Path) -
 
     assert await defect(orders, signers["payments"]) is None
     assert await defect(orders, signers["inventory"]) == "unknown_key"
-    # valid, because this process published the events of payments before payments was extracted
+    # valid, because the process of orders may have published this event before payments was
+    # extracted from it
     assert await defect(orders, signers["orders"]) is None
 
 

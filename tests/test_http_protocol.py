@@ -188,7 +188,7 @@ async def one_round_trip(connection: Connection) -> None:
 class ProbeApp:
     """Responds with the names of the request headers.
 
-    It reads the body, sends the first two bytes, and waits for `go_on` before it sends the others.
+    It reads the whole request, and sends two bytes of the response; the others when `go_on` is set.
     """
 
     def __init__(self) -> None:

@@ -118,7 +118,10 @@ def test_text_sorts_by_code_point(shared_server: SharedServer) -> None:
 
 
 def test_private_folder_works_or_gives_advice(tmp_path: Path) -> None:
-    """As root, Postgres must run as another user, who cannot enter a private directory."""
+    """If root starts Postgres, it runs as another user, who cannot enter a private directory.
+
+    Only a user namespace makes this possible.
+    """
     tmp_path.chmod(0o700)
 
     if can_use_closed_folders():
@@ -154,7 +157,7 @@ def test_wrong_password_is_rejected(shared_server: SharedServer) -> None:
 def test_killed_parent_ends_its_server_without_data_loss(
     any_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # a long timeout, because the last checkpoint may be slow
+    # a long timeout, because Postgres writes a checkpoint at its shutdown, which may be slow
     monkeypatch.setattr(data_dir_lock, "SHUTDOWN_TIMEOUT_SECONDS", 60)
     with parent(f"EmbeddedPostgres(Path({str(any_folder)!r}))") as process:
         url, pid = first_line(process)
@@ -209,8 +212,8 @@ def test_running_server_without_our_lock_is_not_stopped(
 def test_killed_server_recovers_when_its_pid_is_reused(
     closed_folder: Path,
 ) -> None:
-    # Postgres itself ignores a pid file whose process belongs to another user. The directory is
-    # closed, so that the server and the program `sleep` have the same user.
+    # The program `sleep` must have the same user as the server, because Postgres itself ignores a
+    # pid file whose process belongs to another user. In a closed directory both have the same user.
     server = EmbeddedPostgres(closed_folder)
     with server as url:
         fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -440,7 +443,7 @@ def killed_at_exit(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def parent(server: str) -> AbstractContextManager[subprocess.Popen[str]]:
-    """A Python process that starts the server, prints its URL and pid, and waits to be killed."""
+    """A Python process that starts the server, prints the server's URL and pid, and then sleeps."""
     return killed_at_exit([sys.executable, "-c", PARENT.format(server=server)])
 
 

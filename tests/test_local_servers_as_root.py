@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-# The kernel forbids user namespaces in a chroot, so that the test also covers containers, most of
-# which forbid them too. The tmpfs hides the real /var/lib with the data directory of root.
+# Under root, the commands run in a chroot, which is like most containers in one way: the kernel
+# forbids user namespaces there. The tmpfs hides the real /var/lib with the data directory of root.
 ISOLATE = """
 set -e
 mount --rbind / "$0"

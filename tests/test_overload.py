@@ -52,7 +52,7 @@ async def staff_of(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
 
 @asynccontextmanager
 async def customer_of(app: Gateway, number: int) -> AsyncIterator[httpx2.AsyncClient]:
-    """Register a customer, and yield a client with the token."""
+    """Register a customer, and yield a client with the access token of this customer."""
     user = {"username": f"customer-{number}", "password": "a quiet sentence"}
     async with client_of(app) as http:
         await http.post("/users", json={**user, "email": f"customer-{number}@example.com"})
@@ -92,7 +92,10 @@ async def holding_lock(
 
 
 def hanging_searches(database_url: str) -> Any:
-    """Let searches without a match wait: only they read suggestions, from the locked table."""
+    """Let each search that matches nothing wait, by locking the table of spelling suggestions.
+
+    Other searches do not read this table.
+    """
     return holding_lock(database_url, "LOCK TABLE inventory.search_word IN ACCESS EXCLUSIVE MODE")
 
 
@@ -149,7 +152,7 @@ async def test_search_without_token_is_cancelled_in_postgres(
 
             refused = await search(anonymous, "another")
 
-            # the search of the staff goes on
+            # the search of the staff still waits for the lock
             assert await count_hanging(connection) == 1
         answer = await hanging
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")

@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 30
 
 
 class Echo:
-    """A TCP server that answers with the data twice, and stores the received data."""
+    """A TCP server that sends all received data back twice, and stores it."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -141,7 +141,7 @@ async def test_blackhole_holds_data_until_restored(
 
 
 async def test_close_during_blackhole_is_forwarded_later(proxy: Proxy, echo: Echo) -> None:
-    """TCP would do the same, because it retransmits lost packets."""
+    """A real network does the same, because TCP also retransmits packets sent before a close."""
     await proxy.switch(Mode.BLACKHOLE)
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     writer.write(b"new")
