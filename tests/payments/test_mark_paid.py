@@ -4,6 +4,7 @@ from asyncio import gather
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from markethall.payments.contract import (
     AmountExceedsDue,
@@ -150,11 +151,15 @@ async def test_refund_of_transfer_is_recorded(payments_app: PaymentsApp) -> None
     payment = await awaited(payments_app)
     await payments_app.mark_paid(payment, 1000)
 
-    await payments_app.refund(payment, 400)
-    await payments_app.refund(payment)
+    with capture_logs() as logs:
+        refunds = [await payments_app.refund(payment, 400), await payments_app.refund(payment)]
 
     assert amounts(await payments_app.current(payment)) == (1000, 1000, 1000)
     assert await payments_app.posting_count() == 3
+    due = [line for line in logs if line["event"] == "payment.manual_refund_due"]
+    assert [(line["refund_id"], line["amount"], line["currency"]) for line in due] == [
+        (str(refund.refund_id), refund.amount.amount, "EUR") for refund in refunds
+    ]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -7,6 +7,8 @@ request. The customer gets instructions; staff mark the payment as paid, and pay
 from collections.abc import Sequence
 from datetime import timedelta
 
+import structlog
+
 from markethall.payments.contract import AwaitTransferAction, OperationKind
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.gateway.manual_manifest import ManualMethod
@@ -18,6 +20,8 @@ from markethall.payments.ports import (
     PaymentMethod,
 )
 from markethall.shared.kernel.money import Money
+
+log = structlog.get_logger("markethall.payments")
 
 
 class ManualGateway(PaymentGateway):
@@ -45,7 +49,18 @@ class ManualGateway(PaymentGateway):
         )
 
     async def refund(self, request: OperationRequest) -> Outcome:
-        """Return success at once. Staff transfer the money back by hand."""
+        """Return success at once. Staff transfer the money back by hand.
+
+        The log tells them, because jobs and cancelled orders refund without an action of staff.
+        After a crash the line may come twice, with the same refund id.
+        """
+        log.warning(
+            "payment.manual_refund_due",
+            payment_id=str(request.payment_id),
+            refund_id=str(request.operation_id),
+            amount=request.amount.amount,
+            currency=request.amount.currency,
+        )
         return Succeeded(f"manual_{request.operation_id.hex}")
 
     async def lookup(self, request: OperationRequest) -> Outcome | None:
