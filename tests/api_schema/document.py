@@ -4,8 +4,8 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-# how many countries and currencies to keep beside the examples; each costs one more request per
-# field
+# how many countries, and how many currencies, to keep in the document in addition to the examples;
+# each value costs one more request per field
 MAX_ENUM_VALUES: Final = 3
 
 

@@ -107,8 +107,8 @@ def _configuration(caller: str, token: str | None) -> dict[str, Any]:
         "suppress-health-check": ["all"],
         "headers": {"Authorization": f"Bearer {token}"} if token else {},
         "auth": {"auto-signup": False},
-        # two runs must send the same requests, so no data of an earlier run, and no constants from
-        # the source code, whose order varies
+        # two runs must send the same requests, so data of earlier runs is not reused, and constants
+        # are not extracted from the source code, because their order varies
         "cache": {"enabled": False},
         "analysis": {"constants": {"enabled": False}},
         "generation": {"deterministic": not FULL, "max-examples": examples, "no-shrink": True},
@@ -133,12 +133,13 @@ def _configuration(caller: str, token: str | None) -> dict[str, Any]:
 
 @contextmanager
 def _independent_requests() -> Iterator[None]:
-    """Change generated requests that would depend on others, never succeed, or take long.
+    """Change generated requests that would depend on other requests, never succeed, or take long.
 
-    A repeated idempotency key would get the stored response, so each request gets its own key.
-    Cursors are signed, so a generated one is never valid and is removed (tests/test_cursors.py
-    tests cursors). No request waits for a change of an order (tests/orders/test_status_waits.py
-    tests that).
+    - A repeated idempotency key would get the stored response, so each request gets its own key.
+    - Cursors are signed, so a generated cursor is never valid; it is removed. tests/test_cursors.py
+      tests cursors.
+    - A request could wait for a change of an order, so `wait` becomes 0.
+      tests/orders/test_status_waits.py tests these waits.
     """
     sent: set[str] = set()
 

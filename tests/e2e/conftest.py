@@ -24,8 +24,8 @@ from tests.e2e.shop import Shop
 from tests.e2e.split_cluster import split_cluster
 from tests.partitions.partitions import FULL_SPLIT, MONOLITH, PARTITIONS, PROCESS_PARTITIONS
 
-# the first four of TOPOLOGIES run one server ("roles": one database role per context; "workers":
-# two worker processes); those of SPLIT distribute the contexts over several servers
+# the topologies in SPLIT distribute the contexts over several servers; the four others run one
+# server: "roles" with one database role per context, "workers" with two worker processes
 SPLIT = [name for name in PROCESS_PARTITIONS if name != MONOLITH]
 SECRET = "a-secret-of-the-split-servers-0123456789-0123456789"
 TOPOLOGIES = ["memory", "postgres", "roles", "workers", *SPLIT]

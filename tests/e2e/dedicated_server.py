@@ -97,7 +97,10 @@ class DatabaseReader:
 def dedicated_process(
     scratch: Path, name: str, *arguments: str, **settings: str
 ) -> "Iterator[tuple[subprocess.Popen[bytes], RunningServer]]":
-    """Run a server during the block. Yield also its process, for tests that stop the server."""
+    """Run a server during the block. Yield its process and its URLs.
+
+    Tests that stop the server need the process.
+    """
     folder, port = scratch / f"own-{name}", free_port()
     folder.mkdir(exist_ok=True)
     log = folder / f"serve-{port}.log"

@@ -18,7 +18,7 @@ Edge = tuple[str, str]
 REDIS: Edge = ("all", "redis")
 DELAY = 2.0
 LATE = f"delayed by {DELAY:.0f} s"
-# contexts that call no other context
+# the contexts that call no other context: the leaves of the call graph
 LEAVES = frozenset({"users", "inventory", "payments"})
 # maps each operation of orders to the contexts that it calls
 CALLED_CONTEXTS = {"place": {"users", "inventory", "payments"}, "fulfil": {"inventory"}}
@@ -139,7 +139,10 @@ class ConnectionFault(Fault):
 
 
 class JwksUnavailable(ConnectionFault):
-    """A service is restarted while it cannot fetch the public keys of the issuer."""
+    """A service is restarted, and its connection for public keys has a fault.
+
+    `edge` is (the service, the issuer of the tokens, whose public keys it fetches).
+    """
 
     async def prepare(self, setup: FaultSetup) -> None:
         await setup.proxies[self.edge].switch(self.mode)
@@ -241,8 +244,8 @@ def redis_faults() -> list[Fault]:
 
 
 def process_faults() -> list[Fault]:
-    # a restarted context fetches the public keys of users; until users has started too, the context
-    # cannot verify access tokens and responds with 503
+    # a restarted process fetches the public keys from the `users` context; until `users` has also
+    # started, the process cannot verify access tokens and responds with 503
     token_operations = frozenset().union(*_TOKEN_OPERATIONS.values())
     return [
         ProcessKilled("orders", "killed", frozenset({"orders"})),

@@ -110,7 +110,8 @@ class LoadGenerator(Shop):
                 result = await self.send_logged(
                     operation, path, lambda: self.post(path, person, key, json=body)
                 )
-                # orders of other customers count as progress: on a slow machine they delay this one
+                # also extend the time limit when other customers complete orders: on a slow machine
+                # their requests delay this one
                 status = result.response and result.response.status_code
                 limit.note((status, len(self.sales), self._settled_count))
                 delay = result.retry_after if result.response else RETRY_DELAY_SECONDS

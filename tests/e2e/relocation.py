@@ -49,7 +49,7 @@ class Plan:
     """The parameters of a run.
 
     `pause` is the time in seconds before and after each step. `interval` is the time in seconds
-    between the starts of two customers. With `kills`, processes and relocations are killed.
+    between the starts of two customers. If `kills` is true, processes and relocations are killed.
     """
 
     kills: bool
@@ -86,7 +86,8 @@ class RelocationCluster:
             "token_ttl": "7200",
             "request_deadline_seconds": "5",
             "rpc_attempt_timeout_seconds": "2",
-            # customers start at a fixed rate, so unpaid orders accumulate while payments fail
+            # while payments fail, unpaid orders accumulate, because customers keep starting at a
+            # fixed rate; the limit must not reject their orders
             "max_unpaid_orders_per_customer": "1000",
             **plan.settings,
         }
@@ -224,7 +225,7 @@ class RelocationRun:
     async def _relocate(self, source: str, target: str) -> None:
         """Stop inventory, relocate its data and start it again.
 
-        With `kills`, a first attempt is killed in the middle of the copy, and then repeated.
+        If `kills` is true, first kill a relocation in the middle of its copy, then repeat it.
         """
         assert self.inventory is not None
         await self.inventory.end()

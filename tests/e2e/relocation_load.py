@@ -150,7 +150,8 @@ class RelocationLoad(Shop):
                 response = await self._send_or_none(
                     "POST", path, person, json=body, headers=headers
                 )
-                # orders of other customers count as progress: on a slow machine they delay this one
+                # also extend the time limit when other customers place orders: on a slow machine
+                # their requests delay this one
                 limit.note((response and response.status_code, len(self.results.placed)))
                 if response is None:
                     await asyncio.sleep(RETRY_DELAY_SECONDS)
@@ -182,7 +183,7 @@ class RelocationLoad(Shop):
 def longest_gap(times: list[float], started: float, ended: float) -> float:
     """Return the longest gap in seconds between two consecutive times.
 
-    Only gaps count that lie at least partly between `started` and `ended`.
+    A gap that lies entirely before `started` or after `ended` is ignored.
     """
     within = [moment for moment in times if started < moment < ended]
     before = max((moment for moment in times if moment <= started), default=started)

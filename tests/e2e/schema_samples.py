@@ -84,7 +84,8 @@ class Samples:
         )
         if isinstance(value, dict):
             fields = {k: v for branch in branches for k, v in branch.get("properties", {}).items()}
-            # `fields` has a fixed order, so runs that send only a part of the attacks send the same
+            # iterate in the order of the schema: an ordinary run sends every eighth attack, which
+            # must be the same attacks each time
             for name in filter(value.__contains__, fields):
                 yield from self.positions(fields[name], value[name], (*path, name))
         elif isinstance(value, list) and value:

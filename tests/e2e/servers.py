@@ -51,8 +51,8 @@ def owning_context(path: str) -> str:
 def free_port() -> int:
     """Return a free port, and reserve it with a socket that stays open.
 
-    The open socket keeps other programs from getting the port. With SO_REUSEADDR a server can bind
-    it all the same.
+    While the socket is open, a program without SO_REUSEADDR cannot get the port. A server can bind
+    it, because servers set SO_REUSEADDR, too.
     """
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -80,7 +80,7 @@ class Shop:
         expect_status(await self.post(path, self.admin, json=body), 201)
 
     async def available(self, product_id: str) -> int:
-        """Return the available quantity. The stock page shows it, which is never cached."""
+        """Return the available quantity, from the stock endpoint, which is never cached."""
         stock = expect_status(await self.get(f"/products/{product_id}/stock", self.admin), 200)
         rows = stock["items"] if "items" in stock else stock["warehouses"]
         return sum(row["available"] for row in rows)

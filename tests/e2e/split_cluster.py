@@ -118,7 +118,10 @@ class SplitCluster:
 
     @property
     def server(self) -> RunningServer:
-        """The cluster as a RunningServer. `pids` are the current ones; `log` is that of orders."""
+        """The cluster as a RunningServer, with the current `pids`.
+
+        `log` is the log of the process that serves the `orders` context.
+        """
         pids = tuple(part.pid for part in self.parts)
         log = self.service("orders").log
         others = tuple(part.log for part in self.parts if part.log != log)

@@ -75,7 +75,8 @@ async def test_a_paid_order_does_not_expire(short_ttl_shop: Shop) -> None:
     expect_status(await short_ttl_shop.confirm(buyer, paid["payment"]["payment_id"]), 200)
     unpaid = expect_status(await short_ttl_shop.place(buyer, product["product_id"]), 201)
 
-    # the unpaid order was placed later: when it expires, the time limit of the paid order is over
+    # the unpaid order was placed after the paid order; so when the unpaid order expires, the
+    # reservation time of the paid order is over, too
     await short_ttl_shop.wait_for_status(buyer, unpaid["order_id"], status="expired")
 
     await short_ttl_shop.wait_for_status(

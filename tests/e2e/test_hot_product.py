@@ -50,7 +50,8 @@ async def open_busy_shop(scratch: Path, url: str) -> AsyncIterator[Shop]:
     server_context = dedicated_server(
         scratch, "hot", database_url=url, database_timeout="1.8", request_deadline_seconds="5"
     )
-    # in a thread, because a wait on this event loop would block the database proxy that runs on it
+    # start the server in a thread: the start blocks, and the server needs the database proxy, which
+    # may run on this event loop
     server = await asyncio.to_thread(server_context.__enter__)
     try:
         async with httpx2.AsyncClient(limits=limits, timeout=120) as http:

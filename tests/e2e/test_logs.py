@@ -169,9 +169,9 @@ async def test_log_lines_cannot_be_forged(logged_server: LoggedServer) -> None:
 
 
 async def test_no_secret_is_logged(logged_server: LoggedServer) -> None:
-    """The requests are logins, failed logins, forged tokens and secrets in wrong places.
+    """Log in, fail to log in, and send forged tokens and secrets in wrong places.
 
-    The database fails once, too.
+    Also interrupt the database once, because a logged error could contain its URL.
     """
     used_secrets = await use_secrets(logged_server)
     await interrupt_database(logged_server)
@@ -247,7 +247,7 @@ async def send_misplaced_secrets(logged_server: LoggedServer, buyer: Person, wro
 
 
 async def interrupt_database(logged_server: LoggedServer) -> None:
-    """Make the database unavailable for a while: a logged error could contain its URL."""
+    """Reject all database connections until the server has logged the outage; then allow them."""
     server, _, name = logged_server.database.rpartition("/")
     admin_url = f"{server}/postgres"
     await on_server(admin_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")

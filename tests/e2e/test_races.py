@@ -93,7 +93,7 @@ async def test_fifty_concurrent_buyers_never_oversell(
 async def test_carts_in_opposite_order_do_not_deadlock(
     shop: Shop, server: RunningServer, database: DatabaseReader, buyers: list[Person]
 ) -> None:
-    """The test finds a deadlock by its log line; a 503 may also come from a slow machine."""
+    """Detect a deadlock by its log line, not by a 503, which a slow machine may also cause."""
     one, other = [(await shop.product(stock=500))["product_id"] for _ in range(2)]
     carts = [(one, other), (other, one)] * 50
 
@@ -200,7 +200,7 @@ async def test_same_key_ten_concurrent_confirmations_charge_once(
 async def test_webhook_races_with_provider_response(
     shop: Shop, database: DatabaseReader, server: RunningServer
 ) -> None:
-    """Send ten copies of the webhook while the provider delays its response, and one afterwards."""
+    """Send ten copies of the webhook before the response of the provider, and one after it."""
     buyer, order = await place_new_order(shop)
     payment_id = order["payment"]["payment_id"]
     confirming = asyncio.create_task(shop.confirm(buyer, payment_id, "sandbox_slow"))

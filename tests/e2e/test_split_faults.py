@@ -41,11 +41,11 @@ STOCK = 10_000
 DEADLINE = 5.0  # the default of MARKETHALL_REQUEST_DEADLINE_SECONDS
 SLACK = 2.0 if FULL else 10.0  # seconds added to limits, for slow machines
 FAULT_SECONDS = 2.0
-# of a fault that causes only timeouts (`is_timeout_only`): long enough for the calls between the
-# processes to time out, and in a full run for the requests of clients to reach their deadline
+# the duration of a fault that causes only timeouts (`is_timeout_only`). Calls between processes
+# must time out; in a full run, the requests of clients must also reach their deadline.
 TIMEOUT_FAULT_SECONDS = DEADLINE + 1 if FULL else 3.5
-# from the repair to the first order: 1 s for the circuit breaker, 1 s for Retry-After, and a margin
-# for slow machines
+# the limit of the time from the repair to the first order: 1 s for the circuit breaker, 1 s for
+# Retry-After, and a margin for slow machines
 RECOVERY_SECONDS = 5.0 if FULL else 20.0
 IDLE_TIMEOUT_SECONDS = 60.0
 MAX_ATTEMPTS = 3
@@ -138,7 +138,11 @@ class Report:
 
 @dataclass(frozen=True)
 class Calls:
-    """Counts by target context: calls and attempts of orders, and requests through the proxies."""
+    """Counts by target context.
+
+    `calls` and `attempts` are those of the `orders` process, `pid`; `sent` counts the requests that
+    the proxies have forwarded.
+    """
 
     pid: int
     calls: Counter[str]
@@ -146,7 +150,10 @@ class Calls:
     sent: Counter[str]
 
     def since(self, before: "Calls") -> "Calls | None":
-        """Return the difference of the counts, or None if orders was restarted in between."""
+        """Return the difference of the counts.
+
+        Return None if the `orders` process was restarted in between, which resets its counters.
+        """
         if self.pid != before.pid:
             return None
         calls, attempts = self.calls - before.calls, self.attempts - before.attempts
@@ -230,7 +237,7 @@ async def test_events_lost_by_redis_before_consumption_are_republished(
 
 
 async def wait_until_published(database: DatabaseReader) -> None:
-    """Wait until payments has published its events to the stream."""
+    """Wait until the `payments` context has published its events to the stream."""
     unpublished = "SELECT count(*) FROM payments.outbox WHERE published_at IS NULL"
     async with progress_limit(IDLE_TIMEOUT_SECONDS) as limit:
         while count := await database.fetch_value(unpublished):

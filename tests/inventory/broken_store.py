@@ -42,7 +42,7 @@ CHECK_STOCK: Final = Statement(
 def check_then_reserve() -> Iterator[None]:
     """Check the stock and reserve in two statements.
 
-    The first two buyers always both check before one of them reserves, so both find enough stock.
+    A buyer reserves only after two buyers have checked, so two buyers find the last unit available.
     """
     reserve_line, checks, two_have_checked = (
         SqlInventoryStore.reserve_line,

@@ -31,8 +31,8 @@ from tests.proxy import Mode, Proxy
 if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record]
 
-# the pool of the application, but with a longer timeout in seconds, because a hundred buyers wait
-# for twenty slow connections
+# the pool sizes of the application, but a longer timeout (in seconds): a hundred buyers wait for
+# twenty connections, which may be slow
 POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
 
 
@@ -75,7 +75,7 @@ class RaceSetup:
 
 @asynccontextmanager
 async def open_race_setup(database_url: str, latency: float) -> AsyncIterator[RaceSetup]:
-    """Open a setup. At its end, raise AssertionError if there were deadlocks."""
+    """Open a setup. After the block, raise AssertionError if there were deadlocks in it."""
     application = f"race-{new_id().hex}"
     async with AsyncExitStack() as stack:
         driver = await asyncpg.connect(plain(database_url))
@@ -122,7 +122,7 @@ def _expected_outcome(outcome: Any) -> ReservationView | OutOfStock:
 
 @asynccontextmanager
 async def slow_connection_to(database_url: str, latency: float) -> AsyncIterator[tuple[str, Proxy]]:
-    """Open a proxy to the database. In the mode DELAY it delays both directions."""
+    """Open a proxy to the database. In the mode DELAY, the proxy delays both directions."""
     parts = urlsplit(database_url)
     async with Proxy(parts.port or 5432, delay=latency) as proxy:
         address = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"

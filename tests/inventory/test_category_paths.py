@@ -194,7 +194,7 @@ async def test_paths_of_ambiguous_name_are_limited(inventory_app: InventoryApp) 
 
 
 async def test_category_deeper_than_the_longest_path(inventory_app: InventoryApp) -> None:
-    """Its key, and the text that names it in an export, are accepted in a request."""
+    """A request may name such a category by its key, and an import by the text of an export."""
     deepest = " > ".join("abcdefghijklmnopqrst")
     await inventory_app.product("A", category=deepest)
     await add(inventory_app, "sale")
@@ -301,7 +301,10 @@ def test_too_long_path_is_rejected(category: str) -> None:
 
 
 async def test_longest_path_can_be_stored(inventory_app: InventoryApp) -> None:
-    """A character may have four bytes in UTF-8, or become several characters in NFKC."""
+    """The stored key may be longer than the path.
+
+    A character may have four bytes in UTF-8, or become several characters in NFKC.
+    """
     for character in ("\U0001f375", "\ufdfa"):
         path = " > ".join(character * 130 for _ in range(3))
         product = await inventory_app.product(category=path, name=character * 255)

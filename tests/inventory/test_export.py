@@ -121,7 +121,7 @@ async def test_export_escapes_formulas(fields: dict[str, Any]) -> None:
 
 
 async def _comparable_products(import_client: ImportClient, count: int) -> list[ProductView]:
-    """Return the products with equal ids, versions and times, so that they can be compared."""
+    """Return the products without the fields that differ in each database: ids, versions, times."""
     same = {"product_id": None, "version": 1, "created_at": None, "updated_at": None}
     found = [
         await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, f"P-{number}")
@@ -151,7 +151,10 @@ async def test_export_spans_multiple_pages(sql_inventory_app: InventoryApp) -> N
 
 
 async def test_largest_product_round_trips() -> None:
-    """The longest cell has the translations. JSON and CSV write each quote in it as three bytes."""
+    """The longest cell holds the translations, and each quote in it takes three bytes.
+
+    JSON adds a backslash before the quote, and CSV doubles the quote.
+    """
     text = '"\N{GRINNING FACE}' * 5000
     languages = [f"{a}{b}" for a in "abcde" for b in "klmnopqrst"]
     fields = {

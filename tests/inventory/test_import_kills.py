@@ -17,7 +17,8 @@ from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
 ROWS = 12_000
-# after reading `at_least` rows, a worker waits for the advisory lock at the end of its next batch
+# suspends a worker in an open transaction, so that the test can kill the worker there: when
+# `at_least` rows are read, the next batch ends with a wait for an advisory lock of the test
 SUSPEND_WORKERS = """
 CREATE FUNCTION public.suspend() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN new; END $$;
@@ -60,7 +61,7 @@ async def start_import(url: str, csv_file: Path) -> asyncio.subprocess.Process:
     environment = os.environ | {
         "MARKETHALL_DATABASE_URL": url,
         "MARKETHALL_DATA_DIR": str(csv_file.parent),
-        # seconds, longer than the test suspends the worker
+        # in seconds; a suspended worker must not time out
         "MARKETHALL_DATABASE_TIMEOUT": "60",
     }
     return await asyncio.create_subprocess_exec(*command, env=environment)
@@ -128,7 +129,7 @@ async def test_leased_import_is_not_taken_by_another_worker(
 
 
 async def test_worker_without_lease_writes_nothing(sql_inventory_app: InventoryApp) -> None:
-    """A slow worker continues after another worker has taken its lease, but must write nothing."""
+    """A slow worker must write nothing after another worker has taken the lease of the import."""
     import_client = ImportClient(sql_inventory_app)
     rows = b"".join(b"N-%d,Name,1,2\n" % n for n in range(9000))
     started = await import_client.start(b"sku,name,price,on_hand\n" + rows)

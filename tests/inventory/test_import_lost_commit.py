@@ -46,7 +46,7 @@ def inventory_app(request: pytest.FixtureRequest) -> InventoryApp:
     return build_inventory_app("sql", request.getfixturevalue("postgres"))
 
 
-# commit 1 acquires the lease of the import; without it the worker would not begin
+# no test loses commit 1, which acquires the lease: without a lease, a worker does not begin
 @pytest.mark.parametrize("lost", [{2}, {3}, {4}, {2, 3, 4}])
 async def test_batch_with_lost_commit_response_is_applied_once(
     inventory_app: InventoryApp, lost: set[int]

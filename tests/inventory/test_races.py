@@ -341,7 +341,7 @@ async def test_backorder_limit_import_does_not_deadlock_with_reserves(
         for product in products:
             await setup.inventory_app.adjust(product.product_id, delta=30, warehouse_id=other)
         lines = [f"{p.sku},{number + 1},{number + 2}," for p in reversed(products)]
-        # the file also counts the stock of one product
+        # the file also sets the stock on hand of one product
         lines[0] += "31"
         file = "sku,backorder_limit,low_stock_threshold,on_hand\n" + "\n".join(lines) + "\n"
         ids = [product.product_id for product in products]

@@ -80,7 +80,7 @@ async def client() -> AsyncIterator[Client]:
         ) as http,
     ):
         accounts = users_of(app.container).accounts()
-        # the context users confirms staff tokens, so the staff account must exist
+        # staff tokens are checked against the `users` context, so the staff account must exist
         user = await accounts.create_staff(
             "staff@example.com", "staff:catalogue", "a long password of staff"
         )

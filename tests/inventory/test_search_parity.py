@@ -83,7 +83,10 @@ async def connection(database_url: str) -> Any:
 
 
 async def empty_storages(connection: Any, postgres: Postgres) -> Storages:
-    """Return empty storages. Hypothesis runs many examples in one test, on one database."""
+    """Empty the database, and return both storages.
+
+    All examples of a test use one database, so each example must remove the earlier rows.
+    """
     await connection.execute(
         "SET session_replication_role = replica; DELETE FROM inventory.stock_movement;"
         "DELETE FROM inventory.stock; DELETE FROM inventory.product; DELETE FROM inventory.category"

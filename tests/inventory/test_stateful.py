@@ -99,7 +99,10 @@ class ExpectedReservation:
         return self.status == "committed" or self.is_open(now)
 
     def may_have_expired(self, now: datetime) -> bool:
-        """Return whether it is overdue. The periodic job may or may not have expired it yet."""
+        """Return whether the reservation is overdue.
+
+        The model does not know whether the periodic job has already expired it.
+        """
         return self.status == "held" and not self.is_live(now)
 
 

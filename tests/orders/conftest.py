@@ -185,7 +185,7 @@ class OrdersApp:
         await self.persistence.inbox.enqueue(names, [envelope])
 
     async def relay(self) -> int:
-        """Relay the events of orders to the inbox of orders."""
+        """Relay the events of the `orders` context to its own inbox."""
         relay = OutboxRelay(
             "orders", [InProcessTransport(self.persistence.inbox, HANDLER_KEYS)], self.clock
         )

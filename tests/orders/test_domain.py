@@ -110,7 +110,7 @@ COMMANDS: dict[OrderCommand, Callable[[Order], None]] = {
         {line.line_id: line.fulfilled for line in order.lines}, AUDIT
     ),
 }
-# maps each state of an order to the allowed commands, and these to the status after them
+# for each state of an order: the allowed commands, each with the status that it leads to
 ALLOWED_COMMANDS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
     placed: {
         OrderCommand.PAY: OrderStatus.PROCESSING,

@@ -545,7 +545,7 @@ async def test_concurrent_handler_runs_have_one_effect(orders_app: OrdersApp) ->
 # Outages of other contexts
 
 
-# maps each way in which an order can end to the calls that its last events cause
+# maps the ending of an order to the calls to other contexts that its last events cause
 CALLS_BY_ENDING = {
     "paid": ["commit"],
     "cancelled": ["release", "cancel"],

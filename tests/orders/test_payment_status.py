@@ -16,7 +16,7 @@ from tests.orders.conftest import CANCEL, RESERVATION_TTL, STAFF, OrdersApp, att
 TWICE = 2
 S, P = PaymentStatus, OrderPaymentStatus
 
-# maps the status of a payment to the `payment_status` of its order, if it was not paid before
+# maps the status of a payment to the `payment_status` of its order, for orders not paid before
 PAYMENT_STATUSES = {
     S.CREATED: P.NONE,
     S.PROCESSING: P.NONE,

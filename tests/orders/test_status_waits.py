@@ -221,7 +221,7 @@ async def test_shutdown_ends_all_waits_and_allows_no_other(orders_app: OrdersApp
 async def test_poll_finds_a_change_that_the_bus_has_lost(
     orders_app: OrdersApp, postgres: Postgres
 ) -> None:
-    """`other` stands for another process, which is not connected to the invalidation bus."""
+    """`other` stands for another process. It does not listen to the invalidation bus."""
     other = build_orders_app("sql", postgres)
     other.buyer = orders_app.buyer
     order = await placed(orders_app)
@@ -252,7 +252,7 @@ async def test_waiting_takes_one_statement_a_poll_for_all_requests_and_no_connec
         polled = STATEMENTS._value.get()
         waits_of(orders_app).end()
 
-    assert started - before == len(tasks)  # each reads the status once
+    assert started - before == len(tasks)  # each request reads the status once
     assert polled - started == 1
     assert held == 0
 
@@ -310,7 +310,7 @@ async def test_bus_wakes_requests_of_another_process(
     other = build_orders_app("sql", postgres)
     other.buyer = orders_app.buyer
     order = await placed(orders_app)
-    # without the poll, which is the first background task, so that only the bus can end the wait
+    # only the bus may end the wait, so the poll, which is the first background task, is not started
     listeners = [
         asyncio.create_task(task())
         for app in (orders_app, other)

@@ -168,7 +168,10 @@ class ContextsApp:
                 await sweep()
 
     async def process_events(self, *, streams_available: bool = True) -> None:
-        """Process all events; without streams, only the events that orders publishes."""
+        """Process all events.
+
+        If `streams_available` is false, the events of the `payments` context do not arrive.
+        """
         while await self._relay_events(streams_available) + await self._handle_events():
             pass
 
@@ -284,7 +287,7 @@ async def test_confirm_before_order_is_committed_is_not_found(contexts_app: Cont
 async def test_paid_orders_know_it_within_a_minute_without_streams(
     contexts_app: ContextsApp,
 ) -> None:
-    """The events of payments do not arrive, so orders must ask payments for the statuses."""
+    """No event of `payments` arrives, so `orders` must ask `payments` for the statuses."""
     product_id, placed = await contexts_app.product(stock=45), []
     for _ in range(3):
         await contexts_app.open()
@@ -316,7 +319,7 @@ async def test_paid_orders_know_it_within_a_minute_without_streams(
 
 @pytest.mark.parametrize("paid", [False, True])
 async def test_cancelled_free_order_is_voided(contexts_app: ContextsApp, paid: bool) -> None:
-    """Without `paid`, the order is cancelled before it processes the event of its payment."""
+    """If `paid` is false, the order is cancelled before the event of its payment is processed."""
     order = await contexts_app.place(await contexts_app.product(stock=5, price=0))
     payment = await contexts_app.confirm(order, "free")
     if paid:

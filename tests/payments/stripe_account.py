@@ -61,7 +61,7 @@ class StripeAccount:
         return intent
 
     def finish_action(self, intent: Json, *, decline: str | None = None) -> None:
-        """Let the customer authenticate; with `decline`, the authentication fails."""
+        """Let the customer authenticate; if `decline` has an error code, the charge is declined."""
         if decline:
             self._decline(intent, decline, None)
         else:

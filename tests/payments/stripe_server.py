@@ -83,7 +83,7 @@ class StripeServer(StripeAccount):
     # Methods for tests
 
     def fail(self, name: str, *faults: Fault) -> None:
-        """Let the next requests of this name fail, in turn. `_route` has the names."""
+        """Let the next requests of this name fail, one for each fault. `_route` has the names."""
         self._faults.setdefault(name, deque()).extend(faults)
 
     def answer(self, name: str, status: int, body: bytes) -> None:

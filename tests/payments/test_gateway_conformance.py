@@ -24,7 +24,7 @@ TESTS = sorted(
 
 
 class LossySandbox(SandboxGateway):
-    """The sandbox. With `loses_answer`, the next answer is lost after the effect of the call."""
+    """The sandbox gateway. If `loses_answer` is set, the next call takes effect but times out."""
 
     loses_answer = False
 

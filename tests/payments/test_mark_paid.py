@@ -187,7 +187,7 @@ async def test_partial_amount_of_ended_payment_is_refunded(
 async def test_complete_amount_of_ended_payment_captures_it(
     payments_app: PaymentsApp, ending: str
 ) -> None:
-    """The context orders then reinstates the order or refunds the payment."""
+    """After the capture, the `orders` context reinstates the order or refunds the payment."""
     payment = await awaited(payments_app)
     await payments_app.mark_paid(payment, 300)
     await end(payments_app, payment, ending)

@@ -111,7 +111,7 @@ class TestAcornConformance(PaymentGatewayConformance):
 
 
 async def test_event_with_an_unknown_status_is_refused() -> None:
-    """A stored event must be readable, because a job reads it again."""
+    """An unreadable event must be refused before it is stored, because a job parses it again."""
     testbed = AcornTestbed()
     event = {"id": "ev_1", "operation": str(testbed.charge_request().operation_id)}
     body = json.dumps(event | {"status": "pending"}).encode()

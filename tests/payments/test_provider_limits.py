@@ -1,4 +1,4 @@
-"""A slow provider does not block the calls to others; one that is down gets no more calls."""
+"""A slow provider does not block calls to other providers; one that is down gets no more calls."""
 
 import asyncio
 from asyncio import gather
@@ -166,7 +166,7 @@ async def test_operation_names_its_provider(payments_app: PaymentsApp, slow: Slo
 async def test_slow_provider_leaves_the_slots_of_the_process(
     payments_app: PaymentsApp, slow: SlowGateway, client: Client
 ) -> None:
-    """Three confirmations wait in a process with two request slots, and others still succeed."""
+    """Other requests succeed while three wait for the provider, in a process with two slots."""
     payments = [await payments_app.open() for _ in range(3)]
     confirms = [asyncio.create_task(client.confirm(payment, "slow")) for payment in payments]
     await started(slow, 3)

@@ -69,7 +69,7 @@ async def test_late_success_captures_payment(payments_app: PaymentsApp, method: 
 
 @pytest.mark.parametrize("ending", ["cancelled", "expired"])
 async def test_late_success_captures_ended_payment(payments_app: PaymentsApp, ending: str) -> None:
-    """The context orders then reinstates the order or refunds the payment."""
+    """After the capture, the `orders` context reinstates the order or refunds the payment."""
     payment, attempt = await confirmed(payments_app, "sandbox_action_required")
     if ending == "cancelled":
         await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
@@ -102,7 +102,7 @@ async def test_failed_action_is_applied(payments_app: PaymentsApp) -> None:
 async def test_failed_action_of_an_earlier_charge_changes_nothing(
     payments_app: PaymentsApp, method: str
 ) -> None:
-    """The customer has chosen another method, and the payment waits for the action of that one."""
+    """The customer has chosen another method; the payment waits for the action of its charge."""
     payment, attempt = await confirmed(payments_app, "sandbox_action_required")
     current = await payments_app.confirm(payment, method)
 

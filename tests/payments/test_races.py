@@ -1,4 +1,4 @@
-"""Concurrent commands have a result that the commands could also have one after the other."""
+"""Concurrent commands are serializable: some sequential order of them gives the same result."""
 
 from asyncio import gather
 from datetime import timedelta

@@ -1,4 +1,7 @@
-"""The conformance suite on Stripe, and more tests of captures, voids and blocked operations."""
+"""The conformance suite on Stripe, and more tests of its gateway.
+
+A blocked operation is one that `cancel_unknown` has ended: a late request can have no effect.
+"""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -158,7 +161,11 @@ async def test_nothing_is_sent_twice_after_stripe_forgot_the_keys(testbed: Strip
 
 
 async def test_lookup_survives_a_change_of_the_settings(testbed: StripeTestbed) -> None:
-    """New settings change the parameters, which Stripe rejects with the same idempotency key."""
+    """The gateway finds the charge by a search, because it cannot repeat the first request.
+
+    The new settings change the parameters, and Stripe rejects a known idempotency key with other
+    parameters.
+    """
     charge = testbed.charge_request()
     outcome = await testbed.gateway.charge(charge)
     container = build_container(

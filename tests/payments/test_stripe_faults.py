@@ -100,7 +100,8 @@ async def test_refund_survives_a_fault(shop: StripeApp, name: str, fault: Fault)
         shop.clock.advance(24 * 3600)
         await shop.reconcile()
 
-    # harmless faults: a refund needs only the currency of the intent, and its id is only shown
+    # faults after which the status is known at once: the gateway does not read the amount and the
+    # metadata of the intent, rejects a wrong currency, and only displays the id of the refund
     is_harmless = fault is Fault.DUPLICATE_ID if name == "refund" else fault in {
         Fault.WRONG_AMOUNT, Fault.WRONG_CURRENCY, Fault.OTHER_OBJECT,
     }  # fmt: skip
@@ -204,7 +205,7 @@ async def test_refunds_of_many_clients_never_exceed_the_charge(shop: StripeApp) 
 
 
 def has_effect(name: str, fault: Fault) -> bool:
-    """Return whether a request with this fault has charged the card all the same."""
+    """Return whether a request with this fault has charged the card nevertheless."""
     nothing_done = {
         Fault.LOST_BEFORE, Fault.RESET_BEFORE, Fault.SILENT_BEFORE, Fault.RATE_LIMITED,
         Fault.KEY_IN_USE, Fault.SERVER_ERROR_BEFORE,

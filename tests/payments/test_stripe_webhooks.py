@@ -282,7 +282,10 @@ async def test_event_of_an_operation_that_is_not_stored_yet_is_kept(shop: Stripe
 async def test_event_about_something_else_is_stored(
     shop: StripeApp, type_: str, metadata: dict[str, str]
 ) -> None:
-    """Such an event may concern a payment of another program that uses the same account."""
+    """An event without a valid operation id may be about a payment of another program.
+
+    That program uses the same Stripe account, so the event is no error.
+    """
     await shop.paid()
     (intent,) = shop.stripe.intents.values()
     requests = shop.stripe.requests.total()
