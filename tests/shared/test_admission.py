@@ -161,7 +161,7 @@ async def test_write_whose_body_is_there_waits_for_its_slot_only_once() -> None:
         *(send_request(gated, method, path, b"{}", headers=[JSON]) for method, path in requests)
     )
 
-    # a POST that waited for a slot a second time would start after the requests that follow it
+    # a POST that waited for a slot again after its body was read would start after later requests
     assert started == ["/1", "/2", "/3", "/4", "/5"]
 
 
@@ -302,7 +302,7 @@ async def test_facet_searches_leave_slots_to_other_searches() -> None:
     await shop.refused(14)
     shop.start("GET", "/products", 3, query=SEARCH)
 
-    # two facet searches run and eight wait
+    # two facet searches run and eight wait; the three other searches run
     await until(lambda: shop.workshop.at_work["/products"] == 2 + 3)
     assert rejections("facets") - before == 14
     await shop.finish()
@@ -434,7 +434,7 @@ async def test_waits_of_a_request_share_one_budget() -> None:
     try:
         with pytest.raises(TimeoutError):
             await wait_within_budget(asyncio.Event().wait(), 60)
-        with pytest.raises(Overloaded):  # nothing is left of the budget
+        with pytest.raises(Overloaded):  # the budget is used up
             await bulkhead.enter()
     finally:
         WAIT_BUDGET.reset(token)

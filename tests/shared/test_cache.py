@@ -184,7 +184,10 @@ async def test_invalidating_namespace_leaves_other_namespaces(
 
 
 async def all_calls_wait(cache: CoherentCache, namespace: str) -> None:
-    """Wait until every earlier call waits for its load, by making one more call after them."""
+    """Wait until every earlier call waits for its load.
+
+    The cache handles calls in order, so this makes one more call and waits until it has ended.
+    """
     await cache.get_or_load(namespace, "last", 60, Source().load)
 
 

@@ -137,8 +137,8 @@ async def test_process_keeps_what_it_loaded_after_its_own_invalidation(
     await get(two.here, namespace, "key", b"new")
 
     await until_dropped(two.there, namespace, "key")
-    # Messages arrive in the order in which they were sent: when a later message of `there` has
-    # arrived, `here` has also received its own message.
+    # `here` also receives the invalidation that it sent itself. Messages arrive in the order in
+    # which they were sent, so this one has arrived when a later message of `there` arrives.
     await until_invalidations_arrive(two.there, two.here)
 
     assert two.here.peek(namespace, "key") == b"new"

@@ -1,4 +1,4 @@
-"""The call guard: allow-list, held connections, deadlines, and exceptions of the callee."""
+"""The call guard: allow-list, calls during a transaction, deadlines, exceptions of the callee."""
 
 import asyncio
 from datetime import timedelta

@@ -31,8 +31,8 @@ WORKER_CONFIG = WorkerConfig(
     poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
 )
 KEY_COUNT, EVENTS_PER_KEY = 10, 20
-# seconds; less than the lease of a delivery, so that a test fails if a delivery is tried again
-# only after its lease has expired
+# seconds; shorter than the lease of a delivery, 30 s, so that a test fails if it needs the lease to
+# expire
 TEST_TIMEOUT = 25
 FAULTS = ("none", "twice", "late", "half", "before", "after")
 
@@ -40,9 +40,9 @@ FAULTS = ("none", "twice", "late", "half", "before", "after")
 class ChaosTransport(InProcessTransport):
     """Delivers batches of events with faults.
 
-    It delivers a batch twice, late or only its first half, mixes the events of different keys, and
-    raises an error before, during or after a delivery. `shuffles_keys` also changes the order of
-    the events of one key, which no real transport does.
+    It delivers a batch twice, late, or only its first half; mixes the events of different keys; and
+    raises an error before, during or after a delivery. If `shuffles_keys` is true, it also changes
+    the order of the events of one key, which no real transport does.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ChaosTransport(InProcessTransport):
             raise Unavailable(dependency="chaos")
 
     def _next_fault(self) -> str:
-        """Return each fault once per round, in random order."""
+        """Return the next fault. Each round has every fault once, in random order."""
         if not self._plan:
             self._plan = [*FAULTS]
             self._rng.shuffle(self._plan)

@@ -204,7 +204,7 @@ async def test_concurrent_leader_election_has_one_winner(probe_url: str) -> None
             barrier = asyncio.Barrier(2)
             leads = await asyncio.gather(try_to_lead(one, barrier), try_to_lead(two, barrier))
 
-            # both may fail, because the check whether the lock is free takes it for a moment
+            # both may fail, because each checks whether the lock is free by taking it for a moment
             assert leads.count(True) <= 1
 
 
@@ -253,7 +253,7 @@ async def test_leader_with_recent_heartbeat_is_not_replaced(probe_url: str) -> N
 
 
 async def test_connection_of_another_program_is_not_ended(probe_url: str) -> None:
-    """A relocation holds the leader's lock while it copies; its connection must stay open."""
+    """A relocation holds the leader's lock during the copy; its connection must stay open."""
     relocation = Postgres(probe_url, PoolSize(), application_name="relocation")
     async with (
         own_pool(probe_url) as two,
@@ -489,7 +489,7 @@ async def test_each_handler_has_its_own_delivery(
     await transport.deliver([wrap_event(happened(1), ctx, clock())])
     attempts = []
 
-    # claimed one after another, because both have the same key
+    # one claim returns only the first delivery, because both deliveries have the same key
     for _ in range(2):
         (delivery,) = await backend.inbox.claim(clock(), timedelta(seconds=9), 5)
         attempts.append(delivery.handler)
@@ -779,7 +779,7 @@ LOCKS = Statement(
 
 @asynccontextmanager
 async def own_pool(url: str) -> AsyncIterator[Postgres]:
-    """Open a separate pool, as another process has one."""
+    """Open a separate pool, as in another process."""
     postgres = Postgres(url, PoolSize(min_size=1, max_size=5, timeout=5))
     yield postgres
     await postgres.close()

@@ -153,7 +153,10 @@ async def send_request(
     peer: str = "192.0.2.1",
     is_stalled: bool = False,
 ) -> HttpResponse:
-    """Send one ASGI request with a body of these chunks. With `is_stalled` the body has no end."""
+    """Send one ASGI request with a body of these chunks.
+
+    If `is_stalled` is true, the client then neither sends more chunks nor ends the body.
+    """
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0"},

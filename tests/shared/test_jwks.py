@@ -34,7 +34,7 @@ class FakeClock:
 
 
 class Issuer:
-    """A server that publishes keys; a test can replace the keys or make it unavailable."""
+    """A server that publishes keys. A test can replace the keys or make the server unavailable."""
 
     def __init__(self) -> None:
         self.signer = new_signer()

@@ -172,7 +172,7 @@ async def test_exhausted_pool_is_unavailable_after_timeout(probe_url: str) -> No
 async def test_statement_of_general_timeout_does_not_outlive_its_client(
     probe_url: str, *, is_pooled: bool
 ) -> None:
-    # behind a pooler a session has no settings, so only the client has a timeout
+    # behind a pooler a session has no `statement_timeout`, so only the client limits the time
     direct_url = probe_url if is_pooled else None
     postgres = Postgres(probe_url, PoolSize(1, 1, 1), direct_url=direct_url)
     before = await backend_pid(postgres)

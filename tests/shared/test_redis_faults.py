@@ -1,7 +1,7 @@
 """Test a real Valkey that is stopped, paused, disconnected, slow, flushed and restarted.
 
 During a fault, every read and every rate limit still gives a correct result within a short time.
-After it, the clients recover without a restart.
+After the fault, the clients recover without a restart.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class FakeClock:
 
 
 class PausableProxy:
-    """A TCP proxy that counts connections and commands, and can hold replies or disconnect."""
+    """A TCP proxy that counts connections and commands. It can hold replies or cut connections."""
 
     def __init__(self, port: int) -> None:
         self.port = port

@@ -80,7 +80,10 @@ class StreamSetup:
                 await store.publish(event, ctx)
 
     async def relay_all(self, *, begin: bool = False) -> None:
-        """Relay and reconcile once, as the leader does; with `begin`, as a new leader does."""
+        """Relay and reconcile once, as the leader does.
+
+        If `begin` is true, reset the publisher and reconcile first, as a new leader does.
+        """
         async with self.backend.outbox.acquire_leadership() as leader:
             assert leader is not None
             if begin:
@@ -95,7 +98,7 @@ class StreamSetup:
             return len(await leader.get_unconfirmed(0, 1000))
 
     async def arrived_numbers(self) -> list[int]:
-        """Return the numbers of the events in the inbox, in the order of arrival."""
+        """Return the numbers of the events in the inbox, in order of arrival; no dead letters."""
         async with self.backend.database.write_transaction() as tables:
             rows = sorted(tables.inbox.rows(), key=lambda row: row.position)
         return [row.delivery.envelope.decode().number for row in rows if row.state != "dead"]
@@ -417,7 +420,7 @@ async def test_forged_entry_is_dead_lettered_and_never_handled(
         "invalid_signature": [
             {"event": event, "signature": other["signature"]},
             {"event": event, "signature": f"{kid}.{'A' * 86}"},
-            # the entry of another stream, signed with a key that is valid for both
+            # signed for another stream, with a key that is valid for both streams
             signed(event, event_signer("another", 1)),
             # signed with the key of another context, under the key id of the publisher
             {
@@ -448,7 +451,7 @@ async def test_forged_entry_is_dead_lettered_and_never_handled(
 
 
 class PublisherKeys:
-    """The public keys of a publisher; a test can make it unreachable. Counts the fetches."""
+    """The public keys of a publisher. It counts the fetches; a test can make them fail."""
 
     def __init__(self, *seeds: int) -> None:
         self.seeds = seeds
