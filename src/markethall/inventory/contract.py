@@ -14,8 +14,9 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
-# The longest times from `reserve` to the expiry: without `extend`, and with it. A payment has a
-# deadline of at most 90 days, and one more day allows for the time before the payment starts.
+# The longest time from `reserve` to the expiry: the first if `extend` was not called, the second
+# after `extend`. A payment has a deadline of at most 90 days, and one more day allows for the time
+# before the payment starts.
 MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
 MAX_EXTENDED_DURATION: Final = timedelta(days=91)
 
@@ -42,8 +43,8 @@ class RequestedLine(Dto):
 class Reserve(Dto):
     """A new reservation. Lines of the same product are added up.
 
-    The reservation expires at `expires_at`, but after MAX_RESERVATION_DURATION at the latest. With
-    `limited`, the customer's limits of unpaid orders and of unpaid units of a product apply.
+    The reservation expires at `expires_at`, but after MAX_RESERVATION_DURATION at the latest. If
+    `limited` is true, the customer's limits of unpaid orders and of unpaid units per product apply.
     """
 
     reservation_id: UUID
@@ -178,7 +179,7 @@ class Inventory(Protocol):
         """Reserve all lines or none.
 
         If the reservation id exists already, return the existing reservation unchanged. Raises
-        ProductNotFound, OutOfStock; with `limited` also TooManyUnpaidOrders, TooManyUnits.
+        ProductNotFound, OutOfStock; if `limited` is true, also TooManyUnpaidOrders, TooManyUnits.
         """
 
     async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
@@ -197,8 +198,9 @@ class Inventory(Protocol):
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
         """Subtract shipped units from the stock, once per fulfilment id.
 
-        A held reservation is committed first. Raises ReservationClosed, and OutOfStock while fewer
-        units are on hand than are shipped, because some were sold as backorder.
+        A held reservation becomes committed, or consumed if no units remain. Raises
+        ReservationClosed. Raises OutOfStock if fewer units are on hand than are shipped: some were
+        sold as backorder and have not arrived yet.
         """
 
     async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:

@@ -225,7 +225,7 @@ class MemoryReservationStore(MemoryStockStore):
     ) -> list[Reservation]:
         """Return the held reservations past `expires_at` of these products, sorted by id.
 
-        None means of all products.
+        If `product_ids` is None, return those of all products.
         """
         keys = [None] if product_ids is None else product_ids
         ids = sorted(

@@ -22,8 +22,8 @@ class Availability:
     """The stock of one product. Each tuple has one entry per warehouse, in the same order.
 
     `free` is on hand minus reserved, and negative where units were sold as backorder. `overdue`
-    are units of overdue reservations, which are still reserved. `backorder` are units that may be
-    sold before they arrive.
+    are units that overdue reservations still reserve. `backorder` are units that may be sold
+    before they arrive.
     """
 
     is_active: bool
@@ -114,7 +114,8 @@ class Store(ReadStore, StockStore, Protocol):
     async def insert_reservation(self, reservation: Reservation) -> bool:
         """Insert the reservation without its lines. Return False when its id exists.
 
-        Lock its customer: other reservations of the customer wait until this transaction ends.
+        Lock the customer: until this transaction ends, other transactions that insert a
+        reservation of the same customer wait.
         """
 
     async def get_customer_usage(
@@ -162,7 +163,7 @@ class Store(ReadStore, StockStore, Protocol):
     async def replace_lines(self, reservation: Reservation) -> None:
         """Update the status and replace all lines.
 
-        The caller must reserve the stock of the new lines before.
+        The caller must first reserve the stock of the new lines.
         """
 
     async def record_partial_release(self, release_id: UUID, reservation_id: UUID) -> bool:
@@ -179,8 +180,8 @@ class Store(ReadStore, StockStore, Protocol):
     ) -> None:
         """Subtract the quantities from the reserved units of the stock rows, in the given order.
 
-        Also lower a `backorder` that is above its limit. With `is_consumed` do not, because then
-        the movement of the sale lowers it.
+        Also lower `backorder` of a row if it is above `backorder_limit`. If `is_consumed` is true,
+        this happens only after the stock movement of the sale, which the caller records next.
         """
 
     async def expire_reservations(

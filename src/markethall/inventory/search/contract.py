@@ -55,7 +55,10 @@ class ProductQuery(PageQuery):
 
     @property
     def effective_sort(self) -> str:
-        """The sort to use: `sort`, or the default if it is absent or is `relevance` without `q`."""
+        """The sort to use.
+
+        It is the default if `sort` is absent, or if `sort` is `relevance` and `q` is absent.
+        """
         if self.sort in {None, "relevance"}:
             return "-created_at" if self.q is None else "relevance"
         return str(self.sort)
@@ -102,8 +105,8 @@ class ProductSearch(Protocol):
         """Return products. Raises CursorInvalid.
 
         Raises Unauthenticated or Forbidden if `query.status` is not active and the caller does not
-        have the scope catalogue:write. Raises Unavailable on a further page of results from an
-        external search engine, if the engine cannot answer.
+        have the scope catalogue:write. Raises Unavailable if the previous page came from an
+        external search engine and the engine cannot answer now.
         """
 
     async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:

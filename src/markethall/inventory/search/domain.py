@@ -21,10 +21,10 @@ _MAX_CORRECTABLE_TERMS: Final = 4
 
 @dataclass(frozen=True)
 class SearchTerm:
-    """A word of a query. It matches words that begin with it.
+    """A word of a query. It matches the words of products that begin with `word`.
 
-    If no word begins with it, the SQL store may find `suggestions`; then the term matches exactly
-    these words instead. The memory store finds none, so `weight_in` does not use them.
+    If no product has such a word, the SQL store may find `suggestions`. The term then matches only
+    words that equal a suggestion. The memory store has no suggestions, so `weight_in` ignores them.
     """
 
     word: str
@@ -38,7 +38,7 @@ class SearchTerm:
 
 @dataclass(frozen=True)
 class SearchQuery:
-    """A parsed query. Without terms it matches nothing. `sku` is the `sku_key` of its text."""
+    """A parsed query. Without terms it matches nothing. `sku` is the `sku_key` of the full text."""
 
     terms: tuple[SearchTerm, ...]
     sku: str

@@ -110,7 +110,7 @@ _FACET_VALUES: Final[Mapping[str, Callable[[Product], Iterable[tuple[str, str]]]
 
 def _most_frequent(products: Iterable[Product], kind: str) -> list[FacetCount]:
     found: dict[tuple[str, str], FacetCount] = {}
-    # all products of a category have the same text as `category`, so it needs no normalization
+    # a category needs no normalization: all its products have the same key in `category`
     to_key = str if kind == "category" else label_key
     for product in products:
         for name, value in _FACET_VALUES[kind](product):

@@ -37,9 +37,10 @@ class FacetCount:
 class ProductPageRequest:
     """A page of products to read. `after` is the sort key of the previous page's last product.
 
-    A sort key is a tuple of the values that the sort compares, with the product id at the end. If
-    `query.category` is a path or a name, `named_categories` has the keys of the categories that it
-    names; if it is itself a key, `named_categories` is empty.
+    A sort key is a tuple of the values that the sort compares, with the product id at the end. At
+    first, `named_categories` is empty and `query.category` is taken as a key. If no product is
+    found, `named_categories` gets the keys of the categories whose path or name is
+    `query.category`.
     """
 
     query: ProductQuery

@@ -150,8 +150,8 @@ class ProductListQueries:
     ) -> tuple[ProductPageJson, Facets | None]:
         """Read a page from the store.
 
-        If it is empty, look up `query.category` as a path or a name, and read again. If the page is
-        still empty, read again with spelling suggestions.
+        If the page is empty, look up `query.category` as a path or a name, and read again. If the
+        page is still empty, read again with spelling suggestions.
         """
         if request.search is not None and not request.search.terms:
             return ProductPageJson(""), build_facets(
@@ -183,7 +183,8 @@ async def _with_named_categories(
 ) -> ProductPageRequest | None:
     """Add the categories whose path or name is `query.category`.
 
-    Return None if there are none, or if `query.category` is the key of the only one.
+    Return None if there are none, or if `query.category` is the key of the only one: the request
+    would not change.
     """
     if (text := request.query.category) is None:
         return None

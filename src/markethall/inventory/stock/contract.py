@@ -251,7 +251,7 @@ class Stockroom(Protocol):
     ) -> Movement:
         """Record one movement, by default in the main warehouse.
 
-        The movement gets the attempt's id. Raises ValidationFailed, ProductNotFound,
+        The attempt's id is the movement id. Raises ValidationFailed, ProductNotFound,
         WarehouseNotFound, WarehouseClosed, WouldGoNegative.
         """
 
@@ -287,7 +287,7 @@ class Stockroom(Protocol):
 
 
 WarehouseName = Annotated[VisibleText, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
-# orders are sent from the warehouse with the lowest priority number that has the stock
+# of the warehouses that have the stock, an order is sent from the one with the lowest number
 Priority = Annotated[Int, Field(ge=0, le=1000, examples=[10])]
 
 

@@ -40,9 +40,9 @@ class Stock:
     on_hand: int = 0
     reserved: int = 0
     overdue: int = 0
-    # units that may be sold before they arrive, normally `backorder_limit`; if the limit is lowered
-    # below the units already sold as backorder, `backorder` stays at their number until stock
-    # arrives or is released
+    # Units that may be sold before they arrive. Normally `backorder` equals `backorder_limit`. If
+    # the limit is lowered below the number of units already sold as backorder, `backorder` keeps
+    # that number, and falls when stock arrives or is released.
     backorder: int = 0
     backorder_limit: int = 0
 

@@ -232,7 +232,8 @@ class MemoryStockStore(MemoryProductStore):
             warehouse_id=change.warehouse_id,
             delta=delta,
             on_hand_after=on_hand,
-            # only the reason `counted` allows a delta of 0: a count that equals the units on hand
+            # A count that equals the units on hand has the delta 0, whatever its reason. Only the
+            # reason `counted` may have the delta 0.
             reason=change.reason if delta else MovementReason.COUNTED,
             note=change.note,
             reference=change.reference,

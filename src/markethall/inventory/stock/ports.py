@@ -108,9 +108,9 @@ class ReservationExpiry(Protocol):
     async def run_after_expiring(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """Run `work` in a transaction.
 
-        If `work` raises InsufficientStock that is not final, expire the overdue reservations of its
-        products and run `work` once more. If it raises InsufficientStock again, or a final one,
-        raise the `error` of that exception.
+        If `work` raises InsufficientStock and `is_final` is false, expire the overdue reservations
+        of the exception's `product_ids` and run `work` once more. If `is_final` is true, or if the
+        second run also raises InsufficientStock, raise the exception's `error`.
         """
 
     async def expire_reservations(self, product_ids: Collection[UUID] | None) -> None:

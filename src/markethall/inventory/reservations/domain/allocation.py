@@ -8,8 +8,8 @@ from uuid import UUID
 
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, StockQuantity
 
-# the number of warehouse sets grows exponentially, so only this many are tried; if none of them
-# suffices, the result is the set of all warehouses without those that are not needed
+# The number of warehouse sets grows exponentially, so only this many are tried. If none of them has
+# enough stock, take all warehouses and remove those that are not needed.
 _MAX_WAREHOUSE_SETS: Final = 500
 
 
@@ -33,9 +33,10 @@ FreeStockByProduct = Mapping[UUID, Sequence[FreeStock]]
 
 
 class FewestParcels:
-    """Choose the smallest set of warehouses that has the stock; of several, the preferred one.
+    """Choose the smallest set of warehouses that has enough stock.
 
-    Implementation of `AllocationStrategy`.
+    Between sets of the same size, prefer warehouses with a lower `priority` number. Implementation
+    of `AllocationStrategy`.
     """
 
     def plan(

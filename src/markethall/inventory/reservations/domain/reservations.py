@@ -89,7 +89,7 @@ class Reservation:
 
     @classmethod
     def tombstone(cls, reservation_id: UUID, now: datetime) -> Self:
-        """Build the record of a `release` that arrived before its `reserve`."""
+        """Build the record of a `release` that arrived before the `reserve` with the same id."""
         return cls(reservation_id, None, None, RELEASED, now, now)
 
     def effective_status(self, now: datetime) -> ReservationStatus:
@@ -110,7 +110,7 @@ class Reservation:
         """Set the status to committed, unless the reservation is consumed.
 
         If the reservation was expired, return its units, which the caller must reserve again.
-        Raises ReservationClosed.
+        Raises ReservationClosed if the reservation was released.
         """
         if self.status == RELEASED:
             raise reservation_closed_error(self.reservation_id, self.status)
@@ -122,7 +122,7 @@ class Reservation:
     def reassign(self, quantities: Sequence[StockQuantity]) -> None:
         """Move the remaining units to other warehouses. Call it only before any unit is consumed.
 
-        Products without remaining units keep their lines.
+        `quantities` has no products without remaining units; these keep their lines.
         """
         first_lines = {line.product_id: line for line in reversed(self.lines)}
         released = quantity_by_product(

@@ -32,7 +32,7 @@ _PLAN_OPTIONS: Final = ((False, False), (False, True), (True, False), (True, Tru
 class AllocationPlan:
     """The units to reserve, by stock row.
 
-    With `include_backorder`, units may be reserved that have not arrived yet.
+    If `include_backorder` is true, units that have not arrived yet may be reserved.
     """
 
     quantities: Sequence[StockQuantity]
@@ -43,9 +43,8 @@ class AllocationFailed(Exception):
     """A stock row has too few units: `missing` could not be reserved there.
 
     `requested` has the units of all products of the order, for the next plan. `must_be_active` is
-    false if the next plan may contain products that are not active. This is an exception and no
-    return value, because the transaction may have reserved in other stock rows and must be rolled
-    back.
+    false if the next plan may contain products that are not active. This is an exception, because
+    the transaction may already have reserved units in other stock rows and must be rolled back.
     """
 
     def __init__(
@@ -75,9 +74,9 @@ class AllocationRunner:
     async def run(self, work: Callable[[Store, AllocationPlan | None], Awaitable[T]]) -> T:
         """Run `work` in a transaction, first without a plan.
 
-        Without a plan, `work` reserves where it prefers. After AllocationFailed the transaction is
-        rolled back, and `work` runs again with a plan made from the current stock. Raises
-        OutOfStock, ProductNotFound.
+        If the plan is None, `work` chooses the stock rows itself. After AllocationFailed the
+        transaction is rolled back, and `work` runs again with a plan made from the current stock.
+        Raises OutOfStock, ProductNotFound.
         """
         plan: AllocationPlan | None = None
         for try_number in range(1, _MAX_TRIES + 1):
@@ -91,11 +90,11 @@ class AllocationRunner:
         raise await self._contention_error(failure)
 
     async def _make_plan(self, failure: AllocationFailed) -> AllocationPlan:
-        """Plan with free stock only; if that is too little, also with overdue reservations, then
-        with backorder, then with both.
+        """Make a plan from the current stock. Raises ProductNotFound, OutOfStock.
 
-        If the plan uses stock of overdue reservations, expire them first. Raises ProductNotFound,
-        OutOfStock.
+        Try with free stock only, then also with stock of overdue reservations, then with backorder
+        instead, then with both. If stock of overdue reservations is included, expire the overdue
+        reservations of the planned products.
         """
         availability = await self._get_availability(failure)
         for include_backorder, include_overdue in _PLAN_OPTIONS:
@@ -132,8 +131,9 @@ class AllocationRunner:
     async def _contention_error(self, failure: AllocationFailed) -> OutOfStock:
         """Build the error after the last try. Other transactions took the planned stock each time.
 
-        By now there may be enough stock again, so that no product is short. Then the error names
-        the product that failed last, and `out_of_stock_error` reports one unit less than requested.
+        Stock may have been released since the last try, so that no product has too little. Then the
+        error names the product of the last failure, and `out_of_stock_error` reports one unit less
+        than requested as available.
         """
         availability = await self._get_availability(failure)
         missing_line = _short_line(failure.missing.product_id, failure.requested, availability)

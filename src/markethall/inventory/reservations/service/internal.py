@@ -175,10 +175,11 @@ class InventoryService:
     async def _record_sale(
         self, store: Store, sale: Sequence[StockChange], quantities: Sequence[StockQuantity]
     ) -> None:
-        """Record the movements of a sale. Raises OutOfStock if its units are not on hand.
+        """Record the movements of a sale.
 
-        If units of a product with untracked inventory are not on hand, first record an adjustment
-        that adds them, because a movement must not make the units on hand negative.
+        If units of a product with tracked inventory are not on hand, raise OutOfStock. If the
+        inventory is not tracked, first record an adjustment that adds the units, because a movement
+        must not make the units on hand negative.
         """
         recorded = {
             (movement.product_id, movement.warehouse_id)
@@ -236,7 +237,7 @@ def _untracked_supply(sale: StockChange) -> StockChange:
 
 
 async def _get_existing_for_update(store: Store, reservation_id: UUID) -> Reservation:
-    """Lock and return a reservation that this transaction could not insert."""
+    """Lock and return a reservation that was not inserted because its id exists."""
     reservation = await store.get_reservation_for_update(reservation_id)
     if reservation is None:
         raise LookupError(f"reservation {reservation_id} has disappeared")
@@ -293,8 +294,8 @@ async def _commit_not_held(
 ) -> Reservation:
     """Commit a reservation that is not held. If it is expired, reserve its stock again.
 
-    Without `new_plan`, the stock is reserved in the warehouses of the existing lines; with it, as
-    planned. Raises AllocationFailed, ReservationClosed.
+    If `new_plan` is None, reserve in the warehouses of the existing lines. Else reserve as the plan
+    says, and replace the lines. Raises AllocationFailed, ReservationClosed.
     """
     reservation = await _get_reservation_for_update(store, reservation_id)
     expired_quantities = reservation.commit()

@@ -136,10 +136,10 @@ RESERVE_LINE: Final = Statement(_insert_line(_reserve_stock.where(_is_allocatabl
 # The following parts form one statement that reserves one product. It is a transaction of its own,
 # so the lock on the stock row is not held during a network round trip. The statement inserts the
 # reservation and its line only if its snapshot shows enough units on hand (without backorder). The
-# function inventory.reserve_stock then updates the stock row. It raises, and so undoes the inserts,
-# if a concurrent statement has taken the units. The UPDATE is in a function, because after waiting
-# for the lock Postgres then evaluates only this UPDATE again, not the whole statement. The trigger
-# stock_low_event publishes StockLow.
+# function inventory.reserve_stock then updates the stock row. If a concurrent statement has taken
+# the units, the function raises an exception, which undoes the inserts. The UPDATE is in a function
+# to keep the wait for the row lock cheap: after it, Postgres checks only the condition of this
+# UPDATE again, not the whole statement. The trigger stock_low_event publishes StockLow.
 _customer_within_limits: Final = sa.func.inventory.customer_within_limits(
     uuid_parameter("customer_id"),
     uuid_parameter("product_id"),
@@ -226,7 +226,8 @@ def _with_lines(header: Any) -> "sa.Select[Any]":
     """Select one row per line of the reservations in `header`.
 
     A reservation without lines has one row, whose line columns are null. Status and expiry come
-    from `header`: if it is an UPDATE, this statement does not see its effect on the lines.
+    from `header`, not from the lines: if `header` is an UPDATE, it also updates the copies in the
+    lines, but the same statement still reads the old copies.
     """
     line_columns = [
         reservation_lines.c[name]
@@ -383,8 +384,8 @@ EXPIRE_OVERDUE: Final = _expire_statement(
     .with_for_update(skip_locked=True)
     .cte("due")
 )
-# a request that needs the stock waits for locked reservations, because they may be the ones that
-# have it; the order by id avoids deadlocks
+# a request that needs stock waits for locked reservations, because one of these may have that
+# stock; the order by id avoids deadlocks
 EXPIRE_OVERDUE_OF_PRODUCTS: Final = _expire_statement(
     sa.select(reservations.c.reservation_id)
     .where(_is_overdue, _has_products)

@@ -44,7 +44,7 @@ sa.Index(
     postgresql_where=reservations.c.status == HELD,
 )
 
-# the ids of partial releases that were executed; a repeated one finds its id and changes nothing
+# the ids of executed partial releases; a repeated request with the same id changes nothing
 partial_releases = sa.Table(
     "partial_release",
     metadata,

@@ -29,8 +29,8 @@ from markethall.inventory.search.sql.statements import (
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _PAGE_SIZES: Final = (20, 50, 100)
-# Products. If the search word is frequent, they contain enough matches to fill a page. If it is
-# rare, the second way is fast too, because it has only few matches to sort.
+# In products. If the search words are frequent, a sample of this size has enough matches to fill a
+# page. If they are rare, the statement selects all matches, which is fast, because they are few.
 _SAMPLE_SIZE: Final = 1000
 _SORT_COLUMNS: Final[Mapping[str, "sa.Column[Any]"]] = {
     "name": products.c.name_key,
@@ -169,8 +169,8 @@ def _sample_or_full_scan(shape: PageQueryShape) -> "sa.Subquery":
         sa.select(sa.func.count() > shape.size).select_from(sample).scalar_subquery()
     )
     if not shape.terms:
-        # The sample is also enough if it contains all products up to the end of the list. This
-        # test is slower, and CASE evaluates it only if the first test is false.
+        # The sample is also enough if it reached the end of the list, because then there are no
+        # other matches. This test is slower; CASE evaluates it only if the first test is false.
         is_sample_enough = sa.case((is_sample_enough, sa.true()), else_=_reached_end(shape))
     all_matches = _full_scan(shape).where(~is_sample_enough).subquery("all_matches")
     best = sa.union_all(sa.select(sample).where(is_sample_enough), sa.select(all_matches)).subquery(
@@ -183,8 +183,8 @@ def _sample(shape: PageQueryShape) -> "sa.Select[Any]":
     """Select the matching products among the first products of the list.
 
     For the sort by relevance, select only products with all terms in the name, because they have
-    the highest score. But if the query is the SKU of a product, this product has a higher score, so
-    the sample must be empty, and all matching products are selected instead.
+    the highest score. But if the query is the SKU of a product, this product has a higher score.
+    Then select nothing, so that the statement selects all matching products instead.
     """
     first = _first_products(shape)
     filters = shape.filters

@@ -33,7 +33,10 @@ _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
 
 
 def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Select[Any]":
-    """Select the rows that pass the filters. Compute the availability only for `in_stock`."""
+    """Select the rows that pass the filters.
+
+    The availability is computed only if `in_stock` is one of the filters.
+    """
     query = sa.select(*columns)
     if "in_stock" in filters:
         availability = available_quantity(rows)

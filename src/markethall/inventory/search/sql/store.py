@@ -128,9 +128,7 @@ def _filters(request: ProductPageRequest) -> dict[str, Any]:
 
 
 def _score_values(request: ProductPageRequest) -> dict[str, Any]:
-    """Return the bind parameters of the score and the sample, which only the sort by relevance
-    has.
-    """
+    """Return the bind parameters that only the sort by relevance has, for scores and the sample."""
     if request.search is None or request.query.effective_sort != "relevance":
         return {}
     terms = {
@@ -148,11 +146,13 @@ def _score_values(request: ProductPageRequest) -> dict[str, Any]:
 def _key_values(request: ProductPageRequest) -> dict[str, Any]:
     """Return the bind parameters of the previous page's last sort key.
 
-    With sort by relevance, all products of the sample have the same score: the weight of a name for
-    each term. So the sample has its own cursor, without a score. It depends on the score of the
-    previous page's last product. If that score is the same, the sample continues after that
-    product. If it is lower, the sample is empty. If it is higher, because the query is the SKU of
-    that product, the sample starts with its first product.
+    The sort by relevance needs a second cursor for the sample. All products of the sample have the
+    same score, `best`: the weight of a name for each term. So this cursor has no score; it depends
+    on the last product of the previous page:
+    - If the score of that product is `best`, the sample continues after that product.
+    - If the score is lower, the sample is empty, because earlier pages have all its products.
+    - If the score is higher, because the query is the SKU of that product, the sample starts at
+      the beginning of the list.
     """
     if request.after is None:
         return {}

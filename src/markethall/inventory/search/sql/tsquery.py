@@ -7,12 +7,18 @@ from markethall.inventory.search.domain import SearchQuery, SearchTerm
 
 
 def tsquery_all(search: SearchQuery, letter: str = "") -> str:
-    """Write a query for all terms in fields with this weight label, or without it in any field."""
+    """Write a query for all terms, in fields with the weight label `letter`.
+
+    If `letter` is empty, any field may have the terms.
+    """
     return " & ".join(f"({tsquery_term(term, letter)})" for term in search.terms)
 
 
 def tsquery_term(term: SearchTerm, letter: str = "") -> str:
-    """Write a query for one term in fields with this weight label, or without it in any field."""
+    """Write a query for one term, in fields with the weight label `letter`.
+
+    If `letter` is empty, any field may have the term.
+    """
     if term.suggestions:
         return " | ".join(
             f"'{word}':{letter}" if letter else f"'{word}'" for word in term.suggestions

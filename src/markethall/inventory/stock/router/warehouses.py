@@ -46,7 +46,7 @@ async def list_warehouses(
 ) -> Response:
     """Return warehouses, sorted by priority.
 
-    Orders are sent from the warehouse with the lowest priority number that has the stock.
+    Of the warehouses that have the stock, an order is sent from the one with the lowest number.
     """
     return json_response(await warehouses.list_warehouses(ctx, query))
 

@@ -157,7 +157,8 @@ APPLY_CHANGES: Final = Statement(
             _locked_stock.c.warehouse_id,
             _locked_stock.c.delta,
             _on_hand_after,
-            # only the reason `counted` allows a delta of 0: a count that equals the units on hand
+            # A count that equals the units on hand has the delta 0, whatever its reason. The table
+            # allows the delta 0 only with the reason `counted`.
             sa.case((_locked_stock.c.delta == ZERO, sql_literal("counted")), else_=_reason),
             bindparam("note", type_=sa.Text),
             uuid_parameter("reference"),

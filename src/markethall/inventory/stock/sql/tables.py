@@ -29,12 +29,13 @@ stock = sa.Table(
     # the sum of the reserved units of all reservation lines; triggers update it, and a constraint
     # trigger checks at commit that it equals `reserved`
     sa.Column("reserved_by_lines", sa.BigInteger, nullable=False, server_default="0"),
-    # units that may be sold before they arrive; triggers update it. It is 0 except in the main
-    # warehouse, and above the limit if the limit was lowered below the units already sold
+    # Units that may be sold before they arrive; triggers update this column. Outside the main
+    # warehouse it is 0. It is above `backorder_limit` if the limit was lowered below the number of
+    # units already sold as backorder.
     sa.Column("backorder", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("backorder_limit", sa.BigInteger, nullable=False, server_default="0"),
-    # a copy of the product's threshold; triggers update it. When the available units fall to it or
-    # below, a trigger publishes StockLow
+    # A copy of the product's threshold; triggers update the copy. When the available units fall to
+    # the threshold or below, a trigger publishes StockLow.
     sa.Column("low_stock_threshold", sa.BigInteger),
     sa.CheckConstraint(
         "0 <= reserved AND 0 <= on_hand AND reserved <= on_hand + backorder", name="reserved"
