@@ -187,7 +187,8 @@ def measure(options: Options, folder: Path) -> ContractResult:
 
 async def _measured(options: Options, folder: Path) -> list[Transport]:
     async with _transports(folder) as transports:
-        # the same settings as the server; otherwise garbage collection would be half of the cost
+        # the settings of the garbage collector are those of the server; with the default settings,
+        # garbage collection would be half of the cost
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)

@@ -212,8 +212,8 @@ def _verdict(value: float | None, goal: Goal, disturbed: bool) -> str:
     if value is None:
         return "not measured"
     is_reached = value <= goal.target if goal.at_most else value >= goal.target
-    # Other programs can only make a run slower. So a goal for a value is reached in spite of them,
-    # but a ratio may be too high or too low.
+    # Other programs can only make a run slower. So a disturbed value that reaches its goal counts
+    # as reached. A ratio may be too high or too low, because the baseline may be disturbed too.
     if disturbed and (goal.of or not is_reached):
         return "unclear, disturbed"
     return "reached" if is_reached else "missed"

@@ -80,7 +80,7 @@ class Suite:
         )
 
     def _run_all(self, url: str) -> None:
-        # in the environment, not as an argument, because the URL contains a password
+        # the URL is passed in the environment, not as an argument, because it contains a password
         servers.run(
             "markethall",
             "migrate",

@@ -33,8 +33,8 @@ class EmbeddedValkey:
         self._on_failure = on_failure
         self._thread: ServerThread | None = None
         self._port: int | None = None
-        # the same after `stop` and `start`, although the port changes: clients that connect through
-        # a proxy can then connect again
+        # kept when the server is stopped and started again, although the port changes: clients that
+        # connect through a proxy with a fixed port can then connect again
         self._password = secrets.token_urlsafe(24)
 
     @property

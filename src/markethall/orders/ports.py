@@ -59,14 +59,14 @@ class ReadStore(Protocol):
 class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
-    # the orders that `save_order` has changed
+    # the orders that `save_order` has changed in this transaction
     saved_order_ids: set[UUID]
 
     async def add_order(self, order: Order) -> int | None:
         """Insert the order and its timeline. Return its number, or None when the order exists."""
 
     async def save_order(self, order: Order) -> None:
-        """Update the order and append its pending timeline entries. Without entries, do nothing.
+        """Update the order and append its pending timeline entries; if it has none, do nothing.
 
         Raises ConcurrentUpdate.
         """

@@ -102,7 +102,7 @@ class PlaceOrderShortForm(model.RequestModel):
 def _parse_by_shape(value: Any, _: Any) -> PlaceOrder | PlaceOrderShortForm:
     """Choose the model by the fields of the body.
 
-    Pydantic would try both models, and report the errors of both.
+    Without this validator, Pydantic would try both models, and report the errors of both.
     """
     is_short_form = isinstance(value, dict) and "lines" not in value and "product_id" in value
     return (PlaceOrderShortForm if is_short_form else PlaceOrder).model_validate(value)

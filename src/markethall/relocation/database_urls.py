@@ -25,8 +25,8 @@ class RelocationFailed(RuntimeError):
 def libpq_environment(url: str) -> dict[str, str]:
     """Return the environment variables with which pg_dump and psql connect.
 
-    Arguments are not used, because every user of the machine can read them. Raises
-    RelocationFailed.
+    The password is not passed as an argument, because every user of the machine can read the
+    arguments of a process. Raises RelocationFailed.
     """
     parts = parse_url(url)
     given = {

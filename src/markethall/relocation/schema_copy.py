@@ -14,7 +14,8 @@ from markethall.relocation.pg_tools import PgTools
 # maps each table to its number of rows and a checksum, and each sequence to its position
 RowChecksums = Mapping[str, str]
 
-# DROP removes an empty schema, which an operator may have created; it fails on any other
+# DROP removes an empty schema, which an operator may have created; it fails if the schema is not
+# empty
 _BEGIN: Final = """
 \\o /dev/null
 BEGIN;

@@ -62,7 +62,7 @@ async def expect_timeout(gateway: PaymentGateway, request: OperationRequest) -> 
 async def charge_once(testbed: GatewayTestbed) -> tuple[OperationRequest, Outcome]:
     """Charge. Return the request and the outcome.
 
-    `reference` of the request is then the provider's id of the charge.
+    In the returned request, `reference` is the id of the charge at the provider.
     """
     request = testbed.charge_request()
     outcome = await testbed.gateway.charge(request)

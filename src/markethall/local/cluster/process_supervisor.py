@@ -138,7 +138,8 @@ def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, st
     It is the environment of this process, with the context of the service and the URLs of the
     contexts that the service needs.
     """
-    # "auto" is resolved here, because the service writes to a pipe and cannot see the terminal
+    # the log format "auto" depends on the terminal. It is resolved here, because the service writes
+    # to a pipe and cannot see the terminal
     auto = "pretty" if sys.stdout.isatty() else "json"
     needed = sorted(topology().dependencies[context] | topology().jwks_sources[context])
     # MARKETHALL_METRICS_PORT is for the proxy; a service serves its metrics on its only port

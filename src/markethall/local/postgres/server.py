@@ -123,8 +123,8 @@ class EmbeddedPostgres:
 
     def _start(self) -> None:
         try:
-            # called before the folder is created: in a container image without Postgres, that would
-            # fail too, but only this error advises to set MARKETHALL_DATABASE_URL
+            # check first that Postgres is installed: in a container image without it, creating the
+            # folder fails too, but only this check advises to set MARKETHALL_DATABASE_URL
             postgres_for(self._cluster)
             make_data_dir(self._folder)
             self._lock.acquire()

@@ -337,11 +337,12 @@ class Orders(Protocol):
         seconds: float,
         is_known: Callable[[int], bool] | None = None,
     ) -> VersionedOrderStatus:
-        """Return the status. First wait until it is new to the caller, for at most about `seconds`.
+        """Wait until the status is new to the caller, at most about `seconds`. Then return it.
 
-        With `is_known`, the status is new if `is_known` returns False for the version of the order;
-        without it, if the order is not pending. If too many requests wait, or the process stops,
-        return at once. Raises OrderNotFound, Overloaded.
+        `is_known(version)` tells whether the caller knows this version of the order: the status is
+        new if the result is False. If `is_known` is None, the status is new if the order is not
+        pending. If too many requests wait, or the process stops, return at once. Raises
+        OrderNotFound, Overloaded.
         """
 
     async def get_timeline(self, ctx: CallContext, order_id: UUID) -> TimelineView:

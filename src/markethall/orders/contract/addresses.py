@@ -34,7 +34,7 @@ _ADDRESS_TEXT: Final[TypeAdapter[str]] = TypeAdapter(AddressText)
 def _parse_by_shape(value: Any, _: Any) -> str | Address:
     """Choose the type by the JSON type of the value.
 
-    Pydantic would try both types, and report the errors of both.
+    Without this validator, Pydantic would try both types, and report the errors of both.
     """
     if isinstance(value, Address | dict):
         return Address.model_validate(value)

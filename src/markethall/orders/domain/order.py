@@ -86,15 +86,15 @@ class Order:
     expires_at: datetime
     created_at: datetime
     updated_at: datetime
-    # the time of the next check; the first such check is at the original `expires_at`. The times
-    # of the checks before that, at CHECK_AGES, are not stored
+    # the time of the next attempt to expire the order, at first the original `expires_at`. Before
+    # this time, a job checks the payment at the ages CHECK_AGES, and stores no time of a check
     overdue_check_at: datetime
     number: int = 0
     status: OrderStatus = OrderStatus.PENDING
     payment_status: OrderPaymentStatus = OrderPaymentStatus.NONE
     fulfilment_status: OrderFulfilmentStatus = OrderFulfilmentStatus.UNFULFILLED
     provider_payment_status: str = "created"
-    # the version of the payment when it had this status
+    # the version of the payment when it had the status `provider_payment_status`
     payment_version: int = 1
     refunded: int = 0
     discount: int = 0
@@ -212,13 +212,16 @@ class Order:
         self._record("deadline_extended", audit)
 
     def cancel_payment(self, audit: AuditInfo) -> None:
-        """Record that the payment is cancelled. Ignore it if the payment was captured or ended."""
+        """Record that the payment is cancelled, unless its capture or its end is recorded."""
         if not self._has_payment_ended:
             self._set_payment_status("cancelled")
             self._record("payment_cancelled", audit)
 
     def refund(self, refunded: int, captured: int, audit: AuditInfo) -> None:
-        """Record the sum of all refunds. Ignore it if a larger sum is recorded: it arrived late."""
+        """Record the sum of all refunds. Ignore a sum that does not exceed the recorded one.
+
+        Such a sum arrived late or twice.
+        """
         if refunded > self.refunded:
             self.refunded = refunded
             is_fully_refunded = refunded >= captured

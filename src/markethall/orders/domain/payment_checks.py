@@ -40,11 +40,11 @@ class TimeSpan(NamedTuple):
 
 
 def due_check_spans(since: datetime | None, now: datetime) -> list[TimeSpan]:
-    """Return the spans of `created_at` whose orders reached one of CHECK_AGES after `since`.
+    """Find the orders that have reached one of CHECK_AGES after `since`.
 
-    `since` is the time of the previous check. If it is None or long ago, return one span with all
-    ages. The times of checks are not stored, because a write per check would cost more than the
-    check itself.
+    Return the time spans in which these orders were created. `since` is the time of the previous
+    check. If it is None or long ago, return one span with all ages. The times of checks are not
+    stored, because a write per check would cost more than the check itself.
     """
     first, last = CHECK_AGES[0], CHECK_AGES[-1]
     # after a pause of more than the smallest gap between two ages, the spans would overlap

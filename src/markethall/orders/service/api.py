@@ -128,9 +128,11 @@ class OrderService:
     def _apply_cancellation(
         self, ctx: CallContext, order: Order, command: CancelOrder, cancellation_id: UUID
     ) -> list[OrderEvent]:
-        """Cancel the whole order, or only some units if others are shipped or stay ordered.
+        """Cancel the whole order, or only some units.
 
-        Return the events to publish.
+        The whole order is cancelled if nothing is shipped and the command covers all units. After
+        the first shipment, a customer cannot cancel anything: `order.cancel` then raises
+        InvalidTransition. Return the events to publish.
         """
         audit, unfulfilled = self._audit(ctx, command.reason), order.unfulfilled_quantities()
         quantities = {line.line_id: line.quantity for line in command.lines or ()} or unfulfilled

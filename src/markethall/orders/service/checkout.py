@@ -2,7 +2,7 @@
 
 The customer can confirm the payment only after the call `payments.activate`. This call comes after
 the order is committed, and before the response, also in a retry. A crash between these steps is
-repaired by a retry with the same key or by the job that checks pending orders.
+repaired by a retry with the same idempotency key or by the job that checks pending orders.
 
 All ids are derived from the attempt's id, so a retry continues where an earlier attempt stopped.
 When no retry follows, the reservation and the payment expire, and the customer is not charged.
@@ -133,7 +133,7 @@ class Checkout:
             customer_id=ctx.user_id,
             lines=tuple(lines),
             expires_at=self._clock() + self._policy.reservation_ttl,
-            limited=True,  # by the limits of unpaid orders and of reserved units per customer
+            limited=True,  # apply the limits of unpaid orders and reserved units per customer
         )
 
     async def _price_or_release(
@@ -141,8 +141,8 @@ class Checkout:
     ) -> PricedLines | None:
         """Return the lines with their prices. On an error, release the reservation.
 
-        Return None if the reservation has no lines: it is a tombstone, because an earlier attempt
-        has released it.
+        Return None if the reservation has no lines: it is a tombstone, which only records that the
+        reservation was released before it was made.
         """
         if not reservation.lines:
             return None
@@ -162,7 +162,7 @@ class Checkout:
     ) -> Order:
         now = self._clock()
         order = Order(
-            order_id=payment.order_id,  # the id of the attempt, with which the payment was opened
+            order_id=payment.order_id,  # equals the attempt's id
             user_id=ctx.user_id,
             currency=priced_lines.currency,
             lines=priced_lines.lines,

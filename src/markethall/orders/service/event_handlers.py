@@ -77,7 +77,7 @@ class OrderEventHandlers:
     # Events of payments
 
     async def on_payment_captured(self, delivery: Delivery, event: PaymentCaptured) -> None:
-        """Mark the order as paid. Reinstate an expired order; refund it when stock is missing."""
+        """Mark the order as paid. Reinstate an expired order, or refund it if stock is missing."""
         await retry_on_conflict(lambda: self._apply_capture(delivery, event))
 
     async def _apply_capture(self, delivery: Delivery, event: PaymentCaptured) -> None:
@@ -104,7 +104,8 @@ class OrderEventHandlers:
             order.reinstate(reservation_id, self._audit(delivery, "paid after it had expired"))
             await self._save_order(delivery, order, paid_event(order))
         else:
-            # a `reserve` of an earlier run may still arrive; after this call it reserves nothing
+            # a delayed request `reserve` of an earlier run may still arrive; after this release
+            # it reserves nothing
             await self._inventory.release(delivery.call_context(), reservation_id)
             await self._refund_late_payment(delivery, order, "out of stock by now: refunded")
 

@@ -1,4 +1,4 @@
-"""Periodic job of orders: ask payments about pending orders, and expire overdue orders.
+"""Periodic job of orders: check the payments of pending orders, and expire overdue orders.
 
 Normally an event reports a payment earlier. The job is needed when an event is late, and after a
 crash between the commit of an order and the activation of its payment.
@@ -120,8 +120,8 @@ class PendingOrdersJob:
         try:
             await self._settle(ctx, order, payment)
         except InvalidPaymentTransition:
-            # the payment was captured after the answer of payments; the handler of
-            # PaymentCaptured or the next check marks the order as paid
+            # the payment was captured after the context payments had reported its status; the
+            # handler of PaymentCaptured or the next check marks the order as paid
             log.info("order.expiry_skipped_paid", order_id=str(order.order_id))
         except (PaymentInProgress, Unavailable, ConcurrentUpdate) as error:
             log.info("order.expiry_deferred", order_id=str(order.order_id), error=repr(error))

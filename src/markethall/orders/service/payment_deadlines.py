@@ -27,8 +27,9 @@ class PaymentDeadlines:
     ) -> OrderCancelled | None:
         """Extend a pending order to the expiry of its payment, if that is later.
 
-        If the reservation has expired, cancel the order and return the event: its stock may be
-        sold, so the customer must not pay. The handler of the event cancels the payment.
+        If the reservation has expired, cancel the order and return the event OrderCancelled,
+        because the stock may be sold to others, so the customer must not pay. The handler of the
+        event cancels the payment.
         """
         is_pending = order.status is OrderStatus.PENDING
         if not is_pending or expires_at is None or expires_at <= max(order.expires_at, audit.at):

@@ -27,7 +27,7 @@ Invalidations = Collection[tuple[str, str | None]]
 
 
 class StatusWait:
-    """One waiting request. `version` is the version of the order that it has read."""
+    """One waiting request. `version` is the version of the order that the request has read."""
 
     def __init__(self, seconds: float) -> None:
         self.version: int | None = None
