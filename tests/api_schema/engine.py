@@ -98,7 +98,8 @@ def _load_schema(
 
 
 def _configuration(caller: str, token: str | None) -> dict[str, Any]:
-    # a request without access is rejected before its content is read, so valid requests are enough
+    # "positive" generates only valid requests: if a caller has no access, the content of a request
+    # makes no difference, because the request is rejected before its content is read
     mode = "all" if FULL or caller == "admin" else "positive"
     examples = 100 if FULL else 3
     return {

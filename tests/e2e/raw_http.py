@@ -61,7 +61,7 @@ async def exchange(port: int, data: bytes) -> Reply:
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:
-    # a connection error is no fault, because the server may reject a request before its end
+    # ignore connection errors, because the server may reject a request before it has read the end
     with suppress(ConnectionError):
         await asyncio.get_running_loop().sock_sendall(connection, data)
 

@@ -117,7 +117,7 @@ class RelocationCluster:
         await self._proxy.proxy(owner, scope, receive, send)
 
     def route_to(self, service: ServiceProcess) -> None:
-        """Route the paths of the contexts, and their fixed internal address, to the process."""
+        """Route the contexts of `service`, by public path and by fixed address, to its process."""
         self._public.update(dict.fromkeys(service.serves, service.url))
         (
             self.inventory_proxy if service.serves == INVENTORY else self.main_proxy

@@ -46,7 +46,8 @@ class RetryingClient(Shop):
 @asynccontextmanager
 async def open_busy_shop(scratch: Path, url: str) -> AsyncIterator[Shop]:
     limits = httpx2.Limits(max_connections=CONNECTIONS)
-    # these are the default timeouts; otherwise `spawn` sets longer ones for slow machines
+    # these are the default timeouts of the application; without them, `spawn` would set longer
+    # timeouts for slow machines
     server_context = dedicated_server(
         scratch, "hot", database_url=url, database_timeout="1.8", request_deadline_seconds="5"
     )

@@ -52,7 +52,7 @@ class RaceSetup:
         return True
 
     async def reserve(self, *requests: dict[UUID, int]) -> list[ReservationView | OutOfStock]:
-        """Reserve all requests concurrently, each for another customer."""
+        """Reserve all requests concurrently, each for a different customer."""
         return await self.reserve_all([self.inventory_app.order(request) for request in requests])
 
     async def reserve_all(self, orders: Iterable[Reserve]) -> list[ReservationView | OutOfStock]:

@@ -1,4 +1,4 @@
-"""The checks that race tests use detect every violation and deadlock."""
+"""The invariant checks of the race tests detect every kind of violation, and deadlocks."""
 
 import asyncio
 

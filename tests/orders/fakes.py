@@ -1,4 +1,4 @@
-"""In-memory fakes of users, inventory and payments, whose calls can fail.
+"""In-memory fakes of the contexts users, inventory and payments. Their calls can fail.
 
 The fakes do what the docstrings of the three contracts say, and nothing else.
 """
@@ -67,8 +67,8 @@ class Killed(BaseException):
 class CallFailures:
     """Makes calls fail with Unavailable, "before" or "after" their effect.
 
-    A failure after the effect stands for a lost response. With "killed before" and "killed after",
-    the call raises Killed instead of Unavailable.
+    A failure after the effect stands for a lost response. For "killed before" and "killed after",
+    the call raises Killed, a simulated crash, instead of Unavailable.
     """
 
     def __init__(self) -> None:

@@ -74,7 +74,7 @@ async def test_order_expires_at_deadline_of_payment(orders_app: OrdersApp) -> No
 async def test_order_whose_reservation_has_expired_is_cancelled(orders_app: OrdersApp) -> None:
     """The event with the new deadline arrives after the reservation has expired.
 
-    The stock may be sold by then, so the customer must not pay.
+    The stock may be sold by then, so the order and its payment are cancelled.
     """
     order = await placed(orders_app)
     await await_transfer(orders_app, order)

@@ -1,4 +1,4 @@
-"""The periodic checks of pending orders: which orders are checked when, with which statements."""
+"""The periodic checks of pending orders: which orders, when, and with how many statements."""
 
 from datetime import timedelta
 from itertools import pairwise

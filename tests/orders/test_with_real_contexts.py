@@ -1,4 +1,4 @@
-"""Orders together with the real users, inventory and payments, in memory and on Postgres."""
+"""The `orders` context with the three real contexts that it calls, on each storage."""
 
 import json
 from asyncio import gather

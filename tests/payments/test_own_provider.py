@@ -125,7 +125,7 @@ async def test_manifest_builds_the_gateway() -> None:
     manifest: GatewayManifest = EXAMPLE["MANIFEST"]
     settings = read_one(manifest.settings, {"acorn_key": KEY})
 
-    gateway = manifest.build(None, settings)  # type: ignore[arg-type]  # it needs no tools
+    gateway = manifest.build(None, settings)  # type: ignore[arg-type]  # this gateway uses no tools
 
     assert (gateway.provider, manifest.name) == ("acorn", "acorn")
     assert [method.method for method in gateway.list_methods()] == ["acorn:card"]

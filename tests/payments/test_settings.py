@@ -65,7 +65,7 @@ NO_MANIFEST = "acorn"
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a function that registers a provider as an entry point, like another package."""
+    """Return a function that registers a provider as an entry point, as another package would."""
 
     def add(attribute: str) -> None:
         entry_point = EntryPoint(

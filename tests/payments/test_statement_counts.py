@@ -1,4 +1,7 @@
-"""The SQL statements of each use case, and that a provider call holds no connection."""
+"""The database work of payments: statement counts, indexes, and held connections.
+
+No connection is held during a provider call.
+"""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta

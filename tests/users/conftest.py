@@ -1,4 +1,4 @@
-"""Fixtures for the context users: services in memory, on Postgres, and over internal HTTP."""
+"""Fixtures for the `users` context: services in memory, on Postgres, and over internal HTTP."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace

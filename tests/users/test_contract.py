@@ -1,4 +1,4 @@
-"""The contract suite of users. It runs on each storage."""
+"""The contract suite of the `users` context. It runs on each storage."""
 
 from asyncio import gather
 from collections import Counter

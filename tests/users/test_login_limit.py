@@ -1,4 +1,9 @@
-"""The limit of password guesses: per account, with growing delays, and for known networks."""
+"""The limits of password guesses.
+
+After FREE_LOGIN_FAILURES failed guesses, sign-in to the account is delayed, longer after each
+further guess. A network from which the user has signed in has its own limit, so that an attacker
+cannot lock the user out.
+"""
 
 from asyncio import gather
 from collections import Counter
