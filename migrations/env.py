@@ -1,7 +1,7 @@
 """Alembic's entry point. Migrates one context, such as `users` with `-n users`.
 
-Without `-n` all contexts are migrated, one after another. The URL of the database is that of
-`-x url=…`, or that of the settings.
+Without `-n` all contexts are migrated, one after another. The URL of the database is the argument
+`-x url=…` or, if it is missing, that of the settings.
 """
 
 import asyncio

@@ -164,7 +164,9 @@ def _category() -> None:
     )
     _index("ix_category_parent", "category", ["parent"])
     _index("ix_category_label_key", "category", ["label_key"])
-    # partial, so that parent is no key column and saving a category blocks no product
+    # Partial, so that saving a category does not block writes of its products. In Postgres, an
+    # update that sets a column of a unique index that is not partial locks the row FOR UPDATE.
+    # Writes of rows with a foreign key to the row wait for this lock.
     _index(
         "uq_category_label",
         "category",
@@ -249,7 +251,8 @@ def _product() -> None:
     _index("ix_product_price", "product", ["price_amount", "product_id"], where=ACTIVE)
     _index("ix_product_search", "product", ["search"], postgresql_using="gin")
     _index("ix_product_tag_keys", "product", ["tag_keys"], postgresql_using="gin")
-    # partial, so that sku_key is no key column and saving a product does not block reservations
+    # partial, so that saving a product does not block reservations: an update that sets a column of
+    # a unique index that is not partial locks the row FOR UPDATE
     _index("uq_product_sku", "product", ["sku_key"], unique=True, where="sku_key IS NOT NULL")
 
 

@@ -1,6 +1,6 @@
 -- Functions and triggers of the inventory schema. The migration splits this file at blank lines.
--- Triggers of one event fire in the order of their names: apply_movement before
--- movement_stock_low_event.
+-- Triggers of one event fire in the order of their names. So apply_movement fires before
+-- movement_stock_low_event, which needs the new stock.
 --
 -- === Common functions ===
 -- rejects the statement with the message in the first trigger argument
@@ -60,7 +60,8 @@ END $$;
 CREATE TRIGGER write_product_json BEFORE INSERT OR UPDATE ON inventory.product
     FOR EACH ROW EXECUTE FUNCTION inventory.write_product_json();
 
--- returns the price at a moment: the scheduled price in the product's currency that began last
+-- returns the price at a moment: of the scheduled prices in the product's currency that are valid
+-- at the moment, the one that began last; if there is none, the normal price
 CREATE FUNCTION inventory.price_at(
     amount bigint, compare_at bigint, of_currency text,
     prices jsonb, moment timestamptz
@@ -229,8 +230,9 @@ CREATE TRIGGER reserved_by_lines_is_derived BEFORE UPDATE OF reserved_by_lines O
     FOR EACH ROW WHEN (pg_trigger_depth() = 0)
     EXECUTE FUNCTION inventory.raise_check_violation('reserved_by_lines changes only by a line');
 
--- The check runs twice. With the argument 'early' it may run before all lines are counted; its
--- update makes the 'late' check run after the counting.
+-- The check runs twice at commit. With the argument 'early' it may run before all lines are
+-- counted. So if it finds a difference, it raises no error, but updates the row without a change:
+-- this makes the 'late' check run after the counting.
 CREATE FUNCTION inventory.check_reserved_by_lines() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM inventory.stock WHERE product_id = NEW.product_id
@@ -363,8 +365,8 @@ CREATE CONSTRAINT TRIGGER clamp_backorder_after_release AFTER UPDATE OF reserved
     EXECUTE FUNCTION inventory.clamp_backorder_after_release();
 
 -- === Low stock ===
--- stock.low_stock_threshold is a copy of the product's threshold, so that a reservation needs no
--- other row to compare. A sale publishes no event, because its reservation has published it.
+-- stock.low_stock_threshold is a copy of the product's threshold, so that a reservation reads only
+-- the stock row. A sale publishes no event, because its reservation has published it.
 CREATE FUNCTION inventory.copy_low_stock_threshold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     SELECT low_stock_threshold INTO NEW.low_stock_threshold

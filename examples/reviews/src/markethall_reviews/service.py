@@ -38,7 +38,7 @@ class ReviewService:
         user_id = ctx.actor.user_id
         if user_id is None:
             raise Unauthenticated(reason="missing")
-        # before the transaction, so that no database connection is held during the call of users
+        # called before the transaction, so that no database connection is held during the call
         customer = await self._users.get_active_customer(ctx, user_id)
         review = Review(
             review_id=command.id,
