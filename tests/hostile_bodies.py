@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-# builds a body from its maximum size in bytes and the field names of the route
+# A shape builds a body from the maximum size in bytes and the field names of the route.
 Shape = Callable[[int, Sequence[str]], bytes]
 _ID: Final = b'"0199c0de-0000-7000-8000-000000000001"'
 

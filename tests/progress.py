@@ -1,4 +1,4 @@
-"""A timeout for waits in tests that restarts whenever a new state is reported.
+"""A timeout for tests. It restarts whenever the test reports a new state of the work.
 
 A fixed timeout could end on a busy machine although the work still makes progress.
 """

@@ -53,7 +53,7 @@ def container_of(settings: Settings) -> ApplicationContainer:
 
 
 def build_all(container: containers.Container) -> tuple[dict[str, Any], set[str]]:
-    """Return the object of each provider by name, and the names of the providers that fail."""
+    """Call all providers. Return the built objects by provider name, and the failed providers."""
     built: dict[str, Any] = {}
     failed = set()
     for name, provider in container.providers.items():

@@ -1,4 +1,4 @@
-"""Test that a process accepts an event only if its publisher, or the process itself, signed it."""
+"""Test that a process accepts only events that their publisher or the process itself signed."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Test that a request that waits for the status of an order takes no slot of other requests."""
+"""Test requests that wait for the status of an order: they do not hold a slot while waiting."""
 
 import asyncio
 from collections.abc import AsyncIterator

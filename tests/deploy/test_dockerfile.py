@@ -58,7 +58,7 @@ def stage(name: str) -> list[Instruction]:
 
 
 def image(name: str) -> list[Instruction]:
-    """Return the instructions of the stage, after those of the stages from which it is made."""
+    """Return all instructions of an image: first those of its base stages, then its own."""
     own = stage(name)
     base = own[0].rest.split()[0]
     return [*([] if base == "${PYTHON_IMAGE}" else image(base)), *own]
@@ -103,7 +103,7 @@ def test_default_target_is_the_image_that_serves() -> None:
 
 
 def test_revision_invalidates_no_layer() -> None:
-    """An argument is part of the cache key of all instructions after it."""
+    """An argument is part of the cache key of all instructions after it, so only LABEL follows."""
     names = [instruction.name for instruction in stage("run")]
 
     assert names == ["FROM", "ARG", "ARG", "LABEL"]

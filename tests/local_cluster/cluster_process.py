@@ -45,14 +45,14 @@ class ClusterProcess:
         return (self.folder / "out.log").read_text().splitlines()
 
     def pid_of(self, name: str) -> int:
-        """Return the last reported pid of a service, or of the proxy."""
+        """Return the most recently printed pid of a service, or of the proxy."""
         found = re.findall(rf"^  {name} +pid (\d+)", self.stderr, re.MULTILINE)
         assert found, self.stderr
         return int(found[-1])
 
     @property
     def all_pids(self) -> list[int]:
-        """The pids of the process, its services, its servers and their children."""
+        """The pids of the cluster process and of all its descendants: services and servers."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [self.process.pid, *(child.pid for child in children)]
 
@@ -109,7 +109,7 @@ def started_cluster(
 
 @contextmanager
 def ready_cluster(folder: Path, **overrides: str) -> Iterator[ClusterProcess]:
-    """Run the cluster during the block, and wait before it until every service is ready."""
+    """Run the cluster; the block starts when every service is ready."""
     with started_cluster(folder, None, **overrides) as cluster:
         printed, deadline = cluster.stderr, time.monotonic() + START_TIMEOUT_SECONDS
         while not all(f"  {context} " in cluster.stderr for context in CONTEXTS):

@@ -60,7 +60,7 @@ async def read_body(receive: Receive) -> AsyncIterator[bytes]:
 
 
 def answer(status: int, body: bytes = b"", *headers: Header) -> Handler:
-    """Return a handler that always sends this response; a body adds a content-length."""
+    """Return a handler that always sends this response, with a content-length if it has a body."""
     length = [(b"content-length", str(len(body)).encode())] if body else []
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:

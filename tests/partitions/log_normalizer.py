@@ -29,7 +29,7 @@ _PATTERN: Final = re.compile(
     "|".join(f"(?P<{name}>{pattern})" for name, pattern in _PATTERNS.items())
 )
 _UNMASKED: Final = {"trace"}
-# members of JSON objects whose random values no pattern matches
+# members of JSON objects with random values that none of the patterns matches
 _MASKED_MEMBERS: Final = {"access_token", "refresh_token", "next_cursor", "kid", "x"}
 
 
@@ -44,7 +44,7 @@ class LogNormalizer:
         return _PATTERN.sub(lambda found: self._replacement(found, new=True), text)
 
     def normalize_known(self, text: str) -> str:
-        """Normalize without giving numbers to new ids, so that the result is a stable sort key."""
+        """Normalize for sorting. New ids get no number, so the result is equal in every run."""
         return _PATTERN.sub(lambda found: self._replacement(found, new=False), text)
 
     def normalize_sorted(self, texts: Iterable[str]) -> list[str]:
@@ -64,7 +64,10 @@ class LogNormalizer:
 
 
 def leaves(value: Any, pointer: str = "") -> Iterator[str]:
-    """Yield a line with JSON pointer and value for each value of a JSON document, sorted."""
+    """Yield a line with JSON pointer and value for each scalar of a JSON document.
+
+    An empty object or array is a line too. Members of objects are sorted by name.
+    """
     match value:
         case dict() if value:
             for name, item in sorted(value.items()):

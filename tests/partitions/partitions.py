@@ -30,8 +30,8 @@ def partitions_of(contexts: Sequence[str]) -> Iterator[Partition]:
 def name_of(partition: Partition) -> str:
     """Return a name such as `users+orders|inventory|payments`.
 
-    The contexts of a block are in the order of installation, and so are the first contexts of the
-    blocks.
+    Contexts within a block are in the order of installation. Blocks are in the order of their first
+    contexts.
     """
     blocks = sorted(sorted(block, key=_position) for block in partition)
     blocks.sort(key=lambda block: _position(block[0]))

@@ -42,7 +42,7 @@ class ScenarioRunner:
         return await self.request("GET", path, user, **options)
 
     async def post(self, path: str, user: str = "", body: Any = None, **options: Any) -> Any:
-        """Send a POST with a new idempotency key, or with `key`; no key if `key` is None."""
+        """Send a POST with a new idempotency key, or with the option `key`; None sends no key."""
         key = options.pop("key", f"key-{self._step + 1}")
         headers = {"idempotency-key": key} if key else {}
         headers |= options.pop("headers", {})
@@ -62,7 +62,10 @@ class ScenarioRunner:
         headers: Mapping[str, str] = {},
         **options: Any,
     ) -> Any:
-        """Return the body of the response, with its `etag` if it has one."""
+        """Send and log a request. Return the body of the response.
+
+        If the response has an ETag and the body is an object, the member `etag` is added.
+        """
         self._step += 1
         self.log.write(f"#{self._step:03} {method} {path} {f'as {user}' if user else ''}".rstrip())
         response = await self._send(method, path, user, headers, options)
@@ -108,7 +111,10 @@ class ScenarioRunner:
         await self._inspector.make_due(clock, key)
 
     async def wait_for(self, path: str, user: str, **expected: str) -> None:
-        """Poll without logging, because the number of polls varies. Raises AssertionError."""
+        """Poll until all these fields have these values. Raises AssertionError after a timeout.
+
+        The polls are not logged, because their number varies.
+        """
         found: dict[str, Any] = {}
         try:
             async with progress_limit(TIMEOUT_SECONDS) as limit:

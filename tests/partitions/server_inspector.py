@@ -21,7 +21,7 @@ from tests.conftest import plain
 from tests.progress import progress_limit
 
 TIMEOUT_SECONDS: Final = 60
-# these numbers are not compared, because a rolled back transaction may skip one
+# these numbers are not compared, because a transaction that is rolled back leaves a gap in them
 _SKIPPED: Final = {"stock_movement.number"}
 _QUEUES: Final = {"outbox", "inbox"}
 
@@ -50,7 +50,7 @@ class ServerInspector(Protocol):
         """Wait until every event was processed by all its handlers. Raises AssertionError."""
 
     async def make_due(self, clock: Clock, key: str) -> None:
-        """Set the time of this entity to now or to the past."""
+        """Set the time of the entity with this id to now or to the past."""
 
     async def events(self) -> list[str]:
         """Return all published events, context by context, in the order of publishing."""

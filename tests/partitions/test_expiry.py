@@ -31,8 +31,9 @@ async def short_ttl_shop(
         yield shop
 
 
-# Let pytest collect tests of the other module here, with the fixture of this module. The tests that
-# do not use the fixture kill a process, so they cannot run in this one.
+# Let pytest collect tests of the other module here, with the fixture of this module. Tests that do
+# not use the fixture are left out: they kill a server process, but here the servers run in the
+# process of pytest.
 globals().update(
     {
         name: test

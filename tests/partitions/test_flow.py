@@ -19,8 +19,8 @@ from tests.partitions.servers import PartitionResources, on_one_database
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 
 
-# closed after this module, because its background work would add SQL statements to the number that
-# tests of other modules count
+# The scope is `module`, so that the application is closed before tests of other modules run. Some
+# of these count SQL statements, and would also count those of its background work.
 @pytest.fixture(scope="module", params=PARTITIONS if FULL else one_of_each_shape())
 async def partitioned_app(
     request: pytest.FixtureRequest, resources: PartitionResources

@@ -55,7 +55,10 @@ class Forger:
         header: dict[str, Any] | None = None,
         without: str = "",
     ) -> str:
-        """Return a token with changed claims or header and a valid signature."""
+        """Return a token with changed claims or header, and a valid signature.
+
+        `without` names a claim that is left out.
+        """
         changed = _without({**self.claims, **(claims or {})}, without)
         return self._sign({**self.header, **(header or {})}, changed)
 

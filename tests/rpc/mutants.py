@@ -16,7 +16,7 @@ INVENTORY: Final = "tests/inventory/test_contract.py"
 PAYMENTS: Final = "tests/payments/test_contract.py"
 USERS: Final = "tests/users/test_contract.py"
 VALUES: Final = "tests/rpc/test_values.py"
-# in the contract suites the variant `remote` is the service on Postgres, called over HTTP
+# the parameters of the contract tests that use Postgres; `remote` calls the service over HTTP
 SQL: Final = ("[sql]", "[remote]")
 BOTH_WAYS: Final = "tests/rpc/test_local_and_remote.py"
 
@@ -122,7 +122,7 @@ def no_allowed_calls_check() -> None:
 
 
 def module(name: str) -> Any:
-    """Import a module only when a bug of it is planted, so that a run imports no other context."""
+    """Import a module when a bug is planted in it, so that a run imports only what it tests."""
     return import_module(f"markethall.{name}")
 
 

@@ -61,7 +61,7 @@ class ProbeResult(Dto):
 
 
 class ProbeService:
-    """Records its calls and answers with a greeting; `before_response` runs before the answer."""
+    """Records its calls and returns a greeting. `before_response` runs before it returns."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[CallContext, ProbeCommand]] = []

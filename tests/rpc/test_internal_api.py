@@ -250,7 +250,7 @@ def calls_out_of(caller: str, block: Block) -> bool:
 
 
 def has_subscriber_out_of(publisher: str, block: Block) -> bool:
-    """Tell whether another process verifies the events of this publisher."""
+    """Tell whether another process subscribes to this publisher, and so verifies its events."""
     return any(
         source == publisher and subscriber not in block
         for source, subscriber in topology().event_pairs

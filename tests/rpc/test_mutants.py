@@ -15,7 +15,7 @@ ALL = sorted({test for mutant in MUTANTS.values() for test in mutant.tests})
 
 
 def run_pytest(server_url: str, *arguments: str) -> tuple[int, set[str], set[str]]:
-    """Return the exit code, the failed tests and the passed tests."""
+    """Run pytest. Return its exit code, the failed tests and the passed tests."""
     command = [sys.executable, "-m", "pytest", "-p", "tests.rpc.mutants", "-p", "no:cacheprovider"]
     completed = subprocess.run(
         [*command, "-q", "-rA", "--tb=no", "--show-capture=no", *arguments],

@@ -42,7 +42,7 @@ TRANSLATED_ERRORS = {Unauthenticated: Unavailable, RouteNotFound: Unavailable}
 
 @asynccontextmanager
 async def local_and_remote(context: str, provider: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """Yield the contract twice, with call guards: called in process, and over HTTP."""
+    """Yield two clients of the contract with call guards: one calls in process, one over HTTP."""
     contract = CONTRACTS[context]
     connection = over_rpc(context, contract.router, provider, contract.remote)
     async with connection as remote:
@@ -53,9 +53,9 @@ async def local_and_remote(context: str, provider: Any) -> AsyncIterator[tuple[A
 
 
 def error_cases() -> Iterator[tuple[str, str, type[DomainError]]]:
-    """Yield (context, method, error) for documented errors, and for errors that any call may raise.
+    """Yield (context, method, error) for each documented error of each method.
 
-    The latter are tested with one method of each context.
+    The errors that any call may raise are tested with one method of each context.
     """
     for context, method in METHODS:
         documented = CONTRACTS[context].documented_errors(method)

@@ -74,7 +74,7 @@ class Shop:
     async def refused(self, count: int) -> list[HttpResponse]:
         """Wait until `count` requests have a response, and return the responses.
 
-        They are the refused ones, because all others still run or wait for a slot.
+        Only refused requests have a response, because all others still run or wait for a slot.
         """
         await until(lambda: sum(request.done() for request in self.requests) >= count)
         return [request.result() for request in self.requests if request.done()]
