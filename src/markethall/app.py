@@ -160,8 +160,8 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         or settings.service_token_private_key.get_secret_value()
     ):
         app.include_router(_service_keys(), include_in_schema=False)
-    # FastAPI resolves included routes lazily; done here, because it takes half a second, for which
-    # the first request would wait
+    # FastAPI resolves included routes when they are first used, which takes half a second. This
+    # line does it now, so that the first request need not wait.
     list(iter_route_contexts(app.routes))
     app.openapi = extend_openapi(app)  # type: ignore[method-assign]  # the documented way
     return app

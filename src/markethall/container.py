@@ -42,13 +42,14 @@ class ApplicationContainer:
     ) -> None:
         """`clock` is for tests: it replaces the clocks of the machine and of the databases."""
         self.settings = settings
-        # for times that only processes compare (deadlines, tokens); stored times use the clock of
-        # the database, see `_context_tools`
+        # for times that are not stored in a database, such as deadlines and the expiry of tokens;
+        # stored times use the clock of the database, see `_context_tools`
         self.clock = clock or utc_now
         self._fixed_clock = clock
-        # A cycle: the contexts are built from `process`, and its token verifier asks the context
-        # users for the current scopes. So the access source is a provider, which looks for users in
-        # `self.contexts` only at the first request, when all contexts are built.
+        # There is a dependency cycle: the contexts are built from `process`, and the token verifier
+        # of `process` asks the token issuer (the context `users`) for the current scopes. So the
+        # access source is a provider: it looks for the issuer in `self.contexts` only at the first
+        # request, when all contexts are built.
         self.process = ProcessContainer(
             settings=settings,
             secrets=application_secrets,
@@ -117,8 +118,8 @@ class ApplicationContainer:
     def _access_source(self) -> AccessSource | None:
         """Return the source of the current scopes of staff.
 
-        It is None if this process neither serves users nor has its URL. In production, the settings
-        are then invalid.
+        Returns None if this process neither serves the token issuer nor has the URL of the issuer.
+        Production refuses such settings.
         """
         issuer = topology().token_issuer
         if issuer in self.settings.context_urls:

@@ -1,7 +1,8 @@
 """Ends a process when its parent ends, even if the parent is killed by SIGKILL.
 
 A parent with threads must not run Python code between fork and exec. So it starts this module as
-the child; the module requests the signal and then replaces itself with the program:
+the child. The module asks Linux to kill the child when the parent ends, and then replaces itself
+with the program:
 
     python -m markethall.die_with_parent PARENT_PID -m markethall serve …
 """
@@ -33,7 +34,7 @@ def die_with_parent(parent: int, ending: signal.Signals) -> None:
 def exec_with_parent_death(parent: int, arguments: list[str]) -> NoReturn:
     """Replace this process with a Python program that gets SIGKILL when the parent ends.
 
-    Other signals do not end a process that is stopped by SIGSTOP.
+    The signal is SIGKILL, because other signals do not end a process that SIGSTOP has stopped.
     """
     die_with_parent(parent, signal.SIGKILL)
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - Python itself

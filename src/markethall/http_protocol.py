@@ -83,7 +83,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._has_body_part = False
         super().data_received(data)
-        # second condition: if no response is in progress, the data is the rest of a rejected body
+        # the second condition is for the rest of a rejected body, which arrives while no response
+        # is in progress
         if self._in_header or not self._is_answering():
             self._start_header_timeout()
         else:
@@ -112,7 +113,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._is_answering():
             send_error()
         elif not cycle.more_body:
-            # the error belongs to the next request, because this one is complete
+            # the request that is being answered is complete, so the error is in the next request
             self._rejection = send_error
         elif cycle.response_started or self.pipeline:
             # A response has begun, or an earlier request of this connection still waits for its

@@ -132,13 +132,14 @@ def _service_token_verifier(
         caller for context in settings.contexts for caller in settings.remote_callers_of(context)
     }
     jwks = {
-        # the keys of a caller without a URL cannot be fetched, so it must use the same private key
-        # as this process
+        # the keys of a caller without a URL cannot be fetched, so such a caller must use the same
+        # private key as this process
         caller: RemoteJwks(caller, SERVICES_JWKS_PATH, http_clients.get(caller))
         if caller in settings.context_urls
         else LocalJwks(signer().jwks)
         for caller in sorted(callers)
-        # without a URL and a key, the tokens of the caller cannot be verified, and are rejected
+        # if this process has neither the URL of a caller nor a private key, it cannot verify the
+        # tokens of the caller, and rejects them
         if caller in settings.context_urls or application_secrets.service_token_private_key
     }
     return ServiceVerifier(jwks, settings.contexts, clock)
@@ -174,8 +175,8 @@ class EventKeys:
             jwks = RemoteJwks(publisher, SERVICES_JWKS_PATH, http, unknown_key_refetch_seconds=0)
             sources.append(jwks)
         if self._has_own_key or not sources:
-            # the keys of a publisher without a URL cannot be fetched, so it must use the same
-            # private key as this process
+            # the keys of a publisher without a URL cannot be fetched, so such a publisher must use
+            # the same private key as this process
             sources.append(LocalJwks(self._signer().jwks))
         return EventVerifier(publisher, sources)
 

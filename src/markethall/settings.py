@@ -315,7 +315,7 @@ class Settings(BaseSettings):
         return (own_url or self.database_url).get_secret_value()
 
     def database_direct_url_of(self, context: str) -> str:
-        """Return the URL that avoids the pooler. Without a pooler, this is the database URL."""
+        """Return the URL that bypasses the pooler; if there is no pooler, the database URL."""
         if self.database_pooler == "none":
             return self.database_url_of(context)
         own_url = self.database_direct_urls.get(context)
@@ -367,9 +367,9 @@ class Settings(BaseSettings):
 
     @property
     def accepts_own_service_key(self) -> bool:
-        """Tell whether a remote caller or publisher has no URL in `context_urls`.
+        """Tell whether a remote caller or publisher must use the same private key as this process.
 
-        Its public key cannot be fetched then, so it must use the private key of this process.
+        It must if it has no URL in `context_urls`, because its public key cannot be fetched then.
         """
         return any(
             (self.remote_callers_of(context) | self.remote_publishers_of(context))

@@ -63,10 +63,11 @@ def _event_problems(settings: "Settings") -> list[str]:
 
 
 def _publisher_problems(settings: "Settings") -> list[str]:
-    """Require the URL of each publisher, or outside production a service key that it shares.
+    """Require the URL of each remote publisher, from which its public keys are fetched.
 
-    With neither, each of its events would become a dead letter, because its signature cannot be
-    verified. A generated key is never taken for a shared one.
+    Outside production, a service key in the settings is enough: the publisher is assumed to have
+    the same key. A generated key is not enough, because no other process has it. If the signatures
+    of a publisher could not be verified, all its events would become dead letters.
     """
     hint = ""
     if settings.environment != "production":

@@ -237,8 +237,8 @@ async def _process_until_done(
 ) -> ImportView:
     """Call `process` repeatedly until the import has ended.
 
-    While another process holds the import, a call does nothing. If that process dies, a later call
-    takes the import over.
+    While another process works on the import, `process` does nothing. If that process dies, a later
+    call of `process` takes over the import.
     """
     while True:
         await process(import_id)

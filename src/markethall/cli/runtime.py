@@ -27,8 +27,9 @@ _INVALID_INPUT_STATUSES: Final = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSAB
 def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
     """Yield settings with a database: the configured one, or an embedded Postgres.
 
-    If another process already runs the embedded Postgres: with `attach_to_running`, yield settings
-    with the URL of that server; otherwise raise EmbeddedBusy. Memory storage needs no database.
+    If another process already runs the embedded Postgres, the settings contain the URL of that
+    server if `attach_to_running` is true; otherwise EmbeddedBusy is raised. Memory storage needs no
+    database.
     """
     if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings
@@ -80,7 +81,7 @@ def redis(settings: Settings) -> Iterator[Settings]:
 def _shut_down() -> None:
     """Send SIGTERM to this process, because an embedded server has failed.
 
-    The context manager that then stops the failed server raises the error.
+    The context manager of the failed server then stops it and raises the error.
     """
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -52,7 +52,7 @@ def serve(
     if problems := invalid_remote_urls(settings, host, port):
         raise SettingsError(problems)
     is_embedded = _is_embedded(settings)
-    # processes that serve different contexts may share the embedded Postgres of one of them
+    # a process that serves only some contexts may use the embedded Postgres of another process
     with open_database(
         settings, attach_to_running=settings.contexts != set(context_names())
     ) as settings:

@@ -249,9 +249,9 @@ class Accounts(Protocol):
     ) -> UserView:
         """Change the roles of an account, disable it or enable it. Disabling ends its sessions.
 
-        A staff scope that the new roles do not grant is rejected after at most a minute, also if
-        an older access token contains it. Raises Forbidden, UserNotFound, PreconditionFailed,
-        LastAdmin.
+        An older access token may contain a staff scope that the new roles do not grant. After at
+        most a minute, such a scope has no effect any more. Raises Forbidden, UserNotFound,
+        PreconditionFailed, LastAdmin.
         """
 
     async def count(self) -> int:
@@ -262,8 +262,8 @@ class Accounts(Protocol):
     ) -> UserView:
         """Create an account with this role. The command line uses it.
 
-        Without `username`, the name is derived from the e-mail address. Raises ValidationFailed,
-        PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
+        If `username` is None, the name is derived from the e-mail address. Raises
+        ValidationFailed, PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
         """
 
     async def create_first_admin(self, email: str, password: str) -> UserView | None:
@@ -287,9 +287,10 @@ class Sessions(Protocol):
         """Exchange a refresh token for a new pair of tokens (RFC 9700, section 4.14).
 
         A token can be exchanged once. A second exchange ends the session, because the token may be
-        stolen. Exception: within ten seconds after the first exchange, the same token is accepted
-        again and returns the current refresh token of the session, because the client may have
-        lost the response, or several tabs may refresh at the same time. Raises BadRefreshToken.
+        stolen, and raises BadRefreshToken. Exception: the client may have lost the response, or
+        several browser tabs may refresh at the same time. So within ten seconds after the first
+        exchange, the same token is accepted again, and the result contains the current refresh
+        token of the session.
         """
 
     async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
@@ -309,7 +310,8 @@ class Sessions(Protocol):
         """Return the value of the `iss` claim in access tokens."""
 
     async def compute_fingerprint(self, secret: str) -> str:
-        """Return a keyed digest of the secret, for the stored fingerprint of a request.
+        """Return a keyed digest, which replaces the secret before the request is hashed.
 
-        Equal secrets have equal digests, so a retried request has the same fingerprint.
+        The hash of the request is stored in the idempotency record. Equal secrets have equal
+        digests, so a retried request has the same hash.
         """

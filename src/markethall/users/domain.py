@@ -39,8 +39,8 @@ REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
 # exchanged tokens stored per session; above this, the oldest lose their grace period early
 MAX_EXCHANGED_TOKENS: Final = 16
 
-# computes a keyed digest of 256 bits; it is the secret of the next refresh token, which therefore
-# cannot be computed without the key
+# Computes a keyed digest of 256 bits. The digest is the secret part of the next refresh token, so
+# that this token cannot be computed without the key.
 Digest = Callable[[str], bytes]
 
 _FAMILY_BYTES: Final = 16
@@ -214,10 +214,10 @@ class RefreshToken:
         return token
 
     def of_generation(self, generation: int, digest: Digest) -> Self:
-        """Compute the family's token after this number of exchanges (at least 1).
+        """Compute the token of this family after `generation` exchanges (at least 1).
 
-        The token depends only on the family, the number and the key. Browser tabs that exchange
-        a token at the same time thus get the same new token, and all stay signed in.
+        The token depends only on the family, `generation` and the key of `digest`. Browser tabs
+        that exchange a token at the same time thus get the same new token, and all stay signed in.
         """
         return type(self)(self.family, digest(f"{self.family.hex()} {generation}"))
 
@@ -287,7 +287,7 @@ class Session:
     def rotate(self, presented: RefreshToken, digest: Digest, now: datetime) -> RotationResult:
         """Exchange the presented token. On ROTATED, `current_token` returns the token to issue.
 
-        A token that was exchanged longer ago than the grace period ends the session, because it
+        A token that is neither the current one nor in its grace period ends the session, because it
         may be stolen.
         """
         if self.revoked_at or self.expires_at <= now:
@@ -304,9 +304,9 @@ class Session:
         return RotationResult.ROTATED if is_same_key else RotationResult.REJECTED
 
     def current_token(self, presented: RefreshToken, digest: Digest) -> RefreshToken:
-        """Compute the token that the last exchange issued.
+        """Compute the token that the latest exchange issued.
 
-        The session stores only the hash of the family, so `presented` provides the family.
+        The session stores only the hash of the family, so the family is read from `presented`.
         """
         return presented.of_generation(self.generation, digest)
 
@@ -352,9 +352,10 @@ def login_delay(failures: int) -> timedelta:
 
 @dataclass
 class LoginFailures:
-    """The number of failed logins of one key since its last success.
+    """The number of failed logins that were counted under one key since the latest success.
 
-    The key stands for an account, or for an account and a network (decision 0020).
+    The key stands for an account and a network if the user has signed in from this network before,
+    otherwise for the account alone (decision 0020).
     """
 
     key_hash: bytes = field(repr=False)

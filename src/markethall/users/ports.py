@@ -40,7 +40,7 @@ class Store(ReadStore, Protocol):
     async def store_response(self, attempt: IdempotentCommand, view: UserView) -> None:
         """Store the response under the idempotency key. Raises LeaseLost.
 
-        A retry with the same key then returns it.
+        A retry with the same key then gets this response.
         """
 
     async def add_user(self, user: User) -> bool:
@@ -56,7 +56,10 @@ class Store(ReadStore, Protocol):
         """Update the user, except the user name, e-mail address, password hash and sign-up date."""
 
     async def change_password(self, user_id: UUID, current_hash: str, new_hash: str) -> bool:
-        """Replace the hash. Return False if it is not `current_hash` or the user is disabled."""
+        """Replace the password hash.
+
+        Return False if the stored hash is not `current_hash`, or if the user is disabled.
+        """
 
     async def lock_admins(self) -> None:
         """Lock until the transaction ends, so that one transaction at a time changes admins."""

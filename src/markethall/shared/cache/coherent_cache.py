@@ -30,7 +30,8 @@ class CoherentCache:
     - Concurrent misses of a key share one load in this process. A cancelled caller does not cancel
       the load. The error of a load is raised in all its callers, and nothing is stored.
     - If a key is invalidated during a load, the result is not stored, and later callers start a new
-      load. Call `invalidate` after the commit: before it, a load could store the old value again.
+      load. Call `invalidate` after the commit. If it were called earlier, a load that starts before
+      the commit would store the old value again.
     - Shortly before a value expires, a load in the background renews it, and callers get the old
       value until that load ends. At most four such renewals run at the same time.
     - If a value has expired and its load raises Unavailable, callers get the expired value, for at
@@ -58,8 +59,8 @@ class CoherentCache:
         # The current generation of each namespace. Entries with an older generation are invalid, so
         # a whole namespace is invalidated by one increment.
         self._generations: dict[str, int] = {}
-        # The running loads that callers may join. An invalidation removes the load from here; it
-        # still runs, and stays in `_tasks` until it ends.
+        # The running loads that callers may join. An invalidation removes the load from here, but
+        # does not stop it: the load stays in `_tasks` until it ends.
         self._loads: dict[CacheKey, asyncio.Task[bytes | None]] = {}
         self._tasks: set[asyncio.Task[bytes | None]] = set()
         self._renewals: set[asyncio.Task[bytes | None]] = set()
@@ -103,8 +104,9 @@ class CoherentCache:
         """Tell whether `value`, an earlier result of `get_or_load`, is still the cached value.
 
         If it is, a response that was built from it can be sent again. Returns False if the value is
-        due for renewal, so that the caller calls `get_or_load`, which starts the renewal. While
-        this renewal or MAX_RENEWALS others run, it returns True until the value expires.
+        due for renewal: the caller then calls `get_or_load`, which starts the renewal. If no
+        renewal can start, because one of this key or MAX_RENEWALS of other keys are running,
+        returns True until the value expires.
         """
         name = (namespace, key)
         entry = self._entry(name)

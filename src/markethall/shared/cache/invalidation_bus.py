@@ -25,7 +25,8 @@ _RETRY_INTERVAL: Final = 0.25  # seconds
 # Seconds between two messages. Invalidations that arrive in this time share the next message,
 # because each commit with a NOTIFY takes a lock of the whole Postgres server.
 _MIN_NOTIFY_INTERVAL: Final = 0.02
-# with more pending invalidations, the whole namespaces of their keys are invalidated instead
+# If more invalidations than this are pending, the whole namespaces of their keys are invalidated
+# instead. This limits the memory and the size of the message.
 _MAX_PENDING: Final = 1000
 _UNAVAILABLE_ERRORS: Final = (RedisUnavailable, Unavailable)
 
@@ -35,7 +36,10 @@ class InvalidationListener(Protocol):
         """Drop the entries that another process has invalidated."""
 
     def on_connection_changed(self, connected: bool) -> None:
-        """Handle the start or the end of a connection. Earlier messages may have been missed."""
+        """Handle the start or the end of the bus connection.
+
+        Messages may have been missed before the start, and will be missed after the end.
+        """
 
 
 class PostgresChannel:

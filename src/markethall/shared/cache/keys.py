@@ -10,7 +10,8 @@ Loader = Callable[[], Awaitable[bytes | None]]
 CacheKey = tuple[str, str]  # namespace, key
 Invalidation = tuple[str, str | None]  # namespace, key; None means the whole namespace
 
-# seconds; a connection without messages for this time is pinged, and must answer within it
+# Seconds. A connection that has received no message for this time is pinged, and the other side
+# must answer the ping within the same time.
 HEARTBEAT_INTERVAL: Final = 0.5
 
 # cached, because `labels` takes a lock, which is slower than a cache hit

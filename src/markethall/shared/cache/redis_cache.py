@@ -47,9 +47,10 @@ redis.call('PUBLISH', ARGV[3], ARGV[4])
 
 
 class VersionToken(NamedTuple):
-    """The generation of the namespace, and the header of the entry, before a load.
+    """What Redis contained before a load: the generation of the namespace, the header of the entry.
 
-    The header is empty if there is no entry.
+    RedisCache compares the header after the load, to detect an invalidation during the load. The
+    header is empty if there is no entry.
     """
 
     generation: bytes
@@ -66,8 +67,8 @@ class RedisCache:
       generation), then the value. RedisChannel invalidates a key by replacing its entry with a
       tombstone, which is a random token without the "v".
     - The result of a load is stored with the generation read before the load, and only if the
-      header is the same as before the load. So no stale value is stored after an invalidation or a
-      loss of data, even if Redis executes the command late.
+      header of the entry is still the same as before the load. So no stale value becomes readable
+      after an invalidation or a loss of data, even if Redis executes the store command late.
     - Keys for which `is_pending` is true are not read from Redis, because this process has
       invalidated them but has not yet sent the invalidation to Redis.
     """

@@ -53,8 +53,9 @@ async def _scopes_of_token(actor: Actor) -> frozenset[str]:
 class ContextContainer(containers.DeclarativeContainer):
     """The providers of one context. `container.clock()` returns the object of the provider `clock`.
 
-    A subclass declares `settings`, and for each context that it calls a `Dependency` with the name
-    of that context: `users: providers.Dependency[Users] = providers.Dependency()`.
+    A subclass declares `settings`. If its context calls another context, it also declares a
+    `Dependency` with the name of the called context, such as
+    `users: providers.Dependency[Users] = providers.Dependency()`.
     """
 
     tools: providers.Dependency[ContextTools] = providers.Dependency(instance_of=ContextTools)
@@ -68,9 +69,10 @@ class ContextContainer(containers.DeclarativeContainer):
 
     # an object with a method for each subscription of the manifest
     event_handlers: providers.Provider[Any] = providers.Object(None)
-    # the jobs that the leader of the context runs at an interval
+    # the jobs that the leader runs at an interval; the leader is the one process that does the
+    # background work of the context
     periodic_jobs: providers.Provider[Sequence[PeriodicJob]] = providers.Object(())
-    # the tasks that run in the leader of the context, as long as it is the leader
+    # the tasks that run in the leader, as long as this process is the leader
     long_running_tasks: providers.Provider[Sequence[LongRunningTask]] = providers.Object(())
     # the tasks that run in every process that serves the context
     background_tasks: providers.Provider[Sequence[BackgroundTask]] = providers.Object(())

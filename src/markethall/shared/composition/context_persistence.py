@@ -52,7 +52,8 @@ class RetentionJob:
     async def run_once(self) -> None:
         """Delete expired rows in bounded steps. Does nothing until the interval has passed."""
         now = self._clock()
-        # the second comparison is false, so the job runs, if the clock has been set back
+        # The second comparison detects a clock that has been set back: `_next_run_at` is then too
+        # far in the future, and the job runs at once.
         if now < self._next_run_at <= now + self._interval:
             return
         self._next_run_at = now + self._interval

@@ -2,8 +2,9 @@
 
 A request needs slots in bulkheads. The middleware runs inside the response cache, so cached
 responses need no slot. If no slot is free, the request waits in a short queue. It is refused with
-503, before its body is read, if the queue is full or slow, or if it has waited for half of the time
-that a request may wait. A client that already runs too many requests gets 429 at once.
+503, before its body is read, if the queue is full or slow (see Bulkhead), or if the request has
+waited in it for half of `max_wait_seconds`. A client that already runs too many requests gets 429
+at once.
 """
 
 import asyncio
@@ -108,11 +109,11 @@ class AdmissionMiddleware:
         self.bulkheads = _bulkheads_of(limits, rejections)
 
     def refuse_if_full(self, scope: Scope) -> None:
-        """Refuse a write for which neither a slot nor a place in the queue is free.
+        """Raise Overloaded for a write if no slot is free and the queue accepts no more requests.
 
-        The gateway calls this before it verifies the token and counts the request, so that a
-        rejection costs little. Reads are not refused here, because the response cache may answer
-        them. Raises Overloaded.
+        The gateway calls this before it verifies the token and counts the request for the rate
+        limits, so that a rejection costs little. Reads are not refused here, because the response
+        cache may answer them.
         """
         if scope["method"] in READ_METHODS or scope["path"] in self._exempt_paths:
             return
@@ -223,7 +224,7 @@ def _without_slots(slots: Slots, receive: Receive) -> Receive:
     """Return a `receive` that releases the slots while it waits for a slow client.
 
     Its first call reads the whole body. If that takes longer than _FAST_BODY_SECONDS, it releases
-    the slots and takes new ones after the body; then it raises Overloaded if none is free. A
+    the slots, and takes slots again when the body is complete, which may raise Overloaded. A
     request with a faster body keeps its slots, so that it does not wait in the queue twice.
     """
     has_body = False

@@ -23,8 +23,8 @@ class ClientClosedRequest(DomainError):
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, or cancel it and raise ClientClosedRequest when the client disconnects.
 
-    The body of the request must not be read afterwards, because this function discards its
-    messages while it waits for the disconnect.
+    The body of the request must not be read during or after this call, because this function
+    discards the messages of the body while it waits for the disconnect.
     """
     task = asyncio.create_task(work)
     disconnect = asyncio.create_task(_receive_disconnect(request))

@@ -58,7 +58,7 @@ def _error_types_of(operation: Mapping[str, Any]) -> tuple[type[DomainError], ..
 def _add_response(responses: dict[str, Any], error_type: type[DomainError]) -> None:
     """Add the error to the documented responses of a route.
 
-    It replaces an entry that FastAPI has generated for the same status, such as its 422.
+    An entry that FastAPI has generated for the same status, such as 422, is replaced.
     """
     status = str(error_type.status)
     existing = responses.get(status)

@@ -122,9 +122,9 @@ class ProcessHitCounter:
 class RedisHitCounter:
     """Counts hits in Redis, for all processes together.
 
-    While Redis is unavailable, each process counts by itself. Redis stores only a keyed hash of the
-    identity. The key is `secret`, which is the same in all processes; without it, a reader of Redis
-    cannot test whether a known address is stored.
+    While Redis is unavailable, each process counts by itself. Redis stores only a hash of the
+    identity, keyed with `secret`, which is the same in all processes. Someone who can read Redis
+    but does not know `secret` cannot test whether a known address is stored.
     """
 
     def __init__(
@@ -279,8 +279,8 @@ class RateLimiter:
         """Count one request and return the decision; None if the limits are off.
 
         The identity is `principal` if it begins with "user:", otherwise the network of the client.
-        `is_login`: the request is a login with a password. The limit here is for each network; the
-        context `users` also limits the wrong passwords for each account.
+        `is_login`: the request is a login with a password. The limit LOGIN counts the logins from
+        each network; the context `users` also limits the wrong passwords for each account.
         """
         if self._counter is None:
             return None

@@ -88,7 +88,7 @@ class LimitedBodyStream:
     """An ASGI `receive` for a streamed body, limited in size and time.
 
     The time limit is `timeout_seconds`, plus the received bytes divided by MIN_BYTES_PER_SECOND.
-    Only the last chunk counts towards `share`, because the route has stored the earlier ones.
+    Only the newest chunk counts towards `share`, because the route has stored the earlier ones.
     Raises MalformedRequest, BodyTooLarge, Overloaded, RequestTimeout. Calls `on_timeout` before it
     raises RequestTimeout.
     """

@@ -73,15 +73,16 @@ class IdempotentCommand:
     id: UUID
     retention: timedelta
     to_response: Callable[[Any], StoredResponse]
-    # the command sets it to False if its response must not be stored; a retry then runs it again
+    # The command sets this to False if its response must not be stored. A retry then executes the
+    # command again.
     is_final: bool = True
     _built: tuple[BaseModel, StoredResponse] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def without_key(cls, resource_id: UUID) -> Self:
-        """Build a command without an idempotency key, for calls that no client makes.
+        """Build a command without an idempotency key, such as a command of a periodic job.
 
-        Such a command is idempotent through the id of the resource.
+        The id of the resource makes such a command idempotent: a retry must use the same id.
         """
         return cls("", resource_id, timedelta(), _empty_response)
 
@@ -122,7 +123,10 @@ class IdempotencyStore(Protocol):
         """Insert the record and return None, or return the existing record of this scope."""
 
     async def take_over(self, existing: IdempotencyRecord, lease_until: datetime) -> bool:
-        """Renew an expired lease; return False if another attempt has renewed it before."""
+        """Renew an expired lease, so that this attempt may run the command.
+
+        Returns False if another attempt has renewed the lease or stored a response in the meantime.
+        """
 
     async def complete(self, scope: str, response: StoredResponse, expires_at: datetime) -> None:
         """Store an error response, unless the record already has a response."""

@@ -76,7 +76,7 @@ class SqlIdempotencyStore:
                 if is_new:
                     return None
                 existing = await connection.fetch_one(self._statements.get, scope=record.scope)
-                # it is None if the record was purged between the two statements: then insert again
+                # None: the record was purged between the two statements, so insert again
                 if existing:
                     return _to_record(existing)
 

@@ -48,7 +48,7 @@ class Inbox(Protocol):
         """
 
     async def replay(self, event_id: UUID) -> int:
-        """Make the finished deliveries of an event due again; return how many."""
+        """Make the processed and dead deliveries of an event due again; return how many."""
 
     async def purge(self, before: datetime) -> int:
         """Delete a bounded number of deliveries processed before the time; return how many."""

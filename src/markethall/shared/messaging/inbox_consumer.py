@@ -133,7 +133,8 @@ def _exponential_backoff(attempts: int) -> float:
 def is_being_cancelled() -> bool:
     """Tell whether this task is being cancelled.
 
-    If it is not, a CancelledError that it catches comes from another task that it awaits.
+    If not, a CancelledError that the task catches comes from something that it awaits, for example
+    from another task that was cancelled.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

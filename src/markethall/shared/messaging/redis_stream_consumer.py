@@ -31,8 +31,8 @@ log = structlog.get_logger("markethall.redis_streams")
 
 # All processes can use one name, because only the leader of a context reads its streams.
 _CONSUMER_NAME: Final = "leader"
-# The number of signatures that are verified before other tasks of the event loop run. One takes
-# about 0.1 ms, so these tasks wait for a few milliseconds.
+# The number of signatures that are verified before other tasks of the event loop may run. One
+# verification takes about 0.1 ms, so the other tasks wait for a few milliseconds.
 _VERIFIED_AT_ONCE: Final = 32
 
 
@@ -40,7 +40,8 @@ _VERIFIED_AT_ONCE: Final = 32
 class StreamConfig:
     """Times in seconds; `batch_size` is the maximum number of entries of one read.
 
-    Entries that were read but not acknowledged for `stale_after` are read again.
+    Every `claim_interval`, entries that were read but not acknowledged for `stale_after` are read
+    again.
     """
 
     block_timeout: float = 0.5
@@ -56,7 +57,8 @@ class RedisStreamConsumer:
     An entry without a valid signature of the publisher is unreadable: it becomes a dead letter.
     While the public keys of the publisher cannot be fetched, its entries wait in the stream.
 
-    It runs only in the leader of the subscribing context, because one reader keeps the order.
+    It runs only in the leader of the subscribing context, because several readers at the same time
+    would not keep the order of the entries.
     """
 
     def __init__(
@@ -150,7 +152,7 @@ class RedisStreamConsumer:
             if position % _VERIFIED_AT_ONCE == 0:
                 await asyncio.sleep(0)
             if fields is None:
-                continue  # the entry was trimmed; only confirmed ones are, so nothing is lost
+                continue  # trimmed from the stream, which happens only to confirmed entries
             envelope = self._verify_and_parse(entry_id, fields)
             if envelope is None or not self._can_decode(envelope):
                 await self._dead_letter(entry_id, fields, envelope)

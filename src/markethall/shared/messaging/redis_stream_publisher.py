@@ -70,7 +70,8 @@ class RedisStreamPublisher:
         self._redis = redis
         self._clock = clock
         self._signer = signer
-        # None means that the state of the stream is unknown: unconfirmed events are sent again
+        # None means that the state of the stream is unknown: `reconcile` then sends all relayed,
+        # unconfirmed events again
         self._marker: str | None = None
         self._is_disconnected = False
 
@@ -165,9 +166,9 @@ class RedisStreamPublisher:
             envelopes = [
                 envelope
                 for _, fields in entries
-                # skip entries that this key has not signed: a forged one could confirm an event
-                # that no subscriber has received. The events that an earlier leader signed with
-                # another key are in the stream a second time, signed with this key.
+                # Skip entries that this process has not signed: a forged entry could confirm an
+                # event that no subscriber has received. An earlier leader may have used another
+                # key; `_republish_unconfirmed` has appended its events again, signed with this key.
                 if self._signer.is_own(fields) and (envelope := parse_envelope(fields))
             ]
             await leader.mark_confirmed(

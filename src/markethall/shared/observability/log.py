@@ -40,8 +40,8 @@ _SECRET_PATTERNS: Final = (
         r"\1\2***",
     ),
 )
-# Every text that a pattern matches contains one of these after casefold(). Most texts contain none,
-# so that the slower patterns are not needed.
+# Every text that a pattern matches contains one of these after casefold(). Most texts contain none
+# of them, and the slower patterns are then skipped.
 _SECRET_HINTS: Final = (
     "://", "bearer", "basic", "eyj", "passw", "secret", "token", "whsec_", "k_live_", "k_test_",
 )  # fmt: skip

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("markethall.database")
 
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
-# Postgres must confirm within this time that it has cancelled a statement. Otherwise its connection
+# Postgres must confirm within this time that it has cancelled a statement. Otherwise the connection
 # is closed instead of being used again.
 _CANCEL_TIMEOUT_SECONDS: Final = 0.15
 
@@ -83,8 +83,8 @@ class Statement:
 def sql_literal(text: str) -> ColumnElement[str]:
     """Return the text as an SQL literal.
 
-    With a parameter instead, the planner could not use a partial index. `text` is not escaped, so
-    it must be a constant of this program.
+    The planner can use a partial index only if it knows the value, so a parameter is not enough.
+    `text` is not escaped, so it must be a constant of this program.
     """
     return literal_column(f"'{text}'", Text)
 
@@ -172,7 +172,10 @@ class Postgres:
         direct_url: str | None = None,
         application_name: str = "markethall",
     ) -> None:
-        """`direct_url`: the URL without a pooler, if `url` leads to one in transaction mode."""
+        """`direct_url`: a URL that bypasses the pooler, if `url` is that of a pooler.
+
+        The pooler runs in transaction mode, so LISTEN and session locks need the direct URL.
+        """
         self.clock = DatabaseClock()
         self._pool_size = pool_size
         self._timeout = pool_size.timeout
@@ -238,9 +241,9 @@ class Postgres:
         return pool, await pool.acquire()
 
     async def _open_and_check_clock(self) -> "Pool":
-        """Open the pool. Raises Unavailable if the clock was wrong until now.
+        """Open the pool, which compares the clock. Raises Unavailable if it corrected the clock.
 
-        The caller may have read the clock before, and would then store a wrong time.
+        The caller may have read the wrong time before the correction, and would store it.
         """
         corrections = self.clock.corrections
         pool = await self._open()
@@ -325,7 +328,7 @@ class _PooledSession:
 
     async def _roll_back_or_terminate(self, error: BaseException) -> None:
         is_clean = False
-        # after a timeout, asyncpg has asked Postgres to cancel the statement, which must be quick
+        # after a timeout, asyncpg has asked Postgres to cancel the statement; this must be quick
         seconds = _CANCEL_TIMEOUT_SECONDS if isinstance(error, TimeoutError) else self._timeout
         try:
             is_clean = not invalidates_connection(error) and await self._roll_back(seconds)

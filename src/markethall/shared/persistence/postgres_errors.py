@@ -56,7 +56,7 @@ def translate_connection_errors() -> Iterator[None]:
 def translate_login_errors() -> Iterator[None]:
     """Raise Unavailable instead of every error while connecting, such as a rejected password.
 
-    After the login, errors of the same classes mean that a statement is wrong.
+    Use this only for the login: later, errors of these classes may mean that a statement is wrong.
     """
     try:
         with translate_connection_errors():
@@ -68,7 +68,8 @@ def translate_login_errors() -> Iterator[None]:
 def means_unavailable(error: BaseException) -> bool:
     """Tell whether the error means that the database is unavailable.
 
-    An InterfaceError that does not mean this is a bug, such as concurrent use of a connection.
+    An InterfaceError means it only for a closed connection or pool. Any other InterfaceError is a
+    bug, such as concurrent use of a connection.
     """
     if isinstance(error, asyncpg.InterfaceError):
         # asyncpg has no error class for a closed connection or pool, only these texts

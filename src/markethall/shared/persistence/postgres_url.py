@@ -80,9 +80,9 @@ def _parameters(url: URL) -> Mapping[str, str]:
 
 
 def _is_supported(name: str, value: str) -> bool:
-    """Tell whether asyncpg gets the parameter; if not, it is removed.
+    """Tell whether the parameter is passed to asyncpg; otherwise it is removed from the URL.
 
-    Raises InvalidPostgresUrl if it must not be removed silently.
+    Raises InvalidPostgresUrl for a parameter that must not be removed silently.
     """
     if name in _POOLER and value != _POOLER[name]:
         raise InvalidPostgresUrl(

@@ -20,7 +20,10 @@ CommandArgument = str | bytes | int
 
 
 class RedisUnavailable(Exception):
-    """Redis has rejected a command, or has not answered in time. It never reaches an API client."""
+    """Redis has rejected a command, or has not answered in time.
+
+    Callers handle this error, so that an API client never gets it.
+    """
 
 
 class LuaScript:

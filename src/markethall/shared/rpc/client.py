@@ -45,7 +45,8 @@ _GATEWAY_STATUSES: Final = {
 _DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, RecursionError)
 # httpx2 raises AttributeError or OSError if a connection is reset while httpx2 checks it
 CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
-# errors of a callee that may be temporary: they occur during a deployment or a key rotation
+# Errors of a callee that may be temporary: they occur during a deployment or a key rotation.
+# RpcClient raises Unavailable instead of them.
 TEMPORARY_ERRORS: Final = (Unauthenticated, RouteNotFound)
 
 # maximum of idle connections; it is low because httpx2 checks each one, for 12 us, on every call
@@ -67,8 +68,8 @@ class RetryPolicy:
 class RetryBudget:
     """Limits retries. Each call adds `ratio` to the budget, and each retry takes 1 from it.
 
-    The budget is `capacity` at the start and at most. Without it, an overloaded callee would get
-    three attempts for every call.
+    The budget starts at `capacity`, which is also its maximum. Without a budget, an overloaded
+    callee would get three attempts for every call.
     """
 
     def __init__(self, ratio: float = 0.1, capacity: float = 10.0) -> None:
@@ -148,10 +149,11 @@ class RpcClient:
     async def _call_with_retries(
         self, ctx: CallContext, method: str, body: bytes
     ) -> httpx2.Response:
-        """Return the response of the first attempt that reaches the callee.
+        """Return the first response whose status is not 502, 503 or 504.
 
-        Connection errors and the statuses 502, 503 and 504 are retried, until the deadline, the
-        number of attempts or the retry budget is reached.
+        Connection errors and these statuses are retried, until the deadline, the number of attempts
+        or the retry budget is reached. Then the response to the last attempt is returned if it
+        contains a known error; otherwise this raises DeadlineExceeded or Unavailable.
         """
         deadline = self._loop_deadline(ctx)
         self._budget.earn()
@@ -192,7 +194,8 @@ class RpcClient:
             _attempt_counter(self._target, method).inc()
             response = await self._send(ctx, method, body, seconds)
         if response.status_code in _GATEWAY_STATUSES:
-            # raised outside the breaker's block, which does not count it: the callee is reachable
+            # raised outside the `guard` block, so that the breaker does not count a failure: the
+            # response shows that a connection to the target is possible
             raise NoResponse(f"{response.status_code} {_problem_code(response)}", response)
         return response
 
@@ -298,8 +301,8 @@ class HttpClients:
 
     def _create_client(self, url: str) -> httpx2.AsyncClient:
         max_connections = self._retry_policy.max_connections
-        # the server closes idle connections after 15 s; the client must do it earlier, because a
-        # request could be sent at the moment of the close
+        # The server closes idle connections after 15 s. The client closes them earlier; otherwise a
+        # request could be sent at the moment when the server closes its connection.
         limits = httpx2.Limits(
             max_connections=max_connections,
             max_keepalive_connections=min(max_connections, MAX_KEEPALIVE),

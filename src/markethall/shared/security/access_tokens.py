@@ -135,7 +135,7 @@ class AccessTokenSigner:
         return self._jwks
 
     def digest(self, purpose: KeyPurpose, text: str) -> bytes:
-        """Return an HMAC of the text (256 bits), which needs the signing key to compute."""
+        """Return an HMAC of the text (256 bits), with a key derived from the signing key."""
         key = derive_key(self._key.private_bytes_raw(), purpose)
         return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
 
@@ -239,9 +239,10 @@ class AccessTokenVerifier:
 
 
 def check_not_from_future(claims: Mapping[str, Any], now: datetime) -> None:
-    """Check `iat`, and `nbf` if it is there (RFC 7519, section 4.1.5).
+    """Check that `iat` and `nbf`, if present, are not in the future (RFC 7519, section 4.1.5).
 
-    Raises ValueError or TypeError for times in the future and for values that are no number.
+    Raises ValueError for a time in the future, ValueError or TypeError for a value that is no
+    number.
     """
     latest = now.timestamp() + CLOCK_SKEW_SECONDS
     # int() raises an error for NaN and infinity, which a comparison would accept

@@ -83,7 +83,8 @@ class CurrentAccessVerifier:
         return confirmation
 
     async def _ask(self, token: str, actor: Actor) -> _Confirmation:
-        # the time before the request, because the response may not include a change during it
+        # the time before the request, because a change that is made during the request may be
+        # missing in the response
         now = self._clock().timestamp()
         try:
             return _Confirmation(await self._source.get_current_scopes(token, actor), now)

@@ -21,10 +21,12 @@ from markethall.shared.security.access_tokens import (
 
 log = structlog.get_logger("markethall.jwks")
 
-# the minimum time between two fetches because of unknown keys, which anyone can name in a token
+# The minimum time between two fetches because of an unknown key id. The fetches are limited,
+# because anyone can send tokens with unknown key ids.
 _UNKNOWN_KEY_REFETCH_SECONDS: Final = 30.0
 _FAILED_FETCH_RETRY_SECONDS: Final = 1.0
-# an older key set is refreshed in the background, because the issuer may have removed a key
+# A key set older than this is refreshed in the background, because the issuer may have removed a
+# key.
 _REFRESH_AFTER_SECONDS: Final = 300.0
 _MAX_BYTES: Final = 64 * 1024
 
@@ -126,7 +128,7 @@ class RemoteJwks:
             body = await _read_limited(response)
         key_set = {"keys": [dict(key) for key in json.loads(body)["keys"]]}
         if not parse_public_keys(key_set):
-            # because of this error, the current keys stay in use
+            # an error, so that the keys fetched before stay in use
             raise ValueError("the key set has no usable key")
         return key_set
 

@@ -50,8 +50,8 @@ def weakness(password: str, *personal: str) -> str | None:
 class Passwords:
     """Hashes and verifies passwords in `workers` threads.
 
-    At most `queue` further jobs wait, each for at most `max_wait_seconds`. When the queue is full,
-    methods raise Overloaded at once.
+    At most `queue` further jobs wait for a thread. A method raises Overloaded at once if the queue
+    is full, and after `max_wait_seconds` if its job has not started.
     """
 
     def __init__(

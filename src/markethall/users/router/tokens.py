@@ -33,7 +33,7 @@ from markethall.users.router.fields import Password
 
 router = APIRouter(tags=["users"])
 
-# in the schema, unknown parameters are strings, not lists: no parameter may be repeated
+# the schema declares unknown parameters as strings, not lists, because no parameter may be repeated
 _IGNORES_UNKNOWN_PARAMETERS: Final = ConfigDict(
     extra="ignore", json_schema_extra={"additionalProperties": {"type": "string"}}
 )

@@ -24,7 +24,10 @@ _NO_USER: Final = UUID(int=0)
 
 @dataclass(frozen=True)
 class PasswordAttempt:
-    """An attempt to prove a password. It counts as failed until `PasswordCheck.succeed`."""
+    """An attempt to prove a password. It counts as failed until `PasswordCheck.succeed` is called.
+
+    `key_hash` is the key under which the failures are counted.
+    """
 
     key_hash: bytes
     network_hash: bytes | None
@@ -52,7 +55,7 @@ class PasswordCheck:
     async def verify(
         self, ctx: CallContext, login_key: str, user: User | None, password: str
     ) -> PasswordAttempt:
-        """Compare the password with the user's hash. Without a user, every password is wrong.
+        """Compare the password with the user's hash. If `user` is None, every password is wrong.
 
         Raises BadCredentials, TooManyRequests, Overloaded.
         """
@@ -62,7 +65,7 @@ class PasswordCheck:
             log_failed_login(ctx, user, "delayed")
             raise
         try:
-            # without a user, the password is hashed too, so that the response time does not
+            # if there is no user, the password is hashed anyway, so that the response time does not
             # reveal which accounts exist
             is_match = await self._passwords.verify(password, user.password_hash if user else None)
         except Overloaded:

@@ -30,7 +30,8 @@ _acquire_lock = sa.func.pg_try_advisory_lock(_lock_key, type_=sa.Boolean)
 _release_lock = sa.func.pg_advisory_unlock(_lock_key, type_=sa.Boolean)
 _TRY_LOCK: Final = Statement(sa.select(_acquire_lock))
 _READ_CLOCK: Final = Statement(sa.select(sa.func.clock_timestamp()))
-# tries the lock and unlocks it again; CASE guarantees the order of the two calls
+# Tests whether the lock is free: takes it and releases it again. CASE guarantees the order of the
+# two calls.
 _LOCK_IS_FREE: Final = Statement(
     sa.select(
         sa.case((_acquire_lock, _release_lock), else_=sa.false()).label("is_free"),
@@ -38,8 +39,8 @@ _LOCK_IS_FREE: Final = Statement(
     )
 )
 # Ends the connection of a leader that sends no heartbeats. pg_locks shows the 64-bit key of the
-# lock as two 32-bit columns. The command `markethall relocate` takes the same lock, but its
-# connection has another application name, so it is not ended.
+# lock as two 32-bit columns. The command `markethall relocate` takes the same lock, but under
+# another application name, so that this statement does not end its connection.
 _TERMINATE_HUNG_LEADER: Final = Statement(
     sa.text(
         "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks"
@@ -107,10 +108,10 @@ class OutboxStatements:
 class SqlOutbox:
     """Elects the leader by a session-level advisory lock.
 
-    A leader holds the lock on a connection outside the pool: it keeps the connection for a long
-    time, so the pool would have one connection less for requests. Postgres records when each
-    connection was last used. A leader whose connection was not used for LEADER_TIMEOUT_SECONDS
-    hangs: the next candidate ends that connection, which releases the lock.
+    A leader holds the lock as long as it is the leader. It uses a connection outside the pool, so
+    that the pool does not lack a connection for requests. Postgres records when each connection was
+    last used. If the connection of a leader was not used for LEADER_TIMEOUT_SECONDS, the leader is
+    considered hung: the next candidate ends the connection, which releases the lock.
     """
 
     def __init__(
