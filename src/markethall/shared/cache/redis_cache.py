@@ -47,7 +47,7 @@ redis.call('PUBLISH', ARGV[3], ARGV[4])
 
 
 class VersionToken(NamedTuple):
-    """What Redis contained before a load: the generation of the namespace, the header of the entry.
+    """The generation of the namespace and the header of the entry, as read before a load.
 
     RedisCache compares the header after the load, to detect an invalidation during the load. The
     header is empty if there is no entry.
