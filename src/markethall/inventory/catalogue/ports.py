@@ -166,11 +166,14 @@ class ProductCache(Protocol):
     ) -> RenderedResponse:
         """Return the cached page, or load it.
 
-        Pages with counts are cached for a longer time, because counting is slow.
+        If `has_counts` is true, cache the page for a longer time, because counting is slow.
         """
 
     def invalidate(self, product_ids: Sequence[UUID], *, pages: bool) -> None:
-        """Invalidate these products, and with `pages` also all pages. Call it after the commit."""
+        """Invalidate these products. If `pages` is true, also invalidate all pages.
+
+        Call it after the commit.
+        """
 
 
 class ByteCache(Protocol):

@@ -204,7 +204,7 @@ class Imports(Protocol):
         """Store a file. It is deleted if no import uses it within an hour."""
 
     async def discard_upload(self, ctx: CallContext, upload: Upload) -> None:
-        """Delete an upload that no import uses. Keep one that an import uses."""
+        """Delete the upload, unless an import uses it."""
 
     async def start_import(
         self, ctx: CallContext, upload: Upload, command: NewImport, attempt: IdempotentCommand
@@ -227,7 +227,7 @@ class Imports(Protocol):
         """Yield the import at once, and after each change until it has finished. Yield None after
         every ten seconds without a change.
 
-        Raises ImportNotFound, Overloaded.
+        Raises ImportNotFound, Overloaded (too many progress streams in this process).
         """
 
     async def list_row_notes(

@@ -137,7 +137,7 @@ class Store(ReadStore, Protocol):
     async def apply_movements(self, changes: Sequence[StockChange]) -> None:
         """Record movements in the main warehouse and change the units on hand.
 
-        The caller must lock the stock rows before, and check that no change leaves fewer units on
+        The caller must first lock the stock rows, and check that no change leaves fewer units on
         hand than are reserved. All changes must have the same reason, note, actor and time.
         """
 

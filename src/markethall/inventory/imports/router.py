@@ -57,7 +57,8 @@ class ProvidesImports(Protocol):
 _from_inventory: Final[FromContext[ProvidesImports]] = FromContext("inventory")
 ImportsDep = Annotated[Imports, Depends(_from_inventory(lambda container: container.imports()))]
 
-# sent as a comment, because proxies close a connection on which nothing is sent
+# Sent if there is no change, because proxies close a connection on which nothing is sent. It is a
+# comment, because clients ignore comments.
 HEARTBEAT: Final = format_sse_event(comment="heartbeat")
 
 _CSV: Final = "text/csv"

@@ -28,7 +28,7 @@ CategoryKey = Annotated[CategoryPath, Field(examples=["green-tea"])]
 CategoryName = Annotated[Label, Field(examples=["Green tea"])]
 ParentCategoryKey = Annotated[CategoryPath, Field(examples=["tea"])]
 MAX_POSITION: Final = 1_000_000
-# each path needs a query
+# the number of paths in the details of CategoryAmbiguous; each of them needs a query
 MAX_AMBIGUOUS_PATHS: Final = 20
 Position = Annotated[Int, Field(ge=0, le=MAX_POSITION)]
 
@@ -43,7 +43,7 @@ class NewCategory(RequestModel):
     """A new category. Without `parent` it is at the root of the tree.
 
     `category` is the key by which products refer to the category. It never changes. If another
-    category already has this key, the key of the new one is its path, such as
+    category already has this key, the new category gets its own path as its key, such as
     "Apparel > Accessories". If `category` is a path, this path also names the parent.
     """
 
@@ -76,8 +76,8 @@ class CategoryChange(RequestModel):
 class CategoryQuery(PageQuery):
     """Filter of the category list.
 
-    With `parent`, only the children of this category are listed; with an empty text, only the
-    categories at the root; without it, all categories.
+    If `parent` names a category, only the children of this category are listed. If `parent` is an
+    empty text, only the categories at the root are listed; if it is absent, all categories.
     """
 
     parent: Annotated[Text, Field(max_length=MAX_CATEGORY_LENGTH, examples=["tea"])] | None = None

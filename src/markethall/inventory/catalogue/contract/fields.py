@@ -20,13 +20,16 @@ class ProductStatus(StrEnum):
 
 
 class InventoryPolicy(StrEnum):
-    """Whether sales beyond the stock end at the backorder limit (DENY) or not (CONTINUE)."""
+    """The number of units that may be sold beyond the stock.
+
+    DENY: as many as the product's backorder limit. CONTINUE: any number.
+    """
 
     DENY = "deny"
     CONTINUE = "continue"
 
 
-# characters; not less than in common shop systems, so that their catalogues can be imported
+# in characters; not lower than in common shop systems, so that their catalogues can be imported
 MAX_LABEL_LENGTH: Final = 255
 MAX_TAG_LENGTH: Final = 255
 Label = Annotated[VisibleText, Field(min_length=1, max_length=MAX_LABEL_LENGTH)]
@@ -90,6 +93,6 @@ def omittable_field() -> Any:
 
 
 def remove_null_defaults(schema: dict[str, Any]) -> None:
-    """Remove the defaults from the schema of a change: an absent field is not set to null."""
+    """Remove the defaults from the schema of a merge patch: an absent field stays unchanged."""
     for field in schema["properties"].values():
         field.pop("default", None)

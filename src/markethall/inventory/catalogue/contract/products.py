@@ -347,7 +347,7 @@ class FamilyView(Page[ProductView]):
     """A page of the active products of a family, sorted by name.
 
     `product_count`, `options` and `prices` summarize all active products of the family. Each value
-    of an option is listed once, sorted by the creation of the first product that has the value.
+    of an option is listed once. The value whose first product was created earliest comes first.
     """
 
     family: str

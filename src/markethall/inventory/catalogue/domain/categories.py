@@ -53,7 +53,7 @@ class Category:
 
     @classmethod
     def create_implicit(cls, category_id: UUID, node: CategoryNode) -> Self:
-        """Create a category of a path that a product names and that does not exist yet."""
+        """Create a missing category of the path that a product names."""
         name = category_label(node.category)
         return cls(category_id, node.category, name, node.parent, 0, _NO_TRANSLATIONS, 1)
 

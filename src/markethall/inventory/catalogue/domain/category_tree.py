@@ -1,4 +1,4 @@
-"""Find the category that a text names, or plan the categories of a new path.
+"""Find the category that a text names, or list the categories to create for a new path.
 
 Names are compared by their `label_key`, which ignores extra spaces, letter case and the Unicode
 normalization form.
@@ -71,8 +71,8 @@ class CategoryTree:
         # by parent and `label_key`
         self._by_place: dict[tuple[str | None, str], CategoryNode] = {}
         self._by_label: dict[str, list[CategoryNode]] = {}
-        # the categories that `get_or_plan` has planned and the caller must create, by their key;
-        # a parent comes before its children
+        # The categories that `get_or_plan` has added to this tree and that do not exist in the
+        # store yet, by key. The caller must create them. A parent comes before its children.
         self.planned: dict[str, CategoryNode] = {}
         for node in nodes:
             self._insert(node)
@@ -97,11 +97,11 @@ class CategoryTree:
         return self.find(text) or [self._plan(split_path(text))]
 
     def new_key(self, category: str, parent: str | None) -> str:
-        """Return the key of a new category below the parent: `category`, or the path if another
-        category has this key.
+        """Return the key of a new category below the parent: `category`, or its path if another
+        category has the key `category`.
 
-        Raises CategoryTaken if both are in use or exceed the limits of a request, or if the parent
-        has a child of this name.
+        Raises CategoryTaken if neither can be the key, because it is in use or exceeds the limits
+        of a request, or if the parent has a child of this name.
         """
         label = category_label(category)
         candidates = [category]
@@ -117,9 +117,9 @@ class CategoryTree:
         raise CategoryTaken(category=category)
 
     def planned_with_parents(self, categories: Iterable[str | None]) -> Sequence[CategoryNode]:
-        """Return those of the given categories, and of their ancestors, that are yet to be created.
+        """Return the given categories and their ancestors, but only those in `planned`.
 
-        These are the ones in `planned`. A parent comes before its children.
+        A parent comes before its children.
         """
         needed: set[str] = set()
         for category in categories:
@@ -149,7 +149,7 @@ class CategoryTree:
         return found
 
     def _plan(self, names: Sequence[str]) -> str:
-        """Plan the missing categories of the path. Return the key of its last category.
+        """Add the missing categories of the path to `planned`. Return the key of the last category.
 
         `shown` has the names of the path, in the spelling of the categories that exist. `start` is
         the number of names in the longest prefix that exists.

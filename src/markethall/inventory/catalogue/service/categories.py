@@ -106,7 +106,8 @@ class CategoryService:
         async with self._database.transaction() as store:
             # Without this lock, two concurrent moves could make two categories each other's
             # parent. A change that does not move the category takes the lock too: the trigger of
-            # its UPDATE needs it, and two changes that lock their rows first could deadlock.
+            # its UPDATE may take this lock later, after the lock of the category row, and
+            # transactions that take the two locks in different orders could deadlock.
             await store.lock_category_tree()
             command = await _with_key_of_parent(store, command)
             ancestors = await store.get_ancestors(command.parent) if command.parent else []

@@ -43,9 +43,10 @@ categories = sa.Table(
 )
 sa.Index("ix_category_parent", categories.c.parent)
 sa.Index("ix_category_label_key", categories.c.label_key)
-# Partial, because Postgres regards the columns of a unique index that is not partial as key
-# columns. An UPDATE that sets a key column, here `parent`, locks the row FOR UPDATE. Inserts of
-# products in the category would wait for this lock: their foreign key locks the row FOR KEY SHARE.
+# The index is partial, so that inserts of products in a category do not wait for an UPDATE of this
+# category. Postgres regards the columns of a unique index that is not partial as key columns. An
+# UPDATE that sets a key column, here `parent`, locks the row FOR UPDATE. The foreign key of an
+# inserted product locks the row FOR KEY SHARE, and would wait for that lock.
 sa.Index(
     "uq_category_label",
     categories.c.label_key,
@@ -118,8 +119,9 @@ products = sa.Table(
     sa.CheckConstraint("low_stock_threshold >= 0", name="low_stock_threshold"),
 )
 _active: dict[str, Any] = {"postgresql_where": products.c.status == ACTIVE}
-# Partial for the same reason as uq_category_label, although its condition is true for every row:
-# otherwise inserts of reservation lines would wait for an UPDATE that sets `sku_key`.
+# The condition is true for every row. It only makes the index partial, for the same reason as
+# uq_category_label: otherwise inserts of reservation lines would wait for an UPDATE that sets
+# `sku_key`.
 sa.Index(
     "uq_product_sku",
     products.c.sku_key,

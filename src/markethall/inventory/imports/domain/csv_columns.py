@@ -1,9 +1,9 @@
 """The columns of the native CSV format. Each column reads and writes its cells.
 
 A spreadsheet runs a cell as a formula if it begins with = + - @, a tab or a carriage return. So the
-export puts an apostrophe before such a text, and also before a text that begins with apostrophes
-followed by one of these characters. The import removes one apostrophe from these texts, so an
-exported value is imported unchanged.
+export puts an apostrophe before such a text, and the import removes it. For a text that itself
+begins with apostrophes and then one of these characters, the export also adds one apostrophe and
+the import removes one. So an exported value is imported unchanged.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Choose the reader of a file by its beginning."""
+"""Choose the reader of a file by the requested format and the first line."""
 
 import re
 from collections.abc import Iterator, Sequence

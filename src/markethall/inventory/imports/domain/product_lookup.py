@@ -16,9 +16,9 @@ from markethall.inventory.imports.domain.variant_matching import (
 class ProductLookup:
     """The existing products, and the products that earlier rows of the batch create.
 
-    In the native formats, a row belongs to the product with its SKU. In a Shopify file it belongs
-    to the product with its handle and options; a product without a family is found by its SKU, and
-    the row adds it to the family of the handle.
+    In the native formats, a row belongs to the product with the row's SKU. In a Shopify file, a row
+    belongs to the product with the row's handle and options. If there is none, it belongs to the
+    product with the row's SKU, but only if this product has no family. Then it sets the family.
     """
 
     def __init__(self, rows: Sequence[ValidatedRow], products: Iterable[Product]) -> None:
@@ -42,7 +42,8 @@ class ProductLookup:
     def add(self, row: ValidatedRow, product: Product) -> None:
         """Record the product of the row.
 
-        If the row changes the SKU, a later row cannot give the old SKU to another product.
+        If the row changes the SKU of the product, the old SKU still belongs to the product, so a
+        later row of the batch cannot give the old SKU to another product.
         """
         self._by_sku.setdefault(sku_key(product.sku), product)
         if row.variant is not None:

@@ -28,7 +28,7 @@ _UNCLOSED_MESSAGE: Final = (
 
 @dataclass(frozen=True)
 class FileChunk:
-    """Bytes of the file that begin at `position`. `is_last` means that they reach its end."""
+    """Bytes from `position` on. If `is_last` is true, they reach the end of the file."""
 
     data: bytes
     position: FilePosition
@@ -84,7 +84,7 @@ def _parse_rows(
 ) -> Iterator[FileRecord | None]:
     """Yield rows up to and including the first malformed one.
 
-    If the malformed row is a row that does not end, yield None instead.
+    If the malformed row does not end in `lines` (a quoted cell is open), yield None instead.
     """
     lines_read = 0
     size = 0
@@ -117,7 +117,7 @@ def _parse_rows(
 def _malformed_record(
     lines: list[bytes], index: int, position: FilePosition, reason: str
 ) -> FileRecord | None:
-    """Build the error of a row that the csv module rejects. Return None if the row does not end.
+    """Build the record of a row that the csv module rejects. Return None if the row does not end.
 
     The caller continues at the next line of the file, so a wrong quote makes only one row invalid.
     """
@@ -139,7 +139,7 @@ def _unclosed_record(line: bytes, position: FilePosition) -> FileRecord:
 def _complete_lines(chunk: FileChunk, line_end: bytes | None) -> Iterator[bytes]:
     """Yield complete lines with their line ends.
 
-    Of a line that is too long, yield the part that is in this chunk.
+    If a line is too long, yield only the part of it that is in this chunk.
     """
     data = chunk.data
     lines = data.splitlines(keepends=True) if line_end is None else _split_lines(data, line_end)

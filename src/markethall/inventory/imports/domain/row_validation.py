@@ -41,7 +41,7 @@ class Variant:
     """The identity of a Shopify row: its handle and options. The SKU is not part of it.
 
     `options` is None if the file has no columns for options. `has_sku` is false if the row has no
-    SKU, so that a SKU is derived from the handle and the options.
+    SKU; then the product gets a SKU derived from the handle and the options.
     """
 
     handle: str
@@ -54,8 +54,8 @@ class ValidatedRow:
     """A valid row. If its product exists, only the fields in `provided_fields` are changed."""
 
     line: int
-    # the product that the row would create; it is built when the row is read, because the
-    # database writes the previous batch in this time
+    # The product that the row would create. It is built as soon as the row is read, because at that
+    # time the process only waits for the database, which writes the previous batch.
     product: Product
     on_hand: int | None
     provided_fields: frozenset[str]

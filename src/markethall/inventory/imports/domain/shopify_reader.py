@@ -195,7 +195,7 @@ class ShopifyReader:
 
 
 def _report_once(results: Iterable[RowResult]) -> Sequence[RowResult]:
-    """Remove repeated errors. An invalid value of the first row gives one error per variant."""
+    """Remove repeated errors: all variants have the error of an invalid value in the first row."""
     reported: set[RowError] = set()
     kept: list[RowResult] = []
     for result in results:

@@ -13,7 +13,8 @@ from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import label_key, sku_key, spelling_key
 from markethall.inventory.imports.domain.row_validation import ValidatedRow
 
-# a key of None means that the rule does not apply to the row or product
+# The two functions of a rule in _RULES: a row matches the product with the same key. The key is
+# None if the rule does not apply to the row or product.
 RowKey = Callable[[ValidatedRow], Hashable | None]
 ProductKey = Callable[[Product], Hashable | None]
 
@@ -45,7 +46,10 @@ def match_variants(
 
 
 def names_no_variant(row: ValidatedRow) -> bool:
-    """Tell whether the row has only a handle. It then matches the only product of the family."""
+    """Tell whether the row has only a handle.
+
+    Such a row matches the product of the family if the family has only one product.
+    """
     return row.variant is not None and row.variant.options is None and not row.variant.has_sku
 
 

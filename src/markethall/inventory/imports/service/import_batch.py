@@ -72,7 +72,7 @@ class BatchChanges:
     new_products: dict[UUID, Product] = field(default_factory=dict)
     changed_products: dict[UUID, Product] = field(default_factory=dict)
     counted_on_hand: dict[UUID, int] = field(default_factory=dict)
-    # the products with fewer counted than reserved units
+    # the products whose counted units are fewer than their reserved units
     undercounted: set[UUID] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     changed_fields: Counter[str] = field(default_factory=Counter)

@@ -84,8 +84,8 @@ class ImportReader:
                 position = FilePosition(self._job.size, position.line)
             elif len(rows) < max_rows and not chunk.is_last:
                 self._discard_before(position)
-                # without progress, the record is longer than the buffer: double the buffer,
-                # because with one more part at a time the record would be parsed after each part
+                # If the position has not changed, the record is longer than the buffer. Then double
+                # the buffer: if it grew by one part, the record would be parsed after each part.
                 await self._fill_buffer(
                     max(PART_BYTES, 2 * len(self._buffer))
                     if position == previous_position

@@ -121,7 +121,7 @@ class ImportWorker:
     async def run_once(self) -> None:
         """Delete unused uploads and old imports, every five minutes."""
         now = self._clock()
-        # the second comparison is false after the clock was set back; then clean up now
+        # if the clock was set back, the next cleanup may be more than an interval away: do it now
         if not now < self._next_cleanup_at <= now + _CLEANUP_INTERVAL:
             self._next_cleanup_at = now + _CLEANUP_INTERVAL
             async with self._database.transaction() as store:
@@ -217,8 +217,9 @@ class ImportWorker:
     ) -> ImportJob:
         """Apply a batch in one transaction.
 
-        Raises SkuConflict, PositionConflict, Unavailable, BlockedByExpiredReservations. In the last
-        attempt, the rows that overdue reservations block become errors instead.
+        Raises SkuConflict, PositionConflict, Unavailable. Raises BlockedByExpiredReservations if
+        rows count fewer units than are reserved and some of these reservations are overdue. If
+        `is_last_attempt` is true, store errors of these rows instead.
         """
         changes: BatchChanges | None = None
         try:

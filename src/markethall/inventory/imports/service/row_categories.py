@@ -79,7 +79,8 @@ async def _load_tree(
 
 
 async def _path_of(store: Store, category: str) -> str:
-    # a planned category has no ancestors in the store yet; its key is its path
+    # a category in `tree.planned` is not in the store yet, so it has no ancestors there; its key is
+    # its path
     return path_of_ancestors(await store.get_ancestors(category)) or category
 
 
