@@ -479,7 +479,7 @@ async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -
                 await _register_and_read(http, f"anna{attempt}")
             slow = [record.message for record in caplog.records if "took" in record.message]
             if not slow or pauses.longest < SLOW_CALLBACK_SECONDS / 2:
-                break  # no slow callback, or one that no pause explains; else try again
+                break  # otherwise a pause of the process may be the reason, so try again
 
     assert slow == []
 

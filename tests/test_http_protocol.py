@@ -188,7 +188,7 @@ async def one_round_trip(connection: Connection) -> None:
 class ProbeApp:
     """Responds with the names of the request headers.
 
-    It reads the whole request, and sends two bytes of the response; the others when `go_on` is set.
+    It reads the whole request, sends two bytes of the response, and the others after `go_on`.
     """
 
     def __init__(self) -> None:

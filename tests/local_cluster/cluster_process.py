@@ -52,7 +52,7 @@ class ClusterProcess:
 
     @property
     def all_pids(self) -> list[int]:
-        """The pids of the cluster process and of all its descendants: services and servers."""
+        """The pids of the cluster process and of its children, at any depth."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [self.process.pid, *(child.pid for child in children)]
 

@@ -31,8 +31,8 @@ WORKER_CONFIG = WorkerConfig(
     poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
 )
 KEY_COUNT, EVENTS_PER_KEY = 10, 20
-# seconds; shorter than the lease of a delivery, 30 s, so that a test fails if it needs the lease to
-# expire
+# seconds; shorter than the lease of a delivery, which is 30 s, so that a test fails if an event is
+# handled only after a lease has expired
 TEST_TIMEOUT = 25
 FAULTS = ("none", "twice", "late", "half", "before", "after")
 
