@@ -20,7 +20,7 @@ DELAY = 2.0
 LATE = f"delayed by {DELAY:.0f} s"
 # the contexts that call no other context: the leaves of the call graph
 LEAVES = frozenset({"users", "inventory", "payments"})
-# maps each operation of orders to the contexts that it calls
+# maps each operation of the `orders` context to the contexts that it calls
 CALLED_CONTEXTS = {"place": {"users", "inventory", "payments"}, "fulfil": {"inventory"}}
 
 
@@ -191,7 +191,7 @@ CONNECTION_FAULTS = {
 
 
 def context_faults(target: str) -> list[Fault]:
-    """Return the faults of a context that orders calls, and of the connection to it."""
+    """Return the faults of `target`, and of the connection from the `orders` context to it."""
     targets, may_fail, location = (
         frozenset({target}),
         operations_calling(target),

@@ -112,7 +112,7 @@ class Journey:
         await self.cancel(order)
 
     async def cancel_right_after_payment(self) -> None:
-        """Pay an order and cancel it, before or while orders processes the payment event."""
+        """Pay an order and cancel it, without waiting until the payment event is processed."""
         order = await self.place_order()
         await self.pay(order)
         await self.cancel(order)
@@ -159,7 +159,7 @@ class Journey:
 
 
 async def wait_until_idle(shop: RetryingShop) -> None:
-    """Wait until no work is unfinished. A server that was killed meanwhile is restarted.
+    """Wait until no work is unfinished. If the server is killed during the wait, restart it.
 
     Raises AssertionError when there is no progress.
     """

@@ -124,7 +124,7 @@ async def test_reservation_without_order_expires(
 
         await shop.wait_for_available(product["product_id"], 3)
 
-        assert rows == 2  # one belongs to the order of `write_number_of`, the other has no order
+        assert rows == 2  # one from `write_number_of`, one from the request that was killed
         assert expect_status(await shop.get("/orders", buyer), 200)["items"] == []
         await wait_until_payments_ended(shop)
 
@@ -135,7 +135,7 @@ async def write_number_of(shop: RetryingShop, table: str) -> int:
     shop.restartable.kill_at_write(10**9, "after")
     order = expect_status(await shop.place(buyer, product["product_id"]), 201)
     writes = shop.restartable.written_since_plan()
-    # waits until this order has expired, so that the next plan does not count the writes of the
+    # wait until this order has expired, so that the next plan does not count the writes of the
     # expiry
     await shop.wait_for_status(buyer, order["order_id"], status="expired")
     await wait_until_idle(shop)

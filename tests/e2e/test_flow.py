@@ -151,7 +151,7 @@ async def test_cancelled_order_releases_stock(shop: Shop) -> None:
 
     assert cancelled["status"] == "cancelled"
     await shop.wait_for_available(product["product_id"], 4)
-    # waits until payments has processed the cancellation; before that, a charge would succeed
+    # wait until `payments` has processed the cancellation; before that, a charge would succeed
     await shop.wait_for_payment(buyer, order["payment"]["payment_id"], status="cancelled")
     confirmation = await shop.confirm(buyer, order["payment"]["payment_id"])
     expect_problem(confirmation, 409, "payments.invalid_transition")

@@ -26,7 +26,7 @@ from tests.proxy import Mode
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 BUYERS, STOCK = 500, 200
-# the number of concurrent connections; the other buyers wait for one
+# the number of concurrent connections; a buyer without a connection waits for a free one
 CONNECTIONS = 64
 
 

@@ -40,7 +40,7 @@ class LoggedServer:
     secret: str
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the JSON lines of the log, which follow the start banner."""
+        """Return the JSON lines of the log, without the start banner at its beginning."""
         texts = self.server.log.read_text().splitlines()
         first = next(number for number, text in enumerate(texts) if text.startswith("{"))
         return [json.loads(text) for text in texts[first:]]

@@ -42,7 +42,7 @@ SLOW_PAYMENT_SECONDS = 5.0  # the delay of the payment method sandbox_slow
 
 @asynccontextmanager
 async def slow_payment(shop: Shop) -> AsyncIterator[tuple[Person, str, Any]]:
-    """Start a payment that takes 5 s, and yield when payments has recorded its operation."""
+    """Start a payment that takes 5 s, and yield when its operation is recorded in the database."""
     buyer, product = await shop.customer(), await shop.product()
     order = expect_status(await shop.place(buyer, product["product_id"]), 201)
     payment_id = order["payment"]["payment_id"]

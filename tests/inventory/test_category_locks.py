@@ -21,7 +21,7 @@ COUNT_WAITING: Final = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event = 'advisory'"
 )
-# the family is in the first batch, and the new category in the last one
+# the first batch of the import has the family "tea", the last batch has the new category "New"
 FILE: Final = "".join(
     [
         "Handle,Title,Type,Option1 Name,Option1 Value,SKU,Price\ntea,Tea,,Size,S,SMALL,1\n",
@@ -58,7 +58,7 @@ async def test_import_and_change_of_product_do_not_deadlock(
 
 
 async def wait_for_waiting(driver: "Driver", count: int) -> None:
-    """Wait until so many transactions wait for an advisory lock. Raises TimeoutError."""
+    """Wait until `count` connections wait for an advisory lock. Raises TimeoutError after 30 s."""
     async with asyncio.timeout(30):
         while await driver.fetchval(COUNT_WAITING) < count:
             await asyncio.sleep(0.01)

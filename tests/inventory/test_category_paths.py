@@ -194,7 +194,7 @@ async def test_paths_of_ambiguous_name_are_limited(inventory_app: InventoryApp) 
 
 
 async def test_category_deeper_than_the_longest_path(inventory_app: InventoryApp) -> None:
-    """A request may name such a category by its key, and an import by the text of an export."""
+    """A request may name the category by its key, an import by the path that an export writes."""
     deepest = " > ".join("abcdefghijklmnopqrst")
     await inventory_app.product("A", category=deepest)
     await add(inventory_app, "sale")

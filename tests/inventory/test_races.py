@@ -238,8 +238,8 @@ async def test_extend_races_with_expiry_and_one_buyer_wins(setup: RaceSetup) -> 
     for _ in rounds(setup):
         tea = await setup.inventory_app.product(stock=1)
         reservation = await setup.inventory_app.reserve({tea.product_id: 1}, minutes=5)
-        # each read of the clock advances it by 1 µs, so some calls see the time before the expiry
-        # and some after it
+        # each read of the clock advances it by 1 µs, so some calls run before the expiry, and some
+        # after it
         setup.inventory_app.clock.now = reservation.expires_at - timedelta(microseconds=3)
         later = Extend(
             reservation_id=reservation.reservation_id,

@@ -111,7 +111,8 @@ async def test_deep_page_reads_as_many_pages_as_first(
     inventory_app = build_inventory_app("sql", postgres)
     await inventory_app.product("FIRST", category="tea")
     await inventory_app.product("SECOND", category="cups")
-    # not through the pool, because its statement timeout may be too short for this insert
+    # use a separate connection, because the statement timeout of the pool may be too short for this
+    # insert
     await on_server(separate_url, MANY_PRODUCTS)
     await on_server(separate_url, "VACUUM (ANALYZE)")
     async with postgres.read_session() as connection:

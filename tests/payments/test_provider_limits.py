@@ -27,7 +27,10 @@ LIMITS = ProviderLimits(max_concurrent_calls=3, failure_threshold=2)
 
 
 class SlowGateway(PaymentGateway):
-    """A provider that answers after `release` is set. While it `is_down`, all calls time out."""
+    """A provider that answers a charge after `release` is set.
+
+    While `is_down` is true, calls time out; while `is_undecided` is true, charges stay undecided.
+    """
 
     provider = "slow"
 

@@ -58,7 +58,7 @@ async def test_charge_survives_a_fault(shop: StripeApp, name: str, fault: Fault)
 @pytest.mark.parametrize("name", ["create", "get", "cancel"])
 @with_faults
 async def test_reconciliation_survives_a_fault(shop: StripeApp, name: str, fault: Fault) -> None:
-    """The charge does not reach Stripe, and then one request of the reconciler fails, too."""
+    """The charge does not reach Stripe. Then one request of the reconciler fails, too."""
     await shop.paid()
     shop.stripe.fail("confirm", Fault.LOST_BEFORE)
     unknown = await shop.confirm(await shop.open(), OK)
