@@ -203,7 +203,7 @@ def bodies(op: Operation) -> Iterator[Attack]:
 
 
 def fields(op: Operation) -> Iterator[Attack]:
-    """Replace the value of every field by every hostile value."""
+    """Yield bodies in which one value is hostile, or one required field is missing."""
     for good, schema in op.bodies():
         for position in op.samples.positions(schema, good):
             name = "/".join(map(str, position.path))

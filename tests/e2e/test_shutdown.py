@@ -182,7 +182,8 @@ async def test_shutdown_is_bounded_and_next_start_settles_open_payments(
                     }:
                         await asyncio.sleep(0.05)
 
-    # the provider has no charge, so the operation fails, and the customer may pay again
+    # the first process ended before the provider charged; the second process finds no charge and
+    # fails the operation, so that the customer may pay again
     assert status == "failed"
 
 

@@ -75,7 +75,7 @@ class RaceSetup:
 
 @asynccontextmanager
 async def open_race_setup(database_url: str, latency: float) -> AsyncIterator[RaceSetup]:
-    """Open a setup. After the block, raise AssertionError if there were deadlocks in it."""
+    """Open a setup. After the block, raise AssertionError if deadlocks occurred in it."""
     application = f"race-{new_id().hex}"
     async with AsyncExitStack() as stack:
         driver = await asyncpg.connect(plain(database_url))
