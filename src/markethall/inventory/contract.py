@@ -191,8 +191,8 @@ class Inventory(Protocol):
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         """Commit a reservation, because its order is paid. A committed reservation never expires.
 
-        If it has already expired, reserve its units again. Raises OutOfStock when too little stock
-        is left for this, ReservationClosed.
+        If the reservation has already expired, reserve its units again. Raises OutOfStock if too
+        little stock is left for this, ReservationClosed if it was released or does not exist.
         """
 
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:

@@ -70,7 +70,7 @@ class Store(ReadStore, Protocol):
     ) -> ImportJob | None:
         """Lease the oldest unfinished import that has no valid lease. Return None if there is none.
 
-        With `import_id`, consider only this import.
+        If `import_id` is not None, consider only this import.
         """
 
     async def advance_import_job(self, job: ImportJob, token: UUID, expected_offset: int) -> bool:
@@ -95,7 +95,7 @@ class Store(ReadStore, Protocol):
     async def list_category_nodes_for_share(
         self, label_keys: Collection[str]
     ) -> Sequence[CategoryNode]:
-        """Return the categories that have one of these names. Lock them against deletion."""
+        """Return the categories whose `label_key` is one of these. Lock them against deletion."""
 
     async def lock_category_tree(self) -> None:
         """Lock the category tree until this transaction ends.
@@ -110,7 +110,7 @@ class Store(ReadStore, Protocol):
         """Record the products in the file, with their families."""
 
     async def list_missing_products_for_update(self, import_id: UUID) -> Sequence[Product]:
-        """Return the products that the file lacks, of the families that it has.
+        """Return the products that are not in the file, but belong to a family that is in it.
 
         `add_import_members` has recorded the products and families of the file. Archived products
         are left out. Lock the rows of the returned products in id order.

@@ -189,6 +189,6 @@ class Store(ReadStore, StockStore, Protocol):
     ) -> ExpiredReservations:
         """Expire at most `limit` overdue reservations. The caller must release their stock.
 
-        With `product_ids`, expire only reservations of these products, and wait for reservations
-        that another transaction has locked. With None, skip locked reservations.
+        If `product_ids` is None, skip reservations that another transaction has locked. Else expire
+        only reservations of these products, and wait for locked ones.
         """

@@ -114,4 +114,4 @@ class ReservationExpiry(Protocol):
         """
 
     async def expire_reservations(self, product_ids: Collection[UUID] | None) -> None:
-        """Expire the overdue reservations of these products; None expires all."""
+        """Expire the overdue reservations of these products, or all if `product_ids` is None."""

@@ -14,7 +14,7 @@ from markethall.shared.persistence.postgres import Statement
 _members: Final = (
     sa.select(
         products.c.product_id,
-        # products of one import have the same created_at, so the id makes the order unique
+        # products of one import batch have the same created_at, so the id makes the order unique
         sa.func.row_number()
         .over(order_by=[products.c.created_at, products.c.product_id])
         .label("row_rank"),

@@ -18,7 +18,8 @@ class ProductLookup:
 
     In the native formats, a row belongs to the product with the row's SKU. In a Shopify file, a row
     belongs to the product with the row's handle and options. If there is none, it belongs to the
-    product with the row's SKU, but only if this product has no family. Then it sets the family.
+    product with the row's SKU, but only if this product has no family. The row then sets the family
+    of this product.
     """
 
     def __init__(self, rows: Sequence[ValidatedRow], products: Iterable[Product]) -> None:

@@ -195,7 +195,7 @@ class ShopifyReader:
 
 
 def _report_once(results: Iterable[RowResult]) -> Sequence[RowResult]:
-    """Remove repeated errors: all variants have the error of an invalid value in the first row."""
+    """Remove repeated errors: an invalid value in the first row gives an error for each variant."""
     reported: set[RowError] = set()
     kept: list[RowResult] = []
     for result in results:

@@ -170,6 +170,7 @@ class ImportWorker:
     ) -> tuple[ImportJob, int]:
         """Apply the batch. Return the new state of the job, and the size of the next batch.
 
+        If the state is unchanged, the caller must try the same rows again in smaller batches.
         Raises ImportLeaseLost, Unavailable.
         """
         for _ in range(_MAX_ATTEMPTS):

@@ -34,7 +34,10 @@ class RowCategories:
 
     @classmethod
     async def load(cls, store: Store, rows: Iterable[RowResult], *, is_dry_run: bool) -> Self:
-        """Find the categories and lock them against deletion. Lock the tree if some are new."""
+        """Find the categories and lock them against deletion.
+
+        If some are new, also lock the tree, except in a dry run.
+        """
         # in the order of the file, because the first spelling becomes the name of a new category
         texts = list(dict.fromkeys(text for row in rows if (text := _category_of(row)) is not None))
         tree, found = await _load_tree(store, texts)

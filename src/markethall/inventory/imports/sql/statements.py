@@ -235,7 +235,7 @@ STAGED_COLUMNS: Final = [column.name for column in WRITABLE_COLUMNS]
 
 
 def _staging_column(column: "sa.Column[Any]") -> str:
-    """Cast a tsvector to text, because COPY needs a binary codec, and asyncpg has none for it."""
+    """Cast a tsvector to text: COPY needs a binary codec, and asyncpg has none for tsvector."""
     return f"{column.name}::text" if isinstance(column.type, TSVECTOR) else column.name
 
 

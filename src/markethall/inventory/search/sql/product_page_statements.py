@@ -29,8 +29,8 @@ from markethall.inventory.search.sql.statements import (
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _PAGE_SIZES: Final = (20, 50, 100)
-# In products. If the search words are frequent, a sample of this size has enough matches to fill a
-# page. If they are rare, the statement selects all matches, which is fast, because they are few.
+# The number of products in a sample. If the search words are frequent, the matches in the sample
+# fill a page. If they are rare, the statement selects all matches, which are few.
 _SAMPLE_SIZE: Final = 1000
 _SORT_COLUMNS: Final[Mapping[str, "sa.Column[Any]"]] = {
     "name": products.c.name_key,
@@ -71,8 +71,9 @@ class PageQueryShape(NamedTuple):
     def scans_index(self) -> bool:
         """Whether an index has the products in list order, and nearly all of them match.
 
-        A price range is one contiguous part of the index by price. A category is one contiguous
-        part of the indexes by category, which contain only active products.
+        A price range is one contiguous part of the index by price, so the scan reads only products
+        in the range. The same is true for a category and the indexes by category, which contain
+        only active products.
         """
         unselective = {"in_stock"}
         if self.order.endswith("price"):
