@@ -268,7 +268,8 @@ class _OverloadBench:
         def orders(customers: int) -> DisturbedPhase:
             return _to_disturbed_phase(self._orders(customers, seconds, result))
 
-        # wait only before the disturbing requests start, because afterwards the server is not idle
+        # wait for an idle server before each phase, while nothing disturbs it: after the start of
+        # the disturbing requests, the server is not idle
         servers.settle(self.server.process.pid)
         yield NINE_ALONE, orders(OTHER_CUSTOMERS)
         servers.settle(self.server.process.pid)

@@ -39,7 +39,7 @@ class Figure:
 class Goal(NamedTuple):
     """A goal for the figures for which `applies` is true.
 
-    `target` is a share of the baseline `of`; without `of` it is in the unit of the figure.
+    `target` is a share of the baseline `of`. If `of` is None, it is in the unit of the figure.
     """
 
     applies: Callable[[Figure], bool]
@@ -120,7 +120,7 @@ class Report:
     def verdict(self, figure: Figure) -> str:
         """Return the goal and "reached", "missed" or "unclear"; empty if there is no goal.
 
-        It is unclear if other programs disturbed the figure or its baseline.
+        The result is "unclear" if other programs disturbed the figure or its baseline.
         """
         goal = next((goal for goal in GOALS if goal.applies(figure)), None)
         if goal is None:
@@ -187,7 +187,7 @@ class Report:
 def merged(first: Figure, second: Figure) -> Figure:
     """Merge two measurements of one baseline.
 
-    The result is the mean; if other programs disturbed one, it is the less disturbed one.
+    Return the mean; if other programs disturbed a measurement, return the less disturbed one.
     """
     if max(first.foreign, second.foreign) > MAX_FOREIGN_SHARE:
         return min(first, second, key=lambda figure: figure.foreign)

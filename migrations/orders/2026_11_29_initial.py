@@ -22,8 +22,8 @@ TABLES = (
     "order",
 )
 
-# requires lines whose sum is the subtotal; checked at commit, because an order and its lines are
-# written by several statements
+# rejects an order that has no lines, or whose lines do not sum to its subtotal; checked at commit,
+# because an order and its lines are written by several statements
 LINES_MATCH_SUBTOTAL = """
 CREATE FUNCTION orders.lines_match_subtotal() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

@@ -53,7 +53,10 @@ class EmbeddedValkey:
         return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
 
     def stop(self) -> None:
-        """Stop the server. May be called twice. Raises EmbeddedError if a restart has failed."""
+        """Stop the server. May be called twice.
+
+        Raises EmbeddedError if the server had ended too often and was not restarted any more.
+        """
         thread, self._thread = self._thread, None
         self._port = None
         if thread is not None:

@@ -243,10 +243,10 @@ async def get_order_status(
 ) -> Response:
     """Return the status. With `wait`, first wait for a change of the order.
 
-    With `If-None-Match`, the request waits until the `ETag` is not in that header; without it,
-    until the order is no longer pending. When the time is over, the response is the current status,
-    or 304. If too many requests wait (4 of the same client), or the server stops, the response
-    comes at once.
+    With the header `If-None-Match`, the request waits until the `ETag` of the status is not in this
+    header; without the header, until the order is no longer pending. When the time is over, the
+    response is the current status, or 304. If too many requests wait (4 of the same client), or the
+    server stops, the response comes at once.
     """
     found = (
         await while_connected(request, _wait_for_status(request, ctx, order_id, query, orders))

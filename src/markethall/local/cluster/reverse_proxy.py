@@ -41,8 +41,8 @@ _GET_TIMEOUT_SECONDS: Final = 5.0
 # a service ends a wait (`?wait=`) after this time, even if the client asks for more
 _MAX_WAIT_SECONDS: Final = 30
 _MAX_WAIT_DIGITS: Final = 4
-# The number of connections is not limited: all services share it, so a service that hangs would
-# block the others. Idle connections are closed after 10 s, before the services close them (15 s).
+# There is no limit of connections: all services would share it, so a service that hangs would block
+# the others. Idle connections are closed after 10 s, before the services close them (15 s).
 _LIMITS: Final = httpx2.Limits(
     max_connections=None, max_keepalive_connections=64, keepalive_expiry=10
 )

@@ -39,7 +39,7 @@ def chown(folder: Path, user: OsUser) -> None:
     """Make the user the owner of the directory and everything in it."""
     if folder.stat().st_uid == user.uid:
         return
-    # The directory itself is changed last, because the check above looks at it: after an
+    # The owner of the directory itself is changed last, because the check above reads it: after an
     # interruption, the next call then repeats the walk.
     for path, folders, files in os.walk(folder, topdown=False):
         for name in [*folders, *files]:

@@ -94,7 +94,7 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Stop the server without waiting for clients. May be called twice.
 
-        Raises EmbeddedError if a restart has failed.
+        Raises EmbeddedError if the server had ended too often and was not restarted any more.
         """
         thread, self._thread = self._thread, None
         self._port = None
@@ -191,7 +191,7 @@ class EmbeddedPostgres:
         return process
 
     def _previous_port(self) -> int | None:
-        """Return the port of the last start. It is tried first, because clients may use its URL."""
+        """Return the port of the previous start, to reuse it: clients may still use its URL."""
         with suppress(OSError):
             if found := re.search(r'"port=(\d+)"', (self._cluster / "postmaster.opts").read_text()):
                 return int(found[1])

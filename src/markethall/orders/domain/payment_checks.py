@@ -12,7 +12,8 @@ CHECK_AGES: Final = tuple(timedelta(seconds=age) for age in (15, 30, 60, *range(
 _MIN_OVERDUE_DELAY: Final = timedelta(seconds=1)
 _MAX_OVERDUE_DELAY: Final = timedelta(seconds=30)
 # the delay between checks of an order that waits for days, because its payment method (such as a
-# bank transfer) has a deadline of days; after _LONG_WAIT, the longer delay applies
+# bank transfer) has a deadline of days; if the order is older than _LONG_WAIT, the longer delay
+# applies
 _CHECK_DELAY: Final = timedelta(seconds=50)
 _LONG_WAIT: Final = timedelta(hours=1)
 _CHECK_DELAY_OF_LONG_WAIT: Final = timedelta(minutes=10)
@@ -22,8 +23,8 @@ def next_overdue_check(order: Order, now: datetime) -> datetime:
     """Return the time of the next attempt to expire the order, after an attempt at `now`.
 
     The delay is half the time since `expires_at`, but at least 1 and at most 30 seconds. If
-    `expires_at` has been extended and is in the future, the order is checked at `expires_at`
-    and before it every 50 seconds, or every ten minutes if the order is older than an hour.
+    `expires_at` was extended and is in the future, the payment is checked at `expires_at`, and
+    before that every 50 seconds. If the order is older than an hour, the interval is ten minutes.
     """
     if order.expires_at <= now:
         delay = max((now - order.expires_at) / 2, _MIN_OVERDUE_DELAY)
@@ -47,7 +48,7 @@ def due_check_spans(since: datetime | None, now: datetime) -> list[TimeSpan]:
     stored, because a write per check would cost more than the check itself.
     """
     first, last = CHECK_AGES[0], CHECK_AGES[-1]
-    # after a pause of more than the smallest gap between two ages, the spans would overlap
+    # `first` is also the smallest gap between two ages: after a longer pause, spans would overlap
     if since is None or now - since >= first:
         return [TimeSpan(now - last - first, now - first)]
     return [TimeSpan(since - age, now - age) for age in CHECK_AGES]

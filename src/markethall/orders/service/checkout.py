@@ -211,11 +211,11 @@ class Checkout:
     async def _resume_or_reject(
         self, ctx: CallContext, reservation: ReservationView, attempt: IdempotentCommand
     ) -> OrderView:
-        """Return the order of an earlier attempt. Without one, raise ReservationClosed.
+        """Return the order of an earlier attempt. If there is none, raise ReservationClosed.
 
-        This attempt cannot place the order for one of four reasons: the reservation is a tombstone
-        or not held, its time is too short for a payment, or the payment has ended or has expired.
-        Each of them can also be the case after an earlier attempt has placed the order.
+        This attempt cannot place the order for one of four reasons: the reservation is a tombstone,
+        it is not held, it expires too soon for a payment, or the payment has ended or has expired.
+        Each of them can also be the case because an earlier attempt has placed the order.
         """
         async with self._database.read_session() as store:
             existing = await store.get_order(attempt.id)

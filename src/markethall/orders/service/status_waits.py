@@ -88,12 +88,12 @@ class StatusWaits:
             self._remove(order_id, client_id, wait)
 
     def notify(self, order_ids: Collection[UUID]) -> None:
-        """Wake the waits for these orders, in this process and in the others."""
+        """Wake the waits for these orders, in this process and in all other processes."""
         self._publish([(_NAMESPACE, str(order_id)) for order_id in order_ids])
         self._wake(order_ids)
 
     async def poll(self) -> None:
-        """Wake the waits whose orders have another version. Without waits, run no statement."""
+        """Wake the waits whose orders have changed. If there are no waits, run no statement."""
         if not self._by_order:
             return
         async with self._database.read_session() as store:

@@ -135,7 +135,7 @@ class PaymentQuery(PageQuery):
 
 
 class PaymentMethodQuery(BaseModel):
-    """The currency, country and total of an order. Only methods offered for it are listed.
+    """The currency, country and total of an order. Only methods for such an order are listed.
 
     `total` is in minor units of `currency`. A value of None excludes no method.
     """

@@ -19,7 +19,7 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Failed:
-    """The provider rejected the operation. `reference` is its id at the provider, if it has one."""
+    """The provider rejected the operation. `reference` is the operation's id there, if any."""
 
     code: str
     reference: str | None = None

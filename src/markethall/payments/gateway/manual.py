@@ -49,10 +49,10 @@ class ManualGateway(PaymentGateway):
         )
 
     async def refund(self, request: OperationRequest) -> Outcome:
-        """Return success at once. Staff transfer the money back by hand.
+        """Return success at once. Staff must transfer the money back by hand.
 
-        The log tells them, because jobs and cancelled orders refund without an action of staff.
-        After a crash the line may come twice, with the same refund id.
+        A log line informs them, because jobs and cancelled orders issue refunds without an action
+        of staff. After a crash the line may be logged twice, with the same refund id.
         """
         log.warning(
             "payment.manual_refund_due",

@@ -24,7 +24,7 @@ PROVIDER_TIMEOUT: Final = "provider_timeout"
 
 
 class Capability(StrEnum):
-    """An optional ability. Every provider can charge at once and look up an operation."""
+    """An optional ability. Every provider can charge in one step and look up an operation."""
 
     # authorize an amount; then either capture the whole amount once, or void the authorization
     AUTHORIZE = "authorize"
@@ -49,7 +49,7 @@ class PaymentMethod:
     instructions: str | None = None
     currencies: frozenset[str] | None = None
     countries: frozenset[str] | None = None
-    # with a limit, the method is offered only for totals in the currency of the limit
+    # if set, the method is offered only for totals in the same currency, up to this amount
     max_total: Money | None = None
 
     def is_offered(

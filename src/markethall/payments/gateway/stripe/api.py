@@ -90,13 +90,13 @@ class StripeApi:
         return _with_id(intent_id, await self._get(Intent, path, {}))
 
     async def find_intent(self, operation_id: UUID) -> Intent | None:
-        """Find the intent of an operation. New intents appear about a minute late in the search."""
+        """Search for the intent of an operation. The search is about a minute behind."""
         query = f"metadata['{OPERATION_KEY}']:'{operation_id}'"
         found = await self._get(IntentList, "/v1/payment_intents/search", {"query": query})
         return found.data[0] if found.data else None
 
     async def find_refund(self, intent_id: str, operation_id: UUID) -> Refund | None:
-        """Find the refund of an operation in the list of the intent, which is always up to date."""
+        """Find the refund of an operation in the intent's list of refunds, which has no delay."""
         parameters: dict[str, Any] = {"payment_intent": intent_id, "limit": 100}
         while True:
             page = await self._get(RefundList, "/v1/refunds", parameters)

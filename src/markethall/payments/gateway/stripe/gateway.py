@@ -109,7 +109,10 @@ class StripeGateway(PaymentGateway):
 
 
 async def _unless_unsupported(call: Awaitable[T]) -> T | Failed:
-    """Return the result, or Failed for an amount that Stripe does not support: nothing is sent."""
+    """Return the result, or Failed if Stripe does not support the amount.
+
+    The operation has no effect at Stripe then, because it cannot be sent with such an amount.
+    """
     try:
         return await call
     except AmountNotSupported:

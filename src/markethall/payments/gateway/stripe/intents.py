@@ -92,7 +92,7 @@ class IntentOperations:
         return payment_outcome(intent, request) if intent else None
 
     async def cancel_unknown_payment(self, request: OperationRequest) -> Outcome:
-        """Cancel the intent unless it was confirmed; Stripe then rejects a late confirm."""
+        """Cancel the intent unless it was confirmed. Stripe then rejects a confirm that is late."""
         try:
             intent = await self._find(request)
         except Rejected as rejection:

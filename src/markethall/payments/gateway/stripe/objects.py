@@ -29,7 +29,7 @@ class ErrorDetails(Dto):
 
     @property
     def failure_code(self) -> str:
-        """Return the most precise code: that of the card's issuer, then that of Stripe."""
+        """Return the code of the card's issuer or, if there is none, the code of Stripe."""
         return self.decline_code or self.code or self.type or "rejected"
 
 

@@ -37,7 +37,7 @@ IN_BROWSER: Final = "stripe"
 
 
 def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
-    """Return the outcome of a charge or authorization; None for one that was never confirmed.
+    """Return the outcome of a charge or authorization; None if its intent was never confirmed.
 
     Raises PaymentGatewayTimeout, AmountNotSupported.
     """
@@ -102,7 +102,7 @@ def next_action_of(intent: Intent) -> NextAction | None:
 
 
 def blocked_key(request: OperationRequest) -> str:
-    """Return the key of the intent's metadata that records that an operation is blocked.
+    """Return the metadata key with which an intent records a blocked operation.
 
     It has 40 characters, the maximum at Stripe.
     """

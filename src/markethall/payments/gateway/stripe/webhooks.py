@@ -53,7 +53,7 @@ class _Event(Dto):
 class StripeWebhooks:
     """Verifies and parses events.
 
-    While a secret is rotated, there are two: Stripe signs with the old and the new one.
+    While the secret is rotated, there are two secrets, and Stripe signs each event with both.
     """
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
@@ -164,7 +164,7 @@ def _news(
     outcome: Outcome | None,
     amount: tuple[int, str],
 ) -> _News | None:
-    """Return None if another program made the object in the same account, or without outcome."""
+    """Return None without an outcome, and for objects of other programs in the same account."""
     try:
         id_ = UUID(operation_id or "")
     except ValueError:
