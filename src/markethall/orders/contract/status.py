@@ -25,7 +25,7 @@ class OrderStatus(StrEnum):
 
 
 class OrderPaymentStatus(StrEnum):
-    """Payment status of an order, according to the last event of the context `payments`."""
+    """Payment status of an order, according to the latest event of the context `payments`."""
 
     NONE = "none"
     AUTHORIZED = "authorized"
