@@ -19,7 +19,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(parent: int, ending: signal.Signals) -> None:
-    """Ask Linux to send the signal to this process when the parent ends.
+    """Ask Linux to send the signal `ending` to this process when the parent ends.
 
     On other systems this only checks that the parent is alive. Linux forgets the request when the
     process changes its user id, so call this after such a change.

@@ -35,8 +35,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     _in_header = True
     _in_body = False
-    # bytes received since the request began or since the last part of its body: headers, chunk
-    # sizes and trailers
+    # Bytes received since the request began, or since the latest part of its body. These bytes are
+    # headers, chunk sizes or trailers.
     _header_bytes = 0
     _has_body_part = False
     _header_timeout_handle: asyncio.TimerHandle | None = None

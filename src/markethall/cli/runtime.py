@@ -27,9 +27,9 @@ _INVALID_INPUT_STATUSES: Final = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSAB
 def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
     """Yield settings with a database: the configured one, or an embedded Postgres.
 
-    If another process already runs the embedded Postgres, the settings contain the URL of that
-    server if `attach_to_running` is true; otherwise EmbeddedBusy is raised. Memory storage needs no
-    database.
+    Raises EmbeddedBusy if another process already runs the embedded Postgres. If
+    `attach_to_running` is true, the settings contain the URL of that server instead. Memory storage
+    needs no database.
     """
     if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings

@@ -57,7 +57,8 @@ _PASSWORD_MESSAGES: Final = {
 def to_lookup_key(text: str) -> str:
     """Normalize a name, so that spellings with other case or Unicode form compare equal.
 
-    NFKC is applied twice, because case folding can undo it (Unicode Standard, section 3.13).
+    NFKC is applied again after case folding, because the folded text may not be in NFKC any more
+    (Unicode Standard, section 3.13).
     """
     return normalize("NFKC", normalize("NFKC", text).casefold())
 
@@ -285,7 +286,7 @@ class Session:
         )
 
     def rotate(self, presented: RefreshToken, digest: Digest, now: datetime) -> RotationResult:
-        """Exchange the presented token. On ROTATED, `current_token` returns the token to issue.
+        """Exchange the presented token. After ROTATED, `current_token` returns the new token.
 
         A token that is neither the current one nor in its grace period ends the session, because it
         may be stolen.
@@ -298,8 +299,8 @@ class Session:
         if not self._is_in_grace_period(presented, now):
             self.revoked_at = now
             return RotationResult.REUSED
-        # if the signing key was replaced after the last exchange, the digest computes another
-        # token than the stored one, and the user has to sign in again
+        # if the signing key was replaced after the latest exchange, the computed token differs from
+        # the stored one, and the user has to sign in again
         is_same_key = self.current_token(presented, digest).token_hash == self.token_hash
         return RotationResult.ROTATED if is_same_key else RotationResult.REJECTED
 
@@ -365,9 +366,9 @@ class LoginFailures:
     last_failed_at: datetime
 
     def begin(self, now: datetime) -> None:
-        """Count an attempt as failed. Raises TooManyRequests during a delay.
+        """Count an attempt as failed before the password is verified.
 
-        Called before the password is verified, so that concurrent guesses are counted too.
+        So concurrent guesses are counted too. Raises TooManyRequests during a delay.
         """
         wait = self.last_failed_at + login_delay(self.failures) - now
         if self.failures >= FREE_LOGIN_FAILURES and wait > timedelta():

@@ -62,7 +62,7 @@ class Store(ReadStore, Protocol):
         """
 
     async def lock_admins(self) -> None:
-        """Lock until the transaction ends, so that one transaction at a time changes admins."""
+        """Take a lock until the transaction ends: only one transaction at a time changes admins."""
 
     async def open_session(self, session: Session, password_hash: str) -> bool:
         """Insert the session. Return False if the user is disabled or has another password hash."""

@@ -34,10 +34,10 @@ class CoherentCache:
       the commit would store the old value again.
     - Shortly before a value expires, a load in the background renews it, and callers get the old
       value until that load ends. At most four such renewals run at the same time.
-    - If a value has expired and its load raises Unavailable, callers get the expired value, for at
-      most one more `ttl`. An invalidated value is never returned.
-    - The bus sends invalidations to the other processes. While it is connected, level 1 keeps a
-      value for its `ttl`; otherwise for at most one second from the start of its load. When the bus
+    - If a value has expired and a new load raises Unavailable, callers get the expired value, for
+      at most one `ttl` after its expiry. An invalidated value is never returned.
+    - The bus sends invalidations to the other processes. While the bus is connected, level 1 keeps
+      a value for its `ttl`; otherwise for at most one second from the start of its load. When it
       connects or disconnects, level 1 is cleared, because invalidations may have been missed.
     """
 
@@ -116,7 +116,7 @@ class CoherentCache:
         return now < entry.renew_at or (now < entry.expires_at and not self._can_renew(name))
 
     def invalidate(self, namespace: str, keys: Sequence[str]) -> None:
-        """Drop the keys in this process at once, and in the others when they get the message."""
+        """Drop the keys here at once, and in other processes when they receive the message."""
         self._invalidate([(namespace, key) for key in keys])
 
     def invalidate_namespace(self, namespace: str) -> None:
@@ -166,7 +166,10 @@ class CoherentCache:
         return entry
 
     def _renew(self, name: CacheKey, ttl: float, load: Loader) -> None:
-        """Load the value in the background, unless its load or too many renewals already run."""
+        """Start to load the value in the background, unless a load of it is already running.
+
+        Does nothing either while MAX_RENEWALS renewals are running.
+        """
         if self._can_renew(name):
             task = self._start_load(name, ttl, load)
             self._renewals.add(task)
@@ -226,6 +229,6 @@ class _Entry(NamedTuple):
     value: bytes
     renew_at: float
     expires_at: float
-    # from `expires_at` until this time, the value is returned only if its load raises Unavailable
+    # from `expires_at` until this time, the value is returned only if a new load raises Unavailable
     stale_until: float
     generation: int

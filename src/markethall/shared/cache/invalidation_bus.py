@@ -87,7 +87,7 @@ class InvalidationBus:
     async def listen(self, listener: InvalidationListener) -> None:
         """Send and receive until cancelled; connect again after every failure."""
         # created again here: an asyncio.Event can be used only in the event loop of its first wait,
-        # and an earlier `listen` may have run in another one
+        # and an earlier `listen` may have run in another event loop
         self._has_pending = asyncio.Event()
         await asyncio.gather(
             _keep_running(self._send), _keep_running(lambda: self._receive(listener))
@@ -149,7 +149,7 @@ async def _keep_running(step: Callable[[], Awaitable[None]]) -> None:
             await step()
         except _UNAVAILABLE_ERRORS:
             pass
-        except Exception:  # any error: without this loop, the process would serve stale values
+        except Exception:  # any: if this loop ended, the process would serve stale values
             log.exception("cache.invalidation_listener_failed")
         await asyncio.sleep(_RETRY_INTERVAL)
 

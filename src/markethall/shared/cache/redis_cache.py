@@ -38,8 +38,8 @@ if redis.call('GETRANGE', KEYS[1], 0, {_HEADER_BYTES - 1}) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 """)
-# KEYS: entries, and generations of whole namespaces. ARGV: a new token that replaces each of them,
-# its time to live in milliseconds, the channel, the message.
+# KEYS: entries, and generations of whole namespaces. ARGV: a new token, which replaces the value of
+# each of these keys; the time to live of the token in milliseconds; the channel; the message.
 _INVALIDATE = LuaScript("""
 for _, name in ipairs(KEYS) do redis.call('SET', name, ARGV[1], 'PX', ARGV[2]) end
 redis.call('PUBLISH', ARGV[3], ARGV[4])
@@ -62,7 +62,7 @@ class RedisCache:
 
     - The Redis key `markethall:cache:{namespace}` contains the generation of the namespace, which
       is a random token. Writing a new token invalidates the whole namespace. A counter would not be
-      safe: it would start at 0 again when Redis loses its data, and could match an old value.
+      safe: it would start at 0 again when Redis loses its data, and could reach an old generation.
     - `markethall:cache:{namespace}:key` contains an entry: a header (the byte "v" and the
       generation), then the value. RedisChannel invalidates a key by replacing its entry with a
       tombstone, which is a random token without the "v".

@@ -59,8 +59,8 @@ class ContextManifest:
     # maps a path to the search parameters that make a search count facets; even fewer of these
     # searches run at the same time
     facet_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # regular expressions of the public paths whose responses are streamed for a long time; how many
-    # of these requests run at the same time has a limit of its own
+    # regular expressions of the public paths whose responses are streamed for a long time; a
+    # separate limit applies to the number of these requests that run at the same time
     long_paths: tuple[str, ...] = ()
     # the names under which `/stats` shows the counts of this context
     counters: tuple[str, ...] = ()

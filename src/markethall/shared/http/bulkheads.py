@@ -75,7 +75,7 @@ class Bulkhead:
         self.in_use += 1
 
     def refuse_if_full(self) -> None:
-        """Raise Overloaded if `enter` would raise it at once."""
+        """Raise Overloaded if `enter` would raise it without waiting."""
         if self._semaphore.locked() and (self.waiting >= self._max_waiting or self._is_slow()):
             raise self._reject()
 

@@ -18,12 +18,12 @@ _NODE_WITH_PORT: Final = re.compile(
 
 
 def client_ip(scope: Scope, proxies: Networks) -> str:
-    """Return the address of the peer; if the peer is a trusted proxy, that of the client behind it.
+    """Return the address of the client, which is the peer unless the peer is a trusted proxy.
 
-    The client is the rightmost forwarded address that is not a trusted proxy. The addresses are
-    read from X-Forwarded-For, or from Forwarded (RFC 7239) if X-Forwarded-For is missing. If an
-    entry contains no address, such as `unknown`, the proxy that added the entry counts as the
-    client.
+    Behind a trusted proxy, the client is the rightmost forwarded address that is not a trusted
+    proxy. The addresses are read from X-Forwarded-For; if this header is missing, from Forwarded
+    (RFC 7239). If an entry contains no address, such as `unknown`, the proxy that added the entry
+    counts as the client.
     """
     peer: str = scope["client"][0] if scope.get("client") else ""
     if not proxies or not _is_in_any_network(peer, proxies):

@@ -221,8 +221,8 @@ def _children(item: Any) -> list[Any]:
 def normalize_form(body: bytes) -> bytes:
     """Check the fields of a form, and return them encoded again.
 
-    So FastAPI parses exactly the fields that were checked, even if its parser differs. Raises
-    MalformedRequest, ValidationFailed.
+    So FastAPI parses exactly the fields that were checked, even if the parser of FastAPI differs
+    from the one used here. Raises MalformedRequest, ValidationFailed.
     """
     try:
         fields = parse_qsl(

@@ -118,10 +118,11 @@ class RequestContext:
 
     @property
     def canonical_location(self) -> str | None:
-        """Return path and query without trailing slashes; None if the path has no such slash.
+        """Return the path without trailing slashes, and the query; None if there is no such slash.
 
         The result has no host and scheme, because behind a proxy only the client knows them. It is
-        None also for a path that begins with two slashes: as a location it would name another host.
+        None also for a path that begins with two slashes: in the header Location, such a path would
+        name another host.
         """
         if not self.path.endswith("/"):
             return None

@@ -2,7 +2,7 @@
 
 It runs inside the gateway, so request ids, rate limits, the access log and metrics apply to cached
 responses too. Only responses for which the route calls `offer` are cached. A request with a token
-bypasses the cache, because its response may contain more than the public one.
+bypasses the cache, because its response may contain more than the public response.
 """
 
 import time

@@ -130,7 +130,8 @@ def matched_route(scope: Scope) -> Any:
 def allowed_methods(scope: Scope) -> list[str]:
     """Return the methods of all routes with this path.
 
-    FastAPI has a route for each method, and its error names only the methods of one route.
+    FastAPI has a route for each method, and the error that it raises names the methods of only one
+    route.
     """
     methods: set[str] = set()
     for context in iter_route_contexts(scope["app"].routes):

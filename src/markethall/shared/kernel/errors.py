@@ -25,12 +25,15 @@ class DomainError(Exception):
 
     @property
     def retry_after(self) -> int | None:
-        """The whole seconds after which the same request may succeed; None if it cannot."""
+        """The whole seconds after which a retry may succeed; None if it cannot succeed."""
         return self.details.get("retry_after", 1) if self.retryable else None
 
     @property
     def is_deterministic(self) -> bool:
-        """Tell whether the same request would fail in the same way, so this error may be stored."""
+        """Tell whether the same request would fail again in the same way.
+
+        Only such an error is stored as the response for an idempotency key.
+        """
         uncertain_statuses = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
         is_server_error = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         return not self.retryable and not is_server_error and self.status not in uncertain_statuses

@@ -51,7 +51,7 @@ class RequestModel(BaseModel):
 
 
 def exactly_one_of(**types: str) -> JsonDict:
-    """Return the addition to a JSON schema: exactly one of these fields is given and not null.
+    """Return a part of a JSON schema that requires exactly one of these fields not to be null.
 
     `types` names the JSON type of each field.
     """
@@ -120,7 +120,7 @@ _VISIBLE_CHARACTER: Final = re.compile(f"[^{_INVISIBLE_CHARACTERS}]")
 class DocumentedPattern:
     """Annotation of a text type: the pattern that its validator implies, for the JSON schema.
 
-    A field with a pattern of its own keeps it.
+    A field that declares its own pattern keeps that pattern.
     """
 
     def __init__(self, pattern: str) -> None:

@@ -64,7 +64,7 @@ class EventVerifier:
         self._fetch_at = 0.0
 
     async def fetch_unknown_keys(self, entries: Iterable[Mapping[bytes, bytes]]) -> None:
-        """Fetch the public keys once if any of the entries names an unknown key.
+        """Fetch the public keys if at least one of the entries names an unknown key.
 
         Raises Unavailable if the publisher does not respond.
         """

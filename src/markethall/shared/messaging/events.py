@@ -61,8 +61,8 @@ class EventEnvelope(Dto):
 class Delivery(Dto):
     """An envelope in an inbox, for one handler.
 
-    `attempts` counts how often the handler was started, including now, but not the starts that
-    ended with RetryLater or Unavailable.
+    `attempts` counts how often the handler was started, including the running attempt, but not the
+    attempts that ended with RetryLater or Unavailable.
     """
 
     handler: str

@@ -128,7 +128,7 @@ class RedisStreamPublisher:
         )
 
     async def _marker_matches(self) -> bool:
-        """Compare with the marker in Redis, which may have lost its data since the last append."""
+        """Tell whether Redis still has the latest marker; if not, Redis may have lost its data."""
         if self._marker is None:
             return False
         stored_marker = await self._redis.execute("GET", self._marker_key)

@@ -121,7 +121,7 @@ def configure(style: str, level: str) -> None:
 
 
 def _renderers(*, pretty: bool) -> list[Processor]:
-    """Return the last structlog processors.
+    """Return the processors at the end of the structlog chain.
 
     Tracebacks are converted to text before the redaction, so that they are redacted too.
     """

@@ -319,7 +319,7 @@ class _PooledSession:
         """
         await self._roll_back_or_terminate(error)
         if isinstance(error, asyncpg.DeadlockDetectedError):
-            # logged as an error: all code should lock rows in the same order, so this is a bug
+            # an error, because a deadlock is a bug: all code should lock rows in the same order
             log.error("database.deadlock", detail=error.detail, exc_info=error)
         if isinstance(error, SCHEMA_MISMATCH_ERRORS):
             log.error("database.schema_mismatch", detail=str(error))
@@ -334,7 +334,7 @@ class _PooledSession:
             is_clean = not invalidates_connection(error) and await self._roll_back(seconds)
         finally:  # also after a cancellation, because the pool would lose the connection otherwise
             if not is_clean:
-                # if the server has closed the connection, the pool has already released it
+                # InterfaceError: the server has closed the connection, so the pool has released it
                 with suppress(asyncpg.InterfaceError):
                     self._driver.terminate()
             await self._release(seconds)
@@ -379,7 +379,7 @@ class Databases:
         return self._databases[url]
 
     async def open(self) -> None:
-        """Open all pools. One that is unavailable now is opened at its first use."""
+        """Open all pools. A pool that cannot be opened now is opened at its first use."""
         for postgres in self._databases.values():
             with suppress(Unavailable):
                 await postgres.open()
@@ -409,8 +409,8 @@ async def _keep_session(_: object) -> None:
 def _pooler_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments for a pooler in transaction mode.
 
-    Each transaction may get another connection of the server, so a session has neither prepared
-    statements nor settings. PgBouncer refuses unknown settings at the start of a session.
+    Each transaction may get another connection to the server, so prepared statements and settings
+    of a session cannot be used. PgBouncer refuses unknown settings at the start of a session.
     """
     name = arguments["server_settings"]["application_name"]
     return {**arguments, "statement_cache_size": 0, "server_settings": {"application_name": name}}
@@ -431,8 +431,8 @@ def _connect_arguments(url: str, pool_size: PoolSize, application_name: str) -> 
             # so that Postgres ends a statement even if its client does not exist any more
             "statement_timeout": str(max(2, int(milliseconds * 0.95))),
             "idle_in_transaction_session_timeout": "10000",
-            # With these, the server ends a connection 25 s after its client machine is lost. This
-            # releases the advisory lock of a leader.
+            # With these, the server ends a connection 25 s after the client machine has become
+            # unreachable. If the client is a leader, this releases its advisory lock.
             "tcp_keepalives_idle": "10",
             "tcp_keepalives_interval": "5",
             "tcp_keepalives_count": "3",

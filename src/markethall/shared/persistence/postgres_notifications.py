@@ -12,8 +12,8 @@ from markethall.shared.persistence.postgres_errors import translate_connection_e
 
 # a message of NOTIFY must be shorter than 8000 bytes
 MAX_MESSAGE_BYTES: Final = 7999
-# With synchronous_commit off, the commit does not wait for the disk. A commit with NOTIFY holds a
-# lock of the whole server, so it must be short.
+# A commit with NOTIFY holds a lock of the whole server, so the commit must be short. With
+# synchronous_commit off, it does not wait for the disk.
 _NOTIFY: Final = Statement(
     select(
         func.set_config("synchronous_commit", "off", True),

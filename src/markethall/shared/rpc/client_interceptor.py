@@ -126,8 +126,8 @@ class CallGuard:
         if ctx.deadline != deadline:
             ctx = ctx.model_copy(update={"deadline": deadline})
         task = self._in_flight_calls.start(self._translate_failure(call(ctx), ctx))
-        # not asyncio.wait_for, which would cancel the callee; over HTTP the callee would continue,
-        # and both must behave the same
+        # not asyncio.wait_for, which would cancel the callee: a call in process must behave like a
+        # call over HTTP, where the callee continues
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise DeadlineExceeded(dependency=self._target)
