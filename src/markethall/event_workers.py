@@ -24,7 +24,8 @@ def build_event_workers(container: ApplicationContainer, settings: Settings) -> 
     """Return a worker for each served context.
 
     An event for a context of this process is written directly to the inbox of that context. An
-    event for a context of another process is sent through a Redis stream.
+    event for a context of another process is sent through a Redis stream. If `event_transport` is
+    "dual", events for contexts of this process are sent through a Redis stream too.
     """
     inbox_transports = {
         context: _inbox_transport(context, context_container)

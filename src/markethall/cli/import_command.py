@@ -188,7 +188,8 @@ async def run_import(
 
     Raises ValidationFailed, Unavailable.
     """
-    # raises for invalid options before the upload; the hash of the file is not known yet
+    # called only to raise an error for invalid options before the upload; the hash of the file is
+    # not known yet
     source.command("")
     upload = await imports.upload(ctx, source.chunks())
     command, attempt = source.command(upload.sha256), IdempotentCommand.without_key(new_id())

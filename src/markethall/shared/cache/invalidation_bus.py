@@ -131,8 +131,8 @@ class InvalidationBus:
     def _decode(self, message: bytes) -> Sequence[Invalidation]:
         """Return the invalidations in a message.
 
-        Returns none for messages of this process, and for messages in the format of another
-        release.
+        Returns an empty list for a message of this process, and for a message in the format of
+        another release.
         """
         if message.startswith(self._sender):
             return []

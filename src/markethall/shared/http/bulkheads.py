@@ -67,7 +67,10 @@ class Bulkhead:
         return len(self._waiting_since)
 
     async def enter(self) -> None:
-        """Take a slot. Raises Overloaded if the queue is full or slow, or after too long a wait."""
+        """Take a slot, if necessary after a wait in the queue.
+
+        Raises Overloaded at once if the queue is full or slow, or later if the wait takes too long.
+        """
         if self._semaphore.locked():
             await self._wait()
         else:

@@ -21,8 +21,8 @@ _ENTITY_TAG_LIST: Final = re.compile(rf"[ \t,]*+(?:{_ENTITY_TAG}[ \t]*+(?:,[ \t,
 def etag(version: int, digest: str = "") -> str:
     """Return a strong entity tag.
 
-    If-Match compares only the version. With a digest, two representations of the same version have
-    different tags.
+    If-Match compares only the version. The digest makes the tags of two representations of the same
+    version different.
     """
     return f'"v{version}-{digest}"' if digest else f'"v{version}"'
 

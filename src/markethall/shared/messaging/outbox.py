@@ -27,7 +27,7 @@ class ClocksDiffer(Unavailable):
 
 
 class LeaderSession(Protocol):
-    """The outbox for the leader, while it is the leader."""
+    """The operations of the leader on the outbox, usable as long as it is the leader."""
 
     async def heartbeat(self) -> None:
         """Signal that this leader works. Raises Unavailable if it has lost the leadership."""

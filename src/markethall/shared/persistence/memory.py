@@ -53,7 +53,10 @@ class Table(Generic[K, V]):
         return (self._copy_row(row) for row in self._rows.values())
 
     def where(self, predicate: Callable[[V], bool]) -> list[V]:
-        """Return copies of the matching rows. `predicate` gets the stored row, for speed."""
+        """Return copies of the matching rows.
+
+        For speed, `predicate` gets the stored row, not a copy, so it must not change the row.
+        """
         return [self._copy_row(row) for row in self._rows.values() if predicate(row)]
 
     def __len__(self) -> int:

@@ -15,7 +15,8 @@ SCHEMA_MISMATCH_ERRORS: Final = (
     asyncpg.UndefinedColumnError,
     asyncpg.UndefinedFunctionError,
 )
-# The server is unreachable, shutting down or overloaded, or a timeout has expired.
+# The server is unreachable, shutting down or overloaded, a timeout has expired, or the schema does
+# not fit this release.
 UNAVAILABLE_ERRORS: Final = (
     OSError,
     TimeoutError,

@@ -89,7 +89,8 @@ class RemoteJwks:
     async def refresh_for(self, kid: str) -> None:
         """Fetch the keys, unless they were fetched less than `unknown_key_refetch_seconds` ago.
 
-        Concurrent callers share one fetch. Raises Unavailable.
+        Concurrent callers share one fetch. Raises Unavailable if the fetch has failed and the key
+        is still unknown.
         """
         if not self._has_elapsed(self._unknown_key_refetch_seconds, self._fetched_at):
             return

@@ -165,7 +165,10 @@ class SqlOutbox:
 
 
 class SqlLeaderSession:
-    """Uses the connection that holds the lock, so every call fails after the lock is lost."""
+    """Uses the connection that holds the lock.
+
+    The lock is lost only if the connection ends, and then every call fails.
+    """
 
     def __init__(
         self,
