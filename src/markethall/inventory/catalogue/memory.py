@@ -86,6 +86,9 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         found = self._tables.categories.where(lambda node: node.category_id == category_id)
         return found[0] if found else None
 
+    async def get_category_for_deletion(self, category_id: UUID) -> Category | None:
+        return await self.get_category_for_update(category_id)
+
     async def get_ancestors(self, category: str) -> Sequence[str]:
         keys: list[str] = []
         node = self._tables.categories.get(category)

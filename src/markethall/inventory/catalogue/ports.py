@@ -114,7 +114,10 @@ class Store(ReadStore, Protocol):
         """
 
     async def get_category_for_update(self, category_id: UUID) -> Category | None:
-        """Return the category and lock its row."""
+        """Return the category and lock its row against changes."""
+
+    async def get_category_for_deletion(self, category_id: UUID) -> Category | None:
+        """Return the category and lock its row against changes and new products or children."""
 
     async def save_category(self, category: Category) -> None:
         """Update the category. Raises CategoryNotFound when the parent does not exist,

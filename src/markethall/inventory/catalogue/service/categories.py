@@ -111,7 +111,8 @@ class CategoryService:
             await store.lock_category_tree()
             command = await _with_key_of_parent(store, command)
             ancestors = await store.get_ancestors(command.parent) if command.parent else []
-            category = await _get_for_update_or_404(store, category_id, expected_versions)
+            found = await store.get_category_for_update(category_id)
+            category = _check_found(found, category_id, expected_versions)
             if category.change(command, ancestors):
                 await store.save_category(category)
             view = await _get_or_404(store, category_id)
@@ -123,9 +124,10 @@ class CategoryService:
         self, ctx: CallContext, category_id: UUID, expected_versions: ExpectedVersions
     ) -> None:
         async with self._database.transaction() as store:
-            await store.remove_category(
-                await _get_for_update_or_404(store, category_id, expected_versions)
-            )
+            # without the lock of the tree, because transactions that add a child to the category
+            # take this lock after the lock of the category row
+            category = await store.get_category_for_deletion(category_id)
+            await store.remove_category(_check_found(category, category_id, expected_versions))
         self._cache.invalidate([], pages=True)
 
 
@@ -175,11 +177,10 @@ async def _with_key_of_parent(store: Store, command: CategoryChange) -> Category
     return command.model_copy(update={"parent": parent})
 
 
-async def _get_for_update_or_404(
-    store: Store, category_id: UUID, expected_versions: ExpectedVersions
+def _check_found(
+    category: Category | None, category_id: UUID, expected_versions: ExpectedVersions
 ) -> Category:
     """Raises CategoryNotFound, PreconditionFailed."""
-    category = await store.get_category_for_update(category_id)
     if category is None:
         raise CategoryNotFound(category_id=str(category_id))
     check_expected_version(expected_versions, category.version)

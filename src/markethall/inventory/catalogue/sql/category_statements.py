@@ -135,11 +135,14 @@ LOCK_CATEGORY_TREE: Final = Statement(
     )
 )
 # FOR NO KEY UPDATE, so that inserts of products or children that refer to the row do not wait
-GET_CATEGORY_FOR_UPDATE: Final = Statement(
-    sa.select(*_text_columns)
-    .where(categories.c.category_id == bindparam("category_id"))
-    .with_for_update(key_share=True)
+_category: Final = sa.select(*_text_columns).where(
+    categories.c.category_id == bindparam("category_id")
 )
+GET_CATEGORY_FOR_UPDATE: Final = Statement(_category.with_for_update(key_share=True))
+# FOR UPDATE at once, the lock that the DELETE takes. A transaction that first took a weaker lock
+# would wait for one that adds a child, which may wait for the lock of the tree; a change that has
+# this lock would wait for the row.
+GET_CATEGORY_FOR_DELETION: Final = Statement(_category.with_for_update())
 SAVE_CATEGORY: Final = Statement(
     sa.update(categories)
     .where(categories.c.category_id == bindparam("category_id"))

@@ -85,6 +85,12 @@ class SqlCategoryStore(SqlUnitOfWork):
         )
         return Category(**_parse_row(row)) if row else None
 
+    async def get_category_for_deletion(self, category_id: UUID) -> Category | None:
+        row = await self._connection.fetch_one(
+            category_statements.GET_CATEGORY_FOR_DELETION, category_id=category_id
+        )
+        return Category(**_parse_row(row)) if row else None
+
     async def get_ancestors(self, category: str) -> Sequence[str]:
         rows = await self._connection.fetch_all(
             category_statements.GET_ANCESTORS, category=category
