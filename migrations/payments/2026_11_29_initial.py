@@ -222,12 +222,13 @@ def _webhook_event() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         _timestamp("received_at"),
+        _timestamp("due_at"),
         _timestamp("applied_at", nullable=True),
         sa.PrimaryKeyConstraint("provider", "event_id", name=op.f("pk_webhook_event")),
         *_checks("webhook_event", WEBHOOK_EVENT_CHECKS),
         schema=SCHEMA,
     )
-    _index("ix_webhook_event_pending", "webhook_event", ["operation_id"], where="state = 'pending'")
+    _index("ix_webhook_event_pending", "webhook_event", ["due_at"], where="state = 'pending'")
 
 
 def _sandbox() -> None:

@@ -299,6 +299,7 @@ async def test_a_webhook_is_stored_once(connection: Connection) -> None:
         "body": "{}",
         "state": "pending",
         "received_at": "2026-11-21T12:00:00Z",
+        "due_at": "2026-11-21T12:00:00Z",
     }
     await insert(connection, "webhook_event", **event)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from markethall.payments.sql import statements
+from markethall.payments.sql import statements, webhook_statements
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.postgres import Postgres, Statement
 from tests.payments.conftest import ORDERS_CONTEXT, STAFF, PaymentsApp, build_payments_app
@@ -66,8 +66,8 @@ async def test_cancelling_takes_three_statements(payments_app: PaymentsApp) -> N
     assert await statements_of(cancel) == 3
 
 
-async def test_idle_job_run_takes_four_statements(payments_app: PaymentsApp) -> None:
-    assert await statements_of(payments_app.run_periodic_jobs) == 4
+async def test_idle_job_run_takes_five_statements(payments_app: PaymentsApp) -> None:
+    assert await statements_of(payments_app.run_periodic_jobs) == 5
 
 
 async def test_no_connection_is_held_during_provider_call(postgres: Postgres) -> None:
@@ -90,7 +90,8 @@ async def test_no_connection_is_held_during_provider_call(postgres: Postgres) ->
         (statements.LIST_PAYMENTS_TO_REFUND, "ix_payment_money_after_end"),
         (statements.EXPIRE_PAYMENTS, "ix_payment_payable"),
         (statements.CLAIM_DUE_OPERATIONS, "ix_operation_due"),
-        (statements.LIST_APPLICABLE_EVENTS, "ix_webhook_event_pending"),
+        (webhook_statements.LIST_APPLICABLE_EVENTS, "ix_webhook_event_pending"),
+        (webhook_statements.IGNORE_UNMATCHED_EVENTS, "ix_webhook_event_pending"),
     ],
 )
 async def test_job_queries_use_indexes(
@@ -98,6 +99,7 @@ async def test_job_queries_use_indexes(
 ) -> None:
     now = payments_app.clock()
     values = {"now": now, "next_due_at": now + timedelta(seconds=15), "limit": 10}
+    values |= {"provider": "sandbox", "received_before": now}
 
     async with postgres.transaction() as connection:
         driver = connection._driver

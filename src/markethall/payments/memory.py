@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from markethall.payments.contract import LedgerAccountBalance, LedgerReport, OrderHasPayment
@@ -28,6 +28,8 @@ from markethall.shared.persistence.memory import Table
 class StoredEvent:
     event: ProviderEvent
     state: WebhookState
+    received_at: datetime
+    due_at: datetime
 
 
 class Tables(ContextTables):
@@ -196,22 +198,53 @@ class MemoryPaymentStore(MemoryUnitOfWork):
 
     async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
         key = event.provider, event.event_id
-        return self._tables.events.add(key, StoredEvent(event, state))
+        return self._tables.events.add(key, StoredEvent(event, state, now, now))
 
     async def set_event_state(
         self, event: ProviderEvent, state: WebhookState, now: datetime
     ) -> None:
-        self._tables.events.put((event.provider, event.event_id), StoredEvent(event, state))
+        key = event.provider, event.event_id
+        if stored := self._tables.events.get(key):
+            self._tables.events.put(key, replace(stored, state=state))
 
-    async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
-        applicable = self._tables.events.where(
-            lambda stored: (
-                stored.state == "pending"
-                and stored.event.operation_id is not None
-                and stored.event.operation_id in self._tables.operations
-            )
+    async def postpone_event(
+        self, event: ProviderEvent, now: datetime, min_delay: timedelta, max_delay: timedelta
+    ) -> None:
+        key = event.provider, event.event_id
+        stored = self._tables.events.get(key)
+        if stored and stored.state == "pending":
+            delay = min(max(now - stored.received_at, min_delay), max_delay)
+            self._tables.events.put(key, replace(stored, due_at=now + delay))
+
+    async def ignore_unmatched_events(
+        self, now: datetime, received_before: datetime, limit: int
+    ) -> int:
+        unmatched = [
+            stored
+            for stored in self._pending_events(received_before)
+            if not self._has_operation(stored.event)
+        ][:limit]
+        for stored in unmatched:
+            await self.set_event_state(stored.event, "ignored", now)
+        return len(unmatched)
+
+    async def list_applicable_events(
+        self, provider: str, now: datetime, limit: int
+    ) -> Sequence[ProviderEvent]:
+        events = [stored.event for stored in self._pending_events(now)]
+        return [
+            event for event in events if event.provider == provider and self._has_operation(event)
+        ][:limit]
+
+    def _pending_events(self, due_before: datetime) -> Sequence[StoredEvent]:
+        """Return the pending events that are due until then, by their due time."""
+        pending = self._tables.events.where(
+            lambda stored: stored.state == "pending" and stored.due_at <= due_before
         )
-        return [stored.event for stored in applicable[:limit]]
+        return sorted(pending, key=lambda stored: stored.due_at)
+
+    def _has_operation(self, event: ProviderEvent) -> bool:
+        return event.operation_id is not None and event.operation_id in self._tables.operations
 
 
 class MemorySandboxLedger:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 from uuid import UUID
 
@@ -43,9 +43,9 @@ class OperationFilter:
     after: TimeKeyset | None = None
 
 
-# pending: not applied yet; ignored: the event concerns no operation; superseded: the provider has
-# another outcome by now; refunded: the event reported a second charge of a captured payment, which
-# was refunded; dead: the event cannot be applied, so staff must handle it
+# pending: not applied yet; ignored: the event concerns no operation of this shop; superseded: the
+# provider has another outcome by now; refunded: the event reported a second charge of a captured
+# payment, which was refunded; dead: the event cannot be applied, so staff must handle it
 WebhookState = Literal["pending", "applied", "ignored", "superseded", "refunded", "dead"]
 
 
@@ -61,8 +61,10 @@ class ReadStore(Protocol):
     async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
         """Return the ids of voided, cancelled or expired payments whose money must be refunded."""
 
-    async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
-        """Return pending events whose operation exists, the oldest first."""
+    async def list_applicable_events(
+        self, provider: str, now: datetime, limit: int
+    ) -> Sequence[ProviderEvent]:
+        """Return due pending events of the provider whose operation exists, by their due time."""
 
     async def list_postings(
         self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
@@ -134,3 +136,12 @@ class Store(ReadStore, Protocol):
     async def set_event_state(
         self, event: ProviderEvent, state: WebhookState, now: datetime
     ) -> None: ...
+    async def postpone_event(
+        self, event: ProviderEvent, now: datetime, min_delay: timedelta, max_delay: timedelta
+    ) -> None:
+        """Make a pending event due after a delay of its age, within the limits."""
+
+    async def ignore_unmatched_events(
+        self, now: datetime, received_before: datetime, limit: int
+    ) -> int:
+        """Set pending events without an operation to ignored, the oldest first; count them."""

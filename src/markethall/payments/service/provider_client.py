@@ -69,6 +69,9 @@ class ProviderClient:
             if method.is_offered(currency, country, total)
         ]
 
+    def list_webhook_providers(self) -> list[str]:
+        return [name for name in self._connections if self.can(name, Capability.WEBHOOKS)]
+
     def can(self, provider: str, capability: Capability) -> bool:
         connection = self._connections.get(provider)
         return connection is not None and capability in connection.gateway.capabilities

@@ -1,7 +1,8 @@
 """Webhooks of the providers: store the event, then apply its outcome."""
 
-from collections import Counter
 from collections.abc import Mapping
+from datetime import timedelta
+from enum import Enum, auto
 
 import structlog
 
@@ -23,10 +24,23 @@ from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.payments")
 
-_BATCH_SIZE = 100
+_BATCH_SIZE = 100  # events of one provider in one run
+_IGNORE_BATCH_SIZE = 1000
 # the number is small, because each call without an answer takes up to the timeout of the provider,
 # and the other jobs wait meanwhile
 _MAX_UNANSWERED = 3
+# an event that was looked at without result is looked at again after a delay of its age
+_MIN_RETRY_DELAY = timedelta(seconds=5)
+_MAX_RETRY_DELAY = timedelta(minutes=10)
+# Each operation is committed before the provider receives it. So an event without operation belongs
+# to another shop with the same account, or the database was lost; a week leaves time to restore it.
+_MAX_UNMATCHED_AGE = timedelta(days=7)
+
+
+class _Attempt(Enum):
+    FINISHED = auto()
+    UNFINISHED = auto()
+    UNANSWERED = auto()  # the provider is unavailable
 
 
 class WebhookHandler:
@@ -57,51 +71,77 @@ class WebhookHandler:
         return WebhookReceipt(event_id=event.event_id, duplicate=not is_new)
 
     async def apply_pending(self) -> None:
-        """Apply pending events. An event stays pending while its operation does not exist.
+        """Apply the pending events of the enabled providers.
 
-        If a provider gives no outcome for _MAX_UNANSWERED events, its other events stay pending
-        until the next run; the events of other providers are applied. One such event is not enough,
-        because a single operation that the provider has not decided yet must not delay the others.
+        An event stays pending while its operation does not exist, but at most _MAX_UNMATCHED_AGE.
+        """
+        await self._ignore_unmatched()
+        for provider in self._provider.list_webhook_providers():
+            await self._apply_pending_of(provider)
+
+    async def _apply_pending_of(self, provider: str) -> None:
+        """Apply the events of one provider, until it gives no outcome for _MAX_UNANSWERED events.
+
+        Its other events stay pending until the next run. One such event is not enough, because a
+        single operation that the provider has not decided yet must not delay the others.
         """
         async with self._database.read_session() as store:
-            events = await store.list_applicable_events(_BATCH_SIZE)
-        unanswered: Counter[str] = Counter()
+            events = await store.list_applicable_events(provider, self._clock(), _BATCH_SIZE)
+        unanswered = 0
         for event in events:
-            if unanswered[event.provider] >= _MAX_UNANSWERED:
-                continue
-            if not await self._try_apply(system_context("payments.webhooks"), event):
-                unanswered[event.provider] += 1
+            attempt = await self._try_apply(system_context("payments.webhooks"), event)
+            if attempt is not _Attempt.FINISHED:
+                await self._postpone(event)
+            unanswered += attempt is _Attempt.UNANSWERED
+            if unanswered >= _MAX_UNANSWERED:
+                return
+
+    async def _postpone(self, event: ProviderEvent) -> None:
+        async with self._database.transaction() as store:
+            await store.postpone_event(event, self._clock(), _MIN_RETRY_DELAY, _MAX_RETRY_DELAY)
+
+    async def _ignore_unmatched(self) -> None:
+        now = self._clock()
+        async with self._database.transaction() as store:
+            count = await store.ignore_unmatched_events(
+                now, now - _MAX_UNMATCHED_AGE, _IGNORE_BATCH_SIZE
+            )
+        if count:
+            log.warning("webhook.unmatched", count=count)
 
     async def _store_event(self, event: ProviderEvent) -> bool:
         state: WebhookState = "pending" if event.operation_id else "ignored"
         async with self._database.transaction() as store:
             return await store.store_event(event, state, self._clock())
 
-    async def _try_apply(self, ctx: CallContext, event: ProviderEvent) -> bool:
-        """Apply the event, or leave it pending for the job.
-
-        Return False if the provider is unavailable.
-        """
+    async def _try_apply(self, ctx: CallContext, event: ProviderEvent) -> _Attempt:
+        """Apply the event, or leave it pending for the job."""
         try:
-            await self._apply(ctx, event)
+            is_finished = await self._apply(ctx, event)
         except (Unavailable, PaymentInProgress) as error:
             log.info("webhook.deferred", event_id=event.event_id, error=repr(error))
-            return not isinstance(error, Unavailable)
+            is_unavailable = isinstance(error, Unavailable)
+            return _Attempt.UNANSWERED if is_unavailable else _Attempt.UNFINISHED
         except Exception:  # an error of a gateway must not stop the events after this one
             log.exception("webhook.failed", event_id=event.event_id, provider=event.provider)
-        return True
+            return _Attempt.UNFINISHED
+        return _Attempt.FINISHED if is_finished else _Attempt.UNFINISHED
 
-    async def _apply(self, ctx: CallContext, event: ProviderEvent) -> None:
-        """Apply the outcome of the event's operation, and store the final state of the event."""
+    async def _apply(self, ctx: CallContext, event: ProviderEvent) -> bool:
+        """Apply the outcome of the event's operation, and store the final state of the event.
+
+        Return False if the event stays pending.
+        """
         operation = await self._get_operation(event)
         state = await self._apply_news(ctx, event, operation) if operation else None
         if state is None:
-            return
+            return False
         if state == "dead":
             log.error("webhook.dead", event_id=event.event_id, event_type=event.type)
         async with self._database.transaction() as store:
             await store.set_event_state(event, state, self._clock())
         PROVIDER_WEBHOOKS.labels(event.provider, state).inc()
+        return True
 
     async def _get_operation(self, event: ProviderEvent) -> Operation | None:
         if event.operation_id is None:

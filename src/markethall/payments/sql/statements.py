@@ -11,13 +11,11 @@ from markethall.payments.ports import PaymentFilter
 from markethall.payments.sql.tables import (
     OPEN_LITERALS,
     PAYABLE_LITERALS,
-    PENDING_LITERAL,
     entries,
     has_money_after_end,
     operations,
     payments,
     postings,
-    webhook_events,
 )
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
@@ -26,7 +24,7 @@ _payment_at_expected_version = sa.and_(
     payments.c.version == bindparam("expected_version"),
 )
 _not_tombstone = payments.c.order_id.is_not(None)
-_LIMIT = bindparam("limit", type_=sa.Integer)
+LIMIT = bindparam("limit", type_=sa.Integer)
 
 
 def column_binds(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
@@ -119,7 +117,7 @@ _overdue = (
     sa.select(payments.c.payment_id)
     .where(payments.c.status.in_(PAYABLE_LITERALS), payments.c.expires_at <= bindparam("now"))
     .order_by(payments.c.expires_at)
-    .limit(_LIMIT)
+    .limit(LIMIT)
     .with_for_update(skip_locked=True)
     .cte("overdue")
 )
@@ -143,7 +141,7 @@ def select_payments(
         conditions.append(keyset < after_keyset if descending else keyset > after_keyset)
     order = [column.desc() if descending else column.asc() for column in keyset.clauses]
     return Statement(
-        sa.select(payments).where(_not_tombstone, *conditions).order_by(*order).limit(_LIMIT)
+        sa.select(payments).where(_not_tombstone, *conditions).order_by(*order).limit(LIMIT)
     )
 
 
@@ -165,7 +163,7 @@ def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, A
 
 
 LIST_PAYMENTS_TO_REFUND = Statement(
-    sa.select(payments.c.payment_id).where(has_money_after_end).limit(_LIMIT)
+    sa.select(payments.c.payment_id).where(has_money_after_end).limit(LIMIT)
 )
 
 # Operations
@@ -222,7 +220,7 @@ def list_operations(*, by_kind: bool, has_keyset: bool) -> Statement:
     if has_keyset:
         conditions.append(keyset > _after_keyset(operations.c.created_at))
     return Statement(
-        sa.select(operations).where(*conditions).order_by(*keyset.clauses).limit(_LIMIT)
+        sa.select(operations).where(*conditions).order_by(*keyset.clauses).limit(LIMIT)
     )
 
 
@@ -237,7 +235,7 @@ _due = (
     sa.select(operations.c.operation_id)
     .where(operations.c.status.in_(OPEN_LITERALS), operations.c.due_at <= bindparam("now"))
     .order_by(operations.c.due_at)
-    .limit(_LIMIT)
+    .limit(LIMIT)
     .with_for_update(skip_locked=True)
     .cte("due")
 )
@@ -289,7 +287,7 @@ def list_postings(*, by_payment: bool, has_keyset: bool) -> Statement:
         sa.select(postings)
         .where(*conditions)
         .order_by(postings.c.created_at.desc(), postings.c.posting_id.desc())
-        .limit(_LIMIT)
+        .limit(LIMIT)
         .cte("page")
     )
     return Statement(
@@ -343,25 +341,3 @@ def _mismatched() -> Statement:
 
 
 FIND_MISMATCHED_PAYMENTS = _mismatched()
-
-# Webhooks
-
-_event_by_id = sa.and_(
-    webhook_events.c.provider == bindparam("provider"),
-    webhook_events.c.event_id == bindparam("event_id"),
-)
-INSERT_EVENT = Statement(
-    insert(webhook_events).values(column_binds(webhook_events)).on_conflict_do_nothing()
-)
-UPDATE_EVENT_STATE = Statement(
-    sa.update(webhook_events)
-    .where(_event_by_id)
-    .values(state=bindparam("state"), applied_at=bindparam("applied_at"))
-)
-LIST_APPLICABLE_EVENTS = Statement(
-    sa.select(webhook_events)
-    .join(operations, operations.c.operation_id == webhook_events.c.operation_id)
-    .where(webhook_events.c.state == PENDING_LITERAL)
-    .order_by(webhook_events.c.received_at)
-    .limit(_LIMIT)
-)

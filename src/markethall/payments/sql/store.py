@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -24,6 +24,7 @@ from markethall.payments.contract import (
 from markethall.payments.domain import Operation, Payment, Posting, account_kind
 from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEvent, WebhookState
 from markethall.payments.sql import statements as sql
+from markethall.payments.sql import webhook_statements
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import TimeKeyset
@@ -205,22 +206,48 @@ class SqlPaymentStore(SqlUnitOfWork):
 
     async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
         row = {field.name: getattr(event, field.name) for field in fields(event)}
-        values = row | {"state": state, "received_at": now, "applied_at": None}
-        return bool(await self._connection.execute(sql.INSERT_EVENT, **values))
+        values = row | {"state": state, "received_at": now, "due_at": now, "applied_at": None}
+        return bool(await self._connection.execute(webhook_statements.INSERT_EVENT, **values))
 
     async def set_event_state(
         self, event: ProviderEvent, state: WebhookState, now: datetime
     ) -> None:
         await self._connection.execute(
-            sql.UPDATE_EVENT_STATE,
+            webhook_statements.UPDATE_EVENT_STATE,
             provider=event.provider,
             event_id=event.event_id,
             state=state,
             applied_at=now,
         )
 
-    async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
-        rows = await self._connection.fetch_all(sql.LIST_APPLICABLE_EVENTS, limit=limit)
+    async def postpone_event(
+        self, event: ProviderEvent, now: datetime, min_delay: timedelta, max_delay: timedelta
+    ) -> None:
+        await self._connection.execute(
+            webhook_statements.POSTPONE_EVENT,
+            provider=event.provider,
+            event_id=event.event_id,
+            now=now,
+            min_delay=min_delay,
+            max_delay=max_delay,
+        )
+
+    async def ignore_unmatched_events(
+        self, now: datetime, received_before: datetime, limit: int
+    ) -> int:
+        return await self._connection.execute(
+            webhook_statements.IGNORE_UNMATCHED_EVENTS,
+            now=now,
+            received_before=received_before,
+            limit=limit,
+        )
+
+    async def list_applicable_events(
+        self, provider: str, now: datetime, limit: int
+    ) -> Sequence[ProviderEvent]:
+        rows = await self._connection.fetch_all(
+            webhook_statements.LIST_APPLICABLE_EVENTS, provider=provider, now=now, limit=limit
+        )
         names = [field.name for field in fields(ProviderEvent)]
         return [ProviderEvent(**{name: row[name] for name in names}) for row in rows]
 

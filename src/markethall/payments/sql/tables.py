@@ -166,6 +166,7 @@ webhook_events = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     timestamp_column("received_at"),
+    timestamp_column("due_at"),
     timestamp_column("applied_at", nullable=True),
     sa.CheckConstraint(
         "state IN ('pending', 'applied', 'ignored', 'superseded', 'refunded', 'dead')", name="state"
@@ -173,7 +174,7 @@ webhook_events = sa.Table(
 )
 sa.Index(
     "ix_webhook_event_pending",
-    webhook_events.c.operation_id,
+    webhook_events.c.due_at,
     postgresql_where=webhook_events.c.state == PENDING_LITERAL,
 )
 

@@ -1,0 +1,76 @@
+"""The SQL statements of webhook events."""
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert
+
+from markethall.payments.sql.statements import LIMIT, column_binds
+from markethall.payments.sql.tables import PENDING_LITERAL, operations, webhook_events
+from markethall.shared.persistence.postgres import Statement, sql_literal
+
+_event_by_id = sa.and_(
+    webhook_events.c.provider == bindparam("provider"),
+    webhook_events.c.event_id == bindparam("event_id"),
+)
+INSERT_EVENT = Statement(
+    insert(webhook_events).values(column_binds(webhook_events)).on_conflict_do_nothing()
+)
+UPDATE_EVENT_STATE = Statement(
+    sa.update(webhook_events)
+    .where(_event_by_id)
+    .values(state=bindparam("state"), applied_at=bindparam("applied_at"))
+)
+_NOW = bindparam("now", type_=webhook_events.c.due_at.type)
+_pending = webhook_events.c.state == PENDING_LITERAL
+LIST_APPLICABLE_EVENTS = Statement(
+    sa.select(webhook_events)
+    .join(operations, operations.c.operation_id == webhook_events.c.operation_id)
+    .where(
+        _pending,
+        webhook_events.c.provider == bindparam("provider"),
+        webhook_events.c.due_at <= _NOW,
+    )
+    .order_by(webhook_events.c.due_at)
+    .limit(LIMIT)
+)
+POSTPONE_EVENT = Statement(
+    sa.update(webhook_events)
+    .where(_event_by_id, _pending)
+    .values(
+        due_at=_NOW
+        + sa.func.least(
+            sa.func.greatest(
+                _NOW - webhook_events.c.received_at, bindparam("min_delay", type_=sa.Interval)
+            ),
+            bindparam("max_delay", type_=sa.Interval),
+        )
+    )
+)
+
+
+def _ignore_unmatched_events() -> Statement:
+    """Only events with an operation are postponed, so `due_at` of the others is their receipt."""
+    operation = sa.exists().where(operations.c.operation_id == webhook_events.c.operation_id)
+    unmatched = (
+        sa.select(webhook_events.c.provider, webhook_events.c.event_id)
+        .where(
+            _pending,
+            webhook_events.c.due_at <= bindparam("received_before", type_=_NOW.type),
+            ~operation,
+        )
+        .order_by(webhook_events.c.due_at)
+        .limit(LIMIT)
+        .with_for_update(skip_locked=True)
+        .cte("unmatched")
+    )
+    return Statement(
+        sa.update(webhook_events)
+        .where(
+            webhook_events.c.provider == unmatched.c.provider,
+            webhook_events.c.event_id == unmatched.c.event_id,
+        )
+        .values(state=sql_literal("ignored"), applied_at=_NOW)
+    )
+
+
+IGNORE_UNMATCHED_EVENTS = _ignore_unmatched_events()
