@@ -31,9 +31,9 @@ IDLE_SECONDS: Final = 3.0  # the time in which the CPU use of idle processes is 
 
 
 class Phase(NamedTuple):
-    """A phase: the counted kind of requests and the context that serves them.
+    """A phase of the load. Only requests of `kind`, served by `context`, count in its result.
 
-    If `timed` is false, the phase ends when all requests are answered.
+    A timed phase ends after `Options.seconds`, any other when all its requests are answered.
     """
 
     kind: str

@@ -60,7 +60,8 @@ def serialize_lines(_: SerializationContext, value: Any) -> bytes:
 def seeded_app() -> Iterator[tuple[Gateway, SeededShop]]:
     """Yield an application with memory storage, and its shop.
 
-    The pytest plugin of Schemathesis closes the application after the test.
+    The application stays open at the end of the block: Schemathesis keeps its lifespan between
+    requests, and the pytest plugin of Schemathesis ends it after the test.
     """
     app = create_app(read_settings(storage="memory", token_ttl=36_000, **ADMIN))
     with get_client(cast("ASGIApp", app)) as http:

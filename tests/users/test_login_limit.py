@@ -113,7 +113,7 @@ async def test_patient_attacker_has_few_guesses_in_a_month(limited_app: UsersApp
         except TooManyRequests as error:
             limited_app.clock.advance(seconds=error.retry_after or 0)
 
-    # NIST SP 800-63B, section 3.2.2, allows 100 failed attempts in a row
+    # fewer than the 100 failed attempts in a row that NIST SP 800-63B, section 3.2.2, allows
     assert guesses <= 60
 
 

@@ -14,7 +14,10 @@ METRICS_PATH: Final = "/metrics"
 
 
 class MetricsPortMiddleware:
-    """Raises RouteNotFound for /metrics on other ports, and for other paths on this port."""
+    """Serves /metrics on `port` only, and nothing else there.
+
+    Raises RouteNotFound for /metrics on any other port, and for any other path on `port`.
+    """
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self._app = app

@@ -37,10 +37,11 @@ class FacetCount:
 class ProductPageRequest:
     """A page of products to read. `after` is the sort key of the previous page's last product.
 
-    A sort key is a tuple of the values that the sort compares, with the product id at the end. At
-    first, `named_categories` is empty and `query.category` is taken as a key. If no product is
-    found, `named_categories` gets the keys of the categories whose path or name is
-    `query.category`.
+    A sort key is a tuple of the values that the sort compares, with the product id at the end.
+
+    The first read takes `query.category` as the key of a category; `named_categories` is empty. If
+    it finds no product, the service reads again with a copy of the request, whose
+    `named_categories` has the keys of the categories whose path or name is `query.category`.
     """
 
     query: ProductQuery

@@ -1,4 +1,4 @@
-"""The use cases of product lists. Products come from an external search engine or the store."""
+"""The use cases of product lists. An external search engine or the store finds the products."""
 
 import json
 from collections.abc import Mapping, Sequence

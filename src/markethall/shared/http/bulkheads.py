@@ -78,7 +78,7 @@ class Bulkhead:
         self.in_use += 1
 
     def refuse_if_full(self) -> None:
-        """Raise Overloaded if `enter` would raise it without waiting."""
+        """Raise Overloaded if `enter` would raise it at once."""
         if self._semaphore.locked() and (self.waiting >= self._max_waiting or self._is_slow()):
             raise self._reject()
 

@@ -10,7 +10,8 @@ if sys.version_info >= (3, 14):
 
     uuid7_for_text = uuid7
 else:
-    # for text: this function is faster than that of `compat`, which builds a uuid.UUID
+    # `uuid7_for_text` is for ids that are needed as text only. It is faster than `uuid7`, because
+    # it builds no uuid.UUID.
     from uuid_utils import uuid7 as uuid7_for_text
     from uuid_utils.compat import uuid7
 

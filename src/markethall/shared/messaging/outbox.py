@@ -65,4 +65,4 @@ class Outbox(Protocol):
         """
 
     async def purge(self, before: datetime) -> int:
-        """Delete a bounded number of events confirmed before the time; return how many."""
+        """Delete a bounded number of events confirmed before `before`; return how many."""

@@ -241,9 +241,10 @@ class Postgres:
         return pool, await pool.acquire()
 
     async def _open_and_check_clock(self) -> "Pool":
-        """Open the pool, which compares the clock. Raises Unavailable if it corrected the clock.
+        """Open the pool. Raises Unavailable if this has corrected the clock.
 
-        The caller may have read the wrong time before the correction, and would store it.
+        Opening the pool compares the clock of this process with that of the database. The caller
+        may have read the wrong time before the correction, and would store it.
         """
         corrections = self.clock.corrections
         pool = await self._open()

@@ -46,7 +46,8 @@ _EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
 _MAX_ENTRIES: Final = MappingProxyType(
     {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
 )
-# the fields in which equal tags or names are merged, with the function that merges them
+# the fields whose tags or names may look alike ("Red" and "red"), each with the function that
+# keeps only the first of them
 _FOLDS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {"tags": fold_tags, "options": fold_names, "attributes": fold_names}
 )

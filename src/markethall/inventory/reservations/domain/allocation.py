@@ -120,10 +120,10 @@ def _allocate_from(
 def _split_between_warehouses(
     quantity: int, free_by_warehouse: Sequence[tuple[UUID, int]]
 ) -> dict[UUID, int] | None:
-    """Take all units from the first warehouse that has enough.
+    """Take the whole quantity from the first warehouse that has enough.
 
-    If none has enough, take all units of each warehouse in turn until there are enough. Return
-    None when there are too few units.
+    If none has enough, take the free units of one warehouse after the other until the quantity is
+    reached. Return None if they are too few.
     """
     sufficient = next(
         (warehouse_id for warehouse_id, free in free_by_warehouse if free >= quantity), None

@@ -299,9 +299,10 @@ def _level_view(level: Stock) -> StockLevel:
 
 
 async def _shortage(store: Store, refused: Sequence[StockChange]) -> InsufficientStock:
-    """Build the error for changes that the store skipped.
+    """Build the error for changes that `apply_changes` did not apply.
 
-    Raises ProductNotFound if one of them has no stock row.
+    They would leave fewer units on hand than are reserved. Raises ProductNotFound if one of them
+    has no stock row.
     """
     stock_by_key = {
         (level.product_id, level.warehouse_id): level

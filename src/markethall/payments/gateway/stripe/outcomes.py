@@ -63,7 +63,10 @@ def check_intent(intent: Intent, request: OperationRequest) -> None:
 
 
 def capture_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
-    """Return the outcome of a capture; None if the intent does not show the capture."""
+    """Return the outcome of a capture: succeeded or blocked, as the metadata of the intent say.
+
+    None if they name neither. Raises PaymentGatewayTimeout if the status or the amount differs.
+    """
     if intent.metadata.get(CAPTURE_KEY) == str(request.operation_id):
         _check(intent.status == "succeeded", request, "status")
         _check(intent.amount_received == to_stripe_amount(request.amount), request, "amount")
