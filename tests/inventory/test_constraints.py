@@ -166,11 +166,11 @@ VIOLATIONS = {
     "a line without a quantity": [OTHER_RESERVATION, line(0)],
     "an unknown reservation status": ["UPDATE reservation SET status = 'lost'"],
     "a reservation without an order": ["UPDATE reservation SET order_id = NULL"],
-    "a reservation that expires after an hour": [
-        "UPDATE reservation SET expires_at = reserved_at + interval '1 hour'"
+    "a reservation that expires after more than 91 days": [
+        "UPDATE reservation SET expires_at = reserved_at + interval '91 days 1 second'"
     ],
-    "a reservation that expires after more than thirty minutes": [
-        "UPDATE reservation SET reserved_at = expires_at - interval '31 minutes'"
+    "a reservation that was made more than 91 days before it expires": [
+        "UPDATE reservation SET reserved_at = expires_at - interval '91 days 1 second'"
     ],
     "a negative released quantity": ["UPDATE reservation_line SET released = -1"],
     "a negative quantity": ["UPDATE reservation_line SET quantity = -1, released = 9"],
