@@ -9,7 +9,7 @@ lock() {
 }
 lock run.txt
 # run.txt and the SDK of Stripe, for the container image
-lock stripe.txt --extra stripe
+lock stripe.txt --extra stripe -c requirements/run.txt
 lock build.txt --group build
 lock relocate.txt --extra relocation
 lock serve.txt --extra embedded --group build

@@ -46,10 +46,10 @@ class ApplicationContainer:
         # stored times use the clock of the database, see `_context_tools`
         self.clock = clock or utc_now
         self._fixed_clock = clock
-        # There is a dependency cycle: the contexts are built from `process`, and the token verifier
-        # of `process` asks the token issuer (the context `users`) for the current scopes. So the
-        # access source is a provider: it looks for the issuer in `self.contexts` only at the first
-        # request, when all contexts are built.
+        # There is a dependency cycle: the contexts are built from `process`, but the token verifier
+        # in `process` asks the context `users` for the current scopes, through an access source. So
+        # `process` gets a provider of the access source. It looks for `users` in `self.contexts` at
+        # the first request, when all contexts are built.
         self.process = ProcessContainer(
             settings=settings,
             secrets=application_secrets,

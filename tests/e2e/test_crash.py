@@ -47,7 +47,7 @@ reserved <>
   (SELECT coalesce(sum(l.reserved), 0) FROM inventory.reservation_line l
    WHERE (l.product_id, l.warehouse_id) = (s.product_id, s.warehouse_id))
 UNION ALL SELECT 'captured differs from the amount at the provider' FROM payments.payment p
-  WHERE order_id IS NOT NULL AND provider NOT IN ('manual', 'stripe') AND (captured, refunded) <>
+  WHERE provider NOT IN ('manual', 'stripe') AND order_id IS NOT NULL AND (captured, refunded) <>
   (SELECT coalesce(sum(c.amount), 0), coalesce(sum(c.refunded), 0) FROM payments.operation o
    JOIN payments.sandbox_charge c USING (operation_id)
    WHERE o.payment_id = p.payment_id AND c.status = 'succeeded')

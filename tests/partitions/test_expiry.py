@@ -1,6 +1,6 @@
-"""Run the expiry tests of the end-to-end suite on partitions.
+"""Run the expiry tests of the end-to-end suite on partitions of the contexts into processes.
 
-An ordinary run uses only the full split; `make test-topologies` uses all partitions.
+An ordinary run has one process per context; `make test-topologies` runs all partitions.
 """
 
 import os

@@ -239,7 +239,7 @@ def _is_mutable(dto: Dto) -> bool:
 
 
 def _without_deadline(ctx: CallContext) -> CallContext:
-    """Return the call context without its deadline, because the guard shortens the deadline."""
+    """Return the call context without its deadline, which CallGuard shortens in each call."""
     return ctx.model_copy(update={"deadline": None})
 
 

@@ -108,6 +108,6 @@ class Passwords:
 
 
 def _prehash(password: str) -> bytes:
-    """Return 44 ASCII bytes that depend on the whole password, in Unicode form NFKC."""
+    """Return the HMAC-SHA-256 of the NFKC form of the password, in base64: 44 ASCII bytes."""
     text = normalize("NFKC", password).encode("utf-8", "surrogatepass")
     return base64.b64encode(hmac.digest(_DIGEST_KEY, text, "sha256"))

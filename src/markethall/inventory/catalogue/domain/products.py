@@ -165,7 +165,10 @@ def _valid_from(price: AdditionalPriceView) -> datetime:
 
 
 def _to_stored_field(name: str, value: Any) -> Any:
-    """Convert a field of a request to its stored form. Merge equal tags and equal names."""
+    """Convert a field of a request to its stored form.
+
+    Of tags, option names or attribute names that look alike ("Red" and "red"), keep the first.
+    """
     fold = _FOLDS.get(name) if value else None
     return _to_stored_value(fold(value) if fold else value)
 

@@ -27,7 +27,7 @@ def options_key(options: Mapping[str, str]) -> Hashable:
 def match_variants(
     rows: Sequence[ValidatedRow], products: Sequence[Product]
 ) -> Mapping[int, Product]:
-    """Return the products of the rows, by line number. A row without a product is a new variant."""
+    """Return the products of the rows, by line number; new and ambiguous rows have none."""
     matched: dict[int, Product] = {}
     claims: dict[UUID, Hashable] = {}
     for row_key, product_key in _RULES:

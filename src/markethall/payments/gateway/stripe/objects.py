@@ -11,7 +11,7 @@ OPERATION_KEY: Final = "markethall_operation_id"
 PAYMENT_KEY: Final = "markethall_payment_id"
 CAPTURE_KEY: Final = "markethall_capture_id"
 
-# the cancellation reason that the gateway gives for an intent that was never confirmed
+# the reason that we send to Stripe when we cancel an intent that was never confirmed
 ABANDONED: Final = "abandoned"
 
 Metadata = dict[str, str]
