@@ -15,7 +15,7 @@ from tests.progress import progress_limit
 TIMEOUT_SECONDS = 90
 # excludes payments with an unfinished operation, because their charge may be recorded later
 NO_UNFINISHED_OPERATION = (
-    "NOT EXISTS (SELECT FROM payments.operation u WHERE u.payment_id = p.payment_id"
+    "WHERE NOT EXISTS (SELECT FROM payments.operation u WHERE u.payment_id = p.payment_id"
     " AND u.status IN ('pending', 'unknown')) AND"
 )
 ORDERS = """
@@ -48,7 +48,7 @@ def split_query(sql: str) -> tuple[str, str]:
 def during_relocation(sql: str) -> str:
     """Return the query with unfinished payments excluded from the check of the charges."""
     changed = sql.replace(
-        "order_id IS NOT NULL AND (captured", f"{NO_UNFINISHED_OPERATION} (captured"
+        "WHERE order_id IS NOT NULL AND (captured", f"{NO_UNFINISHED_OPERATION} (captured"
     )
     assert changed != sql
     return changed

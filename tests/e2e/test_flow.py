@@ -108,7 +108,7 @@ async def test_declined_order_can_be_paid_again(shop: Shop) -> None:
 
 @pytest.mark.parametrize(
     ("method", "status"),
-    [("sandbox_action_required", "requires_action"), ("sandbox_timeout_after", "unknown")],
+    [("sandbox_action_required", "requires_action"), ("sandbox_timeout_before", "unknown")],
 )
 async def test_order_shows_the_status_of_its_payment(shop: Shop, method: str, status: str) -> None:
     buyer, product = await shop.customer(), await shop.product()
