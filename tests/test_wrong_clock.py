@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
+import sqlalchemy as sa
 import time_machine
 
 from markethall.app import Gateway
@@ -31,10 +32,18 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database_clock import DatabaseClock
-from markethall.shared.persistence.postgres import PoolSize, Postgres
+from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
 from tests.conftest import plain
 from tests.containers import inventory_of, orders_of, users_of
 from tests.test_app import ADMIN
+
+WAITING_EVENTS = Statement(
+    sa.text(
+        "SELECT 1 FROM orders.inbox WHERE state <> 'done'"
+        " UNION ALL SELECT 1 FROM orders.outbox WHERE confirmed_at IS NULL"
+        " UNION ALL SELECT 1 FROM payments.outbox WHERE confirmed_at IS NULL"
+    )
+)
 
 AHEAD = [timedelta(hours=1), timedelta(days=32)]
 SHIFTS = [*AHEAD, timedelta(hours=-1)]
@@ -98,16 +107,8 @@ class Process:
                 await job()
 
     async def _has_waiting_events(self) -> bool:
-        rows = (
-            await orders_of(self.container)
-            .postgres()
-            ._pool.fetch(  # type: ignore[union-attr]
-                "SELECT 1 FROM orders.inbox WHERE state <> 'done'"
-                " UNION ALL SELECT 1 FROM orders.outbox WHERE confirmed_at IS NULL"
-                " UNION ALL SELECT 1 FROM payments.outbox WHERE confirmed_at IS NULL"
-            )
-        )
-        return bool(rows)
+        async with orders_of(self.container).postgres().read_session() as session:
+            return bool(await session.fetch_all(WAITING_EVENTS))
 
     async def _post(self, path: str, *, key: str = "", **options: Any) -> dict[str, Any]:
         headers = {"Idempotency-Key": key} if key else {}

@@ -63,7 +63,7 @@ async def test_events_without_result_do_not_delay_others(payments_app: PaymentsA
             raise KeyError("status")
         return parse_news(event)
 
-    payments_app.gateway.parse_news = fail_on_broken  # type: ignore[method-assign]
+    payments_app.gateway.parse_news = fail_on_broken  # type: ignore[method-assign]  # a defect
     await store_events(payments_app, "sandbox", broken_id)
     await send_unanswered(payments_app, operation_id)
 

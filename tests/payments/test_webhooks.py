@@ -117,7 +117,7 @@ async def test_event_that_a_gateway_cannot_read_does_not_stop_the_others(
             raise KeyError("status")
         return parse_news(event)
 
-    payments_app.gateway.parse_news = fail_on_broken  # type: ignore[method-assign]
+    payments_app.gateway.parse_news = fail_on_broken  # type: ignore[method-assign]  # a defect
     for early in (broken, attempt):
         await payments_app.send(early.id, Succeeded("ch_early"))
         payment = await payments_app.open()

@@ -53,14 +53,14 @@ class GatewayTestbed(ABC):
 
         A gateway without the capability `webhooks` does not need this method.
         """
-        raise NotImplementedError
+        raise NotImplementedError("needed for the capability `webhooks`")
 
     def sign_webhook(self, body: bytes, sent_at: datetime) -> Mapping[str, str]:
         """Return the headers with which the provider sends a body. Their names are in lower case.
 
         A gateway without the capability `webhooks` does not need this method.
         """
-        raise NotImplementedError
+        raise NotImplementedError("needed for the capability `webhooks`")
 
     def can(self, *capabilities: Capability) -> bool:
         """Tell whether the gateway declares all of these capabilities."""

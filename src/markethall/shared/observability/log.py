@@ -159,12 +159,7 @@ def _configure_standard_logging(
 
 
 def redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """structlog processor: redact fields with the name of a secret, and secrets within texts.
-
-    A line with `redacted=True` is left unchanged, because its caller has redacted it.
-    """
-    if event.pop("redacted", False):
-        return event
+    """structlog processor: redact fields with the name of a secret, and secrets within texts."""
     for name, value in event.items():
         event[name] = "***" if _is_secret(name) else _redact_value(value)
     return event

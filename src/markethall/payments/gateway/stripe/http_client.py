@@ -35,10 +35,10 @@ class Httpx2Client(stripe.HTTPClient):
         return response.content, response.status_code, response.headers
 
     async def request_stream_async(self, *_: Any, **__: Any) -> NoReturn:
-        raise NotImplementedError("nothing is streamed")
+        raise NotImplementedError("the gateway reads whole responses, never streams")
 
     async def sleep_async(self, secs: float) -> NoReturn:
-        raise NotImplementedError("nothing is retried")
+        raise NotImplementedError("the SDK makes no retries: max_network_retries is 0")
 
     async def close_async(self) -> None:
         await self._client.aclose()
