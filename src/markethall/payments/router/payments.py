@@ -1,17 +1,14 @@
-"""HTTP API of payments."""
+"""Routes of payments and payment methods."""
 
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
 from markethall.payments.contract import (
     AmountExceedsDue,
     InvalidPaymentTransition,
-    LedgerAccountBalance,
-    LedgerReport,
     OperationView,
-    PaymentApi,
     PaymentInProgress,
     PaymentMethodQuery,
     PaymentMethodsView,
@@ -19,71 +16,38 @@ from markethall.payments.contract import (
     PaymentQuery,
     PaymentStatus,
     PaymentView,
-    PostingQuery,
-    PostingView,
-    RefundExceedsCaptured,
-    RefundNotFound,
-    RefundView,
     UnknownPaymentMethod,
-    UnknownProvider,
     UnsupportedByProvider,
-    WebhookReceipt,
-    WebhookSignatureInvalid,
+)
+from markethall.payments.router.dependencies import (
+    Anyone,
+    IdempotencyDep,
+    Owner,
+    OwnerOrStaff,
+    PaymentApiDep,
+    PositiveMoney,
+    Staff,
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
-from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
-    created_response,
     ok_response,
     run_idempotent,
 )
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.idempotency.records import (
     IdempotentCommand,
     StoredResponse,
 )
-from markethall.shared.idempotency.service import IdempotencyService
-from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.errors import (
-    BodyTooLarge,
-    MalformedRequest,
-    Unavailable,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
 from markethall.shared.kernel.etags import etag
-from markethall.shared.kernel.model import MAX_AMOUNT, Id, Int, RequestModel, Text
-from markethall.shared.kernel.money import Currency, CurrencyMismatch, Money
+from markethall.shared.kernel.model import Id, RequestModel, Text
+from markethall.shared.kernel.money import CurrencyMismatch, Money
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
-from markethall.shared.kernel.scopes import PAYMENTS, PAYMENTS_MANAGE
 
 router = APIRouter(tags=["payments"])
-
-
-class Services(Protocol):
-    """The services that these routes call."""
-
-    def payment_api(self) -> PaymentApi: ...
-
-    def idempotency(self) -> IdempotencyService: ...
-
-
-_from_payments: Final[FromContext[Services]] = FromContext("payments")
-PaymentApiDep = Annotated[
-    PaymentApi, Depends(_from_payments(lambda container: container.payment_api()))
-]
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_payments(lambda container: container.idempotency()))
-]
-Anyone = Annotated[CallContext, public()]
-Owner = Annotated[CallContext, require_scope(PAYMENTS)]
-Staff = Annotated[CallContext, require_scope(PAYMENTS_MANAGE)]
-OwnerOrStaff = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE)]
 
 _UNKNOWN_OUTCOME_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     202: {"model": PaymentView, "description": "The provider gave no answer yet: unknown"}
@@ -94,30 +58,11 @@ class ConfirmPaymentRequest(RequestModel):
     payment_method: Annotated[Text, Field(min_length=1, max_length=100, examples=["sandbox_ok"])]
 
 
-class PositiveMoney(RequestModel):
-    amount: Annotated[Int, Field(ge=1, le=MAX_AMOUNT, examples=[500])]
-    currency: Currency
-
-
 class MarkPaidRequest(RequestModel):
     """Money that arrived outside of the shop. `reference` identifies it on the bank statement."""
 
     amount: PositiveMoney
     reference: Annotated[Text, Field(min_length=1, max_length=200, examples=["2026-11-30/17"])]
-
-
-class RefundRequest(RequestModel):
-    """A refund of a payment. Without `amount`, all that is refundable is refunded."""
-
-    amount: PositiveMoney | None = None
-    reason: Annotated[Text, Field(min_length=1, max_length=500, examples=["damaged"])]
-
-    @property
-    def money(self) -> Money | None:
-        return Money(**self.amount.model_dump()) if self.amount else None
-
-
-# Payments
 
 
 @router.get(
@@ -272,159 +217,6 @@ async def mark_payment_paid(
         required=True,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
-
-
-# Refunds
-
-
-@router.post(
-    "/payments/{payment_id}/refunds",
-    status_code=201,
-    response_model=RefundView,
-    summary="Refund a payment",
-    responses=problems(
-        *AUTHENTICATED_ERRORS,
-        *REQUIRED_IDEMPOTENCY_ERRORS,
-        PaymentNotFound,
-        InvalidPaymentTransition,
-        RefundExceedsCaptured,
-        CurrencyMismatch,
-    ),
-)
-async def create_refund(
-    request: Request,
-    *,
-    ctx: Staff,
-    payment_id: Id,
-    body: RefundRequest,
-    api: PaymentApiDep,
-    idempotency: IdempotencyDep,
-) -> Response:
-    """Refund a payment. A retry with the same `Idempotency-Key` returns the same refund.
-
-    The status is `unknown` while the provider does not answer; a job then looks up the outcome.
-    """
-
-    async def effect(attempt: IdempotentCommand) -> RefundView:
-        return await api.refund(ctx, payment_id, body.money, body.reason, attempt)
-
-    to_response = created_response(
-        lambda made: f"/payments/{made.payment_id}/refunds/{made.refund_id}"
-    )
-    return await run_idempotent(
-        request,
-        ctx,
-        body,
-        idempotency,
-        effect,
-        to_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
-    )
-
-
-@router.get(
-    "/payments/{payment_id}/refunds",
-    response_model=Page[RefundView],
-    summary="List the refunds of a payment",
-    responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
-)
-async def list_refunds(
-    ctx: Staff,
-    payment_id: Id,
-    query: Annotated[PageQuery, from_query(PageQuery)],
-    api: PaymentApiDep,
-) -> Response:
-    return json_response(await api.list_refunds(ctx, payment_id, query))
-
-
-@router.get(
-    "/payments/{payment_id}/refunds/{refund_id}",
-    response_model=RefundView,
-    summary="Get a refund",
-    responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, RefundNotFound),
-)
-async def get_refund(ctx: Staff, payment_id: Id, refund_id: Id, api: PaymentApiDep) -> Response:
-    return json_response(await api.get_refund(ctx, payment_id, refund_id))
-
-
-# Webhooks
-
-_RAW_BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "description": "The event. The header `Sandbox-Signature` or `Stripe-Signature` signs"
-        " exactly these bytes.",
-        "content": {"application/json": {"schema": {"type": "object"}}},
-    }
-}
-
-
-@router.post(
-    "/payments/webhooks/{provider}",
-    response_model=WebhookReceipt,
-    summary="Receive a webhook",
-    responses=problems(
-        UnknownProvider,
-        UnsupportedByProvider,
-        WebhookSignatureInvalid,
-        MalformedRequest,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        ValidationFailed,
-        Unavailable,
-    ),
-    openapi_extra=_RAW_BODY,
-)
-async def receive_webhook(
-    request: Request,
-    ctx: Anyone,
-    provider: Annotated[Text, Field(max_length=50, examples=["sandbox"])],
-    api: PaymentApiDep,
-) -> Response:
-    """Store and apply an event of a provider. The response is 200 for a duplicate too."""
-    body = await request.body()
-    return json_response(await api.receive_webhook(ctx, provider, request.headers, body))
-
-
-# Ledger
-
-
-class LedgerAccountsView(BaseModel):
-    items: tuple[LedgerAccountBalance, ...]
-
-
-@router.get(
-    "/transactions",
-    response_model=Page[PostingView],
-    summary="List ledger postings",
-    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
-)
-async def list_transactions(
-    ctx: Staff, query: Annotated[PostingQuery, from_query(PostingQuery)], api: PaymentApiDep
-) -> Response:
-    """List the postings of the ledger, the newest first. Debits are positive, credits negative."""
-    return json_response(await api.list_postings(ctx, query))
-
-
-@router.get(
-    "/ledger/accounts",
-    response_model=LedgerAccountsView,
-    summary="List account balances",
-    responses=problems(*AUTHENTICATED_ERRORS),
-)
-async def list_ledger_accounts(ctx: Staff, api: PaymentApiDep) -> Response:
-    return json_response(LedgerAccountsView(items=await api.list_account_balances(ctx)))
-
-
-@router.get(
-    "/ledger/verify",
-    response_model=LedgerReport,
-    summary="Verify the ledger",
-    responses=problems(*AUTHENTICATED_ERRORS),
-)
-async def verify_ledger(ctx: Staff, api: PaymentApiDep) -> Response:
-    return json_response(await api.verify_ledger(ctx))
 
 
 def _to_confirm_response(payment: PaymentView) -> StoredResponse:

@@ -1,0 +1,43 @@
+"""The dependencies of the routes of payments, and the fields that their requests share."""
+
+from typing import Annotated, Final, Protocol
+
+from fastapi import Depends
+from pydantic import Field
+
+from markethall.payments.contract import (
+    PaymentApi,
+)
+from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.route_policies import public, require_scope
+from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.model import MAX_AMOUNT, Int, RequestModel
+from markethall.shared.kernel.money import Currency
+from markethall.shared.kernel.scopes import PAYMENTS, PAYMENTS_MANAGE
+
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    def payment_api(self) -> PaymentApi: ...
+
+    def idempotency(self) -> IdempotencyService: ...
+
+
+_from_payments: Final[FromContext[Services]] = FromContext("payments")
+PaymentApiDep = Annotated[
+    PaymentApi, Depends(_from_payments(lambda container: container.payment_api()))
+]
+IdempotencyDep = Annotated[
+    IdempotencyService, Depends(_from_payments(lambda container: container.idempotency()))
+]
+Anyone = Annotated[CallContext, public()]
+Owner = Annotated[CallContext, require_scope(PAYMENTS)]
+Staff = Annotated[CallContext, require_scope(PAYMENTS_MANAGE)]
+OwnerOrStaff = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE)]
+
+
+class PositiveMoney(RequestModel):
+    amount: Annotated[Int, Field(ge=1, le=MAX_AMOUNT, examples=[500])]
+    currency: Currency
