@@ -79,6 +79,6 @@ def test_private_and_test_classes_may_repeat() -> None:
 def test_checked_files_are_those_of_the_repository() -> None:
     files = tracked_files()
 
-    assert "src/markethall/settings.py" in files
+    assert "src/markethall/settings/process.py" in files
     assert "README.md" in files
     assert "scripts/retired_words.txt" not in files

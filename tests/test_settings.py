@@ -10,13 +10,11 @@ import pytest
 from platformdirs import user_data_path
 from pydantic_settings import BaseSettings
 
-from markethall import settings as settings_module
-from markethall import settings_validation
 from markethall.contexts import context_names, topology
 from markethall.inventory.contract import MAX_RESERVATION_DURATION
 from markethall.orders.settings import OrdersSettings
-from markethall.settings import MigrationSettings, Settings, read_settings
-from markethall.settings_validation import lax_settings, misspelled_variables
+from markethall.settings import MigrationSettings, Settings, process, read_settings, validation
+from markethall.settings.validation import lax_settings, misspelled_variables
 from markethall.shared.composition.manifest import Subscription
 from markethall.shared.composition.settings import SettingsError, read_one
 from markethall.shared.composition.topology import Topology
@@ -202,7 +200,7 @@ def test_subscriber_needs_url_of_publisher_or_its_service_key(
         for manifest in topology().manifests
     ]
     changed = Topology(manifests)
-    for module in (settings_module, settings_validation):
+    for module in (process, validation):
         monkeypatch.setattr(module, "topology", lambda: changed)
     split = {"contexts": "inventory", "redis_url": "redis://redis"}
 

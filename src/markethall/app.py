@@ -25,7 +25,7 @@ from markethall.operations.readiness import Readiness
 from markethall.process_container import SERVICES_JWKS_PATH
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
-from markethall.settings_validation import lax_settings
+from markethall.settings.validation import lax_settings
 from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig

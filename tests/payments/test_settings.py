@@ -22,7 +22,7 @@ from markethall.payments.ports import (
 )
 from markethall.payments.settings import InvalidGateway, PaymentsSettings, installed_gateways
 from markethall.settings import read_settings
-from markethall.settings_validation import lax_settings
+from markethall.settings.validation import lax_settings
 from markethall.shared.composition.settings import SettingsError, read_one
 from markethall.testing import context_tools
 

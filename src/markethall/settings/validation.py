@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from markethall.contexts import topology
 
 if TYPE_CHECKING:
-    from markethall.settings import Settings
+    from markethall.settings.process import Settings
 
 _PREFIX: Final = "MARKETHALL_"
 # variables of command line options, which are not settings

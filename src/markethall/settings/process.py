@@ -1,28 +1,19 @@
-"""The settings of the process, read from environment variables MARKETHALL_…"""
+"""The settings that the process reads itself."""
 
 import ipaddress
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import (
-    Field,
-    PrivateAttr,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from markethall.contexts import context_names, topology
-from markethall.settings_types import ContextName, PostgresUrl, RedisUrl
-from markethall.settings_validation import (
-    cross_field_problems,
-    misspelled_variables,
-)
+from markethall.settings.field_types import ContextName, PostgresUrl, RedisUrl
+from markethall.settings.validation import cross_field_problems
 from markethall.shared.composition.settings import (
     SETTINGS_CONFIG,
     CommaList,
@@ -32,7 +23,6 @@ from markethall.shared.composition.settings import (
     Secret,
     SettingsError,
     Storage,
-    read_one,
     validate_secret_strength,
 )
 
@@ -40,29 +30,6 @@ from markethall.shared.composition.settings import (
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
 # for root; not in the home of root, because Postgres runs as another user, who cannot enter it
 ROOT_DATA_DIRECTORY: Final = Path("/var/lib/markethall")
-
-
-class MigrationSettings(BaseSettings):
-    """The settings that migrations need. Alembic may run where the other settings are not set."""
-
-    model_config = SettingsConfigDict(env_prefix="MARKETHALL_", extra="ignore")
-
-    database_url: str = ""
-    database_urls: dict[ContextName, str] = {}
-    database_direct_url: str = ""
-    database_direct_urls: dict[ContextName, str] = {}
-
-    def database_url_of(self, context: str) -> str:
-        """Return the URL of the context's database. Raises SettingsError if there is none."""
-        url = (
-            self.database_direct_urls.get(context)
-            or self.database_direct_url
-            or self.database_urls.get(context)
-            or self.database_url
-        )
-        if not url:
-            raise SettingsError(["MARKETHALL_DATABASE_URL: say which database to migrate"])
-        return url
 
 
 class Settings(BaseSettings):
@@ -393,37 +360,3 @@ class Settings(BaseSettings):
             return ROOT_DATA_DIRECTORY
         former = Path(_FORMER_DATA_DIR).expanduser()
         return former if former.exists() else user_data_path("markethall")
-
-
-def read_settings(**overrides: Any) -> Settings:
-    """Read the settings of the process and of the contexts that it serves.
-
-    `overrides` take precedence over the environment. Raises SettingsError with all problems.
-    """
-    problems = misspelled_variables(os.environ, _settings_names())
-    settings: Settings | None = None
-    by_context: dict[str, ContextSettings] = {}
-    try:
-        settings = read_one(Settings, overrides)
-    except SettingsError as error:
-        problems += error.lines
-    for context in sorted(settings.contexts) if settings else context_names():
-        try:
-            by_context[context] = read_one(topology().contexts[context].settings, overrides)
-            by_context[context].read_extensions(overrides)
-        except SettingsError as error:
-            problems += error.lines
-    if problems or settings is None:
-        # duplicates are removed, because several classes may read the same invalid variable
-        raise SettingsError(list(dict.fromkeys(problems)))
-    settings.by_context.update(by_context)
-    return settings
-
-
-def _settings_names() -> set[str]:
-    """Return the names of the settings of the process and of all installed contexts."""
-    classes: list[type[BaseSettings]] = [
-        Settings,
-        *(each for manifest in topology().manifests for each in manifest.settings_classes),
-    ]
-    return {name for settings_class in classes for name in settings_class.model_fields}
