@@ -1,5 +1,7 @@
 """The in-memory storage of payments."""
 
-from markethall.payments.memory.store import MemoryPaymentStore, MemorySandboxLedger, Tables
+from markethall.payments.memory.sandbox import MemorySandboxLedger
+from markethall.payments.memory.store import MemoryPaymentStore
+from markethall.payments.memory.tables import Tables
 
 __all__ = ["MemoryPaymentStore", "MemorySandboxLedger", "Tables"]

@@ -1,55 +1,24 @@
-"""The in-memory store of payments and of the sandbox ledger."""
+"""The in-memory store of payments."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from markethall.payments.contract import LedgerAccountBalance, LedgerReport, OrderHasPayment
-from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment, Posting, account_kind
+from markethall.payments.contract import OrderHasPayment
+from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
+from markethall.payments.memory.ledger import MemoryLedgerStore
+from markethall.payments.memory.tables import StoredEvent
 from markethall.payments.ports import (
-    EARLIER_CHARGE_STATUSES,
     OperationFilter,
     PaymentFilter,
     ProviderEvent,
-    SandboxCharge,
-    SandboxRefund,
     WebhookState,
 )
-from markethall.shared.composition.memory import ContextTables, MemoryDatabase, MemoryUnitOfWork
-from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import TimeKeyset
-from markethall.shared.persistence.memory import Table
 
 
-@dataclass(frozen=True)
-class StoredEvent:
-    event: ProviderEvent
-    state: WebhookState
-    received_at: datetime
-    due_at: datetime
-
-
-class Tables(ContextTables):
-    def __init__(self) -> None:
-        super().__init__()
-        self.payments: Table[UUID, Payment] = Table()
-        self.payment_id_by_order_id: Table[UUID, UUID] = Table()
-        self.tombstones: Table[UUID, datetime] = Table()
-        self.operations: Table[UUID, Operation] = Table()
-        self.postings: Table[UUID, Posting] = Table()
-        self.events: Table[tuple[str, str], StoredEvent] = Table()
-        self.sandbox_charges: Table[UUID, SandboxCharge] = Table()
-        self.sandbox_refunds: Table[UUID, SandboxRefund] = Table()
-
-
-class MemoryPaymentStore(MemoryUnitOfWork):
-    def __init__(self, tables: Tables, clock: Clock) -> None:
-        super().__init__(tables, clock)
-        self._tables = tables
-
+class MemoryPaymentStore(MemoryLedgerStore):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:
@@ -152,48 +121,6 @@ class MemoryPaymentStore(MemoryUnitOfWork):
             self._tables.operations.put(operation.operation_id, operation)
         return claimed
 
-    # The ledger
-
-    async def add_posting(self, posting: Posting) -> None:
-        if not self._tables.postings.add(posting.operation_id, posting):
-            raise AssertionError("the operation has a posting already")
-
-    async def list_postings(
-        self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
-    ) -> Sequence[Posting]:
-        postings = self._tables.postings.where(
-            lambda posting: (
-                payment_id in {None, posting.payment_id}
-                and (before is None or _posting_position(posting) < before)
-            )
-        )
-        postings.sort(key=_posting_position, reverse=True)
-        return [_sort_debits_first(posting) for posting in postings[:limit]]
-
-    async def list_account_balances(self) -> Sequence[LedgerAccountBalance]:
-        sums: defaultdict[tuple[str, str], int] = defaultdict(int)
-        for posting in self._tables.postings.rows():
-            for account, amount in posting.entries:
-                sums[account, posting.currency] += amount
-        return [_to_account_balance(*key, amount) for key, amount in sorted(sums.items())]
-
-    async def get_ledger_report(self) -> LedgerReport:
-        """Compare payments with the ledger. All postings balance, because `Posting` checks it."""
-        ledger_balances: defaultdict[UUID, int] = defaultdict(int)
-        for posting in self._tables.postings.rows():
-            ledger_balances[posting.payment_id] += posting.entries[0][1]
-        mismatched = self._tables.payments.where(
-            lambda payment: (
-                payment.captured - payment.refunded != ledger_balances[payment.payment_id]
-            )
-        )
-        return LedgerReport(
-            balanced=not mismatched,
-            posting_count=len(self._tables.postings),
-            unbalanced_postings=(),
-            mismatched_payments=tuple(payment.payment_id for payment in mismatched[:100]),
-        )
-
     # Webhooks
 
     async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
@@ -247,65 +174,6 @@ class MemoryPaymentStore(MemoryUnitOfWork):
         return event.operation_id is not None and event.operation_id in self._tables.operations
 
 
-class MemorySandboxLedger:
-    """The charges and refunds of the sandbox. Transactions are separate from those of payments."""
-
-    def __init__(self, database: "MemoryDatabase[Tables, MemoryPaymentStore]") -> None:
-        self._database = database
-
-    async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
-        async with self._database.write_transaction() as tables:
-            tables.sandbox_charges.add(charge.operation_id, charge)
-            return tables.sandbox_charges.get(charge.operation_id) or charge
-
-    async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
-        async with self._database.write_transaction() as tables:
-            if refund.operation_id not in tables.sandbox_refunds:
-                tables.sandbox_refunds.put(refund.operation_id, _deduct_from_charge(tables, refund))
-            return tables.sandbox_refunds.get(refund.operation_id) or refund
-
-    async def advance_charge(self, charge: SandboxCharge) -> None:
-        async with self._database.write_transaction() as tables:
-            stored = tables.sandbox_charges.get(charge.operation_id)
-            if stored is None:
-                tables.sandbox_charges.put(charge.operation_id, charge)
-            elif stored.status in EARLIER_CHARGE_STATUSES[charge.status]:
-                advanced = replace(stored, status=charge.status, failure_code=charge.failure_code)
-                tables.sandbox_charges.put(charge.operation_id, advanced)
-
-    async def get_charge(self, operation_id: UUID) -> SandboxCharge | None:
-        async with self._database.write_transaction() as tables:
-            return tables.sandbox_charges.get(operation_id)
-
-    async def get_refund(self, operation_id: UUID) -> SandboxRefund | None:
-        async with self._database.write_transaction() as tables:
-            return tables.sandbox_refunds.get(operation_id)
-
-    async def list_charges(self) -> Sequence[SandboxCharge]:
-        async with self._database.write_transaction() as tables:
-            return list(tables.sandbox_charges.rows())
-
-
-def _deduct_from_charge(tables: Tables, refund: SandboxRefund) -> SandboxRefund:
-    """Add the refund to the refunded amount of its charge, and return the refund.
-
-    If the charge does not cover the refund, return the refund as failed.
-    """
-    if refund.status == "closed":
-        return refund
-    charge = refund.charge_operation_id and tables.sandbox_charges.get(refund.charge_operation_id)
-    if not charge or not _covers_refund(charge, refund):
-        return replace(refund, status="failed")
-    updated_charge = replace(charge, refunded=charge.refunded + refund.amount)
-    tables.sandbox_charges.put(charge.operation_id, updated_charge)
-    return refund
-
-
-def _covers_refund(charge: SandboxCharge, refund: SandboxRefund) -> bool:
-    is_covered = charge.refunded + refund.amount <= charge.amount
-    return charge.status == "succeeded" and charge.currency == refund.currency and is_covered
-
-
 def _matches(payment: Payment, payment_filter: PaymentFilter) -> bool:
     if payment_filter.after and not _is_after(
         payment, payment_filter.after, descending=payment_filter.descending
@@ -328,20 +196,3 @@ def _is_after(payment: Payment, position: TimeKeyset, *, descending: bool) -> bo
 
 def _payment_position(payment: Payment) -> tuple[datetime, UUID]:
     return payment.created_at, payment.payment_id
-
-
-def _posting_position(posting: Posting) -> tuple[datetime, UUID]:
-    return posting.created_at, posting.posting_id
-
-
-def _sort_debits_first(posting: Posting) -> Posting:
-    entries = sorted(posting.entries, key=lambda entry: entry[1], reverse=True)
-    return replace(posting, entries=tuple(entries))
-
-
-def _to_account_balance(account: str, currency: str, amount: int) -> LedgerAccountBalance:
-    return LedgerAccountBalance(
-        account=account,
-        kind=account_kind(account),
-        balance=Money(amount=amount, currency=currency),
-    )

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,29 +11,24 @@ import asyncpg
 from pydantic import TypeAdapter
 
 from markethall.payments.contract import (
-    LedgerAccountBalance,
-    LedgerReport,
     NextAction,
     OperationKind,
     OperationStatus,
     OrderHasPayment,
     PaymentStatus,
-    PostingKind,
 )
-from markethall.payments.domain import Operation, Payment, Posting, account_kind
+from markethall.payments.domain import Operation, Payment
 from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEvent, WebhookState
 from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
-from markethall.shared.composition.sql import SqlUnitOfWork
-from markethall.shared.kernel.money import Money
-from markethall.shared.kernel.pagination import TimeKeyset
+from markethall.payments.sql.ledger import SqlLedgerStore
 from markethall.shared.persistence.postgres import Statement
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlPaymentStore(SqlUnitOfWork):
+class SqlPaymentStore(SqlLedgerStore):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:
@@ -150,58 +144,6 @@ class SqlPaymentStore(SqlUnitOfWork):
         )
         return [_to_operation(row) for row in rows]
 
-    # The ledger
-
-    async def add_posting(self, posting: Posting) -> None:
-        await self._connection.execute(
-            sql.INSERT_POSTING,
-            posting_id=posting.posting_id,
-            payment_id=posting.payment_id,
-            operation_id=posting.operation_id,
-            kind=posting.kind.value,
-            created_at=posting.created_at,
-            currency=posting.currency,
-            accounts=[account for account, _ in posting.entries],
-            amounts=[amount for _, amount in posting.entries],
-        )
-
-    async def list_postings(
-        self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
-    ) -> Sequence[Posting]:
-        statement = sql.list_postings(
-            by_payment=payment_id is not None, has_keyset=before is not None
-        )
-        before_created_at, before_posting_id = before or (None, None)
-        rows = await self._connection.fetch_all(
-            statement,
-            payment_id=payment_id,
-            after_created_at=before_created_at,
-            after_id=before_posting_id,
-            limit=limit,
-        )
-        groups = groupby(rows, key=lambda row: row["posting_id"])
-        return [_to_posting(list(group)) for _, group in groups]
-
-    async def list_account_balances(self) -> Sequence[LedgerAccountBalance]:
-        return [
-            _to_account_balance(row)
-            for row in await self._connection.fetch_all(sql.LIST_ACCOUNT_BALANCES)
-        ]
-
-    async def get_ledger_report(self) -> LedgerReport:
-        unbalanced = [
-            row[0] for row in await self._connection.fetch_all(sql.FIND_UNBALANCED_POSTINGS)
-        ]
-        mismatched = [
-            row[0] for row in await self._connection.fetch_all(sql.FIND_MISMATCHED_PAYMENTS)
-        ]
-        return LedgerReport(
-            balanced=not unbalanced and not mismatched,
-            posting_count=await self._connection.fetch_value(sql.COUNT_POSTINGS),
-            unbalanced_postings=tuple(unbalanced),
-            mismatched_payments=tuple(mismatched),
-        )
-
     # Webhooks
 
     async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
@@ -303,28 +245,6 @@ def _to_operation(row: "Record", prefix: str = "") -> Operation:
 
 def _operation_row(operation: Operation) -> dict[str, Any]:
     return {sql.OPERATION_PREFIX + name: getattr(operation, name) for name in _OPERATION_COLUMNS}
-
-
-def _to_posting(rows: "list[Record]") -> Posting:
-    """Build one posting from its rows. Each row is one entry."""
-    first = rows[0]
-    return Posting(
-        posting_id=first["posting_id"],
-        payment_id=first["payment_id"],
-        operation_id=first["operation_id"],
-        kind=PostingKind(first["kind"]),
-        currency=first["currency"],
-        entries=tuple((row["account"], row["amount"]) for row in rows),
-        created_at=first["created_at"],
-    )
-
-
-def _to_account_balance(row: "Record") -> LedgerAccountBalance:
-    return LedgerAccountBalance(
-        account=row["account"],
-        kind=account_kind(row["account"]),
-        balance=Money(amount=row["balance"], currency=row["currency"]),
-    )
 
 
 def _require_one_row(row_count: int) -> None:

@@ -1,0 +1,69 @@
+"""The in-memory ledger of the sandbox."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from markethall.payments.memory.store import MemoryPaymentStore
+from markethall.payments.memory.tables import Tables
+from markethall.payments.ports import EARLIER_CHARGE_STATUSES, SandboxCharge, SandboxRefund
+from markethall.shared.composition.memory import MemoryDatabase
+
+
+class MemorySandboxLedger:
+    """The charges and refunds of the sandbox. Transactions are separate from those of payments."""
+
+    def __init__(self, database: "MemoryDatabase[Tables, MemoryPaymentStore]") -> None:
+        self._database = database
+
+    async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
+        async with self._database.write_transaction() as tables:
+            tables.sandbox_charges.add(charge.operation_id, charge)
+            return tables.sandbox_charges.get(charge.operation_id) or charge
+
+    async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
+        async with self._database.write_transaction() as tables:
+            if refund.operation_id not in tables.sandbox_refunds:
+                tables.sandbox_refunds.put(refund.operation_id, _deduct_from_charge(tables, refund))
+            return tables.sandbox_refunds.get(refund.operation_id) or refund
+
+    async def advance_charge(self, charge: SandboxCharge) -> None:
+        async with self._database.write_transaction() as tables:
+            stored = tables.sandbox_charges.get(charge.operation_id)
+            if stored is None:
+                tables.sandbox_charges.put(charge.operation_id, charge)
+            elif stored.status in EARLIER_CHARGE_STATUSES[charge.status]:
+                advanced = replace(stored, status=charge.status, failure_code=charge.failure_code)
+                tables.sandbox_charges.put(charge.operation_id, advanced)
+
+    async def get_charge(self, operation_id: UUID) -> SandboxCharge | None:
+        async with self._database.write_transaction() as tables:
+            return tables.sandbox_charges.get(operation_id)
+
+    async def get_refund(self, operation_id: UUID) -> SandboxRefund | None:
+        async with self._database.write_transaction() as tables:
+            return tables.sandbox_refunds.get(operation_id)
+
+    async def list_charges(self) -> Sequence[SandboxCharge]:
+        async with self._database.write_transaction() as tables:
+            return list(tables.sandbox_charges.rows())
+
+
+def _deduct_from_charge(tables: Tables, refund: SandboxRefund) -> SandboxRefund:
+    """Add the refund to the refunded amount of its charge, and return the refund.
+
+    If the charge does not cover the refund, return the refund as failed.
+    """
+    if refund.status == "closed":
+        return refund
+    charge = refund.charge_operation_id and tables.sandbox_charges.get(refund.charge_operation_id)
+    if not charge or not _covers_refund(charge, refund):
+        return replace(refund, status="failed")
+    updated_charge = replace(charge, refunded=charge.refunded + refund.amount)
+    tables.sandbox_charges.put(charge.operation_id, updated_charge)
+    return refund
+
+
+def _covers_refund(charge: SandboxCharge, refund: SandboxRefund) -> bool:
+    is_covered = charge.refunded + refund.amount <= charge.amount
+    return charge.status == "succeeded" and charge.currency == refund.currency and is_covered

@@ -1,0 +1,31 @@
+"""The in-memory tables of payments."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from markethall.payments.domain import Operation, Payment, Posting
+from markethall.payments.ports import ProviderEvent, SandboxCharge, SandboxRefund, WebhookState
+from markethall.shared.composition.memory import ContextTables
+from markethall.shared.persistence.memory import Table
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    event: ProviderEvent
+    state: WebhookState
+    received_at: datetime
+    due_at: datetime
+
+
+class Tables(ContextTables):
+    def __init__(self) -> None:
+        super().__init__()
+        self.payments: Table[UUID, Payment] = Table()
+        self.payment_id_by_order_id: Table[UUID, UUID] = Table()
+        self.tombstones: Table[UUID, datetime] = Table()
+        self.operations: Table[UUID, Operation] = Table()
+        self.postings: Table[UUID, Posting] = Table()
+        self.events: Table[tuple[str, str], StoredEvent] = Table()
+        self.sandbox_charges: Table[UUID, SandboxCharge] = Table()
+        self.sandbox_refunds: Table[UUID, SandboxRefund] = Table()
