@@ -18,7 +18,7 @@ from markethall.shared.cache.coherent_cache import (
     MIN_FRESH_SHARE,
 )
 from markethall.shared.cache.invalidation_bus import InvalidationBus
-from markethall.shared.cache.redis_cache import RedisCache, RedisChannel
+from markethall.shared.cache.redis_cache import RedisCache, TombstoneChannel
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.redis_client import RedisClient
@@ -60,7 +60,7 @@ async def cache(
     """A cache with a stopped clock, so that nothing expires during a test on a slow machine."""
     made = CoherentCache(clock=clock)
     if request.param == "redis":
-        bus = InvalidationBus(RedisChannel(clients[0]))
+        bus = InvalidationBus(TombstoneChannel(clients[0]))
         made = CoherentCache(bus, RedisCache(clients[0], bus.is_pending), clock=clock)
     yield made
     await made.close()
@@ -558,7 +558,7 @@ class RedisProcess:
     """Level 2 of the cache and the invalidation bus of one process, without level 1."""
 
     def __init__(self, client: RedisClient, clock: Clock | None = None) -> None:
-        self.bus = InvalidationBus(RedisChannel(client))
+        self.bus = InvalidationBus(TombstoneChannel(client))
         self.cache = RedisCache(client, self.bus.is_pending, clock or Clock())
 
     async def get(self, namespace: str, key: str, source: Source) -> bytes | None:

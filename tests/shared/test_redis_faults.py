@@ -19,7 +19,7 @@ from markethall.local.valkey import EmbeddedValkey
 from markethall.shared.cache import open_cache
 from markethall.shared.cache.invalidation_bus import InvalidationBus
 from markethall.shared.cache.keys import Invalidation
-from markethall.shared.cache.redis_cache import RedisCache, RedisChannel
+from markethall.shared.cache.redis_cache import RedisCache, TombstoneChannel
 from markethall.shared.http.rate_limits import LimitResult, RateLimit, RedisHitCounter
 from markethall.shared.kernel.circuit_breaker import Breaker
 from markethall.shared.observability.metrics import REGISTRY
@@ -124,7 +124,7 @@ class RedisSetup:
         proxy_port = _port(await self.proxy.start())
         self.url = self._server_url.replace(f":{_port(self._server_url)}/", f":{proxy_port}/")
         self.redis = self.client(connections=1)
-        self.bus = InvalidationBus(RedisChannel(self.redis))
+        self.bus = InvalidationBus(TombstoneChannel(self.redis))
         self.cache = RedisCache(self.redis, self.bus.is_pending)
         self.limiter = RedisHitCounter(self.redis)
 
@@ -147,7 +147,7 @@ class RedisSetup:
     def other_cache(self) -> RedisCache:
         """Build the cache of another process, which has no pending invalidations."""
         client = self.client()
-        return RedisCache(client, InvalidationBus(RedisChannel(client)).is_pending)
+        return RedisCache(client, InvalidationBus(TombstoneChannel(client)).is_pending)
 
     def stop(self) -> None:
         self.server.stop()

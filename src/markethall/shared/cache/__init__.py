@@ -4,7 +4,7 @@ from typing import Literal
 
 from markethall.shared.cache.coherent_cache import CoherentCache
 from markethall.shared.cache.invalidation_bus import InvalidationBus, PostgresChannel
-from markethall.shared.cache.redis_cache import RedisCache, RedisChannel
+from markethall.shared.cache.redis_cache import RedisCache, RedisChannel, TombstoneChannel
 from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 
@@ -20,14 +20,17 @@ def open_cache(
     """
     if mode == "off":
         return CoherentCache(enabled=False)
-    bus = open_bus(redis, postgres)
-    if bus is not None and redis.is_configured:
+    if redis.is_configured:
+        bus = InvalidationBus(TombstoneChannel(redis))
         return CoherentCache(bus, RedisCache(redis, bus.is_pending))
-    return CoherentCache(bus)
+    return CoherentCache(open_bus(redis, postgres))
 
 
 def open_bus(redis: RedisClient, postgres: Postgres | None) -> InvalidationBus | None:
-    """Return an invalidation bus: on Redis if configured, otherwise on Postgres if there is one."""
+    """Return an invalidation bus of keys that are not cached in Redis.
+
+    It uses Redis if configured, otherwise Postgres if there is one.
+    """
     if redis.is_configured:
         return InvalidationBus(RedisChannel(redis))
     return InvalidationBus(PostgresChannel(postgres)) if postgres else None

@@ -64,7 +64,7 @@ class RedisCache:
       is a random token. Writing a new token invalidates the whole namespace. A counter would not be
       safe: it would start at 0 again when Redis loses its data, and could reach an old generation.
     - `markethall:cache:{namespace}:key` contains an entry: a header (the byte "v" and the
-      generation), then the value. RedisChannel invalidates a key by replacing its entry with a
+      generation), then the value. TombstoneChannel invalidates a key by replacing its entry with a
       tombstone, which is a random token without the "v".
     - The result of a load is stored with the generation read before the load, and only if the
       header of the entry is still the same as before the load. So no stale value becomes readable
@@ -116,23 +116,30 @@ class RedisCache:
 
 
 class RedisChannel:
-    """Sends and receives messages with pub/sub.
-
-    The Lua script that publishes a message also writes the tombstones of RedisCache.
-    """
+    """Sends and receives messages with pub/sub."""
 
     max_message_bytes = 64 * 1024
 
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
 
+    async def send(self, _: Collection[Invalidation], message: bytes) -> None:
+        await self._redis.execute("PUBLISH", _CHANNEL, message)
+
+    def subscribe(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[bytes]]]:
+        return self._redis.subscribe(_CHANNEL, HEARTBEAT_INTERVAL)
+
+
+class TombstoneChannel(RedisChannel):
+    """Sends and receives messages with pub/sub, for a bus whose keys are cached by RedisCache.
+
+    The Lua script that publishes a message also writes the tombstones of its keys.
+    """
+
     async def send(self, invalidations: Collection[Invalidation], message: bytes) -> None:
         names = [redis_name(*invalidation) for invalidation in invalidations]
         arguments = (new_token(), int(TOMBSTONE_TTL * 1000), _CHANNEL, message)
         await self._redis.run_script(_INVALIDATE, names, *arguments)
-
-    def subscribe(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[bytes]]]:
-        return self._redis.subscribe(_CHANNEL, HEARTBEAT_INTERVAL)
 
 
 def new_token() -> bytes:
