@@ -175,8 +175,7 @@ class EventKeys:
             jwks = RemoteJwks(publisher, SERVICES_JWKS_PATH, http, unknown_key_refetch_seconds=0)
             sources.append(jwks)
         if self._has_own_key or not sources:
-            # the keys of a publisher without a URL cannot be fetched, so such a publisher must use
-            # the same private key as this process
+            # a publisher without a URL is served by this process
             sources.append(LocalJwks(self._signer().jwks))
         return EventVerifier(publisher, sources)
 

@@ -334,14 +334,12 @@ class Settings(BaseSettings):
 
     @property
     def accepts_own_service_key(self) -> bool:
-        """Tell whether a remote caller or publisher must use the same private key as this process.
+        """Tell whether a remote caller must use the same private key as this process.
 
         It must if it has no URL in `context_urls`, because its public key cannot be fetched then.
         """
         return any(
-            (self.remote_callers_of(context) | self.remote_publishers_of(context))
-            - set(self.context_urls)
-            for context in self.contexts
+            self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts
         )
 
     def mode(self, context: str) -> Literal["local", "remote"]:

@@ -65,15 +65,9 @@ def _event_problems(settings: "Settings") -> list[str]:
 def _publisher_problems(settings: "Settings") -> list[str]:
     """Require the URL of each remote publisher, from which its public keys are fetched.
 
-    Outside production, a service key in the settings is enough: the publisher is assumed to have
-    the same key. A generated key is not enough, because no other process has it. If the signatures
-    of a publisher could not be verified, all its events would become dead letters.
+    A service key in the settings is not enough: nothing shows that the publisher has the same one,
+    and if it has another, all its events become dead letters.
     """
-    hint = ""
-    if settings.environment != "production":
-        if settings.service_token_private_key.get_secret_value():
-            return []
-        hint = ", or MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY with the same key as there"
     missing = {
         publisher
         for context in settings.contexts
@@ -81,7 +75,7 @@ def _publisher_problems(settings: "Settings") -> list[str]:
         for publisher in settings.remote_publishers_of(context) - topology().dependencies[context]
     } - set(settings.context_urls)
     return [
-        f"MARKETHALL_CONTEXT_URLS: {publisher}: is required to verify its events{hint}"
+        f"MARKETHALL_CONTEXT_URLS: {publisher}: is required to verify its events"
         for publisher in sorted(missing)
     ]
 
