@@ -138,6 +138,7 @@ def _operation() -> None:
         _timestamp("created_at"),
         _timestamp("due_at"),
         _timestamp("settled_at", nullable=True),
+        _timestamp("follow_up_at", nullable=True),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_operation")),
         _foreign_key("operation", "payment_id", "payment.payment_id"),
         _foreign_key("operation", "charge_id", "operation.operation_id"),
@@ -147,6 +148,12 @@ def _operation() -> None:
     _index("ix_operation_payment_id", "operation", ["payment_id", "created_at"])
     still_open = "status IN ('pending', 'unknown')"
     _index("ix_operation_due", "operation", ["due_at"], where=still_open)
+    _index(
+        "ix_operation_follow_up",
+        "operation",
+        ["follow_up_at"],
+        where="follow_up_at IS NOT NULL",
+    )
     for name, state in (("open", still_open), ("succeeded", "status = 'succeeded'")):
         _index(
             f"uq_operation_one_{name}_charge",

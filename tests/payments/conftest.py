@@ -139,6 +139,10 @@ class InterruptibleGateway(PaymentGateway):
         self._start()
         return await self._gateway.cancel_unknown(request)
 
+    async def cancel_action(self, request: OperationRequest) -> Outcome:
+        self._start()
+        return await self._gateway.cancel_action(request)
+
     def _start(self) -> None:
         assert not HOLDS_CONNECTION.get(), "the provider was asked inside a transaction"
         self.calls += 1

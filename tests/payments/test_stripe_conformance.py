@@ -24,13 +24,14 @@ from markethall.payments.ports import (
 )
 from markethall.testing import GatewayTestbed, PaymentGatewayConformance, ProviderTotals
 from tests.payments.conftest import FakeClock
-from tests.payments.stripe_app import DECLINED, OK, build_container, signature
+from tests.payments.stripe_app import DECLINED, NEEDS_ACTION, OK, build_container, signature
 from tests.payments.stripe_server import Fault, StripeServer
 
 
 class StripeTestbed(GatewayTestbed):
     method = OK
     declined_method = DECLINED
+    action_method = NEEDS_ACTION
 
     def __init__(self, gateway: PaymentGateway, server: StripeServer, clock: FakeClock) -> None:
         self.gateway, self.server, self.clock = gateway, server, clock
@@ -50,6 +51,11 @@ class StripeTestbed(GatewayTestbed):
     def lose_next_answer(self) -> None:
         self.server.fail("confirm", Fault.LOST_AFTER)
         self.server.fail("refund", Fault.LOST_AFTER)
+
+    def finish_action(self, charge_id: UUID) -> None:
+        intent = self.server.intent_of(charge_id)
+        if intent["status"] == "requires_action":
+            self.server.finish_action(intent)
 
     def webhook_body(self, request: OperationRequest, outcome: Outcome) -> bytes:
         intent = self.server.intent_of(request.operation_id)

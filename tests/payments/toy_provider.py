@@ -12,6 +12,7 @@ from uuid import UUID
 from markethall.payments.contract import WebhookSignatureInvalid
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
+    ActionRequired,
     Capability,
     Failed,
     OperationKind,
@@ -21,6 +22,7 @@ from markethall.payments.ports import (
     PaymentGatewayTimeout,
     ProviderEvent,
     ProviderNews,
+    RedirectAction,
     Succeeded,
 )
 from markethall.shared.kernel.errors import MalformedRequest
@@ -55,6 +57,8 @@ FAULTS = {
     "refunds exceed the captures": "test_refunds_never_exceed_the_captures",
     "a voided authorization is captured": "test_voided_authorization_is_not_captured",
     "a captured authorization is voided": "test_captured_authorization_is_not_voided",
+    "a cancelled action succeeds": "test_cancelled_action_never_succeeds",
+    "a finished action is cancelled": "test_finished_action_is_not_cancelled",
     "a missing capability is declared": "test_capabilities_are_honest",
     "a capability is hidden": "test_capabilities_are_honest",
     "an event names no operation": "test_signed_webhook_is_parsed",
@@ -102,7 +106,8 @@ class ToyGateway(PaymentGateway):
         return self.fault == fault
 
     def accepts(self, method: str) -> bool:
-        return method in {"toy_ok", "toy_declined"} or self.has("every method is accepted")
+        is_known = method in {"toy_ok", "toy_declined", "toy_action"}
+        return is_known or self.has("every method is accepted")
 
     async def charge(self, request: OperationRequest) -> Outcome:
         return await self._execute(request)
@@ -133,6 +138,20 @@ class ToyGateway(PaymentGateway):
         if self.has("a blocked operation arrives late"):
             return self.books.outcomes.get(request.operation_id, BLOCKED)
         return self.books.outcomes.setdefault(request.operation_id, BLOCKED)
+
+    async def cancel_action(self, request: OperationRequest) -> Outcome:
+        outcome = self.books.outcomes.get(request.operation_id, BLOCKED)
+        if isinstance(outcome, Succeeded) and not self.has("a finished action is cancelled"):
+            return outcome
+        if not self.has("a cancelled action succeeds"):
+            self.books.outcomes[request.operation_id] = BLOCKED
+        return BLOCKED
+
+    def finish_action(self, charge_id: UUID) -> None:
+        if isinstance(self.books.outcomes[charge_id], ActionRequired):
+            account = self.books.accounts[charge_id]
+            account.captured = account.amount
+            self.books.outcomes[charge_id] = Succeeded(f"toy_{charge_id}")
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
         if not self.has("signatures are not verified"):
@@ -210,6 +229,9 @@ class ToyGateway(PaymentGateway):
         amount, is_declined = request.amount.amount, request.method == "toy_declined"
         new = Account(amount, request.amount.currency, is_declined=is_declined)
         account = self.books.accounts.setdefault(request.operation_id, new)
+        if request.method == "toy_action":
+            action = RedirectAction(url="https://toy.example")
+            return ActionRequired(action, f"toy_{new_id()}", is_cancellable=True)
         takes = request.kind is OperationKind.CHARGE or self.has("an authorization captures")
         if takes and (not is_declined or self.has("a decline takes the amount")):
             account.captured += amount
@@ -274,6 +296,7 @@ def sign(seconds: str, body: bytes) -> str:
 class ToyTestbed(GatewayTestbed):
     method = "toy_ok"
     declined_method = "toy_declined"
+    action_method = "toy_action"
 
     def __init__(self, fault: str = "") -> None:
         self.gateway: ToyGateway = ToyGateway(fault)
@@ -284,6 +307,9 @@ class ToyTestbed(GatewayTestbed):
 
     def lose_next_answer(self) -> None:
         self.gateway.loses_answer = True
+
+    def finish_action(self, charge_id: UUID) -> None:
+        self.gateway.finish_action(charge_id)
 
     def webhook_body(self, request: OperationRequest, outcome: Outcome) -> bytes:
         event = {

@@ -18,6 +18,7 @@ from markethall.payments.ports import (
 )
 from markethall.payments.service import (
     ChargePayment,
+    FollowUps,
     InternalPaymentService,
     IssueRefund,
     MarkPaid,
@@ -109,8 +110,10 @@ def _provider_client(
     return ProviderClient(gateways, limits)
 
 
-def _periodic_jobs(jobs: PaymentJobs) -> Sequence[PeriodicJob]:
+def _periodic_jobs(jobs: PaymentJobs, follow_ups: FollowUps) -> Sequence[PeriodicJob]:
     return [
+        # before the expiry, so that a customer who has acted in time has paid
+        follow_ups.run,
         jobs.expire_overdue_payments,
         jobs.refund_ended_payments,
         jobs.reconcile,
@@ -179,7 +182,8 @@ class PaymentsContainer(ContextContainer):
     payment_jobs = singleton(
         PaymentJobs, database, provider_client, webhook_handler, issue_refund, clock
     )
+    follow_ups = singleton(FollowUps, database, provider_client, clock)
 
-    periodic_jobs = singleton(_periodic_jobs, payment_jobs)
+    periodic_jobs = singleton(_periodic_jobs, payment_jobs, follow_ups)
     counters = singleton(_counters, payment_api)
     on_close = singleton(_on_close, gateways)

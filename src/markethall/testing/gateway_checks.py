@@ -6,6 +6,7 @@ from datetime import datetime
 from markethall.payments.contract import UnsupportedByProvider
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
+    ActionRequired,
     Capability,
     Failed,
     OperationKind,
@@ -81,6 +82,15 @@ async def authorize_once(testbed: GatewayTestbed) -> OperationRequest:
     return replace(request, reference=outcome.reference)
 
 
+async def start_action(testbed: GatewayTestbed) -> OperationRequest:
+    """Charge with a method that waits for the customer. Return the request with its reference."""
+    request = testbed.charge_request(method=testbed.action_method)
+    outcome = await testbed.gateway.charge(request)
+    is_cancellable = isinstance(outcome, ActionRequired) and outcome.is_cancellable
+    expect(is_cancellable, f"a charge that waits for the customer has the outcome {outcome}")
+    return replace(request, reference=outcome.reference)
+
+
 async def is_supported(testbed: GatewayTestbed, capability: Capability) -> bool:
     """Try to use the capability, and return whether it works."""
     try:
@@ -95,6 +105,9 @@ async def is_supported(testbed: GatewayTestbed, capability: Capability) -> bool:
             case Capability.MARK_PAID:
                 # a gateway has no method for it, because staff record the payment in the shop
                 return testbed.can(capability)
+            case Capability.CANCEL_ACTION:
+                # a charge that the provider has never received
+                await testbed.gateway.cancel_action(testbed.charge_request())
             case Capability.WEBHOOKS:
                 testbed.gateway.parse_event({}, b"", testbed.NOW)
     except UnsupportedByProvider:

@@ -35,6 +35,9 @@ class GatewayTestbed(ABC):
     # a payment method whose charges succeed, and one whose charges are declined
     method: str
     declined_method: str
+    # a payment method whose charges wait for an action of the customer; only needed for the
+    # capability `cancel_action`
+    action_method: str = ""
     currency: str = "EUR"
     other_currency: str = "USD"
     # the time at which the webhooks of the tests are received
@@ -47,6 +50,13 @@ class GatewayTestbed(ABC):
     @abstractmethod
     def lose_next_answer(self) -> None:
         """Let the provider execute the next command, but drop its answer."""
+
+    def finish_action(self, charge_id: UUID) -> None:
+        """Let the customer try to finish the action of a charge, so that it succeeds.
+
+        A gateway without the capability `cancel_action` does not need this method.
+        """
+        raise NotImplementedError("needed for the capability `cancel_action`")
 
     def webhook_body(self, request: OperationRequest, outcome: Outcome) -> bytes:
         """Return the body of the provider's event about an operation.

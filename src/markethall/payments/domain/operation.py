@@ -33,11 +33,15 @@ class ActionRequired:
     reports that this charge has succeeded. `reference` is the provider's id of the charge, if it
     has one. A later `expires_at` postpones the expiry of the payment, the order and the
     reservation, to at most 90 days after the payment was opened.
+
+    `is_cancellable` tells that the gateway can cancel the charge, and that it must: the charge
+    could otherwise succeed after the payment has ended. A job then follows the charge up.
     """
 
     next_action: NextAction
     reference: str | None = None
     expires_at: datetime | None = None
+    is_cancellable: bool = False
 
 
 Outcome = Succeeded | Failed | ActionRequired
@@ -50,6 +54,9 @@ class Operation:
     A charge has a `method`. A refund has `charge_id`, the id of the charge that it refunds, and
     `charge_reference`, the provider's id of that charge. If the operation is still open at
     `due_at`, the reconciliation job looks up its outcome.
+
+    While the customer may still act, `follow_up_at` is the time at which a job looks the charge up
+    again, or cancels it because its payment has ended.
     """
 
     operation_id: UUID
@@ -68,6 +75,7 @@ class Operation:
     provider_reference: str | None = None
     failure_code: str | None = None
     settled_at: datetime | None = None
+    follow_up_at: datetime | None = None
 
     @property
     def money(self) -> Money:
@@ -88,7 +96,7 @@ class Operation:
 
     def succeed(self, reference: str, now: datetime) -> None:
         self.status, self.provider_reference = OperationStatus.SUCCEEDED, reference
-        self.failure_code = None
+        self.failure_code = self.follow_up_at = None
         self.settled_at = now
 
     def fail(self, code: str, now: datetime, reference: str | None = None) -> None:

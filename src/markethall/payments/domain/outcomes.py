@@ -6,7 +6,8 @@ success after a recorded failure. A correction then replaces the recorded outcom
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from markethall.payments.contract import (
     InvalidPaymentTransition,
@@ -31,6 +32,8 @@ from markethall.payments.domain.payment import Payment
 from markethall.shared.messaging.events import Event
 
 ACTION_REQUIRED = "action_required"
+# a charge that waits for the customer is looked up again after this time
+FIRST_FOLLOW_UP: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ def _settle_charge(
             return OutcomeEffects(_failed_event(payment, code))
         case ActionRequired(next_action, reference, expires_at):
             operation.fail(ACTION_REQUIRED, now, reference)
+            if outcome.is_cancellable:
+                operation.follow_up_at = now + FIRST_FOLLOW_UP
             payment.require_action(next_action, expires_at)
             return OutcomeEffects(status_changed_event(payment))
 

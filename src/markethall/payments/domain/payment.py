@@ -103,6 +103,11 @@ class Payment:
         return self.captured - self.refunded - self.refunding
 
     @property
+    def is_in_progress(self) -> bool:
+        """Tell whether the outcome of a charge is not known yet."""
+        return self.status in IN_PROGRESS_RETRY_SECONDS
+
+    @property
     def has_money_after_end(self) -> bool:
         """Tell whether the shop has money of a payment that was voided, cancelled or has expired.
 

@@ -65,9 +65,19 @@ class MemoryPaymentStore(MemoryLedgerStore):
     async def save_payment(self, payment: Payment) -> None:
         self._tables.payments.put(payment.payment_id, payment)
 
-    async def expire_overdue_payments(self, now: datetime, limit: int) -> Sequence[Payment]:
+    async def expire_overdue_payments(
+        self, now: datetime, followed_until: datetime, limit: int
+    ) -> Sequence[Payment]:
+        followed = {
+            operation.payment_id
+            for operation in self._tables.operations.where(lambda one: bool(one.follow_up_at))
+        }
         overdue = self._tables.payments.where(
-            lambda payment: payment.status in PAYABLE_STATUSES and payment.expires_at <= now
+            lambda payment: (
+                payment.status in PAYABLE_STATUSES
+                and payment.expires_at <= now
+                and (payment.expires_at <= followed_until or payment.payment_id not in followed)
+            )
         )[:limit]
         for payment in overdue:
             payment.expire()
@@ -120,6 +130,21 @@ class MemoryPaymentStore(MemoryLedgerStore):
         for operation in claimed:
             self._tables.operations.put(operation.operation_id, operation)
         return claimed
+
+    async def claim_follow_ups(
+        self, now: datetime, next_at: datetime, limit: int
+    ) -> Sequence[Operation]:
+        due = self._tables.operations.where(
+            lambda operation: operation.follow_up_at is not None and operation.follow_up_at <= now
+        )
+        for operation in due[:limit]:
+            await self.set_follow_up(operation.operation_id, next_at)
+        return due[:limit]
+
+    async def set_follow_up(self, operation_id: UUID, follow_up_at: datetime | None) -> None:
+        operation = self._tables.operations.get(operation_id)
+        if operation:
+            self._tables.operations.put(operation_id, replace(operation, follow_up_at=follow_up_at))
 
     # Webhooks
 

@@ -38,6 +38,8 @@ class Capability(StrEnum):
     WEBHOOKS = "webhooks"
     # the money arrives outside of the shop, and staff record it
     MARK_PAID = "mark_paid"
+    # cancel a charge that waits for an action of the customer, so that it cannot succeed later
+    CANCEL_ACTION = "cancel_action"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +197,15 @@ class PaymentGateway(Protocol):
         A blocked operation has the outcome `Failed(PROVIDER_TIMEOUT)`, even if its request arrives
         later.
         """
+
+    async def cancel_action(self, request: OperationRequest) -> Outcome:
+        """Cancel a charge that waits for an action of the customer, and return its outcome.
+
+        The outcome is `Failed`, and the charge cannot succeed any more. If the customer has acted
+        before, the charge stays as it is, and the outcome is that of the action. The outcomes
+        `ActionRequired` of the gateway have `is_cancellable` set.
+        """
+        raise UnsupportedByProvider(provider=self.provider, capability=Capability.CANCEL_ACTION)
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
         """Verify the signature of a webhook and parse it. The names in `headers` are in lower case.

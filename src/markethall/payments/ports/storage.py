@@ -127,8 +127,25 @@ class Store(ReadStore, Protocol):
         So no other process reconciles them at the same time.
         """
 
-    async def expire_overdue_payments(self, now: datetime, limit: int) -> Sequence[Payment]:
-        """Expire up to `limit` payable payments past `expires_at`, and return them."""
+    async def claim_follow_ups(
+        self, now: datetime, next_at: datetime, limit: int
+    ) -> Sequence[Operation]:
+        """Return charges whose `follow_up_at` has passed, and set it to `next_at`.
+
+        So no other process follows them up at the same time.
+        """
+
+    async def set_follow_up(self, operation_id: UUID, follow_up_at: datetime | None) -> None:
+        """Set the time of the next follow-up; None ends the follow-up of the charge."""
+
+    async def expire_overdue_payments(
+        self, now: datetime, followed_until: datetime, limit: int
+    ) -> Sequence[Payment]:
+        """Expire up to `limit` payable payments past `expires_at`, and return them.
+
+        A payment with a charge that is followed up expires only if its `expires_at` is not after
+        `followed_until`.
+        """
 
     async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
         """Insert the event. Return False when its provider and event id exist already."""

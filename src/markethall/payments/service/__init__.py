@@ -2,6 +2,7 @@
 
 from markethall.payments.service.api import PaymentApiService, PaymentCommands
 from markethall.payments.service.charge_payment import ChargePayment
+from markethall.payments.service.follow_ups import FollowUps
 from markethall.payments.service.internal import InternalPaymentService
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.jobs import PaymentJobs
@@ -12,6 +13,7 @@ from markethall.payments.service.webhooks import WebhookHandler
 
 __all__ = [
     "ChargePayment",
+    "FollowUps",
     "InternalPaymentService",
     "IssueRefund",
     "MarkPaid",

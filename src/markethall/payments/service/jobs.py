@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 from markethall.payments.domain import Operation, status_changed_event
 from markethall.payments.ports import ReadStore, Store
@@ -15,6 +16,7 @@ from markethall.shared.persistence.database import Database
 
 _EXPIRY_BATCH_SIZE = 500
 _REFUND_BATCH_SIZE = 100
+_MAX_FOLLOW_UP_WAIT = timedelta(minutes=5)
 # concurrent calls of providers; storing each outcome takes one database connection
 _RECONCILE_CONCURRENCY = 8
 
@@ -35,10 +37,17 @@ class PaymentJobs:
         self._clock = clock
 
     async def expire_overdue_payments(self) -> None:
-        """Expire payments that were not confirmed before `expires_at`."""
+        """Expire payments that were not confirmed before `expires_at`.
+
+        A payment with a charge that is followed up waits for the provider, at most
+        _MAX_FOLLOW_UP_WAIT: the customer may have paid in time.
+        """
         ctx = system_context("payments.expire")
+        now = self._clock()
         async with self._database.transaction() as store:
-            for payment in await store.expire_overdue_payments(self._clock(), _EXPIRY_BATCH_SIZE):
+            for payment in await store.expire_overdue_payments(
+                now, now - _MAX_FOLLOW_UP_WAIT, _EXPIRY_BATCH_SIZE
+            ):
                 await store.publish(status_changed_event(payment), ctx)
 
     async def refund_ended_payments(self) -> None:

@@ -153,6 +153,17 @@ class ProviderClient:
         )
         return outcome
 
+    async def cancel_action(self, operation: Operation) -> Outcome | None:
+        """Cancel a charge that waits for the customer. Return None if the provider gave no answer.
+
+        If the customer has acted before, the outcome is that of the action.
+        """
+        request = _to_request(operation)
+        outcome, _ = await self._ask(
+            operation.provider, lambda gateway: gateway.cancel_action(request)
+        )
+        return outcome
+
     async def refund_charge(
         self, charge: Operation, refund_id: UUID, now: datetime
     ) -> Outcome | None:

@@ -15,10 +15,10 @@ from markethall.payments.domain import Operation, Outcome, Succeeded
 from markethall.payments.ports import ProviderEvent, ReadStore, Store, WebhookState
 from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.second_charge import refund_second_charge
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
-from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.observability.metrics import PROVIDER_WEBHOOKS
 from markethall.shared.persistence.database import Database
 
@@ -177,19 +177,13 @@ class WebhookHandler:
     async def _refund_second_charge(
         self, applied: AppliedOutcome, outcome: Outcome
     ) -> WebhookState | None:
-        """Refund a charge that has succeeded although another charge had captured the payment.
-
-        The ledger has no posting of this charge or of its refund, because it records only the
-        charge that captured the payment. Return the new state of the event; None leaves the event
-        pending.
-        """
+        """Return the new state of the event; None leaves the event pending."""
         operation = applied.operation
         if operation.kind is not OperationKind.CHARGE or not isinstance(outcome, Succeeded):
             return "dead"
-        refund = await self._provider.refund_charge(
-            operation, derive_uuid7(operation.operation_id, "second charge"), self._clock()
+        refund = await refund_second_charge(
+            self._provider, operation, outcome.reference, self._clock()
         )
         if refund is None:
             return None
-        log.warning("payment.second_charge_refunded", operation_id=str(operation.operation_id))
         return "refunded" if isinstance(refund, Succeeded) else "dead"

@@ -111,9 +111,16 @@ _update_payment = (
 )
 UPDATE_PAYMENT = Statement(_update_payment)
 
+_is_followed_up = sa.exists().where(
+    operations.c.payment_id == payments.c.payment_id, operations.c.follow_up_at.is_not(None)
+)
 _overdue = (
     sa.select(payments.c.payment_id)
-    .where(payments.c.status.in_(PAYABLE_LITERALS), payments.c.expires_at <= bindparam("now"))
+    .where(
+        payments.c.status.in_(PAYABLE_LITERALS),
+        payments.c.expires_at <= bindparam("now"),
+        sa.or_(payments.c.expires_at <= bindparam("followed_until"), ~_is_followed_up),
+    )
     .order_by(payments.c.expires_at)
     .limit(LIMIT)
     .with_for_update(skip_locked=True)
@@ -185,7 +192,7 @@ def _update_operation(statuses: "list[sa.ColumnElement[str]]") -> Statement:
 
     If the operation has none of these statuses, the row count is 0.
     """
-    names = ("status", "provider_reference", "failure_code", "settled_at")
+    names = ("status", "provider_reference", "failure_code", "settled_at", "follow_up_at")
     return Statement(
         sa.update(operations)
         .where(
@@ -242,4 +249,24 @@ CLAIM_DUE_OPERATIONS = Statement(
     .where(operations.c.operation_id == _due.c.operation_id)
     .values(due_at=bindparam("next_due_at"))
     .returning(operations)
+)
+
+_to_follow_up = (
+    sa.select(operations.c.operation_id)
+    .where(operations.c.follow_up_at <= bindparam("now"))
+    .order_by(operations.c.follow_up_at)
+    .limit(LIMIT)
+    .with_for_update(skip_locked=True)
+    .cte("to_follow_up")
+)
+CLAIM_FOLLOW_UPS = Statement(
+    sa.update(operations)
+    .where(operations.c.operation_id == _to_follow_up.c.operation_id)
+    .values(follow_up_at=bindparam("next_at", type_=operations.c.follow_up_at.type))
+    .returning(operations)
+)
+SET_FOLLOW_UP = Statement(
+    sa.update(operations)
+    .where(operations.c.operation_id == bindparam("operation_id"))
+    .values(follow_up_at=bindparam("at", type_=operations.c.follow_up_at.type))
 )

@@ -85,8 +85,12 @@ class SqlPaymentStore(SqlLedgerStore):
             await self._connection.execute(sql.UPDATE_PAYMENT, **_update_values(payment))
         )
 
-    async def expire_overdue_payments(self, now: datetime, limit: int) -> Sequence[Payment]:
-        rows = await self._connection.fetch_all(sql.EXPIRE_PAYMENTS, now=now, limit=limit)
+    async def expire_overdue_payments(
+        self, now: datetime, followed_until: datetime, limit: int
+    ) -> Sequence[Payment]:
+        rows = await self._connection.fetch_all(
+            sql.EXPIRE_PAYMENTS, now=now, followed_until=followed_until, limit=limit
+        )
         return [_to_payment(row) for row in rows]
 
     # Operations
@@ -143,6 +147,19 @@ class SqlPaymentStore(SqlLedgerStore):
             sql.CLAIM_DUE_OPERATIONS, now=now, next_due_at=next_due_at, limit=limit
         )
         return [_to_operation(row) for row in rows]
+
+    async def claim_follow_ups(
+        self, now: datetime, next_at: datetime, limit: int
+    ) -> Sequence[Operation]:
+        rows = await self._connection.fetch_all(
+            sql.CLAIM_FOLLOW_UPS, now=now, next_at=next_at, limit=limit
+        )
+        return [_to_operation(row) for row in rows]
+
+    async def set_follow_up(self, operation_id: UUID, follow_up_at: datetime | None) -> None:
+        await self._connection.execute(
+            sql.SET_FOLLOW_UP, operation_id=operation_id, at=follow_up_at
+        )
 
     # Webhooks
 

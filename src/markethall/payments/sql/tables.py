@@ -98,6 +98,7 @@ operations = sa.Table(
     timestamp_column("created_at"),
     timestamp_column("due_at"),
     timestamp_column("settled_at", nullable=True),
+    timestamp_column("follow_up_at", nullable=True),
     sa.CheckConstraint("status IN ('pending', 'succeeded', 'failed', 'unknown')", name="status"),
     sa.CheckConstraint(
         "kind IN ('charge', 'authorize') AND amount >= 0 AND method IS NOT NULL"
@@ -123,6 +124,11 @@ sa.Index(
 )
 sa.Index(
     "ix_operation_due", operations.c.due_at, postgresql_where=operations.c.status.in_(OPEN_LITERALS)
+)
+sa.Index(
+    "ix_operation_follow_up",
+    operations.c.follow_up_at,
+    postgresql_where=operations.c.follow_up_at.is_not(None),
 )
 
 postings = sa.Table(

@@ -40,6 +40,7 @@ class StripeGateway(PaymentGateway):
             Capability.REFUND,
             Capability.PARTIAL_REFUND,
             Capability.WEBHOOKS,
+            Capability.CANCEL_ACTION,
         }
     )
 
@@ -90,6 +91,9 @@ class StripeGateway(PaymentGateway):
         if not await self._intents.block_change(request):
             outcome = await self.lookup(request)
         return outcome or Failed(PROVIDER_TIMEOUT)
+
+    async def cancel_action(self, request: OperationRequest) -> Outcome:
+        return await _unless_unsupported(self._intents.cancel_action(request))
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
         return self._webhooks.parse_event(headers, body, now)

@@ -23,6 +23,7 @@ from markethall.payments.gateway.stripe.api import (
 from markethall.payments.gateway.stripe.objects import (
     ABANDONED,
     CAPTURE_KEY,
+    FINAL_STATUSES,
     OPERATION_KEY,
     PAYMENT_KEY,
     Intent,
@@ -105,6 +106,24 @@ class IntentOperations:
         if outcome := payment_outcome(cancelled, request):
             return outcome
         raise PaymentGatewayTimeout
+
+    async def cancel_action(self, request: OperationRequest) -> Outcome:
+        """Cancel the intent unless the customer has paid.
+
+        Raises AmountNotSupported, PaymentGatewayTimeout.
+        """
+        try:
+            intent = await self._find(request)
+        except Rejected as rejection:
+            return Failed(rejection.code)
+        if intent is None:
+            return Failed(PROVIDER_TIMEOUT)
+        if intent.status not in FINAL_STATUSES:
+            intent = await self._cancel_or_get(intent.id)
+        outcome = payment_outcome(intent, request)
+        if intent.status not in FINAL_STATUSES or outcome is None:
+            raise PaymentGatewayTimeout
+        return outcome
 
     def is_key_forgotten(self, request: OperationRequest) -> bool:
         """Tell whether Stripe may have forgotten the idempotency keys of the operation."""

@@ -14,6 +14,9 @@ CAPTURE_KEY: Final = "markethall_capture_id"
 # the reason that we send to Stripe when we cancel an intent that was never confirmed
 ABANDONED: Final = "abandoned"
 
+# an intent in one of these statuses takes no further payment of the customer
+FINAL_STATUSES: Final = frozenset({"canceled", "requires_capture", "succeeded"})
+
 Metadata = dict[str, str]
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 

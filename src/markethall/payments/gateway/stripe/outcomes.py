@@ -142,7 +142,7 @@ def _action_required(intent: Intent, request: OperationRequest) -> Outcome:
     next_action = next_action_of(intent)
     if next_action is None:
         _reject_answer(request, "next_action")
-    return ActionRequired(next_action, intent.id)
+    return ActionRequired(next_action, intent.id, is_cancellable=True)
 
 
 def _check(holds: bool, request: OperationRequest, field: str) -> None:

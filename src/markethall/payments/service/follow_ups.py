@@ -1,0 +1,122 @@
+"""Follow up charges that wait for an action of the customer.
+
+The customer acts at the provider, and a webhook reports it. If the webhook is lost, this job finds
+the outcome. When the payment has ended here, the job cancels the charge at the provider, so that
+the customer cannot pay for nothing.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from markethall.payments.contract import PaymentInProgress
+from markethall.payments.domain import PAYABLE_STATUSES, Operation, Outcome, Payment, Succeeded
+from markethall.payments.ports import ReadStore, Store
+from markethall.payments.service.apply_outcome import apply_outcome
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.second_charge import refund_second_charge
+from markethall.shared.kernel.call_context import system_context
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.database import Database
+
+log = structlog.get_logger("markethall.payments")
+
+# concurrent calls of providers; storing each outcome takes one database connection
+_CONCURRENCY: Final = 8
+# a charge is looked up again after a delay of its age, within these limits
+_MIN_DELAY: Final = timedelta(minutes=1)
+_MAX_DELAY: Final = timedelta(minutes=10)
+# a charge is tried again after this time if the provider gave no answer or the process has crashed
+_RETRY_DELAY: Final = timedelta(seconds=30)
+
+
+class FollowUps:
+    def __init__(
+        self, database: Database[ReadStore, Store], provider: ProviderClient, clock: Clock
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Look up charges that wait for the customer; cancel those whose payment has ended."""
+        while due := await self._claim():
+            results = await asyncio.gather(*map(self._follow_up, due), return_exceptions=True)
+            for result in results:
+                if result is not None:
+                    raise result
+
+    async def _claim(self) -> Sequence[Operation]:
+        now = self._clock()
+        async with self._database.transaction() as store:
+            return await store.claim_follow_ups(now, now + _RETRY_DELAY, _CONCURRENCY)
+
+    async def _follow_up(self, charge: Operation) -> None:
+        """Look the charge up, or cancel it because its payment has ended."""
+        async with self._database.read_session() as store:
+            payment = await store.get_payment(charge.payment_id)
+        if payment is None:
+            raise AssertionError("an operation has a payment")
+        if _can_be_paid(payment, self._clock()):
+            await self._look_up(charge, payment)
+        else:
+            await self._cancel(charge)
+
+    async def _look_up(self, charge: Operation, payment: Payment) -> None:
+        outcome, was_answered = await self._provider.lookup(charge)
+        if was_answered and (outcome is None or await self._apply(charge, outcome)):
+            next_at = _next_follow_up(charge, payment, self._clock())
+            is_over = isinstance(outcome, Succeeded)
+            await self._set_follow_up(charge, None if is_over else next_at)
+
+    async def _cancel(self, charge: Operation) -> None:
+        """Cancel the charge at the provider. Apply its outcome if the customer has paid before.
+
+        A failure is not applied: the payment has ended, or the job that expires payments ends it.
+        """
+        outcome = await self._provider.cancel_action(charge)
+        if outcome is None:
+            return
+        if not isinstance(outcome, Succeeded):
+            log.info("payment.action_cancelled", operation_id=str(charge.operation_id))
+            await self._set_follow_up(charge, None)
+        elif await self._apply(charge, outcome):
+            await self._set_follow_up(charge, None)
+
+    async def _apply(self, charge: Operation, outcome: Outcome) -> bool:
+        """Return False if the outcome must be applied later."""
+        ctx = system_context("payments.follow_up")
+        try:
+            async with self._database.transaction() as store:
+                applied = await apply_outcome(
+                    store, ctx, charge.operation_id, outcome, self._clock()
+                )
+        except PaymentInProgress:
+            return False
+        if applied and applied.is_conflict and isinstance(outcome, Succeeded):
+            refund = await refund_second_charge(
+                self._provider, applied.operation, outcome.reference, self._clock()
+            )
+            return refund is not None
+        return True
+
+    async def _set_follow_up(self, charge: Operation, follow_up_at: datetime | None) -> None:
+        async with self._database.transaction() as store:
+            await store.set_follow_up(charge.operation_id, follow_up_at)
+
+
+def _can_be_paid(payment: Payment, now: datetime) -> bool:
+    """Tell whether the customer may still pay. A charge in progress may fail, so it does not count.
+
+    After such a failure the customer may finish the action of an earlier charge.
+    """
+    is_payable = payment.status in PAYABLE_STATUSES or payment.is_in_progress
+    return is_payable and now < payment.expires_at
+
+
+def _next_follow_up(charge: Operation, payment: Payment, now: datetime) -> datetime:
+    delay = min(max(now - charge.created_at, _MIN_DELAY), _MAX_DELAY)
+    return min(now + delay, payment.expires_at)
