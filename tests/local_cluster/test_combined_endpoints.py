@@ -91,7 +91,7 @@ async def test_metrics_port_of_proxy_answers_metrics_only() -> None:
     assert cluster.requests == [b"GET /orders"]
 
 
-@pytest.mark.parametrize("path", ["/stats", "/debug"])
+@pytest.mark.parametrize("path", ["/stats", "/integrity", "/debug"])
 async def test_endpoints_of_one_process_are_not_public(
     cluster: FakeCluster, http: httpx2.AsyncClient, path: str
 ) -> None:

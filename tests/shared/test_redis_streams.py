@@ -604,6 +604,13 @@ async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallCon
             async with stream_setup.backend.outbox.acquire_leadership() as leader:
                 yield leader
 
+        async def list_unpublished(
+            self, occurred_before: Any, after_seq: int | None, limit: int
+        ) -> Any:
+            return await stream_setup.backend.outbox.list_unpublished(
+                occurred_before, after_seq, limit
+            )
+
         async def purge(self, before: Any) -> int:
             return await stream_setup.backend.outbox.purge(before)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from markethall import __version__
-from markethall.cli import catalogue, database, serving, staff
+from markethall.cli import catalogue, database, doctor, serving, staff
 from markethall.cli.console import out, print_errors
 from markethall.cli.events import events
 from markethall.shared.composition.settings import SettingsError
@@ -18,7 +18,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Markethall: a commerce backend of users, inventory, orders and payments.",
 )
-for group in (serving, database, staff, catalogue):
+for group in (serving, database, staff, catalogue, doctor):
     cli.add_typer(group.cli)
 cli.add_typer(events, name="events")
 

@@ -136,13 +136,19 @@ def migrate(settings: Settings, contexts: list[str]) -> None:
         upgrade_outdated(url, contexts_of_url)
 
 
-def run_with_container(work: Callable[["ApplicationContainer"], Awaitable[T]]) -> T:
-    """Run the work with the container that the server would use."""
+def run_with_container(
+    work: Callable[["ApplicationContainer"], Awaitable[T]], *, migrates: bool = True
+) -> T:
+    """Run the work with the container that the server would use.
+
+    In development, the schemas are migrated before, unless `migrates` is false.
+    """
     settings = read_settings()
     if settings.storage == "memory":
         fail("MARKETHALL_STORAGE: this command needs a database; memory ends with its process")
     with open_database(settings, attach_to_running=True) as settings:
-        migrate_if_development(settings)
+        if migrates:
+            migrate_if_development(settings)
         return asyncio.run(_with_container(settings, work))
 
 

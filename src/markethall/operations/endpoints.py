@@ -16,6 +16,8 @@ from markethall import __version__
 from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.operations import swagger
+from markethall.operations.integrity import IntegrityReport
+from markethall.operations.integrity_sharing import SharedIntegrityReport
 from markethall.operations.metrics_port import METRICS_PATH
 from markethall.operations.metrics_snapshot import MetricsSnapshot
 from markethall.operations.topology_report import describe_routes
@@ -24,11 +26,14 @@ from markethall.shared.http.problem_details import problems
 from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Forbidden, RouteNotFound, Unauthenticated, Unavailable
-from markethall.shared.kernel.scopes import STATS_READ
+from markethall.shared.kernel.scopes import INTEGRITY_READ, STATS_READ
 
 log = structlog.get_logger("markethall.operations")
 
 _REPORTED_LIBRARIES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "redis", "uvicorn")
+
+# the share of the request deadline in which the checks have to finish
+_INTEGRITY_TIME_SHARE: Final = 0.8
 
 
 class NotReady(Unavailable):
@@ -70,6 +75,7 @@ def operations_router(settings: Settings) -> APIRouter:
     if settings.metrics != "off":
         add_metrics(router, settings)
     _add_stats(router)
+    _add_integrity(router, settings)
     if settings.serves_docs:
         add_docs(router)
     if settings.debug:
@@ -132,6 +138,25 @@ def _add_stats(router: APIRouter) -> None:
             for context in container.contexts.values()
             for name, count in context.counters().items()
         }
+
+
+def _add_integrity(router: APIRouter, settings: Settings) -> None:
+    reports = SharedIntegrityReport(_INTEGRITY_TIME_SHARE * settings.request_deadline_seconds)
+
+    @router.get(
+        "/integrity",
+        summary="Check the integrity of the data",
+        responses=problems(Unauthenticated, Forbidden, Unavailable),
+    )
+    async def get_integrity(
+        request: Request, _: Annotated[CallContext, require_scope(INTEGRITY_READ)]
+    ) -> IntegrityReport:
+        """Check the contexts that this process serves, and list the rows that break a rule.
+
+        Concurrent requests share one run; a report is reused for a few seconds. A check for which
+        there is no time left is `not_checked`: `markethall doctor` has more time.
+        """
+        return await reports.get(request.app.state.container)
 
 
 def _stats_model() -> type[BaseModel]:

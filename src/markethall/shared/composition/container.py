@@ -13,6 +13,7 @@ from markethall.shared.composition.settings import ContextSettings
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.integrity import IntegrityCheck
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
 from markethall.shared.persistence.postgres import Postgres
@@ -78,6 +79,8 @@ class ContextContainer(containers.DeclarativeContainer):
     background_tasks: providers.Provider[Sequence[BackgroundTask]] = providers.Object(())
     # maps each counter name of the manifest to the function that counts for the endpoint `/stats`
     counters: providers.Provider[Mapping[str, Counter]] = providers.Object({})
+    # the checks of `markethall doctor` and `/integrity`, besides those that every context has
+    integrity_checks: providers.Provider[Sequence[IntegrityCheck]] = providers.Object(())
     # A function that returns the current scopes of a user, which may differ from the scopes in the
     # token. It raises Unauthenticated if the user is disabled or the session of the token has
     # ended. Only the context that issues access tokens overrides this provider.

@@ -125,6 +125,26 @@ class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
                 HOLDS_CONNECTION.reset(token)
 
 
+R_co = TypeVar("R_co", covariant=True)
+
+
+class MemorySnapshots(Generic[T, R_co]):
+    """Implements `SnapshotDatabase`: nothing is written while a snapshot is open."""
+
+    def __init__(self, database: TransactionalTables[T], build_reads: Callable[[T], R_co]) -> None:
+        self._database = database
+        self._build_reads = build_reads
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[R_co]:
+        async with self._database.write_transaction() as tables:
+            token = HOLDS_CONNECTION.set("memory")
+            try:
+                yield self._build_reads(tables)
+            finally:
+                HOLDS_CONNECTION.reset(token)
+
+
 def build_memory_persistence(
     tables: T, store_factory: MemoryStoreFactory[T, S], clock: Clock
 ) -> "ContextPersistence[MemoryDatabase[T, S]]":

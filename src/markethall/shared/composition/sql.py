@@ -129,6 +129,22 @@ class SqlDatabase(Generic[S_co]):
             yield self._store_factory(connection, self._statements, self._clock)
 
 
+R_co = TypeVar("R_co", covariant=True)
+
+
+class SqlSnapshots(Generic[R_co]):
+    """Implements `SnapshotDatabase`: each snapshot is a read-only transaction."""
+
+    def __init__(self, postgres: Postgres, build_reads: Callable[[Connection], R_co]) -> None:
+        self._postgres = postgres
+        self._build_reads = build_reads
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[R_co]:
+        async with self._postgres.snapshot() as connection:
+            yield self._build_reads(connection)
+
+
 def build_sql_persistence(
     postgres: Postgres,
     statements: ContextStatements,

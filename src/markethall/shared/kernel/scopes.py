@@ -11,6 +11,7 @@ ORDERS_MANAGE: Final = "orders:manage"
 PAYMENTS_MANAGE: Final = "payments:manage"
 STATS_READ: Final = "stats:read"
 USERS_MANAGE: Final = "users:manage"
+INTEGRITY_READ: Final = "integrity:read"
 
 # these give access to the user's own data; every other scope is a staff scope
 CUSTOMER_SCOPES: Final = frozenset({PROFILE, ORDERS, PAYMENTS})
@@ -25,7 +26,7 @@ SCOPES_BY_ROLE: Final[dict[str, set[str]]] = {
     "staff:orders": _ORDERS_SCOPES,
     "staff:payments": _PAYMENTS_SCOPES,
     "staff": _STAFF_SCOPES,
-    "admin": _STAFF_SCOPES | {USERS_MANAGE},
+    "admin": _STAFF_SCOPES | {USERS_MANAGE, INTEGRITY_READ},
 }
 SCOPE_DESCRIPTIONS: Final[dict[str, str]] = {
     PROFILE: "read and change one's own account",
@@ -37,6 +38,7 @@ SCOPE_DESCRIPTIONS: Final[dict[str, str]] = {
     PAYMENTS_MANAGE: "see all payments, refund",
     STATS_READ: "read counts",
     USERS_MANAGE: "see all users, change roles",
+    INTEGRITY_READ: "check the integrity of the data",
 }
 
 

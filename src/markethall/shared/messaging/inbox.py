@@ -1,12 +1,16 @@
 """The inbox: the queue of events for the handlers of one context, in the store of that context."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from markethall.shared.kernel.model import Dto
-from markethall.shared.messaging.events import Delivery, EventEnvelope
+from markethall.shared.messaging.events import Delivery, EventEnvelope, RetryLater
+
+# the beginning of the stored error of a handler that has raised RetryLater
+RETRY_LATER_PREFIX: Final = f"{RetryLater.__name__}("
 
 
 class DeadLetter(Dto):
@@ -16,6 +20,42 @@ class DeadLetter(Dto):
     attempts: int
     error: str
     received_at: datetime
+
+
+class StuckDelivery(Dto):
+    """A delivery that waits, although its handler should have processed it."""
+
+    handler: str
+    event_id: UUID
+    type: str
+    attempts: int
+    error: str
+    received_at: datetime
+    due_at: datetime
+    position: int
+
+
+@dataclass(frozen=True)
+class StuckLimits:
+    """The limits that tell which waiting deliveries are stuck.
+
+    A delivery is stuck if it is due since `due_before`, because then no worker claims it; or if it
+    is due only after `due_after`, which is later than any back-off; or if it was received before
+    `failing_since` and its handler has failed. A handler that has raised RetryLater has not failed,
+    because it waits on purpose. A delivery that waits for an earlier one of its key is not stuck.
+    """
+
+    due_before: datetime
+    due_after: datetime
+    failing_since: datetime
+
+    def include(self, delivery: StuckDelivery) -> bool:
+        is_failing = bool(delivery.error) and not delivery.error.startswith(RETRY_LATER_PREFIX)
+        return (
+            delivery.due_at < self.due_before
+            or delivery.due_at > self.due_after
+            or (is_failing and delivery.received_at < self.failing_since)
+        )
 
 
 class Inbox(Protocol):
@@ -40,6 +80,19 @@ class Inbox(Protocol):
         """Store the delivery as a dead letter, which is not tried again."""
 
     async def get_dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]: ...
+
+    async def count_dead_letters(self) -> int: ...
+
+    async def list_stuck(
+        self, limits: StuckLimits, after_position: int | None, limit: int
+    ) -> Sequence[StuckDelivery]:
+        """Return stuck deliveries in the order of `position`."""
+
+    async def make_due(self, limits: StuckLimits, now: datetime, lease: timedelta) -> int:
+        """Make stuck deliveries due at `now`; return how many.
+
+        Does not change a delivery that is due within the lease, because its handler may be running.
+        """
 
     async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
         """Make dead letters due again: those of one event, or all if `event_id` is None.

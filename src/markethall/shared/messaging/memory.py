@@ -9,7 +9,7 @@ from uuid import UUID
 
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, EventEnvelope
-from markethall.shared.messaging.inbox import DeadLetter
+from markethall.shared.messaging.inbox import DeadLetter, StuckDelivery, StuckLimits
 from markethall.shared.messaging.outbox import LeaderSession
 from markethall.shared.persistence.memory import Table, TableSet, TransactionalTables
 
@@ -59,6 +59,16 @@ class MemoryOutbox:
             yield MemoryLeaderSession(self._database)
         finally:
             self._has_leader = False
+
+    async def list_unpublished(
+        self, occurred_before: datetime, after_seq: int | None, limit: int
+    ) -> Sequence[EventEnvelope]:
+        async with self._database.write_transaction() as tables:
+            return tables.outbox.where(
+                lambda envelope: (
+                    envelope.occurred_at < occurred_before and envelope.seq > (after_seq or 0)
+                )
+            )[:limit]
 
     async def purge(self, before: datetime) -> int:
         return 0
@@ -125,10 +135,7 @@ class MemoryInbox:
 
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         async with self._database.write_transaction() as tables:
-            oldest_by_key: dict[UUID, InboxRow] = {}
-            for row in tables.inbox.where(lambda row: row.state == "waiting"):
-                oldest_by_key.setdefault(row.delivery.envelope.key, row)
-            due = [row for row in oldest_by_key.values() if row.due_at <= now][:limit]
+            due = [row for row in _oldest_waiting_rows(tables) if row.due_at <= now][:limit]
             claimed = [_with_claim(row, now + lease) for row in due]
             for row in claimed:
                 tables.inbox.put(delivery_key(row.delivery), row)
@@ -148,6 +155,35 @@ class MemoryInbox:
         async with self._database.write_transaction() as tables:
             rows = tables.inbox.where(lambda row: row.state == "dead")[:limit]
         return [_dead_letter(row) for row in rows]
+
+    async def count_dead_letters(self) -> int:
+        async with self._database.write_transaction() as tables:
+            return len(tables.inbox.where(lambda row: row.state == "dead"))
+
+    async def list_stuck(
+        self, limits: StuckLimits, after_position: int | None, limit: int
+    ) -> Sequence[StuckDelivery]:
+        async with self._database.write_transaction() as tables:
+            oldest_rows = _oldest_waiting_rows(tables)
+        waiting = [_stuck_delivery(row) for row in oldest_rows]
+        return [
+            delivery
+            for delivery in waiting
+            if limits.include(delivery) and delivery.position > (after_position or 0)
+        ][:limit]
+
+    async def make_due(self, limits: StuckLimits, now: datetime, lease: timedelta) -> int:
+        async with self._database.write_transaction() as tables:
+            rows = tables.inbox.where(
+                lambda row: (
+                    row.state == "waiting"
+                    and row.due_at > now + lease
+                    and limits.include(_stuck_delivery(row))
+                )
+            )
+            for row in rows:
+                tables.inbox.put(delivery_key(row.delivery), replace(row, due_at=now))
+            return len(rows)
 
     async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
         return await self._requeue(
@@ -186,6 +222,18 @@ class MemoryInbox:
 
 def delivery_key(delivery: Delivery) -> tuple[str, UUID]:
     return delivery.handler, delivery.envelope.event_id
+
+
+def _oldest_waiting_rows(tables: MessagingTables) -> list[InboxRow]:
+    """Return the oldest waiting delivery of each event key."""
+    oldest_by_key: dict[UUID, InboxRow] = {}
+    for row in tables.inbox.where(lambda row: row.state == "waiting"):
+        oldest_by_key.setdefault(row.delivery.envelope.key, row)
+    return list(oldest_by_key.values())
+
+
+def _stuck_delivery(row: InboxRow) -> StuckDelivery:
+    return StuckDelivery(**_dead_letter(row).model_dump(), due_at=row.due_at, position=row.position)
 
 
 def _with_claim(row: InboxRow, due_at: datetime) -> InboxRow:

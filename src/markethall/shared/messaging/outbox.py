@@ -64,5 +64,10 @@ class Outbox(Protocol):
         of this process is wrong, because such a leader would expire and delete entities too early.
         """
 
+    async def list_unpublished(
+        self, occurred_before: datetime, after_seq: int | None, limit: int
+    ) -> Sequence[EventEnvelope]:
+        """Return envelopes of events before this time that are not relayed, in order of `seq`."""
+
     async def purge(self, before: datetime) -> int:
         """Delete a bounded number of events confirmed before `before`; return how many."""

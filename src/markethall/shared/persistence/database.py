@@ -12,6 +12,14 @@ class ReadDatabase(Protocol[R_co]):
         """Open the read store, which uses no transaction and no locks. Raises Unavailable."""
 
 
+class SnapshotDatabase(Protocol[R_co]):
+    def snapshot(self) -> AbstractAsyncContextManager[R_co]:
+        """Open a read store: all its reads see the same commits, and it locks no rows.
+
+        Raises Unavailable.
+        """
+
+
 class Database(ReadDatabase[R_co], Protocol[R_co, S_co]):
     def transaction(self) -> AbstractAsyncContextManager[S_co]:
         """Commit when the block ends; roll back when it raises. Raises Unavailable."""

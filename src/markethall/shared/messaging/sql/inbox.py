@@ -1,6 +1,7 @@
 """The inbox in Postgres."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, EventEnvelope
-from markethall.shared.messaging.inbox import DeadLetter
+from markethall.shared.messaging.inbox import (
+    RETRY_LATER_PREFIX,
+    DeadLetter,
+    StuckDelivery,
+    StuckLimits,
+)
 from markethall.shared.messaging.sql.outbox import envelope_from_row
 from markethall.shared.messaging.sql.tables import STATE_DEAD, STATE_WAITING
 from markethall.shared.persistence.postgres import Postgres, Statement
@@ -57,6 +63,25 @@ class InboxStatements:
             .order_by(columns.position)
             .limit(limit)
         )
+        self.count_dead_letters = Statement(
+            sa.select(sa.func.count()).where(columns.state == STATE_DEAD)
+        )
+        is_stuck = _is_stuck(inbox)
+        self.select_stuck = Statement(
+            sa.select(inbox)
+            .where(
+                is_stuck,
+                columns.position > bindparam("after_position", type_=sa.BigInteger),
+                columns.position == _first_position_of_key(inbox),
+            )
+            .order_by(columns.position)
+            .limit(limit)
+        )
+        self.make_due = Statement(
+            sa.update(inbox)
+            .where(is_stuck, columns.due_at > bindparam("leased_until"))
+            .values(due_at=bindparam("now"))
+        )
         requeue = sa.update(inbox).values(
             state="waiting", attempts=0, due_at=columns.received_at, done_at=None
         )
@@ -75,22 +100,44 @@ class InboxStatements:
         )
 
 
-def _claim_statement(inbox: sa.Table) -> Statement:
-    columns = inbox.c
+def _first_position_of_key(inbox: sa.Table) -> "sa.ScalarSelect[Any]":
+    """Return the position of the oldest waiting delivery of the same event key.
+
+    Uses min(position), because the anti-join of a NOT EXISTS takes quadratic time for many waiting
+    deliveries of one key.
+    """
     earlier = inbox.alias("earlier")
-    # uses min(position), because the anti-join of a NOT EXISTS takes quadratic time for many
-    # waiting deliveries of one key
-    first_of_key = (
+    return (
         sa.select(sa.func.min(earlier.c.position))
-        .where(earlier.c.key == columns.key, earlier.c.state == STATE_WAITING)
+        .where(earlier.c.key == inbox.c.key, earlier.c.state == STATE_WAITING)
         .scalar_subquery()
     )
+
+
+def _is_stuck(inbox: sa.Table) -> sa.ColumnElement[bool]:
+    """Return the condition of `StuckLimits.include`."""
+    columns = inbox.c
+    is_failing = sa.and_(
+        columns.error != "", sa.not_(columns.error.startswith(RETRY_LATER_PREFIX, autoescape=True))
+    )
+    return sa.and_(
+        columns.state == STATE_WAITING,
+        sa.or_(
+            columns.due_at < bindparam("due_before"),
+            columns.due_at > bindparam("due_after"),
+            sa.and_(is_failing, columns.received_at < bindparam("failing_since")),
+        ),
+    )
+
+
+def _claim_statement(inbox: sa.Table) -> Statement:
+    columns = inbox.c
     due_deliveries = (
         sa.select(columns.handler, columns.event_id)
         .where(
             columns.state == STATE_WAITING,
             columns.due_at <= bindparam("now"),
-            columns.position == first_of_key,
+            columns.position == _first_position_of_key(inbox),
         )
         .order_by(columns.position)
         .limit(bindparam("limit", type_=sa.Integer))
@@ -158,6 +205,30 @@ class SqlInbox:
         async with self._postgres.read_session() as connection:
             rows = await connection.fetch_all(self._statements.select_dead_letters, limit=limit)
         return [DeadLetter(**{name: row[name] for name in DeadLetter.model_fields}) for row in rows]
+
+    async def count_dead_letters(self) -> int:
+        async with self._postgres.read_session() as connection:
+            return int(await connection.fetch_value(self._statements.count_dead_letters))
+
+    async def list_stuck(
+        self, limits: StuckLimits, after_position: int | None, limit: int
+    ) -> Sequence[StuckDelivery]:
+        async with self._postgres.read_session() as connection:
+            rows = await connection.fetch_all(
+                self._statements.select_stuck,
+                **asdict(limits),
+                after_position=after_position or 0,
+                limit=limit,
+            )
+        return [
+            StuckDelivery(**{name: row[name] for name in StuckDelivery.model_fields})
+            for row in rows
+        ]
+
+    async def make_due(self, limits: StuckLimits, now: datetime, lease: timedelta) -> int:
+        return await self._execute(
+            self._statements.make_due, **asdict(limits), now=now, leased_until=now + lease
+        )
 
     async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
         return await self._execute(self._statements.requeue_dead_letters, event_id=event_id)

@@ -75,6 +75,16 @@ class OutboxStatements:
             .limit(limit)
         )
         awaiting_confirmation = bindparam("awaiting_confirmation", type_=ARRAY(sa.Uuid))
+        self.select_unpublished = Statement(
+            sa.select(outbox)
+            .where(
+                columns.published_at.is_(None),
+                columns.occurred_at < bindparam("occurred_before"),
+                columns.seq > bindparam("after_seq", type_=sa.BigInteger),
+            )
+            .order_by(columns.seq)
+            .limit(limit)
+        )
         self.mark_relayed = Statement(
             sa.update(outbox)
             .where(columns.seq == sa.any_(bindparam("seqs", type_=ARRAY(sa.BigInteger))))
@@ -158,6 +168,18 @@ class SqlOutbox:
             ):
                 log.warning("worker.hung_leader_ended", context=self._statements.schema)
             return bool(row["is_free"])
+
+    async def list_unpublished(
+        self, occurred_before: datetime, after_seq: int | None, limit: int
+    ) -> Sequence[EventEnvelope]:
+        async with self._postgres.read_session() as connection:
+            rows = await connection.fetch_all(
+                self._statements.select_unpublished,
+                occurred_before=occurred_before,
+                after_seq=after_seq or 0,
+                limit=limit,
+            )
+        return [envelope_from_row(row, seq=row["seq"]) for row in rows]
 
     async def purge(self, before: datetime) -> int:
         async with self._postgres.read_session() as connection:

@@ -13,7 +13,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.wait_budget import wait_within_budget
 from markethall.shared.persistence.database_clock import DatabaseClock
 from markethall.shared.persistence.postgres.connection import Connection
-from markethall.shared.persistence.postgres.session import PooledSession
+from markethall.shared.persistence.postgres.session import BEGIN, BEGIN_SNAPSHOT, PooledSession
 from markethall.shared.persistence.postgres_errors import (
     UNAVAILABLE_ERRORS,
     translate_connection_errors,
@@ -66,14 +66,18 @@ class Postgres:
 
     def transaction(self) -> "PooledSession":
         """Commit when the block ends; roll back when it raises. Raises Unavailable."""
-        return PooledSession(self._acquire, self._timeout, in_transaction=True)
+        return PooledSession(self._acquire, self._timeout, BEGIN)
+
+    def snapshot(self) -> "PooledSession":
+        """Run statements that all see the same commits and cannot write. Raises Unavailable."""
+        return PooledSession(self._acquire, self._timeout, BEGIN_SNAPSHOT)
 
     def read_session(self) -> "PooledSession":
         """Run statements without a transaction: each sees the latest commits.
 
         A statement may also write, and then commits by itself. Raises Unavailable.
         """
-        return PooledSession(self._acquire, self._timeout, in_transaction=False)
+        return PooledSession(self._acquire, self._timeout, None)
 
     @asynccontextmanager
     async def dedicated_connection(self) -> AsyncIterator[Connection]:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[Record]
     PooledDriver = PoolConnectionProxy[Record]
 
+BEGIN: Final = "BEGIN"
+# all statements see the commits that the first statement sees, and none can write
+BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
 log = structlog.get_logger("markethall.database")
 
 # Postgres must confirm within this time that it has cancelled a statement. Otherwise the connection
@@ -40,36 +44,36 @@ class PooledSession:
     by primary key.
     """
 
-    __slots__ = ("_acquire", "_driver", "_in_transaction", "_pool", "_timeout", "_token")
+    __slots__ = ("_acquire", "_begin", "_driver", "_pool", "_timeout", "_token")
 
     def __init__(
         self,
         acquire: "Callable[[], Awaitable[tuple[Pool, PooledDriver]]]",
         timeout: float,
-        *,
-        in_transaction: bool,
+        begin: str | None,
     ) -> None:
+        """`begin` is the statement that begins a transaction; None: there is no transaction."""
         self._acquire = acquire
         self._timeout = timeout
-        self._in_transaction = in_transaction
+        self._begin = begin
 
     async def __aenter__(self) -> Connection:
         self._pool, self._driver = await self._acquire()
-        if self._in_transaction:
+        if self._begin:
             try:
-                await self._driver.execute("BEGIN")
+                await self._driver.execute(self._begin)
             except BaseException as error:
                 await self._abort(error)
                 raise
-        self._token = HOLDS_CONNECTION.set("postgres" if self._in_transaction else "reading")
-        return Connection(self._driver, None if self._in_transaction else STATEMENT_TIMEOUT.get())
+        self._token = HOLDS_CONNECTION.set("postgres" if self._begin else "reading")
+        return Connection(self._driver, None if self._begin else STATEMENT_TIMEOUT.get())
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         HOLDS_CONNECTION.reset(self._token)
         if error is not None:
             await self._abort(error)
             return
-        if self._in_transaction:
+        if self._begin:
             try:
                 await _commit(self._driver)
             except BaseException as commit_error:
