@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings
 from markethall.contexts import context_names, topology
 from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
-from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
+from markethall.payments.domain import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
 from markethall.shared.http.route_policies import RoutePolicy
 from markethall.shared.kernel.scopes import SCOPES_BY_ROLE

@@ -82,6 +82,7 @@ def _payment() -> None:
         sa.Column("failure_code", sa.Text(), nullable=True),
         sa.Column("next_action", sa.Text(), nullable=True),
         sa.Column("charge_id", sa.Uuid(), nullable=True),
+        sa.Column("open_change_id", sa.Uuid(), nullable=True),
         sa.Column("is_activated", sa.Boolean(), nullable=False),
         _timestamp("created_at"),
         sa.Column("version", sa.Integer(), nullable=False),
@@ -94,6 +95,7 @@ def _payment() -> None:
     _index("ix_payment_created_at", "payment", ["created_at", "payment_id"])
     payable = "status IN ('created', 'failed', 'requires_action')"
     _index("ix_payment_payable", "payment", ["expires_at"], where=payable)
+    _index("ix_payment_authorized", "payment", ["expires_at"], where="status = 'authorized'")
     _index(
         "ix_payment_money_after_end",
         "payment",
@@ -114,8 +116,11 @@ PAYMENT_CHECKS = {
     "captured": "0 <= captured AND captured <= authorized",
     "refunded": "0 <= refunded AND 0 <= refunding AND refunded + refunding <= captured",
     "captured_by_charge": "captured = 0 OR charge_id IS NOT NULL AND (status = 'captured'"
-    " OR captured - refunded < amount"
-    " AND status IN ('requires_action', 'failed', 'cancelled', 'expired'))",
+    " OR status = 'authorized' OR captured - refunded < amount"
+    " AND status IN ('requires_action', 'failed', 'voided', 'cancelled', 'expired'))",
+    "authorized_by_charge": "status <> 'authorized' OR charge_id IS NOT NULL"
+    " AND captured < authorized",
+    "change_of_authorization": "open_change_id IS NULL OR status = 'authorized'",
 }
 
 
@@ -133,6 +138,7 @@ def _operation() -> None:
         sa.Column("charge_id", sa.Uuid(), nullable=True),
         sa.Column("charge_reference", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("is_final", sa.Boolean(), nullable=False),
         sa.Column("provider_reference", sa.Text(), nullable=True),
         sa.Column("failure_code", sa.Text(), nullable=True),
         _timestamp("created_at"),
@@ -162,6 +168,13 @@ def _operation() -> None:
             unique=True,
             where=f"kind IN ('charge', 'authorize') AND {state}",
         )
+    _index(
+        "uq_operation_one_open_change",
+        "operation",
+        ["payment_id"],
+        unique=True,
+        where=f"kind IN ('capture', 'void') AND {still_open}",
+    )
 
 
 OPERATION_CHECKS = {
@@ -170,6 +183,7 @@ OPERATION_CHECKS = {
     " AND charge_id IS NULL OR kind IN ('capture', 'void', 'refund') AND amount > 0"
     " AND method IS NULL AND charge_id IS NOT NULL",
     "settled": "(settled_at IS NULL) = (status IN ('pending', 'unknown'))",
+    "is_final": "NOT is_final OR kind = 'capture'",
 }
 
 

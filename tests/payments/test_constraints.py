@@ -29,6 +29,7 @@ PAYMENT: dict[str, Any] = {
     "version": 1,
 }
 CAPTURED = {"status": "captured", "authorized": 1000, "captured": 1000}
+AUTHORIZED = {"status": "authorized", "authorized": 1000}
 PARTLY_PAID = {"status": "requires_action", "authorized": 300, "captured": 300}
 OPERATION: dict[str, Any] = {
     "kind": "charge",
@@ -38,6 +39,7 @@ OPERATION: dict[str, Any] = {
     "provider": "sandbox",
     "method": "sandbox_ok",
     "reason": "",
+    "is_final": False,
     "created_at": "2026-11-21T12:00:00Z",
     "due_at": "2026-11-21T12:00:15Z",
 }
@@ -129,6 +131,9 @@ async def operation(connection: Connection) -> tuple[UUID, UUID]:
         (PARTLY_PAID | {"status": "created"}, "captured_by_charge"),
         (PARTLY_PAID | {"status": "processing"}, "captured_by_charge"),
         (PARTLY_PAID | {"captured": 1000, "authorized": 1000}, "captured_by_charge"),
+        (AUTHORIZED | {"charge_id": None}, "authorized_by_charge"),
+        (AUTHORIZED | {"captured": 1000}, "authorized_by_charge"),
+        (CAPTURED | {"open_change_id": new_id()}, "change_of_authorization"),
         ({"status": "paid"}, "status"),
         ({"order_id": None}, "opened_or_tombstone"),
         ({"user_id": None}, "opened_or_tombstone"),
@@ -149,7 +154,9 @@ async def test_inconsistent_payment_is_rejected(
 
 
 async def test_valid_payment_is_accepted(connection: Connection) -> None:
-    for status in ("requires_action", "failed", "cancelled", "expired"):
+    await add_payment(connection, **AUTHORIZED, charge_id=new_id(), open_change_id=new_id())
+    await add_payment(connection, **AUTHORIZED, charge_id=new_id(), captured=400, refunded=100)
+    for status in ("requires_action", "failed", "voided", "cancelled", "expired"):
         await add_payment(connection, **PARTLY_PAID | {"status": status}, charge_id=new_id())
     await add_payment(connection, **CAPTURED, refunded=400, refunding=600, charge_id=new_id())
     await add_payment(
@@ -185,6 +192,20 @@ async def test_a_payment_has_one_open_charge(
     assert error.value.constraint_name == "uq_operation_one_open_charge"
 
 
+@pytest.mark.parametrize("second", ["capture", "void"])
+async def test_a_payment_has_one_open_capture_or_void(
+    connection: Connection, operation: tuple[UUID, UUID], second: str
+) -> None:
+    payment_id, charge_id = operation
+    change = {"method": None, "charge_id": charge_id}
+    await add_operation(connection, payment_id, kind="capture", **change)
+
+    with pytest.raises(asyncpg.UniqueViolationError) as error:
+        await add_operation(connection, payment_id, kind=second, **change)
+
+    assert error.value.constraint_name == "uq_operation_one_open_change"
+
+
 @pytest.mark.parametrize(
     ("changes", "constraint"),
     [
@@ -196,6 +217,7 @@ async def test_a_payment_has_one_open_charge(
         ({"method": None}, "kind"),
         ({"kind": "refund"}, "kind"),
         ({"kind": "refund", "method": None}, "kind"),
+        ({"is_final": True}, "is_final"),
     ],
 )
 async def test_inconsistent_operation_is_rejected(

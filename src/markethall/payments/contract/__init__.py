@@ -21,6 +21,7 @@ from markethall.payments.contract.api import (
 )
 from markethall.payments.contract.errors import (
     AmountExceedsDue,
+    CaptureExceedsAuthorized,
     InvalidPaymentTransition,
     OperationIdTaken,
     OrderHasPayment,
@@ -36,6 +37,7 @@ from markethall.payments.contract.errors import (
 from markethall.payments.contract.events import (
     PaymentCaptured,
     PaymentFailed,
+    PaymentPartiallyCaptured,
     PaymentRefunded,
     PaymentStatusChanged,
 )
@@ -61,6 +63,7 @@ __all__ = [
     "ActivatePayments",
     "AmountExceedsDue",
     "AwaitTransferAction",
+    "CaptureExceedsAuthorized",
     "InvalidPaymentTransition",
     "LedgerAccountBalance",
     "LedgerAccountKind",
@@ -81,6 +84,7 @@ __all__ = [
     "PaymentMethodView",
     "PaymentMethodsView",
     "PaymentNotFound",
+    "PaymentPartiallyCaptured",
     "PaymentQuery",
     "PaymentRefunded",
     "PaymentStatus",

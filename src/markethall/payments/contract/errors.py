@@ -28,6 +28,14 @@ class PaymentInProgress(DomainError):
     retryable = True
 
 
+class CaptureExceedsAuthorized(DomainError):
+    """The amount is more than can still be captured. Details: requested, capturable (Money)."""
+
+    code = "payments.capture_exceeds_authorized"
+    status = 409
+    title = "A capture cannot exceed what was authorized"
+
+
 class RefundExceedsCaptured(DomainError):
     """The amount is more than can still be refunded. Details: requested, refundable (Money)."""
 

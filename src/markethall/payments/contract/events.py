@@ -10,10 +10,27 @@ from markethall.shared.messaging.events import Event
 
 
 class PaymentCaptured(Event):
+    """The payment is captured, and no more can be. `amount` is the sum of all captures."""
+
     type: ClassVar[str] = "payments.payment_captured"
     payment_id: UUID
     order_id: UUID
     amount: Money
+
+    @property
+    def key(self) -> UUID:
+        return self.payment_id
+
+
+class PaymentPartiallyCaptured(Event):
+    """A part was captured, and more can be. `captured` is the sum of all captures so far."""
+
+    type: ClassVar[str] = "payments.payment_partially_captured"
+    payment_id: UUID
+    order_id: UUID
+    capture_id: UUID
+    amount: Money
+    captured: Money
 
     @property
     def key(self) -> UUID:

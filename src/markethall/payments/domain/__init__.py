@@ -16,22 +16,25 @@ from markethall.payments.domain.operation import (
 )
 from markethall.payments.domain.outcomes import (
     ACTION_REQUIRED,
+    CHARGE_KINDS,
     OutcomeEffects,
     captured_event,
     contradicts,
     correct_operation,
+    ended_event,
     settle_operation,
     status_changed_event,
 )
-from markethall.payments.domain.payment import (
+from markethall.payments.domain.payment import Payment
+from markethall.payments.domain.payment_transitions import (
     PAYABLE_STATUSES,
     TRANSITIONS,
-    Payment,
     PaymentCommand,
 )
 
 __all__ = [
     "ACTION_REQUIRED",
+    "CHARGE_KINDS",
     "CUSTOMER_PAYMENTS_ACCOUNT",
     "FREE_METHOD",
     "PAYABLE_STATUSES",
@@ -50,6 +53,7 @@ __all__ = [
     "captured_event",
     "contradicts",
     "correct_operation",
+    "ended_event",
     "settle_operation",
     "status_changed_event",
 ]

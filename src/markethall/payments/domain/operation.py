@@ -14,7 +14,14 @@ FREE_METHOD: Final = "free"
 
 @dataclass(frozen=True)
 class Succeeded:
+    """The provider executed the operation. `reference` is the operation's id there.
+
+    The outcome of an authorization has `expires_at`: until then the amount can be captured. None
+    means that the provider does not report it.
+    """
+
     reference: str
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,10 @@ Outcome = Succeeded | Failed | ActionRequired
 class Operation:
     """A request to the provider. `amount` is in minor units of `currency`.
 
-    A charge has a `method`. A refund has `charge_id`, the id of the charge that it refunds, and
-    `charge_reference`, the provider's id of that charge. If the operation is still open at
-    `due_at`, the reconciliation job looks up its outcome.
+    A charge or authorization has a `method`. A capture, void or refund has `charge_id`, the id of
+    the charge or authorization that it changes, and `charge_reference`, the provider's id of that
+    operation. `is_final` tells for a capture that the provider releases what is not captured. If
+    the operation is still open at `due_at`, the reconciliation job looks up its outcome.
 
     While the customer may still act, `follow_up_at` is the time at which a job looks the charge up
     again, or cancels it because its payment has ended.
@@ -71,6 +79,7 @@ class Operation:
     charge_id: UUID | None = None
     charge_reference: str | None = None
     reason: str = ""
+    is_final: bool = False
     status: OperationStatus = OperationStatus.PENDING
     provider_reference: str | None = None
     failure_code: str | None = None

@@ -15,6 +15,7 @@ from markethall.payments.contract import (
     OperationStatus,
     PaymentCaptured,
     PaymentFailed,
+    PaymentPartiallyCaptured,
     PaymentRefunded,
     PaymentStatus,
     PaymentStatusChanged,
@@ -34,6 +35,10 @@ from markethall.shared.messaging.events import Event
 ACTION_REQUIRED = "action_required"
 # a charge that waits for the customer is looked up again after this time
 FIRST_FOLLOW_UP: Final = timedelta(minutes=1)
+# the operations that a confirm sends
+CHARGE_KINDS: Final = frozenset({OperationKind.CHARGE, OperationKind.AUTHORIZE})
+# applies if the provider does not report when an authorization expires
+_DEFAULT_AUTHORIZATION_LIFETIME: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,11 @@ def settle_operation(
     """Apply an outcome to an open operation and its payment. None: the provider gave no outcome."""
     if outcome is None:
         return _settle_without_outcome(payment, operation)
-    if operation.kind is OperationKind.CHARGE:
+    if operation.kind in CHARGE_KINDS:
         return _settle_charge(payment, operation, outcome, now)
-    return _settle_refund(payment, operation, outcome, now)
+    if operation.kind is OperationKind.REFUND:
+        return _settle_refund(payment, operation, outcome, now)
+    return _settle_change(payment, operation, outcome, now)
 
 
 def contradicts(payment: Payment, operation: Operation, outcome: Outcome) -> bool:
@@ -78,14 +85,16 @@ def correct_operation(
 
     Return None if the operation has succeeded, or if the payment does not allow the correction.
 
-    Raises PaymentInProgress while another charge of the payment is open.
+    Raises PaymentInProgress while another charge, capture or void of the payment is open.
     """
     try:
         if operation.status is OperationStatus.SUCCEEDED:
             return None
+        if operation.kind in CHARGE_KINDS:
+            return _correct_charge(payment, operation, outcome, now)
         if operation.kind is OperationKind.REFUND:
             return _correct_refund(payment, operation, outcome, now)
-        return _correct_charge(payment, operation, outcome, now)
+        return _correct_change(payment, operation, outcome, now)
     except (InvalidPaymentTransition, RefundExceedsCaptured):
         return None
 
@@ -94,13 +103,38 @@ def _correct_charge(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
 ) -> OutcomeEffects:
     if isinstance(outcome, Succeeded):
-        payment.capture_late(operation.operation_id, operation.provider)
-        operation.succeed(outcome.reference, now)
-        return _capture_effects(payment, operation)
+        return _correct_failed_charge(payment, operation, outcome, now)
     code = outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED
     payment.correct_failure(code)
     operation.fail(code, now, outcome.reference)
     return OutcomeEffects(_failed_event(payment, code))
+
+
+def _correct_failed_charge(
+    payment: Payment, operation: Operation, outcome: Succeeded, now: datetime
+) -> OutcomeEffects:
+    if operation.kind is OperationKind.AUTHORIZE:
+        end = _authorization_end(outcome, now)
+        payment.authorize_late(operation.operation_id, operation.provider, end)
+        operation.succeed(outcome.reference, now)
+        return OutcomeEffects(status_changed_event(payment))
+    payment.capture_late(operation.operation_id, operation.provider)
+    operation.succeed(outcome.reference, now)
+    return _capture_effects(payment, operation)
+
+
+def _correct_change(
+    payment: Payment, operation: Operation, outcome: Outcome, now: datetime
+) -> OutcomeEffects | None:
+    """Apply the late success of a capture. A late success of a void is not applied.
+
+    The authorization that was voided then ends by its expiry.
+    """
+    if operation.kind is OperationKind.VOID or not isinstance(outcome, Succeeded):
+        return None
+    payment.correct_capture(operation.amount, is_final=operation.is_final)
+    operation.succeed(outcome.reference, now)
+    return _partial_capture_effects(payment, operation)
 
 
 def _correct_refund(
@@ -115,10 +149,13 @@ def _correct_refund(
 
 def _settle_without_outcome(payment: Payment, operation: Operation) -> OutcomeEffects:
     operation.mark_unknown()
-    if operation.kind is OperationKind.CHARGE:
+    if operation.kind in CHARGE_KINDS:
         payment.mark_unknown()
         return OutcomeEffects(status_changed_event(payment))
-    payment.mark_refund_unknown()
+    if operation.kind is OperationKind.REFUND:
+        payment.mark_refund_unknown()
+    else:
+        payment.mark_change_unknown()
     return OutcomeEffects()
 
 
@@ -128,6 +165,9 @@ def _settle_charge(
     match outcome:
         case Succeeded(reference):
             operation.succeed(reference, now)
+            if operation.kind is OperationKind.AUTHORIZE:
+                payment.authorize(operation.operation_id, _authorization_end(outcome, now))
+                return OutcomeEffects(status_changed_event(payment))
             payment.capture(operation.operation_id)
             return _capture_effects(payment, operation)
         case Failed(code, reference):
@@ -140,6 +180,23 @@ def _settle_charge(
                 operation.follow_up_at = now + FIRST_FOLLOW_UP
             payment.require_action(next_action, expires_at)
             return OutcomeEffects(status_changed_event(payment))
+
+
+def _settle_change(
+    payment: Payment, operation: Operation, outcome: Outcome, now: datetime
+) -> OutcomeEffects:
+    """Settle a capture or void."""
+    if not isinstance(outcome, Succeeded):
+        code = outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED
+        operation.fail(code, now, outcome.reference)
+        payment.fail_change(code)
+        return OutcomeEffects()
+    operation.succeed(outcome.reference, now)
+    if operation.kind is OperationKind.VOID:
+        payment.complete_void()
+        return OutcomeEffects(ended_event(payment))
+    payment.complete_capture(operation.amount, is_final=operation.is_final)
+    return _partial_capture_effects(payment, operation)
 
 
 def _settle_refund(
@@ -166,6 +223,29 @@ def captured_event(payment: Payment) -> PaymentCaptured:
 def _capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
     event = captured_event(payment)
     return OutcomeEffects(event, PostingKind.CAPTURE if operation.amount else None)
+
+
+def _partial_capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
+    if payment.status is PaymentStatus.CAPTURED:
+        return OutcomeEffects(captured_event(payment), PostingKind.CAPTURE)
+    event = PaymentPartiallyCaptured(
+        payment_id=payment.payment_id,
+        order_id=payment.order_id,
+        capture_id=operation.operation_id,
+        amount=operation.money,
+        captured=payment.money(payment.captured),
+    )
+    return OutcomeEffects(event, PostingKind.CAPTURE)
+
+
+def ended_event(payment: Payment) -> Event:
+    """Return the event about the end of an authorization, or of another unpaid payment."""
+    is_captured = payment.status is PaymentStatus.CAPTURED
+    return captured_event(payment) if is_captured else status_changed_event(payment)
+
+
+def _authorization_end(outcome: Succeeded, now: datetime) -> datetime:
+    return outcome.expires_at or now + _DEFAULT_AUTHORIZATION_LIFETIME
 
 
 def _failed_event(payment: Payment, code: str) -> PaymentFailed:

@@ -2,70 +2,37 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from markethall.payments.contract import (
     AmountExceedsDue,
+    CaptureExceedsAuthorized,
     InvalidPaymentTransition,
     NextAction,
     PaymentInProgress,
     PaymentStatus,
     RefundExceedsCaptured,
 )
+from markethall.payments.domain.payment_transitions import (
+    LATE_TRANSITIONS,
+    PART_TRANSITIONS,
+    PAYABLE_STATUSES,
+    TRANSITIONS,
+    PaymentCommand,
+)
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.money import Money
 
-S = PaymentStatus
+S, C = PaymentStatus, PaymentCommand
 
-
-class PaymentCommand(StrEnum):
-    CONFIRM = "confirm"
-    AUTHORIZE = "authorize"
-    CAPTURE = "capture"
-    CAPTURE_LATE = "capture_late"
-    FAIL = "fail"
-    REQUIRE_ACTION = "require_action"
-    MARK_UNKNOWN = "mark_unknown"
-    CANCEL = "cancel"
-    EXPIRE = "expire"
-    VOID = "void"
-
-
-C = PaymentCommand
-
-_PAYABLE_TRANSITIONS = {C.CONFIRM: S.PROCESSING, C.CANCEL: S.CANCELLED, C.EXPIRE: S.EXPIRED}
-# a charge that was recorded as failed has succeeded at the provider after all; if the order was
-# cancelled or has expired, the context orders reinstates the order or refunds the money
-_LATE_TRANSITIONS = {C.CAPTURE_LATE: S.CAPTURED}
-_OUTCOME_TRANSITIONS = {
-    C.AUTHORIZE: S.AUTHORIZED,
-    C.CAPTURE: S.CAPTURED,
-    C.FAIL: S.FAILED,
-    C.REQUIRE_ACTION: S.REQUIRES_ACTION,
-}
-# status -> command -> next status; a status rejects the commands that it does not list
-TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
-    S.CREATED: _PAYABLE_TRANSITIONS,
-    S.REQUIRES_ACTION: _PAYABLE_TRANSITIONS | _LATE_TRANSITIONS,
-    S.FAILED: _PAYABLE_TRANSITIONS | _LATE_TRANSITIONS,
-    S.PROCESSING: _OUTCOME_TRANSITIONS | {C.MARK_UNKNOWN: S.UNKNOWN},
-    S.UNKNOWN: _OUTCOME_TRANSITIONS,
-    S.AUTHORIZED: {C.CAPTURE: S.CAPTURED, C.VOID: S.VOIDED, C.EXPIRE: S.EXPIRED},
-    S.CAPTURED: {},
-    S.VOIDED: {},
-    S.CANCELLED: _LATE_TRANSITIONS,
-    S.EXPIRED: _LATE_TRANSITIONS,
-}
-# statuses in which the customer can confirm the payment
-PAYABLE_STATUSES = frozenset(status for status, row in TRANSITIONS.items() if C.CONFIRM in row)
 # the longest time from the opening of a payment to its expiry; the reservation of the stock has a
 # maximum duration too (MAX_EXTENDED_DURATION of inventory), which is one day longer, so that the
 # stock is still reserved when the customer pays
 MAX_LIFETIME: Final = timedelta(days=90)
 # Retry-After header of PaymentInProgress, in seconds
 IN_PROGRESS_RETRY_SECONDS = {S.PROCESSING: 1, S.UNKNOWN: 5}
+OPEN_CHANGE_RETRY_SECONDS: Final = 5
 _ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
 
 
@@ -73,10 +40,14 @@ _ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
 class Payment:
     """A payment. Amounts are in minor units of one currency.
 
-    `refunding` is the sum of the refunds in progress. `charge_id` is the operation that captured
-    the payment. `provider` is the provider of the latest charge; once money was received, it is the
-    provider of the operation `charge_id`. A payment cannot be confirmed before it is activated,
-    because the transaction that stores its order may still fail.
+    `authorized` - `captured` is the amount that can still be captured. `refunding` is the sum of
+    the refunds in progress. `charge_id` is the operation that captured or authorized the payment.
+    `open_change_id` is the capture or void whose outcome is not known yet; there is at most one,
+    so that captures, voids and the expiry take effect one after the other. `provider` is the
+    provider of the latest charge; once money was received, it is the provider of the operation
+    `charge_id`. While the payment is authorized, `expires_at` is the end of the authorization. A
+    payment cannot be confirmed before it is activated, because the transaction that stores its
+    order may still fail.
     """
 
     payment_id: UUID
@@ -95,6 +66,7 @@ class Payment:
     failure_code: str | None = None
     next_action: NextAction | None = None
     charge_id: UUID | None = None
+    open_change_id: UUID | None = None
     is_activated: bool = False
     version: int = 1
 
@@ -106,6 +78,10 @@ class Payment:
     def is_in_progress(self) -> bool:
         """Tell whether the outcome of a charge is not known yet."""
         return self.status in IN_PROGRESS_RETRY_SECONDS
+
+    @property
+    def capturable(self) -> int:
+        return self.authorized - self.captured if self.status is S.AUTHORIZED else 0
 
     @property
     def has_money_after_end(self) -> bool:
@@ -124,6 +100,89 @@ class Payment:
         self._transition(C.CONFIRM)
         self.provider = provider
         self.failure_code = self.next_action = None
+
+    def authorize(self, charge_id: UUID, expires_at: datetime) -> None:
+        """Record an authorization of the whole amount. It can be captured until `expires_at`."""
+        self._authorize(C.AUTHORIZE, charge_id, expires_at)
+
+    def authorize_late(self, charge_id: UUID, provider: str, expires_at: datetime) -> None:
+        """Record the success of an authorization that had failed or had required an action.
+
+        Raises PaymentInProgress, InvalidPaymentTransition.
+        """
+        self._check_not_in_progress()
+        self._authorize(C.AUTHORIZE_LATE, charge_id, expires_at)
+        self.provider = provider
+
+    def start_capture(self, capture_id: UUID, requested: Money | None, now: datetime) -> int:
+        """Start to capture an amount and return it; None captures all that is capturable.
+
+        Raises PaymentInProgress, InvalidPaymentTransition, CaptureExceedsAuthorized,
+        CurrencyMismatch, ValidationFailed.
+        """
+        self._check_can_change()
+        if now >= self.expires_at:
+            raise _invalid_transition(S.EXPIRED)
+        amount = self.capturable if requested is None else (requested - self.money(0)).amount
+        if amount <= 0:
+            raise ValidationFailed(errors=[_NOT_POSITIVE_ERROR])
+        if amount > self.capturable:
+            raise CaptureExceedsAuthorized(
+                requested=self.money(amount).model_dump(),
+                capturable=self.money(self.capturable).model_dump(),
+            )
+        self._start_change(capture_id)
+        return amount
+
+    def start_void(self, void_id: UUID) -> int:
+        """Start to release what is not captured, and return the amount.
+
+        Raises PaymentInProgress, InvalidPaymentTransition.
+        """
+        self._check_can_change()
+        self._start_change(void_id)
+        return self.capturable
+
+    def complete_capture(self, amount: int, *, is_final: bool) -> None:
+        """Record the success of a capture.
+
+        The last capture is the final one, or the one that completes the authorized amount.
+        """
+        self.open_change_id = self.failure_code = None
+        is_last = is_final or amount == self.capturable
+        self._transition(C.CAPTURE if is_last else C.CAPTURE_PART)
+        self.captured += amount
+        if is_last:
+            self.authorized = self.captured
+
+    def correct_capture(self, amount: int, *, is_final: bool) -> None:
+        """Record the success of a capture that was recorded as failed.
+
+        Raises PaymentInProgress, InvalidPaymentTransition.
+        """
+        self._check_not_in_progress()
+        if self.status is S.AUTHORIZED and amount <= self.capturable:
+            self.complete_capture(amount, is_final=is_final)
+            return
+        if self.status not in {S.VOIDED, S.EXPIRED} or self.captured + amount > self.amount:
+            raise _invalid_transition(self.status)
+        self._transition(C.CAPTURE_LATE)
+        self.captured += amount
+        self.authorized = self.captured
+
+    def complete_void(self) -> None:
+        """Record that the provider has released what is not captured."""
+        self.open_change_id = self.failure_code = None
+        self._end_authorization(C.VOID)
+
+    def fail_change(self, code: str) -> None:
+        """Record that the provider rejected a capture or void. The authorization stays."""
+        self.open_change_id, self.failure_code = None, code
+        self.version += 1
+
+    def mark_change_unknown(self) -> None:
+        """Record that the provider did not answer a capture or void. No other one may start."""
+        self.version += 1
 
     def capture(self, charge_id: UUID) -> None:
         self._capture(C.CAPTURE, charge_id)
@@ -158,6 +217,27 @@ class Payment:
             return
         self._transition(C.CAPTURE_LATE)
         self.failure_code = self.next_action = None
+
+    def _authorize(self, command: PaymentCommand, charge_id: UUID, expires_at: datetime) -> None:
+        self._check_nothing_received()
+        self._transition(command)
+        self.failure_code = self.next_action = None
+        self.charge_id, self.authorized = charge_id, self.amount
+        self.expires_at = expires_at
+
+    def _check_can_change(self) -> None:
+        self._check_not_in_progress()
+        if self.status is not S.AUTHORIZED:
+            raise _invalid_transition(self.status)
+
+    def _start_change(self, operation_id: UUID) -> None:
+        self.open_change_id = operation_id
+        self.version += 1
+
+    def _end_authorization(self, command: PaymentCommand) -> None:
+        """End the authorization. The payment is captured if a part of the amount is captured."""
+        self._transition(C.RELEASE if self.captured else command)
+        self.authorized = self.captured
 
     def _capture(self, command: PaymentCommand, charge_id: UUID) -> None:
         self._check_nothing_received()
@@ -198,14 +278,23 @@ class Payment:
         return True
 
     def expire(self) -> None:
-        self._transition(C.EXPIRE)
+        """Expire the payment, or its authorization.
+
+        Raises PaymentInProgress, InvalidPaymentTransition.
+        """
+        if self.status is S.AUTHORIZED:
+            self._check_not_in_progress()
+            self._end_authorization(C.EXPIRE)
+        else:
+            self._transition(C.EXPIRE)
 
     def reserve_refund(self, requested_amount: Money | None) -> int:
         """Reserve an amount for a refund and return it; None reserves all that is refundable.
 
         Raises InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch, ValidationFailed.
         """
-        if self.status is not S.CAPTURED and not self.has_money_after_end:
+        has_captures = self.status is S.AUTHORIZED and self.captured > 0
+        if self.status is not S.CAPTURED and not has_captures and not self.has_money_after_end:
             raise _invalid_transition(self.status)
         amount = self._resolve_refund_amount(requested_amount)
         self.refunding += amount
@@ -253,7 +342,7 @@ class Payment:
 
         A charge always takes the whole amount, so the customer would pay too much.
         """
-        if self.captured and self.status is not S.CAPTURED:
+        if self.captured and self.status not in {S.AUTHORIZED, S.CAPTURED}:
             raise InvalidPaymentTransition(
                 "A part of the payment is paid.", status=self.status.value, allowed=[]
             )
@@ -261,6 +350,8 @@ class Payment:
     def _check_not_in_progress(self) -> None:
         if self.status in IN_PROGRESS_RETRY_SECONDS:
             raise PaymentInProgress(retry_after=IN_PROGRESS_RETRY_SECONDS[self.status])
+        if self.open_change_id:
+            raise PaymentInProgress(retry_after=OPEN_CHANGE_RETRY_SECONDS)
 
     def _resolve_refund_amount(self, requested_amount: Money | None) -> int:
         refundable = self.money(self.refundable)
@@ -290,5 +381,7 @@ def _invalid_transition(status: PaymentStatus) -> InvalidPaymentTransition:
     return InvalidPaymentTransition(
         f"The payment is {status.value}.",
         status=status.value,
-        allowed=sorted(TRANSITIONS[status].keys() - _LATE_TRANSITIONS.keys()),
+        allowed=sorted(
+            TRANSITIONS[status].keys() - LATE_TRANSITIONS.keys() - PART_TRANSITIONS.keys()
+        ),
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from markethall.payments.contract import OrderHasPayment
+from markethall.payments.contract import OrderHasPayment, PaymentStatus
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
 from markethall.payments.memory.ledger import MemoryLedgerStore
 from markethall.payments.memory.tables import StoredEvent
@@ -58,6 +58,17 @@ class MemoryPaymentStore(MemoryLedgerStore):
     async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
         found = self._tables.payments.where(lambda payment: payment.has_money_after_end)
         return [payment.payment_id for payment in found[:limit]]
+
+    async def list_overdue_authorizations(self, now: datetime, limit: int) -> Sequence[UUID]:
+        overdue = self._tables.payments.where(
+            lambda payment: (
+                payment.status is PaymentStatus.AUTHORIZED
+                and payment.expires_at <= now
+                and payment.open_change_id is None
+            )
+        )
+        overdue.sort(key=lambda payment: payment.expires_at)
+        return [payment.payment_id for payment in overdue[:limit]]
 
     async def count(self) -> int:
         return len(self._tables.payments)

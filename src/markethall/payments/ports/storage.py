@@ -61,6 +61,12 @@ class ReadStore(Protocol):
     async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
         """Return the ids of voided, cancelled or expired payments whose money must be refunded."""
 
+    async def list_overdue_authorizations(self, now: datetime, limit: int) -> Sequence[UUID]:
+        """Return the ids of authorized payments past `expires_at`, the longest overdue first.
+
+        Payments with a capture or void whose outcome is not known yet are left out.
+        """
+
     async def list_applicable_events(
         self, provider: str, now: datetime, limit: int
     ) -> Sequence[ProviderEvent]:

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.payments.ports import PaymentFilter
 from markethall.payments.sql.tables import (
+    AUTHORIZED_LITERAL,
     OPEN_LITERALS,
     PAYABLE_LITERALS,
     has_money_after_end,
@@ -100,6 +101,7 @@ _UPDATABLE_COLUMNS = (
     "failure_code",
     "next_action",
     "charge_id",
+    "open_change_id",
     "provider",
     "expires_at",
     "version",
@@ -167,6 +169,16 @@ def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, A
     }
 
 
+LIST_OVERDUE_AUTHORIZATIONS = Statement(
+    sa.select(payments.c.payment_id)
+    .where(
+        payments.c.status == AUTHORIZED_LITERAL,
+        payments.c.expires_at <= bindparam("now"),
+        payments.c.open_change_id.is_(None),
+    )
+    .order_by(payments.c.expires_at)
+    .limit(LIMIT)
+)
 LIST_PAYMENTS_TO_REFUND = Statement(
     sa.select(payments.c.payment_id).where(has_money_after_end).limit(LIMIT)
 )

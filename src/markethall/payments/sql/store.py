@@ -76,6 +76,12 @@ class SqlPaymentStore(SqlLedgerStore):
         rows = await self._connection.fetch_all(sql.LIST_PAYMENTS_TO_REFUND, limit=limit)
         return [row["payment_id"] for row in rows]
 
+    async def list_overdue_authorizations(self, now: datetime, limit: int) -> Sequence[UUID]:
+        rows = await self._connection.fetch_all(
+            sql.LIST_OVERDUE_AUTHORIZATIONS, now=now, limit=limit
+        )
+        return [row["payment_id"] for row in rows]
+
     async def count(self) -> int:
         count: int = await self._connection.fetch_value(sql.COUNT_PAYMENTS)
         return count

@@ -17,6 +17,7 @@ STATEMENTS = ContextStatements(metadata)
 PAYABLE_LITERALS = [sql_literal(status.value) for status in sorted(PAYABLE_STATUSES)]
 OPEN_LITERALS = [sql_literal("pending"), sql_literal("unknown")]
 PENDING_LITERAL = sql_literal("pending")
+AUTHORIZED_LITERAL = sql_literal("authorized")
 
 payments = sa.Table(
     "payment",
@@ -38,6 +39,7 @@ payments = sa.Table(
     # the JSON of a NextAction
     sa.Column("next_action", sa.Text),
     sa.Column("charge_id", sa.Uuid),
+    sa.Column("open_change_id", sa.Uuid),
     sa.Column("is_activated", sa.Boolean, nullable=False),
     timestamp_column("created_at"),
     sa.Column("version", sa.Integer, nullable=False),
@@ -58,9 +60,16 @@ payments = sa.Table(
     ),
     sa.CheckConstraint(
         "captured = 0 OR charge_id IS NOT NULL AND (status = 'captured'"
-        " OR captured - refunded < amount"
-        " AND status IN ('requires_action', 'failed', 'cancelled', 'expired'))",
+        " OR status = 'authorized' OR captured - refunded < amount"
+        " AND status IN ('requires_action', 'failed', 'voided', 'cancelled', 'expired'))",
         name="captured_by_charge",
+    ),
+    sa.CheckConstraint(
+        "status <> 'authorized' OR charge_id IS NOT NULL AND captured < authorized",
+        name="authorized_by_charge",
+    ),
+    sa.CheckConstraint(
+        "open_change_id IS NULL OR status = 'authorized'", name="change_of_authorization"
     ),
 )
 sa.Index("ix_payment_of_user", payments.c.user_id, payments.c.created_at, payments.c.payment_id)
@@ -69,6 +78,12 @@ sa.Index(
     "ix_payment_payable",
     payments.c.expires_at,
     postgresql_where=payments.c.status.in_(PAYABLE_LITERALS),
+)
+
+sa.Index(
+    "ix_payment_authorized",
+    payments.c.expires_at,
+    postgresql_where=payments.c.status == AUTHORIZED_LITERAL,
 )
 
 has_money_after_end = sa.and_(
@@ -93,6 +108,7 @@ operations = sa.Table(
     sa.Column("charge_id", sa.Uuid, sa.ForeignKey("payments.operation.operation_id")),
     sa.Column("charge_reference", sa.Text),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("is_final", sa.Boolean, nullable=False),
     sa.Column("provider_reference", sa.Text),
     sa.Column("failure_code", sa.Text),
     timestamp_column("created_at"),
@@ -107,6 +123,7 @@ operations = sa.Table(
         name="kind",
     ),
     sa.CheckConstraint("(settled_at IS NULL) = (status IN ('pending', 'unknown'))", name="settled"),
+    sa.CheckConstraint("NOT is_final OR kind = 'capture'", name="is_final"),
 )
 _is_charge = operations.c.kind.in_([sql_literal("charge"), sql_literal("authorize")])
 sa.Index("ix_operation_payment_id", operations.c.payment_id, operations.c.created_at)
@@ -121,6 +138,15 @@ sa.Index(
     operations.c.payment_id,
     unique=True,
     postgresql_where=sa.and_(_is_charge, operations.c.status == sql_literal("succeeded")),
+)
+sa.Index(
+    "uq_operation_one_open_change",
+    operations.c.payment_id,
+    unique=True,
+    postgresql_where=sa.and_(
+        operations.c.kind.in_([sql_literal("capture"), sql_literal("void")]),
+        operations.c.status.in_(OPEN_LITERALS),
+    ),
 )
 sa.Index(
     "ix_operation_due", operations.c.due_at, postgresql_where=operations.c.status.in_(OPEN_LITERALS)

@@ -1,0 +1,60 @@
+"""The transitions of a payment: which command leads from which status to which."""
+
+from enum import StrEnum
+
+from markethall.payments.contract import PaymentStatus
+
+S = PaymentStatus
+
+
+class PaymentCommand(StrEnum):
+    CONFIRM = "confirm"
+    AUTHORIZE = "authorize"
+    AUTHORIZE_LATE = "authorize_late"
+    CAPTURE = "capture"
+    CAPTURE_PART = "capture_part"
+    CAPTURE_LATE = "capture_late"
+    FAIL = "fail"
+    REQUIRE_ACTION = "require_action"
+    MARK_UNKNOWN = "mark_unknown"
+    CANCEL = "cancel"
+    EXPIRE = "expire"
+    VOID = "void"
+    RELEASE = "release"
+
+
+C = PaymentCommand
+
+_PAYABLE_TRANSITIONS = {C.CONFIRM: S.PROCESSING, C.CANCEL: S.CANCELLED, C.EXPIRE: S.EXPIRED}
+# a charge or authorization that was recorded as failed has succeeded at the provider after all; if
+# the order was cancelled or has expired, the context orders reinstates the order, or refunds or
+# voids the payment
+LATE_TRANSITIONS = {C.CAPTURE_LATE: S.CAPTURED, C.AUTHORIZE_LATE: S.AUTHORIZED}
+# `capture` and `void` of a client, when a part is or stays captured
+PART_TRANSITIONS = {C.CAPTURE_PART: S.AUTHORIZED, C.RELEASE: S.CAPTURED}
+_OUTCOME_TRANSITIONS = {
+    C.AUTHORIZE: S.AUTHORIZED,
+    C.CAPTURE: S.CAPTURED,
+    C.FAIL: S.FAILED,
+    C.REQUIRE_ACTION: S.REQUIRES_ACTION,
+}
+# status -> command -> next status; a status rejects the commands that it does not list
+TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
+    S.CREATED: _PAYABLE_TRANSITIONS,
+    S.REQUIRES_ACTION: _PAYABLE_TRANSITIONS | LATE_TRANSITIONS,
+    S.FAILED: _PAYABLE_TRANSITIONS | LATE_TRANSITIONS,
+    S.PROCESSING: _OUTCOME_TRANSITIONS | {C.MARK_UNKNOWN: S.UNKNOWN},
+    S.UNKNOWN: _OUTCOME_TRANSITIONS,
+    S.AUTHORIZED: {
+        C.CAPTURE: S.CAPTURED,
+        C.VOID: S.VOIDED,
+        C.EXPIRE: S.EXPIRED,
+        **PART_TRANSITIONS,
+    },
+    S.CAPTURED: {},
+    S.VOIDED: {C.CAPTURE_LATE: S.CAPTURED},
+    S.CANCELLED: LATE_TRANSITIONS,
+    S.EXPIRED: LATE_TRANSITIONS,
+}
+# statuses in which the customer can confirm the payment
+PAYABLE_STATUSES = frozenset(status for status, row in TRANSITIONS.items() if C.CONFIRM in row)
