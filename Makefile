@@ -9,7 +9,8 @@ DEV    := $(VENV)/dev.stamp
 
 .PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
-  test-event-delivery test-relocation test-malformed-requests test-example test-pgbouncer test-api-schema
+  test-event-delivery test-relocation test-malformed-requests test-example test-pgbouncer test-api-schema \
+  test-payments
 
 ## help: list the targets
 help:
@@ -107,6 +108,10 @@ test-api-schema: $(DEV)
 ## test-concurrency: run each race twenty times with a hundred customers, with 0 and 20 ms of database latency (minutes)
 test-concurrency: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_store_mutants.py tests/e2e/test_hot_product.py $(ARGS)
+
+## test-payments: run every race for money 200 times, with 0 and 20 ms of database latency, and random commands (minutes)
+test-payments: $(DEV)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/payments/test_money_races.py tests/payments/test_stateful.py $(ARGS)
 
 ## test-event-delivery: deliver 2,000 events to two subscribers during twenty kill -9 (a minute)
 test-event-delivery: $(DEV)

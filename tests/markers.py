@@ -24,6 +24,7 @@ _SLOW_FILES: Final = frozenset(
         "test_event_delivery",
         "test_import_kills",
         "test_local_servers_as_root",
+        "test_money_races",
         "test_races",
         "test_redis_stream_kills",
         "test_relocation",

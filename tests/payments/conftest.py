@@ -92,6 +92,10 @@ class Killed(BaseException):
     """A simulated crash. It is a BaseException, so `except Exception` does not catch it."""
 
 
+class CalledInTransaction(BaseException):
+    """The provider was called inside a transaction. No code catches this BaseException."""
+
+
 class InterruptibleGateway(PaymentGateway):
     """Wraps a gateway. A test can make the next call fail before or after its effect.
 
@@ -144,7 +148,8 @@ class InterruptibleGateway(PaymentGateway):
         return await self._gateway.cancel_action(request)
 
     def _start(self) -> None:
-        assert not HOLDS_CONNECTION.get(), "the provider was asked inside a transaction"
+        if HOLDS_CONNECTION.get():
+            raise CalledInTransaction
         self.calls += 1
         cut, self.before = self.before, None
         if cut:
@@ -340,17 +345,17 @@ async def skip_sleep(seconds: float) -> None:
 
 
 def build_payments_app(
-    storage: str, postgres: Postgres | None, sleep: Sleep = skip_sleep
+    storage: str, postgres: Postgres | None, sleep: Sleep = skip_sleep, **overrides: Any
 ) -> PaymentsApp:
     clock = FakeClock()
     tools = context_tools(clock=clock, postgres=postgres, secret_key=SECRET)
     # tests let many calls fail in a row, which must not open the circuit breaker
-    values = {
+    values: dict[str, Any] = {
         "storage": storage,
         "payment_provider_failure_threshold": 1_000_000,
         "payment_providers": "sandbox,manual",
         "manual_payment_methods": MANUAL_METHODS,
-    }
+    } | overrides
     settings = read_one(PaymentsSettings, values)
     settings.read_extensions(values)
     container = PaymentsContainer(settings=settings, tools=tools, sleep=sleep)

@@ -31,6 +31,7 @@ class Fault(Enum):
     RESET_AFTER = auto()
     SILENT_BEFORE = auto()  # no answer, until the client gives up
     SILENT_AFTER = auto()
+    DELAYED = auto()  # no answer; the request takes effect when `release` is called
     RATE_LIMITED = auto()
     KEY_IN_USE = auto()
     SERVER_ERROR_BEFORE = auto()  # 500, stored for the idempotency key
@@ -68,7 +69,9 @@ class StripeServer(StripeAccount):
         self._answers: dict[str, tuple[int, bytes]] = {}
         self._faults: dict[str, deque[Fault]] = {}
         self._closing = asyncio.Event()
+        self._released = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._delayed: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -77,6 +80,7 @@ class StripeServer(StripeAccount):
 
     async def __aexit__(self, *_: object) -> None:
         self._closing.set()
+        self._released.set()
         self._server.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -89,6 +93,12 @@ class StripeServer(StripeAccount):
     def answer(self, name: str, status: int, body: bytes) -> None:
         """Respond to the next request of this name with this body, without any effect."""
         self._answers[name] = (status, body)
+
+    async def release(self) -> None:
+        """Let the delayed requests take effect. Their clients do not wait for the answers."""
+        waiting = set(self._delayed)
+        self._released.set()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
     def forget_keys(self) -> None:
         """Forget the idempotency keys, as Stripe does after 24 hours."""
@@ -172,12 +182,17 @@ class StripeServer(StripeAccount):
         if fault is Fault.SILENT_BEFORE:
             await self._closing.wait()
             raise _NoAnswer
+        if fault is Fault.DELAYED:
+            self._delayed |= self._tasks & {asyncio.current_task()}
+            await self._released.wait()
 
     async def _fail_after(self, fault: Fault | None) -> None:
         if fault in {Fault.LOST_AFTER, Fault.RESET_AFTER}:
             raise _NoAnswer(reset=fault is Fault.RESET_AFTER)
         if fault is Fault.SILENT_AFTER:
             await self._closing.wait()
+            raise _NoAnswer
+        if fault is Fault.DELAYED:
             raise _NoAnswer
 
     def _run_once(

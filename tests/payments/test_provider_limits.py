@@ -185,7 +185,7 @@ async def test_slow_provider_leaves_the_slots_of_the_process(
 @pytest.fixture
 def admitted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the admission middleware, with two slots, between the gateway and the routes."""
-    limits = AdmissionLimits(requests=2, reads=2, searches=1, max_wait_seconds=0.2)
+    limits = AdmissionLimits(requests=2, reads=2, searches=1, max_wait_seconds=5)
     admission = Middleware(AdmissionMiddleware, limits=limits, kinds=WorkKinds({}))
 
     def build(*arguments: Any) -> FastAPI:

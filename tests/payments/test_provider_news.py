@@ -1,6 +1,7 @@
 """Webhooks that contradict the recorded status: the status at the provider is applied."""
 
 import json
+from itertools import permutations
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -258,6 +259,35 @@ async def test_events_in_any_order_give_the_state_of_the_provider(
     report = await payments_app.payment_api.verify_ledger(STAFF)
     assert report.balanced
     assert report.posting_count == await payments_app.charged()
+
+
+async def test_all_orders_of_five_events_give_the_state_of_the_provider(
+    payments_app: PaymentsApp,
+) -> None:
+    """Each of 120 payments gets the same five events twice, in a different order.
+
+    The first of the ten deliveries, none to five of them, arrive before the charge is recorded.
+    """
+    news, states = NEWS["with success"], set()
+    for number, order in enumerate(permutations(range(len(news)))):
+        payment, attempt = await payments_app.open(), attempt_without_key()
+        deliveries = order * 2
+        early = number % 6
+
+        for position, index in enumerate(deliveries):
+            if position == early:
+                await payments_app.confirm(payment, "sandbox_action_required", attempt)
+            event_type, data = news[index]
+            await send_event(payments_app, attempt.id, event_type, str(index), **data)
+        await payments_app.reconcile()
+
+        after = await payments_app.current(payment)
+        charge = await payments_app.sandbox_ledger.get_charge(attempt.id)
+        assert charge is not None
+        states.add((after.status, after.captured.amount, charge.status, charge.amount))
+    assert states == {(PaymentStatus.CAPTURED, 1999, "succeeded", 1999)}
+    assert await payments_app.posting_count() == await payments_app.charged() == 120
+    assert (await payments_app.event_types()).count("payment_captured") == 120
 
 
 async def test_conflict_counts_for_the_alarm(payments_app: PaymentsApp) -> None:

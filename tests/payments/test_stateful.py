@@ -1,8 +1,9 @@
 """Random sequences of commands, webhooks, crashes and clock steps keep the invariants."""
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
 import pytest
@@ -37,6 +38,9 @@ from tests.payments.conftest import (
 )
 
 T = TypeVar("T")
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
+# the number of random sequences; `make test-payments` runs more, and always other ones
+EXAMPLES: Final = [("memory", 1000), ("sql", 200)] if FULL else [("memory", 100), ("sql", 25)]
 Failure = type[BaseException] | None
 FAILURES: st.SearchStrategy[Failure] = st.sampled_from(
     [None, None, None, None, PaymentGatewayTimeout, Killed]
@@ -190,7 +194,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.mark.parametrize(("storage", "examples"), [("memory", 100), ("sql", 25)])
+@pytest.mark.parametrize(("storage", "examples"), EXAMPLES)
 def test_any_command_sequence_keeps_invariants(
     storage: str,
     examples: int,
@@ -212,7 +216,7 @@ def test_any_command_sequence_keeps_invariants(
             stateful_step_count=25,
             deadline=None,
             database=None,
-            derandomize=True,
+            derandomize=not FULL,
             suppress_health_check=list(HealthCheck),
         ),
     )

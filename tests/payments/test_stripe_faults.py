@@ -14,8 +14,9 @@ from tests.payments.stripe_server import Fault, StripeServer
 SILENT = (Fault.SILENT_BEFORE, Fault.SILENT_AFTER)
 # the timeout of the gateway in tests in which the server never answers
 SHORT_TIMEOUT_SECONDS = 0.5
-# all faults with the memory storage; on Postgres only a few, because most do not depend on it
-FAULTS = [("memory", fault) for fault in Fault] + [
+# All faults with the memory storage; on Postgres only a few, because most do not depend on it.
+# test_provider_faults.py has the tests of delayed requests.
+FAULTS = [("memory", fault) for fault in Fault if fault is not Fault.DELAYED] + [
     ("sql", fault) for fault in (Fault.LOST_BEFORE, Fault.LOST_AFTER, Fault.SILENT_AFTER)
 ]
 with_faults = pytest.mark.parametrize(("storage", "fault"), FAULTS, indirect=["storage"])

@@ -21,7 +21,16 @@ from markethall.shared.kernel.errors import (
     ValidationFailed,
 )
 from markethall.shared.kernel.ids import new_id
-from tests.payments.conftest import ANONYMOUS, Killed, PaymentsApp, attempt_without_key
+from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
+from tests.payments.conftest import (
+    ANONYMOUS,
+    SECRET,
+    Killed,
+    PaymentsApp,
+    attempt_without_key,
+    build_payments_app,
+)
+from tests.payments.forged_signatures import RANDOM_FORGERIES, crafted_headers, random_headers
 
 
 def signed(payments_app: PaymentsApp, body: bytes) -> dict[str, str]:
@@ -181,6 +190,40 @@ async def test_a_forged_signature_is_rejected(payments_app: PaymentsApp, header:
 
     with pytest.raises(WebhookSignatureInvalid):
         await deliver(payments_app, {SIGNATURE_HEADER: header}, body)
+
+
+async def test_crafted_signature_of_a_real_event_is_rejected(payments_app: PaymentsApp) -> None:
+    payment, attempt = await payments_app.open(), attempt_without_key()
+    waiting = await payments_app.confirm(payment, "sandbox_action_required", attempt)
+    _, body = payments_app.webhooks.build_signed_event(
+        attempt.id, Succeeded("ch_1"), payments_app.clock()
+    )
+    key = derive_key(SECRET, KeyPurpose.SANDBOX_WEBHOOK)
+    now = int(payments_app.clock().timestamp())
+
+    for name, header in crafted_headers(key, body, now).items():
+        headers = {} if header is None else {SIGNATURE_HEADER: header}
+        with pytest.raises(WebhookSignatureInvalid):
+            await deliver(payments_app, headers, body)
+        assert await payments_app.current(payment) == waiting, name
+
+    assert await deliver(payments_app, signed(payments_app, body), body) is False
+
+
+async def test_ten_thousand_random_signatures_are_rejected() -> None:
+    payments_app = build_payments_app("memory", None)
+    body, now = event_body(), int(payments_app.clock().timestamp())
+    key = derive_key(SECRET, KeyPurpose.SANDBOX_WEBHOOK)
+
+    accepted = 0
+    for header in random_headers(key, body, now, RANDOM_FORGERIES):
+        try:
+            await deliver(payments_app, {SIGNATURE_HEADER: header}, body)
+        except WebhookSignatureInvalid:
+            continue
+        accepted += 1
+
+    assert accepted == 0
 
 
 async def test_signature_is_bound_to_body(payments_app: PaymentsApp) -> None:

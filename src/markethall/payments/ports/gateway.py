@@ -142,7 +142,8 @@ class PaymentGateway(Protocol):
     returns the outcome of the first call. A command that the provider rejects returns `Failed`.
     If the effect of a command is not known, for example because the answer cannot be read, the
     method raises PaymentGatewayTimeout or TimeoutError; if the provider says that it has not
-    decided yet, OutcomePending. No method is called inside a database transaction.
+    decided yet, OutcomePending. Any other exception has the same consequence, and is logged as an
+    error. No method is called inside a database transaction.
 
     A gateway inherits from this class and overrides the methods of its capabilities; the other
     methods raise UnsupportedByProvider.

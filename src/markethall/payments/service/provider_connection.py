@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
+import structlog
+
 from markethall.payments.ports import OutcomePending, PaymentGateway, PaymentGatewayTimeout
 from markethall.shared.kernel.circuit_breaker import Breaker, MonotonicClock
-from markethall.shared.kernel.errors import Overloaded, Unavailable
+from markethall.shared.kernel.errors import DomainError, Overloaded, Unavailable
 from markethall.shared.kernel.held_slots import leave_shared_slots
 from markethall.shared.observability.metrics import PROVIDER_CIRCUIT_OPEN
+
+log = structlog.get_logger("markethall.payments")
 
 T = TypeVar("T")
 
@@ -76,10 +80,11 @@ class ProviderConnection:
     async def ask_in_slot(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
         """Call the provider; the caller holds a slot.
 
-        Return (result, True), or (None, False) after a timeout or if the outcome is pending. An
-        HTTP request also holds slots that all clients of the process share. Release these before
-        the call, so that a slow provider does not use them up; the slots of the provider limit the
-        call instead.
+        Return (result, True), or (None, False) after a timeout, after an error of the gateway, or
+        if the outcome is pending. The provider may have executed a command whose gateway fails,
+        for example on an answer that it cannot read, so such a command stays open. An HTTP request
+        also holds slots that all clients of the process share. Release these before the call, so
+        that a slow provider does not use them up; the slots of the provider limit the call instead.
         """
         leave_shared_slots()
         try:
@@ -91,14 +96,20 @@ class ProviderConnection:
         except (PaymentGatewayTimeout, TimeoutError):
             self._breaker.record_failure()
             return None, False
+        except DomainError:
+            raise
+        except Exception:
+            self._breaker.record_failure()
+            log.exception("provider.call_failed", provider=self.gateway.provider)
+            return None, False
         self._breaker.record_success()
         return result, True
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
         """Take a slot and call the provider.
 
-        Return (result, True), or (None, False) if the circuit is open, if no slot is free, if
-        the call has timed out, or if the outcome is pending.
+        Return (result, True), or (None, False) if the circuit is open, if no slot is free, or if
+        `ask_in_slot` has no result.
         """
         try:
             self._enter()
