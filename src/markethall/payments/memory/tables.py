@@ -5,7 +5,13 @@ from datetime import datetime
 from uuid import UUID
 
 from markethall.payments.domain import Operation, Payment, Posting
-from markethall.payments.ports import ProviderEvent, SandboxCharge, SandboxRefund, WebhookState
+from markethall.payments.ports import (
+    ProviderEvent,
+    SandboxCapture,
+    SandboxCharge,
+    SandboxRefund,
+    WebhookState,
+)
 from markethall.shared.composition.memory import ContextTables
 from markethall.shared.persistence.memory import Table
 
@@ -28,4 +34,5 @@ class Tables(ContextTables):
         self.postings: Table[UUID, Posting] = Table()
         self.events: Table[tuple[str, str], StoredEvent] = Table()
         self.sandbox_charges: Table[UUID, SandboxCharge] = Table()
+        self.sandbox_captures: Table[UUID, SandboxCapture] = Table()
         self.sandbox_refunds: Table[UUID, SandboxRefund] = Table()

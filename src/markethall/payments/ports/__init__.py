@@ -27,6 +27,7 @@ from markethall.payments.ports.gateway import (
 )
 from markethall.payments.ports.sandbox import (
     EARLIER_CHARGE_STATUSES,
+    SandboxCapture,
     SandboxCharge,
     SandboxLedger,
     SandboxRefund,
@@ -65,6 +66,7 @@ __all__ = [
     "ProviderSettings",
     "ReadStore",
     "RedirectAction",
+    "SandboxCapture",
     "SandboxCharge",
     "SandboxLedger",
     "SandboxRefund",
