@@ -14,8 +14,9 @@ TABLES = (
     "idempotency_record",
     "inbox",
     "outbox",
+    "reconciliation_difference",
+    "reconciliation",
     "sandbox_refund",
-    "sandbox_capture",
     "sandbox_charge",
     "webhook_event",
     "entry",
@@ -57,6 +58,7 @@ def upgrade() -> None:
     _ledger()
     _webhook_event()
     _sandbox()
+    _reconciliation()
     _outbox()
     _inbox()
     _idempotency_record()
@@ -161,6 +163,13 @@ def _operation() -> None:
         ["follow_up_at"],
         where="follow_up_at IS NOT NULL",
     )
+    _index("ix_operation_reference", "operation", ["provider", "provider_reference"])
+    _index(
+        "ix_operation_settled",
+        "operation",
+        ["provider", "settled_at", "operation_id"],
+        where="status = 'succeeded'",
+    )
     for name, state in (("open", still_open), ("succeeded", "status = 'succeeded'")):
         _index(
             f"uq_operation_one_{name}_charge",
@@ -262,25 +271,10 @@ def _sandbox() -> None:
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("method", sa.Text(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=True),
-        *_amounts("captured", "refunded"),
-        _timestamp("expires_at", nullable=True),
+        *_amounts("refunded"),
         _timestamp("created_at"),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_sandbox_charge")),
         *_checks("sandbox_charge", SANDBOX_CHARGE_CHECKS),
-        schema=SCHEMA,
-    )
-    op.create_table(
-        "sandbox_capture",
-        sa.Column("operation_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("charge_operation_id", sa.Uuid(), nullable=True),
-        *_amounts("amount"),
-        sa.Column("currency", sa.Text(), nullable=False),
-        sa.Column("is_final", sa.Boolean(), nullable=False),
-        _timestamp("created_at"),
-        sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_sandbox_capture")),
-        *_checks("sandbox_capture", SANDBOX_CAPTURE_CHECKS),
         schema=SCHEMA,
     )
     op.create_table(
@@ -298,20 +292,59 @@ def _sandbox() -> None:
 
 
 SANDBOX_CHARGE_CHECKS = {
-    "status": "status IN ('succeeded', 'failed', 'requires_action', 'authorized', 'voided',"
-    " 'closed')",
-    "captured": "0 <= captured AND captured <= amount"
-    " AND (captured = 0 OR status IN ('succeeded', 'authorized'))",
-    "refunded": "0 <= refunded AND refunded <= captured",
-}
-SANDBOX_CAPTURE_CHECKS = {
-    "kind": "kind IN ('capture', 'void')",
-    "status": "status IN ('succeeded', 'failed', 'closed')",
-    "amount": "amount >= 0",
+    "status": "status IN ('succeeded', 'failed', 'requires_action', 'closed')",
+    "refunded": "0 <= refunded AND refunded <= amount AND (refunded = 0 OR status = 'succeeded')",
 }
 SANDBOX_REFUND_CHECKS = {
     "status": "status IN ('succeeded', 'failed', 'closed')",
     "amount": "amount >= 0",
+}
+
+
+def _reconciliation() -> None:
+    op.create_table(
+        "reconciliation",
+        sa.Column("reconciliation_id", sa.Uuid(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        _timestamp("starts_at"),
+        _timestamp("ends_at"),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("listed_differences", sa.Integer(), nullable=False),
+        sa.Column("summary", sa.Text(), nullable=False),
+        _timestamp("started_at"),
+        _timestamp("finished_at", nullable=True),
+        _timestamp("due_at"),
+        sa.PrimaryKeyConstraint("reconciliation_id", name=op.f("pk_reconciliation")),
+        sa.UniqueConstraint(
+            "provider",
+            "starts_at",
+            "ends_at",
+            name=op.f("uq_reconciliation_provider_starts_at_ends_at"),
+        ),
+        *_checks("reconciliation", RECONCILIATION_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_reconciliation_period", "reconciliation", ["starts_at", "reconciliation_id"])
+    op.create_table(
+        "reconciliation_difference",
+        sa.Column("reconciliation_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("difference", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "reconciliation_id", "position", name=op.f("pk_reconciliation_difference")
+        ),
+        _foreign_key(
+            "reconciliation_difference", "reconciliation_id", "reconciliation.reconciliation_id"
+        ),
+        schema=SCHEMA,
+    )
+
+
+RECONCILIATION_CHECKS = {
+    "status": "status IN ('running', 'completed', 'failed')",
+    "period": "starts_at < ends_at",
 }
 
 

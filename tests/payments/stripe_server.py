@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.payments.stripe_account import Json, StripeAccount, StripeError
+from tests.payments.stripe_balance import BalanceOfAccount
 
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # makes `close` send a RST, see socket(7)
 _GARBAGE: Final = b'<html>\xff\x00{"object": "payment_intent"'
@@ -57,7 +58,7 @@ class _Stored:
     answer: tuple[int, Json]
 
 
-class StripeServer(StripeAccount):
+class StripeServer(BalanceOfAccount, StripeAccount):
     """Serves the account over HTTP."""
 
     def __init__(self) -> None:
@@ -272,6 +273,8 @@ def _route(method: str, path: str) -> tuple[str, str]:
             return "refund", ""
         case "GET", "refunds", []:
             return "list_refunds", ""
+        case "GET", "balance_transactions", []:
+            return "list_balance", ""
     raise AssertionError(f"{method} {path}")
 
 

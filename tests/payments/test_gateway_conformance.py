@@ -31,9 +31,6 @@ class LossySandbox(SandboxGateway):
     async def charge(self, request: OperationRequest) -> Outcome:
         return self._answer(await super().charge(request))
 
-    async def capture(self, request: OperationRequest) -> Outcome:
-        return self._answer(await super().capture(request))
-
     async def refund(self, request: OperationRequest) -> Outcome:
         return self._answer(await super().refund(request))
 
@@ -66,9 +63,9 @@ class SandboxTestbed(GatewayTestbed):
 
     async def totals(self, charge_id: UUID) -> ProviderTotals:
         charge = await self.ledger.get_charge(charge_id)
-        if charge is None:
+        if charge is None or charge.status != "succeeded":
             return ProviderTotals()
-        return ProviderTotals(charge.captured, charge.refunded)
+        return ProviderTotals(charge.amount, charge.refunded)
 
     def lose_next_answer(self) -> None:
         self.gateway.loses_answer = True

@@ -41,15 +41,7 @@ MANIFEST: Final = ContextManifest(
     calls={
         "users": frozenset({"get_active_customer"}),
         "inventory": frozenset(
-            {
-                "reserve",
-                "extend",
-                "commit",
-                "consume",
-                "release_part",
-                "release",
-                "list_reservation_states",
-            }
+            {"reserve", "extend", "commit", "consume", "release_part", "release"}
         ),
         "payments": frozenset({"open", "activate", "cancel", "refund"}),
     },

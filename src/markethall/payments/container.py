@@ -7,6 +7,7 @@ from datetime import timedelta
 from dependency_injector import providers
 
 from markethall.payments.contract import PaymentApi, Payments
+from markethall.payments.contract.reconciliation import Reconciliations
 from markethall.payments.memory import MemoryPaymentStore, MemorySandboxLedger, Tables
 from markethall.payments.ports import (
     GatewayTools,
@@ -18,6 +19,7 @@ from markethall.payments.ports import (
 )
 from markethall.payments.service import (
     ChargePayment,
+    DailyReconciliation,
     FollowUps,
     InternalPaymentService,
     IssueRefund,
@@ -27,6 +29,9 @@ from markethall.payments.service import (
     PaymentJobs,
     ProviderClient,
     ProviderLimits,
+    ReconciliationSchedule,
+    ReconciliationService,
+    ReportComparison,
     WebhookHandler,
 )
 from markethall.payments.settings import PaymentsSettings, installed_gateways
@@ -44,7 +49,7 @@ from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.messaging.context_worker import PeriodicJob
+from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
 from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 
@@ -121,6 +126,30 @@ def _periodic_jobs(jobs: PaymentJobs, follow_ups: FollowUps) -> Sequence[Periodi
     ]
 
 
+def _report_comparison(
+    database: Database[ReadStore, Store],
+    provider: ProviderClient,
+    jobs: PaymentJobs,
+    settings: PaymentsSettings,
+) -> ReportComparison:
+    tolerance = timedelta(seconds=settings.payment_reconciliation_tolerance_seconds)
+    return ReportComparison(database, provider, jobs.reconcile_operation, tolerance)
+
+
+def _reconciliation_schedule(settings: PaymentsSettings) -> ReconciliationSchedule:
+    """Wait for the hour, and at least until the report has the lines of the tolerance."""
+    if settings.payment_reconciliation == "off":
+        return ReconciliationSchedule(delay=None)
+    tolerance = timedelta(seconds=settings.payment_reconciliation_tolerance_seconds)
+    return ReconciliationSchedule(
+        max(timedelta(hours=settings.payment_reconciliation_hour), tolerance)
+    )
+
+
+def _long_running_tasks(daily_reconciliation: DailyReconciliation) -> Sequence[LongRunningTask]:
+    return [daily_reconciliation]
+
+
 def _on_close(gateways: Sequence[PaymentGateway]) -> Sequence[LifecycleHook]:
     return [gateway.close for gateway in gateways]
 
@@ -184,6 +213,22 @@ class PaymentsContainer(ContextContainer):
     )
     follow_ups = singleton(FollowUps, database, provider_client, clock)
 
+    report_comparison = singleton(
+        _report_comparison, database, provider_client, payment_jobs, settings
+    )
+    reconciliations: providers.Singleton[Reconciliations] = singleton(
+        ReconciliationService, database, report_comparison, cursors
+    )
+    daily_reconciliation = singleton(
+        DailyReconciliation,
+        database,
+        provider_client,
+        report_comparison,
+        singleton(_reconciliation_schedule, settings),
+        clock,
+    )
+
     periodic_jobs = singleton(_periodic_jobs, payment_jobs, follow_ups)
+    long_running_tasks = singleton(_long_running_tasks, daily_reconciliation)
     counters = singleton(_counters, payment_api)
     on_close = singleton(_on_close, gateways)

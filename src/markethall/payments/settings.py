@@ -7,7 +7,7 @@ its manifest; see docs/writing-a-payment-provider.md.
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import NoDecode
@@ -89,6 +89,32 @@ class PaymentsSettings(ContextSettings):
         float,
         Field(gt=0, description="Seconds before the provider is asked for an unknown outcome"),
     ] = 15
+
+    payment_reconciliation: Annotated[
+        Literal["daily", "off"],
+        Field(
+            description="daily: compare each UTC day with the reports of the payment providers that"
+            " give one"
+        ),
+    ] = "daily"
+    payment_reconciliation_hour: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=23,
+            description="The hour in UTC from which the previous day is compared with the reports"
+            " of the payment providers",
+        ),
+    ] = 3
+    payment_reconciliation_tolerance_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=43_200,
+            description="Seconds after the end of the compared period in which a payment provider"
+            " may report an operation of the period",
+        ),
+    ] = 900
 
     @property
     def extension_classes(self) -> tuple[type[ProviderSettings], ...]:

@@ -1,7 +1,8 @@
 """Helper functions of the conformance suite of payment gateways."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final
 
 from markethall.payments.contract import UnsupportedByProvider
 from markethall.payments.ports import (
@@ -15,11 +16,17 @@ from markethall.payments.ports import (
     PaymentGateway,
     PaymentGatewayTimeout,
     ProviderEvent,
+    ReportKind,
+    ReportLine,
     Succeeded,
     WebhookSignatureInvalid,
 )
 from markethall.shared.kernel.errors import DomainError
 from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed, ProviderTotals
+
+# a period with every operation of the tests, whatever the clock of the provider says
+REPORT_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
+REPORT_END: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def expect(is_as_expected: bool, message: str) -> None:
@@ -49,11 +56,7 @@ async def expect_totals(
 
 
 async def expect_timeout(gateway: PaymentGateway, request: OperationRequest) -> None:
-    commands = {
-        OperationKind.CHARGE: gateway.charge,
-        OperationKind.CAPTURE: gateway.capture,
-        OperationKind.REFUND: gateway.refund,
-    }
+    commands = {OperationKind.CHARGE: gateway.charge, OperationKind.REFUND: gateway.refund}
     try:
         outcome = await commands[request.kind](request)
     except (PaymentGatewayTimeout, TimeoutError):
@@ -112,6 +115,8 @@ async def is_supported(testbed: GatewayTestbed, capability: Capability) -> bool:
             case Capability.CANCEL_ACTION:
                 # a charge that the provider has never received
                 await testbed.gateway.cancel_action(testbed.charge_request())
+            case Capability.REPORT:
+                await report_lines(testbed)
             case Capability.WEBHOOKS:
                 testbed.gateway.parse_event({}, b"", testbed.NOW)
     except UnsupportedByProvider:
@@ -151,3 +156,44 @@ def expect_forged(testbed: GatewayTestbed, headers: dict[str, str], body: bytes,
         expect(False, f"a webhook {what} raises {error!r}")
     else:
         expect(False, f"a webhook {what} is accepted")
+
+
+async def report_lines(
+    testbed: GatewayTestbed, start: datetime = REPORT_START, end: datetime = REPORT_END
+) -> list[ReportLine]:
+    return [line async for line in testbed.gateway.report(start, end)]
+
+
+async def expect_reported(
+    testbed: GatewayTestbed, request: OperationRequest, outcome: Outcome, kind: ReportKind
+) -> None:
+    """Expect one line of the operation, with its amount, in the report."""
+    lines = await lines_of(testbed, request, outcome)
+    expect(len(lines) == 1, f"the report has {len(lines)} lines of the {request.kind}")
+    (line,) = lines
+    expect(line.kind is kind, f"the report calls the {request.kind} a {line.kind}")
+    expect(
+        line.amount == request.amount,
+        f"the report has {line.amount} instead of {request.amount}",
+    )
+
+
+async def lines_of(
+    testbed: GatewayTestbed, request: OperationRequest, outcome: Outcome
+) -> list[ReportLine]:
+    """Return the lines with the id of the operation, or with the reference of its outcome.
+
+    A line may also have the id of the authorization that was captured.
+    """
+    ids = {request.operation_id, request.charge_id} - {None}
+    is_capture = request.kind is OperationKind.CAPTURE
+    return [
+        line
+        for line in await report_lines(testbed)
+        if line.kind is not ReportKind.OTHER
+        and (
+            line.operation_id == request.operation_id
+            or (outcome.reference and line.reference == outcome.reference)
+            or (is_capture and line.operation_id in ids)
+        )
+    ]

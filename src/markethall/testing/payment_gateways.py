@@ -14,21 +14,27 @@ from typing import Final
 from markethall.payments.ports import (
     Capability,
     OperationKind,
+    ReportKind,
     Succeeded,
 )
 from markethall.shared.kernel.errors import DomainError
 from markethall.testing.gateway_checks import (
+    REPORT_END,
+    REPORT_START,
     authorize_once,
     charge_once,
     expect,
     expect_failure,
     expect_forged,
+    expect_reported,
     expect_success,
     expect_timeout,
     expect_totals,
     is_blocked,
     is_supported,
+    lines_of,
     receive,
+    report_lines,
     start_action,
 )
 from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed
@@ -309,46 +315,6 @@ class PaymentGatewayConformance:
         expect_failure(outcome, "a void after the capture")
         await expect_totals(testbed, authorization, captured=AMOUNT)
 
-    async def test_capture_is_found_after_a_lost_answer(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.PARTIAL_CAPTURE):
-            return
-        authorization = await authorize_once(testbed)
-        capture = testbed.follow_up(OperationKind.CAPTURE, authorization, 400)
-        missing = await testbed.gateway.lookup(capture)
-        testbed.lose_next_answer()
-
-        await expect_timeout(testbed.gateway, capture)
-
-        expect(missing is None, f"lookup of an unknown capture returned {missing}")
-        expect_success(await testbed.gateway.lookup(capture), "lookup after a lost answer")
-        expect_success(await testbed.gateway.capture(capture), "a capture after a lost answer")
-        await expect_totals(testbed, authorization, captured=400)
-
-    async def test_final_capture_releases_the_rest(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.MULTIPLE_CAPTURES):
-            return
-        authorization = await authorize_once(testbed)
-        final = testbed.follow_up(OperationKind.CAPTURE, authorization, 600, is_final=True)
-        later = testbed.follow_up(OperationKind.CAPTURE, authorization, 400)
-
-        expect_success(await testbed.gateway.capture(final), "a final capture")
-        expect_failure(await testbed.gateway.capture(later), "a capture after the final one")
-
-        await expect_totals(testbed, authorization, captured=600)
-
-    async def test_void_after_a_capture_releases_the_rest(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.MULTIPLE_CAPTURES):
-            return
-        authorization = await authorize_once(testbed)
-        await testbed.gateway.capture(testbed.follow_up(OperationKind.CAPTURE, authorization, 600))
-        void = testbed.follow_up(OperationKind.VOID, authorization, 400)
-        later = testbed.follow_up(OperationKind.CAPTURE, authorization, 400)
-
-        expect_success(await testbed.gateway.void(void), "a void after a capture")
-        expect_failure(await testbed.gateway.capture(later), "a capture after the void")
-
-        await expect_totals(testbed, authorization, captured=600)
-
     # Actions of the customer
 
     async def test_cancelled_action_never_succeeds(self, testbed: GatewayTestbed) -> None:
@@ -391,6 +357,52 @@ class PaymentGatewayConformance:
         for capability, needed in _REQUIRED_CAPABILITIES.items():
             is_consistent = needed in found or capability not in found
             expect(is_consistent, f"{capability} is declared without {needed}")
+
+    # Reports
+
+    async def test_report_lists_what_has_moved_money(self, testbed: GatewayTestbed) -> None:
+        """Charges and refunds are listed once, with their amounts; a decline is not listed."""
+        if not testbed.can(Capability.REPORT):
+            return
+        charge, outcome = await charge_once(testbed)
+        declined = testbed.charge_request(method=testbed.declined_method)
+        decline = await testbed.gateway.charge(declined)
+
+        await expect_reported(testbed, charge, outcome, ReportKind.PAYMENT)
+        expect(not await lines_of(testbed, declined, decline), "the report has a declined charge")
+        for amount in (300, 200) if testbed.can(Capability.PARTIAL_REFUND) else ():
+            refund = testbed.follow_up(OperationKind.REFUND, charge, amount)
+            refunded = await testbed.gateway.refund(refund)
+            await expect_reported(testbed, refund, refunded, ReportKind.REFUND)
+        await expect_reported(testbed, charge, outcome, ReportKind.PAYMENT)
+
+    async def test_report_lists_captures(self, testbed: GatewayTestbed) -> None:
+        """An authorization is not listed. Each capture is, with the amount that it has captured."""
+        if not testbed.can(Capability.REPORT, Capability.AUTHORIZE):
+            return
+        authorization = await authorize_once(testbed)
+        authorized = Succeeded(authorization.reference or "")
+        lines = await lines_of(testbed, authorization, authorized)
+        expect(not lines, "the report has an authorization that is not captured")
+
+        amount = 600 if testbed.can(Capability.PARTIAL_CAPTURE) else AMOUNT
+        capture = testbed.follow_up(OperationKind.CAPTURE, authorization, amount)
+        outcome = await testbed.gateway.capture(capture)
+
+        await expect_reported(testbed, capture, outcome, ReportKind.PAYMENT)
+
+    async def test_report_has_only_its_period(self, testbed: GatewayTestbed) -> None:
+        if not testbed.can(Capability.REPORT):
+            return
+        await charge_once(testbed)
+
+        (line, *_) = await report_lines(testbed)
+        before = await report_lines(testbed, REPORT_START, line.occurred_at)
+        after = await report_lines(testbed, line.occurred_at + _LONG_AGO, REPORT_END)
+
+        expect(not before, "the report has a line at the end of its period, or later")
+        expect(not after, "the report has a line before its period")
+        expect(line.occurred_at.tzinfo is not None, "a line has a time without an offset")
 
     # Webhooks
 

@@ -106,3 +106,27 @@ class OperationIdTaken(DomainError):
     code = "payments.operation_id_taken"
     status = 409
     title = "This id names another operation"
+
+
+class ReconciliationNotFound(DomainError):
+    """Details: reconciliation_id."""
+
+    code = "payments.reconciliation_not_found"
+    status = 404
+    title = "There is no such reconciliation"
+
+
+class UnknownReportProvider(DomainError):
+    """No enabled provider has this name. Details: provider, known (the names of all)."""
+
+    code = "payments.unknown_report_provider"
+    status = 404
+    title = "This shop has no provider with this name"
+
+
+class ReportFileInvalid(DomainError):
+    """The report cannot be read. Details: errors, a list of objects with line, column, message."""
+
+    code = "payments.report_file_invalid"
+    status = 422
+    title = "The report cannot be read"

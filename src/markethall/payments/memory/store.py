@@ -8,6 +8,7 @@ from uuid import UUID
 from markethall.payments.contract import OrderHasPayment, PaymentStatus
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
 from markethall.payments.memory.ledger import MemoryLedgerStore
+from markethall.payments.memory.reconciliation import MemoryReconciliationStore
 from markethall.payments.memory.tables import StoredEvent
 from markethall.payments.ports import (
     OperationFilter,
@@ -18,7 +19,7 @@ from markethall.payments.ports import (
 from markethall.shared.kernel.pagination import TimeKeyset
 
 
-class MemoryPaymentStore(MemoryLedgerStore):
+class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:

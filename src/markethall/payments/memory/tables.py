@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from markethall.payments.contract.reconciliation import DifferenceView
 from markethall.payments.domain import Operation, Payment, Posting
 from markethall.payments.ports import (
     ProviderEvent,
-    SandboxCapture,
+    Reconciliation,
     SandboxCharge,
     SandboxRefund,
     WebhookState,
@@ -33,6 +34,7 @@ class Tables(ContextTables):
         self.operations: Table[UUID, Operation] = Table()
         self.postings: Table[UUID, Posting] = Table()
         self.events: Table[tuple[str, str], StoredEvent] = Table()
+        self.reconciliations: Table[UUID, Reconciliation] = Table()
+        self.differences: Table[tuple[UUID, int], DifferenceView] = Table()
         self.sandbox_charges: Table[UUID, SandboxCharge] = Table()
-        self.sandbox_captures: Table[UUID, SandboxCapture] = Table()
         self.sandbox_refunds: Table[UUID, SandboxRefund] = Table()

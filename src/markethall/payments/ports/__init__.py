@@ -8,7 +8,10 @@ from markethall.payments.contract import (
     RedirectAction,
     WebhookSignatureInvalid,
 )
+from markethall.payments.contract.reconciliation import ReportKind
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.domain.reconciliation import ReportLine
+from markethall.payments.domain.report_files import InvalidReportCell
 from markethall.payments.ports.gateway import (
     PROVIDER_TIMEOUT,
     Capability,
@@ -25,11 +28,16 @@ from markethall.payments.ports.gateway import (
     ProviderSettings,
     Sleep,
 )
+from markethall.payments.ports.reconciliation import (
+    Reconciliation,
+    ReconciliationFilter,
+    ReportedIds,
+)
 from markethall.payments.ports.sandbox import (
     EARLIER_CHARGE_STATUSES,
-    SandboxCapture,
     SandboxCharge,
     SandboxLedger,
+    SandboxMovement,
     SandboxRefund,
 )
 from markethall.payments.ports.storage import (
@@ -50,6 +58,7 @@ __all__ = [
     "Failed",
     "GatewayManifest",
     "GatewayTools",
+    "InvalidReportCell",
     "NextAction",
     "OperationFilter",
     "OperationKind",
@@ -65,10 +74,15 @@ __all__ = [
     "ProviderSdkAction",
     "ProviderSettings",
     "ReadStore",
+    "Reconciliation",
+    "ReconciliationFilter",
     "RedirectAction",
-    "SandboxCapture",
+    "ReportKind",
+    "ReportLine",
+    "ReportedIds",
     "SandboxCharge",
     "SandboxLedger",
+    "SandboxMovement",
     "SandboxRefund",
     "Sleep",
     "Store",

@@ -4,7 +4,7 @@ The code of a new provider imports from `markethall.payments.ports`, which also 
 this module; docs/writing-a-payment-provider.md shows an example.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings
 
 from markethall.payments.contract import OperationKind, UnsupportedByProvider
 from markethall.payments.domain import Operation, Outcome
+from markethall.payments.domain.reconciliation import ReportLine
 from markethall.payments.ports.sandbox import SandboxLedger
 from markethall.shared.composition.settings import SETTINGS_CONFIG, Environment
 from markethall.shared.kernel.clock import Clock
@@ -30,7 +31,7 @@ class Capability(StrEnum):
     AUTHORIZE = "authorize"
     # capture less than is authorized
     PARTIAL_CAPTURE = "partial_capture"
-    # capture one authorization several times, until a final capture or a void releases the rest
+    # capture one authorization several times
     MULTIPLE_CAPTURES = "multiple_captures"
     REFUND = "refund"
     # refund a part of a charge, also several times
@@ -40,6 +41,8 @@ class Capability(StrEnum):
     MARK_PAID = "mark_paid"
     # cancel a charge that waits for an action of the customer, so that it cannot succeed later
     CANCEL_ACTION = "cancel_action"
+    # list the payments and refunds of a period, as the provider has recorded them
+    REPORT = "report"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +98,7 @@ class OperationRequest:
 
     A charge or authorization has a `method`. The other kinds have `charge_id`, the id of the charge
     or authorization that they change, and `charge_reference`, its id at the provider. `reference`
-    is the id of the operation itself at the provider, if it is known. A capture with `is_final`
-    releases what is not captured; without the capability `multiple_captures`, every capture does.
+    is the id of the operation itself at the provider, if it is known.
     """
 
     operation_id: UUID
@@ -108,7 +110,6 @@ class OperationRequest:
     reference: str | None = None
     charge_id: UUID | None = None
     charge_reference: str | None = None
-    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,7 @@ class PaymentGateway(Protocol):
         """Authorize and capture the amount."""
 
     async def authorize(self, request: OperationRequest) -> Outcome:
-        """Authorize the amount. The provider takes no money before a capture.
-
-        The outcome `Succeeded` has `expires_at`, if the provider reports until when the amount can
-        be captured; otherwise seven days are assumed.
-        """
+        """Authorize the amount. The provider takes no money before a capture."""
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def capture(self, request: OperationRequest) -> Outcome:
@@ -181,10 +178,7 @@ class PaymentGateway(Protocol):
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def void(self, request: OperationRequest) -> Outcome:
-        """End an authorization and release what is not captured.
-
-        A later `capture` returns `Failed`. So does the void of an authorization that has ended.
-        """
+        """End an authorization of which nothing is captured. A later `capture` returns `Failed`."""
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def refund(self, request: OperationRequest) -> Outcome:
@@ -241,6 +235,22 @@ class PaymentGateway(Protocol):
         event.
         """
         return await self.lookup(request)
+
+    def report(self, start: datetime, end: datetime) -> AsyncIterator[ReportLine]:
+        """List what the provider has recorded from `start` until before `end`, in any sequence.
+
+        A line has the operation id, or the reference that the command returned. The reference of
+        each operation is its own, or each line has the operation id. If an answer is lost, the
+        iterator raises PaymentGatewayTimeout or TimeoutError.
+        """
+        raise UnsupportedByProvider(provider=self.provider, capability=Capability.REPORT)
+
+    def parse_report_row(self, row: Mapping[str, str]) -> ReportLine:
+        """Parse a row of the provider's own report file: column -> text. Raises InvalidReportCell.
+
+        A provider whose files have no columns of their own does not override this method.
+        """
+        raise UnsupportedByProvider(provider=self.provider, capability=Capability.REPORT)
 
     async def close(self) -> None:
         """Close the connections to the provider."""

@@ -14,6 +14,10 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Operation, Payment, Posting
 from markethall.payments.ports.gateway import ProviderEvent
+from markethall.payments.ports.reconciliation import (
+    ReconciliationReadStore,
+    ReconciliationStore,
+)
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
@@ -49,7 +53,7 @@ class OperationFilter:
 WebhookState = Literal["pending", "applied", "ignored", "superseded", "refunded", "dead"]
 
 
-class ReadStore(Protocol):
+class ReadStore(ReconciliationReadStore, Protocol):
     """Reads without locks."""
 
     async def get_payment(self, payment_id: UUID) -> Payment | None: ...
@@ -82,7 +86,7 @@ class ReadStore(Protocol):
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, Protocol):
+class Store(ReadStore, ReconciliationStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def publish(self, event: Event, ctx: CallContext) -> None: ...

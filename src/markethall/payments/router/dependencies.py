@@ -8,6 +8,7 @@ from pydantic import Field
 from markethall.payments.contract import (
     PaymentApi,
 )
+from markethall.payments.contract.reconciliation import Reconciliations
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.idempotency.service import IdempotencyService
@@ -24,6 +25,8 @@ class Services(Protocol):
 
     def idempotency(self) -> IdempotencyService: ...
 
+    def reconciliations(self) -> Reconciliations: ...
+
 
 _from_payments: Final[FromContext[Services]] = FromContext("payments")
 PaymentApiDep = Annotated[
@@ -31,6 +34,9 @@ PaymentApiDep = Annotated[
 ]
 IdempotencyDep = Annotated[
     IdempotencyService, Depends(_from_payments(lambda container: container.idempotency()))
+]
+ReconciliationsDep = Annotated[
+    Reconciliations, Depends(_from_payments(lambda container: container.reconciliations()))
 ]
 Anyone = Annotated[CallContext, public()]
 Owner = Annotated[CallContext, require_scope(PAYMENTS)]

@@ -2,6 +2,10 @@
 
 from markethall.payments.service.api import PaymentApiService, PaymentCommands
 from markethall.payments.service.charge_payment import ChargePayment
+from markethall.payments.service.daily_reconciliation import (
+    DailyReconciliation,
+    ReconciliationSchedule,
+)
 from markethall.payments.service.follow_ups import FollowUps
 from markethall.payments.service.internal import InternalPaymentService
 from markethall.payments.service.issue_refund import IssueRefund
@@ -9,10 +13,13 @@ from markethall.payments.service.jobs import PaymentJobs
 from markethall.payments.service.mark_paid import MarkPaid
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.provider_connection import ProviderLimits
+from markethall.payments.service.reconciliations import ReconciliationService
+from markethall.payments.service.report_comparison import ReportComparison
 from markethall.payments.service.webhooks import WebhookHandler
 
 __all__ = [
     "ChargePayment",
+    "DailyReconciliation",
     "FollowUps",
     "InternalPaymentService",
     "IssueRefund",
@@ -22,5 +29,8 @@ __all__ = [
     "PaymentJobs",
     "ProviderClient",
     "ProviderLimits",
+    "ReconciliationSchedule",
+    "ReconciliationService",
+    "ReportComparison",
     "WebhookHandler",
 ]

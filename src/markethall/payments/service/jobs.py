@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from markethall.payments.domain import Operation, status_changed_event
 from markethall.payments.ports import ReadStore, Store
@@ -67,6 +68,13 @@ class PaymentJobs:
             for result in results:
                 if result is not None:
                     raise result
+
+    async def reconcile_operation(self, operation_id: UUID) -> None:
+        """Ask the provider for the outcome of one operation, if it is still open."""
+        async with self._database.read_session() as store:
+            operation = await store.get_operation(operation_id)
+        if operation and operation.is_open:
+            await self._reconcile_operation(operation)
 
     async def apply_pending_webhooks(self) -> None:
         await self._webhooks.apply_pending()

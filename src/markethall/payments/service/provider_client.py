@@ -4,13 +4,18 @@
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind, UnknownPaymentMethod, UnknownProvider
+from markethall.payments.contract import (
+    OperationKind,
+    UnknownPaymentMethod,
+    UnknownProvider,
+    UnknownReportProvider,
+)
 from markethall.payments.domain import FREE_METHOD, Operation, Outcome, Succeeded
 from markethall.payments.ports import (
     Capability,
@@ -19,6 +24,7 @@ from markethall.payments.ports import (
     PaymentMethod,
     ProviderEvent,
     ProviderNews,
+    ReportLine,
 )
 from markethall.payments.service.provider_connection import ProviderConnection, ProviderLimits
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
@@ -180,6 +186,37 @@ class ProviderClient:
         outcome, _ = await self._ask(charge.provider, lambda gateway: gateway.refund(request))
         return outcome
 
+    def check_enabled(self, provider: str) -> None:
+        """Raises UnknownReportProvider."""
+        if provider not in self._connections:
+            raise UnknownReportProvider(provider=provider, known=list(self._connections))
+
+    def list_report_providers(self) -> list[str]:
+        return [name for name in self._connections if self.can(name, Capability.REPORT)]
+
+    async def report(
+        self, provider: str, start: datetime, end: datetime
+    ) -> AsyncIterator[ReportLine]:
+        """Yield the lines of the provider's report. Each line is a call of its own.
+
+        Raises UnsupportedByProvider, Unavailable.
+        """
+        connection = self._connection(provider)
+        lines = connection.gateway.report(start, end)
+        while True:
+            line, was_answered = await connection.ask(lambda: anext(lines, None))
+            if not was_answered:
+                raise Unavailable(dependency=provider)
+            if line is None:
+                return
+            yield line
+
+    def report_row_parser(self, provider: str) -> Callable[[Mapping[str, str]], ReportLine] | None:
+        """Return the parser of the provider's own report files; None if it has none."""
+        gateway = self._connection(provider).gateway
+        has_parser = type(gateway).parse_report_row is not PaymentGateway.parse_report_row
+        return gateway.parse_report_row if has_parser else None
+
     def parse_event(
         self, provider: str, headers: Mapping[str, str], body: bytes, now: datetime
     ) -> ProviderEvent:
@@ -232,5 +269,4 @@ def _to_request(operation: Operation) -> OperationRequest:
         reference=operation.provider_reference,
         charge_id=operation.charge_id,
         charge_reference=operation.charge_reference,
-        is_final=operation.is_final,
     )

@@ -1,12 +1,15 @@
 """The SQL statements of the sandbox ledger."""
 
+from functools import cache
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from markethall.payments.sql.statements import column_binds
-from markethall.payments.sql.tables import sandbox_captures, sandbox_charges, sandbox_refunds
-from markethall.shared.persistence.postgres import Statement
+from markethall.payments.sql.statements import LIMIT, column_binds
+from markethall.payments.sql.tables import sandbox_charges, sandbox_refunds
+from markethall.shared.persistence.postgres import Statement, sql_literal
 
 INSERT_SANDBOX_CHARGE = Statement(
     insert(sandbox_charges).values(column_binds(sandbox_charges)).on_conflict_do_nothing()
@@ -20,47 +23,16 @@ ADVANCE_SANDBOX_CHARGE = Statement(
         sandbox_charges.c.operation_id == bindparam("operation_id"),
         sandbox_charges.c.status == sa.any_(bindparam("earlier_statuses", type_=ARRAY(sa.Text))),
     )
-    .values(
-        status=bindparam("status"),
-        failure_code=bindparam("failure_code"),
-        captured=bindparam("captured"),
-        expires_at=bindparam("expires_at"),
-    )
-)
-INSERT_SANDBOX_CAPTURE = Statement(
-    insert(sandbox_captures).values(column_binds(sandbox_captures)).on_conflict_do_nothing()
-)
-_open_authorization = sa.and_(
-    sandbox_charges.c.operation_id == bindparam("operation_id"),
-    sandbox_charges.c.status == "authorized",
-    sandbox_charges.c.currency == bindparam("currency"),
-    sandbox_charges.c.expires_at
-    > bindparam("captured_at", type_=sandbox_charges.c.expires_at.type),
-)
-_captured = sandbox_charges.c.captured + bindparam("capture_amount", type_=sa.BigInteger)
-_is_last = sa.or_(bindparam("is_final", type_=sa.Boolean), _captured == sandbox_charges.c.amount)
-CAPTURE_SANDBOX_CHARGE = Statement(
-    sa.update(sandbox_charges)
-    .where(_open_authorization, _captured <= sandbox_charges.c.amount)
-    .values(captured=_captured, status=sa.case((_is_last, "succeeded"), else_="authorized"))
-)
-VOID_SANDBOX_CHARGE = Statement(
-    sa.update(sandbox_charges)
-    .where(_open_authorization)
-    .values(status=sa.case((sandbox_charges.c.captured > 0, "succeeded"), else_="voided"))
-)
-FAIL_SANDBOX_CAPTURE = Statement(
-    sa.update(sandbox_captures)
-    .where(sandbox_captures.c.operation_id == bindparam("operation_id"))
-    .values(status="failed")
+    .values(status=bindparam("status"), failure_code=bindparam("failure_code"))
 )
 DEDUCT_FROM_SANDBOX_CHARGE = Statement(
     sa.update(sandbox_charges)
     .where(
         sandbox_charges.c.operation_id == bindparam("operation_id"),
+        sandbox_charges.c.status == "succeeded",
         sandbox_charges.c.currency == bindparam("currency"),
         sandbox_charges.c.refunded + bindparam("refund_amount", type_=sa.BigInteger)
-        <= sandbox_charges.c.captured,
+        <= sandbox_charges.c.amount,
     )
     .values(refunded=sandbox_charges.c.refunded + bindparam("refund_amount", type_=sa.BigInteger))
 )
@@ -72,10 +44,34 @@ FAIL_SANDBOX_REFUND = Statement(
 GET_SANDBOX_CHARGE = Statement(
     sa.select(sandbox_charges).where(sandbox_charges.c.operation_id == bindparam("operation_id"))
 )
-GET_SANDBOX_CAPTURE = Statement(
-    sa.select(sandbox_captures).where(sandbox_captures.c.operation_id == bindparam("operation_id"))
-)
 GET_SANDBOX_REFUND = Statement(
     sa.select(sandbox_refunds).where(sandbox_refunds.c.operation_id == bindparam("operation_id"))
 )
 LIST_SANDBOX_CHARGES = Statement(sa.select(sandbox_charges).order_by(sandbox_charges.c.created_at))
+
+
+def _movements() -> "sa.Subquery":
+    def succeeded(kind: str, table: sa.Table) -> "sa.Select[Any]":
+        names = ("operation_id", "created_at", "amount", "currency")
+        return sa.select(sql_literal(kind).label("kind"), *(table.c[name] for name in names)).where(
+            table.c.status == "succeeded",
+            table.c.created_at >= bindparam("starts_at", type_=table.c.created_at.type),
+            table.c.created_at < bindparam("ends_at", type_=table.c.created_at.type),
+        )
+
+    charges, refunds = succeeded("charge", sandbox_charges), succeeded("refund", sandbox_refunds)
+    return sa.union_all(charges, refunds).subquery("movement")
+
+
+@cache
+def list_movements(*, has_keyset: bool) -> Statement:
+    movements = _movements()
+    keyset = sa.tuple_(movements.c.created_at, movements.c.operation_id)
+    statement = sa.select(movements)
+    if has_keyset:
+        after = sa.tuple_(
+            bindparam("after_created_at", type_=movements.c.created_at.type),
+            bindparam("after_id", type_=sa.Uuid),
+        )
+        statement = statement.where(keyset > after)
+    return Statement(statement.order_by(*keyset.clauses).limit(LIMIT))

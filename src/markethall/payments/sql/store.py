@@ -22,13 +22,14 @@ from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEv
 from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
 from markethall.payments.sql.ledger import SqlLedgerStore
+from markethall.payments.sql.reconciliation_store import SqlReconciliationStore
 from markethall.shared.persistence.postgres import Statement
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlPaymentStore(SqlLedgerStore):
+class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:

@@ -106,6 +106,12 @@ PROVIDER_WEBHOOKS = Counter(
     ["provider", "result"],
     registry=REGISTRY,
 )
+RECONCILIATION_DIFFERENCES = Gauge(
+    "markethall_reconciliation_differences",
+    "Differences between our operations and the provider's report of the last compared day.",
+    ["provider", "reason"],
+    registry=REGISTRY,
+)
 RATE_LIMITED = Counter(
     "markethall_rate_limited", "Requests rejected by a rate limit.", ["policy"], registry=REGISTRY
 )

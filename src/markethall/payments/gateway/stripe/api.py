@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from markethall.payments.gateway.stripe.http_client import Httpx2Client
 from markethall.payments.gateway.stripe.objects import (
     OPERATION_KEY,
+    BalanceTransactionList,
     ErrorAnswer,
     ErrorDetails,
     Intent,
@@ -106,6 +107,9 @@ class StripeApi:
             if not page.has_more or not page.data:
                 return None
             parameters["starting_after"] = page.data[-1].id
+
+    async def list_balance_transactions(self, parameters: Parameters) -> BalanceTransactionList:
+        return await self._get(BalanceTransactionList, "/v1/balance_transactions", parameters)
 
     async def _change_intent(
         self, intent_id: str, action: str, parameters: Parameters, key: str | None

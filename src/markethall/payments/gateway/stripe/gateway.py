@@ -1,7 +1,7 @@
 """The gateway of Stripe."""
 
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -11,6 +11,7 @@ from markethall.payments.gateway.stripe.api import StripeApi
 from markethall.payments.gateway.stripe.intents import IntentOperations
 from markethall.payments.gateway.stripe.outcomes import IN_BROWSER, PROVIDER
 from markethall.payments.gateway.stripe.refunds import RefundOperations
+from markethall.payments.gateway.stripe.reports import list_report, parse_dashboard_row
 from markethall.payments.gateway.stripe.webhooks import StripeWebhooks
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
@@ -22,6 +23,7 @@ from markethall.payments.ports import (
     PaymentMethod,
     ProviderEvent,
     ProviderNews,
+    ReportLine,
 )
 
 T = TypeVar("T")
@@ -40,6 +42,7 @@ class StripeGateway(PaymentGateway):
             Capability.REFUND,
             Capability.PARTIAL_REFUND,
             Capability.WEBHOOKS,
+            Capability.REPORT,
             Capability.CANCEL_ACTION,
         }
     )
@@ -100,6 +103,12 @@ class StripeGateway(PaymentGateway):
 
     def parse_news(self, event: ProviderEvent) -> ProviderNews:
         return self._webhooks.parse_news(event)
+
+    def report(self, start: datetime, end: datetime) -> AsyncIterator[ReportLine]:
+        return list_report(self._api, start, end)
+
+    def parse_report_row(self, row: Mapping[str, str]) -> ReportLine:
+        return parse_dashboard_row(row)
 
     async def close(self) -> None:
         await self._api.close()

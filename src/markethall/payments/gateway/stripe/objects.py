@@ -1,5 +1,6 @@
 """The fields of Stripe's objects that the gateway reads. Anything else in an answer is ignored."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -16,6 +17,9 @@ ABANDONED: Final = "abandoned"
 
 # an intent in one of these statuses takes no further payment of the customer
 FINAL_STATUSES: Final = frozenset({"canceled", "requires_capture", "succeeded"})
+
+# the last second of the year 9999
+_MAX_TIMESTAMP: Final = 253_402_300_799
 
 Metadata = dict[str, str]
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
@@ -107,3 +111,42 @@ class Dispute(Dto):
     payment_intent: Text | None = None
     status: Text | None = None
     reason: Text | None = None
+
+
+class BalanceSource(Dto):
+    """The charge or refund that has caused a balance transaction."""
+
+    object: Literal["charge", "refund"]
+    id: Annotated[Text, Field(min_length=1, max_length=255)]
+    amount: int
+    # the captured part of a charge
+    amount_captured: int | None = None
+    currency: str
+    payment_intent: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
+    # Stripe copies the metadata of an intent to its charge
+    metadata: Metadata | None = None
+
+    @property
+    def moved_amount(self) -> int:
+        return self.amount if self.amount_captured is None else self.amount_captured
+
+
+class BalanceTransaction(Dto):
+    """An entry of the account's balance. `fee` is in Stripe's minor units of `currency`."""
+
+    id: Annotated[Text, Field(max_length=255)]
+    created: Annotated[int, Field(ge=0, le=_MAX_TIMESTAMP)]
+    currency: str
+    fee: int
+    reporting_category: str
+    # a BalanceSource, or another object
+    source: dict[str, Any] | str | None = None
+
+    @property
+    def created_at(self) -> datetime:
+        return datetime.fromtimestamp(self.created, UTC)
+
+
+class BalanceTransactionList(Dto):
+    data: tuple[BalanceTransaction, ...]
+    has_more: bool

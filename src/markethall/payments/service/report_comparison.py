@@ -1,0 +1,224 @@
+"""Compare our operations with the report of a provider.
+
+The lines of the report are matched with our operations in batches, and sorted; then both sides are
+read in the same sequence. So the memory does not grow with the report.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from markethall.payments.contract import ReportFileInvalid
+from markethall.payments.contract.reconciliation import (
+    DifferenceView,
+    OnDifferences,
+    ReconciliationSummary,
+    ReportKind,
+)
+from markethall.payments.domain.reconciliation import (
+    Comparison,
+    ComparisonTotals,
+    OperationIndex,
+    RecordedOperation,
+    ReportLine,
+    ReportPeriod,
+    ResolvedLine,
+    compare_report,
+)
+from markethall.payments.domain.report_files import ReportFile
+from markethall.payments.ports import ReadStore, ReportedIds
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.shared.persistence.database import ReadDatabase
+from markethall.shared.persistence.external_sort import ExternalSorter
+
+_BATCH_SIZE: Final = 500
+# An outcome may be recorded long after it took effect, for example after an outage. The lines of so
+# much time before the period are read for such operations.
+_MAX_LOOK_BACK: Final = timedelta(days=7)
+_RESOLVED_LINES: Final = TypeAdapter(ResolvedLine)
+
+SettleOperation = Callable[[UUID], Awaitable[None]]
+
+
+class ReportComparison:
+    """Compares. `settle` looks up the outcome of an open operation at its provider."""
+
+    def __init__(
+        self,
+        database: ReadDatabase[ReadStore],
+        provider: ProviderClient,
+        settle: SettleOperation,
+        tolerance: timedelta,
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._settle = settle
+        self._tolerance = tolerance
+
+    async def compare_period(
+        self, provider: str, start: datetime, end: datetime, on_differences: OnDifferences
+    ) -> ReconciliationSummary:
+        """Compare with the report that the provider gives.
+
+        Raises UnknownReportProvider, UnsupportedByProvider, Unavailable, AmountOutOfRange.
+        """
+        self._provider.check_enabled(provider)
+        async with self._database.read_session() as store:
+            first = await store.get_first_creation(provider, start, end)
+        read_from = max(min(first or start, start), start - _MAX_LOOK_BACK) - self._tolerance
+        lines = self._provider.report(provider, read_from, end + self._tolerance)
+        period = ReportPeriod(start, end, self._tolerance)
+        return await self._compare(provider, lines, period, on_differences)
+
+    async def compare_file(
+        self,
+        provider: str,
+        file_lines: AsyncIterable[bytes],
+        period: tuple[datetime, datetime] | None,
+        on_differences: OnDifferences,
+    ) -> ReconciliationSummary:
+        """Compare with a CSV file. Without a period, compare the UTC days of its lines.
+
+        Raises UnknownReportProvider, ReportFileInvalid, AmountOutOfRange.
+        """
+        self._provider.check_enabled(provider)
+        lines = ReportFile(self._provider.report_row_parser(provider)).read(file_lines)
+        file_period = ReportPeriod(*period, self._tolerance, is_file=True) if period else None
+        return await self._compare(provider, lines, file_period, on_differences)
+
+    async def _compare(
+        self,
+        provider: str,
+        lines: AsyncIterator[ReportLine],
+        period: ReportPeriod | None,
+        on_differences: OnDifferences,
+    ) -> ReconciliationSummary:
+        totals = ComparisonTotals()
+        with ExternalSorter(_RESOLVED_LINES, lambda resolved: resolved.sort_key) as sorter:
+            collected = _Collected()
+            async for batch in _batches(lines):
+                collected.add(batch, period)
+                for resolved in await self._resolve(provider, batch):
+                    await sorter.add(resolved)
+                await on_differences(())
+            period = period or collected.whole_days(self._tolerance)
+            totals.other_lines = collected.other_lines
+            operations = self._list_operations(provider, period)
+            comparisons = compare_report(operations, sorter.sorted_rows(), period)
+            await _deliver(comparisons, totals, on_differences)
+        return _to_summary(provider, period, totals)
+
+    async def _resolve(self, provider: str, batch: Sequence[ReportLine]) -> Sequence[ResolvedLine]:
+        """Find the operations of the lines. Open ones are looked up at the provider first."""
+        lines = [line for line in batch if line.kind is not ReportKind.OTHER]
+        operations = await self._find_operations(provider, lines)
+        if open_ids := [one.operation_id for one in operations if one.is_open]:
+            for operation_id in open_ids:
+                await self._settle(operation_id)
+            operations = await self._find_operations(provider, lines)
+        index = OperationIndex(operations)
+        return [index.resolve(line) for line in lines]
+
+    async def _find_operations(
+        self, provider: str, lines: Sequence[ReportLine]
+    ) -> Sequence[RecordedOperation]:
+        operation_ids = [line.operation_id for line in lines if line.operation_id]
+        references = [line.reference for line in lines if line.reference]
+        async with self._database.read_session() as store:
+            return await store.find_reported_operations(
+                provider, ReportedIds(operation_ids, references)
+            )
+
+    async def _list_operations(
+        self, provider: str, period: ReportPeriod
+    ) -> AsyncIterator[RecordedOperation]:
+        after: tuple[datetime, UUID] | None = None
+        while True:
+            async with self._database.read_session() as store:
+                page = await store.list_settled_operations(
+                    provider, period.start, period.end, after, _BATCH_SIZE
+                )
+            for operation in page:
+                yield operation
+            if len(page) < _BATCH_SIZE:
+                return
+            after = page[-1].key
+
+
+@dataclass
+class _Collected:
+    """The times of the lines that were read, and the number of those that are no operations."""
+
+    other_lines: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+
+    def add(self, batch: Sequence[ReportLine], period: ReportPeriod | None) -> None:
+        times = [line.occurred_at for line in batch]
+        self.first = min([*times, self.first or times[0]])
+        self.last = max([*times, self.last or times[0]])
+        self.other_lines += sum(
+            line.kind is ReportKind.OTHER and (period is None or period.has(line.occurred_at))
+            for line in batch
+        )
+
+    def whole_days(self, tolerance: timedelta) -> ReportPeriod:
+        """Return the UTC days of the lines. Raises ReportFileInvalid if there are none."""
+        if self.first is None or self.last is None:
+            error = {"line": 1, "column": "", "message": "the file has no lines; give a period"}
+            raise ReportFileInvalid(errors=[error])
+        try:
+            end = _start_of_day(self.last) + timedelta(days=1)
+            return ReportPeriod(_start_of_day(self.first), end, tolerance, is_file=True)
+        except OverflowError:
+            error = {"line": 1, "column": "", "message": "a time is in the year 9999"}
+            raise ReportFileInvalid(errors=[error]) from None
+
+
+def _start_of_day(time: datetime) -> datetime:
+    return time.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+async def _batches(lines: AsyncIterator[ReportLine]) -> AsyncIterator[Sequence[ReportLine]]:
+    batch: list[ReportLine] = []
+    async for line in lines:
+        batch.append(line)
+        if len(batch) == _BATCH_SIZE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+async def _deliver(
+    comparisons: AsyncIterator[Comparison], totals: ComparisonTotals, on_differences: OnDifferences
+) -> None:
+    batch: list[DifferenceView] = []
+    async for comparison in comparisons:
+        totals.add(comparison)
+        if comparison.reason:
+            batch.append(comparison.to_view())
+        if len(batch) == _BATCH_SIZE:
+            await on_differences(batch)
+            batch = []
+    await on_differences(batch)
+
+
+def _to_summary(
+    provider: str, period: ReportPeriod, totals: ComparisonTotals
+) -> ReconciliationSummary:
+    return ReconciliationSummary(
+        provider=provider,
+        starts_at=period.start,
+        ends_at=period.end,
+        matched=totals.matched,
+        differences=totals.differences.total(),
+        differences_by_reason=dict(sorted(totals.differences.items())),
+        other_lines=totals.other_lines,
+        edge_operations=totals.edge_operations,
+        sums=totals.sums(),
+    )
