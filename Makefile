@@ -9,8 +9,8 @@ DEV    := $(VENV)/dev.stamp
 
 .PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
-  test-event-delivery test-relocation test-malformed-requests test-example test-pgbouncer test-api-schema \
-  test-payments
+  test-event-delivery test-relocation test-malformed-requests test-card-numbers test-example \
+  test-pgbouncer test-api-schema test-payments
 
 ## help: list the targets
 help:
@@ -124,6 +124,10 @@ test-relocation: $(DEV)
 ## test-malformed-requests: send every hostile request to every route, in memory and on Postgres (minutes)
 test-malformed-requests: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_malformed_requests.py $(ARGS)
+
+## test-card-numbers: send the card numbers of eight brands in every position of every request (minutes)
+test-card-numbers: $(DEV)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_card_numbers.py $(ARGS)
 
 ## test-example: test a context from another distribution (examples/reviews), in the monolith and as a service
 test-example: $(DEV)

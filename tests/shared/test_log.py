@@ -123,6 +123,31 @@ def test_lines_below_level_are_not_written() -> None:
     assert [entry["event"] for entry in entries] == ["yes"]
 
 
+@pytest.mark.parametrize("style", ["json", "pretty"])
+def test_card_numbers_are_redacted_everywhere(style: str) -> None:
+    lines = lines_of(
+        r"""
+        CARD, SPACED = "4111111111111111", "3782 822463 10005"
+        log.info("x", text=f"paid with {CARD}", number=int(CARD), raw=CARD.encode(), exact=4.2)
+        log.info("x", nested={CARD: [SPACED, {"deep": (int(CARD),)}]}, error=ValueError(CARD))
+        log.info(f"event {SPACED}")
+        logging.getLogger("library").warning("got %s and %s", SPACED, int(CARD))
+        for log_error in (log.exception, logging.getLogger("library").exception):
+            try:
+                raise KeyError(CARD) from ValueError(SPACED)
+            except KeyError:
+                log_error("failed with 4111-1111-1111-1111")
+        """,
+        style,
+    )
+
+    text = "\n".join(lines)
+    assert "***" in text
+    assert "KeyError" in text
+    for number in ("4111", "3782", "10005", "1111-1111"):
+        assert number not in text.replace("4.2", "")
+
+
 STATEMENTS_WITH_SECRETS = (
     'log.info("x", password=PASSWORD, access_token=JWT, api_key=API_KEY)',
     'log.info("x", current_password=PASSWORD, Authorization="Bearer " + JWT)',

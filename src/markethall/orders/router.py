@@ -52,7 +52,7 @@ from markethall.shared.http.idempotent_routes import (
 from markethall.shared.http.problem_details import openapi_problem_response, problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.http.route_policies import require_scope
+from markethall.shared.http.route_policies import CardCheck, require_scope
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import model
 from markethall.shared.kernel.call_context import CallContext
@@ -82,6 +82,13 @@ IdempotencyDep = Annotated[
 ]
 Owner = Annotated[CallContext, require_scope(ORDERS)]
 Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
+# the tracking numbers of some carriers have the form of card numbers
+Shipper = Annotated[
+    CallContext,
+    require_scope(
+        ORDERS_MANAGE, card_check=CardCheck(unchecked_fields=frozenset({"tracking_number"}))
+    ),
+]
 OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
 
 _NO_STORE_HEADERS = {"cache-control": "no-store"}
@@ -329,7 +336,7 @@ async def cancel_order(
 async def fulfil_order(
     request: Request,
     *,
-    ctx: Staff,
+    ctx: Shipper,
     order_id: Id,
     body: FulfilOrder,
     orders: OrdersDep,

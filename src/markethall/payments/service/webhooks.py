@@ -1,6 +1,8 @@
 """Webhooks of the providers: store the event, then apply its outcome."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from enum import Enum, auto
 
@@ -17,8 +19,14 @@ from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outc
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.second_charge import refund_second_charge
 from markethall.shared.kernel.call_context import CallContext, system_context
+from markethall.shared.kernel.card_numbers import (
+    may_contain_card_number,
+    redact_card_numbers,
+    redact_card_numbers_in,
+)
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.strict_json import parse_strict_json
 from markethall.shared.observability.metrics import PROVIDER_WEBHOOKS
 from markethall.shared.persistence.database import Database
 
@@ -63,8 +71,13 @@ class WebhookHandler:
 
         Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest,
         ValidationFailed.
+
+        An event with a card number is not refused, because the provider would send it again and
+        again; the number is replaced before the event is stored.
         """
-        event = self._provider.parse_event(provider, headers, body, self._clock())
+        event = _without_card_numbers(
+            self._provider.parse_event(provider, headers, body, self._clock())
+        )
         is_new = await self._store_event(event)
         if is_new and event.operation_id:
             await self._try_apply(ctx, event)
@@ -187,3 +200,14 @@ class WebhookHandler:
         if refund is None:
             return None
         return "refunded" if isinstance(refund, Succeeded) else "dead"
+
+
+def _without_card_numbers(event: ProviderEvent) -> ProviderEvent:
+    if not may_contain_card_number(event.body):
+        return event
+    return replace(
+        event,
+        event_id=redact_card_numbers(event.event_id),
+        type=redact_card_numbers(event.type),
+        body=json.dumps(redact_card_numbers_in(parse_strict_json(event.body))),
+    )

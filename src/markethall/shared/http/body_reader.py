@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import Request
 from starlette.types import Message, Receive
 
+from markethall.shared.http.card_number_check import check_json
 from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.request_body import (
     BodyBudget,
@@ -17,8 +18,18 @@ from markethall.shared.http.request_body import (
     validate_json,
 )
 from markethall.shared.http.request_context import RequestContext
-from markethall.shared.http.route_policies import DEFAULT_BODY_LIMITS, RoutePolicy, find_policy
-from markethall.shared.kernel.errors import BodyTooLarge, RequestTimeout, UnsupportedMediaType
+from markethall.shared.http.route_policies import (
+    DEFAULT_BODY_LIMITS,
+    CardCheck,
+    RoutePolicy,
+    find_policy,
+)
+from markethall.shared.kernel.errors import (
+    BodyTooLarge,
+    CardNumberRefused,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 _JSON_TYPE: Final = re.compile(
     rb"application/(?:json|[a-z.-]+\+json)\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
@@ -34,7 +45,7 @@ class BodyReader:
     Most bodies are read completely and validated, and `on_body` is called with them. Bodies of
     streaming routes are returned in chunks. FastAPI calls `receive` only for routes that take a
     body. Raises Unauthenticated, Forbidden, BodyTooLarge, RequestTimeout, Overloaded,
-    UnsupportedMediaType and the errors of parsing.
+    UnsupportedMediaType, CardNumberRefused and the errors of parsing.
     """
 
     def __init__(
@@ -53,6 +64,13 @@ class BodyReader:
         self._rest: Receive | None = None
 
     async def __call__(self) -> Message:
+        try:
+            return await self._receive_checked()
+        except CardNumberRefused as error:
+            self._request.log_card_number(error)
+            raise
+
+    async def _receive_checked(self) -> Message:
         if self._rest is not None:
             return await self._rest()
         policy = find_policy(self._request.scope)
@@ -100,13 +118,13 @@ class BodyReader:
             # the connection is closed, because the rest of the body would arrive just as slowly
             self._close_connection()
             raise RequestTimeout from None
-        return self._validate(body, limits.max_members) if body else body
+        return self._validate(body, policy, limits.max_members) if body else body
 
     def _check_declared_length(self, limit: int) -> None:
         if self._request.content_length > limit:
             raise BodyTooLarge(limit=limit)
 
-    def _validate(self, body: bytes, max_members: int) -> bytes:
+    def _validate(self, body: bytes, policy: RoutePolicy | None, max_members: int) -> bytes:
         content_type = self._request.header(b"content-type")
         if self._path in self._config.form_paths:
             if not _FORM_TYPE.fullmatch(content_type):
@@ -114,7 +132,11 @@ class BodyReader:
             return normalize_form(body)
         if not _JSON_TYPE.fullmatch(content_type):
             raise UnsupportedMediaType(supported=["application/json"])
-        validate_json(body, max_members)
+        value = validate_json(body, max_members)
+        check = CardCheck() if policy is None else policy.card_check
+        # a body of the internal API contains only what a public route has checked
+        if check.is_enabled and not self._request.is_internal:
+            check_json(body, value, check.unchecked_fields)
         return body
 
     def _close_connection(self) -> None:

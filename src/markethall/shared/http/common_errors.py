@@ -11,6 +11,7 @@ from markethall.shared.idempotency.records import (
 )
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
+    CardNumberRefused,
     Forbidden,
     HeadersTooLarge,
     InternalError,
@@ -29,6 +30,7 @@ from markethall.shared.kernel.errors import (
 # every route may answer with these; `extend_openapi` adds them
 COMMON_ERRORS: Final = (
     ValidationFailed,
+    CardNumberRefused,
     TooManyRequests,
     HeadersTooLarge,
     InternalError,

@@ -31,7 +31,12 @@ from markethall.shared.kernel.errors import (
     InternalError,
     TooManyRequests,
 )
-from markethall.shared.observability.log import MAX_PATH_LENGTH, access_log, redact, user_agent_text
+from markethall.shared.observability.log import (
+    MAX_PATH_LENGTH,
+    access_log,
+    path_text,
+    user_agent_text,
+)
 from markethall.shared.observability.metrics import IN_FLIGHT, latency_histogram, request_counter
 
 log = structlog.get_logger("markethall.gateway")
@@ -167,7 +172,7 @@ class GatewayMiddleware:
         latency_histogram(route).observe(duration_seconds)
         access_log.write(
             method=request.method,
-            path=redact(request.path[:MAX_PATH_LENGTH]),
+            path=path_text(request.path[:MAX_PATH_LENGTH]),
             status=request.status,
             duration_ms=int(duration_seconds * 1_000_000) / 1000,
             client_ip=request.client_ip,

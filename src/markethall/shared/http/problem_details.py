@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from markethall.shared.http.route_policies import allowed_methods
+from markethall.shared.kernel.card_numbers import redact_card_numbers
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
     DomainError,
@@ -66,7 +67,7 @@ def _problem_body(scope: Any, error: DomainError) -> dict[str, Any]:
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
-        "instance": scope["path"],
+        "instance": redact_card_numbers(scope["path"]),
         "code": error.code,
         "request_id": scope["state"]["request_id"],
         "retryable": error.retryable,

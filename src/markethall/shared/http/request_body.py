@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from starlette.types import Message, Receive
 
+from markethall.shared.http.card_number_check import FileCheck, check_form
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
     MalformedRequest,
@@ -89,8 +90,8 @@ class LimitedBodyStream:
 
     The time limit is `timeout_seconds`, plus the received bytes divided by MIN_BYTES_PER_SECOND.
     Only the newest chunk counts towards `share`, because the route has stored the earlier ones.
-    Raises MalformedRequest, BodyTooLarge, Overloaded, RequestTimeout. Calls `on_timeout` before it
-    raises RequestTimeout.
+    Raises MalformedRequest, BodyTooLarge, Overloaded, RequestTimeout, CardNumberRefused. Calls
+    `on_timeout` before it raises RequestTimeout.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class LimitedBodyStream:
         on_timeout: Callable[[], None],
         share: BodyShare,
     ) -> None:
+        self._file_check = FileCheck()
         self._receive = receive
         self._limit = limit
         self._deadline = asyncio.get_running_loop().time() + timeout_seconds
@@ -122,6 +124,7 @@ class LimitedBodyStream:
         self._share.close()
         self._share.add(chunk_bytes)
         self._is_complete = not message.get("more_body")
+        self._file_check.check(message.get("body", b""), is_last=self._is_complete)
         return message
 
     async def _receive_before_deadline(self) -> Message:
@@ -135,8 +138,8 @@ class LimitedBodyStream:
             raise RequestTimeout from None
 
 
-def validate_json(body: bytes, max_members: int = MAX_MEMBERS) -> None:
-    """Reject invalid JSON, and some JSON that Pydantic would accept.
+def validate_json(body: bytes, max_members: int = MAX_MEMBERS) -> Any:
+    """Return the parsed body. Reject invalid JSON, and some JSON that Pydantic would accept.
 
     That is JSON with repeated names, deep nesting, NUL characters or lone surrogates. More than
     `max_members` members are rejected before the text is parsed, because the parsed objects take up
@@ -152,6 +155,7 @@ def validate_json(body: bytes, max_members: int = MAX_MEMBERS) -> None:
         _check_depth(value)
     if "\\u" in text:
         _check_texts(value)
+    return value
 
 
 def _check_member_count(text: str, limit: int) -> None:
@@ -222,7 +226,7 @@ def normalize_form(body: bytes) -> bytes:
     """Check the fields of a form, and return them encoded again.
 
     So FastAPI parses exactly the fields that were checked, even if the parser of FastAPI differs
-    from the one used here. Raises MalformedRequest, ValidationFailed.
+    from the one used here. Raises MalformedRequest, ValidationFailed, CardNumberRefused.
     """
     try:
         fields = parse_qsl(
@@ -235,4 +239,5 @@ def normalize_form(body: bytes) -> bytes:
     for name, value in fields:
         _check_text(name)
         _check_text(value)
+    check_form(fields)
     return urlencode(fields).encode()

@@ -11,11 +11,14 @@ from urllib.parse import quote, unquote_to_bytes
 import structlog
 from starlette.types import Message, Scope, Send
 
+from markethall.shared.http.card_number_check import check_head
 from markethall.shared.http.client_ip import Networks, client_ip
 from markethall.shared.http.route_policies import matched_route
 from markethall.shared.kernel.call_context import DEADLINE_HEADER, Actor, CallContext
+from markethall.shared.kernel.card_numbers import contains_card_number
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import (
+    CardNumberRefused,
     HeadersTooLarge,
     RouteNotFound,
     Unauthenticated,
@@ -69,11 +72,7 @@ class RequestContext:
         self.limit_headers: list[tuple[bytes, bytes]] = []
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         request_id_header = self._headers.get(b"x-request-id", b"")
-        self.request_id = (
-            request_id_header.decode()
-            if _REQUEST_ID.fullmatch(request_id_header)
-            else new_request_id()
-        )
+        self.request_id = _read_request_id(request_id_header) or new_request_id()
         self.client_ip = client_ip(self.scope, proxies)
         self.path: str = scope["path"]
         # only services may call the internal API, except its public keys, which anyone may read
@@ -97,7 +96,7 @@ class RequestContext:
     def validate_headers(self) -> None:
         """Check the size of the headers, the characters of the path, and the query.
 
-        Raises HeadersTooLarge, RouteNotFound, ValidationFailed.
+        Raises HeadersTooLarge, RouteNotFound, ValidationFailed, CardNumberRefused.
         """
         size = sum(map(len, chain.from_iterable(self.scope["headers"])))
         if size > MAX_HEADER_BYTES:
@@ -115,6 +114,20 @@ class RequestContext:
         # first
         if b"&" in query and (name := _repeated_name(query)):
             raise _query_invalid("repeated", f"must not repeat {name}")
+        try:
+            check_head(self.path, query, self._headers)
+        except CardNumberRefused as error:
+            self.log_card_number(error)
+            raise
+
+    def log_card_number(self, error: CardNumberRefused) -> None:
+        log.warning(
+            "security.card_number_refused",
+            actor=self.actor.audit_name,
+            client_ip=self.client_ip,
+            request_id=self.request_id,
+            field=error.details["errors"][0]["field"],
+        )
 
     @property
     def canonical_location(self) -> str | None:
@@ -260,6 +273,14 @@ class RequestContext:
 
     def route_template(self) -> str:
         return route_template(self.scope)
+
+
+def _read_request_id(header: bytes) -> str | None:
+    """Return the request id of the client, or None if it is missing or not allowed."""
+    if not _REQUEST_ID.fullmatch(header):
+        return None
+    request_id = header.decode()
+    return None if contains_card_number(request_id) else request_id
 
 
 def route_template(scope: Scope) -> str:

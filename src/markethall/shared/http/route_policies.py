@@ -40,8 +40,23 @@ LONG_TEXT_BODY_LIMITS: Final = BodyLimits(max_bytes=1024 * 1024, max_members=500
 BULK_BODY_LIMITS: Final = BodyLimits(max_bytes=1024 * 1024, max_members=50_000)
 
 
+@dataclass(frozen=True)
+class CardCheck:
+    """Tells in which JSON bodies card numbers are refused.
+
+    `unchecked_fields` are members of the body that may have the form of a card number. Without
+    `is_enabled`, the route itself takes care that no card number is stored.
+    """
+
+    is_enabled: bool = True
+    unchecked_fields: frozenset[str] = frozenset()
+
+
+_DEFAULT_CARD_CHECK: Final = CardCheck()
+
+
 class RoutePolicy:
-    """The scopes that a route requires, and the limits of its body.
+    """The scopes that a route requires, the limits of its body, and the check for card numbers.
 
     A test fails for a route without a policy. The gateway checks the policy before it reads the
     body.
@@ -53,8 +68,10 @@ class RoutePolicy:
         *alternative_scopes: str,
         also_requires: str | None = None,
         body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+        card_check: CardCheck = _DEFAULT_CARD_CHECK,
     ) -> None:
         self.body_limits = body_limits
+        self.card_check = card_check
         self.scope = scope
         self.alternative_scopes = alternative_scopes
         self.also_requires = also_requires
@@ -93,9 +110,13 @@ def _check_scope(request: Request, actor: Actor, scope: str, *alternative_scopes
         raise Forbidden(scope=scope)
 
 
-def public(*, body_limits: BodyLimits = DEFAULT_BODY_LIMITS) -> Any:
+def public(
+    *,
+    body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+    card_check: CardCheck = _DEFAULT_CARD_CHECK,
+) -> Any:
     """Policy: no token required. A valid token still sets the actor of the call context."""
-    return Depends(RoutePolicy(None, body_limits=body_limits))
+    return Depends(RoutePolicy(None, body_limits=body_limits, card_check=card_check))
 
 
 def require_scope(
@@ -103,6 +124,7 @@ def require_scope(
     *alternative_scopes: str,
     also_requires: str | None = None,
     body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+    card_check: CardCheck = _DEFAULT_CARD_CHECK,
 ) -> Any:
     """Policy: the token must have one of these scopes, and also `also_requires` if it is given.
 
@@ -110,7 +132,11 @@ def require_scope(
     """
     return Depends(
         ScopedRoutePolicy(
-            scope, *alternative_scopes, also_requires=also_requires, body_limits=body_limits
+            scope,
+            *alternative_scopes,
+            also_requires=also_requires,
+            body_limits=body_limits,
+            card_check=card_check,
         )
     )
 

@@ -103,6 +103,17 @@ class ValidationFailed(DomainError):
     title = "The request is not valid"
 
 
+class CardNumberRefused(DomainError):
+    """The request contains a card number. Nothing of it is stored.
+
+    Details: errors, a list with one object: field (a JSON pointer), code and message.
+    """
+
+    code = "request.card_number"
+    status = 422
+    title = "The request contains a card number"
+
+
 class BodyTooLarge(DomainError):
     """Details: limit, in bytes."""
 

@@ -13,6 +13,11 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from markethall.shared.kernel.card_numbers import (
+    is_card_number_value,
+    may_contain_card_number,
+    redact_card_numbers,
+)
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.observability.console import ConsoleRenderer, request_line
 
@@ -97,6 +102,12 @@ access_log: Final = AccessLog()
 
 
 @lru_cache(maxsize=1024)
+def path_text(path: str) -> str:
+    """Return the path of a request as redacted text."""
+    return redact(path)
+
+
+@lru_cache(maxsize=1024)
 def user_agent_text(header: bytes) -> str:
     """Return a User-Agent header as redacted text."""
     return redact(header.decode("latin-1"))
@@ -170,18 +181,22 @@ def _redact_value(value: Any) -> Any:
         return redact(value)
     if isinstance(value, Mapping):
         return {
-            name: "***" if _is_secret(str(name)) else _redact_value(item)
+            redact(str(name)): "***" if _is_secret(str(name)) else _redact_value(item)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
         return [_redact_value(item) for item in value]
-    if value is None or isinstance(value, int | float):
+    if isinstance(value, int | float):
+        return "***" if is_card_number_value(value) else value
+    if value is None:
         return value
     return redact(repr(value))
 
 
 def redact(text: str) -> str:
-    """Replace passwords, tokens and keys in a text."""
+    """Replace passwords, tokens, keys and card numbers in a text."""
+    if may_contain_card_number(text):
+        text = redact_card_numbers(text)
     folded = text.casefold()
     for hint in _SECRET_HINTS:
         if hint in folded:
