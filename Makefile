@@ -93,9 +93,9 @@ test-pgbouncer: $(DEV)
 test-topologies: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/partitions tests/e2e/test_flow.py $(ARGS)
 
-## test-crash-recovery: kill -9 at every commit of the main flow (several minutes)
+## test-crash-recovery: kill -9 at every commit of the main flow, and of payments without a retry (many minutes)
 test-crash-recovery: $(DEV)
-	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py tests/e2e/test_payment_crash.py $(ARGS)
 
 ## test-network-faults: cause every network fault between four processes, twenty times each (hours)
 test-network-faults: $(DEV)
