@@ -38,6 +38,7 @@ from markethall.shared.http.problem_details import (
 )
 from markethall.shared.http.request_body import BodyBudget
 from markethall.shared.http.response_cache import ResponseCacheMiddleware
+from markethall.shared.http.route_index import RouteIndex
 from markethall.shared.http.route_policies import public
 from markethall.shared.http.work_kinds import WorkKinds
 from markethall.shared.kernel.call_context import CallContext
@@ -160,6 +161,7 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         or settings.service_token_private_key.get_secret_value()
     ):
         app.include_router(_service_keys(), include_in_schema=False)
+    app.router.routes.insert(0, RouteIndex(app.router.routes))
     # FastAPI resolves included routes when they are first used, which takes half a second. This
     # line does it now, so that the first request need not wait.
     list(iter_route_contexts(app.routes))

@@ -1,0 +1,45 @@
+"""An index of the routes by the first segment of their path."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+_NO_MATCH: Final[tuple[Match, Scope]] = (Match.NONE, {})
+
+
+class RouteIndex(BaseRoute):
+    """The first of the routes of an application; it finds most of the others faster.
+
+    FastAPI tries all routes in turn, which took a seventh of the time of a read. This route tries
+    only those with the first segment of the path. If none of them matches the path and the method,
+    FastAPI goes on with all routes. A route whose first segment is a parameter is not in the index,
+    so another route that matches has precedence over it.
+    """
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._by_segment: defaultdict[str, list[APIRoute]] = defaultdict(list)
+        for route in routes:
+            if isinstance(route, APIRoute) and "{" not in _first_segment(route.path):
+                self._by_segment[_first_segment(route.path)].append(route)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        # with a root path, the first segment of the path may not be that of a route
+        if scope["type"] != "http" or scope.get("root_path"):
+            return _NO_MATCH
+        for route in self._by_segment.get(_first_segment(scope["path"]), ()):
+            match, child_scope = route.matches(scope)
+            if match is Match.FULL:
+                return match, child_scope
+        return _NO_MATCH
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the route that has matched; its `matches` has stored it in the scope."""
+        await scope["route"].handle(scope, receive, send)
+
+
+def _first_segment(path: str) -> str:
+    return path[1:].partition("/")[0]

@@ -1,0 +1,129 @@
+"""Test that the index finds the route of each request, and compares few routes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
+
+from markethall.app import create_app
+from markethall.shared.http.route_index import RouteIndex
+from tests.test_app import memory_settings
+
+
+class CountedRoute(APIRoute):
+    """A route that counts how often it is compared with a path."""
+
+    comparisons = 0
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        self.comparisons += 1
+        return super().matches(scope)
+
+
+def build_app() -> FastAPI:
+    app = FastAPI()
+    app.router.route_class = CountedRoute
+
+    @app.get("/{anything}/me")
+    async def anything(anything: str) -> str:
+        return f"anything {anything}"
+
+    @app.get("/users/me")
+    async def me() -> str:
+        return "me"
+
+    @app.get("/users/{user_id}")
+    async def user(user_id: str) -> str:
+        return f"user {user_id}"
+
+    @app.post("/users")
+    async def create() -> str:
+        return "created"
+
+    @app.get("/orders/{order_id}")
+    async def order(order_id: str) -> str:
+        return f"order {order_id}"
+
+    app.router.routes.insert(0, RouteIndex(app.router.routes))
+    return app
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    return build_app()
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> Any:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "body"),
+    [
+        ("GET", "/users/me", 200, "me"),
+        ("GET", "/users/7", 200, "user 7"),
+        ("POST", "/users", 200, "created"),
+        ("GET", "/orders/7", 200, "order 7"),
+        ("GET", "/payments/me", 200, "anything payments"),
+        ("DELETE", "/users/me", 405, {"detail": "Method Not Allowed"}),
+        ("GET", "/users", 405, {"detail": "Method Not Allowed"}),
+        ("GET", "/users/7/orders", 404, {"detail": "Not Found"}),
+        ("GET", "/", 404, {"detail": "Not Found"}),
+    ],
+)
+async def test_request_reaches_its_route(
+    http: httpx2.AsyncClient, method: str, path: str, status: int, body: Any
+) -> None:
+    response = await http.request(method, path)
+
+    assert (response.status_code, response.json()) == (status, body)
+
+
+async def test_route_is_found_behind_a_root_path(app: FastAPI) -> None:
+    transport = httpx2.ASGITransport(app, root_path="/shop")
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as http:
+        response = await http.get("/shop/users/7")
+
+    assert response.json() == "user 7"
+
+
+async def test_only_routes_with_the_first_segment_are_compared(
+    app: FastAPI, http: httpx2.AsyncClient
+) -> None:
+    await http.get("/users/7")
+
+    counted = [route for route in app.router.routes if isinstance(route, CountedRoute)]
+    assert {route.name: route.comparisons for route in counted} == {
+        "anything": 0,
+        "me": 1,
+        "user": 1,
+        "create": 0,
+        "order": 0,
+    }
+
+
+def test_index_finds_each_route_of_the_shop_like_a_search_in_turn() -> None:
+    index, *others = create_app(memory_settings()).app.router.routes
+    assert isinstance(index, RouteIndex)
+
+    for scope in scopes(others):
+        expected = next(route for route in others if route.matches({**scope})[0] is Match.FULL)
+        match, child_scope = index.matches({**scope})
+        assert (match, child_scope.get("route")) == (Match.FULL, expected), scope["path"]
+
+
+def scopes(routes: list[BaseRoute]) -> Iterator[Scope]:
+    """Return a request for each route; its path has the name of each parameter as the value."""
+    for route in routes:
+        if isinstance(route, APIRoute):
+            path = route.path.replace("{", "").replace("}", "").replace(":path", "")
+            for method in route.methods or ():
+                yield {"type": "http", "method": method, "path": path, "root_path": ""}
