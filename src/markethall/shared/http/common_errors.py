@@ -30,13 +30,14 @@ from markethall.shared.kernel.errors import (
 # every route may answer with these; `extend_openapi` adds them
 COMMON_ERRORS: Final = (
     ValidationFailed,
-    CardNumberRefused,
     TooManyRequests,
     HeadersTooLarge,
     InternalError,
     Unavailable,
     Overloaded,
 )
+# for routes of the public API; a request to another context contains only what these have checked
+PUBLIC_ERRORS: Final = (CardNumberRefused,)
 # for routes that take a body; `extend_openapi` adds them
 BODY_ERRORS: Final = (
     MalformedRequest,

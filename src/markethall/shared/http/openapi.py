@@ -5,7 +5,12 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, BODY_ERRORS, COMMON_ERRORS
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    COMMON_ERRORS,
+    PUBLIC_ERRORS,
+)
 from markethall.shared.http.openapi_headers import HEADERS, add_headers
 from markethall.shared.http.problem_details import PROBLEM_SCHEMA_REF, Problem, problems
 from markethall.shared.http.query_parameters import document_query_parameters
@@ -33,21 +38,24 @@ def _extend(app: FastAPI, document: dict[str, Any]) -> dict[str, Any]:
         schemas.pop(name, None)
     schemas["Problem"] = _problem_schema()
     _close_maps(schemas)
-    for operation in _operations(document):
-        for error_type in _error_types_of(operation):
+    for path, operation in _operations(document):
+        for error_type in _error_types_of(path, operation):
             _add_response(operation["responses"], error_type)
         add_headers(operation, schemas)
     document["components"]["headers"] = HEADERS
     return document
 
 
-def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for operations in document["paths"].values():
-        yield from operations.values()
+def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            yield path, operation
 
 
-def _error_types_of(operation: Mapping[str, Any]) -> tuple[type[DomainError], ...]:
+def _error_types_of(path: str, operation: Mapping[str, Any]) -> tuple[type[DomainError], ...]:
     error_types: tuple[type[DomainError], ...] = COMMON_ERRORS
+    if not path.startswith("/internal/"):
+        error_types += PUBLIC_ERRORS
     if "requestBody" in operation:
         error_types += BODY_ERRORS
     if operation.get("security"):
