@@ -99,3 +99,29 @@ async def test_paid_order_is_not_extended(orders_app: OrdersApp) -> None:
     paid = await orders_app.read_order(order)
     assert (paid.status, paid.expires_at) == (OrderStatus.PROCESSING, order.expires_at)
     assert await orders_app.changes(order) == ["placed", "paid"]
+
+
+@pytest.mark.parametrize("status", [PaymentStatus.CANCELLED, PaymentStatus.EXPIRED])
+@pytest.mark.parametrize("by_event", [True, False])
+async def test_order_is_not_extended_to_deadline_of_ended_payment(
+    orders_app: OrdersApp, status: PaymentStatus, by_event: bool
+) -> None:
+    order = await placed(orders_app)
+    await await_transfer(orders_app, order)
+    late_event = orders_app.fake_payments.pending_events.pop()
+    orders_app.fake_payments.change_status(order.payment.payment_id, status)
+    if by_event:
+        await orders_app.process_events()
+        orders_app.fake_payments.pending_events = [late_event]
+    else:
+        orders_app.fake_payments.pending_events = []
+        orders_app.advance_clock(timedelta(seconds=15))
+        await orders_app.run_periodic_jobs()
+    await orders_app.process_events()
+
+    orders_app.advance_clock(RESERVATION_TTL)
+    await orders_app.run_periodic_jobs()
+
+    ended = await orders_app.read_order(order)
+    assert (ended.status, ended.expires_at) == (OrderStatus.EXPIRED, order.expires_at)
+    assert "deadline_extended" not in await orders_app.changes(order)

@@ -146,7 +146,7 @@ class Order:
     def expire(self, audit: AuditInfo) -> None:
         """Expire the order. The caller must cancel its payment before."""
         self._transition(OrderCommand.EXPIRE, audit.at)
-        if not self._has_payment_ended:
+        if not self.has_payment_ended:
             self._set_payment_status("cancelled")
         self._record("expired", audit)
 
@@ -213,7 +213,7 @@ class Order:
 
     def cancel_payment(self, audit: AuditInfo) -> None:
         """Record that the payment is cancelled, unless its capture or its end is recorded."""
-        if not self._has_payment_ended:
+        if not self.has_payment_ended:
             self._set_payment_status("cancelled")
             self._record("payment_cancelled", audit)
 
@@ -255,14 +255,15 @@ class Order:
     def _is_outdated(self, status: str, payment_version: int) -> bool:
         if self.is_captured or self.refunded:
             return True
-        if self._has_payment_ended and status not in _ENDED_PAYMENT_STATUSES:
+        if self.has_payment_ended and status not in _ENDED_PAYMENT_STATUSES:
             return True
         # an event of an older release has version 0; treat it as 2, so that it is newer only than
         # a payment that was just opened (version 1)
         return (payment_version or 2) <= self.payment_version
 
     @property
-    def _has_payment_ended(self) -> bool:
+    def has_payment_ended(self) -> bool:
+        """Tell whether the payment is captured, or has ended without money, as far as recorded."""
         return self.is_captured or self.provider_payment_status in _ENDED_PAYMENT_STATUSES
 
     def _set_payment_status(self, status: str) -> None:

@@ -27,12 +27,15 @@ class PaymentDeadlines:
     ) -> OrderCancelled | None:
         """Extend a pending order to the expiry of its payment, if that is later.
 
+        A payment that has ended extends nothing: its expiry, or an event of an earlier status that
+        arrives late, would keep the stock from others.
+
         If the reservation has expired, cancel the order and return the event OrderCancelled,
         because the stock may be sold to others, so the customer must not pay. The handler of the
         event cancels the payment.
         """
-        is_pending = order.status is OrderStatus.PENDING
-        if not is_pending or expires_at is None or expires_at <= max(order.expires_at, audit.at):
+        is_waiting = order.status is OrderStatus.PENDING and not order.has_payment_ended
+        if not is_waiting or expires_at is None or expires_at <= max(order.expires_at, audit.at):
             return None
         command = Extend(
             reservation_id=order.reservation_id,
