@@ -250,7 +250,7 @@ async def test_unpaid_orders_per_customer_are_limited(shop: Shop) -> None:
     one_more = await shop.place(buyer, product["product_id"])
     expect_status(await shop.place(other, product["product_id"]), 201)
 
-    problem = expect_problem(one_more, 409, "inventory.too_many_holds")
+    problem = expect_problem(one_more, 409, "inventory.too_many_reservations")
     assert problem["details"] == {"limit": 20, "open": 20}
     assert len({order["order_id"] for order in placed}) == 20
     assert await shop.available(product["product_id"]) == 9

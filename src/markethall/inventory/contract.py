@@ -137,7 +137,7 @@ class ReservationClosed(DomainError):
 class TooManyUnpaidOrders(DomainError):
     """The customer has too many unpaid orders. Details: limit, open (number of unpaid orders)."""
 
-    code = "inventory.too_many_holds"
+    code = "inventory.too_many_reservations"
     status = 409
     title = "Too many orders of yours wait to be paid"
 

@@ -159,7 +159,7 @@ _UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
     409: (
         "inventory.out_of_stock",
         "inventory.reservation_closed",
-        "inventory.too_many_holds",
+        "inventory.too_many_reservations",
         "inventory.too_many_units",
     ),
 }
