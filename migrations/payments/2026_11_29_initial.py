@@ -21,6 +21,7 @@ TABLES = (
     "webhook_event",
     "entry",
     "posting",
+    "posting_chain",
     "operation",
     "payment",
 )
@@ -148,6 +149,9 @@ def _operation() -> None:
         _timestamp("due_at"),
         _timestamp("settled_at", nullable=True),
         _timestamp("follow_up_at", nullable=True),
+        sa.Column("fee_amount", sa.BigInteger(), nullable=True),
+        sa.Column("fee_currency", sa.Text(), nullable=True),
+        _timestamp("fee_recorded_at", nullable=True),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_operation")),
         _foreign_key("operation", "payment_id", "payment.payment_id"),
         _foreign_key("operation", "charge_id", "operation.operation_id"),
@@ -194,6 +198,14 @@ OPERATION_CHECKS = {
     " AND method IS NULL AND charge_id IS NOT NULL",
     "settled": "(settled_at IS NULL) = (status IN ('pending', 'unknown'))",
     "is_final": "NOT is_final OR kind = 'capture'",
+    "fee": "num_nulls(fee_amount, fee_currency, fee_recorded_at) = 3"
+    " OR num_nulls(fee_amount, fee_currency, fee_recorded_at) = 0 AND status = 'succeeded'",
+}
+
+
+POSTING_CHECKS = {
+    "kind": "kind IN ('capture', 'refund', 'fee')",
+    "position": "chain >= 0 AND chain < 16 AND sequence > 0 AND length(hash) = 32",
 }
 
 
@@ -205,11 +217,15 @@ def _ledger() -> None:
         sa.Column("operation_id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         _timestamp("created_at"),
+        sa.Column("chain", sa.SmallInteger(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("posting_id", name=op.f("pk_posting")),
         _foreign_key("posting", "payment_id", "payment.payment_id"),
         _foreign_key("posting", "operation_id", "operation.operation_id"),
-        sa.UniqueConstraint("operation_id", name=op.f("uq_posting_operation_id")),
-        *_checks("posting", {"kind": "kind IN ('capture', 'refund')"}),
+        sa.UniqueConstraint("operation_id", "kind", name=op.f("uq_posting_operation_id_kind")),
+        sa.UniqueConstraint("chain", "sequence", name=op.f("uq_posting_chain_sequence")),
+        *_checks("posting", POSTING_CHECKS),
         schema=SCHEMA,
     )
     _index("ix_posting_payment_id", "posting", ["payment_id", "created_at", "posting_id"])
@@ -223,6 +239,15 @@ def _ledger() -> None:
         sa.PrimaryKeyConstraint("posting_id", "account", "currency", name=op.f("pk_entry")),
         _foreign_key("entry", "posting_id", "posting.posting_id"),
         *_checks("entry", {"amount": "amount <> 0"}),
+        schema=SCHEMA,
+    )
+    _index("ix_entry_account", "entry", ["account"])
+    op.create_table(
+        "posting_chain",
+        sa.Column("chain", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("chain", name=op.f("pk_posting_chain")),
         schema=SCHEMA,
     )
     _ledger_triggers()

@@ -13,6 +13,7 @@ from dependency_injector import providers
 from markethall.payments.container import PaymentsContainer
 from markethall.payments.contract import (
     ActivatePayments,
+    LedgerApi,
     OpenPayment,
     OperationKind,
     PaymentApi,
@@ -180,6 +181,10 @@ class PaymentsApp:
         return self.container.payment_api()
 
     @property
+    def ledger(self) -> LedgerApi:
+        return self.container.ledger()
+
+    @property
     def idempotency(self) -> IdempotencyService:
         return self.container.idempotency()
 
@@ -306,8 +311,8 @@ class PaymentsApp:
         return sum(charge.status == "succeeded" for charge in charges)
 
     async def posting_count(self) -> int:
-        report = await self.payment_api.verify_ledger(STAFF)
-        assert report.balanced
+        report = await self.ledger.verify(STAFF)
+        assert report.intact, report.findings
         return report.posting_count
 
 

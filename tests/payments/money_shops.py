@@ -114,8 +114,8 @@ class MoneyShop(ABC):
             assert not await self.open_operations(payment)
             assert charges <= 1
             assert (now.captured.amount, now.refunded.amount) == (captured, refunded)
-        report = await self.app.payment_api.verify_ledger(STAFF)
-        assert report.balanced, report
+        report = await self.app.ledger.verify(STAFF)
+        assert report.intact, report.findings
 
 
 class SandboxShop(MoneyShop):

@@ -60,9 +60,8 @@ class StripeApp(PaymentsApp):
         now = await self.current(payment)
         assert charges <= 1
         assert (now.captured.amount, now.refunded.amount) == (captured, refunded)
-        report = await self.payment_api.verify_ledger(STAFF)
-        assert report.balanced
-        assert not report.mismatched_payments
+        report = await self.ledger.verify(STAFF)
+        assert report.intact, report.findings
 
 
 def signature(body: bytes, timestamp: int, secret: str = WEBHOOK_SECRET) -> str:

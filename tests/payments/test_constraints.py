@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ import pytest
 
 from markethall.shared.kernel.ids import new_id
 from tests.conftest import plain
-from tests.payments.conftest import PaymentsApp, build_payments_app
+from tests.payments.conftest import STAFF, PaymentsApp, build_payments_app
 
 Connection = Any
 
@@ -43,6 +44,7 @@ OPERATION: dict[str, Any] = {
     "created_at": "2026-11-21T12:00:00Z",
     "due_at": "2026-11-21T12:00:15Z",
 }
+_sequences = count(1)
 SETTLED = {"settled_at": "2026-11-21T12:00:01Z"}
 
 
@@ -91,6 +93,9 @@ async def add_posting(
             operation_id=operation_id,
             kind="capture",
             created_at="2026-11-21T12:00:00Z",
+            chain=0,
+            sequence=next(_sequences),
+            hash="\\x" + "00" * 32,
         )
         for account, currency, amount in entries:
             await insert(
@@ -357,6 +362,5 @@ async def test_ledger_detects_tampered_payment(
 
 
 async def report(payments_app: PaymentsApp) -> tuple[bool, tuple[UUID, ...]]:
-    async with payments_app.container.database().read_session() as reading:
-        found = await reading.get_ledger_report()
+    found = await payments_app.ledger.verify(STAFF)
     return found.balanced, found.mismatched_payments

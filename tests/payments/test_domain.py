@@ -1,6 +1,7 @@
 """The domain rules of payments: transitions, outcomes, ledger."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -26,7 +27,7 @@ from markethall.payments.domain import (
     PaymentCommand,
     Posting,
     Succeeded,
-    build_posting,
+    postings_of,
     settle_operation,
 )
 from markethall.shared.kernel.ids import new_id
@@ -226,16 +227,19 @@ def test_a_refund_posts_the_reverse_of_the_capture() -> None:
     due = payment(PaymentStatus.CAPTURED)
     operation = charge(due)
 
-    capture = build_posting(due, operation, PostingKind.CAPTURE, new_id(), NOW)
-    refund = build_posting(due, operation, PostingKind.REFUND, new_id(), NOW)
+    operation.succeed("reference", NOW)
+
+    (capture,) = postings_of(operation)
+    (refund,) = postings_of(replace(operation, kind=OperationKind.REFUND))
 
     assert capture.entries == (("provider:sandbox", 1000), ("customers:payments", -1000))
     assert refund.entries == (("provider:sandbox", -1000), ("customers:payments", 1000))
 
 
 @pytest.mark.parametrize("entries", [(), (("a", 1),), (("a", 2), ("b", -1))])
-def test_unbalanced_posting_is_rejected(
+def test_posting_with_another_sum_than_zero_is_not_balanced(
     entries: tuple[tuple[str, int], ...],
 ) -> None:
-    with pytest.raises(ValueError, match="sum to zero"):
-        Posting(new_id(), new_id(), new_id(), PostingKind.CAPTURE, "EUR", entries, NOW)
+    posting = Posting(new_id(), new_id(), new_id(), PostingKind.CAPTURE, "EUR", entries, NOW)
+
+    assert not posting.is_balanced

@@ -502,8 +502,8 @@ async def test_ledger_balances_match_payments(payments_app: PaymentsApp) -> None
     await payments_app.refund(payment, 300)
     await payments_app.confirm(await payments_app.open(500, "JPY"))
 
-    accounts = await payments_app.payment_api.list_account_balances(STAFF)
-    postings = await payments_app.payment_api.list_postings(
+    accounts = await payments_app.ledger.list_account_balances(STAFF)
+    postings = await payments_app.ledger.list_postings(
         STAFF, PostingQuery(payment_id=payment.payment_id)
     )
 
@@ -516,15 +516,15 @@ async def test_ledger_balances_match_payments(payments_app: PaymentsApp) -> None
     assert [posting.kind.value for posting in postings.items] == ["refund", "capture"]
     for posting in postings.items:
         assert sum(entry.amount.amount for entry in posting.entries) == 0
-    assert (await payments_app.payment_api.verify_ledger(STAFF)).balanced
+    assert (await payments_app.ledger.verify(STAFF)).balanced
 
 
 async def test_postings_are_paginated(payments_app: PaymentsApp) -> None:
     for _ in range(3):
         await payments_app.paid()
 
-    first = await payments_app.payment_api.list_postings(STAFF, PostingQuery(limit=2))
-    second = await payments_app.payment_api.list_postings(
+    first = await payments_app.ledger.list_postings(STAFF, PostingQuery(limit=2))
+    second = await payments_app.ledger.list_postings(
         STAFF, PostingQuery(limit=2, cursor=first.next_cursor)
     )
 

@@ -158,11 +158,10 @@ async def test_operation_names_its_provider(payments_app: PaymentsApp, slow: Slo
 
     await payments_app.confirm(payment, "slow")
 
-    async with payments_app.container.database().read_session() as store:
-        balances = await store.list_account_balances()
+    balances = await payments_app.ledger.list_account_balances(STAFF)
     assert [one.account for one in balances] == ["customers:payments", "provider:slow"]
-    report = await payments_app.payment_api.verify_ledger(STAFF)
-    assert report.balanced
+    report = await payments_app.ledger.verify(STAFF)
+    assert report.intact
 
 
 @pytest.mark.usefixtures("admitted")

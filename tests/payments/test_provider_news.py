@@ -256,8 +256,8 @@ async def test_events_in_any_order_give_the_state_of_the_provider(
         assert after.status is STATUS_BY_CHARGE[charge.status]
         states[method].add(after.status)
     assert all(len(found) == 1 for found in states.values())
-    report = await payments_app.payment_api.verify_ledger(STAFF)
-    assert report.balanced
+    report = await payments_app.ledger.verify(STAFF)
+    assert report.intact, report.findings
     assert report.posting_count == await payments_app.charged()
 
 

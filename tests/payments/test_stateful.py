@@ -138,8 +138,8 @@ class PaymentMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_ledger_balances(self) -> None:
-        report = self.run(self.payments_app.payment_api.verify_ledger(STAFF))
-        assert report.balanced, report
+        report = self.run(self.payments_app.ledger.verify(STAFF))
+        assert report.intact, report
 
     def teardown(self) -> None:
         """Run the jobs, which settle all open operations. Compare payments with the sandbox."""

@@ -221,6 +221,6 @@ async def test_amount_that_stripe_cannot_take_fails(shop: StripeApp) -> None:
 async def test_ledger_names_stripe(shop: StripeApp) -> None:
     await shop.paid()
 
-    balances = await shop.payment_api.list_account_balances(STAFF)
+    balances = await shop.ledger.list_account_balances(STAFF)
 
     assert {balance.account for balance in balances} == {"customers:payments", "provider:stripe"}

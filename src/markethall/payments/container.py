@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from dependency_injector import providers
 
-from markethall.payments.contract import PaymentApi, Payments
+from markethall.payments.contract import LedgerApi, PaymentApi, Payments
 from markethall.payments.contract.reconciliation import Reconciliations
 from markethall.payments.memory import MemoryPaymentStore, MemorySandboxLedger, Tables
 from markethall.payments.ports import (
@@ -23,6 +23,7 @@ from markethall.payments.service import (
     FollowUps,
     InternalPaymentService,
     IssueRefund,
+    LedgerService,
     MarkPaid,
     PaymentApiService,
     PaymentCommands,
@@ -31,7 +32,9 @@ from markethall.payments.service import (
     ProviderLimits,
     ReconciliationSchedule,
     ReconciliationService,
+    RecordFee,
     ReportComparison,
+    VerifyLedger,
     WebhookHandler,
 )
 from markethall.payments.settings import PaymentsSettings, installed_gateways
@@ -208,6 +211,10 @@ class PaymentsContainer(ContextContainer):
     payment_api: providers.Singleton[PaymentApi] = singleton(
         PaymentApiService, database, commands, webhook_handler, cursors
     )
+    ledger: providers.Singleton[LedgerApi] = singleton(
+        LedgerService, database, singleton(VerifyLedger, database), cursors
+    )
+    record_fee = singleton(RecordFee, database, clock)
     payment_jobs = singleton(
         PaymentJobs, database, provider_client, webhook_handler, issue_refund, clock
     )

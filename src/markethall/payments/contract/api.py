@@ -11,11 +11,9 @@ from typing_extensions import TypeAliasType
 
 from markethall.payments.contract.internal import PaymentFields, RefundView
 from markethall.payments.contract.statuses import (
-    LedgerAccountKind,
     OperationKind,
     OperationStatus,
     PaymentStatus,
-    PostingKind,
 )
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -62,7 +60,10 @@ class PaymentView(PaymentFields):
 
 
 class OperationView(Dto):
-    """A request to the provider. `operation_id` is also its idempotency key at the provider."""
+    """A request to the provider. `operation_id` is also its idempotency key at the provider.
+
+    `fee` is what the provider keeps for the operation; only staff see it.
+    """
 
     operation_id: UUID
     payment_id: UUID
@@ -73,43 +74,9 @@ class OperationView(Dto):
     method: str | None = None
     provider_reference: str | None = None
     failure_code: str | None = None
+    fee: Money | None = None
     created_at: datetime
     settled_at: datetime | None = None
-
-
-class PostingEntryView(Dto):
-    """One entry of a posting. The amount of a debit is positive, that of a credit negative."""
-
-    account: str
-    amount: Money
-
-
-class PostingView(Dto):
-    """A double-entry posting. The entries of each currency sum to zero."""
-
-    posting_id: UUID
-    payment_id: UUID
-    operation_id: UUID
-    kind: PostingKind
-    entries: tuple[PostingEntryView, ...]
-    created_at: datetime
-
-
-class LedgerAccountBalance(Dto):
-    """The balance of one account in one currency: the debits minus the credits."""
-
-    account: str
-    kind: LedgerAccountKind
-    balance: Money
-
-
-class LedgerReport(Dto):
-    """The result of comparing the ledger with the payments. Each list has at most 100 ids."""
-
-    balanced: bool
-    posting_count: int
-    unbalanced_postings: tuple[UUID, ...]
-    mismatched_payments: tuple[UUID, ...]
 
 
 class WebhookReceipt(Dto):
@@ -164,10 +131,6 @@ class PaymentMethodView(Dto):
 
 class PaymentMethodsView(Dto):
     items: tuple[PaymentMethodView, ...]
-
-
-class PostingQuery(PageQuery):
-    payment_id: Id | None = None
 
 
 class PaymentApi(Protocol):
@@ -240,13 +203,6 @@ class PaymentApi(Protocol):
         Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest,
         ValidationFailed.
         """
-
-    async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
-        """Return postings, the newest first. Raises CursorInvalid."""
-
-    async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]: ...
-
-    async def verify_ledger(self, ctx: CallContext) -> LedgerReport: ...
 
     async def count(self) -> int:
         """Return the number of payments."""

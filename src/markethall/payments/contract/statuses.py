@@ -43,8 +43,30 @@ class OperationStatus(StrEnum):
 class PostingKind(StrEnum):
     CAPTURE = "capture"
     REFUND = "refund"
+    # what the provider keeps for an operation
+    FEE = "fee"
+
+
+class LedgerProblem(StrEnum):
+    """Kind of a finding of the verification of the ledger."""
+
+    # the content of this posting or the one before was changed, or their order
+    HASH_DIFFERS = "hash_differs"
+    # the chain has no posting with this sequence number
+    POSTING_MISSING = "posting_missing"
+    # the posting was not added by the shop, or the head of the chain was changed
+    POSTING_AFTER_HEAD = "posting_after_head"
+    # the hash of the last posting differs from that of the head
+    HEAD_DIFFERS = "head_differs"
+    UNBALANCED = "unbalanced"
+    DIFFERS_FROM_OPERATION = "differs_from_operation"
+    OPERATION_WITHOUT_POSTING = "operation_without_posting"
+    POSTING_WITHOUT_OPERATION = "posting_without_operation"
+    # the amounts of the payment differ from its postings
+    PAYMENT_DIFFERS = "payment_differs"
 
 
 class LedgerAccountKind(StrEnum):
     ASSET = "asset"
     LIABILITY = "liability"
+    EXPENSE = "expense"

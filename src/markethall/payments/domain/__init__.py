@@ -4,8 +4,10 @@ from markethall.payments.domain.ledger import (
     CUSTOMER_PAYMENTS_ACCOUNT,
     Posting,
     account_kind,
-    build_posting,
+    fee_postings_of,
+    postings_of,
 )
+from markethall.payments.domain.ledger_checks import ChainCheck, compare_with_operations
 from markethall.payments.domain.operation import (
     FREE_METHOD,
     ActionRequired,
@@ -31,15 +33,29 @@ from markethall.payments.domain.payment_transitions import (
     TRANSITIONS,
     PaymentCommand,
 )
+from markethall.payments.domain.posting_chain import (
+    CHAIN_COUNT,
+    GENESIS_HASH,
+    ChainPosition,
+    RecordedPosting,
+    canonical_content,
+    chain_of,
+    hash_posting,
+    next_position,
+)
 
 __all__ = [
     "ACTION_REQUIRED",
+    "CHAIN_COUNT",
     "CHARGE_KINDS",
     "CUSTOMER_PAYMENTS_ACCOUNT",
     "FREE_METHOD",
+    "GENESIS_HASH",
     "PAYABLE_STATUSES",
     "TRANSITIONS",
     "ActionRequired",
+    "ChainCheck",
+    "ChainPosition",
     "Failed",
     "Operation",
     "Outcome",
@@ -47,13 +63,20 @@ __all__ = [
     "Payment",
     "PaymentCommand",
     "Posting",
+    "RecordedPosting",
     "Succeeded",
     "account_kind",
-    "build_posting",
+    "canonical_content",
     "captured_event",
+    "chain_of",
+    "compare_with_operations",
     "contradicts",
     "correct_operation",
     "ended_event",
+    "fee_postings_of",
+    "hash_posting",
+    "next_position",
+    "postings_of",
     "settle_operation",
     "status_changed_event",
 ]

@@ -17,11 +17,13 @@ class Succeeded:
     """The provider executed the operation. `reference` is the operation's id there.
 
     The outcome of an authorization has `expires_at`: until then the amount can be captured. None
-    means that the provider does not report it.
+    means that the provider does not report it. `fee` is what the provider keeps for the operation,
+    if it already says so; it may be in another currency.
     """
 
     reference: str
     expires_at: datetime | None = None
+    fee: Money | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Operation:
 
     While the customer may still act, `follow_up_at` is the time at which a job looks the charge up
     again, or cancels it because its payment has ended.
+
+    `fee_amount` is what the provider keeps, in minor units of `fee_currency`; it may become known
+    after the operation has succeeded.
     """
 
     operation_id: UUID
@@ -85,10 +90,19 @@ class Operation:
     failure_code: str | None = None
     settled_at: datetime | None = None
     follow_up_at: datetime | None = None
+    fee_amount: int | None = None
+    fee_currency: str | None = None
+    fee_recorded_at: datetime | None = None
 
     @property
     def money(self) -> Money:
         return Money(amount=self.amount, currency=self.currency)
+
+    @property
+    def fee(self) -> Money | None:
+        if self.fee_amount is None or self.fee_currency is None:
+            return None
+        return Money(amount=self.fee_amount, currency=self.fee_currency)
 
     @property
     def is_pending(self) -> bool:
@@ -112,6 +126,10 @@ class Operation:
         self.status, self.failure_code = OperationStatus.FAILED, code
         self.provider_reference = reference or self.provider_reference
         self.settled_at = now
+
+    def record_fee(self, fee: Money, now: datetime) -> None:
+        self.fee_amount, self.fee_currency = fee.amount, fee.currency
+        self.fee_recorded_at = now
 
     def mark_unknown(self) -> None:
         self.status = OperationStatus.UNKNOWN

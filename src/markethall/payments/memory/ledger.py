@@ -6,12 +6,25 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.payments.contract import LedgerAccountBalance, LedgerReport
-from markethall.payments.domain import Posting, account_kind
+from markethall.payments.contract import OperationStatus
+from markethall.payments.domain import (
+    CUSTOMER_PAYMENTS_ACCOUNT,
+    Operation,
+    Posting,
+    RecordedPosting,
+    chain_of,
+    next_position,
+)
 from markethall.payments.memory.tables import Tables
+from markethall.payments.ports import (
+    EntrySums,
+    EntrySumsPage,
+    PostingFilter,
+    StoredChain,
+    add_sums,
+)
 from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import TimeKeyset
 
 
@@ -21,58 +34,141 @@ class MemoryLedgerStore(MemoryUnitOfWork):
         self._tables = tables
 
     async def add_posting(self, posting: Posting) -> None:
-        if not self._tables.postings.add(posting.operation_id, posting):
-            raise AssertionError("the operation has a posting already")
+        if not posting.is_balanced:
+            raise AssertionError("the posting does not balance")
+        chain = chain_of(posting.payment_id)
+        position = next_position(chain, self._tables.posting_chains.get(chain), posting)
+        key = posting.operation_id, posting.kind
+        if not self._tables.postings.add(key, RecordedPosting(posting, position)):
+            raise AssertionError("the operation has such a posting already")
+        self._tables.posting_chains.put(chain, position)
 
-    async def list_postings(
-        self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
-    ) -> Sequence[Posting]:
+    async def save_fee(self, operation: Operation) -> None:
+        self._tables.operations.put(operation.operation_id, operation)
+
+    async def list_postings(self, posting_filter: PostingFilter) -> Sequence[RecordedPosting]:
+        postings = self._tables.postings.where(lambda one: _matches(one.posting, posting_filter))
+        postings.sort(key=_time_keyset, reverse=posting_filter.descending)
+        return [_sort_debits_first(posting) for posting in postings[: posting_filter.limit]]
+
+    async def sum_entries(
+        self, start: datetime, end: datetime, after: TimeKeyset | None, limit: int
+    ) -> EntrySumsPage:
         postings = self._tables.postings.where(
-            lambda posting: (
-                payment_id in {None, posting.payment_id}
-                and (before is None or _posting_position(posting) < before)
+            lambda one: (
+                one.posting.created_at < end and (after is None or _time_keyset(one) > after)
             )
         )
-        postings.sort(key=_posting_position, reverse=True)
-        return [_sort_debits_first(posting) for posting in postings[:limit]]
+        page = sorted(postings, key=_time_keyset)[:limit]
+        return EntrySumsPage(
+            add_sums(_to_entry_sums(one.posting, start) for one in page),
+            _time_keyset(page[-1]) if len(page) == limit else None,
+        )
 
-    async def list_account_balances(self) -> Sequence[LedgerAccountBalance]:
-        sums: defaultdict[tuple[str, str], int] = defaultdict(int)
-        for posting in self._tables.postings.rows():
-            for account, amount in posting.entries:
-                sums[account, posting.currency] += amount
-        return [_to_account_balance(*key, amount) for key, amount in sorted(sums.items())]
+    async def list_chains(self) -> Sequence[StoredChain]:
+        highest: defaultdict[int, int] = defaultdict(int)
+        for position in (one.position for one in self._tables.postings.rows()):
+            highest[position.chain] = max(highest[position.chain], position.sequence)
+        heads = {head.chain: head for head in self._tables.posting_chains.rows()}
+        return [
+            StoredChain(chain, heads.get(chain), highest[chain])
+            for chain in sorted(heads.keys() | highest.keys())
+        ]
 
-    async def get_ledger_report(self) -> LedgerReport:
-        """Compare payments with the ledger. All postings balance, because `Posting` checks it."""
-        ledger_balances: defaultdict[UUID, int] = defaultdict(int)
-        for posting in self._tables.postings.rows():
-            ledger_balances[posting.payment_id] += posting.entries[0][1]
-        mismatched = self._tables.payments.where(
-            lambda payment: (
-                payment.captured - payment.refunded != ledger_balances[payment.payment_id]
+    async def list_chain(
+        self, chain: int, after_sequence: int, limit: int
+    ) -> Sequence[RecordedPosting]:
+        postings = self._tables.postings.where(
+            lambda one: one.position.chain == chain and one.position.sequence > after_sequence
+        )
+        return sorted(postings, key=lambda one: one.position.sequence)[:limit]
+
+    async def list_succeeded_operations(
+        self, after: UUID | None, limit: int | None, until: UUID | None = None
+    ) -> Sequence[Operation]:
+        operations = self._tables.operations.where(
+            lambda one: (
+                one.status is OperationStatus.SUCCEEDED
+                and _is_between(one.operation_id, after, until)
             )
         )
-        return LedgerReport(
-            balanced=not mismatched,
-            posting_count=len(self._tables.postings),
-            unbalanced_postings=(),
-            mismatched_payments=tuple(payment.payment_id for payment in mismatched[:100]),
+        return sorted(operations, key=lambda one: one.operation_id)[:limit]
+
+    async def list_postings_of_operations(
+        self, after: UUID | None, until: UUID | None
+    ) -> Sequence[RecordedPosting]:
+        return self._tables.postings.where(
+            lambda one: _is_between(one.posting.operation_id, after, until)
         )
 
+    async def list_payment_differences(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[tuple[UUID, int]]:
+        payments = self._tables.payments.where(lambda one: after is None or one.payment_id > after)
+        page = sorted(payments, key=lambda one: one.payment_id)[:limit]
+        balances = self._ledger_balances()
+        return [
+            (one.payment_id, one.captured - one.refunded + balances[one.payment_id]) for one in page
+        ]
 
-def _posting_position(posting: Posting) -> tuple[datetime, UUID]:
-    return posting.created_at, posting.posting_id
+    def _ledger_balances(self) -> defaultdict[UUID, int]:
+        balances: defaultdict[UUID, int] = defaultdict(int)
+        for posting in (one.posting for one in self._tables.postings.rows()):
+            balances[posting.payment_id] += sum(
+                amount
+                for account, amount in posting.entries
+                if account == CUSTOMER_PAYMENTS_ACCOUNT
+            )
+        return balances
 
 
-def _sort_debits_first(posting: Posting) -> Posting:
-    entries = sorted(posting.entries, key=lambda entry: entry[1], reverse=True)
-    return replace(posting, entries=tuple(entries))
-
-
-def _to_account_balance(account: str, currency: str, amount: int) -> LedgerAccountBalance:
-    return LedgerAccountBalance(
-        account=account,
-        kind=account_kind(account),
-        balance=Money(amount=amount, currency=currency),
+def _matches(posting: Posting, posting_filter: PostingFilter) -> bool:
+    return (
+        posting_filter.payment_id in {None, posting.payment_id}
+        and posting_filter.kind in {None, posting.kind}
+        and (
+            posting_filter.account is None
+            or any(account == posting_filter.account for account, _ in posting.entries)
+        )
+        and _is_in_period(posting.created_at, posting_filter)
+        and _is_after(posting, posting_filter)
     )
+
+
+def _to_entry_sums(posting: Posting, start: datetime) -> Sequence[EntrySums]:
+    is_before = posting.created_at < start
+    return [
+        EntrySums(
+            account,
+            posting.currency,
+            opening=amount if is_before else 0,
+            debits=0 if is_before else max(amount, 0),
+            credits=0 if is_before else max(-amount, 0),
+        )
+        for account, amount in posting.entries
+    ]
+
+
+def _is_between(id_: UUID, after: UUID | None, until: UUID | None) -> bool:
+    return (after is None or id_ > after) and (until is None or id_ <= until)
+
+
+def _is_in_period(created_at: datetime, posting_filter: PostingFilter) -> bool:
+    after, before = posting_filter.created_after, posting_filter.created_before
+    return (after is None or created_at > after) and (before is None or created_at < before)
+
+
+def _is_after(posting: Posting, posting_filter: PostingFilter) -> bool:
+    position, after = (posting.created_at, posting.posting_id), posting_filter.after
+    if after is None:
+        return True
+    return position < after if posting_filter.descending else position > after
+
+
+def _time_keyset(recorded: RecordedPosting) -> TimeKeyset:
+    return TimeKeyset(recorded.posting.created_at, recorded.posting.posting_id)
+
+
+def _sort_debits_first(recorded: RecordedPosting) -> RecordedPosting:
+    entries = sorted(recorded.posting.entries, key=lambda entry: entry[1], reverse=True)
+    return replace(recorded, posting=replace(recorded.posting, entries=tuple(entries)))

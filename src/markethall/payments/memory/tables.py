@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from markethall.payments.contract import PostingKind
 from markethall.payments.contract.reconciliation import DifferenceView
-from markethall.payments.domain import Operation, Payment, Posting
+from markethall.payments.domain import ChainPosition, Operation, Payment, RecordedPosting
 from markethall.payments.ports import (
     ProviderEvent,
     Reconciliation,
@@ -32,7 +33,9 @@ class Tables(ContextTables):
         self.payment_id_by_order_id: Table[UUID, UUID] = Table()
         self.tombstones: Table[UUID, datetime] = Table()
         self.operations: Table[UUID, Operation] = Table()
-        self.postings: Table[UUID, Posting] = Table()
+        self.postings: Table[tuple[UUID, PostingKind], RecordedPosting] = Table()
+        # the last posting of each hash chain
+        self.posting_chains: Table[int, ChainPosition] = Table()
         self.events: Table[tuple[str, str], StoredEvent] = Table()
         self.reconciliations: Table[UUID, Reconciliation] = Table()
         self.differences: Table[tuple[UUID, int], DifferenceView] = Table()

@@ -28,6 +28,15 @@ from markethall.payments.ports.gateway import (
     ProviderSettings,
     Sleep,
 )
+from markethall.payments.ports.ledger import (
+    EntrySums,
+    EntrySumsPage,
+    LedgerReadStore,
+    LedgerStore,
+    PostingFilter,
+    StoredChain,
+    add_sums,
+)
 from markethall.payments.ports.reconciliation import (
     Reconciliation,
     ReconciliationFilter,
@@ -55,10 +64,14 @@ __all__ = [
     "AwaitTransferAction",
     "Capability",
     "DeliverWebhook",
+    "EntrySums",
+    "EntrySumsPage",
     "Failed",
     "GatewayManifest",
     "GatewayTools",
     "InvalidReportCell",
+    "LedgerReadStore",
+    "LedgerStore",
     "NextAction",
     "OperationFilter",
     "OperationKind",
@@ -69,6 +82,7 @@ __all__ = [
     "PaymentGateway",
     "PaymentGatewayTimeout",
     "PaymentMethod",
+    "PostingFilter",
     "ProviderEvent",
     "ProviderNews",
     "ProviderSdkAction",
@@ -86,7 +100,9 @@ __all__ = [
     "SandboxRefund",
     "Sleep",
     "Store",
+    "StoredChain",
     "Succeeded",
     "WebhookSignatureInvalid",
     "WebhookState",
+    "add_sums",
 ]

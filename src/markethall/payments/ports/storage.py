@@ -7,13 +7,12 @@ from typing import Literal, Protocol
 from uuid import UUID
 
 from markethall.payments.contract import (
-    LedgerAccountBalance,
-    LedgerReport,
     OperationKind,
     PaymentStatus,
 )
-from markethall.payments.domain import Operation, Payment, Posting
+from markethall.payments.domain import Operation, Payment
 from markethall.payments.ports.gateway import ProviderEvent
+from markethall.payments.ports.ledger import LedgerReadStore, LedgerStore
 from markethall.payments.ports.reconciliation import (
     ReconciliationReadStore,
     ReconciliationStore,
@@ -53,7 +52,7 @@ class OperationFilter:
 WebhookState = Literal["pending", "applied", "ignored", "superseded", "refunded", "dead"]
 
 
-class ReadStore(ReconciliationReadStore, Protocol):
+class ReadStore(LedgerReadStore, ReconciliationReadStore, Protocol):
     """Reads without locks."""
 
     async def get_payment(self, payment_id: UUID) -> Payment | None: ...
@@ -76,17 +75,10 @@ class ReadStore(ReconciliationReadStore, Protocol):
     ) -> Sequence[ProviderEvent]:
         """Return due pending events of the provider whose operation exists, by their due time."""
 
-    async def list_postings(
-        self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
-    ) -> Sequence[Posting]:
-        """Return postings, the newest first."""
-
-    async def list_account_balances(self) -> Sequence[LedgerAccountBalance]: ...
-    async def get_ledger_report(self) -> LedgerReport: ...
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, ReconciliationStore, Protocol):
+class Store(ReadStore, LedgerStore, ReconciliationStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def publish(self, event: Event, ctx: CallContext) -> None: ...
@@ -128,7 +120,6 @@ class Store(ReadStore, ReconciliationStore, Protocol):
     async def save_corrected_operation(self, payment: Payment, operation: Operation) -> None:
         """Update the payment and the operation, whose stored status must be `failed`."""
 
-    async def add_posting(self, posting: Posting) -> None: ...
     async def claim_due_operations(
         self, now: datetime, next_due_at: datetime, limit: int
     ) -> Sequence[Operation]:

@@ -6,6 +6,7 @@ from fastapi import Depends
 from pydantic import Field
 
 from markethall.payments.contract import (
+    LedgerApi,
     PaymentApi,
 )
 from markethall.payments.contract.reconciliation import Reconciliations
@@ -23,6 +24,8 @@ class Services(Protocol):
 
     def payment_api(self) -> PaymentApi: ...
 
+    def ledger(self) -> LedgerApi: ...
+
     def idempotency(self) -> IdempotencyService: ...
 
     def reconciliations(self) -> Reconciliations: ...
@@ -32,6 +35,7 @@ _from_payments: Final[FromContext[Services]] = FromContext("payments")
 PaymentApiDep = Annotated[
     PaymentApi, Depends(_from_payments(lambda container: container.payment_api()))
 ]
+LedgerDep = Annotated[LedgerApi, Depends(_from_payments(lambda container: container.ledger()))]
 IdempotencyDep = Annotated[
     IdempotencyService, Depends(_from_payments(lambda container: container.idempotency()))
 ]

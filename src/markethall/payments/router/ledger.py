@@ -12,7 +12,7 @@ from markethall.payments.contract import (
     PostingView,
 )
 from markethall.payments.router.dependencies import (
-    PaymentApiDep,
+    LedgerDep,
     Staff,
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
@@ -35,10 +35,10 @@ class LedgerAccountsView(BaseModel):
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_transactions(
-    ctx: Staff, query: Annotated[PostingQuery, from_query(PostingQuery)], api: PaymentApiDep
+    ctx: Staff, query: Annotated[PostingQuery, from_query(PostingQuery)], ledger: LedgerDep
 ) -> Response:
     """List the postings of the ledger, the newest first. Debits are positive, credits negative."""
-    return json_response(await api.list_postings(ctx, query))
+    return json_response(await ledger.list_postings(ctx, query))
 
 
 @router.get(
@@ -47,8 +47,8 @@ async def list_transactions(
     summary="List account balances",
     responses=problems(*AUTHENTICATED_ERRORS),
 )
-async def list_ledger_accounts(ctx: Staff, api: PaymentApiDep) -> Response:
-    return json_response(LedgerAccountsView(items=await api.list_account_balances(ctx)))
+async def list_ledger_accounts(ctx: Staff, ledger: LedgerDep) -> Response:
+    return json_response(LedgerAccountsView(items=await ledger.list_account_balances(ctx)))
 
 
 @router.get(
@@ -57,5 +57,10 @@ async def list_ledger_accounts(ctx: Staff, api: PaymentApiDep) -> Response:
     summary="Verify the ledger",
     responses=problems(*AUTHENTICATED_ERRORS),
 )
-async def verify_ledger(ctx: Staff, api: PaymentApiDep) -> Response:
-    return json_response(await api.verify_ledger(ctx))
+async def verify_ledger(ctx: Staff, ledger: LedgerDep) -> Response:
+    """Check the sums, the hash chains and the amounts of the payments.
+
+    Also build the ledger again from the operations, and compare. `findings` names the rows that
+    differ.
+    """
+    return json_response(await ledger.verify(ctx))

@@ -10,19 +10,24 @@ from markethall.payments.service.follow_ups import FollowUps
 from markethall.payments.service.internal import InternalPaymentService
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.jobs import PaymentJobs
+from markethall.payments.service.ledger import LedgerService
 from markethall.payments.service.mark_paid import MarkPaid
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.provider_connection import ProviderLimits
 from markethall.payments.service.reconciliations import ReconciliationService
+from markethall.payments.service.record_fee import FeeResult, RecordFee
 from markethall.payments.service.report_comparison import ReportComparison
+from markethall.payments.service.verify_ledger import VerifyLedger
 from markethall.payments.service.webhooks import WebhookHandler
 
 __all__ = [
     "ChargePayment",
     "DailyReconciliation",
+    "FeeResult",
     "FollowUps",
     "InternalPaymentService",
     "IssueRefund",
+    "LedgerService",
     "MarkPaid",
     "PaymentApiService",
     "PaymentCommands",
@@ -31,6 +36,8 @@ __all__ = [
     "ProviderLimits",
     "ReconciliationSchedule",
     "ReconciliationService",
+    "RecordFee",
     "ReportComparison",
+    "VerifyLedger",
     "WebhookHandler",
 ]

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from markethall.payments.contract import (
-    LedgerAccountBalance,
-    LedgerReport,
     OperationKind,
     OperationView,
     PaymentMethodQuery,
@@ -14,8 +12,6 @@ from markethall.payments.contract import (
     PaymentNotFound,
     PaymentQuery,
     PaymentView,
-    PostingQuery,
-    PostingView,
     RefundNotFound,
     RefundPayment,
     RefundView,
@@ -29,7 +25,6 @@ from markethall.payments.service.mark_paid import MarkPaid
 from markethall.payments.service.views import (
     to_operation_view,
     to_payment_view,
-    to_posting_view,
     to_refund_view,
 )
 from markethall.payments.service.webhooks import WebhookHandler
@@ -98,7 +93,8 @@ class PaymentApiService:
     ) -> Page[OperationView]:
         await self._get_visible_payment(ctx, payment_id)
         operations = await self._list_operations(payment_id, None, query)
-        views = [to_operation_view(operation) for operation in operations]
+        is_staff = ctx.actor.has_scope(PAYMENTS_MANAGE)
+        views = [to_operation_view(operation, with_fee=is_staff) for operation in operations]
         return self._cursors.build_page(
             f"operations {payment_id} None", views, query.limit, _operation_keyset
         )
@@ -179,24 +175,6 @@ class PaymentApiService:
     ) -> WebhookReceipt:
         return await self._webhooks.receive(ctx, provider, headers, body)
 
-    # The ledger
-
-    async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
-        listing = f"postings {query.payment_id}"
-        before = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
-        async with self._database.read_session() as store:
-            postings = await store.list_postings(query.payment_id, before, query.limit + 1)
-        views = [to_posting_view(posting) for posting in postings]
-        return self._cursors.build_page(listing, views, query.limit, _posting_keyset)
-
-    async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]:
-        async with self._database.read_session() as store:
-            return tuple(await store.list_account_balances())
-
-    async def verify_ledger(self, ctx: CallContext) -> LedgerReport:
-        async with self._database.read_session() as store:
-            return await store.get_ledger_report()
-
 
 def _payment_keyset(payment: PaymentView) -> TimeKeyset:
     return TimeKeyset(payment.created_at, payment.payment_id)
@@ -208,7 +186,3 @@ def _operation_keyset(operation: OperationView) -> TimeKeyset:
 
 def _refund_keyset(refund: RefundView) -> TimeKeyset:
     return TimeKeyset(refund.created_at, refund.refund_id)
-
-
-def _posting_keyset(posting: PostingView) -> TimeKeyset:
-    return TimeKeyset(posting.created_at, posting.posting_id)

@@ -21,14 +21,14 @@ from markethall.payments.domain import (
     Outcome,
     OutcomeEffects,
     Payment,
-    build_posting,
+    Succeeded,
     contradicts,
     correct_operation,
+    postings_of,
     settle_operation,
 )
 from markethall.payments.ports import OperationFilter, Store
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.observability.metrics import PROVIDER_CONFLICTS
 
@@ -66,8 +66,9 @@ async def apply_outcome(
     if operation.is_open:
         if outcome or operation.status is not OperationStatus.UNKNOWN:
             effects = settle_operation(payment, operation, outcome, now)
+            _record_fee(operation, outcome, now)
             await store.save_operation(payment, operation)
-            await _publish_effects(store, ctx, locked, effects, now)
+            await _publish_effects(store, ctx, operation, effects)
     elif (
         outcome
         and contradicts(payment, operation, outcome)
@@ -111,19 +112,22 @@ async def _correct(
         log.error("payment.outcome_conflict", **details)
         return AppliedOutcome(payment, operation, is_conflict=True)
     log.warning("payment.outcome_corrected", **details)
+    _record_fee(operation, outcome, now)
     await store.save_corrected_operation(payment, operation)
-    await _publish_effects(store, ctx, locked, effects, now)
+    await _publish_effects(store, ctx, operation, effects)
     return AppliedOutcome(payment, operation)
 
 
+def _record_fee(operation: Operation, outcome: Outcome | None, now: datetime) -> None:
+    if isinstance(outcome, Succeeded) and outcome.fee:
+        operation.record_fee(outcome.fee, now)
+
+
 async def _publish_effects(
-    store: Store,
-    ctx: CallContext,
-    locked: tuple[Payment, Operation],
-    effects: OutcomeEffects,
-    now: datetime,
+    store: Store, ctx: CallContext, operation: Operation, effects: OutcomeEffects
 ) -> None:
-    if effects.posting_kind:
-        await store.add_posting(build_posting(*locked, effects.posting_kind, new_id(), now))
     if effects.event:
         await store.publish(effects.event, ctx)
+    # last, because the posting locks its hash chain until the commit
+    for posting in postings_of(operation):
+        await store.add_posting(posting)

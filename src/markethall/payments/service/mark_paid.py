@@ -17,17 +17,15 @@ from markethall.payments.contract import (
     PaymentNotFound,
     PaymentStatus,
     PaymentView,
-    PostingKind,
     UnsupportedByProvider,
 )
-from markethall.payments.domain import Operation, Payment, build_posting, captured_event
+from markethall.payments.domain import Operation, Payment, captured_event, postings_of
 from markethall.payments.ports import Capability, OperationFilter, ReadStore, Store
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database import Database
 
@@ -104,10 +102,10 @@ def _build_receipt(
 
 async def _save(store: Store, ctx: CallContext, payment: Payment, receipt: Operation) -> None:
     await store.add_operation(payment, receipt)
-    now = receipt.created_at
-    await store.add_posting(build_posting(payment, receipt, PostingKind.CAPTURE, new_id(), now))
     if payment.status is PaymentStatus.CAPTURED:
         await store.publish(captured_event(payment), ctx)
+    for posting in postings_of(receipt):
+        await store.add_posting(posting)
 
 
 def _log_receipt(ctx: CallContext, receipt: Operation) -> None:

@@ -10,7 +10,7 @@ from markethall.payments.contract import (
     RefundStatus,
     RefundView,
 )
-from markethall.payments.domain import Operation, Payment, Posting
+from markethall.payments.domain import Operation, Payment, RecordedPosting
 from markethall.payments.ports import PaymentMethod
 from markethall.shared.kernel.money import Money
 
@@ -47,7 +47,7 @@ def to_payment_method_view(provider: str, method: PaymentMethod) -> PaymentMetho
     )
 
 
-def to_operation_view(operation: Operation) -> OperationView:
+def to_operation_view(operation: Operation, *, with_fee: bool = False) -> OperationView:
     return OperationView(
         operation_id=operation.operation_id,
         payment_id=operation.payment_id,
@@ -58,6 +58,7 @@ def to_operation_view(operation: Operation) -> OperationView:
         method=operation.method,
         provider_reference=operation.provider_reference,
         failure_code=operation.failure_code,
+        fee=operation.fee if with_fee else None,
         created_at=operation.created_at,
         settled_at=operation.settled_at,
     )
@@ -77,7 +78,8 @@ def to_refund_view(operation: Operation, payment: Payment) -> RefundView:
     )
 
 
-def to_posting_view(posting: Posting) -> PostingView:
+def to_posting_view(recorded: RecordedPosting) -> PostingView:
+    posting, position = recorded.posting, recorded.position
     return PostingView(
         posting_id=posting.posting_id,
         payment_id=posting.payment_id,
@@ -90,4 +92,7 @@ def to_posting_view(posting: Posting) -> PostingView:
             for account, amount in posting.entries
         ),
         created_at=posting.created_at,
+        chain=position.chain,
+        sequence=position.sequence,
+        hash=position.hash.hex(),
     )

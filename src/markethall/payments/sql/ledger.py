@@ -1,15 +1,24 @@
 """The Postgres store of the ledger."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from markethall.payments.contract import LedgerAccountBalance, LedgerReport, PostingKind
-from markethall.payments.domain import Posting, account_kind
+from markethall.payments.contract import PostingKind
+from markethall.payments.domain import (
+    ChainPosition,
+    Operation,
+    Posting,
+    RecordedPosting,
+    canonical_content,
+    chain_of,
+)
+from markethall.payments.ports import EntrySums, EntrySumsPage, PostingFilter, StoredChain
 from markethall.payments.sql import ledger_statements as sql
+from markethall.payments.sql.rows import to_operation
 from markethall.shared.composition.sql import SqlUnitOfWork
-from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import TimeKeyset
 
 if TYPE_CHECKING:
@@ -28,63 +37,123 @@ class SqlLedgerStore(SqlUnitOfWork):
             currency=posting.currency,
             accounts=[account for account, _ in posting.entries],
             amounts=[amount for _, amount in posting.entries],
+            chain=chain_of(posting.payment_id),
+            content=canonical_content(posting),
         )
 
-    async def list_postings(
-        self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
-    ) -> Sequence[Posting]:
-        statement = sql.list_postings(
-            by_payment=payment_id is not None, has_keyset=before is not None
+    async def save_fee(self, operation: Operation) -> None:
+        row_count = await self._connection.execute(
+            sql.SAVE_FEE,
+            operation_id=operation.operation_id,
+            fee_amount=operation.fee_amount,
+            fee_currency=operation.fee_currency,
+            fee_recorded_at=operation.fee_recorded_at,
         )
-        before_created_at, before_posting_id = before or (None, None)
+        if row_count != 1:
+            raise AssertionError("the operation has a fee already")
+
+    async def list_postings(self, posting_filter: PostingFilter) -> Sequence[RecordedPosting]:
+        values = {name: getattr(posting_filter, name) for name in sql.FILTER_NAMES}
+        given_values = {name: value for name, value in values.items() if value is not None}
+        statement = sql.list_postings(
+            filters=tuple(given_values),
+            has_keyset=posting_filter.after is not None,
+            descending=posting_filter.descending,
+        )
+        after_created_at, after_id = posting_filter.after or (None, None)
         rows = await self._connection.fetch_all(
             statement,
-            payment_id=payment_id,
-            after_created_at=before_created_at,
-            after_id=before_posting_id,
+            **given_values,
+            after_created_at=after_created_at,
+            after_id=after_id,
+            limit=posting_filter.limit,
+        )
+        return _to_postings(rows)
+
+    async def sum_entries(
+        self, start: datetime, end: datetime, after: TimeKeyset | None, limit: int
+    ) -> EntrySumsPage:
+        after_created_at, after_id = after or (None, None)
+        rows = await self._connection.fetch_all(
+            sql.sum_entries(has_keyset=after is not None),
+            start=start,
+            end=end,
+            after_created_at=after_created_at,
+            after_id=after_id,
             limit=limit,
         )
-        groups = groupby(rows, key=lambda row: row["posting_id"])
-        return [_to_posting(list(group)) for _, group in groups]
-
-    async def list_account_balances(self) -> Sequence[LedgerAccountBalance]:
-        return [
-            _to_account_balance(row)
-            for row in await self._connection.fetch_all(sql.LIST_ACCOUNT_BALANCES)
-        ]
-
-    async def get_ledger_report(self) -> LedgerReport:
-        unbalanced = [
-            row[0] for row in await self._connection.fetch_all(sql.FIND_UNBALANCED_POSTINGS)
-        ]
-        mismatched = [
-            row[0] for row in await self._connection.fetch_all(sql.FIND_MISMATCHED_PAYMENTS)
-        ]
-        return LedgerReport(
-            balanced=not unbalanced and not mismatched,
-            posting_count=await self._connection.fetch_value(sql.COUNT_POSTINGS),
-            unbalanced_postings=tuple(unbalanced),
-            mismatched_payments=tuple(mismatched),
+        has_more = bool(rows) and rows[0]["posting_count"] == limit
+        return EntrySumsPage(
+            [_to_entry_sums(row) for row in rows],
+            TimeKeyset(rows[0]["last_created_at"], rows[0]["last_posting_id"])
+            if has_more
+            else None,
         )
 
+    async def list_chains(self) -> Sequence[StoredChain]:
+        return [_to_chain(row) for row in await self._connection.fetch_all(sql.LIST_CHAINS)]
 
-def _to_posting(rows: "list[Record]") -> Posting:
+    async def list_chain(
+        self, chain: int, after_sequence: int, limit: int
+    ) -> Sequence[RecordedPosting]:
+        rows = await self._connection.fetch_all(
+            sql.LIST_CHAIN, chain=chain, after_sequence=after_sequence, limit=limit
+        )
+        return _to_postings(rows)
+
+    async def list_succeeded_operations(
+        self, after: UUID | None, limit: int | None, until: UUID | None = None
+    ) -> Sequence[Operation]:
+        statement = sql.list_succeeded_operations(
+            has_after=after is not None, has_until=until is not None
+        )
+        rows = await self._connection.fetch_all(statement, after=after, until=until, limit=limit)
+        return [to_operation(row) for row in rows]
+
+    async def list_postings_of_operations(
+        self, after: UUID | None, until: UUID | None
+    ) -> Sequence[RecordedPosting]:
+        statement = sql.list_postings_of_operations(
+            has_after=after is not None, has_until=until is not None
+        )
+        rows = await self._connection.fetch_all(statement, after=after, until=until)
+        return _to_postings(rows)
+
+    async def list_payment_differences(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[tuple[UUID, int]]:
+        statement = sql.list_payment_differences(has_keyset=after is not None)
+        rows = await self._connection.fetch_all(statement, after=after, limit=limit)
+        return [(row["payment_id"], row["difference"]) for row in rows]
+
+
+def _to_postings(rows: "Sequence[Record]") -> Sequence[RecordedPosting]:
+    groups = groupby(rows, key=lambda row: row["posting_id"])
+    return [_to_posting(list(group)) for _, group in groups]
+
+
+def _to_posting(rows: "list[Record]") -> RecordedPosting:
     """Build one posting from its rows. Each row is one entry."""
     first = rows[0]
-    return Posting(
+    stored_entries = [row for row in rows if row["account"] is not None]
+    posting = Posting(
         posting_id=first["posting_id"],
         payment_id=first["payment_id"],
         operation_id=first["operation_id"],
         kind=PostingKind(first["kind"]),
-        currency=first["currency"],
-        entries=tuple((row["account"], row["amount"]) for row in rows),
+        # several currencies: one was changed by other means, so the posting has a wrong hash
+        currency="/".join(dict.fromkeys(row["currency"] for row in stored_entries)),
+        entries=tuple((row["account"], row["amount"]) for row in stored_entries),
         created_at=first["created_at"],
     )
+    return RecordedPosting(posting, ChainPosition(first["chain"], first["sequence"], first["hash"]))
 
 
-def _to_account_balance(row: "Record") -> LedgerAccountBalance:
-    return LedgerAccountBalance(
-        account=row["account"],
-        kind=account_kind(row["account"]),
-        balance=Money(amount=row["balance"], currency=row["currency"]),
-    )
+def _to_entry_sums(row: "Record") -> EntrySums:
+    return EntrySums(row["account"], row["currency"], row["opening"], row["debits"], row["credits"])
+
+
+def _to_chain(row: "Record") -> StoredChain:
+    chain, sequence = row["chain"], row["sequence"]
+    head = None if sequence is None else ChainPosition(chain, sequence, row["hash"])
+    return StoredChain(chain, head, row["max_sequence"])

@@ -1,18 +1,46 @@
 """SQL statements of the ledger."""
 
 from functools import cache
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from markethall.payments.sql.statements import LIMIT, after_keyset, column_binds
-from markethall.payments.sql.tables import entries, payments, postings
-from markethall.shared.persistence.postgres import Statement
+from markethall.payments.domain import CUSTOMER_PAYMENTS_ACCOUNT, GENESIS_HASH
+from markethall.payments.sql.statements import FEE_COLUMNS, LIMIT, after_keyset
+from markethall.payments.sql.tables import entries, operations, payments, posting_chains, postings
+from markethall.shared.persistence.postgres import Statement, sql_literal
 
+_content = bindparam("content", type_=sa.LargeBinary)
+# the upsert locks the row of the chain, and computes the hash from its latest committed version
+_chain_head = (
+    insert(posting_chains)
+    .values(
+        chain=bindparam("chain", type_=sa.SmallInteger),
+        sequence=1,
+        hash=sa.func.sha256(sa.literal(GENESIS_HASH, sa.LargeBinary).op("||")(_content)),
+    )
+    .on_conflict_do_update(
+        index_elements=[posting_chains.c.chain],
+        set_={
+            "sequence": posting_chains.c.sequence + 1,
+            "hash": sa.func.sha256(posting_chains.c.hash.op("||")(_content)),
+        },
+    )
+    .returning(posting_chains)
+    .cte("chain_head")
+)
+_posting_columns = ("posting_id", "payment_id", "operation_id", "kind", "created_at")
 _inserted_posting = (
     sa.insert(postings)
-    .values(column_binds(postings))
+    .from_select(
+        [*_posting_columns, "chain", "sequence", "hash"],
+        sa.select(
+            *(bindparam(name, type_=postings.c[name].type) for name in _posting_columns),
+            *_chain_head.c,
+        ),
+    )
     .returning(postings.c.posting_id)
     .cte("inserted_posting")
 )
@@ -37,69 +65,185 @@ INSERT_POSTING = Statement(
 )
 
 
+SAVE_FEE = Statement(
+    sa.update(operations)
+    .where(
+        operations.c.operation_id == bindparam("operation_id"), operations.c.fee_amount.is_(None)
+    )
+    .values({name: bindparam(name, type_=operations.c[name].type) for name in FEE_COLUMNS})
+)
+
+# Reading
+
+# the tests of `list_postings`, by the names of its filters
+_FILTERS: "dict[str, sa.ColumnElement[bool]]" = {
+    "payment_id": postings.c.payment_id == bindparam("payment_id"),
+    "account": postings.c.posting_id.in_(
+        sa.select(entries.c.posting_id).where(entries.c.account == bindparam("account"))
+    ),
+    "kind": postings.c.kind == bindparam("kind"),
+    "created_after": postings.c.created_at > bindparam("created_after"),
+    "created_before": postings.c.created_at < bindparam("created_before"),
+}
+FILTER_NAMES: Final = tuple(_FILTERS)
+_keyset = sa.tuple_(postings.c.created_at, postings.c.posting_id)
+
+
+def _with_entries(page: sa.CTE, *order: "sa.ColumnElement[Any]") -> Statement:
+    """Select a page of postings with their entries, the debits first.
+
+    A posting whose entries were deleted has one row without account.
+    """
+    return Statement(
+        sa.select(page, entries.c.account, entries.c.currency, entries.c.amount)
+        .outerjoin(entries, entries.c.posting_id == page.c.posting_id)
+        .order_by(*order, entries.c.amount.desc(), entries.c.account)
+    )
+
+
 @cache
-def list_postings(*, by_payment: bool, has_keyset: bool) -> Statement:
-    conditions: list[sa.ColumnElement[bool]] = []
-    if by_payment:
-        conditions.append(postings.c.payment_id == bindparam("payment_id"))
+def list_postings(*, filters: tuple[str, ...], has_keyset: bool, descending: bool) -> Statement:
+    """Build one statement per combination of filters, so that each uses its best index."""
+    conditions = [_FILTERS[name] for name in filters]
     if has_keyset:
-        keyset = sa.tuple_(postings.c.created_at, postings.c.posting_id)
-        conditions.append(keyset < after_keyset(postings.c.created_at))
+        position = after_keyset(postings.c.created_at)
+        conditions.append(_keyset < position if descending else _keyset > position)
+    page = sa.select(postings).where(*conditions).order_by(*_by_time(postings.c, descending))
+    limited = page.limit(LIMIT).cte("page")
+    return _with_entries(limited, *_by_time(limited.c, descending))
+
+
+def _by_time(columns: Any, descending: bool) -> "list[sa.ColumnElement[Any]]":
+    order = [columns.created_at, columns.posting_id]
+    return [column.desc() if descending else column.asc() for column in order]
+
+
+@cache
+def sum_entries(*, has_keyset: bool) -> Statement:
+    """Sum the entries of one page of postings. Each row also has the number of its postings."""
+    conditions = [postings.c.created_at < bindparam("end", type_=postings.c.created_at.type)]
+    if has_keyset:
+        conditions.append(_keyset > after_keyset(postings.c.created_at))
     page = (
-        sa.select(postings)
+        sa.select(postings.c.posting_id, postings.c.created_at)
         .where(*conditions)
-        .order_by(postings.c.created_at.desc(), postings.c.posting_id.desc())
+        .order_by(*_keyset.clauses)
         .limit(LIMIT)
         .cte("page")
     )
+    is_before = page.c.created_at < bindparam("start", type_=postings.c.created_at.type)
+    amount = entries.c.amount
+    sums = {
+        "opening": sa.func.sum(amount).filter(is_before),
+        "debits": sa.func.sum(amount).filter(~is_before, amount > 0),
+        "credits": -sa.func.sum(amount).filter(~is_before, amount < 0),
+    }
     return Statement(
-        sa.select(page, entries.c.account, entries.c.currency, entries.c.amount)
-        .join(entries, entries.c.posting_id == page.c.posting_id)
-        .order_by(page.c.created_at.desc(), page.c.posting_id.desc(), entries.c.amount.desc())
+        sa.select(
+            entries.c.account,
+            entries.c.currency,
+            *(
+                sa.cast(sa.func.coalesce(value, 0), sa.BigInteger).label(name)
+                for name, value in sums.items()
+            ),
+            sa.select(sa.func.count()).select_from(page).scalar_subquery().label("posting_count"),
+            *_last_of(page),
+        )
+        .join(page, page.c.posting_id == entries.c.posting_id)
+        .group_by(entries.c.account, entries.c.currency)
+        .order_by(entries.c.account, entries.c.currency)
     )
 
 
-LIST_ACCOUNT_BALANCES = Statement(
+def _last_of(page: sa.CTE) -> "list[sa.Label[Any]]":
+    return [
+        sa.select(column)
+        .order_by(page.c.created_at.desc(), page.c.posting_id.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label(f"last_{column.name}")
+        for column in (page.c.created_at, page.c.posting_id)
+    ]
+
+
+# Verification
+
+_highest = (
+    sa.select(postings.c.chain, sa.func.max(postings.c.sequence).label("max_sequence"))
+    .group_by(postings.c.chain)
+    .cte("highest")
+)
+LIST_CHAINS = Statement(
     sa.select(
-        entries.c.account,
-        entries.c.currency,
-        sa.cast(sa.func.sum(entries.c.amount), sa.BigInteger).label("balance"),
+        sa.func.coalesce(posting_chains.c.chain, _highest.c.chain).label("chain"),
+        posting_chains.c.sequence,
+        posting_chains.c.hash,
+        sa.func.coalesce(_highest.c.max_sequence, 0).label("max_sequence"),
     )
-    .group_by(entries.c.account, entries.c.currency)
-    .order_by(entries.c.account, entries.c.currency)
+    .select_from(
+        posting_chains.outerjoin(_highest, _highest.c.chain == posting_chains.c.chain, full=True)
+    )
+    .order_by(sa.literal_column("1"))
 )
-COUNT_POSTINGS = Statement(sa.select(sa.func.count()).select_from(postings))
-_unbalanced = (
-    sa.select(entries.c.posting_id)
-    .group_by(entries.c.posting_id, entries.c.currency)
-    .having(sa.func.sum(entries.c.amount) != 0)
+_chain_page = (
+    sa.select(postings)
+    .where(
+        postings.c.chain == bindparam("chain"), postings.c.sequence > bindparam("after_sequence")
+    )
+    .order_by(postings.c.sequence)
+    .limit(LIMIT)
+    .cte("page")
 )
-_without_entries = sa.select(postings.c.posting_id).where(
-    ~sa.exists().where(entries.c.posting_id == postings.c.posting_id)
-)
-FIND_UNBALANCED_POSTINGS = Statement(sa.union(_unbalanced, _without_entries).limit(100))
+LIST_CHAIN = _with_entries(_chain_page, _chain_page.c.sequence)
 
 
-def _mismatched() -> Statement:
-    """Select payments whose balance differs from their balance in the ledger.
+@cache
+def list_succeeded_operations(*, has_after: bool, has_until: bool) -> Statement:
+    """Select a page of operations, or all of a range if the limit is NULL."""
+    conditions = [
+        operations.c.status == sql_literal("succeeded"),
+        *_id_range(operations.c.operation_id, has_after=has_after, has_until=has_until),
+    ]
+    return Statement(
+        sa.select(operations).where(*conditions).order_by(operations.c.operation_id).limit(LIMIT)
+    )
 
-    The balance is captured minus refunded. In the ledger it is the sum of the entries of the
-    payment on the provider's account.
+
+@cache
+def list_postings_of_operations(*, has_after: bool, has_until: bool) -> Statement:
+    conditions = _id_range(postings.c.operation_id, has_after=has_after, has_until=has_until)
+    page = sa.select(postings).where(*conditions).cte("page")
+    return _with_entries(page, page.c.operation_id, page.c.kind, page.c.posting_id)
+
+
+def _id_range(
+    column: "sa.Column[Any]", *, has_after: bool, has_until: bool
+) -> "list[sa.ColumnElement[bool]]":
+    after = [column > bindparam("after")] if has_after else []
+    return [*after, column <= bindparam("until")] if has_until else after
+
+
+@cache
+def list_payment_differences(*, has_keyset: bool) -> Statement:
+    """Select payments with the difference between their amounts and their postings.
+
+    The money of a payment is a credit of the customers' account, so it is negative there.
     """
+    page = sa.select(
+        payments.c.payment_id, (payments.c.captured - payments.c.refunded).label("balance")
+    )
+    if has_keyset:
+        page = page.where(payments.c.payment_id > bindparam("after"))
+    limited = page.order_by(payments.c.payment_id).limit(LIMIT).cte("page")
     ledger_balance = (
         sa.select(sa.func.coalesce(sa.func.sum(entries.c.amount), 0))
         .select_from(postings.join(entries, entries.c.posting_id == postings.c.posting_id))
         .where(
-            postings.c.payment_id == payments.c.payment_id,
-            entries.c.account == sa.literal_column("'provider:'") + payments.c.provider,
+            postings.c.payment_id == limited.c.payment_id,
+            entries.c.account == sql_literal(CUSTOMER_PAYMENTS_ACCOUNT),
         )
-        .correlate(payments)
+        .correlate(limited)
         .scalar_subquery()
     )
-    payment_balance = payments.c.captured - payments.c.refunded
-    return Statement(
-        sa.select(payments.c.payment_id).where(payment_balance != ledger_balance).limit(100)
-    )
-
-
-FIND_MISMATCHED_PAYMENTS = _mismatched()
+    difference = sa.cast(limited.c.balance + ledger_balance, sa.BigInteger).label("difference")
+    return Statement(sa.select(limited.c.payment_id, difference).order_by(limited.c.payment_id))

@@ -187,6 +187,7 @@ LIST_PAYMENTS_TO_REFUND = Statement(
 
 # prefix of the operation's column names in rows and bind values that also contain a payment
 OPERATION_PREFIX = "operation_"
+FEE_COLUMNS = ("fee_amount", "fee_currency", "fee_recorded_at")
 
 _updated_payment = _update_payment.returning(payments.c.payment_id).cte("updated_payment")
 INSERT_OPERATION = Statement(
@@ -215,7 +216,7 @@ def _update_operation(statuses: "list[sa.ColumnElement[str]]") -> Statement:
         .values(
             {
                 name: bindparam(OPERATION_PREFIX + name, type_=operations.c[name].type)
-                for name in names
+                for name in (*names, *FEE_COLUMNS)
             }
         )
     )

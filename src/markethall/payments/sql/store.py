@@ -12,8 +12,6 @@ from pydantic import TypeAdapter
 
 from markethall.payments.contract import (
     NextAction,
-    OperationKind,
-    OperationStatus,
     OrderHasPayment,
     PaymentStatus,
 )
@@ -23,6 +21,7 @@ from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
 from markethall.payments.sql.ledger import SqlLedgerStore
 from markethall.payments.sql.reconciliation_store import SqlReconciliationStore
+from markethall.payments.sql.rows import OPERATION_COLUMNS, to_operation
 from markethall.shared.persistence.postgres import Statement
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore):
 
     async def get_operation(self, operation_id: UUID) -> Operation | None:
         row = await self._connection.fetch_one(sql.GET_OPERATION, operation_id=operation_id)
-        return _to_operation(row) if row else None
+        return to_operation(row) if row else None
 
     async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
         statement = sql.list_operations(
@@ -137,7 +136,7 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore):
             after_id=after_operation_id,
             limit=operation_filter.limit,
         )
-        return [_to_operation(row) for row in rows]
+        return [to_operation(row) for row in rows]
 
     async def get_payment_and_operation_for_update(
         self, operation_id: UUID
@@ -145,7 +144,7 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore):
         row = await self._connection.fetch_one(
             sql.GET_PAYMENT_AND_OPERATION_FOR_UPDATE, operation_id=operation_id
         )
-        return (_to_payment(row), _to_operation(row, sql.OPERATION_PREFIX)) if row else None
+        return (_to_payment(row), to_operation(row, sql.OPERATION_PREFIX)) if row else None
 
     async def claim_due_operations(
         self, now: datetime, next_due_at: datetime, limit: int
@@ -153,7 +152,7 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore):
         rows = await self._connection.fetch_all(
             sql.CLAIM_DUE_OPERATIONS, now=now, next_due_at=next_due_at, limit=limit
         )
-        return [_to_operation(row) for row in rows]
+        return [to_operation(row) for row in rows]
 
     async def claim_follow_ups(
         self, now: datetime, next_at: datetime, limit: int
@@ -161,7 +160,7 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore):
         rows = await self._connection.fetch_all(
             sql.CLAIM_FOLLOW_UPS, now=now, next_at=next_at, limit=limit
         )
-        return [_to_operation(row) for row in rows]
+        return [to_operation(row) for row in rows]
 
     async def set_follow_up(self, operation_id: UUID, follow_up_at: datetime | None) -> None:
         await self._connection.execute(
@@ -220,7 +219,6 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore):
 
 _PAYMENT_COLUMNS = tuple(field.name for field in fields(Payment))
 _NEXT_ACTION: TypeAdapter[NextAction] = TypeAdapter(NextAction)
-_OPERATION_COLUMNS = tuple(field.name for field in fields(Operation))
 
 
 def _to_payment(row: "Record") -> Payment:
@@ -261,14 +259,8 @@ def _tombstone_row(payment_id: UUID, now: datetime) -> dict[str, Any]:
     return empty_values | amounts | tombstone_values | {"version": 2}
 
 
-def _to_operation(row: "Record", prefix: str = "") -> Operation:
-    values = {name: row[prefix + name] for name in _OPERATION_COLUMNS}
-    kind, status = OperationKind(values["kind"]), OperationStatus(values["status"])
-    return Operation(**values | {"kind": kind, "status": status})
-
-
 def _operation_row(operation: Operation) -> dict[str, Any]:
-    return {sql.OPERATION_PREFIX + name: getattr(operation, name) for name in _OPERATION_COLUMNS}
+    return {sql.OPERATION_PREFIX + name: getattr(operation, name) for name in OPERATION_COLUMNS}
 
 
 def _require_one_row(row_count: int) -> None:

@@ -115,6 +115,9 @@ operations = sa.Table(
     timestamp_column("due_at"),
     timestamp_column("settled_at", nullable=True),
     timestamp_column("follow_up_at", nullable=True),
+    sa.Column("fee_amount", sa.BigInteger),
+    sa.Column("fee_currency", sa.Text),
+    timestamp_column("fee_recorded_at", nullable=True),
     sa.CheckConstraint("status IN ('pending', 'succeeded', 'failed', 'unknown')", name="status"),
     sa.CheckConstraint(
         "kind IN ('charge', 'authorize') AND amount >= 0 AND method IS NOT NULL"
@@ -124,6 +127,11 @@ operations = sa.Table(
     ),
     sa.CheckConstraint("(settled_at IS NULL) = (status IN ('pending', 'unknown'))", name="settled"),
     sa.CheckConstraint("NOT is_final OR kind = 'capture'", name="is_final"),
+    sa.CheckConstraint(
+        "num_nulls(fee_amount, fee_currency, fee_recorded_at) = 3"
+        " OR num_nulls(fee_amount, fee_currency, fee_recorded_at) = 0 AND status = 'succeeded'",
+        name="fee",
+    ),
 )
 _is_charge = operations.c.kind.in_([sql_literal("charge"), sql_literal("authorize")])
 sa.Index("ix_operation_payment_id", operations.c.payment_id, operations.c.created_at)
@@ -175,11 +183,18 @@ postings = sa.Table(
         sa.Uuid,
         sa.ForeignKey(operations.c.operation_id),
         nullable=False,
-        unique=True,
     ),
     sa.Column("kind", sa.Text, nullable=False),
     timestamp_column("created_at"),
-    sa.CheckConstraint("kind IN ('capture', 'refund')", name="kind"),
+    sa.Column("chain", sa.SmallInteger, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("operation_id", "kind"),
+    sa.UniqueConstraint("chain", "sequence"),
+    sa.CheckConstraint("kind IN ('capture', 'refund', 'fee')", name="kind"),
+    sa.CheckConstraint(
+        "chain >= 0 AND chain < 16 AND sequence > 0 AND length(hash) = 32", name="position"
+    ),
 )
 sa.Index(
     "ix_posting_payment_id", postings.c.payment_id, postings.c.created_at, postings.c.posting_id
@@ -194,6 +209,17 @@ entries = sa.Table(
     sa.Column("currency", sa.Text, primary_key=True),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.CheckConstraint("amount <> 0", name="amount"),
+)
+
+sa.Index("ix_entry_account", entries.c.account)
+
+# the last posting of each hash chain; the row is locked from the insert of a posting to its commit
+posting_chains = sa.Table(
+    "posting_chain",
+    metadata,
+    sa.Column("chain", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
 )
 
 webhook_events = sa.Table(

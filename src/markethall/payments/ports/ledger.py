@@ -1,0 +1,114 @@
+"""The port to the storage of the ledger."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from typing import Protocol
+from uuid import UUID
+
+from markethall.payments.contract import PostingKind
+from markethall.payments.domain import ChainPosition, Operation, Posting, RecordedPosting
+from markethall.shared.kernel.pagination import TimeKeyset
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostingFilter:
+    """Selection of one page of postings, which begins after the position `after`."""
+
+    limit: int
+    descending: bool = True
+    after: TimeKeyset | None = None
+    payment_id: UUID | None = None
+    account: str | None = None
+    kind: PostingKind | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True)
+class EntrySums:
+    """Sums of entries of one account in one currency, in minor units.
+
+    `opening` has the entries before the start of the period; a credit is negative there. `debits`
+    and `credits` have those of the period; both are positive.
+    """
+
+    account: str
+    currency: str
+    opening: int = 0
+    debits: int = 0
+    credits: int = 0
+
+
+def add_sums(pages: Iterable[Sequence[EntrySums]]) -> Sequence[EntrySums]:
+    """Add up the sums of pages, by account and currency."""
+    totals: dict[tuple[str, str], EntrySums] = {}
+    for one in chain.from_iterable(pages):
+        key = one.account, one.currency
+        total = totals.get(key, EntrySums(*key))
+        totals[key] = EntrySums(
+            *key,
+            total.opening + one.opening,
+            total.debits + one.debits,
+            total.credits + one.credits,
+        )
+    return [totals[key] for key in sorted(totals)]
+
+
+@dataclass(frozen=True)
+class EntrySumsPage:
+    """The sums of one page of postings. `last` is None if no posting follows."""
+
+    sums: Sequence[EntrySums]
+    last: TimeKeyset | None
+
+
+@dataclass(frozen=True)
+class StoredChain:
+    """The head of a chain as it is recorded, and the highest sequence number of a posting."""
+
+    chain: int
+    head: ChainPosition | None
+    max_sequence: int
+
+
+class LedgerReadStore(Protocol):
+    async def list_postings(self, posting_filter: PostingFilter) -> Sequence[RecordedPosting]:
+        """Return postings by their time, each with its debits first."""
+
+    async def sum_entries(
+        self, start: datetime, end: datetime, after: TimeKeyset | None, limit: int
+    ) -> EntrySumsPage:
+        """Sum the entries of the next `limit` postings before `end`, by their time."""
+
+    async def list_chains(self) -> Sequence[StoredChain]:
+        """Return the chains that have a head or a posting, read at one point in time."""
+
+    async def list_chain(
+        self, chain: int, after_sequence: int, limit: int
+    ) -> Sequence[RecordedPosting]:
+        """Return postings of a chain, by their sequence number."""
+
+    async def list_succeeded_operations(
+        self, after: UUID | None, limit: int | None, until: UUID | None = None
+    ) -> Sequence[Operation]:
+        """Return operations by their id, with an id greater than `after` and at most `until`."""
+
+    async def list_postings_of_operations(
+        self, after: UUID | None, until: UUID | None
+    ) -> Sequence[RecordedPosting]:
+        """Return postings whose operation id is greater than `after` and at most `until`."""
+
+    async def list_payment_differences(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[tuple[UUID, int]]:
+        """Return payments by their id, with captured minus refunded minus the ledger's balance."""
+
+
+class LedgerStore(LedgerReadStore, Protocol):
+    async def add_posting(self, posting: Posting) -> None:
+        """Append the posting to its hash chain. The chain is locked until the commit."""
+
+    async def save_fee(self, operation: Operation) -> None:
+        """Update the fee of an operation that has none."""

@@ -1,0 +1,67 @@
+"""The use cases behind the HTTP API of the ledger."""
+
+from datetime import UTC, datetime
+
+from markethall.payments.contract import (
+    LedgerAccountBalance,
+    LedgerReport,
+    PostingFilters,
+    PostingQuery,
+    PostingView,
+)
+from markethall.payments.domain import account_kind
+from markethall.payments.ports import EntrySums, PostingFilter, ReadStore, Store
+from markethall.payments.service.sum_ledger import sum_ledger
+from markethall.payments.service.verify_ledger import VerifyLedger
+from markethall.payments.service.views import to_posting_view
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
+from markethall.shared.persistence.database import Database
+
+
+class LedgerService:
+    """Implementation of `LedgerApi` in this process."""
+
+    def __init__(
+        self,
+        database: Database[ReadStore, Store],
+        verify_ledger: VerifyLedger,
+        cursors: Cursors,
+    ) -> None:
+        self._database = database
+        self._verify_ledger = verify_ledger
+        self._cursors = cursors
+
+    async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
+        filters = query.model_dump(include=set(PostingFilters.model_fields))
+        listing = f"postings {filters}"
+        posting_filter = PostingFilter(
+            limit=query.limit + 1,
+            after=self._cursors.decode(listing, query.cursor, TIME_KEYSET),
+            **filters,
+        )
+        async with self._database.read_session() as store:
+            postings = await store.list_postings(posting_filter)
+        views = [to_posting_view(posting) for posting in postings]
+        return self._cursors.build_page(listing, views, query.limit, _posting_keyset)
+
+    async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]:
+        end_of_time = datetime.max.replace(tzinfo=UTC)
+        sums = await sum_ledger(self._database, end_of_time, end_of_time)
+        return tuple(map(_to_account_balance, sums))
+
+    async def verify(self, ctx: CallContext, *, rebuild: bool = True) -> LedgerReport:
+        return await self._verify_ledger.verify(rebuild=rebuild)
+
+
+def _posting_keyset(posting: PostingView) -> TimeKeyset:
+    return TimeKeyset(posting.created_at, posting.posting_id)
+
+
+def _to_account_balance(sums: EntrySums) -> LedgerAccountBalance:
+    return LedgerAccountBalance(
+        account=sums.account,
+        kind=account_kind(sums.account),
+        balance=Money(amount=sums.opening, currency=sums.currency),
+    )
