@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 from fastapi.security import OAuth2PasswordBearer
+from fastapi.security.base import SecurityBase
 from starlette.routing import compile_path
 from starlette.types import Scope
 
@@ -89,13 +90,15 @@ class RoutePolicy:
         return ctx
 
 
-class ScopedRoutePolicy(RoutePolicy):
-    """A policy that also adds the security scheme to the OpenAPI document."""
+class ScopedRoutePolicy(RoutePolicy, SecurityBase):
+    """A policy that is also the security scheme of its route in the OpenAPI document.
 
-    async def __call__(
-        self, request: Request, _: Annotated[str | None, Depends(_bearer_scheme)] = None
-    ) -> CallContext:
-        return await super().__call__(request)
+    If the scheme were a dependency of the policy, FastAPI would resolve one more dependency in each
+    request.
+    """
+
+    model = _bearer_scheme.model
+    scheme_name = _bearer_scheme.scheme_name
 
 
 def _check_scope(request: Request, actor: Actor, scope: str, *alternative_scopes: str) -> None:
