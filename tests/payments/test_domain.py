@@ -157,6 +157,26 @@ def test_every_change_increments_version() -> None:
     assert due.failure_code is None
 
 
+@pytest.mark.parametrize("days", [89, 90, 91, 1000])
+def test_payment_lives_90_days_at_most(days: int) -> None:
+    by_date, by_lifetime = payment(PaymentStatus.PROCESSING), payment(PaymentStatus.PROCESSING)
+
+    settle_operation(
+        by_date,
+        charge(by_date),
+        ActionRequired(ACTION, expires_at=NOW + timedelta(days=days)),
+        NOW + timedelta(days=1),
+    )
+    settle_operation(
+        by_lifetime,
+        charge(by_lifetime),
+        ActionRequired(ACTION, lifetime=timedelta(days=days)),
+        NOW + timedelta(days=1),
+    )
+
+    assert by_date.expires_at == by_lifetime.expires_at == NOW + timedelta(days=min(days, 90))
+
+
 def test_expired_payment_cannot_be_confirmed() -> None:
     due = payment()
 

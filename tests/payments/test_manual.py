@@ -71,26 +71,29 @@ async def test_customer_may_choose_again(payments_app: PaymentsApp) -> None:
     assert paid.next_action is None
 
 
-async def test_choosing_again_extends_to_90_days_at_most(payments_app: PaymentsApp) -> None:
+async def test_choosing_again_does_not_renew_the_deadline(payments_app: PaymentsApp) -> None:
     payment = await payments_app.open()
-    for _ in range(15):
-        extended = await payments_app.confirm(payment, TRANSFER)
-        payments_app.clock.advance(timedelta(days=6).total_seconds())
+    for _ in range(3):
+        again = await payments_app.confirm(payment, TRANSFER)
+        payments_app.clock.advance(timedelta(days=2).total_seconds())
+    payments_app.clock.advance(timedelta(days=1, seconds=1).total_seconds())
+    await payments_app.run_periodic_jobs()
 
-    assert extended.expires_at == payment.created_at + timedelta(days=90)
+    assert again.expires_at == payment.created_at + timedelta(days=7)
+    assert (await payments_app.current(payment)).status is PaymentStatus.EXPIRED
     with pytest.raises(InvalidPaymentTransition):
         await payments_app.confirm(payment, TRANSFER)
 
 
 async def test_crash_before_the_answer_is_reconciled(payments_app: PaymentsApp) -> None:
     payment = await payments_app.open()
-    operation = await payments_app.record_intent(payment, TRANSFER)
+    await payments_app.record_intent(payment, TRANSFER)
 
     await payments_app.reconcile()
 
     waiting = await payments_app.current(payment)
     assert waiting.status is PaymentStatus.REQUIRES_ACTION
-    assert waiting.expires_at == operation.created_at + timedelta(days=7)
+    assert waiting.expires_at == payment.created_at + timedelta(days=7)
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,22 @@ async def test_all_orders_of_five_events_give_the_state_of_the_provider(
     assert (await payments_app.event_types()).count("payment_captured") == 120
 
 
+async def test_response_that_a_webhook_has_overtaken_is_no_conflict(
+    payments_app: PaymentsApp,
+) -> None:
+    """The customer has acted before the response arrives that requires the action."""
+    payment, attempt = await payments_app.open(), attempt_without_key()
+    payments_app.gateway.before_response = lambda: send_event(
+        payments_app, attempt.id, "charge.succeeded"
+    )
+    before = PROVIDER_CONFLICTS.labels("charge")._value.get()
+
+    paid = await payments_app.confirm(payment, "sandbox_action_required", attempt)
+
+    assert paid.status is PaymentStatus.CAPTURED
+    assert PROVIDER_CONFLICTS.labels("charge")._value.get() == before
+
+
 async def test_conflict_counts_for_the_alarm(payments_app: PaymentsApp) -> None:
     payment, attempt = await confirmed(payments_app, "sandbox_action_required")
     await payments_app.confirm(payment)

@@ -1,7 +1,7 @@
 """An operation at the provider, for example a charge or a refund, and its outcome."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -41,7 +41,8 @@ class ActionRequired:
     Either the customer then confirms the payment again, which starts a new charge; or a webhook
     reports that this charge has succeeded. `reference` is the provider's id of the charge, if it
     has one. A later `expires_at` postpones the expiry of the payment, the order and the
-    reservation, to at most 90 days after the payment was opened.
+    reservation, to at most 90 days after the payment was opened. So does `lifetime`, the time that
+    the customer has from the opening of the payment on; another charge does not renew it.
 
     `is_cancellable` tells that the gateway can cancel the charge, and that it must: the charge
     could otherwise succeed after the payment has ended. A job then follows the charge up.
@@ -51,6 +52,7 @@ class ActionRequired:
     reference: str | None = None
     expires_at: datetime | None = None
     is_cancellable: bool = False
+    lifetime: timedelta | None = None
 
 
 Outcome = Succeeded | Failed | ActionRequired

@@ -67,10 +67,11 @@ def contradicts(payment: Payment, operation: Operation, outcome: Outcome) -> boo
 
     Two failures count as equal, even if their codes differ, with one exception: the charge is
     recorded as failed because the customer must act first, and the payment still waits for that
-    action. A failure then means that the action has failed.
+    action. A failure then means that the action has failed. An answer that requires an action is
+    older than the success of the charge, so it contradicts nothing.
     """
     if operation.status is OperationStatus.SUCCEEDED:
-        return not isinstance(outcome, Succeeded)
+        return isinstance(outcome, Failed)
     waits_for_action = (
         operation.failure_code == ACTION_REQUIRED
         and payment.status is PaymentStatus.REQUIRES_ACTION
@@ -178,6 +179,8 @@ def _settle_charge(
             operation.fail(ACTION_REQUIRED, now, reference)
             if outcome.is_cancellable:
                 operation.follow_up_at = now + FIRST_FOLLOW_UP
+            if outcome.lifetime is not None:
+                expires_at = payment.created_at + outcome.lifetime
             payment.require_action(next_action, expires_at)
             return OutcomeEffects(status_changed_event(payment))
 

@@ -38,14 +38,14 @@ class ManualGateway(PaymentGateway):
         return [_to_payment_method(name, method) for name, method in self._methods.items()]
 
     async def charge(self, request: OperationRequest) -> Outcome:
-        """Return the instructions. The deadline counts from the creation of the operation."""
+        """Return the instructions. The deadline counts from the opening of the payment."""
         method = self._methods.get(request.method)
         if method is None:
             return Failed("method_removed")
         instructions = method.instructions.replace("{payment_id}", str(request.payment_id))
         return ActionRequired(
             AwaitTransferAction(instructions=instructions),
-            expires_at=request.created_at + timedelta(days=method.deadline_days),
+            lifetime=timedelta(days=method.deadline_days),
         )
 
     async def refund(self, request: OperationRequest) -> Outcome:
