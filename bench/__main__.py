@@ -7,6 +7,7 @@ hot       one product under high demand: reservations and orders compared with a
 imports   import of a catalogue from a file: rows per second, and memory
 catalogue 100,000 products: cached and uncached reads, searches, deep pages
 overload  goodput and rejections at one, two and three times the capacity
+payments  confirms by the latency of the provider, and product reads beside them
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
-from . import catalogue, contract, hot, imports, overload, split
+from . import catalogue, contract, hot, imports, overload, payments, split
 from .loop import STOP_SIGNALS
 from .report import Report
 from .suite import Options, Suite
@@ -122,6 +123,14 @@ def _overload(arguments: argparse.Namespace, folder: Path) -> str:
     return _failures(results.failures)
 
 
+def _payments(arguments: argparse.Namespace, folder: Path) -> str:
+    quick_options = payments.Options(seconds=1, rounds=1, products=20)
+    results = payments.measure(quick_options if arguments.quick else payments.Options(), folder)
+    _print_tables(results, arguments)
+    results.write()
+    return _failures(results.failures)
+
+
 def _print_tables(results: Tables, arguments: argparse.Namespace) -> None:
     print(results.text())
     if arguments.markdown:
@@ -142,6 +151,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "imports": _imports,
     "catalogue": _catalogue,
     "overload": _overload,
+    "payments": _payments,
 }
 
 

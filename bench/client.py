@@ -191,6 +191,16 @@ def _repeat(requests: Iterator[Request]) -> Script:
         yield next(requests)
 
 
+def pay_all(requests: Sequence[Sequence[Request]]) -> Scripts:
+    """Return scripts in which each customer pays the orders that this customer has placed."""
+    return lambda _: [_in_order(own_requests) for own_requests in requests]
+
+
+def _in_order(requests: Sequence[Request]) -> Script:
+    for request in requests:  # noqa: UP028 - the script receives responses by send()
+        yield request
+
+
 async def load(port: int, scripts: Scripts, tally: Tally, warmup: float, seconds: float) -> None:
     """Run the scripts concurrently: `warmup` seconds unmeasured, then `seconds` measured."""
     connections = await _connect(port, scripts(tally), tally)

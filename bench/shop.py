@@ -15,6 +15,7 @@ from .client import Request, Response, Script, Scripts, Tally, call_all, request
 ADMIN = "bench-admin@example.com"
 STOCK = 10_000  # units per product; more than a run can sell
 PAGE = "/products?limit=20"
+METHOD = "sandbox_ok"
 ADDRESS = {
     "recipient": "Ada Bench",
     "line1": "1 Market Square",
@@ -102,13 +103,18 @@ class Shop:
         payments = [_json(response, 201)["payment"]["payment_id"] for response in responses]
         return [self._confirm(*pair) for pair in zip(self.tokens, payments, strict=True)]
 
-    def place_unpaid_orders(self, customers: int, unpaid: list[list[Request]]) -> Scripts:
+    def place_unpaid_orders(
+        self, customers: int, unpaid: list[list[Request]], method: str = METHOD
+    ) -> Scripts:
         """Return scripts that place orders, and append the requests that pay them to `unpaid`."""
 
         def scripts(_: Tally) -> list[Script]:
             buyers = self._tokens_of(customers)
             unpaid.extend([] for _ in buyers)
-            return [self._place_unpaid_orders(*pair) for pair in zip(buyers, unpaid, strict=True)]
+            return [
+                self._place_unpaid_orders(token, requests, method)
+                for token, requests in zip(buyers, unpaid, strict=True)
+            ]
 
         return scripts
 
@@ -123,12 +129,12 @@ class Shop:
         while True:
             yield self._order(token)
 
-    def _place_unpaid_orders(self, token: str, unpaid: list[Request]) -> Script:
+    def _place_unpaid_orders(self, token: str, unpaid: list[Request], method: str) -> Script:
         while True:
             placed = yield self._order(token)
             if placed.status == 201:
                 payment_id = json.loads(placed.body)["payment"]["payment_id"]
-                unpaid.append(self._confirm(token, payment_id))
+                unpaid.append(self._confirm(token, payment_id, method))
 
     def _buy(self, token: str, tally: Tally) -> Script:
         while True:
@@ -144,8 +150,8 @@ class Shop:
         body = {"lines": lines, "shipping_address": ADDRESS}
         return Request("place", self._post("/orders", body, token))
 
-    def _confirm(self, token: str, payment_id: str) -> Request:
-        body = {"payment_method": "sandbox_ok"}
+    def _confirm(self, token: str, payment_id: str, method: str = METHOD) -> Request:
+        body = {"payment_method": method}
         return Request("confirm", self._post(f"/payments/{payment_id}/confirm", body, token))
 
     def _product(self, number: int, token: str) -> Request:

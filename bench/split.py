@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Final, NamedTuple
 
 from . import servers
-from .client import Request, Script, Scripts, Tally, load, repeat
+from .client import Request, Scripts, Tally, load, pay_all, repeat
 from .deployments import Deployment, both_deployments
 from .loop import Loop
 from .ratios import Scenario, SplitResult
@@ -115,7 +115,7 @@ class Comparison:
             tally = self._phase(deployment, Scenario("place order", concurrency), orders)
             self._orders[deployment.name] += tally.answered["place"]
         for deployment in deployments:
-            paying = _pay_all(unpaid[deployment.name])
+            paying = pay_all(unpaid[deployment.name])
             self._phase(deployment, Scenario("confirm payment", concurrency), paying)
 
     def _phase(self, deployment: Deployment, scenario: Scenario, scripts: Scripts) -> Tally:
@@ -175,16 +175,6 @@ class Comparison:
                 result = dict(LABEL.findall(labels))
                 counts[f"{result['target']}.{result['method']}"] += int(value)
         return counts
-
-
-def _pay_all(requests: Sequence[Sequence[Request]]) -> Scripts:
-    """Return scripts in which each customer pays the orders that this customer has placed."""
-    return lambda _: [_in_order(own_requests) for own_requests in requests]
-
-
-def _in_order(requests: Sequence[Request]) -> Script:
-    for request in requests:  # noqa: UP028 - the script receives responses by send()
-        yield request
 
 
 def _print_progress(line: str) -> None:
