@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from opentelemetry import trace
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
@@ -25,8 +26,32 @@ class CountedRoute(APIRoute):
         return super().matches(scope)
 
 
-def build_app() -> FastAPI:
-    app = FastAPI()
+class RecordedSpan(trace.NonRecordingSpan):
+    """A span that stores its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__(trace.INVALID_SPAN_CONTEXT)
+        self.attributes: dict[str, Any] = {}
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        self.attributes[key] = value
+
+
+class Recorder(trace.NoOpTracer, trace.TracerProvider):
+    """A provider of itself; as a tracer it starts the same span for each operation."""
+
+    def __init__(self) -> None:
+        self.span = RecordedSpan()
+
+    def get_tracer(self, *_: Any, **__: Any) -> trace.Tracer:
+        return self
+
+    def start_span(self, *_: Any, **__: Any) -> trace.Span:
+        return self.span
+
+
+def build_app(recorder: Recorder | None = None) -> FastAPI:
+    app = FastAPI(telemetry={"tracer_provider": recorder})
     app.router.route_class = CountedRoute
 
     @app.get("/{anything}/me")
@@ -93,6 +118,15 @@ async def test_route_is_found_behind_a_root_path(app: FastAPI) -> None:
         response = await http.get("/shop/users/7")
 
     assert response.json() == "user 7"
+
+
+async def test_span_of_a_request_names_the_route() -> None:
+    recorder = Recorder()
+    transport = httpx2.ASGITransport(build_app(recorder))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as http:
+        await http.get("/users/7")
+
+    assert recorder.span.attributes["http.route"] == "/users/{user_id}"
 
 
 async def test_only_routes_with_the_first_segment_are_compared(

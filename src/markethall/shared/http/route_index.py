@@ -14,13 +14,17 @@ _NO_MATCH: Final[tuple[Match, Scope]] = (Match.NONE, {})
 class RouteIndex(BaseRoute):
     """The first of the routes of an application; it finds most of the others faster.
 
-    FastAPI tries all routes in turn, which took a seventh of the time of a read. This route tries
-    only those with the first segment of the path. If none of them matches the path and the method,
-    FastAPI goes on with all routes. A route whose first segment is a parameter is not in the index,
-    so another route that matches has precedence over it.
+    FastAPI tries all routes in turn, which took a fifth of the processor time of a simple read.
+    This route tries only those with the first segment of the path. If none of them matches the path
+    and the method, FastAPI goes on with all routes. A route whose first segment is a parameter is
+    not in the index, so another route that matches has precedence over it.
+
+    `path_format` is that of the last route that has matched. FastAPI reads it for the span of the
+    request, right after `matches`, before another request can match.
     """
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self.path_format: str | None = None
         self._by_segment: defaultdict[str, list[APIRoute]] = defaultdict(list)
         for route in routes:
             if isinstance(route, APIRoute) and "{" not in _first_segment(route.path):
@@ -33,6 +37,7 @@ class RouteIndex(BaseRoute):
         for route in self._by_segment.get(_first_segment(scope["path"]), ()):
             match, child_scope = route.matches(scope)
             if match is Match.FULL:
+                self.path_format = route.path_format
                 return match, child_scope
         return _NO_MATCH
 
