@@ -33,6 +33,7 @@ from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.persistence.postgres import PoolSize, Postgres
+from tests.integrity_checks import find_violations
 from tests.inventory.conftest import (
     ANYONE,
     MAX_UNPAID_ORDERS,
@@ -53,6 +54,8 @@ QUANTITIES = st.tuples(st.integers(0, 3), st.integers(0, 3))
 NON_ZERO = QUANTITIES.filter(any)
 PRODUCT_INDEX = st.integers(0, 1)
 WAREHOUSES = st.sampled_from([MAIN_WAREHOUSE, EAST])
+# a grace in which no reservation counts as overdue
+NO_OVERDUE = timedelta(days=365)
 CLOCK_TOLERANCE = timedelta(milliseconds=1)
 
 
@@ -338,6 +341,8 @@ class StockMachine(RuleBasedStateMachine):
                 )
             )
             assert sum(movement.delta for movement in page.items) == self.on_hand[i]
+        checks = self.inventory_app.container.integrity_checks()
+        assert self.run(find_violations(checks, NO_OVERDUE)) == {}
         if self.postgres is not None:
             assert self.run(self.violations(self.postgres)) == set()
 

@@ -13,11 +13,14 @@ from markethall.contexts import topology
 from markethall.inventory.contract import (
     Consume,
     Extend,
+    ListReservationStates,
     OutOfStock,
     ProductNotFound,
     ReleasePart,
     ReservationClosed,
     ReservationLineView,
+    ReservationState,
+    ReservationStates,
     ReservationStatus,
     ReservationView,
     Reserve,
@@ -281,6 +284,21 @@ class FakeInventory:
         elif self._effective(fake).status is not ReservationStatus.CONSUMED:
             self._set_status(fake, ReservationStatus.RELEASED)
         return self._effective(self._reservations[reservation_id])
+
+    async def list_reservation_states(
+        self, ctx: CallContext, page: ListReservationStates
+    ) -> ReservationStates:
+        after = (page.after_order_id or UUID(int=0), page.after_reservation_id or UUID(int=0))
+        views = [self._effective(fake) for fake in self._reservations.values()]
+        states = [
+            ReservationState(
+                reservation_id=view.reservation_id, order_id=view.order_id, status=view.status
+            )
+            for view in views
+            if view.order_id and (view.order_id, view.reservation_id) > after
+        ]
+        states.sort(key=lambda state: (state.order_id, state.reservation_id))
+        return ReservationStates(items=tuple(states[: page.limit]))
 
     def _store(self, command: Reserve, lines: tuple[ReservationLineView, ...]) -> None:
         reservation = ReservationView(

@@ -19,9 +19,12 @@ from markethall.inventory.contract import (
     Consume,
     Extend,
     Inventory,
+    ListReservationStates,
     ReleasePart,
     RequestedLine,
     ReservationLineView,
+    ReservationState,
+    ReservationStates,
     ReservationStatus,
     ReservationView,
     Reserve,
@@ -187,6 +190,20 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                 _RESERVATION,
             ),
             "release": (new_id(), _TOMBSTONE),
+            "list_reservation_states": (
+                ListReservationStates(
+                    after_order_id=new_id(), after_reservation_id=new_id(), limit=7
+                ),
+                ReservationStates(
+                    items=(
+                        ReservationState(
+                            reservation_id=new_id(),
+                            order_id=new_id(),
+                            status=ReservationStatus.COMMITTED,
+                        ),
+                    )
+                ),
+            ),
         },
     ),
     "payments": Contract(

@@ -16,19 +16,25 @@ from markethall.inventory.contract import Inventory
 from markethall.inventory.imports.contract import Imports
 from markethall.inventory.imports.service.api import ImportService
 from markethall.inventory.imports.service.jobs import ImportWorker
-from markethall.inventory.memory import InventoryTables, MemoryInventoryStore
+from markethall.inventory.memory import InventoryTables, MemoryIntegrityReads, MemoryInventoryStore
 from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.reservations.domain.allocation import FewestParcels
 from markethall.inventory.reservations.domain.reservations import CustomerLimits
-from markethall.inventory.reservations.ports import AllocationStrategy
+from markethall.inventory.reservations.ports import AllocationStrategy, IntegrityReads
 from markethall.inventory.reservations.service.allocation_retry import AllocationRunner
 from markethall.inventory.reservations.service.api import ReservationService
+from markethall.inventory.reservations.service.integrity import InventoryIntegrity
 from markethall.inventory.reservations.service.internal import InventoryService
 from markethall.inventory.reservations.service.jobs import ReservationExpiryJob
 from markethall.inventory.search.ports import SearchIndex
 from markethall.inventory.search.service import NoSearchIndex, ProductListQueries
 from markethall.inventory.settings import InventorySettings
-from markethall.inventory.sql import STATEMENTS, SqlInventoryStore, TrigramSupport
+from markethall.inventory.sql import (
+    STATEMENTS,
+    SqlIntegrityReads,
+    SqlInventoryStore,
+    TrigramSupport,
+)
 from markethall.inventory.stock.contract import Stockroom, Warehouses
 from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
@@ -42,12 +48,18 @@ from markethall.shared.composition.container import (
     build_idempotency,
 )
 from markethall.shared.composition.context_persistence import ContextPersistence, database_of
-from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.memory import (
+    MemoryDatabase,
+    MemorySnapshots,
+    build_memory_persistence,
+)
 from markethall.shared.composition.providers import by_storage, singleton
-from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.composition.sql import SqlDatabase, SqlSnapshots, build_sql_persistence
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.integrity import IntegrityCheck
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
+from markethall.shared.persistence.database import SnapshotDatabase
 from markethall.shared.persistence.postgres import Postgres
 
 InventoryDatabase = (
@@ -66,6 +78,16 @@ def _sql_persistence(
 ) -> ContextPersistence[SqlDatabase[SqlInventoryStore]]:
     store = partial(SqlInventoryStore, trigrams=TrigramSupport())
     return build_sql_persistence(postgres, STATEMENTS, store, clock)
+
+
+def _memory_snapshots(
+    persistence: ContextPersistence[MemoryDatabase[InventoryTables, MemoryInventoryStore]],
+) -> SnapshotDatabase[IntegrityReads]:
+    return MemorySnapshots(persistence.database, MemoryIntegrityReads)
+
+
+def _sql_snapshots(postgres: Postgres) -> SnapshotDatabase[IntegrityReads]:
+    return SqlSnapshots(postgres, SqlIntegrityReads)
 
 
 def _cache(tools: ContextTools) -> CoherentCache:
@@ -102,6 +124,10 @@ def _counters(catalogue: Catalogue) -> Mapping[str, Counter]:
     return {"product_count": catalogue.count}
 
 
+def _integrity_checks(integrity: InventoryIntegrity) -> Sequence[IntegrityCheck]:
+    return integrity.list_checks()
+
+
 def _on_close(cache: CoherentCache) -> Sequence[LifecycleHook]:
     return [cache.close]
 
@@ -112,12 +138,14 @@ class InventoryContainer(ContextContainer):
     )
     tools, clock, cursors = ContextContainer.tools, ContextContainer.clock, ContextContainer.cursors
 
-    persistence: providers.Selector[ContextPersistence[InventoryDatabase]] = by_storage(
+    memory_persistence = singleton(_memory_persistence, clock)
+    sql_persistence = singleton(_sql_persistence, ContextContainer.postgres, clock)
+    persistence = by_storage(settings, memory=memory_persistence, sql=sql_persistence)
+    database: providers.Selector[InventoryDatabase] = by_storage(
         settings,
-        memory=singleton(_memory_persistence, clock),
-        sql=singleton(_sql_persistence, ContextContainer.postgres, clock),
+        memory=singleton(database_of, memory_persistence),
+        sql=singleton(database_of, sql_persistence),
     )
-    database: providers.Singleton[InventoryDatabase] = singleton(database_of, persistence)
     idempotency = singleton(build_idempotency, persistence, settings, clock)
 
     cache = singleton(_cache, tools)
@@ -166,4 +194,11 @@ class InventoryContainer(ContextContainer):
     long_running_tasks = singleton(_long_running_tasks, import_worker)
     background_tasks = singleton(_background_tasks, cache)
     counters = singleton(_counters, catalogue)
+    snapshots: providers.Selector[SnapshotDatabase[IntegrityReads]] = by_storage(
+        settings,
+        memory=singleton(_memory_snapshots, memory_persistence),
+        sql=singleton(_sql_snapshots, ContextContainer.postgres),
+    )
+    integrity = singleton(InventoryIntegrity, snapshots, reservation_expiry, clock)
+    integrity_checks = singleton(_integrity_checks, integrity)
     on_close = singleton(_on_close, cache)

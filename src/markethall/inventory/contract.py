@@ -14,6 +14,8 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
+# the largest page of `list_reservation_states`
+MAX_STATES: Final = 500
 # The longest time from `reserve` to the expiry: the first if `extend` was not called, the second
 # after `extend`. A payment has a deadline of at most 90 days, and one more day allows for the time
 # before the payment starts.
@@ -104,6 +106,26 @@ class ReservationView(Dto):
     status: ReservationStatus
     lines: tuple[ReservationLineView, ...]
     expires_at: datetime
+
+
+class ReservationState(Dto):
+    """The stored status of a reservation: an overdue one is held until it is expired."""
+
+    reservation_id: UUID
+    order_id: UUID
+    status: ReservationStatus
+
+
+class ListReservationStates(Dto):
+    """A page of reservations by order id and reservation id, after the given ones."""
+
+    after_order_id: UUID | None = None
+    after_reservation_id: UUID | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_STATES)] = MAX_STATES
+
+
+class ReservationStates(Dto):
+    items: tuple[ReservationState, ...]
 
 
 class ProductNotFound(DomainError):
@@ -215,4 +237,12 @@ class Inventory(Protocol):
 
         If the id is unknown, store a tombstone, so that a `reserve` with this id that arrives later
         reserves nothing.
+        """
+
+    async def list_reservation_states(
+        self, ctx: CallContext, page: ListReservationStates
+    ) -> ReservationStates:
+        """Return the states of reservations, sorted by order id and reservation id.
+
+        Tombstones are left out. Fewer states than `limit` means that no more follow.
         """

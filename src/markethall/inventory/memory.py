@@ -1,7 +1,11 @@
 """The in-memory store of inventory. It combines the stores of the sub-domains by inheritance."""
 
 from markethall.inventory.imports.memory import ImportTables, MemoryImportStore
-from markethall.inventory.reservations.memory import MemoryReservationStore, ReservationTables
+from markethall.inventory.reservations.memory import (
+    MemoryIntegrityReads,
+    MemoryReservationStore,
+    ReservationTables,
+)
 from markethall.inventory.search.memory import MemorySearchStore
 from markethall.inventory.stock.memory import MemoryWarehouseStore
 from markethall.shared.kernel.clock import Clock
@@ -19,3 +23,6 @@ class MemoryInventoryStore(
     def __init__(self, tables: InventoryTables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables: InventoryTables = tables
+
+
+__all__ = ["InventoryTables", "MemoryIntegrityReads", "MemoryInventoryStore"]

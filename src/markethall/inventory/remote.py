@@ -9,10 +9,12 @@ from markethall.inventory.contract import (
     Consume,
     Extend,
     Inventory,
+    ListReservationStates,
     OutOfStock,
     ProductNotFound,
     ReleasePart,
     ReservationClosed,
+    ReservationStates,
     ReservationView,
     Reserve,
     TooManyUnits,
@@ -111,6 +113,15 @@ async def release(
     return json_response(await inventory.release(ctx, reservation_ref.reservation_id))
 
 
+@router.post("/list_reservation_states", response_model=ReservationStates)
+async def list_reservation_states(
+    ctx: Annotated[CallContext, require_service_token("inventory.list_reservation_states")],
+    page: Annotated[ListReservationStates, FORBID_UNKNOWN_FIELDS],
+    inventory: InventoryDep,
+) -> Response:
+    return json_response(await inventory.list_reservation_states(ctx, page))
+
+
 class RemoteInventory:
     """Client of inventory in another deployment."""
 
@@ -136,6 +147,11 @@ class RemoteInventory:
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         reservation_ref = ReservationRef(reservation_id=reservation_id)
         return await self._rpc_client.call(ctx, "release", reservation_ref, ReservationView)
+
+    async def list_reservation_states(
+        self, ctx: CallContext, page: ListReservationStates
+    ) -> ReservationStates:
+        return await self._rpc_client.call(ctx, "list_reservation_states", page, ReservationStates)
 
 
 class GuardedInventory:
@@ -173,4 +189,13 @@ class GuardedInventory:
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         return await self._guard.invoke(
             ctx, "release", lambda ctx: self._inventory.release(ctx, reservation_id)
+        )
+
+    async def list_reservation_states(
+        self, ctx: CallContext, page: ListReservationStates
+    ) -> ReservationStates:
+        return await self._guard.invoke(
+            ctx,
+            "list_reservation_states",
+            lambda ctx: self._inventory.list_reservation_states(ctx, page),
         )

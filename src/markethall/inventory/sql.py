@@ -3,6 +3,7 @@
 from markethall.inventory.catalogue.sql.category_store import SqlCategoryStore
 from markethall.inventory.catalogue.sql.tables import metadata
 from markethall.inventory.imports.sql.store import SqlImportStore
+from markethall.inventory.reservations.sql.integrity import SqlIntegrityReads
 from markethall.inventory.reservations.sql.store import SqlReservationStore
 from markethall.inventory.search.sql.store import SqlSearchStore, TrigramSupport
 from markethall.inventory.stock.sql.store import SqlStockStore, SqlWarehouseStore
@@ -22,4 +23,4 @@ class SqlInventoryStore(
     """The store that a transaction or a read session of inventory uses."""
 
 
-__all__ = ["STATEMENTS", "SqlInventoryStore", "TrigramSupport", "metadata"]
+__all__ = ["STATEMENTS", "SqlIntegrityReads", "SqlInventoryStore", "TrigramSupport", "metadata"]

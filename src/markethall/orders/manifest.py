@@ -41,7 +41,15 @@ MANIFEST: Final = ContextManifest(
     calls={
         "users": frozenset({"get_active_customer"}),
         "inventory": frozenset(
-            {"reserve", "extend", "commit", "consume", "release_part", "release"}
+            {
+                "reserve",
+                "extend",
+                "commit",
+                "consume",
+                "release_part",
+                "release",
+                "list_reservation_states",
+            }
         ),
         "payments": frozenset({"open", "activate", "cancel", "refund"}),
     },

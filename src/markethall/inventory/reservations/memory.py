@@ -8,8 +8,15 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.contract import ReservationState
 from markethall.inventory.reservations.domain.allocation import FreeStock
+from markethall.inventory.reservations.domain.integrity import (
+    OnHandSum,
+    OverdueReservation,
+    ReservedSum,
+)
 from markethall.inventory.reservations.domain.reservations import (
+    COMMITTED,
     HELD,
     CustomerLimits,
     CustomerUsage,
@@ -18,7 +25,7 @@ from markethall.inventory.reservations.domain.reservations import (
     quantity_by_product,
 )
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
-from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
+from markethall.inventory.stock.domain import Stock, StockQuantity, sum_by_stock_row
 from markethall.inventory.stock.memory import MemoryStockStore, StockTables
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
@@ -145,6 +152,18 @@ class MemoryReservationStore(MemoryStockStore):
         found = (self._tables.reservations.get(key) for key in ids if after is None or key > after)
         return [reservation for reservation in found if reservation is not None][:limit]
 
+    async def list_reservation_states(
+        self, after: tuple[UUID, UUID], limit: int
+    ) -> Sequence[ReservationState]:
+        states = [
+            ReservationState(
+                reservation_id=one.reservation_id, order_id=one.order_id, status=one.status
+            )
+            for one in self._tables.reservations.rows()
+            if one.order_id is not None and (one.order_id, one.reservation_id) > after
+        ]
+        return sorted(states, key=lambda one: (one.order_id, one.reservation_id))[:limit]
+
     async def save_reservation(self, reservation: Reservation) -> None:
         self._store_reservation(reservation)
 
@@ -247,6 +266,61 @@ class MemoryReservationStore(MemoryStockStore):
                 self._tables.held_ids_by_customer, reservation.customer_id, reservation
             )
         return reservation
+
+
+class MemoryIntegrityReads:
+    """Sums all movements and reservations once, when it is built."""
+
+    def __init__(self, tables: ReservationTables) -> None:
+        self._stock = sorted(tables.stock.rows(), key=_stock_key)
+        self._held = tables.reservations.where(lambda reservation: reservation.status == HELD)
+        self._moved: Counter[tuple[UUID, UUID]] = Counter()
+        for movement in tables.movements.rows():
+            self._moved[movement.product_id, movement.warehouse_id] += movement.delta
+        self._reserved: Counter[tuple[UUID, UUID]] = Counter()
+        for reservation in tables.reservations.where(lambda row: row.status in {HELD, COMMITTED}):
+            for line in reservation.lines:
+                self._reserved[line.product_id, line.warehouse_id] += line.remaining_quantity
+
+    async def list_on_hand_sums(
+        self, after: tuple[UUID, UUID] | None, limit: int
+    ) -> Sequence[OnHandSum]:
+        return [
+            OnHandSum(*_stock_key(stock), stock.on_hand, self._moved[_stock_key(stock)])
+            for stock in self._stock_after(after)[:limit]
+        ]
+
+    async def list_reserved_sums(
+        self, after: tuple[UUID, UUID] | None, limit: int
+    ) -> Sequence[ReservedSum]:
+        return [
+            ReservedSum(
+                *_stock_key(stock),
+                stock.on_hand,
+                stock.backorder,
+                stock.reserved,
+                self._reserved[_stock_key(stock)],
+            )
+            for stock in self._stock_after(after)[:limit]
+        ]
+
+    async def list_overdue_reservations(
+        self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
+    ) -> Sequence[OverdueReservation]:
+        overdue = [
+            OverdueReservation(one.reservation_id, one.order_id, one.expires_at)
+            for one in self._held
+            if one.expires_at < before
+        ]
+        overdue.sort(key=lambda reservation: reservation.key)
+        return [one for one in overdue if after is None or one.key > after][:limit]
+
+    def _stock_after(self, after: tuple[UUID, UUID] | None) -> list[Stock]:
+        return [stock for stock in self._stock if after is None or _stock_key(stock) > after]
+
+
+def _stock_key(stock: Stock) -> tuple[UUID, UUID]:
+    return stock.product_id, stock.warehouse_id
 
 
 def _update_held_index(

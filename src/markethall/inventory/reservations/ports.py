@@ -6,7 +6,13 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from markethall.inventory.contract import ReservationState
 from markethall.inventory.reservations.domain.allocation import FreeStock, FreeStockByProduct
+from markethall.inventory.reservations.domain.integrity import (
+    OnHandSum,
+    OverdueReservation,
+    ReservedSum,
+)
 from markethall.inventory.reservations.domain.reservations import (
     CustomerLimits,
     CustomerUsage,
@@ -66,6 +72,25 @@ class ExpiredReservations:
     quantities: tuple[StockQuantity, ...]
 
 
+class IntegrityReads(Protocol):
+    """The reads of the integrity checks, in pages. `after` is the key of the last row before."""
+
+    async def list_on_hand_sums(
+        self, after: tuple[UUID, UUID] | None, limit: int
+    ) -> Sequence[OnHandSum]:
+        """Return stock rows, by product id and warehouse id."""
+
+    async def list_reserved_sums(
+        self, after: tuple[UUID, UUID] | None, limit: int
+    ) -> Sequence[ReservedSum]:
+        """Return stock rows, by product id and warehouse id."""
+
+    async def list_overdue_reservations(
+        self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
+    ) -> Sequence[OverdueReservation]:
+        """Return held reservations that expired before this time, by expiry and id."""
+
+
 class AllocationStrategy(Protocol):
     """A rule that chooses the warehouses from which an order is sent. It does no I/O."""
 
@@ -91,6 +116,14 @@ class ReadStore(Protocol):
         self, order_id: UUID, after: UUID | None, limit: int
     ) -> Sequence[Reservation]:
         """Return reservations of the order with ids greater than `after`, sorted by id."""
+
+    async def list_reservation_states(
+        self, after: tuple[UUID, UUID], limit: int
+    ) -> Sequence[ReservationState]:
+        """Return states after this order id and reservation id, sorted by the two ids.
+
+        Tombstones are left out.
+        """
 
     async def get_availability(
         self, product_ids: Collection[UUID], now: datetime

@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.contract import (
     Consume,
     Extend,
+    ListReservationStates,
     OutOfStock,
     ReleasePart,
+    ReservationStates,
     ReservationView,
     Reserve,
 )
@@ -38,6 +41,9 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.database import Database
 
+# sorts before every id
+_NO_ID: Final = UUID(int=0)
+
 
 class InventoryService:
     """Implementation of the contract `Inventory` in this process.
@@ -60,6 +66,14 @@ class InventoryService:
         self._limits = limits
         self._clock = clock
         self._limiter = ProductConcurrencyLimiter()
+
+    async def list_reservation_states(
+        self, ctx: CallContext, page: ListReservationStates
+    ) -> ReservationStates:
+        after = (page.after_order_id or _NO_ID, page.after_reservation_id or _NO_ID)
+        async with self._database.read_session() as store:
+            states = await store.list_reservation_states(after, page.limit)
+        return ReservationStates(items=tuple(states))
 
     async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
         requested = quantity_by_product(command.lines)

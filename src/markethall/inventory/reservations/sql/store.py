@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
-from markethall.inventory.contract import ReservationStatus
+from markethall.inventory.contract import ReservationState, ReservationStatus
 from markethall.inventory.reservations.domain.allocation import FreeStock
 from markethall.inventory.reservations.domain.reservations import (
     CustomerLimits,
@@ -20,6 +20,7 @@ from markethall.inventory.reservations.domain.reservations import (
 )
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
 from markethall.inventory.reservations.sql import statements
+from markethall.inventory.reservations.sql.integrity import LIST_RESERVATION_STATES
 from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
@@ -106,6 +107,17 @@ class SqlReservationStore(SqlUnitOfWork):
                 **_stock_quantity_parameters(stock_quantity),
             )
         )
+
+    async def list_reservation_states(
+        self, after: tuple[UUID, UUID], limit: int
+    ) -> Sequence[ReservationState]:
+        rows = await self._connection.fetch_all(
+            LIST_RESERVATION_STATES,
+            after_order_id=after[0],
+            after_reservation_id=after[1],
+            limit=limit,
+        )
+        return [ReservationState(**dict(row)) for row in rows]
 
     async def extend_if_held(
         self, reservation_id: UUID, expires_at: datetime, now: datetime

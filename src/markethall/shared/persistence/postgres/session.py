@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     PooledDriver = PoolConnectionProxy[Record]
 
 BEGIN: Final = "BEGIN"
+# A statement of a snapshot sums many rows, so it may take longer than one of a request.
+SNAPSHOT_STATEMENT_SECONDS: Final = 20
 # all statements see the commits that the first statement sees, and none can write
-BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+BEGIN_SNAPSHOT: Final = (
+    "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
+    f" SET LOCAL statement_timeout = '{SNAPSHOT_STATEMENT_SECONDS - 1}s'"
+)
 
 log = structlog.get_logger("markethall.database")
 
@@ -66,7 +71,12 @@ class PooledSession:
                 await self._abort(error)
                 raise
         self._token = HOLDS_CONNECTION.set("postgres" if self._begin else "reading")
-        return Connection(self._driver, None if self._begin else STATEMENT_TIMEOUT.get())
+        return Connection(self._driver, self._fetch_timeout())
+
+    def _fetch_timeout(self) -> float | None:
+        if self._begin is None:
+            return STATEMENT_TIMEOUT.get()
+        return SNAPSHOT_STATEMENT_SECONDS if self._begin == BEGIN_SNAPSHOT else None
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         HOLDS_CONNECTION.reset(self._token)
