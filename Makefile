@@ -97,9 +97,9 @@ test-topologies: $(DEV)
 test-crash-recovery: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py tests/e2e/test_payment_crash.py $(ARGS)
 
-## test-network-faults: cause every network fault between four processes, twenty times each (hours)
+## test-network-faults: cause every network fault between four processes, twenty times each, and ten minutes without Redis (hours)
 test-network-faults: $(DEV)
-	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_split_faults.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_redis_outage.py tests/e2e/test_split_faults.py $(ARGS)
 
 ## test-api-schema: send thousands of requests made from the OpenAPI document, valid and invalid (minutes)
 test-api-schema: $(DEV)
