@@ -17,6 +17,7 @@ TABLES = (
     "reconciliation_difference",
     "reconciliation",
     "sandbox_refund",
+    "sandbox_capture",
     "sandbox_charge",
     "webhook_event",
     "entry",
@@ -296,10 +297,25 @@ def _sandbox() -> None:
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("method", sa.Text(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=True),
-        *_amounts("refunded"),
+        *_amounts("captured", "refunded"),
+        _timestamp("expires_at", nullable=True),
         _timestamp("created_at"),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_sandbox_charge")),
         *_checks("sandbox_charge", SANDBOX_CHARGE_CHECKS),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "sandbox_capture",
+        sa.Column("operation_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("charge_operation_id", sa.Uuid(), nullable=True),
+        *_amounts("amount"),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("is_final", sa.Boolean(), nullable=False),
+        _timestamp("created_at"),
+        sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_sandbox_capture")),
+        *_checks("sandbox_capture", SANDBOX_CAPTURE_CHECKS),
         schema=SCHEMA,
     )
     op.create_table(
@@ -317,8 +333,16 @@ def _sandbox() -> None:
 
 
 SANDBOX_CHARGE_CHECKS = {
-    "status": "status IN ('succeeded', 'failed', 'requires_action', 'closed')",
-    "refunded": "0 <= refunded AND refunded <= amount AND (refunded = 0 OR status = 'succeeded')",
+    "status": "status IN ('succeeded', 'failed', 'requires_action', 'authorized', 'voided',"
+    " 'closed')",
+    "captured": "0 <= captured AND captured <= amount"
+    " AND (captured = 0 OR status IN ('succeeded', 'authorized'))",
+    "refunded": "0 <= refunded AND refunded <= captured",
+}
+SANDBOX_CAPTURE_CHECKS = {
+    "kind": "kind IN ('capture', 'void')",
+    "status": "status IN ('succeeded', 'failed', 'closed')",
+    "amount": "amount >= 0",
 }
 SANDBOX_REFUND_CHECKS = {
     "status": "status IN ('succeeded', 'failed', 'closed')",

@@ -334,17 +334,24 @@ async def test_a_webhook_is_stored_once(connection: Connection) -> None:
         await insert(connection, "webhook_event", **event)
 
 
-async def test_sandbox_never_refunds_more_than_charged(connection: Connection) -> None:
+@pytest.mark.parametrize(
+    ("captured", "refunded", "status"),
+    [(1000, 1001, "succeeded"), (600, 601, "authorized"), (1001, 0, "succeeded"), (1, 0, "voided")],
+)
+async def test_sandbox_never_takes_or_refunds_too_much(
+    connection: Connection, captured: int, refunded: int, status: str
+) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await insert(
             connection,
             "sandbox_charge",
             operation_id=new_id(),
-            status="succeeded",
+            status=status,
             amount=1000,
             currency="EUR",
             method="sandbox_ok",
-            refunded=1001,
+            captured=captured,
+            refunded=refunded,
             created_at="2026-11-21T12:00:00Z",
         )
 

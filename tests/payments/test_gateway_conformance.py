@@ -31,6 +31,9 @@ class LossySandbox(SandboxGateway):
     async def charge(self, request: OperationRequest) -> Outcome:
         return self._answer(await super().charge(request))
 
+    async def capture(self, request: OperationRequest) -> Outcome:
+        return self._answer(await super().capture(request))
+
     async def refund(self, request: OperationRequest) -> Outcome:
         return self._answer(await super().refund(request))
 
@@ -63,9 +66,9 @@ class SandboxTestbed(GatewayTestbed):
 
     async def totals(self, charge_id: UUID) -> ProviderTotals:
         charge = await self.ledger.get_charge(charge_id)
-        if charge is None or charge.status != "succeeded":
+        if charge is None:
             return ProviderTotals()
-        return ProviderTotals(charge.amount, charge.refunded)
+        return ProviderTotals(charge.captured, charge.refunded)
 
     def lose_next_answer(self) -> None:
         self.gateway.loses_answer = True

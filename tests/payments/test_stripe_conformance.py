@@ -51,6 +51,7 @@ class StripeTestbed(GatewayTestbed):
     def lose_next_answer(self) -> None:
         self.server.fail("confirm", Fault.LOST_AFTER)
         self.server.fail("refund", Fault.LOST_AFTER)
+        self.server.fail("capture", Fault.LOST_AFTER)
 
     def finish_action(self, charge_id: UUID) -> None:
         intent = self.server.intent_of(charge_id)

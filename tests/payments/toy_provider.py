@@ -61,6 +61,9 @@ FAULTS = {
     "refunds exceed the captures": "test_refunds_never_exceed_the_captures",
     "a voided authorization is captured": "test_voided_authorization_is_not_captured",
     "a captured authorization is voided": "test_captured_authorization_is_not_voided",
+    "a capture after a lost answer captures again": "test_capture_is_found_after_a_lost_answer",
+    "a final capture keeps the rest": "test_final_capture_releases_the_rest",
+    "a void keeps the rest": "test_void_after_a_capture_releases_the_rest",
     "a cancelled action succeeds": "test_cancelled_action_never_succeeds",
     "a finished action is cancelled": "test_finished_action_is_not_cancelled",
     "a missing capability is declared": "test_capabilities_are_honest",
@@ -95,6 +98,7 @@ class Account:
     captured: int = 0
     refunded: int = 0
     is_voided: bool = False
+    is_closed: bool = False
     is_declined: bool = False
 
 
@@ -269,6 +273,7 @@ class ToyGateway(PaymentGateway):
         repeated = {
             OperationKind.CHARGE: "a repeated charge charges again",
             OperationKind.REFUND: "a repeated refund refunds again",
+            OperationKind.CAPTURE: "a capture after a lost answer captures again",
         }
         return known != BLOCKED and self.has(repeated.get(request.kind, "garbage raises"))
 
@@ -301,7 +306,8 @@ class ToyGateway(PaymentGateway):
         account = self._account(request)
         if account is None:
             return Failed("no such authorization")
-        if account.is_voided and not self.has("a voided authorization is captured"):
+        has_ended = account.is_voided or account.is_closed
+        if has_ended and not self.has("a voided authorization is captured"):
             return Failed("voided")
         earlier = 0 if self.has("captures ignore earlier captures") else account.captured
         is_too_much = earlier + request.amount.amount > account.amount
@@ -310,15 +316,17 @@ class ToyGateway(PaymentGateway):
         if self.has("a missing capability is declared") and request.amount.amount < account.amount:
             return Failed("only whole captures")
         account.captured += request.amount.amount
+        if not self.has("a final capture keeps the rest"):
+            account.is_closed = request.is_final or account.captured == account.amount
         return self._succeed(request)
 
     def _void(self, request: OperationRequest) -> Outcome:
         account = self._account(request)
         if account is None:
             return Failed("no such authorization")
-        if account.captured and not self.has("a captured authorization is voided"):
+        if account.is_closed and not self.has("a captured authorization is voided"):
             return Failed("captured")
-        account.is_voided = True
+        account.is_voided = not (account.captured and self.has("a void keeps the rest"))
         return self._succeed(request)
 
     def _refund(self, request: OperationRequest) -> Outcome:

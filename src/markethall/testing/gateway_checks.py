@@ -56,7 +56,11 @@ async def expect_totals(
 
 
 async def expect_timeout(gateway: PaymentGateway, request: OperationRequest) -> None:
-    commands = {OperationKind.CHARGE: gateway.charge, OperationKind.REFUND: gateway.refund}
+    commands = {
+        OperationKind.CHARGE: gateway.charge,
+        OperationKind.CAPTURE: gateway.capture,
+        OperationKind.REFUND: gateway.refund,
+    }
     try:
         outcome = await commands[request.kind](request)
     except (PaymentGatewayTimeout, TimeoutError):

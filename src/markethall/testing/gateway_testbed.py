@@ -97,6 +97,8 @@ class GatewayTestbed(ABC):
         charge: OperationRequest,
         amount: int = AMOUNT,
         currency: str | None = None,
+        *,
+        is_final: bool = False,
     ) -> OperationRequest:
         """Return a capture, void or refund of a charge whose `reference` is known."""
         return OperationRequest(
@@ -107,4 +109,5 @@ class GatewayTestbed(ABC):
             created_at=self.NOW,
             charge_id=charge.operation_id,
             charge_reference=charge.reference,
+            is_final=is_final,
         )

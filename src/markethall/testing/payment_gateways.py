@@ -315,6 +315,46 @@ class PaymentGatewayConformance:
         expect_failure(outcome, "a void after the capture")
         await expect_totals(testbed, authorization, captured=AMOUNT)
 
+    async def test_capture_is_found_after_a_lost_answer(self, testbed: GatewayTestbed) -> None:
+        if not testbed.can(Capability.PARTIAL_CAPTURE):
+            return
+        authorization = await authorize_once(testbed)
+        capture = testbed.follow_up(OperationKind.CAPTURE, authorization, 400)
+        missing = await testbed.gateway.lookup(capture)
+        testbed.lose_next_answer()
+
+        await expect_timeout(testbed.gateway, capture)
+
+        expect(missing is None, f"lookup of an unknown capture returned {missing}")
+        expect_success(await testbed.gateway.lookup(capture), "lookup after a lost answer")
+        expect_success(await testbed.gateway.capture(capture), "a capture after a lost answer")
+        await expect_totals(testbed, authorization, captured=400)
+
+    async def test_final_capture_releases_the_rest(self, testbed: GatewayTestbed) -> None:
+        if not testbed.can(Capability.MULTIPLE_CAPTURES):
+            return
+        authorization = await authorize_once(testbed)
+        final = testbed.follow_up(OperationKind.CAPTURE, authorization, 600, is_final=True)
+        later = testbed.follow_up(OperationKind.CAPTURE, authorization, 400)
+
+        expect_success(await testbed.gateway.capture(final), "a final capture")
+        expect_failure(await testbed.gateway.capture(later), "a capture after the final one")
+
+        await expect_totals(testbed, authorization, captured=600)
+
+    async def test_void_after_a_capture_releases_the_rest(self, testbed: GatewayTestbed) -> None:
+        if not testbed.can(Capability.MULTIPLE_CAPTURES):
+            return
+        authorization = await authorize_once(testbed)
+        await testbed.gateway.capture(testbed.follow_up(OperationKind.CAPTURE, authorization, 600))
+        void = testbed.follow_up(OperationKind.VOID, authorization, 400)
+        later = testbed.follow_up(OperationKind.CAPTURE, authorization, 400)
+
+        expect_success(await testbed.gateway.void(void), "a void after a capture")
+        expect_failure(await testbed.gateway.capture(later), "a capture after the void")
+
+        await expect_totals(testbed, authorization, captured=600)
+
     # Actions of the customer
 
     async def test_cancelled_action_never_succeeds(self, testbed: GatewayTestbed) -> None:

@@ -1,12 +1,18 @@
 """The built-in sandbox provider. The payment method selects the outcome of a charge."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
 from markethall.payments.contract import OperationKind, RedirectAction
-from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.domain import (
+    CHARGE_KINDS,
+    ActionRequired,
+    Failed,
+    Outcome,
+    Succeeded,
+)
 from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
@@ -20,6 +26,7 @@ from markethall.payments.ports import (
     ProviderNews,
     ReportKind,
     ReportLine,
+    SandboxCapture,
     SandboxCharge,
     SandboxMovement,
     SandboxRefund,
@@ -27,7 +34,8 @@ from markethall.payments.ports import (
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.money import Money
 
-SandboxOutcome = Literal["succeeded", "failed", "requires_action"]
+SandboxOutcome = Literal["succeeded", "failed", "requires_action", "authorized"]
+_CAPTURE_KINDS: Final = frozenset({OperationKind.CAPTURE, OperationKind.VOID})
 
 TIMEOUT_BEFORE: Final = "sandbox_timeout_before"
 TIMEOUT_AFTER: Final = "sandbox_timeout_after"
@@ -54,10 +62,24 @@ class SandboxGateway(PaymentGateway):
 
     provider = "sandbox"
     capabilities = frozenset(
-        {Capability.REFUND, Capability.PARTIAL_REFUND, Capability.WEBHOOKS, Capability.REPORT}
+        {
+            Capability.AUTHORIZE,
+            Capability.PARTIAL_CAPTURE,
+            Capability.MULTIPLE_CAPTURES,
+            Capability.REFUND,
+            Capability.PARTIAL_REFUND,
+            Capability.WEBHOOKS,
+            Capability.REPORT,
+        }
     )
 
-    def __init__(self, tools: GatewayTools, webhook_secret: bytes) -> None:
+    def __init__(
+        self,
+        tools: GatewayTools,
+        webhook_secret: bytes,
+        authorization_lifetime: timedelta = timedelta(days=7),
+    ) -> None:
+        self._authorization_lifetime = authorization_lifetime
         self._ledger = tools.sandbox_ledger
         self._webhooks = SandboxWebhooks(webhook_secret)
         self._deliver = tools.deliver_webhook
@@ -74,6 +96,12 @@ class SandboxGateway(PaymentGateway):
         ]
 
     async def charge(self, request: OperationRequest) -> Outcome:
+        return await self._pay(request)
+
+    async def authorize(self, request: OperationRequest) -> Outcome:
+        return await self._pay(request)
+
+    async def _pay(self, request: OperationRequest) -> Outcome:
         if request.method == TIMEOUT_BEFORE:
             raise PaymentGatewayTimeout
         if request.method == SLOW:
@@ -84,6 +112,25 @@ class SandboxGateway(PaymentGateway):
         if request.method == WEBHOOK_FIRST:
             await self._send_webhook(request, outcome)
         return outcome
+
+    async def capture(self, request: OperationRequest) -> Outcome:
+        return await self._change(request, "capture")
+
+    async def void(self, request: OperationRequest) -> Outcome:
+        return await self._change(request, "void")
+
+    async def _change(self, request: OperationRequest, kind: Literal["capture", "void"]) -> Outcome:
+        capture = SandboxCapture(
+            operation_id=request.operation_id,
+            kind=kind,
+            status="succeeded",
+            created_at=self._clock(),
+            charge_operation_id=request.charge_id,
+            amount=request.amount.amount,
+            currency=request.amount.currency,
+            is_final=request.is_final,
+        )
+        return _capture_outcome(await self._ledger.record_capture(capture))
 
     async def refund(self, request: OperationRequest) -> Outcome:
         refund = SandboxRefund(
@@ -100,6 +147,9 @@ class SandboxGateway(PaymentGateway):
         if request.kind is OperationKind.REFUND:
             refund = await self._ledger.get_refund(request.operation_id)
             return _refund_outcome(refund) if refund else None
+        if request.kind in _CAPTURE_KINDS:
+            capture = await self._ledger.get_capture(request.operation_id)
+            return _capture_outcome(capture) if capture else None
         charge = await self._ledger.get_charge(request.operation_id)
         return _charge_outcome(charge) if charge else None
 
@@ -108,6 +158,15 @@ class SandboxGateway(PaymentGateway):
         if request.kind is OperationKind.REFUND:
             return _refund_outcome(
                 await self._ledger.record_refund(SandboxRefund(request.operation_id, "closed", now))
+            )
+        if request.kind in _CAPTURE_KINDS:
+            kind: Literal["capture", "void"] = (
+                "void" if request.kind is OperationKind.VOID else "capture"
+            )
+            return _capture_outcome(
+                await self._ledger.record_capture(
+                    SandboxCapture(request.operation_id, kind, "closed", now)
+                )
             )
         return _charge_outcome(
             await self._ledger.record_charge(SandboxCharge(request.operation_id, "closed", now))
@@ -122,11 +181,11 @@ class SandboxGateway(PaymentGateway):
     async def lookup_after_news(
         self, request: OperationRequest, news: ProviderNews
     ) -> Outcome | None:
-        """Store the outcome of the event as the charge's outcome, for tests and demonstrations.
+        """Store the outcome of the event as that of the charge, for tests and demonstrations.
 
         A signed `charge.succeeded` simulates a customer who has finished the required action.
         """
-        if request.kind is OperationKind.CHARGE:
+        if request.kind in CHARGE_KINDS:
             await self._ledger.advance_charge(
                 self._new_charge(request, _charge_status(news.outcome))
             )
@@ -143,20 +202,25 @@ class SandboxGateway(PaymentGateway):
         self, request: OperationRequest, result: tuple[SandboxOutcome, str | None] | None = None
     ) -> SandboxCharge:
         status, code = result or SANDBOX_METHODS[request.method]
+        if request.kind is OperationKind.AUTHORIZE and status == "succeeded":
+            status = "authorized"
+        now = self._clock()
         return SandboxCharge(
             operation_id=request.operation_id,
             status=status,
-            created_at=self._clock(),
+            created_at=now,
             amount=request.amount.amount,
             currency=request.amount.currency,
             method=request.method,
             failure_code=code,
+            captured=request.amount.amount if status == "succeeded" else 0,
+            expires_at=now + self._authorization_lifetime if status == "authorized" else None,
         )
 
     async def _send_webhook(self, request: OperationRequest, outcome: Outcome) -> None:
         """Send the webhook. Ignore an error of the receiver, as a real provider would."""
         headers, body = self._webhooks.build_signed_event(
-            request.operation_id, outcome, self._clock(), request.amount
+            request.operation_id, outcome, self._clock(), request.amount, request.kind
         )
         try:
             await self._deliver(self.provider, headers, body)
@@ -187,13 +251,23 @@ def _report_line(movement: SandboxMovement) -> ReportLine:
 
 def _charge_outcome(charge: SandboxCharge) -> Outcome:
     match charge.status:
-        case "succeeded":
-            return Succeeded(f"ch_{charge.operation_id.hex}")
+        case "succeeded" | "authorized" | "voided":
+            return Succeeded(f"ch_{charge.operation_id.hex}", charge.expires_at)
         case "requires_action":
             url = f"https://sandbox.example/actions/{charge.operation_id.hex}"
             return ActionRequired(RedirectAction(url=url))
         case "failed" | "closed":
             return Failed(charge.failure_code or PROVIDER_TIMEOUT)
+
+
+def _capture_outcome(capture: SandboxCapture) -> Outcome:
+    match capture.status:
+        case "succeeded":
+            return Succeeded(f"cp_{capture.operation_id.hex}")
+        case "failed":
+            return Failed(f"{capture.kind}_not_possible")
+        case "closed":
+            return Failed(PROVIDER_TIMEOUT)
 
 
 def _refund_outcome(refund: SandboxRefund) -> Outcome:

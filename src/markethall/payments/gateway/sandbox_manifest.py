@@ -1,6 +1,7 @@
 """The manifest and the settings of the sandbox."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -39,6 +40,15 @@ class SandboxSettings(ProviderSettings):
         ),
     ] = SecretStr("")
 
+    sandbox_authorization_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Seconds after which an authorization of the sandbox expires; 7 days unless"
+            " set",
+        ),
+    ] = 7 * 24 * 3600
+
     @field_validator("sandbox_webhook_secret")
     @classmethod
     def _validate_strength(cls, secret: SecretStr) -> SecretStr:
@@ -68,7 +78,8 @@ def _build(tools: GatewayTools, settings: SandboxSettings) -> PaymentGateway:
     from markethall.payments.gateway.sandbox import SandboxGateway
 
     secret = settings.sandbox_webhook_secret.get_secret_value().encode()
-    return SandboxGateway(tools, secret or tools.secret_key)
+    lifetime = timedelta(seconds=settings.sandbox_authorization_seconds)
+    return SandboxGateway(tools, secret or tools.secret_key, lifetime)
 
 
 MANIFEST: Final = GatewayManifest(name="sandbox", build=_build, settings=SandboxSettings)

@@ -38,6 +38,13 @@ class _OperationEvent(_Event):
         "charge.succeeded",
         "charge.failed",
         "charge.requires_action",
+        "authorize.succeeded",
+        "authorize.failed",
+        "authorize.requires_action",
+        "capture.succeeded",
+        "capture.failed",
+        "void.succeeded",
+        "void.failed",
         "refund.succeeded",
         "refund.failed",
     ]
@@ -72,12 +79,13 @@ class SandboxWebhooks:
         outcome: Outcome,
         sent_at: datetime,
         amount: Money | None = None,
+        kind: OperationKind = OperationKind.CHARGE,
     ) -> tuple[dict[str, str], bytes]:
-        """Return headers and body of the event about a charge."""
-        kind, data = _encode_outcome(outcome)
+        """Return headers and body of the event about an operation."""
+        result, data = _encode_outcome(outcome)
         event: dict[str, Any] = {
-            "event_id": f"evt_{kind}_{operation_id.hex}",
-            "type": f"charge.{kind}",
+            "event_id": f"evt_{result}_{operation_id.hex}",
+            "type": f"{kind}.{result}",
             "created": int(sent_at.timestamp()),
             "data": {"operation_id": str(operation_id)} | data,
         }

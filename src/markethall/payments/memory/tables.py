@@ -10,6 +10,7 @@ from markethall.payments.domain import ChainPosition, Operation, Payment, Record
 from markethall.payments.ports import (
     ProviderEvent,
     Reconciliation,
+    SandboxCapture,
     SandboxCharge,
     SandboxRefund,
     WebhookState,
@@ -40,4 +41,5 @@ class Tables(ContextTables):
         self.reconciliations: Table[UUID, Reconciliation] = Table()
         self.differences: Table[tuple[UUID, int], DifferenceView] = Table()
         self.sandbox_charges: Table[UUID, SandboxCharge] = Table()
+        self.sandbox_captures: Table[UUID, SandboxCapture] = Table()
         self.sandbox_refunds: Table[UUID, SandboxRefund] = Table()

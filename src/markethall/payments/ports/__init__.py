@@ -44,6 +44,7 @@ from markethall.payments.ports.reconciliation import (
 )
 from markethall.payments.ports.sandbox import (
     EARLIER_CHARGE_STATUSES,
+    SandboxCapture,
     SandboxCharge,
     SandboxLedger,
     SandboxMovement,
@@ -94,6 +95,7 @@ __all__ = [
     "ReportKind",
     "ReportLine",
     "ReportedIds",
+    "SandboxCapture",
     "SandboxCharge",
     "SandboxLedger",
     "SandboxMovement",

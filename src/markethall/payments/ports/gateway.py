@@ -31,7 +31,7 @@ class Capability(StrEnum):
     AUTHORIZE = "authorize"
     # capture less than is authorized
     PARTIAL_CAPTURE = "partial_capture"
-    # capture one authorization several times
+    # capture one authorization several times, until a final capture or a void releases the rest
     MULTIPLE_CAPTURES = "multiple_captures"
     REFUND = "refund"
     # refund a part of a charge, also several times
@@ -98,7 +98,8 @@ class OperationRequest:
 
     A charge or authorization has a `method`. The other kinds have `charge_id`, the id of the charge
     or authorization that they change, and `charge_reference`, its id at the provider. `reference`
-    is the id of the operation itself at the provider, if it is known.
+    is the id of the operation itself at the provider, if it is known. A capture with `is_final`
+    releases what is not captured; without the capability `multiple_captures`, every capture does.
     """
 
     operation_id: UUID
@@ -110,6 +111,7 @@ class OperationRequest:
     reference: str | None = None
     charge_id: UUID | None = None
     charge_reference: str | None = None
+    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,11 @@ class PaymentGateway(Protocol):
         """Authorize and capture the amount."""
 
     async def authorize(self, request: OperationRequest) -> Outcome:
-        """Authorize the amount. The provider takes no money before a capture."""
+        """Authorize the amount. The provider takes no money before a capture.
+
+        The outcome `Succeeded` has `expires_at`, if the provider reports until when the amount can
+        be captured; otherwise seven days are assumed.
+        """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def capture(self, request: OperationRequest) -> Outcome:
@@ -178,7 +184,10 @@ class PaymentGateway(Protocol):
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def void(self, request: OperationRequest) -> Outcome:
-        """End an authorization of which nothing is captured. A later `capture` returns `Failed`."""
+        """End an authorization and release what is not captured.
+
+        A later `capture` returns `Failed`. So does the void of an authorization that has ended.
+        """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def refund(self, request: OperationRequest) -> Outcome:

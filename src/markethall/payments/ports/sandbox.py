@@ -9,20 +9,38 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class SandboxCharge:
-    """A charge at the sandbox.
+    """A charge or authorization at the sandbox.
 
-    The status `closed` blocks an operation that the sandbox has not received: a request that
-    arrives later takes no money.
+    An authorization is `authorized` until its last capture (`succeeded`) or its void (`voided`; or
+    `succeeded` after a capture). It has `expires_at`; a plain charge has none. The status `closed`
+    blocks an operation that the sandbox has not received: a request that arrives later takes no
+    money.
     """
 
     operation_id: UUID
-    status: Literal["succeeded", "failed", "requires_action", "closed"]
+    status: Literal["succeeded", "failed", "requires_action", "authorized", "voided", "closed"]
     created_at: datetime
     amount: int = 0
     currency: str = ""
     method: str = ""
     failure_code: str | None = None
+    captured: int = 0
     refunded: int = 0
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class SandboxCapture:
+    """A capture of an authorization, or a void, which releases what is not captured."""
+
+    operation_id: UUID
+    kind: Literal["capture", "void"]
+    status: Literal["succeeded", "failed", "closed"]
+    created_at: datetime
+    charge_operation_id: UUID | None = None
+    amount: int = 0
+    currency: str = ""
+    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,11 +69,12 @@ EARLIER_CHARGE_STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "requires_action": (),
     "failed": ("requires_action",),
     "succeeded": ("requires_action", "failed"),
+    "authorized": ("requires_action", "failed"),
 }
 
 
 class SandboxLedger(Protocol):
-    """The charges and refunds of the sandbox provider."""
+    """The charges, captures and refunds of the sandbox provider."""
 
     async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
         """Insert the charge unless its id exists. Return the stored charge."""
@@ -67,14 +86,22 @@ class SandboxLedger(Protocol):
         charge has another currency.
         """
 
+    async def record_capture(self, capture: SandboxCapture) -> SandboxCapture:
+        """Insert the capture or void unless its id exists. Return the stored one.
+
+        Store it as failed if its authorization has ended or has expired at `created_at`, if it
+        exceeds what is left to capture, or if the authorization has another currency.
+        """
+
     async def advance_charge(self, charge: SandboxCharge) -> None:
         """Insert the charge. If it exists, update its status and failure code.
 
-        `requires_action` may change to `failed` or `succeeded`, and `failed` to `succeeded`; any
+        `requires_action` may change to `failed`, and both to `succeeded` or `authorized`; any
         other change is ignored.
         """
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
+    async def get_capture(self, operation_id: UUID) -> SandboxCapture | None: ...
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None: ...
     async def list_charges(self) -> Sequence[SandboxCharge]:
         """Return all charges."""

@@ -269,4 +269,5 @@ def _to_request(operation: Operation) -> OperationRequest:
         reference=operation.provider_reference,
         charge_id=operation.charge_id,
         charge_reference=operation.charge_reference,
+        is_final=operation.is_final,
     )

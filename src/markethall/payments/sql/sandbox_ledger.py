@@ -1,4 +1,4 @@
-"""The charges and refunds of the sandbox provider in Postgres.
+"""The charges, captures and refunds of the sandbox provider in Postgres.
 
 Their transactions are separate from those of payments, because the sandbox stands for an external
 provider.
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from markethall.payments.ports import (
     EARLIER_CHARGE_STATUSES,
+    SandboxCapture,
     SandboxCharge,
     SandboxMovement,
     SandboxRefund,
@@ -38,6 +39,13 @@ class SqlSandboxLedger:
             existing = await _get_refund(connection, refund.operation_id)
         return existing or refund
 
+    async def record_capture(self, capture: SandboxCapture) -> SandboxCapture:
+        async with self._postgres.transaction() as connection:
+            if await connection.execute(sql.INSERT_SANDBOX_CAPTURE, **asdict(capture)):
+                return await _change_authorization(connection, capture)
+            existing = await _get_capture(connection, capture.operation_id)
+        return existing or capture
+
     async def advance_charge(self, charge: SandboxCharge) -> None:
         async with self._postgres.transaction() as connection:
             if not await connection.execute(sql.INSERT_SANDBOX_CHARGE, **asdict(charge)):
@@ -46,12 +54,18 @@ class SqlSandboxLedger:
                     operation_id=charge.operation_id,
                     status=charge.status,
                     failure_code=charge.failure_code,
+                    captured=charge.captured,
+                    expires_at=charge.expires_at,
                     earlier_statuses=EARLIER_CHARGE_STATUSES[charge.status],
                 )
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None:
         async with self._postgres.read_session() as connection:
             return await _get_charge(connection, operation_id)
+
+    async def get_capture(self, operation_id: UUID) -> SandboxCapture | None:
+        async with self._postgres.read_session() as connection:
+            return await _get_capture(connection, operation_id)
 
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None:
         async with self._postgres.read_session() as connection:
@@ -80,6 +94,28 @@ class SqlSandboxLedger:
         return [SandboxMovement(**dict(row)) for row in rows]
 
 
+async def _change_authorization(connection: Connection, capture: SandboxCapture) -> SandboxCapture:
+    """Apply the capture or void to its authorization.
+
+    If the authorization does not allow it, store and return it as failed.
+    """
+    if capture.status == "closed":
+        return capture
+    is_void = capture.kind == "void"
+    is_applied = await connection.execute(
+        sql.VOID_SANDBOX_CHARGE if is_void else sql.CAPTURE_SANDBOX_CHARGE,
+        operation_id=capture.charge_operation_id,
+        currency=capture.currency,
+        captured_at=capture.created_at,
+        capture_amount=capture.amount,
+        is_final=capture.is_final,
+    )
+    if is_applied:
+        return capture
+    await connection.execute(sql.FAIL_SANDBOX_CAPTURE, operation_id=capture.operation_id)
+    return replace(capture, status="failed")
+
+
 async def _deduct_from_charge(connection: Connection, refund: SandboxRefund) -> SandboxRefund:
     """Add the refund to the refunded amount of its charge, and return the refund.
 
@@ -102,6 +138,11 @@ async def _deduct_from_charge(connection: Connection, refund: SandboxRefund) -> 
 async def _get_charge(connection: Connection, operation_id: UUID) -> SandboxCharge | None:
     row = await connection.fetch_one(sql.GET_SANDBOX_CHARGE, operation_id=operation_id)
     return SandboxCharge(**dict(row)) if row else None
+
+
+async def _get_capture(connection: Connection, operation_id: UUID) -> SandboxCapture | None:
+    row = await connection.fetch_one(sql.GET_SANDBOX_CAPTURE, operation_id=operation_id)
+    return SandboxCapture(**dict(row)) if row else None
 
 
 async def _get_refund(connection: Connection, operation_id: UUID) -> SandboxRefund | None:

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.payments.sql.statements import LIMIT, column_binds
-from markethall.payments.sql.tables import sandbox_charges, sandbox_refunds
+from markethall.payments.sql.tables import sandbox_captures, sandbox_charges, sandbox_refunds
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 INSERT_SANDBOX_CHARGE = Statement(
@@ -23,16 +23,47 @@ ADVANCE_SANDBOX_CHARGE = Statement(
         sandbox_charges.c.operation_id == bindparam("operation_id"),
         sandbox_charges.c.status == sa.any_(bindparam("earlier_statuses", type_=ARRAY(sa.Text))),
     )
-    .values(status=bindparam("status"), failure_code=bindparam("failure_code"))
+    .values(
+        status=bindparam("status"),
+        failure_code=bindparam("failure_code"),
+        captured=bindparam("captured"),
+        expires_at=bindparam("expires_at"),
+    )
+)
+INSERT_SANDBOX_CAPTURE = Statement(
+    insert(sandbox_captures).values(column_binds(sandbox_captures)).on_conflict_do_nothing()
+)
+_open_authorization = sa.and_(
+    sandbox_charges.c.operation_id == bindparam("operation_id"),
+    sandbox_charges.c.status == "authorized",
+    sandbox_charges.c.currency == bindparam("currency"),
+    sandbox_charges.c.expires_at
+    > bindparam("captured_at", type_=sandbox_charges.c.expires_at.type),
+)
+_captured = sandbox_charges.c.captured + bindparam("capture_amount", type_=sa.BigInteger)
+_is_last = sa.or_(bindparam("is_final", type_=sa.Boolean), _captured == sandbox_charges.c.amount)
+CAPTURE_SANDBOX_CHARGE = Statement(
+    sa.update(sandbox_charges)
+    .where(_open_authorization, _captured <= sandbox_charges.c.amount)
+    .values(captured=_captured, status=sa.case((_is_last, "succeeded"), else_="authorized"))
+)
+VOID_SANDBOX_CHARGE = Statement(
+    sa.update(sandbox_charges)
+    .where(_open_authorization)
+    .values(status=sa.case((sandbox_charges.c.captured > 0, "succeeded"), else_="voided"))
+)
+FAIL_SANDBOX_CAPTURE = Statement(
+    sa.update(sandbox_captures)
+    .where(sandbox_captures.c.operation_id == bindparam("operation_id"))
+    .values(status="failed")
 )
 DEDUCT_FROM_SANDBOX_CHARGE = Statement(
     sa.update(sandbox_charges)
     .where(
         sandbox_charges.c.operation_id == bindparam("operation_id"),
-        sandbox_charges.c.status == "succeeded",
         sandbox_charges.c.currency == bindparam("currency"),
         sandbox_charges.c.refunded + bindparam("refund_amount", type_=sa.BigInteger)
-        <= sandbox_charges.c.amount,
+        <= sandbox_charges.c.captured,
     )
     .values(refunded=sandbox_charges.c.refunded + bindparam("refund_amount", type_=sa.BigInteger))
 )
@@ -43,6 +74,9 @@ FAIL_SANDBOX_REFUND = Statement(
 )
 GET_SANDBOX_CHARGE = Statement(
     sa.select(sandbox_charges).where(sandbox_charges.c.operation_id == bindparam("operation_id"))
+)
+GET_SANDBOX_CAPTURE = Statement(
+    sa.select(sandbox_captures).where(sandbox_captures.c.operation_id == bindparam("operation_id"))
 )
 GET_SANDBOX_REFUND = Statement(
     sa.select(sandbox_refunds).where(sandbox_refunds.c.operation_id == bindparam("operation_id"))

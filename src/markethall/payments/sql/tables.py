@@ -254,15 +254,35 @@ sandbox_charges = sa.Table(
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("method", sa.Text, nullable=False),
     sa.Column("failure_code", sa.Text),
+    sa.Column("captured", sa.BigInteger, nullable=False),
     sa.Column("refunded", sa.BigInteger, nullable=False),
+    timestamp_column("expires_at", nullable=True),
     timestamp_column("created_at"),
     sa.CheckConstraint(
-        "status IN ('succeeded', 'failed', 'requires_action', 'closed')", name="status"
+        "status IN ('succeeded', 'failed', 'requires_action', 'authorized', 'voided', 'closed')",
+        name="status",
     ),
     sa.CheckConstraint(
-        "0 <= refunded AND refunded <= amount AND (refunded = 0 OR status = 'succeeded')",
-        name="refunded",
+        "0 <= captured AND captured <= amount"
+        " AND (captured = 0 OR status IN ('succeeded', 'authorized'))",
+        name="captured",
     ),
+    sa.CheckConstraint("0 <= refunded AND refunded <= captured", name="refunded"),
+)
+sandbox_captures = sa.Table(
+    "sandbox_capture",
+    metadata,
+    sa.Column("operation_id", sa.Uuid, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("charge_operation_id", sa.Uuid),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("is_final", sa.Boolean, nullable=False),
+    timestamp_column("created_at"),
+    sa.CheckConstraint("kind IN ('capture', 'void')", name="kind"),
+    sa.CheckConstraint("status IN ('succeeded', 'failed', 'closed')", name="status"),
+    sa.CheckConstraint("amount >= 0", name="amount"),
 )
 sandbox_refunds = sa.Table(
     "sandbox_refund",

@@ -4,6 +4,7 @@ If an answer is about another amount, currency or operation, the functions raise
 PaymentGatewayTimeout, as if there were no answer.
 """
 
+from datetime import timedelta
 from typing import Final, NoReturn
 
 import structlog
@@ -34,6 +35,10 @@ log = structlog.get_logger("markethall.payments")
 PROVIDER: Final = "stripe"
 # with this method the shop's page collects the payment data and confirms the intent by Stripe.js
 IN_BROWSER: Final = "stripe"
+# Stripe cancels an authorization of a card that is not captured within seven days. They are counted
+# from the creation of the operation, a moment before the authorization, so that the shop does not
+# expect a later end than Stripe.
+_AUTHORIZATION_LIFETIME: Final = timedelta(days=7)
 
 
 def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
@@ -126,7 +131,12 @@ def _success(intent: Intent, request: OperationRequest) -> Outcome:
     if request.kind is OperationKind.CHARGE:
         _check(intent.status == "succeeded", request, "status")
         _check(intent.amount_received == intent.amount, request, "amount")
-    return Succeeded(intent.id)
+        return Succeeded(intent.id)
+    return _authorized(intent, request)
+
+
+def _authorized(intent: Intent, request: OperationRequest) -> Succeeded:
+    return Succeeded(intent.id, request.created_at + _AUTHORIZATION_LIFETIME)
 
 
 def _cancelled_outcome(intent: Intent, request: OperationRequest) -> Outcome:
@@ -134,7 +144,7 @@ def _cancelled_outcome(intent: Intent, request: OperationRequest) -> Outcome:
         return Failed(PROVIDER_TIMEOUT, intent.id)
     if request.kind is OperationKind.AUTHORIZE and intent.was_authorized:
         # the authorization had succeeded; the void or the expiry came later
-        return Succeeded(intent.id)
+        return _authorized(intent, request)
     return Failed("canceled", intent.id)
 
 
