@@ -239,10 +239,10 @@ def _charge_status(outcome: Outcome) -> tuple[SandboxOutcome, str | None]:
 
 
 def _report_line(movement: SandboxMovement) -> ReportLine:
-    is_refund = movement.kind == "refund"
+    prefix = {"charge": "ch", "capture": "cp", "refund": "re"}[movement.kind]
     return ReportLine(
-        kind=ReportKind.REFUND if is_refund else ReportKind.PAYMENT,
-        reference=f"{'re' if is_refund else 'ch'}_{movement.operation_id.hex}",
+        kind=ReportKind.REFUND if movement.kind == "refund" else ReportKind.PAYMENT,
+        reference=f"{prefix}_{movement.operation_id.hex}",
         operation_id=movement.operation_id,
         amount=Money(amount=movement.amount, currency=movement.currency),
         occurred_at=movement.created_at,

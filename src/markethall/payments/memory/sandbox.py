@@ -1,6 +1,6 @@
 """The in-memory ledger of the sandbox."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -16,7 +16,6 @@ from markethall.payments.ports import (
     SandboxRefund,
 )
 from markethall.shared.composition.memory import MemoryDatabase
-from markethall.shared.persistence.memory import Table
 
 
 class MemorySandboxLedger:
@@ -83,8 +82,14 @@ class MemorySandboxLedger:
     ) -> Sequence[SandboxMovement]:
         async with self._database.write_transaction() as tables:
             found = [
-                *_succeeded("charge", tables.sandbox_charges),
-                *_succeeded("refund", tables.sandbox_refunds),
+                # the money of an authorization, which has `expires_at`, is moved by its captures
+                *_succeeded(
+                    "charge", tables.sandbox_charges.where(lambda one: one.expires_at is None)
+                ),
+                *_succeeded(
+                    "capture", tables.sandbox_captures.where(lambda one: one.kind == "capture")
+                ),
+                *_succeeded("refund", tables.sandbox_refunds.rows()),
             ]
         found.sort(key=_movement_position)
         return [
@@ -96,12 +101,12 @@ class MemorySandboxLedger:
 
 
 def _succeeded(
-    kind: Literal["charge", "refund"],
-    table: Table[UUID, SandboxCharge] | Table[UUID, SandboxRefund],
+    kind: Literal["charge", "capture", "refund"],
+    rows: Iterable[SandboxCharge | SandboxCapture | SandboxRefund],
 ) -> Iterator[SandboxMovement]:
     return (
         SandboxMovement(kind, row.operation_id, row.created_at, row.amount, row.currency)
-        for row in table.rows()
+        for row in rows
         if row.status == "succeeded"
     )
 

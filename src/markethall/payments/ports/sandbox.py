@@ -55,9 +55,9 @@ class SandboxRefund:
 
 @dataclass(frozen=True)
 class SandboxMovement:
-    """Money that a charge or refund of the sandbox has moved."""
+    """Money that a charge, capture or refund of the sandbox has moved."""
 
-    kind: Literal["charge", "refund"]
+    kind: Literal["charge", "capture", "refund"]
     operation_id: UUID
     created_at: datetime
     amount: int

@@ -85,16 +85,22 @@ LIST_SANDBOX_CHARGES = Statement(sa.select(sandbox_charges).order_by(sandbox_cha
 
 
 def _movements() -> "sa.Subquery":
-    def succeeded(kind: str, table: sa.Table) -> "sa.Select[Any]":
+    def succeeded(
+        kind: str, table: sa.Table, *conditions: sa.ColumnElement[bool]
+    ) -> "sa.Select[Any]":
         names = ("operation_id", "created_at", "amount", "currency")
         return sa.select(sql_literal(kind).label("kind"), *(table.c[name] for name in names)).where(
             table.c.status == "succeeded",
+            *conditions,
             table.c.created_at >= bindparam("starts_at", type_=table.c.created_at.type),
             table.c.created_at < bindparam("ends_at", type_=table.c.created_at.type),
         )
 
-    charges, refunds = succeeded("charge", sandbox_charges), succeeded("refund", sandbox_refunds)
-    return sa.union_all(charges, refunds).subquery("movement")
+    # the money of an authorization, which has `expires_at`, is moved by its captures
+    charges = succeeded("charge", sandbox_charges, sandbox_charges.c.expires_at.is_(None))
+    captures = succeeded("capture", sandbox_captures, sandbox_captures.c.kind == "capture")
+    refunds = succeeded("refund", sandbox_refunds)
+    return sa.union_all(charges, captures, refunds).subquery("movement")
 
 
 @cache
