@@ -14,6 +14,8 @@ from markethall.app import Gateway
 from markethall.container import ApplicationContainer
 from markethall.local import demo
 from markethall.payments.contract import OpenPayment
+from markethall.payments.contract.reconciliation import ReconciliationStatus, ReconciliationView
+from markethall.payments.ports import Reconciliation
 from markethall.secret_keys import ApplicationSecrets, load_or_create_secrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.kernel.call_context import Actor, system_context
@@ -31,6 +33,8 @@ LISTS = [
     f"/imports/{ID}/changes",
     f"/imports/{ID}/errors",
     f"/imports/{ID}/warnings",
+    "/ledger/reconciliations",
+    f"/ledger/reconciliations/{ID}/differences",
     "/orders",
     "/payments",
     f"/payments/{ID}/operations",
@@ -63,6 +67,25 @@ PAYMENT = OpenPayment(
     user_id=ID,
     amount=Money(amount=1, currency="EUR"),
     expires_at=datetime.now(UTC) + timedelta(hours=1),
+)
+RECONCILIATION = Reconciliation(
+    view=ReconciliationView(
+        reconciliation_id=ID,
+        provider="sandbox",
+        status=ReconciliationStatus.RUNNING,
+        starts_at=datetime(2026, 11, 20, tzinfo=UTC),
+        ends_at=datetime(2026, 11, 21, tzinfo=UTC),
+        started_at=datetime.now(UTC),
+        attempts=1,
+        listed_differences=0,
+        matched=0,
+        differences=0,
+        differences_by_reason={},
+        other_lines=0,
+        edge_operations=0,
+        sums=(),
+    ),
+    due_at=datetime.now(UTC),
 )
 CURSORS = RecordingCursors(b"a secret of the tests")
 
@@ -102,6 +125,8 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
             inventory_of(container).catalogue(), inventory_of(container).stockroom(), ctx
         )
         await payments_of(container).payments().open(ctx, PAYMENT)
+        async with payments_of(container).database().transaction() as store:
+            await store.claim_reconciliation(RECONCILIATION, datetime.now(UTC))
         yield client
 
 

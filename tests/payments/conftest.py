@@ -111,6 +111,7 @@ class InterruptibleGateway(PaymentGateway):
         self.parse_news = gateway.parse_news  # type: ignore[method-assign]  # delegates
         self.list_methods = gateway.list_methods  # type: ignore[method-assign]  # delegates
         self.report = gateway.report  # type: ignore[method-assign]  # delegates
+        self.parse_report_row = gateway.parse_report_row  # type: ignore[method-assign]  # delegates
         self.before: BaseException | None = None
         self.after: BaseException | None = None
         self.before_response: Callable[[], Awaitable[object]] | None = None

@@ -45,7 +45,8 @@ async def final_reads(runner: ScenarioRunner, products: dict[str, str]) -> None:
     for user in ("anna", "ben", "carl", "admin"):
         await runner.get("/orders?limit=100", user)
         await runner.get("/payments?limit=100&sort=created_at", user)
-    for path in ("/transactions?limit=100", "/ledger/accounts", "/ledger/verify"):
+    ledger = ("/ledger/accounts", "/ledger/verify", "/ledger/reconciliations")
+    for path in ("/transactions?limit=100", *ledger):
         await runner.get(path, "admin")
     for product in products.values():
         await runner.get(f"/products/{product}/stock", "admin")

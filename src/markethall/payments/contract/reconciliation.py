@@ -1,7 +1,7 @@
 """The comparison of our operations with the report of a payment provider."""
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
@@ -105,6 +105,11 @@ class ReconciliationSummary(Dto):
     other_lines: int
     edge_operations: int
     sums: tuple[CurrencySums, ...]
+
+    @property
+    def last_day(self) -> date:
+        """Return the UTC day in which the compared time ends."""
+        return (self.ends_at - timedelta.resolution).date()
 
 
 class ReconciliationView(ReconciliationSummary):

@@ -7,10 +7,10 @@ import csv
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NoReturn
 from uuid import UUID
 
-from markethall.payments.contract import ReportFileInvalid
+from markethall.payments.contract import ReportFileInvalid, UnsupportedByProvider
 from markethall.payments.contract.reconciliation import ReportKind
 from markethall.payments.domain.reconciliation import ReportLine
 from markethall.shared.kernel.model import MAX_AMOUNT
@@ -56,9 +56,13 @@ class _Record:
 
 
 class ReportFile:
-    """Reads the lines of a file. `parse_foreign_row` parses a row with the provider's columns."""
+    """Reads the lines of a file.
 
-    def __init__(self, parse_foreign_row: Callable[[Row], ReportLine] | None) -> None:
+    `parse_foreign_row` parses a row with the columns of the provider. It raises
+    UnsupportedByProvider if the provider has no such files.
+    """
+
+    def __init__(self, parse_foreign_row: Callable[[Row], ReportLine]) -> None:
         self._parse_foreign_row = parse_foreign_row
         self._errors: list[dict[str, object]] = []
 
@@ -67,44 +71,40 @@ class ReportFile:
 
         The file is read on after an error, so that the exception has several of them.
         """
-        parse: Callable[[Row], ReportLine] | None = None
-        header: Sequence[str] = ()
+        header: _Record | None = None
         async for record in self._records(lines):
-            if not header:
-                header = [cell.strip() for cell in record.cells]
-                parse = self._parser_of(header, record.line)
-                continue
-            if parse and (line := self._parse(parse, header, record)) and not self._errors:
+            if header is None:
+                header = self._read_header(record)
+            elif (line := self._parse(header, record)) and not self._errors:
                 yield line
-        if not header:
+        if header is None:
             self._add_error(1, "", "the file is empty")
         self._raise_errors()
 
-    def _parser_of(self, header: Sequence[str], line: int) -> Callable[[Row], ReportLine] | None:
-        if len(set(header)) < len(header):
-            self._add_error(line, "", "two columns have the same name")
-        if set(header) >= _REQUIRED:
-            return parse_row
-        if self._parse_foreign_row is None:
-            missing = ", ".join(name for name in COLUMNS if name in _REQUIRED - set(header))
-            self._add_error(line, "", f"the columns {missing} are missing")
-        return self._parse_foreign_row
+    def _read_header(self, record: _Record) -> _Record:
+        self._raise_errors()
+        names = [cell.strip() for cell in record.cells]
+        if len(set(names)) < len(names):
+            self._fail(record.line, "two columns have the same name")
+        return _Record(record.line, names)
 
-    def _parse(
-        self, parse: Callable[[Row], ReportLine], header: Sequence[str], record: _Record
-    ) -> ReportLine | None:
-        cells = [cell.strip() for cell in record.cells]
+    def _parse(self, header: _Record, record: _Record) -> ReportLine | None:
+        names, cells = header.cells, [cell.strip() for cell in record.cells]
         if not any(cells):
             return None
-        if any(cells[len(header) :]) or len(cells) < len(header):
-            message = f"has {len(cells)} cells, but the first line has {len(header)}"
+        if any(cells[len(names) :]) or len(cells) < len(names):
+            message = f"has {len(cells)} cells, but the first line has {len(names)}"
             self._add_error(record.line, "", message)
             return None
+        parse = parse_row if set(names) >= _REQUIRED else self._parse_foreign_row
         try:
-            line = parse(dict(zip(header, cells, strict=False)))
+            line = parse(dict(zip(names, cells, strict=False)))
         except InvalidReportCell as error:
             self._add_error(record.line, error.column, error.message)
             return None
+        except UnsupportedByProvider:
+            missing = ", ".join(name for name in COLUMNS if name in _REQUIRED - set(names))
+            self._fail(header.line, f"the columns {missing} are missing")
         return replace(line, line=record.line)
 
     async def _records(self, lines: AsyncIterable[bytes]) -> AsyncIterator[_Record]:
@@ -145,9 +145,9 @@ class ReportFile:
         if len(self._errors) >= MAX_ERRORS:
             self._raise_errors()
 
-    def _fail(self, line: int, message: str) -> None:
-        self._add_error(line, "", message)
-        self._raise_errors()
+    def _fail(self, line: int, message: str) -> NoReturn:
+        error = {"line": line, "column": "", "message": message}
+        raise ReportFileInvalid(errors=[*self._errors, error])
 
     def _raise_errors(self) -> None:
         if self._errors:

@@ -211,11 +211,9 @@ class ProviderClient:
                 return
             yield line
 
-    def report_row_parser(self, provider: str) -> Callable[[Mapping[str, str]], ReportLine] | None:
-        """Return the parser of the provider's own report files; None if it has none."""
-        gateway = self._connection(provider).gateway
-        has_parser = type(gateway).parse_report_row is not PaymentGateway.parse_report_row
-        return gateway.parse_report_row if has_parser else None
+    def report_row_parser(self, provider: str) -> Callable[[Mapping[str, str]], ReportLine]:
+        """Return the parser of the provider's own report files. Raises Unavailable."""
+        return self._connection(provider).gateway.parse_report_row
 
     def parse_event(
         self, provider: str, headers: Mapping[str, str], body: bytes, now: datetime
