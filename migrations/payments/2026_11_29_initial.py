@@ -80,6 +80,7 @@ def _payment() -> None:
         sa.Column("order_id", sa.Uuid(), nullable=True),
         sa.Column("user_id", sa.Uuid(), nullable=True),
         sa.Column("currency", sa.Text(), nullable=True),
+        sa.Column("country", sa.Text(), nullable=True),
         _timestamp("expires_at", nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         *_amounts("amount", "authorized", "captured", "refunded", "refunding"),

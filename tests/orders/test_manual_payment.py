@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from markethall.orders.contract import OrderPaymentStatus, OrderStatus, OrderView
-from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract import PaymentStatus, UnknownPaymentMethod
 from markethall.settings import Settings, read_settings
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.ids import new_id
@@ -24,7 +24,9 @@ METHOD = {
     "name": "Bank transfer",
     "instructions": "Transfer the amount.",
     "deadline_days": 7,
+    "countries": ["NL"],
 }
+ADDRESS = {"recipient": "Ada", "line1": "Market 1", "city": "A", "postal_code": "1"}
 
 
 @pytest.fixture(params=["memory", "sql"])
@@ -47,6 +49,20 @@ async def run_all_jobs(app: ContextsApp) -> None:
         await job()
     await app.run_periodic_jobs()
     await app.process_events()
+
+
+async def test_method_of_another_country_is_refused(contexts_app: ContextsApp) -> None:
+    product_id = await contexts_app.product(stock=5)
+    orders = [
+        await contexts_app.place(product_id, 1, shipping_address=ADDRESS | {"country": country})
+        for country in ("DE", "NL")
+    ]
+
+    with pytest.raises(UnknownPaymentMethod):
+        await contexts_app.confirm(orders[0], TRANSFER)
+
+    payment = await contexts_app.confirm(orders[1], TRANSFER)
+    assert payment.status is PaymentStatus.REQUIRES_ACTION
 
 
 async def test_stock_is_reserved_until_deadline_and_then_free(contexts_app: ContextsApp) -> None:

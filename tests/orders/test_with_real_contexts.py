@@ -115,9 +115,9 @@ class ContextsApp:
         )
         return product.product_id
 
-    async def place(self, product_id: UUID, quantity: int = 2) -> OrderView:
+    async def place(self, product_id: UUID, quantity: int = 2, **more: Any) -> OrderView:
         return await self.orders.place(
-            self.buyer, order_command(product_id, quantity), attempt_without_key()
+            self.buyer, order_command(product_id, quantity, **more), attempt_without_key()
         )
 
     async def place_with_key(self, product_id: UUID) -> StoredResponse:

@@ -108,6 +108,20 @@ async def test_invalid_query_is_refused(client: Client, query: str) -> None:
 
 
 @pytest.mark.usefixtures("limited")
+async def test_method_of_another_country_is_refused(payments_app: PaymentsApp) -> None:
+    abroad = await payments_app.open(country="DE")
+    at_home = await payments_app.open(country="NL")
+    unknown = await payments_app.open()
+
+    with pytest.raises(UnknownPaymentMethod):
+        await payments_app.confirm(abroad, "dutch")
+
+    assert await payments_app.current(abroad) == abroad
+    for payment in (at_home, unknown):
+        assert (await payments_app.confirm(payment, "dutch")).status is PaymentStatus.CAPTURED
+
+
+@pytest.mark.usefixtures("limited")
 @pytest.mark.parametrize("method", ["yen", "small"])
 async def test_method_that_is_not_offered_is_refused(
     payments_app: PaymentsApp, method: str

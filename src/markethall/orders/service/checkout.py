@@ -21,6 +21,7 @@ from markethall.inventory.contract import (
     Reserve,
 )
 from markethall.orders.contract import (
+    Address,
     OrderCurrencyMismatch,
     OrderPlaced,
     OrderView,
@@ -114,7 +115,7 @@ class Checkout:
         if priced_lines is None or not _is_held(reservation) or is_too_late_to_pay:
             return await self._resume_or_reject(ctx, reservation, attempt)
         payment = await self._payments.open(
-            ctx, _open_payment_command(ctx, attempt.id, priced_lines, payment_deadline)
+            ctx, _open_payment_command(ctx, command, attempt.id, priced_lines, payment_deadline)
         )
         order = self._build_order(ctx, command, reservation, priced_lines, payment)
         has_payment_expired = payment.expires_at <= order.created_at
@@ -276,14 +277,21 @@ def _is_held(reservation: ReservationView) -> bool:
 
 
 def _open_payment_command(
-    ctx: CallContext, order_id: UUID, priced_lines: PricedLines, expires_at: datetime
+    ctx: CallContext,
+    command: PlaceOrder,
+    order_id: UUID,
+    priced_lines: PricedLines,
+    expires_at: datetime,
 ) -> OpenPayment:
+    address = command.shipping_address
     return OpenPayment(
         payment_id=derive_uuid7(order_id, "payment"),
         order_id=order_id,
         user_id=ctx.user_id,
         amount=priced_lines.total,
         expires_at=expires_at,
+        # an address of free text does not tell the country
+        country=address.country if isinstance(address, Address) else None,
     )
 
 

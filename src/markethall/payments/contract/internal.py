@@ -11,13 +11,18 @@ from markethall.shared.kernel.money import Money
 
 
 class OpenPayment(Dto):
-    """The amount due for one order. A payment that is not confirmed by `expires_at` expires."""
+    """The amount due for one order. A payment that is not confirmed by `expires_at` expires.
+
+    `country` is the code (ISO 3166-1 alpha-2) of the country to which the order is shipped, or None
+    if it is not known. A payment method may be limited to some countries.
+    """
 
     payment_id: UUID
     order_id: UUID
     user_id: UUID
     amount: Money
     expires_at: datetime
+    country: str | None = None
 
 
 class ActivatePayments(Dto):

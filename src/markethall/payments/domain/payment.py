@@ -58,6 +58,7 @@ class Payment:
     expires_at: datetime
     created_at: datetime
     provider: str
+    country: str | None = None
     status: PaymentStatus = S.CREATED
     authorized: int = 0
     captured: int = 0

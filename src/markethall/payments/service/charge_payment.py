@@ -92,7 +92,7 @@ class ChargePayment:
             return
         if method == FREE_METHOD:
             raise UnknownPaymentMethod(payment_method=method)
-        self._provider.check_offered(method, payment.money(payment.amount))
+        self._provider.check_offered(method, payment.money(payment.amount), payment.country)
 
     def _build_charge(
         self, payment: Payment, method: str, operation_id: UUID, now: datetime

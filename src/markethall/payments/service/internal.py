@@ -42,6 +42,7 @@ class InternalPaymentService:
             order_id=command.order_id,
             user_id=command.user_id,
             currency=command.amount.currency,
+            country=command.country,
             amount=command.amount.amount,
             expires_at=command.expires_at,
             created_at=self._clock(),

@@ -82,15 +82,16 @@ class ProviderClient:
         connection = self._connections.get(provider)
         return connection is not None and capability in connection.gateway.capabilities
 
-    def check_offered(self, method: str, amount: Money) -> None:
-        """Raise UnknownPaymentMethod if the method is not offered for an amount.
+    def check_offered(self, method: str, amount: Money, country: str | None) -> None:
+        """Check that a method is offered. Raises UnknownPaymentMethod.
 
-        A method that the provider accepts but does not list, such as a token, is not checked.
+        A country of None is not checked, nor is a method that the provider accepts but does not
+        list, such as a token.
         """
         gateway = self._connection(self.provider_of(method)).gateway
         for listed in gateway.list_methods():
             if listed.method == method and not listed.is_offered(
-                amount.currency, total=amount.amount
+                amount.currency, country, amount.amount
             ):
                 raise UnknownPaymentMethod(payment_method=method)
 

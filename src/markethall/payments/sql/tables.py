@@ -27,6 +27,7 @@ payments = sa.Table(
     sa.Column("order_id", sa.Uuid, unique=True),
     sa.Column("user_id", sa.Uuid),
     sa.Column("currency", sa.Text),
+    sa.Column("country", sa.Text),
     timestamp_column("expires_at", nullable=True),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("amount", sa.BigInteger, nullable=False),
