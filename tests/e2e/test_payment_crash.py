@@ -89,7 +89,11 @@ async def retrying_shop(
     async with (
         dedicated_database(server_url, template) as url,
         open_restartable_server(
-            scratch, url, reservation_ttl_seconds=str(RESERVATION_TTL_SECONDS)
+            scratch,
+            url,
+            reservation_ttl_seconds=str(RESERVATION_TTL_SECONDS),
+            # seconds; a full run takes longer than the default
+            token_ttl="3600",
         ) as restartable,
         httpx2.AsyncClient(timeout=20) as http,
     ):

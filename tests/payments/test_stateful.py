@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
@@ -19,12 +20,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from markethall.payments.contract import OperationStatus, PaymentStatus, PaymentView
+from markethall.payments.contract import (
+    OperationStatus,
+    OperationView,
+    PaymentStatus,
+    PaymentView,
+    RefundPayment,
+)
 from markethall.payments.gateway.sandbox import SANDBOX_METHODS
-from markethall.payments.ports import PaymentGatewayTimeout, SandboxCharge
+from markethall.payments.ports import PaymentGatewayTimeout
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.payments.conftest import (
@@ -36,6 +44,7 @@ from tests.payments.conftest import (
     build_payments_app,
     charge_request,
 )
+from tests.payments.money_model import MoneyModel, ReportingGateway
 
 T = TypeVar("T")
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
@@ -47,6 +56,8 @@ FAILURES: st.SearchStrategy[Failure] = st.sampled_from(
 )
 METHODS = st.sampled_from(["sandbox_ok", "sandbox_ok", *sorted(SANDBOX_METHODS)])
 AMOUNTS = st.none() | st.integers(1, 1000)
+CURRENCIES = ("EUR", "JPY")
+OPEN_STATUSES = {OperationStatus.PENDING, OperationStatus.UNKNOWN}
 ENDED_STATUSES = {PaymentStatus.CAPTURED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
 
 
@@ -62,8 +73,11 @@ class PaymentMachine(RuleBasedStateMachine):
     @initialize(target=opened)
     def start(self) -> PaymentView:
         self.payments_app: PaymentsApp = build_payments_app(self.storage, self.postgres)
+        self.model = MoneyModel()
+        gateway = self.payments_app.gateway
+        gateway._gateway = ReportingGateway(gateway._gateway, self.model)
         self.payments: list[PaymentView] = []
-        self.charge_ids: dict[UUID, list[UUID]] = {}
+        _, self.held_before = self.account_sums()
         return self.new_payment()
 
     @precondition(lambda self: len(self.payments) < 3)
@@ -72,9 +86,10 @@ class PaymentMachine(RuleBasedStateMachine):
         return self.new_payment()
 
     def new_payment(self) -> PaymentView:
-        payment = self.run(self.payments_app.open(1000))
+        currency = CURRENCIES[len(self.payments) % len(CURRENCIES)]
+        payment = self.run(self.payments_app.open(1000, currency))
         self.payments.append(payment)
-        self.charge_ids[payment.payment_id] = []
+        self.model.open(payment.payment_id, 1000, currency)
         return payment
 
     @rule(target=attempts, payment=opened, method=METHODS, before=FAILURES, after=FAILURES)
@@ -82,7 +97,6 @@ class PaymentMachine(RuleBasedStateMachine):
         self, payment: PaymentView, method: str, before: Failure, after: Failure
     ) -> tuple[PaymentView, IdempotentCommand]:
         attempt = attempt_without_key()
-        self.charge_ids[payment.payment_id].append(attempt.id)
         self.confirm_again((payment, attempt), method, before, after)
         return payment, attempt
 
@@ -100,7 +114,8 @@ class PaymentMachine(RuleBasedStateMachine):
     @rule(pair=attempts)
     def webhook(self, pair: tuple[PaymentView, IdempotentCommand]) -> None:
         """Send a webhook with the outcome at the provider, at any time and any number of times."""
-        outcome = self.run(self.payments_app.gateway.lookup(charge_request(pair[1].id)))
+        request = charge_request(pair[1].id, Money(amount=1000, currency=pair[0].amount.currency))
+        outcome = self.run(self.payments_app.gateway.lookup(request))
         if outcome:
             self.run(self.payments_app.send(pair[1].id, outcome))
 
@@ -117,7 +132,12 @@ class PaymentMachine(RuleBasedStateMachine):
         self, pair: tuple[PaymentView, UUID], amount: int | None, before: Failure, after: Failure
     ) -> None:
         self.fail_calls(before, after)
-        self.allow_rejection(self.payments_app.refund(pair[0], amount, pair[1]))
+        payment, refund_id = pair
+        money = None if amount is None else Money(amount=amount, currency=payment.amount.currency)
+        command = RefundPayment(
+            payment_id=payment.payment_id, refund_id=refund_id, amount=money, reason="returned"
+        )
+        self.allow_rejection(self.payments_app.payments.refund(ORDERS_CONTEXT, command))
 
     @rule(payment=opened)
     def cancel(self, payment: PaymentView) -> None:
@@ -129,46 +149,62 @@ class PaymentMachine(RuleBasedStateMachine):
         self.run(self.payments_app.run_periodic_jobs())
 
     @invariant()
-    def captured_and_refunded_stay_within_bounds(self) -> None:
+    def the_shop_records_the_money_of_the_provider(self) -> None:
+        """While an operation is open, the provider may have moved more than the shop knows."""
         for payment in self.payments:
-            now = self.run(self.payments_app.current(payment))
-            assert now.captured.amount <= now.amount.amount
-            assert now.refunded.amount <= now.captured.amount
-            assert len(self.charged(payment)) <= 1
+            now, money = self.current(payment), self.model.payments[payment.payment_id]
+            recorded = (now.captured.amount, now.refunded.amount)
+            assert now.refunded.amount <= now.captured.amount <= now.amount.amount
+            assert now.captured.amount <= money.taken
+            assert now.refunded.amount <= money.returned
+            if not self.open_operations(payment):
+                assert recorded == (money.taken, money.returned)
 
     @invariant()
     def the_ledger_balances(self) -> None:
+        """The accounts of each currency sum to zero; those of providers hold the money."""
         report = self.run(self.payments_app.ledger.verify(STAFF))
-        assert report.intact, report
+        assert report.intact, report.findings
+        sums, held = self.account_sums()
+        recorded = Counter(self.held_before)
+        for payment in map(self.current, self.payments):
+            recorded[payment.amount.currency] += payment.captured.amount - payment.refunded.amount
+        assert not any(sums.values()), sums
+        assert held == recorded
 
     def teardown(self) -> None:
-        """Run the jobs, which settle all open operations. Compare payments with the sandbox."""
+        """Run the jobs, which settle all open operations. Compare the shop with the model."""
         if not hasattr(self, "payments_app"):
             return
         self.fail_calls(None, None)
         self.advance_time(1000)
         self.advance_time(1000)
         for payment in self.payments:
-            self.assert_matches_sandbox(payment)
+            assert self.current(payment).status in ENDED_STATUSES
+            assert not self.open_operations(payment)
+        self.the_shop_records_the_money_of_the_provider()
+        self.the_ledger_balances()
 
-    def assert_matches_sandbox(self, payment: PaymentView) -> None:
-        now = self.run(self.payments_app.current(payment))
-        assert now.status in ENDED_STATUSES
+    def account_sums(self) -> tuple[Counter[str], Counter[str]]:
+        """Return the sums of all accounts and of those of providers, by currency.
+
+        On Postgres, they include the payments of the sequences before this one.
+        """
+        sums, held = Counter[str](), Counter[str]()
+        for account in self.run(self.payments_app.ledger.list_account_balances(STAFF)):
+            sums[account.balance.currency] += account.balance.amount
+            if account.account.startswith("provider:"):
+                held[account.balance.currency] += account.balance.amount
+        return sums, held
+
+    def current(self, payment: PaymentView) -> PaymentView:
+        return self.run(self.payments_app.current(payment))
+
+    def open_operations(self, payment: PaymentView) -> list[OperationView]:
         page = self.payments_app.payment_api.list_operations(
             STAFF, payment.payment_id, PageQuery(limit=100)
         )
-        settled = {OperationStatus.SUCCEEDED, OperationStatus.FAILED}
-        assert {one.status for one in self.run(page).items} <= settled
-        taken = [(charge.amount, charge.refunded) for charge in self.charged(payment)]
-        paid = now.status is PaymentStatus.CAPTURED
-        assert taken == ([(now.captured.amount, now.refunded.amount)] if paid else [])
-
-    def charged(self, payment: PaymentView) -> list[SandboxCharge]:
-        found = [
-            self.run(self.payments_app.sandbox_ledger.get_charge(charge_id))
-            for charge_id in self.charge_ids[payment.payment_id]
-        ]
-        return [charge for charge in found if charge and charge.status == "succeeded"]
+        return [one for one in self.run(page).items if one.status in OPEN_STATUSES]
 
     def fail_calls(self, before: Failure, after: Failure) -> None:
         self.payments_app.gateway.before = before() if before else None
