@@ -16,9 +16,12 @@ TABLES = (
     "outbox",
     "reconciliation_difference",
     "reconciliation",
+    "sandbox_saved_method",
     "sandbox_refund",
     "sandbox_capture",
     "sandbox_charge",
+    "saved_method",
+    "provider_customer",
     "webhook_event",
     "entry",
     "posting",
@@ -58,6 +61,7 @@ def upgrade() -> None:
     _payment()
     _operation()
     _ledger()
+    _saved_method()
     _webhook_event()
     _sandbox()
     _reconciliation()
@@ -154,6 +158,8 @@ def _operation() -> None:
         sa.Column("fee_amount", sa.BigInteger(), nullable=True),
         sa.Column("fee_currency", sa.Text(), nullable=True),
         _timestamp("fee_recorded_at", nullable=True),
+        sa.Column("customer", sa.Text(), nullable=True),
+        sa.Column("saves_method", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_operation")),
         _foreign_key("operation", "payment_id", "payment.payment_id"),
         _foreign_key("operation", "charge_id", "operation.operation_id"),
@@ -270,6 +276,47 @@ def _ledger_triggers() -> None:
         )
 
 
+def _saved_method() -> None:
+    op.create_table(
+        "provider_customer",
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("reference", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "provider", name=op.f("pk_provider_customer")),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "saved_method",
+        sa.Column("saved_method_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("customer", sa.Text(), nullable=False),
+        sa.Column("token", sa.Text(), nullable=False),
+        sa.Column("brand", sa.Text(), nullable=True),
+        sa.Column("last4", sa.Text(), nullable=True),
+        sa.Column("exp_month", sa.Integer(), nullable=True),
+        sa.Column("exp_year", sa.Integer(), nullable=True),
+        _timestamp("created_at"),
+        _timestamp("deleted_at", nullable=True),
+        _timestamp("detach_at", nullable=True),
+        sa.PrimaryKeyConstraint("saved_method_id", name=op.f("pk_saved_method")),
+        sa.UniqueConstraint("provider", "token", name=op.f("uq_saved_method_provider_token")),
+        *_checks("saved_method", SAVED_METHOD_CHECKS),
+        schema=SCHEMA,
+    )
+    of_user = ["user_id", "created_at", "saved_method_id"]
+    _index("ix_saved_method_of_user", "saved_method", of_user, where="deleted_at IS NULL")
+    _index(
+        "ix_saved_method_detach_at", "saved_method", ["detach_at"], where="detach_at IS NOT NULL"
+    )
+
+
+SAVED_METHOD_CHECKS = {
+    "last4": "last4 ~ '^[0-9]{4}$'",
+    "detached": "detach_at IS NULL OR deleted_at IS NOT NULL",
+}
+
+
 def _webhook_event() -> None:
     op.create_table(
         "webhook_event",
@@ -329,6 +376,15 @@ def _sandbox() -> None:
         _timestamp("created_at"),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_sandbox_refund")),
         *_checks("sandbox_refund", SANDBOX_REFUND_CHECKS),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "sandbox_saved_method",
+        sa.Column("token", sa.Text(), nullable=False),
+        sa.Column("customer", sa.Text(), nullable=False),
+        sa.Column("method", sa.Text(), nullable=False),
+        sa.Column("is_attached", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("token", name=op.f("pk_sandbox_saved_method")),
         schema=SCHEMA,
     )
 

@@ -32,6 +32,7 @@ from markethall.payments.ports import (
     Sleep,
 )
 from markethall.payments.remote import RemotePayments, router
+from markethall.payments.service.saved_methods import ChosenMethod
 from markethall.payments.settings import PaymentsSettings
 from markethall.payments.sql import metadata
 from markethall.schema_migrations import upgrade
@@ -146,6 +147,17 @@ class InterruptibleGateway(PaymentGateway):
         self._start()
         return await self._gateway.cancel_unknown(request)
 
+    async def create_customer(self, user_id: UUID) -> str:
+        self._start()
+        return await self._gateway.create_customer(user_id)
+
+    async def detach_method(self, token: str) -> None:
+        self._start()
+        await self._gateway.detach_method(token)
+        cut, self.after = self.after, None
+        if cut:
+            raise cut
+
     async def cancel_action(self, request: OperationRequest) -> Outcome:
         self._start()
         return await self._gateway.cancel_action(request)
@@ -223,10 +235,16 @@ class PaymentsApp:
         payment: PaymentView,
         method: str = "sandbox_ok",
         attempt: IdempotentCommand | None = None,
+        *,
+        save_method: bool = False,
     ) -> PaymentView:
         ctx = user_context(payment.user_id)
         return await self.payment_api.confirm(
-            ctx, payment.payment_id, method, attempt or attempt_without_key()
+            ctx,
+            payment.payment_id,
+            method,
+            attempt or attempt_without_key(),
+            save_method=save_method,
         )
 
     async def confirm_with_key(
@@ -248,7 +266,10 @@ class PaymentsApp:
     async def record_intent(self, payment: PaymentView, method: str) -> Operation:
         """Record a charge without calling the provider, as if the process had crashed."""
         return await self.container.charge_payment()._record_intent(
-            user_context(payment.user_id), payment.payment_id, method, new_id()
+            user_context(payment.user_id),
+            payment.payment_id,
+            ChosenMethod(method, self.container.provider_client().provider_of(method)),
+            new_id(),
         )
 
     async def mark_paid(

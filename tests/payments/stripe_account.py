@@ -32,6 +32,8 @@ class StripeAccount:
     def __init__(self) -> None:
         self.intents: dict[str, Json] = {}
         self.refunds: dict[str, Json] = {}
+        self.customers: dict[str, Json] = {}
+        self.methods: dict[str, Json] = {}
         self.events: list[Json] = []
         self.search_is_behind = False
         self._ids = count(1)
@@ -81,6 +83,48 @@ class StripeAccount:
             "data": {"object": copy.deepcopy(object_)},
         }
 
+    # Customers and PaymentMethods
+
+    def _create_customer(self, _: str, parameters: Json) -> Json:
+        customer = {"id": f"cus_{next(self._ids)}", "object": "customer"} | parameters
+        self.customers[customer["id"]] = customer
+        return customer
+
+    def _get_method(self, id_: str, _: Json) -> Json:
+        if id_ not in self.methods:
+            raise StripeError(404, "invalid_request_error", "resource_missing")
+        return self.methods[id_]
+
+    def _detach(self, id_: str, _: Json) -> Json:
+        method = self._get_method(id_, {})
+        if method["customer"] is None:
+            raise StripeError(400, "invalid_request_error")
+        method["customer"] = None
+        return method
+
+    def _use_method(self, intent: Json, id_: str) -> None:
+        """Set the method of the intent. A method that was used before must be of its customer."""
+        method = self.methods.get(id_)
+        if method is None:
+            new_id = f"pm_{next(self._ids)}"
+            card = {"brand": "visa", "last4": "4242", "exp_month": 12, "exp_year": 2034}
+            method = {"id": new_id, "object": "payment_method", "customer": None, "card": card}
+            self.methods[new_id] = method
+        elif method["customer"] is None or method["customer"] != intent["customer"]:
+            raise StripeError(400, "invalid_request_error")
+        intent["payment_method"] = method["id"]
+
+    def _attach_method(self, intent: Json) -> None:
+        """Attach the card to the customer if the shop has asked for it, after the payment."""
+        options = intent["payment_method_options"].get("card", {})
+        if options.get("setup_future_usage") and intent["payment_method"]:
+            self.methods[intent["payment_method"]]["customer"] = intent["customer"]
+
+    def _expand(self, intent: Json, parameters: Json) -> Json:
+        expanded = parameters.get("expand", {}).values()
+        method = self.methods.get(intent["payment_method"] or "")
+        return intent | ({"payment_method": method} if "payment_method" in expanded else {})
+
     # PaymentIntents
 
     def _create(self, _: str, parameters: Json) -> Json:
@@ -101,14 +145,19 @@ class StripeAccount:
             "last_payment_error": None,
             "metadata": parameters["metadata"],
             "next_action": None,
+            "customer": parameters.get("customer"),
+            "payment_method": None,
+            "payment_method_options": parameters.get("payment_method_options", {}),
             "payment_method_types": parameters["payment_method_types"],
         }
         self.intents[intent["id"]] = intent
         return intent
 
-    def _get(self, id_: str, _: Json) -> Json:
+    def _get(self, id_: str, parameters: Json) -> Json:
         if id_ not in self.intents:
             raise StripeError(404, "invalid_request_error", "resource_missing")
+        if "expand" in parameters:
+            return self._expand(self.intents[id_], parameters)
         return self.intents[id_]
 
     def _search(self, _: str, parameters: Json) -> Json:
@@ -130,13 +179,14 @@ class StripeAccount:
         if method in DECLINES:
             error = self._decline(intent, *DECLINES[method])
             raise StripeError(402, **error, payment_intent=intent)
+        self._use_method(intent, method)
         if method == "pm_card_authenticationRequired":
             self._require_action(intent, parameters)
         elif method == "pm_processing":
             intent["status"] = "processing"
         else:
             self._approve(intent)
-        return intent
+        return self._expand(intent, parameters)
 
     def _capture(self, id_: str, parameters: Json) -> Json:
         intent = self._get(id_, {})
@@ -171,6 +221,7 @@ class StripeAccount:
             )  # fmt: skip
 
     def _approve(self, intent: Json) -> None:
+        self._attach_method(intent)
         intent |= {
             "latest_charge": f"ch_{next(self._ids)}",
             "last_payment_error": None,

@@ -251,31 +251,33 @@ _EARLY_ERRORS: Final[Mapping[Fault | None, tuple[int, Json]]] = {
         {"error": {"type": "idempotency_error", "code": "idempotency_key_in_use"}},
     ),
 }
-_ACTIONS: Final = {"confirm", "capture", "cancel"}
+# the requests, by method and path; "*" stands for an id
+_ROUTES: Final = {
+    "POST payment_intents": "create",
+    "GET payment_intents/search": "search",
+    "GET payment_intents/*": "get",
+    "POST payment_intents/*": "update",
+    "POST payment_intents/*/confirm": "confirm",
+    "POST payment_intents/*/capture": "capture",
+    "POST payment_intents/*/cancel": "cancel",
+    "POST refunds": "refund",
+    "GET refunds": "list_refunds",
+    "GET balance_transactions": "list_balance",
+    "POST customers": "create_customer",
+    "GET payment_methods/*": "get_method",
+    "POST payment_methods/*/detach": "detach",
+}
 
 
 def _route(method: str, path: str) -> tuple[str, str]:
     """Return the name of the request, and the id in its path."""
     _, version, collection, *rest = path.split("/")
     assert version == "v1", path
-    match method, collection, rest:
-        case "POST", "payment_intents", []:
-            return "create", ""
-        case "GET", "payment_intents", ["search"]:
-            return "search", ""
-        case "GET", "payment_intents", [id_]:
-            return "get", id_
-        case "POST", "payment_intents", [id_]:
-            return "update", id_
-        case "POST", "payment_intents", [id_, action] if action in _ACTIONS:
-            return action, id_
-        case "POST", "refunds", []:
-            return "refund", ""
-        case "GET", "refunds", []:
-            return "list_refunds", ""
-        case "GET", "balance_transactions", []:
-            return "list_balance", ""
-    raise AssertionError(f"{method} {path}")
+    exact = " ".join((method, "/".join((collection, *rest))))
+    if exact in _ROUTES:
+        return _ROUTES[exact], ""
+    id_, *action = rest
+    return _ROUTES[" ".join((method, "/".join((collection, "*", *action))))], id_
 
 
 def _parse_form(text: str) -> Json:

@@ -41,6 +41,7 @@ OPERATION: dict[str, Any] = {
     "method": "sandbox_ok",
     "reason": "",
     "is_final": False,
+    "saves_method": False,
     "created_at": "2026-11-21T12:00:00Z",
     "due_at": "2026-11-21T12:00:15Z",
 }

@@ -16,7 +16,8 @@ from markethall.payments.ports import (
 )
 from markethall.testing import GatewayTestbed, PaymentGatewayConformance, ProviderTotals
 from tests.payments.conftest import SECRET, FakeClock, PaymentsApp, skip_sleep
-from tests.payments.toy_provider import FAULTS, ToyTestbed
+from tests.payments.toy_faults import FAULTS
+from tests.payments.toy_provider import ToyTestbed
 
 TESTS = sorted(
     name for name, _ in inspect.getmembers(PaymentGatewayConformance) if name.startswith("test_")

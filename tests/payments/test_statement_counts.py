@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from markethall.payments.sql import statements, webhook_statements
+from markethall.payments.sql import saved_method_statements, statements, webhook_statements
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.postgres import Postgres, Statement
 from tests.payments.conftest import ORDERS_CONTEXT, STAFF, PaymentsApp, build_payments_app
@@ -66,8 +66,8 @@ async def test_cancelling_takes_three_statements(payments_app: PaymentsApp) -> N
     assert await statements_of(cancel) == 3
 
 
-async def test_idle_job_run_takes_five_statements(payments_app: PaymentsApp) -> None:
-    assert await statements_of(payments_app.run_periodic_jobs) == 5
+async def test_idle_job_run_takes_seven_statements(payments_app: PaymentsApp) -> None:
+    assert await statements_of(payments_app.run_periodic_jobs) == 7
 
 
 async def test_no_connection_is_held_during_provider_call(postgres: Postgres) -> None:
@@ -90,6 +90,8 @@ async def test_no_connection_is_held_during_provider_call(postgres: Postgres) ->
         (statements.LIST_PAYMENTS_TO_REFUND, "ix_payment_money_after_end"),
         (statements.EXPIRE_PAYMENTS, "ix_payment_payable"),
         (statements.CLAIM_DUE_OPERATIONS, "ix_operation_due"),
+        (statements.CLAIM_FOLLOW_UPS, "ix_operation_follow_up"),
+        (saved_method_statements.CLAIM_METHODS_TO_DETACH, "ix_saved_method_detach_at"),
         (webhook_statements.LIST_APPLICABLE_EVENTS, "ix_webhook_event_pending"),
         (webhook_statements.IGNORE_UNMATCHED_EVENTS, "ix_webhook_event_pending"),
     ],
@@ -100,6 +102,7 @@ async def test_job_queries_use_indexes(
     now = payments_app.clock()
     values = {"now": now, "next_due_at": now + timedelta(seconds=15), "limit": 10}
     values |= {"provider": "sandbox", "received_before": now}
+    values |= {"followed_until": now, "next_at": now}
 
     async with postgres.transaction() as connection:
         driver = connection._driver

@@ -93,7 +93,8 @@ async def test_lookup_of_authorization_survives_its_end(testbed: StripeTestbed) 
 
     found = await testbed.gateway.lookup(authorization)
 
-    assert found == Succeeded(authorization.reference or "")
+    assert isinstance(found, Succeeded)
+    assert found.reference == authorization.reference
 
 
 async def test_capture_of_expired_authorization_fails(testbed: StripeTestbed) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from markethall.payments.ports import (
     ActionRequired,
     Capability,
     Failed,
+    MethodDetails,
     OperationKind,
     OperationRequest,
     Outcome,
@@ -31,62 +32,12 @@ from markethall.shared.kernel.errors import MalformedRequest
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.testing import GatewayTestbed, ProviderTotals
+from tests.payments.toy_faults import FAULTS
 
 KEY = b"the key of the toy"
 TOLERANCE = timedelta(minutes=5)
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 BLOCKED = Failed(PROVIDER_TIMEOUT)
-
-# maps each fault to a test of the conformance suite that finds it
-FAULTS = {
-    "a repeated charge charges again": "test_repeated_charge_has_no_effect",
-    "a repeated charge has another outcome": "test_repeated_charge_has_no_effect",
-    "concurrent charges all charge": "test_concurrent_repeated_charges_charge_once",
-    "references are shared": "test_two_charges_are_two",
-    "a decline takes the amount": "test_declined_charge_takes_nothing",
-    "every method is accepted": "test_methods_are_known",
-    "lookup needs the reference": "test_lookup_finds_a_charge",
-    "an unknown operation is failed": "test_lookup_of_an_unknown_operation_is_none",
-    "a lost answer is a decline": "test_charge_is_found_after_a_lost_answer",
-    "a blocked operation arrives late": "test_blocked_operation_never_takes_effect",
-    "a known operation is blocked": "test_known_operation_is_not_blocked",
-    "a repeated refund refunds again": "test_refund_returns_the_amount_once",
-    "refunds exceed the capture": "test_refunds_never_exceed_the_capture",
-    "refunds ignore earlier refunds": "test_partial_refunds_add_up",
-    "a refund ignores the currency": "test_wrong_refund_is_rejected",
-    "refunds are not found": "test_refund_is_found_after_a_lost_answer",
-    "an authorization captures": "test_authorization_takes_nothing_before_its_capture",
-    "captures exceed the authorization": "test_captures_never_exceed_the_authorization",
-    "captures ignore earlier captures": "test_partial_captures_add_up",
-    "refunds exceed the captures": "test_refunds_never_exceed_the_captures",
-    "a voided authorization is captured": "test_voided_authorization_is_not_captured",
-    "a captured authorization is voided": "test_captured_authorization_is_not_voided",
-    "a capture after a lost answer captures again": "test_capture_is_found_after_a_lost_answer",
-    "a final capture keeps the rest": "test_final_capture_releases_the_rest",
-    "a void keeps the rest": "test_void_after_a_capture_releases_the_rest",
-    "a cancelled action succeeds": "test_cancelled_action_never_succeeds",
-    "a finished action is cancelled": "test_finished_action_is_not_cancelled",
-    "a missing capability is declared": "test_capabilities_are_honest",
-    "a capability is hidden": "test_capabilities_are_honest",
-    "the report lacks refunds": "test_report_lists_what_has_moved_money",
-    "the report has declined charges": "test_report_lists_what_has_moved_money",
-    "the report has another amount": "test_report_lists_what_has_moved_money",
-    "the report repeats a line": "test_report_lists_what_has_moved_money",
-    "the report calls a refund a payment": "test_report_lists_what_has_moved_money",
-    "the report names no operation": "test_report_lists_what_has_moved_money",
-    "the report has authorizations": "test_report_lists_captures",
-    "the report has authorized amounts": "test_report_lists_captures",
-    "the report ignores the start": "test_report_has_only_its_period",
-    "the report ignores the end": "test_report_has_only_its_period",
-    "an event names no operation": "test_signed_webhook_is_parsed",
-    "an event id is random": "test_signed_webhook_is_parsed",
-    "all events have one id": "test_events_of_two_operations_have_two_ids",
-    "signatures are not verified": "test_forged_webhook_is_rejected",
-    "the body is not signed": "test_forged_webhook_is_rejected",
-    "old webhooks are accepted": "test_webhook_of_another_time_is_rejected",
-    "future webhooks are accepted": "test_webhook_of_another_time_is_rejected",
-    "garbage raises": "test_signed_garbage_is_rejected",
-}
 
 
 @dataclass
@@ -107,6 +58,8 @@ class Books:
     accounts: dict[UUID, Account] = field(default_factory=dict)
     outcomes: dict[UUID, Outcome] = field(default_factory=dict)
     requests: dict[UUID, tuple[OperationRequest, Outcome]] = field(default_factory=dict)
+    # maps the token of a saved method to its customer; None for a detached method
+    saved: dict[str, str | None] = field(default_factory=dict)
 
 
 class ToyGateway(PaymentGateway):
@@ -126,6 +79,7 @@ class ToyGateway(PaymentGateway):
 
     def accepts(self, method: str) -> bool:
         is_known = method in {"toy_ok", "toy_declined", "toy_action"}
+        is_known = is_known or method in self.books.saved
         return is_known or self.has("every method is accepted")
 
     async def charge(self, request: OperationRequest) -> Outcome:
@@ -149,6 +103,8 @@ class ToyGateway(PaymentGateway):
         if self.has("refunds are not found") and request.kind is OperationKind.REFUND:
             return None
         found = self.books.outcomes.get(request.operation_id)
+        if self.has("a saved method is lost") and isinstance(found, Succeeded):
+            return replace(found, saved_method=None)
         return found or (BLOCKED if self.has("an unknown operation is failed") else None)
 
     async def cancel_unknown(self, request: OperationRequest) -> Outcome:
@@ -165,6 +121,33 @@ class ToyGateway(PaymentGateway):
         if not self.has("a cancelled action succeeds"):
             self.books.outcomes[request.operation_id] = BLOCKED
         return BLOCKED
+
+    async def create_customer(self, user_id: UUID) -> str:
+        return "customer" if self.has("users share a customer") else f"customer_{user_id}"
+
+    async def detach_method(self, token: str) -> None:
+        is_attached = self.books.saved.get(token) is not None
+        if self.has("a second detach raises") and not is_attached:
+            raise PaymentGatewayTimeout
+        if not self.has("a detached method pays"):
+            self.books.saved[token] = None
+
+    def _may_charge(self, request: OperationRequest) -> bool:
+        if request.method not in self.books.saved:
+            return True
+        if self.has("a saved method does not pay"):
+            return False
+        customer = self.books.saved[request.method]
+        pays_for_others = customer is not None and self.has("a saved method pays for others")
+        return pays_for_others or (customer is not None and customer == request.customer)
+
+    def _save_method(self, request: OperationRequest, outcome: Outcome) -> Outcome:
+        is_wanted = request.saves_method or self.has("every method is saved")
+        if not isinstance(outcome, Succeeded) or not is_wanted:
+            return outcome
+        token = f"toy_saved_{new_id()}"
+        self.books.saved[token] = request.customer
+        return replace(outcome, saved_method=MethodDetails(token, "toy", "4242", 1, 2040))
 
     def finish_action(self, charge_id: UUID) -> None:
         if isinstance(self.books.outcomes[charge_id], ActionRequired):
@@ -291,6 +274,8 @@ class ToyGateway(PaymentGateway):
     def _open(self, request: OperationRequest) -> Outcome:
         amount, is_declined = request.amount.amount, request.method == "toy_declined"
         new = Account(amount, request.amount.currency, is_declined=is_declined)
+        if not self._may_charge(request):
+            return Failed("no_such_method")
         account = self.books.accounts.setdefault(request.operation_id, new)
         if request.method == "toy_action":
             action = RedirectAction(url="https://toy.example")
@@ -300,7 +285,7 @@ class ToyGateway(PaymentGateway):
             account.captured += amount
         if is_declined:
             return Failed("card_declined")
-        return self._succeed(request)
+        return self._save_method(request, self._succeed(request))
 
     def _capture(self, request: OperationRequest) -> Outcome:
         account = self._account(request)

@@ -34,6 +34,7 @@ from markethall.payments.service import (
     ReconciliationService,
     RecordFee,
     ReportComparison,
+    SavedMethods,
     VerifyLedger,
     WebhookHandler,
 )
@@ -118,7 +119,9 @@ def _provider_client(
     return ProviderClient(gateways, limits)
 
 
-def _periodic_jobs(jobs: PaymentJobs, follow_ups: FollowUps) -> Sequence[PeriodicJob]:
+def _periodic_jobs(
+    jobs: PaymentJobs, follow_ups: FollowUps, saved_methods: SavedMethods
+) -> Sequence[PeriodicJob]:
     return [
         # before the expiry, so that a customer who has acted in time has paid
         follow_ups.run,
@@ -126,6 +129,7 @@ def _periodic_jobs(jobs: PaymentJobs, follow_ups: FollowUps) -> Sequence[Periodi
         jobs.refund_ended_payments,
         jobs.reconcile,
         jobs.apply_pending_webhooks,
+        saved_methods.detach_deleted,
     ]
 
 
@@ -202,11 +206,13 @@ class PaymentsContainer(ContextContainer):
     payments: providers.Singleton[Payments] = singleton(
         InternalPaymentService, database, provider_client, issue_refund, clock
     )
+    saved_methods = singleton(SavedMethods, database, provider_client, cursors, clock)
     commands = singleton(
         PaymentCommands,
         charge_payment,
         issue_refund,
         singleton(MarkPaid, database, provider_client, clock),
+        saved_methods,
     )
     payment_api: providers.Singleton[PaymentApi] = singleton(
         PaymentApiService, database, commands, webhook_handler, cursors
@@ -235,7 +241,7 @@ class PaymentsContainer(ContextContainer):
         clock,
     )
 
-    periodic_jobs = singleton(_periodic_jobs, payment_jobs, follow_ups)
     long_running_tasks = singleton(_long_running_tasks, daily_reconciliation)
+    periodic_jobs = singleton(_periodic_jobs, payment_jobs, follow_ups, saved_methods)
     counters = singleton(_counters, payment_api)
     on_close = singleton(_on_close, gateways)

@@ -41,6 +41,7 @@ MANIFEST: Final = ContextManifest(
     path_prefixes=(
         "payments",
         "payment-methods",
+        "saved-payment-methods",
         "transactions",
         "ledger",
     ),

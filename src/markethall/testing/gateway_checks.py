@@ -10,6 +10,7 @@ from markethall.payments.ports import (
     ActionRequired,
     Capability,
     Failed,
+    MethodDetails,
     OperationKind,
     OperationRequest,
     Outcome,
@@ -22,6 +23,7 @@ from markethall.payments.ports import (
     WebhookSignatureInvalid,
 )
 from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.ids import new_id
 from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed, ProviderTotals
 
 # a period with every operation of the tests, whatever the clock of the provider says
@@ -102,6 +104,27 @@ async def start_action(testbed: GatewayTestbed) -> OperationRequest:
     return replace(request, reference=outcome.reference)
 
 
+async def save_method(testbed: GatewayTestbed) -> tuple[OperationRequest, MethodDetails]:
+    """Charge and save the method. Return the request, and the saved method."""
+    customer = await testbed.gateway.create_customer(new_id())
+    request = replace(testbed.charge_request(), customer=customer, saves_method=True)
+    outcome = await testbed.gateway.charge(request)
+    saved = saved_method_of(outcome)
+    if saved is None:
+        raise AssertionError(f"a charge that saves its method has the outcome {outcome}")
+    return replace(request, reference=outcome.reference), saved
+
+
+def saved_method_of(outcome: Outcome | None) -> MethodDetails | None:
+    return outcome.saved_method if isinstance(outcome, Succeeded) else None
+
+
+def charge_of_saved(
+    testbed: GatewayTestbed, saved: MethodDetails, customer: str | None
+) -> OperationRequest:
+    return replace(testbed.charge_request(method=saved.token), customer=customer)
+
+
 async def is_supported(testbed: GatewayTestbed, capability: Capability) -> bool:
     """Try to use the capability, and return whether it works."""
     try:
@@ -116,19 +139,28 @@ async def is_supported(testbed: GatewayTestbed, capability: Capability) -> bool:
             case Capability.MARK_PAID:
                 # a gateway has no method for it, because staff record the payment in the shop
                 return testbed.can(capability)
-            case Capability.CANCEL_ACTION:
-                # a charge that the provider has never received
-                await testbed.gateway.cancel_action(testbed.charge_request())
-            case Capability.REPORT:
-                await report_lines(testbed)
-            case Capability.WEBHOOKS:
-                testbed.gateway.parse_event({}, b"", testbed.NOW)
+            case _:
+                await call_once(testbed, capability)
     except UnsupportedByProvider:
         return False
     except DomainError:
         # the gateway parses webhooks, and rejects this one because it is not signed
         return True
     return True
+
+
+async def call_once(testbed: GatewayTestbed, capability: Capability) -> None:
+    """Call the method of a capability. Raises UnsupportedByProvider if the gateway has none."""
+    match capability:
+        case Capability.CANCEL_ACTION:
+            # a charge that the provider has never received
+            await testbed.gateway.cancel_action(testbed.charge_request())
+        case Capability.REPORT:
+            await report_lines(testbed)
+        case Capability.SAVED_METHODS:
+            await testbed.gateway.create_customer(new_id())
+        case Capability.WEBHOOKS:
+            testbed.gateway.parse_event({}, b"", testbed.NOW)
 
 
 async def captures(testbed: GatewayTestbed, *, several: bool) -> bool:

@@ -14,30 +14,26 @@ from typing import Final
 from markethall.payments.ports import (
     Capability,
     OperationKind,
-    ReportKind,
     Succeeded,
 )
 from markethall.shared.kernel.errors import DomainError
+from markethall.testing.action_conformance import ActionConformance
+from markethall.testing.authorization_conformance import AuthorizationConformance
 from markethall.testing.gateway_checks import (
-    REPORT_END,
-    REPORT_START,
-    authorize_once,
     charge_once,
     expect,
     expect_failure,
     expect_forged,
-    expect_reported,
     expect_success,
     expect_timeout,
     expect_totals,
     is_blocked,
     is_supported,
-    lines_of,
     receive,
-    report_lines,
-    start_action,
 )
 from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed
+from markethall.testing.report_conformance import ReportConformance
+from markethall.testing.saved_method_conformance import SavedMethodConformance
 
 _CONCURRENCY: Final = 8
 # capability -> the capability that it requires
@@ -50,7 +46,9 @@ _GARBAGE: Final = (b"", b"{", b"[]", b"null", b"\xff\xfe", b'"text"', b"[" * 500
 _LONG_AGO: Final = timedelta(hours=1)
 
 
-class PaymentGatewayConformance:
+class PaymentGatewayConformance(
+    ActionConformance, AuthorizationConformance, ReportConformance, SavedMethodConformance
+):
     """The tests. Name the subclass `Test…`, so that pytest collects it."""
 
     # Charges
@@ -224,164 +222,6 @@ class PaymentGatewayConformance:
         expect_success(await testbed.gateway.refund(refund), "a refund after a lost answer")
         await expect_totals(testbed, charge, captured=AMOUNT, refunded=AMOUNT)
 
-    # Authorizations
-
-    async def test_authorization_takes_nothing_before_its_capture(
-        self, testbed: GatewayTestbed
-    ) -> None:
-        if not testbed.can(Capability.AUTHORIZE):
-            return
-        authorization = await authorize_once(testbed)
-        await expect_totals(testbed, authorization)
-        capture = testbed.follow_up(OperationKind.CAPTURE, authorization)
-
-        first = await testbed.gateway.capture(capture)
-        again = await testbed.gateway.capture(capture)
-
-        expect_success(first, "a capture")
-        expect(again == first, f"a repeated capture returned {again}, the first {first}")
-        expect(await testbed.gateway.lookup(capture) == first, "lookup differs from the capture")
-        await expect_totals(testbed, authorization, captured=AMOUNT)
-
-    async def test_captures_never_exceed_the_authorization(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.AUTHORIZE):
-            return
-        authorization = await authorize_once(testbed)
-        too_much = testbed.follow_up(OperationKind.CAPTURE, authorization, AMOUNT + 1)
-        whole = [testbed.follow_up(OperationKind.CAPTURE, authorization) for _ in range(3)]
-
-        expect_failure(await testbed.gateway.capture(too_much), "a capture above the authorization")
-        await asyncio.gather(*map(testbed.gateway.capture, whole), return_exceptions=True)
-
-        await expect_totals(testbed, authorization, captured=AMOUNT)
-
-    async def test_partial_captures_add_up(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.PARTIAL_CAPTURE):
-            return
-        several = testbed.can(Capability.MULTIPLE_CAPTURES)
-        authorization = await authorize_once(testbed)
-
-        outcomes = [
-            await testbed.gateway.capture(
-                testbed.follow_up(OperationKind.CAPTURE, authorization, amount)
-            )
-            for amount in (600, 500, 400)
-        ]
-
-        succeeded = [isinstance(outcome, Succeeded) for outcome in outcomes]
-        expect(
-            succeeded == [True, False, several],
-            f"captures of 600, 500 and 400 of {AMOUNT} had the outcomes {outcomes}",
-        )
-        await expect_totals(testbed, authorization, captured=AMOUNT if several else 600)
-
-    async def test_refunds_never_exceed_the_captures(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.PARTIAL_CAPTURE, Capability.REFUND):
-            return
-        authorization = await authorize_once(testbed)
-        await testbed.gateway.capture(testbed.follow_up(OperationKind.CAPTURE, authorization, 600))
-
-        too_much = testbed.follow_up(OperationKind.REFUND, authorization, 601)
-        whole = testbed.follow_up(OperationKind.REFUND, authorization, 600)
-
-        expect_failure(await testbed.gateway.refund(too_much), "a refund above the captures")
-        expect_success(await testbed.gateway.refund(whole), "a refund of the captures")
-        await expect_totals(testbed, authorization, captured=600, refunded=600)
-
-    async def test_voided_authorization_is_not_captured(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.AUTHORIZE):
-            return
-        authorization = await authorize_once(testbed)
-        void = testbed.follow_up(OperationKind.VOID, authorization)
-
-        first = await testbed.gateway.void(void)
-        again = await testbed.gateway.void(void)
-        capture = testbed.follow_up(OperationKind.CAPTURE, authorization)
-
-        expect_success(first, "a void")
-        expect(again == first, f"a repeated void returned {again}, the first {first}")
-        expect(await testbed.gateway.lookup(void) == first, "lookup differs from the void")
-        expect_failure(await testbed.gateway.capture(capture), "a capture after the void")
-        await expect_totals(testbed, authorization)
-
-    async def test_captured_authorization_is_not_voided(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.AUTHORIZE):
-            return
-        authorization = await authorize_once(testbed)
-        await testbed.gateway.capture(testbed.follow_up(OperationKind.CAPTURE, authorization))
-
-        outcome = await testbed.gateway.void(testbed.follow_up(OperationKind.VOID, authorization))
-
-        expect_failure(outcome, "a void after the capture")
-        await expect_totals(testbed, authorization, captured=AMOUNT)
-
-    async def test_capture_is_found_after_a_lost_answer(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.PARTIAL_CAPTURE):
-            return
-        authorization = await authorize_once(testbed)
-        capture = testbed.follow_up(OperationKind.CAPTURE, authorization, 400)
-        missing = await testbed.gateway.lookup(capture)
-        testbed.lose_next_answer()
-
-        await expect_timeout(testbed.gateway, capture)
-
-        expect(missing is None, f"lookup of an unknown capture returned {missing}")
-        expect_success(await testbed.gateway.lookup(capture), "lookup after a lost answer")
-        expect_success(await testbed.gateway.capture(capture), "a capture after a lost answer")
-        await expect_totals(testbed, authorization, captured=400)
-
-    async def test_final_capture_releases_the_rest(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.MULTIPLE_CAPTURES):
-            return
-        authorization = await authorize_once(testbed)
-        final = testbed.follow_up(OperationKind.CAPTURE, authorization, 600, is_final=True)
-        later = testbed.follow_up(OperationKind.CAPTURE, authorization, 400)
-
-        expect_success(await testbed.gateway.capture(final), "a final capture")
-        expect_failure(await testbed.gateway.capture(later), "a capture after the final one")
-
-        await expect_totals(testbed, authorization, captured=600)
-
-    async def test_void_after_a_capture_releases_the_rest(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.MULTIPLE_CAPTURES):
-            return
-        authorization = await authorize_once(testbed)
-        await testbed.gateway.capture(testbed.follow_up(OperationKind.CAPTURE, authorization, 600))
-        void = testbed.follow_up(OperationKind.VOID, authorization, 400)
-        later = testbed.follow_up(OperationKind.CAPTURE, authorization, 400)
-
-        expect_success(await testbed.gateway.void(void), "a void after a capture")
-        expect_failure(await testbed.gateway.capture(later), "a capture after the void")
-
-        await expect_totals(testbed, authorization, captured=600)
-
-    # Actions of the customer
-
-    async def test_cancelled_action_never_succeeds(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.CANCEL_ACTION):
-            return
-        charge = await start_action(testbed)
-
-        for _ in range(2):
-            expect_failure(await testbed.gateway.cancel_action(charge), "a cancelled action")
-        testbed.finish_action(charge.operation_id)
-
-        expect_failure(await testbed.gateway.lookup(charge), "a cancelled action that is finished")
-        await expect_totals(testbed, charge)
-
-    async def test_finished_action_is_not_cancelled(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.CANCEL_ACTION):
-            return
-        charge = await start_action(testbed)
-        await expect_totals(testbed, charge)
-        testbed.finish_action(charge.operation_id)
-
-        found = await testbed.gateway.lookup(charge)
-
-        expect_success(found, "lookup of a finished action")
-        expect_success(await testbed.gateway.cancel_action(charge), "a finished action")
-        await expect_totals(testbed, charge, captured=AMOUNT)
-
     # Capabilities
 
     async def test_capabilities_are_honest(self, testbed: GatewayTestbed) -> None:
@@ -397,52 +237,6 @@ class PaymentGatewayConformance:
         for capability, needed in _REQUIRED_CAPABILITIES.items():
             is_consistent = needed in found or capability not in found
             expect(is_consistent, f"{capability} is declared without {needed}")
-
-    # Reports
-
-    async def test_report_lists_what_has_moved_money(self, testbed: GatewayTestbed) -> None:
-        """Charges and refunds are listed once, with their amounts; a decline is not listed."""
-        if not testbed.can(Capability.REPORT):
-            return
-        charge, outcome = await charge_once(testbed)
-        declined = testbed.charge_request(method=testbed.declined_method)
-        decline = await testbed.gateway.charge(declined)
-
-        await expect_reported(testbed, charge, outcome, ReportKind.PAYMENT)
-        expect(not await lines_of(testbed, declined, decline), "the report has a declined charge")
-        for amount in (300, 200) if testbed.can(Capability.PARTIAL_REFUND) else ():
-            refund = testbed.follow_up(OperationKind.REFUND, charge, amount)
-            refunded = await testbed.gateway.refund(refund)
-            await expect_reported(testbed, refund, refunded, ReportKind.REFUND)
-        await expect_reported(testbed, charge, outcome, ReportKind.PAYMENT)
-
-    async def test_report_lists_captures(self, testbed: GatewayTestbed) -> None:
-        """An authorization is not listed. Each capture is, with the amount that it has captured."""
-        if not testbed.can(Capability.REPORT, Capability.AUTHORIZE):
-            return
-        authorization = await authorize_once(testbed)
-        authorized = Succeeded(authorization.reference or "")
-        lines = await lines_of(testbed, authorization, authorized)
-        expect(not lines, "the report has an authorization that is not captured")
-
-        amount = 600 if testbed.can(Capability.PARTIAL_CAPTURE) else AMOUNT
-        capture = testbed.follow_up(OperationKind.CAPTURE, authorization, amount)
-        outcome = await testbed.gateway.capture(capture)
-
-        await expect_reported(testbed, capture, outcome, ReportKind.PAYMENT)
-
-    async def test_report_has_only_its_period(self, testbed: GatewayTestbed) -> None:
-        if not testbed.can(Capability.REPORT):
-            return
-        await charge_once(testbed)
-
-        (line, *_) = await report_lines(testbed)
-        before = await report_lines(testbed, REPORT_START, line.occurred_at)
-        after = await report_lines(testbed, line.occurred_at + _LONG_AGO, REPORT_END)
-
-        expect(not before, "the report has a line at the end of its period, or later")
-        expect(not after, "the report has a line before its period")
-        expect(line.occurred_at.tzinfo is not None, "a line has a time without an offset")
 
     # Webhooks
 

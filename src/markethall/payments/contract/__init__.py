@@ -26,6 +26,7 @@ from markethall.payments.contract.errors import (
     RefundExceedsCaptured,
     RefundNotFound,
     ReportFileInvalid,
+    SavedPaymentMethodNotFound,
     UnknownPaymentMethod,
     UnknownProvider,
     UnknownReportProvider,
@@ -62,6 +63,7 @@ from markethall.payments.contract.ledger import (
     TrialBalanceRow,
     TrialBalanceTotal,
 )
+from markethall.payments.contract.saved_methods import SavedPaymentMethodView
 from markethall.payments.contract.statuses import (
     LedgerAccountKind,
     LedgerProblem,
@@ -123,6 +125,8 @@ __all__ = [
     "RefundStatus",
     "RefundView",
     "ReportFileInvalid",
+    "SavedPaymentMethodNotFound",
+    "SavedPaymentMethodView",
     "TrialBalance",
     "TrialBalanceRow",
     "TrialBalanceTotal",

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from markethall.payments.contract.internal import PaymentFields, RefundView
+from markethall.payments.contract.saved_methods import SavedPaymentMethodView
 from markethall.payments.contract.statuses import (
     OperationKind,
     OperationStatus,
@@ -146,13 +147,37 @@ class PaymentApi(Protocol):
         """Return the payments of the caller; staff see all payments. Raises CursorInvalid."""
 
     async def confirm(
-        self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        method: str,
+        attempt: IdempotentCommand,
+        *,
+        save_method: bool = False,
     ) -> PaymentView:
         """Charge the payment. After a decline its status is `failed`, after a timeout `unknown`.
 
+        `method` may be the id of a saved method of the caller. With `save_method`, the method is
+        saved when the charge succeeds.
+
         Raises PaymentNotFound (also before the transaction that stores its order is committed),
-        UnknownPaymentMethod, InvalidPaymentTransition, PaymentInProgress.
+        UnknownPaymentMethod, UnsupportedByProvider (the provider cannot save methods),
+        InvalidPaymentTransition, PaymentInProgress.
         """
+
+    async def list_saved_methods(
+        self, ctx: CallContext, query: PageQuery
+    ) -> Page[SavedPaymentMethodView]:
+        """Return the saved methods of the caller, the newest first. Raises CursorInvalid."""
+
+    async def delete_saved_method(self, ctx: CallContext, saved_method_id: UUID) -> None:
+        """Delete a saved method of the caller; a repeated call changes nothing.
+
+        Raises SavedPaymentMethodNotFound.
+        """
+
+    async def delete_saved_methods(self, ctx: CallContext) -> None:
+        """Delete all saved methods of the caller."""
 
     async def mark_paid(
         self,

@@ -60,6 +60,14 @@ class UnknownPaymentMethod(DomainError):
     title = "This shop does not offer this payment method"
 
 
+class SavedPaymentMethodNotFound(DomainError):
+    """The caller has no such saved method. Details: saved_payment_method_id."""
+
+    code = "payments.saved_method_not_found"
+    status = 404
+    title = "There is no such saved payment method"
+
+
 class UnsupportedByProvider(DomainError):
     """The provider does not have the capability that is needed. Details: provider, capability."""
 

@@ -43,6 +43,7 @@ from markethall.payments.domain.posting_chain import (
     hash_posting,
     next_position,
 )
+from markethall.payments.domain.saved_method import MethodDetails, ProviderCustomer, SavedMethod
 
 __all__ = [
     "ACTION_REQUIRED",
@@ -57,13 +58,16 @@ __all__ = [
     "ChainCheck",
     "ChainPosition",
     "Failed",
+    "MethodDetails",
     "Operation",
     "Outcome",
     "OutcomeEffects",
     "Payment",
     "PaymentCommand",
     "Posting",
+    "ProviderCustomer",
     "RecordedPosting",
+    "SavedMethod",
     "Succeeded",
     "account_kind",
     "canonical_content",

@@ -1,11 +1,12 @@
 """An operation at the provider, for example a charge or a refund, and its outcome."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from markethall.payments.contract import NextAction, OperationKind, OperationStatus
+from markethall.payments.domain.saved_method import MethodDetails
 from markethall.shared.kernel.money import Money
 
 # name of both the method and the provider of a payment of zero, for which no provider is called
@@ -18,12 +19,14 @@ class Succeeded:
 
     The outcome of an authorization has `expires_at`: until then the amount can be captured. None
     means that the provider does not report it. `fee` is what the provider keeps for the operation,
-    if it already says so; it may be in another currency.
+    if it already says so; it may be in another currency. A charge of a customer who wants to save
+    the method has `saved_method`.
     """
 
     reference: str
     expires_at: datetime | None = None
     fee: Money | None = None
+    saved_method: MethodDetails | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Operation:
     operation. `is_final` tells for a capture that the provider releases what is not captured. If
     the operation is still open at `due_at`, the reconciliation job looks up its outcome.
 
+    `customer` is the reference of the user's customer object at the provider. The operation needs
+    it if it charges a saved method, or if `saves_method` is set.
+
     While the customer may still act, `follow_up_at` is the time at which a job looks the charge up
     again, or cancels it because its payment has ended.
 
@@ -95,6 +101,8 @@ class Operation:
     fee_amount: int | None = None
     fee_currency: str | None = None
     fee_recorded_at: datetime | None = None
+    customer: str | None = None
+    saves_method: bool = False
 
     @property
     def money(self) -> Money:

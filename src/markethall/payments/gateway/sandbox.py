@@ -13,6 +13,7 @@ from markethall.payments.domain import (
     Outcome,
     Succeeded,
 )
+from markethall.payments.gateway.sandbox_saved_methods import TOKEN_PREFIX, SandboxSavedMethods
 from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
@@ -55,6 +56,7 @@ SANDBOX_METHODS: Final[Mapping[str, tuple[SandboxOutcome, str | None]]] = {
 }
 SLOW_SECONDS: Final = 5.0
 _REPORT_PAGE_SIZE: Final = 500
+_NO_SUCH_METHOD: Final[tuple[SandboxOutcome, str]] = ("failed", "no_such_method")
 
 
 class SandboxGateway(PaymentGateway):
@@ -70,6 +72,7 @@ class SandboxGateway(PaymentGateway):
             Capability.PARTIAL_REFUND,
             Capability.WEBHOOKS,
             Capability.REPORT,
+            Capability.SAVED_METHODS,
         }
     )
 
@@ -81,13 +84,14 @@ class SandboxGateway(PaymentGateway):
     ) -> None:
         self._authorization_lifetime = authorization_lifetime
         self._ledger = tools.sandbox_ledger
+        self._saved_methods = SandboxSavedMethods(tools.sandbox_ledger)
         self._webhooks = SandboxWebhooks(webhook_secret)
         self._deliver = tools.deliver_webhook
         self._clock = tools.clock
         self._sleep = tools.sleep
 
     def accepts(self, method: str) -> bool:
-        return method in SANDBOX_METHODS
+        return method in SANDBOX_METHODS or method.startswith(TOKEN_PREFIX)
 
     def list_methods(self) -> Sequence[PaymentMethod]:
         return [
@@ -106,7 +110,9 @@ class SandboxGateway(PaymentGateway):
             raise PaymentGatewayTimeout
         if request.method == SLOW:
             await self._sleep(SLOW_SECONDS)
-        outcome = _charge_outcome(await self._ledger.record_charge(self._new_charge(request)))
+        payable = await self._saved_methods.resolve(request)
+        charge = self._new_charge(payable or request, None if payable else _NO_SUCH_METHOD)
+        outcome = await self._outcome_of(request, await self._ledger.record_charge(charge))
         if request.method == TIMEOUT_AFTER:
             raise PaymentGatewayTimeout
         if request.method == WEBHOOK_FIRST:
@@ -151,7 +157,16 @@ class SandboxGateway(PaymentGateway):
             capture = await self._ledger.get_capture(request.operation_id)
             return _capture_outcome(capture) if capture else None
         charge = await self._ledger.get_charge(request.operation_id)
-        return _charge_outcome(charge) if charge else None
+        return await self._outcome_of(request, charge) if charge else None
+
+    async def _outcome_of(self, request: OperationRequest, charge: SandboxCharge) -> Outcome:
+        return await self._saved_methods.save(request, _charge_outcome(charge))
+
+    async def create_customer(self, user_id: UUID) -> str:
+        return self._saved_methods.customer_of(user_id)
+
+    async def detach_method(self, token: str) -> None:
+        await self._saved_methods.detach(token)
 
     async def cancel_unknown(self, request: OperationRequest) -> Outcome:
         now = self._clock()
@@ -168,9 +183,8 @@ class SandboxGateway(PaymentGateway):
                     SandboxCapture(request.operation_id, kind, "closed", now)
                 )
             )
-        return _charge_outcome(
-            await self._ledger.record_charge(SandboxCharge(request.operation_id, "closed", now))
-        )
+        closed = SandboxCharge(request.operation_id, "closed", now)
+        return await self._outcome_of(request, await self._ledger.record_charge(closed))
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
         return self._webhooks.parse_event(headers, body, now)

@@ -14,6 +14,7 @@ from markethall.payments.ports import (
     SandboxCharge,
     SandboxMovement,
     SandboxRefund,
+    SandboxSavedMethod,
 )
 from markethall.shared.composition.memory import MemoryDatabase
 
@@ -72,6 +73,20 @@ class MemorySandboxLedger:
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None:
         async with self._database.write_transaction() as tables:
             return tables.sandbox_refunds.get(operation_id)
+
+    async def record_saved_method(self, method: SandboxSavedMethod) -> None:
+        async with self._database.write_transaction() as tables:
+            tables.sandbox_saved_methods.add(method.token, method)
+
+    async def get_saved_method(self, token: str) -> SandboxSavedMethod | None:
+        async with self._database.write_transaction() as tables:
+            return tables.sandbox_saved_methods.get(token)
+
+    async def detach_saved_method(self, token: str) -> None:
+        async with self._database.write_transaction() as tables:
+            method = tables.sandbox_saved_methods.get(token)
+            if method:
+                tables.sandbox_saved_methods.put(token, replace(method, is_attached=False))
 
     async def list_charges(self) -> Sequence[SandboxCharge]:
         async with self._database.write_transaction() as tables:

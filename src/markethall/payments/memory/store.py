@@ -9,6 +9,7 @@ from markethall.payments.contract import OrderHasPayment, PaymentStatus
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
 from markethall.payments.memory.ledger import MemoryLedgerStore
 from markethall.payments.memory.reconciliation import MemoryReconciliationStore
+from markethall.payments.memory.saved_methods import MemorySavedMethodStore
 from markethall.payments.memory.tables import StoredEvent
 from markethall.payments.ports import (
     OperationFilter,
@@ -19,7 +20,7 @@ from markethall.payments.ports import (
 from markethall.shared.kernel.pagination import TimeKeyset
 
 
-class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore):
+class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySavedMethodStore):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:

@@ -6,13 +6,21 @@ from uuid import UUID
 
 from markethall.payments.contract import PostingKind
 from markethall.payments.contract.reconciliation import DifferenceView
-from markethall.payments.domain import ChainPosition, Operation, Payment, RecordedPosting
+from markethall.payments.domain import (
+    ChainPosition,
+    Operation,
+    Payment,
+    ProviderCustomer,
+    RecordedPosting,
+    SavedMethod,
+)
 from markethall.payments.ports import (
     ProviderEvent,
     Reconciliation,
     SandboxCapture,
     SandboxCharge,
     SandboxRefund,
+    SandboxSavedMethod,
     WebhookState,
 )
 from markethall.shared.composition.memory import ContextTables
@@ -42,4 +50,7 @@ class Tables(ContextTables):
         self.differences: Table[tuple[UUID, int], DifferenceView] = Table()
         self.sandbox_charges: Table[UUID, SandboxCharge] = Table()
         self.sandbox_captures: Table[UUID, SandboxCapture] = Table()
+        self.provider_customers: Table[tuple[UUID, str], ProviderCustomer] = Table()
+        self.saved_methods: Table[UUID, SavedMethod] = Table()
         self.sandbox_refunds: Table[UUID, SandboxRefund] = Table()
+        self.sandbox_saved_methods: Table[str, SandboxSavedMethod] = Table()

@@ -9,7 +9,7 @@ from markethall.payments.contract import (
     WebhookSignatureInvalid,
 )
 from markethall.payments.contract.reconciliation import ReportKind
-from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.domain import ActionRequired, Failed, MethodDetails, Outcome, Succeeded
 from markethall.payments.domain.reconciliation import ReportLine
 from markethall.payments.domain.report_files import InvalidReportCell
 from markethall.payments.ports.gateway import (
@@ -49,6 +49,12 @@ from markethall.payments.ports.sandbox import (
     SandboxLedger,
     SandboxMovement,
     SandboxRefund,
+    SandboxSavedMethod,
+)
+from markethall.payments.ports.saved_methods import (
+    SavedMethodFilter,
+    SavedMethodReads,
+    SavedMethodWrites,
 )
 from markethall.payments.ports.storage import (
     OperationFilter,
@@ -73,6 +79,7 @@ __all__ = [
     "InvalidReportCell",
     "LedgerReadStore",
     "LedgerStore",
+    "MethodDetails",
     "NextAction",
     "OperationFilter",
     "OperationKind",
@@ -100,6 +107,10 @@ __all__ = [
     "SandboxLedger",
     "SandboxMovement",
     "SandboxRefund",
+    "SandboxSavedMethod",
+    "SavedMethodFilter",
+    "SavedMethodReads",
+    "SavedMethodWrites",
     "Sleep",
     "Store",
     "StoredChain",

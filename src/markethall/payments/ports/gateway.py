@@ -43,6 +43,8 @@ class Capability(StrEnum):
     CANCEL_ACTION = "cancel_action"
     # list the payments and refunds of a period, as the provider has recorded them
     REPORT = "report"
+    # save the method of a charge, and charge it later by its token
+    SAVED_METHODS = "saved_methods"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,9 @@ class OperationRequest:
     or authorization that they change, and `charge_reference`, its id at the provider. `reference`
     is the id of the operation itself at the provider, if it is known. A capture with `is_final`
     releases what is not captured; without the capability `multiple_captures`, every capture does.
+
+    `customer` is the reference that `create_customer` returned. A charge has it if its method is a
+    saved one, or if `saves_method` is set: then the method is saved when the charge succeeds.
     """
 
     operation_id: UUID
@@ -112,6 +117,8 @@ class OperationRequest:
     charge_id: UUID | None = None
     charge_reference: str | None = None
     is_final: bool = False
+    customer: str | None = None
+    saves_method: bool = False
 
 
 @dataclass(frozen=True)
@@ -219,6 +226,20 @@ class PaymentGateway(Protocol):
         `ActionRequired` of the gateway have `is_cancellable` set.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.CANCEL_ACTION)
+
+    async def create_customer(self, user_id: UUID) -> str:
+        """Return the reference of the user's customer object, which owns the saved methods.
+
+        A repeated call, for example after a lost answer, may create an object that is never used.
+        """
+        raise UnsupportedByProvider(provider=self.provider, capability=Capability.SAVED_METHODS)
+
+    async def detach_method(self, token: str) -> None:
+        """Delete a saved method, so that it cannot be charged any more.
+
+        Return also if it was deleted before or does not exist.
+        """
+        raise UnsupportedByProvider(provider=self.provider, capability=Capability.SAVED_METHODS)
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
         """Verify the signature of a webhook and parse it. The names in `headers` are in lower case.

@@ -64,6 +64,16 @@ class SandboxMovement:
     currency: str
 
 
+@dataclass(frozen=True)
+class SandboxSavedMethod:
+    """A saved method at the sandbox. `method` is the payment method with which it was saved."""
+
+    token: str
+    customer: str
+    method: str
+    is_attached: bool = True
+
+
 # new status -> the statuses from which a webhook may change a charge to it
 EARLIER_CHARGE_STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "requires_action": (),
@@ -103,6 +113,11 @@ class SandboxLedger(Protocol):
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
     async def get_capture(self, operation_id: UUID) -> SandboxCapture | None: ...
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None: ...
+    async def record_saved_method(self, method: SandboxSavedMethod) -> None:
+        """Insert the method unless its token exists."""
+
+    async def get_saved_method(self, token: str) -> SandboxSavedMethod | None: ...
+    async def detach_saved_method(self, token: str) -> None: ...
     async def list_charges(self) -> Sequence[SandboxCharge]:
         """Return all charges."""
 

@@ -17,6 +17,7 @@ from markethall.payments.ports.reconciliation import (
     ReconciliationReadStore,
     ReconciliationStore,
 )
+from markethall.payments.ports.saved_methods import SavedMethodReads, SavedMethodWrites
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
@@ -52,7 +53,7 @@ class OperationFilter:
 WebhookState = Literal["pending", "applied", "ignored", "superseded", "refunded", "dead"]
 
 
-class ReadStore(LedgerReadStore, ReconciliationReadStore, Protocol):
+class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Protocol):
     """Reads without locks."""
 
     async def get_payment(self, payment_id: UUID) -> Payment | None: ...
@@ -78,7 +79,7 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, Protocol):
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, LedgerStore, ReconciliationStore, Protocol):
+class Store(ReadStore, LedgerStore, ReconciliationStore, SavedMethodWrites, Protocol):
     """Reads and writes of one transaction."""
 
     async def publish(self, event: Event, ctx: CallContext) -> None: ...

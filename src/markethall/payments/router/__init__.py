@@ -2,8 +2,15 @@
 
 from fastapi import APIRouter
 
-from markethall.payments.router import ledger, payments, reconciliations, refunds, webhooks
+from markethall.payments.router import (
+    ledger,
+    payments,
+    reconciliations,
+    refunds,
+    saved_methods,
+    webhooks,
+)
 
 router = APIRouter()
-for module in (payments, refunds, webhooks, ledger, reconciliations):
+for module in (payments, saved_methods, refunds, webhooks, ledger, reconciliations):
     router.routes.extend(module.router.routes)

@@ -56,6 +56,7 @@ _UNKNOWN_OUTCOME_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
 
 class ConfirmPaymentRequest(RequestModel):
     payment_method: Annotated[Text, Field(min_length=1, max_length=100, examples=["sandbox_ok"])]
+    save_payment_method: bool = False
 
 
 class MarkPaidRequest(RequestModel):
@@ -118,6 +119,7 @@ async def get_payment(
         *REQUIRED_IDEMPOTENCY_ERRORS,
         PaymentNotFound,
         UnknownPaymentMethod,
+        UnsupportedByProvider,
         InvalidPaymentTransition,
         PaymentInProgress,
     ),
@@ -135,6 +137,9 @@ async def confirm_payment(
 
     The status is `failed` after a decline; a request with a new key charges again.
 
+    With `save_payment_method`, the method is saved when the charge succeeds; see
+    `GET /saved-payment-methods`. `payment_method` may be the id of a saved method of the caller.
+
     The sandbox accepts sandbox_ok, sandbox_declined, sandbox_insufficient_funds,
     sandbox_action_required, sandbox_timeout_before, sandbox_timeout_after, sandbox_slow and
     sandbox_webhook_first. Stripe accepts tokens that Stripe.js has created, and the method
@@ -142,7 +147,9 @@ async def confirm_payment(
     """
 
     async def effect(attempt: IdempotentCommand) -> PaymentView:
-        return await api.confirm(ctx, payment_id, body.payment_method, attempt)
+        return await api.confirm(
+            ctx, payment_id, body.payment_method, attempt, save_method=body.save_payment_method
+        )
 
     return await run_idempotent(
         request,

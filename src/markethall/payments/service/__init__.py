@@ -17,6 +17,7 @@ from markethall.payments.service.provider_connection import ProviderLimits
 from markethall.payments.service.reconciliations import ReconciliationService
 from markethall.payments.service.record_fee import FeeResult, RecordFee
 from markethall.payments.service.report_comparison import ReportComparison
+from markethall.payments.service.saved_methods import SavedMethods
 from markethall.payments.service.verify_ledger import VerifyLedger
 from markethall.payments.service.webhooks import WebhookHandler
 
@@ -38,6 +39,7 @@ __all__ = [
     "ReconciliationService",
     "RecordFee",
     "ReportComparison",
+    "SavedMethods",
     "VerifyLedger",
     "WebhookHandler",
 ]

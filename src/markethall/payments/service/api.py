@@ -15,6 +15,7 @@ from markethall.payments.contract import (
     RefundNotFound,
     RefundPayment,
     RefundView,
+    SavedPaymentMethodView,
     WebhookReceipt,
 )
 from markethall.payments.domain import Operation, Payment
@@ -22,6 +23,7 @@ from markethall.payments.ports import OperationFilter, PaymentFilter, ReadStore,
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.mark_paid import MarkPaid
+from markethall.payments.service.saved_methods import SavedMethods
 from markethall.payments.service.views import (
     to_operation_view,
     to_payment_view,
@@ -43,6 +45,7 @@ class PaymentCommands:
     charge_payment: ChargePayment
     issue_refund: IssueRefund
     mark_paid: MarkPaid
+    saved_methods: SavedMethods
 
 
 class PaymentApiService:
@@ -59,6 +62,7 @@ class PaymentApiService:
         self._charge_payment = commands.charge_payment
         self._issue_refund = commands.issue_refund
         self._mark_paid = commands.mark_paid
+        self._saved_methods = commands.saved_methods
         self._webhooks = webhooks
         self._cursors = cursors
 
@@ -143,9 +147,31 @@ class PaymentApiService:
     # Charges and refunds
 
     async def confirm(
-        self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        method: str,
+        attempt: IdempotentCommand,
+        *,
+        save_method: bool = False,
     ) -> PaymentView:
-        return await self._charge_payment.confirm(ctx, payment_id, method, attempt)
+        chosen = await self._saved_methods.choose(ctx, method, save_method, attempt.id)
+        return await self._charge_payment.confirm(ctx, payment_id, chosen, attempt)
+
+    # Saved methods
+
+    async def list_saved_methods(
+        self, ctx: CallContext, query: PageQuery
+    ) -> Page[SavedPaymentMethodView]:
+        return await self._saved_methods.list_methods(ctx.user_id, query)
+
+    async def delete_saved_method(self, ctx: CallContext, saved_method_id: UUID) -> None:
+        await self._saved_methods.delete(ctx.user_id, saved_method_id)
+
+    async def delete_saved_methods(self, ctx: CallContext) -> None:
+        await self._saved_methods.delete_all(ctx.user_id)
+
+    # Other changes of payments
 
     async def mark_paid(
         self,

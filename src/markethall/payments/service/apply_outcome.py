@@ -21,6 +21,7 @@ from markethall.payments.domain import (
     Outcome,
     OutcomeEffects,
     Payment,
+    SavedMethod,
     Succeeded,
     contradicts,
     correct_operation,
@@ -29,6 +30,7 @@ from markethall.payments.domain import (
 )
 from markethall.payments.ports import OperationFilter, Store
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.observability.metrics import PROVIDER_CONFLICTS
 
@@ -69,6 +71,7 @@ async def apply_outcome(
             _record_fee(operation, outcome, now)
             await store.save_operation(payment, operation)
             await _publish_effects(store, ctx, operation, effects)
+            await _save_method(store, locked, outcome, now)
     elif (
         outcome
         and contradicts(payment, operation, outcome)
@@ -115,12 +118,32 @@ async def _correct(
     _record_fee(operation, outcome, now)
     await store.save_corrected_operation(payment, operation)
     await _publish_effects(store, ctx, operation, effects)
+    await _save_method(store, locked, outcome, now)
     return AppliedOutcome(payment, operation)
 
 
 def _record_fee(operation: Operation, outcome: Outcome | None, now: datetime) -> None:
     if isinstance(outcome, Succeeded) and outcome.fee:
         operation.record_fee(outcome.fee, now)
+
+
+async def _save_method(
+    store: Store, locked: tuple[Payment, Operation], outcome: Outcome | None, now: datetime
+) -> None:
+    """Save the method of a charge that has succeeded, if the customer wanted it."""
+    payment, operation = locked
+    if not isinstance(outcome, Succeeded) or not outcome.saved_method:
+        return
+    if operation.saves_method and operation.customer:
+        saved = SavedMethod(
+            saved_method_id=new_id(),
+            user_id=payment.user_id,
+            provider=operation.provider,
+            customer=operation.customer,
+            details=outcome.saved_method,
+            created_at=now,
+        )
+        await store.add_saved_method(saved)
 
 
 async def _publish_effects(

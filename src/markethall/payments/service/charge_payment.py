@@ -25,6 +25,7 @@ from markethall.payments.domain import (
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.saved_methods import ChosenMethod
 from markethall.payments.service.views import to_payment_method_view, to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -54,22 +55,21 @@ class ChargePayment:
         )
 
     async def confirm(
-        self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
+        self, ctx: CallContext, payment_id: UUID, chosen: ChosenMethod, attempt: IdempotentCommand
     ) -> PaymentView:
         """Charge the payment.
 
         Raises UnknownPaymentMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress;
         Unavailable or Overloaded when the provider cannot be called.
         """
-        provider = self._provider.provider_of(method)
         # take the slot first, so that a rejected request has recorded no operation
-        with self._provider.slot(provider):
-            operation = await self._record_intent(ctx, payment_id, method, attempt.id)
+        with self._provider.slot(chosen.provider):
+            operation = await self._record_intent(ctx, payment_id, chosen, attempt.id)
             outcome = await self._submit(ctx, operation) if operation.is_pending else None
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(
-        self, ctx: CallContext, payment_id: UUID, method: str, operation_id: UUID
+        self, ctx: CallContext, payment_id: UUID, chosen: ChosenMethod, operation_id: UUID
     ) -> Operation:
         """Insert the operation, or return the one that an earlier attempt inserted."""
         async with self._database.transaction() as store:
@@ -79,9 +79,9 @@ class ChargePayment:
             existing = await store.get_operation(operation_id)
             if existing:
                 return existing
-            self._check_offered(payment, method)
+            self._check_offered(payment, chosen.method)
             now = self._clock()
-            operation = self._build_charge(payment, method, operation_id, now)
+            operation = self._build_charge(payment, chosen, operation_id, now)
             payment.confirm(now, operation.provider)
             await store.add_operation(payment, operation)
             return operation
@@ -95,17 +95,20 @@ class ChargePayment:
         self._provider.check_offered(method, payment.money(payment.amount), payment.country)
 
     def _build_charge(
-        self, payment: Payment, method: str, operation_id: UUID, now: datetime
+        self, payment: Payment, chosen: ChosenMethod, operation_id: UUID, now: datetime
     ) -> Operation:
-        method = method if payment.amount else FREE_METHOD
+        if not payment.amount:
+            chosen = ChosenMethod(FREE_METHOD, FREE_METHOD)
         return Operation(
             operation_id=operation_id,
             payment_id=payment.payment_id,
             kind=OperationKind.CHARGE,
             amount=payment.amount,
             currency=payment.currency,
-            provider=self._provider.provider_of(method),
-            method=method,
+            provider=chosen.provider,
+            method=chosen.method,
+            customer=chosen.customer,
+            saves_method=chosen.saves_method,
             created_at=now,
             due_at=self._provider.next_reconcile_at(now),
         )

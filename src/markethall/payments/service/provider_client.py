@@ -16,7 +16,7 @@ from markethall.payments.contract import (
     UnknownProvider,
     UnknownReportProvider,
 )
-from markethall.payments.domain import FREE_METHOD, Operation, Outcome, Succeeded
+from markethall.payments.domain import FREE_METHOD, Operation, Outcome, SavedMethod, Succeeded
 from markethall.payments.ports import (
     Capability,
     OperationRequest,
@@ -171,6 +171,28 @@ class ProviderClient:
         )
         return outcome
 
+    def provider_of_token(self, method: str) -> str | None:
+        """Return the provider of a method that may be the token of a saved method, else None."""
+        for provider, connection in self._connections.items():
+            gateway = connection.gateway
+            if self.can(provider, Capability.SAVED_METHODS) and gateway.accepts(method):
+                is_listed = any(listed.method == method for listed in gateway.list_methods())
+                return None if is_listed else provider
+        return None
+
+    async def create_customer(self, provider: str, user_id: UUID) -> str | None:
+        """Return the reference of the user's customer. None if the provider gave no answer."""
+        reference, _ = await self._ask(provider, lambda gateway: gateway.create_customer(user_id))
+        return reference
+
+    async def detach_method(self, method: SavedMethod) -> bool:
+        """Detach a saved method. Return False if the provider gave no answer."""
+        token = method.details.token
+        _, was_answered = await self._ask(
+            method.provider, lambda gateway: gateway.detach_method(token)
+        )
+        return was_answered
+
     async def refund_charge(
         self, charge: Operation, refund_id: UUID, now: datetime
     ) -> Outcome | None:
@@ -269,4 +291,6 @@ def _to_request(operation: Operation) -> OperationRequest:
         charge_id=operation.charge_id,
         charge_reference=operation.charge_reference,
         is_final=operation.is_final,
+        customer=operation.customer,
+        saves_method=operation.saves_method,
     )

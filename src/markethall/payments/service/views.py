@@ -9,8 +9,9 @@ from markethall.payments.contract import (
     PostingView,
     RefundStatus,
     RefundView,
+    SavedPaymentMethodView,
 )
-from markethall.payments.domain import Operation, Payment, RecordedPosting
+from markethall.payments.domain import Operation, Payment, RecordedPosting, SavedMethod
 from markethall.payments.ports import PaymentMethod
 from markethall.shared.kernel.money import Money
 
@@ -75,6 +76,19 @@ def to_refund_view(operation: Operation, payment: Payment) -> RefundView:
         reason=operation.reason,
         failure_code=operation.failure_code,
         created_at=operation.created_at,
+    )
+
+
+def to_saved_method_view(method: SavedMethod) -> SavedPaymentMethodView:
+    details = method.details
+    return SavedPaymentMethodView(
+        saved_payment_method_id=method.saved_method_id,
+        provider=method.provider,
+        brand=details.brand,
+        last4=details.last4,
+        exp_month=details.exp_month,
+        exp_year=details.exp_year,
+        created_at=method.created_at,
     )
 
 

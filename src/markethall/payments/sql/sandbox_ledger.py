@@ -15,6 +15,7 @@ from markethall.payments.ports import (
     SandboxCharge,
     SandboxMovement,
     SandboxRefund,
+    SandboxSavedMethod,
 )
 from markethall.payments.sql import sandbox_statements as sql
 from markethall.shared.persistence.postgres import Connection, Postgres
@@ -70,6 +71,19 @@ class SqlSandboxLedger:
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None:
         async with self._postgres.read_session() as connection:
             return await _get_refund(connection, operation_id)
+
+    async def record_saved_method(self, method: SandboxSavedMethod) -> None:
+        async with self._postgres.read_session() as connection:
+            await connection.execute(sql.INSERT_SANDBOX_SAVED_METHOD, **asdict(method))
+
+    async def get_saved_method(self, token: str) -> SandboxSavedMethod | None:
+        async with self._postgres.read_session() as connection:
+            row = await connection.fetch_one(sql.GET_SANDBOX_SAVED_METHOD, token=token)
+        return SandboxSavedMethod(**dict(row)) if row else None
+
+    async def detach_saved_method(self, token: str) -> None:
+        async with self._postgres.read_session() as connection:
+            await connection.execute(sql.DETACH_SANDBOX_SAVED_METHOD, token=token)
 
     async def list_charges(self) -> Sequence[SandboxCharge]:
         async with self._postgres.read_session() as connection:

@@ -8,7 +8,12 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.payments.sql.statements import LIMIT, column_binds
-from markethall.payments.sql.tables import sandbox_captures, sandbox_charges, sandbox_refunds
+from markethall.payments.sql.tables import (
+    sandbox_captures,
+    sandbox_charges,
+    sandbox_refunds,
+    sandbox_saved_methods,
+)
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 INSERT_SANDBOX_CHARGE = Statement(
@@ -80,6 +85,16 @@ GET_SANDBOX_CAPTURE = Statement(
 )
 GET_SANDBOX_REFUND = Statement(
     sa.select(sandbox_refunds).where(sandbox_refunds.c.operation_id == bindparam("operation_id"))
+)
+INSERT_SANDBOX_SAVED_METHOD = Statement(
+    insert(sandbox_saved_methods)
+    .values(column_binds(sandbox_saved_methods))
+    .on_conflict_do_nothing()
+)
+_has_token = sandbox_saved_methods.c.token == bindparam("token")
+GET_SANDBOX_SAVED_METHOD = Statement(sa.select(sandbox_saved_methods).where(_has_token))
+DETACH_SANDBOX_SAVED_METHOD = Statement(
+    sa.update(sandbox_saved_methods).where(_has_token).values(is_attached=False)
 )
 LIST_SANDBOX_CHARGES = Statement(sa.select(sandbox_charges).order_by(sandbox_charges.c.created_at))
 

@@ -22,13 +22,14 @@ from markethall.payments.sql import webhook_statements
 from markethall.payments.sql.ledger import SqlLedgerStore
 from markethall.payments.sql.reconciliation_store import SqlReconciliationStore
 from markethall.payments.sql.rows import OPERATION_COLUMNS, to_operation
+from markethall.payments.sql.saved_methods import SqlSavedMethodStore
 from markethall.shared.persistence.postgres import Statement
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore):
+class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStore):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:

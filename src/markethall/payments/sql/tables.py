@@ -119,6 +119,8 @@ operations = sa.Table(
     sa.Column("fee_amount", sa.BigInteger),
     sa.Column("fee_currency", sa.Text),
     timestamp_column("fee_recorded_at", nullable=True),
+    sa.Column("customer", sa.Text),
+    sa.Column("saves_method", sa.Boolean, nullable=False),
     sa.CheckConstraint("status IN ('pending', 'succeeded', 'failed', 'unknown')", name="status"),
     sa.CheckConstraint(
         "kind IN ('charge', 'authorize') AND amount >= 0 AND method IS NOT NULL"
@@ -223,6 +225,46 @@ posting_chains = sa.Table(
     sa.Column("hash", sa.LargeBinary, nullable=False),
 )
 
+provider_customers = sa.Table(
+    "provider_customer",
+    metadata,
+    sa.Column("user_id", sa.Uuid, primary_key=True),
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("reference", sa.Text, nullable=False),
+)
+
+saved_methods = sa.Table(
+    "saved_method",
+    metadata,
+    sa.Column("saved_method_id", sa.Uuid, primary_key=True),
+    sa.Column("user_id", sa.Uuid, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("customer", sa.Text, nullable=False),
+    sa.Column("token", sa.Text, nullable=False),
+    sa.Column("brand", sa.Text),
+    sa.Column("last4", sa.Text),
+    sa.Column("exp_month", sa.Integer),
+    sa.Column("exp_year", sa.Integer),
+    timestamp_column("created_at"),
+    timestamp_column("deleted_at", nullable=True),
+    timestamp_column("detach_at", nullable=True),
+    sa.UniqueConstraint("provider", "token"),
+    sa.CheckConstraint("last4 ~ '^[0-9]{4}$'", name="last4"),
+    sa.CheckConstraint("detach_at IS NULL OR deleted_at IS NOT NULL", name="detached"),
+)
+sa.Index(
+    "ix_saved_method_of_user",
+    saved_methods.c.user_id,
+    saved_methods.c.created_at,
+    saved_methods.c.saved_method_id,
+    postgresql_where=saved_methods.c.deleted_at.is_(None),
+)
+sa.Index(
+    "ix_saved_method_detach_at",
+    saved_methods.c.detach_at,
+    postgresql_where=saved_methods.c.detach_at.is_not(None),
+)
+
 webhook_events = sa.Table(
     "webhook_event",
     metadata,
@@ -296,4 +338,12 @@ sandbox_refunds = sa.Table(
     timestamp_column("created_at"),
     sa.CheckConstraint("status IN ('succeeded', 'failed', 'closed')", name="status"),
     sa.CheckConstraint("amount >= 0", name="amount"),
+)
+sandbox_saved_methods = sa.Table(
+    "sandbox_saved_method",
+    metadata,
+    sa.Column("token", sa.Text, primary_key=True),
+    sa.Column("customer", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("is_attached", sa.Boolean, nullable=False),
 )

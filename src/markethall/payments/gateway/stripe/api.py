@@ -16,8 +16,10 @@ from markethall.payments.gateway.stripe.objects import (
     ErrorDetails,
     Intent,
     IntentList,
+    Method,
     Refund,
     RefundList,
+    StripeCustomer,
 )
 from markethall.payments.ports import PaymentGatewayTimeout
 
@@ -27,6 +29,8 @@ M = TypeVar("M", bound=BaseModel)
 Parameters = Mapping[str, Any]
 
 _SERVER_ERROR: Final = 500
+# the objects that the answer about an intent contains, instead of their ids
+_EXPANSION: Final = {"expand": ["payment_method"]}
 # the SDK reads the fields of an answer without checks, so a malformed answer raises these errors
 _UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
 
@@ -70,8 +74,8 @@ class StripeApi:
     async def create_intent(self, parameters: Parameters, key: str) -> Intent:
         return await self._post(Intent, "/v1/payment_intents", parameters, key)
 
-    async def confirm_intent(self, intent_id: str, parameters: Parameters, key: str) -> Intent:
-        return await self._change_intent(intent_id, "/confirm", parameters, key)
+    async def confirm_intent(self, intent_id: str, parameters: dict[str, Any], key: str) -> Intent:
+        return await self._change_intent(intent_id, "/confirm", parameters | _EXPANSION, key)
 
     async def capture_intent(self, intent_id: str, parameters: Parameters, key: str) -> Intent:
         return await self._change_intent(intent_id, "/capture", parameters, key)
@@ -88,7 +92,22 @@ class StripeApi:
 
     async def get_intent(self, intent_id: str) -> Intent:
         path = f"/v1/payment_intents/{intent_id}"
-        return _with_id(intent_id, await self._get(Intent, path, {}))
+        return _with_id(intent_id, await self._get(Intent, path, _EXPANSION))
+
+    async def create_customer(self, parameters: Parameters, key: str) -> StripeCustomer:
+        return await self._post(StripeCustomer, "/v1/customers", parameters, key)
+
+    async def detach_method(self, method_id: str) -> Method:
+        return await self._post(Method, f"/v1/payment_methods/{method_id}/detach", {}, key=None)
+
+    async def find_method(self, method_id: str) -> Method | None:
+        """Return the PaymentMethod, or None if it does not exist."""
+        try:
+            return await self._request(Method, "get", f"/v1/payment_methods/{method_id}", {})
+        except Rejected as rejection:
+            if rejection.code == "resource_missing":
+                return None
+            raise PaymentGatewayTimeout from None
 
     async def find_intent(self, operation_id: UUID) -> Intent | None:
         """Search for the intent of an operation. The search is about a minute behind."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
+from uuid import UUID
 
 from markethall.payments.contract import OperationKind
 from markethall.payments.gateway.stripe.amounts import SUPPORTED_CURRENCIES, AmountNotSupported
@@ -12,6 +13,7 @@ from markethall.payments.gateway.stripe.intents import IntentOperations
 from markethall.payments.gateway.stripe.outcomes import IN_BROWSER, PROVIDER
 from markethall.payments.gateway.stripe.refunds import RefundOperations
 from markethall.payments.gateway.stripe.reports import list_report, parse_dashboard_row
+from markethall.payments.gateway.stripe.saved_methods import SavedMethodOperations
 from markethall.payments.gateway.stripe.webhooks import StripeWebhooks
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
@@ -44,6 +46,7 @@ class StripeGateway(PaymentGateway):
             Capability.WEBHOOKS,
             Capability.REPORT,
             Capability.CANCEL_ACTION,
+            Capability.SAVED_METHODS,
         }
     )
 
@@ -58,6 +61,7 @@ class StripeGateway(PaymentGateway):
         self._method_types = method_types
         self._intents = intents
         self._refunds = RefundOperations(api, intents)
+        self._saved_methods = SavedMethodOperations(api)
         self._webhooks = webhooks
 
     def accepts(self, method: str) -> bool:
@@ -97,6 +101,12 @@ class StripeGateway(PaymentGateway):
 
     async def cancel_action(self, request: OperationRequest) -> Outcome:
         return await _unless_unsupported(self._intents.cancel_action(request))
+
+    async def create_customer(self, user_id: UUID) -> str:
+        return await self._saved_methods.create_customer(user_id)
+
+    async def detach_method(self, token: str) -> None:
+        await self._saved_methods.detach(token)
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
         return self._webhooks.parse_event(headers, body, now)

@@ -75,14 +75,22 @@ class IntentOperations:
             else:
                 confirmed = await self._confirm(intent, request)
         except Rejected as rejection:
-            confirmed_before = rejection.intent and payment_outcome(rejection.intent, request)
-            return confirmed_before or Failed(rejection.code)
+            return await self._outcome_of_rejected(rejection, request)
         except (IdempotencyKeyTaken, StoredServerError):
             raise PaymentGatewayTimeout from None
         outcome = payment_outcome(confirmed, request)
         if outcome is None:
             raise PaymentGatewayTimeout
         return outcome
+
+    async def _outcome_of_rejected(self, rejection: Rejected, request: OperationRequest) -> Outcome:
+        """Return the outcome of an intent that was confirmed before, else that of the rejection."""
+        intent = rejection.intent
+        if intent and intent.status in FINAL_STATUSES:
+            # the rejection contains only the id of the saved card
+            intent = await self._api.get_intent(intent.id)
+        confirmed_before = intent and payment_outcome(intent, request)
+        return confirmed_before or Failed(rejection.code)
 
     async def lookup_payment(self, request: OperationRequest) -> Outcome | None:
         """Raises AmountNotSupported, PaymentGatewayTimeout."""
@@ -140,6 +148,7 @@ class IntentOperations:
                 OPERATION_KEY: str(request.operation_id),
                 PAYMENT_KEY: str(request.payment_id),
             },
+            **_customer_parameters(request),
         }
         intent = await self._api.create_intent(parameters, f"{request.operation_id}:create")
         # checked before the confirm, because the confirm takes the money
@@ -150,7 +159,7 @@ class IntentOperations:
         parameters = self._confirm_parameters(request)
         return await self._api.confirm_intent(intent.id, parameters, str(request.operation_id))
 
-    def _confirm_parameters(self, request: OperationRequest) -> Mapping[str, Any]:
+    def _confirm_parameters(self, request: OperationRequest) -> dict[str, Any]:
         is_token = request.method.startswith(CONFIRMATION_TOKEN_PREFIX)
         method = {"confirmation_token" if is_token else "payment_method": request.method}
         if self._return_url is None:
@@ -285,6 +294,20 @@ class IntentOperations:
         if outcome is None:
             raise PaymentGatewayTimeout
         return outcome
+
+
+def _customer_parameters(request: OperationRequest) -> Mapping[str, Any]:
+    """Return the parameters of saved cards. Only cards are saved, whatever else the shop offers.
+
+    Stripe saves the card when the customer has paid, and optimizes it for payments at which the
+    customer is present (`on_session`).
+    """
+    if request.customer is None:
+        return {}
+    if not request.saves_method:
+        return {"customer": request.customer}
+    options = {"card": {"setup_future_usage": "on_session"}}
+    return {"customer": request.customer, "payment_method_options": options}
 
 
 def _with_payment_id(url: str, payment_id: UUID) -> str:

@@ -11,6 +11,7 @@ from markethall.shared.kernel.model import Dto, Text
 OPERATION_KEY: Final = "markethall_operation_id"
 PAYMENT_KEY: Final = "markethall_payment_id"
 CAPTURE_KEY: Final = "markethall_capture_id"
+USER_KEY: Final = "markethall_user_id"
 
 # the reason that we send to Stripe when we cancel an intent that was never confirmed
 ABANDONED: Final = "abandoned"
@@ -53,6 +54,27 @@ class IntentAction(Dto):
     redirect_to_url: RedirectToUrl | None = None
 
 
+class StripeCustomer(Dto):
+    object: Literal["customer"]
+    id: Annotated[str, Field(pattern=r"^cus_[A-Za-z0-9_]{1,250}$")]
+
+
+class Card(Dto):
+    brand: Annotated[Text, Field(max_length=50)] | None = None
+    last4: Annotated[str, Field(pattern=r"^[0-9]{4}$")] | None = None
+    exp_month: Annotated[int, Field(ge=1, le=12)] | None = None
+    exp_year: Annotated[int, Field(ge=2000, le=9999)] | None = None
+
+
+class Method(Dto):
+    """A PaymentMethod. `customer` is the id of the customer to whom it is attached."""
+
+    object: Literal["payment_method"]
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,250}$")]
+    customer: str | None = None
+    card: Card | None = None
+
+
 class Intent(Dto):
     """A PaymentIntent. Amounts are in Stripe's minor units."""
 
@@ -76,6 +98,8 @@ class Intent(Dto):
     # the charge of the last attempt to pay: its id, or the whole object
     latest_charge: str | dict[str, Any] | None = None
     last_payment_error: ErrorDetails | None = None
+    # the PaymentMethod: the whole object in answers to our requests, its id in events
+    payment_method: Method | str | None = None
     metadata: Metadata = Field(default_factory=dict)
     next_action: IntentAction | None = None
 

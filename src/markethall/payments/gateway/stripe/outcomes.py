@@ -4,6 +4,7 @@ If an answer is about another amount, currency or operation, the functions raise
 PaymentGatewayTimeout, as if there were no answer.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final, NoReturn
 
@@ -15,13 +16,16 @@ from markethall.payments.gateway.stripe.objects import (
     ABANDONED,
     CAPTURE_KEY,
     OPERATION_KEY,
+    Card,
     Intent,
+    Method,
     Refund,
 )
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
     ActionRequired,
     Failed,
+    MethodDetails,
     OperationKind,
     OperationRequest,
     Outcome,
@@ -128,15 +132,26 @@ def _unpaid_outcome(intent: Intent, request: OperationRequest) -> Outcome | None
 
 
 def _success(intent: Intent, request: OperationRequest) -> Outcome:
+    saved_method = _saved_method(intent, request)
     if request.kind is OperationKind.CHARGE:
         _check(intent.status == "succeeded", request, "status")
         _check(intent.amount_received == intent.amount, request, "amount")
-        return Succeeded(intent.id)
-    return _authorized(intent, request)
+        return Succeeded(intent.id, saved_method=saved_method)
+    return replace(_authorized(intent, request), saved_method=saved_method)
 
 
 def _authorized(intent: Intent, request: OperationRequest) -> Succeeded:
     return Succeeded(intent.id, request.created_at + _AUTHORIZATION_LIFETIME)
+
+
+def _saved_method(intent: Intent, request: OperationRequest) -> MethodDetails | None:
+    method = intent.payment_method
+    if not request.saves_method or not isinstance(method, Method):
+        return None
+    if method.customer is None or method.customer != request.customer:
+        return None
+    card = method.card or Card()
+    return MethodDetails(method.id, card.brand, card.last4, card.exp_month, card.exp_year)
 
 
 def _cancelled_outcome(intent: Intent, request: OperationRequest) -> Outcome:

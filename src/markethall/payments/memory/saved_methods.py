@@ -1,0 +1,84 @@
+"""The in-memory store of saved payment methods."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from markethall.payments.domain import MethodDetails, ProviderCustomer, SavedMethod
+from markethall.payments.memory.tables import Tables
+from markethall.payments.ports import SavedMethodFilter
+from markethall.shared.composition.memory import MemoryUnitOfWork
+
+
+class MemorySavedMethodStore(MemoryUnitOfWork):
+    _tables: Tables
+
+    async def get_saved_method(self, saved_method_id: UUID) -> SavedMethod | None:
+        return self._tables.saved_methods.get(saved_method_id)
+
+    async def find_saved_method(self, provider: str, token: str) -> SavedMethod | None:
+        found = self._tables.saved_methods.where(
+            lambda method: (method.provider, method.details.token) == (provider, token)
+        )
+        return found[0] if found else None
+
+    async def list_saved_methods(self, method_filter: SavedMethodFilter) -> Sequence[SavedMethod]:
+        methods = self._tables.saved_methods.where(
+            lambda method: (
+                method.user_id == method_filter.user_id
+                and not method.is_deleted
+                and (method_filter.after is None or _position(method) < method_filter.after)
+            )
+        )
+        return sorted(methods, key=_position, reverse=True)[: method_filter.limit]
+
+    async def get_provider_customer(self, user_id: UUID, provider: str) -> ProviderCustomer | None:
+        return self._tables.provider_customers.get((user_id, provider))
+
+    async def add_provider_customer(self, customer: ProviderCustomer) -> ProviderCustomer:
+        key = customer.user_id, customer.provider
+        self._tables.provider_customers.add(key, customer)
+        return self._tables.provider_customers.get(key) or customer
+
+    async def add_saved_method(self, method: SavedMethod) -> None:
+        if await self.find_saved_method(method.provider, method.details.token) is None:
+            self._tables.saved_methods.put(method.saved_method_id, method)
+
+    async def delete_saved_methods(
+        self, user_id: UUID, saved_method_id: UUID | None, now: datetime, limit: int
+    ) -> Sequence[SavedMethod]:
+        methods = self._tables.saved_methods.where(
+            lambda method: (
+                method.user_id == user_id
+                and not method.is_deleted
+                and saved_method_id in {None, method.saved_method_id}
+            )
+        )
+        deleted = [replace(method, deleted_at=now, detach_at=now) for method in methods[:limit]]
+        for method in deleted:
+            self._tables.saved_methods.put(method.saved_method_id, method)
+        return deleted
+
+    async def claim_methods_to_detach(
+        self, now: datetime, next_at: datetime, limit: int
+    ) -> Sequence[SavedMethod]:
+        due = self._tables.saved_methods.where(
+            lambda method: method.detach_at is not None and method.detach_at <= now
+        )
+        claimed = [replace(method, detach_at=next_at) for method in due[:limit]]
+        for method in claimed:
+            self._tables.saved_methods.put(method.saved_method_id, method)
+        return claimed
+
+    async def finish_detaching(self, saved_method_id: UUID) -> None:
+        method = self._tables.saved_methods.get(saved_method_id)
+        if method:
+            erased = MethodDetails(method.details.token)
+            self._tables.saved_methods.put(
+                saved_method_id, replace(method, details=erased, detach_at=None)
+            )
+
+
+def _position(method: SavedMethod) -> tuple[datetime, UUID]:
+    return method.created_at, method.saved_method_id

@@ -1,0 +1,191 @@
+"""Saved payment methods: list and delete them, and find the one that a customer confirms with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from markethall.payments.contract import (
+    SavedPaymentMethodNotFound,
+    SavedPaymentMethodView,
+    UnknownPaymentMethod,
+    UnsupportedByProvider,
+)
+from markethall.payments.domain import (
+    FREE_METHOD,
+    Operation,
+    ProviderCustomer,
+    SavedMethod,
+)
+from markethall.payments.ports import Capability, ReadStore, SavedMethodFilter, Store
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.views import to_saved_method_view
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, PageQuery, TimeKeyset
+from markethall.shared.persistence.database import Database
+
+log = structlog.get_logger("markethall.payments")
+
+# methods that one request deletes, and that one run of the job claims at once
+_BATCH_SIZE: Final = 100
+_DETACH_RETRY_DELAY: Final = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class ChosenMethod:
+    """The payment method of a confirm, as the provider knows it."""
+
+    method: str
+    provider: str
+    customer: str | None = None
+    saves_method: bool = False
+
+
+class SavedMethods:
+    def __init__(
+        self,
+        database: Database[ReadStore, Store],
+        provider: ProviderClient,
+        cursors: Cursors,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._cursors = cursors
+        self._clock = clock
+
+    # Confirming
+
+    async def choose(
+        self, ctx: CallContext, method: str, save_method: bool, operation_id: UUID
+    ) -> ChosenMethod:
+        """Return the method to charge. If the customer wants to save it, create the customer first.
+
+        A saved method must belong to the caller. Raises UnknownPaymentMethod,
+        UnsupportedByProvider, Unavailable.
+        """
+        saved = await self._find(method)
+        if saved:
+            return await self._choose_saved(ctx, saved, operation_id)
+        provider = self._provider.provider_of(method)
+        if not save_method or provider == FREE_METHOD:
+            return ChosenMethod(method, provider)
+        if not self._provider.can(provider, Capability.SAVED_METHODS):
+            raise UnsupportedByProvider(provider=provider, capability=Capability.SAVED_METHODS)
+        customer = await self._get_or_create_customer(ctx.user_id, provider)
+        return ChosenMethod(method, provider, customer.reference, saves_method=True)
+
+    async def _find(self, method: str) -> SavedMethod | None:
+        """Find a saved method by its id or by its token, also one that is deleted."""
+        saved_method_id = _parse_id(method)
+        provider = None if saved_method_id else self._provider.provider_of_token(method)
+        if not saved_method_id and not provider:
+            return None
+        async with self._database.read_session() as store:
+            if saved_method_id:
+                return await store.get_saved_method(saved_method_id)
+            return await store.find_saved_method(provider, method) if provider else None
+
+    async def _choose_saved(
+        self, ctx: CallContext, saved: SavedMethod, operation_id: UUID
+    ) -> ChosenMethod:
+        is_own = saved.user_id == ctx.user_id
+        is_usable = self._provider.can(saved.provider, Capability.SAVED_METHODS)
+        if is_own and is_usable and not saved.is_deleted:
+            return ChosenMethod(saved.details.token, saved.provider, saved.customer)
+        async with self._database.read_session() as store:
+            earlier = await store.get_operation(operation_id)
+        if is_own and earlier:
+            # a retry: the method was deleted after the operation had been recorded
+            return _choice_of(earlier)
+        raise UnknownPaymentMethod(payment_method=str(saved.saved_method_id))
+
+    async def _get_or_create_customer(self, user_id: UUID, provider: str) -> ProviderCustomer:
+        """Return the customer of the user at the provider. Raises Unavailable."""
+        async with self._database.read_session() as store:
+            customer = await store.get_provider_customer(user_id, provider)
+        if customer:
+            return customer
+        reference = await self._provider.create_customer(provider, user_id)
+        if reference is None:
+            raise Unavailable(dependency=provider)
+        async with self._database.transaction() as store:
+            return await store.add_provider_customer(ProviderCustomer(user_id, provider, reference))
+
+    # Listing and deleting
+
+    async def list_methods(self, user_id: UUID, query: PageQuery) -> Page[SavedPaymentMethodView]:
+        listing = f"saved payment methods {user_id}"
+        after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
+        async with self._database.read_session() as store:
+            methods = await store.list_saved_methods(
+                SavedMethodFilter(query.limit + 1, user_id, after)
+            )
+        views = [to_saved_method_view(method) for method in methods]
+        return self._cursors.build_page(listing, views, query.limit, _keyset)
+
+    async def delete(self, user_id: UUID, saved_method_id: UUID) -> None:
+        """Delete a method of the user; a repeated call changes nothing.
+
+        Raises SavedPaymentMethodNotFound, also for a method of another user.
+        """
+        async with self._database.transaction() as store:
+            deleted = await store.delete_saved_methods(user_id, saved_method_id, self._clock(), 1)
+            method = deleted[0] if deleted else await store.get_saved_method(saved_method_id)
+        if method is None or method.user_id != user_id:
+            raise SavedPaymentMethodNotFound(saved_payment_method_id=str(saved_method_id))
+        await self._detach(deleted)
+
+    async def delete_all(self, user_id: UUID) -> None:
+        while True:
+            async with self._database.transaction() as store:
+                deleted = await store.delete_saved_methods(
+                    user_id, None, self._clock(), _BATCH_SIZE
+                )
+            await self._detach(deleted)
+            if len(deleted) < _BATCH_SIZE:
+                return
+
+    async def detach_deleted(self) -> None:
+        """Detach deleted methods whose provider has not confirmed it yet."""
+        now = self._clock()
+        async with self._database.transaction() as store:
+            due = await store.claim_methods_to_detach(now, now + _DETACH_RETRY_DELAY, _BATCH_SIZE)
+        await self._detach(due)
+
+    async def _detach(self, methods: Sequence[SavedMethod]) -> None:
+        for method in methods:
+            if await self._provider.detach_method(method):
+                async with self._database.transaction() as store:
+                    await store.finish_detaching(method.saved_method_id)
+            else:
+                log.warning(
+                    "payment_method.detach_deferred",
+                    saved_payment_method_id=str(method.saved_method_id),
+                    provider=method.provider,
+                )
+
+
+def _parse_id(method: str) -> UUID | None:
+    try:
+        return UUID(method)
+    except ValueError:
+        return None
+
+
+def _choice_of(operation: Operation) -> ChosenMethod:
+    return ChosenMethod(
+        operation.method or FREE_METHOD,
+        operation.provider,
+        operation.customer,
+        operation.saves_method,
+    )
+
+
+def _keyset(method: SavedPaymentMethodView) -> TimeKeyset:
+    return TimeKeyset(method.created_at, method.saved_payment_method_id)
