@@ -3,7 +3,20 @@
 import re
 from pathlib import Path
 
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.domain import TRANSITIONS, PaymentCommand
 from scripts.generate_docs import DOCUMENTS, PARTS, ROOT, filled
+
+# what a reader needs to know: confirm, webhook, reconciliation, expiry
+PICTURED_COMMANDS = {
+    "confirm",
+    "capture",
+    "fail",
+    "require_action",
+    "capture_late",
+    "mark_unknown",
+    "expire",
+}
 
 
 def test_generated_parts_are_current() -> None:
@@ -35,3 +48,15 @@ def test_document_links_resolve() -> None:
         for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_life_of_a_payment_follows_the_transition_table() -> None:
+    text = (ROOT / "docs/states.md").read_text()
+    life = text.partition("### Life of a payment")[2].partition("```mermaid")[2]
+
+    steps = re.findall(r"(\w+): (\w+) → (\w+)", life)
+
+    assert {command for command, _, _ in steps} >= PICTURED_COMMANDS
+    for command, status, to in steps:
+        row = TRANSITIONS[PaymentStatus(status)]
+        assert row[PaymentCommand(command)] == to, f"{command}: {status} → {to}"

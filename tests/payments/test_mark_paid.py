@@ -1,5 +1,6 @@
 """Staff record money that arrives outside of the shop, for example by bank transfer."""
 
+import os
 from asyncio import gather
 from datetime import timedelta
 
@@ -29,7 +30,9 @@ __all__ = ["client"]
 TRANSFER = "manual:bank_transfer"
 WEEK = timedelta(days=7).total_seconds()
 ENDINGS = ["cancelled", "expired"]
-RACES = 30
+# `make test-payments` runs all rounds
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
+RACES = 200 if FULL else 30
 
 
 async def awaited(payments_app: PaymentsApp, amount: int = 1000) -> PaymentView:
