@@ -83,6 +83,15 @@ class Client:
 STAFF_ID = new_id()
 
 
+LEDGER_PATHS = (
+    "/transactions",
+    "/transactions/export.csv",
+    "/ledger/accounts",
+    "/ledger/trial-balance",
+    "/ledger/verify",
+)
+
+
 @pytest.fixture
 async def client(payments_app: PaymentsApp) -> AsyncIterator[Client]:
     signer = AccessTokenSigner(
@@ -251,7 +260,7 @@ async def test_staff_routes_reject_customers(client: Client) -> None:
     payment = await client.payments_app.paid()
     refunds = f"/payments/{payment.payment_id}/refunds"
 
-    for path in ("/transactions", "/ledger/accounts", "/ledger/verify", refunds):
+    for path in (*LEDGER_PATHS, refunds):
         response = await client.get(path, payment.user_id)
         assert_problem(response, 403, "auth.forbidden")
         assert response.json()["details"] == {"scope": "payments:manage"}
@@ -370,6 +379,63 @@ async def test_an_unsigned_webhook_is_rejected(client: Client) -> None:
     assert_problem(unknown, 404, "payments.unknown_provider")
 
 
+async def test_export_of_the_ledger_is_a_file(client: Client) -> None:
+    await client.payments_app.paid(1000)
+
+    response = await client.get("/transactions/export.csv?kind=capture", role="staff:payments")
+
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers["content-disposition"] == 'attachment; filename="transactions.csv"'
+    assert response.text.count("\r\n") == 3
+
+
+async def test_trial_balance_is_readable_by_staff(client: Client) -> None:
+    await client.payments_app.paid(1000)
+
+    response = await client.get("/ledger/trial-balance", role="staff:payments")
+
+    assert response.json() == {
+        "start_date": "2026-11-21",
+        "end_date": "2026-11-21",
+        "starts_at": "2026-11-21T00:00:00Z",
+        "ends_at": "2026-11-22T00:00:00Z",
+        "rows": [
+            {"account": "customers:payments", "kind": "liability"} | euros(0, 0, 1000, -1000),
+            {"account": "provider:sandbox", "kind": "asset"} | euros(0, 1000, 0, 1000),
+        ],
+        "totals": [euros(0, 1000, 1000, 0)],
+    }
+
+
+def euros(*amounts: int) -> dict[str, Any]:
+    names = ("opening", "debits", "credits", "closing")
+    return {
+        name: {"amount": amount, "currency": "EUR"}
+        for name, amount in zip(names, amounts, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ledger/trial-balance?start_date=2026-11-30&end_date=2026-11-29",
+        "/ledger/trial-balance?start_date=1700000000",
+        "/ledger/trial-balance?end_date=9999-12-31",
+        "/ledger/trial-balance?end_date=2026-02-30",
+        "/ledger/trial-balance?end_date=2026-11-30T00:00:00Z",
+        "/ledger/trial-balance?date=2026-11-30",
+        "/transactions?kind=gift",
+        "/transactions?created_after=yesterday",
+        "/transactions?account=%00",
+        "/transactions/export.csv?limit=5",
+    ],
+)
+async def test_invalid_query_of_the_ledger_is_rejected(client: Client, path: str) -> None:
+    response = await client.get(path, role="staff:payments")
+
+    assert_problem(response, 422, "request.invalid")
+
+
 async def test_ledger_is_readable_by_staff(client: Client) -> None:
     payment = await client.payments_app.paid(1000)
 
@@ -386,7 +452,8 @@ async def test_ledger_is_readable_by_staff(client: Client) -> None:
         "provider:sandbox": "asset",
         "customers:payments": "liability",
     }
-    assert report.json()["balanced"] is True
+    assert (report.json()["balanced"], report.json()["intact"]) == (True, True)
+    assert report.json()["chains"][0]["hash"] == postings.json()["items"][0]["hash"]
     assert operations.json()["items"][0]["status"] == "succeeded"
 
 

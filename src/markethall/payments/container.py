@@ -218,7 +218,7 @@ class PaymentsContainer(ContextContainer):
         PaymentApiService, database, commands, webhook_handler, cursors
     )
     ledger: providers.Singleton[LedgerApi] = singleton(
-        LedgerService, database, singleton(VerifyLedger, database), cursors
+        LedgerService, database, singleton(VerifyLedger, database), cursors, clock
     )
     record_fee = singleton(RecordFee, database, clock)
     payment_jobs = singleton(

@@ -45,6 +45,7 @@ MANIFEST: Final = ContextManifest(
         "transactions",
         "ledger",
     ),
+    long_paths=(r"/transactions/export\.csv",),
     migrations=built_in_migrations("payments"),
     settings=PaymentsSettings,
     load_extension_settings=provider_settings_classes,

@@ -28,6 +28,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, json_with_etag
+from markethall.shared.http.csv_responses import CSV_MEDIA_TYPE, csv_response
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import accepted_response, run_idempotent
 from markethall.shared.http.problem_details import problems
@@ -61,8 +62,10 @@ ImportsDep = Annotated[Imports, Depends(_from_inventory(lambda container: contai
 # comment, because clients ignore comments.
 HEARTBEAT: Final = format_sse_event(comment="heartbeat")
 
-_CSV: Final = "text/csv"
-_FORMAT_BY_MEDIA_TYPE: Final = {_CSV: ImportFormat.CSV, "application/x-ndjson": ImportFormat.NDJSON}
+_FORMAT_BY_MEDIA_TYPE: Final = {
+    CSV_MEDIA_TYPE: ImportFormat.CSV,
+    "application/x-ndjson": ImportFormat.NDJSON,
+}
 _UTF_8_PARAMETER: Final = re.compile(r"\s*(?:charset=\"?utf-?8\"?|header=\w+)?\s*", re.IGNORECASE)
 _CSV_EXAMPLE: Final = "sku,name,price,currency,on_hand\r\nTEA-SENCHA-100,Sencha,12.50,EUR,20\r\n"
 _NDJSON_EXAMPLE: Final = (
@@ -112,7 +115,7 @@ def _file_body_schema(example: str) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                _CSV: _file_body_schema(_CSV_EXAMPLE),
+                CSV_MEDIA_TYPE: _file_body_schema(_CSV_EXAMPLE),
                 "application/x-ndjson": _file_body_schema(_NDJSON_EXAMPLE),
             },
         }
@@ -274,18 +277,14 @@ async def retry_import(
     response_class=StreamingResponse,
     summary="Export products",
     responses=problems(*AUTHENTICATED_ERRORS)
-    | {200: {"description": "All products, ordered by id", "content": {_CSV: {}}}},
+    | {200: {"description": "All products, ordered by id", "content": {CSV_MEDIA_TYPE: {}}}},
 )
 async def export_products(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
     """Return all products as CSV, which can be imported again.
 
     An apostrophe stands before a text that a spreadsheet would run as a formula.
     """
-    chunks = imports.export_products(ctx)
-    # read the first chunk before the response begins, so that an error becomes an error response
-    first = await anext(chunks)
-    headers = {"content-disposition": 'attachment; filename="products.csv"'}
-    return StreamingResponse(_prepend(first, chunks), media_type=_CSV, headers=headers)
+    return await csv_response(imports.export_products(ctx), "products.csv")
 
 
 def _import_format(request: Request) -> ImportFormat:
@@ -310,9 +309,3 @@ async def _progress_events(
             yield HEARTBEAT
         else:
             yield format_sse_event(event="progress", data_str=view.model_dump_json())
-
-
-async def _prepend(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk

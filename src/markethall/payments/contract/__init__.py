@@ -60,6 +60,7 @@ from markethall.payments.contract.ledger import (
     PostingQuery,
     PostingView,
     TrialBalance,
+    TrialBalanceQuery,
     TrialBalanceRow,
     TrialBalanceTotal,
 )
@@ -128,6 +129,7 @@ __all__ = [
     "SavedPaymentMethodNotFound",
     "SavedPaymentMethodView",
     "TrialBalance",
+    "TrialBalanceQuery",
     "TrialBalanceRow",
     "TrialBalanceTotal",
     "UnknownPaymentMethod",

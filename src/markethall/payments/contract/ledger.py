@@ -1,16 +1,35 @@
 """The ledger: its postings, balances and verification."""
 
+import re
+from collections.abc import AsyncIterator
 from datetime import date, datetime
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Final, Protocol, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from markethall.payments.contract.statuses import LedgerAccountKind, LedgerProblem, PostingKind
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto, Id, Text, UtcDatetime
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Page, PageQuery
+
+
+def _require_iso_date(value: Any) -> Any:
+    if not isinstance(value, date) and not _ISO_DATE.fullmatch(str(value)):
+        # Pydantic would read a number as seconds since 1970
+        raise ValueError("must be a day in ISO 8601, for example 2026-11-30")
+    return value
+
+
+_ISO_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# a day of UTC; the last year is left out, because the end of its last day is not a valid time
+LedgerDate = Annotated[
+    date,
+    BeforeValidator(_require_iso_date),
+    Field(ge=date(1970, 1, 1), le=date(9998, 12, 31), examples=["2026-11-30"]),
+]
 
 
 class PostingEntryView(Dto):
@@ -102,6 +121,24 @@ class TrialBalance(Dto):
     totals: tuple[TrialBalanceTotal, ...]
 
 
+class TrialBalanceQuery(BaseModel):
+    """The first and the last day of a period, both included.
+
+    Without `end_date`, the period ends today. Without `start_date`, it is one day.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_date: LedgerDate | None = None
+    end_date: LedgerDate | None = None
+
+    @model_validator(mode="after")
+    def _require_order(self) -> Self:
+        if self.start_date and self.end_date and self.start_date > self.end_date:
+            raise PydanticCustomError("period_reversed", "start_date must not be after end_date")
+        return self
+
+
 class LedgerFinding(Dto):
     """A row that does not fit the rest of the ledger. A field that does not apply is null."""
 
@@ -146,7 +183,17 @@ class LedgerApi(Protocol):
     async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
         """Return postings, the newest first. Raises CursorInvalid."""
 
+    def export_postings(self, ctx: CallContext, filters: PostingFilters) -> AsyncIterator[bytes]:
+        """Yield a CSV file of all postings that match, the oldest first.
+
+        A row is one entry. Amounts are in major units, and debits and credits have columns of their
+        own.
+        """
+
     async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]: ...
+
+    async def get_trial_balance(self, ctx: CallContext, query: TrialBalanceQuery) -> TrialBalance:
+        """Return the balances of all accounts in a period, by currency."""
 
     async def verify(self, ctx: CallContext, *, rebuild: bool = True) -> LedgerReport:
         """Check sums, hash chains and the amounts of payments, in pages.

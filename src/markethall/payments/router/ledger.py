@@ -3,19 +3,24 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from markethall.payments.contract import (
     LedgerAccountBalance,
     LedgerReport,
+    PostingFilters,
     PostingQuery,
     PostingView,
+    TrialBalance,
+    TrialBalanceQuery,
 )
 from markethall.payments.router.dependencies import (
     LedgerDep,
     Staff,
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
+from markethall.shared.http.csv_responses import CSV_MEDIA_TYPE, csv_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
@@ -39,6 +44,45 @@ async def list_transactions(
 ) -> Response:
     """List the postings of the ledger, the newest first. Debits are positive, credits negative."""
     return json_response(await ledger.list_postings(ctx, query))
+
+
+@router.get(
+    "/transactions/export.csv",
+    response_class=StreamingResponse,
+    summary="Export ledger postings",
+    responses=problems(*AUTHENTICATED_ERRORS)
+    | {200: {"description": "All postings that match", "content": {CSV_MEDIA_TYPE: {}}}},
+)
+async def export_transactions(
+    ctx: Staff,
+    filters: Annotated[PostingFilters, from_query(PostingFilters)],
+    ledger: LedgerDep,
+) -> Response:
+    """Return postings as CSV, the oldest first. Each row is one entry of a posting.
+
+    Amounts are in major units; debits and credits have columns of their own. An apostrophe stands
+    before a text that a spreadsheet would run as a formula.
+    """
+    return await csv_response(ledger.export_postings(ctx, filters), "transactions.csv")
+
+
+@router.get(
+    "/ledger/trial-balance",
+    response_model=TrialBalance,
+    summary="Get the trial balance of a period",
+    responses=problems(*AUTHENTICATED_ERRORS),
+)
+async def get_trial_balance(
+    ctx: Staff,
+    query: Annotated[TrialBalanceQuery, from_query(TrialBalanceQuery)],
+    ledger: LedgerDep,
+) -> Response:
+    """Return the opening balance, debits, credits and closing balance of each account.
+
+    The days are days of UTC. Without `end_date`, the period ends today; without `start_date`, it is
+    one day.
+    """
+    return json_response(await ledger.get_trial_balance(ctx, query))
 
 
 @router.get(

@@ -1,5 +1,6 @@
 """The use cases behind the HTTP API of the ledger."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from markethall.payments.contract import (
@@ -8,13 +9,22 @@ from markethall.payments.contract import (
     PostingFilters,
     PostingQuery,
     PostingView,
+    TrialBalance,
+    TrialBalanceQuery,
 )
 from markethall.payments.domain import account_kind
 from markethall.payments.ports import EntrySums, PostingFilter, ReadStore, Store
+from markethall.payments.service.export_postings import PAGE_SIZE, export_postings
 from markethall.payments.service.sum_ledger import sum_ledger
+from markethall.payments.service.trial_balance import (
+    build_trial_balance,
+    resolve_period,
+    times_of,
+)
 from markethall.payments.service.verify_ledger import VerifyLedger
 from markethall.payments.service.views import to_posting_view
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
 from markethall.shared.persistence.database import Database
@@ -28,10 +38,12 @@ class LedgerService:
         database: Database[ReadStore, Store],
         verify_ledger: VerifyLedger,
         cursors: Cursors,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._verify_ledger = verify_ledger
         self._cursors = cursors
+        self._clock = clock
 
     async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
         filters = query.model_dump(include=set(PostingFilters.model_fields))
@@ -45,6 +57,15 @@ class LedgerService:
             postings = await store.list_postings(posting_filter)
         views = [to_posting_view(posting) for posting in postings]
         return self._cursors.build_page(listing, views, query.limit, _posting_keyset)
+
+    def export_postings(self, ctx: CallContext, filters: PostingFilters) -> AsyncIterator[bytes]:
+        posting_filter = PostingFilter(limit=PAGE_SIZE, descending=False, **filters.model_dump())
+        return export_postings(self._database, posting_filter)
+
+    async def get_trial_balance(self, ctx: CallContext, query: TrialBalanceQuery) -> TrialBalance:
+        start_date, end_date = resolve_period(query, self._clock())
+        sums = await sum_ledger(self._database, *times_of(start_date, end_date))
+        return build_trial_balance(start_date, end_date, sums)
 
     async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]:
         end_of_time = datetime.max.replace(tzinfo=UTC)

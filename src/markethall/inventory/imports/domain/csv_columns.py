@@ -1,18 +1,13 @@
-"""The columns of the native CSV format. Each column reads and writes its cells.
-
-A spreadsheet runs a cell as a formula if it begins with = + - @, a tab or a carriage return. So the
-export puts an apostrophe before such a text, and the import removes it. For a text that itself
-begins with apostrophes and then one of these characters, the export also adds one apostrophe and
-the import removes one. So an exported value is imported unchanged.
-"""
+"""The columns of the native CSV format. Each column reads and writes its cells."""
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.shared.kernel.csv_format import escape_formula, unescape_formula
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import (
     EXPONENT_BY_CURRENCY,
@@ -21,9 +16,6 @@ from markethall.shared.kernel.money import (
 )
 from markethall.shared.kernel.strict_json import parse_strict_json
 
-_FORMULA_START: Final = re.compile(r"'*[=+\-@\t\r]")
-_ESCAPED_FORMULA_START: Final = re.compile(r"''*[=+\-@\t\r]")
-_NEEDS_QUOTES: Final = re.compile(r'[",\r\n]')
 _INTEGER_PATTERN: Final = re.compile(r"-?[0-9]{1,15}")
 # `CsvColumn.read` returns this for an empty cell that leaves the field unchanged
 ABSENT: Final = object()
@@ -44,22 +36,6 @@ class CsvColumn:
     name: str
     read: Callable[[str, str], Any]
     write: Callable[[Product], str]
-
-
-def escape_formula(text: str) -> str:
-    return f"'{text}" if _FORMULA_START.match(text) else text
-
-
-def unescape_formula(text: str) -> str:
-    return text[1:] if _ESCAPED_FORMULA_START.match(text) else text
-
-
-def format_csv_row(cells: Sequence[str]) -> str:
-    """Join the cells to a row, and quote them where necessary (RFC 4180)."""
-    quoted = (
-        f'"{c.replace(chr(34), chr(34) * 2)}"' if _NEEDS_QUOTES.search(c) else c for c in cells
-    )
-    return ",".join(quoted) + "\r\n"
 
 
 def _text_column(name: str) -> CsvColumn:

@@ -23,7 +23,6 @@ from markethall.inventory.imports.contract import (
 )
 from markethall.inventory.imports.domain.csv_columns import (
     CSV_HEADER,
-    format_csv_row,
     product_to_cells,
 )
 from markethall.inventory.imports.domain.jobs import ImportJob
@@ -32,6 +31,7 @@ from markethall.inventory.imports.service.import_reader import PART_BYTES
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.csv_format import format_csv_row
 from markethall.shared.kernel.errors import Overloaded, Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery

@@ -1,0 +1,71 @@
+"""Build a trial balance from the sums of the ledger."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+
+from markethall.payments.contract import (
+    TrialBalance,
+    TrialBalanceQuery,
+    TrialBalanceRow,
+    TrialBalanceTotal,
+)
+from markethall.payments.domain import account_kind
+from markethall.payments.ports import EntrySums
+from markethall.shared.kernel.money import Money
+
+
+def resolve_period(query: TrialBalanceQuery, now: datetime) -> tuple[date, date]:
+    """Return the first and the last day. A missing `start_date` is the last day."""
+    today = now.astimezone(UTC).date()
+    end_date = query.end_date or max(today, query.start_date or today)
+    return query.start_date or end_date, end_date
+
+
+def times_of(start_date: date, end_date: date) -> tuple[datetime, datetime]:
+    """Return the start of the first day, and the end of the last day, which is excluded."""
+    midnight = time(tzinfo=UTC)
+    start = datetime.combine(start_date, midnight)
+    return start, datetime.combine(end_date, midnight) + timedelta(days=1)
+
+
+def build_trial_balance(
+    start_date: date, end_date: date, sums: Sequence[EntrySums]
+) -> TrialBalance:
+    starts_at, ends_at = times_of(start_date, end_date)
+    currencies = sorted({one.currency for one in sums})
+    return TrialBalance(
+        start_date=start_date,
+        end_date=end_date,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        rows=tuple(map(_to_row, sums)),
+        totals=tuple(
+            _to_total(currency, [one for one in sums if one.currency == currency])
+            for currency in currencies
+        ),
+    )
+
+
+def _to_row(sums: EntrySums) -> TrialBalanceRow:
+    return TrialBalanceRow(account=sums.account, kind=account_kind(sums.account), **_amounts(sums))
+
+
+def _to_total(currency: str, rows: Iterable[EntrySums]) -> TrialBalanceTotal:
+    opening = debits = credits_ = 0
+    for row in rows:
+        opening, debits, credits_ = (
+            opening + row.opening,
+            debits + row.debits,
+            credits_ + row.credits,
+        )
+    return TrialBalanceTotal(**_amounts(EntrySums("", currency, opening, debits, credits_)))
+
+
+def _amounts(sums: EntrySums) -> dict[str, Money]:
+    amounts = {
+        "opening": sums.opening,
+        "debits": sums.debits,
+        "credits": sums.credits,
+        "closing": sums.opening + sums.debits - sums.credits,
+    }
+    return {name: Money(amount=amount, currency=sums.currency) for name, amount in amounts.items()}

@@ -1,0 +1,31 @@
+"""Rows of CSV files (RFC 4180) whose cells a spreadsheet does not run as formulas.
+
+A spreadsheet runs a cell as a formula if it begins with = + - @, a tab or a carriage return. So an
+export puts an apostrophe before such a text, and an import removes it. For a text that itself
+begins with apostrophes and then one of these characters, the export also adds one apostrophe and
+the import removes one. So an exported value is imported unchanged.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+_FORMULA_START: Final = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED_FORMULA_START: Final = re.compile(r"''*[=+\-@\t\r]")
+_NEEDS_QUOTES: Final = re.compile(r'[",\r\n]')
+
+
+def escape_formula(text: str) -> str:
+    return f"'{text}" if _FORMULA_START.match(text) else text
+
+
+def unescape_formula(text: str) -> str:
+    return text[1:] if _ESCAPED_FORMULA_START.match(text) else text
+
+
+def format_csv_row(cells: Sequence[str]) -> str:
+    """Join the cells to a row, and quote them where necessary (RFC 4180)."""
+    quoted = (
+        f'"{c.replace(chr(34), chr(34) * 2)}"' if _NEEDS_QUOTES.search(c) else c for c in cells
+    )
+    return ",".join(quoted) + "\r\n"
