@@ -147,12 +147,24 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
             Exception: unexpected_handler,
         },
     )
+    # the internal API is first, because RouteIndex does not find included routes
+    _include_internal_api(app, settings)
     _add_routes(app, operations_router(settings))
     for context in sorted(settings.contexts):
-        parts = topology().contexts[context].load_parts()
-        _add_routes(app, parts.router)
-        if parts.internal_api and settings.remote_callers_of(context):
-            app.include_router(parts.internal_api.router, include_in_schema=False)
+        _add_routes(app, topology().contexts[context].load_parts().router)
+    app.router.routes.insert(0, RouteIndex(app.router.routes))
+    # FastAPI resolves included routes when they are first used, which takes half a second. This
+    # line does it now, so that the first request need not wait.
+    list(iter_route_contexts(app.routes))
+    app.openapi = extend_openapi(app)  # type: ignore[method-assign]  # the documented way
+    return app
+
+
+def _include_internal_api(app: FastAPI, settings: Settings) -> None:
+    for context in sorted(settings.contexts):
+        internal_api = topology().contexts[context].load_parts().internal_api
+        if internal_api and settings.remote_callers_of(context):
+            app.include_router(internal_api.router, include_in_schema=False)
     # Other processes fetch the public key of a context from any process that serves the context. So
     # every process with a service key publishes it, even if it makes no calls and sends no events.
     if (
@@ -161,12 +173,6 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         or settings.service_token_private_key.get_secret_value()
     ):
         app.include_router(_service_keys(), include_in_schema=False)
-    app.router.routes.insert(0, RouteIndex(app.router.routes))
-    # FastAPI resolves included routes when they are first used, which takes half a second. This
-    # line does it now, so that the first request need not wait.
-    list(iter_route_contexts(app.routes))
-    app.openapi = extend_openapi(app)  # type: ignore[method-assign]  # the documented way
-    return app
 
 
 def _add_routes(app: FastAPI, router: APIRouter) -> None:
