@@ -28,6 +28,7 @@ from markethall.inventory.contract import (
 from markethall.payments.contract import (
     ActivatePayments,
     InvalidPaymentTransition,
+    ListPaymentStates,
     OpenPayment,
     PaymentCaptured,
     PaymentFailed,
@@ -35,6 +36,8 @@ from markethall.payments.contract import (
     PaymentList,
     PaymentNotFound,
     PaymentRefunded,
+    PaymentState,
+    PaymentStates,
     PaymentStatus,
     PaymentStatusChanged,
     PaymentSummary,
@@ -417,6 +420,13 @@ class FakePayments:
                 requested=amount.model_dump(), refundable=refundable.model_dump()
             )
         return self._refund(payment, command, amount)
+
+    async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:
+        after = page.after_payment_id or UUID(int=0)
+        payments = [payment for key, payment in sorted(self._payments.items()) if key > after]
+        return PaymentStates(
+            items=tuple(PaymentState(**dict(payment)) for payment in payments[: page.limit])
+        )
 
     def payment(self, payment_id: UUID) -> PaymentSummary:
         return self._payments[payment_id]

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Coroutine, Iterator
+from datetime import timedelta
 from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
@@ -35,6 +36,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.persistence.postgres import PoolSize, Postgres
+from tests.integrity_checks import find_violations
 from tests.payments.conftest import (
     ORDERS_CONTEXT,
     STAFF,
@@ -58,6 +60,8 @@ METHODS = st.sampled_from(["sandbox_ok", "sandbox_ok", *sorted(SANDBOX_METHODS)]
 AMOUNTS = st.none() | st.integers(1, 1000)
 CURRENCIES = ("EUR", "JPY")
 OPEN_STATUSES = {OperationStatus.PENDING, OperationStatus.UNKNOWN}
+# a grace in which no unfinished operation counts as hanging
+NOTHING_HANGS = timedelta(days=365)
 ENDED_STATUSES = {PaymentStatus.CAPTURED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
 
 
@@ -171,6 +175,11 @@ class PaymentMachine(RuleBasedStateMachine):
             recorded[payment.amount.currency] += payment.captured.amount - payment.refunded.amount
         assert not any(sums.values()), sums
         assert held == recorded
+
+    @invariant()
+    def the_integrity_checks_find_no_violation(self) -> None:
+        checks = self.payments_app.container.integrity_checks()
+        assert self.run(find_violations(checks, NOTHING_HANGS)) == {}
 
     def teardown(self) -> None:
         """Run the jobs, which settle all open operations. Compare the shop with the model."""

@@ -31,9 +31,12 @@ from markethall.inventory.contract import (
 )
 from markethall.payments.contract import (
     ActivatePayments,
+    ListPaymentStates,
     OpenPayment,
     PaymentList,
     Payments,
+    PaymentState,
+    PaymentStates,
     PaymentStatus,
     PaymentSummary,
     RefundPayment,
@@ -226,6 +229,22 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                 PaymentList(items=(_PAYMENT, _PAYMENT.model_copy(update={"payment_id": new_id()}))),
             ),
             "cancel": (new_id(), None),
+            "list_payment_states": (
+                ListPaymentStates(after_payment_id=new_id(), limit=7),
+                PaymentStates(
+                    items=(
+                        PaymentState(
+                            payment_id=new_id(),
+                            order_id=new_id(),
+                            status=PaymentStatus.CAPTURED,
+                            amount=AMOUNT,
+                            captured=AMOUNT,
+                            refunded=Money.zero("KWD"),
+                            settled_at=TIME,
+                        ),
+                    )
+                ),
+            ),
             "refund": (
                 RefundPayment(
                     payment_id=new_id(), refund_id=new_id(), amount=AMOUNT, reason="broken"

@@ -7,12 +7,13 @@ from dependency_injector import providers
 
 from markethall.inventory.contract import Inventory
 from markethall.orders.contract import Orders
-from markethall.orders.memory import MemoryOrderStore, Tables
-from markethall.orders.ports import ReadStore, Store
+from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
+from markethall.orders.ports import OrderIntegrityReads, ReadStore, Store
 from markethall.orders.service import (
     Checkout,
     ContextClients,
     OrderEventHandlers,
+    OrderIntegrity,
     OrderService,
     PaymentDeadlines,
     PendingOrdersJob,
@@ -20,7 +21,7 @@ from markethall.orders.service import (
 )
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
 from markethall.orders.settings import OrdersSettings
-from markethall.orders.sql import STATEMENTS, SqlOrderStore
+from markethall.orders.sql import STATEMENTS, SqlOrderIntegrityReads, SqlOrderStore
 from markethall.payments.contract import Payments
 from markethall.shared.cache import InvalidationBus, open_bus
 from markethall.shared.composition.container import (
@@ -32,12 +33,17 @@ from markethall.shared.composition.container import (
     build_idempotency,
 )
 from markethall.shared.composition.context_persistence import ContextPersistence, database_of
-from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.memory import (
+    MemoryDatabase,
+    MemorySnapshots,
+    build_memory_persistence,
+)
 from markethall.shared.composition.providers import by_storage, singleton
-from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.composition.sql import SqlDatabase, SqlSnapshots, build_sql_persistence
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.integrity import IntegrityCheck
 from markethall.shared.messaging.context_worker import PeriodicJob
-from markethall.shared.persistence.database import Database
+from markethall.shared.persistence.database import Database, SnapshotDatabase
 from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
 
@@ -85,6 +91,20 @@ def _periodic_jobs(pending_orders_job: PendingOrdersJob) -> Sequence[PeriodicJob
     return [pending_orders_job.run_once]
 
 
+def _memory_snapshots(
+    persistence: ContextPersistence[MemoryDatabase[Tables, MemoryOrderStore]],
+) -> SnapshotDatabase[OrderIntegrityReads]:
+    return MemorySnapshots(persistence.database, MemoryOrderIntegrityReads)
+
+
+def _sql_snapshots(postgres: Postgres) -> SnapshotDatabase[OrderIntegrityReads]:
+    return SqlSnapshots(postgres, SqlOrderIntegrityReads)
+
+
+def _integrity_checks(integrity: OrderIntegrity) -> Sequence[IntegrityCheck]:
+    return integrity.list_checks()
+
+
 def _counters(orders: Orders) -> Mapping[str, Counter]:
     return {"order_count": orders.count}
 
@@ -98,13 +118,13 @@ class OrdersContainer(ContextContainer):
     payments: providers.Dependency[Payments] = providers.Dependency()
     tools, clock, cursors = ContextContainer.tools, ContextContainer.clock, ContextContainer.cursors
 
-    persistence: providers.Selector[ContextPersistence[Database[ReadStore, Store]]] = by_storage(
+    memory_persistence = singleton(_memory_persistence, clock)
+    sql_persistence = singleton(_sql_persistence, ContextContainer.postgres, clock)
+    persistence = by_storage(settings, memory=memory_persistence, sql=sql_persistence)
+    stored_database: providers.Selector[Database[ReadStore, Store]] = by_storage(
         settings,
-        memory=singleton(_memory_persistence, clock),
-        sql=singleton(_sql_persistence, ContextContainer.postgres, clock),
-    )
-    stored_database: providers.Singleton[Database[ReadStore, Store]] = singleton(
-        database_of, persistence
+        memory=singleton(database_of, memory_persistence),
+        sql=singleton(database_of, sql_persistence),
     )
     bus = singleton(_bus, tools)
     status_waits = singleton(_status_waits, stored_database, bus)
@@ -133,3 +153,10 @@ class OrdersContainer(ContextContainer):
     on_drain = singleton(_on_drain, status_waits)
     on_close = singleton(_on_close, bus)
     counters = singleton(_counters, orders)
+    snapshots: providers.Selector[SnapshotDatabase[OrderIntegrityReads]] = by_storage(
+        settings,
+        memory=singleton(_memory_snapshots, memory_persistence),
+        sql=singleton(_sql_snapshots, ContextContainer.postgres),
+    )
+    integrity = singleton(OrderIntegrity, clients, snapshots, clock)
+    integrity_checks = singleton(_integrity_checks, integrity)

@@ -51,7 +51,7 @@ MANIFEST: Final = ContextManifest(
                 "list_reservation_states",
             }
         ),
-        "payments": frozenset({"open", "activate", "cancel", "refund"}),
+        "payments": frozenset({"open", "activate", "cancel", "refund", "list_payment_states"}),
     },
     subscriptions=(
         Subscription("payments.payment_captured", "on_payment_captured"),

@@ -13,6 +13,7 @@ from markethall.orders.contract import (
     VersionedOrderStatus,
 )
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
+from markethall.orders.domain.integrity import OrderLink, OrderSums
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
@@ -169,3 +170,63 @@ def _build_filter(query: OrderQuery, owner_id: UUID | None) -> Callable[[Order],
 
 def _created_position(order: Order) -> tuple[datetime, UUID]:
     return order.created_at, order.order_id
+
+
+class MemoryOrderIntegrityReads:
+    def __init__(self, tables: Tables) -> None:
+        self._orders = list(tables.orders.rows())
+
+    async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]:
+        orders = sorted(self._orders, key=lambda order: order.order_id)
+        return [_order_sums(order) for order in orders if after is None or order.order_id > after][
+            :limit
+        ]
+
+    async def list_overdue_orders(
+        self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
+    ) -> Sequence[OrderLink]:
+        overdue = [
+            _order_link(order)
+            for order in self._orders
+            if order.status is OrderStatus.PENDING
+            and order.expires_at < before
+            and (after is None or (order.expires_at, order.order_id) > after)
+        ]
+        return sorted(overdue, key=lambda order: (order.expires_at, order.order_id))[:limit]
+
+    async def list_links_by_payment(
+        self, after: UUID | None, until: UUID, limit: int
+    ) -> Sequence[OrderLink]:
+        return self._list_links(lambda order: order.payment_id, after, until)[:limit]
+
+    async def list_links_by_order(
+        self, after: UUID | None, until: UUID, limit: int
+    ) -> Sequence[OrderLink]:
+        return self._list_links(lambda order: order.order_id, after, until)[:limit]
+
+    def _list_links(
+        self, key_of: Callable[[OrderLink], UUID], after: UUID | None, until: UUID
+    ) -> Sequence[OrderLink]:
+        links = sorted(map(_order_link, self._orders), key=key_of)
+        return [
+            link
+            for link in links
+            if (after is None or key_of(link) > after) and key_of(link) <= until
+        ]
+
+
+def _order_link(order: Order) -> OrderLink:
+    return OrderLink(**{name: getattr(order, name) for name in OrderLink.__dataclass_fields__})
+
+
+def _order_sums(order: Order) -> OrderSums:
+    return OrderSums(
+        order_id=order.order_id,
+        subtotal=order.subtotal,
+        discount=order.discount,
+        shipping=order.shipping,
+        tax=order.tax,
+        total=order.total,
+        line_total=sum(line.total for line in order.lines),
+        unit_total=sum(line.unit_price * line.quantity for line in order.lines),
+    )

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from markethall.orders.contract import OrderQuery, VersionedOrderStatus
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
+from markethall.orders.domain.integrity import OrderLink, OrderSums
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
@@ -90,3 +91,24 @@ class Store(ReadStore, Protocol):
 
         Raises LeaseLost if another attempt with this key has finished first.
         """
+
+
+class OrderIntegrityReads(Protocol):
+    """The reads of the integrity checks, in pages. `after` is the key of the last row before."""
+
+    async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]: ...
+
+    async def list_overdue_orders(
+        self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
+    ) -> Sequence[OrderLink]:
+        """Return pending orders that expired before this time, by expiry and id."""
+
+    async def list_links_by_payment(
+        self, after: UUID | None, until: UUID, limit: int
+    ) -> Sequence[OrderLink]:
+        """Return the orders whose payment id is after the first id, up to the second."""
+
+    async def list_links_by_order(
+        self, after: UUID | None, until: UUID, limit: int
+    ) -> Sequence[OrderLink]:
+        """Return the orders whose id is after the first id, up to the second."""

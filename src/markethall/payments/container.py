@@ -8,7 +8,12 @@ from dependency_injector import providers
 
 from markethall.payments.contract import LedgerApi, PaymentApi, Payments
 from markethall.payments.contract.reconciliation import Reconciliations
-from markethall.payments.memory import MemoryPaymentStore, MemorySandboxLedger, Tables
+from markethall.payments.memory import (
+    MemoryPaymentIntegrityReads,
+    MemoryPaymentStore,
+    MemorySandboxLedger,
+    Tables,
+)
 from markethall.payments.ports import (
     GatewayTools,
     PaymentGateway,
@@ -17,6 +22,7 @@ from markethall.payments.ports import (
     Sleep,
     Store,
 )
+from markethall.payments.ports.integrity import PaymentIntegrityReads
 from markethall.payments.service import (
     ChargePayment,
     DailyReconciliation,
@@ -27,6 +33,7 @@ from markethall.payments.service import (
     MarkPaid,
     PaymentApiService,
     PaymentCommands,
+    PaymentIntegrity,
     PaymentJobs,
     ProviderClient,
     ProviderLimits,
@@ -39,7 +46,12 @@ from markethall.payments.service import (
     WebhookHandler,
 )
 from markethall.payments.settings import PaymentsSettings, installed_gateways
-from markethall.payments.sql import STATEMENTS, SqlPaymentStore, SqlSandboxLedger
+from markethall.payments.sql import (
+    STATEMENTS,
+    SqlPaymentIntegrityReads,
+    SqlPaymentStore,
+    SqlSandboxLedger,
+)
 from markethall.shared.composition.container import (
     ContextContainer,
     ContextTools,
@@ -48,13 +60,18 @@ from markethall.shared.composition.container import (
     build_idempotency,
 )
 from markethall.shared.composition.context_persistence import ContextPersistence, database_of
-from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.memory import (
+    MemoryDatabase,
+    MemorySnapshots,
+    build_memory_persistence,
+)
 from markethall.shared.composition.providers import by_storage, singleton
-from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.composition.sql import SqlDatabase, SqlSnapshots, build_sql_persistence
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.integrity import IntegrityCheck
 from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
-from markethall.shared.persistence.database import Database
+from markethall.shared.persistence.database import Database, SnapshotDatabase
 from markethall.shared.persistence.postgres import Postgres
 
 
@@ -161,6 +178,20 @@ def _on_close(gateways: Sequence[PaymentGateway]) -> Sequence[LifecycleHook]:
     return [gateway.close for gateway in gateways]
 
 
+def _memory_snapshots(
+    persistence: ContextPersistence[MemoryDatabase[Tables, MemoryPaymentStore]],
+) -> SnapshotDatabase[PaymentIntegrityReads]:
+    return MemorySnapshots(persistence.database, MemoryPaymentIntegrityReads)
+
+
+def _sql_snapshots(postgres: Postgres) -> SnapshotDatabase[PaymentIntegrityReads]:
+    return SqlSnapshots(postgres, SqlPaymentIntegrityReads)
+
+
+def _integrity_checks(integrity: PaymentIntegrity) -> Sequence[IntegrityCheck]:
+    return integrity.list_checks()
+
+
 def _counters(payment_api: PaymentApi) -> Mapping[str, Counter]:
     return {"payment_count": payment_api.count}
 
@@ -217,8 +248,9 @@ class PaymentsContainer(ContextContainer):
     payment_api: providers.Singleton[PaymentApi] = singleton(
         PaymentApiService, database, commands, webhook_handler, cursors
     )
+    verify_ledger = singleton(VerifyLedger, database)
     ledger: providers.Singleton[LedgerApi] = singleton(
-        LedgerService, database, singleton(VerifyLedger, database), cursors, clock
+        LedgerService, database, verify_ledger, cursors, clock
     )
     record_fee = singleton(RecordFee, database, clock)
     payment_jobs = singleton(
@@ -244,4 +276,11 @@ class PaymentsContainer(ContextContainer):
     long_running_tasks = singleton(_long_running_tasks, daily_reconciliation)
     periodic_jobs = singleton(_periodic_jobs, payment_jobs, follow_ups, saved_methods)
     counters = singleton(_counters, payment_api)
+    snapshots: providers.Selector[SnapshotDatabase[PaymentIntegrityReads]] = by_storage(
+        settings,
+        memory=singleton(_memory_snapshots, memory_persistence),
+        sql=singleton(_sql_snapshots, postgres),
+    )
+    integrity = singleton(PaymentIntegrity, snapshots, verify_ledger, clock)
+    integrity_checks = singleton(_integrity_checks, integrity)
     on_close = singleton(_on_close, gateways)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from markethall.payments.contract import (
     ActivatePayments,
     InvalidPaymentTransition,
+    ListPaymentStates,
     OpenPayment,
     OperationIdTaken,
     OrderHasPayment,
@@ -15,6 +16,7 @@ from markethall.payments.contract import (
     PaymentList,
     PaymentNotFound,
     Payments,
+    PaymentStates,
     PaymentSummary,
     RefundExceedsCaptured,
     RefundPayment,
@@ -98,6 +100,15 @@ async def refund(
     return json_response(await payments.refund(ctx, command))
 
 
+@router.post("/list_payment_states", response_model=PaymentStates)
+async def list_payment_states(
+    ctx: Annotated[CallContext, require_service_token("payments.list_payment_states")],
+    page: Annotated[ListPaymentStates, FORBID_UNKNOWN_FIELDS],
+    payments: PaymentsDep,
+) -> Response:
+    return json_response(await payments.list_payment_states(ctx, page))
+
+
 class RemotePayments:
     """Client of payments in another deployment."""
 
@@ -115,6 +126,9 @@ class RemotePayments:
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         return await self._rpc_client.call(ctx, "refund", command, RefundView)
+
+    async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:
+        return await self._rpc_client.call(ctx, "list_payment_states", page, PaymentStates)
 
 
 class GuardedPayments:
@@ -138,4 +152,9 @@ class GuardedPayments:
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         return await self._guard.invoke(
             ctx, "refund", lambda ctx: self._payments.refund(ctx, command)
+        )
+
+    async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:
+        return await self._guard.invoke(
+            ctx, "list_payment_states", lambda ctx: self._payments.list_payment_states(ctx, page)
         )

@@ -1,13 +1,18 @@
 """The contract of payments for other contexts."""
 
 from datetime import datetime
-from typing import Protocol
+from typing import Annotated, Final, Protocol
 from uuid import UUID
+
+from pydantic import Field
 
 from markethall.payments.contract.statuses import PaymentStatus, RefundStatus
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import Money
+
+# the largest page of `list_payment_states`
+MAX_STATES: Final = 500
 
 
 class OpenPayment(Dto):
@@ -82,6 +87,29 @@ class RefundView(Dto):
     created_at: datetime
 
 
+class PaymentState(Dto):
+    """The state of a payment. `settled_at` is the time of its latest known outcome, if any."""
+
+    payment_id: UUID
+    order_id: UUID
+    status: PaymentStatus
+    amount: Money
+    captured: Money
+    refunded: Money
+    settled_at: datetime | None = None
+
+
+class ListPaymentStates(Dto):
+    """A page of payments by payment id, after the given one."""
+
+    after_payment_id: UUID | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_STATES)] = MAX_STATES
+
+
+class PaymentStates(Dto):
+    items: tuple[PaymentState, ...]
+
+
 class Payments(Protocol):
     """The commands that other contexts may call. Each is idempotent."""
 
@@ -110,4 +138,10 @@ class Payments(Protocol):
 
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken,
         ValidationFailed (for an amount that is not positive), CurrencyMismatch.
+        """
+
+    async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:
+        """Return the states of payments, sorted by payment id.
+
+        Tombstones are left out. Fewer states than `limit` means that no more follow.
         """

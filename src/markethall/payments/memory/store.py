@@ -5,8 +5,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from markethall.payments.contract import OrderHasPayment, PaymentStatus
+from markethall.payments.contract import OrderHasPayment, PaymentState, PaymentStatus
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
+from markethall.payments.memory.integrity import MemoryPaymentIntegrityReads
 from markethall.payments.memory.ledger import MemoryLedgerStore
 from markethall.payments.memory.reconciliation import MemoryReconciliationStore
 from markethall.payments.memory.saved_methods import MemorySavedMethodStore
@@ -56,6 +57,9 @@ class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySav
         payments = self._tables.payments.where(lambda payment: _matches(payment, payment_filter))
         payments.sort(key=_payment_position, reverse=payment_filter.descending)
         return payments[: payment_filter.limit]
+
+    async def list_payment_states(self, after: UUID | None, limit: int) -> Sequence[PaymentState]:
+        return MemoryPaymentIntegrityReads(self._tables).list_payment_states(after, limit)
 
     async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
         found = self._tables.payments.where(lambda payment: payment.has_money_after_end)

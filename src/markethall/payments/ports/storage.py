@@ -8,6 +8,7 @@ from uuid import UUID
 
 from markethall.payments.contract import (
     OperationKind,
+    PaymentState,
     PaymentStatus,
 )
 from markethall.payments.domain import Operation, Payment
@@ -61,6 +62,9 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
     async def get_operation(self, operation_id: UUID) -> Operation | None: ...
     async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
         """Return operations, the oldest first."""
+
+    async def list_payment_states(self, after: UUID | None, limit: int) -> Sequence[PaymentState]:
+        """Return states of payments after this id, by payment id. Tombstones are left out."""
 
     async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
         """Return the ids of voided, cancelled or expired payments whose money must be refunded."""

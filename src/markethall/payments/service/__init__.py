@@ -7,6 +7,7 @@ from markethall.payments.service.daily_reconciliation import (
     ReconciliationSchedule,
 )
 from markethall.payments.service.follow_ups import FollowUps
+from markethall.payments.service.integrity import PaymentIntegrity
 from markethall.payments.service.internal import InternalPaymentService
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.jobs import PaymentJobs
@@ -32,6 +33,7 @@ __all__ = [
     "MarkPaid",
     "PaymentApiService",
     "PaymentCommands",
+    "PaymentIntegrity",
     "PaymentJobs",
     "ProviderClient",
     "ProviderLimits",

@@ -4,8 +4,10 @@ from uuid import UUID
 
 from markethall.payments.contract import (
     ActivatePayments,
+    ListPaymentStates,
     OpenPayment,
     PaymentList,
+    PaymentStates,
     PaymentSummary,
     RefundPayment,
     RefundView,
@@ -50,6 +52,11 @@ class InternalPaymentService:
         )
         async with self._database.transaction() as store:
             return to_payment_summary(await store.open_payment(payment))
+
+    async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:
+        async with self._database.read_session() as store:
+            states = await store.list_payment_states(page.after_payment_id, page.limit)
+        return PaymentStates(items=tuple(states))
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
         async with self._database.transaction() as store:

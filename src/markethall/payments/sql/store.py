@@ -13,12 +13,14 @@ from pydantic import TypeAdapter
 from markethall.payments.contract import (
     NextAction,
     OrderHasPayment,
+    PaymentState,
     PaymentStatus,
 )
 from markethall.payments.domain import Operation, Payment
 from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEvent, WebhookState
 from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
+from markethall.payments.sql.integrity import list_payment_states
 from markethall.payments.sql.ledger import SqlLedgerStore
 from markethall.payments.sql.reconciliation_store import SqlReconciliationStore
 from markethall.payments.sql.rows import OPERATION_COLUMNS, to_operation
@@ -72,6 +74,9 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
     async def list_payments(self, payment_filter: PaymentFilter) -> Sequence[Payment]:
         statement, values = sql.list_payments(payment_filter)
         return [_to_payment(row) for row in await self._connection.fetch_all(statement, **values)]
+
+    async def list_payment_states(self, after: UUID | None, limit: int) -> Sequence[PaymentState]:
+        return await list_payment_states(self._connection, after, limit)
 
     async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
         rows = await self._connection.fetch_all(sql.LIST_PAYMENTS_TO_REFUND, limit=limit)

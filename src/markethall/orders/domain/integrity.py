@@ -1,0 +1,169 @@
+"""Rules between an order and its lines, its payment and its reservation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from markethall.orders.contract import OrderPaymentStatus, OrderStatus
+from markethall.shared.kernel.integrity import OffendingRow
+
+# payment statuses of an order whose payment is captured
+_PAID_STATUSES: Final = frozenset(
+    {
+        OrderPaymentStatus.PAID,
+        OrderPaymentStatus.PARTIALLY_REFUNDED,
+        OrderPaymentStatus.REFUNDED,
+    }
+)
+_SOLD_STATUSES: Final = frozenset({OrderStatus.PROCESSING, OrderStatus.COMPLETED})
+_LIVE_RESERVATIONS: Final = frozenset({"committed", "consumed"})
+
+
+@dataclass(frozen=True)
+class OrderSums:
+    """The amounts of an order, and the sums of its lines, in minor units.
+
+    `line_total` sums the totals of the lines, `unit_total` their prices times their quantities.
+    """
+
+    order_id: UUID
+    subtotal: int
+    discount: int
+    shipping: int
+    tax: int
+    total: int
+    line_total: int
+    unit_total: int
+
+
+@dataclass(frozen=True)
+class OrderLink:
+    """The fields of an order that have to agree with its payment and its reservation."""
+
+    order_id: UUID
+    payment_id: UUID
+    reservation_id: UUID
+    status: OrderStatus
+    payment_status: OrderPaymentStatus
+    currency: str
+    total: int
+    refunded: int
+    expires_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class PaymentFacts:
+    """The fields of a payment that have to agree with its order. Amounts are in minor units."""
+
+    payment_id: UUID
+    order_id: UUID
+    status: str
+    currency: str
+    amount: int
+    captured: int
+    refunded: int
+    settled_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ReservationFacts:
+    reservation_id: UUID
+    order_id: UUID
+    status: str
+
+
+def judge_total(sums: OrderSums) -> Iterator[OffendingRow]:
+    if sums.total != sums.subtotal - sums.discount + sums.shipping + sums.tax:
+        yield _order_row(
+            sums.order_id,
+            f"total is {sums.total}, subtotal {sums.subtotal}, discount {sums.discount},"
+            f" shipping {sums.shipping}, tax {sums.tax}",
+        )
+    for name, amount in (("totals", sums.line_total), ("prices", sums.unit_total)):
+        if sums.subtotal != amount:
+            yield _order_row(
+                sums.order_id, f"subtotal is {sums.subtotal}, the {name} of its lines are {amount}"
+            )
+
+
+def judge_pending(order: OrderLink) -> Iterator[OffendingRow]:
+    yield _order_row(
+        order.order_id, f"pending, although it has expired at {order.expires_at.isoformat()}"
+    )
+
+
+def judge_amount(order: OrderLink | None, payment: PaymentFacts | None) -> Iterator[OffendingRow]:
+    """The payment of an order asks for what the order lists."""
+    if order is None or payment is None:
+        return
+    if payment.order_id != order.order_id:
+        yield _order_row(
+            order.order_id, f"its payment {payment.payment_id} is of order {payment.order_id}"
+        )
+    if (payment.amount, payment.currency) != (order.total, order.currency):
+        yield _order_row(
+            order.order_id,
+            f"total is {order.total} {order.currency}, its payment {payment.payment_id} is of"
+            f" {payment.amount} {payment.currency}",
+        )
+
+
+def judge_paid(order: OrderLink | None, payment: PaymentFacts | None) -> Iterator[OffendingRow]:
+    """An order is paid if and only if its payment is captured; both have the same refunds."""
+    if order is None:
+        yield from _judge_without_order(payment)
+        return
+    if payment is None:
+        yield _order_row(order.order_id, f"its payment {order.payment_id} does not exist")
+        return
+    is_captured = payment.status == "captured"
+    has_money = payment.captured > 0 or (is_captured and not payment.amount)
+    is_paid = order.payment_status in _PAID_STATUSES
+    states = f"{order.status}, {order.payment_status}; its payment {payment.payment_id} is"
+    if is_paid and not has_money:
+        yield _order_row(order.order_id, f"{states} {payment.status}, nothing is captured")
+    elif is_captured and not is_paid and payment.amount:
+        yield _order_row(order.order_id, f"{states} captured")
+    if order.refunded != payment.refunded:
+        yield _order_row(
+            order.order_id,
+            f"refunded is {order.refunded}, of its payment {payment.refunded}",
+        )
+
+
+def judge_reserved(
+    order: OrderLink | None, reservations: tuple[ReservationFacts, ...]
+) -> Iterator[OffendingRow]:
+    """The stock of a sold order is committed, and no other reservation of an order is."""
+    is_sold = order is not None and order.status in _SOLD_STATUSES
+    own = order.reservation_id if order and is_sold else None
+    for reservation in reservations:
+        if reservation.status == "committed" and reservation.reservation_id != own:
+            yield OffendingRow(
+                row=f"reservation reservation_id={reservation.reservation_id}",
+                problem=f"committed, but order {reservation.order_id} is"
+                f" {order.status if order else 'missing'}",
+            )
+    found = next((one for one in reservations if one.reservation_id == own), None)
+    if order and is_sold and (found is None or found.status not in _LIVE_RESERVATIONS):
+        yield _order_row(
+            order.order_id,
+            f"{order.status}, its reservation {order.reservation_id} is"
+            f" {found.status if found else 'missing'}",
+        )
+
+
+def _judge_without_order(payment: PaymentFacts | None) -> Iterator[OffendingRow]:
+    if payment and payment.captured > payment.refunded:
+        yield OffendingRow(
+            row=f"payment payment_id={payment.payment_id}",
+            problem=f"{payment.captured - payment.refunded} {payment.currency} are captured,"
+            f" but there is no order {payment.order_id}",
+        )
+
+
+def _order_row(order_id: UUID, problem: str) -> OffendingRow:
+    return OffendingRow(row=f"order order_id={order_id}", problem=problem)

@@ -1,0 +1,108 @@
+"""The reads of the integrity checks of orders in Postgres."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from markethall.orders.domain.integrity import OrderLink, OrderSums
+from markethall.orders.sql.tables import lines, orders
+from markethall.shared.persistence.postgres import Connection, Statement, sql_literal
+
+_NO_ID: Final = UUID(int=0)
+_EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
+_LIMIT: Final = bindparam("limit", type_=sa.Integer)
+_link_columns: Final = [orders.c[name] for name in OrderLink.__dataclass_fields__]
+
+
+def _sum(amount: "sa.ColumnElement[int]") -> "sa.ColumnElement[int]":
+    total = sa.cast(sa.func.sum(amount), sa.BigInteger)
+    return sa.func.coalesce(total, sa.literal_column("0", sa.BigInteger))
+
+
+def _order_sums() -> Statement:
+    of_lines = (
+        sa.select(
+            _sum(lines.c.total).label("line_total"),
+            _sum(lines.c.unit_price * lines.c.quantity).label("unit_total"),
+        )
+        .where(lines.c.order_id == orders.c.order_id)
+        .lateral("of_lines")
+    )
+    names = ("order_id", "subtotal", "discount", "shipping", "tax", "total")
+    return Statement(
+        sa.select(*(orders.c[name] for name in names), *of_lines.c)
+        .join_from(orders, of_lines, sa.true())
+        .where(orders.c.order_id > bindparam("after", type_=sa.Uuid))
+        .order_by(orders.c.order_id)
+        .limit(_LIMIT)
+    )
+
+
+def _links(key: "sa.ColumnElement[Any]") -> Statement:
+    return Statement(
+        sa.select(*_link_columns)
+        .where(key > bindparam("after", type_=sa.Uuid), key <= bindparam("until", type_=sa.Uuid))
+        .order_by(key)
+        .limit(_LIMIT)
+    )
+
+
+_LIST_ORDER_SUMS: Final = _order_sums()
+_LIST_LINKS_BY_PAYMENT: Final = _links(orders.c.payment_id)
+_LIST_LINKS_BY_ORDER: Final = _links(orders.c.order_id)
+_LIST_OVERDUE: Final = Statement(
+    sa.select(*_link_columns)
+    .where(
+        orders.c.status == sql_literal("pending"),
+        orders.c.expires_at < bindparam("before"),
+        sa.tuple_(orders.c.expires_at, orders.c.order_id)
+        > sa.tuple_(
+            bindparam("after_time", type_=sa.TIMESTAMP(timezone=True)),
+            bindparam("after_id", type_=sa.Uuid),
+        ),
+    )
+    .order_by(orders.c.expires_at, orders.c.order_id)
+    .limit(_LIMIT)
+)
+
+
+class SqlOrderIntegrityReads:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]:
+        rows = await self._connection.fetch_all(
+            _LIST_ORDER_SUMS, after=after or _NO_ID, limit=limit
+        )
+        return [OrderSums(**dict(row)) for row in rows]
+
+    async def list_overdue_orders(
+        self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
+    ) -> Sequence[OrderLink]:
+        after_time, after_id = after or (_EARLIEST, _NO_ID)
+        rows = await self._connection.fetch_all(
+            _LIST_OVERDUE, before=before, after_time=after_time, after_id=after_id, limit=limit
+        )
+        return [OrderLink(**dict(row)) for row in rows]
+
+    async def list_links_by_payment(
+        self, after: UUID | None, until: UUID, limit: int
+    ) -> Sequence[OrderLink]:
+        return await self._list_links(_LIST_LINKS_BY_PAYMENT, after, until, limit)
+
+    async def list_links_by_order(
+        self, after: UUID | None, until: UUID, limit: int
+    ) -> Sequence[OrderLink]:
+        return await self._list_links(_LIST_LINKS_BY_ORDER, after, until, limit)
+
+    async def _list_links(
+        self, statement: Statement, after: UUID | None, until: UUID, limit: int
+    ) -> Sequence[OrderLink]:
+        rows = await self._connection.fetch_all(
+            statement, after=after or _NO_ID, until=until, limit=limit
+        )
+        return [OrderLink(**dict(row)) for row in rows]

@@ -1,0 +1,185 @@
+"""The integrity checks of payments."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+from uuid import UUID
+
+from markethall.payments.contract import LedgerFinding
+from markethall.payments.domain.integrity import (
+    ChargeSums,
+    PaymentSums,
+    ProviderCharge,
+    WaitingRow,
+    judge_charges,
+    judge_limits,
+    judge_operations,
+    judge_provider_charge,
+    judge_unknown_charge,
+    judge_waiting,
+)
+from markethall.payments.ports.integrity import PaymentIntegrityReads
+from markethall.payments.service.verify_ledger import VerifyLedger
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.integrity import (
+    Findings,
+    IntegrityCheck,
+    OffendingRow,
+    scan_pages,
+)
+from markethall.shared.persistence.database import SnapshotDatabase
+
+# the reconciliation of an operation, and what follows from it, takes at most this time while the
+# provider answers
+MAX_OPEN_TIME: Final = timedelta(minutes=15)
+
+
+class ListWaiting(Protocol):
+    """A method of PaymentIntegrityReads that returns rows that have waited since before a time."""
+
+    async def __call__(
+        self,
+        reads: PaymentIntegrityReads,
+        before: datetime,
+        after: tuple[datetime, str] | None,
+        limit: int,
+        /,
+    ) -> Sequence[WaitingRow]: ...
+
+
+class PaymentIntegrity:
+    def __init__(
+        self, snapshots: SnapshotDatabase[PaymentIntegrityReads], verify: VerifyLedger, clock: Clock
+    ) -> None:
+        self._snapshots = snapshots
+        self._verify = verify
+        self._clock = clock
+
+    def list_checks(self) -> Sequence[IntegrityCheck]:
+        return [*self._amount_checks(), self._ledger_check(), *self._progress_checks()]
+
+    def _amount_checks(self) -> Sequence[IntegrityCheck]:
+        return [
+            self._payment_check(
+                "O2.amounts_within_limits",
+                "Not more is captured than authorized, and not more refunded than captured.",
+                judge_limits,
+            ),
+            self._payment_check(
+                "O2.amounts_equal_operations",
+                "The amounts of a payment are the sums of its operations.",
+                judge_operations,
+            ),
+            self._payment_check(
+                "O2.one_charge_per_payment",
+                "At most one charge of a payment has succeeded.",
+                judge_charges,
+            ),
+            IntegrityCheck(
+                "O2.sandbox_agrees",
+                "The sandbox provider has recorded the same amounts for each charge.",
+                self._compare_with_sandbox,
+            ),
+        ]
+
+    def _ledger_check(self) -> IntegrityCheck:
+        return IntegrityCheck(
+            "O4.ledger_intact",
+            "Each posting balances and follows from its operation, and the chains are unbroken.",
+            self._verify_ledger,
+        )
+
+    def _progress_checks(self) -> Sequence[IntegrityCheck]:
+        return [
+            self._progress_check(
+                "O8.operations_settle",
+                "No outcome of an operation stays unknown for 15 minutes.",
+                lambda reads, *page: reads.list_open_operations(*page),
+            ),
+            self._progress_check(
+                "O8.payments_expire",
+                "No payment can be paid 15 minutes after its expiry.",
+                lambda reads, *page: reads.list_overdue_payments(*page),
+            ),
+            self._progress_check(
+                "O8.webhooks_applied",
+                "No webhook of a known operation is pending for 15 minutes.",
+                lambda reads, *page: reads.list_unapplied_webhooks(*page),
+            ),
+            self._progress_check(
+                "O8.money_after_end_refunded",
+                "Money of an ended payment is refunded within 15 minutes.",
+                lambda reads, *page: reads.list_money_after_end(*page),
+            ),
+        ]
+
+    def _payment_check(
+        self, check_id: str, rule: str, judge: Callable[[PaymentSums], Iterable[OffendingRow]]
+    ) -> IntegrityCheck:
+        async def find(findings: Findings, _: timedelta) -> None:
+            async with self._snapshots.snapshot() as reads:
+                await scan_pages(
+                    reads.list_payment_sums, lambda sums: sums.payment_id, judge, findings
+                )
+
+        return IntegrityCheck(check_id, rule, find)
+
+    def _progress_check(
+        self, check_id: str, rule: str, list_waiting: ListWaiting
+    ) -> IntegrityCheck:
+        async def find(findings: Findings, grace: timedelta) -> None:
+            before = self._clock() - max(grace, MAX_OPEN_TIME)
+            async with self._snapshots.snapshot() as reads:
+                await scan_pages(
+                    lambda after, limit: list_waiting(reads, before, after, limit),
+                    lambda waiting: waiting.key,
+                    judge_waiting,
+                    findings,
+                )
+
+        return IntegrityCheck(check_id, rule, find)
+
+    async def _verify_ledger(self, findings: Findings, _: timedelta) -> None:
+        report = await self._verify.verify(rebuild=True)
+        findings.count_checked(report.posting_count)
+        findings.add(*map(_ledger_row, report.findings))
+        findings.violations = report.finding_count
+
+    async def _compare_with_sandbox(self, findings: Findings, _: timedelta) -> None:
+        async with self._snapshots.snapshot() as reads:
+            await scan_pages(
+                lambda after, limit: _list_compared(reads, after, limit),
+                lambda compared: compared[0].operation_id,
+                lambda compared: judge_provider_charge(*compared),
+                findings,
+            )
+            await scan_pages(
+                lambda after, limit: _list_sandbox_charges(reads, after, limit),
+                lambda known: known[0].operation_id,
+                lambda known: () if known[1] else judge_unknown_charge(known[0]),
+                findings,
+            )
+
+
+def _ledger_row(finding: LedgerFinding) -> OffendingRow:
+    fields = finding.model_dump(exclude={"problem"}, exclude_none=True)
+    place = " ".join(f"{name}={value}" for name, value in fields.items())
+    return OffendingRow(row=f"posting {place}", problem=finding.problem.replace("_", " "))
+
+
+async def _list_compared(
+    reads: PaymentIntegrityReads, after: UUID | None, limit: int
+) -> Sequence[tuple[ChargeSums, ProviderCharge | None]]:
+    """Return a page of our charges, each with the record of the sandbox."""
+    ours = await reads.list_sandbox_charge_sums(after, limit)
+    theirs = await reads.get_sandbox_charges([charge.operation_id for charge in ours])
+    return [(charge, theirs.get(charge.operation_id)) for charge in ours]
+
+
+async def _list_sandbox_charges(
+    reads: PaymentIntegrityReads, after: UUID | None, limit: int
+) -> Sequence[tuple[ProviderCharge, bool]]:
+    """Return a page of charges at the sandbox, each with whether there is such an operation."""
+    charges = await reads.list_sandbox_charges(after, limit)
+    known = await reads.get_known_operations([charge.operation_id for charge in charges])
+    return [(charge, charge.operation_id in known) for charge in charges]
