@@ -111,7 +111,7 @@ test-concurrency: $(DEV)
 
 ## test-payments: run every race for money 200 times, with 0 and 20 ms of database latency, and random commands (minutes)
 test-payments: $(DEV)
-	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/payments/test_money_races.py tests/payments/test_stateful.py tests/payments/test_mark_paid.py tests/orders/test_manual_payment.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/payments/test_money_races.py tests/payments/test_capture_races.py tests/payments/test_stateful.py tests/payments/test_mark_paid.py tests/orders/test_manual_payment.py $(ARGS)
 
 ## test-event-delivery: deliver 2,000 events to two subscribers during twenty kill -9 (a minute)
 test-event-delivery: $(DEV)

@@ -106,7 +106,7 @@ def _edges(indent: str) -> Iterable[str]:
             for subscription in topology().subscriptions[subscriber]
             if subscription.publisher == publisher
         ]
-        yield f'{indent}{publisher} -.->|"{"<br/>".join(names)}"| {subscriber}'
+        yield f'{indent}{publisher} -.->|"{"<br/>".join(dict.fromkeys(names))}"| {subscriber}'
 
 
 def _class_name(event_type: str) -> str:

@@ -27,6 +27,7 @@ from markethall.inventory.contract import (
 )
 from markethall.payments.contract import (
     ActivatePayments,
+    CapturePayment,
     InvalidPaymentTransition,
     ListPaymentStates,
     OpenPayment,
@@ -35,6 +36,7 @@ from markethall.payments.contract import (
     PaymentInProgress,
     PaymentList,
     PaymentNotFound,
+    PaymentPartiallyCaptured,
     PaymentRefunded,
     PaymentState,
     PaymentStates,
@@ -45,6 +47,7 @@ from markethall.payments.contract import (
     RefundPayment,
     RefundStatus,
     RefundView,
+    VoidPayment,
 )
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock, utc_now
@@ -368,6 +371,9 @@ class FakePayments:
         self.activated: set[UUID] = set()
         self._refunds: dict[UUID, RefundView] = {}
         self.pending_events: list[Event] = []
+        self.captures_several_times = True
+        self.rejects_captures = False
+        self._capture_ids: set[UUID] = set()
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
         is_cancelled = command.payment_id in self._tombstones
@@ -404,6 +410,30 @@ class FakePayments:
             self._change(payment_id, status=PaymentStatus.CANCELLED)
         elif payment.status not in ENDED_STATUSES:
             raise InvalidPaymentTransition(status=payment.status, allowed=[])
+
+    async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
+        payment = self._payments[command.payment_id]
+        if payment.status is PaymentStatus.CAPTURED or command.capture_id in self._capture_ids:
+            return payment
+        if payment.status is not PaymentStatus.AUTHORIZED:
+            raise InvalidPaymentTransition(status=payment.status, allowed=[])
+        if self.rejects_captures:
+            return self._change(payment.payment_id, failure_code="expired_card")
+        self._capture_ids.add(command.capture_id)
+        reached = command.due if self.captures_several_times else command.total
+        if self.captures_several_times and command.due != command.total:
+            return self._capture_part(payment, command.capture_id, reached)
+        self._end(payment.payment_id, reached)
+        return self._payments[payment.payment_id]
+
+    async def void(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
+        payment = self._payments[command.payment_id]
+        if payment.status is PaymentStatus.AUTHORIZED:
+            if payment.captured.amount:
+                self._end(payment.payment_id, payment.captured)
+            else:
+                self.change_status(payment.payment_id, PaymentStatus.VOIDED)
+        return self._payments[command.payment_id]
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         if command.refund_id in self._refunds:
@@ -462,6 +492,34 @@ class FakePayments:
         )
         self.pending_events.append(event)
         return event
+
+    def authorize(self, payment_id: UUID) -> PaymentStatusChanged:
+        """Authorize the payment, and add the event to `pending_events`."""
+        amount = self._payments[payment_id].amount
+        return self.change_status(payment_id, PaymentStatus.AUTHORIZED, authorized=amount)
+
+    def _capture_part(
+        self, payment: PaymentSummary, capture_id: UUID, reached: Money
+    ) -> PaymentSummary:
+        part = reached - payment.captured
+        if part.amount:
+            self.pending_events.append(
+                PaymentPartiallyCaptured(
+                    payment_id=payment.payment_id,
+                    order_id=payment.order_id,
+                    capture_id=capture_id,
+                    amount=part,
+                    captured=reached,
+                )
+            )
+        return self._change(payment.payment_id, captured=reached)
+
+    def _end(self, payment_id: UUID, captured: Money) -> None:
+        """Capture up to this amount, and release the rest."""
+        changes = {"captured": captured, "authorized": captured}
+        payment = self._change(payment_id, status=PaymentStatus.CAPTURED, **changes)
+        event = PaymentCaptured(payment_id=payment_id, order_id=payment.order_id, amount=captured)
+        self.pending_events.append(event)
 
     def decline(self, payment_id: UUID) -> PaymentFailed:
         payment = self._change(payment_id, status=PaymentStatus.FAILED)

@@ -47,6 +47,7 @@ from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import Actor, CallContext, system_context
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.kernel.scopes import scopes_for_roles
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
@@ -127,6 +128,21 @@ class InterruptibleGateway(PaymentGateway):
         if self.before_response:
             await self.before_response()
         return self._answer(outcome)
+
+    async def authorize(self, request: OperationRequest) -> Outcome:
+        self._start()
+        outcome = await self._gateway.authorize(request)
+        if self.before_response:
+            await self.before_response()
+        return self._answer(outcome)
+
+    async def capture(self, request: OperationRequest) -> Outcome:
+        self._start()
+        return self._answer(await self._gateway.capture(request))
+
+    async def void(self, request: OperationRequest) -> Outcome:
+        self._start()
+        return self._answer(await self._gateway.void(request))
 
     async def refund(self, request: OperationRequest) -> Outcome:
         self._start()
@@ -287,6 +303,39 @@ class PaymentsApp:
             attempt or attempt_without_key(),
         )
 
+    async def authorized(self, amount: int = 1999) -> PaymentView:
+        """Confirm a payment in a shop that captures on fulfilment."""
+        return await self.confirm(await self.open(amount))
+
+    async def capture(
+        self,
+        payment: PaymentView,
+        amount: int | None = None,
+        attempt: IdempotentCommand | None = None,
+        *,
+        is_final: bool = False,
+    ) -> PaymentView:
+        money = None if amount is None else Money(amount=amount, currency="EUR")
+        return await self.payment_api.capture(
+            STAFF, payment.payment_id, money, attempt or attempt_without_key(), is_final=is_final
+        )
+
+    async def void(
+        self, payment: PaymentView, attempt: IdempotentCommand | None = None
+    ) -> PaymentView:
+        return await self.payment_api.void(
+            STAFF, payment.payment_id, attempt or attempt_without_key()
+        )
+
+    async def taken(self, payment: PaymentView) -> tuple[int, int]:
+        """Return (captured, refunded) of all charges of the payment in the sandbox ledger."""
+        operations = await self.payment_api.list_operations(
+            STAFF, payment.payment_id, PageQuery(limit=100)
+        )
+        found = [await self.sandbox_ledger.get_charge(one.operation_id) for one in operations.items]
+        charges = [charge for charge in found if charge]
+        return sum(one.captured for one in charges), sum(one.refunded for one in charges)
+
     async def paid(self, amount: int = 1999) -> PaymentView:
         return await self.confirm(await self.open(amount))
 
@@ -313,9 +362,16 @@ class PaymentsApp:
         self.clock.advance(16)
         await self.run_periodic_jobs()
 
-    async def send(self, operation_id: UUID, outcome: Outcome) -> bool:
+    async def send(
+        self,
+        operation_id: UUID,
+        outcome: Outcome,
+        kind: OperationKind = OperationKind.CHARGE,
+    ) -> bool:
         """Send a signed webhook. Return whether it was a duplicate."""
-        headers, body = self.webhooks.build_signed_event(operation_id, outcome, self.clock())
+        headers, body = self.webhooks.build_signed_event(
+            operation_id, outcome, self.clock(), kind=kind
+        )
         receipt = await self.payment_api.receive_webhook(ANONYMOUS, "sandbox", headers, body)
         return receipt.duplicate
 

@@ -139,9 +139,9 @@ class SandboxShop(MoneyShop):
             await self.app.sandbox_ledger.get_charge(one.operation_id)
             for one in await self.operations(payment)
         ]
-        charges = [charge for charge in found if charge and charge.status == "succeeded"]
+        charges = [charge for charge in found if charge and charge.captured]
         captured, refunded = (
-            sum(charge.amount for charge in charges),
+            sum(charge.captured for charge in charges),
             sum(charge.refunded for charge in charges),
         )
         return len(charges), captured, refunded
@@ -206,10 +206,14 @@ class StripeShop(MoneyShop):
 
 @asynccontextmanager
 async def open_money_shop(
-    provider: str, storage: str, postgres: Postgres | None, timeout_seconds: float = 8
+    provider: str,
+    storage: str,
+    postgres: Postgres | None,
+    timeout_seconds: float = 8,
+    **settings: Any,
 ) -> AsyncIterator[MoneyShop]:
     """Open a shop with one provider. A call to the provider ends after `timeout_seconds`."""
-    settings: dict[str, Any] = {"payment_provider_timeout_seconds": timeout_seconds}
+    settings["payment_provider_timeout_seconds"] = timeout_seconds
     if provider == "sandbox":
         yield SandboxShop(build_payments_app(storage, postgres, **settings))
         return

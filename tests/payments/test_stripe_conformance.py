@@ -95,6 +95,7 @@ async def test_lookup_of_authorization_survives_its_end(testbed: StripeTestbed) 
 
     assert isinstance(found, Succeeded)
     assert found.reference == authorization.reference
+    assert found.expires_at == authorization.created_at + timedelta(days=7)
 
 
 async def test_capture_of_expired_authorization_fails(testbed: StripeTestbed) -> None:

@@ -51,17 +51,32 @@ MANIFEST: Final = ContextManifest(
                 "list_reservation_states",
             }
         ),
-        "payments": frozenset({"open", "activate", "cancel", "refund", "list_payment_states"}),
+        "payments": frozenset(
+            {
+                "open",
+                "activate",
+                "cancel",
+                "capture_due",
+                "void",
+                "refund",
+                "list_payment_states",
+            }
+        ),
     },
     subscriptions=(
         Subscription("payments.payment_captured", "on_payment_captured"),
+        Subscription("payments.payment_partially_captured", "on_payment_partially_captured"),
         Subscription("payments.payment_failed", "on_payment_failed"),
         Subscription("payments.payment_status_changed", "on_payment_status_changed"),
         Subscription("payments.payment_refunded", "on_payment_refunded"),
         Subscription("orders.order_paid", "on_order_paid"),
         Subscription("orders.order_cancelled", "on_order_cancelled"),
         Subscription("orders.order_lines_cancelled", "on_order_lines_cancelled"),
+        Subscription("orders.order_overpaid", "on_order_overpaid"),
         Subscription("orders.order_expired", "on_order_expired"),
+        # the capture comes first: the other handler may wait until the goods are on hand, and the
+        # deliveries of one order wait for each other
+        Subscription("orders.order_fulfilled", "capture_shipped"),
         Subscription("orders.order_fulfilled", "on_order_fulfilled"),
     ),
 )

@@ -24,6 +24,7 @@ from markethall.payments.ports import (
 )
 from markethall.payments.ports.integrity import PaymentIntegrityReads
 from markethall.payments.service import (
+    ChangeAuthorization,
     ChargePayment,
     DailyReconciliation,
     FollowUps,
@@ -136,8 +137,20 @@ def _provider_client(
     return ProviderClient(gateways, limits)
 
 
+def _charge_payment(
+    database: Database[ReadStore, Store],
+    provider: ProviderClient,
+    clock: Clock,
+    settings: PaymentsSettings,
+) -> ChargePayment:
+    return ChargePayment(database, provider, clock, settings.payments_capture)
+
+
 def _periodic_jobs(
-    jobs: PaymentJobs, follow_ups: FollowUps, saved_methods: SavedMethods
+    jobs: PaymentJobs,
+    follow_ups: FollowUps,
+    saved_methods: SavedMethods,
+    change_authorization: ChangeAuthorization,
 ) -> Sequence[PeriodicJob]:
     return [
         # before the expiry, so that a customer who has acted in time has paid
@@ -147,6 +160,8 @@ def _periodic_jobs(
         jobs.reconcile,
         jobs.apply_pending_webhooks,
         saved_methods.detach_deleted,
+        # after the reconciliation, so that a capture whose outcome was lost counts
+        change_authorization.expire_overdue,
     ]
 
 
@@ -232,15 +247,22 @@ class PaymentsContainer(ContextContainer):
         local_webhooks,
         singleton(WebhookHandler, database, provider_client, clock),
     )
-    charge_payment = singleton(ChargePayment, database, provider_client, clock)
+    charge_payment = singleton(_charge_payment, database, provider_client, clock, settings)
+    change_authorization = singleton(ChangeAuthorization, database, provider_client, clock)
     issue_refund = singleton(IssueRefund, database, provider_client, clock)
     payments: providers.Singleton[Payments] = singleton(
-        InternalPaymentService, database, provider_client, issue_refund, clock
+        InternalPaymentService,
+        database,
+        provider_client,
+        issue_refund,
+        change_authorization,
+        clock,
     )
     saved_methods = singleton(SavedMethods, database, provider_client, cursors, clock)
     commands = singleton(
         PaymentCommands,
         charge_payment,
+        change_authorization,
         issue_refund,
         singleton(MarkPaid, database, provider_client, clock),
         saved_methods,
@@ -274,7 +296,9 @@ class PaymentsContainer(ContextContainer):
     )
 
     long_running_tasks = singleton(_long_running_tasks, daily_reconciliation)
-    periodic_jobs = singleton(_periodic_jobs, payment_jobs, follow_ups, saved_methods)
+    periodic_jobs = singleton(
+        _periodic_jobs, payment_jobs, follow_ups, saved_methods, change_authorization
+    )
     counters = singleton(_counters, payment_api)
     snapshots: providers.Selector[SnapshotDatabase[PaymentIntegrityReads]] = by_storage(
         settings,

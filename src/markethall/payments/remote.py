@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Response
 
 from markethall.payments.contract import (
     ActivatePayments,
+    CapturePayment,
     InvalidPaymentTransition,
     ListPaymentStates,
     OpenPayment,
@@ -21,6 +22,7 @@ from markethall.payments.contract import (
     RefundExceedsCaptured,
     RefundPayment,
     RefundView,
+    VoidPayment,
 )
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
@@ -81,6 +83,40 @@ async def cancel(
 
 
 @router.post(
+    "/capture_due",
+    response_model=PaymentSummary,
+    responses=problems(
+        PaymentNotFound,
+        InvalidPaymentTransition,
+        PaymentInProgress,
+        OperationIdTaken,
+        CurrencyMismatch,
+    ),
+)
+async def capture_due(
+    ctx: Annotated[CallContext, require_service_token("payments.capture_due")],
+    command: Annotated[CapturePayment, FORBID_UNKNOWN_FIELDS],
+    payments: PaymentsDep,
+) -> Response:
+    return json_response(await payments.capture_due(ctx, command))
+
+
+@router.post(
+    "/void",
+    response_model=PaymentSummary,
+    responses=problems(
+        PaymentNotFound, InvalidPaymentTransition, PaymentInProgress, OperationIdTaken
+    ),
+)
+async def void(
+    ctx: Annotated[CallContext, require_service_token("payments.void")],
+    command: Annotated[VoidPayment, FORBID_UNKNOWN_FIELDS],
+    payments: PaymentsDep,
+) -> Response:
+    return json_response(await payments.void(ctx, command))
+
+
+@router.post(
     "/refund",
     response_model=RefundView,
     responses=problems(
@@ -124,6 +160,12 @@ class RemotePayments:
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         await self._rpc_client.call_without_result(ctx, "cancel", PaymentRef(payment_id=payment_id))
 
+    async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
+        return await self._rpc_client.call(ctx, "capture_due", command, PaymentSummary)
+
+    async def void(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
+        return await self._rpc_client.call(ctx, "void", command, PaymentSummary)
+
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         return await self._rpc_client.call(ctx, "refund", command, RefundView)
 
@@ -148,6 +190,14 @@ class GuardedPayments:
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         await self._guard.invoke(ctx, "cancel", lambda ctx: self._payments.cancel(ctx, payment_id))
+
+    async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
+        return await self._guard.invoke(
+            ctx, "capture_due", lambda ctx: self._payments.capture_due(ctx, command)
+        )
+
+    async def void(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
+        return await self._guard.invoke(ctx, "void", lambda ctx: self._payments.void(ctx, command))
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         return await self._guard.invoke(

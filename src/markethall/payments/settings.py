@@ -66,6 +66,13 @@ class PaymentsSettings(ContextSettings):
             " while it has payments that may be refunded",
         ),
     ] = ("sandbox",)
+    payments_capture: Annotated[
+        Literal["automatic", "on_fulfilment"],
+        Field(
+            description="`automatic`: a confirm takes the money. `on_fulfilment`: it authorizes the"
+            " amount where the provider can, and each shipment captures its part"
+        ),
+    ] = "automatic"
     payment_provider_timeout_seconds: Annotated[
         float, Field(gt=0, description="Maximum time of a request to a payment provider")
     ] = 8

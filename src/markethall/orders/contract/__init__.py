@@ -19,6 +19,7 @@ from markethall.orders.contract.events import OrderEvent as OrderEvent
 from markethall.orders.contract.events import OrderExpired as OrderExpired
 from markethall.orders.contract.events import OrderFulfilled as OrderFulfilled
 from markethall.orders.contract.events import OrderLinesCancelled as OrderLinesCancelled
+from markethall.orders.contract.events import OrderOverpaid as OrderOverpaid
 from markethall.orders.contract.events import OrderPaid as OrderPaid
 from markethall.orders.contract.events import OrderPlaced as OrderPlaced
 from markethall.orders.contract.status import FulfilmentStatus as FulfilmentStatus

@@ -24,6 +24,8 @@ class OrderPlaced(OrderEvent):
 
 
 class OrderPaid(OrderEvent):
+    """The payment is captured, or authorized if the shop captures on fulfilment."""
+
     type: ClassVar[str] = "orders.order_paid"
     reservation_id: UUID
 
@@ -46,7 +48,10 @@ class FulfilledLine(Dto):
 
 
 class OrderLinesCancelled(OrderEvent):
-    """Units of a paid order were cancelled. `amount` is the sum of their prices."""
+    """Units of a paid order were cancelled. `amount` is the sum of their prices.
+
+    It is zero if the payment was only authorized: their price is never captured then.
+    """
 
     type: ClassVar[str] = "orders.order_lines_cancelled"
     reservation_id: UUID
@@ -55,6 +60,14 @@ class OrderLinesCancelled(OrderEvent):
     lines: tuple[FulfilledLine, ...]
     amount: Money
     reason: str
+
+
+class OrderOverpaid(OrderEvent):
+    """More was captured than is due, because units were cancelled before the capture."""
+
+    type: ClassVar[str] = "orders.order_overpaid"
+    payment_id: UUID
+    amount: Money
 
 
 class OrderFulfilled(OrderEvent):

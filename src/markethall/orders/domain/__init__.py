@@ -1,7 +1,10 @@
 """The order, its fulfilments, and the times of the checks of its payment."""
 
+from markethall.orders.domain.amounts_due import shipped_due, total_due
 from markethall.orders.domain.fulfilment import Fulfilment, FulfilmentLine, build_fulfilment_lines
-from markethall.orders.domain.order import TRANSITIONS, Order, OrderCommand, OrderLine
+from markethall.orders.domain.order import TRANSITIONS, Order
+from markethall.orders.domain.order_command import OrderCommand
+from markethall.orders.domain.order_line import OrderLine
 from markethall.orders.domain.payment_checks import (
     CHECK_AGES,
     TimeSpan,
@@ -24,4 +27,6 @@ __all__ = [
     "build_fulfilment_lines",
     "due_check_spans",
     "next_overdue_check",
+    "shipped_due",
+    "total_due",
 ]

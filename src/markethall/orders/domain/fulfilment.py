@@ -7,7 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from markethall.orders.contract import FulfilmentStatus, InvalidTransition
-from markethall.orders.domain.order import OrderLine
+from markethall.orders.domain.order_line import OrderLine
 
 
 class FulfilmentLine(NamedTuple):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -16,6 +15,8 @@ from markethall.orders.contract import (
     TooMuchToCancel,
     TooMuchToFulfil,
 )
+from markethall.orders.domain.order_command import OrderCommand
+from markethall.orders.domain.order_line import OrderLine
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
 
 # status of the payment -> payment status of the order. `captured` is missing, because `pay` and
@@ -31,40 +32,6 @@ _PAYMENT_STATUSES: Final[Mapping[str, OrderPaymentStatus]] = {
     "voided": OrderPaymentStatus.VOIDED,
 }
 _ENDED_PAYMENT_STATUSES: Final = frozenset({"voided", "cancelled", "expired"})
-
-
-@dataclass(frozen=True)
-class OrderLine:
-    """A line of an order. Prices are in minor units of the order's currency."""
-
-    line_id: UUID
-    product_id: UUID
-    sku: str
-    name: str
-    unit_price: int
-    quantity: int
-    fulfilled: int = 0
-    delivered: int = 0
-    cancelled: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.unit_price * self.quantity
-
-    @property
-    def unfulfilled(self) -> int:
-        return self.quantity - self.fulfilled - self.cancelled
-
-
-class OrderCommand(StrEnum):
-    PAY = "pay"
-    CANCEL = "cancel"
-    CANCEL_LINES = "cancel_lines"
-    EXPIRE = "expire"
-    REINSTATE = "reinstate"
-    FULFIL = "fulfil"
-    DELIVER = "deliver"
-    COMPLETE = "complete"
 
 
 @dataclass
@@ -130,11 +97,38 @@ class Order:
         self._record_capture()
         self._record("paid", audit)
 
-    def reinstate(self, reservation_id: UUID, audit: AuditInfo) -> None:
-        """Reopen an expired order that the customer paid late. The stock has a new reservation."""
+    def authorize(self, payment_version: int, audit: AuditInfo) -> None:
+        """Record that the payment is authorized. The order is treated as paid."""
+        self._transition(OrderCommand.PAY, audit.at)
+        self._record_authorization(payment_version)
+        self._record("payment_authorized", audit)
+
+    def capture(self, captured: int, audit: AuditInfo) -> None:
+        """Record that the authorized payment is captured; `captured` is its whole amount."""
+        self._record_capture()
+        if self.refunded:
+            self.payment_status = self._refunded_status(captured)
+        self._record("payment_captured", audit)
+
+    def record_partial_capture(self, audit: AuditInfo) -> None:
+        self._record("payment_partially_captured", audit)
+
+    def record_failed_capture(self, audit: AuditInfo) -> None:
+        self._record("payment_capture_failed", audit)
+
+    def reinstate(
+        self, reservation_id: UUID, audit: AuditInfo, authorized_version: int | None = None
+    ) -> None:
+        """Reopen an expired order that the customer paid late. The stock has a new reservation.
+
+        `authorized_version` is the version of the payment if it is only authorized.
+        """
         self._transition(OrderCommand.REINSTATE, audit.at)
         self.reservation_id = reservation_id
-        self._record_capture()
+        if authorized_version is None:
+            self._record_capture()
+        else:
+            self._record_authorization(authorized_version)
         # API clients know this change by the word "revived"
         self._record("revived", audit)
 
@@ -224,12 +218,8 @@ class Order:
         """
         if refunded > self.refunded:
             self.refunded = refunded
-            is_fully_refunded = refunded >= captured
-            self.payment_status = (
-                OrderPaymentStatus.REFUNDED
-                if is_fully_refunded
-                else OrderPaymentStatus.PARTIALLY_REFUNDED
-            )
+            if not self.is_authorized:
+                self.payment_status = self._refunded_status(captured)
             self._record("payment_refunded", audit)
 
     @property
@@ -240,6 +230,15 @@ class Order:
     def is_captured(self) -> bool:
         """Whether the capture of the payment is recorded."""
         return self.provider_payment_status == "captured"
+
+    @property
+    def is_authorized(self) -> bool:
+        """Whether the authorization of the payment is recorded, and not its capture or its end."""
+        return self.provider_payment_status == "authorized"
+
+    def knows_payment(self, payment_version: int) -> bool:
+        """Whether the order has recorded this or a later version of the payment, or its capture."""
+        return self.is_captured or payment_version <= self.payment_version
 
     def unfulfilled_quantities(self) -> dict[UUID, int]:
         return {line.line_id: line.unfulfilled for line in self.lines if line.unfulfilled}
@@ -273,6 +272,15 @@ class Order:
             self.payment_status = OrderPaymentStatus.VOIDED
         else:
             self.payment_status = _PAYMENT_STATUSES.get(status, self.payment_status)
+
+    def _record_authorization(self, payment_version: int) -> None:
+        self._set_payment_status("authorized")
+        self.payment_version = max(self.payment_version, payment_version)
+
+    def _refunded_status(self, captured: int) -> OrderPaymentStatus:
+        if self.refunded >= captured:
+            return OrderPaymentStatus.REFUNDED
+        return OrderPaymentStatus.PARTIALLY_REFUNDED
 
     def _record_capture(self) -> None:
         self.provider_payment_status = "captured"
@@ -358,11 +366,11 @@ def is_overdue(order: Order, now: datetime) -> bool:
 
 
 def has_unfulfilled_paid_lines(order: Order, _: datetime) -> bool:
-    """Tell whether there are lines to ship whose payment is not refunded."""
-    return (
-        bool(order.unfulfilled_quantities())
-        and order.payment_status is not OrderPaymentStatus.REFUNDED
-    )
+    """Tell whether there are lines to ship whose payment is not refunded or voided."""
+    return bool(order.unfulfilled_quantities()) and order.payment_status not in {
+        OrderPaymentStatus.REFUNDED,
+        OrderPaymentStatus.VOIDED,
+    }
 
 
 def has_undelivered_shipments(order: Order, _: datetime) -> bool:

@@ -8,6 +8,7 @@ from markethall.orders.contract import (
     OrderCancelled,
     OrderFulfilled,
     OrderLinesCancelled,
+    OrderOverpaid,
     OrderPaid,
 )
 from markethall.orders.domain import Fulfilment, Order
@@ -31,7 +32,9 @@ def lines_cancelled_event(
     order: Order, quantities: Mapping[UUID, int], cancellation_id: UUID, reason: str
 ) -> OrderLinesCancelled:
     cancelled = [line for line in order.lines if line.line_id in quantities]
-    amount = sum(line.unit_price * quantities[line.line_id] for line in cancelled)
+    price = sum(line.unit_price * quantities[line.line_id] for line in cancelled)
+    # what is only authorized is never captured, so there is nothing to refund
+    amount = 0 if order.is_authorized else price
     return OrderLinesCancelled(
         order_id=order.order_id,
         reservation_id=order.reservation_id,
@@ -43,6 +46,15 @@ def lines_cancelled_event(
         ),
         amount=Money(amount=amount, currency=order.currency),
         reason=reason,
+    )
+
+
+def overpaid_event(order: Order, excess: int) -> OrderOverpaid:
+    """Return the event; `excess` is in minor units of the order's currency."""
+    return OrderOverpaid(
+        order_id=order.order_id,
+        payment_id=order.payment_id,
+        amount=Money(amount=excess, currency=order.currency),
     )
 
 

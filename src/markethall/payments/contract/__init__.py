@@ -42,6 +42,7 @@ from markethall.payments.contract.events import (
 )
 from markethall.payments.contract.internal import (
     ActivatePayments,
+    CapturePayment,
     ListPaymentStates,
     OpenPayment,
     PaymentList,
@@ -51,6 +52,7 @@ from markethall.payments.contract.internal import (
     PaymentSummary,
     RefundPayment,
     RefundView,
+    VoidPayment,
 )
 from markethall.payments.contract.ledger import (
     LedgerAccountBalance,
@@ -83,6 +85,7 @@ __all__ = [
     "AmountExceedsDue",
     "AwaitTransferAction",
     "CaptureExceedsAuthorized",
+    "CapturePayment",
     "InvalidPaymentTransition",
     "LedgerAccountBalance",
     "LedgerAccountKind",
@@ -142,6 +145,7 @@ __all__ = [
     "UnknownProvider",
     "UnknownReportProvider",
     "UnsupportedByProvider",
+    "VoidPayment",
     "WebhookReceipt",
     "WebhookSignatureInvalid",
 ]

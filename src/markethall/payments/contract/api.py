@@ -155,7 +155,9 @@ class PaymentApi(Protocol):
         *,
         save_method: bool = False,
     ) -> PaymentView:
-        """Charge the payment. After a decline its status is `failed`, after a timeout `unknown`.
+        """Charge or authorize the payment, as the shop's setting says.
+
+        After a decline its status is `failed`, after a timeout `unknown`.
 
         `method` may be the id of a saved method of the caller. With `save_method`, the method is
         saved when the charge succeeds.
@@ -192,6 +194,32 @@ class PaymentApi(Protocol):
         Raises PaymentNotFound, UnsupportedByProvider (the customer has not confirmed with a method
         that staff can mark as paid), PaymentInProgress, InvalidPaymentTransition, AmountExceedsDue,
         CurrencyMismatch.
+        """
+
+    async def capture(
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        amount: Money | None,
+        attempt: IdempotentCommand,
+        *,
+        is_final: bool,
+    ) -> PaymentView:
+        """Capture an authorized payment, without `amount` all that is left. Staff only.
+
+        If the amount is the rest, if it `is_final`, or if the provider captures only once, the
+        payment is then `captured`, otherwise it stays `authorized`. If the provider rejects the
+        capture, `failure_code` has the reason. Raises PaymentNotFound, InvalidPaymentTransition,
+        PaymentInProgress, UnsupportedByProvider, CaptureExceedsAuthorized, CurrencyMismatch.
+        """
+
+    async def void(
+        self, ctx: CallContext, payment_id: UUID, attempt: IdempotentCommand
+    ) -> PaymentView:
+        """Release what is not captured of an authorized payment. Staff only.
+
+        The payment is then `voided`, or `captured` if a part was captured. Raises PaymentNotFound,
+        InvalidPaymentTransition, PaymentInProgress.
         """
 
     async def list_operations(

@@ -45,6 +45,24 @@ class RefundPayment(Dto):
     reason: str = ""
 
 
+class CapturePayment(Dto):
+    """The capture of an authorized payment, when goods are shipped.
+
+    `due` is the price of all that is shipped, also earlier. `total` is what will be due when all
+    the rest is shipped too. If both are equal, what is left of the authorization is released.
+    """
+
+    payment_id: UUID
+    capture_id: UUID
+    due: Money
+    total: Money
+
+
+class VoidPayment(Dto):
+    payment_id: UUID
+    void_id: UUID
+
+
 class PaymentFields(Dto):
     """The fields of a payment for other contexts and for clients."""
 
@@ -129,8 +147,28 @@ class Payments(Protocol):
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         """Cancel the payment. If the id is unknown, a later `open` creates a cancelled payment.
 
-        Raises InvalidPaymentTransition when the payment is captured, PaymentInProgress while the
-        outcome of its charge is not known.
+        Raises InvalidPaymentTransition when the payment is captured or authorized,
+        PaymentInProgress while the outcome of its charge, capture or void is not known.
+        """
+
+    async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
+        """Capture what is due and not captured yet. A captured payment stays as it is.
+
+        A provider that captures only once captures `total` at the first call; one that captures
+        only the whole amount captures that. If the provider rejects the capture, the payment stays
+        `authorized`, and `failure_code` has the reason. A call with a known capture id captures
+        nothing more. Raises PaymentNotFound, InvalidPaymentTransition, CurrencyMismatch,
+        OperationIdTaken, PaymentInProgress while the outcome of this or another capture, or of a
+        void, is not known.
+        """
+
+    async def void(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
+        """Release what is not captured of an authorized payment.
+
+        The payment is then `voided`, or `captured` if a part was captured. A payment that has ended
+        stays as it is. If the provider rejects the void, the payment stays `authorized`, and
+        expires. Raises PaymentNotFound, InvalidPaymentTransition, OperationIdTaken,
+        PaymentInProgress while the outcome of a charge, capture or void is not known.
         """
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:

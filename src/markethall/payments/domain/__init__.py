@@ -27,7 +27,7 @@ from markethall.payments.domain.outcomes import (
     settle_operation,
     status_changed_event,
 )
-from markethall.payments.domain.payment import Payment
+from markethall.payments.domain.payment import OPEN_CHANGE_RETRY_SECONDS, Payment
 from markethall.payments.domain.payment_transitions import (
     PAYABLE_STATUSES,
     TRANSITIONS,
@@ -52,6 +52,7 @@ __all__ = [
     "CUSTOMER_PAYMENTS_ACCOUNT",
     "FREE_METHOD",
     "GENESIS_HASH",
+    "OPEN_CHANGE_RETRY_SECONDS",
     "PAYABLE_STATUSES",
     "TRANSITIONS",
     "ActionRequired",

@@ -84,6 +84,10 @@ class Payment:
     def capturable(self) -> int:
         return self.authorized - self.captured if self.status is S.AUTHORIZED else 0
 
+    def has_overdue_authorization(self, now: datetime) -> bool:
+        is_overdue = self.status is S.AUTHORIZED and now >= self.expires_at
+        return is_overdue and self.open_change_id is None
+
     @property
     def has_money_after_end(self) -> bool:
         """Tell whether the shop has money of a payment that was voided, cancelled or has expired.
@@ -121,9 +125,7 @@ class Payment:
         Raises PaymentInProgress, InvalidPaymentTransition, CaptureExceedsAuthorized,
         CurrencyMismatch, ValidationFailed.
         """
-        self._check_can_change()
-        if now >= self.expires_at:
-            raise _invalid_transition(S.EXPIRED)
+        self.check_capturable(now)
         amount = self.capturable if requested is None else (requested - self.money(0)).amount
         if amount <= 0:
             raise ValidationFailed(errors=[_NOT_POSITIVE_ERROR])
@@ -134,6 +136,12 @@ class Payment:
             )
         self._start_change(capture_id)
         return amount
+
+    def check_capturable(self, now: datetime) -> None:
+        """Raises PaymentInProgress, InvalidPaymentTransition."""
+        self._check_can_change()
+        if now >= self.expires_at:
+            raise _invalid_transition(S.EXPIRED)
 
     def start_void(self, void_id: UUID) -> int:
         """Start to release what is not captured, and return the amount.

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from markethall.payments.router import (
+    captures,
     ledger,
     payments,
     reconciliations,
@@ -12,5 +13,5 @@ from markethall.payments.router import (
 )
 
 router = APIRouter()
-for module in (payments, saved_methods, refunds, webhooks, ledger, reconciliations):
+for module in (payments, captures, saved_methods, refunds, webhooks, ledger, reconciliations):
     router.routes.extend(module.router.routes)

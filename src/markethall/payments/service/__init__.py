@@ -1,6 +1,7 @@
 """Use cases of payments."""
 
 from markethall.payments.service.api import PaymentApiService, PaymentCommands
+from markethall.payments.service.change_authorization import ChangeAuthorization
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.daily_reconciliation import (
     DailyReconciliation,
@@ -23,6 +24,7 @@ from markethall.payments.service.verify_ledger import VerifyLedger
 from markethall.payments.service.webhooks import WebhookHandler
 
 __all__ = [
+    "ChangeAuthorization",
     "ChargePayment",
     "DailyReconciliation",
     "FeeResult",

@@ -20,6 +20,7 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Operation, Payment
 from markethall.payments.ports import OperationFilter, PaymentFilter, ReadStore, Store
+from markethall.payments.service.change_authorization import ChangeAuthorization
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.mark_paid import MarkPaid
@@ -43,6 +44,7 @@ class PaymentCommands:
     """The use cases that change a payment."""
 
     charge_payment: ChargePayment
+    change_authorization: ChangeAuthorization
     issue_refund: IssueRefund
     mark_paid: MarkPaid
     saved_methods: SavedMethods
@@ -60,6 +62,7 @@ class PaymentApiService:
     ) -> None:
         self._database = database
         self._charge_payment = commands.charge_payment
+        self._change_authorization = commands.change_authorization
         self._issue_refund = commands.issue_refund
         self._mark_paid = commands.mark_paid
         self._saved_methods = commands.saved_methods
@@ -144,7 +147,7 @@ class PaymentApiService:
             raise PaymentNotFound(payment_id=str(payment_id))
         return payment
 
-    # Charges and refunds
+    # Charges, captures and refunds
 
     async def confirm(
         self,
@@ -172,6 +175,24 @@ class PaymentApiService:
         await self._saved_methods.delete_all(ctx.user_id)
 
     # Other changes of payments
+
+    async def capture(
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        amount: Money | None,
+        attempt: IdempotentCommand,
+        *,
+        is_final: bool,
+    ) -> PaymentView:
+        return await self._change_authorization.capture(
+            ctx, payment_id, amount, attempt, is_final=is_final
+        )
+
+    async def void(
+        self, ctx: CallContext, payment_id: UUID, attempt: IdempotentCommand
+    ) -> PaymentView:
+        return await self._change_authorization.void(ctx, payment_id, attempt)
 
     async def mark_paid(
         self,

@@ -16,6 +16,7 @@ import structlog
 
 from markethall.payments.contract import OperationKind, OperationStatus
 from markethall.payments.domain import (
+    CHARGE_KINDS,
     Failed,
     Operation,
     Outcome,
@@ -70,6 +71,7 @@ async def apply_outcome(
             effects = settle_operation(payment, operation, outcome, now)
             _record_fee(operation, outcome, now)
             await store.save_operation(payment, operation)
+            _log_rejection(operation)
             await _publish_effects(store, ctx, operation, effects)
             await _save_method(store, locked, outcome, now)
     elif (
@@ -81,6 +83,21 @@ async def apply_outcome(
     return AppliedOutcome(payment, operation)
 
 
+def _log_rejection(operation: Operation) -> None:
+    """Log a rejected capture or void, because money may be missing that the shop counts on."""
+    if operation.status is not OperationStatus.FAILED:
+        return
+    fields = {
+        "payment_id": str(operation.payment_id),
+        "operation_id": str(operation.operation_id),
+        "failure_code": operation.failure_code,
+    }
+    if operation.kind is OperationKind.CAPTURE:
+        log.error("payment.capture_failed", **fields)
+    elif operation.kind is OperationKind.VOID:
+        log.error("payment.void_failed", **fields)
+
+
 async def _is_superseded_failure(store: Store, operation: Operation, outcome: Outcome) -> bool:
     """Tell whether this is the failure of an action that the customer need not do any more.
 
@@ -90,8 +107,10 @@ async def _is_superseded_failure(store: Store, operation: Operation, outcome: Ou
     if operation.status is not OperationStatus.FAILED or not isinstance(outcome, Failed):
         return False
     position = TimeKeyset(operation.created_at, operation.operation_id)
-    later = OperationFilter(1, operation.payment_id, OperationKind.CHARGE, position)
-    return bool(await store.list_operations(later))
+    for kind in CHARGE_KINDS:
+        if await store.list_operations(OperationFilter(1, operation.payment_id, kind, position)):
+            return True
+    return False
 
 
 async def _correct(

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from markethall.payments.contract import (
@@ -22,7 +23,7 @@ from markethall.payments.domain import (
     Payment,
     status_changed_event,
 )
-from markethall.payments.ports import ReadStore, Store
+from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.saved_methods import ChosenMethod
@@ -33,11 +34,18 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.persistence.database import Database
 
+CaptureMode = Literal["automatic", "on_fulfilment"]
+
 
 class ChargePayment:
     def __init__(
-        self, database: Database[ReadStore, Store], provider: ProviderClient, clock: Clock
+        self,
+        database: Database[ReadStore, Store],
+        provider: ProviderClient,
+        clock: Clock,
+        capture_mode: CaptureMode,
     ) -> None:
+        self._capture_mode = capture_mode
         self._database = database
         self._provider = provider
         self._clock = clock
@@ -57,7 +65,7 @@ class ChargePayment:
     async def confirm(
         self, ctx: CallContext, payment_id: UUID, chosen: ChosenMethod, attempt: IdempotentCommand
     ) -> PaymentView:
-        """Charge the payment.
+        """Charge the payment; authorize it if the shop captures on fulfilment.
 
         Raises UnknownPaymentMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress;
         Unavailable or Overloaded when the provider cannot be called.
@@ -102,7 +110,7 @@ class ChargePayment:
         return Operation(
             operation_id=operation_id,
             payment_id=payment.payment_id,
-            kind=OperationKind.CHARGE,
+            kind=self._kind_of_confirm(chosen.provider),
             amount=payment.amount,
             currency=payment.currency,
             provider=chosen.provider,
@@ -112,6 +120,12 @@ class ChargePayment:
             created_at=now,
             due_at=self._provider.next_reconcile_at(now),
         )
+
+    def _kind_of_confirm(self, provider: str) -> OperationKind:
+        """Return `authorize` if the shop captures on fulfilment and the provider can authorize."""
+        can_authorize = self._provider.can(provider, Capability.AUTHORIZE)
+        is_deferred = self._capture_mode == "on_fulfilment" and can_authorize
+        return OperationKind.AUTHORIZE if is_deferred else OperationKind.CHARGE
 
     async def _submit(self, ctx: CallContext, operation: Operation) -> Outcome | None:
         """Call the provider. If the response is slow, publish that the payment is being processed.

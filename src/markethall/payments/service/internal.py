@@ -4,6 +4,7 @@ from uuid import UUID
 
 from markethall.payments.contract import (
     ActivatePayments,
+    CapturePayment,
     ListPaymentStates,
     OpenPayment,
     PaymentList,
@@ -11,9 +12,11 @@ from markethall.payments.contract import (
     PaymentSummary,
     RefundPayment,
     RefundView,
+    VoidPayment,
 )
 from markethall.payments.domain import FREE_METHOD, Payment
 from markethall.payments.ports import ReadStore, Store
+from markethall.payments.service.change_authorization import ChangeAuthorization
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_summary
@@ -31,11 +34,13 @@ class InternalPaymentService:
         database: Database[ReadStore, Store],
         provider: ProviderClient,
         issue_refund: IssueRefund,
+        change_authorization: ChangeAuthorization,
         clock: Clock,
     ) -> None:
         self._database = database
         self._provider = provider
         self._issue_refund = issue_refund
+        self._change_authorization = change_authorization
         self._clock = clock
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
@@ -70,6 +75,12 @@ class InternalPaymentService:
             payment = await store.get_payment_for_update(payment_id)
             if payment and payment.cancel():
                 await store.save_payment(payment)
+
+    async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
+        return await self._change_authorization.capture_due(ctx, command)
+
+    async def void(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
+        return await self._change_authorization.void_payment(ctx, command)
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         attempt = IdempotentCommand.without_key(command.refund_id)

@@ -16,7 +16,14 @@ from markethall.payments.contract import (
     UnknownProvider,
     UnknownReportProvider,
 )
-from markethall.payments.domain import FREE_METHOD, Operation, Outcome, SavedMethod, Succeeded
+from markethall.payments.domain import (
+    CHARGE_KINDS,
+    FREE_METHOD,
+    Operation,
+    Outcome,
+    SavedMethod,
+    Succeeded,
+)
 from markethall.payments.ports import (
     Capability,
     OperationRequest,
@@ -147,12 +154,13 @@ class ProviderClient:
         """Look up the outcome of an open operation. Return None if the provider gave no answer.
 
         A charge that the provider never received is cancelled, because the customer may have left.
-        A refund that it never received is submitted again, because the customer must get the money.
+        A refund that it never received is submitted again, because the customer must get the money;
+        so is a capture or void, because the goods are shipped or the order is cancelled.
         """
         outcome, was_answered = await self.lookup(operation)
         if outcome or not was_answered:
             return outcome
-        if operation.kind is OperationKind.REFUND:
+        if operation.kind not in CHARGE_KINDS:
             return await self.submit(operation)
         request = _to_request(operation)
         outcome, _ = await self._ask(
@@ -237,6 +245,22 @@ class ProviderClient:
     def report_row_parser(self, provider: str) -> Callable[[Mapping[str, str]], ReportLine]:
         """Return the parser of the provider's own report files. Raises Unavailable."""
         return self._connection(provider).gateway.parse_report_row
+
+    async def void_authorization(
+        self, authorization: Operation, void_id: UUID, now: datetime
+    ) -> Outcome | None:
+        """Void a whole authorization. Return None if the provider gave no answer."""
+        request = OperationRequest(
+            operation_id=void_id,
+            payment_id=authorization.payment_id,
+            kind=OperationKind.VOID,
+            amount=authorization.money,
+            created_at=now,
+            charge_id=authorization.operation_id,
+            charge_reference=authorization.provider_reference,
+        )
+        outcome, _ = await self._ask(authorization.provider, lambda gateway: gateway.void(request))
+        return outcome
 
     def parse_event(
         self, provider: str, headers: Mapping[str, str], body: bytes, now: datetime

@@ -9,11 +9,10 @@ from enum import Enum, auto
 import structlog
 
 from markethall.payments.contract import (
-    OperationKind,
     PaymentInProgress,
     WebhookReceipt,
 )
-from markethall.payments.domain import Operation, Outcome, Succeeded
+from markethall.payments.domain import CHARGE_KINDS, Operation, Outcome, Succeeded
 from markethall.payments.ports import ProviderEvent, ReadStore, Store, WebhookState
 from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
@@ -192,7 +191,7 @@ class WebhookHandler:
     ) -> WebhookState | None:
         """Return the new state of the event; None leaves the event pending."""
         operation = applied.operation
-        if operation.kind is not OperationKind.CHARGE or not isinstance(outcome, Succeeded):
+        if operation.kind not in CHARGE_KINDS or not isinstance(outcome, Succeeded):
             return "dead"
         refund = await refund_second_charge(
             self._provider, operation, outcome.reference, self._clock()

@@ -94,6 +94,11 @@ PROVIDER_CONFLICTS = Counter(
     ["kind"],
     registry=REGISTRY,
 )
+ORDER_CAPTURE_FAILURES = Counter(
+    "markethall_order_capture_failures",
+    "Shipments whose price could not be captured; staff must get the money.",
+    registry=REGISTRY,
+)
 PROVIDER_CIRCUIT_OPEN = Gauge(
     "markethall_provider_circuit_open",
     "1 while the circuit to a payment provider is open.",

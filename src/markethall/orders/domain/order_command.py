@@ -1,0 +1,14 @@
+"""The commands that change the status of an order."""
+
+from enum import StrEnum
+
+
+class OrderCommand(StrEnum):
+    PAY = "pay"
+    CANCEL = "cancel"
+    CANCEL_LINES = "cancel_lines"
+    EXPIRE = "expire"
+    REINSTATE = "reinstate"
+    FULFIL = "fulfil"
+    DELIVER = "deliver"
+    COMPLETE = "complete"

@@ -1,0 +1,58 @@
+"""Reads and writes of orders by the event handlers.
+
+Each write also marks the event as processed, in the same transaction.
+"""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from markethall.orders.domain import AuditInfo, Order
+from markethall.orders.ports import ReadStore, Store
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.events import Delivery, Event
+from markethall.shared.persistence.database import Database
+
+
+class HandledOrders:
+    def __init__(self, database: Database[ReadStore, Store], clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def get(self, order_id: UUID) -> Order | None:
+        """Return the order.
+
+        An order with a payment event normally exists, because its payment was activated only after
+        the order was committed.
+        """
+        async with self._database.read_session() as store:
+            return await store.get_order(order_id)
+
+    async def change(
+        self, delivery: Delivery, order_id: UUID, change: Callable[[Order], None]
+    ) -> None:
+        order = await self.get(order_id)
+        if order is None:
+            await self.mark_processed(delivery)
+        else:
+            change(order)
+            await self.save(delivery, order)
+
+    async def mark_processed(self, delivery: Delivery) -> None:
+        async with self._database.transaction() as store:
+            await store.mark_processed(delivery)
+
+    async def save(self, delivery: Delivery, order: Order, *events: Event) -> bool:
+        """Save the order and publish the events. Return False if the event was processed before.
+
+        Raises ConcurrentUpdate.
+        """
+        async with self._database.transaction() as store:
+            if not await store.mark_processed(delivery):
+                return False
+            await store.save_order(order)
+            for event in events:
+                await store.publish(event, delivery.call_context())
+        return True
+
+    def audit(self, delivery: Delivery, reason: str = "") -> AuditInfo:
+        return AuditInfo(delivery.call_context().actor.audit_name, self._clock(), reason)
