@@ -36,6 +36,11 @@ class StripeAccount:
         self.methods: dict[str, Json] = {}
         self.events: list[Json] = []
         self.search_is_behind = False
+        self.fee_of_charge = 30
+        # for tests: the currency of the balance; that of the charge if None
+        self.settlement_currency: str | None = None
+        # for tests: answers come before the charge is booked, so they have no fee
+        self.books_late = False
         self._ids = count(1)
 
     # Methods for tests
@@ -123,7 +128,20 @@ class StripeAccount:
     def _expand(self, intent: Json, parameters: Json) -> Json:
         expanded = parameters.get("expand", {}).values()
         method = self.methods.get(intent["payment_method"] or "")
-        return intent | ({"payment_method": method} if "payment_method" in expanded else {})
+        objects = {"payment_method": method} if "payment_method" in expanded else {}
+        if "latest_charge.balance_transaction" in expanded and intent["latest_charge"]:
+            objects["latest_charge"] = self._expand_charge(intent)
+        return intent | objects
+
+    def _expand_charge(self, intent: Json) -> Json:
+        currency = self.settlement_currency or intent["currency"]
+        is_booked = intent["amount_received"] > 0 and not self.books_late
+        booked = {"object": "balance_transaction", "fee": self.fee_of_charge, "currency": currency}
+        return {
+            "id": intent["latest_charge"],
+            "object": "charge",
+            "balance_transaction": booked if is_booked else None,
+        }
 
     # PaymentIntents
 
@@ -197,7 +215,7 @@ class StripeAccount:
         intent["metadata"] |= parameters["metadata"]
         intent |= {"status": "succeeded", "amount_received": amount}
         self._emit("payment_intent.succeeded", intent)
-        return intent
+        return self._expand(intent, parameters)
 
     def _cancel(self, id_: str, parameters: Json) -> Json:
         intent = self._get(id_, {})

@@ -14,13 +14,13 @@ class BalanceOfAccount:
 
     intents: dict[str, Json]
     refunds: dict[str, Json]
+    fee_of_charge: int
 
     def __init__(self) -> None:
         super().__init__()
         # for tests: the time of the transaction of an intent or refund; more transactions
         self.created: dict[str, int] = {}
         self.other_transactions: list[Json] = []
-        self.fee_of_charge = 30
 
     def transactions(self) -> list[Json]:
         """Return all transactions, the newest first."""

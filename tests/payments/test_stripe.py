@@ -223,4 +223,32 @@ async def test_ledger_names_stripe(shop: StripeApp) -> None:
 
     balances = await shop.ledger.list_account_balances(STAFF)
 
-    assert {balance.account for balance in balances} == {"customers:payments", "provider:stripe"}
+    assert {one.account: one.balance.amount for one in balances} == {
+        "customers:payments": -1999,
+        "fees:stripe": 30,
+        "provider:stripe": 1969,
+    }
+
+
+async def test_fee_is_posted_in_the_currency_of_the_balance(shop: StripeApp) -> None:
+    shop.stripe.settlement_currency = "usd"
+
+    await shop.paid()
+
+    balances = await shop.ledger.list_account_balances(STAFF)
+    assert {
+        one.balance.currency: one.balance.amount
+        for one in balances
+        if one.account != "customers:payments"
+    } == {"EUR": 1999, "USD": -30}
+    assert (await shop.ledger.verify(STAFF)).intact
+
+
+async def test_charge_that_is_booked_later_has_no_fee_yet(shop: StripeApp) -> None:
+    shop.stripe.books_late = True
+
+    payment = await shop.paid()
+
+    balances = await shop.ledger.list_account_balances(STAFF)
+    assert payment.status is PaymentStatus.CAPTURED
+    assert [one.account for one in balances] == ["customers:payments", "provider:stripe"]

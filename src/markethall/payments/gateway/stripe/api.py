@@ -30,7 +30,7 @@ Parameters = Mapping[str, Any]
 
 _SERVER_ERROR: Final = 500
 # the objects that the answer about an intent contains, instead of their ids
-_EXPANSION: Final = {"expand": ["payment_method"]}
+_EXPANSION: Final = {"expand": ["payment_method", "latest_charge.balance_transaction"]}
 # the SDK reads the fields of an answer without checks, so a malformed answer raises these errors
 _UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
 
@@ -77,8 +77,8 @@ class StripeApi:
     async def confirm_intent(self, intent_id: str, parameters: dict[str, Any], key: str) -> Intent:
         return await self._change_intent(intent_id, "/confirm", parameters | _EXPANSION, key)
 
-    async def capture_intent(self, intent_id: str, parameters: Parameters, key: str) -> Intent:
-        return await self._change_intent(intent_id, "/capture", parameters, key)
+    async def capture_intent(self, intent_id: str, parameters: dict[str, Any], key: str) -> Intent:
+        return await self._change_intent(intent_id, "/capture", parameters | _EXPANSION, key)
 
     async def cancel_intent(self, intent_id: str, reason: str, key: str | None) -> Intent:
         parameters = {"cancellation_reason": reason}

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from markethall.shared.kernel.model import Dto, Text
 
@@ -75,6 +75,13 @@ class Method(Dto):
     card: Card | None = None
 
 
+class Fee(Dto):
+    """The fields of a balance transaction that give its fee, in minor units of `currency`."""
+
+    fee: int
+    currency: str
+
+
 class Intent(Dto):
     """A PaymentIntent. Amounts are in Stripe's minor units."""
 
@@ -102,6 +109,16 @@ class Intent(Dto):
     payment_method: Method | str | None = None
     metadata: Metadata = Field(default_factory=dict)
     next_action: IntentAction | None = None
+
+    @property
+    def fee(self) -> Fee | None:
+        """Return the fee of the latest charge, or None if Stripe has not booked the charge yet."""
+        charge = self.latest_charge
+        booked = charge.get("balance_transaction") if isinstance(charge, dict) else None
+        try:
+            return Fee.model_validate(booked)
+        except ValidationError:
+            return None
 
     @property
     def was_authorized(self) -> bool:

@@ -11,7 +11,12 @@ from typing import Final, NoReturn
 import structlog
 
 from markethall.payments.contract import NextAction, ProviderSdkAction, RedirectAction
-from markethall.payments.gateway.stripe.amounts import to_stripe_amount
+from markethall.payments.gateway.stripe.amounts import (
+    SUPPORTED_CURRENCIES,
+    AmountNotSupported,
+    from_stripe_amount,
+    to_stripe_amount,
+)
 from markethall.payments.gateway.stripe.objects import (
     ABANDONED,
     CAPTURE_KEY,
@@ -33,6 +38,7 @@ from markethall.payments.ports import (
     PaymentGatewayTimeout,
     Succeeded,
 )
+from markethall.shared.kernel.money import Money
 
 log = structlog.get_logger("markethall.payments")
 
@@ -79,7 +85,7 @@ def capture_outcome(intent: Intent, request: OperationRequest) -> Outcome | None
     if intent.metadata.get(CAPTURE_KEY) == str(request.operation_id):
         _check(intent.status == "succeeded", request, "status")
         _check(intent.amount_received == to_stripe_amount(request.amount), request, "amount")
-        return Succeeded(intent.id)
+        return Succeeded(intent.id, fee=_fee(intent))
     return blocked_outcome(intent, request)
 
 
@@ -136,8 +142,18 @@ def _success(intent: Intent, request: OperationRequest) -> Outcome:
     if request.kind is OperationKind.CHARGE:
         _check(intent.status == "succeeded", request, "status")
         _check(intent.amount_received == intent.amount, request, "amount")
-        return Succeeded(intent.id, saved_method=saved_method)
+        return Succeeded(intent.id, fee=_fee(intent), saved_method=saved_method)
     return replace(_authorized(intent, request), saved_method=saved_method)
+
+
+def _fee(intent: Intent) -> Money | None:
+    """Return what Stripe keeps. None if it is not booked yet, or if it has no exact amount here."""
+    if intent.fee is None or intent.fee.currency.upper() not in SUPPORTED_CURRENCIES:
+        return None
+    try:
+        return from_stripe_amount(intent.fee.fee, intent.fee.currency)
+    except AmountNotSupported:
+        return None
 
 
 def _authorized(intent: Intent, request: OperationRequest) -> Succeeded:
