@@ -91,6 +91,7 @@ def _payment() -> None:
         sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=True),
         sa.Column("next_action", sa.Text(), nullable=True),
+        sa.Column("dispute", sa.Text(), nullable=True),
         sa.Column("charge_id", sa.Uuid(), nullable=True),
         sa.Column("open_change_id", sa.Uuid(), nullable=True),
         sa.Column("is_activated", sa.Boolean(), nullable=False),
@@ -103,6 +104,12 @@ def _payment() -> None:
     )
     _index("ix_payment_of_user", "payment", ["user_id", "created_at", "payment_id"])
     _index("ix_payment_created_at", "payment", ["created_at", "payment_id"])
+    _index(
+        "ix_payment_disputed",
+        "payment",
+        ["created_at", "payment_id"],
+        where="dispute IS NOT NULL",
+    )
     payable = "status IN ('created', 'failed', 'requires_action')"
     _index("ix_payment_payable", "payment", ["expires_at"], where=payable)
     _index("ix_payment_authorized", "payment", ["expires_at"], where="status = 'authorized'")
@@ -325,6 +332,7 @@ def _webhook_event() -> None:
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("operation_id", sa.Uuid(), nullable=True),
         sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("dispute_reference", sa.Text(), nullable=True),
         sa.Column("state", sa.Text(), nullable=False),
         _timestamp("received_at"),
         _timestamp("due_at"),

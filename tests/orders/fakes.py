@@ -28,6 +28,7 @@ from markethall.inventory.contract import (
 from markethall.payments.contract import (
     ActivatePayments,
     CapturePayment,
+    DisputeChanged,
     InvalidPaymentTransition,
     ListPaymentStates,
     OpenPayment,
@@ -546,6 +547,20 @@ class FakePayments:
         )
         self.pending_events.append(event)
         return event
+
+    def dispute(self, payment_id: UUID, status: str) -> None:
+        """Publish that the dispute of a payment has a new status."""
+        payment = self._payments[payment_id]
+        event = DisputeChanged(
+            payment_id=payment_id,
+            order_id=payment.order_id,
+            status=status,
+            reason="fraudulent",
+            amount=payment.amount,
+            provider_reference="dp_1",
+            payment_version=payment.version,
+        )
+        self.pending_events.append(event)
 
     def _refund(self, payment: PaymentSummary, command: RefundPayment, amount: Money) -> RefundView:
         refund = RefundView(

@@ -616,4 +616,25 @@ def test_every_subscription_of_the_manifest_has_a_handler(orders_app: OrdersApp)
 
     assert set(orders_app.handlers) == keys
     # two handlers have the event about a fulfilment
-    assert len(keys) == len(HANDLER_KEYS) + 1 == 12
+    assert len(keys) == len(HANDLER_KEYS) + 1 == 13
+
+
+async def test_dispute_is_on_the_timeline_and_changes_no_status(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.fake_payments.capture(order.payment.payment_id)
+    await orders_app.process_events()
+
+    for status in ("needs_response", "won"):
+        orders_app.fake_payments.dispute(order.payment.payment_id, status)
+        await orders_app.process_events(TWICE)
+
+    after = await assert_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (
+        OrderStatus.PROCESSING,
+        OrderPaymentStatus.PAID,
+    )
+    entries = (await orders_app.read_timeline(order)).items[-2:]
+    assert [(one.change, one.reason) for one in entries] == [
+        ("payment_disputed", "needs_response: fraudulent"),
+        ("payment_disputed", "won: fraudulent"),
+    ]

@@ -27,6 +27,7 @@ from markethall.payments.gateway import SandboxWebhooks
 from markethall.payments.ports import (
     OperationRequest,
     PaymentGateway,
+    ProviderDispute,
     ProviderNews,
     SandboxLedger,
     Sleep,
@@ -162,6 +163,10 @@ class InterruptibleGateway(PaymentGateway):
     async def cancel_unknown(self, request: OperationRequest) -> Outcome:
         self._start()
         return await self._gateway.cancel_unknown(request)
+
+    async def lookup_dispute(self, reference: str) -> ProviderDispute | None:
+        self._start()
+        return await self._gateway.lookup_dispute(reference)
 
     async def create_customer(self, user_id: UUID) -> str:
         self._start()

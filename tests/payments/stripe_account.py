@@ -34,6 +34,7 @@ class StripeAccount:
         self.refunds: dict[str, Json] = {}
         self.customers: dict[str, Json] = {}
         self.methods: dict[str, Json] = {}
+        self.disputes: dict[str, Json] = {}
         self.events: list[Json] = []
         self.search_is_behind = False
         self.fee_of_charge = 30
@@ -142,6 +143,36 @@ class StripeAccount:
             "object": "charge",
             "balance_transaction": booked if is_booked else None,
         }
+
+    # Disputes
+
+    def open_dispute(self, intent: Json, **fields: Any) -> Json:
+        dispute = {
+            "id": f"dp_{next(self._ids)}",
+            "object": "dispute",
+            "payment_intent": intent["id"],
+            "status": "needs_response",
+            "reason": "fraudulent",
+            "amount": intent["amount_received"],
+            "currency": intent["currency"],
+            "created": next(self._ids),
+            "evidence_details": {"due_by": 1_800_000_000},
+        } | fields
+        self.disputes[dispute["id"]] = dispute
+        self._emit("charge.dispute.created", dispute)
+        return dispute
+
+    def change_dispute(self, dispute: Json, change: str, **fields: Any) -> None:
+        dispute |= fields
+        self._emit(f"charge.dispute.{change}", dispute)
+
+    def _get_dispute(self, id_: str, parameters: Json) -> Json:
+        if id_ not in self.disputes:
+            raise StripeError(404, "invalid_request_error", "resource_missing")
+        dispute = self.disputes[id_]
+        intent = self.intents.get(dispute["payment_intent"])
+        is_expanded = "payment_intent" in parameters.get("expand", {}).values()
+        return dispute | ({"payment_intent": intent} if is_expanded and intent else {})
 
     # PaymentIntents
 

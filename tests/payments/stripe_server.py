@@ -263,6 +263,7 @@ _ROUTES: Final = {
     "POST refunds": "refund",
     "GET refunds": "list_refunds",
     "GET balance_transactions": "list_balance",
+    "GET disputes/*": "get_dispute",
     "POST customers": "create_customer",
     "GET payment_methods/*": "get_method",
     "POST payment_methods/*/detach": "detach",

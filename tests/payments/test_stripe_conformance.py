@@ -58,6 +58,9 @@ class StripeTestbed(GatewayTestbed):
         if intent["status"] == "requires_action":
             self.server.finish_action(intent)
 
+    def open_dispute(self, charge_id: UUID) -> str:
+        return str(self.server.open_dispute(self.server.intent_of(charge_id))["id"])
+
     def webhook_body(self, request: OperationRequest, outcome: Outcome) -> bytes:
         intent = self.server.intent_of(request.operation_id)
         event = self.server.build_event("payment_intent.succeeded", intent)

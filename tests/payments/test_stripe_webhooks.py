@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from structlog.testing import capture_logs
 
 from markethall.payments.contract import PaymentStatus, RefundStatus, WebhookSignatureInvalid
 from markethall.payments.gateway.webhook_signatures import sign
@@ -318,24 +317,6 @@ async def test_refund_that_the_bank_returns_is_for_staff(shop: StripeApp) -> Non
 
     assert (await shop.current(payment)).refunded.amount == 600
     assert PROVIDER_WEBHOOKS.labels("stripe", "dead")._value.get() == dead + 1
-
-
-async def test_dispute_is_logged_for_staff(shop: StripeApp) -> None:
-    await shop.paid()
-    (intent,) = shop.stripe.intents.values()
-    dispute = {
-        "id": "dp_1", "payment_intent": intent["id"], "status": "needs_response",
-        "reason": "fraudulent", "amount": 1999, "currency": "eur",
-    }  # fmt: skip
-
-    with capture_logs() as logs:
-        await shop.deliver(shop.stripe.build_event("charge.dispute.created", dispute))
-        await shop.deliver(shop.stripe.build_event("charge.dispute.closed", {}))
-
-    opened, closed = [line for line in logs if line["event"] == "stripe.dispute_changed"]
-    assert (opened["type"], closed["type"]) == ("charge.dispute.created", "charge.dispute.closed")
-    assert (opened["dispute_id"], opened["intent_id"]) == ("dp_1", intent["id"])
-    assert (opened["reason"], opened["status"]) == ("fraudulent", "needs_response")
 
 
 async def test_all_orders_of_five_events_give_one_state(shop: StripeApp) -> None:

@@ -19,8 +19,10 @@ from markethall.payments.ports import (
     OperationKind,
     OperationRequest,
     Outcome,
+    PaymentDispute,
     PaymentGateway,
     PaymentGatewayTimeout,
+    ProviderDispute,
     ProviderEvent,
     ProviderNews,
     RedirectAction,
@@ -58,6 +60,8 @@ class Books:
     accounts: dict[UUID, Account] = field(default_factory=dict)
     outcomes: dict[UUID, Outcome] = field(default_factory=dict)
     requests: dict[UUID, tuple[OperationRequest, Outcome]] = field(default_factory=dict)
+    # maps the id of a dispute to its charge
+    disputes: dict[str, UUID] = field(default_factory=dict)
     # maps the token of a saved method to its customer; None for a detached method
     saved: dict[str, str | None] = field(default_factory=dict)
 
@@ -121,6 +125,26 @@ class ToyGateway(PaymentGateway):
         if not self.has("a cancelled action succeeds"):
             self.books.outcomes[request.operation_id] = BLOCKED
         return BLOCKED
+
+    async def lookup_dispute(self, reference: str) -> ProviderDispute | None:
+        charge_id = self.books.disputes.get(reference)
+        account = self.books.accounts.get(charge_id) if charge_id else None
+        if account is None and not self.has("an unknown dispute is found"):
+            return None
+        amount = account.amount if account else 0
+        dispute = PaymentDispute(
+            status="needs_response",
+            reason="fraudulent",
+            amount=Money(
+                amount=amount + self.has("a dispute has another amount"),
+                currency=account.currency if account else "EUR",
+            ),
+            opened_at=NOW,
+            provider_reference=reference,
+        )
+        return ProviderDispute(
+            dispute, None if self.has("a dispute names no operation") else charge_id
+        )
 
     async def create_customer(self, user_id: UUID) -> str:
         return "customer" if self.has("users share a customer") else f"customer_{user_id}"
@@ -361,6 +385,10 @@ class ToyTestbed(GatewayTestbed):
 
     def finish_action(self, charge_id: UUID) -> None:
         self.gateway.finish_action(charge_id)
+
+    def open_dispute(self, charge_id: UUID) -> str:
+        self.gateway.books.disputes["dispute"] = charge_id
+        return "dispute"
 
     def webhook_body(self, request: OperationRequest, outcome: Outcome) -> bytes:
         event = {

@@ -69,6 +69,7 @@ MANIFEST: Final = ContextManifest(
         Subscription("payments.payment_failed", "on_payment_failed"),
         Subscription("payments.payment_status_changed", "on_payment_status_changed"),
         Subscription("payments.payment_refunded", "on_payment_refunded"),
+        Subscription("payments.dispute_changed", "on_payment_dispute_changed"),
         Subscription("orders.order_paid", "on_order_paid"),
         Subscription("orders.order_cancelled", "on_order_cancelled"),
         Subscription("orders.order_lines_cancelled", "on_order_lines_cancelled"),

@@ -159,6 +159,8 @@ async def call_once(testbed: GatewayTestbed, capability: Capability) -> None:
             await report_lines(testbed)
         case Capability.SAVED_METHODS:
             await testbed.gateway.create_customer(new_id())
+        case Capability.DISPUTES:
+            await testbed.gateway.lookup_dispute("unknown")
         case Capability.WEBHOOKS:
             testbed.gateway.parse_event({}, b"", testbed.NOW)
 

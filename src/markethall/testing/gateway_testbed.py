@@ -58,6 +58,13 @@ class GatewayTestbed(ABC):
         """
         raise NotImplementedError("needed for the capability `cancel_action`")
 
+    def open_dispute(self, charge_id: UUID) -> str:
+        """Dispute the whole amount of a charge. Return the id of the dispute at the provider.
+
+        A gateway without the capability `disputes` does not need this method.
+        """
+        raise NotImplementedError("needed for the capability `disputes`")
+
     def webhook_body(self, request: OperationRequest, outcome: Outcome) -> bytes:
         """Return the body of the provider's event about an operation.
 

@@ -19,6 +19,7 @@ from markethall.payments.ports import (
 from markethall.shared.kernel.errors import DomainError
 from markethall.testing.action_conformance import ActionConformance
 from markethall.testing.authorization_conformance import AuthorizationConformance
+from markethall.testing.dispute_conformance import DisputeConformance
 from markethall.testing.gateway_checks import (
     charge_once,
     expect,
@@ -47,7 +48,11 @@ _LONG_AGO: Final = timedelta(hours=1)
 
 
 class PaymentGatewayConformance(
-    ActionConformance, AuthorizationConformance, ReportConformance, SavedMethodConformance
+    ActionConformance,
+    AuthorizationConformance,
+    DisputeConformance,
+    ReportConformance,
+    SavedMethodConformance,
 ):
     """The tests. Name the subclass `Test…`, so that pytest collects it."""
 

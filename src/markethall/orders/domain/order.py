@@ -222,6 +222,10 @@ class Order:
                 self.payment_status = self._refunded_status(captured)
             self._record("payment_refunded", audit)
 
+    def record_dispute(self, audit: AuditInfo) -> None:
+        """Record that a dispute of the payment was opened or has changed."""
+        self._record("payment_disputed", audit)
+
     @property
     def has_nothing_shipped(self) -> bool:
         return not any(line.fulfilled for line in self.lines)

@@ -42,6 +42,7 @@ from markethall.orders.service.payment_deadlines import PaymentDeadlines
 from markethall.orders.service.payment_returns import PaymentReturns
 from markethall.orders.service.shipment_captures import ShipmentCaptures
 from markethall.payments.contract import (
+    DisputeChanged,
     PaymentCaptured,
     PaymentFailed,
     PaymentPartiallyCaptured,
@@ -246,6 +247,17 @@ class OrderEventHandlers:
 
         await retry_on_conflict(
             lambda: self._orders.change(delivery, event.order_id, record_refund)
+        )
+
+    async def on_payment_dispute_changed(self, delivery: Delivery, event: DisputeChanged) -> None:
+        """Show the change of the dispute on the timeline. The order stays as it is."""
+
+        def record_dispute(order: Order) -> None:
+            audit = self._orders.audit(delivery, f"{event.status}: {event.reason}")
+            order.record_dispute(audit)
+
+        await retry_on_conflict(
+            lambda: self._orders.change(delivery, event.order_id, record_dispute)
         )
 
     # Events of orders

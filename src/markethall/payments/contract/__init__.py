@@ -14,6 +14,7 @@ from markethall.payments.contract.api import (
     RedirectAction,
     WebhookReceipt,
 )
+from markethall.payments.contract.disputes import PaymentDispute
 from markethall.payments.contract.errors import (
     AmountExceedsDue,
     CaptureExceedsAuthorized,
@@ -34,6 +35,7 @@ from markethall.payments.contract.errors import (
     WebhookSignatureInvalid,
 )
 from markethall.payments.contract.events import (
+    DisputeChanged,
     PaymentCaptured,
     PaymentFailed,
     PaymentPartiallyCaptured,
@@ -86,6 +88,7 @@ __all__ = [
     "AwaitTransferAction",
     "CaptureExceedsAuthorized",
     "CapturePayment",
+    "DisputeChanged",
     "InvalidPaymentTransition",
     "LedgerAccountBalance",
     "LedgerAccountKind",
@@ -104,6 +107,7 @@ __all__ = [
     "OrderHasPayment",
     "PaymentApi",
     "PaymentCaptured",
+    "PaymentDispute",
     "PaymentFailed",
     "PaymentInProgress",
     "PaymentList",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
+from markethall.payments.contract.disputes import PaymentDispute
 from markethall.payments.contract.internal import PaymentFields, RefundView
 from markethall.payments.contract.saved_methods import SavedPaymentMethodView
 from markethall.payments.contract.statuses import (
@@ -58,6 +59,7 @@ class PaymentView(PaymentFields):
     """A payment as its customer and staff see it."""
 
     next_action: NextAction | None = None
+    dispute: PaymentDispute | None = None
 
 
 class OperationView(Dto):
@@ -99,6 +101,8 @@ class PaymentQuery(PageQuery):
     order_id: Id | None = None
     user_id: Id | None = None
     status: PaymentStatus | None = None
+    # true: only payments with a dispute; false: only payments without one
+    disputed: bool | None = None
     sort: PaymentSort = "-created_at"
 
 

@@ -84,3 +84,21 @@ class PaymentRefunded(Event):
     @property
     def key(self) -> UUID:
         return self.payment_id
+
+
+class DisputeChanged(Event):
+    """A dispute of the payment was opened or has changed. `status` is that of the provider."""
+
+    type: ClassVar[str] = "payments.dispute_changed"
+    payment_id: UUID
+    order_id: UUID
+    status: str
+    reason: str
+    amount: Money
+    due_by: datetime | None = None
+    provider_reference: str
+    payment_version: int
+
+    @property
+    def key(self) -> UUID:
+        return self.payment_id

@@ -10,10 +10,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from markethall.payments.contract import (
+    DisputeChanged,
     InvalidPaymentTransition,
     OperationKind,
     OperationStatus,
     PaymentCaptured,
+    PaymentDispute,
     PaymentFailed,
     PaymentPartiallyCaptured,
     PaymentRefunded,
@@ -267,6 +269,19 @@ def status_changed_event(payment: Payment) -> PaymentStatusChanged:
         status=payment.status,
         payment_version=payment.version,
         expires_at=payment.expires_at,
+    )
+
+
+def dispute_changed_event(payment: Payment, dispute: PaymentDispute) -> DisputeChanged:
+    return DisputeChanged(
+        payment_id=payment.payment_id,
+        order_id=payment.order_id,
+        status=dispute.status,
+        reason=dispute.reason,
+        amount=dispute.amount,
+        due_by=dispute.due_by,
+        provider_reference=dispute.provider_reference,
+        payment_version=payment.version,
     )
 
 

@@ -10,6 +10,7 @@ from markethall.payments.contract import (
     CaptureExceedsAuthorized,
     InvalidPaymentTransition,
     NextAction,
+    PaymentDispute,
     PaymentInProgress,
     PaymentStatus,
     RefundExceedsCaptured,
@@ -68,6 +69,7 @@ class Payment:
     next_action: NextAction | None = None
     charge_id: UUID | None = None
     open_change_id: UUID | None = None
+    dispute: PaymentDispute | None = None
     is_activated: bool = False
     version: int = 1
 
@@ -335,6 +337,19 @@ class Payment:
     def fail_refund(self, amount: int) -> None:
         self.refunding -= amount
         self.version += 1
+
+    def update_dispute(self, dispute: PaymentDispute) -> bool:
+        """Record the state of a dispute. Return False if nothing changes.
+
+        A payment shows its latest dispute, so an older one does not replace it.
+        """
+        known = self.dispute
+        is_other = known and known.provider_reference != dispute.provider_reference
+        if known == dispute or (known and is_other and known.opened_at > dispute.opened_at):
+            return False
+        self.dispute = dispute
+        self.version += 1
+        return True
 
     def money(self, amount: int) -> Money:
         return Money(amount=amount, currency=self.currency)

@@ -191,7 +191,7 @@ class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySav
         unmatched = [
             stored
             for stored in self._pending_events(received_before)
-            if not self._has_operation(stored.event)
+            if not self._is_applicable(stored.event)
         ][:limit]
         for stored in unmatched:
             await self.set_event_state(stored.event, "ignored", now)
@@ -202,7 +202,7 @@ class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySav
     ) -> Sequence[ProviderEvent]:
         events = [stored.event for stored in self._pending_events(now)]
         return [
-            event for event in events if event.provider == provider and self._has_operation(event)
+            event for event in events if event.provider == provider and self._is_applicable(event)
         ][:limit]
 
     def _pending_events(self, due_before: datetime) -> Sequence[StoredEvent]:
@@ -212,7 +212,9 @@ class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySav
         )
         return sorted(pending, key=lambda stored: stored.due_at)
 
-    def _has_operation(self, event: ProviderEvent) -> bool:
+    def _is_applicable(self, event: ProviderEvent) -> bool:
+        if event.dispute_reference is not None:
+            return True
         return event.operation_id is not None and event.operation_id in self._tables.operations
 
 
@@ -225,6 +227,7 @@ def _matches(payment: Payment, payment_filter: PaymentFilter) -> bool:
         payment_filter.user_id in {None, payment.user_id}
         and payment_filter.order_id in {None, payment.order_id}
         and payment_filter.status in {None, payment.status}
+        and payment_filter.disputed in {None, payment.dispute is not None}
     )
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic_settings import BaseSettings
 
-from markethall.payments.contract import OperationKind, UnsupportedByProvider
+from markethall.payments.contract import OperationKind, PaymentDispute, UnsupportedByProvider
 from markethall.payments.domain import Operation, Outcome
 from markethall.payments.domain.reconciliation import ReportLine
 from markethall.payments.ports.sandbox import SandboxLedger
@@ -45,6 +45,8 @@ class Capability(StrEnum):
     REPORT = "report"
     # save the method of a charge, and charge it later by its token
     SAVED_METHODS = "saved_methods"
+    # look up the disputes that webhook events name
+    DISPUTES = "disputes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +124,29 @@ class OperationRequest:
 
 
 @dataclass(frozen=True)
+class ProviderDispute:
+    """A dispute at the provider. `operation_id` is None if no operation of this shop is disputed.
+
+    The operation is the charge or authorization.
+    """
+
+    dispute: PaymentDispute
+    operation_id: UUID | None
+
+
+@dataclass(frozen=True)
 class ProviderEvent:
-    """A webhook event. An event that changes no payment has no `operation_id`."""
+    """A webhook event. An event that changes no operation has no `operation_id`.
+
+    An event about a dispute has only `dispute_reference`, the id of the dispute at the provider.
+    """
 
     provider: str
     event_id: str
     type: str
     operation_id: UUID | None
     body: str
+    dispute_reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -226,6 +243,13 @@ class PaymentGateway(Protocol):
         `ActionRequired` of the gateway have `is_cancellable` set.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.CANCEL_ACTION)
+
+    async def lookup_dispute(self, reference: str) -> ProviderDispute | None:
+        """Return the current state of a dispute by its id at the provider.
+
+        Return None if there is no such dispute.
+        """
+        raise UnsupportedByProvider(provider=self.provider, capability=Capability.DISPUTES)
 
     async def create_customer(self, user_id: UUID) -> str:
         """Return the reference of the user's customer object, which owns the saved methods.

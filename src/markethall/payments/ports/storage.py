@@ -35,6 +35,7 @@ class PaymentFilter:
     user_id: UUID | None = None
     order_id: UUID | None = None
     status: PaymentStatus | None = None
+    disputed: bool | None = None
     after: TimeKeyset | None = None
 
 
@@ -78,7 +79,10 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
     async def list_applicable_events(
         self, provider: str, now: datetime, limit: int
     ) -> Sequence[ProviderEvent]:
-        """Return due pending events of the provider whose operation exists, by their due time."""
+        """Return due pending events of the provider, by their due time.
+
+        They are those whose operation exists, and those about a dispute.
+        """
 
     async def count(self) -> int: ...
 

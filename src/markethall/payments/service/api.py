@@ -81,13 +81,16 @@ class PaymentApiService:
         owner_id = query.user_id if ctx.actor.has_scope(PAYMENTS_MANAGE) else ctx.user_id
         if query.user_id not in {None, owner_id}:
             return Page(items=(), next_cursor=None)
-        listing = f"payments {owner_id} {query.order_id} {query.status} {query.sort}"
+        listing = (
+            f"payments {owner_id} {query.order_id} {query.status} {query.disputed} {query.sort}"
+        )
         payment_filter = PaymentFilter(
             limit=query.limit + 1,
             descending=query.sort.startswith("-"),
             user_id=owner_id,
             order_id=query.order_id,
             status=query.status,
+            disputed=query.disputed,
             after=self._cursors.decode(listing, query.cursor, TIME_KEYSET),
         )
         async with self._database.read_session() as store:

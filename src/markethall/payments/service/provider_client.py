@@ -29,6 +29,7 @@ from markethall.payments.ports import (
     OperationRequest,
     PaymentGateway,
     PaymentMethod,
+    ProviderDispute,
     ProviderEvent,
     ProviderNews,
     ReportLine,
@@ -187,6 +188,15 @@ class ProviderClient:
                 is_listed = any(listed.method == method for listed in gateway.list_methods())
                 return None if is_listed else provider
         return None
+
+    async def lookup_dispute(
+        self, provider: str, reference: str
+    ) -> tuple[ProviderDispute | None, bool]:
+        """Return (dispute, True), or (None, False) if the provider gave no answer.
+
+        (None, True) means that there is no such dispute.
+        """
+        return await self._ask(provider, lambda gateway: gateway.lookup_dispute(reference))
 
     async def create_customer(self, provider: str, user_id: UUID) -> str | None:
         """Return the reference of the user's customer. None if the provider gave no answer."""

@@ -18,7 +18,9 @@ from markethall.shared.kernel.money import Money
 
 def to_payment_view(payment: Payment) -> PaymentView:
     summary = to_payment_summary(payment)
-    return PaymentView(**dict(summary) | {"next_action": payment.next_action})
+    return PaymentView(
+        **dict(summary) | {"next_action": payment.next_action, "dispute": payment.dispute}
+    )
 
 
 def to_payment_summary(payment: Payment) -> PaymentSummary:

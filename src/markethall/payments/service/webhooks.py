@@ -15,6 +15,7 @@ from markethall.payments.contract import (
 from markethall.payments.domain import CHARGE_KINDS, Operation, Outcome, Succeeded
 from markethall.payments.ports import ProviderEvent, ReadStore, Store, WebhookState
 from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
+from markethall.payments.service.disputes import DisputeUpdates
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.second_charge import refund_second_charge
 from markethall.shared.kernel.call_context import CallContext, system_context
@@ -61,6 +62,7 @@ class WebhookHandler:
     ) -> None:
         self._database = database
         self._provider = provider
+        self._disputes = DisputeUpdates(database, provider)
         self._clock = clock
 
     async def receive(
@@ -78,7 +80,7 @@ class WebhookHandler:
             self._provider.parse_event(provider, headers, body, self._clock())
         )
         is_new = await self._store_event(event)
-        if is_new and event.operation_id:
+        if is_new and _is_applicable(event):
             await self._try_apply(ctx, event)
         return WebhookReceipt(event_id=event.event_id, duplicate=not is_new)
 
@@ -122,7 +124,7 @@ class WebhookHandler:
             log.warning("webhook.unmatched", count=count)
 
     async def _store_event(self, event: ProviderEvent) -> bool:
-        state: WebhookState = "pending" if event.operation_id else "ignored"
+        state: WebhookState = "pending" if _is_applicable(event) else "ignored"
         async with self._database.transaction() as store:
             return await store.store_event(event, state, self._clock())
 
@@ -144,8 +146,7 @@ class WebhookHandler:
 
         Return False if the event stays pending.
         """
-        operation = await self._get_operation(event)
-        state = await self._apply_news(ctx, event, operation) if operation else None
+        state = await self._apply_event(ctx, event)
         if state is None:
             return False
         if state == "dead":
@@ -154,6 +155,13 @@ class WebhookHandler:
             await store.set_event_state(event, state, self._clock())
         PROVIDER_WEBHOOKS.labels(event.provider, state).inc()
         return True
+
+    async def _apply_event(self, ctx: CallContext, event: ProviderEvent) -> WebhookState | None:
+        """Return the new state of the event; None leaves the event pending."""
+        if event.dispute_reference:
+            return await self._disputes.apply(ctx, event.provider, event.dispute_reference)
+        operation = await self._get_operation(event)
+        return await self._apply_news(ctx, event, operation) if operation else None
 
     async def _get_operation(self, event: ProviderEvent) -> Operation | None:
         if event.operation_id is None:
@@ -199,6 +207,10 @@ class WebhookHandler:
         if refund is None:
             return None
         return "refunded" if isinstance(refund, Succeeded) else "dead"
+
+
+def _is_applicable(event: ProviderEvent) -> bool:
+    return event.operation_id is not None or event.dispute_reference is not None
 
 
 def _without_card_numbers(event: ProviderEvent) -> ProviderEvent:

@@ -100,6 +100,7 @@ _UPDATABLE_COLUMNS = (
     "refunding",
     "failure_code",
     "next_action",
+    "dispute",
     "charge_id",
     "open_change_id",
     "provider",
@@ -138,11 +139,18 @@ EXPIRE_PAYMENTS = Statement(
 
 @cache
 def select_payments(
-    *, filter_columns: tuple[str, ...], has_keyset: bool, descending: bool
+    *,
+    filter_columns: tuple[str, ...],
+    has_keyset: bool,
+    descending: bool,
+    disputed: bool | None = None,
 ) -> Statement:
     """Build one statement per combination of filters, so that each uses its best index."""
     keyset = sa.tuple_(payments.c.created_at, payments.c.payment_id)
     conditions = [payments.c[name] == bindparam(name) for name in filter_columns]
+    if disputed is not None:
+        is_disputed = payments.c.dispute.is_not(None)
+        conditions.append(is_disputed if disputed else ~is_disputed)
     if has_keyset:
         keyset_bind = after_keyset(payments.c.created_at)
         conditions.append(keyset < keyset_bind if descending else keyset > keyset_bind)
@@ -158,6 +166,7 @@ def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, A
     given_values = {name: value for name, value in values.items() if value is not None}
     statement = select_payments(
         filter_columns=tuple(given_values),
+        disputed=payment_filter.disputed,
         has_keyset=payment_filter.after is not None,
         descending=payment_filter.descending,
     )

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from markethall.payments.contract import (
     NextAction,
     OrderHasPayment,
+    PaymentDispute,
     PaymentState,
     PaymentStatus,
 )
@@ -229,15 +230,22 @@ _NEXT_ACTION: TypeAdapter[NextAction] = TypeAdapter(NextAction)
 
 def _to_payment(row: "Record") -> Payment:
     values = {name: row[name] for name in _PAYMENT_COLUMNS}
-    action = row["next_action"]
-    next_action = _NEXT_ACTION.validate_json(action) if action else None
-    return Payment(**values | {"status": PaymentStatus(row["status"]), "next_action": next_action})
+    action, dispute = row["next_action"], row["dispute"]
+    parsed = {
+        "status": PaymentStatus(row["status"]),
+        "next_action": _NEXT_ACTION.validate_json(action) if action else None,
+        "dispute": PaymentDispute.model_validate_json(dispute) if dispute else None,
+    }
+    return Payment(**values | parsed)
 
 
 def _payment_row(payment: Payment) -> dict[str, Any]:
-    action = payment.next_action
+    action, dispute = payment.next_action, payment.dispute
     values = {name: getattr(payment, name) for name in _PAYMENT_COLUMNS}
-    return values | {"next_action": action.model_dump_json() if action else None}
+    return values | {
+        "next_action": action.model_dump_json() if action else None,
+        "dispute": dispute.model_dump_json() if dispute else None,
+    }
 
 
 def _update_values(payment: Payment) -> dict[str, Any]:

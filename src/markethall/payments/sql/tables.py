@@ -39,6 +39,8 @@ payments = sa.Table(
     sa.Column("failure_code", sa.Text),
     # the JSON of a NextAction
     sa.Column("next_action", sa.Text),
+    # the JSON of a PaymentDispute
+    sa.Column("dispute", sa.Text),
     sa.Column("charge_id", sa.Uuid),
     sa.Column("open_change_id", sa.Uuid),
     sa.Column("is_activated", sa.Boolean, nullable=False),
@@ -75,6 +77,12 @@ payments = sa.Table(
 )
 sa.Index("ix_payment_of_user", payments.c.user_id, payments.c.created_at, payments.c.payment_id)
 sa.Index("ix_payment_created_at", payments.c.created_at, payments.c.payment_id)
+sa.Index(
+    "ix_payment_disputed",
+    payments.c.created_at,
+    payments.c.payment_id,
+    postgresql_where=payments.c.dispute.is_not(None),
+)
 sa.Index(
     "ix_payment_payable",
     payments.c.expires_at,
@@ -273,6 +281,7 @@ webhook_events = sa.Table(
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("operation_id", sa.Uuid),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("dispute_reference", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     timestamp_column("received_at"),
     timestamp_column("due_at"),

@@ -21,12 +21,14 @@ UPDATE_EVENT_STATE = Statement(
     .values(state=bindparam("state"), applied_at=bindparam("applied_at"))
 )
 _NOW = bindparam("now", type_=webhook_events.c.due_at.type)
+_is_about_dispute = webhook_events.c.dispute_reference.is_not(None)
 _pending = webhook_events.c.state == PENDING_LITERAL
 LIST_APPLICABLE_EVENTS = Statement(
     sa.select(webhook_events)
-    .join(operations, operations.c.operation_id == webhook_events.c.operation_id)
+    .outerjoin(operations, operations.c.operation_id == webhook_events.c.operation_id)
     .where(
         _pending,
+        sa.or_(operations.c.operation_id.is_not(None), _is_about_dispute),
         webhook_events.c.provider == bindparam("provider"),
         webhook_events.c.due_at <= _NOW,
     )
@@ -57,6 +59,7 @@ def _ignore_unmatched_events() -> Statement:
             _pending,
             webhook_events.c.due_at <= bindparam("received_before", type_=_NOW.type),
             ~operation,
+            ~_is_about_dispute,
         )
         .order_by(webhook_events.c.due_at)
         .limit(LIMIT)

@@ -117,6 +117,12 @@ RECONCILIATION_DIFFERENCES = Gauge(
     ["provider", "reason"],
     registry=REGISTRY,
 )
+DISPUTE_CHANGES = Counter(
+    "markethall_payment_dispute_changes",
+    "Changes of the disputes of payments, by the status after the change.",
+    ["provider", "status"],
+    registry=REGISTRY,
+)
 RATE_LIMITED = Counter(
     "markethall_rate_limited", "Requests rejected by a rate limit.", ["policy"], registry=REGISTRY
 )

@@ -12,6 +12,7 @@ from markethall.payments.gateway.stripe.http_client import Httpx2Client
 from markethall.payments.gateway.stripe.objects import (
     OPERATION_KEY,
     BalanceTransactionList,
+    Dispute,
     ErrorAnswer,
     ErrorDetails,
     Intent,
@@ -102,8 +103,16 @@ class StripeApi:
 
     async def find_method(self, method_id: str) -> Method | None:
         """Return the PaymentMethod, or None if it does not exist."""
+        return await self._find(Method, f"/v1/payment_methods/{method_id}", {})
+
+    async def find_dispute(self, dispute_id: str) -> Dispute | None:
+        """Return the dispute with its intent, or None if it does not exist."""
+        expansion = {"expand": ["payment_intent"]}
+        return await self._find(Dispute, f"/v1/disputes/{dispute_id}", expansion)
+
+    async def _find(self, model: type[M], path: str, parameters: Parameters) -> M | None:
         try:
-            return await self._request(Method, "get", f"/v1/payment_methods/{method_id}", {})
+            return await self._request(model, "get", path, parameters)
         except Rejected as rejection:
             if rejection.code == "resource_missing":
                 return None

@@ -9,6 +9,7 @@ from uuid import UUID
 from markethall.payments.contract import OperationKind
 from markethall.payments.gateway.stripe.amounts import SUPPORTED_CURRENCIES, AmountNotSupported
 from markethall.payments.gateway.stripe.api import StripeApi
+from markethall.payments.gateway.stripe.disputes import lookup_dispute
 from markethall.payments.gateway.stripe.intents import IntentOperations
 from markethall.payments.gateway.stripe.outcomes import IN_BROWSER, PROVIDER
 from markethall.payments.gateway.stripe.refunds import RefundOperations
@@ -23,6 +24,7 @@ from markethall.payments.ports import (
     Outcome,
     PaymentGateway,
     PaymentMethod,
+    ProviderDispute,
     ProviderEvent,
     ProviderNews,
     ReportLine,
@@ -47,6 +49,7 @@ class StripeGateway(PaymentGateway):
             Capability.REPORT,
             Capability.CANCEL_ACTION,
             Capability.SAVED_METHODS,
+            Capability.DISPUTES,
         }
     )
 
@@ -101,6 +104,9 @@ class StripeGateway(PaymentGateway):
 
     async def cancel_action(self, request: OperationRequest) -> Outcome:
         return await _unless_unsupported(self._intents.cancel_action(request))
+
+    async def lookup_dispute(self, reference: str) -> ProviderDispute | None:
+        return await lookup_dispute(self._api, reference)
 
     async def create_customer(self, user_id: UUID) -> str:
         return await self._saved_methods.create_customer(user_id)

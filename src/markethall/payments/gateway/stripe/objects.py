@@ -22,6 +22,9 @@ FINAL_STATUSES: Final = frozenset({"canceled", "requires_capture", "succeeded"})
 # the last second of the year 9999
 _MAX_TIMESTAMP: Final = 253_402_300_799
 
+# the year 9999, in seconds since 1970
+_MAX_TIME: Final = 253_370_764_800
+
 Metadata = dict[str, str]
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 
@@ -145,13 +148,28 @@ class RefundList(Dto):
     has_more: bool
 
 
-class Dispute(Dto):
-    """A dispute. It is only logged, so every field may be missing."""
+class DisputedIntent(Dto):
+    object: Literal["payment_intent"]
+    metadata: Metadata = Field(default_factory=dict)
 
-    id: Text | None = None
-    payment_intent: Text | None = None
-    status: Text | None = None
-    reason: Text | None = None
+
+class EvidenceDetails(Dto):
+    # seconds since 1970
+    due_by: Annotated[int, Field(ge=0, le=_MAX_TIME)] | None = None
+
+
+class Dispute(Dto):
+    """A dispute, with the disputed intent as an object."""
+
+    object: Literal["dispute"]
+    id: Text
+    payment_intent: DisputedIntent | str | None = None
+    status: Code
+    reason: Code
+    amount: int
+    currency: str
+    created: Annotated[int, Field(ge=0, le=_MAX_TIME)]
+    evidence_details: EvidenceDetails | None = None
 
 
 class BalanceSource(Dto):

@@ -5,15 +5,14 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-import structlog
 from pydantic import Field, ValidationError
 
 from markethall.payments.contract import OperationKind
 from markethall.payments.gateway.stripe.amounts import AmountNotSupported, from_stripe_amount
+from markethall.payments.gateway.stripe.disputes import dispute_reference
 from markethall.payments.gateway.stripe.objects import (
     CAPTURE_KEY,
     OPERATION_KEY,
-    Dispute,
     Intent,
     Refund,
 )
@@ -29,8 +28,6 @@ from markethall.payments.ports import (
 )
 from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
 from markethall.shared.kernel.model import Dto, Text
-
-log = structlog.get_logger("markethall.payments")
 
 SIGNATURE_HEADER: Final = "stripe-signature"
 MAX_WEBHOOK_BYTES: Final = 64 * 1024
@@ -67,14 +64,16 @@ class StripeWebhooks:
         try:
             event = _Event.model_validate_json(text := body.decode())
             news = _parse_news(event)
-            _log_dispute(event)
         except UnicodeDecodeError:
             raise MalformedRequest("The body is not UTF-8.") from None
         except ValidationError as error:
             raise _invalid(error) from None
         except AmountNotSupported:
             raise ValidationFailed(errors=[_AMOUNT_ERROR]) from None
-        return ProviderEvent(PROVIDER, event.id, event.type, news[0] if news else None, text)
+        dispute = dispute_reference(event.type, event.data.object)
+        return ProviderEvent(
+            PROVIDER, event.id, event.type, news[0] if news else None, text, dispute
+        )
 
     def parse_news(self, event: ProviderEvent) -> ProviderNews:
         news = _parse_news(_Event.model_validate_json(event.body))
@@ -142,20 +141,6 @@ def _refund_news(refund: Refund) -> _News | None:
         else Succeeded(refund.id),
         (refund.amount, refund.currency),
     )
-
-
-def _log_dispute(event: _Event) -> None:
-    """Log a dispute for staff, who answer it in the dashboard."""
-    if event.type.startswith("charge.dispute."):
-        dispute = Dispute.model_validate(event.data.object)
-        log.warning(
-            "stripe.dispute_changed",
-            type=event.type,
-            dispute_id=dispute.id,
-            intent_id=dispute.payment_intent,
-            status=dispute.status,
-            reason=dispute.reason,
-        )
 
 
 def _news(
