@@ -109,9 +109,9 @@ test-api-schema: $(DEV)
 test-concurrency: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_store_mutants.py tests/e2e/test_hot_product.py $(ARGS)
 
-## test-payments: run every race for money 200 times, with 0 and 20 ms of database latency, and random commands (minutes)
+## test-payments: run every race for money 200 times, with 0 and 20 ms of database latency, random commands, and compare 100,000 lines of a report (minutes)
 test-payments: $(DEV)
-	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/payments/test_money_races.py tests/payments/test_capture_races.py tests/payments/test_stateful.py tests/payments/test_mark_paid.py tests/orders/test_manual_payment.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/payments/test_money_races.py tests/payments/test_capture_races.py tests/payments/test_stateful.py tests/payments/test_mark_paid.py tests/orders/test_manual_payment.py tests/payments/test_reconciliation_memory.py $(ARGS)
 
 ## test-event-delivery: deliver 2,000 events to two subscribers during twenty kill -9 (a minute)
 test-event-delivery: $(DEV)

@@ -5,7 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from markethall.payments.contract import OperationView, PaymentView
 from markethall.payments.contract.reconciliation import (
     DifferenceView,
     ReconciliationSummary,
@@ -14,8 +16,9 @@ from markethall.payments.contract.reconciliation import (
 from markethall.payments.ports import InvalidReportCell, ReportLine
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.persistence.postgres import Postgres
-from tests.payments.conftest import START
+from tests.payments.conftest import STAFF, START
 from tests.payments.stripe_app import StripeApp, stripe_app
 from tests.payments.stripe_server import Fault, StripeServer
 
@@ -60,6 +63,11 @@ async def report(app: StripeApp) -> list[ReportLine]:
     return [line async for line in gateway.report(DAY, NEXT_DAY)]
 
 
+async def operations(app: StripeApp, payment: PaymentView) -> Sequence[OperationView]:
+    page = await app.payment_api.list_operations(STAFF, payment.payment_id, PageQuery())
+    return page.items
+
+
 def reasons(differences: Sequence[DifferenceView]) -> list[str]:
     return sorted(difference.reason for difference in differences)
 
@@ -79,6 +87,42 @@ async def test_charges_and_refunds_agree_over_several_pages(app: StripeApp) -> N
     )
     # two transactions on a page
     assert app.stripe.requests["list_balance"] == 4
+
+
+async def test_job_posts_the_fees_of_the_report_once(app: StripeApp) -> None:
+    payment = await app.paid()
+    await app.refund(payment, 500)
+    (operation,) = [one for one in await operations(app, payment) if one.kind == "charge"]
+    had_fee = operation.fee is not None
+    app.clock.now = NEXT_DAY + timedelta(hours=3)
+
+    with capture_logs() as logs:
+        await app.container.daily_reconciliation().run_due()
+    again, differences = await compare(app)
+
+    charge, refund = await operations(app, payment)
+    assert charge.fee == Money(amount=30, currency="EUR")
+    assert refund.fee == Money(amount=0, currency="EUR")
+    assert [line["recorded_fees"] for line in logs if "recorded_fees" in line] == [2 - had_fee]
+    assert (again.matched, differences) == (2, [])
+    report = await app.container.ledger().verify(STAFF)
+    assert report.balanced
+
+
+async def test_fee_that_differs_is_shown_and_not_posted(app: StripeApp) -> None:
+    payment = await app.paid()
+    (charge,) = await operations(app, payment)
+    await app.container.record_fee().record_fee(
+        charge.operation_id, Money(amount=29, currency="EUR")
+    )
+    app.clock.now = NEXT_DAY + timedelta(hours=3)
+
+    await app.container.daily_reconciliation().run_due()
+    _, differences = await compare(app)
+
+    (charge,) = await operations(app, payment)
+    assert charge.fee == Money(amount=29, currency="EUR")
+    assert reasons(differences) == ["fee_differs"]
 
 
 async def test_refund_in_the_dashboard_is_missing_here(app: StripeApp) -> None:

@@ -169,10 +169,11 @@ def _report_comparison(
     database: Database[ReadStore, Store],
     provider: ProviderClient,
     jobs: PaymentJobs,
+    record_fee: RecordFee,
     settings: PaymentsSettings,
 ) -> ReportComparison:
     tolerance = timedelta(seconds=settings.payment_reconciliation_tolerance_seconds)
-    return ReportComparison(database, provider, jobs.reconcile_operation, tolerance)
+    return ReportComparison(database, provider, jobs.reconcile_operation, record_fee, tolerance)
 
 
 def _reconciliation_schedule(settings: PaymentsSettings) -> ReconciliationSchedule:
@@ -281,7 +282,7 @@ class PaymentsContainer(ContextContainer):
     follow_ups = singleton(FollowUps, database, provider_client, clock)
 
     report_comparison = singleton(
-        _report_comparison, database, provider_client, payment_jobs, settings
+        _report_comparison, database, provider_client, payment_jobs, record_fee, settings
     )
     reconciliations: providers.Singleton[Reconciliations] = singleton(
         ReconciliationService, database, report_comparison, cursors

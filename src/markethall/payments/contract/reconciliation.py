@@ -93,7 +93,8 @@ class ReconciliationSummary(Dto):
 
     `other_lines` counts the lines that are no operation of ours, such as payouts. `edge_operations`
     counts operations close to the start or end that a file does not have: the file of the time
-    before or after may have them. They are no differences, and not in the sums.
+    before or after may have them. They are no differences, and not in the sums. `recorded_fees`
+    counts fees that only the report had, and that the daily job has recorded.
     """
 
     provider: str
@@ -104,6 +105,7 @@ class ReconciliationSummary(Dto):
     differences_by_reason: dict[DifferenceReason, int]
     other_lines: int
     edge_operations: int
+    recorded_fees: int = 0
     sums: tuple[CurrencySums, ...]
 
     @property

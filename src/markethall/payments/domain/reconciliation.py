@@ -76,6 +76,7 @@ class RecordedOperation:
             reference=operation.provider_reference,
             created_at=operation.created_at,
             settled_at=operation.settled_at,
+            fee=operation.fee,
         )
 
     @property
@@ -211,6 +212,13 @@ class Comparison:
     line: ReportLine | None = None
     is_at_edge: bool = False
 
+    @property
+    def new_fee(self) -> Money | None:
+        """Return the fee in the report if both sides agree and we have recorded none."""
+        if self.reason or self.operation is None or self.operation.fee or self.line is None:
+            return None
+        return self.line.fee
+
     def to_view(self) -> DifferenceView:
         """Return the difference. Raises ValueError if there is none."""
         if self.reason is None:
@@ -332,6 +340,7 @@ class ComparisonTotals:
     matched: int = 0
     other_lines: int = 0
     edge_operations: int = 0
+    recorded_fees: int = 0
     differences: Counter[DifferenceReason] = field(default_factory=Counter)
     _ours: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     _theirs: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))

@@ -131,7 +131,11 @@ class _Run:
         view = self._view
         try:
             summary = await self._comparison.compare_period(
-                view.provider, view.starts_at, view.ends_at, self._store_differences
+                view.provider,
+                view.starts_at,
+                view.ends_at,
+                self._store_differences,
+                record_fees=True,
             )
             await self._finish(summary)
         except _ClaimLost:
@@ -171,6 +175,7 @@ class _Run:
             day=summary.starts_at.date().isoformat(),
             matched=summary.matched,
             differences=summary.differences,
+            recorded_fees=summary.recorded_fees,
             **{reason.value: count for reason, count in summary.differences_by_reason.items()},
         )
 

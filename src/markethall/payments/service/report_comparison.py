@@ -32,6 +32,7 @@ from markethall.payments.domain.reconciliation import (
 from markethall.payments.domain.report_files import ReportFile
 from markethall.payments.ports import ReadStore, ReportedIds
 from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.record_fee import FeeResult, RecordFee
 from markethall.shared.persistence.database import ReadDatabase
 from markethall.shared.persistence.external_sort import ExternalSorter
 
@@ -52,17 +53,27 @@ class ReportComparison:
         database: ReadDatabase[ReadStore],
         provider: ProviderClient,
         settle: SettleOperation,
+        record_fee: RecordFee,
         tolerance: timedelta,
     ) -> None:
         self._database = database
         self._provider = provider
         self._settle = settle
+        self._record_fee = record_fee
         self._tolerance = tolerance
 
     async def compare_period(
-        self, provider: str, start: datetime, end: datetime, on_differences: OnDifferences
+        self,
+        provider: str,
+        start: datetime,
+        end: datetime,
+        on_differences: OnDifferences,
+        *,
+        record_fees: bool = False,
     ) -> ReconciliationSummary:
         """Compare with the report that the provider gives.
+
+        `record_fees`: record the fee of each operation that agrees and has no fee yet.
 
         Raises UnknownReportProvider, UnsupportedByProvider, Unavailable, AmountOutOfRange.
         """
@@ -72,7 +83,7 @@ class ReportComparison:
         read_from = max(min(first or start, start), start - _MAX_LOOK_BACK) - self._tolerance
         lines = self._provider.report(provider, read_from, end + self._tolerance)
         period = ReportPeriod(start, end, self._tolerance)
-        return await self._compare(provider, lines, period, on_differences)
+        return await self._compare(provider, lines, period, on_differences, record_fees=record_fees)
 
     async def compare_file(
         self,
@@ -96,6 +107,8 @@ class ReportComparison:
         lines: AsyncIterator[ReportLine],
         period: ReportPeriod | None,
         on_differences: OnDifferences,
+        *,
+        record_fees: bool = False,
     ) -> ReconciliationSummary:
         totals = ComparisonTotals()
         with ExternalSorter(_RESOLVED_LINES, lambda resolved: resolved.sort_key) as sorter:
@@ -109,6 +122,8 @@ class ReportComparison:
             totals.other_lines = collected.other_lines
             operations = self._list_operations(provider, period)
             comparisons = compare_report(operations, sorter.sorted_rows(), period)
+            if record_fees:
+                comparisons = self._record_fees(comparisons, totals)
             await _deliver(comparisons, totals, on_differences)
         return _to_summary(provider, period, totals)
 
@@ -147,6 +162,16 @@ class ReportComparison:
             if len(page) < _BATCH_SIZE:
                 return
             after = page[-1].key
+
+    async def _record_fees(
+        self, comparisons: AsyncIterator[Comparison], totals: ComparisonTotals
+    ) -> AsyncIterator[Comparison]:
+        async for comparison in comparisons:
+            operation, fee = comparison.operation, comparison.new_fee
+            if operation and fee:
+                result = await self._record_fee.record_fee(operation.operation_id, fee)
+                totals.recorded_fees += result is FeeResult.RECORDED
+            yield comparison
 
 
 @dataclass
@@ -220,5 +245,6 @@ def _to_summary(
         differences_by_reason=dict(sorted(totals.differences.items())),
         other_lines=totals.other_lines,
         edge_operations=totals.edge_operations,
+        recorded_fees=totals.recorded_fees,
         sums=totals.sums(),
     )

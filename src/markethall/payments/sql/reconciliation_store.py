@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind, OperationStatus
 from markethall.payments.contract.reconciliation import (
     DifferenceReason,
     DifferenceView,
@@ -15,8 +14,8 @@ from markethall.payments.contract.reconciliation import (
 from markethall.payments.domain.reconciliation import RecordedOperation
 from markethall.payments.ports import Reconciliation, ReconciliationFilter, ReportedIds
 from markethall.payments.sql import reconciliation_statements as sql
+from markethall.payments.sql.rows import to_operation
 from markethall.shared.composition.sql import SqlUnitOfWork
-from markethall.shared.kernel.money import Money
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -38,7 +37,7 @@ class SqlReconciliationStore(SqlUnitOfWork):
             operation_ids=ids.operation_ids,
             references=ids.references,
         )
-        return [_to_recorded(row) for row in rows]
+        return [RecordedOperation.of(to_operation(row)) for row in rows]
 
     async def list_settled_operations(
         self,
@@ -58,7 +57,7 @@ class SqlReconciliationStore(SqlUnitOfWork):
             after_id=after_id,
             limit=limit,
         )
-        return [_to_recorded(row) for row in rows]
+        return [RecordedOperation.of(to_operation(row)) for row in rows]
 
     async def get_first_creation(
         self, provider: str, start: datetime, end: datetime
@@ -161,16 +160,3 @@ def _row(reconciliation: Reconciliation) -> dict[str, Any]:
 def _to_view(row: "Record") -> ReconciliationView:
     summary = ReconciliationSummary.model_validate_json(row["summary"])
     return ReconciliationView(**dict(summary) | {name: row[name] for name in _STORED_NAMES})
-
-
-def _to_recorded(row: "Record") -> RecordedOperation:
-    return RecordedOperation(
-        operation_id=row["operation_id"],
-        payment_id=row["payment_id"],
-        kind=OperationKind(row["kind"]),
-        status=OperationStatus(row["status"]),
-        amount=Money(amount=row["amount"], currency=row["currency"]),
-        reference=row["provider_reference"],
-        created_at=row["created_at"],
-        settled_at=row["settled_at"],
-    )
