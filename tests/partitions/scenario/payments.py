@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from markethall.payments.domain import Failed, Outcome, Succeeded
@@ -100,7 +100,9 @@ async def refunds(runner: ScenarioRunner, products: dict[str, str]) -> None:
     order = await place_order(runner, "anna", {products["tea"]: 2})
     path = f"/payments/{order['payment']['payment_id']}/refunds"
     await runner.post(path, "admin", {"reason": "not yet paid"})
+    await change_authorization(runner, order)
     await confirm_payment(runner, "anna", order)
+    await change_authorization(runner, order)
     for amount in (1000, 9999):
         money = {"amount": amount, "currency": "EUR"}
         await runner.post(path, "admin", {"amount": money, "reason": "a broken cup"})
@@ -115,3 +117,11 @@ async def refunds(runner: ScenarioRunner, products: dict[str, str]) -> None:
     await runner.wait_until_idle()
     await fulfil(runner, order)
     await read_order(runner, order)
+
+
+async def change_authorization(runner: ScenarioRunner, order: dict[str, Any]) -> None:
+    """Try to capture and void the payment. Both are rejected, because it is not authorized."""
+    path = f"/payments/{order['payment']['payment_id']}"
+    for who in ("anna", "admin"):
+        await runner.post(f"{path}/capture", who, {"final": True})
+        await runner.post(f"{path}/void", who, {})
