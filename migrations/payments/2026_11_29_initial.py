@@ -159,7 +159,7 @@ def _operation() -> None:
         sa.Column("provider_reference", sa.Text(), nullable=True),
         sa.Column("failure_code", sa.Text(), nullable=True),
         _timestamp("created_at"),
-        _timestamp("due_at"),
+        _timestamp("due_at", nullable=True),
         _timestamp("settled_at", nullable=True),
         _timestamp("follow_up_at", nullable=True),
         sa.Column("fee_amount", sa.BigInteger(), nullable=True),
@@ -176,6 +176,12 @@ def _operation() -> None:
     _index("ix_operation_payment_id", "operation", ["payment_id", "created_at"])
     still_open = "status IN ('pending', 'unknown')"
     _index("ix_operation_due", "operation", ["due_at"], where=still_open)
+    _index(
+        "ix_operation_refund",
+        "operation",
+        ["created_at", "operation_id"],
+        where="kind = 'refund'",
+    )
     _index(
         "ix_operation_follow_up",
         "operation",

@@ -16,6 +16,7 @@ from markethall.shared.kernel.money import Money
 from tests.containers import payments_of
 from tests.orders.conftest import CANCEL, RESERVATION_TTL, STAFF, attempt_without_key
 from tests.orders.test_with_real_contexts import ContextsApp, contexts_app
+from tests.payments.manual_refunds import pay_due_refunds
 
 __all__ = ["contexts_app"]
 
@@ -160,6 +161,7 @@ async def test_transfer_that_arrives_late_reinstates_or_is_refunded(
 
     await mark_paid(contexts_app, order, 2000)
 
+    await pay_due_refunds(payments_of(contexts_app.container))
     after, payment = await contexts_app.read_order(order), await contexts_app.payment(order)
     expected = OrderStatus.PROCESSING if is_in_stock else OrderStatus.EXPIRED
     assert after.status is expected
@@ -177,6 +179,7 @@ async def test_transfer_for_a_cancelled_order_is_refunded(contexts_app: Contexts
     await contexts_app.process_events()
 
     await mark_paid(contexts_app, order, 1500)
+    await pay_due_refunds(payments_of(contexts_app.container))
 
     payment = await contexts_app.payment(order)
     assert payment.captured == payment.refunded == payment.amount
@@ -204,6 +207,7 @@ async def test_mark_paid_expiry_and_cancel_race_has_one_outcome(
     )
     await expire(contexts_app)
 
+    await pay_due_refunds(payments_of(contexts_app.container))
     after, payment = await contexts_app.read_order(order), await contexts_app.payment(order)
     is_paid = after.status is OrderStatus.PROCESSING
     assert is_paid or after.status in {OrderStatus.CANCELLED, OrderStatus.EXPIRED}

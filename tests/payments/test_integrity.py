@@ -58,6 +58,17 @@ async def test_operation_without_an_answer_is_no_violation_before_its_time(
     assert "charge at sandbox is unknown since 2026-11-21T12:00:00" in row
 
 
+async def test_refund_that_waits_for_staff_is_no_violation(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open(1000)
+    await payments_app.confirm(payment, "manual:bank_transfer")
+    await payments_app.mark_paid(payment, 1000)
+    await payments_app.refund(payment, 400)
+
+    payments_app.clock.advance(16 * 60)
+
+    assert await violations_of(payments_app) == {}
+
+
 async def test_payment_that_no_job_expires_is_named(payments_app: PaymentsApp) -> None:
     payment = await payments_app.open()
     payments_app.clock.advance(31 * 60)

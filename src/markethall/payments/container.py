@@ -7,6 +7,7 @@ from datetime import timedelta
 from dependency_injector import providers
 
 from markethall.payments.contract import LedgerApi, PaymentApi, Payments
+from markethall.payments.contract.manual_refunds import ManualRefunds
 from markethall.payments.contract.reconciliation import Reconciliations
 from markethall.payments.memory import (
     MemoryPaymentIntegrityReads,
@@ -31,6 +32,7 @@ from markethall.payments.service import (
     InternalPaymentService,
     IssueRefund,
     LedgerService,
+    ManualRefundService,
     MarkPaid,
     PaymentApiService,
     PaymentCommands,
@@ -258,6 +260,9 @@ class PaymentsContainer(ContextContainer):
         issue_refund,
         change_authorization,
         clock,
+    )
+    manual_refunds: providers.Singleton[ManualRefunds] = singleton(
+        ManualRefundService, database, provider_client, cursors, clock
     )
     saved_methods = singleton(SavedMethods, database, provider_client, cursors, clock)
     commands = singleton(

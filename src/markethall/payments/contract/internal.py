@@ -103,6 +103,8 @@ class RefundView(Dto):
     reason: str
     failure_code: str | None = None
     created_at: datetime
+    provider: str = ""
+    provider_reference: str | None = None
 
 
 class PaymentState(Dto):

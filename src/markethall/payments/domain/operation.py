@@ -86,7 +86,7 @@ class Operation:
     amount: int
     currency: str
     created_at: datetime
-    due_at: datetime
+    due_at: datetime | None
     provider: str
     method: str | None = None
     charge_id: UUID | None = None
@@ -122,6 +122,11 @@ class Operation:
         looks up the outcome.
         """
         return self.status is OperationStatus.PENDING
+
+    @property
+    def is_settled_by_hand(self) -> bool:
+        """Tell whether staff settle the operation, so that no provider is asked."""
+        return self.due_at is None
 
     @property
     def is_open(self) -> bool:

@@ -7,26 +7,23 @@ request. The customer gets instructions; staff mark the payment as paid, and pay
 from collections.abc import Sequence
 from datetime import timedelta
 
-import structlog
-
 from markethall.payments.contract import AwaitTransferAction, OperationKind
-from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.domain import ActionRequired, Failed, Outcome
 from markethall.payments.gateway.manual_manifest import ManualMethod
 from markethall.payments.ports import (
-    PROVIDER_TIMEOUT,
     Capability,
     OperationRequest,
+    OutcomePending,
     PaymentGateway,
     PaymentMethod,
 )
 from markethall.shared.kernel.money import Money
 
-log = structlog.get_logger("markethall.payments")
-
 
 class ManualGateway(PaymentGateway):
     provider = "manual"
-    capabilities = frozenset({Capability.REFUND, Capability.PARTIAL_REFUND, Capability.MARK_PAID})
+    # without REFUND, because staff transfer refunds and mark them as paid
+    capabilities = frozenset({Capability.MARK_PAID})
 
     def __init__(self, methods: Sequence[ManualMethod]) -> None:
         self._methods = {f"{self.provider}:{method.code}": method for method in methods}
@@ -48,28 +45,14 @@ class ManualGateway(PaymentGateway):
             lifetime=timedelta(days=method.deadline_days),
         )
 
-    async def refund(self, request: OperationRequest) -> Outcome:
-        """Return success at once. Staff must transfer the money back by hand.
-
-        A log line informs them, because jobs and cancelled orders issue refunds without an action
-        of staff. After a crash the line may be logged twice, with the same refund id.
-        """
-        log.warning(
-            "payment.manual_refund_due",
-            payment_id=str(request.payment_id),
-            refund_id=str(request.operation_id),
-            amount=request.amount.amount,
-            currency=request.amount.currency,
-        )
-        return Succeeded(f"manual_{request.operation_id.hex}")
-
     async def lookup(self, request: OperationRequest) -> Outcome | None:
         if request.kind is OperationKind.REFUND:
-            return await self.refund(request)
+            # recorded while this provider was disabled; staff mark it as paid
+            raise OutcomePending
         return await self.charge(request)
 
     async def cancel_unknown(self, request: OperationRequest) -> Outcome:
-        return await self.lookup(request) or Failed(PROVIDER_TIMEOUT)
+        return await self.charge(request)
 
 
 def _to_payment_method(name: str, method: ManualMethod) -> PaymentMethod:

@@ -100,7 +100,9 @@ class MemoryPaymentIntegrityReads:
                 one.created_at,
                 f"{one.kind} at {one.provider} is {one.status} since",
             )
-            for one in self._tables.operations.where(lambda one: one.is_open)
+            for one in self._tables.operations.where(
+                lambda one: one.is_open and not one.is_settled_by_hand
+            )
         ]
         return _waiting_page(waiting, created_before, after, limit)
 

@@ -5,7 +5,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from markethall.payments.contract import OrderHasPayment, PaymentState, PaymentStatus
+from markethall.payments.contract import (
+    OperationKind,
+    OrderHasPayment,
+    PaymentState,
+    PaymentStatus,
+)
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
 from markethall.payments.memory.integrity import MemoryPaymentIntegrityReads
 from markethall.payments.memory.ledger import MemoryLedgerStore
@@ -16,6 +21,7 @@ from markethall.payments.ports import (
     OperationFilter,
     PaymentFilter,
     ProviderEvent,
+    RefundFilter,
     WebhookState,
 )
 from markethall.shared.kernel.pagination import TimeKeyset
@@ -130,6 +136,24 @@ class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySav
         operations.sort(key=lambda one: (one.created_at, one.operation_id))
         return operations[: operation_filter.limit]
 
+    async def list_refunds(
+        self, refund_filter: RefundFilter
+    ) -> Sequence[tuple[Payment, Operation]]:
+        refunds = self._tables.operations.where(
+            lambda one: (
+                one.kind is OperationKind.REFUND
+                and refund_filter.status in {None, one.status.value}
+                and refund_filter.provider in {None, one.provider}
+                and (
+                    not refund_filter.after
+                    or (one.created_at, one.operation_id) > refund_filter.after
+                )
+            )
+        )
+        refunds.sort(key=lambda one: (one.created_at, one.operation_id))
+        pairs = ((self._tables.payments.get(one.payment_id), one) for one in refunds)
+        return [(payment, one) for payment, one in pairs if payment][: refund_filter.limit]
+
     async def get_payment_and_operation_for_update(
         self, operation_id: UUID
     ) -> tuple[Payment, Operation] | None:
@@ -141,7 +165,7 @@ class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySav
         self, now: datetime, next_due_at: datetime, limit: int
     ) -> Sequence[Operation]:
         due = self._tables.operations.where(
-            lambda operation: operation.is_open and operation.due_at <= now
+            lambda one: one.is_open and one.due_at is not None and one.due_at <= now
         )
         claimed = [replace(operation, due_at=next_due_at) for operation in due[:limit]]
         for operation in claimed:

@@ -62,6 +62,7 @@ from markethall.payments.ports.storage import (
     OperationFilter,
     PaymentFilter,
     ReadStore,
+    RefundFilter,
     Store,
     WebhookState,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "Reconciliation",
     "ReconciliationFilter",
     "RedirectAction",
+    "RefundFilter",
     "ReportKind",
     "ReportLine",
     "ReportedIds",

@@ -37,7 +37,8 @@ class Capability(StrEnum):
     # refund a part of a charge, also several times
     PARTIAL_REFUND = "partial_refund"
     WEBHOOKS = "webhooks"
-    # the money arrives outside of the shop, and staff record it
+    # the money arrives outside of the shop, and staff record it; without REFUND, they also transfer
+    # the refunds and record them
     MARK_PAID = "mark_paid"
     # cancel a charge that waits for an action of the customer, so that it cannot succeed later
     CANCEL_ACTION = "cancel_action"

@@ -10,6 +10,7 @@ from markethall.payments.contract import (
     OperationKind,
     PaymentState,
     PaymentStatus,
+    RefundStatus,
 )
 from markethall.payments.domain import Operation, Payment
 from markethall.payments.ports.gateway import ProviderEvent
@@ -49,6 +50,16 @@ class OperationFilter:
     after: TimeKeyset | None = None
 
 
+@dataclass(frozen=True)
+class RefundFilter:
+    """Selection of one page of the refunds of all payments, which begins after `after`."""
+
+    limit: int
+    status: RefundStatus | None = None
+    provider: str | None = None
+    after: TimeKeyset | None = None
+
+
 # pending: not applied yet; ignored: the event concerns no operation of this shop; superseded: the
 # provider has another outcome by now; refunded: the event reported a second charge of a captured
 # payment, which was refunded; dead: the event cannot be applied, so staff must handle it
@@ -66,6 +77,11 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
 
     async def list_payment_states(self, after: UUID | None, limit: int) -> Sequence[PaymentState]:
         """Return states of payments after this id, by payment id. Tombstones are left out."""
+
+    async def list_refunds(
+        self, refund_filter: RefundFilter
+    ) -> Sequence[tuple[Payment, Operation]]:
+        """Return refunds with their payments, the oldest first."""
 
     async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
         """Return the ids of voided, cancelled or expired payments whose money must be refunded."""

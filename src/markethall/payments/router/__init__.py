@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from markethall.payments.router import (
     captures,
     ledger,
+    manual_refunds,
     payments,
     reconciliations,
     refunds,
@@ -13,5 +14,15 @@ from markethall.payments.router import (
 )
 
 router = APIRouter()
-for module in (payments, captures, saved_methods, refunds, webhooks, ledger, reconciliations):
+# manual_refunds comes first, because /payments/refunds also matches /payments/{payment_id}
+for module in (
+    manual_refunds,
+    payments,
+    captures,
+    saved_methods,
+    refunds,
+    webhooks,
+    ledger,
+    reconciliations,
+):
     router.routes.extend(module.router.routes)

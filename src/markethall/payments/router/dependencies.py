@@ -9,6 +9,7 @@ from markethall.payments.contract import (
     LedgerApi,
     PaymentApi,
 )
+from markethall.payments.contract.manual_refunds import ManualRefunds
 from markethall.payments.contract.reconciliation import Reconciliations
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.route_policies import public, require_scope
@@ -30,6 +31,8 @@ class Services(Protocol):
 
     def reconciliations(self) -> Reconciliations: ...
 
+    def manual_refunds(self) -> ManualRefunds: ...
+
 
 _from_payments: Final[FromContext[Services]] = FromContext("payments")
 PaymentApiDep = Annotated[
@@ -41,6 +44,9 @@ IdempotencyDep = Annotated[
 ]
 ReconciliationsDep = Annotated[
     Reconciliations, Depends(_from_payments(lambda container: container.reconciliations()))
+]
+ManualRefundsDep = Annotated[
+    ManualRefunds, Depends(_from_payments(lambda container: container.manual_refunds()))
 ]
 Anyone = Annotated[CallContext, public()]
 Owner = Annotated[CallContext, require_scope(PAYMENTS)]

@@ -43,6 +43,8 @@ class IssueRefund:
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken.
         """
         operation = await self._record_intent(ctx, command)
+        if operation.is_settled_by_hand:
+            return await self._answer_pending(operation, attempt)
         outcome = await self._provider.submit(operation) if operation.is_pending else None
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
@@ -57,6 +59,8 @@ class IssueRefund:
                 return existing
             operation = await self._reserve(store, payment, command)
         _log_refund(ctx, operation)
+        if operation.is_settled_by_hand:
+            _log_due(operation)
         return operation
 
     async def refund_ended_payment(self, ctx: CallContext, payment_id: UUID) -> None:
@@ -76,6 +80,9 @@ class IssueRefund:
             if await store.get_operation(refund_id):
                 return
             operation = await self._reserve(store, payment, command)
+        if operation.is_settled_by_hand:
+            _log_due(operation)
+            return
         outcome = await self._provider.submit(operation)
         await self._record_outcome(
             ctx, operation, outcome, IdempotentCommand.without_key(operation.operation_id)
@@ -90,6 +97,7 @@ class IssueRefund:
 
     def _build_refund(self, charge: Operation, command: RefundPayment, amount: int) -> Operation:
         now = self._clock()
+        is_by_hand = self._provider.is_refunded_by_hand(charge.provider)
         return Operation(
             operation_id=command.refund_id,
             payment_id=charge.payment_id,
@@ -101,8 +109,18 @@ class IssueRefund:
             charge_reference=charge.provider_reference,
             reason=command.reason,
             created_at=now,
-            due_at=self._provider.next_reconcile_at(now),
+            due_at=None if is_by_hand else self._provider.next_reconcile_at(now),
         )
+
+    async def _answer_pending(self, operation: Operation, attempt: IdempotentCommand) -> RefundView:
+        """Return the refund. No provider is called, because staff transfer the amount."""
+        async with self._database.transaction() as store:
+            payment = await store.get_payment_for_update(operation.payment_id)
+            if payment is None:
+                raise PaymentNotFound(payment_id=str(operation.payment_id))
+            refund = to_refund_view(operation, payment)
+            await store.store_response(attempt, refund)
+            return refund
 
     async def _record_outcome(
         self,
@@ -122,6 +140,17 @@ class IssueRefund:
             if attempt.is_final:
                 await store.store_response(attempt, refund)
             return refund
+
+
+def _log_due(operation: Operation) -> None:
+    """Tell staff that they have to transfer money, because jobs and cancellations refund too."""
+    log.warning(
+        "payment.manual_refund_due",
+        payment_id=str(operation.payment_id),
+        refund_id=str(operation.operation_id),
+        amount=operation.amount,
+        currency=operation.currency,
+    )
 
 
 def _log_refund(ctx: CallContext, operation: Operation) -> None:

@@ -90,6 +90,12 @@ class ProviderClient:
         connection = self._connections.get(provider)
         return connection is not None and capability in connection.gateway.capabilities
 
+    def is_refunded_by_hand(self, provider: str) -> bool:
+        """Tell whether staff transfer the refunds of a provider."""
+        return self.can(provider, Capability.MARK_PAID) and not self.can(
+            provider, Capability.REFUND
+        )
+
     def check_offered(self, method: str, amount: Money, country: str | None) -> None:
         """Check that a method is offered. Raises UnknownPaymentMethod.
 

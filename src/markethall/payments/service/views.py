@@ -78,6 +78,8 @@ def to_refund_view(operation: Operation, payment: Payment) -> RefundView:
         reason=operation.reason,
         failure_code=operation.failure_code,
         created_at=operation.created_at,
+        provider=operation.provider,
+        provider_reference=operation.provider_reference,
     )
 
 

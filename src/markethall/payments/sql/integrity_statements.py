@@ -202,7 +202,8 @@ LIST_OPEN_OPERATIONS: Final = _waiting(
     _text(operations.c.operation_id),
     operations.c.created_at,
     operations.c.kind + " at " + operations.c.provider + " is " + operations.c.status + " since",
-    _is_open(operations),
+    # staff settle an operation without due_at, at any time
+    sa.and_(_is_open(operations), operations.c.due_at.is_not(None)),
 )
 LIST_OVERDUE_PAYMENTS: Final = _waiting(
     "payment payment_id",

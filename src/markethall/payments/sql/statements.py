@@ -251,11 +251,29 @@ def list_operations(*, by_kind: bool, has_keyset: bool) -> Statement:
     )
 
 
+_select_payment_and_operation = sa.select(
+    payments, *(column.label(OPERATION_PREFIX + column.name) for column in operations.c)
+).join(operations, operations.c.payment_id == payments.c.payment_id)
+
+
+@cache
+def list_refunds(*, filter_columns: tuple[str, ...], has_keyset: bool) -> Statement:
+    keyset = sa.tuple_(operations.c.created_at, operations.c.operation_id)
+    conditions = [operations.c[name] == bindparam(name) for name in filter_columns]
+    if has_keyset:
+        conditions.append(keyset > after_keyset(operations.c.created_at))
+    is_refund = operations.c.kind == sql_literal("refund")
+    return Statement(
+        _select_payment_and_operation.where(is_refund, *conditions)
+        .order_by(*keyset.clauses)
+        .limit(LIMIT)
+    )
+
+
 GET_PAYMENT_AND_OPERATION_FOR_UPDATE = Statement(
-    sa.select(payments, *(column.label(OPERATION_PREFIX + column.name) for column in operations.c))
-    .join(operations, operations.c.payment_id == payments.c.payment_id)
-    .where(operations.c.operation_id == bindparam("operation_id"))
-    .with_for_update(of=[payments, operations])
+    _select_payment_and_operation.where(
+        operations.c.operation_id == bindparam("operation_id")
+    ).with_for_update(of=[payments, operations])
 )
 
 _due = (

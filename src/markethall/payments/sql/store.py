@@ -18,7 +18,13 @@ from markethall.payments.contract import (
     PaymentStatus,
 )
 from markethall.payments.domain import Operation, Payment
-from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEvent, WebhookState
+from markethall.payments.ports import (
+    OperationFilter,
+    PaymentFilter,
+    ProviderEvent,
+    RefundFilter,
+    WebhookState,
+)
 from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
 from markethall.payments.sql.integrity import list_payment_states
@@ -144,6 +150,23 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
             limit=operation_filter.limit,
         )
         return [to_operation(row) for row in rows]
+
+    async def list_refunds(
+        self, refund_filter: RefundFilter
+    ) -> Sequence[tuple[Payment, Operation]]:
+        values = {"status": refund_filter.status, "provider": refund_filter.provider}
+        given_values = {name: value for name, value in values.items() if value is not None}
+        after_created_at, after_refund_id = refund_filter.after or (None, None)
+        rows = await self._connection.fetch_all(
+            sql.list_refunds(
+                filter_columns=tuple(given_values), has_keyset=refund_filter.after is not None
+            ),
+            **given_values,
+            after_created_at=after_created_at,
+            after_id=after_refund_id,
+            limit=refund_filter.limit,
+        )
+        return [(_to_payment(row), to_operation(row, sql.OPERATION_PREFIX)) for row in rows]
 
     async def get_payment_and_operation_for_update(
         self, operation_id: UUID

@@ -121,7 +121,8 @@ operations = sa.Table(
     sa.Column("provider_reference", sa.Text),
     sa.Column("failure_code", sa.Text),
     timestamp_column("created_at"),
-    timestamp_column("due_at"),
+    # NULL if staff settle the operation
+    timestamp_column("due_at", nullable=True),
     timestamp_column("settled_at", nullable=True),
     timestamp_column("follow_up_at", nullable=True),
     sa.Column("fee_amount", sa.BigInteger),
@@ -177,6 +178,12 @@ sa.Index(
 )
 sa.Index(
     "ix_operation_due", operations.c.due_at, postgresql_where=operations.c.status.in_(OPEN_LITERALS)
+)
+sa.Index(
+    "ix_operation_refund",
+    operations.c.created_at,
+    operations.c.operation_id,
+    postgresql_where=operations.c.kind == sql_literal("refund"),
 )
 sa.Index(
     "ix_operation_follow_up",

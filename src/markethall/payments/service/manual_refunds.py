@@ -1,0 +1,106 @@
+"""Refunds by hand: staff see which are due, and record that they have transferred the money.
+
+The amount is reserved when the refund is recorded. It counts as refunded, in the payment and in the
+ledger, when staff have transferred it.
+"""
+
+from uuid import UUID
+
+import structlog
+
+from markethall.payments.contract import (
+    InvalidPaymentTransition,
+    OperationKind,
+    RefundNotFound,
+    RefundView,
+    UnsupportedByProvider,
+)
+from markethall.payments.contract.manual_refunds import RefundQuery
+from markethall.payments.domain import Operation, Succeeded
+from markethall.payments.ports import Capability, ReadStore, RefundFilter, Store
+from markethall.payments.service.apply_outcome import apply_outcome
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.views import to_refund_view
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
+from markethall.shared.persistence.database import Database
+
+log = structlog.get_logger("markethall.security")
+
+
+class ManualRefundService:
+    def __init__(
+        self,
+        database: Database[ReadStore, Store],
+        provider: ProviderClient,
+        cursors: Cursors,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._cursors = cursors
+        self._clock = clock
+
+    async def list_refunds(self, ctx: CallContext, query: RefundQuery) -> Page[RefundView]:
+        listing = f"refunds {query.status} {query.provider}"
+        after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
+        async with self._database.read_session() as store:
+            found = await store.list_refunds(
+                RefundFilter(query.limit + 1, query.status, query.provider, after)
+            )
+        views = [to_refund_view(operation, payment) for payment, operation in found]
+        return self._cursors.build_page(listing, views, query.limit, _keyset)
+
+    async def mark_refund_paid(
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        refund_id: UUID,
+        reference: str,
+        attempt: IdempotentCommand,
+    ) -> RefundView:
+        async with self._database.transaction() as store:
+            locked = await store.get_payment_and_operation_for_update(refund_id)
+            if locked is None or not _is_refund_of(locked[1], payment_id):
+                raise RefundNotFound(refund_id=str(refund_id))
+            self._check_can_be_marked(locked[1])
+            paid = Succeeded(reference)
+            applied = await apply_outcome(store, ctx, refund_id, paid, self._clock())
+            if applied is None:
+                raise RefundNotFound(refund_id=str(refund_id))
+            view = to_refund_view(applied.operation, applied.payment)
+            await store.store_response(attempt, view)
+        _log_paid(ctx, applied.operation)
+        return view
+
+    def _check_can_be_marked(self, refund: Operation) -> None:
+        """Raises UnsupportedByProvider, InvalidPaymentTransition."""
+        if not self._provider.is_refunded_by_hand(refund.provider):
+            raise UnsupportedByProvider(
+                provider=refund.provider, capability=Capability.MARK_PAID.value
+            )
+        if not refund.is_open:
+            raise InvalidPaymentTransition(
+                f"The refund is {refund.status.value}.", status=refund.status.value, allowed=[]
+            )
+
+
+def _is_refund_of(operation: Operation, payment_id: UUID) -> bool:
+    return operation.kind is OperationKind.REFUND and operation.payment_id == payment_id
+
+
+def _keyset(refund: RefundView) -> TimeKeyset:
+    return TimeKeyset(refund.created_at, refund.refund_id)
+
+
+def _log_paid(ctx: CallContext, refund: Operation) -> None:
+    log.info(
+        "security.refund_marked_paid",
+        **ctx.security_fields,
+        subject=f"payment:{refund.payment_id}",
+        refund_id=str(refund.operation_id),
+        amount=refund.amount,
+        currency=refund.currency,
+    )
