@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from markethall.contexts import context_names, topology
+from markethall.payments.settings import PaymentsSettings, installed_gateways
 from scripts.check_manifests.manifests import (
     COMPONENT,
     Document,
@@ -31,6 +32,14 @@ PATHS: Final = {
 }
 # Secret and key with the URL of the database into which a Job moves the data of a context
 RELOCATION: Final = ("relocation", "target")
+# maps each payment provider to its secret variables, each with its key in the Secret `payments`
+PROVIDER_SECRETS: Final = {
+    provider: {
+        f"MARKETHALL_{setting.upper()}": setting.replace("_", "-")
+        for setting in manifest.secret_settings
+    }
+    for provider, manifest in installed_gateways().items()
+}
 # the Secrets that an operator creates by hand (docs/deployment.md), each with its keys
 SECRETS: Final = {
     "database": {"url"},
@@ -40,14 +49,14 @@ SECRETS: Final = {
     "service-token": {"private-key"},
     **{f"service-token-{context}": {"private-key"} for context in context_names()},
     RELOCATION[0]: {RELOCATION[1]},
-    "payments": {"sandbox-webhook-secret"},
+    "payments": {key for secrets in PROVIDER_SECRETS.values() for key in secrets.values()},
     "admin": {"email", "password"},
     "tls": {"tls.crt", "tls.key"},
 }
 DATABASE_URL: Final = "MARKETHALL_DATABASE_URL"
 ACCESS_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY"
 SERVICE_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY"
-SANDBOX_WEBHOOK_SECRET: Final = "MARKETHALL_SANDBOX_WEBHOOK_SECRET"
+PAYMENT_PROVIDERS: Final = "MARKETHALL_PAYMENT_PROVIDERS"
 # a process that serves a single context reads these from a Secret of that context, such as
 # `database-orders`, so that one service cannot act as another
 OWN: Final = frozenset({DATABASE_URL, SERVICE_TOKEN_PRIVATE_KEY})
@@ -60,7 +69,11 @@ SOURCES: Final = {
     "MARKETHALL_SECRET_KEY": ("application", "secret"),
     ACCESS_TOKEN_PRIVATE_KEY: ("application", "access-token-private-key"),
     SERVICE_TOKEN_PRIVATE_KEY: ("service-token", "private-key"),
-    SANDBOX_WEBHOOK_SECRET: ("payments", "sandbox-webhook-secret"),
+    **{
+        variable: ("payments", key)
+        for secrets in PROVIDER_SECRETS.values()
+        for variable, key in secrets.items()
+    },
     "MARKETHALL_ADMIN_EMAIL": ("admin", "email"),
     "MARKETHALL_ADMIN_PASSWORD": ("admin", "password"),
 }
@@ -135,7 +148,7 @@ def check_secrets(manifests: Manifests) -> Iterator[str]:
     """Check that each process gets exactly the secrets that it needs, from the right sources."""
     for workload in manifests.workloads:
         served = set(manifests.served(workload))
-        wrong = (*_wrong_secrets(workload, served), *_exposed(manifests, workload))
+        wrong = (*_wrong_secrets(manifests, workload, served), *_exposed(manifests, workload))
         yield from (f"{title(workload.document)}: {each}" for each in wrong)
     for database, count in Counter(map(_database, manifests.deployments)).items():
         if count > 1:
@@ -150,12 +163,12 @@ def _database(workload: Workload) -> str | None:
     return urls[0] if urls else None
 
 
-def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
+def _wrong_secrets(manifests: Manifests, workload: Workload, served: set[str]) -> Iterator[str]:
     given = {each["name"]: _secret(each) for each in workload.variables}
     if workload.labels.get("task") == "relocate":
         yield from _wrong_relocation_secrets(workload, given)
         return
-    needed = _needed_secrets(served)
+    needed = _needed_secrets(served, _payment_providers(manifests, workload))
     for variable in sorted(needed):
         if variable not in given or given[variable].get("optional"):
             yield f"{variable} is not given"
@@ -169,12 +182,19 @@ def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
             yield f"{variable} comes from {source['name']}/{source['key']}, not from {secret}/{key}"
 
 
-def _needed_secrets(served: set[str]) -> set[str]:
+def _payment_providers(manifests: Manifests, workload: Workload) -> Sequence[str]:
+    """Return the installed payment providers that the process uses."""
+    default = PaymentsSettings.model_fields["payment_providers"].default
+    value = manifests.settings(workload).get(PAYMENT_PROVIDERS, ",".join(default))
+    return [name.strip() for name in value.split(",") if name.strip() in PROVIDER_SECRETS]
+
+
+def _needed_secrets(served: set[str], payment_providers: Sequence[str]) -> set[str]:
     needed = {DATABASE_URL, "MARKETHALL_REDIS_URL", "MARKETHALL_SECRET_KEY"}
     if "users" in served:
         needed.add(ACCESS_TOKEN_PRIVATE_KEY)
     if "payments" in served:
-        needed.add(SANDBOX_WEBHOOK_SECRET)
+        needed.update(*(PROVIDER_SECRETS[provider] for provider in payment_providers))
     if any(
         (CALLED.get(context, frozenset()) | SUBSCRIBERS.get(context, frozenset())) - served
         for context in served

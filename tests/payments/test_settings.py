@@ -145,3 +145,13 @@ def test_wrong_entry_point_is_refused(install: Any, attribute: str, message: str
 
     with pytest.raises(InvalidGateway, match=message):
         installed_gateways()
+
+
+def test_manifest_names_the_secrets_of_a_provider() -> None:
+    secrets = {name: one.secret_settings for name, one in installed_gateways().items()}
+
+    assert secrets == {
+        "sandbox": ("sandbox_webhook_secret",),
+        "manual": (),
+        "stripe": ("stripe_secret_key", "stripe_webhook_secrets"),
+    }

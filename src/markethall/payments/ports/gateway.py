@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 from uuid import UUID
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from markethall.payments.contract import OperationKind, PaymentDispute, UnsupportedByProvider
@@ -358,3 +359,13 @@ class GatewayManifest:
     name: str
     build: Callable[[GatewayTools, Any], PaymentGateway]
     settings: type[ProviderSettings] = ProviderSettings
+
+    @property
+    def secret_settings(self) -> tuple[str, ...]:
+        """Return the names of the provider's own settings that hold secrets."""
+        fields = self.settings.model_fields.items()
+        return tuple(name for name, field in fields if _holds_secret(field.annotation))
+
+
+def _holds_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(map(_holds_secret, get_args(annotation)))

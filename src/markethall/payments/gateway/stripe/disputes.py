@@ -12,7 +12,7 @@ from markethall.payments.gateway.stripe.objects import OPERATION_KEY, Dispute, D
 from markethall.payments.ports import PaymentGatewayTimeout, ProviderDispute
 
 _EVENT_PREFIX: Final = "charge.dispute."
-_ID: Final = re.compile(r"[A-Za-z0-9_]{1,250}")
+_ID: Final = re.compile(r"d[pu]_[A-Za-z0-9_]{1,250}")
 
 
 def dispute_reference(event_type: str, object_: dict[str, Any]) -> str | None:
