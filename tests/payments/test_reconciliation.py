@@ -138,6 +138,23 @@ async def test_sandbox_agrees_after_charges_refunds_and_lost_answers(
     assert euro.ours == euro.theirs == Money(amount=1999 - 500 + 700, currency="EUR")
 
 
+async def test_captures_agree_and_authorizations_do_not_count(
+    storage: tuple[str, Postgres | None],
+) -> None:
+    payments_app = build_payments_app(*storage, payments_capture="on_fulfilment")
+    authorized = await payments_app.authorized()
+    await payments_app.capture(authorized, 500)
+    await payments_app.capture(authorized, 700)
+    await payments_app.authorized()
+
+    summary, differences = await compare(payments_app)
+
+    assert differences == []
+    assert summary.matched == 2
+    (euro,) = summary.sums
+    assert euro.ours == euro.theirs == Money(amount=1200, currency="EUR")
+
+
 async def test_each_kind_of_difference_is_found(payments_app: PaymentsApp) -> None:
     report = ScriptedReport(payments_app)
     charges = []
