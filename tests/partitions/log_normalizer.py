@@ -31,6 +31,8 @@ _PATTERN: Final = re.compile(
 _UNMASKED: Final = {"trace"}
 # members of JSON objects with random values that none of the patterns matches
 _MASKED_MEMBERS: Final = {"access_token", "refresh_token", "next_cursor", "kid", "x"}
+# the hash chain of a posting follows from the random id of its payment
+_CHAIN_MEMBERS: Final = {"chain", "chains", "sequence"}
 
 
 class LogNormalizer:
@@ -71,11 +73,15 @@ def leaves(value: Any, pointer: str = "") -> Iterator[str]:
     match value:
         case dict() if value:
             for name, item in sorted(value.items()):
-                yield from leaves(
-                    "<token>" if name in _MASKED_MEMBERS and item else item, f"{pointer}/{name}"
-                )
+                yield from leaves(_mask(name, item), f"{pointer}/{name}")
         case list() if value:
             for at, item in enumerate(value):
                 yield from leaves(item, f"{pointer}/{at}")
         case _:
             yield f"{pointer}: {json.dumps(value, ensure_ascii=False)}"
+
+
+def _mask(name: str, item: Any) -> Any:
+    if name in _CHAIN_MEMBERS and item is not None:
+        return "<chain>"
+    return "<token>" if name in _MASKED_MEMBERS and item else item

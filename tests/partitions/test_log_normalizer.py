@@ -7,6 +7,12 @@ from tests.partitions.log_normalizer import LogNormalizer, leaves
 ONE, OTHER = "0199c0de-0000-7000-8000-000000000001", "0199c0de-0000-7000-8000-000000000002"
 
 
+def test_hash_chains_of_the_ledger_are_masked() -> None:
+    found = leaves({"chain": 0, "chains": [{"sequence": 2}], "sequence": None})
+
+    assert list(found) == ['/chain: "<chain>"', '/chains: "<chain>"', "/sequence: null"]
+
+
 def test_ids_are_numbered_by_first_appearance() -> None:
     normalizer = LogNormalizer()
 

@@ -9,6 +9,7 @@ from markethall import __version__
 from markethall.cli import catalogue, database, doctor, serving, staff
 from markethall.cli.console import out, print_errors
 from markethall.cli.events import events
+from markethall.cli.ledger import ledger
 from markethall.cli.payments import payments
 from markethall.shared.composition.settings import SettingsError
 from markethall.shared.composition.topology import InvalidManifest
@@ -23,6 +24,7 @@ for group in (serving, database, staff, catalogue, doctor):
     cli.add_typer(group.cli)
 cli.add_typer(events, name="events")
 cli.add_typer(payments, name="payments")
+cli.add_typer(ledger, name="ledger")
 
 EXIT_INVALID_SETTINGS = 2
 
