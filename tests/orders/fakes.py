@@ -374,6 +374,7 @@ class FakePayments:
         self.pending_events: list[Event] = []
         self.captures_several_times = True
         self.rejects_captures = False
+        self.rejects_voids = False
         self._capture_ids: set[UUID] = set()
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
@@ -429,7 +430,7 @@ class FakePayments:
 
     async def void(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
         payment = self._payments[command.payment_id]
-        if payment.status is PaymentStatus.AUTHORIZED:
+        if payment.status is PaymentStatus.AUTHORIZED and not self.rejects_voids:
             if payment.captured.amount:
                 self._end(payment.payment_id, payment.captured)
             else:

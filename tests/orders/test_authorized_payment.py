@@ -127,6 +127,20 @@ async def test_cancelled_order_is_voided(orders_app: OrdersApp) -> None:
     assert reservation_status(orders_app, order) is ReservationStatus.RELEASED
 
 
+async def test_rejected_void_is_logged(orders_app: OrdersApp) -> None:
+    orders_app.fake_payments.rejects_voids = True
+    order = await authorized(orders_app)
+
+    with capture_logs() as logs:
+        await orders_app.orders.cancel(STAFF, order.order_id, CANCEL, attempt_without_key())
+        await orders_app.process_events()
+    orders_app.fake_payments.change_status(order.payment.payment_id, PaymentStatus.EXPIRED)
+    await orders_app.process_events()
+
+    assert "order.void_failed" in [entry["event"] for entry in logs]
+    assert statuses(await orders_app.read_order(order)) == ("cancelled", "voided")
+
+
 async def test_cancelled_units_are_never_captured(orders_app: OrdersApp) -> None:
     order = await authorized(orders_app)
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from markethall.payments.contract import (
     CaptureExceedsAuthorized,
@@ -361,6 +362,22 @@ async def test_void_after_a_capture_keeps_what_is_captured(payments_app: Payment
     assert amounts(voided) == ("captured", 600, 600, 0)
     assert await payments_app.taken(payment) == (600, 0)
     assert (await payments_app.event_types())[-1] == "payment_captured"
+
+
+async def test_payment_with_a_rejected_void_expires(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.authorized(1000)
+    charge_id = (await operations(payments_app, payment))[0].operation_id
+    await end_at_provider(payments_app, payment, charge_id)
+
+    with capture_logs() as logs:
+        rejected = await payments_app.void(payment)
+    payments_app.clock.advance(WEEK.total_seconds())
+    await payments_app.run_periodic_jobs()
+
+    assert amounts(rejected) == ("authorized", 1000, 0, 0)
+    assert rejected.failure_code == "void_not_possible"
+    assert "payment.void_failed" in [entry["event"] for entry in logs]
+    assert amounts(await payments_app.current(payment)) == ("expired", 0, 0, 0)
 
 
 async def test_authorized_payment_is_voided_not_cancelled(payments_app: PaymentsApp) -> None:

@@ -66,8 +66,8 @@ async def test_cancelling_takes_three_statements(payments_app: PaymentsApp) -> N
     assert await statements_of(cancel) == 3
 
 
-async def test_idle_job_run_takes_seven_statements(payments_app: PaymentsApp) -> None:
-    assert await statements_of(payments_app.run_periodic_jobs) == 7
+async def test_idle_job_run_takes_eight_statements(payments_app: PaymentsApp) -> None:
+    assert await statements_of(payments_app.run_periodic_jobs) == 8
 
 
 async def test_no_connection_is_held_during_provider_call(postgres: Postgres) -> None:
