@@ -113,7 +113,7 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         self._tables.categories.remove(node.category)
 
     def _check_category(self, category: str | None) -> None:
-        """Raises CategoryNotFound, as the foreign key of the product table does in Postgres."""
+        """Raises CategoryNotFound, like the foreign key of the product table in Postgres."""
         if category is not None and category not in self._tables.categories:
             raise CategoryNotFound(category=category)
 

@@ -47,7 +47,7 @@ class ReadStore(Protocol):
     async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None: ...
 
     async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
-        """Return the product with this SKU; upper and lower case are equal."""
+        """Return the product with this SKU, ignoring letter case."""
 
     async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
         """Summarize the active products of the family. Return None when there are none."""
@@ -84,7 +84,7 @@ class Store(ReadStore, Protocol):
         """Insert the product. Return False when a product has this id or SKU."""
 
     async def ensure_main_stock_row(self, product_id: UUID) -> None:
-        """Insert the stock row in the main warehouse, which every product has."""
+        """Insert the product's stock row in the main warehouse, if it is missing."""
 
     async def get_product_for_update(self, product_id: UUID) -> Product | None:
         """Return the product and lock its row."""
@@ -120,8 +120,10 @@ class Store(ReadStore, Protocol):
         """Return the category and lock its row against changes and new products or children."""
 
     async def save_category(self, category: Category) -> None:
-        """Update the category. Raises CategoryNotFound when the parent does not exist,
-        CategoryTaken when another child of the parent has this name.
+        """Update the category.
+
+        Raises CategoryNotFound (the parent does not exist), CategoryTaken (another child of the
+        parent has this name).
         """
 
     async def remove_category(self, category: Category) -> None:
@@ -149,7 +151,8 @@ class ProductIndex(Protocol):
     async def index(self, products: Sequence[Product]) -> None:
         """Index new and changed products.
 
-        It must be fast and must not raise: the request waits for it, after the commit.
+        It must not raise, because the change is already committed. It must be fast, because the
+        request waits for it.
         """
 
 
@@ -180,7 +183,7 @@ class ProductCache(Protocol):
 
 
 class ByteCache(Protocol):
-    """A cache of bytes with invalidation. `CoherentCache` in `shared` implements it."""
+    """A cache of bytes with invalidation. `ttl` is in seconds. `CoherentCache` implements it."""
 
     async def get_or_load(
         self, namespace: str, key: str, ttl: float, load: Callable[[], Awaitable[bytes | None]]

@@ -28,7 +28,7 @@ CategoryKey = Annotated[CategoryPath, Field(examples=["green-tea"])]
 CategoryName = Annotated[Label, Field(examples=["Green tea"])]
 ParentCategoryKey = Annotated[CategoryPath, Field(examples=["tea"])]
 MAX_POSITION: Final = 1_000_000
-# the number of paths in the details of CategoryAmbiguous; each of them needs a query
+# the most paths in the details of CategoryAmbiguous; limited, because each path needs a query
 MAX_AMBIGUOUS_PATHS: Final = 20
 Position = Annotated[Int, Field(ge=0, le=MAX_POSITION)]
 
@@ -40,11 +40,12 @@ class CategoryTranslation(RequestModel):
 
 
 class NewCategory(RequestModel):
-    """A new category. Without `parent` it is at the root of the tree.
+    """A new category.
 
     `category` is the key by which products refer to the category. It never changes. If another
-    category already has this key, the new category gets its own path as its key, such as
-    "Apparel > Accessories". If `category` is a path, this path also names the parent.
+    category already has this key, the key of the new category is its path, such as
+    "Apparel > Accessories". If `category` is a path, the path names the parent. Otherwise `parent`
+    names it; without `parent`, the category is at the root of the tree.
     """
 
     category: CategoryKey
@@ -110,7 +111,7 @@ class CategoryView(Dto):
 class CategoryNotFound(DomainError):
     """The category, or the parent that the request names, does not exist.
 
-    Details: category_id; or category (the parent as the request names it).
+    Details: category_id, or for a parent instead category (its text in the request).
     """
 
     code = "inventory.category_not_found"
@@ -121,7 +122,8 @@ class CategoryNotFound(DomainError):
 class CategoryTaken(DomainError):
     """Another category has this key, or another child of the parent has this name.
 
-    Extra spaces, letter case and the Unicode normalization form are ignored. Details: category.
+    The comparison ignores extra spaces, letter case and the Unicode normalization form. Details:
+    category.
     """
 
     code = "inventory.category_taken"
@@ -159,9 +161,9 @@ class CategoryCycle(DomainError):
 class Categories(Protocol):
     """The category tree. A new product with an unknown path creates the categories of the path.
 
-    A request names a category by a text. It is looked up as a key, then as a path, then, if it has
-    no separator ">", as a name that only one category has. Extra spaces, letter case and the
-    Unicode normalization form are ignored.
+    A request names a category by a text. The text is looked up as a key, then as a path. If it has
+    no separator ">", it is last looked up as a name, which only one category may have. The
+    comparison ignores extra spaces, letter case and the Unicode normalization form.
     """
 
     async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
@@ -173,7 +175,7 @@ class Categories(Protocol):
     async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:
         """Return the result of `list_categories` as JSON. Raises the same errors.
 
-        It comes from a cache and may be a few seconds old.
+        The result comes from a cache and may be a few seconds old.
         """
 
     async def get_category(self, ctx: CallContext, category_id: UUID) -> CategoryView:
@@ -182,8 +184,8 @@ class Categories(Protocol):
     async def render_category(self, ctx: CallContext, category_id: UUID) -> RenderedResponse:
         """Return the result of `get_category` as JSON. Raises CategoryNotFound.
 
-        It comes from a cache and may be a few seconds old, except for callers with the scope
-        catalogue:write.
+        The result comes from a cache and may be a few seconds old. Callers with the scope
+        catalogue:write get a fresh result.
         """
 
     async def create(
@@ -203,7 +205,9 @@ class Categories(Protocol):
         command: CategoryChange,
         expected_versions: ExpectedVersions,
     ) -> CategoryView:
-        """Raises CategoryNotFound, PreconditionFailed, CategoryCycle, CategoryTaken,
+        """Apply a merge patch.
+
+        Raises CategoryNotFound, PreconditionFailed, CategoryCycle, CategoryTaken,
         CategoryAmbiguous, ValidationFailed.
         """
 

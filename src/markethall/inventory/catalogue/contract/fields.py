@@ -20,9 +20,9 @@ class ProductStatus(StrEnum):
 
 
 class InventoryPolicy(StrEnum):
-    """The number of units that may be sold beyond the stock.
+    """The rule for selling more units than the stock has.
 
-    DENY: as many as the product's backorder limit. CONTINUE: any number.
+    DENY: sell up to the product's backorder limit. CONTINUE: sell any number.
     """
 
     DENY = "deny"
@@ -93,6 +93,9 @@ def omittable_field() -> Any:
 
 
 def remove_null_defaults(schema: dict[str, Any]) -> None:
-    """Remove the defaults from the schema of a merge patch: an absent field stays unchanged."""
+    """Remove the defaults from the schema of a merge patch.
+
+    An absent field stays unchanged, so its default null would mislead clients.
+    """
     for field in schema["properties"].values():
         field.pop("default", None)

@@ -68,8 +68,8 @@ class Category:
     def change(self, command: CategoryChange, ancestors: Sequence[str]) -> bool:
         """Apply a merge patch. `ancestors` are the new parent and all categories above it.
 
-        Return False when nothing changes. Raises CategoryCycle if this category is one of the
-        ancestors, ValidationFailed.
+        Return False when nothing changes. Raises CategoryCycle (this category is one of the
+        ancestors), ValidationFailed (there are too many translations).
         """
         if self.category in ancestors:
             raise CategoryCycle(category=self.category, parent=command.parent)
@@ -91,8 +91,10 @@ class Category:
 
 
 def check_parent(command: NewCategory) -> None:
-    """Raises CategoryCycle if the parent is the new category itself, ValidationFailed if
-    `category` is a path that is not below the parent.
+    """Check the parent of a new category.
+
+    Raises CategoryCycle (the parent is the new category itself), ValidationFailed (`category` is a
+    path that is not below the parent).
     """
     if command.parent is None:
         return

@@ -39,7 +39,7 @@ def label_keys(texts: Iterable[str]) -> Sequence[str]:
 
 
 def path_of_ancestors(ancestors: Sequence[str]) -> str:
-    """Return the path of a category. `ancestors` has this category, its parent, up to the root."""
+    """Return the path of the first category in `ancestors`. Its parent is next, the root last."""
     return join_path(category_label(category) for category in reversed(ancestors))
 
 
@@ -100,8 +100,8 @@ class CategoryTree:
         """Return the key of a new category below the parent: `category`, or its path if another
         category has the key `category`.
 
-        Raises CategoryTaken if neither can be the key, because it is in use or exceeds the limits
-        of a request, or if the parent has a child of this name.
+        Raises CategoryTaken if the parent has a child of this name. Also raises it if both keys
+        are in use or exceed the limits of a request.
         """
         label = category_label(category)
         candidates = [category]
@@ -135,9 +135,9 @@ class CategoryTree:
         self._by_label.setdefault(node.label_key, []).append(node)
 
     def _walk(self, keys: Sequence[str]) -> Sequence[CategoryNode | None]:
-        """Return the category of each prefix of the path: for "A > B" those of "A" and "A > B".
+        """Return one entry per prefix of the path: for "A > B", the entries of "A" and "A > B".
 
-        It is None for a prefix that has no category.
+        An entry is the category with this path, or None.
         """
         found: list[CategoryNode | None] = []
         for depth, key in enumerate(keys):
@@ -149,14 +149,12 @@ class CategoryTree:
         return found
 
     def _plan(self, names: Sequence[str]) -> str:
-        """Add the missing categories of the path to `planned`. Return the key of the last category.
-
-        `shown` has the names of the path, in the spelling of the categories that exist. `start` is
-        the number of names in the longest prefix that exists.
-        """
+        """Add the missing categories of the path to `planned`. Return the key of the last one."""
         found = self._walk([label_key(name) for name in names])
+        # the names of the path, in the spelling of the categories that exist
         shown: list[str] = []
         above: CategoryNode | None = None
+        # the number of names in the longest prefix that exists
         start = max((depth for depth, node in enumerate(found, 1) if node), default=0)
         for depth, name in enumerate(names):
             known = found[depth]
@@ -201,7 +199,7 @@ def _ancestors(category: str, parents: Mapping[str, str | None]) -> Sequence[str
 
 
 def _is_within_limits(path: str) -> bool:
-    """Whether a request may name a category by this path."""
+    """Tell whether a request may name a category by this path."""
     return len(path) <= MAX_CATEGORY_LENGTH and len(split_path(path)) <= MAX_CATEGORY_DEPTH
 
 

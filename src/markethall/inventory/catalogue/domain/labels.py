@@ -58,8 +58,8 @@ def option_keys(options: Mapping[str, str]) -> Mapping[str, str]:
 def find_option(options: Mapping[str, str], name_key: str) -> tuple[str, str] | None:
     """Return the name and the value of the option whose name has this `label_key`.
 
-    Return None if there is none. This is possible if `name_key` was stored by a version of Python
-    with older Unicode data.
+    Return None if no name has it, because a Python version with older Unicode data computed the
+    stored `name_key`.
     """
     found = ((name, value) for name, value in options.items() if label_key(name) == name_key)
     return next(found, None)

@@ -46,8 +46,8 @@ _EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
 _MAX_ENTRIES: Final = MappingProxyType(
     {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
 )
-# the fields whose tags or names may look alike ("Red" and "red"), each with the function that
-# keeps only the first of them
+# the fields in which tags or names may be equal ("Red" and "red"), each with the function that
+# keeps only the first of equal ones
 _FOLDS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {"tags": fold_tags, "options": fold_names, "attributes": fold_names}
 )
@@ -167,7 +167,7 @@ def _valid_from(price: AdditionalPriceView) -> datetime:
 def _to_stored_field(name: str, value: Any) -> Any:
     """Convert a field of a request to its stored form.
 
-    Of tags, option names or attribute names that look alike ("Red" and "red"), keep the first.
+    Keep only the first of equal tags, option names or attribute names ("Red" and "red").
     """
     fold = _FOLDS.get(name) if value else None
     return _to_stored_value(fold(value) if fold else value)

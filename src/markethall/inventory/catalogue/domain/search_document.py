@@ -8,8 +8,8 @@ from typing import Final
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import fold_letters
 
-# The score of a product is a sum over the words of the query. Each adds the weight of the field in
-# which it occurs; if it occurs in several fields, the highest of their weights.
+# The score of a product is a sum over the words of the query. A word adds the weight of the field
+# in which it occurs. If it occurs in several fields, it adds the highest of their weights.
 NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT = 8, 4, 2, 1
 FIELD_WEIGHTS: Final = (NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT)
 
@@ -32,8 +32,8 @@ class SearchDocument:
     def vocabulary(self) -> list[str]:
         """Return the words of names and tags, for spelling suggestions.
 
-        They are sorted, because transactions that insert the same words in a different order could
-        deadlock.
+        The words are sorted, because transactions that insert the same words in different orders
+        could deadlock.
         """
         return sorted(
             word

@@ -8,7 +8,7 @@ import hashlib
 import unicodedata
 from typing import Final
 
-# letters with a stroke and ligatures: Unicode does not decompose them
+# replacements of ligatures and of letters with a stroke, which NFKD does not decompose
 _PLAIN_LETTERS: Final = str.maketrans(
     {
         "ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "\u0131": "i", "ŋ": "n",
@@ -22,7 +22,7 @@ _DIGEST_LENGTH: Final = 64
 
 
 def sku_key(sku: str) -> str:
-    """Return the key that must be unique among SKUs: trimmed, in NFC, without letter case."""
+    """Return the key that must be unique among SKUs: trimmed, case-folded and in NFC."""
     sku = sku.strip()
     if sku.isascii():
         return sku.lower()
@@ -53,7 +53,7 @@ def shorten_key(key: str) -> str:
     """
     if len(key) <= _MAX_KEY_LENGTH:
         return key
-    # an import computes keys of texts that are not UTF-8, before it refuses them
+    # surrogatepass, because an import computes keys before it rejects texts that are not UTF-8
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return key[: _MAX_KEY_LENGTH - _DIGEST_LENGTH] + digest
 

@@ -56,7 +56,7 @@ SkuPath = Annotated[Text, Field(max_length=100, examples=["TEA-SENCHA-100"])]
 async def get_product_by_sku(
     request: Request, ctx: Anyone, sku: SkuPath, catalogue: CatalogueDep
 ) -> Response:
-    """Return the product with this SKU. Upper and lower case are equal."""
+    """Return the product with this SKU, ignoring letter case."""
     return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku))
 
 
@@ -110,7 +110,8 @@ async def create_product(
     """Create a product. It has no stock yet.
 
     `category` is the key of a category, its path such as "Drinks > Tea", or a name that only one
-    category has. A path that does not exist is created. Extra spaces and letter case are ignored.
+    category has. If there is no such category, it is created with the missing categories above it.
+    The comparison ignores extra spaces and letter case.
     """
 
     async def effect(attempt: IdempotentCommand) -> ProductView:

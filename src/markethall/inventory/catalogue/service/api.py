@@ -124,7 +124,7 @@ class CatalogueService:
     ) -> ProductView:
         now = self._clock()
         async with self._database.transaction() as store:
-            # first, because transactions that lock categories after products could deadlock
+            # lock the category before the product, as all transactions do, to avoid deadlocks
             if command.category is not None:
                 category = await get_or_create_category(store, command.category)
                 command = command.model_copy(update={"category": category})

@@ -124,8 +124,8 @@ class CategoryService:
         self, ctx: CallContext, category_id: UUID, expected_versions: ExpectedVersions
     ) -> None:
         async with self._database.transaction() as store:
-            # without the lock of the tree, because transactions that add a child to the category
-            # take this lock after the lock of the category row
+            # Do not lock the tree. Transactions that add a child lock the category row before the
+            # tree, so this transaction could deadlock with them.
             category = await store.get_category_for_deletion(category_id)
             await store.remove_category(_check_found(category, category_id, expected_versions))
         self._cache.invalidate([], pages=True)

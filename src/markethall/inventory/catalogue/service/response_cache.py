@@ -11,9 +11,9 @@ PRODUCT_NAMESPACE: Final = "inventory.product"
 PAGE_NAMESPACE: Final = "inventory.page"
 
 # A change of a product or its stock invalidates the cached product. A change of the catalogue
-# invalidates all pages, but a sale does not. So the stock that a page shows may be as old as two
-# TTLs: Redis keeps the page for one TTL. If a process reads the page from Redis just before the end
-# of this TTL, the process keeps the page for another TTL.
+# invalidates all pages, but a sale does not. So a page may show stock that is two TTLs old: Redis
+# keeps the page for one TTL. A process that reads the page from Redis just before the end of this
+# TTL keeps it for another TTL.
 PRODUCT_TTL_SECONDS: Final = 10.0
 PAGE_TTL_SECONDS: Final = 0.5
 PAGE_WITH_COUNTS_TTL_SECONDS: Final = 5.0

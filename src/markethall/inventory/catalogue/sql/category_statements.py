@@ -25,7 +25,7 @@ def _subtree() -> "sa.ColumnElement[Any]":
         .cte("category_below", recursive=True)
     )
     child = sa.select(categories.c.category).where(categories.c.parent == tree.c.category)
-    # UNION, because a requested category may be below another requested category
+    # UNION removes duplicates: a requested category may be below another requested category
     tree = tree.union(child)
     return sa.func.array(sa.select(tree.c.category).scalar_subquery(), type_=ARRAY(sa.Text))
 
@@ -139,9 +139,9 @@ _category: Final = sa.select(*_text_columns).where(
     categories.c.category_id == bindparam("category_id")
 )
 GET_CATEGORY_FOR_UPDATE: Final = Statement(_category.with_for_update(key_share=True))
-# FOR UPDATE at once, the lock that the DELETE takes. A transaction that first took a weaker lock
-# would wait for one that adds a child, which may wait for the lock of the tree; a change that has
-# this lock would wait for the row.
+# FOR UPDATE at once, because the DELETE needs this lock. With a weaker lock at first, three
+# transactions could deadlock: the DELETE waits for a transaction that adds a child, this one waits
+# for the lock of the tree, and a change that holds the lock of the tree waits for the weaker lock.
 GET_CATEGORY_FOR_DELETION: Final = Statement(_category.with_for_update())
 SAVE_CATEGORY: Final = Statement(
     sa.update(categories)

@@ -21,7 +21,7 @@ def uuid_parameter(name: str) -> "sa.BindParameter[Any]":
 
 
 def integer_literal(fixed: int) -> "sa.ColumnElement[int]":
-    """Write the number into the text of the statement, instead of a bind parameter."""
+    """Build a literal: the number is part of the SQL text, not a bind parameter."""
     return sa.literal_column(str(fixed), sa.Integer)
 
 

@@ -26,8 +26,7 @@ categories = sa.Table(
     "category",
     metadata,
     sa.Column("category_id", sa.Uuid, primary_key=True),
-    # the key of the category, which products refer to; spelled as in the request that created the
-    # category, and not normalized
+    # the key to which products refer, in the spelling of the request that created the category
     sa.Column("category", sa.Text, nullable=False, unique=True),
     # the normalized forms of key and name, for comparisons; domain/category_tree.py computes them
     sa.Column("category_key", sa.Text(collation="C"), nullable=False, unique=True),
@@ -119,9 +118,9 @@ products = sa.Table(
     sa.CheckConstraint("low_stock_threshold >= 0", name="low_stock_threshold"),
 )
 _active: dict[str, Any] = {"postgresql_where": products.c.status == ACTIVE}
-# The condition is true for every row. It only makes the index partial, for the same reason as
-# uq_category_label: otherwise inserts of reservation lines would wait for an UPDATE that sets
-# `sku_key`.
+# The condition is true for every row. It only makes the index partial, for the same reason as for
+# uq_category_label: if the index were not partial, inserts of reservation lines would wait for an
+# UPDATE that sets `sku_key`.
 sa.Index(
     "uq_product_sku",
     products.c.sku_key,
@@ -144,8 +143,8 @@ sa.Index("ix_product_family", products.c.family)
 sa.Index("ix_product_tag_keys", products.c.tag_keys, postgresql_using="gin")
 sa.Index("ix_product_search", products.c.search, postgresql_using="gin")
 
-# The candidates for spelling suggestions. A word is not deleted when no product has it any more:
-# a search with such a suggestion finds nothing, which does no harm.
+# The candidates for spelling suggestions. A word stays here after the last product with it has
+# gone. Suggesting this word does no harm: the search only finds nothing.
 vocabulary = sa.Table(
     "search_word", metadata, sa.Column("word", sa.Text(collation="C"), primary_key=True)
 )

@@ -25,15 +25,12 @@ class Catalogue(Protocol):
         """Raises ProductNotFound."""
 
     async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
-        """Return the product with this SKU; upper and lower case are equal.
-
-        Raises ProductNotFound.
-        """
+        """Return the product with this SKU, ignoring letter case. Raises ProductNotFound."""
 
     async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
         """Return the result of `get_product` as JSON. Raises ProductNotFound.
 
-        It comes from a cache, except for callers with the scope catalogue:write.
+        The result comes from a cache. Callers with the scope catalogue:write get a fresh result.
         """
 
     async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
@@ -50,8 +47,8 @@ class Catalogue(Protocol):
     ) -> RenderedResponse:
         """Return the result of `get_family` as JSON.
 
-        It comes from a cache and is at most one second old while the database is available. Raises
-        FamilyNotFound, CursorInvalid.
+        The result comes from a cache. While the database is available, it is at most one second
+        old. Raises FamilyNotFound, CursorInvalid.
         """
 
     async def create(
@@ -69,8 +66,9 @@ class Catalogue(Protocol):
         command: ProductChange,
         expected_versions: ExpectedVersions,
     ) -> ProductView:
-        """Raises ProductNotFound, PreconditionFailed, SkuTaken, CategoryAmbiguous,
-        ValidationFailed.
+        """Apply a merge patch.
+
+        Raises ProductNotFound, PreconditionFailed, SkuTaken, CategoryAmbiguous, ValidationFailed.
         """
 
     async def archive(

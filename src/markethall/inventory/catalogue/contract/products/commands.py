@@ -46,11 +46,11 @@ class Price(RequestModel):
 
 
 class AdditionalPrice(Price):
-    """A price in another currency, or a price valid for valid_from <= time < valid_until.
+    """A price in another currency, or a price for the period valid_from <= time < valid_until.
 
     A null `valid_from` or `valid_until` sets no limit. If several prices in the product's own
-    currency are valid, the price with the latest `valid_from` applies; if several have the same
-    `valid_from`, the last of these in the list.
+    currency are valid, the price with the latest `valid_from` applies. Of prices with the same
+    `valid_from`, the last one in the list applies.
     """
 
     compare_at: MinorUnits | None = None
@@ -70,7 +70,7 @@ AdditionalPrices = Annotated[
 
 
 class Translation(RequestModel):
-    """Texts in one language. For a text that is null, the product's own text is used."""
+    """Texts in one language. If a text is null, the product's own text is used."""
 
     name: ProductName | None = None
     description: TranslatedDescription | None = None

@@ -12,7 +12,7 @@ class FamilyNotFound(DomainError):
 
 
 class SkuTaken(DomainError):
-    """Another product has this SKU; upper and lower case are equal. Details: sku."""
+    """Another product has this SKU. The comparison ignores letter case. Details: sku."""
 
     code = "inventory.sku_taken"
     status = 409

@@ -25,7 +25,7 @@ def _validate_attribute(value: Any, validate: ValidatorFunctionWrapHandler) -> A
 
 
 def _check_sku(sku: str) -> str:
-    """Trim the SKU. All printable characters of all scripts are allowed."""
+    """Trim the SKU, and require printable characters. They may belong to any script."""
     sku = sku.strip()
     if not sku.isprintable():
         raise PydanticCustomError("not_printable", "must have printable characters only")

@@ -37,7 +37,7 @@ class AdditionalPriceView(Money):
 
 
 class TranslationView(Dto):
-    """Texts in one language. For a text that is null, the product's own text is used."""
+    """Texts in one language. If a text is null, the product's own text is used."""
 
     name: str | None
     description: str | None
@@ -53,8 +53,9 @@ FrozenTranslations = Annotated[
 class ProductView(Dto):
     """A product with its price and its available units at the time of the request.
 
-    `compare_at` is the regular price in minor units, for a product on sale. `price` may be one of
-    the additional `prices`; product lists ignore these when they sort and filter by price.
+    `compare_at` is the regular price of a product on sale, in minor units. `price` may be one of
+    the additional `prices`. Product lists ignore the additional prices when they sort and filter
+    by price.
     """
 
     product_id: UUID
@@ -119,8 +120,9 @@ FrozenOptionValues = Annotated[
 class FamilyView(Page[ProductView]):
     """A page of the active products of a family, sorted by name.
 
-    `product_count`, `options` and `prices` summarize all active products of the family. Each value
-    of an option is listed once. The value whose first product was created earliest comes first.
+    `product_count`, `options` and `prices` summarize all active products of the family. The values
+    of an option are distinct. They are sorted by the time when the first product with the value was
+    created.
     """
 
     family: str
