@@ -14,12 +14,12 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
-# the largest page of `list_reservation_states`
+# the largest `limit` of `list_reservation_states`
 MAX_STATES: Final = 500
-# The longest time from `reserve` to the expiry: the first if `extend` was not called, the second
-# after `extend`. A payment has a deadline of at most 90 days, and one more day allows for the time
-# before the payment starts.
+# the longest time from `reserve` to the expiry, without `extend`
 MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
+# The longest time from `reserve` to the expiry, after `extend`. A payment has a deadline of at most
+# 90 days, and one more day allows for the time before the payment starts.
 MAX_EXTENDED_DURATION: Final = timedelta(days=91)
 
 
@@ -58,7 +58,7 @@ class Reserve(Dto):
 
 
 class Extend(Dto):
-    """A later expiry of a reservation, at most MAX_EXTENDED_DURATION after its `reserve`."""
+    """A later expiry of a reservation, at most MAX_EXTENDED_DURATION after `reserve`."""
 
     reservation_id: UUID
     expires_at: datetime
@@ -73,7 +73,7 @@ class Consume(Dto):
 
 
 class ReleasePart(Dto):
-    """The units of a reservation that the order does not need any more."""
+    """The units of a reservation to release. Its other units stay reserved."""
 
     reservation_id: UUID
     release_id: UUID
@@ -81,9 +81,9 @@ class ReleasePart(Dto):
 
 
 class ReservationLineView(Dto):
-    """The units of one product in a reservation. `unit_price` stays the price at the `reserve`.
+    """The units of one product in a reservation. `unit_price` is the price when it was reserved.
 
-    `quantity` includes `consumed` (the shipped units) and `released` (by `release_part`).
+    `quantity` includes the units `consumed` (shipped) and `released` (by `release_part`).
     """
 
     product_id: UUID
@@ -109,7 +109,7 @@ class ReservationView(Dto):
 
 
 class ReservationState(Dto):
-    """The stored status of a reservation: an overdue one is held until it is expired."""
+    """The stored status of a reservation. An overdue reservation is held until a job expires it."""
 
     reservation_id: UUID
     order_id: UUID
@@ -117,7 +117,7 @@ class ReservationState(Dto):
 
 
 class ListReservationStates(Dto):
-    """A page of reservations by order id and reservation id, after the given ones."""
+    """A request for the reservations that follow these two ids, sorted by them."""
 
     after_order_id: UUID | None = None
     after_reservation_id: UUID | None = None
@@ -244,5 +244,5 @@ class Inventory(Protocol):
     ) -> ReservationStates:
         """Return the states of reservations, sorted by order id and reservation id.
 
-        Tombstones are left out. Fewer states than `limit` means that no more follow.
+        Tombstones are left out. A page with fewer states than `limit` is the last one.
         """

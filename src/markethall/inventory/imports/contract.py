@@ -62,8 +62,8 @@ class ImportRowCounts(Dto):
     """The number of rows that were read, and the outcomes of the rows that describe a product.
 
     Two rows of the same product are counted twice, and the later row wins. A dry run counts the
-    outcomes that a real import would have. A row whose quantity differs from the stock of an
-    existing product counts as `stock_changed` with the option `with_stock`, else as
+    outcomes that a real import would have. If the quantity of a row differs from the stock of an
+    existing product, `stock_changed` counts the row with the option `with_stock`, else
     `stock_skipped`. `archived` counts products that were archived because they are not in the
     file. `warnings` counts values that were cut or dropped.
     """
@@ -135,7 +135,7 @@ class RowNoteView(Dto):
 class NewImport(RequestModel):
     """The options of an import.
 
-    `sha256` is the digest of the file. A retry with the same idempotency key must have the same
+    `sha256` is the digest of the file. A retry with the same idempotency key must send the same
     file.
     """
 
@@ -209,7 +209,7 @@ class Imports(Protocol):
     async def start_import(
         self, ctx: CallContext, upload: Upload, command: NewImport, attempt: IdempotentCommand
     ) -> ImportView:
-        """Start an import, which runs in the background. The attempt's id is the import id.
+        """Start an import, which runs in the background. `attempt.id` becomes the import id.
 
         A row changes the existing product with the same SKU, or in a Shopify file the one with the
         same handle and options. If there is none, the row creates a product. Fields that a row does
@@ -224,8 +224,9 @@ class Imports(Protocol):
     async def watch_import(
         self, ctx: CallContext, import_id: UUID
     ) -> AsyncIterator[ImportView | None]:
-        """Yield the import at once, and after each change until it has finished. Yield None after
-        every ten seconds without a change.
+        """Yield the import at once, and after each change until it has finished.
+
+        Yield None after every ten seconds without a change.
 
         Raises ImportNotFound, Overloaded (too many progress streams in this process).
         """
@@ -233,11 +234,9 @@ class Imports(Protocol):
     async def list_row_notes(
         self, ctx: CallContext, import_id: UUID, kind: NoteKind, query: PageQuery
     ) -> Page[RowNoteView]:
-        """Return notes of a kind in the order of the file.
+        """Return notes of a kind in the order of the file. Raises ImportNotFound, CursorInvalid.
 
         Only the first 10,000 notes of each kind are stored.
-
-        Raises ImportNotFound, CursorInvalid.
         """
 
     async def retry_import(

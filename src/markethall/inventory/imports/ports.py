@@ -16,7 +16,7 @@ from markethall.shared.idempotency.records import IdempotentCommand
 
 
 class ReadStore(Protocol):
-    """Reads without locks. Each is one statement."""
+    """Reads without locks. In Postgres, each method executes one statement."""
 
     async def get_import_job(self, import_id: UUID) -> ImportJob | None: ...
 
@@ -51,7 +51,7 @@ class Store(ReadStore, Protocol):
     async def delete_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
         """Delete uploads created before `before` that no import has to read.
 
-        An import that failed before `failed_before` does not need its upload any more.
+        An import that failed before `failed_before` does not need its upload.
         """
 
     async def delete_old_import_jobs(self, before: datetime) -> None:
@@ -89,7 +89,7 @@ class Store(ReadStore, Protocol):
     ) -> Sequence[Product]:
         """Return the products with these SKUs or of these families. Lock their rows in id order.
 
-        `skus` are keys as `sku_key` makes them.
+        `skus` are results of `sku_key`.
         """
 
     async def list_category_nodes_for_share(
@@ -100,7 +100,7 @@ class Store(ReadStore, Protocol):
     async def lock_category_tree(self) -> None:
         """Lock the category tree until this transaction ends.
 
-        No other transaction can add or move a category in this time.
+        Meanwhile no other transaction can add or move a category.
         """
 
     async def add_category(self, category: Category) -> bool:

@@ -58,8 +58,8 @@ class ProvidesImports(Protocol):
 _from_inventory: Final[FromContext[ProvidesImports]] = FromContext("inventory")
 ImportsDep = Annotated[Imports, Depends(_from_inventory(lambda container: container.imports()))]
 
-# Sent if there is no change, because proxies close a connection on which nothing is sent. It is a
-# comment, because clients ignore comments.
+# Sent while there is no change, because proxies close idle connections. It is a comment of the
+# event stream, because clients ignore comments.
 HEARTBEAT: Final = format_sse_event(comment="heartbeat")
 
 _FORMAT_BY_MEDIA_TYPE: Final = {
@@ -233,9 +233,9 @@ async def list_import_changes(
     query: Annotated[PageQuery, from_query(PageQuery)],
     imports: ImportsDep,
 ) -> Response:
-    """Return the changes of existing products that a dry run has found, in the order of the file.
+    """Return the changes that a dry run has found, in the order of the file.
 
-    Only the first 10,000 are stored.
+    They are changes of existing products. Only the first 10,000 are stored.
     """
     return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.CHANGE, query))
 
@@ -282,7 +282,7 @@ async def retry_import(
 async def export_products(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
     """Return all products as CSV, which can be imported again.
 
-    An apostrophe stands before a text that a spreadsheet would run as a formula.
+    An apostrophe is put before each text that a spreadsheet would run as a formula.
     """
     return await csv_response(imports.export_products(ctx), "products.csv")
 

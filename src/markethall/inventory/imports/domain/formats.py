@@ -71,7 +71,7 @@ def trim_names(cells: Sequence[str]) -> list[str]:
 def _read_delimiter(start: FilePosition, data: bytes) -> tuple[FilePosition, bytes, str]:
     """Return the position of the header, the bytes from there, and the delimiter.
 
-    A first line `sep=;`, as Excel understands it, states the delimiter.
+    A first line such as `sep=;` sets the delimiter, as in Excel.
     """
     if not (line := _SEPARATOR_LINE.match(data)):
         return start, data, _detect_delimiter(data)
@@ -82,7 +82,7 @@ def _read_delimiter(start: FilePosition, data: bytes) -> tuple[FilePosition, byt
 def _detect_delimiter(data: bytes) -> str:
     """Return the most frequent of comma, semicolon and tab in the first line, outside quotes.
 
-    In some countries spreadsheets write semicolons between the cells.
+    In some countries, spreadsheets separate cells by semicolons.
     """
     line = _LINE_END.split(data[:MAX_RECORD_BYTES], maxsplit=1)[0]
     unquoted = b"".join(line.split(b'"')[::2])

@@ -17,8 +17,8 @@ class ProductLookup:
     """The existing products, and the products that earlier rows of the batch create.
 
     In the native formats, a row belongs to the product with the row's SKU. In a Shopify file, a row
-    belongs to the product with the row's handle and options. If there is none, it belongs to the
-    product with the row's SKU, but only if this product has no family. The row then sets the family
+    belongs to the product with the row's handle and options. If there is none, the row belongs to
+    the product with its SKU, but only if this product has no family. The row then sets the family
     of this product.
     """
 
@@ -52,8 +52,9 @@ class ProductLookup:
             self._line_by_product_id.setdefault(product.product_id, row.line)
 
     def find_clash(self, row: ValidatedRow, product: Product | None) -> RowError | None:
-        """Return an error if the SKU of the row belongs to another product than `product`, or if
-        the row may mean several products.
+        """Return an error if the row's SKU belongs to another product than `product`.
+
+        Also return an error if the row matches several products.
         """
         if row.variant is None:
             return None
@@ -94,7 +95,7 @@ def _group_by_family(products: Iterable[Product]) -> Mapping[str, list[Product]]
 def _match_by_handle(
     rows: Iterable[ValidatedRow], by_family: Mapping[str, Sequence[Product]]
 ) -> Mapping[int, Product]:
-    """Return the products of the Shopify rows, by line number."""
+    """Map the line number of each Shopify row to its product. Leave out rows without a match."""
     by_handle: dict[str, list[ValidatedRow]] = {}
     for row in rows:
         if row.variant is not None:

@@ -1,7 +1,7 @@
 """Split a chunk of bytes into complete records of CSV (RFC 4180) or NDJSON.
 
-Invalid UTF-8 is decoded to lone surrogates. The models reject these later, when the error can name
-the cell.
+Invalid UTF-8 is decoded to lone surrogates. The models reject the surrogates later, when the error
+can name the cell.
 """
 
 import csv
@@ -17,7 +17,7 @@ from markethall.inventory.imports.domain.file_records import (
 )
 
 BOM: Final = b"\xef\xbb\xbf"
-# a single cell may be as long as a row; the csv module has one limit for the whole process
+# A single cell may be as long as a row. This limit of the csv module applies to the whole process.
 csv.field_size_limit(MAX_RECORD_BYTES)
 
 _TOO_LONG_MESSAGE: Final = f"is longer than {MAX_RECORD_BYTES} bytes"

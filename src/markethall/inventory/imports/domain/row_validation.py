@@ -27,7 +27,7 @@ from markethall.inventory.imports.domain.file_records import (
 MAX_ERRORS_PER_ROW: Final = 10
 _UNASSIGNED_ID: Final = UUID(int=0)
 _UNASSIGNED_TIME: Final = datetime.min.replace(tzinfo=UTC)
-# values of required fields that a row may omit if its product exists
+# placeholders for required fields, because a row may omit these fields if its product exists
 _PLACEHOLDERS: Final[Mapping[str, Any]] = MappingProxyType(
     {"name": "-", "price": MappingProxyType({"amount": 0, "currency": "EUR"})}
 )
@@ -54,8 +54,8 @@ class ValidatedRow:
     """A valid row. If its product exists, only the fields in `provided_fields` are changed."""
 
     line: int
-    # The product that the row would create. It is built as soon as the row is read, because at that
-    # time the process only waits for the database, which writes the previous batch.
+    # The product that the row would create. It is built when the row is read, because the process
+    # has time then: it waits for the database, which writes the previous batch.
     product: Product
     on_hand: int | None
     provided_fields: frozenset[str]
@@ -85,8 +85,9 @@ class ValidatedRow:
         return product.copy_fields_from(self._merged_into(product), self.provided_fields, now)
 
     def _merged_into(self, product: Product) -> Product:
-        """Return the product of the row, with tags and names spelled as in `product`, plus the
-        attributes of `product` for which the file has no column.
+        """Return the product of the row, with tags and names spelled as in `product`.
+
+        Add the attributes of `product` for which the file has no column.
         """
         new, names = self.product, self.attribute_names
         kept = {
@@ -118,7 +119,7 @@ class ReadStep(NamedTuple):
     """Rows that are read together, and the file position after them.
 
     `size` is the number of bytes that were read since the previous step. A step without rows may
-    have the same position as the previous step: it only lets the caller count bytes.
+    have the same position as the previous step. It only lets the caller count the bytes.
     """
 
     rows: tuple[RowResult, ...]

@@ -71,7 +71,7 @@ class ShopifyHeader:
             if column:
                 self._positions[column], self._names[column] = position, name.strip()
         self.has_options = any(value in self._positions for _, value in OPTION_COLUMNS)
-        # in an inventory file, all columns but the quantities only identify the variant
+        # in an inventory file, every column except the quantities only identifies the variant
         self.is_inventory = "location" in self._positions
 
     def has(self, *columns: str) -> bool:

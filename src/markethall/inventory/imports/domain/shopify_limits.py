@@ -48,8 +48,9 @@ Row = tuple[int, CellsByColumn]
 
 
 def fit_row(header: ShopifyHeader, row: Row) -> tuple[Row, Sequence[RowWarning]]:
-    """Return the row with its texts cut to their limits and its body as plain text, and warnings
-    about the texts that were cut.
+    """Cut the texts of a row to their limits, and convert its body to plain text.
+
+    Return the new row, and warnings about the texts that were cut.
     """
     line, cells = row
     fitted = dict(cells)
@@ -102,7 +103,7 @@ def split_tags(text: str) -> tuple[str, ...]:
 def read_images(
     header: ShopifyHeader, rows: Iterable[Row]
 ) -> tuple[Sequence[str], Sequence[RowWarning]]:
-    """Return the URLs of the images of a Handle, and warnings about those that are dropped."""
+    """Return the image URLs of a Handle, and warnings about the images that are dropped."""
     images: dict[str, None] = {}
     warnings = []
     for line, cells in rows:
@@ -120,7 +121,7 @@ def read_images(
 
 
 def complete_url(text: str) -> str | None:
-    """Return the URL, with `https:` if it has no scheme. Return None if it is no valid HTTP URL."""
+    """Add `https:` to a URL without a scheme. Return None if the URL is not a valid HTTP URL."""
     url = text.strip().replace(" ", "%20")
     if url.startswith("//"):
         url = f"https:{url}"

@@ -46,7 +46,7 @@ MAX_BYTES_PER_HANDLE: Final = 4 * 1024 * 1024
 
 @dataclass
 class _HandleGroup:
-    """The rows of one Handle that were read so far."""
+    """The rows of one Handle, as far as they have been read."""
 
     handle: str
     rows: list[tuple[int, CellsByColumn]] = field(default_factory=list)
@@ -119,7 +119,7 @@ class ShopifyReader:
         return self._header.cells(texts)
 
     def _row_without_handle(self, record: FileRecord) -> tuple[RowResult, ...]:
-        """Return the error of a row without a Handle. An empty row has none."""
+        """Return the error of a row without a Handle, or nothing for an empty row."""
         if record.error:
             return ((record.error,),)
         if not any(record.cells):
@@ -195,7 +195,7 @@ class ShopifyReader:
 
 
 def _report_once(results: Iterable[RowResult]) -> Sequence[RowResult]:
-    """Remove repeated errors: an invalid value in the first row gives an error for each variant."""
+    """Keep each error once. An invalid value in the first row gives one error per variant."""
     reported: set[RowError] = set()
     kept: list[RowResult] = []
     for result in results:

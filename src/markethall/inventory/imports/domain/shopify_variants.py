@@ -252,11 +252,11 @@ class VariantReader:
 
 
 def stable_sku(handle: str, options: Mapping[str, str]) -> str:
-    """Derive a SKU for a variant that has none. The same variant always gets the same SKU."""
+    """Derive the SKU of a variant without one. The same variant always gets the same SKU."""
     parts = [handle, *options.values()]
     sku = ".".join(parts)
     is_plain = all(_SAFE_SKU_PART.fullmatch(part) for part in parts)
-    # only for lower case: SKUs ignore case, so the options "m" and "M" would give the same SKU
+    # only in lower case, because SKUs ignore case: the options "m" and "M" would get the same SKU
     if is_plain and sku == sku.lower() and len(sku) <= MAX_SKU_LENGTH:
         return sku
     # a digest, because two variants may differ only in characters that are replaced
@@ -286,7 +286,10 @@ def _inventory_policy(text: str) -> str:
 
 
 def _status(first: CellsByColumn) -> str:
-    """Return the status of the file. Return draft if it is unknown, or active but not published."""
+    """Return the status in the file, by default active.
+
+    Return draft if the status is unknown, or if it is active and the product is not published.
+    """
     status = first.get("status", "").casefold() or ProductStatus.ACTIVE
     hidden = first.get("published", "").casefold() == "false"
     if status not in set(ProductStatus) or (hidden and status == ProductStatus.ACTIVE):
@@ -303,5 +306,5 @@ def _parse_number(column: str, text: str) -> int:
 
 
 def _strip_apostrophe(text: str) -> str:
-    """Remove the apostrophe that Shopify writes before digits, for spreadsheets."""
+    """Remove the apostrophe by which Shopify makes spreadsheets read digits as text."""
     return text.removeprefix("'")

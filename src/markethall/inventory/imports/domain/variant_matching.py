@@ -1,8 +1,8 @@
 """Match the rows of one Shopify handle with the products of its family.
 
 First a row matches the product with the same options. But a file may rename an option, or give a
-SKU to a variant that had none. So rows without a match are then matched by SKU, then by the values
-of the options without their names, and last by these values without regard to case.
+SKU to a variant that had none. So the other rows are matched by SKU, then by the values of the
+options without their names, and last by these values without letter case.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -27,7 +27,7 @@ def options_key(options: Mapping[str, str]) -> Hashable:
 def match_variants(
     rows: Sequence[ValidatedRow], products: Sequence[Product]
 ) -> Mapping[int, Product]:
-    """Return the products of the rows, by line number; new and ambiguous rows have none."""
+    """Map the line number of each row to its product. Leave out new and ambiguous rows."""
     matched: dict[int, Product] = {}
     claims: dict[UUID, Hashable] = {}
     for row_key, product_key in _RULES:

@@ -52,7 +52,7 @@ class SkuConflict(Exception):
 class BlockedByExpiredReservations(Exception):
     """Rows count fewer units than are reserved, but some of these reservations are overdue.
 
-    The batch can succeed after the overdue reservations are expired.
+    The caller must expire the overdue reservations and try the batch again.
     """
 
     def __init__(self, product_ids: Sequence[UUID]) -> None:
@@ -174,7 +174,7 @@ class BatchChanges:
     def _sets_stock_of(self, product: Product) -> bool:
         """Tell whether the import sets the stock of the product.
 
-        It does so for new products, and with the option `with_stock` for all products.
+        It sets the stock of new products. With the option `with_stock`, it sets all stock.
         """
         return self.job.with_stock or product.product_id in self.new_products
 
@@ -248,10 +248,10 @@ async def build_batch_changes(
 async def archive_missing_products(
     store: Store, changes: BatchChanges, end: FilePosition, *, is_last: bool
 ) -> None:
-    """Record the products of the batch. In the last batch, archive the products that are not in the
-    file, but belong to a family that is in it.
+    """Record the products of the batch. In the last batch, archive the missing products.
 
-    Archive none if a row has failed, because that row may describe one of these products.
+    A product is missing if its family is in the file and the product is not. Archive none if a row
+    has failed, because that row may describe one of the missing products.
     """
     job = changes.job
     if changes.family_by_id:
@@ -276,8 +276,8 @@ async def check_expired_reservations(store: Store, changes: BatchChanges) -> Non
 
 async def persist(store: Store, changes: BatchChanges) -> None:
     """Write the changes. Raises SkuConflict."""
-    # the movements of existing products come first, because their counts were checked against the
-    # old backorder limits, which writing the products changes
+    # Write the movements of existing products before the products. The counts were checked against
+    # the old backorder limits, which change when the products are written.
     if movements := changes.movements(of_new_products=False):
         await store.apply_movements(movements)
     new_products, changed_products = (

@@ -17,8 +17,8 @@ from markethall.shared.persistence.database import ReadDatabase
 PART_BYTES: Final = 256 * 1024
 # a batch ends at this size, even if it has fewer rows than requested
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
-# after so many bytes or rows, which take a few milliseconds, the reader yields to other tasks;
-# bytes count too, because blank lines give no rows
+# The reader yields to other tasks after this many bytes or rows, which take a few milliseconds.
+# Bytes count too, because blank lines give no rows.
 _BYTES_BETWEEN_YIELDS: Final = 4096
 _ROWS_BETWEEN_YIELDS: Final = 20
 
@@ -35,7 +35,7 @@ class RowBatch:
 class ImportReader:
     """Reader of an upload.
 
-    A buffer keeps the loaded bytes until they are parsed, so each part is loaded only once.
+    A buffer keeps the loaded bytes until they are parsed, so that each part is loaded only once.
     """
 
     def __init__(self, database: ReadDatabase[ReadStore], job: ImportJob) -> None:
@@ -84,8 +84,9 @@ class ImportReader:
                 position = FilePosition(self._job.size, position.line)
             elif len(rows) < max_rows and not chunk.is_last:
                 self._discard_before(position)
-                # If the position has not changed, the record is longer than the buffer. Then double
-                # the buffer: if it grew by one part, the record would be parsed after each part.
+                # If the position has not changed, the record is longer than the buffer. Double the
+                # buffer in this case. If it grew by one part at a time, the record would be parsed
+                # again after each part.
                 await self._fill_buffer(
                     max(PART_BYTES, 2 * len(self._buffer))
                     if position == previous_position
@@ -150,7 +151,7 @@ class Prefetcher:
         if self._pending and self._pending[0] == position:
             (_, read_task), self._pending = self._pending, None
             return await read_task
-        # the previous batch failed or was made smaller, so this position was not read ahead
+        # the previous batch failed and is read again, so the batch that was read ahead is useless
         await self.cancel()
         return await self._import_reader.read_batch(self._row_reader, position, max_rows)
 

@@ -36,7 +36,7 @@ log = structlog.get_logger("markethall.imports")
 MAX_BATCH_ROWS: Final = 1000
 # a batch that fails, for example by the statement timeout, is halved until it has this size
 _MIN_BATCH_ROWS: Final = 50
-# another worker takes over when the lease was not renewed for this time
+# if a lease is not renewed for this time, another worker takes over the import
 LEASE_DURATION: Final = timedelta(seconds=30)
 _UNUSED_UPLOAD_RETENTION: Final = timedelta(hours=1)
 # a failed import can be retried for this time; then its file, up to 64 MiB, is deleted
@@ -121,7 +121,7 @@ class ImportWorker:
     async def run_once(self) -> None:
         """Delete unused uploads and old imports, every five minutes."""
         now = self._clock()
-        # if the clock was set back, the next cleanup may be more than an interval away: do it now
+        # also clean up if the next cleanup is more than an interval away: the clock was set back
         if not now < self._next_cleanup_at <= now + _CLEANUP_INTERVAL:
             self._next_cleanup_at = now + _CLEANUP_INTERVAL
             async with self._database.transaction() as store:

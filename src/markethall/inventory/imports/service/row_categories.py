@@ -24,8 +24,8 @@ _MAX_PATHS_IN_MESSAGE: Final = 5
 class RowCategories:
     """The categories that the rows name.
 
-    `keys` maps the text in a row to the key of its category. `ambiguous` maps a text that may mean
-    several categories to the paths of the first ones.
+    `keys` maps the text in a row to the key of its category. `ambiguous` maps a text that names
+    several categories to the paths of at most five of them.
     """
 
     tree: CategoryTree
@@ -54,7 +54,7 @@ class RowCategories:
         return cls(tree, keys, ambiguous)
 
     def resolve(self, row: RowResult) -> RowResult:
-        """Return the row with the key of its category, or its error."""
+        """Replace the category of the row by its key. Return an error if it is ambiguous."""
         text = _category_of(row)
         if text is None or isinstance(row, tuple):
             return row
@@ -63,8 +63,7 @@ class RowCategories:
             message = f"{text[:80]!r} may be {choices}: give the path"
             return (RowError(*row.locate(("category",)), CategoryAmbiguous.code, message[:300]),)
         key = self.keys[text]
-        # do not copy the product without need: most rows have the key already, and a copy takes as
-        # long as reading a row
+        # most rows have the key already, and copying the product takes as long as reading a row
         return row if key == text else replace(row, product=replace(row.product, category=key))
 
     async def create_for(self, store: Store, products: Iterable[Product]) -> None:
@@ -82,8 +81,8 @@ async def _load_tree(
 
 
 async def _path_of(store: Store, category: str) -> str:
-    # a category in `tree.planned` is not in the store yet, so it has no ancestors there; its key is
-    # its path
+    # a category in `tree.planned` has no ancestors in the store, because it is not stored yet; its
+    # key is its path
     return path_of_ancestors(await store.get_ancestors(category)) or category
 
 

@@ -1,7 +1,7 @@
 """Write many products: COPY them into a staging table, then write them with one statement.
 
-This is done in chunks: the process builds the rows of a chunk while the database writes the
-previous chunk.
+The products are written in chunks: the process builds the rows of a chunk while the database writes
+the previous chunk.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from markethall.inventory.imports.sql import statements
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.persistence.postgres import Connection
 
-# small enough that building a chunk blocks the event loop for only a few milliseconds; large enough
-# that the round trip per chunk does not matter
+# A chunk is small, because building it blocks the event loop, here for a few milliseconds. It is
+# large enough that the round trip per chunk does not matter.
 _CHUNK_ROWS: Final = 250
 _STAGING_COLUMNS: Final = [*statements.STAGED_COLUMNS, "chunk_number", "row_number"]
 
@@ -39,8 +39,8 @@ class ProductStaging:
 
         A new product is skipped if another product has its SKU.
         """
-        # sorted by the unique key, because transactions that insert the same SKUs must insert them
-        # in one order to avoid deadlocks
+        # sorted by the unique key, because transactions that insert the same SKUs in different
+        # orders could deadlock
         new_products = sorted(new_products, key=lambda product: sku_key(product.sku))
         try:
             await self._start_write(self._create_table())

@@ -97,8 +97,8 @@ _new_values: Final = {
 SAVE_IMPORT_JOB: Final = Statement(sa.update(import_jobs).where(_is_job).values(_new_values))
 ADVANCE_IMPORT_JOB: Final = Statement(
     sa.update(import_jobs)
-    # compare the offset, so that a batch is not applied twice if the response of its commit
-    # was lost
+    # the offset is compared, so that a batch is not applied twice after the response of its
+    # commit was lost
     .where(
         _is_job,
         import_jobs.c.token == uuid_parameter("token"),
@@ -204,8 +204,8 @@ LIST_MISSING_PRODUCTS_FOR_UPDATE: Final = Statement(
     .with_for_update(key_share=True)
 )
 DELETE_IMPORT_MEMBERS: Final = Statement(sa.delete(import_members).where(_is_member))
-# lock the stock rows of all warehouses, because a trigger updates all of them when a limit of the
-# product changes; the order avoids deadlocks
+# Lock the stock rows of all warehouses, because a trigger updates all of them when a limit of the
+# product changes. The order avoids deadlocks.
 GET_STOCK_FOR_UPDATE: Final = Statement(
     sa.select(stock)
     .where(stock.c.product_id == sa.any_(PRODUCT_IDS))

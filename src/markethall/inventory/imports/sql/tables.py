@@ -100,8 +100,8 @@ row_notes = sa.Table(
     sa.CheckConstraint("kind IN ('error', 'warning', 'change')", name="kind"),
 )
 
-# the products in the file, only for imports with `missing` = archive; when the import ends, the
-# other products of their families are archived, and these rows are deleted
+# The products in the file, only for imports with `missing` = archive. When the import ends, it
+# archives the other products of their families and deletes these rows.
 import_members = sa.Table(
     "import_member",
     metadata,
