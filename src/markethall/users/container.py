@@ -1,4 +1,4 @@
-"""The implementations of users."""
+"""The dependency-injection container of users."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -40,7 +40,7 @@ from markethall.users.sql import STATEMENTS, SqlUserStore
 
 log = structlog.get_logger("markethall.app")
 
-# purging only frees space, because expired sessions are rejected anyway
+# the purge only frees space, because expired sessions are rejected in any case
 SESSION_PURGE_INTERVAL = timedelta(minutes=1)
 
 
@@ -100,8 +100,8 @@ def _on_start(settings: UsersSettings, accounts: Accounts) -> Sequence[Lifecycle
         try:
             await accounts.create_first_admin(settings.admin_email, password)
         except EmailTaken as error:
-            # another user has this address; the application starts without an admin, because it
-            # can still serve all other users
+            # Another user has this address. The application starts without an admin, because it
+            # can still serve all users.
             log.warning("admin.bootstrap_skipped", email=settings.admin_email, reason=error.detail)
 
     return [create_first_admin]

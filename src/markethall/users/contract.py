@@ -16,7 +16,7 @@ from markethall.shared.kernel.pagination import Page
 
 
 class Customer(Dto):
-    """The data of an active user that other contexts receive."""
+    """The data of an active user, for other contexts."""
 
     user_id: UUID
     email: str
@@ -46,7 +46,7 @@ class Users(Protocol):
         """Return the user. Raises UserNotFound, UserInactive."""
 
 
-# Used only by the router of users
+# The HTTP API of users. Other contexts use only the definitions above.
 
 
 class Role(StrEnum):
@@ -116,7 +116,8 @@ class TokenPair(Dto):
 class AccessView(Dto):
     """The current roles and scopes of a user.
 
-    A scope of an older access token that is not in `scopes` has no effect any more.
+    An older access token may contain a scope that is missing here. This scope loses its effect
+    within a minute.
     """
 
     user_id: UUID
@@ -142,7 +143,7 @@ class JwkSet(Dto):
 
 
 class UsernameTaken(DomainError):
-    """Another user has this name; upper and lower case count as equal. Details: username."""
+    """Another user has this name. The comparison ignores letter case. Details: username."""
 
     code = "users.username_taken"
     status = 409
@@ -152,7 +153,7 @@ class UsernameTaken(DomainError):
 class EmailTaken(DomainError):
     """Another user has this e-mail address. There are no details.
 
-    Addresses that differ only in upper and lower case, or in the Unicode form, count as equal.
+    The comparison ignores letter case and the Unicode normalization form.
     """
 
     code = "users.email_taken"
@@ -169,7 +170,7 @@ class PasswordUnacceptable(DomainError):
 
 
 class BadCredentials(DomainError):
-    """The login is unknown, the password wrong or the account disabled.
+    """The login is unknown, the password is wrong, or the account is disabled.
 
     All three cases give the same error, so that a client cannot find out which accounts exist.
     """
@@ -180,7 +181,7 @@ class BadCredentials(DomainError):
 
 
 class BadRefreshToken(DomainError):
-    """The refresh token is unknown, used, expired or revoked, or the account is disabled."""
+    """The refresh token is unknown, exchanged, expired or revoked, or the account is disabled."""
 
     code = "users.bad_refresh_token"
     status = 401
@@ -222,23 +223,24 @@ class Accounts(Protocol):
     ) -> UserView:
         """Update the caller's profile.
 
-        Raises PreconditionFailed if the current version is not among `expected_versions`; also
-        UserNotFound, UserInactive, ValidationFailed.
+        Raises UserNotFound, UserInactive, ValidationFailed, PreconditionFailed (the current version
+        is not among `expected_versions`).
         """
 
     async def change_password(
         self, ctx: CallContext, current_password: str, new_password: str
     ) -> None:
-        """Change the password and end all sessions of the caller but the current one.
+        """Change the password. End all sessions of the caller except the current one.
 
-        Raises UserNotFound, UserInactive, BadCredentials, PasswordUnacceptable, Overloaded.
+        Raises UserNotFound, UserInactive, BadCredentials, PasswordUnacceptable, TooManyRequests
+        (after many wrong passwords), Overloaded.
         """
 
     async def list_users(self, ctx: CallContext, limit: int, cursor: str | None) -> Page[UserView]:
         """Return users in the order of registration. Raises CursorInvalid."""
 
     async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:
-        """Return a user. Raises UserNotFound, also for users that the caller may not see."""
+        """Return a user. Raises UserNotFound, also if the caller may not see this user."""
 
     async def change_user(
         self,
@@ -249,9 +251,9 @@ class Accounts(Protocol):
     ) -> UserView:
         """Change the roles of an account, disable it or enable it. Disabling ends its sessions.
 
-        An older access token may contain a staff scope that the new roles do not grant. After at
-        most a minute, such a scope has no effect any more. Raises Forbidden, UserNotFound,
-        PreconditionFailed, LastAdmin.
+        An older access token may contain a staff scope that the new roles do not grant. Such a
+        scope loses its effect within a minute. Raises Forbidden, UserNotFound, PreconditionFailed,
+        LastAdmin.
         """
 
     async def count(self) -> int:
@@ -269,27 +271,26 @@ class Accounts(Protocol):
     async def create_first_admin(self, email: str, password: str) -> UserView | None:
         """Create an admin at start-up. If an active admin exists, return None.
 
-        Raises ValidationFailed, PasswordUnacceptable, Overloaded, and EmailTaken when another user
-        has the address.
+        Raises ValidationFailed, PasswordUnacceptable, EmailTaken, Overloaded.
         """
 
 
 class Sessions(Protocol):
-    """The public API of sessions: sign-in, refresh tokens, the public keys of access tokens."""
+    """The public API of sessions: sign-in, refresh tokens, public keys of access tokens."""
 
     async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
         """Check the password and open a session. `login` is the user name or the e-mail address.
 
-        Raises BadCredentials, Overloaded.
+        Raises BadCredentials, TooManyRequests (after many wrong passwords), Overloaded.
         """
 
     async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for a new pair of tokens (RFC 9700, section 4.14).
 
-        A token can be exchanged once. A second exchange ends the session, because the token may be
-        stolen, and raises BadRefreshToken. Exception: the client may have lost the response, or
-        several browser tabs may refresh at the same time. So within ten seconds after the first
-        exchange, the same token is accepted again, and the result contains the current refresh
+        A token can be exchanged once. A later exchange ends the session, because the token may be
+        stolen, and raises BadRefreshToken. But within ten seconds after the first exchange, the
+        same token is accepted again, because the client may have lost the response, or several
+        browser tabs may refresh at the same time. The result then contains the current refresh
         token of the session.
         """
 
@@ -310,8 +311,8 @@ class Sessions(Protocol):
         """Return the value of the `iss` claim in access tokens."""
 
     async def compute_fingerprint(self, secret: str) -> str:
-        """Return a keyed digest, which replaces the secret before the request is hashed.
+        """Return a keyed digest of a secret.
 
-        The hash of the request is stored in the idempotency record. Equal secrets have equal
-        digests, so a retried request has the same hash.
+        The digest replaces the secret in the request, whose hash is stored in the idempotency
+        record. Equal secrets have equal digests, so a retried request has the same hash.
         """

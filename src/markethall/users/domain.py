@@ -32,15 +32,15 @@ MAX_FULL_NAME_LENGTH: Final = 200
 MAX_TAG_LENGTH: Final = 50
 MAX_TAGS: Final = 20
 
-# starts at the sign-in; refreshing tokens does not extend it
+# counted from the sign-in; an exchange of tokens does not extend it
 SESSION_LIFETIME: Final = timedelta(days=30)
 # an exchanged token stays valid this long, because the client may have lost the response
 REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
-# exchanged tokens stored per session; above this, the oldest lose their grace period early
+# the most exchanged tokens stored per session; beyond it, the oldest lose their grace period early
 MAX_EXCHANGED_TOKENS: Final = 16
 
-# Computes a keyed digest of 256 bits. The digest is the secret part of the next refresh token, so
-# that this token cannot be computed without the key.
+# A function that computes a keyed digest of 256 bits. The digest is the secret part of the next
+# refresh token, so that this token cannot be computed without the key.
 Digest = Callable[[str], bytes]
 
 _FAMILY_BYTES: Final = 16
@@ -55,16 +55,16 @@ _PASSWORD_MESSAGES: Final = {
 
 
 def to_lookup_key(text: str) -> str:
-    """Normalize a name, so that spellings with other case or Unicode form compare equal.
+    """Normalize a name, so that comparisons ignore letter case and the Unicode form.
 
-    NFKC is applied again after case folding, because the folded text may not be in NFKC any more
-    (Unicode Standard, section 3.13).
+    NFKC is applied again after case folding, because the folded text may not be in NFKC (Unicode
+    Standard, section 3.13).
     """
     return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
 def to_email_lookup_key(name: str) -> str:
-    """Return the lookup key of an address. The key of an invalid address finds no user."""
+    """Return the lookup key of an e-mail address. The key of an invalid address finds no user."""
     try:
         return to_lookup_key(normalize_email(name))
     except ValueError:
@@ -72,14 +72,14 @@ def to_email_lookup_key(name: str) -> str:
 
 
 def to_login_key(login: str) -> str:
-    """Return the lookup key of a user name or an e-mail address; a user name contains no @."""
+    """Return the lookup key of a user name or an e-mail address. A user name contains no @."""
     return to_email_lookup_key(login) if "@" in login else to_lookup_key(login)
 
 
 def derive_username(email: str) -> str:
     """Derive a user name from an e-mail address.
 
-    Leave room for the suffix of 7 characters that a name gets if it is taken.
+    Leave room for a suffix of 7 characters, which the caller adds if the name is taken.
     """
     username = _INVALID_USERNAME_CHARACTERS.sub(".", email.partition("@")[0])[
         : MAX_USERNAME_LENGTH - 7
@@ -152,7 +152,7 @@ class User:
 
     @property
     def is_active_admin(self) -> bool:
-        """Whether the account is active and has the role admin."""
+        """Tell whether the account is active and has the role admin."""
         return self.is_active and Role.ADMIN in self.roles
 
     def check_active(self) -> None:
@@ -192,7 +192,7 @@ class RefreshToken:
     """An opaque token of two parts: 128 random bits for the family, 256 bits for the secret.
 
     All tokens of a session have the same family, so a reused token still identifies the session.
-    Only hashes of the parts are stored.
+    Only hashes of the family and of the whole token are stored.
     """
 
     family: bytes = field(repr=False)
@@ -217,8 +217,8 @@ class RefreshToken:
     def of_generation(self, generation: int, digest: Digest) -> Self:
         """Compute the token of this family after `generation` exchanges (at least 1).
 
-        The token depends only on the family, `generation` and the key of `digest`. Browser tabs
-        that exchange a token at the same time thus get the same new token, and all stay signed in.
+        The token depends only on the family, `generation` and the key of `digest`. So browser tabs
+        that exchange a token at the same time get the same new token, and all stay signed in.
         """
         return type(self)(self.family, digest(f"{self.family.hex()} {generation}"))
 
@@ -250,7 +250,7 @@ class ExchangedToken(NamedTuple):
 
 @dataclass
 class Session:
-    """A sign-in and all refresh tokens issued for it (a token family in RFC 9700)."""
+    """A sign-in and all its refresh tokens, which are a token family in RFC 9700."""
 
     session_id: UUID
     user_id: UUID
@@ -263,7 +263,7 @@ class Session:
     # the exchanged tokens, oldest first; each is still accepted during its grace period
     exchanged: tuple[ExchangedToken, ...] = field(default=(), repr=False)
     revoked_at: datetime | None = None
-    # keyed digest of the user and the client's network, to recognize later logins from there
+    # keyed digest of the user and the client's network, to recognize later logins from this network
     network_hash: bytes | None = field(default=None, repr=False)
 
     @classmethod
@@ -299,8 +299,8 @@ class Session:
         if not self._is_in_grace_period(presented, now):
             self.revoked_at = now
             return RotationResult.REUSED
-        # if the signing key was replaced after the latest exchange, the computed token differs from
-        # the stored one, and the user has to sign in again
+        # if the signing key was replaced after the latest exchange, the computed token does not
+        # match the stored hash, and the user must sign in again
         is_same_key = self.current_token(presented, digest).token_hash == self.token_hash
         return RotationResult.ROTATED if is_same_key else RotationResult.REJECTED
 
@@ -321,7 +321,7 @@ class Session:
         self.token_hash = self.current_token(presented, digest).token_hash
 
     def _is_in_grace_period(self, presented: RefreshToken, now: datetime) -> bool:
-        """Tell whether the token was exchanged, and at most one grace period ago.
+        """Tell whether the token was exchanged at most one grace period ago.
 
         The period begins at the first exchange of the token. Further exchanges do not extend it.
         """
@@ -338,7 +338,7 @@ FIRST_LOGIN_DELAY: Final = timedelta(seconds=30)
 MAX_LOGIN_DELAY: Final = timedelta(days=1)
 # a count of failures is deleted this long after the last attempt
 LOGIN_FAILURES_RETENTION: Final = timedelta(days=30)
-# stored counts for logins that match no account; above this, the oldest are deleted
+# the most stored counts of logins that match no account; beyond it, the oldest are deleted
 MAX_UNKNOWN_ACCOUNTS: Final = 100_000
 
 
@@ -346,17 +346,17 @@ def login_delay(failures: int) -> timedelta:
     """Return the delay before the next attempt. It doubles with each failure, up to a day."""
     if failures < FREE_LOGIN_FAILURES:
         return timedelta()
-    # 16 doublings already exceed the maximum delay; many more would overflow timedelta
+    # 16 doublings exceed the maximum delay, and many more would overflow timedelta
     doublings = min(failures - FREE_LOGIN_FAILURES, 16)
     return min(FIRST_LOGIN_DELAY * (1 << doublings), MAX_LOGIN_DELAY)
 
 
 @dataclass
 class LoginFailures:
-    """The number of failed logins that were counted under one key since the latest success.
+    """The number of failed logins under one key since the latest success.
 
-    The key stands for an account and a network if the user has signed in from this network before,
-    otherwise for the account alone (decision 0020).
+    The key stands for an account and a network if the user has signed in from this network before.
+    Otherwise it stands for the account alone (decision 0020).
     """
 
     key_hash: bytes = field(repr=False)
@@ -366,9 +366,9 @@ class LoginFailures:
     last_failed_at: datetime
 
     def begin(self, now: datetime) -> None:
-        """Count an attempt as failed before the password is verified.
+        """Count an attempt as failed. Raises TooManyRequests during a delay.
 
-        So concurrent guesses are counted too. Raises TooManyRequests during a delay.
+        Call it before the password is verified, so that concurrent guesses are counted too.
         """
         wait = self.last_failed_at + login_delay(self.failures) - now
         if self.failures >= FREE_LOGIN_FAILURES and wait > timedelta():

@@ -20,10 +20,10 @@ class ReadStore(Protocol):
     async def get_user_by_email(self, email_key: str) -> User | None: ...
 
     async def is_session_open(self, session_id: UUID, now: datetime) -> bool:
-        """Return whether the session exists and is neither expired nor revoked."""
+        """Tell whether the session exists and is neither expired nor revoked."""
 
     async def has_signed_in_from(self, user_id: UUID, network_hash: bytes) -> bool:
-        """Return whether a session of the user, open or ended, began in this network."""
+        """Tell whether a session of the user, open or ended, began in this network."""
 
     async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
         """Return users sorted by id, which is the order of registration."""
@@ -38,9 +38,9 @@ class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def store_response(self, attempt: IdempotentCommand, view: UserView) -> None:
-        """Store the response under the idempotency key. Raises LeaseLost.
+        """Store the response under the idempotency key, so that a retry returns it.
 
-        A retry with the same key then gets this response.
+        Raises LeaseLost if another attempt with this key has finished first.
         """
 
     async def add_user(self, user: User) -> bool:
@@ -62,7 +62,7 @@ class Store(ReadStore, Protocol):
         """
 
     async def lock_admins(self) -> None:
-        """Take a lock until the transaction ends: only one transaction at a time changes admins."""
+        """Take the lock under which admins are changed, until the transaction ends."""
 
     async def open_session(self, session: Session, password_hash: str) -> bool:
         """Insert the session. Return False if the user is disabled or has another password hash."""
@@ -82,7 +82,7 @@ class Store(ReadStore, Protocol):
     async def get_login_failures_for_update(
         self, key_hash: bytes, user_id: UUID | None, now: datetime
     ) -> LoginFailures:
-        """Return the count of this key and lock its row. Insert a row with 0 if it is missing."""
+        """Return the count of this key and lock its row. If there is none, insert the count 0."""
 
     async def save_login_failures(self, failures: LoginFailures) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Dependencies of the routers of users."""
+"""FastAPI dependencies of the routes of users."""
 
 from typing import Annotated, Final, Protocol
 

@@ -16,8 +16,8 @@ from markethall.users.domain import (
     USERNAME_PATTERN,
 )
 
-# larger than MAX_PASSWORD_LENGTH, so that a new password that is too long gets the clearer error
-# PasswordUnacceptable
+# larger than MAX_PASSWORD_LENGTH, so that the domain rejects a long new password with the clearer
+# error PasswordUnacceptable
 _MAX_PASSWORD_LENGTH: Final = 1024
 
 Username = Annotated[
@@ -46,8 +46,8 @@ Password = Annotated[
         examples=["correct horse battery staple"],
     ),
 ]
-# a password that the user chooses; the schema only documents the limits of its length, and the
-# domain checks them with the error PasswordUnacceptable
+# A password that the user chooses. The schema only documents the limits of its length. The domain
+# checks them and raises PasswordUnacceptable.
 NewPassword = Annotated[
     Password,
     Field(

@@ -33,7 +33,7 @@ from markethall.users.router.fields import Password
 
 router = APIRouter(tags=["users"])
 
-# the schema declares unknown parameters as strings, not lists, because no parameter may be repeated
+# unknown parameters are strings in the schema, not lists, because no parameter may be repeated
 _IGNORES_UNKNOWN_PARAMETERS: Final = ConfigDict(
     extra="ignore", json_schema_extra={"additionalProperties": {"type": "string"}}
 )
@@ -49,8 +49,8 @@ GrantType = TypeAliasType(
     "GrantType",
     Annotated[
         Text,
-        # not an enum: the route answers other values with UnsupportedGrantType, as RFC 6749,
-        # section 5.2, requires, and not with a validation error
+        # not an enum, because other values must lead to UnsupportedGrantType (RFC 6749, section
+        # 5.2) and not to a validation error
         Field(
             max_length=100,
             json_schema_extra={"enum": list(_GRANT_TYPES)},
@@ -127,7 +127,7 @@ async def issue_token(
 ) -> Response:
     """OAuth 2.0 token endpoint: `grant_type` is password (the default) or refresh_token.
 
-    A refresh token is valid for one use. `username` may be the e-mail address.
+    A refresh token can be exchanged once. `username` may be the e-mail address.
     """
     if form.grant_type not in _GRANT_TYPES:
         raise UnsupportedGrantType(supported=list(_GRANT_TYPES))

@@ -87,9 +87,8 @@ async def change_user(
 ) -> Response:
     """Change roles, disable or enable a user. Disabling ends all sessions of the user.
 
-    An older access token may contain a staff scope that the new roles do not grant. After at most a
-    minute, such a scope has no effect any more. A scope that the new roles add is in the next
-    access token.
+    An older access token may contain a staff scope that the new roles do not grant. Such a scope
+    loses its effect within a minute. A scope that the new roles add is in the next access token.
     """
     change = ChangeUser(is_active=body.is_active, roles=body.roles)
     return send_user(await accounts.change_user(ctx, user_id, change, expected_versions))

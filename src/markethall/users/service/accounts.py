@@ -66,7 +66,7 @@ class AccountService:
         identity = UserIdentity.parse(command.username, command.email)
         user = await self._build_user(attempt.id, identity, command.password)
         user.update_profile(ChangeProfile(full_name=command.full_name, tags=command.tags))
-        # a new user has version 1, but `update_profile` has incremented it
+        # `update_profile` may have incremented the version, but a new user has version 1
         user.version = 1
         async with self._database.transaction() as store:
             user_view = to_user_view(await _add_user(store, user))
@@ -129,8 +129,8 @@ class AccountService:
         expected_versions: ExpectedVersions,
     ) -> UserView:
         async with self._database.transaction() as store:
-            # this lock comes before the lock on the user's row in every transaction, so that two
-            # transactions cannot deadlock
+            # transactions that take both locks take this one before the lock on the user's row, so
+            # that they cannot deadlock
             await store.lock_admins()
             await _check_caller_is_still_admin(store, ctx)
             user = await get_user_for_update_or_404(store, user_id)

@@ -9,7 +9,7 @@ from markethall.users.ports import ReadStore, Store
 
 
 class SessionPurgeJob:
-    """Periodic job: delete expired sessions and old counts of failed logins."""
+    """Periodic job that deletes expired sessions and old counts of failed logins."""
 
     def __init__(
         self, database: Database[ReadStore, Store], clock: Clock, interval: timedelta
@@ -21,7 +21,7 @@ class SessionPurgeJob:
 
     async def run_once(self) -> None:
         now = self._clock()
-        # a next run more than one interval ahead means that the clock was set back: run now
+        # if the next run is more than one interval away, the clock was set back: run at once
         if now < self._next_run_at <= now + self._interval:
             return
         self._next_run_at = now + self._interval

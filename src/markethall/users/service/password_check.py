@@ -1,4 +1,4 @@
-"""Comparison of passwords, with growing delays after wrong ones."""
+"""Verify passwords, with growing delays after wrong passwords."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +24,7 @@ _NO_USER: Final = UUID(int=0)
 
 @dataclass(frozen=True)
 class PasswordAttempt:
-    """An attempt to prove a password. It counts as failed until `PasswordCheck.succeed` is called.
+    """One check of a password. It counts as failed until `PasswordCheck.succeed` is called.
 
     `key_hash` is the key under which the failures are counted.
     """
@@ -34,7 +34,7 @@ class PasswordAttempt:
 
 
 class PasswordCheck:
-    """Compares passwords, and rejects attempts during the delays of decision 0020."""
+    """Verify passwords, and reject attempts during a delay (decision 0020)."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class PasswordCheck:
         *,
         is_limited: bool,
     ) -> None:
-        """`is_limited` is false for benchmarks: then any number of guesses is allowed."""
+        """If `is_limited` is false, as in benchmarks, allow any number of guesses."""
         self._database = database
         self._passwords = passwords
         self._signer = signer
@@ -65,7 +65,7 @@ class PasswordCheck:
             log_failed_login(ctx, user, "delayed")
             raise
         try:
-            # if there is no user, the password is hashed anyway, so that the response time does not
+            # the password is hashed even if there is no user, so that the response time does not
             # reveal which accounts exist
             is_match = await self._passwords.verify(password, user.password_hash if user else None)
         except Overloaded:
@@ -77,7 +77,7 @@ class PasswordCheck:
         return attempt
 
     async def succeed(self, store: Store, attempt: PasswordAttempt) -> None:
-        """Clear the failures. `store` is the transaction of the change that needed the password."""
+        """Clear the failures, in the transaction of the change that the password allows."""
         await store.clear_login_failures(attempt.key_hash)
 
     async def _begin(self, ctx: CallContext, login_key: str, user: User | None) -> PasswordAttempt:
@@ -115,11 +115,11 @@ class PasswordCheck:
         return self._digest(f"{account} in {client_network(ctx.client_ip)}")
 
     def _digest(self, text: str) -> bytes:
-        """Hash with a key, because a network or a user name is easy to guess from a plain hash."""
+        """Hash with a key, because a plain hash of a network or a user name is easy to guess."""
         return self._signer.digest(KeyPurpose.LOGIN_FAILURE, text)
 
 
 def log_failed_login(ctx: CallContext, user: User | None, reason: str) -> None:
-    """Log a failed login without the typed user name: some users type their password there."""
+    """Log a failed login without the typed user name, because it may be the password."""
     subject = f"user:{user.user_id}" if user else None
     log.warning("security.login_failed", **ctx.security_fields, subject=subject, reason=reason)

@@ -67,7 +67,7 @@ class SessionService:
         digest = partial(self._signer.digest, KeyPurpose.REFRESH_TOKEN)
         async with self._database.transaction() as store:
             user, session, result = await self._rotate(store, presented, digest)
-        # raise after the commit, because raising inside would roll back the end of the session
+        # raised after the commit, because an error in the transaction would undo the revocation
         if result is RotationResult.REUSED:
             log.warning(
                 "security.refresh_token_reused",

@@ -104,8 +104,8 @@ INSERT_SESSION = Statement(
             users.c.is_active,
             users.c.password_hash == bindparam("password_hash"),
         )
-        # Another transaction that changes the user must wait for this lock. So if it then ends the
-        # sessions of the user, it finds and ends this new session too.
+        # A transaction that changes the user must wait for this lock. If it then ends the sessions
+        # of the user, it also finds and ends this new session.
         .with_for_update(read=True, of=users),
     )
 )
@@ -147,8 +147,8 @@ END_SESSIONS = Statement(
     .where(
         sessions.c.user_id == _USER_ID,
         _NOT_REVOKED,
-        # expired sessions are not updated: the purge job deletes them and locks the rows in another
-        # order, so an update could deadlock with the purge job
+        # Expired sessions are not updated. The purge job deletes them and locks their rows in
+        # another order, so an update could deadlock with it.
         sessions.c.expires_at > bindparam("now"),
         sessions.c.session_id.is_distinct_from(_EXCEPT_ID),
     )
@@ -162,8 +162,8 @@ HAS_SIGNED_IN_FROM = Statement(
         )
     )
 )
-# Inserts a row, or locks and returns the existing one: on conflict, the update sets `failures` to
-# its own value, because DO NOTHING would neither lock nor return the row.
+# Inserts a row, or locks and returns the existing row. On conflict, `failures` is set to its own
+# value, because DO NOTHING would neither lock nor return the row.
 GET_LOGIN_FAILURES_FOR_UPDATE = Statement(
     insert(login_failures)
     .values(_insert_binds(login_failures))
