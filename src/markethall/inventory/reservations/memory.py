@@ -269,7 +269,7 @@ class MemoryReservationStore(MemoryStockStore):
 
 
 class MemoryIntegrityReads:
-    """Sums all movements and reservations once, when it is built."""
+    """Reads of the integrity checks. The constructor sums all movements and reservations once."""
 
     def __init__(self, tables: ReservationTables) -> None:
         self._stock = sorted(tables.stock.rows(), key=_stock_key)

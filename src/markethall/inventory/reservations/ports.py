@@ -27,8 +27,8 @@ from markethall.inventory.stock.ports import Store as StockStore
 class Availability:
     """The stock of one product. Each tuple has one entry per warehouse, in the same order.
 
-    `free` is on hand minus reserved, and negative where units were sold as backorder. `overdue`
-    are units that overdue reservations still reserve. `backorder` are units that may be sold
+    `free` is on hand minus reserved. It is negative if units were sold as backorder. `overdue` has
+    the units that overdue reservations still reserve. `backorder` has the units that may be sold
     before they arrive.
     """
 
@@ -73,22 +73,22 @@ class ExpiredReservations:
 
 
 class IntegrityReads(Protocol):
-    """The reads of the integrity checks, in pages. `after` is the key of the last row before."""
+    """The reads of the integrity checks. `after` is the key of the previous page's last row."""
 
     async def list_on_hand_sums(
         self, after: tuple[UUID, UUID] | None, limit: int
     ) -> Sequence[OnHandSum]:
-        """Return stock rows, by product id and warehouse id."""
+        """Return one entry per stock row, sorted by product id and warehouse id."""
 
     async def list_reserved_sums(
         self, after: tuple[UUID, UUID] | None, limit: int
     ) -> Sequence[ReservedSum]:
-        """Return stock rows, by product id and warehouse id."""
+        """Return one entry per stock row, sorted by product id and warehouse id."""
 
     async def list_overdue_reservations(
         self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[OverdueReservation]:
-        """Return held reservations that expired before this time, by expiry and id."""
+        """Return held reservations past their expiry at this time, sorted by expiry and id."""
 
 
 class AllocationStrategy(Protocol):
@@ -99,15 +99,16 @@ class AllocationStrategy(Protocol):
     ) -> tuple[StockQuantity, ...] | None:
         """Divide the requested units of each product id between warehouses.
 
-        Return None for too little stock. The result is sorted by product id and warehouse id,
+        Return None if the stock is too small. The result is sorted by product id and warehouse id,
         because stock rows are locked in this order.
         """
 
 
 class ReadStore(Protocol):
-    """Reads without locks, and one write. Each is one statement, which commits by itself.
+    """Reads without locks, and one write. In Postgres, each method executes one statement.
 
-    The write, `reserve_single_statement`, is here because it needs no transaction.
+    The write, `reserve_single_statement`, needs no transaction, because its statement commits by
+    itself.
     """
 
     async def get_reservation(self, reservation_id: UUID) -> Reservation | None: ...
@@ -164,8 +165,8 @@ class Store(ReadStore, StockStore, Protocol):
     ) -> ReservationLine | None:
         """Reserve the stock and insert the line in one statement.
 
-        The line has the price that is valid at `reserved_at`. Return None for too little stock or
-        a product that is not active.
+        The line has the price that is valid at `reserved_at`. Return None if the stock is too small
+        or the product is not active.
         """
 
     async def reserve_again(
@@ -173,7 +174,7 @@ class Store(ReadStore, StockStore, Protocol):
     ) -> bool:
         """Reserve the stock of an existing line in one statement. The product need not be active.
 
-        Return False for too little stock.
+        Return False if the stock is too small.
         """
 
     async def extend_if_held(
@@ -206,15 +207,15 @@ class Store(ReadStore, StockStore, Protocol):
         """Tell whether the stock movements of this fulfilment exist."""
 
     async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
-        """Return the ids of those products whose inventory is not tracked."""
+        """Return the ids of the products among these whose inventory is not tracked."""
 
     async def release_stock(
         self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
     ) -> None:
         """Subtract the quantities from the reserved units of the stock rows, in the given order.
 
-        Also lower `backorder` of a row if it is above `backorder_limit`. If `is_consumed` is true,
-        this happens only after the stock movement of the sale, which the caller records next.
+        Also lower the `backorder` of a row that is above its `backorder_limit`. If `is_consumed` is
+        true, `backorder` falls only with the movement of the sale, which the caller records next.
         """
 
     async def expire_reservations(
@@ -223,5 +224,5 @@ class Store(ReadStore, StockStore, Protocol):
         """Expire at most `limit` overdue reservations. The caller must release their stock.
 
         If `product_ids` is None, skip reservations that another transaction has locked. Else expire
-        only reservations of these products, and wait for locked ones.
+        only reservations of these products, and wait for the locked ones among them.
         """

@@ -102,7 +102,7 @@ class ProductPage(Page[ProductView]):
 
 class ProductSearch(Protocol):
     async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
-        """Return products. Raises CursorInvalid.
+        """Return a page of products. Raises CursorInvalid.
 
         Raises Unauthenticated or Forbidden if `query.status` is not active and the caller does not
         have the scope catalogue:write. Raises Unavailable if the previous page came from an
@@ -112,6 +112,6 @@ class ProductSearch(Protocol):
     async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
         """Return the result of `list_products` as JSON. Raises the same errors.
 
-        A page of active products comes from a cache. While the database is available, it is at
-        most one second old, and with facets at most ten seconds.
+        A page of active products comes from a cache. While the database is available, the page is
+        at most one second old; with facets, at most ten seconds.
         """

@@ -12,7 +12,7 @@ from markethall.inventory.catalogue.domain.search_document import (
 )
 from markethall.inventory.catalogue.domain.text_keys import sku_key
 
-# more than the highest sum of weights, so that the product whose SKU is the query comes first
+# greater than any sum of weights, so that the product whose SKU equals the query comes first
 EXACT_SKU_SCORE: Final = 1000
 
 MAX_TERMS: Final = 10
@@ -53,7 +53,7 @@ class SearchQuery:
     def correctable_terms(self) -> list[str]:
         """Return the first four words that are long enough for suggestions.
 
-        There are no more than four, because each word needs a slow lookup.
+        The number is limited, because each word needs a slow lookup.
         """
         words = (term.word for term in self.terms if len(term.word) >= MIN_CORRECTABLE_LENGTH)
         return list(islice(words, _MAX_CORRECTABLE_TERMS))

@@ -39,9 +39,9 @@ class ProductPageRequest:
 
     A sort key is a tuple of the values that the sort compares, with the product id at the end.
 
-    The first read takes `query.category` as the key of a category; `named_categories` is empty. If
-    it finds no product, the service reads again with a copy of the request, whose
-    `named_categories` has the keys of the categories whose path or name is `query.category`.
+    In the first read, `named_categories` is empty, and `query.category` is taken as the key of a
+    category. If no product is found, the service reads again. `named_categories` then has the keys
+    of the categories whose path or name is `query.category`.
     """
 
     query: ProductQuery
@@ -136,6 +136,6 @@ class SearchIndex(ProductIndex, Protocol):
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         """Return a page of products, or None if the engine cannot answer.
 
-        If the result for the first page is None, the store searches instead. `after` is
-        `SearchHits.after` of the previous page.
+        `after` is `SearchHits.after` of the previous page. If the result for the first page is
+        None, the caller searches in the store instead.
         """

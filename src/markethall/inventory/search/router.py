@@ -46,7 +46,7 @@ async def list_products(
     query: Annotated[ProductQuery, from_query(ProductQuery)],
     search: ProductSearchDep,
 ) -> Response:
-    """Return products. The page may be one second old, and with `facets` ten seconds.
+    """Return products. The page may be one second old; with `facets`, ten seconds.
 
     A `status` other than active needs the scope catalogue:write.
     """

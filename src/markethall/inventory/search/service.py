@@ -127,8 +127,8 @@ class ProductListQueries:
         """Read a page from the external engine or from the store.
 
         All pages of a list come from the same source, because a cursor of one source is not valid
-        in the other. So this raises Unavailable if the cursor belongs to the engine, and the engine
-        cannot answer.
+        in the other. Raises Unavailable if the cursor belongs to the engine and the engine cannot
+        answer.
         """
         if query.q is not None and (after_key is None or after_key[0] == _INDEX_CURSOR):
             hits = await self._index.find(query, after_key[1] if after_key else None)
@@ -183,8 +183,8 @@ async def _with_named_categories(
 ) -> ProductPageRequest | None:
     """Add the categories whose path or name is `query.category`.
 
-    Return None if there are none, or if `query.category` is the key of the only one: the request
-    would not change.
+    Return None if the request would not change: there is no such category, or `query.category` is
+    already the key of the only one.
     """
     if (text := request.query.category) is None:
         return None

@@ -202,7 +202,7 @@ class Stocktake(Dto):
 class WouldGoNegative(DomainError):
     """After the change, fewer units would be on hand than are reserved.
 
-    Details: on_hand, reserved; for a stocktake instead lines (each with product_id, counted,
+    Details: on_hand, reserved. For a stocktake instead: lines (each with product_id, counted,
     on_hand, reserved).
     """
 
@@ -251,7 +251,7 @@ class Stockroom(Protocol):
     ) -> Movement:
         """Record one movement, by default in the main warehouse.
 
-        The attempt's id is the movement id. Raises ValidationFailed, ProductNotFound,
+        `attempt.id` becomes the movement id. Raises ValidationFailed, ProductNotFound,
         WarehouseNotFound, WarehouseClosed, WouldGoNegative.
         """
 
@@ -260,7 +260,7 @@ class Stockroom(Protocol):
     ) -> Transfer:
         """Record the outgoing and the incoming movement, both or none.
 
-        The attempt's id is the transfer id. Raises the errors of `adjust`.
+        `attempt.id` becomes the transfer id. Raises the errors of `adjust`.
         """
 
     async def get_transfer(self, ctx: CallContext, transfer_id: UUID) -> Transfer:
@@ -269,9 +269,9 @@ class Stockroom(Protocol):
     async def record_stocktake(
         self, ctx: CallContext, command: NewStocktake, attempt: IdempotentCommand
     ) -> Stocktake:
-        """Record one movement per line. If one line is refused, record no movement.
+        """Record one movement per line, all or none.
 
-        The attempt's id is the stocktake id. Raises the errors of `adjust`.
+        `attempt.id` becomes the stocktake id. Raises the errors of `adjust`.
         """
 
     async def get_stocktake(self, ctx: CallContext, stocktake_id: UUID) -> Stocktake:
@@ -356,7 +356,7 @@ class Warehouses(Protocol):
     async def create(
         self, ctx: CallContext, command: NewWarehouse, attempt: IdempotentCommand
     ) -> WarehouseView:
-        """Create a warehouse. The attempt's id is the warehouse id."""
+        """Create a warehouse. `attempt.id` becomes the warehouse id."""
 
     async def change(
         self,
@@ -365,7 +365,7 @@ class Warehouses(Protocol):
         command: WarehouseChange,
         expected_versions: ExpectedVersions,
     ) -> WarehouseView:
-        """Raises WarehouseNotFound, PreconditionFailed, WarehouseInUse."""
+        """Apply a merge patch. Raises WarehouseNotFound, PreconditionFailed, WarehouseInUse."""
 
     async def delete(
         self, ctx: CallContext, warehouse_id: UUID, expected_versions: ExpectedVersions

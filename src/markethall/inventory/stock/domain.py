@@ -31,7 +31,7 @@ from markethall.shared.kernel.errors import DomainError, ValidationFailed
 class Stock:
     """The stock of one product in one warehouse.
 
-    `overdue` is the part of `reserved` that belongs to overdue reservations: they are past
+    `overdue` is the part of `reserved` that belongs to overdue reservations. These are past
     `expires_at`, but their stock is not released yet.
     """
 
@@ -60,7 +60,7 @@ class Stock:
 
     @property
     def unreserved(self) -> int:
-        """On hand minus reserved. It is negative when units were sold as backorder."""
+        """The units on hand minus the reserved units. Negative if units were sold as backorder."""
         return self.on_hand - self.reserved
 
     def with_backorder_limit(self, backorder_limit: int) -> Self:
@@ -149,7 +149,7 @@ def sum_by_stock_row(quantities: Iterable[StockQuantity]) -> tuple[StockQuantity
 class InsufficientStock(Exception):
     """There is too little stock. `error` is the error for the client.
 
-    If `is_final` is false, there will be enough stock when overdue reservations are released.
+    If `is_final` is false, the release of overdue reservations will free enough stock.
     """
 
     def __init__(self, product_ids: Sequence[UUID], error: DomainError, *, is_final: bool) -> None:
@@ -166,7 +166,7 @@ def movement_shortage(stock: Stock, change: StockChange) -> InsufficientStock:
 
 
 def stocktake_shortage(counted: Sequence[tuple[Stock, StockChange]]) -> InsufficientStock:
-    """Build the error for stock rows whose counted units are fewer than their reserved units."""
+    """Build the error for stock rows with fewer counted units than reserved units."""
     lines = [
         {
             "product_id": str(stock.product_id),

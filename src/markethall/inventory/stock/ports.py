@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class ReadStore(Protocol):
-    """Reads without locks. Each is one statement."""
+    """Reads without locks. In Postgres, each method executes one statement."""
 
     async def get_product_stock(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
         """Return the product's stock rows, with the units that are overdue at `now`.
@@ -32,7 +32,7 @@ class ReadStore(Protocol):
     async def list_movements(
         self, product_id: UUID, before: int | None, limit: int
     ) -> Sequence[tuple[int, Movement]]:
-        """Return (number, movement), the newest first, with numbers below `before`.
+        """Return (number, movement) with numbers below `before`, the greatest number first.
 
         In each stock row, newer movements have greater numbers.
         """
@@ -45,10 +45,7 @@ class ReadStore(Protocol):
     async def get_skus(
         self, product_ids: Collection[UUID], skus: Collection[str]
     ) -> Mapping[UUID, str]:
-        """Return the SKUs, by product id, of the products with these ids or SKUs.
-
-        The comparison of SKUs ignores case.
-        """
+        """Map the id to the SKU, for the products with these ids or SKUs, ignoring letter case."""
 
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None: ...
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, StockQuantity
 
 # The number of warehouse sets grows exponentially, so only this many are tried. If none of them has
-# enough stock, take all warehouses and remove those that are not needed.
+# enough stock, the strategy takes all warehouses and removes each one that is not needed.
 _MAX_WAREHOUSE_SETS: Final = 500
 
 
@@ -57,7 +57,7 @@ class FewestParcels:
 def allocate_from_main_warehouse(requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
     """Plan to take all units from the main warehouse.
 
-    The first attempt uses this plan, because it can be made without reading the stock.
+    The first attempt uses this plan, because it needs no read of the stock.
     """
     return tuple(
         StockQuantity(product_id, MAIN_WAREHOUSE, quantity)
@@ -101,7 +101,7 @@ def _drop_unneeded_warehouses(
 def _allocate_from(
     warehouses: Sequence[UUID], requested: Mapping[UUID, int], free_stock: FreeStockByProduct
 ) -> tuple[StockQuantity, ...] | None:
-    """Return quantities, sorted by product id and warehouse id, or None for too little stock."""
+    """Return quantities, sorted by product and warehouse id, or None if the stock is too small."""
     quantities: list[StockQuantity] = []
     for product_id, quantity in requested.items():
         free_by_warehouse = {
@@ -120,10 +120,10 @@ def _allocate_from(
 def _split_between_warehouses(
     quantity: int, free_by_warehouse: Sequence[tuple[UUID, int]]
 ) -> dict[UUID, int] | None:
-    """Take the whole quantity from the first warehouse that has enough.
+    """Take the whole quantity from the first warehouse that has enough free units.
 
     If none has enough, take the free units of one warehouse after the other until the quantity is
-    reached. Return None if they are too few.
+    reached. Return None if all warehouses together have too few.
     """
     sufficient = next(
         (warehouse_id for warehouse_id, free in free_by_warehouse if free >= quantity), None

@@ -24,7 +24,7 @@ class OnHandSum:
 
 @dataclass(frozen=True)
 class ReservedSum:
-    """The reserved units of a stock row, and the sum of the units of its live reservations."""
+    """The reserved units of a stock row, and their sum over its held or committed reservations."""
 
     product_id: UUID
     warehouse_id: UUID
@@ -65,7 +65,7 @@ def judge_reserved(stock: ReservedSum) -> Iterator[OffendingRow]:
 
 
 def judge_limits(stock: ReservedSum) -> Iterator[OffendingRow]:
-    """Units sold as backorder may be reserved before they are on hand."""
+    """Check that no more units are reserved than are on hand or may be sold as backorder."""
     if not 0 <= stock.reserved <= stock.on_hand + stock.backorder or stock.on_hand < 0:
         yield _stock_row(
             stock.key,

@@ -122,7 +122,7 @@ class Reservation:
     def reassign(self, quantities: Sequence[StockQuantity]) -> None:
         """Move the remaining units to other warehouses. Call it only before any unit is consumed.
 
-        `quantities` has no products without remaining units; these keep their lines.
+        Products without remaining units are not in `quantities`, and keep their lines.
         """
         first_lines = {line.product_id: line for line in reversed(self.lines)}
         released = quantity_by_product(
@@ -154,7 +154,7 @@ class Reservation:
         return released
 
     def expire(self) -> tuple[StockQuantity, ...]:
-        """Expire, and return the units whose stock must be released."""
+        """Set the status to expired. Return the units whose stock the caller must release."""
         released = self._remaining()
         self.status = EXPIRED
         return released
@@ -285,8 +285,8 @@ def _short_line_details(line: ShortLine) -> dict[str, Any]:
     return {
         "product_id": str(line.product_id),
         "requested": line.quantity,
-        # if stock was released after the failed attempt, enough may be available again; the error
-        # must still report fewer units than requested
+        # If stock was released after the failed attempt, enough units may be available again. But
+        # the error must report fewer units than requested.
         "available": min(line.available, line.quantity - 1),
     }
 

@@ -20,11 +20,11 @@ from markethall.shared.persistence.database import Database
 
 T = TypeVar("T")
 
-# each try fails if another transaction takes the planned stock first
+# a try fails if another transaction takes the planned stock first
 _MAX_TRIES: Final = 4
 
-# (include_backorder, include_overdue), in order of preference: the stock of overdue reservations
-# is on hand, so it comes before backorder
+# (include_backorder, include_overdue), in order of preference. The stock of overdue reservations is
+# tried before backorder, because it is on hand.
 _PLAN_OPTIONS: Final = ((False, False), (False, True), (True, False), (True, True))
 
 
@@ -40,7 +40,7 @@ class AllocationPlan:
 
 
 class AllocationFailed(Exception):
-    """A stock row has too few units: `missing` could not be reserved there.
+    """`missing` cannot be reserved: its stock row has too few units, or its product is not active.
 
     `requested` has the units of all products of the order, for the next plan. `must_be_active` is
     false if the next plan may contain products that are not active. This is an exception, because
@@ -92,9 +92,9 @@ class AllocationRunner:
     async def _make_plan(self, failure: AllocationFailed) -> AllocationPlan:
         """Make a plan from the current stock. Raises ProductNotFound, OutOfStock.
 
-        Try with free stock only, then also with stock of overdue reservations, then with backorder
-        instead, then with both. If stock of overdue reservations is included, expire the overdue
-        reservations of the planned products.
+        Try free stock only, then add stock of overdue reservations, then backorder instead, then
+        both. If the plan includes stock of overdue reservations, expire the overdue reservations of
+        the planned products.
         """
         availability = await self._get_availability(failure)
         for include_backorder, include_overdue in _PLAN_OPTIONS:
@@ -131,9 +131,9 @@ class AllocationRunner:
     async def _contention_error(self, failure: AllocationFailed) -> OutOfStock:
         """Build the error after the last try. Other transactions took the planned stock each time.
 
-        Stock may have been released since the last try, so that no product has too little. Then the
-        error names the product of the last failure, and `out_of_stock_error` reports one unit less
-        than requested as available.
+        If stock was released since the last try, all products may have enough. Then the error names
+        the product of the last failure, and `out_of_stock_error` reports one unit less than
+        requested as available.
         """
         availability = await self._get_availability(failure)
         missing_line = _short_line(failure.missing.product_id, failure.requested, availability)

@@ -85,9 +85,9 @@ class InventoryService:
     async def _reserve_single_statement(
         self, command: Reserve, requested: Mapping[UUID, int]
     ) -> Reservation | None:
-        """Reserve one product in the main warehouse, which suffices for most orders.
+        """Reserve one product in the main warehouse. This is enough for most orders.
 
-        Return None for several products, or when it fails for any reason.
+        Return None if there are several products, or if the statement fails for any reason.
         """
         if len(requested) != 1:
             return None
@@ -170,7 +170,7 @@ class InventoryService:
                 reservation = Reservation.tombstone(reservation_id, self._clock())
                 if await store.insert_reservation(reservation):
                     return reservation.to_view(self._clock())
-                # a concurrent `reserve` with this id has inserted the reservation meanwhile
+                # a concurrent `reserve` has inserted a reservation with this id
                 reservation = await _get_existing_for_update(store, reservation_id)
             released = reservation.release()
             await store.save_reservation(reservation)
@@ -191,7 +191,7 @@ class InventoryService:
     ) -> None:
         """Record the movements of a sale.
 
-        If units of a product with tracked inventory are not on hand, raise OutOfStock. If the
+        Raises OutOfStock if units of a product with tracked inventory are not on hand. If the
         inventory is not tracked, first record an adjustment that adds the units, because a movement
         must not make the units on hand negative.
         """
@@ -251,7 +251,7 @@ def _untracked_supply(sale: StockChange) -> StockChange:
 
 
 async def _get_existing_for_update(store: Store, reservation_id: UUID) -> Reservation:
-    """Lock and return a reservation that was not inserted because its id exists."""
+    """Lock and return a reservation that could not be inserted, because its id exists."""
     reservation = await store.get_reservation_for_update(reservation_id)
     if reservation is None:
         raise LookupError(f"reservation {reservation_id} has disappeared")
@@ -308,8 +308,8 @@ async def _commit_not_held(
 ) -> Reservation:
     """Commit a reservation that is not held. If it is expired, reserve its stock again.
 
-    If `new_plan` is None, reserve in the warehouses of the existing lines. Else reserve as the plan
-    says, and replace the lines. Raises AllocationFailed, ReservationClosed.
+    If `new_plan` is None, reserve in the warehouses of the existing lines. Else reserve the stock
+    of the plan, and replace the lines. Raises AllocationFailed, ReservationClosed.
     """
     reservation = await _get_reservation_for_update(store, reservation_id)
     expired_quantities = reservation.commit()
@@ -332,7 +332,7 @@ async def _reserve_again(
     """Reserve the stock of the plan for existing lines. Raises AllocationFailed."""
     for stock_quantity in plan.quantities:
         if not await store.reserve_again(stock_quantity, include_backorder=plan.include_backorder):
-            # the order is paid, so it is fulfilled even if a product was archived meanwhile
+            # must_be_active=False, because a paid order is fulfilled even if a product is archived
             raise AllocationFailed(
                 quantity_by_product(expired_quantities), stock_quantity, must_be_active=False
             )

@@ -13,10 +13,10 @@ MAX_WAIT_SECONDS: Final = 0.2
 class ProductConcurrencyLimiter:
     """Limit the concurrent reservations of one product in this process.
 
-    Reservations of a product wait for one stock row. Without the limit, a popular product would
-    occupy all database connections. Callers wait here in FIFO order, without a connection. After
-    `max_wait_seconds` a caller proceeds without a slot, because the limit only protects the
-    connection pool.
+    Reservations of a product wait for the lock of one stock row. Without the limit, those of a
+    popular product would occupy all database connections. Callers wait here in FIFO order, without
+    a connection. After `max_wait_seconds` a caller proceeds without a slot, because the limit only
+    protects the connection pool.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ def _of_stock_row(table: sa.Table) -> sa.ColumnElement[bool]:
 
 
 def _page(statement: "sa.Select[Any]") -> Statement:
-    """Return the statement for one page of stock rows, which begins after a stock row."""
+    """Limit a statement to one page of stock rows, after the previous page's last stock row."""
     after = sa.tuple_(uuid_parameter("after_product_id"), uuid_parameter("after_warehouse_id"))
     return Statement(statement.where(sa.tuple_(*_key) > after).order_by(*_key).limit(LIMIT))
 

@@ -43,8 +43,8 @@ _customer_lock: Final = (
     .where(uuid_parameter("customer_id").is_not(None))
     .cte("locked_customer")
 )
-# the insert first takes an advisory lock on the customer, so that CUSTOMER_USAGE, which runs next
-# in the transaction, sees all other reservations of the customer
+# The insert first takes an advisory lock on the customer. So CUSTOMER_USAGE, which runs next in the
+# transaction, sees all other reservations of the customer.
 INSERT_RESERVATION: Final = Statement(
     insert(reservations)
     .from_select(
@@ -56,8 +56,8 @@ INSERT_RESERVATION: Final = Statement(
     # no conflict target, because either of the two unique keys may conflict
     .on_conflict_do_nothing()
 )
-# a statement of its own, because the snapshot of INSERT_RESERVATION lacks the rows that were
-# committed while it waited for the lock
+# This is a separate statement, because the snapshot of INSERT_RESERVATION lacks the rows that were
+# committed while it waited for the lock.
 CUSTOMER_USAGE: Final = Statement(
     sa.select(
         reservations.c.reservation_id, reservation_lines.c.product_id, reservation_lines.c.reserved
@@ -138,7 +138,7 @@ RESERVE_LINE: Final = Statement(_insert_line(_reserve_stock.where(_is_allocatabl
 # reservation and its line only if its snapshot shows enough units on hand (without backorder). The
 # function inventory.reserve_stock then updates the stock row. If a concurrent statement has taken
 # the units, the function raises an exception, which undoes the inserts. The UPDATE is in a function
-# to keep the wait for the row lock cheap: after it, Postgres checks only the condition of this
+# to keep a wait for the row lock cheap: after the wait, Postgres checks only the condition of this
 # UPDATE again, not the whole statement. The trigger stock_low_event publishes StockLow.
 _customer_within_limits: Final = sa.func.inventory.customer_within_limits(
     uuid_parameter("customer_id"),
@@ -226,8 +226,8 @@ def _with_lines(header: Any) -> "sa.Select[Any]":
     """Select one row per line of the reservations in `header`.
 
     A reservation without lines has one row, whose line columns are null. Status and expiry come
-    from `header`, not from the lines: if `header` is an UPDATE, it also updates the copies in the
-    lines, but the same statement still reads the old copies.
+    from `header`, not from their copies in the lines: if `header` is an UPDATE, a foreign key
+    updates the copies, but the same statement still reads the old ones.
     """
     line_columns = [
         reservation_lines.c[name]
@@ -384,8 +384,8 @@ EXPIRE_OVERDUE: Final = _expire_statement(
     .with_for_update(skip_locked=True)
     .cte("due")
 )
-# a request that needs stock waits for locked reservations, because one of these may have that
-# stock; the order by id avoids deadlocks
+# A request that needs stock waits for locked reservations, because one of them may have this
+# stock. The order by id avoids deadlocks.
 EXPIRE_OVERDUE_OF_PRODUCTS: Final = _expire_statement(
     sa.select(reservations.c.reservation_id)
     .where(_is_overdue, _has_products)

@@ -186,8 +186,8 @@ class SqlReservationStore(SqlUnitOfWork):
         await self._connection.execute_many(statements.SAVE_LINE, rows)
 
     async def replace_lines(self, reservation: Reservation) -> None:
-        # delete the lines first, because an update of the status would cascade to them, and a
-        # trigger would count their units a second time
+        # Delete the lines before the status is updated. The update would cascade to them, and a
+        # trigger would count their units a second time.
         await self._connection.execute(
             statements.DELETE_LINES, reservation_id=reservation.reservation_id
         )

@@ -58,8 +58,8 @@ reservation_lines = sa.Table(
     sa.Column("reservation_id", sa.Uuid, primary_key=True),
     sa.Column("product_id", sa.Uuid, primary_key=True),
     sa.Column("warehouse_id", sa.Uuid, primary_key=True),
-    # copies of the reservation's columns, so that an index finds the held lines of a product; the
-    # foreign key updates them with ON UPDATE CASCADE
+    # Copies of the reservation's columns, so that an index finds the held lines of a product. The
+    # foreign key updates the copies with ON UPDATE CASCADE.
     sa.Column("status", sa.Text, nullable=False),
     timestamp_column("expires_at"),
     # the requested units minus `released`

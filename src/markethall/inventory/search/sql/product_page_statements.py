@@ -1,9 +1,9 @@
 """SQL statements that read a page of products, one for each `PageQueryShape`.
 
 A statement reads a page in one of two ways. If an index has the products in list order and nearly
-all of them match, it scans the index until the page is full. Otherwise it filters a sample, which
-is the first 1,000 products in list order. If the matches in the sample do not fill the page, the
-statement selects and sorts all matching products.
+all of them match, the statement scans the index until the page is full. Otherwise it filters a
+sample, the first 1,000 products in list order. If the matches in the sample do not fill the page,
+it selects and sorts all matching products.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +69,7 @@ class PageQueryShape(NamedTuple):
 
     @property
     def scans_index(self) -> bool:
-        """Whether an index has the products in list order, and nearly all of them match.
+        """Tell whether an index has the products in list order, and nearly all of them match.
 
         A price range is one contiguous part of the index by price, so the scan reads only products
         in the range. The same is true for a category and the indexes by category, which contain
@@ -92,11 +92,11 @@ def product_page_statement(
     after: bool,
     terms: int,
 ) -> Statement:
-    """Build the statement. It returns one row: the JSON of the products, joined by commas; whether
-    another page follows; the sort key of the page's last product.
+    """Build the statement of a page.
 
-    `limit` is rounded up to a page size that is a literal in the statement, because with a bind
-    parameter Postgres would plan the statement at each execution.
+    It returns one row: the JSON of the products, joined by commas; whether another page follows;
+    the sort key of the page's last product. `limit` is rounded up to one of _PAGE_SIZES, which is a
+    literal in the statement. With a bind parameter, Postgres would plan at each execution.
     """
     size = next(size for size in _PAGE_SIZES if limit <= size)
     scored = terms if order == "relevance" else 0
@@ -184,8 +184,8 @@ def _sample(shape: PageQueryShape) -> "sa.Select[Any]":
     """Select the matching products among the first products of the list.
 
     For the sort by relevance, select only products with all terms in the name, because they have
-    the highest score. But if the query is the SKU of a product, this product has a higher score.
-    Then select nothing, so that the statement selects all matching products instead.
+    the highest score. Only a product whose SKU equals the query has a higher score. If there is
+    one, select nothing, so that the statement selects all matching products instead.
     """
     first = _first_products(shape)
     filters = shape.filters
@@ -250,7 +250,7 @@ def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
     return _limit_plus_one(shape, query)
 
 
-# Parts of both ways
+# Parts that both ways use
 
 
 def _with_page_columns(best: "sa.Subquery") -> "sa.Subquery":

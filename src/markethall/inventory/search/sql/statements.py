@@ -90,8 +90,8 @@ def count_facets(kinds: Iterable[str], filters: Iterable[str], status: ProductSt
 
 @cache
 def _facets(kinds: tuple[str, ...], filters: frozenset[str], status: ProductStatus) -> Statement:
-    # Each facet selects the matching products again. A common table expression that they share
-    # would be written to disk if the catalogue is large.
+    # Each facet selects the matching products again. With a large catalogue, a common table
+    # expression for all facets would be written to disk.
     return Statement(sa.union_all(*(_facet_counts(kind, filters, status) for kind in kinds)))
 
 

@@ -37,7 +37,7 @@ _MIN_ID: Final = UUID(int=0)
 
 
 class TrigramSupport:
-    """Whether the database has the optional extension pg_trgm. Only the first call looks it up."""
+    """Cached check whether the database has the optional extension pg_trgm."""
 
     def __init__(self) -> None:
         self._available: bool | None = None
@@ -128,7 +128,7 @@ def _filters(request: ProductPageRequest) -> dict[str, Any]:
 
 
 def _score_values(request: ProductPageRequest) -> dict[str, Any]:
-    """Return the bind parameters that only the sort by relevance has, for scores and the sample."""
+    """Return the bind parameters of the scores and the sample, only for the sort by relevance."""
     if request.search is None or request.query.effective_sort != "relevance":
         return {}
     terms = {

@@ -1,4 +1,4 @@
-"""FastAPI dependencies of the stock routes: services, policies and limits of bodies."""
+"""FastAPI dependencies of the stock routes: services, required scopes and body limits."""
 
 from typing import Annotated, Final, Protocol
 

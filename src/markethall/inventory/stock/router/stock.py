@@ -102,7 +102,7 @@ async def adjust_stock(
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Change the units on hand by `delta`, or set them to `counted`. Send exactly one of them."""
+    """Change the units on hand by `delta`, or set them to `counted`. Send exactly one field."""
 
     async def run_adjustment(attempt: IdempotentCommand) -> Movement:
         return await stockroom.adjust(ctx, product_id, body, attempt)
@@ -164,7 +164,7 @@ async def transfer_stock(
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Move units to another warehouse. Reserved units cannot be moved."""
+    """Move units that are not reserved to another warehouse."""
 
     async def run_transfer(attempt: IdempotentCommand) -> Transfer:
         return await stockroom.transfer(ctx, body, attempt)

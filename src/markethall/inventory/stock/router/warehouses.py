@@ -121,7 +121,7 @@ async def delete_warehouse(
     expected_versions: ExpectedVersionsDep,
     warehouses: WarehousesDep,
 ) -> Response:
-    """Delete a warehouse that never had stock. One that had stock can only be closed."""
+    """Delete a warehouse that never had stock. A warehouse that had stock can only be closed."""
     await warehouses.delete(ctx, warehouse_id, expected_versions)
     return Response(status_code=204)
 

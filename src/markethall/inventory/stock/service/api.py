@@ -240,11 +240,11 @@ class StockroomService:
 async def _ensure_stock_rows(
     store: Store, product_ids: Collection[UUID], warehouse_ids: Iterable[UUID]
 ) -> None:
-    """Insert missing stock rows. In the main warehouse every product has one already.
+    """Insert missing stock rows, except in the main warehouse, where every product has one.
 
     Raises WarehouseNotFound, WarehouseClosed.
     """
-    # sorted, because all transactions must lock warehouses in one order to avoid deadlocks
+    # sorted, because transactions that lock warehouses in different orders could deadlock
     for warehouse_id in sorted({*warehouse_ids} - {MAIN_WAREHOUSE}):
         warehouse = await store.get_warehouse_for_share(warehouse_id)
         if warehouse is None:
@@ -301,8 +301,8 @@ def _level_view(level: Stock) -> StockLevel:
 async def _shortage(store: Store, refused: Sequence[StockChange]) -> InsufficientStock:
     """Build the error for changes that `apply_changes` did not apply.
 
-    They would leave fewer units on hand than are reserved. Raises ProductNotFound if one of them
-    has no stock row.
+    The changes would leave fewer units on hand than are reserved. Raises ProductNotFound if a
+    change has no stock row.
     """
     stock_by_key = {
         (level.product_id, level.warehouse_id): level

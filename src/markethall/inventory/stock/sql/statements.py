@@ -119,8 +119,8 @@ _changes: Final = (
     )
     .render_derived(name="changes")
 )
-# this CTE locks the stock rows in the order of their keys, so that transactions cannot deadlock;
-# the rest of the statement uses the values read under the lock
+# This CTE locks the stock rows in the order of their keys, so that transactions cannot deadlock.
+# The rest of the statement uses the values that were read under the lock.
 _locked_stock: Final = (
     sa.select(
         _changes.c.movement_id,

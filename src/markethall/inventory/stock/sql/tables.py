@@ -26,8 +26,8 @@ stock = sa.Table(
     sa.Column("warehouse_id", sa.ForeignKey(warehouses.c.warehouse_id), primary_key=True),
     sa.Column("on_hand", sa.BigInteger, nullable=False),
     sa.Column("reserved", sa.BigInteger, nullable=False),
-    # the sum of the reserved units of all reservation lines; triggers update it, and a constraint
-    # trigger checks at commit that it equals `reserved`
+    # The sum of the reserved units of all reservation lines. Triggers update the sum, and a
+    # constraint trigger checks at commit that it equals `reserved`.
     sa.Column("reserved_by_lines", sa.BigInteger, nullable=False, server_default="0"),
     # Units that may be sold before they arrive; triggers update this column. Outside the main
     # warehouse it is 0. It is above `backorder_limit` if the limit was lowered below the number of

@@ -14,8 +14,8 @@ _by_id: Final = sa.select(warehouses).where(
     warehouses.c.warehouse_id == uuid_parameter("warehouse_id")
 )
 GET_WAREHOUSE: Final = Statement(_by_id)
-# a transaction that adds stock rows holds the share lock; closing or deleting the warehouse takes
-# the exclusive lock, and so waits until the stock rows are committed
+# A transaction that adds stock rows holds the share lock. A transaction that closes or deletes the
+# warehouse takes the exclusive lock, so it waits until the stock rows are committed.
 GET_WAREHOUSE_FOR_UPDATE: Final = Statement(_by_id.with_for_update())
 GET_WAREHOUSE_FOR_SHARE: Final = Statement(_by_id.with_for_update(read=True))
 
