@@ -88,6 +88,8 @@ def _print_repaired(planned: "PlannedRepair", after: CheckResult) -> None:
         f"{planned.description} ({planned.context}):"
         f" {planned.before.violations} rows before, {after.violations} after"
     )
+    if after.reason:
+        print_note(f"  {after.reason}")
 
 
 def _exit_code(report: "IntegrityReport") -> int:
@@ -150,6 +152,6 @@ def _verdict(report: "IntegrityReport") -> str:
     violations = sum(result.violations for result in report.checks)
     return {
         "ok": "\n[green]No violation.[/]",
-        "violated": f"\n[bold red]{violations:,} violations.[/]",
+        "violated": f"\n[bold red]Violations: {violations:,}[/]",
         "incomplete": "\n[yellow]No violation found, but not everything was checked.[/]",
     }[report.status]

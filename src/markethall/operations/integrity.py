@@ -112,11 +112,21 @@ class IntegrityRunner:
         ]
 
     async def repair(self, planned: PlannedRepair) -> CheckResult:
-        """Run the repair, then the check again. Raises Unavailable."""
-        if planned.check.repair:
-            await planned.check.repair.run()
-            log.info("integrity.repaired", context=planned.context, check=planned.check.check_id)
-        return await self._run_check(planned.context, planned.check)
+        """Run the repair, then the check again. `reason` says why a repair has failed."""
+        failure = await self._try_repair(planned)
+        result = await self._run_check(planned.context, planned.check)
+        return result.model_copy(update={"reason": failure}) if failure else result
+
+    async def _try_repair(self, planned: PlannedRepair) -> str | None:
+        names = {"context": planned.context, "check": planned.check.check_id}
+        try:
+            if planned.check.repair:
+                await planned.check.repair.run()
+        except Exception as error:  # a repair that fails must not prevent the others
+            log.exception("integrity.repair_failed", **names)
+            return f"the repair failed: {error!r}"
+        log.info("integrity.repaired", **names)
+        return None
 
     def _checks(self) -> Iterator[tuple[str, IntegrityCheck]]:
         for context in self._contexts:
