@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from markethall.payments.contract import OperationKind
 from markethall.payments.domain import Outcome, Succeeded
@@ -42,6 +43,18 @@ class FaultySandbox(SandboxGateway):
     async def charge(self, request: OperationRequest) -> Outcome:
         charge = super().charge
         return await self._run(request, lambda: charge(request))
+
+    async def authorize(self, request: OperationRequest) -> Outcome:
+        authorize = super().authorize
+        return await self._run(request, lambda: authorize(request))
+
+    async def capture(self, request: OperationRequest) -> Outcome:
+        capture = super().capture
+        return await self._run(request, lambda: capture(request))
+
+    async def void(self, request: OperationRequest) -> Outcome:
+        void = super().void
+        return await self._run(request, lambda: void(request))
 
     async def refund(self, request: OperationRequest) -> Outcome:
         refund = super().refund
@@ -100,8 +113,8 @@ class FaultySandbox(SandboxGateway):
             case F.WRONG_CURRENCY:
                 wrong = request.amount.model_copy(update={"currency": "USD"})
                 await self._send_wrong_event(request, outcome, wrong)
-            case F.DUPLICATE_ID:
-                return Succeeded(self._first_reference or "")
+            case F.DUPLICATE_ID if isinstance(outcome, Succeeded):
+                return replace(outcome, reference=self._first_reference or "")
         if isinstance(outcome, Succeeded):
             self._first_reference = self._first_reference or outcome.reference
         return outcome
@@ -111,7 +124,7 @@ class FaultySandbox(SandboxGateway):
     ) -> None:
         """Report another amount by a webhook; the answer itself is lost."""
         headers, body = self._events.build_signed_event(
-            request.operation_id, outcome, self._tools.clock(), amount
+            request.operation_id, outcome, self._tools.clock(), amount, request.kind
         )
         await self._tools.deliver_webhook(self.provider, headers, body)
         raise PaymentGatewayTimeout

@@ -42,6 +42,14 @@ PROVIDERS: Final = ("sandbox", "stripe")
 POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
 # a call waits at most this long for the provider in tests in which it does not answer, in seconds
 SHORT_TIMEOUT: Final = 0.5
+# the names of the requests of operations; see stripe_server.py
+_STRIPE_NAMES: Final = {
+    OperationKind.CHARGE: "confirm",
+    OperationKind.AUTHORIZE: "confirm",
+    OperationKind.CAPTURE: "capture",
+    OperationKind.VOID: "cancel",
+    OperationKind.REFUND: "refund",
+}
 _OPEN: Final = {OperationStatus.PENDING, OperationStatus.UNKNOWN}
 _IN_PROGRESS: Final = {PaymentStatus.PROCESSING, PaymentStatus.UNKNOWN}
 
@@ -57,6 +65,10 @@ class MoneyShop(ABC):
     @abstractmethod
     async def totals(self, payment: PaymentView) -> tuple[int, int, int]:
         """Return the number of charges at the provider, and the captured and refunded amounts."""
+
+    @abstractmethod
+    async def live_authorizations(self, payment: PaymentView) -> int:
+        """Return how many authorizations of the payment can be captured at the provider."""
 
     @abstractmethod
     async def finish_action(self, operation_id: UUID) -> None:
@@ -146,6 +158,13 @@ class SandboxShop(MoneyShop):
         )
         return len(charges), captured, refunded
 
+    async def live_authorizations(self, payment: PaymentView) -> int:
+        found = [
+            await self.app.sandbox_ledger.get_charge(one.operation_id)
+            for one in await self.operations(payment)
+        ]
+        return sum(charge is not None and charge.status == "authorized" for charge in found)
+
     async def finish_action(self, operation_id: UUID) -> None:
         """Change nothing, because the webhook of `deliver_success` finishes the action."""
 
@@ -175,12 +194,18 @@ class StripeShop(MoneyShop):
     async def deliver_success(self, payment: PaymentView, operation_id: UUID) -> bool:
         return (await self._deliver(await self._success_event(payment))).duplicate
 
+    async def live_authorizations(self, payment: PaymentView) -> int:
+        return sum(
+            intent["status"] == "requires_capture"
+            and intent["metadata"].get("markethall_payment_id") == str(payment.payment_id)
+            for intent in self._stripe.intents.values()
+        )
+
     async def finish_action(self, operation_id: UUID) -> None:
         self._stripe.finish_action(self._stripe.intent_of(operation_id))
 
     def fail(self, kind: OperationKind, *faults: ProviderFault) -> None:
-        name = "confirm" if kind is OperationKind.CHARGE else "refund"
-        self._stripe.fail(name, *(STRIPE_FAULTS[fault] for fault in faults))
+        self._stripe.fail(_STRIPE_NAMES[kind], *(STRIPE_FAULTS[fault] for fault in faults))
 
     async def release_delayed(self) -> None:
         await self._stripe.release()
