@@ -66,6 +66,8 @@ class MoneyModel:
             case OperationKind.AUTHORIZE:
                 money.authorized[request.operation_id] = amount
             case OperationKind.CAPTURE:
+                is_new = request.operation_id not in money.captured
+                assert not (is_new and money.voided), "captured after a void"
                 money.captured[request.operation_id] = amount
             case OperationKind.VOID:
                 money.voided.add(request.operation_id)

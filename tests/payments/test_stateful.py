@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from markethall.payments.contract import (
+    OperationKind,
     OperationStatus,
     OperationView,
     PaymentStatus,
@@ -51,7 +52,7 @@ from tests.payments.money_model import MoneyModel, ReportingGateway
 T = TypeVar("T")
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 # the number of random sequences; `make test-payments` runs more, and always other ones
-EXAMPLES: Final = [("memory", 1000), ("sql", 200)] if FULL else [("memory", 100), ("sql", 25)]
+EXAMPLES: Final = [("memory", 500), ("sql", 100)] if FULL else [("memory", 60), ("sql", 12)]
 Failure = type[BaseException] | None
 FAILURES: st.SearchStrategy[Failure] = st.sampled_from(
     [None, None, None, None, PaymentGatewayTimeout, Killed]
@@ -62,21 +63,32 @@ CURRENCIES = ("EUR", "JPY")
 OPEN_STATUSES = {OperationStatus.PENDING, OperationStatus.UNKNOWN}
 # a grace in which no unfinished operation counts as hanging
 NOTHING_HANGS = timedelta(days=365)
-ENDED_STATUSES = {PaymentStatus.CAPTURED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
+ENDED_STATUSES = {
+    PaymentStatus.CAPTURED,
+    PaymentStatus.CANCELLED,
+    PaymentStatus.EXPIRED,
+    PaymentStatus.VOIDED,
+}
+# the lifetime of an authorization at the sandbox
+WEEK_SECONDS = 7 * 24 * 3600
 
 
 class PaymentMachine(RuleBasedStateMachine):
     storage: ClassVar[str]
+    payments_capture: ClassVar[str]
     postgres: ClassVar[Postgres | None]
     loop: ClassVar[asyncio.AbstractEventLoop]
 
     opened: Bundle[PaymentView] = Bundle("opened")
     attempts: Bundle[tuple[PaymentView, IdempotentCommand]] = Bundle("attempts")
+    captures: Bundle[tuple[PaymentView, IdempotentCommand]] = Bundle("captures")
     refunds: Bundle[tuple[PaymentView, UUID]] = Bundle("refunds")
 
     @initialize(target=opened)
     def start(self) -> PaymentView:
-        self.payments_app: PaymentsApp = build_payments_app(self.storage, self.postgres)
+        self.payments_app: PaymentsApp = build_payments_app(
+            self.storage, self.postgres, payments_capture=self.payments_capture
+        )
         self.model = MoneyModel()
         gateway = self.payments_app.gateway
         gateway._gateway = ReportingGateway(gateway._gateway, self.model)
@@ -121,7 +133,9 @@ class PaymentMachine(RuleBasedStateMachine):
         request = charge_request(pair[1].id, Money(amount=1000, currency=pair[0].amount.currency))
         outcome = self.run(self.payments_app.gateway.lookup(request))
         if outcome:
-            self.run(self.payments_app.send(pair[1].id, outcome))
+            is_charge = self.payments_capture == "automatic"
+            kind = OperationKind.CHARGE if is_charge else OperationKind.AUTHORIZE
+            self.run(self.payments_app.send(pair[1].id, outcome, kind))
 
     @rule(target=refunds, payment=opened, amount=AMOUNTS, before=FAILURES, after=FAILURES)
     def refund(
@@ -143,11 +157,54 @@ class PaymentMachine(RuleBasedStateMachine):
         )
         self.allow_rejection(self.payments_app.payments.refund(ORDERS_CONTEXT, command))
 
+    @rule(
+        target=captures,
+        payment=opened,
+        amount=AMOUNTS,
+        is_final=st.booleans(),
+        before=FAILURES,
+        after=FAILURES,
+    )
+    def capture(
+        self,
+        payment: PaymentView,
+        amount: int | None,
+        is_final: bool,
+        before: Failure,
+        after: Failure,
+    ) -> tuple[PaymentView, IdempotentCommand]:
+        pair = payment, attempt_without_key()
+        self.capture_again(pair, amount, is_final, before, after)
+        return pair
+
+    @rule(pair=captures, amount=AMOUNTS, is_final=st.booleans(), before=FAILURES, after=FAILURES)
+    def capture_again(
+        self,
+        pair: tuple[PaymentView, IdempotentCommand],
+        amount: int | None,
+        is_final: bool,
+        before: Failure,
+        after: Failure,
+    ) -> None:
+        payment, attempt = pair
+        self.fail_calls(before, after)
+        money = None if amount is None else Money(amount=amount, currency=payment.amount.currency)
+        self.allow_rejection(
+            self.payments_app.payment_api.capture(
+                STAFF, payment.payment_id, money, attempt, is_final=is_final
+            )
+        )
+
+    @rule(payment=opened, before=FAILURES, after=FAILURES)
+    def void(self, payment: PaymentView, before: Failure, after: Failure) -> None:
+        self.fail_calls(before, after)
+        self.allow_rejection(self.payments_app.void(payment))
+
     @rule(payment=opened)
     def cancel(self, payment: PaymentView) -> None:
         self.allow_rejection(self.payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id))
 
-    @rule(seconds=st.sampled_from([1, 16, 16, 300]))
+    @rule(seconds=st.sampled_from([1, 16, 16, 16, 300, WEEK_SECONDS]))
     def advance_time(self, seconds: int) -> None:
         self.payments_app.clock.advance(seconds)
         self.run(self.payments_app.run_periodic_jobs())
@@ -187,6 +244,7 @@ class PaymentMachine(RuleBasedStateMachine):
             return
         self.fail_calls(None, None)
         self.advance_time(1000)
+        self.advance_time(WEEK_SECONDS)
         self.advance_time(1000)
         for payment in self.payments:
             assert self.current(payment).status in ENDED_STATUSES
@@ -239,10 +297,12 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
+@pytest.mark.parametrize("payments_capture", ["automatic", "on_fulfilment"])
 @pytest.mark.parametrize(("storage", "examples"), EXAMPLES)
 def test_any_command_sequence_keeps_invariants(
     storage: str,
     examples: int,
+    payments_capture: str,
     loop: asyncio.AbstractEventLoop,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -250,9 +310,13 @@ def test_any_command_sequence_keeps_invariants(
     if storage == "sql":
         url = request.getfixturevalue("database_url")
         postgres = Postgres(url, PoolSize(min_size=1, max_size=5, timeout=10))
-    machine = type(
-        "Machine", (PaymentMachine,), {"storage": storage, "postgres": postgres, "loop": loop}
-    )
+    configuration = {
+        "storage": storage,
+        "payments_capture": payments_capture,
+        "postgres": postgres,
+        "loop": loop,
+    }
+    machine = type("Machine", (PaymentMachine,), configuration)
 
     run_state_machine_as_test(
         machine,
