@@ -36,7 +36,8 @@ MAX_TAGS: Final = 20
 SESSION_LIFETIME: Final = timedelta(days=30)
 # an exchanged token stays valid this long, because the client may have lost the response
 REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
-# the most exchanged tokens stored per session; beyond it, the oldest lose their grace period early
+# the number of exchanged tokens that a session stores; if there are more, the oldest lose their
+# grace period early
 MAX_EXCHANGED_TOKENS: Final = 16
 
 # A function that computes a keyed digest of 256 bits. The digest is the secret part of the next
@@ -236,7 +237,11 @@ class RefreshToken:
 
 
 class RotationResult(Enum):
-    """The result of exchanging a refresh token."""
+    """The result of exchanging a refresh token.
+
+    REUSED: the token may be stolen, so the session ends. REJECTED: the session has ended already,
+    or the signing key was replaced.
+    """
 
     ROTATED = auto()
     REJECTED = auto()
@@ -338,7 +343,8 @@ FIRST_LOGIN_DELAY: Final = timedelta(seconds=30)
 MAX_LOGIN_DELAY: Final = timedelta(days=1)
 # a count of failures is deleted this long after the last attempt
 LOGIN_FAILURES_RETENTION: Final = timedelta(days=30)
-# the most stored counts of logins that match no account; beyond it, the oldest are deleted
+# the number of stored counts for logins that match no account; if there are more, the oldest are
+# deleted
 MAX_UNKNOWN_ACCOUNTS: Final = 100_000
 
 

@@ -62,7 +62,7 @@ class Store(ReadStore, Protocol):
         """
 
     async def lock_admins(self) -> None:
-        """Take the lock under which admins are changed, until the transaction ends."""
+        """Lock the set of admins until the transaction ends. Other calls of this method wait."""
 
     async def open_session(self, session: Session, password_hash: str) -> bool:
         """Insert the session. Return False if the user is disabled or has another password hash."""

@@ -39,7 +39,7 @@ Delta = Annotated[
 
 
 class MovementReason(StrEnum):
-    """The reason for which the units on hand changed."""
+    """The reason why the units on hand changed."""
 
     RECEIVED = "received"
     ADJUSTED = "adjusted"
@@ -287,7 +287,7 @@ class Stockroom(Protocol):
 
 
 WarehouseName = Annotated[VisibleText, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
-# of the warehouses that have the stock, an order is sent from the one with the lowest `priority`
+# if several warehouses have the stock, an order is sent from the one with the lowest `priority`
 Priority = Annotated[Int, Field(ge=0, le=1000, examples=[10])]
 
 

@@ -45,7 +45,7 @@ class ReadStore(Protocol):
     async def get_skus(
         self, product_ids: Collection[UUID], skus: Collection[str]
     ) -> Mapping[UUID, str]:
-        """Map the id to the SKU, for the products with these ids or SKUs, ignoring letter case."""
+        """Map product id to SKU, for the products with these ids or SKUs. Ignore letter case."""
 
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None: ...
 

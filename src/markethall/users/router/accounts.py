@@ -99,8 +99,8 @@ async def register_user(
 ) -> Response:
     """Create an account. It is active at once, with the role `customer`."""
     command = Register(**body.model_dump())
-    # a hash of the body is stored with the idempotency key; if the hashed body contained the
-    # plain password, an attacker could guess the password from the stored hash
+    # A hash of the body is stored with the idempotency key. If the hashed body contained the plain
+    # password, an attacker could guess the password from the stored hash.
     fingerprinted_body = body.model_copy(
         update={"password": await sessions.compute_fingerprint(body.password)}
     )
@@ -138,7 +138,7 @@ async def get_my_access(
 ) -> Response:
     """Return the current roles and scopes, which may differ from those of the access token.
 
-    Responds 401 as soon as the account is disabled or the session has ended.
+    Respond with 401 if the account is disabled or the session has ended.
     """
     return json_response(await sessions.get_access(ctx))
 

@@ -150,7 +150,7 @@ async def revoke_token(
     form: Annotated[RevocationForm, Form()],
     sessions: SessionsDep,
 ) -> Response:
-    """End the session of a refresh token (RFC 7009). Responds 200 for an invalid token too."""
+    """End the session of a refresh token (RFC 7009). An invalid token also gets the status 200."""
     await sessions.revoke(ctx, form.token)
     return Response(status_code=200, headers=_NO_STORE_HEADERS)
 

@@ -28,7 +28,7 @@ CategoryKey = Annotated[CategoryPath, Field(examples=["green-tea"])]
 CategoryName = Annotated[Label, Field(examples=["Green tea"])]
 ParentCategoryKey = Annotated[CategoryPath, Field(examples=["tea"])]
 MAX_POSITION: Final = 1_000_000
-# the most paths in the details of CategoryAmbiguous; limited, because each path needs a query
+# the largest number of paths in the details of CategoryAmbiguous; each path needs a query
 MAX_AMBIGUOUS_PATHS: Final = 20
 Position = Annotated[Int, Field(ge=0, le=MAX_POSITION)]
 
@@ -111,7 +111,7 @@ class CategoryView(Dto):
 class CategoryNotFound(DomainError):
     """The category, or the parent that the request names, does not exist.
 
-    Details: category_id, or for a parent instead category (its text in the request).
+    Details: category_id. If the parent is missing instead: category (its text in the request).
     """
 
     code = "inventory.category_not_found"

@@ -8,7 +8,7 @@ import hashlib
 import unicodedata
 from typing import Final
 
-# replacements of ligatures and of letters with a stroke, which NFKD does not decompose
+# replacements of ligatures and other letters that NFKD does not decompose
 _PLAIN_LETTERS: Final = str.maketrans(
     {
         "ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "\u0131": "i", "ŋ": "n",

@@ -84,8 +84,8 @@ class CategoryService:
         self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
     ) -> CategoryView:
         async with self._database.transaction() as store:
-            # first, because transactions that take this lock after the lock of a category row
-            # could deadlock
+            # Take this lock first. The key of the category is chosen under it, and a transaction
+            # that takes it after the lock of a category row could deadlock.
             await store.lock_category_tree()
             if await store.get_category_view(attempt.id) is None:
                 category = Category.new(attempt.id, command, await _place(store, command))
@@ -105,9 +105,9 @@ class CategoryService:
     ) -> CategoryView:
         async with self._database.transaction() as store:
             # Without this lock, two concurrent moves could make two categories each other's
-            # parent. A change that does not move the category takes the lock too: the trigger of
-            # its UPDATE may take this lock later, after the lock of the category row, and
-            # transactions that take the two locks in different orders could deadlock.
+            # parent. A change that does not move the category takes the lock too. Otherwise the
+            # trigger of its UPDATE may take it after the lock of the category row, and transactions
+            # that take the two locks in different orders could deadlock.
             await store.lock_category_tree()
             command = await _with_key_of_parent(store, command)
             ancestors = await store.get_ancestors(command.parent) if command.parent else []
@@ -124,8 +124,8 @@ class CategoryService:
         self, ctx: CallContext, category_id: UUID, expected_versions: ExpectedVersions
     ) -> None:
         async with self._database.transaction() as store:
-            # Do not lock the tree. Transactions that add a child lock the category row before the
-            # tree, so this transaction could deadlock with them.
+            # Do not lock the tree before the row, which is locked FOR UPDATE. A transaction that
+            # adds a child may lock the row before the tree, so the two could deadlock.
             category = await store.get_category_for_deletion(category_id)
             await store.remove_category(_check_found(category, category_id, expected_versions))
         self._cache.invalidate([], pages=True)

@@ -215,7 +215,7 @@ class VariantReader:
     def _quantity(self, cells: CellsByColumn) -> int | None:
         """Raises _InvalidValue."""
         column = next((name for name in QUANTITY_COLUMNS if cells.get(name)), None)
-        # this location does not stock the variant
+        # the row has no quantity, or this location does not stock the variant
         if column is None or cells[column].casefold() == "not stocked":
             return None
         # Shopify exports a negative number for an oversold product

@@ -119,7 +119,7 @@ class ImportWorker:
         return job.to_view()
 
     async def run_once(self) -> None:
-        """Delete unused uploads and old imports, every five minutes."""
+        """Delete unused uploads and old imports, at most every five minutes."""
         now = self._clock()
         # also clean up if the next cleanup is more than an interval away: the clock was set back
         if not now < self._next_cleanup_at <= now + _CLEANUP_INTERVAL:

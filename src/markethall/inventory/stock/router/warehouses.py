@@ -46,7 +46,7 @@ async def list_warehouses(
 ) -> Response:
     """Return warehouses, sorted by priority.
 
-    Of the warehouses that have the stock, an order is sent from the one with the lowest `priority`.
+    If several warehouses have the stock, an order is sent from the one with the lowest `priority`.
     """
     return json_response(await warehouses.list_warehouses(ctx, query))
 
