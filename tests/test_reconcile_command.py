@@ -73,7 +73,7 @@ async def test_differences_are_a_table_and_exit_code_one(
     await payments_app.paid()
     connection = await asyncpg.connect(plain(database_url))
     await connection.execute(
-        "UPDATE payments.sandbox_charge SET amount = 1998 WHERE operation_id ="
+        "UPDATE payments.sandbox_charge SET amount = 1998, captured = 1998 WHERE operation_id ="
         " (SELECT min(operation_id::text)::uuid FROM payments.sandbox_charge)"
     )
     await connection.close()
