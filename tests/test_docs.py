@@ -10,7 +10,9 @@ from scripts.generate_docs import DOCUMENTS, PARTS, ROOT, filled
 # what a reader needs to know: confirm, webhook, reconciliation, expiry
 PICTURED_COMMANDS = {
     "confirm",
+    "authorize",
     "capture",
+    "void",
     "fail",
     "require_action",
     "capture_late",
