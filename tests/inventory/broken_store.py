@@ -42,7 +42,7 @@ CHECK_STOCK: Final = Statement(
 def check_then_reserve() -> Iterator[None]:
     """Check the stock and reserve in two statements.
 
-    A buyer reserves only after two buyers have checked, so two buyers find the last unit available.
+    No buyer reserves until two buyers have checked, so both see the last unit as available.
     """
     reserve_line, checks, two_have_checked = (
         SqlInventoryStore.reserve_line,
@@ -105,7 +105,7 @@ def _without_condition(statement: Statement) -> Statement:
 
 
 def _without_reserve_function(statement: Statement) -> Statement:
-    """Replace the call of the SQL function `reserve_stock` by an UPDATE without a condition."""
+    """Replace the call of the SQL function `reserve_stock` with an UPDATE without a condition."""
     changed = copy(statement)
     changed._compile()
     [(call, product, warehouse)] = RESERVE_STOCK_CALL.findall(changed._sql)

@@ -62,7 +62,7 @@ PRESENT = created_response(lambda thing: f"/things/{thing}")
 
 
 class FakeClock:
-    """A clock that advances by one microsecond per call, and by `advance`."""
+    """A clock that advances by 1 µs at each read, and when a test calls `advance`."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -31,14 +31,14 @@ from tests.proxy import Mode, Proxy
 if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record]
 
-# the pool sizes of the application, but a longer timeout (in seconds): a hundred buyers wait for
+# the pool sizes of the application; the timeout is longer, 30 s, because a hundred buyers wait for
 # twenty connections, which may be slow
 POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
 
 
 @dataclass
 class RaceSetup:
-    """Inventory on Postgres. `latency` delays each direction of the connection, in seconds."""
+    """Inventory on Postgres. `latency` is the delay in each direction, in seconds."""
 
     inventory_app: InventoryApp
     driver: "Driver"
@@ -46,7 +46,7 @@ class RaceSetup:
     latency: float
 
     async def invariants_hold(self) -> bool:
-        """Return True. Raises AssertionError that names the violated invariants."""
+        """Return True, or raise AssertionError with the names of the violated invariants."""
         if violations := await invariant_violations(self.driver):
             raise AssertionError(violations)
         return True
@@ -75,7 +75,7 @@ class RaceSetup:
 
 @asynccontextmanager
 async def open_race_setup(database_url: str, latency: float) -> AsyncIterator[RaceSetup]:
-    """Open a setup. After the block, raise AssertionError if deadlocks occurred in it."""
+    """Open a setup. Raises AssertionError after the block if a deadlock occurred during it."""
     application = f"race-{new_id().hex}"
     async with AsyncExitStack() as stack:
         driver = await asyncpg.connect(plain(database_url))
@@ -96,7 +96,7 @@ async def open_race_setup(database_url: str, latency: float) -> AsyncIterator[Ra
 
 
 async def run_concurrently(calls: Iterable[Awaitable[Any]]) -> list[Any]:
-    """Return the result or the exception of each call."""
+    """Run the calls concurrently. Return the result or the exception of each call."""
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
@@ -122,7 +122,10 @@ def _expected_outcome(outcome: Any) -> ReservationView | OutOfStock:
 
 @asynccontextmanager
 async def slow_connection_to(database_url: str, latency: float) -> AsyncIterator[tuple[str, Proxy]]:
-    """Open a proxy to the database. In the mode DELAY, the proxy delays both directions."""
+    """Open a proxy to the database, and yield the database URL through the proxy, and the proxy.
+
+    In the mode DELAY, the proxy delays each direction by `latency` seconds.
+    """
     parts = urlsplit(database_url)
     async with Proxy(parts.port or 5432, delay=latency) as proxy:
         address = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"

@@ -1,4 +1,4 @@
-"""Categories are named by path or by name, and look-alike spellings are one category."""
+"""A path or a name identifies a category, and look-alike spellings identify the same one."""
 
 import asyncio
 import json
@@ -194,7 +194,10 @@ async def test_paths_of_ambiguous_name_are_limited(inventory_app: InventoryApp) 
 
 
 async def test_category_deeper_than_the_longest_path(inventory_app: InventoryApp) -> None:
-    """A request may name the category by its key, an import by the path that an export writes."""
+    """A path may have 20 names, so a request names a deeper category by its key.
+
+    An export also writes the key of such a category, and the import of the export accepts it.
+    """
     deepest = " > ".join("abcdefghijklmnopqrst")
     await inventory_app.product("A", category=deepest)
     await add(inventory_app, "sale")
@@ -418,8 +421,8 @@ async def test_reimport_of_export_changes_nothing(inventory_app: InventoryApp) -
     await inventory_app.product("C", category="cold > tea")
     await inventory_app.product("D", category="drinks > coffee")
     await change(inventory_app, tea, parent=None)
-    # coffee keeps its key "drinks > coffee" when it moves, and this key becomes the path of a new
-    # category
+    # a move does not change the key, so the key of coffee, "drinks > coffee", becomes the path of
+    # the new category
     [coffee] = [c for c in await listed(inventory_app) if c.name == "coffee"]
     await change(inventory_app, coffee, parent="hot")
     await add(inventory_app, "coffee", "drinks")

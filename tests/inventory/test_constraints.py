@@ -30,7 +30,7 @@ class RawSql:
     reservation_id: UUID
 
     async def execute(self, *statements: str) -> None:
-        """Execute in one transaction. Its commit checks the deferred constraints."""
+        """Execute the statements in one transaction, whose commit checks deferred constraints."""
         async with self.driver.transaction():
             for statement in statements:
                 await self.driver.execute(statement.format(**self.parameters()))

@@ -243,7 +243,7 @@ async def test_expiry_job_releases_only_expired_reservations(inventory_app: Inve
 
 
 async def status(inventory_app: InventoryApp, reservation: ReservationView) -> ReservationStatus:
-    """Return the status by repeating `reserve` with the same id, which changes nothing."""
+    """Repeat `reserve` with the same id, which changes nothing, and return the status."""
     command = Reserve(
         reservation_id=reservation.reservation_id,
         order_id=new_id(),

@@ -121,7 +121,7 @@ async def test_export_escapes_formulas(fields: dict[str, Any]) -> None:
 
 
 async def _comparable_products(import_client: ImportClient, count: int) -> list[ProductView]:
-    """Return the products without the fields that differ in each database: ids, versions, times."""
+    """Return the products with equal ids, versions and times, which differ between databases."""
     same = {"product_id": None, "version": 1, "created_at": None, "updated_at": None}
     found = [
         await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, f"P-{number}")

@@ -1,4 +1,4 @@
-"""A process that imports a file is killed. Another process continues at the same row."""
+"""After the process of an import is killed, another worker continues at the same row."""
 
 import asyncio
 import os
@@ -17,8 +17,8 @@ from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
 ROWS = 12_000
-# suspends a worker in an open transaction, so that the test can kill the worker there: when
-# `at_least` rows are read, the next batch ends with a wait for an advisory lock of the test
+# suspends a worker in an open transaction, where the test then kills it: once the worker has read
+# `at_least` rows, its next batch waits before the commit for an advisory lock that the test holds
 SUSPEND_WORKERS = """
 CREATE FUNCTION public.suspend() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN new; END $$;
@@ -94,7 +94,7 @@ async def test_killed_import_resumes_and_applies_rows_once(
     status_when_killed = await watcher.fetchval("SELECT status FROM inventory.import_job")
 
     inventory_app = build_inventory_app("sql", postgres)
-    # by this time the lease of the killed process has expired, so another worker may continue
+    # a time at which the lease of the killed process has expired, so another worker may continue
     inventory_app.clock.now = utc_now() + timedelta(minutes=1)
     done = await inventory_app.container.import_worker().process_next()
 

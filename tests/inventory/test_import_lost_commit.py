@@ -17,9 +17,9 @@ from tests.inventory.import_client import ImportClient, counts
 
 
 class LostCommitAnswers:
-    """A database that raises Unavailable after the commits with the numbers in `lost`.
+    """A database that applies every commit, but raises Unavailable after those in `lost`.
 
-    The commits are applied, but the caller does not know it. The first commit has the number 1.
+    `lost` contains the numbers of commits. The first commit has the number 1.
     """
 
     def __init__(self, database: Database[ReadStore, Store], lost: set[int]) -> None:
@@ -46,7 +46,7 @@ def inventory_app(request: pytest.FixtureRequest) -> InventoryApp:
     return build_inventory_app("sql", request.getfixturevalue("postgres"))
 
 
-# no test loses commit 1, which acquires the lease: without a lease, a worker does not begin
+# commit 1 is never lost: it acquires the lease, and a worker does not begin without a lease
 @pytest.mark.parametrize("lost", [{2}, {3}, {4}, {2, 3, 4}])
 async def test_batch_with_lost_commit_response_is_applied_once(
     inventory_app: InventoryApp, lost: set[int]

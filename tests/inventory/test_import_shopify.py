@@ -103,7 +103,7 @@ async def test_handle_with_too_many_rows_uses_bounded_memory(import_client: Impo
 
 
 async def test_family_is_complete_at_any_chunk_boundary(import_client: ImportClient) -> None:
-    """The upload is stored in parts; the file is so long that some parts end inside families."""
+    """The upload is stored in parts. The file is so long that some parts end inside a family."""
     families = [
         f"h{n},Name {n},{'x' * 9000},,,,,Size,{size},,,,,,1,,,,active"
         for n in range(200)

@@ -1,4 +1,4 @@
-"""Test the integrity checks of inventory: sound data has no violation, a tampered row is named."""
+"""Test that the integrity checks of inventory report each tampered row, and no sound row."""
 
 import re
 from collections import Counter
@@ -23,7 +23,10 @@ from tests.inventory.conftest import (
 
 
 async def sell_in_all_ways(inventory_app: InventoryApp) -> tuple[UUID, UUID]:
-    """Return the product, and the order of a held reservation of three units."""
+    """Make a consumed, a released and a held reservation of a new product.
+
+    Return the ids of the product and of the order of the held reservation of three units.
+    """
     product_id = (await inventory_app.product(stock=50)).product_id
     committed = await inventory_app.reserve({product_id: 5})
     await inventory_app.inventory.commit(ANYONE, committed.reservation_id)

@@ -10,8 +10,8 @@ from tests.inventory.conftest import InventoryApp
 from tests.inventory.race_setup import RaceSetup, open_race_setup
 from tests.inventory.stock_invariants import invariant_violations
 
-# constraints reject these changes (see test_constraints.py), so the test disables the triggers and
-# drops a check constraint
+# the constraints reject these changes (see test_constraints.py), so the test disables the triggers
+# and drops a check constraint
 VIOLATIONS = {
     "on hand is not the sum of the movements": "UPDATE stock SET on_hand = on_hand + 1",
     "reserved is not the sum of the live lines": "UPDATE stock SET reserved = reserved + 1",

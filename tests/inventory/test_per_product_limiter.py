@@ -15,7 +15,7 @@ TEA = uuid4()
 
 
 class ConcurrencyProbe:
-    """A probe that counts the slots in use at the same time."""
+    """A probe that counts the slots in use, and records the order in which calls get a slot."""
 
     def __init__(self, limiter: ProductConcurrencyLimiter) -> None:
         self._limiter = limiter

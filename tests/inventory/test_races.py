@@ -123,7 +123,7 @@ async def test_carts_in_opposite_order_are_atomic_and_do_not_deadlock(
 
 
 async def test_concurrent_commands_do_not_deadlock(setup: RaceSetup) -> None:
-    """Reserve, commit, release and expire carts concurrently. Their lines are in any order."""
+    """Reserve, commit, release and expire carts concurrently. Carts list products in any order."""
     random = Random(SEED)
     for _ in rounds(setup):
         product_ids = [(await setup.inventory_app.product(stock=15)).product_id for _ in range(3)]
@@ -366,8 +366,8 @@ async def test_threshold_change_does_not_deadlock_with_reserves(
     for _ in rounds(setup):
         tea = await setup.inventory_app.product(stock=1)
         await setup.inventory_app.adjust(tea.product_id, delta=30, warehouse_id=other)
-        # the update writes a new version of the row behind the row of the other warehouse, so a
-        # scan of the table finds the two rows in the opposite order of their ids
+        # this UPDATE writes the new version of the row after the row of the other warehouse, so a
+        # table scan returns the two rows in the reverse order of their warehouse ids
         await setup.inventory_app.adjust(tea.product_id, delta=29)
 
         changed, *outcomes = await run_concurrently(

@@ -1,6 +1,6 @@
 """Memory and SQL return the same products in the same order, for any products and query.
 
-The tests delete the words that SQL could suggest, because memory has no spelling suggestions.
+Only SQL suggests spellings, so the tests delete the words that it could suggest.
 """
 
 from dataclasses import dataclass

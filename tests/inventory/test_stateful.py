@@ -54,7 +54,7 @@ QUANTITIES = st.tuples(st.integers(0, 3), st.integers(0, 3))
 NON_ZERO = QUANTITIES.filter(any)
 PRODUCT_INDEX = st.integers(0, 1)
 WAREHOUSES = st.sampled_from([MAIN_WAREHOUSE, EAST])
-# a grace in which no reservation counts as overdue
+# a grace so long that the integrity checks report no overdue reservation
 NO_OVERDUE = timedelta(days=365)
 CLOCK_TOLERANCE = timedelta(milliseconds=1)
 
@@ -102,9 +102,9 @@ class ExpectedReservation:
         return self.status == "committed" or self.is_open(now)
 
     def may_have_expired(self, now: datetime) -> bool:
-        """Return whether the reservation is overdue.
+        """Tell whether the reservation is overdue.
 
-        The model does not know whether the periodic job has already expired it.
+        The model does not know whether the application has already marked it as expired.
         """
         return self.status == "held" and not self.is_live(now)
 
