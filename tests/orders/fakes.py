@@ -537,7 +537,7 @@ class FakePayments:
     def change_status(
         self, payment_id: UUID, status: PaymentStatus, **changes: Any
     ) -> PaymentStatusChanged:
-        """Set the status, and add PaymentStatusChanged; captures and failures have other events."""
+        """Set the status and add PaymentStatusChanged. `capture` and `decline` add other events."""
         payment = self._change(payment_id, status=status, **changes)
         event = PaymentStatusChanged(
             payment_id=payment_id,

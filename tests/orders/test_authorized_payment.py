@@ -179,7 +179,7 @@ async def test_units_that_are_cancelled_after_the_capture_are_refunded(
 async def test_price_of_units_cancelled_before_a_whole_capture_is_refunded_once(
     orders_app: OrdersApp,
 ) -> None:
-    """The provider captures only the whole amount."""
+    """The provider cannot capture a part of the authorized amount."""
     order = await authorized(orders_app)
     await cancel_units(orders_app, order, 1)
     orders_app.fake_payments.capture(order.payment.payment_id)

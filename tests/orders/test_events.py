@@ -287,7 +287,7 @@ async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: Orde
     for order in stuck:
         orders_app.fake_payments.start_processing(order.payment.payment_id)
     orders_app.advance_clock(RESERVATION_TTL)
-    # call 1 asks payments about all orders of the first batch; calls 3 and 6 concern one order each
+    # call 1 asks payments about the whole first batch; calls 3 and 6 are about one order each
     orders_app.call_failures.fail_call(3, "before")
     orders_app.call_failures.fail_call(6, "after")
 
@@ -557,7 +557,7 @@ CALLS_BY_ENDING = {
 
 
 async def bring_to_ending(orders_app: OrdersApp, ending: str) -> OrderView:
-    """Place an order and let it end in one of CALLS_BY_ENDING. Its last events stay unprocessed."""
+    """Place an order and bring it to this ending. Its last events stay unprocessed."""
     order = await placed(orders_app)
     if ending in {"late", "late and cancelled", "expired"}:
         orders_app.advance_clock(RESERVATION_TTL)
@@ -615,7 +615,7 @@ def test_every_subscription_of_the_manifest_has_a_handler(orders_app: OrdersApp)
     keys = {key for keys in HANDLER_KEYS.values() for key in keys}
 
     assert set(orders_app.handlers) == keys
-    # two handlers have the event about a fulfilment
+    # the event about a fulfilment has two handlers
     assert len(keys) == len(HANDLER_KEYS) + 1 == 13
 
 

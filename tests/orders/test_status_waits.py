@@ -1,4 +1,4 @@
-"""Requests that wait for a change of an order: what ends the wait, and which resources it takes."""
+"""Requests that wait for a change of an order: the end of the wait, and the resources it takes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -150,7 +150,7 @@ async def test_change_during_the_first_read_is_not_missed(orders_app: OrdersApp)
     order = await placed(orders_app)
 
     wait = start_wait(orders_app, order)
-    await pay(orders_app, order)  # before the request has read the order
+    await pay(orders_app, order)  # the request has not read the order yet
 
     async with asyncio.timeout(60):
         assert (await wait).status.status is OrderStatus.PROCESSING

@@ -8,7 +8,7 @@ from typing import Final
 from tests.partitions.log_normalizer import LogNormalizer
 from tests.partitions.server_inspector import ServerInspector
 
-# characters that are shown of a line that differs: before the first difference, and in total
+# the numbers of characters to show of a different line: before the first difference, and in total
 _BEFORE: Final = 60
 _SHOWN: Final = 200
 

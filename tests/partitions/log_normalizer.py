@@ -31,7 +31,7 @@ _PATTERN: Final = re.compile(
 _UNMASKED: Final = {"trace"}
 # members of JSON objects with random values that none of the patterns matches
 _MASKED_MEMBERS: Final = {"access_token", "refresh_token", "next_cursor", "kid", "x"}
-# the hash chain of a posting follows from the random id of its payment
+# the hash chain of a posting depends on the random id of its payment
 _CHAIN_MEMBERS: Final = {"chain", "chains", "sequence"}
 
 

@@ -21,8 +21,8 @@ from tests.conftest import plain
 from tests.progress import progress_limit
 
 TIMEOUT_SECONDS: Final = 60
-# these numbers are not compared, because a transaction that is rolled back leaves a gap in them
-# the chain of a posting follows from the random id of its payment
+# Columns that are not compared. Movement numbers have a gap after a rollback. The chain of a
+# posting, and so its sequence number, depends on the random id of its payment.
 _SKIPPED: Final = {"stock_movement.number", "posting.chain", "posting.sequence"}
 _SKIPPED_TABLES: Final = {"outbox", "inbox", "posting_chain"}
 

@@ -15,7 +15,7 @@ CALLER_STATE: ContextVar[str] = ContextVar("caller_state", default="nothing")
 
 
 class SlowApp:
-    """Waits for `may_respond`, then responds with the value of `CALLER_STATE` that it sees."""
+    """An application that waits for `may_respond`, then responds with its `CALLER_STATE`."""
 
     def __init__(self) -> None:
         self.may_respond = asyncio.Event()

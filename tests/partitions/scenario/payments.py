@@ -23,7 +23,7 @@ WEBHOOKS: Final = SandboxWebhooks(SECRET.encode())
 
 
 async def unpaid_orders(runner: ScenarioRunner, products: dict[str, str]) -> None:
-    """Let two unpaid orders expire after their payments, and one also after its reservation."""
+    """Let two unpaid orders expire: first one reservation, then both payments, then both orders."""
     orders = [
         await place_order(runner, "anna", {products["tea"]: 2, products["mug"]: 1})
         for _ in range(2)
