@@ -232,8 +232,8 @@ def _raw_json_values(op: Operation, good: Any, path: Any, name: str) -> Iterator
     template = json.dumps(with_value(good, path, "@RAW@"))
     for text in RAW:
         body = template.replace('"@RAW@"', text).encode()
-        # two texts give a body that is valid JSON: "-0" is a number, and "" turns a list with one
-        # item into `[]`
+        # two of the texts can give a valid body: "-0" is a number, and "" as the only item of a
+        # list gives `[]`
         fits = text == "-0" or (not text and path[-1:] == (0,))
         yield op.attack(f"/{name} is {text[:20]}", body=body, must_be_rejected=not fits)
 

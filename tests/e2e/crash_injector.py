@@ -88,7 +88,7 @@ def _has_changed_rows(result: Any) -> bool:
     return result is EXECUTE_MANY or bool(result)
 
 
-# passed as the result of `executemany`, which returns None, so that it counts as a change
+# stands for the result of `executemany`, which returns None but counts as a change
 EXECUTE_MANY = object()
 
 

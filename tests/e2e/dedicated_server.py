@@ -37,7 +37,7 @@ async def dedicated_database(server_url: str, template: str) -> AsyncIterator[st
 
 
 def database_of(topology_name: str) -> str:
-    """Return the name of the database of a topology; it is valid in SQL without quotes."""
+    """Return the name of the database of a topology, a valid SQL identifier without quotes."""
     return "server_" + "".join(
         character if character.isalnum() else "_" for character in topology_name
     )

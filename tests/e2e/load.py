@@ -110,7 +110,7 @@ class LoadGenerator(Shop):
                 result = await self.send_logged(
                     operation, path, lambda: self.post(path, person, key, json=body)
                 )
-                # also extend the time limit when other customers complete orders: on a slow machine
+                # progress of other customers also extends the time limit, because on a slow machine
                 # their requests delay this one
                 status = result.response and result.response.status_code
                 limit.note((status, len(self.sales), self._settled_count))

@@ -122,8 +122,8 @@ async def assert_orders_are_exact(
 ) -> tuple[int, int]:
     """Check that the orders are exactly the acknowledged ones, each in its final state.
 
-    Return the number of orders, and the number of duplicates: orders that were not acknowledged,
-    and orders without exactly one charge.
+    Return the number of orders, and the number of duplicates: unacknowledged orders, plus orders
+    whose number of charges is not one.
     """
     sales = {sale.order_id: sale for sale in buyers.results.sales}
     buyer_ids = {person.user_id for person in buyers.buyers}

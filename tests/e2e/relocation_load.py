@@ -150,7 +150,7 @@ class RelocationLoad(Shop):
                 response = await self._send_or_none(
                     "POST", path, person, json=body, headers=headers
                 )
-                # also extend the time limit when other customers place orders: on a slow machine
+                # progress of other customers also extends the time limit, because on a slow machine
                 # their requests delay this one
                 limit.note((response and response.status_code, len(self.results.placed)))
                 if response is None:

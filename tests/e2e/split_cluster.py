@@ -202,7 +202,7 @@ def _databases(database_url: str | Mapping[str, str], serves: frozenset[str]) ->
 
 
 def _different_ports(count: int) -> list[int]:
-    """Return different free ports; with SO_REUSEADDR `free_port` may return one port twice."""
+    """Return different free ports. With SO_REUSEADDR, `free_port` may return one port twice."""
     ports: set[int] = set()
     while len(ports) < count:
         ports.add(free_port())

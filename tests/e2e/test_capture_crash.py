@@ -116,7 +116,7 @@ async def test_shipments_are_captured_once_whenever_server_is_killed(
 async def test_shipment_is_captured_without_its_client(
     retrying_shop: RetryingShop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No request is repeated. What was shipped is captured, and nothing else."""
+    """The client repeats no request. The captured amount is the price of the shipped units."""
     buyer, restarts = await retrying_shop.customer(), retrying_shop.restartable.restarts
     points = crash_points(await record_abandoned_writes(retrying_shop, buyer))
     outcomes = Counter[str]()
@@ -163,7 +163,7 @@ async def run_abandoned(retrying: RetryingShop, buyer: Person, product_id: str) 
 
 
 async def outcome_of(shop: RetryingShop, product_id: str) -> str:
-    """Check that the stock and the money of the order agree, and return what became of it."""
+    """Check that the stock and the money of the order agree. Return the outcome in words."""
     database = shop.restartable.database
     assert await database.fetch_all(BROKEN) == []
     found = [tuple(row) for row in await database.fetch_all(OUTCOME, product_id)]

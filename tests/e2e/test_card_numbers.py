@@ -31,14 +31,14 @@ from tests.e2e.schema_samples import with_value
 from tests.e2e.servers import RunningServer
 from tests.e2e.shop import Shop, expect_status
 
-# an ordinary run sends one brand in each position, in turn; a full one sends all brands
+# an ordinary run cycles through the brands, one in each position; a full run sends all in each
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 HEADERS = ("Idempotency-Key", "X-Request-ID", "User-Agent", "If-Match", "If-None-Match")
 VISA = CARD_NUMBERS["Visa"]
-# a number of the range that Canada Post and Visa share
+# a number in a range that Canada Post and Visa share
 CANADA_POST = "4002600000000007"
 WEBHOOKS = "/payments/webhooks/{provider}"
-# fields that may have the form of a card number
+# fields whose valid values may have the form of a card number
 UNCHECKED = {("/orders/{order_id}/fulfilments", "/tracking_number")}
 
 
@@ -241,7 +241,7 @@ def json_values(number: str, pointer: str) -> list[tuple[Any, str]]:
 
 
 def in_groups(number: str) -> str:
-    """Return the digits as they stand on the card."""
+    """Return the digits in groups, as printed on a card."""
     if len(number) < 16:
         return f"{number[:4]} {number[4:10]} {number[10:]}"
     return " ".join(number[start : start + 4] for start in range(0, len(number), 4))

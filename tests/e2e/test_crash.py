@@ -208,8 +208,8 @@ async def test_order_completes_whenever_server_is_killed(
 
     points = crash_points(writes)
     for number, moment in points if FULL else evenly_spread(points, sample_size):
-        # after a kill, the event of the killed handler is made due at once; only a full run waits
-        # 30 s for the end of the handler's lease, after a kill at a write to orders.inbox
+        # After a kill, the event of the killed handler is made due at once. Only after a kill at a
+        # write to orders.inbox, a full run waits 30 s instead, until the handler's lease ends.
         retrying_shop.restartable.makes_retries_due = not (
             FULL and writes[number - 1] == "orders.inbox"
         )
@@ -219,8 +219,8 @@ async def test_order_completes_whenever_server_is_killed(
     with capsys.disabled():
         counts = f"{len(writes)} writes, {len(points)} crash points, {crashes} crashes"
         print(f"\n{journey_name}: {counts}")
-    # the order of events varies between runs, and with it the number of writes, so a run may end
-    # before the planned crash point
+    # the number of writes varies with the order of events, so a run may end before the planned
+    # crash point
     assert crashes >= (len(points) * 2 // 3 if FULL else sample_size - 2)
 
 

@@ -1,7 +1,7 @@
-"""Test SIGKILL at any write of a payment, with a client that retries and with one that is gone.
+"""Test SIGKILL at any write of a payment, with a client that retries and with one that gives up.
 
-No money is lost, none is taken or refunded twice, and after the stated times nothing is reserved
-for an order that is not paid.
+No money is lost, charged twice or refunded twice. In the end, no stock is reserved for an unpaid
+order.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ RESERVATION_TTL_SECONDS: Final = 8.0
 # the number of crash points that an ordinary run tries
 SAMPLE_SIZE: Final = 4
 
-# finds work that a killed server has left; a paid order keeps its stock until it is shipped
+# finds work that a killed server left unfinished; stock reserved for a paid order is not such work
 UNSETTLED: Final = """
 SELECT 'event not sent' AS what FROM orders.outbox WHERE published_at IS NULL
 UNION ALL SELECT 'event not sent' FROM payments.outbox WHERE published_at IS NULL
@@ -63,7 +63,7 @@ WHERE s.product_id = $1
 
 
 class ClientGone(Exception):
-    """The client got no answer, and does not come back."""
+    """Signals that the client has got no answer and sends no more requests."""
 
 
 class AbandoningShop(Shop):
@@ -225,7 +225,7 @@ async def wait_until_settled(shop: RetryingShop) -> None:
 
 
 async def outcome_of(shop: RetryingShop, product_id: str) -> str:
-    """Check that the stock and the money of the order agree, and return what became of it."""
+    """Check that the stock and the money of the order agree. Return the outcome in words."""
     database = shop.restartable.database
     assert await database.fetch_all(BROKEN) == []
     found = [tuple(row) for row in await database.fetch_all(OUTCOME, product_id)]

@@ -28,7 +28,7 @@ from tests.progress import progress_limit
 
 OUTAGE_SECONDS = 600.0 if FULL else 5.0
 SECONDS_BETWEEN_PURCHASES = 1.0 if FULL else 0.2
-# the promise: every paid order is marked as paid within this time, with Redis or without it
+# every paid order is marked as paid within this time, with Redis or without it
 MARKED_WITHIN_SECONDS = 60.0
 IDLE_TIMEOUT_SECONDS = 60.0
 
@@ -108,7 +108,7 @@ async def buy_until(load: LoadGenerator, ends_at: float) -> None:
 async def pending(
     database: DatabaseReader, sales: Sequence[Sale], older_than: float | None = None
 ) -> int:
-    """Return how many orders are pending, of all or of those older than `older_than` seconds."""
+    """Return the number of pending orders, or only of those older than `older_than` seconds."""
     order_ids = [UUID(sale.order_id) for sale in sales]
     if older_than is None:
         return len(await database.fetch_all(PENDING, order_ids))

@@ -153,7 +153,7 @@ async def test_idle_server_stops_immediately(scratch: Path) -> None:
         async with open_shop(server):
             process.terminate()
 
-            assert await wait_for_exit(process, within=15) == 0  # less than shutdown_seconds, 20
+            assert await wait_for_exit(process, within=15) == 0  # less than shutdown_seconds (20)
 
 
 async def test_shutdown_is_bounded_and_next_start_settles_open_payments(
@@ -182,8 +182,8 @@ async def test_shutdown_is_bounded_and_next_start_settles_open_payments(
                     }:
                         await asyncio.sleep(0.05)
 
-    # the first process ended before the provider charged; the second process finds no charge and
-    # fails the operation, so that the customer may pay again
+    # The first process ended before the provider charged. The second process finds no charge and
+    # fails the operation, so that the customer may pay again.
     assert status == "failed"
 
 
