@@ -29,8 +29,10 @@ from .shop import ADMIN, Shop, fetch_bodies, fetch_statement_count
 
 LATENCY: Final = 0.2  # seconds
 # seconds; payments with this latency are few, so that their own work hardly uses the CPU
-LONG_LATENCY: Final = 5.0
+LONG_LATENCY: Final = 6.0
 WARMUP: Final = 0.5
+# the payments of a phase with waiting payments start in this time, which takes CPU; then they wait
+LONG_WARMUP: Final = 2.0
 PLACERS: Final = 16  # customers who place the orders; more would be refused
 READERS: Final = 16
 IN_FLIGHT: Final = 64
@@ -248,8 +250,9 @@ class _PaymentsBench:
 
     def read_beside_waiting(self) -> None:
         self.loop.do(self.shop.stay_logged_in(self.server.port))
-        self._add_reads(ALONE_LATER, lambda _: [])
-        self._add_reads(BESIDE_WAITING, pay_all(self._place(IN_FLIGHT, LATENCY, LONG_LATENCY)))
+        self._add_reads(ALONE_LATER, lambda _: [], LONG_WARMUP)
+        waiting = pay_all(self._place(IN_FLIGHT, LATENCY, LONG_LATENCY))
+        self._add_reads(BESIDE_WAITING, waiting, LONG_WARMUP)
 
     def _confirms(self, latency: float, customers: int) -> ConfirmPhase:
         """Pay the orders of a phase; each customer pays one after the other."""
@@ -272,14 +275,14 @@ class _PaymentsBench:
             refused=sum(tally.expected.values()),
         )
 
-    def _add_reads(self, name: str, beside: Scripts) -> None:
+    def _add_reads(self, name: str, beside: Scripts, warmup: float = WARMUP) -> None:
         reads, tally = repeat(self.shop.products(), READERS), Tally(tolerated=REFUSED)
         servers.settle(self.server.process.pid)
 
         def scripts(tally: Tally) -> list[Script]:
             return [*reads(tally), *beside(tally)]
 
-        self.loop.do(load(self.server.port, scripts, tally, WARMUP, self.options.seconds))
+        self.loop.do(load(self.server.port, scripts, tally, warmup, self.options.seconds))
         self._record_failures(f"reads beside {name}", tally)
         phase = ReadPhase(
             tally.rate("product"),
