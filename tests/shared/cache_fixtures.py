@@ -7,7 +7,7 @@ from typing import NamedTuple
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 
-# The maximum number of polls, a few milliseconds apart; only a failing test needs all of them.
+# the maximum number of polls, 5 ms apart; only a failing test needs all of them
 MAX_ATTEMPTS = 1000
 
 
@@ -22,7 +22,7 @@ class Clock:
 
 
 class Source:
-    """A source of data for a cache. It counts its loads, and a test can make loads wait."""
+    """A data source of a cache. It counts its loads, and a test can block them."""
 
     def __init__(self, value: bytes | None = b"old") -> None:
         self.value = value
@@ -67,5 +67,5 @@ async def until(condition: Callable[[], bool], attempts: int = MAX_ATTEMPTS) -> 
     for _ in range(attempts):
         if condition():
             return
-        await asyncio.sleep(0.005)  # the interval of polling
+        await asyncio.sleep(0.005)  # the poll interval
     raise AssertionError("it did not happen")

@@ -82,7 +82,7 @@ class ThingHappened(Event):
 
 @dataclass
 class FakeClock:
-    """A clock that stands still until `forward` is called."""
+    """A clock that only `forward` advances."""
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -144,7 +144,7 @@ async def probe_database(server_url: str) -> AsyncIterator[str]:
 async def probe_url(probe_database: str) -> str:
     """The URL of the database, with empty tables.
 
-    Emptying them fails after 5 s if an earlier test has left a transaction open.
+    The TRUNCATE fails after 5 s if an earlier test has left a transaction open.
     """
     await on_server(probe_database, EMPTY)
     return probe_database

@@ -1,4 +1,4 @@
-"""Keys that sign the events of the tests; equal seeds give equal keys, also in other processes."""
+"""Keys that sign the events of the tests. Equal seeds give equal keys in every process."""
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat

@@ -1,4 +1,4 @@
-"""A process that invalidates one key of the cache, and ends. It does not receive invalidations.
+"""A process that invalidates one cache key and ends, without receiving any invalidations.
 
 Usage: python -m tests.shared.invalidating_process BUS_URL DATABASE_URL NAMESPACE KEY.
 """

@@ -23,7 +23,7 @@ from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 from tests.shared.event_keys import event_signer, event_verifier
 
 HANDLER = "probe.on_thing_happened"
-# short leases, so that another process can soon claim the deliveries of a killed one
+# a short lease, so that another process can soon claim the deliveries of a killed process
 WORKER_CONFIG = WorkerConfig(
     poll_interval=0.02,
     reconcile_interval=0.1,

@@ -1,4 +1,4 @@
-"""Test admission: few requests run at once, a few more wait, and all others are refused at once."""
+"""Test admission: a few requests run, a few more wait, and the rest are refused immediately."""
 
 import asyncio
 from collections import defaultdict
@@ -35,7 +35,7 @@ SEARCH, FACETS = b"q=tea", b"facets=category"
 
 
 class Workshop:
-    """An application whose requests wait until a test lets them finish. It counts them."""
+    """An application that counts requests, and completes none until a test sets `may_finish`."""
 
     def __init__(self) -> None:
         self.at_work: defaultdict[str, int] = defaultdict(int)
@@ -72,9 +72,9 @@ class Shop:
             self.requests.append(asyncio.create_task(request))
 
     async def refused(self, count: int) -> list[HttpResponse]:
-        """Wait until `count` requests have a response, and return the responses.
+        """Wait until `count` requests are refused, and return all responses so far.
 
-        Only refused requests have a response, because all others still run or wait for a slot.
+        These are refusals only, because the other requests still run or wait for a slot.
         """
         await until(lambda: sum(request.done() for request in self.requests) >= count)
         return [request.result() for request in self.requests if request.done()]

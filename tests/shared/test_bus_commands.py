@@ -16,7 +16,7 @@ CHANGED: list[Invalidation] = [("orders", "1"), ("orders", "2"), ("orders", "3")
 
 @pytest.fixture
 def own_redis_url() -> Iterator[str]:
-    """The URL of a server of this test, which counts no commands of other tests."""
+    """The URL of a server for one test, so that it counts no commands of other tests."""
     server = EmbeddedValkey()
     yield server.start()
     server.stop()
@@ -66,7 +66,7 @@ async def test_invalidation_of_a_cache_writes_a_tombstone_for_each_key(
 
 
 async def calls(server: Redis) -> Counter[str]:
-    """Return how often each command has been called, also by scripts."""
+    """Return the number of calls of each command except INFO, including calls by scripts."""
     stats = await server.info("commandstats")
     named = {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()}
     return Counter(named) - Counter({"info": named.get("info", 0)})

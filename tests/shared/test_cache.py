@@ -28,7 +28,7 @@ NAMESPACE = "test.process"
 
 
 class LoadFailed(Exception):
-    """The loader failed."""
+    """Raised by `failing_load`."""
 
 
 async def failing_load() -> bytes | None:
@@ -40,7 +40,7 @@ async def failing_load() -> bytes | None:
 async def clients(redis_url: str) -> AsyncIterator[list[RedisClient]]:
     """The Redis clients of two processes, with a long timeout for slow machines.
 
-    Each client has one connection, so that commands are answered in the order of the calls.
+    Each client has one connection, so that Redis executes commands in the order of the calls.
     """
     both = [RedisClient(redis_url, timeout=30, max_connections=1) for _ in range(2)]
     yield both
@@ -186,7 +186,7 @@ async def test_invalidating_namespace_leaves_other_namespaces(
 async def all_calls_wait(cache: CoherentCache, namespace: str) -> None:
     """Wait until every earlier call waits for its load.
 
-    The cache handles calls in order, so this makes one more call and waits until it has ended.
+    The cache handles calls in order, so this function makes one more call and waits for its result.
     """
     await cache.get_or_load(namespace, "last", 60, Source().load)
 

@@ -63,7 +63,7 @@ async def connect(bus_url: str, database_url: str) -> AsyncIterator[Callable[[],
 
 @pytest.fixture
 async def two(connect: Callable[[], Connections]) -> AsyncIterator[Two]:
-    """Two caches that listen to the bus; their clocks are stopped, so that nothing expires."""
+    """Two caches that listen to the bus. Their clocks are stopped, so that nothing expires."""
     both = Two(*(open_cache("on", *connect()) for _ in range(2)))
     for cache in both:
         cache._clock = lambda: 0.0
@@ -87,7 +87,7 @@ async def until_invalidations_arrive(sender: CoherentCache, receiver: CoherentCa
             with suppress(AssertionError):
                 await until_dropped(receiver, namespace, "key", attempts=20)
                 return
-        await asyncio.sleep(0.01)  # the interval of polling
+        await asyncio.sleep(0.01)  # the poll interval
     raise AssertionError("no invalidation arrives")
 
 
@@ -137,8 +137,8 @@ async def test_process_keeps_what_it_loaded_after_its_own_invalidation(
     await get(two.here, namespace, "key", b"new")
 
     await until_dropped(two.there, namespace, "key")
-    # `here` also receives the invalidation that it sent itself. Messages arrive in the order in
-    # which they were sent, so this one has arrived when a later message of `there` arrives.
+    # `here` also receives its own invalidation. Messages arrive in the order in which they were
+    # sent, so its own has arrived when a later message of `there` arrives.
     await until_invalidations_arrive(two.there, two.here)
 
     assert two.here.peek(namespace, "key") == b"new"
@@ -207,7 +207,7 @@ async def test_process_that_never_listens_sends_its_invalidations_when_it_closes
 
 
 class FailsOnce(CoherentCache):
-    """Raises an error at the first invalidation that it receives.
+    """A cache that raises an error at the first invalidation that it receives.
 
     `max_ttls` records the maximum TTL, in seconds, after each change of the connection.
     """
@@ -264,7 +264,7 @@ async def test_lost_connection_drops_everything_and_is_made_again(
 
 
 async def cut_connections(bus_url: str, database_url: str) -> None:
-    """Let the server close the connections of both processes."""
+    """Make the server close the connections over which processes receive invalidations."""
     if bus_url.startswith("redis"):
         redis = RedisClient(bus_url, timeout=30)
         await redis.execute("CLIENT", "KILL", "TYPE", "pubsub")

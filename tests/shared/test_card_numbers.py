@@ -136,7 +136,7 @@ def iban(source: random.Random) -> str:
 
 
 def timestamp(source: random.Random) -> str:
-    """Return a time of the years 2000 to 2037."""
+    """Return a time between 2000 and 2037, as text in one of several formats."""
     moment = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(
         microseconds=source.randrange(12 * 10**14)
     )
@@ -171,10 +171,10 @@ def fraction(source: random.Random) -> str:
 def test_other_numbers_are_never_taken_for_card_numbers(
     build: Callable[[random.Random], str],
 ) -> None:
-    """Of 100,000 random ones, none is taken for a card number."""
+    """Test 100,000 random numbers of each kind."""
     assert count_found(build) == 0
 
 
 def test_few_case_codes_are_taken_for_card_numbers() -> None:
-    """GTIN-14 codes that begin with 36, 38, 39 and 300 to 305 have the form of Diners Club."""
+    """GTIN-14 codes that begin with 36, 38, 39 or 300 to 305 look like Diners Club numbers."""
     assert count_found(gtin(14)) < COUNT / 200

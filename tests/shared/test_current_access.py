@@ -1,4 +1,4 @@
-"""Test that the scopes of staff tokens are confirmed by the token issuer, over HTTP."""
+"""Test that a process confirms the scopes of staff tokens with the token issuer, over HTTP."""
 
 from datetime import datetime, timedelta
 
@@ -29,7 +29,7 @@ CUSTOMER = Actor(user_id=new_id(), name="user", scopes=frozenset({PROFILE}))
 
 
 class Issuer:
-    """Answers in place of the context users, and counts the requests."""
+    """A fake of the context users. It signs tokens, and counts the requests for current scopes."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()

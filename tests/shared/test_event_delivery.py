@@ -31,18 +31,18 @@ WORKER_CONFIG = WorkerConfig(
     poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
 )
 KEY_COUNT, EVENTS_PER_KEY = 10, 20
-# seconds; shorter than the lease of a delivery, which is 30 s, so that a test fails if an event is
-# handled only after a lease has expired
+# in seconds; below the delivery lease of 30 s, so that a test fails if it handles an event only
+# after a lease has expired
 TEST_TIMEOUT = 25
 FAULTS = ("none", "twice", "late", "half", "before", "after")
 
 
 class ChaosTransport(InProcessTransport):
-    """Delivers batches of events with faults.
+    """A transport that delivers batches of events with faults.
 
-    It delivers a batch twice, late, or only its first half; mixes the events of different keys; and
-    raises an error before, during or after a delivery. If `shuffles_keys` is true, it also changes
-    the order of the events of one key, which no real transport does.
+    It delivers a batch late, twice, or only its first half, and raises an error before, during or
+    after a delivery. In each batch it mixes the events of different keys. If `shuffles_keys` is
+    true, it also changes the order of the events of one key, which no real transport does.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ChaosTransport(InProcessTransport):
         shuffled = list(envelopes)
         self._rng.shuffle(shuffled)
         if not self._shuffles_keys:
-            # restores the order of the events of each key
+            # restore the order of the events of each key
             waiting = {
                 key: [e for e in envelopes if e.key == key] for key in {e.key for e in shuffled}
             }

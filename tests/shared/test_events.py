@@ -204,7 +204,7 @@ async def test_concurrent_leader_election_has_one_winner(probe_url: str) -> None
             barrier = asyncio.Barrier(2)
             leads = await asyncio.gather(try_to_lead(one, barrier), try_to_lead(two, barrier))
 
-            # both may fail, because each checks whether the lock is free by taking it for a moment
+            # possibly neither leads, because each tests the lock by taking it for a moment
             assert leads.count(True) <= 1
 
 
@@ -253,7 +253,7 @@ async def test_leader_with_recent_heartbeat_is_not_replaced(probe_url: str) -> N
 
 
 async def test_connection_of_another_program_is_not_ended(probe_url: str) -> None:
-    """A relocation holds the leader's lock during the copy; its connection must stay open."""
+    """A relocation holds the leader's lock during the copy, so its connection must stay open."""
     relocation = Postgres(probe_url, PoolSize(), application_name="relocation")
     async with (
         own_pool(probe_url) as two,
@@ -343,7 +343,7 @@ async def test_late_commits_are_delivered_and_key_order_is_kept(
         for number in range(0, each, 2):
             async with subscriber.backend.database.transaction() as store:
                 await store.publish(happened(number, key), ctx)
-                # keeps the transaction open while others commit and the relay reads
+                # keep the transaction open while others commit and the relay reads
                 for _ in range(rng.randrange(6)):
                     await store.count()
                 await store.publish(happened(number + 1, key), ctx)
@@ -633,7 +633,7 @@ async def test_event_that_crashes_process_is_dead_lettered(
     await subscriber.publish(ctx, happened(1))
     await subscriber.relay_all()
     for _ in range(WORKER_CONFIG.max_attempts):
-        # the claim is never finished, so its lease expires
+        # a crash leaves the claimed delivery unfinished, so its lease expires
         assert len(await backend.inbox.claim(clock(), timedelta(seconds=30), 5)) == 1
         clock.forward(seconds=30)
 
@@ -793,7 +793,7 @@ async def try_to_lead(postgres: Postgres, barrier: asyncio.Barrier) -> bool:
 
 
 async def wait_until_unlocked(postgres: Postgres) -> bool:
-    """Wait until no lock is held; the server releases locks a moment after a connection ends."""
+    """Wait until no leader lock is held. The server releases it shortly after a connection ends."""
     async with asyncio.timeout(30), postgres.read_session() as connection:
         while await connection.fetch_value(LOCKS):
             continue

@@ -38,5 +38,5 @@ async def test_rows_in_files_take_no_memory() -> None:
         tracemalloc.stop()
 
     assert count == 20_000
-    # 200 open files of which each has a small buffer
+    # bytes; the 200 open files have a small buffer each
     assert current < 1_500_000

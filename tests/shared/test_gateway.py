@@ -155,7 +155,7 @@ async def send_request(
 ) -> HttpResponse:
     """Send one ASGI request with a body of these chunks.
 
-    If `is_stalled` is true, the client then neither sends more chunks nor ends the body.
+    If `is_stalled` is true, the client then sends nothing more and does not end the body.
     """
     scope: dict[str, Any] = {
         "type": "http",
@@ -514,7 +514,7 @@ async def test_client_ip_is_nearest_untrusted_address(
         (['for="[2001:db8::9]:_port"'], "2001:db8::9"),
         (["for=1.1.1.1, for=203.0.113.9, for=10.0.0.7"], "203.0.113.9"),
         (["for=1.1.1.1", "for=203.0.113.9"], "203.0.113.9"),
-        # a malformed part of the client must not hide the part that the proxy appends
+        # a malformed element from the client must not hide the element that the proxy appends
         (['for="1.1.1.1, for=203.0.113.9'], "203.0.113.9"),
         (["for=unknown"], "10.0.0.1"),
         (["for=203.0.113.9, for=_hidden, for=10.0.0.7"], "10.0.0.7"),

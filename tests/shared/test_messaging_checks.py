@@ -130,7 +130,7 @@ async def test_handler_that_fails_for_hours_is_stuck_unless_it_waits_on_purpose(
 async def test_delivery_due_in_the_far_future_becomes_due_by_the_repair(
     backend: ContextPersistence[Any], checks: Checks, ctx: CallContext, clock: FakeClock
 ) -> None:
-    """A clock that was set back leaves such a time behind."""
+    """A clock that was far ahead and is then set back leaves such a due time in the table."""
     await enqueue(backend, ctx, clock)
     await claim_and_fail(backend, clock, "", timedelta(days=30))
     before = await checks.find("O8.deliveries_processed")

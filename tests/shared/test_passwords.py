@@ -81,7 +81,7 @@ async def test_full_queue_is_overloaded() -> None:
     released = threading.Event()
     running = asyncio.create_task(passwords._run_in_executor(released.wait))
     waiting = [asyncio.create_task(passwords.hash(STRONG)) for _ in range(9)]
-    await asyncio.sleep(0)  # all tasks have started; the running job has not ended
+    await asyncio.sleep(0)  # starts all tasks; the running job cannot end yet
 
     released.set()
     results = await asyncio.gather(running, *waiting, return_exceptions=True)

@@ -308,7 +308,7 @@ async def test_pool_never_exceeds_max_size(probe_url: str) -> None:
     async def use() -> None:
         async with postgres.read_session() as connection:
             await connection.fetch_value(PID)
-            if await barrier.wait() == 0:  # four tasks have a connection, the others wait
+            if await barrier.wait() == 0:  # four tasks have a connection, and the others wait
                 seen.append(await observer.fetchval(count_own_connections))
             await barrier.wait()
 
@@ -372,7 +372,7 @@ async def test_lock_timeout_is_unavailable_and_keeps_connection(
             after = await backend_pid(postgres)
 
         assert after in pids
-        # less than the timeout of a statement, 9.5 s, so that the lock timeout comes first
+        # below the statement timeout of 9.5 s, so that the lock timeout comes first
         assert lock_timeout == "9s"
 
 
@@ -821,7 +821,7 @@ async def wait_for_count(
 
 
 async def wait_until_zero(postgres: Postgres, sql: str) -> bool:
-    """Wait until the SQL counts zero; the server notices a closed connection a moment later."""
+    """Wait until the SQL counts zero. The server notices a closed connection a moment later."""
     counted = Statement(sa.text(sql))
     async with asyncio.timeout(TEST_TIMEOUT), postgres.read_session() as connection:
         while await connection.fetch_value(counted):

@@ -41,7 +41,10 @@ class FakeClock:
 
 
 class PausableProxy:
-    """A TCP proxy that counts connections and commands. It can hold replies or cut connections."""
+    """A TCP proxy that can hold replies or cut connections.
+
+    `connections` and `commands` count the connections and the chunks of data from clients.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -136,7 +139,7 @@ class RedisSetup:
         self.server.start()
 
     def client(self, *, connections: int = 16) -> RedisClient:
-        """Build the client of another process; its breaker uses the clock of the test."""
+        """Build the client of another process. Its breaker uses the clock of the test."""
         breaker = Breaker(self.clock, failure_threshold=FAILURES, cool_down_seconds=1)
         created = RedisClient(
             self.url, timeout=LONG_TIMEOUT, max_connections=connections, breaker=breaker
@@ -293,7 +296,7 @@ async def test_dead_idle_connection_is_replaced(
     redis_setup.proxy.cut()
     async with asyncio.timeout(LONG_TIMEOUT):
         while not (idle._reader.at_eof() or idle._reader.exception()):
-            await asyncio.sleep(0)  # waits until the end of the connection has arrived
+            await asyncio.sleep(0)  # wait until the client has received the end of the connection
 
     assert await redis_setup.redis.execute("ECHO", "x") == b"x"
 
@@ -585,7 +588,7 @@ async def test_invalidation_is_sent_in_background_until_it_succeeds(
 
     async with asyncio.timeout(LONG_TIMEOUT):
         while await get(other, source) != b"new":
-            await asyncio.sleep(0.01)  # the interval of polling
+            await asyncio.sleep(0.01)  # the poll interval
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""Test the metric and the log lines of a Redis that is unavailable, at the start and later."""
+"""Test the metric and the log lines if Redis is unavailable at the start or later."""
 
 import asyncio
 import os

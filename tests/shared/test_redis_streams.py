@@ -98,7 +98,7 @@ class StreamSetup:
             return len(await leader.get_unconfirmed(0, 1000))
 
     async def arrived_numbers(self) -> list[int]:
-        """Return the numbers of the events in the inbox, in order of arrival; no dead letters."""
+        """Return the numbers of the inbox events, without dead letters, in order of arrival."""
         async with self.backend.database.write_transaction() as tables:
             rows = sorted(tables.inbox.rows(), key=lambda row: row.position)
         return [row.delivery.envelope.decode().number for row in rows if row.state != "dead"]
@@ -388,7 +388,7 @@ async def test_unreadable_entry_is_dead_lettered(
 
     async with running_consumer(stream_setup.consumer()):
         await stream_setup.wait_until_arrived(5)
-    # makes the consumer read all entries again, as after a lost acknowledgement
+    # make the consumer read all entries again, as after a lost acknowledgement
     await stream_setup.redis.xgroup_setid(STREAM, "probe", "0")
     async with running_consumer(stream_setup.consumer()):
         async with asyncio.timeout(TEST_TIMEOUT):

@@ -14,7 +14,7 @@ PUBLIC = [(b"etag", b'"v1"'), (b"cache-control", b"public, max-age=5")]
 
 @dataclass
 class CountingApp:
-    """Responds with its number of requests so far, and offers the response to the cache."""
+    """An application that responds with its request count, and offers the response to the cache."""
 
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: list(PUBLIC))
     status: int = 200

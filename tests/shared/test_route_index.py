@@ -38,7 +38,7 @@ class RecordedSpan(trace.NonRecordingSpan):
 
 
 class Recorder(trace.NoOpTracer, trace.TracerProvider):
-    """A provider of itself; as a tracer it starts the same span for each operation."""
+    """A tracer provider that is also its only tracer, and uses one span for all operations."""
 
     def __init__(self) -> None:
         self.span = RecordedSpan()
@@ -155,7 +155,7 @@ def test_index_finds_each_route_of_the_shop_like_a_search_in_turn() -> None:
 
 
 def scopes(routes: list[BaseRoute]) -> Iterator[Scope]:
-    """Return a request for each route; its path has the name of each parameter as the value."""
+    """Yield a request for each method of each route, with parameter names as parameter values."""
     for route in routes:
         if isinstance(route, APIRoute):
             path = route.path.replace("{", "").replace("}", "").replace(":path", "")

@@ -50,7 +50,7 @@ class FakeClock:
 
 
 class UnavailableJwks:
-    """The keys of a caller that does not respond."""
+    """The key set of a caller that does not respond."""
 
     def get_key_set(self) -> dict[str, Any]:
         return {"keys": []}
@@ -85,7 +85,7 @@ def token_forger(signer: ServiceSigner) -> Forger:
 
 
 async def rejection_reason(verifier: ServiceVerifier, token: str) -> str:
-    """Return why the token is rejected."""
+    """Return the reason with which the verifier rejects the token."""
     with pytest.raises(Unauthenticated) as raised:
         await verifier.verify(token)
     assert set(raised.value.details) == {"reason"}

@@ -343,7 +343,7 @@ def test_token_cache_is_bounded(signer: AccessTokenSigner, clock: FakeClock) -> 
 
 
 def test_kid_is_thumbprint() -> None:
-    """Uses the example of RFC 8037, appendix A.3."""
+    """Test the example of RFC 8037, appendix A.3."""
     seed = base64.urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")
     key = Ed25519PrivateKey.from_private_bytes(seed)
 

@@ -61,7 +61,7 @@ class UsersApp:
         command = Register(username=name, email=f"{name}@example.com", password=password)
         account = await self.accounts.register(ANONYMOUS, command, attempt_without_key())
         while new_id().int >> 80 <= account.user_id.int >> 80:
-            continue  # ids of one millisecond are not ordered
+            continue  # RFC 9562 requires order only between different milliseconds
         return account
 
     async def sign_in(self, name: str, password: str = PASSWORD) -> TokenPair:

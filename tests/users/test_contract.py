@@ -342,7 +342,7 @@ async def test_two_tabs_that_refresh_one_token_stay_signed_in(users_app: UsersAp
 
 
 async def test_tab_with_an_older_token_gets_the_current_one(users_app: UsersApp) -> None:
-    """Within ten seconds, another browser tab has exchanged the token, then each new token."""
+    """Another tab exchanged the token and its two successors, all in the grace period of 10 s."""
     await users_app.register("ada")
     shared = await users_app.sign_in("ada")
     latest = shared

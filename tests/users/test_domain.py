@@ -196,7 +196,7 @@ def test_token_of_a_generation_depends_on_family_and_key() -> None:
 
 
 def exchange(signed_in: Session, presented: RefreshToken, now: datetime = NOW) -> RefreshToken:
-    """Exchange the token; return the current token of the session."""
+    """Exchange the token, and return the current token of the session."""
     assert signed_in.rotate(presented, digest, now) is RotationResult.ROTATED
     return signed_in.current_token(presented, digest)
 
