@@ -26,7 +26,7 @@ class Reply(NamedTuple):
 class _Server(GracefulServer):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Do nothing, so that the signal handlers of the test run stay."""
+        """Do nothing, so that the server does not replace the signal handlers of the test run."""
         yield
 
 

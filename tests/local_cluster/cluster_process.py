@@ -84,7 +84,7 @@ def environment(folder: Path, **overrides: str) -> dict[str, str]:
 def started_cluster(
     folder: Path, port: int | None = None, **overrides: str
 ) -> Iterator[ClusterProcess]:
-    """Run the cluster during the block, without waiting until it is ready."""
+    """Run the cluster during the block, which may start before the services are ready."""
     folder.mkdir(exist_ok=True)
     port = port or free_port()
     with (folder / "out.log").open("wb") as out, (folder / "err.log").open("wb") as err:
@@ -109,7 +109,7 @@ def started_cluster(
 
 @contextmanager
 def ready_cluster(folder: Path, **overrides: str) -> Iterator[ClusterProcess]:
-    """Run the cluster; the block starts when every service is ready."""
+    """Run the cluster, and start the block when every service is ready."""
     with started_cluster(folder, None, **overrides) as cluster:
         printed, deadline = cluster.stderr, time.monotonic() + START_TIMEOUT_SECONDS
         while not all(f"  {context} " in cluster.stderr for context in CONTEXTS):

@@ -23,7 +23,7 @@ Header = tuple[bytes, bytes]
 
 @dataclass
 class FakeService:
-    """A service that records requests. It responds with the request, or calls `handler`."""
+    """A service that records each request, and then echoes it or calls `handler`."""
 
     name: str
     requests: list[bytes] = field(default_factory=list)
@@ -89,7 +89,7 @@ class FakeCluster:
 class _Server(GracefulServer):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Do nothing, so that the signal handlers of the test run stay."""
+        """Do nothing, so that the server does not replace the signal handlers of the test run."""
         yield
 
 

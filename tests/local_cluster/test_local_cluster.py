@@ -291,7 +291,7 @@ def child_of(cluster: ClusterProcess, name: str) -> psutil.Process:
 
 
 async def wait_until_answered(shop: Shop, path: str, person: Person) -> None:
-    """Repeat the request while it is refused as unavailable."""
+    """Repeat the GET while its status is 503 or 504. Then expect the status 200."""
     while (answer := await shop.get(path, person)).status_code in {503, 504}:
         await asyncio.sleep(0.1)
     expect_status(answer, 200)

@@ -25,7 +25,7 @@ from tests.local_cluster.cluster_process import remaining_processes
 from tests.test_cli import markethall
 
 URLS = {context: f"http://127.0.0.1:{port}" for port, context in enumerate(context_names(), 9001)}
-# the limit of the embedded Postgres
+# the connection limit of the embedded Postgres
 MAX_CONNECTIONS = 100
 
 
@@ -37,7 +37,10 @@ def settings(tmp_path: Path) -> Settings:
 def settings_of_service(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, context: str, **shell: str
 ) -> Settings:
-    """Return the settings that a service reads from its environment."""
+    """Return the settings that a service reads from its environment.
+
+    `shell` adds settings to the environment of the cluster itself.
+    """
     shell = {"redis_url": "redis://127.0.0.1:1", "database_url": "postgresql://x@y/z", **shell}
     for name, value in shell.items():
         monkeypatch.setenv(f"MARKETHALL_{name.upper()}", value)

@@ -183,7 +183,7 @@ async def with_orders_at(orders: str, **settings: float) -> AsyncIterator[httpx2
 
 
 async def closes(writer: asyncio.StreamWriter) -> None:
-    """Responder that sends nothing; the server then closes the connection."""
+    """Send nothing, after which the server closes the connection."""
 
 
 async def resets(writer: asyncio.StreamWriter) -> None:
@@ -311,7 +311,7 @@ async def test_body_timeout_applies_between_chunks() -> None:
     async def body() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield b"piece"
-            await asyncio.sleep(0.6)  # below the timeout of 1.1 s; the three pauses exceed it
+            await asyncio.sleep(0.6)  # one pause is below the timeout of 1.1 s, three are above it
 
     async with (
         fake_cluster(body_timeout=0.1) as cluster,

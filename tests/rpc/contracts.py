@@ -63,7 +63,7 @@ LINES: Final = (
 
 @dataclass(frozen=True)
 class Contract:
-    """A contract. `samples` maps each method to an argument and a result."""
+    """A contract. `samples` maps each method to a sample argument and a sample result."""
 
     context: str
     module: Any

@@ -113,7 +113,7 @@ class Forger:
         }
 
     def _hmac(self, secret: bytes) -> str:
-        """Sign with a public key as the HMAC secret. PyJWT itself refuses to do this."""
+        """Sign with HMAC. The code does not use PyJWT, which rejects a public key as the secret."""
         text = f"{_part({**self.header, 'alg': 'HS256'})}.{_part(self.claims)}"
         return f"{text}.{_base64(hmac.digest(secret, text.encode(), 'sha256'))}"
 

@@ -122,7 +122,7 @@ def no_allowed_calls_check() -> None:
 
 
 def module(name: str) -> Any:
-    """Import a module when a bug is planted in it, so that a run imports only what it tests."""
+    """Import the module for a bug when it is planted, so that a run imports only what it tests."""
     return import_module(f"markethall.{name}")
 
 

@@ -151,7 +151,7 @@ def rpc_client_of(http: httpx2.AsyncClient, retry_policy: RetryPolicy = FAST_RET
 
 
 def without_breaker(client: RpcClient) -> RpcClient:
-    """Replace the breaker of the client by one that never opens."""
+    """Replace the breaker of the client with one that never opens."""
     client._breaker = Breaker(lambda: 0, failure_threshold=10**9)
     return client
 
@@ -159,7 +159,7 @@ def without_breaker(client: RpcClient) -> RpcClient:
 def client_with_handler(
     handler: Callable[[httpx2.Request], Any], retry_policy: RetryPolicy = FAST_RETRIES
 ) -> RemoteProbe:
-    """Return a client that gets its responses from a function; its circuit never opens."""
+    """Return a client that gets its responses from `handler`, and whose breaker never opens."""
     http = httpx2.AsyncClient(transport=httpx2.MockTransport(handler), base_url="http://probe")
     return RemoteProbe(without_breaker(rpc_client_of(http, retry_policy)))
 

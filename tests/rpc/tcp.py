@@ -18,7 +18,7 @@ NO_CONTENT: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Do nothing, so that the signal handlers of the test run stay."""
+        """Do nothing, so that the server does not replace the signal handlers of the test run."""
         yield
 
 
@@ -40,7 +40,7 @@ async def serve_app(app: ASGIApp) -> AsyncIterator[str]:
 
 @dataclass
 class RecordedRequests:
-    """The requests to a raw server; each has its headers and its body."""
+    """The URL of a raw server, and the bytes of the requests that it has received."""
 
     url: str = ""
     requests: list[bytes] = field(default_factory=list)

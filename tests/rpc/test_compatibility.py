@@ -1,4 +1,4 @@
-"""Test that incompatible changes of the internal API and of events are found, and no others.
+"""Test that the check reports incompatible changes of the internal API and events, and no others.
 
 A record is the JSON description of the internal API and the events of one release.
 """

@@ -36,7 +36,7 @@ JWKS_PATH: Final = "/internal/keys.json"
 
 @dataclass(frozen=True)
 class InternalApi:
-    """An application of two processes; `signer` signs service tokens with the key of orders.
+    """An application of two processes. `signer` signs service tokens with the key of orders.
 
     `users` replaces the users service and records its calls.
     """
@@ -87,7 +87,7 @@ async def _open_internal_api(folder: Path) -> AsyncIterator[InternalApi]:
 
 
 def is_unauthenticated(response: httpx2.Response) -> bool:
-    """Tell whether the response is a 401 as RFC 6750 and RFC 9457 demand."""
+    """Tell whether the response is a 401 that conforms to RFC 6750 and RFC 9457."""
     return (
         response.status_code == 401
         and response.headers["content-type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""The contracts that the container gives to orders have a call guard, local and remote."""
+"""The container gives orders each contract with a call guard, whether it is local or remote."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.rpc_loopback import now
 
 @pytest.fixture(params=[MONOLITH, FULL_SPLIT], ids=["together", "apart"])
 def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """The container of orders in this partition; no connection is opened."""
+    """The container of orders in this partition. It opens no connections."""
     partition = PARTITIONS[request.param]
     (block,) = [block for block in partition if "orders" in block]
     settings = read_settings(

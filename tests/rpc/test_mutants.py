@@ -1,4 +1,4 @@
-"""Each mutant is planted once, and exactly the expected contract tests fail."""
+"""With each mutant, exactly the expected contract tests fail."""
 
 import os
 import re
@@ -15,7 +15,7 @@ ALL = sorted({test for mutant in MUTANTS.values() for test in mutant.tests})
 
 
 def run_pytest(server_url: str, *arguments: str) -> tuple[int, set[str], set[str]]:
-    """Run pytest. Return its exit code, the failed tests and the passed tests."""
+    """Run pytest. Return the exit code, the ids of failed tests, and the ids of passed tests."""
     command = [sys.executable, "-m", "pytest", "-p", "tests.rpc.mutants", "-p", "no:cacheprovider"]
     completed = subprocess.run(
         [*command, "-q", "-rA", "--tb=no", "--show-capture=no", *arguments],

@@ -56,7 +56,7 @@ async def test_three_attempts_with_same_ids() -> None:
     ids=["no socket", "no peer"],
 )
 async def test_read_errors_count_as_no_response(error: Exception) -> None:
-    """httpx2 raises these errors if a proxy resets connections."""
+    """A proxy that resets connections causes these errors of httpx2."""
     requests: list[bytes] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:

@@ -36,7 +36,7 @@ DETAILS = {
     "retry_after": 7,
 }
 _IMMUTABLE = (str, int, UUID, datetime, type(None))
-# errors that the RPC client raises as another class
+# maps an error of the callee to the error that the RPC client raises instead
 TRANSLATED_ERRORS = {Unauthenticated: Unavailable, RouteNotFound: Unavailable}
 
 

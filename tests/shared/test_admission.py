@@ -72,9 +72,9 @@ class Shop:
             self.requests.append(asyncio.create_task(request))
 
     async def refused(self, count: int) -> list[HttpResponse]:
-        """Wait until `count` requests are refused, and return all responses so far.
+        """Wait until `count` requests have a response, and return the responses.
 
-        These are refusals only, because the other requests still run or wait for a slot.
+        Only refused requests have one, because the others still run or wait for a slot.
         """
         await until(lambda: sum(request.done() for request in self.requests) >= count)
         return [request.result() for request in self.requests if request.done()]
