@@ -21,7 +21,7 @@ Effect = Callable[[], Awaitable[Outcome]]
 
 
 class FaultySandbox(SandboxGateway):
-    """`fail` plans faults of the next requests; while `is_down` is true, no request arrives."""
+    """A sandbox with faults planned by `fail`. While `is_down` is true, no request reaches it."""
 
     def __init__(self, tools: GatewayTools, webhook_secret: bytes) -> None:
         super().__init__(tools, webhook_secret)
@@ -36,7 +36,7 @@ class FaultySandbox(SandboxGateway):
         self._faults.setdefault(kind, deque()).extend(faults)
 
     async def release(self) -> None:
-        """Let the delayed requests take effect. Their clients do not wait any more."""
+        """Let the delayed requests take effect, after their clients have given up."""
         while self._delayed:
             await self._delayed.pop()()
 
@@ -122,7 +122,7 @@ class FaultySandbox(SandboxGateway):
     async def _send_wrong_event(
         self, request: OperationRequest, outcome: Outcome, amount: Money
     ) -> None:
-        """Report another amount by a webhook; the answer itself is lost."""
+        """Send a webhook with this amount, then raise PaymentGatewayTimeout for the lost answer."""
         headers, body = self._events.build_signed_event(
             request.operation_id, outcome, self._tools.clock(), amount, request.kind
         )

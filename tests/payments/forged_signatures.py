@@ -12,7 +12,7 @@ _HEX: Final = "0123456789abcdef"
 
 
 def crafted_headers(key: bytes, body: bytes, now: int) -> dict[str, str | None]:
-    """Return invalid headers that are similar to a valid header of the body, by name."""
+    """Map names to invalid headers that resemble a valid header of the body."""
     good = sign(key, now, body)
     arabic = str(now).translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"))
     return {

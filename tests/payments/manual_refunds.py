@@ -1,4 +1,4 @@
-"""Transfers the refunds that wait for staff."""
+"""Marks pending refunds as paid, as staff do after a transfer."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ DUE = RefundQuery(status=RefundStatus.PENDING, provider="manual")
 
 
 async def pay_due_refunds(container: PaymentsContainer) -> Sequence[RefundView]:
-    """Mark all refunds as paid that are due. Return them as they are then."""
+    """Mark the first page of pending refunds as paid. Return them with their new status."""
     refunds = container.manual_refunds()
     due = await refunds.list_refunds(STAFF, DUE)
     return [

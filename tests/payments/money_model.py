@@ -1,7 +1,7 @@
 """A model of the money of payments: what the provider has done, and what the shop must record.
 
-The model knows nothing of the database. A gateway reports each effect at the provider to it, before
-the answer to the shop may get lost.
+The model does not read the database. ReportingGateway reports each effect at the provider to it,
+before a test lets the answer to the shop get lost.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ class PaymentMoney:
         return sum(self.refunded.values())
 
     def check(self) -> None:
-        """Raises AssertionError if the provider has done what it must not do."""
+        """Check for a second charge and for excessive amounts. Raises AssertionError."""
         assert len(self.charged) + len(self.authorized) <= 1, "two charges"
         assert sum(self.captured.values()) <= sum(self.authorized.values()), "captured too much"
         assert self.returned <= self.taken <= self.amount, "refunded or taken too much"
@@ -84,7 +84,7 @@ class MoneyModel:
 
 
 class ReportingGateway(PaymentGateway):
-    """Reports to the model what the sandbox has done after each call, also after a failed one."""
+    """Reports the effect of each call, also of a failed one, at the sandbox to the model."""
 
     provider = "sandbox"
 

@@ -40,9 +40,9 @@ from tests.proxy import Mode
 
 PROVIDERS: Final = ("sandbox", "stripe")
 POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
-# a call waits at most this long for the provider in tests in which it does not answer, in seconds
+# the timeout of calls in seconds, for tests in which the provider does not answer
 SHORT_TIMEOUT: Final = 0.5
-# the names of the requests of operations; see stripe_server.py
+# maps each kind of operation to the name of its request in stripe_server.py
 _STRIPE_NAMES: Final = {
     OperationKind.CHARGE: "confirm",
     OperationKind.AUTHORIZE: "confirm",
@@ -55,7 +55,7 @@ _IN_PROGRESS: Final = {PaymentStatus.PROCESSING, PaymentStatus.UNKNOWN}
 
 
 class MoneyShop(ABC):
-    """A shop with one provider. `ok` is a method that pays, `needs_action` one that waits."""
+    """A shop with one provider. The method `ok` pays at once, `needs_action` after an action."""
 
     provider: str
     ok: str
@@ -237,7 +237,7 @@ async def open_money_shop(
     timeout_seconds: float = 8,
     **settings: Any,
 ) -> AsyncIterator[MoneyShop]:
-    """Open a shop with one provider. A call to the provider ends after `timeout_seconds`."""
+    """Open a shop with one provider. Its calls time out after `timeout_seconds`."""
     settings["payment_provider_timeout_seconds"] = timeout_seconds
     if provider == "sandbox":
         yield SandboxShop(build_payments_app(storage, postgres, **settings))
@@ -248,7 +248,7 @@ async def open_money_shop(
 
 @asynccontextmanager
 async def slow_postgres(database_url: str, latency: float) -> AsyncIterator[Postgres]:
-    """Connect to the database; each direction takes `latency` seconds."""
+    """Connect to the database with a latency of `latency` seconds in each direction."""
     async with AsyncExitStack() as stack:
         url = database_url
         if latency:

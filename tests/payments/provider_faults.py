@@ -1,4 +1,4 @@
-"""The faults of a payment provider that the tests cause, and how the fake of Stripe shows them."""
+"""Faults of a payment provider that the tests cause, each with its fault of the fake Stripe."""
 
 from collections.abc import Mapping
 from enum import Enum, auto

@@ -71,7 +71,7 @@ async def compare(
     lines: Iterable[ReportLine],
     period: ReportPeriod = PERIOD,
 ) -> list[Comparison]:
-    """Compare as the service does: the period selects operations, and both sides are sorted."""
+    """Compare like the service: the operations settled in the period with the lines, sorted."""
     known = list(operations)
     index = OperationIndex(known)
     of_period = [

@@ -38,9 +38,9 @@ class StripeAccount:
         self.events: list[Json] = []
         self.search_is_behind = False
         self.fee_of_charge = 30
-        # for tests: the currency of the balance; that of the charge if None
+        # for tests: the currency of the balance; None means the currency of the charge
         self.settlement_currency: str | None = None
-        # for tests: answers come before the charge is booked, so they have no fee
+        # for tests: if true, answers contain no fee, because the charge is booked later
         self.books_late = False
         self._ids = count(1)
 
@@ -109,7 +109,7 @@ class StripeAccount:
         return method
 
     def _use_method(self, intent: Json, id_: str) -> None:
-        """Set the method of the intent. A method that was used before must be of its customer."""
+        """Set the method of the intent. A known method must belong to the intent's customer."""
         method = self.methods.get(id_)
         if method is None:
             new_id = f"pm_{next(self._ids)}"
@@ -121,7 +121,7 @@ class StripeAccount:
         intent["payment_method"] = method["id"]
 
     def _attach_method(self, intent: Json) -> None:
-        """Attach the card to the customer if the shop has asked for it, after the payment."""
+        """Attach the card to the customer if the intent has `setup_future_usage`."""
         options = intent["payment_method_options"].get("card", {})
         if options.get("setup_future_usage") and intent["payment_method"]:
             self.methods[intent["payment_method"]]["customer"] = intent["customer"]

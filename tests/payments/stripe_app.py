@@ -63,12 +63,12 @@ class StripeApp(PaymentsApp):
     async def posting_count(self) -> int:
         """Return the number of postings except those of fees.
 
-        A webhook that is applied before the answer to a charge has no fee, so their number depends
-        on the order.
+        If a webhook settles a charge before its answer arrives, no fee is posted. So the number of
+        fees depends on the order of the two.
         """
         fees = self.ledger.export_postings(STAFF, PostingFilters(kind=PostingKind.FEE))
         lines = sum([chunk.count(b"\r\n") async for chunk in fees])
-        # the header is one line, and a posting of a fee has two
+        # the CSV has one header line, and two lines for each posting of a fee
         return await super().posting_count() - (lines - 1) // 2
 
     async def assert_agrees(self, payment: PaymentView) -> None:

@@ -88,7 +88,7 @@ class StripeServer(BalanceOfAccount, StripeAccount):
     # Methods for tests
 
     def fail(self, name: str, *faults: Fault) -> None:
-        """Let the next requests of this name fail, one for each fault. `_route` has the names."""
+        """Let the next requests of this name fail, one for each fault. `_ROUTES` has the names."""
         self._faults.setdefault(name, deque()).extend(faults)
 
     def answer(self, name: str, status: int, body: bytes) -> None:

@@ -32,7 +32,7 @@ from tests.payments.money_shops import (
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 ROUNDS: Final = 200 if FULL else 20
-# payments that are in a race at the same time
+# the number of payments that race at the same time
 BATCH: Final = 10
 REJECTIONS: Final = (
     PaymentInProgress,
@@ -67,7 +67,7 @@ async def shop(
 
 
 async def test_captures_voids_and_expiry_never_take_too_much(shop: MoneyShop) -> None:
-    """The captured amount is that of the provider, whatever wins; each payment has one end."""
+    """Whichever command is first, each payment ends with the captured amount of the provider."""
     found: list[PaymentView] = []
     for number in range(ROUNDS // BATCH):
         batch = [await authorized(shop, 1000) for _ in range(BATCH)]
@@ -130,7 +130,7 @@ def check_results(results: list[object]) -> None:
 
 
 async def end_all(shop: MoneyShop, payments: list[PaymentView]) -> list[PaymentView]:
-    """Let everything that is open end by its time."""
+    """Advance the clock by seven days, so that open authorizations expire, and reconcile."""
     shop.app.clock.advance(timedelta(days=7).total_seconds())
     return await shop.settle(*payments)
 

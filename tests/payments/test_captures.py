@@ -91,7 +91,7 @@ async def void_by_orders(payments_app: PaymentsApp, payment: PaymentView) -> Pay
 
 
 def limit_to(payments_app: PaymentsApp, *missing: Capability) -> None:
-    """Let the provider be one without these capabilities."""
+    """Remove these capabilities from the provider."""
     gateway = payments_app.gateway
     gateway.capabilities = gateway.capabilities - set(missing)
 

@@ -252,7 +252,7 @@ async def test_mark_paid_races_with_expiry_and_cancel(payments_app: PaymentsApp,
     payments_app.clock.advance(WEEK)
     await payments_app.run_periodic_jobs()
     while await pay_due_refunds(payments_app.container):
-        pass  # a page of refunds at a time
+        pass  # each call marks one page
 
     for payment in payments:
         now = await payments_app.current(payment)

@@ -1,4 +1,4 @@
-"""Races for the money of a payment, at each provider: the provider's ledger never has too much.
+"""Races of confirms, webhooks and refunds: no provider charges twice or refunds too much.
 
 `make test-payments` runs all rounds, also with a slow connection to the database.
 """
@@ -33,7 +33,7 @@ FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 # the storage, and the latency of its connection in each direction in seconds
 MEMORY, NEAR, FAR = ("memory", 0.0), ("sql", 0.0), ("sql", 0.02)
 ROUNDS: Final = {MEMORY: 200, NEAR: 200, FAR: 200} if FULL else {MEMORY: 20, NEAR: 20}
-# payments of the same test that are in a race at the same time
+# the number of payments that race at the same time in a test
 BATCH: Final = 10
 CLIENTS: Final = 20
 

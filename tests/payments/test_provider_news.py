@@ -266,7 +266,7 @@ async def test_all_orders_of_five_events_give_the_state_of_the_provider(
 ) -> None:
     """Each of 120 payments gets the same five events twice, in a different order.
 
-    The first of the ten deliveries, none to five of them, arrive before the charge is recorded.
+    Of the ten deliveries, the first zero to five arrive before the charge is recorded.
     """
     news, states = NEWS["with success"], set()
     for number, order in enumerate(permutations(range(len(news)))):

@@ -172,7 +172,7 @@ async def test_line_that_comes_after_the_tolerance_counts_on_its_own_day() -> No
     line = line_of(charge, occurred_at=MIDNIGHT + TOLERANCE)
     next_day = ReportPeriod(MIDNIGHT, MIDNIGHT + timedelta(days=1), TOLERANCE)
 
-    # the report of the day itself does not have the line
+    # the report of the day of the operation lacks the line
     assert differences(await compare([charge], [])) == ["missing_there"]
     assert [one.reason for one in await compare([charge], [line], next_day)] == [None]
 

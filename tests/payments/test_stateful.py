@@ -51,7 +51,7 @@ from tests.payments.money_model import MoneyModel, ReportingGateway
 
 T = TypeVar("T")
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
-# the number of random sequences; `make test-payments` runs more, and always other ones
+# the number of random sequences; `make test-payments` runs more, with random seeds
 EXAMPLES: Final = [("memory", 500), ("sql", 100)] if FULL else [("memory", 60), ("sql", 12)]
 Failure = type[BaseException] | None
 FAILURES: st.SearchStrategy[Failure] = st.sampled_from(
@@ -61,7 +61,7 @@ METHODS = st.sampled_from(["sandbox_ok", "sandbox_ok", *sorted(SANDBOX_METHODS)]
 AMOUNTS = st.none() | st.integers(1, 1000)
 CURRENCIES = ("EUR", "JPY")
 OPEN_STATUSES = {OperationStatus.PENDING, OperationStatus.UNKNOWN}
-# a grace in which no unfinished operation counts as hanging
+# no operation of a test is unfinished for so long, so none counts as hanging
 NOTHING_HANGS = timedelta(days=365)
 ENDED_STATUSES = {
     PaymentStatus.CAPTURED,
@@ -223,7 +223,7 @@ class PaymentMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_ledger_balances(self) -> None:
-        """The accounts of each currency sum to zero; those of providers hold the money."""
+        """Accounts sum to zero by currency; provider accounts hold captures minus refunds."""
         report = self.run(self.payments_app.ledger.verify(STAFF))
         assert report.intact, report.findings
         sums, held = self.account_sums()
@@ -253,9 +253,9 @@ class PaymentMachine(RuleBasedStateMachine):
         self.the_ledger_balances()
 
     def account_sums(self) -> tuple[Counter[str], Counter[str]]:
-        """Return the sums of all accounts and of those of providers, by currency.
+        """Return, by currency, the sum of all accounts and the sum of the provider accounts.
 
-        On Postgres, they include the payments of the sequences before this one.
+        On Postgres, both include the payments of earlier sequences.
         """
         sums, held = Counter[str](), Counter[str]()
         for account in self.run(self.payments_app.ledger.list_account_balances(STAFF)):

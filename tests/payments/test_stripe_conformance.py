@@ -173,10 +173,9 @@ async def test_nothing_is_sent_twice_after_stripe_forgot_the_keys(testbed: Strip
 
 
 async def test_lookup_survives_a_change_of_the_settings(testbed: StripeTestbed) -> None:
-    """The gateway finds the charge by a search, because it cannot repeat the first request.
+    """The gateway finds the charge by a search, because Stripe would reject a repeated request.
 
-    The new settings change the parameters, and Stripe rejects a known idempotency key with other
-    parameters.
+    The new settings change its parameters, which must be the same for a known idempotency key.
     """
     charge = testbed.charge_request()
     outcome = await testbed.gateway.charge(charge)
@@ -230,7 +229,7 @@ async def test_garbage_is_no_success(testbed: StripeTestbed, name: str, status: 
 
 
 async def paid(testbed: StripeTestbed, kind: OperationKind) -> OperationRequest:
-    """Return the operation to change: a charge for a refund, otherwise an authorization."""
+    """Return a new charge if `kind` is a refund, otherwise a new authorization."""
     if kind is not OperationKind.REFUND:
         return await testbed.authorized()
     charge = testbed.charge_request()

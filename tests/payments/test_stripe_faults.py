@@ -101,8 +101,8 @@ async def test_refund_survives_a_fault(shop: StripeApp, name: str, fault: Fault)
         shop.clock.advance(24 * 3600)
         await shop.reconcile()
 
-    # faults after which the status is known at once: the gateway does not read the amount and the
-    # metadata of the intent, rejects a wrong currency, and only displays the id of the refund
+    # The status is known at once after these faults. In "get", the gateway reads neither amount nor
+    # metadata, and rejects a wrong currency. In "refund", it only displays the id.
     is_harmless = fault is Fault.DUPLICATE_ID if name == "refund" else fault in {
         Fault.WRONG_AMOUNT, Fault.WRONG_CURRENCY, Fault.OTHER_OBJECT,
     }  # fmt: skip
@@ -206,7 +206,7 @@ async def test_refunds_of_many_clients_never_exceed_the_charge(shop: StripeApp) 
 
 
 def has_effect(name: str, fault: Fault) -> bool:
-    """Return whether a request with this fault has charged the card nevertheless."""
+    """Return whether a request charges the card despite this fault."""
     nothing_done = {
         Fault.LOST_BEFORE, Fault.RESET_BEFORE, Fault.SILENT_BEFORE, Fault.RATE_LIMITED,
         Fault.KEY_IN_USE, Fault.SERVER_ERROR_BEFORE,
