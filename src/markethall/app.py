@@ -57,15 +57,15 @@ moves it needs one.
 To try it here: `POST /users`, then **Authorize** with that name and password.
 """
 
-# paths of probes, of metrics scrapers and of the public keys for other processes
+# paths without rate limits and admission control: probes, metrics and the public keys of services
 _UNLIMITED_PATHS: Final = frozenset({"/health", "/ready", METRICS_PATH, SERVICES_JWKS_PATH})
 
 
 class Gateway:
     """The ASGI application: the gateway middleware and the response cache around FastAPI.
 
-    Both are outside of FastAPI, not added with `add_middleware`, which would make a read from the
-    response cache 10 % slower.
+    Both wrap FastAPI from outside. With `add_middleware`, a read from the response cache would be
+    10 % slower.
     """
 
     def __init__(
@@ -147,14 +147,15 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
             Exception: unexpected_handler,
         },
     )
-    # the internal API is first, because RouteIndex does not find included routes
+    # the internal API comes first: RouteIndex does not contain included routes, so FastAPI would
+    # compare a call with all public routes before them
     _include_internal_api(app, settings)
     _add_routes(app, operations_router(settings))
     for context in sorted(settings.contexts):
         _add_routes(app, topology().contexts[context].load_parts().router)
     app.router.routes.insert(0, RouteIndex(app.router.routes))
     # FastAPI resolves included routes when they are first used, which takes half a second. This
-    # line does it now, so that the first request need not wait.
+    # line resolves them at start-up, so that the first request does not wait.
     list(iter_route_contexts(app.routes))
     app.openapi = extend_openapi(app)  # type: ignore[method-assign]  # the documented way
     return app
@@ -179,7 +180,7 @@ def _add_routes(app: FastAPI, router: APIRouter) -> None:
     """Add the routes of a router.
 
     `include_router` is not used, because FastAPI matches the path once more at every level of
-    included routers. For an uncached read that took half of the processor time.
+    included routers. That would take half of the processor time of an uncached read.
     """
     for route in router.routes:
         if isinstance(route, APIRoute):
@@ -262,8 +263,7 @@ async def _background(container: ApplicationContainer, settings: Settings) -> As
         for worker in build_event_workers(container, settings)
     ]
     if settings.redis_url.get_secret_value():
-        # `broker` has a longer timeout than `redis`, so that a slow answer is not taken for an
-        # outage
+        # `broker` has a longer timeout than `redis`, so a slow answer does not count as an outage
         tasks.append(asyncio.create_task(monitor_redis(container.process.broker())))
     for context_container in container.contexts.values():
         tasks += [asyncio.create_task(run()) for run in context_container.background_tasks()]

@@ -48,8 +48,8 @@ class ApplicationContainer:
         self._fixed_clock = clock
         # There is a dependency cycle: the contexts are built from `process`, but the token verifier
         # in `process` asks the context `users` for the current scopes, through an access source. So
-        # `process` gets a provider of the access source. It looks for `users` in `self.contexts` at
-        # the first request, when all contexts are built.
+        # `process` gets a provider of the access source. The provider looks for `users` in
+        # `self.contexts` at the first request, when all contexts are built.
         self.process = ProcessContainer(
             settings=settings,
             secrets=application_secrets,
@@ -91,7 +91,7 @@ class ApplicationContainer:
                 self.contexts[context] = self._build_context(context)
 
     def _build_context(self, context: str) -> ContextContainer:
-        """Raises dependency_injector.errors.Error if a dependency of the container is undefined."""
+        """Build a context. Raises dependency_injector.errors.Error if a dependency is undefined."""
         clients = {
             target: providers.Singleton(self._guarded_client, target, context)
             for target in topology().dependencies[context]

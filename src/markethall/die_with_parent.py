@@ -26,7 +26,7 @@ def die_with_parent(parent: int, ending: signal.Signals) -> None:
     """
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(ending))
-    # the parent may have ended before the request; then no signal comes
+    # Linux sends no signal if the parent ended before the request
     if os.getppid() != parent:
         os._exit(1)
 

@@ -32,7 +32,7 @@ _NDJSON_SUFFIXES: Final = frozenset({".ndjson", ".jsonl"})
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_SHOWN_NOTES: Final = 20
 _LIMIT_SETTING: Final = "MARKETHALL_MAX_IMPORT_BYTES"
-# interval of the checks whether another process has finished the import
+# pause between two checks whether the import has ended
 _RECHECK_SECONDS: Final = 1.0
 
 
@@ -40,7 +40,7 @@ class ImportSource(Protocol):
     """The source of an import: its bytes, and the command that starts the import."""
 
     def command(self, sha256: str) -> NewImport:
-        """Raises ValidationFailed."""
+        """Return the command for a source with this hash. Raises ValidationFailed."""
 
     def chunks(self) -> AsyncIterator[bytes]: ...
 

@@ -19,7 +19,7 @@ EXIT_DIFFERS: Final = 1
 
 @ledger.callback()
 def _group() -> None:
-    """Keep `verify` a command of its own; Typer would run the only command without its name."""
+    """Make `verify` a subcommand. Without a callback, Typer omits the name of a single command."""
 
 
 @ledger.command()

@@ -80,7 +80,7 @@ async def _compare(
     file: Path | None,
     report: "ReconciliationReport",
 ) -> "ReconciliationSummary":
-    """Compare. Raises SettingsError for invalid input, Exit if the provider gives no report."""
+    """Run the comparison. Raises SettingsError for invalid input, Exit if there is no report."""
     from markethall.payments.container import PaymentsContainer
     from markethall.payments.contract import (
         ReportFileInvalid,
@@ -114,7 +114,7 @@ def _error_line(line: int, column: str, message: str) -> str:
 def _period(
     first_day: datetime | None, last_day: datetime | None, *, has_file: bool
 ) -> Period | None:
-    """Return the period of the options; None for the days of a file. Raises SettingsError."""
+    """Return the period of the options, or None for the days of the file. Raises SettingsError."""
     if first_day is None:
         if last_day:
             fail("--to: needs --from")

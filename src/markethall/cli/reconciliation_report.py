@@ -19,11 +19,11 @@ _NONE: Final = "-"
 class ReconciliationReport(Protocol):
     async def add(self, differences: Sequence[DifferenceView]) -> None: ...
     def finish(self, summary: ReconciliationSummary) -> None:
-        """Print the differences that were added, and the summary."""
+        """Print the rest of the report: the differences not printed yet, and the summary."""
 
 
 class JsonReport:
-    """Prints the differences when they are found, so that their number is not limited."""
+    """Prints each difference when it is found, so that any number of them fits into memory."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
@@ -135,7 +135,7 @@ def _amount_text(money: Money) -> str:
 def _table(
     header: Sequence[str], rows: Iterator[Sequence[str]], right: Sequence[int]
 ) -> Iterator[str]:
-    """Align the columns. Those with the numbers in `right` are aligned to the right."""
+    """Align the columns: those whose index is in `right` to the right, the others to the left."""
     cells = [header, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     for row in cells:

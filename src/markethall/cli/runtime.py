@@ -141,7 +141,7 @@ def run_with_container(
 ) -> T:
     """Run the work with the container that the server would use.
 
-    In development, the schemas are migrated before, unless `migrates` is false.
+    In development, this function migrates the schemas first, unless `migrates` is false.
     """
     settings = read_settings()
     if settings.storage == "memory":

@@ -53,7 +53,7 @@ class IntegrityReport(Dto):
 
 @dataclass(frozen=True)
 class PlannedRepair:
-    """The repair of a check, with the result of the check before it."""
+    """The repair of a check, and the result of the check before the repair."""
 
     context: str
     check: IntegrityCheck

@@ -17,9 +17,7 @@ def _render() -> bytes:
 
 
 class MetricsSnapshot:
-    """The rendered metrics. They are reused for a second, because rendering blocks the event loop
-    for milliseconds.
-    """
+    """The metrics, rendered once a second, because rendering blocks the event loop for a few ms."""
 
     def __init__(
         self, render: Callable[[], bytes] = _render, clock: MonotonicClock = time.monotonic

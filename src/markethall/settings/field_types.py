@@ -21,7 +21,7 @@ ContextName = Annotated[str, AfterValidator(_check_installed)]
 
 
 def _validate_postgres(url: SecretStr) -> SecretStr:
-    """Return the URL without surrounding space."""
+    """Return the URL without surrounding space. Raises ValueError if it is not a Postgres URL."""
     from markethall.shared.persistence.postgres_url import asyncpg_dsn
 
     stripped = SecretStr(url.get_secret_value().strip())

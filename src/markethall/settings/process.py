@@ -1,4 +1,4 @@
-"""The settings that the process reads itself."""
+"""The settings of the process, without those of its contexts."""
 
 import ipaddress
 import os
@@ -28,7 +28,7 @@ from markethall.shared.composition.settings import (
 
 # used if it exists, because earlier versions stored their data there
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
-# for root; not in the home of root, because Postgres runs as another user, who cannot enter it
+# the default for root: Postgres runs as another user, who cannot enter the home of root
 ROOT_DATA_DIRECTORY: Final = Path("/var/lib/markethall")
 
 
@@ -336,7 +336,8 @@ class Settings(BaseSettings):
     def accepts_own_service_key(self) -> bool:
         """Tell whether a remote caller must use the same private key as this process.
 
-        It must if it has no URL in `context_urls`, because its public key cannot be fetched then.
+        This is the case for a caller without a URL in `context_urls`, because its public key cannot
+        be fetched.
         """
         return any(
             self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts

@@ -183,7 +183,7 @@ def lax_settings(settings: "Settings") -> dict[str, str]:
 
 
 def _callers_without_key(settings: "Settings") -> str:
-    """Return the remote callers whose service tokens cannot be verified, in production."""
+    """Return the remote callers whose service tokens this process cannot verify in production."""
     if settings.service_token_private_key.get_secret_value():
         return ""
     callers = frozenset[str]().union(*map(settings.remote_callers_of, settings.contexts))
