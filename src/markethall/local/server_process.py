@@ -199,8 +199,8 @@ def _before_exec(user: OsUser, ending: signal.Signals, at: Path | None) -> Calla
         if at is not None:
             os.chdir(at)
         if ending != signal.SIGKILL:
-            # make sure that the server reacts to the signal: if a shell started this process with
-            # the signal ignored, the server would inherit this, because exec keeps ignored signals
+            # exec keeps ignored signals: if a shell started this process with this signal ignored,
+            # the server would ignore it too
             signal.signal(ending, signal.SIG_DFL)
         die_with_parent(parent, ending)
 

@@ -65,7 +65,7 @@ class ServerThread:
             raise self._error
 
     def stop(self) -> None:
-        """Stop the server. Raises EmbeddedError if it had ended too often to be restarted."""
+        """Stop the server. Raises EmbeddedError if it ended so often that it was not restarted."""
         self._stopping.set()
         self._thread.join()
         self.process = None

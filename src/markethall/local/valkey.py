@@ -33,8 +33,8 @@ class EmbeddedValkey:
         self._on_failure = on_failure
         self._thread: ServerThread | None = None
         self._port: int | None = None
-        # kept when the server is stopped and started again, although the port changes: clients that
-        # connect through a proxy with a fixed port can then connect again
+        # kept when the server is stopped and started again on another port, so that clients behind
+        # a proxy with a fixed port can connect again
         self._password = secrets.token_urlsafe(24)
 
     @property
@@ -55,7 +55,7 @@ class EmbeddedValkey:
     def stop(self) -> None:
         """Stop the server. May be called twice.
 
-        Raises EmbeddedError if the server had ended too often and was not restarted any more.
+        Raises EmbeddedError if the server ended so often that it was not restarted.
         """
         thread, self._thread = self._thread, None
         self._port = None

@@ -175,7 +175,7 @@ class _Relocation:
         self.report(f"the source schema is {renamed} now: drop it when you are sure")
 
     async def _check_is_done(self) -> None:
-        """Report success if the target has the context, because an earlier run has moved it.
+        """Report success if the target already has the context: an earlier run has moved it.
 
         Raises RelocationFailed otherwise.
         """

@@ -26,13 +26,13 @@ from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
 from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed, ProviderTotals
 
-# a period with every operation of the tests, whatever the clock of the provider says
+# a period that contains every operation of the tests, even if the provider's clock is wrong
 REPORT_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
 REPORT_END: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def expect(is_as_expected: bool, message: str) -> None:
-    """Raise AssertionError with a message. Pytest explains a plain `assert` only in test files."""
+    """Raise AssertionError unless the check holds; pytest explains `assert` only in test files."""
     if not is_as_expected:
         raise AssertionError(message)
 

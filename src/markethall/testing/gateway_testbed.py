@@ -52,7 +52,7 @@ class GatewayTestbed(ABC):
         """Let the provider execute the next command, but drop its answer."""
 
     def finish_action(self, charge_id: UUID) -> None:
-        """Let the customer try to finish the action of a charge, so that it succeeds.
+        """Finish the action as the customer does; the charge succeeds unless it was cancelled.
 
         A gateway without the capability `cancel_action` does not need this method.
         """

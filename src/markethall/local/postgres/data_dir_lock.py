@@ -59,8 +59,8 @@ def wait_for_previous_server(cluster: Path) -> None:
             raise busy(str(cluster), str(min(workers)))
         time.sleep(POLL_SECONDS)
     # Postgres does not start if the pid in this file belongs to a running process. No server
-    # process is left, so that process is another program, and the file must be deleted. If there is
-    # no such process, the file must stay: Postgres finds leftover shared memory by it.
+    # process is left, so that process is another program, and the file must be deleted. Otherwise
+    # the file must stay, because Postgres uses it to find leftover shared memory.
     if _names_a_living_process(pid_file):
         pid_file.unlink(missing_ok=True)
 

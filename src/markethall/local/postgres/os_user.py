@@ -15,8 +15,8 @@ _OVERFLOW_ID = 65534  # Linux shows this id for users that have no mapping in a 
 def find_os_user(program: str, cluster: Path) -> OsUser | None:
     """Return the first user that can run the program and enter the directory of the cluster.
 
-    Each user is tried by a real process, because not only the mode bits of the directories decide,
-    but also access lists, mounts and containers.
+    It starts a real process for each user, because not only the mode bits of the directories
+    decide, but also access lists, mounts and containers.
     """
     return next(
         (user for user in _candidates(cluster) if _can_work(user, program, cluster.parent)), None

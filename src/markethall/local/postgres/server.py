@@ -35,7 +35,7 @@ from markethall.settings import ROOT_DATA_DIRECTORY
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # no socket, because its path may be too long
+    "unix_socket_directories": "",  # no Unix socket, because its path may be too long
     "shared_buffers": "64MB",
     "max_wal_size": "256MB",
     "jit": "off",
@@ -94,7 +94,7 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Stop the server without waiting for clients. May be called twice.
 
-        Raises EmbeddedError if the server had ended too often and was not restarted any more.
+        Raises EmbeddedError if the server ended so often that it was not restarted.
         """
         thread, self._thread = self._thread, None
         self._port = None
