@@ -32,7 +32,7 @@ from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, WAIT_BUDGET, 
 # The maximum number of waiting requests for each slot. A short queue keeps the slots busy; a longer
 # one would only make its last requests late.
 _WAITING_PER_SLOT: Final = 4
-# a facet search takes this number of the slots that a client has for searches
+# number of its client's search slots that one facet search takes
 _SLOTS_OF_FACET_SEARCH: Final = 2
 # while its body arrives, a request holds its slots for at most this time
 _FAST_BODY_SECONDS: Final = 0.05

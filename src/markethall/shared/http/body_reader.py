@@ -42,9 +42,9 @@ _FORM_TYPE: Final = re.compile(
 class BodyReader:
     """An ASGI `receive`. Its first call checks the policy of the route, then reads the body.
 
-    Most bodies are read completely and validated, and `on_body` is called with them. Bodies of
-    streaming routes are returned in chunks. FastAPI calls `receive` only for routes that take a
-    body. Raises Unauthenticated, Forbidden, BodyTooLarge, RequestTimeout, Overloaded,
+    It reads most bodies completely, validates them and calls `on_body` with them. It returns the
+    bodies of streaming routes in chunks. FastAPI calls `receive` only for routes that take a body.
+    Raises Unauthenticated, Forbidden, BodyTooLarge, RequestTimeout, Overloaded,
     UnsupportedMediaType, CardNumberRefused and the errors of parsing.
     """
 

@@ -14,9 +14,9 @@ from markethall.shared.kernel.card_numbers import (
 )
 from markethall.shared.kernel.errors import CardNumberRefused
 
-# The headers that this application reads, without those that are only verified or parsed, such as
-# Authorization. Other headers are not read. They are not checked, because proxies add ids to
-# requests that look like card numbers, such as X-Datadog-Trace-Id.
+# The headers that this application reads, except those that it only verifies or parses, such as
+# Authorization. Headers that it does not read are not checked, because proxies add ids that look
+# like card numbers, such as X-Datadog-Trace-Id.
 _CHECKED_HEADERS: Final = frozenset(
     {
         b"content-type",
@@ -28,13 +28,13 @@ _CHECKED_HEADERS: Final = frozenset(
     }
 )
 _MAX_CACHED_LENGTH: Final = 256
-# characters around a card number that tell whether it is a part of an id
+# number of characters before and after a card number that tell whether it is part of an id
 _CONTEXT_LENGTH: Final = 128
 
 
 def check_head(path: str, query: bytes, headers: Mapping[bytes, bytes]) -> None:
     """Check the path, the query and the headers of a request. Raises CardNumberRefused."""
-    # most requests end here; the other checks take longer
+    # most requests pass this fast check, so the slower checks rarely run
     if (
         _may_contain_card_number(path)
         or (query and (b"%" in query or _may_contain_card_number(query)))
@@ -72,14 +72,15 @@ def card_number_refused(pointer: str) -> CardNumberRefused:
 class FileCheck:
     """Checks a UTF-8 file that arrives in chunks.
 
-    A number at the end of a chunk may continue in the next one, and be an id then. So the end is
-    checked together with the next chunk.
+    A number at the end of a chunk may continue in the next chunk and turn out to be an id. So the
+    end of a chunk is checked together with the next chunk.
     """
 
     def __init__(self) -> None:
         self._decode = getincrementaldecoder("utf-8")("replace").decode
         self._tail = ""
-        # the start of the tail that is checked already, and the line on which the tail begins
+        # number of characters at the start of the tail that are already checked; number of the line
+        # on which the tail begins
         self._checked_length = 0
         self._line_number = 1
 

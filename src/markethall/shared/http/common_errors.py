@@ -36,7 +36,8 @@ COMMON_ERRORS: Final = (
     Unavailable,
     Overloaded,
 )
-# for routes of the public API; a request to another context contains only what these have checked
+# for routes of the public API; the internal API does not check for card numbers, because a public
+# route already has
 PUBLIC_ERRORS: Final = (CardNumberRefused,)
 # for routes that take a body; `extend_openapi` adds them
 BODY_ERRORS: Final = (

@@ -62,7 +62,7 @@ class GatewayMiddleware:
         rate_limiter: RateLimiter,
         refuse_if_full: Callable[[Scope], None] = lambda _: None,
     ) -> None:
-        """`refuse_if_full` raises Overloaded for a request that `app` would refuse for overload."""
+        """`refuse_if_full` raises Overloaded for a request that `app` is too busy to accept."""
         self._app = app
         self._refuse_if_full = refuse_if_full
         self._config = config
@@ -91,7 +91,7 @@ class GatewayMiddleware:
         try:
             request.validate_headers()
             if location := request.canonical_location:
-                # the rate limits do not count a redirect, but the request that follows it
+                # the rate limits count the request that follows the redirect, not the redirect
                 await RedirectResponse(location)(request.scope, receive, send)
                 return
             self._refuse_if_full(request.scope)
@@ -100,8 +100,8 @@ class GatewayMiddleware:
             elif request.has_token:
                 await request.authenticate_user(self._verifiers.user_tokens)
             request.offer_call_context()
-            # the rate limits apply before the body is read, so that a client over its limit cannot
-            # upload, and a request with an invalid body counts too
+            # The rate limits apply before the body is read. So a client over its limit cannot
+            # upload, and a request with an invalid body counts too.
             if self._is_rate_limited(request):
                 await self._apply_rate_limits(request)
             if request.method in _METHODS_WITH_BODY:

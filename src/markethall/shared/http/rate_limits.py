@@ -107,7 +107,7 @@ class ProcessHitCounter:
     def _evict_expired(self, now: float) -> None:
         """Drop up to two of the least recently used windows, if expired or if there are too many.
 
-        It runs for every new window. Because it drops up to two, the number of windows can shrink.
+        It runs for each new window, and drops two so that the number of windows can shrink.
         """
         for _ in range(2):
             key, window = next(iter(self._windows.items()))

@@ -139,11 +139,11 @@ class LimitedBodyStream:
 
 
 def validate_json(body: bytes, max_members: int = MAX_MEMBERS) -> Any:
-    """Return the parsed body. Reject invalid JSON, and some JSON that Pydantic would accept.
+    """Return the parsed body. Raises MalformedRequest, ValidationFailed.
 
-    That is JSON with repeated names, deep nesting, NUL characters or lone surrogates. More than
-    `max_members` members are rejected before the text is parsed, because the parsed objects take up
-    to a hundred times the memory of the text. Raises MalformedRequest, ValidationFailed.
+    Unlike Pydantic, it rejects repeated names, deep nesting, NUL characters and lone surrogates. It
+    rejects more than `max_members` members before it parses the text, because the parsed objects
+    take up to a hundred times the memory of the text.
     """
     try:
         text = body.decode()
@@ -159,8 +159,7 @@ def validate_json(body: bytes, max_members: int = MAX_MEMBERS) -> Any:
 
 
 def _check_member_count(text: str, limit: int) -> None:
-    # a fast check first: it counts also the characters within strings, so the real number of
-    # members is not higher
+    # a fast upper bound: it also counts these characters within strings
     if text.count(",") + text.count("{") + text.count("[") <= limit:
         return
     members = (match for match in _MEMBER.finditer(text) if match[1])

@@ -1,4 +1,4 @@
-"""ASGI middleware that caches public responses as long as their data has not changed.
+"""ASGI middleware that caches public responses until their data changes.
 
 It runs inside the gateway, so request ids, rate limits, the access log and metrics apply to cached
 responses too. Only responses for which the route calls `offer` are cached. A request with a token

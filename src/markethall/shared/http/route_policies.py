@@ -45,8 +45,8 @@ BULK_BODY_LIMITS: Final = BodyLimits(max_bytes=1024 * 1024, max_members=50_000)
 class CardCheck:
     """Tells in which JSON bodies card numbers are refused.
 
-    `unchecked_fields` are members of the body that may have the form of a card number. Without
-    `is_enabled`, the route itself takes care that no card number is stored.
+    `unchecked_fields` are members of the body that may have the form of a card number. If
+    `is_enabled` is false, the route itself must ensure that no card number is stored.
     """
 
     is_enabled: bool = True

@@ -44,15 +44,16 @@ _TRANSLATED: Final = re.compile(r"[^\x00-\x7f](?<=[\d\u00a0\u2007\u2009\u202f\u2
 # digits and separators, long enough for a card number
 _RUN: Final = re.compile(rb"[0-9][0-9 .-]{13,}")
 _GAP: Final = rb"[ .-]{0,2}"
-# the groups in which people and cards write the digits; without separators, each length fits one
+# the groups in which people and cards write the digits; separators are optional, and every length
+# of a card number fits a layout
 _LAYOUTS: Final = (
     rb"\d{4}~\d{4}~\d{4}~\d{4}",
     rb"\d{4}~\d{4}~\d{4}~\d{4}~\d{1,3}",
     rb"\d{4}~\d{6}~\d{4,5}",
     rb"\d{6}~\d{8,13}",
 )
-# A match has one group for each layout that fits at its start. The first digit is that of an
-# issuer. Digits after a decimal point are a fraction.
+# A match has one group for each layout; the group is None if the layout does not fit. The
+# lookarounds require the first digit of an issuer, and skip the digits after a decimal point.
 _CANDIDATE: Final = re.compile(
     b"".join(
         [
@@ -61,7 +62,7 @@ _CANDIDATE: Final = re.compile(
         ]
     ).replace(b"~", _GAP)
 )
-# the work on one text is bounded; more candidates than this do not fit into 64 KiB
+# limits the work on one text: further candidates are not checked
 _MAX_CANDIDATES: Final = 5000
 _UUID: Final = re.compile(
     rb"(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z])", re.IGNORECASE
@@ -87,7 +88,8 @@ _DIGIT: Final = re.compile(r"\d")
 def may_contain_card_number(text: str | bytes) -> bool:
     """Tell whether a text has enough digits in a row for a card number.
 
-    The check takes about a microsecond for a kilobyte. If it returns False, there is none.
+    The check takes about a microsecond for a kilobyte. If it returns False, the text has no card
+    number.
     """
     if len(text) < MIN_DIGITS:
         return False

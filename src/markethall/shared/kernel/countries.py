@@ -7,7 +7,7 @@ from typing_extensions import TypeAliasType
 
 from markethall.shared.kernel.model import Text
 
-# the officially assigned codes of ISO 3166-1 alpha-2
+# the officially assigned codes, without reserved ones such as EU
 _ASSIGNED_COUNTRY_CODES = (
     "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR"
     " BS BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ"

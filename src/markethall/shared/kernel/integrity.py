@@ -12,12 +12,12 @@ from typing import Final, TypeVar
 
 from markethall.shared.kernel.model import Dto
 
-# rows that a result lists; all are counted
+# maximum number of rows that a result lists; it counts all
 MAX_LISTED_ROWS: Final = 20
-# rows that one statement reads, so that it stays far below the statement timeout
+# number of rows that one statement reads; low, so that it stays far below the statement timeout
 PAGE_SIZE: Final = 500
 # A rule about several transactions, such as the payment of an order and its reservation, holds only
-# after background work has followed. Rows that changed within this time are not judged.
+# after the background work that follows them. Rows that changed within this time are not judged.
 DEFAULT_GRACE: Final = timedelta(minutes=2)
 
 F = TypeVar("F")
@@ -71,7 +71,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Repair:
-    """A safe and idempotent repair, which may run beside the processes of the shop."""
+    """A safe and idempotent repair, which may run while the application serves requests."""
 
     # an imperative sentence without a period, such as "Expire overdue reservations"
     description: str
@@ -87,7 +87,7 @@ class IntegrityCheck:
     Unavailable if a database or another context does not answer.
     """
 
-    # the invariant of the project and a name, such as `O1.on_hand_equals_movements`
+    # the number of the invariant and a name, such as `O1.on_hand_equals_movements`
     check_id: str
     # one sentence
     rule: str

@@ -21,8 +21,8 @@ from markethall.shared.security.access_tokens import (
 
 log = structlog.get_logger("markethall.jwks")
 
-# The minimum time between two fetches because of an unknown key id. The fetches are limited,
-# because anyone can send tokens with unknown key ids.
+# The minimum time between two fetches for unknown key ids. It limits the fetches, because anyone
+# can send tokens with unknown key ids.
 _UNKNOWN_KEY_REFETCH_SECONDS: Final = 30.0
 _FAILED_FETCH_RETRY_SECONDS: Final = 1.0
 # A key set older than this is refreshed in the background, because the issuer may have removed a

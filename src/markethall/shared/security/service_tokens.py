@@ -208,7 +208,7 @@ def _require_whole_seconds(value: object) -> int:
 
 
 def _or_unauthenticated(read: Callable[[], T]) -> T:
-    """Raise the same error for every defect, so that an attacker learns nothing from it."""
+    """Call `read`; raise one error for every defect, so that an attacker learns nothing from it."""
     try:
         return read()
     except DECODE_ERRORS:
