@@ -15,13 +15,13 @@ from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.kernel.errors import Unavailable
 
 L1_TTL_WITHOUT_BUS: Final = 1.0  # seconds
-# A value is renewed after a random share of its TTL between these two, so that values that were
-# loaded at the same time are not all renewed at the same time.
+# A value is renewed after a random share of its TTL between these two. So values that were loaded
+# together are renewed at different times.
 MIN_FRESH_SHARE: Final = 0.7
 MAX_FRESH_SHARE: Final = 0.9
 MAX_RENEWALS: Final = 4  # at the same time, in this process
 _MAX_BYTES: Final = 64 * 1024 * 1024
-_ENTRY_OVERHEAD_BYTES: Final = 300  # an estimate of the memory besides the key and the value
+_ENTRY_OVERHEAD_BYTES: Final = 300  # estimated memory of an entry besides its key and its value
 
 
 class CoherentCache:
@@ -104,9 +104,8 @@ class CoherentCache:
         """Tell whether `value`, an earlier result of `get_or_load`, is still the cached value.
 
         If it is, a response that was built from it can be sent again. Returns False if the value is
-        due for renewal: the caller then calls `get_or_load`, which starts the renewal. If no
-        renewal can start, because one of this key or MAX_RENEWALS of other keys are running,
-        returns True until the value expires.
+        due for renewal: the caller then calls `get_or_load`, which starts the renewal. While no
+        renewal can start (see `_can_renew`), returns True until the value expires.
         """
         name = (namespace, key)
         entry = self._entry(name)
@@ -166,10 +165,7 @@ class CoherentCache:
         return entry
 
     def _renew(self, name: CacheKey, ttl: float, load: Loader) -> None:
-        """Start to load the value in the background, unless a load of it is already running.
-
-        Does nothing either while MAX_RENEWALS renewals are running.
-        """
+        """Start to load the value in the background, if `_can_renew` allows it."""
         if self._can_renew(name):
             task = self._start_load(name, ttl, load)
             self._renewals.add(task)

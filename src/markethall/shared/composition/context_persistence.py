@@ -23,7 +23,7 @@ class ContextPersistence(Generic[D_co]):
     """The database of a context, its outbox, its inbox and its idempotency records.
 
     `outbox_signal` is set after a commit that published an event. `inbox_signal` is set by the
-    transport that delivers events to this inbox. Each of them wakes the context worker.
+    transport that delivers events to this inbox. Each signal wakes the context worker.
     """
 
     database: D_co

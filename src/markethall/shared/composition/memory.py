@@ -51,7 +51,7 @@ class MemoryUnitOfWork:
         self.has_published = True
 
     async def mark_processed(self, delivery: Delivery) -> bool:
-        """Mark the inbox row as processed. Returns False if the row is not waiting any more."""
+        """Mark the inbox row as processed. Returns False if its state is not `waiting`."""
         key = delivery_key(delivery)
         row = self._context_tables.inbox.get(key)
         if row is None or row.state != "waiting":

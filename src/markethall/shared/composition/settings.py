@@ -49,7 +49,7 @@ MIN_SECRET_LENGTH: Final = 32
 
 
 def validate_secret_strength(secret: SecretStr) -> SecretStr:
-    """Raise ValueError if the secret is short or has few different characters. Empty is valid."""
+    """Return the secret. Raises ValueError if it is weak; an empty one means that it is not set."""
     text = secret.get_secret_value()
     if text and (len(text) < MIN_SECRET_LENGTH or len(set(text)) < MIN_SECRET_LENGTH // 4):
         raise ValueError(f"is too weak: at least {MIN_SECRET_LENGTH} random characters")

@@ -60,7 +60,7 @@ class SqlUnitOfWork:
         self.has_published = True
 
     async def mark_processed(self, delivery: Delivery) -> bool:
-        """Mark the inbox row as processed. Returns False if the row is not waiting any more."""
+        """Mark the inbox row as processed. Returns False if its state is not `waiting`."""
         return bool(
             await self._connection.execute(
                 self._statements.inbox.mark_processed,

@@ -136,7 +136,7 @@ def _name_of(job: PeriodicJob) -> str:
 
 
 def _first_error(group: ExceptionGroup[Exception]) -> Exception:
-    """Return the first error of a group that is not a group itself."""
+    """Return the first error in the group that is not itself a group."""
     first = group.exceptions[0]
     return _first_error(first) if isinstance(first, ExceptionGroup) else first
 

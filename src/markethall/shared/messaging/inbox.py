@@ -39,8 +39,8 @@ class StuckDelivery(Dto):
 class StuckLimits:
     """The limits that tell which waiting deliveries are stuck.
 
-    A delivery is stuck if it is due since `due_before`, because then no worker claims it; or if it
-    is due only after `due_after`, which is later than any back-off; or if it was received before
+    A delivery is stuck in three cases: it was due before `due_before`, but no worker has claimed
+    it; it is due after `due_after`, which is later than any back-off; or it was received before
     `failing_since` and its handler has failed. A handler that has raised RetryLater has not failed,
     because it waits on purpose. A delivery that waits for an earlier one of its key is not stuck.
     """

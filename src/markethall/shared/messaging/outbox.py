@@ -2,8 +2,8 @@
 
 An event is published when the transaction that writes it to the outbox commits. It is relayed when
 the leader has passed it to every transport; the column `published_at` contains this time, not the
-time of the commit. An event is confirmed when no subscriber needs it any more: with a lossy
-transport when every subscriber has acknowledged it, otherwise as soon as it is relayed.
+time of the commit. An event is confirmed when every subscriber has received it: over a lossy
+transport when all have acknowledged it, otherwise as soon as it is relayed.
 """
 
 from collections.abc import Collection, Sequence
@@ -35,8 +35,8 @@ class LeaderSession(Protocol):
     async def get_unrelayed(self, limit: int) -> Sequence[EventEnvelope]:
         """Return envelopes that are not relayed yet, in the order of `seq`.
 
-        The result may contain a lower `seq` than that of an envelope that is already relayed,
-        because transactions may commit in another order than that of their `seq`.
+        A result may have a lower `seq` than an envelope that is already relayed, because
+        transactions may commit in another order than their `seq`.
         """
 
     async def mark_relayed(

@@ -58,7 +58,7 @@ class AccessLog:
     """Writes one line per request to the log.
 
     For speed, JSON lines bypass structlog, and the lines of one iteration of the event loop are
-    written together. They have the same fields as lines of structlog. The caller must redact
+    written together. These lines have the same fields as those of structlog. The caller must redact
     secrets.
     """
 

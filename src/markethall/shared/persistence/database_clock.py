@@ -16,7 +16,7 @@ _MIN_LOGGED: Final = timedelta(seconds=5)
 
 
 class DatabaseClock:
-    """Returns the time of the database without asking it each time.
+    """Returns the time of the database without a query for each call.
 
     All processes of a context write and compare times in one database. A process whose own clock is
     wrong would delete idempotency keys, expire orders or take over leases too early. So this clock

@@ -1,4 +1,4 @@
-"""Sort more rows than should be in memory, with temporary files."""
+"""Sorts more rows than fit into memory, with temporary files."""
 
 import asyncio
 import heapq
@@ -11,16 +11,16 @@ from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
-# the rows between two chances for other tasks of the event loop to run
+# number of rows after which other tasks of the event loop may run
 _YIELD_ROWS: Final = 200
 
 
 class ExternalSorter(Generic[T]):
-    """Collects rows, then returns them in the sequence of their keys.
+    """Collects rows, then returns them in the order of their keys.
 
     It keeps at most `max_rows` rows in memory. When there are more, it sorts them and writes them
     to a temporary file; in the end it merges the files. The files are deleted at the end of the
-    `with` block, also after a crash.
+    `with` block, and also if the process crashes.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ExternalSorter(Generic[T]):
             self._files.append(await asyncio.to_thread(self._write, rows))
 
     async def sorted_rows(self) -> AsyncIterator[T]:
-        """Yield all rows. Other tasks run in between."""
+        """Yield all rows in order, and let other tasks run in between."""
         self._rows.sort(key=self._key)
         sources = [self._rows, *map(self._read, self._files)]
         for count, row in enumerate(heapq.merge(*sources, key=self._key)):

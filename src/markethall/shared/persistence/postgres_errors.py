@@ -1,4 +1,4 @@
-"""Classifies asyncpg's errors: is the database unavailable, is the connection still usable."""
+"""Classifies asyncpg's errors: whether the database is down, whether the connection is usable."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -39,8 +39,8 @@ _IGNORED: Final = frozenset(
         "tcp_user_timeout",
     }
 )
-# URL parameters that configure other drivers for PgBouncer. With the value given
-# here, which means "no pooler", a parameter is ignored; with another value the URL is rejected.
+# URL parameters that configure other drivers for PgBouncer. A parameter is ignored if it has the
+# value given here, which means "no pooler"; with another value the URL is rejected.
 _POOLER: Final = {"pgbouncer": "false", "statement_cache_size": "", "prepare_threshold": ""}
 
 

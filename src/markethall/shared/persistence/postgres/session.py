@@ -98,7 +98,8 @@ class PooledSession:
         """
         await self._roll_back_or_terminate(error)
         if isinstance(error, asyncpg.DeadlockDetectedError):
-            # an error, because a deadlock is a bug: all code should lock rows in the same order
+            # logged as an error, because a deadlock is a bug: all code must lock rows in the same
+            # order
             log.error("database.deadlock", detail=error.detail, exc_info=error)
         if isinstance(error, SCHEMA_MISMATCH_ERRORS):
             log.error("database.schema_mismatch", detail=str(error))
@@ -107,7 +108,7 @@ class PooledSession:
 
     async def _roll_back_or_terminate(self, error: BaseException) -> None:
         is_clean = False
-        # after a timeout, asyncpg has asked Postgres to cancel the statement; this must be quick
+        # after a timeout, asyncpg has asked Postgres to cancel the statement, which must be quick
         seconds = _CANCEL_TIMEOUT_SECONDS if isinstance(error, TimeoutError) else self._timeout
         try:
             is_clean = not invalidates_connection(error) and await self._roll_back(seconds)
