@@ -91,7 +91,7 @@ class CatalogueResult:
     def ratios(self, measure: str) -> list[Phase]:
         """Return the ratios of the application to the baseline, one per round.
 
-        `cpu_us` of a ratio compares the responses per CPU second.
+        In a ratio, `cpu_us` is the CPU time of the baseline divided by that of the application.
         """
         bare, _ = GOALS[measure]
         pairs = zip(self.phases[measure], self.phases[bare], strict=True)

@@ -76,7 +76,7 @@ class LoadProcess:
     def start_closed_loop(
         self, port: int, requests: Sequence[Request], connections: int, seconds: float
     ) -> Future[Tally]:
-        """Repeat the requests. A connection sends the next one directly after a rejection too."""
+        """Repeat the requests. A connection sends the next one at once, also after a rejection."""
         return self._executor.submit(_run_closed_loop, port, requests, connections, seconds)
 
 

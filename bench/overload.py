@@ -268,8 +268,7 @@ class _OverloadBench:
         def orders(customers: int) -> DisturbedPhase:
             return _to_disturbed_phase(self._orders(customers, seconds, result))
 
-        # wait for an idle server before each phase, while nothing disturbs it: after the start of
-        # the disturbing requests, the server is not idle
+        # wait for an idle server before each phase; beside disturbing requests it is never idle
         servers.settle(self.server.process.pid)
         yield NINE_ALONE, orders(OTHER_CUSTOMERS)
         servers.settle(self.server.process.pid)
@@ -283,7 +282,7 @@ class _OverloadBench:
     def _beside_bursts(
         self, seconds: float, orders: Callable[[], DisturbedPhase], result: OverloadResult
     ) -> DisturbedPhase:
-        # the last customer sends the bursts; the measured orders are those of the first ones
+        # the last customer sends the bursts; the orders of the first customers are measured
         shop = self.shop
         script = shop.place_orders(len(shop.tokens))(Tally())[-1]
         payloads = [next(script).payload for _ in range(BURST * int(WARMUP + seconds))]

@@ -2,7 +2,7 @@
 
 The sandbox answers at once, or after the latency. Confirms of both kinds alternate in each round,
 so that noise affects both equally. Then products are read: alone, beside 64 customers who confirm
-one payment after the other, and beside 64 payments that wait for the provider all the time.
+one payment after another, and beside 64 payments that wait for the provider all the time.
 """
 
 import sys
@@ -42,7 +42,7 @@ METHODS: Final[Mapping[float, str]] = {0.0: "sandbox_ok", LATENCY: "sandbox_slow
 ALONE, ALONE_LATER = "nothing", "nothing, second server"
 BESIDE: Final = f"{IN_FLIGHT} customers who pay, each answer after {LATENCY * 1000:.0f} ms"
 BESIDE_WAITING: Final = f"{IN_FLIGHT} waiting payments, each answer after {LONG_LATENCY:.0f} s"
-# what runs beside the reads -> what the ratio compares it with, in the same round
+# maps the work beside the reads to the work that its ratio is based on, in the same round
 BASES: Final[Mapping[str, str]] = {
     ALONE: ALONE,
     BESIDE: ALONE,
@@ -95,7 +95,7 @@ class ReadPhase(NamedTuple):
 
 @dataclass
 class PaymentsResult:
-    """The phases by latency and number of customers, and the reads by what runs beside them."""
+    """The phases by latency and number of customers, and the reads by the work beside them."""
 
     options: Options
     confirms: dict[tuple[float, int], list[ConfirmPhase]] = field(default_factory=dict)
@@ -255,7 +255,7 @@ class _PaymentsBench:
         self._add_reads(BESIDE_WAITING, waiting, LONG_WARMUP)
 
     def _confirms(self, latency: float, customers: int) -> ConfirmPhase:
-        """Pay the orders of a phase; each customer pays one after the other."""
+        """Pay the orders of a phase; each customer pays one after another."""
         unpaid = self._place(customers, latency)
         before = self.loop.do(fetch_statement_count(self.server.port))
         tally, started = Tally(tolerated=REFUSED), perf_counter()
@@ -296,9 +296,9 @@ class _PaymentsBench:
     def _place(
         self, customers: int, latency: float, actual_latency: float = 0.0
     ) -> list[list[Request]]:
-        """Place orders, and return the requests that pay them, dealt out to the customers.
+        """Place orders. Return the requests that pay them, one list for each customer.
 
-        With a latency, each customer gets as many as can be paid one after the other in a phase.
+        With a latency, a list has at most as many as one customer can pay in a phase.
         """
         placed: list[list[Request]] = []
         orders = self.shop.place_unpaid_orders(PLACERS, placed, METHODS[latency])

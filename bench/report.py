@@ -118,9 +118,9 @@ class Report:
         return f"{ratio:.0%} (cpu {by_cpu:.0%}) of {base.name.split()[0]}"
 
     def verdict(self, figure: Figure) -> str:
-        """Return the goal and "reached", "missed" or "unclear"; empty if there is no goal.
+        """Return the goal and its verdict, such as "reached", or "" if there is no goal.
 
-        The result is "unclear" if other programs disturbed the figure or its baseline.
+        The verdict may be "unclear" if other programs disturbed the figure or its baseline.
         """
         goal = next((goal for goal in GOALS if goal.applies(figure)), None)
         if goal is None:

@@ -155,7 +155,7 @@ class Suite:
 
     def _cold_starts(self) -> None:
         """Measure cold starts with an embedded database in a separate data directory."""
-        exists = (self._folder / "cold").exists()  # true if --data-dir names a used directory
+        exists = (self._folder / "cold").exists()  # true if an earlier run has used --data-dir
         name = "first start of this run" if exists else "first start, empty directory"
         with self._application(None, folder="cold") as server:
             self._report_start(name, server.wait("/ready", 120))
@@ -197,7 +197,7 @@ class Suite:
         )
         self._loop.do(load(server.port, scripts, tally, options.warmup, options.seconds))
         after, remaining = Ticks.now(server.process.pid), settle(server.process.pid)
-        # the work that the server does after the last response counts too: statements and CPU time
+        # count also the statements and the CPU time after the last response
         settled, count_after = (
             Ticks.now(server.process.pid),
             self._loop.do(fetch_statement_count(server.port)),

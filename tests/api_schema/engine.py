@@ -99,8 +99,8 @@ def _load_schema(
 
 
 def _configuration(caller: str, token: str | None) -> dict[str, Any]:
-    # "positive" generates only valid requests: if a caller has no access, the content of a request
-    # makes no difference, because the request is rejected before its content is read
+    # "positive" generates only valid requests. Callers without access need no invalid ones, because
+    # the application rejects their requests before it reads the content.
     mode = "all" if FULL or caller == "admin" else "positive"
     examples = 100 if FULL else 3
     return {
@@ -109,8 +109,8 @@ def _configuration(caller: str, token: str | None) -> dict[str, Any]:
         "suppress-health-check": ["all"],
         "headers": {"Authorization": f"Bearer {token}"} if token else {},
         "auth": {"auto-signup": False},
-        # two runs must send the same requests, so data of earlier runs is not reused, and constants
-        # are not extracted from the source code, because their order varies
+        # Two runs must send the same requests. The cache would reuse data of an earlier run, and
+        # constants of the source code are extracted in varying order.
         "cache": {"enabled": False},
         "analysis": {"constants": {"enabled": False}},
         "generation": {"deterministic": not FULL, "max-examples": examples, "no-shrink": True},
