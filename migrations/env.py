@@ -40,7 +40,7 @@ def run_other_contexts() -> None:
     for other in context.config.file_config.sections():
         if other not in {"alembic", schema}:
             command = [sys.executable, "-m", "alembic", "-n", other, *sys.argv[1:]]
-            subprocess.run(command, check=True)  # noqa: S603 - what was typed
+            subprocess.run(command, check=True)  # noqa: S603 - the user's arguments
 
 
 def migrate(connection: Connection) -> None:
@@ -65,7 +65,7 @@ def migrate(connection: Connection) -> None:
 
 
 def refuse_relocated(connection: Connection) -> None:
-    """Raises SettingsError if the data was relocated, because the new schema would be empty."""
+    """Refuse to create an empty schema for relocated data. Raises SettingsError."""
     names = sa.inspect(connection).get_schema_names()
     is_migrated = context.get_context().get_current_revision() is not None
     if renamed_schema(schema) in names and not is_migrated:
@@ -73,7 +73,7 @@ def refuse_relocated(connection: Connection) -> None:
 
 
 def record_migration(connection: Connection) -> None:
-    """Store revision and release in the database; readiness compares them with the process."""
+    """Store revision and release in a table comment, which the readiness check reads."""
     revision = context.get_context().get_current_revision()
     comment = "NULL"
     if revision is not None:

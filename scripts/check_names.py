@@ -30,7 +30,7 @@ UNCHECKED: Final = (
     "src/markethall/shared/security/common_passwords/LICENSE",
     "docs/samples/",
 )
-# allowed uses: the Unix user "nobody", words of the demo catalogue, the old names of metrics
+# allowed uses: old names of metrics, the Unix user "nobody", words of the demo catalogue
 ORDINARY_USES: Final = {
     "CHANGELOG.md": {"neighbour"},
     "src/markethall/local/postgres/os_user.py": {"nobody"},

@@ -71,7 +71,7 @@ def test_pod_has_the_restrictions_of_the_other_pods() -> None:
 def test_the_command_accepts_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     job = Workload(relocation_job())
     given = secrets_of(job)
-    del given["RELOCATION_TARGET"]  # no setting: Kubernetes inserts it into `args`
+    del given["RELOCATION_TARGET"]  # not a setting: Kubernetes inserts the variable into `args`
 
     settings = settings_of(given, tmp_path / "home", monkeypatch)
 

@@ -257,8 +257,8 @@ CREATE CONSTRAINT TRIGGER reserved_equals_lines AFTER UPDATE OF reserved_by_line
     EXECUTE FUNCTION inventory.check_reserved_by_lines('late');
 
 -- === Single-statement reservation ===
--- The functions are called by the statement that makes a reservation. They are volatile, so that
--- each of their statements has a new snapshot: after waiting for a lock it sees committed changes.
+-- The statement that makes a reservation calls these functions. They are volatile, so that each of
+-- their statements has a new snapshot: after waiting for a lock it sees committed changes.
 CREATE FUNCTION inventory.customer_within_limits(
     customer uuid, product uuid, units bigint,
     max_unpaid_orders int, max_reserved_units bigint, moment timestamptz
