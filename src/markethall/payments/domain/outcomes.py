@@ -21,7 +21,6 @@ from markethall.payments.contract import (
     PaymentRefunded,
     PaymentStatus,
     PaymentStatusChanged,
-    PostingKind,
     RefundExceedsCaptured,
 )
 from markethall.payments.domain.operation import (
@@ -45,10 +44,9 @@ _DEFAULT_AUTHORIZATION_LIFETIME: Final = timedelta(days=7)
 
 @dataclass(frozen=True)
 class OutcomeEffects:
-    """Effects of an outcome: the event to publish and the posting to add."""
+    """Effects of an outcome beside the changed rows: the event to publish."""
 
     event: Event | None = None
-    posting_kind: PostingKind | None = None
 
 
 def settle_operation(
@@ -123,7 +121,7 @@ def _correct_failed_charge(
         return OutcomeEffects(status_changed_event(payment))
     payment.capture_late(operation.operation_id, operation.provider)
     operation.succeed(outcome.reference, now)
-    return _capture_effects(payment, operation)
+    return OutcomeEffects(captured_event(payment))
 
 
 def _correct_change(
@@ -137,7 +135,7 @@ def _correct_change(
         return None
     payment.correct_capture(operation.amount, is_final=operation.is_final)
     operation.succeed(outcome.reference, now)
-    return _partial_capture_effects(payment, operation)
+    return _capture_effects(payment, operation)
 
 
 def _correct_refund(
@@ -147,7 +145,7 @@ def _correct_refund(
         return None
     payment.correct_refund(operation.amount)
     operation.succeed(outcome.reference, now)
-    return OutcomeEffects(_refunded_event(payment, operation), PostingKind.REFUND)
+    return OutcomeEffects(_refunded_event(payment, operation))
 
 
 def _settle_without_outcome(payment: Payment, operation: Operation) -> OutcomeEffects:
@@ -172,7 +170,7 @@ def _settle_charge(
                 payment.authorize(operation.operation_id, _authorization_end(outcome, now))
                 return OutcomeEffects(status_changed_event(payment))
             payment.capture(operation.operation_id)
-            return _capture_effects(payment, operation)
+            return OutcomeEffects(captured_event(payment))
         case Failed(code, reference):
             operation.fail(code, now, reference)
             payment.fail(code)
@@ -201,7 +199,7 @@ def _settle_change(
         payment.complete_void()
         return OutcomeEffects(ended_event(payment))
     payment.complete_capture(operation.amount, is_final=operation.is_final)
-    return _partial_capture_effects(payment, operation)
+    return _capture_effects(payment, operation)
 
 
 def _settle_refund(
@@ -214,7 +212,7 @@ def _settle_refund(
         return OutcomeEffects()
     operation.succeed(outcome.reference, now)
     payment.complete_refund(operation.amount)
-    return OutcomeEffects(_refunded_event(payment, operation), PostingKind.REFUND)
+    return OutcomeEffects(_refunded_event(payment, operation))
 
 
 def captured_event(payment: Payment) -> PaymentCaptured:
@@ -226,13 +224,8 @@ def captured_event(payment: Payment) -> PaymentCaptured:
 
 
 def _capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
-    event = captured_event(payment)
-    return OutcomeEffects(event, PostingKind.CAPTURE if operation.amount else None)
-
-
-def _partial_capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
     if payment.status is PaymentStatus.CAPTURED:
-        return OutcomeEffects(captured_event(payment), PostingKind.CAPTURE)
+        return OutcomeEffects(captured_event(payment))
     event = PaymentPartiallyCaptured(
         payment_id=payment.payment_id,
         order_id=payment.order_id,
@@ -240,7 +233,7 @@ def _partial_capture_effects(payment: Payment, operation: Operation) -> OutcomeE
         amount=operation.money,
         captured=payment.money(payment.captured),
     )
-    return OutcomeEffects(event, PostingKind.CAPTURE)
+    return OutcomeEffects(event)
 
 
 def ended_event(payment: Payment) -> Event:
