@@ -484,6 +484,26 @@ async def test_job_makes_up_for_the_days_on_which_it_did_not_run(payments_app: P
     assert days == [30, 29, 28, 27, 26, 25, 24, 3, 2, 1, 0]
 
 
+async def test_day_that_failed_is_compared_although_later_days_agree(
+    payments_app: PaymentsApp,
+) -> None:
+    report = ScriptedReport(payments_app)
+    (charge,) = await operations_of(payments_app, await payments_app.paid())
+    report.error = PaymentGatewayTimeout()
+    payments_app.clock.now = NEXT_DAY + timedelta(days=1, hours=3)
+    await daily(payments_app).run_due()
+    report.error, report.lines = None, [line_of(charge)]
+
+    await daily(payments_app).run_due()
+    later_day = [view.starts_at for view in await stored(payments_app, status="completed")]
+    payments_app.clock.advance(15 * 60)
+    await daily(payments_app).run_due()
+
+    assert later_day == [NEXT_DAY]
+    completed = await stored(payments_app, status="completed")
+    assert [view.starts_at for view in completed] == [NEXT_DAY, DAY]
+
+
 async def test_shop_without_operations_is_not_compared(payments_app: PaymentsApp) -> None:
     await daily(payments_app).run_due()
 

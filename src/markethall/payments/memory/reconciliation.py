@@ -64,6 +64,16 @@ class MemoryReconciliationStore(MemoryUnitOfWork):
         )
         return max((one.view.ends_at for one in completed), default=None)
 
+    async def list_unfinished_starts(self, provider: str, earliest: datetime) -> Sequence[datetime]:
+        unfinished = self._tables.reconciliations.where(
+            lambda one: (
+                one.view.provider == provider
+                and one.view.status is not ReconciliationStatus.COMPLETED
+                and one.view.starts_at >= earliest
+            )
+        )
+        return sorted(one.view.starts_at for one in unfinished)
+
     async def list_reconciliations(
         self, reconciliation_filter: ReconciliationFilter
     ) -> Sequence[ReconciliationView]:

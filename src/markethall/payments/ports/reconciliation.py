@@ -74,6 +74,9 @@ class ReconciliationReadStore(Protocol):
     async def get_last_reconciled(self, provider: str) -> datetime | None:
         """Return the latest end of a completed comparison."""
 
+    async def list_unfinished_starts(self, provider: str, earliest: datetime) -> Sequence[datetime]:
+        """Return the starts, from `earliest` on, of comparisons that have not completed."""
+
     async def list_reconciliations(
         self, reconciliation_filter: ReconciliationFilter
     ) -> Sequence[ReconciliationView]:

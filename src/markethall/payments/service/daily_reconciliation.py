@@ -85,16 +85,20 @@ class DailyReconciliation:
                 log.exception("reconciliation.failed", provider=provider)
 
     async def _list_due_days(self, provider: str, delay: timedelta) -> Sequence[datetime]:
-        """Return the starts of the days, from the day of the first operation on."""
+        """Return the starts of the days that have not been compared, the oldest first.
+
+        They begin with the day of the first operation. A day whose comparison has failed stays due,
+        also after a later day has been compared.
+        """
         last_end = _start_of_day(self._clock() - delay)
         earliest = last_end - _MAX_DAYS * _DAY
         async with self._database.read_session() as store:
+            unfinished = await store.list_unfinished_starts(provider, earliest)
             start = await store.get_last_reconciled(provider)
             start = start or await store.get_first_creation(provider, earliest, last_end)
-        if start is None:
-            return ()
-        start = max(_start_of_day(start), earliest)
-        return [start + number * _DAY for number in range((last_end - start).days)]
+        start = last_end if start is None else max(_start_of_day(start), earliest)
+        following = (start + number * _DAY for number in range((last_end - start).days))
+        return sorted({*unfinished, *following})
 
     async def _reconcile_day(self, provider: str, start: datetime) -> None:
         now = self._clock()

@@ -41,6 +41,15 @@ GET_LAST_RECONCILED = Statement(
         reconciliations.c.status == sql_literal("completed"),
     )
 )
+LIST_UNFINISHED_STARTS = Statement(
+    sa.select(reconciliations.c.starts_at)
+    .where(
+        reconciliations.c.provider == bindparam("provider"),
+        reconciliations.c.status != sql_literal("completed"),
+        reconciliations.c.starts_at >= bindparam("earliest"),
+    )
+    .order_by(reconciliations.c.starts_at)
+)
 
 
 @cache

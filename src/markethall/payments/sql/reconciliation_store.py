@@ -73,6 +73,12 @@ class SqlReconciliationStore(SqlUnitOfWork):
         )
         return last
 
+    async def list_unfinished_starts(self, provider: str, earliest: datetime) -> Sequence[datetime]:
+        rows = await self._connection.fetch_all(
+            sql.LIST_UNFINISHED_STARTS, provider=provider, earliest=earliest
+        )
+        return [row["starts_at"] for row in rows]
+
     async def list_reconciliations(
         self, reconciliation_filter: ReconciliationFilter
     ) -> Sequence[ReconciliationView]:
