@@ -32,9 +32,8 @@ settings.register_profile(
 )
 settings.load_profile("markethall")
 
-# The cheapest password hashes and no rate limits, so that tests are fast and no limit refuses their
-# requests.
-# Password hashing and rate limiting have tests of their own.
+# The cheapest password hashes, so that tests are fast, and no rate limits, which would refuse
+# requests. Password hashing and rate limiting have tests of their own.
 TEST_ENVIRONMENT = {
     "MARKETHALL_BCRYPT_COST": "4",
     "MARKETHALL_RATE_LIMITS": "off",
@@ -42,9 +41,9 @@ TEST_ENVIRONMENT = {
 }
 
 # The tables are emptied after each test, because a new database per test takes ten times as long.
-# Tables that a migration has filled are not emptied. The table of warehouses is reset to the main
-# warehouse, which a migration creates, because tests add others. The triggers that forbid deletion
-# are disabled by `session_replication_role`.
+# Tables that a migration has filled are not emptied. Only the table of warehouses is reset to the
+# main warehouse, because tests add others. `session_replication_role` disables the triggers that
+# forbid deletion.
 RECORD_INITIAL_STATE = """
 CREATE TEMP TABLE emptied (name text);
 CREATE TEMP TABLE warehouses AS TABLE inventory.warehouse;
@@ -129,7 +128,7 @@ def _is_setting(name: str) -> bool:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A temporary directory that every user can read: under root, Postgres runs as another user."""
+    """A temporary directory that all users can read: if root starts Postgres, its user differs."""
     with tempfile.TemporaryDirectory(prefix="markethall-test-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -160,7 +159,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def template(server_url: str) -> AsyncIterator[str]:
-    """The name of a migrated database without data; tests use it as a template."""
+    """The name of a migrated database without data, the template of the databases of tests."""
     name = f"template_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     await asyncio.to_thread(upgrade, url_of(server_url, name))
@@ -189,7 +188,7 @@ async def cleaner(database_copy: str) -> AsyncIterator["asyncpg.Connection[async
 async def database_url(
     database_copy: str, cleaner: "asyncpg.Connection[asyncpg.Record]"
 ) -> AsyncIterator[str]:
-    """The URL of a migrated database without data; it is emptied after the test."""
+    """The URL of a migrated database without data. The fixture empties it after the test."""
     yield database_copy
     await cleaner.execute(RESTORE_INITIAL_STATE)
 

@@ -1,4 +1,4 @@
-"""Request bodies whose parsing or validation takes much more work than sending them."""
+"""Request bodies that are cheap to send, but expensive to parse or validate."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -36,9 +36,9 @@ def _each_field(build: Callable[[int], bytes]) -> Shape:
 
 
 def _few_members(element: bytes) -> Shape:
-    """Return a shape whose arrays have, all together, just under 5,000 members: the default limit.
+    """Return a shape with slightly fewer members than the default limit of 5,000.
 
-    Members are the elements of arrays and the members of objects.
+    The limit counts the elements of all arrays and the members of all objects.
     """
 
     def shape(size: int, fields: Sequence[str]) -> bytes:

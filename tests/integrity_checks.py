@@ -1,4 +1,4 @@
-"""Run the integrity checks of a context, and break its rows behind the back of the application."""
+"""Run the integrity checks of a context, and break its rows with direct SQL."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -12,7 +12,7 @@ from tests.conftest import plain
 async def find_violations(
     checks: Iterable[IntegrityCheck], grace: timedelta = timedelta()
 ) -> dict[str, list[OffendingRow]]:
-    """Return the offending rows of each violated check."""
+    """Run the checks. Return the offending rows of each violated check by its id."""
     violations = {}
     for check in checks:
         findings = Findings()
@@ -23,7 +23,10 @@ async def find_violations(
 
 
 async def tamper(database_url: str, *statements: str) -> None:
-    """Execute SQL without triggers and foreign keys. Raises an error if a row was not changed."""
+    """Execute SQL without triggers and foreign keys.
+
+    Raises AssertionError if a statement changes no row.
+    """
     connection = await asyncpg.connect(plain(database_url))
     try:
         await connection.execute("SET session_replication_role = replica")

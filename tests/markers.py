@@ -1,9 +1,9 @@
-"""A pytest plugin: marks the tests, runs fast ones first, and reports failures at once.
+"""A pytest plugin that marks the tests, runs fast ones first, and reports failures immediately.
 
 - `unit`: in memory, without a server.
 - `integration`: with Postgres, Valkey or another process.
 - `slow`: suites with many processes, races, or many combinations of states or faults.
-- `portable`: the tests to repeat on each version of Python: the unit tests, and enough others to
+- `portable`: to repeat on each version of Python. These are the unit tests, and enough others to
   use Postgres, Valkey, HTTP, a server process and the command line.
 """
 
@@ -32,8 +32,8 @@ _SLOW_FILES: Final = frozenset(
         "test_store_mutants",
     }
 )
-# Files whose tests are `portable`, except slow tests and tests with the parameter `remote`. The
-# latter repeat the tests with the parameter `sql`.
+# Files whose tests are `portable`, except slow tests and tests with the parameter `remote`, which
+# repeat the tests with the parameter `sql`.
 _PORTABLE_FILES: Final = frozenset(
     {
         "test_app",
@@ -93,7 +93,7 @@ def run_first(kinds: Collection[str]) -> int:
     return 2 if "slow" in kinds else int("unit" not in kinds)
 
 
-@pytest.hookimpl(trylast=True)  # after the terminal reporter is registered
+@pytest.hookimpl(trylast=True)  # after pytest has registered the terminal reporter
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unit: in memory, without a server")
     config.addinivalue_line("markers", "integration: with a database, a Valkey or a process")

@@ -45,7 +45,7 @@ max_client_conn = 200
 
 @contextmanager
 def pgbouncer(url: str, folder: Path) -> Iterator[str]:
-    """Run PgBouncer in front of the database, and yield the URL that leads through it."""
+    """Run PgBouncer in front of the database, and yield the database URL through PgBouncer."""
     parts, port = urlsplit(plain(url)), free_port()
     database = parts.path[1:]
     path = folder / "pgbouncer.ini"
@@ -72,7 +72,7 @@ def pgbouncer(url: str, folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 async def urls(scratch: Path, server_url: str, template: str) -> AsyncIterator[tuple[str, str]]:
-    """The URL that leads through PgBouncer, and the direct one."""
+    """The URL of a database through PgBouncer, and the direct URL."""
     async with dedicated_database(server_url, template) as direct_url:
         with pgbouncer(direct_url, scratch) as url:
             await wait_for_pgbouncer(url)

@@ -1,6 +1,6 @@
-"""A timeout for tests. It restarts whenever the test reports a new state of the work.
+"""A timeout for tests that restarts whenever the test reports a new state of the work.
 
-A fixed timeout could end on a busy machine although the work still makes progress.
+On a busy machine, a fixed timeout could expire although the work still makes progress.
 """
 
 import asyncio

@@ -30,14 +30,14 @@ class Mode(Enum):
 
 
 class Proxy:
-    """A proxy to a local port, `target`, which may be changed at any time."""
+    """A proxy to the local port `target`, which a test may change at any time."""
 
     def __init__(self, target: int = 0, *, delay: float = 2.0) -> None:
         self.target = target
         self.delay = delay
         self.mode = Mode.PASS
         self.connections = 0
-        # counts the HTTP requests of each path
+        # the number of HTTP requests by path
         self.requests: Counter[str] = Counter()
         self.port = 0
         self._is_passing = asyncio.Event()
@@ -135,7 +135,7 @@ class Proxy:
             try:
                 data = await reader.read(_CHUNK)
             except OSError:
-                data = b""  # marks the end of the stream, which is queued and delayed like data
+                data = b""  # the end of the stream, which is queued and delayed like data
             if not is_response and (found := _REQUEST_LINE.match(data)):
                 self.requests[found[1].decode("latin-1")] += 1
             delay = self.delay if self.mode is Mode.DELAY else 0.0

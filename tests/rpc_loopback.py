@@ -1,4 +1,4 @@
-"""Calls a contract through the real RPC client, gateway and router in one process.
+"""Calls of a contract through the real RPC client, gateway and router in one process.
 
 An ASGI transport takes the place of the network.
 """
@@ -90,7 +90,7 @@ async def over_rpc(
 
 
 def guard_of(target: str, table: Mapping[str, Any] | None = None) -> CallGuard:
-    """Return the call guard of orders, as the container builds it; `table` is its allow-list."""
+    """Return the call guard of orders, as the container builds it. `table` is its allow-list."""
     return CallGuard(
         "orders", target, AllowList(table) if table else ALLOWED, InFlightCalls(), now, 5
     )

@@ -14,7 +14,7 @@ from tests.conftest import on_server, plain
 
 TIMEOUT_SECONDS: Final = 30
 # Suspends the restore of the dump: after the first command with this tag, such as CREATE INDEX, an
-# event trigger of the target database lets psql wait for an advisory lock.
+# event trigger of the target database makes psql wait for an advisory lock.
 SUSPEND_RESTORE: Final = """
 CREATE FUNCTION public.suspend() RETURNS event_trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_advisory_xact_lock(1); END $$;
@@ -55,7 +55,10 @@ async def suspended_move(
 
 
 async def wait_until_restore_ended(target_url: str) -> None:
-    """Wait until psql has ended. It may run a moment longer than a relocation that was killed."""
+    """Wait until psql has ended, which may be a moment after its killed relocation has ended.
+
+    Raises TimeoutError after 30 s.
+    """
     connection = await asyncpg.connect(plain(target_url))
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):

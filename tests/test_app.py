@@ -138,7 +138,7 @@ async def test_wrong_method_names_all_methods_of_the_path(
         wrong = await http.request("TRACE", path.replace("{", "").replace("}", ""))
 
         assert wrong.status_code == 405, path
-        # `allow` may name more, because the path may also match a template like `/docs/{file}`
+        # `allow` may name more methods, because the path may also match `/docs/{file}` and the like
         assert set(wrong.headers["allow"].split(", ")) >= methods, path
 
 
@@ -235,8 +235,8 @@ def test_openapi_names_operations_for_generated_clients(app: Gateway) -> None:
 def test_openapi_names_schemas_for_generated_clients(app: Gateway) -> None:
     document = app.app.openapi()
     schemas = document["components"]["schemas"]
-    # an enumeration or union at the top level of a schema has the name of the schema, so only the
-    # parts below the top level are searched
+    # only the parts below the top level are searched, because an enumeration or union at the top
+    # level has the name of its schema
     parts = [_without_choices(schema) for schema in schemas.values()]
 
     assert (
@@ -251,7 +251,7 @@ def _without_choices(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inline_choices(part: Any) -> Iterator[Any]:
-    """Yield the enumerations and unions that have no name. One type or null is not a union."""
+    """Yield the enumerations and unions without a name. A nullable single type is not a union."""
     if isinstance(part, dict):
         types = [kind for kind in part.get("anyOf", ()) if kind != {"type": "null"}]
         if "enum" in part or len(types) > 1:
@@ -470,7 +470,7 @@ async def _import_a_file(app: Gateway) -> dict[str, Any]:
 
 
 async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """A password hash of cost 13 takes half a second, so hashing on the event loop is noticed."""
+    """A password hash of cost 13 takes half a second, so the test detects one on the event loop."""
     app = create_app(memory_settings(bcrypt_cost=13))
     async with client_of(app) as http:
         for attempt in range(20):
@@ -480,7 +480,7 @@ async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -
                 await _register_and_read(http, f"anna{attempt}")
             slow = [record.message for record in caplog.records if "took" in record.message]
             if not slow or pauses.longest < SLOW_CALLBACK_SECONDS / 2:
-                break  # otherwise a pause of the process may be the reason, so try again
+                break  # otherwise the slow callback may be due to a pause of the process, so retry
 
     assert slow == []
 
@@ -490,7 +490,7 @@ SLOW_CALLBACK_SECONDS = 0.3
 
 @contextmanager
 def _report_slow_callbacks(seconds: float) -> Iterator[None]:
-    """Let asyncio log each callback that takes longer than `seconds`."""
+    """Make asyncio log each callback that takes longer than `seconds`."""
     loop = asyncio.get_running_loop()
     before = loop.slow_callback_duration
     loop.set_debug(True)
@@ -503,10 +503,7 @@ def _report_slow_callbacks(seconds: float) -> Iterator[None]:
 
 
 class PauseMeter:
-    """Measures in a thread how long the machine pauses this process.
-
-    `longest` is the longest pause in seconds.
-    """
+    """Measures pauses of the whole process with a thread. `longest` is in seconds."""
 
     def __enter__(self) -> Self:
         self.longest = 0.0

@@ -20,7 +20,7 @@ from tests.test_hostile_bodies import ROUTES, SIGNER, BodyRoute, build_app
 class Exchange:
     """An ASGI request that counts how often the application reads its body.
 
-    The first part of the body is `first`; the second part is the result of the future `rest`.
+    The first part of the body is `first`. The second part is the result of the future `rest`.
     """
 
     def __init__(self, method: str, path: str, *headers: tuple[str, str], first: bytes = b"{}"):

@@ -96,5 +96,5 @@ async def until_changed(http: httpx2.AsyncClient, path: str) -> str:
         name = (await http.get(path)).json()["name"]
         if name != "Tea":
             break
-        await asyncio.sleep(0.005)  # the interval of polling
+        await asyncio.sleep(0.005)  # the poll interval
     return name

@@ -1,4 +1,4 @@
-"""Test the background steps of `.ci/run`, in a script that uses them like it does."""
+"""Test the background steps of `.ci/run` in a script that uses them in the same way."""
 
 import os
 import select
@@ -26,7 +26,7 @@ def test_failed_step_ends_the_run_with_its_status() -> None:
 
 
 def test_failed_run_ends_the_processes_that_a_step_has_started(tmp_path: Path) -> None:
-    # `sleep` inherits the pipe, so the pipe is closed when that process has ended
+    # `sleep` inherits the write end of the pipe, so the read end reaches its end when `sleep` ends
     reader, writer = os.pipe()
     os.mkfifo(tmp_path / "ready")
 

@@ -189,7 +189,7 @@ def test_banner_is_printed_when_the_port_is_bound() -> None:
 
 def test_refused_database_is_awaited_and_named() -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        unused.bind(("127.0.0.1", 0))  # without `listen`, so that connections are refused
         port = unused.getsockname()[1]
         url = f"postgresql://market:a-password@127.0.0.1:{port}/shop"
         result = markethall("migrate", database_url=url)
@@ -282,7 +282,7 @@ def test_generated_catalogue_is_created_once_and_grows(database_url: str, tmp_pa
 async def test_incomplete_generated_catalogue_fails(
     database_url: str, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """A row is refused if its stock is less than what is reserved of the product with that SKU."""
+    """The import refuses a row with less stock than is reserved of the product with its SKU."""
     row = min(generate_products(30), key=lambda row: row["on_hand"])
     inventory_app = build_inventory_app("sql", postgres)
     product = await inventory_app.product(row["sku"].lower(), stock=row["on_hand"] + 1)

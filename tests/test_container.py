@@ -27,8 +27,8 @@ from tests.containers import orders_of, users_of
 from tests.users.conftest import attempt_without_key
 
 MONOLITH = context_names()
-# the monolith without and with Redis, and each context in a process of its own, which needs Redis
-# to exchange events with the other contexts
+# the monolith without and with Redis, and each context in its own process, which needs Redis to
+# exchange events with the others
 PROCESSES = [
     (MONOLITH, ""),
     (MONOLITH, "redis://127.0.0.1:1/0"),

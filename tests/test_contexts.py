@@ -1,4 +1,4 @@
-"""Context manifests that contradict each other are rejected, with one line for each problem."""
+"""Test that contradictory context manifests are rejected, with one line for each problem."""
 
 from collections.abc import Callable
 from dataclasses import replace

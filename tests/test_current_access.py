@@ -68,7 +68,7 @@ class Shop:
         return {"authorization": f"Bearer {response.json()['access_token']}"}
 
     async def create_staff(self, role: str) -> tuple[str, dict[str, str]]:
-        """Create a staff account; return its path and the headers for its requests."""
+        """Create a staff account. Return its path and the headers for its requests."""
         name = f"staff-{uuid4().hex[:8]}"
         accounts = users_of(self.app.containers["users"]).accounts()
         user = await accounts.create_staff(f"{name}@example.com", role, PASSWORD, name)

@@ -52,7 +52,7 @@ LISTS = [
 
 
 class RecordingCursors(Cursors):
-    """Records the name of the last list that was read."""
+    """Records the name of the list whose cursor was decoded last."""
 
     list_name = ""
 

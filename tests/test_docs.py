@@ -7,7 +7,7 @@ from markethall.payments.contract import PaymentStatus
 from markethall.payments.domain import TRANSITIONS, PaymentCommand
 from scripts.generate_docs import DOCUMENTS, PARTS, ROOT, filled
 
-# what a reader needs to know: confirm, webhook, reconciliation, expiry
+# the commands of requests, webhooks, reconciliation and expiry, which the state diagram must show
 PICTURED_COMMANDS = {
     "confirm",
     "authorize",

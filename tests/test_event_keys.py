@@ -19,7 +19,7 @@ EVENT = b'{"type": "payments.payment_captured"}'
 
 
 class Network:
-    """Answers each request for public keys with the keys of the context in the host name."""
+    """A fake network that answers a request for public keys with those of the host's context."""
 
     def __init__(self) -> None:
         self.containers: dict[str, ApplicationContainer] = {}
@@ -82,8 +82,8 @@ async def test_event_is_verified_with_the_key_of_its_publisher(tmp_path: Path) -
 
     assert await defect(orders, signers["payments"]) is None
     assert await defect(orders, signers["inventory"]) == "unknown_key"
-    # valid, because the process of orders may have published this event before payments was
-    # extracted from it
+    # valid, because the process of orders may have published this event before payments moved to a
+    # process of its own
     assert await defect(orders, signers["orders"]) is None
 
 

@@ -1,4 +1,4 @@
-"""Test that a signal ends readiness at once, and reaches the server only after the drain time."""
+"""Test that a signal ends readiness immediately, but reaches the server after the drain time."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ class Readiness:
 
 @dataclass
 class Server:
-    """Installs a signal handler, as the server does."""
+    """A server whose signal handler records the signals."""
 
     signals: list[int] = field(default_factory=list)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)

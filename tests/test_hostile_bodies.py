@@ -1,4 +1,4 @@
-"""Test that no body makes a request take too much memory, on each route that takes a body."""
+"""Test that no request body takes too much memory, on each route with a body."""
 
 import json
 import tracemalloc

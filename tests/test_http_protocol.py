@@ -108,7 +108,7 @@ async def test_more_header_bytes_do_not_extend_the_timeout(short_timeout: Connec
         short_timeout.send(b"x")
         await asyncio.wait([closing], timeout=0.02)
 
-    # if bytes arrive after the server has closed the connection, it is reset
+    # bytes that arrive after the server has closed the connection cause a reset
     assert isinstance(closing.exception(), ConnectionError) or closing.result()
 
 
@@ -174,9 +174,9 @@ async def test_connection_close_header_closes_connection(connection: Connection)
 
 
 async def one_round_trip(connection: Connection) -> None:
-    """Wait until the server has read all data that was sent before, on any connection.
+    """Wait until the server has read all data that was sent earlier on any connection.
 
-    The server runs on this event loop, so it has read that data when it answers a later request.
+    The server runs on this event loop, so it has read the data when it answers a later request.
     """
     address = connection.writer.get_extra_info("peername")
     other = Connection(*await asyncio.open_connection(*address))
@@ -186,9 +186,9 @@ async def one_round_trip(connection: Connection) -> None:
 
 
 class ProbeApp:
-    """Responds with the names of the request headers.
+    """An application that responds with the names of the request headers.
 
-    It reads the whole request, sends two bytes of the response, and the others after `go_on`.
+    It reads the whole request, sends two bytes of the response, and sends the rest after `go_on`.
     """
 
     def __init__(self) -> None:

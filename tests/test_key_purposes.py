@@ -1,4 +1,4 @@
-"""Test that each purpose has its own key, so that a signature is valid for one purpose only."""
+"""Test that each purpose has its own key, so that no signature is valid for two purposes."""
 
 from collections import Counter
 from pathlib import Path

@@ -63,7 +63,7 @@ def shared_server() -> Iterator[SharedServer]:
 
 @pytest.fixture
 def closed_folder(folder: Path) -> Path:
-    """A directory that is closed to other users, if Postgres can use one, otherwise an open one."""
+    """A directory that only its owner can enter. It is open if Postgres cannot use a closed one."""
     if can_use_closed_folders():
         folder.chmod(0o700)
     return folder
@@ -120,7 +120,7 @@ def test_text_sorts_by_code_point(shared_server: SharedServer) -> None:
 def test_private_folder_works_or_gives_advice(tmp_path: Path) -> None:
     """If root starts Postgres, it runs as another user, who cannot enter a private directory.
 
-    Only a user namespace makes this possible.
+    Postgres can use the directory only in a user namespace.
     """
     tmp_path.chmod(0o700)
 
@@ -212,8 +212,8 @@ def test_running_server_without_our_lock_is_not_stopped(
 def test_killed_server_recovers_when_its_pid_is_reused(
     closed_folder: Path,
 ) -> None:
-    # The program `sleep` must have the same user as the server, because Postgres itself ignores a
-    # pid file whose process belongs to another user. In a closed directory both have the same user.
+    # `sleep` and the server must have the same user, because Postgres ignores a pid file whose
+    # process belongs to another user. In a closed directory they have the same user.
     server = EmbeddedPostgres(closed_folder)
     with server as url:
         fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")

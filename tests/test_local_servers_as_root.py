@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-# Under root, the commands run in a chroot, which is like most containers in one way: the kernel
-# forbids user namespaces there. The tmpfs hides the real /var/lib with the data directory of root.
+# Under root, the commands run in a chroot, where the kernel forbids user namespaces, as in most
+# containers. The tmpfs hides the real /var/lib, which contains the data directory of root.
 ISOLATE = """
 set -e
 mount --rbind / "$0"

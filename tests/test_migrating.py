@@ -1,4 +1,4 @@
-"""Test upgrades and downgrades of one context and of all, by our functions and by `alembic`."""
+"""Test upgrades and downgrades of one and of all contexts, by functions and by `alembic`."""
 
 import asyncio
 import os

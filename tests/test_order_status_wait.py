@@ -1,4 +1,4 @@
-"""Test requests that wait for the status of an order: they do not hold a slot while waiting."""
+"""Test that a request waiting for the status of an order holds no shared slot."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -92,9 +92,9 @@ async def holding_lock(
 
 
 def hanging_searches(database_url: str) -> Any:
-    """Let each search that matches nothing wait, by locking the table of spelling suggestions.
+    """Make each search without matches wait, by locking the table of spelling suggestions.
 
-    Other searches do not read this table.
+    A search with matches does not read this table.
     """
     return holding_lock(database_url, "LOCK TABLE inventory.search_word IN ACCESS EXCLUSIVE MODE")
 

@@ -40,7 +40,7 @@ UPDATE inventory.product SET description = repeat('long ', 100000) WHERE sku = '
 async def filled_database(
     server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
-    """The name of a database with a catalogue; tests use it as a template."""
+    """The name of a database with a catalogue, the template of the databases of tests."""
     async with dedicated_database(server_url, template) as url:
         folder = tmp_path_factory.mktemp("filled_database")
         result = await asyncio.to_thread(markethall, "demo", database_url=url, data_dir=str(folder))
@@ -189,7 +189,7 @@ async def test_an_incomplete_dump_is_never_committed(
         (victim,) = [child for child in children_of(process.pid) if child.name() == program]
         victim.kill()
         if program == "psql":
-            # the Postgres process waits for a lock, and does not notice that its client psql ended
+            # end the Postgres backend, which waits for a lock and does not notice the end of psql
             await on_server(target, TERMINATE_SUSPENDED)
     assert await schemas(target) == []
 

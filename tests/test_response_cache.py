@@ -23,7 +23,7 @@ from markethall.shared.observability.metrics import REQUESTS as REQUESTS_METRIC
 from tests.containers import inventory_of
 from tests.test_app import memory_settings
 
-# the test replaces {} by the id of a product
+# the test replaces {} with the id of a product
 PATHS = [
     "/products",
     "/products?limit=3",

@@ -1,4 +1,4 @@
-"""Test that secret keys are created once, even concurrently, and only their owner can read them."""
+"""Test secret keys: processes create them only once, and only their owner can read them."""
 
 import os
 import subprocess

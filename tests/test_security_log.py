@@ -1,4 +1,4 @@
-"""Each security event is one line in the log, with actor, subject, address and request id."""
+"""Test that each security event is one log line with actor, subject, address and request id."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -55,7 +55,7 @@ def security_events() -> Iterator[list[dict[str, Any]]]:
 
 
 async def register(http: httpx2.AsyncClient) -> str:
-    """Return the user id."""
+    """Register a user, and return the user id."""
     body = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
     return str((await http.post("/users", json=body)).json()["user_id"])
 
@@ -168,7 +168,7 @@ async def test_refused_tokens_are_logged_with_their_defect(
         for refused in (forged, "garbage", service_token):
             response = await http.get("/users/me", headers=bearer(refused))
             assert response.status_code == 401
-        # a public route responds although the token is refused, and the rejected token is logged
+        # a public route accepts a request with an invalid token, but the rejection is logged
         assert (await http.get("/products", headers=bearer(forged))).status_code == 200
         await http.get("/users/me")
 

@@ -221,9 +221,6 @@ def test_subscriber_needs_url_of_publisher_also_with_a_service_key_of_its_own(
 # Production
 
 
-# Production
-
-
 def test_production_starts_with_required_settings(read_from_environment: Read) -> None:
     settings = read_from_environment(**PRODUCTION)
 

@@ -1,4 +1,4 @@
-"""Payments that wait for their provider use neither database connections nor slots of the shop."""
+"""Test that a payment waiting for its provider holds no database connection or shared slot."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ POOL_SIZE = 4
 
 
 class WaitingProvider:
-    """Replaces the sleep of the sandbox: the answers of `sandbox_slow` wait for `release`."""
+    """Replaces the sleep of the sandbox, so that payments by `sandbox_slow` wait for `release`."""
 
     def __init__(self) -> None:
         self.waiting = 0
@@ -30,7 +30,7 @@ class WaitingProvider:
         await self.release.wait()
 
     async def wait_for(self, calls: int) -> None:
-        """Wait until so many calls have arrived. Raises TimeoutError."""
+        """Wait until this number of calls has arrived. Raises TimeoutError after 30 s."""
         async with asyncio.timeout(30):
             while self.waiting < calls:
                 await asyncio.sleep(0.001)
@@ -64,7 +64,7 @@ async def serving(
 async def test_waiting_payments_leave_the_database_to_other_requests(
     database_url: str, tmp_path: Any
 ) -> None:
-    """64 payments wait, in a process with four connections. Reads, orders and payments go on."""
+    """64 payments wait in a process with four database connections. All other requests succeed."""
     provider = WaitingProvider()
     async with (
         serving(database_url, tmp_path, provider) as app,
@@ -107,9 +107,9 @@ async def confirm(http: httpx2.AsyncClient, order: httpx2.Response, method: str)
 
 
 async def wait_until_pool_is_free(app: Gateway) -> None:
-    """Wait until no connection is in use. Background work uses connections, but only for moments.
+    """Wait until no connection is in use. Background work uses connections only for moments.
 
-    Raises TimeoutError if a waiting payment holds one.
+    Raises TimeoutError after 30 s, for example if a waiting payment holds a connection.
     """
     url = app.container.settings.database_url_of("payments")
     pool = app.container.process.databases().get(url)._pool

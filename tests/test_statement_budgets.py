@@ -86,7 +86,10 @@ async def background_work(app: Gateway) -> AsyncIterator[None]:
 
 
 async def wait_until_handled(handler: str, before: float) -> None:
-    """Wait until the handler has processed more than `before` events. Raises TimeoutError."""
+    """Wait until the handler has processed more than `before` events.
+
+    Raises TimeoutError after 60 s.
+    """
     async with asyncio.timeout(60):
         while EVENTS_HANDLED.labels(handler, "done")._value.get() <= before:
             await asyncio.sleep(0.01)

@@ -1,7 +1,7 @@
-"""Test that a process with a wrong clock does not delete, expire or take over anything too early.
+"""Test that a process with a wrong clock deletes, expires and takes over nothing too early.
 
-It must also store correct times. The tests run two processes on one Postgres database: one with a
-correct clock, and one whose clock is an hour or a month off.
+It must also store correct times. The tests run two processes on one Postgres database: one has a
+correct clock, and the clock of the other is wrong by an hour or a month.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ class Process:
         assert response.status_code == 202, response.text
 
     async def handle_events(self) -> None:
-        """Run the background work until no event waits."""
+        """Run the event workers until no event waits. Raises TimeoutError after 60 s."""
         tasks = [
             asyncio.create_task(worker.run())
             for worker in build_event_workers(self.container, self._app.settings)
@@ -152,7 +152,7 @@ class Database:
         self._connection = connection
 
     async def rows(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
-        """Return all rows; the key is the table's name and the row as text."""
+        """Return all rows by the table name and the text of the row."""
         found: dict[tuple[str, str], Mapping[str, Any]] = {}
         for table in await self._tables():
             for row in await self._connection.fetch(f"SELECT * FROM {table}"):
@@ -332,9 +332,9 @@ async def test_session_of_another_process_stays_open(
 
 
 async def test_connection_corrects_the_clock_and_fails_once(database_url: str) -> None:
-    """The first session fails: its caller may already have read a wrong time and must not store it.
+    """The first session fails, so that its caller cannot store a wrong time that it has read.
 
-    The connection has corrected the clock, so the second session succeeds.
+    The new connection has corrected the clock, so the second session succeeds.
     """
     with wrong_clock(AHEAD[1]):
         wrong = Postgres(database_url, PoolSize(1, 2, 10))
