@@ -192,7 +192,7 @@ def _repeat(requests: Iterator[Request]) -> Script:
 
 
 def pay_all(requests: Sequence[Sequence[Request]]) -> Scripts:
-    """Return scripts in which each customer pays the orders that this customer has placed."""
+    """Return one script per customer, which sends the requests of the customer in order."""
     return lambda _: [_in_order(own_requests) for own_requests in requests]
 
 

@@ -18,11 +18,11 @@ from scripts.check_manifests.manifests import (
 )
 
 CALLED: Final = {str(c): frozenset(map(str, topology().dependencies[c])) for c in context_names()}
-# the contexts that handle the events of each context
+# maps each context to the contexts that handle its events
 SUBSCRIBERS: Final = {
     str(c): frozenset(str(s) for p, s in topology().event_pairs if p == c) for c in context_names()
 }
-# the contexts that each context calls or whose public keys it reads
+# maps each context to the contexts that it calls or whose public keys it reads
 NEEDED: Final = {
     str(c): frozenset(map(str, topology().dependencies[c] | topology().jwks_sources[c]))
     for c in context_names()

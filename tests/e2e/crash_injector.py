@@ -81,7 +81,7 @@ class CrashPlan:
 def _has_changed_rows(result: Any) -> bool:
     """Return whether a statement has changed rows.
 
-    The result is a status such as `UPDATE 1`, the returned rows, one value, or EXECUTE_MANY.
+    `result` is a status such as `UPDATE 1`, the returned rows, one value, or EXECUTE_MANY.
     """
     if isinstance(result, str) and result.rpartition(" ")[2].isdigit():
         return not result.endswith(" 0")

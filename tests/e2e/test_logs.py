@@ -46,7 +46,7 @@ class LoggedServer:
         return [json.loads(text) for text in texts[first:]]
 
     async def line(self, request_id: str) -> dict[str, Any]:
-        """Wait for the access log line of a request, which may be written after the response."""
+        """Wait for the access log line of a request; the server may write it after the response."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while not (found := self._lines_of(request_id)):
                 await asyncio.sleep(0.01)

@@ -240,7 +240,7 @@ async def send_webhook(shop: Shop, headers: dict[str, str], body: bytes) -> http
 
 @pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])
 async def test_cancel_races_with_payment(shop: Shop, database: DatabaseReader, method: str) -> None:
-    """The stock must be released and the money refunded, in whatever order the requests run."""
+    """The stock must be released and the money refunded, in either order of the requests."""
     orders = await asyncio.gather(*(place_new_order(shop) for _ in range(10)))
 
     await asyncio.gather(*(pay_and_cancel(shop, buyer, order, method) for buyer, order in orders))

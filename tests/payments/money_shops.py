@@ -78,7 +78,7 @@ class MoneyShop(ABC):
     async def deliver_success(self, payment: PaymentView, operation_id: UUID) -> bool:
         """Deliver the webhook of the successful charge. Return whether it was a duplicate.
 
-        Stripe sends it when it has charged the payment. The sandbox sends it at once.
+        At Stripe, first wait until the payment is charged. At the sandbox, deliver it at once.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Charges that wait for the customer are followed up: no webhook is needed, and none stays open."""
+"""Follow-ups of charges that wait for the customer: without a webhook, each charge still ends."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

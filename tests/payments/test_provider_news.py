@@ -103,7 +103,7 @@ async def test_failed_action_is_applied(payments_app: PaymentsApp) -> None:
 async def test_failed_action_of_an_earlier_charge_changes_nothing(
     payments_app: PaymentsApp, method: str
 ) -> None:
-    """The customer has chosen another method; the payment waits for the action of its charge."""
+    """The payment waits for the action of a later charge, by another method."""
     payment, attempt = await confirmed(payments_app, "sandbox_action_required")
     current = await payments_app.confirm(payment, method)
 

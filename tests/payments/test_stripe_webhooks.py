@@ -246,9 +246,9 @@ async def test_event_of_an_operation_that_is_not_stored_yet_is_kept(shop: Stripe
 async def test_event_about_something_else_is_stored(
     shop: StripeApp, type_: str, metadata: dict[str, str]
 ) -> None:
-    """An event without a valid operation id may be about a payment of another program.
+    """An event without a valid operation id is no error.
 
-    That program uses the same Stripe account, so the event is no error.
+    It may be about a payment of another program that uses the same Stripe account.
     """
     await shop.paid()
     (intent,) = shop.stripe.intents.values()

@@ -29,7 +29,7 @@ USER = {"username": "ada", "email": "ada@example.com", "password": "a long enoug
 
 
 class Market:
-    """An HTTP client of both processes. The context `orders` of the monolith publishes events."""
+    """An HTTP client of both processes, which also publishes events of the monolith's orders."""
 
     def __init__(self, http: httpx2.AsyncClient, monolith: Gateway, reviews_url: str) -> None:
         self.http = http
