@@ -53,14 +53,14 @@ class ContextManifest:
     subscriptions: tuple[Subscription, ...] = ()
     # public paths that take a form instead of JSON
     form_paths: frozenset[str] = frozenset()
-    # maps a path to the query parameters that make a GET of it a search; fewer searches than other
-    # reads run at the same time
+    # maps a path to the query parameters that turn a GET into a search; searches have a lower
+    # concurrency limit than other reads
     search_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # maps a path to the search parameters that make a search count facets; even fewer of these
-    # searches run at the same time
+    # maps a path to the query parameters that make a search count facets; these searches have an
+    # even lower limit
     facet_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # regular expressions of the public paths whose responses are streamed for a long time; a
-    # separate limit applies to the number of these requests that run at the same time
+    # regular expressions of the public paths whose responses are streamed for a long time; these
+    # requests have a concurrency limit of their own
     long_paths: tuple[str, ...] = ()
     # the names under which `/stats` shows the counts of this context
     counters: tuple[str, ...] = ()

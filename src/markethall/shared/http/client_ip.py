@@ -39,7 +39,7 @@ def client_ip(scope: Scope, proxies: Networks) -> str:
 
 
 def _forwarded_nodes(scope: Scope) -> Iterator[str]:
-    """Yield the nodes from right to left: the one that the nearest proxy has added is first."""
+    """Yield the nodes from right to left: the node of the nearest proxy is first."""
     if parts := _list_elements(scope, b"x-forwarded-for"):
         yield from reversed(parts)
         return

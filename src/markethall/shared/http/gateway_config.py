@@ -1,4 +1,4 @@
-"""The type of the settings of the gateway."""
+"""The configuration of the gateway middleware."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from markethall.shared.http.work_kinds import WorkKinds
 
 @dataclass(frozen=True)
 class GatewayConfig:
-    """Settings of the gateway."""
+    """Limits, proxies and paths that the gateway middleware uses."""
 
     # limits every body; the policy of a route may set a lower limit
     max_body_bytes: int

@@ -131,11 +131,11 @@ class RequestContext:
 
     @property
     def canonical_location(self) -> str | None:
-        """Return the path without trailing slashes, and the query; None if there is no such slash.
+        """Return the path without trailing slashes, with the query; None if no slash is trailing.
 
-        The result has no host and scheme, because behind a proxy only the client knows them. It is
-        None also for a path that begins with two slashes: in the header Location, such a path would
-        name another host.
+        The result has no scheme and host, because behind a proxy only the client knows them. For a
+        path that begins with two slashes the result is None too: in the header Location, such a
+        path would name another host.
         """
         if not self.path.endswith("/"):
             return None

@@ -40,7 +40,7 @@ class CacheKey(NamedTuple):
 
 
 class CachedResponse:
-    """A response of status 200 with an entity tag, from which `send` also makes the 304."""
+    """A 200 response with an entity tag. `send` sends it as a 200 or as a 304."""
 
     def __init__(self, headers: Sequence[Header], body: bytes, route: str) -> None:
         self.body = body

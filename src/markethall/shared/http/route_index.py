@@ -31,7 +31,7 @@ class RouteIndex(BaseRoute):
                 self._by_segment[_first_segment(route.path)].append(route)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        # with a root path, the first segment of the path may not be that of a route
+        # with a root path, the first segment may belong to the root path, not to a route
         if scope["type"] != "http" or scope.get("root_path"):
             return _NO_MATCH
         for route in self._by_segment.get(_first_segment(scope["path"]), ()):

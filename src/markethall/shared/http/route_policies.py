@@ -43,7 +43,7 @@ BULK_BODY_LIMITS: Final = BodyLimits(max_bytes=1024 * 1024, max_members=50_000)
 
 @dataclass(frozen=True)
 class CardCheck:
-    """Tells in which JSON bodies card numbers are refused.
+    """Configures the card number check for the JSON bodies of a route.
 
     `unchecked_fields` are members of the body that may have the form of a card number. If
     `is_enabled` is false, the route itself must ensure that no card number is stored.

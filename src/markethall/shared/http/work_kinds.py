@@ -40,9 +40,9 @@ class WorkKinds:
         upload_paths: Collection[str] = (),
         facet_parameters: Mapping[str, frozenset[str]] = MappingProxyType({}),
     ) -> None:
-        """`search_parameters` maps a path to the query parameters that make a read of it a search.
+        """`search_parameters` maps a path to the query parameters that turn a read into a search.
 
-        `facet_parameters` maps a path to the query parameters that make it a facet search.
+        `facet_parameters` maps a path to the query parameters that turn a read into a facet search.
         `long_paths`: regular expressions of the paths of streamed responses. `upload_paths`: the
         paths to which files are uploaded by POST.
         """
