@@ -17,9 +17,9 @@ from markethall.shared.cache.keys import (
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
-# Seconds that a tombstone, the mark of an invalidated key, stays in Redis. The result of a load
-# that took longer than half of this is not stored, because the tombstone of an invalidation during
-# the load may have expired.
+# Seconds that a tombstone, the mark of an invalidated key, stays in Redis. A load that takes longer
+# than half of this time does not store its result: the tombstone of an invalidation during the load
+# may have expired.
 TOMBSTONE_TTL: Final = 60.0
 _TOKEN_BYTES: Final = 16
 _VALUE: Final = b"v"

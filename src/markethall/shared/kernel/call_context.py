@@ -8,8 +8,8 @@ from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Dto
 
-# The header with the remaining milliseconds of a call. It is not a point in time, because the
-# clocks of machines differ.
+# The header with the remaining milliseconds of a call. Its value is a duration, not a point in
+# time, because the clocks of machines differ.
 DEADLINE_HEADER: Final = "x-deadline-ms"
 
 

@@ -1,12 +1,12 @@
 """Find card numbers (primary account numbers) in texts and in JSON values.
 
 A card number has 14 to 19 digits, begins with the range of an issuer that has numbers of this
-length, and has a valid check digit (Luhn, ISO/IEC 7812-1). Its digits may be in groups that spaces,
-dashes or dots separate. Digits of other scripts count as digits.
+length, and has a valid check digit (Luhn, ISO/IEC 7812-1). Spaces, dashes or dots may separate
+groups of its digits. Digits of other scripts count as digits.
 
-Numbers of 13 digits are not card numbers here: Visa issues none any more, and one EAN-13 in a
-hundred would look like one. UUIDs, IBANs, hexadecimal ids and fractions of decimal numbers are not
-card numbers either.
+Numbers of 13 digits do not count as card numbers: Visa has stopped issuing them, and one EAN-13 in
+a hundred would look like one. UUIDs, IBANs, hexadecimal ids and fractions of decimal numbers are
+not card numbers either.
 """
 
 import re
@@ -152,7 +152,7 @@ def find_card_number(value: Any, unchecked_names: frozenset[str] = frozenset()) 
 
 
 def redact_card_numbers_in(value: Any) -> Any:
-    """Return a JSON value in which every card number is replaced by `***`, a JSON number by 0."""
+    """Return the JSON value with card numbers replaced: by `***` in a text, by 0 for a number."""
     if isinstance(value, str):
         return redact_card_numbers(value)
     if isinstance(value, list):

@@ -1,9 +1,9 @@
 """Rows of CSV files (RFC 4180) whose cells a spreadsheet does not run as formulas.
 
 A spreadsheet runs a cell as a formula if it begins with = + - @, a tab or a carriage return. So an
-export puts an apostrophe before such a text, and an import removes it. For a text that itself
-begins with apostrophes and then one of these characters, the export also adds one apostrophe and
-the import removes one. So an exported value is imported unchanged.
+export puts an apostrophe before such a text, and an import removes it. If a text begins with
+apostrophes and then one of these characters, the export adds one more apostrophe, and the import
+removes it. So an exported value is imported unchanged.
 """
 
 import re

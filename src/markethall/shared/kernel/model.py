@@ -86,9 +86,10 @@ def _reject_nul_and_surrogates(text: str) -> str:
     return text
 
 
-# The first and last characters of the ranges of invisible characters. These are separators, control
-# characters and format characters such as the zero width space (categories Z, Cc and Cf of Unicode
-# 16), and characters that are drawn as a space: the Hangul fillers and the empty Braille pattern.
+# The first and last character of each range of invisible characters. Invisible are the categories
+# Z, Cc and Cf of Unicode 16: separators, control characters and format characters such as the zero
+# width space. The Hangul fillers and the empty Braille pattern are drawn as a space, so they are
+# included too.
 _INVISIBLE_RANGES: Final = (
     "\x00\x20", "\x7f\xa0", "\xad", "\u0600\u0605", "\u061c", "\u06dd",
     "\u070f", "\u0890\u0891", "\u08e2", "\u115f\u1160", "\u1680",

@@ -1,4 +1,4 @@
-"""The maximum time of each statement of a request, if it is shorter than that of the database.
+"""The statement timeout of one request, if it is shorter than the timeout of the database.
 
 It is a context variable, so that the code between the HTTP layer and the database need not pass it.
 """

@@ -144,7 +144,7 @@ def _first_error(group: ExceptionGroup[Exception]) -> Exception:
 async def _run_endless(loop: Awaitable[None]) -> None:
     """Await a loop that should never end, and raise RuntimeError if it ends.
 
-    Otherwise, a CancelledError that is raised inside the loop would end the loop without an error.
+    Without this check, a CancelledError raised inside the loop would end it without an error.
     """
     try:
         await loop

@@ -46,7 +46,7 @@ _SECRET_PATTERNS: Final = (
     ),
 )
 # Every text that a pattern matches contains one of these after casefold(). Most texts contain none
-# of them, and the slower patterns are then skipped.
+# of them, so the slower patterns are skipped.
 _SECRET_HINTS: Final = (
     "://", "bearer", "basic", "eyj", "passw", "secret", "token", "whsec_", "k_live_", "k_test_",
 )  # fmt: skip

@@ -18,8 +18,8 @@ _YIELD_ROWS: Final = 200
 class ExternalSorter(Generic[T]):
     """Collects rows, then returns them in the order of their keys.
 
-    It keeps at most `max_rows` rows in memory. When there are more, it sorts them and writes them
-    to a temporary file; in the end it merges the files. The files are deleted at the end of the
+    It keeps at most `max_rows` rows in memory. When it has that many, it sorts them and writes them
+    to a temporary file. At the end it merges the files. The files are deleted at the end of the
     `with` block, and also if the process crashes.
     """
 

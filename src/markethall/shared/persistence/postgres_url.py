@@ -24,7 +24,7 @@ _SUPPORTED: Final = frozenset(
         "krbsrvname",
     }
 )
-# parameters of libpq for which a setting or a constant of this program applies
+# parameters of libpq that are ignored, because a setting or a constant of this program applies
 _IGNORED: Final = frozenset(
     {
         "application_name",

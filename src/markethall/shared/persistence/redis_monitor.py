@@ -14,7 +14,7 @@ _INTERVAL_SECONDS: Final = 5.0
 
 
 async def monitor_redis(redis: RedisClient, interval_seconds: float = _INTERVAL_SECONDS) -> None:
-    """Ping Redis until cancelled. If Redis is available at the start, no line is logged for it."""
+    """Ping Redis until cancelled. Nothing is logged if the first ping succeeds."""
     was_available = True
     while True:
         is_available = await redis.ping()

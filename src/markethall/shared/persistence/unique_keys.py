@@ -1,7 +1,7 @@
 """The integrity check that the unique keys of a schema exist in the database.
 
-The rule "one effect per key" (of an idempotency record, an event, a webhook) is enforced by unique
-indexes. So it holds as long as the indexes exist and are valid, and no row has to be read.
+Unique indexes enforce the rule "one effect per key" (of an idempotency record, an event, a
+webhook). So the check reads no rows: it only tests that the indexes exist and are valid.
 """
 
 from collections.abc import Iterator

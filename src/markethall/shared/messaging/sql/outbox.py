@@ -119,7 +119,7 @@ class SqlOutbox:
     """Elects the leader by a session-level advisory lock.
 
     A leader holds the lock as long as it is the leader. It uses a connection outside the pool, so
-    that the pool does not lack a connection for requests. Postgres records when each connection was
+    that requests can use all connections of the pool. Postgres records when each connection was
     last used. If the connection of a leader was not used for LEADER_TIMEOUT_SECONDS, the leader is
     considered hung: the next candidate ends the connection, which releases the lock.
     """

@@ -49,7 +49,7 @@ class Postgres:
         direct_url: str | None = None,
         application_name: str = "markethall",
     ) -> None:
-        """`direct_url`: a URL that bypasses the pooler, if `url` is that of a pooler.
+        """`direct_url` bypasses the pooler; it is needed if `url` leads to a pooler.
 
         The pooler runs in transaction mode, so LISTEN and session locks need the direct URL.
         """
