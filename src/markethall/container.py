@@ -1,4 +1,4 @@
-"""The root container: the container of the process, and those of the served contexts."""
+"""The root container: the container of the process and the containers of the contexts."""
 
 from contextlib import AsyncExitStack
 from graphlib import TopologicalSorter

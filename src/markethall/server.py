@@ -59,7 +59,7 @@ def serve(
 
 @contextmanager
 def listen_sockets(host: str, port: int, metrics_port: int | None) -> Iterator[list[socket.socket]]:
-    """Listen on the port of the application, and on that of the metrics if there is one.
+    """Listen on the port of the application and, if it is set, on the port of the metrics.
 
     Raises OSError; its text is one line for the terminal.
     """

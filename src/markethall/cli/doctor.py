@@ -70,7 +70,7 @@ def doctor(
 
 
 async def _repair(runner: "IntegrityRunner", report: "IntegrityReport") -> "IntegrityReport":
-    """List the repairs with the rows before them, run them, and check everything again."""
+    """Print the planned repairs with their rows, run them, and check everything again."""
     planned = runner.plan_repairs(report)
     for one in planned:
         print_note(f"{one.description} ({one.context}, {one.before.violations} rows):")

@@ -55,7 +55,7 @@ def reconcile(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
 ) -> None:
-    """Compare our payments and refunds with the report of a provider. Nothing is changed by it.
+    """Compare our payments and refunds with the report of a provider. Change nothing.
 
     The exit code is 0 if both agree, 1 if there are differences, 2 for invalid input, and 3 if the
     provider does not give its report.

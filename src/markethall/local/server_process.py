@@ -21,8 +21,8 @@ _READY_SECONDS = 120.0  # long, because recovery after a crash reads the whole w
 _STOP_SECONDS = 10.0  # the time that a process has to end after each signal
 _PORT_ATTEMPTS = 5
 
-# the complete environment of a server; that of this process is not passed on, because it may have
-# PG* variables, a library path or a locale that is not installed
+# The whole environment of a server. The environment of this process is not passed on, because it
+# may contain PG* variables, a library path or a locale that is not installed.
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
 _CLONE_NEWUSER = 0x10000000
 

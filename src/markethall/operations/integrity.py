@@ -1,7 +1,6 @@
-"""Runs the integrity checks of the served contexts, and the repairs of those that find violations.
+"""Runs the integrity checks of the served contexts, and the repairs of violated checks.
 
-The checks of a context are those that every context has (inbox, outbox, unique keys) and those of
-its container.
+Every context has common checks (inbox, outbox, unique keys), and the checks of its container.
 """
 
 import asyncio
@@ -170,7 +169,7 @@ class IntegrityRunner:
 
 
 def list_checks(container: ApplicationContainer, context: str) -> Sequence[IntegrityCheck]:
-    """Return the common checks of every context, and those of its container."""
+    """Return the common checks, and the checks of the context's container, sorted by id."""
     context_container = container.contexts[context]
     persistence = context_container.persistence()
     messaging = MessagingChecks(persistence.inbox, persistence.outbox, context_container.clock())

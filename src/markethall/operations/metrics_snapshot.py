@@ -17,7 +17,7 @@ def _render() -> bytes:
 
 
 class MetricsSnapshot:
-    """The metrics, rendered once a second, because rendering blocks the event loop for a few ms."""
+    """The metrics, rendered at most once a second: rendering blocks the event loop for some ms."""
 
     def __init__(
         self, render: Callable[[], bytes] = _render, clock: MonotonicClock = time.monotonic

@@ -77,7 +77,7 @@ def end_orphans(cluster: Path) -> None:
 
 
 def _processes_in(cluster: Path) -> list[int]:
-    """Return the ids of the processes whose working directory is the cluster: those of its server.
+    """Return the ids of the server's processes: those whose working directory is the cluster.
 
     psutil reports no working directory for processes of other users. They are not servers of this
     cluster, because they cannot open it.
