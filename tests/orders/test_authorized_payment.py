@@ -141,7 +141,11 @@ async def test_rejected_void_is_logged(orders_app: OrdersApp) -> None:
     assert statuses(await orders_app.read_order(order)) == ("cancelled", "voided")
 
 
-async def test_cancelled_units_are_never_captured(orders_app: OrdersApp) -> None:
+@pytest.mark.parametrize("captures_several_times", [True, False])
+async def test_cancelled_units_are_never_captured(
+    orders_app: OrdersApp, captures_several_times: bool
+) -> None:
+    orders_app.fake_payments.captures_several_times = captures_several_times
     order = await authorized(orders_app)
 
     await cancel_units(orders_app, order, 1)

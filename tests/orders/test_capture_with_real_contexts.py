@@ -6,6 +6,8 @@ import pytest
 
 from markethall.orders.contract import CancelOrder, FulfilOrder, OrderView
 from markethall.payments.contract import OperationKind, OperationStatus
+from markethall.payments.gateway.sandbox import SandboxGateway
+from markethall.payments.ports import Capability
 from markethall.settings import Settings, read_settings
 from markethall.shared.kernel.pagination import PageQuery
 from tests.containers import payments_of
@@ -78,7 +80,13 @@ async def test_each_shipment_is_captured(contexts_app: ContextsApp) -> None:
     assert await captures(contexts_app, order) == [1000, 2000]
 
 
-async def test_cancelled_units_are_released(contexts_app: ContextsApp) -> None:
+@pytest.mark.parametrize("captures_once", [False, True])
+async def test_cancelled_units_are_released(
+    contexts_app: ContextsApp, monkeypatch: pytest.MonkeyPatch, captures_once: bool
+) -> None:
+    if captures_once:
+        limited = SandboxGateway.capabilities - {Capability.MULTIPLE_CAPTURES}
+        monkeypatch.setattr(SandboxGateway, "capabilities", limited)
     order = await authorized(contexts_app)
     line = {"line_id": order.lines[0].line_id, "quantity": 1}
     command = CancelOrder.model_validate({"reason": "changed my mind", "lines": [line]})

@@ -541,6 +541,27 @@ async def test_provider_that_captures_once_captures_all_at_the_first_shipment(
     assert amounts(first) == amounts(second) == ("captured", captured, captured, 0)
 
 
+@pytest.mark.parametrize(
+    "missing",
+    [
+        (),
+        (Capability.MULTIPLE_CAPTURES,),
+        (Capability.MULTIPLE_CAPTURES, Capability.PARTIAL_CAPTURE),
+    ],
+)
+async def test_authorization_stays_while_nothing_is_shipped(
+    payments_app: PaymentsApp, missing: tuple[Capability, ...]
+) -> None:
+    payment = await payments_app.authorized(1000)
+    limit_to(payments_app, *missing)
+
+    after_cancelled_units = await capture_due(payments_app, payment, 0, 900)
+    after_shipment = await capture_due(payments_app, payment, 900, 900)
+
+    assert amounts(after_cancelled_units) == ("authorized", 1000, 0, 0)
+    assert after_shipment.status is PaymentStatus.CAPTURED
+
+
 async def test_due_waits_for_an_unknown_outcome(payments_app: PaymentsApp) -> None:
     payment, capture_id = await payments_app.authorized(1000), new_id()
     payments_app.gateway.after = PaymentGatewayTimeout()

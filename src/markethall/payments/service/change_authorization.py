@@ -185,7 +185,7 @@ class ChangeAuthorization:
         Return None if there is nothing to do.
         """
         amount = min(self._due_sum(payment, command) - payment.captured, payment.capturable)
-        is_last = command.due == command.total or not self._can_capture_again(payment)
+        is_last = command.due == command.total
         if amount > 0:
             money = payment.money(amount)
             return await self._start_capture(
