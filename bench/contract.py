@@ -99,7 +99,7 @@ class Cost:
 
 
 class EntityIds(NamedTuple):
-    """The ids of the customer and the product in the calls."""
+    """The ids of the customer and the product that the calls use."""
 
     user_id: UUID
     product_id: UUID
@@ -187,8 +187,8 @@ def measure(options: Options, folder: Path) -> ContractResult:
 
 async def _measured(options: Options, folder: Path) -> list[Transport]:
     async with _transports(folder) as transports:
-        # the settings of the garbage collector are those of the server; with the default settings,
-        # garbage collection would be half of the cost
+        # use the garbage collector settings of the server; with the defaults, garbage collection
+        # would be half of the cost
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)

@@ -23,7 +23,7 @@ TABLES = (
 )
 
 # rejects an order that has no lines, or whose lines do not sum to its subtotal; checked at commit,
-# because an order and its lines are written by several statements
+# because several statements write an order and its lines
 LINES_MATCH_SUBTOTAL = """
 CREATE FUNCTION orders.lines_match_subtotal() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

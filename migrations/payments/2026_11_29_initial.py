@@ -30,7 +30,7 @@ TABLES = (
     "payment",
 )
 
-# checked at commit, because a posting and its entries are written by several statements
+# checked at commit, because several statements write a posting and its entries
 CHECK_POSTING_BALANCES = """
 CREATE FUNCTION payments.posting_balances() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

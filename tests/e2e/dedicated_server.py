@@ -115,5 +115,5 @@ def dedicated_process(
 
 
 async def wait_for_exit(process: "subprocess.Popen[bytes]", within: float) -> int:
-    """Return the exit code. Raises TimeoutExpired after `within` seconds."""
+    """Wait for the exit, and return its code. Raises TimeoutExpired after `within` seconds."""
     return await asyncio.to_thread(process.wait, within)

@@ -46,7 +46,7 @@ def split_query(sql: str) -> tuple[str, str]:
 
 
 def during_relocation(sql: str) -> str:
-    """Return the query with unfinished payments excluded from the check of the charges."""
+    """Exclude unfinished payments from the check of the charges in the query."""
     changed = sql.replace(
         "WHERE order_id IS NOT NULL AND (captured", f"{NO_UNFINISHED_OPERATION} (captured"
     )

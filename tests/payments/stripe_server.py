@@ -35,15 +35,15 @@ class Fault(Enum):
     DELAYED = auto()  # no answer; the request takes effect when `release` is called
     RATE_LIMITED = auto()
     KEY_IN_USE = auto()
-    SERVER_ERROR_BEFORE = auto()  # 500, stored for the idempotency key
+    SERVER_ERROR_BEFORE = auto()  # a 500, which is stored for the idempotency key
     SERVER_ERROR_AFTER = auto()
-    GATEWAY_ERROR_AFTER = auto()  # 502 of a proxy, which stores nothing
+    GATEWAY_ERROR_AFTER = auto()  # a 502 of a proxy, which stores nothing
     GARBAGE = auto()
     NO_OBJECT = auto()
     WRONG_AMOUNT = auto()
     WRONG_CURRENCY = auto()
-    OTHER_OBJECT = auto()  # the object of another operation
-    DUPLICATE_ID = auto()  # the id of the first intent of the account
+    OTHER_OBJECT = auto()  # the answer is the object of another operation
+    DUPLICATE_ID = auto()  # the answer has the id of the first intent of the account
     UNKNOWN_STATUS = auto()
 
 

@@ -95,7 +95,7 @@ async def market(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
                 "reviews",
                 data_dir=tmp_path / "reviews",
                 contexts=["reviews"],
-                # users is called; orders publishes events, which are verified with its public keys
+                # reviews calls users, and verifies events with the public keys of orders
                 context_urls={"users": MONOLITH, "orders": MONOLITH},
                 redis_url=redis_url,
             )
