@@ -190,7 +190,7 @@ def _add_routes(app: FastAPI, router: APIRouter) -> None:
 
 
 def _service_keys() -> APIRouter:
-    """Return a route with the public keys for the service tokens of this process."""
+    """Return a router with the public keys that verify the service tokens of this process."""
     router = APIRouter(tags=["internal"])
 
     @router.get(SERVICES_JWKS_PATH)

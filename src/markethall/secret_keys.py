@@ -20,8 +20,8 @@ from markethall.shared.security.access_tokens import generate_private_key, load_
 class ApplicationSecrets:
     """The secret keys of a process. A key that the process does not need is empty.
 
-    `secret_key` signs cursors and hashes the clients of rate limits. The others are Ed25519 private
-    keys as PEM text.
+    Keys for cursors, rate limits and webhooks of the sandbox provider are derived from
+    `secret_key`. The others are Ed25519 private keys as PEM text.
     """
 
     secret_key: bytes = field(repr=False)

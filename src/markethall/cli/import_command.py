@@ -87,7 +87,7 @@ class ImportFile:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """The final state of an import, with its first errors and changes."""
+    """The final state of an import, with its first errors, warnings and changes."""
 
     final_state: ImportView
     errors: tuple[RowNoteView, ...]

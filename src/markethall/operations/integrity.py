@@ -98,7 +98,7 @@ class IntegrityRunner:
         )
 
     def plan_repairs(self, report: IntegrityReport) -> Sequence[PlannedRepair]:
-        """Return the repairs of the violated checks that have one."""
+        """Return a planned repair for each violated check that has a repair."""
         violated = {
             (result.context, result.check): result
             for result in report.checks

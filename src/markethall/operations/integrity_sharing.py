@@ -36,7 +36,7 @@ class SharedIntegrityReport:
             self._expires_at = asyncio.get_running_loop().time() + _REUSE_SECONDS
 
     def _is_usable(self, container: ApplicationContainer) -> bool:
-        """Tell whether the run is not finished or recent, and has not failed."""
+        """Tell whether the run of this container is running, or has succeeded a few seconds ago."""
         if self._run is None or self._container is not container:
             return False
         if not self._run.done():

@@ -51,7 +51,7 @@ class SchemaCopy:
     target_url: str
 
     def run(self, snapshot: str, checksums: RowChecksums) -> None:
-        """Copy the schema. Raises RelocationFailed; the target is unchanged then."""
+        """Copy the schema. Raises RelocationFailed, and then leaves the target unchanged."""
         with tempfile.TemporaryFile("w+") as errors:
             if not self._copy(snapshot, checksums, errors):
                 reason = _first_error(errors)

@@ -1,4 +1,4 @@
-"""Types of settings that several settings share: names of contexts, URLs of servers."""
+"""Field types of the settings: names of contexts, URLs of servers."""
 
 from typing import Annotated, Final
 

@@ -307,7 +307,7 @@ class Settings(BaseSettings):
         return by_url
 
     def event_transports(self, publisher: str, listener: str) -> tuple[bool, bool]:
-        """Return two flags: events are sent in process, events are sent by Redis Streams."""
+        """Return two flags: whether events are sent in process, and whether by Redis Streams."""
         is_in_process = {publisher, listener} <= self.contexts
         return is_in_process, not is_in_process or self.event_transport == "dual"
 

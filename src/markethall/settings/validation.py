@@ -65,13 +65,13 @@ def _event_problems(settings: "Settings") -> list[str]:
 def _publisher_problems(settings: "Settings") -> list[str]:
     """Require the URL of each remote publisher, from which its public keys are fetched.
 
-    A service key in the settings is not enough: nothing shows that the publisher has the same one,
-    and if it has another, all its events become dead letters.
+    A service key in the settings is not enough: the publisher may have another key, and then all
+    its events become dead letters.
     """
     missing = {
         publisher
         for context in settings.contexts
-        # _topology_problems reports the publishers that the context calls too
+        # without the publishers that the context also calls: _topology_problems reports them
         for publisher in settings.remote_publishers_of(context) - topology().dependencies[context]
     } - set(settings.context_urls)
     return [

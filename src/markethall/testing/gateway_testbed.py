@@ -29,7 +29,7 @@ class ProviderTotals:
 
 
 class GatewayTestbed(ABC):
-    """A gateway, and its provider, which has no operations yet."""
+    """A gateway and its provider. The provider has no operations at the start."""
 
     gateway: PaymentGateway
     # a payment method whose charges succeed, and one whose charges are declined

@@ -37,7 +37,7 @@ class ReportConformance:
         await expect_reported(testbed, charge, outcome, ReportKind.PAYMENT)
 
     async def test_report_lists_captures(self, testbed: GatewayTestbed) -> None:
-        """An authorization is not listed. Each capture is, with the amount that it has captured."""
+        """Each capture is listed with its amount; an authorization is not listed."""
         if not testbed.can(Capability.REPORT, Capability.AUTHORIZE):
             return
         authorization = await authorize_once(testbed)

@@ -19,7 +19,7 @@ L1_TTL_WITHOUT_BUS: Final = 1.0  # seconds
 # together are renewed at different times.
 MIN_FRESH_SHARE: Final = 0.7
 MAX_FRESH_SHARE: Final = 0.9
-MAX_RENEWALS: Final = 4  # at the same time, in this process
+MAX_RENEWALS: Final = 4  # maximum number of concurrent renewals in this process
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _ENTRY_OVERHEAD_BYTES: Final = 300  # estimated memory of an entry besides its key and its value
 

@@ -30,7 +30,7 @@ from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
 from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, WAIT_BUDGET, WaitBudget
 
 # The maximum number of waiting requests for each slot. A short queue keeps the slots busy; a longer
-# one would only make its last requests late.
+# one would only delay its last requests.
 _WAITING_PER_SLOT: Final = 4
 # number of its client's search slots that one facet search takes
 _SLOTS_OF_FACET_SEARCH: Final = 2
@@ -78,7 +78,7 @@ class AdmissionLimits:
 
         Searches use at most a quarter of the connections, and reads three quarters, so that slow
         reads leave connections to the writes. If `requests` is None, the limit is the number of
-        connections: more requests would only wait for each other, and many would end late.
+        connections: more requests would only wait for connections, and many would end late.
         """
         total = requests or connections
         return cls(

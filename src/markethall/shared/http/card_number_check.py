@@ -108,7 +108,7 @@ def _may_contain_card_number(part: str | bytes) -> bool:
     return _cached_may_contain_card_number(part)
 
 
-# the same paths and headers come again and again; the cache makes their check four times as fast
+# the same paths and headers recur; the cache makes their check four times as fast
 _cached_may_contain_card_number: Final = lru_cache(maxsize=4096)(may_contain_card_number)
 
 

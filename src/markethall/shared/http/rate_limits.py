@@ -105,7 +105,7 @@ class ProcessHitCounter:
         return window
 
     def _evict_expired(self, now: float) -> None:
-        """Drop up to two of the least recently used windows, if expired or if there are too many.
+        """Drop up to two of the least recently used windows if expired, or if there are too many.
 
         It runs for each new window, and drops two so that the number of windows can shrink.
         """
@@ -243,7 +243,7 @@ RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
 
 
 class RateLimitDecision(NamedTuple):
-    """Whether all limits allow a request; if not, `policy` is the limit that rejects it."""
+    """The decision of all limits on a request; after a rejection, `policy` names the limit."""
 
     allowed: bool
     policy: str

@@ -59,7 +59,7 @@ _DEFAULT_CARD_CHECK: Final = CardCheck()
 class RoutePolicy:
     """The scopes that a route requires, the limits of its body, and the check for card numbers.
 
-    A test fails for a route without a policy. The gateway checks the policy before it reads the
+    A test checks that every route has a policy. The gateway checks the policy before it reads the
     body.
     """
 

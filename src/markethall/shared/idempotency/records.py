@@ -93,7 +93,7 @@ class IdempotentCommand:
     def build_response(self, view: BaseModel) -> StoredResponse:
         """Return the response for a view.
 
-        The result is remembered, so that the transaction stores exactly what the client gets.
+        The result is cached, so that the transaction stores exactly what the client gets.
         """
         if self._built is None or self._built[0] is not view:
             self._built = view, self.to_response(view)

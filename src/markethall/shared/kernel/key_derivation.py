@@ -8,7 +8,7 @@ _DIGEST: Final = "sha256"
 
 
 class KeyPurpose(StrEnum):
-    """Everything that a derived key is used for. Each purpose has a key of its own."""
+    """The purposes of derived keys. Each purpose has a key of its own."""
 
     CURSOR = "cursor"
     RATE_LIMIT = "rate limit"

@@ -104,4 +104,4 @@ class Inbox(Protocol):
         """Make the processed and dead deliveries of an event due again; return how many."""
 
     async def purge(self, before: datetime) -> int:
-        """Delete a bounded number of deliveries processed before the time; return how many."""
+        """Delete a bounded number of deliveries processed before `before`; return how many."""

@@ -183,7 +183,7 @@ class RedisStreamConsumer:
         return envelope
 
     def _can_decode(self, envelope: EventEnvelope) -> bool:
-        """Return False if a handler subscribes to the type but the event cannot be decoded."""
+        """Tell whether the event can be decoded; true also if no handler subscribes to its type."""
         if not self._inbox_transport.accepts(envelope):
             return True
         try:

@@ -58,8 +58,8 @@ class ExternalSorter(Generic[T]):
 
     def _write(self, rows: list[T]) -> IO[bytes]:
         rows.sort(key=self._key)
-        # closed by `__exit__`; it has no name, so the system deletes it at the latest with the
-        # process
+        # closed by `__exit__`; the file has no name, so the system also deletes it when the process
+        # ends
         file = tempfile.TemporaryFile()  # noqa: SIM115 - outlives this method
         for row in rows:
             file.write(self._row_type.dump_json(row) + b"\n")

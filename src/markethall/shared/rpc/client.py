@@ -151,9 +151,10 @@ class RpcClient:
     ) -> httpx2.Response:
         """Return the first response whose status is not 502, 503 or 504.
 
-        Connection errors and these statuses are retried, until the deadline, the number of attempts
-        or the retry budget is reached. Then the response to the last attempt is returned if it
-        contains a known error; otherwise this raises DeadlineExceeded or Unavailable.
+        Connection errors and these statuses are retried, until the deadline or the maximum number
+        of attempts is reached, or the retry budget is exhausted. Then the response to the last
+        attempt is returned if it contains a known error; otherwise this raises DeadlineExceeded or
+        Unavailable.
         """
         deadline = self._loop_deadline(ctx)
         self._budget.earn()

@@ -90,7 +90,7 @@ class ServiceSigner:
         return self._key.sign(signed)
 
     def sign(self, caller: str, target: str, method: str, actor: Actor) -> str:
-        """Return a token for this method. A token is used again for half of its lifetime."""
+        """Return a token for this method. Reuses a token in the first half of its lifetime."""
         now = int(self._clock().timestamp())
         cache_key = (caller, target, method, actor)
         token, expires_at = self._cache.get(cache_key, ("", 0))
