@@ -128,7 +128,7 @@ def _is_setting(name: str) -> bool:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A temporary directory that all users can read: if root starts Postgres, its user differs."""
+    """A temporary directory that all users can read, because Postgres never runs as root."""
     with tempfile.TemporaryDirectory(prefix="markethall-test-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -159,7 +159,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def template(server_url: str) -> AsyncIterator[str]:
-    """The name of a migrated database without data, the template of the databases of tests."""
+    """The name of a migrated database without data, from which tests create databases."""
     name = f"template_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     await asyncio.to_thread(upgrade, url_of(server_url, name))

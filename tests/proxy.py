@@ -22,7 +22,7 @@ Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 class Mode(Enum):
     PASS = auto()
-    DELAY = auto()  # data arrives `delay` seconds later, in both directions
+    DELAY = auto()  # data in both directions arrives `delay` seconds later
     BLACKHOLE = auto()  # accepts connections and data, but forwards nothing until the mode changes
     RESET = auto()  # existing and new connections end with RST
     LOSE_ANSWERS = auto()  # requests are forwarded; the client gets RST instead of the response

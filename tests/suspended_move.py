@@ -1,4 +1,4 @@
-"""Runs `markethall relocate` and suspends it in the middle of the copy."""
+"""Run `markethall relocate` and suspend it in the middle of the copy."""
 
 import asyncio
 import os

@@ -26,7 +26,7 @@ from markethall.shared.security.passwords import Passwords
 from tests.conftest import plain
 from tests.inventory.conftest import ANYONE, build_inventory_app
 
-# a database timeout of 30 s, because the machine may be busy
+# the cheapest password hashes, and a database timeout of 30 s, because the machine may be busy
 DEFAULTS = {"MARKETHALL_BCRYPT_COST": "4", "MARKETHALL_DATABASE_TIMEOUT": "30"}
 
 

@@ -107,7 +107,7 @@ class Shop:
     async def answers(
         self, staff_routes: list["StaffRoute"], headers: dict[str, str]
     ) -> dict[str, int]:
-        """Request each route in each process that serves it, and return the status codes."""
+        """Request each route in each process that serves it. Return the status of each request."""
         found = {}
         for route in staff_routes:
             for url in self._urls(route.path):

@@ -19,7 +19,7 @@ EVENT = b'{"type": "payments.payment_captured"}'
 
 
 class Network:
-    """A fake network that answers a request for public keys with those of the host's context."""
+    """A fake network in which each context responds to requests for its public keys."""
 
     def __init__(self) -> None:
         self.containers: dict[str, ApplicationContainer] = {}

@@ -44,7 +44,7 @@ time.sleep(60)
 def folder() -> Iterator[Path]:
     """A directory that every user can read, unlike `tmp_path`.
 
-    Under root, Postgres runs as another user.
+    If root starts Postgres, it runs as another user.
     """
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
@@ -484,7 +484,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def can_use_closed_folders() -> bool:
-    """Tell whether Postgres can use a private directory; root needs user namespaces for this."""
+    """Tell whether Postgres can use a private directory. Root needs user namespaces for this."""
     if os.geteuid() != 0:
         return True
     return subprocess.run(["unshare", "--user", "true"], check=False).returncode == 0

@@ -40,7 +40,7 @@ UPDATE inventory.product SET description = repeat('long ', 100000) WHERE sku = '
 async def filled_database(
     server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
-    """The name of a database with a catalogue, the template of the databases of tests."""
+    """The name of a database with a catalogue, from which tests create databases."""
     async with dedicated_database(server_url, template) as url:
         folder = tmp_path_factory.mktemp("filled_database")
         result = await asyncio.to_thread(markethall, "demo", database_url=url, data_dir=str(folder))

@@ -175,7 +175,7 @@ async def test_refused_tokens_are_logged_with_their_defect(
     assert [(event["kind"], event["reason"], event["defect"]) for event in events] == [
         ("access", "invalid", "InvalidSignatureError"),
         ("access", "invalid", "DecodeError"),
-        # the service token is refused, because the `typ` in its header is not that of access tokens
+        # the `typ` in the header of the service token is not that of access tokens
         ("access", "invalid", "ValueError"),
         ("access", "invalid", "InvalidSignatureError"),
     ]

@@ -153,7 +153,7 @@ async def test_placing_order_takes_at_most_twelve_statements(
 async def test_order_makes_four_context_calls_and_one_after_payment(
     app: Gateway, http: httpx2.AsyncClient, product_id: str
 ) -> None:
-    """The number is limited, because each call may be a network round trip."""
+    """An order needs few context calls, because each may be a network round trip."""
     body = {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1"}
     last_step = "orders.on_order_paid"
     committed = EVENTS_HANDLED.labels(last_step, "done")._value.get()

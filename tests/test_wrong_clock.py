@@ -48,7 +48,7 @@ WAITING_EVENTS = Statement(
 AHEAD = [timedelta(hours=1), timedelta(days=32)]
 SHIFTS = [*AHEAD, timedelta(hours=-1)]
 MINUTE = timedelta(minutes=1)
-# the times in new rows, as differences to the start of the requests, by table and column
+# maps (table, column) to the times in new rows, relative to the start of the requests
 Times = dict[tuple[str, str], list[timedelta]]
 
 
@@ -152,7 +152,7 @@ class Database:
         self._connection = connection
 
     async def rows(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
-        """Return all rows by the table name and the text of the row."""
+        """Map the table name and the text of each row to the row."""
         found: dict[tuple[str, str], Mapping[str, Any]] = {}
         for table in await self._tables():
             for row in await self._connection.fetch(f"SELECT * FROM {table}"):
@@ -388,9 +388,9 @@ def test_clock_counts_by_the_monotonic_clock() -> None:
 
 @pytest.mark.parametrize(("answer_after", "corrections"), [(0.0, 0), (-0.4, 0), (5.4, 0), (6, 1)])
 def test_slow_answer_is_no_difference(answer_after: float, corrections: int) -> None:
-    """Postgres may read its time at any moment between query and response.
+    """Postgres reads its time at some moment between query and response.
 
-    A time from this interval is therefore correct, with a tolerance on both sides.
+    So any time in this interval is correct, with a tolerance at both ends.
     """
     time = FakeTime()
     clock = DatabaseClock(lambda: time.now, lambda: time.monotonic)

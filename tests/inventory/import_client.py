@@ -41,7 +41,7 @@ class ImportClient:
         return await self.imports.start_import(STAFF, upload, command, no_key())
 
     async def import_to_end(self, data: bytes | str, **fields: Any) -> ImportView:
-        """Import a file, and wait for the end of the import."""
+        """Start an import, run it to its end, and return it."""
         data = data.encode() if isinstance(data, str) else data
         started = await self.start(data, **fields)
         await self.inventory_app.container.import_worker().process_next(started.import_id)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     Driver = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
-# selects one row per violation
+# selects (violation, product id, warehouse id) for each violation
 INVARIANT_VIOLATIONS: Final = """
 SELECT 'on hand is not the sum of the movements' AS violation, product_id, warehouse_id
 FROM inventory.stock s WHERE on_hand <>

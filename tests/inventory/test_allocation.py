@@ -1,4 +1,4 @@
-"""The choice of the warehouses that send the products of an order."""
+"""Test the choice of the warehouses that send the products of an order."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ A, B, C, D = (UUID(int=number) for number in (10, 11, 12, 13))
 def free_stock(
     quantities: Mapping[UUID, Mapping[UUID, int]], first: UUID = A
 ) -> dict[UUID, list[FreeStock]]:
-    """Build free stock by product and warehouse. The warehouse `first` has the best priority."""
+    """Build free stock by product. The warehouse `first` has priority 0, the others have 1."""
     return {
         product: [
             FreeStock(warehouse, int(warehouse != first), quantity)

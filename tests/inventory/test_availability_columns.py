@@ -1,4 +1,4 @@
-"""The columns declared in catalogue/sql/availability.py equal those of the real tables."""
+"""Test that the columns in catalogue/sql/availability.py equal those of the real tables."""
 
 import pytest
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""Backorders: more units are sold than are on hand, up to the product's limit."""
+"""Test backorders: sales of more units than are on hand, up to the limit of the product."""
 
 from asyncio import gather
 

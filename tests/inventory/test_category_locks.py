@@ -1,4 +1,4 @@
-"""Transactions lock categories before products, in one order, so that they cannot deadlock."""
+"""Test that transactions lock categories before products, in one order, and cannot deadlock."""
 
 import asyncio
 from collections.abc import Awaitable

@@ -1,4 +1,4 @@
-"""A path or a name identifies a category, and look-alike spellings identify the same one."""
+"""Test names and paths of categories: look-alike spellings identify the same category."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Database constraints reject inconsistent stock, reservations and categories."""
+"""Test that database constraints reject inconsistent stock, reservations and categories."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""An import of an export restores the products, and no exported cell is a formula."""
+"""Test that an import of an export restores the products, and that no cell is a formula."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from markethall.shared.kernel.money import (
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app, no_key
 from tests.inventory.import_client import ImportClient, counts
 
-# characters with a meaning for a CSV reader or a spreadsheet
+# texts that a CSV reader or a spreadsheet may interpret
 _SPECIAL_TEXTS = st.sampled_from(
     ["'", '"', ",", ";", "\r", "\n", "\r\n", "\t", "=", "+", "-", "@", "=1+1", "[", "{", "\ufeff",
      "\u2028", "\x85", "\x0b", "\x1f", "null", " ", "0", "é", "😀"]

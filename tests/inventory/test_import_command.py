@@ -1,4 +1,4 @@
-"""The import command ends, whatever the outcome of the import."""
+"""Test that the import command ends after each outcome of the import."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The import of files from spreadsheets: separators, line ends, empty columns, error positions."""
+"""Test imports of spreadsheet files: separators, line ends, empty columns, error positions."""
 
 import asyncio
 

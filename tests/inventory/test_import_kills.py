@@ -1,4 +1,4 @@
-"""After the process of an import is killed, another worker continues at the same row."""
+"""Test that another worker continues the import of a killed process at the same row."""
 
 import asyncio
 import os

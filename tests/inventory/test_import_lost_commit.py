@@ -1,4 +1,4 @@
-"""A batch is applied once, even if the response of its commit is lost."""
+"""Test that a batch is applied once, even if the response to its commit is lost."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -1,4 +1,4 @@
-"""The import of files that change existing products: which products, and which fields."""
+"""Test which existing products, and which of their fields, an import changes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The invariant checks of the race tests detect every kind of violation, and deadlocks."""
+"""Test that the checks of the race tests detect every violated invariant, and deadlocks."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Products that are sold without stock: by the policy "continue", or with untracked inventory."""
+"""Test sales without stock: by the policy "continue", or because inventory is not tracked."""
 
 from typing import Any
 

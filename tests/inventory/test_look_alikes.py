@@ -1,4 +1,4 @@
-"""Look-alike spellings of a tag, an option or an attribute name count as one, on each storage."""
+"""Test that look-alike spellings of a tag, option or attribute name are equal, on each storage."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from markethall.shared.kernel.pagination import PageQuery
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp
 from tests.inventory.import_client import ImportClient, counts
 
-# the same words in different spellings: letter case, additional spaces and a decomposed accent, a
-# no-break space, a full-width letter
+# the same words with different letter case, additional spaces and a decomposed accent, a no-break
+# space, or a full-width letter
 SPELLINGS = [
     "Caf\u00e9 Noir",
     "caf\u00e9 noir",

@@ -1,4 +1,4 @@
-"""StockLow is published once each time the available units fall to the threshold."""
+"""Test that each fall of the available units to the threshold publishes StockLow once."""
 
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_comman
 
 
 async def take_envelopes(inventory_app: InventoryApp) -> list[EventEnvelope]:
-    """Return the StockLow envelopes since the last call."""
+    """Mark all envelopes in the outbox as relayed, and return those of StockLow."""
     async with inventory_app.container.persistence().outbox.acquire_leadership() as leader:
         assert leader is not None
         envelopes = await leader.get_unrelayed(100)
@@ -18,7 +18,7 @@ async def take_envelopes(inventory_app: InventoryApp) -> list[EventEnvelope]:
 
 
 async def take_events(inventory_app: InventoryApp) -> list[tuple[UUID, int, int]]:
-    """Return (product id, available, threshold) of the events since the last call."""
+    """Return (product id, available, threshold) of the StockLow events since the last call."""
     events = [envelope.decode() for envelope in await take_envelopes(inventory_app)]
     return [(e.product_id, e.available, e.threshold) for e in events if isinstance(e, StockLow)]
 

@@ -17,7 +17,7 @@ EUR = {"currency": "EUR"}
 def scheduled_price(
     inventory_app: InventoryApp, amount: int, start: int | None, end: int | None, **more: Any
 ) -> Any:
-    """Build a price that is valid from `start` to `end`. Both are hours from now."""
+    """Build a price that is valid from `start` to `end`, in hours from the current time."""
     now = inventory_app.clock()
     period = {"valid_from": start, "valid_until": end}
     times = {

@@ -1,4 +1,4 @@
-"""Concurrent commands on Postgres keep the invariants, with a direct and with a slow connection.
+"""Test that concurrent commands on Postgres keep the invariants, over a direct or slow connection.
 
 When customers compete for the last units, three rules hold. No more units are sold than are in
 stock. An order gets all its lines or none. A request is rejected only if it asks for more than is
@@ -275,7 +275,7 @@ async def test_extend_races_with_expiry_and_one_buyer_wins(setup: RaceSetup) -> 
 async def test_customer_limit_holds_under_concurrency(
     setup: RaceSetup, line_counts: tuple[int, int]
 ) -> None:
-    """One statement reserves a cart with one line; a transaction reserves a cart with two lines."""
+    """One statement reserves a cart with one line. A transaction reserves a cart with two lines."""
     for _ in rounds(setup):
         product_ids = [(await setup.inventory_app.product(stock=50)).product_id for _ in range(2)]
         customer_id = new_id()

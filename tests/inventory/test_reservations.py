@@ -561,6 +561,6 @@ async def test_second_warehouse_costs_one_more_statement(sql_inventory_app: Inve
 
     await inventory_app.reserve({tea.product_id: 2})
 
-    # 1: the single statement; 3: a transaction that inserts the reservation, checks the limits and
-    # reserves; 1: a read of all stock rows; 3: a second transaction, for the other warehouse
+    # 1 single statement; 3 in a transaction that inserts the reservation, checks the limits and
+    # reserves; 1 read of all stock rows; 3 in a second transaction, for the other warehouse
     assert STATEMENTS._value.get() - before == 1 + 3 + 1 + 3

@@ -1,4 +1,4 @@
-"""Memory and SQL return the same products in the same order, for any products and query.
+"""Test that memory and SQL return the same products in the same order, for any query.
 
 Only SQL suggests spellings, so the tests delete the words that it could suggest.
 """
@@ -69,7 +69,7 @@ class Storages:
     async def fill(self, catalogue: list[dict[str, Any]]) -> None:
         for number, fields in enumerate(catalogue):
             for inventory_app in (self.memory, self.sql):
-                # both stores get the same ids; the ids are not in the order of creation
+                # both storages get the same ids, which are not in the order of creation
                 thing_id = UUID(int=number * 37 % 101)
                 await inventory_app.product(f"Tea-{number}", thing_id=thing_id, **fields)
         await self.connection.execute("DELETE FROM inventory.search_word")

@@ -1,4 +1,4 @@
-"""A page in the middle of a long product list costs about as much as the first page.
+"""Test that a page in the middle of a long product list costs about as much as the first page.
 
 The cost is the number of database pages (8 KiB blocks) that the query reads.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
-# each filter matches every second product; the product n is n days old and costs n minor units
+# each filter matches every second product; product n is n days old and costs n minor units
 FIELDS = {
     "product_id": "('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid",
     "sku": "'P' || n",

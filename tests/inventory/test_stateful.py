@@ -1,4 +1,4 @@
-"""After any sequence of commands, the stock equals the stock of a simple model."""
+"""Test that the stock equals that of a simple model after any sequence of commands."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -71,7 +71,7 @@ class ExpectedReservation:
     quantities: Pair
     reserved_at: datetime
     expires_at: datetime
-    # whether it belongs to the customer whose limit of unpaid orders the model checks
+    # true if it belongs to the customer whose limit of unpaid orders the model checks
     regular: bool = False
     status: str = "held"
     consumed: Pair = (0, 0)

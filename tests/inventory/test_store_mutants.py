@@ -1,4 +1,4 @@
-"""With a broken store, the race tests fail and the database constraint prevents overselling."""
+"""Test that race tests fail with a broken store, and that a constraint prevents overselling."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

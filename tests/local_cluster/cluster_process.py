@@ -1,4 +1,4 @@
-"""Runs `markethall local-cluster` as a process, and reads its output."""
+"""Run `markethall local-cluster` as a process, and read its output."""
 
 import os
 import re

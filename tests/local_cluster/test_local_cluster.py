@@ -28,7 +28,7 @@ from tests.local_cluster.cluster_process import (
 )
 from tests.progress import progress_limit
 
-# four services, Postgres and Valkey, and the proxy
+# four services, Postgres, Valkey and the proxy
 MIN_PROCESSES = 7
 
 

@@ -213,6 +213,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("--mutant")
     if name:
-        # logs are switched off, because formatting fifty tracebacks takes a minute
+        # no logs below critical, because the format of fifty tracebacks takes a minute
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
         MUTANTS[name].apply()

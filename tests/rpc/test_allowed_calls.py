@@ -1,4 +1,4 @@
-"""The allow-list gives the same error in process and over HTTP, for each caller and method."""
+"""Test that the allow-list has the same effect in process and over HTTP for each call."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.rpc.contracts import CONTRACTS, METHODS, RecordingService
 from tests.rpc.probe_contract import CTX, error_of
 from tests.rpc_loopback import ALLOWED, LONG_TIMEOUTS, now, rpc_server
 
-# each caller with each contract method: (caller, target, method)
+# (caller, target, method) for each caller and each contract method
 CELLS = [(caller, *cell) for caller in context_names() for cell in METHODS]
 SIGNER = ServiceSigner(generate_private_key(), now)
 

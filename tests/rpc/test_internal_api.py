@@ -1,4 +1,4 @@
-"""The internal API of the real application accepts only services with a valid token."""
+"""Test that the internal API of the real application accepts only valid service tokens."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager

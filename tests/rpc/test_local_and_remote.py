@@ -1,4 +1,4 @@
-"""The container gives orders each contract with a call guard, whether it is local or remote."""
+"""Test that the container of orders gives each contract a call guard, both local and remote."""
 
 from datetime import timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""With each mutant, exactly the expected contract tests fail."""
+"""Test that exactly the expected contract tests fail with each mutant."""
 
 import os
 import re

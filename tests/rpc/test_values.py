@@ -1,4 +1,4 @@
-"""Every method of every contract passes arguments, results and errors unchanged."""
+"""Test that every contract method passes arguments, results and errors unchanged."""
 
 import inspect
 from collections.abc import AsyncIterator, Iterator

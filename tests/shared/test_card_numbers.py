@@ -1,4 +1,4 @@
-"""Card numbers are found in every form, and other long numbers are not taken for card numbers."""
+"""Test that every form of a card number is found, and that other long numbers are not."""
 
 import json
 import random
@@ -171,7 +171,7 @@ def fraction(source: random.Random) -> str:
 def test_other_numbers_are_never_taken_for_card_numbers(
     build: Callable[[random.Random], str],
 ) -> None:
-    """Test 100,000 random numbers of each kind."""
+    """Test 100,000 random numbers of each kind, such as UUIDs and timestamps."""
     assert count_found(build) == 0
 
 

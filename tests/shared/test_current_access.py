@@ -29,7 +29,7 @@ CUSTOMER = Actor(user_id=new_id(), name="user", scopes=frozenset({PROFILE}))
 
 
 class Issuer:
-    """A fake of the context users. It signs tokens, and counts the requests for current scopes."""
+    """A fake of the context users that signs tokens, and counts requests for current scopes."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()

@@ -93,7 +93,7 @@ class ChaosTransport(InProcessTransport):
 
 
 class Traffic:
-    """A publisher and a subscriber; a test chooses the kind of transport between them."""
+    """A publisher and a subscriber. A test chooses the kind of transport between them."""
 
     def __init__(self, backend: ContextPersistence[Any], redis: RedisClient) -> None:
         self.backend = backend
@@ -161,7 +161,10 @@ class Traffic:
         await asyncio.gather(*(publish_one_key() for _ in range(KEY_COUNT)))
 
     async def run(self, kind: str, chaos: ChaosTransport, ctx: CallContext) -> None:
-        """Run until every event has been handled."""
+        """Publish all events, and run the worker until the subscriber has handled them.
+
+        Raises TimeoutError after TEST_TIMEOUT seconds without progress.
+        """
         task = asyncio.create_task(self.build_worker(kind, chaos).run())
         try:
             await self.publish(ctx)

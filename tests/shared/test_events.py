@@ -1,4 +1,4 @@
-"""Outbox, inbox and consumer: no event is lost or applied twice; events of a key keep order."""
+"""Test outbox, inbox and consumer: each event is applied once, and those of a key in order."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ WORKER_CONFIG = WorkerConfig(max_attempts=3, delivery_lease=30)
 
 
 class Subscriber:
-    """A context that handles its own events; a test can make its handler fail."""
+    """A context that handles its own events. A test can make its handler fail."""
 
     def __init__(self, backend: ContextPersistence[Any], clock: FakeClock) -> None:
         self.backend = backend
@@ -74,7 +74,7 @@ class Subscriber:
             return relayed
 
     async def process(self) -> int:
-        """Run handlers until nothing is due; return the number of attempts."""
+        """Run handlers until no delivery is due. Return the number of attempts."""
         attempts = 0
         while count := await self.process_once():
             attempts += count

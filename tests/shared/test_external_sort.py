@@ -1,4 +1,4 @@
-"""Sorting with temporary files gives the same rows as sorting in memory."""
+"""Test that sorting with temporary files gives the same rows as sorting in memory."""
 
 import random
 import tracemalloc

@@ -496,7 +496,7 @@ async def test_client_ip_is_nearest_untrusted_address(
     for _ in range(3):
         await send_request(limited_gateway, "GET", "/things/a", headers=headers, peer=peer)
 
-    # the three earlier requests were counted for this address
+    # the rate limit has counted the three earlier requests for this address
     response = await send_request(limited_gateway, "GET", "/things/a", peer=client)
 
     used = REQUESTS.quota - int(response.headers["ratelimit"].partition("r=")[2].partition(";")[0])

@@ -1,4 +1,4 @@
-"""Idempotency: one effect per key and the same response to every retry, in memory and Postgres."""
+"""Test idempotency: one effect per key and the same response to each retry, on each storage."""
 
 import asyncio
 from datetime import timedelta
@@ -46,7 +46,7 @@ def idempotency_service(backend: ContextPersistence[Any], clock: FakeClock) -> I
 
 
 class RecordedEffect:
-    """A command that inserts one row; a test can pause it or make it fail."""
+    """A command that inserts one row. A test can pause it or make it fail."""
 
     def __init__(self, backend: ContextPersistence[Any]) -> None:
         self._database = backend.database

@@ -1,4 +1,4 @@
-"""Ids are unique UUIDv7 values that sort by creation time."""
+"""Test that ids are unique UUIDv7 values that sort by creation time."""
 
 import time
 from uuid import RFC_4122, UUID

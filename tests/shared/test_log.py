@@ -1,4 +1,4 @@
-"""Log lines are single JSON objects without secrets."""
+"""Test that each log line is one JSON object without secrets."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A cursor is signed, valid for one list only, and its content is validated."""
+"""Test that a cursor is signed, valid for one list only, and validated."""
 
 import base64
 from typing import Any

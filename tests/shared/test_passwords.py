@@ -174,7 +174,7 @@ def test_stored_hash_is_plain_bcrypt() -> None:
     [
         ("", "too_short"),
         ("seven77", "too_short"),
-        # eight code points, which the normalization reduces to four
+        # eight code points, which Unicode normalization reduces to four
         ("e\u0301" * 4, "too_short"),
         ("x" * (MAX_LENGTH + 1), "too_long"),
         ("password", "too_common"),

@@ -1,4 +1,4 @@
-"""Pool, transactions and read sessions, and the errors if Postgres does not answer."""
+"""Test the pool, transactions, read sessions, and the errors if Postgres does not respond."""
 
 import asyncio
 import os

@@ -127,7 +127,7 @@ def test_window_slides() -> None:
 
     clock.now += 60  # the ten hits of the previous window still count in full
     assert count_allowed(counter, 20) == 0
-    clock.now += 30  # half of them count
+    clock.now += 30  # only half of these hits count
     assert count_allowed(counter, 20) == 5
     clock.now += 15  # a quarter of the old hits (2.5) and the five new hits count
     assert count_allowed(counter, 20) == 3

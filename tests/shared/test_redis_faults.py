@@ -43,7 +43,7 @@ class FakeClock:
 class PausableProxy:
     """A TCP proxy that can hold replies or cut connections.
 
-    `connections` and `commands` count the connections and the chunks of data from clients.
+    `commands` is the number of data chunks that it has read from clients.
     """
 
     def __init__(self, port: int) -> None:

@@ -1,4 +1,4 @@
-"""Processes are killed while they publish and consume: each event is applied once, in order."""
+"""Test that each event is applied once, in order, although publishers and consumers are killed."""
 
 import asyncio
 import os
@@ -41,7 +41,7 @@ UNCONFIRMED = "SELECT count(*) FROM probe.outbox WHERE confirmed_at IS NULL"
 
 @dataclass
 class ConsumerProcesses:
-    """Two processes that publish and consume; one of them is the leader."""
+    """Two processes that publish and consume. One of them is the leader."""
 
     database_url: str
     redis_url: str

@@ -1,4 +1,4 @@
-"""The Redis Streams transport loses no event, even if Redis loses or repeats entries."""
+"""Test that the Redis Streams transport loses no event, even if Redis loses or repeats entries."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -451,7 +451,7 @@ async def test_forged_entry_is_dead_lettered_and_never_handled(
 
 
 class PublisherKeys:
-    """The public keys of a publisher. It counts the fetches; a test can make them fail."""
+    """The public keys of a publisher. It counts the fetches, and a test can make them fail."""
 
     def __init__(self, *seeds: int) -> None:
         self.seeds = seeds
@@ -581,7 +581,7 @@ async def test_unknown_event_type_is_skipped(
 
 
 async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallContext) -> None:
-    """In-process delivery, handlers and jobs continue; events for the stream stay unconfirmed."""
+    """In-process delivery, handlers and jobs continue. Events for the stream stay unconfirmed."""
     server = EmbeddedValkey()
     stream_setup = StreamSetup(server.start(), clock)
     server.stop()

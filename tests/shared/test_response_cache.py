@@ -1,4 +1,4 @@
-"""The response cache: the responses that it caches, for which requests, and for how long."""
+"""Test which responses the response cache stores, for which requests, and for how long."""
 
 from dataclasses import dataclass, field
 from typing import Any

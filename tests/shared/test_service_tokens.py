@@ -1,4 +1,4 @@
-"""A service token is valid for one method and one minute, if the caller's key is known."""
+"""Test that a service token is valid for one method and one minute, if its key is known."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Access tokens: only unexpired tokens of our issuer are accepted."""
+"""Test that only unexpired access tokens of the own issuer are accepted."""
 
 import base64
 import json

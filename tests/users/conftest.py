@@ -47,7 +47,7 @@ class AdvancingClock:
 
 @dataclass
 class UsersApp:
-    """The app under test, with its clock and helpers."""
+    """The services of users, with their clock and methods for tests."""
 
     accounts: Accounts
     sessions: Sessions
