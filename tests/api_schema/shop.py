@@ -96,8 +96,9 @@ class ShopSeeder:
         }
         order = self._post("/orders", json=body, token=customer)
         order_path, payment_id = f"/orders/{order['order_id']}", order["payment"]["payment_id"]
-        body = {"payment_method": "sandbox_ok"}
+        body = {"payment_method": "sandbox_ok", "save_payment_method": True}
         self._post(f"/payments/{payment_id}/confirm", json=body, token=customer)
+        (saved,) = self._get("/saved-payment-methods", customer)["items"]
         self._wait_until(order_path, lambda one: one["status"] == "processing")
         lines = [{"line_id": order["lines"][0]["line_id"], "quantity": 1}]
         body = {"lines": lines, "carrier": "DHL", "tracking_number": "1"}
@@ -109,6 +110,7 @@ class ShopSeeder:
             "payment_id": payment_id,
             "fulfilment_id": fulfilment["fulfilment_id"],
             "refund_id": refund["refund_id"],
+            "saved_payment_method_id": saved["saved_payment_method_id"],
         }
 
     def _sign_in(self, name: str, password: str) -> str:
@@ -126,11 +128,13 @@ class ShopSeeder:
             sent["Authorization"] = f"Bearer {token}"
         return _content(self._http.post(path, headers=sent, **options))
 
+    def _get(self, path: str, token: str) -> dict[str, Any]:
+        return _content(self._http.get(path, headers={"Authorization": f"Bearer {token}"}))
+
     def _wait_until(self, path: str, is_done: Callable[[dict[str, Any]], bool]) -> None:
         """Poll the resource as admin. Raises TimeoutError."""
-        headers = {"Authorization": f"Bearer {self._admin}"}
         deadline = time.monotonic() + MAX_WAIT_SECONDS
-        while not is_done(_content(self._http.get(path, headers=headers))):
+        while not is_done(self._get(path, self._admin)):
             if time.monotonic() > deadline:
                 raise TimeoutError(path)
             time.sleep(0.02)
