@@ -1,5 +1,6 @@
 """The domain rules of authorizations, captures and voids."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -262,8 +263,7 @@ def test_capture_is_not_corrected_above_the_amount() -> None:
 
 
 def test_late_authorization_is_recorded() -> None:
-    payment = authorized()
-    payment.status, payment.authorized = PaymentStatus.CANCELLED, 0
+    payment = replace(authorized(), status=PaymentStatus.CANCELLED, authorized=0, charge_id=None)
     operation = change(payment, OperationKind.AUTHORIZE, 1000, is_final=False)
     operation.fail("action_required", NOW)
 

@@ -659,3 +659,30 @@ async def test_second_authorization_is_voided(payments_app: PaymentsApp) -> None
     assert second is not None
     assert second.status == "voided"
     assert amounts(await payments_app.current(payment)) == ("authorized", 1000, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [OperationKind.AUTHORIZE, OperationKind.CHARGE])
+@pytest.mark.parametrize("end", [PaymentStatus.VOIDED, PaymentStatus.EXPIRED])
+async def test_action_finished_after_another_authorization_has_ended_takes_no_money(
+    payments_app: PaymentsApp, kind: OperationKind, end: PaymentStatus
+) -> None:
+    payment, earlier = await payments_app.open(1000), attempt_without_key()
+    capabilities = payments_app.gateway.capabilities
+    if kind is OperationKind.CHARGE:
+        limit_to(payments_app, Capability.AUTHORIZE)
+    await payments_app.confirm(payment, "sandbox_action_required", earlier)
+    payments_app.gateway.capabilities = capabilities
+    await payments_app.confirm(payment)
+    if end is PaymentStatus.VOIDED:
+        await payments_app.void(payment)
+    payments_app.clock.advance(WEEK.total_seconds() + 60)
+    await payments_app.run_periodic_jobs()
+
+    await payments_app.send(earlier.id, Succeeded(""), kind)
+    await payments_app.run_periodic_jobs()
+
+    assert amounts(await payments_app.current(payment)) == (end, 0, 0, 0)
+    captured, refunded = await payments_app.taken(payment)
+    charge = await payments_app.sandbox_ledger.get_charge(earlier.id)
+    assert charge
+    assert (captured - refunded, charge.status == "authorized") == (0, False)

@@ -362,14 +362,16 @@ class Payment:
         self.version += 1
 
     def _check_nothing_received(self) -> None:
-        """Raise InvalidPaymentTransition if a part of the amount was received.
+        """Raise InvalidPaymentTransition if a charge has succeeded or a part of the amount arrived.
 
-        A charge always takes the whole amount, so the customer would pay too much.
+        A charge always takes the whole amount, so the customer would pay too much. That a charge
+        has succeeded counts after its authorization was voided or has expired, too.
         """
-        if self.captured and self.status not in {S.AUTHORIZED, S.CAPTURED}:
-            raise InvalidPaymentTransition(
-                "A part of the payment is paid.", status=self.status.value, allowed=[]
+        if self.charge_id and self.status not in {S.AUTHORIZED, S.CAPTURED}:
+            reason = (
+                "A part of the payment is paid." if self.captured else "A charge has succeeded."
             )
+            raise InvalidPaymentTransition(reason, status=self.status.value, allowed=[])
 
     def _check_not_in_progress(self) -> None:
         if self.status in IN_PROGRESS_RETRY_SECONDS:
