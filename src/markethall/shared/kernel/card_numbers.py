@@ -186,7 +186,7 @@ def _escape(name: str) -> str:
 
 
 def _to_ascii(text: str) -> bytes:
-    """Return one byte for each character."""
+    """Return the text in ASCII, with one byte for each character."""
     if text.isascii():
         return text.encode()
     translated = _TRANSLATED.sub(

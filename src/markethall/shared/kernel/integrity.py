@@ -89,7 +89,7 @@ class IntegrityCheck:
 
     # the number of the invariant and a name, such as `O1.on_hand_equals_movements`
     check_id: str
-    # one sentence
+    # the rule in one sentence, such as "No delivery of the inbox is stuck."
     rule: str
     find: Callable[[Findings, timedelta], Awaitable[None]]
     repair: Repair | None = None

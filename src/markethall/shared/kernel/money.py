@@ -68,17 +68,17 @@ class Money(Dto):
         return cls(amount=0, currency=currency)
 
     def __add__(self, other: "Money") -> "Money":
-        """Raises CurrencyMismatch, AmountOutOfRange."""
+        """Add an amount. Raises CurrencyMismatch, AmountOutOfRange."""
         if other.currency != self.currency:
             raise CurrencyMismatch(currencies=sorted({self.currency, other.currency}))
         return self._with_amount(self.amount + other.amount)
 
     def __sub__(self, other: "Money") -> "Money":
-        """Raises CurrencyMismatch, AmountOutOfRange."""
+        """Subtract an amount. Raises CurrencyMismatch, AmountOutOfRange."""
         return self + Money(amount=-other.amount, currency=other.currency)
 
     def multiply(self, quantity: int) -> "Money":
-        """Raises AmountOutOfRange."""
+        """Multiply by a quantity. Raises AmountOutOfRange."""
         return self._with_amount(self.amount * quantity)
 
     def apply_rate(self, rate: Decimal) -> "Money":
@@ -129,5 +129,5 @@ def parse_major_units(text: str, currency: str) -> int:
 
 
 def sum_amounts(amounts: Iterable[Money], currency: str) -> Money:
-    """Raises CurrencyMismatch, AmountOutOfRange."""
+    """Add amounts of this currency. Raises CurrencyMismatch, AmountOutOfRange."""
     return sum(amounts, start=Money.zero(currency))
