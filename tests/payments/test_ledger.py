@@ -243,7 +243,7 @@ async def test_large_ledger_is_verified_in_pages(
     payments_app: PaymentsApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("markethall.payments.service.verify_ledger._PAGE_SIZE", 2)
-    monkeypatch.setattr("markethall.payments.service.sum_ledger._PAGE_SIZE", 2)
+    monkeypatch.setattr("markethall.payments.service.ledger_sums._PAGE_SIZE", 2)
     for _ in range(3):
         payment = await payments_app.paid(100)
         for _ in range(4):

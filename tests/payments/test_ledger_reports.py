@@ -2,6 +2,8 @@
 
 import csv
 import io
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -17,10 +19,12 @@ from markethall.payments.contract import (
     TrialBalanceQuery,
 )
 from markethall.payments.domain import Posting
+from markethall.payments.ports import DaySums
+from markethall.payments.service import LedgerSums
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.money import AmountOutOfRange, Money
 from markethall.shared.kernel.pagination import PageQuery
-from tests.payments.conftest import STAFF, START, PaymentsApp
+from tests.payments.conftest import STAFF, START, PaymentsApp, build_payments_app
 
 DAY = 86_400
 
@@ -271,3 +275,122 @@ async def test_period_defaults_to_today(payments_app: PaymentsApp) -> None:
     assert (since.start_date, since.end_date) == (date(2026, 11, 1), today)
     assert not balance.rows
     assert not balance.totals
+
+
+async def test_sum_above_the_largest_amount_is_refused(payments_app: PaymentsApp) -> None:
+    for _ in range(2):
+        await payments_app.paid(6 * 10**14)
+
+    with pytest.raises(AmountOutOfRange):
+        await trial_balance(payments_app)
+    with pytest.raises(AmountOutOfRange):
+        await payments_app.ledger.list_account_balances(STAFF)
+
+
+# The sums that both read
+
+
+class ObservedDatabase:
+    """Passes on read sessions, counts them, and acts once before the second one."""
+
+    def __init__(self, payments_app: PaymentsApp) -> None:
+        self.database: Any = payments_app.container.database()
+        self.session_count = 0
+        self.act: Callable[[], Awaitable[None]] | None = None
+
+    @asynccontextmanager
+    async def read_session(self) -> AsyncIterator[Any]:
+        if self.session_count and self.act:
+            act, self.act = self.act, None
+            await act()
+        self.session_count += 1
+        async with self.database.read_session() as store:
+            yield store
+
+
+def balances_of(sums: Sequence[DaySums]) -> dict[str, int]:
+    balances: dict[str, int] = {}
+    for one in sums:
+        balances[one.account] = balances.get(one.account, 0) + one.debits - one.credits
+    return balances
+
+
+async def test_sums_have_the_postings_of_one_point_in_time(payments_app: PaymentsApp) -> None:
+    observed = ObservedDatabase(payments_app)
+    await payments_app.paid(100)
+
+    async def pay_with_a_slow_clock_and_refund() -> None:
+        payments_app.clock.advance(-60)
+        payment = await payments_app.paid(70)
+        payments_app.clock.advance(120)
+        await payments_app.refund(payment, 70)
+        await payments_app.refund(await payments_app.paid(50), 20)
+
+    observed.act = pay_with_a_slow_clock_and_refund
+    sums = LedgerSums(observed)
+
+    during = balances_of(await sums.read())
+    after = balances_of(await sums.read())
+
+    assert during == {"provider:sandbox": 100, "customers:payments": -100}
+    assert after == {"provider:sandbox": 130, "customers:payments": -130}
+
+
+async def test_each_posting_is_summed_once(
+    payments_app: PaymentsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("markethall.payments.service.ledger_sums._PAGE_SIZE", 2)
+    observed = ObservedDatabase(payments_app)
+    payment = await payments_app.paid(100)
+    for _ in range(8):
+        await payments_app.refund(payment, 1)
+    sums = LedgerSums(observed)
+    await sums.read()
+    sessions_of_all = observed.session_count
+    await payments_app.refund(payment, 1)
+
+    found = balances_of(await sums.read())
+    sessions_of_one = observed.session_count - sessions_of_all
+    again = balances_of(await sums.read())
+
+    # the heads of the chains, and the pages of two postings
+    assert (sessions_of_all, sessions_of_one) == (1 + 5, 1 + 1)
+    assert found == again == {"provider:sandbox": 91, "customers:payments": -91}
+
+
+async def test_cancelled_reading_is_continued(
+    payments_app: PaymentsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("markethall.payments.service.ledger_sums._PAGE_SIZE", 1)
+    observed = ObservedDatabase(payments_app)
+    payment = await payments_app.paid(100)
+    await payments_app.refund(payment, 30)
+    sums = LedgerSums(observed)
+
+    async def fail() -> None:
+        raise TimeoutError
+
+    async def fail_later() -> None:
+        observed.act = fail
+
+    observed.act = fail_later
+    with pytest.raises(TimeoutError):
+        await sums.read()
+
+    found = balances_of(await sums.read())
+
+    assert found == {"provider:sandbox": 70, "customers:payments": -70}
+
+
+async def test_ledger_that_was_restored_is_summed_anew() -> None:
+    before, restored = build_payments_app("memory", None), build_payments_app("memory", None)
+    observed = ObservedDatabase(before)
+    await before.paid(100)
+    sums = LedgerSums(observed)
+    await sums.read()
+    for _ in range(60):
+        await restored.paid(1)
+
+    observed.database = restored.container.database()
+
+    assert balances_of(await sums.read()) == {"provider:sandbox": 60, "customers:payments": -60}

@@ -32,6 +32,7 @@ from markethall.payments.service import (
     InternalPaymentService,
     IssueRefund,
     LedgerService,
+    LedgerSums,
     ManualRefundService,
     MarkPaid,
     PaymentApiService,
@@ -278,7 +279,7 @@ class PaymentsContainer(ContextContainer):
     )
     verify_ledger = singleton(VerifyLedger, database)
     ledger: providers.Singleton[LedgerApi] = singleton(
-        LedgerService, database, verify_ledger, cursors, clock
+        LedgerService, database, singleton(LedgerSums, database), verify_ledger, cursors, clock
     )
     record_fee = singleton(RecordFee, database, clock)
     payment_jobs = singleton(

@@ -190,10 +190,11 @@ class LedgerApi(Protocol):
         own.
         """
 
-    async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]: ...
+    async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]:
+        """Return the balances of all accounts. Raises AmountOutOfRange."""
 
     async def get_trial_balance(self, ctx: CallContext, query: TrialBalanceQuery) -> TrialBalance:
-        """Return the balances of all accounts in a period, by currency."""
+        """Return the balances of all accounts in a period, by currency. Raises AmountOutOfRange."""
 
     async def verify(self, ctx: CallContext, *, rebuild: bool = True) -> LedgerReport:
         """Check sums, hash chains and the amounts of payments, in pages.

@@ -20,8 +20,7 @@ from markethall.payments.contract.reconciliation import (
     ReportKind,
 )
 from markethall.payments.domain.operation import Operation
-from markethall.shared.kernel.model import MAX_AMOUNT
-from markethall.shared.kernel.money import AmountOutOfRange, Money
+from markethall.shared.kernel.money import Money, money_in_range
 
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
 _NO_ID: Final = UUID(int=0)
@@ -369,10 +368,10 @@ class ComparisonTotals:
         currencies = sorted({*self._ours, *self._theirs, *self._fees})
         return tuple(
             CurrencySums(
-                ours=_money(self._ours[currency], currency),
-                theirs=_money(self._theirs[currency], currency),
-                difference=_money(self._ours[currency] - self._theirs[currency], currency),
-                fees=_money(self._fees[currency], currency),
+                ours=money_in_range(self._ours[currency], currency),
+                theirs=money_in_range(self._theirs[currency], currency),
+                difference=money_in_range(self._ours[currency] - self._theirs[currency], currency),
+                fees=money_in_range(self._fees[currency], currency),
             )
             for currency in currencies
         )
@@ -386,9 +385,3 @@ def _counts(operation: RecordedOperation, reason: DifferenceReason | None) -> bo
 
 def _signed(kind: ReportKind, amount: Money) -> int:
     return amount.amount if kind is ReportKind.PAYMENT else -amount.amount
-
-
-def _money(amount: int, currency: str) -> Money:
-    if abs(amount) > MAX_AMOUNT:
-        raise AmountOutOfRange(limit=MAX_AMOUNT)
-    return Money(amount=amount, currency=currency)

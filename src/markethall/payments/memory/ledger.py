@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 from markethall.payments.contract import OperationStatus
 from markethall.payments.domain import (
     CUSTOMER_PAYMENTS_ACCOUNT,
+    ChainPosition,
     Operation,
     Posting,
     RecordedPosting,
@@ -17,11 +18,9 @@ from markethall.payments.domain import (
 )
 from markethall.payments.memory.tables import Tables
 from markethall.payments.ports import (
-    EntrySums,
-    EntrySumsPage,
+    DaySums,
     PostingFilter,
     StoredChain,
-    add_sums,
 )
 from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
@@ -51,19 +50,23 @@ class MemoryLedgerStore(MemoryUnitOfWork):
         postings.sort(key=_time_keyset, reverse=posting_filter.descending)
         return [_sort_debits_first(posting) for posting in postings[: posting_filter.limit]]
 
+    async def list_chain_heads(self) -> Sequence[ChainPosition]:
+        return sorted(self._tables.posting_chains.rows(), key=lambda head: head.chain)
+
     async def sum_entries(
-        self, start: datetime, end: datetime, after: TimeKeyset | None, limit: int
-    ) -> EntrySumsPage:
-        postings = self._tables.postings.where(
-            lambda one: (
-                one.posting.created_at < end and (after is None or _time_keyset(one) > after)
-            )
-        )
-        page = sorted(postings, key=_time_keyset)[:limit]
-        return EntrySumsPage(
-            add_sums(_to_entry_sums(one.posting, start) for one in page),
-            _time_keyset(page[-1]) if len(page) == limit else None,
-        )
+        self, chain: int, after_sequence: int, until_sequence: int
+    ) -> Sequence[DaySums]:
+        totals: defaultdict[tuple[date, str, str], list[int]] = defaultdict(lambda: [0, 0])
+        for posting in (
+            one.posting
+            for one in self._tables.postings.rows()
+            if one.position.chain == chain
+            and after_sequence < one.position.sequence <= until_sequence
+        ):
+            day = posting.created_at.astimezone(UTC).date()
+            for account, amount in posting.entries:
+                totals[day, account, posting.currency][amount < 0] += abs(amount)
+        return [DaySums(*key, *amounts) for key, amounts in totals.items()]
 
     async def list_chains(self) -> Sequence[StoredChain]:
         highest: defaultdict[int, int] = defaultdict(int)
@@ -133,20 +136,6 @@ def _matches(posting: Posting, posting_filter: PostingFilter) -> bool:
         and _is_in_period(posting.created_at, posting_filter)
         and _is_after(posting, posting_filter)
     )
-
-
-def _to_entry_sums(posting: Posting, start: datetime) -> Sequence[EntrySums]:
-    is_before = posting.created_at < start
-    return [
-        EntrySums(
-            account,
-            posting.currency,
-            opening=amount if is_before else 0,
-            debits=0 if is_before else max(amount, 0),
-            credits=0 if is_before else max(-amount, 0),
-        )
-        for account, amount in posting.entries
-    ]
 
 
 def _is_between(id_: UUID, after: UUID | None, until: UUID | None) -> bool:

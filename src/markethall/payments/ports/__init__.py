@@ -31,13 +31,11 @@ from markethall.payments.ports.gateway import (
     Sleep,
 )
 from markethall.payments.ports.ledger import (
-    EntrySums,
-    EntrySumsPage,
+    DaySums,
     LedgerReadStore,
     LedgerStore,
     PostingFilter,
     StoredChain,
-    add_sums,
 )
 from markethall.payments.ports.reconciliation import (
     Reconciliation,
@@ -73,9 +71,8 @@ __all__ = [
     "ActionRequired",
     "AwaitTransferAction",
     "Capability",
+    "DaySums",
     "DeliverWebhook",
-    "EntrySums",
-    "EntrySumsPage",
     "Failed",
     "GatewayManifest",
     "GatewayTools",
@@ -123,5 +120,4 @@ __all__ = [
     "Succeeded",
     "WebhookSignatureInvalid",
     "WebhookState",
-    "add_sums",
 ]

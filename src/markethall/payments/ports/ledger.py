@@ -1,9 +1,8 @@
 """The port to the storage of the ledger."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import chain
+from datetime import date, datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -27,41 +26,17 @@ class PostingFilter:
 
 
 @dataclass(frozen=True)
-class EntrySums:
-    """Sums of entries of one account in one currency, in minor units.
+class DaySums:
+    """The debits and credits of one account in one currency on one UTC day, in minor units.
 
-    `opening` has the entries before the start of the period; a credit is negative there. `debits`
-    and `credits` have those of the period; both are positive.
+    Both are positive.
     """
 
+    day: date
     account: str
     currency: str
-    opening: int = 0
-    debits: int = 0
-    credits: int = 0
-
-
-def add_sums(pages: Iterable[Sequence[EntrySums]]) -> Sequence[EntrySums]:
-    """Add up the sums of pages, by account and currency."""
-    totals: dict[tuple[str, str], EntrySums] = {}
-    for one in chain.from_iterable(pages):
-        key = one.account, one.currency
-        total = totals.get(key, EntrySums(*key))
-        totals[key] = EntrySums(
-            *key,
-            total.opening + one.opening,
-            total.debits + one.debits,
-            total.credits + one.credits,
-        )
-    return [totals[key] for key in sorted(totals)]
-
-
-@dataclass(frozen=True)
-class EntrySumsPage:
-    """The sums of one page of postings. `last` is None if no posting follows."""
-
-    sums: Sequence[EntrySums]
-    last: TimeKeyset | None
+    debits: int
+    credits: int
 
 
 @dataclass(frozen=True)
@@ -77,10 +52,13 @@ class LedgerReadStore(Protocol):
     async def list_postings(self, posting_filter: PostingFilter) -> Sequence[RecordedPosting]:
         """Return postings by their time, each with its debits first."""
 
+    async def list_chain_heads(self) -> Sequence[ChainPosition]:
+        """Return the heads of the chains, read at one point in time."""
+
     async def sum_entries(
-        self, start: datetime, end: datetime, after: TimeKeyset | None, limit: int
-    ) -> EntrySumsPage:
-        """Sum the entries of the next `limit` postings before `end`, by their time."""
+        self, chain: int, after_sequence: int, until_sequence: int
+    ) -> Sequence[DaySums]:
+        """Sum the entries of the postings of a chain with these sequence numbers, by day."""
 
     async def list_chains(self) -> Sequence[StoredChain]:
         """Return the chains that have a head or a posting, read at one point in time."""

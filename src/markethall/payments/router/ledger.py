@@ -24,6 +24,7 @@ from markethall.shared.http.csv_responses import CSV_MEDIA_TYPE, csv_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
+from markethall.shared.kernel.money import AmountOutOfRange
 from markethall.shared.kernel.pagination import CursorInvalid, Page
 
 router = APIRouter(tags=["payments"])
@@ -70,7 +71,7 @@ async def export_transactions(
     "/ledger/trial-balance",
     response_model=TrialBalance,
     summary="Get the trial balance of a period",
-    responses=problems(*AUTHENTICATED_ERRORS),
+    responses=problems(*AUTHENTICATED_ERRORS, AmountOutOfRange),
 )
 async def get_trial_balance(
     ctx: Staff,
@@ -89,7 +90,7 @@ async def get_trial_balance(
     "/ledger/accounts",
     response_model=LedgerAccountsView,
     summary="List account balances",
-    responses=problems(*AUTHENTICATED_ERRORS),
+    responses=problems(*AUTHENTICATED_ERRORS, AmountOutOfRange),
 )
 async def list_ledger_accounts(ctx: Staff, ledger: LedgerDep) -> Response:
     return json_response(LedgerAccountsView(items=await ledger.list_account_balances(ctx)))

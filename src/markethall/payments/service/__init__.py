@@ -13,6 +13,7 @@ from markethall.payments.service.internal import InternalPaymentService
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.jobs import PaymentJobs
 from markethall.payments.service.ledger import LedgerService
+from markethall.payments.service.ledger_sums import LedgerSums
 from markethall.payments.service.manual_refunds import ManualRefundService
 from markethall.payments.service.mark_paid import MarkPaid
 from markethall.payments.service.provider_client import ProviderClient
@@ -33,6 +34,7 @@ __all__ = [
     "InternalPaymentService",
     "IssueRefund",
     "LedgerService",
+    "LedgerSums",
     "ManualRefundService",
     "MarkPaid",
     "PaymentApiService",

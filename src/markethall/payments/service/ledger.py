@@ -1,7 +1,7 @@
 """The use cases behind the HTTP API of the ledger."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import date
 
 from markethall.payments.contract import (
     LedgerAccountBalance,
@@ -13,19 +13,20 @@ from markethall.payments.contract import (
     TrialBalanceQuery,
 )
 from markethall.payments.domain import account_kind
-from markethall.payments.ports import EntrySums, PostingFilter, ReadStore, Store
+from markethall.payments.ports import PostingFilter, ReadStore, Store
 from markethall.payments.service.export_postings import PAGE_SIZE, export_postings
-from markethall.payments.service.sum_ledger import sum_ledger
+from markethall.payments.service.ledger_sums import LedgerSums
 from markethall.payments.service.trial_balance import (
+    PeriodSums,
     build_trial_balance,
     resolve_period,
-    times_of,
+    sum_period,
 )
 from markethall.payments.service.verify_ledger import VerifyLedger
 from markethall.payments.service.views import to_posting_view
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.money import money_in_range
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
 from markethall.shared.persistence.database import Database
 
@@ -36,11 +37,13 @@ class LedgerService:
     def __init__(
         self,
         database: Database[ReadStore, Store],
+        sums: LedgerSums,
         verify_ledger: VerifyLedger,
         cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._database = database
+        self._sums = sums
         self._verify_ledger = verify_ledger
         self._cursors = cursors
         self._clock = clock
@@ -64,12 +67,11 @@ class LedgerService:
 
     async def get_trial_balance(self, ctx: CallContext, query: TrialBalanceQuery) -> TrialBalance:
         start_date, end_date = resolve_period(query, self._clock())
-        sums = await sum_ledger(self._database, *times_of(start_date, end_date))
+        sums = sum_period(await self._sums.read(), start_date, end_date)
         return build_trial_balance(start_date, end_date, sums)
 
     async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]:
-        end_of_time = datetime.max.replace(tzinfo=UTC)
-        sums = await sum_ledger(self._database, end_of_time, end_of_time)
+        sums = sum_period(await self._sums.read(), date.max, date.max)
         return tuple(map(_to_account_balance, sums))
 
     async def verify(self, ctx: CallContext, *, rebuild: bool = True) -> LedgerReport:
@@ -80,9 +82,9 @@ def _posting_keyset(posting: PostingView) -> TimeKeyset:
     return TimeKeyset(posting.created_at, posting.posting_id)
 
 
-def _to_account_balance(sums: EntrySums) -> LedgerAccountBalance:
+def _to_account_balance(sums: PeriodSums) -> LedgerAccountBalance:
     return LedgerAccountBalance(
         account=sums.account,
         kind=account_kind(sums.account),
-        balance=Money(amount=sums.opening, currency=sums.currency),
+        balance=money_in_range(sums.opening, sums.currency),
     )

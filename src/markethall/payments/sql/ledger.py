@@ -1,7 +1,6 @@
 """The Postgres store of the ledger."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -15,11 +14,10 @@ from markethall.payments.domain import (
     canonical_content,
     chain_of,
 )
-from markethall.payments.ports import EntrySums, EntrySumsPage, PostingFilter, StoredChain
+from markethall.payments.ports import DaySums, PostingFilter, StoredChain
 from markethall.payments.sql import ledger_statements as sql
 from markethall.payments.sql.rows import to_operation
 from markethall.shared.composition.sql import SqlUnitOfWork
-from markethall.shared.kernel.pagination import TimeKeyset
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -70,25 +68,20 @@ class SqlLedgerStore(SqlUnitOfWork):
         )
         return _to_postings(rows)
 
+    async def list_chain_heads(self) -> Sequence[ChainPosition]:
+        rows = await self._connection.fetch_all(sql.LIST_CHAIN_HEADS)
+        return [ChainPosition(row["chain"], row["sequence"], row["hash"]) for row in rows]
+
     async def sum_entries(
-        self, start: datetime, end: datetime, after: TimeKeyset | None, limit: int
-    ) -> EntrySumsPage:
-        after_created_at, after_id = after or (None, None)
+        self, chain: int, after_sequence: int, until_sequence: int
+    ) -> Sequence[DaySums]:
         rows = await self._connection.fetch_all(
-            sql.sum_entries(has_keyset=after is not None),
-            start=start,
-            end=end,
-            after_created_at=after_created_at,
-            after_id=after_id,
-            limit=limit,
+            sql.SUM_ENTRIES,
+            chain=chain,
+            after_sequence=after_sequence,
+            until_sequence=until_sequence,
         )
-        has_more = bool(rows) and rows[0]["posting_count"] == limit
-        return EntrySumsPage(
-            [_to_entry_sums(row) for row in rows],
-            TimeKeyset(rows[0]["last_created_at"], rows[0]["last_posting_id"])
-            if has_more
-            else None,
-        )
+        return [_to_day_sums(row) for row in rows]
 
     async def list_chains(self) -> Sequence[StoredChain]:
         return [_to_chain(row) for row in await self._connection.fetch_all(sql.LIST_CHAINS)]
@@ -149,8 +142,9 @@ def _to_posting(rows: "list[Record]") -> RecordedPosting:
     return RecordedPosting(posting, ChainPosition(first["chain"], first["sequence"], first["hash"]))
 
 
-def _to_entry_sums(row: "Record") -> EntrySums:
-    return EntrySums(row["account"], row["currency"], row["opening"], row["debits"], row["credits"])
+def _to_day_sums(row: "Record") -> DaySums:
+    debits, credits_ = int(row["debits"]), int(row["credits"])
+    return DaySums(row["day"], row["account"], row["currency"], debits, credits_)
 
 
 def _to_chain(row: "Record") -> StoredChain:

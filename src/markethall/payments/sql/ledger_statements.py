@@ -118,52 +118,32 @@ def _by_time(columns: Any, descending: bool) -> "list[sa.ColumnElement[Any]]":
     return [column.desc() if descending else column.asc() for column in order]
 
 
-@cache
-def sum_entries(*, has_keyset: bool) -> Statement:
-    """Sum the entries of one page of postings. Each row also has the number of its postings."""
-    conditions = [postings.c.created_at < bindparam("end", type_=postings.c.created_at.type)]
-    if has_keyset:
-        conditions.append(_keyset > after_keyset(postings.c.created_at))
-    page = (
-        sa.select(postings.c.posting_id, postings.c.created_at)
-        .where(*conditions)
-        .order_by(*_keyset.clauses)
-        .limit(LIMIT)
-        .cte("page")
+_day = sa.cast(sa.func.date_trunc("day", sa.func.timezone("UTC", postings.c.created_at)), sa.Date)
+LIST_CHAIN_HEADS = Statement(sa.select(posting_chains).order_by(posting_chains.c.chain))
+# a sum of bigint is numeric, so it has no limit
+SUM_ENTRIES = Statement(
+    sa.select(
+        _day.label("day"),
+        entries.c.account,
+        entries.c.currency,
+        *(
+            sa.func.coalesce(sa.func.sum(sa.func.abs(entries.c.amount)).filter(condition), 0).label(
+                name
+            )
+            for name, condition in (
+                ("debits", entries.c.amount > 0),
+                ("credits", entries.c.amount < 0),
+            )
+        ),
     )
-    is_before = page.c.created_at < bindparam("start", type_=postings.c.created_at.type)
-    amount = entries.c.amount
-    sums = {
-        "opening": sa.func.sum(amount).filter(is_before),
-        "debits": sa.func.sum(amount).filter(~is_before, amount > 0),
-        "credits": -sa.func.sum(amount).filter(~is_before, amount < 0),
-    }
-    return Statement(
-        sa.select(
-            entries.c.account,
-            entries.c.currency,
-            *(
-                sa.cast(sa.func.coalesce(value, 0), sa.BigInteger).label(name)
-                for name, value in sums.items()
-            ),
-            sa.select(sa.func.count()).select_from(page).scalar_subquery().label("posting_count"),
-            *_last_of(page),
-        )
-        .join(page, page.c.posting_id == entries.c.posting_id)
-        .group_by(entries.c.account, entries.c.currency)
-        .order_by(entries.c.account, entries.c.currency)
+    .join(postings, postings.c.posting_id == entries.c.posting_id)
+    .where(
+        postings.c.chain == bindparam("chain"),
+        postings.c.sequence > bindparam("after_sequence"),
+        postings.c.sequence <= bindparam("until_sequence"),
     )
-
-
-def _last_of(page: sa.CTE) -> "list[sa.Label[Any]]":
-    return [
-        sa.select(column)
-        .order_by(page.c.created_at.desc(), page.c.posting_id.desc())
-        .limit(1)
-        .scalar_subquery()
-        .label(f"last_{column.name}")
-        for column in (page.c.created_at, page.c.posting_id)
-    ]
+    .group_by(sa.literal_column("1"), entries.c.account, entries.c.currency)
+)
 
 
 # Verification

@@ -102,9 +102,14 @@ class Money(Dto):
         return tuple(self._with_amount(part) for part in parts)
 
     def _with_amount(self, amount: int) -> "Money":
-        if abs(amount) > MAX_AMOUNT:
-            raise AmountOutOfRange(limit=MAX_AMOUNT)
-        return Money(amount=amount, currency=self.currency)
+        return money_in_range(amount, self.currency)
+
+
+def money_in_range(amount: int, currency: str) -> Money:
+    """Raises AmountOutOfRange."""
+    if abs(amount) > MAX_AMOUNT:
+        raise AmountOutOfRange(limit=MAX_AMOUNT)
+    return Money(amount=amount, currency=currency)
 
 
 _DECIMAL = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,8})?")
