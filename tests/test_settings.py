@@ -77,6 +77,13 @@ def test_trusted_proxies_are_networks(read_from_environment: Read) -> None:
     assert settings.trusted_proxies == ("10.0.0.0/8", "192.0.2.7", "2001:db8::/32")
 
 
+def test_cors_origins_are_exact_origins(read_from_environment: Read) -> None:
+    origins = ("https://shop.example", "http://localhost:3000", "http://[::1]:8080", "https://x:80")
+
+    assert read_from_environment().cors_origins == ()
+    assert read_from_environment(cors_origins=", ".join(origins)).cors_origins == origins
+
+
 @pytest.mark.parametrize(
     ("name", "value", "word"),
     [
@@ -109,6 +116,18 @@ def test_trusted_proxies_are_networks(read_from_environment: Read) -> None:
         ("bcrypt_cost", "20", "less than or equal to 16"),
         ("trusted_proxies", "10.0.0.0/8,proxy", "'proxy'"),
         ("trusted_proxies", "10.0.0.0/99", "'10.0.0.0/99'"),
+        ("cors_origins", "*", "must be an origin such as https://shop.example"),
+        ("cors_origins", "https://shop.example/", "final slash"),
+        ("cors_origins", "https://shop.example/shop", "path"),
+        ("cors_origins", "https://*.shop.example", "wildcard"),
+        ("cors_origins", "https://Shop.example", "lower case"),
+        ("cors_origins", "https://shop.example:443", "default port"),
+        ("cors_origins", "http://localhost:80", "default port"),
+        ("cors_origins", "http://localhost:65536", "origin"),
+        ("cors_origins", "ftp://shop.example", "origin"),
+        ("cors_origins", "shop.example", "origin"),
+        ("cors_origins", "null", "origin"),
+        ("cors_origins", "https://user@shop.example", "origin"),
         ("max_body_bytes", "10", "1024"),
         ("debug", "perhaps", "boolean"),
         ("log_level", "loud", "'info'"),
@@ -392,6 +411,7 @@ def test_lax_settings_are_named_in_production_only(read_from_environment: Read) 
         "docs": "on",
         "issuer": "http://shop.example",
         "trusted_proxies": "10.0.0.0/8,0.0.0.0/0",
+        "cors_origins": "https://shop.example,http://shop.example",
         "log_level": "error",
     }
     strict = {
@@ -399,6 +419,7 @@ def test_lax_settings_are_named_in_production_only(read_from_environment: Read) 
         "docs": "auto",
         "issuer": "https://shop.example",
         "trusted_proxies": "10.0.0.0/8",
+        "cors_origins": "https://shop.example",
         "log_level": "info",
     }
 
@@ -407,6 +428,7 @@ def test_lax_settings_are_named_in_production_only(read_from_environment: Read) 
         "MARKETHALL_DOCS",
         "MARKETHALL_ISSUER",
         "MARKETHALL_TRUSTED_PROXIES",
+        "MARKETHALL_CORS_ORIGINS",
         "MARKETHALL_LOG_LEVEL",
         "MARKETHALL_SANDBOX_IN_PRODUCTION",
     ]

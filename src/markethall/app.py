@@ -27,6 +27,7 @@ from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
 from markethall.settings.validation import lax_settings
 from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
+from markethall.shared.http.cors import cors_policy
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.openapi import extend_openapi
@@ -119,6 +120,7 @@ class Gateway:
             verifiers,
             container.process.rate_limiter(),
             admission.refuse_if_full,
+            cors_policy(self.settings.cors_origins, self.app.routes),
         )
 
 

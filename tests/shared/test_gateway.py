@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message
 
 from markethall.shared.http.client_ip import client_ip
+from markethall.shared.http.cors import CorsPolicy
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import (
@@ -123,6 +124,7 @@ def gateway(
     limits: str = "off",
     body_timeout: float = 5,
     trusted_proxies: Any = (),
+    cors: CorsPolicy | None = None,
     **config_fields: Any,
 ) -> GatewayMiddleware:
     config = GatewayConfig(
@@ -140,6 +142,7 @@ def gateway(
         config,
         TokenVerifiers(lambda: verifier),
         RateLimiter(limits, RedisClient(None)),
+        cors=cors,
     )
 
 
@@ -560,6 +563,16 @@ async def test_any_authorization_header_is_safe(header: str) -> None:
 
     assert response.status == 200
     assert response.json["actor"]["user_id"] is None
+
+
+@pytest.mark.parametrize(("path", "status"), [("/fault", 500), ("/busy", 503)])
+async def test_page_of_an_allowed_origin_can_read_server_errors(path: str, status: int) -> None:
+    app = gateway(cors=CorsPolicy(["https://shop.example"]))
+
+    response = await send_request(app, "GET", path, headers=[("origin", "https://shop.example")])
+
+    assert response.status == status
+    assert response.headers["access-control-allow-origin"] == "https://shop.example"
 
 
 async def test_rate_limited_response_has_retry_after() -> None:

@@ -1,5 +1,6 @@
-"""Field types of the settings: names of contexts, URLs of servers."""
+"""Field types of the settings: names of contexts, URLs of servers, origins of pages."""
 
+import re
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, SecretStr
@@ -57,3 +58,24 @@ def _scheme_of(url: str) -> str:
 # both also accept an empty value, which means "not set"
 PostgresUrl = Annotated[Secret, AfterValidator(_validate_postgres)]
 RedisUrl = Annotated[Secret, AfterValidator(_validate_redis)]
+
+
+# as a browser sends it in the header Origin; group 1 is the scheme, group 2 the port
+_ORIGIN: Final = re.compile(
+    r"(https?)://(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?"
+)
+_DEFAULT_PORTS: Final = {("http", "80"), ("https", "443")}
+_MAX_PORT: Final = 65535
+
+
+def _validate_origin(origin: str) -> str:
+    match = _ORIGIN.fullmatch(origin)
+    if not match or match.groups() in _DEFAULT_PORTS or int(match[2] or 1) > _MAX_PORT:
+        raise ValueError(
+            "must be an origin such as https://shop.example or http://localhost:3000: lower case, "
+            "without path, final slash, wildcard or default port"
+        )
+    return origin
+
+
+Origin = Annotated[str, AfterValidator(_validate_origin)]

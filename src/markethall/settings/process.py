@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_valid
 from pydantic_settings import BaseSettings, NoDecode
 
 from markethall.contexts import context_names, topology
-from markethall.settings.field_types import ContextName, PostgresUrl, RedisUrl
+from markethall.settings.field_types import ContextName, Origin, PostgresUrl, RedisUrl
 from markethall.settings.validation import cross_field_problems
 from markethall.shared.composition.settings import (
     SETTINGS_CONFIG,
@@ -178,6 +178,15 @@ class Settings(BaseSettings):
         Field(
             description="Networks of proxies, as a comma list, whose X-Forwarded-For is trusted. "
             "Forwarded (RFC 7239) is read without it: such a proxy must remove X-Forwarded-For"
+        ),
+    ] = ()
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        NoDecode,
+        CommaList,
+        Field(
+            description="Origins, as a comma list, whose pages may call the API from a browser: "
+            "`https://shop.example,http://localhost:3000`"
         ),
     ] = ()
     max_body_bytes: Annotated[

@@ -172,6 +172,10 @@ def lax_settings(settings: "Settings") -> dict[str, str]:
             any(network.endswith("/0") for network in settings.trusted_proxies),
             "any client can claim any address",
         ),
+        "MARKETHALL_CORS_ORIGINS": (
+            any(origin.startswith("http:") for origin in settings.cors_origins),
+            "the network can change pages without https, and so their calls to the API",
+        ),
         "MARKETHALL_LOG_LEVEL": (settings.log_level == "error", "security events are not logged"),
     }
     if unknown := _callers_without_key(settings):

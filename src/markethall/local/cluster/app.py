@@ -19,6 +19,7 @@ from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.operations.endpoints import add_docs, add_metrics, add_probes
 from markethall.operations.metrics_port import MetricsPortMiddleware, arrived_on
 from markethall.settings import Settings
+from markethall.shared.http.cors import cors_policy
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import http_exception_handler, problem_handler
@@ -68,7 +69,11 @@ class ClusterApp:
         if self._metrics_port is not None:
             own = MetricsPortMiddleware(app, self._metrics_port)
         self._own = GatewayMiddleware(
-            own, gateway_config, TokenVerifiers(NoTokens), RateLimiter("off", RedisClient(None))
+            own,
+            gateway_config,
+            TokenVerifiers(NoTokens),
+            RateLimiter("off", RedisClient(None)),
+            cors=cors_policy(settings.cors_origins, app.routes),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

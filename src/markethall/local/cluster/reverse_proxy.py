@@ -13,6 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from markethall.settings import Settings
+from markethall.shared.http.cors import cors_policy
 from markethall.shared.http.problem_details import problem_response
 from markethall.shared.http.request_context import RequestContext
 from markethall.shared.kernel.errors import (
@@ -57,6 +58,8 @@ class ReverseProxy:
     def __init__(self, urls: Mapping[str, str], settings: Settings) -> None:
         self._urls = urls
         self._trusted = tuple(ip_network(net, strict=False) for net in settings.trusted_proxies)
+        # for the error responses of the proxy; those of the services have the headers already
+        self._cors = cors_policy(settings.cors_origins)
         # longer than the limits of the service, so that the service can answer first
         self._body_timeout = settings.body_timeout + 1
         self._response_timeout = 2 * (
@@ -99,6 +102,8 @@ class ReverseProxy:
                 # close the connection, because the rest of the body would be parsed as the next
                 # request
                 incoming.extra_headers.append((b"connection", b"close"))
+            if self._cors:
+                self._cors.apply(incoming)
             await problem_response(incoming.scope, error)(
                 incoming.scope, receive, incoming.wrap_send(send)
             )

@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from markethall.shared.http.body_reader import BodyReader
+from markethall.shared.http.cors import CorsPolicy
 from markethall.shared.http.gateway_config import GatewayConfig
 from markethall.shared.http.problem_details import problem_response
 from markethall.shared.http.rate_limits import RateLimiter
@@ -61,8 +62,10 @@ class GatewayMiddleware:
         verifiers: TokenVerifiers,
         rate_limiter: RateLimiter,
         refuse_if_full: Callable[[Scope], None] = lambda _: None,
+        cors: CorsPolicy | None = None,
     ) -> None:
         """`refuse_if_full` raises Overloaded for a request that `app` is too busy to accept."""
+        self._cors = cors
         self._app = app
         self._refuse_if_full = refuse_if_full
         self._config = config
@@ -89,6 +92,10 @@ class GatewayMiddleware:
 
     async def _handle(self, request: RequestContext, receive: Receive, send: Send) -> None:
         try:
+            if self._cors and (preflight := self._cors.apply(request)):
+                # before all checks, because a browser shows no error of a preflight to the page
+                await preflight(request.scope, receive, send)
+                return
             request.validate_headers()
             if location := request.canonical_location:
                 # the rate limits count the request that follows the redirect, not the redirect

@@ -41,6 +41,13 @@ class RouteIndex(BaseRoute):
                 return match, child_scope
         return _NO_MATCH
 
+    def find_path(self, path: str) -> tuple[str | None, set[str]]:
+        """Return the template of the path and the methods of its routes; None if there is none."""
+        segment = _first_segment(path)
+        found = [r for r in self._by_segment.get(segment, ()) if r.path_regex.match(path)]
+        methods = set[str]().union(*(route.methods or () for route in found))
+        return (found[0].path if found else None), methods
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the route that has matched; its `matches` has stored it in the scope."""
         await scope["route"].handle(scope, receive, send)
