@@ -77,8 +77,9 @@ class IntegrityRunner:
     ) -> None:
         """`contexts` limits the run to these contexts; if empty, all served ones are checked.
 
-        A check that is not finished after `max_check_seconds`, or after `max_run_seconds` of the
-        whole run, ends with the rows that it has found.
+        A check that is not finished after `max_check_seconds` ends with the rows that it has found.
+        The checks share `max_run_seconds`: each has an equal part of the time that is left, so that
+        a long check does not use the time of those that follow.
         """
         self._container = container
         self._contexts = [name for name in container.contexts if not contexts or name in contexts]
@@ -89,7 +90,11 @@ class IntegrityRunner:
 
     async def run(self) -> IntegrityReport:
         self._ends_at = _monotonic_seconds() + self._max_run_seconds
-        results = [await self._run_check(context, check) for context, check in self._checks()]
+        checks = list(self._checks())
+        results = [
+            await self._run_check(context, check, unfinished_count=len(checks) - position)
+            for position, (context, check) in enumerate(checks)
+        ]
         not_served = set(context_names()) - set(self._container.contexts)
         return IntegrityReport(
             status=_summarize(results),
@@ -132,9 +137,13 @@ class IntegrityRunner:
             for check in list_checks(self._container, context):
                 yield context, check
 
-    async def _run_check(self, context: str, check: IntegrityCheck) -> CheckResult:
+    async def _run_check(
+        self, context: str, check: IntegrityCheck, *, unfinished_count: int = 1
+    ) -> CheckResult:
         findings = Findings()
-        reason = await self._find(check, findings)
+        seconds_left = self._ends_at - _monotonic_seconds()
+        max_seconds = min(self._max_check_seconds, seconds_left / unfinished_count)
+        reason = await self._find(check, findings, max_seconds)
         if findings.violations:
             status = CheckStatus.VIOLATED
         else:
@@ -150,9 +159,8 @@ class IntegrityRunner:
             reason=reason,
         )
 
-    async def _find(self, check: IntegrityCheck, findings: Findings) -> str | None:
+    async def _find(self, check: IntegrityCheck, findings: Findings, seconds: float) -> str | None:
         """Run the check. Return why it did not finish, or None."""
-        seconds = min(self._max_check_seconds, self._ends_at - _monotonic_seconds())
         if seconds <= 0:
             return "no time left"
         try:
