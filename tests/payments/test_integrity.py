@@ -1,6 +1,7 @@
 """Test the integrity checks of payments: sound data has no violation, a tampered row is named."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from markethall.payments.contract import ListPaymentStates, PaymentView
 from markethall.payments.domain import Succeeded
 from markethall.payments.memory import Tables
 from markethall.payments.ports import PaymentGatewayTimeout, SandboxCharge
+from markethall.payments.service import PaymentIntegrity, VerifyLedger
+from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.integrity import Findings
 from markethall.shared.persistence.postgres import Postgres
 from tests.integrity_checks import find_violations, tamper
 from tests.payments.conftest import EUR_19_99, ORDERS_CONTEXT, PaymentsApp, build_payments_app
@@ -204,6 +208,38 @@ async def change_payment(payments_app: PaymentsApp, payment: PaymentView, **chan
         stored = tables.payments.get(payment.payment_id)
         assert stored
         tables.payments.put(payment.payment_id, replace(stored, **changes))
+
+
+class DatabaseThatGoes:
+    """Opens some read sessions of another database; later ones are Unavailable."""
+
+    def __init__(self, database: Any, session_count: int) -> None:
+        self._database = database
+        self._sessions_left = session_count
+
+    def read_session(self) -> Any:
+        self._sessions_left -= 1
+        if self._sessions_left < 0:
+            raise Unavailable(dependency="database")
+        return self._database.read_session()
+
+
+async def test_ledger_check_that_ends_early_names_what_it_has_found() -> None:
+    payments_app = build_payments_app("memory", None)
+    payment = await payments_app.paid()
+    await change_payment(payments_app, payment, captured=5000)
+    container = payments_app.container
+    # the heads, one chain and the payments, but not the operations
+    database: Any = DatabaseThatGoes(container.database(), 3)
+    integrity = PaymentIntegrity(container.snapshots(), VerifyLedger(database), payments_app.clock)
+    checks = {check.check_id: check for check in integrity.list_checks()}
+    findings = Findings()
+
+    with pytest.raises(Unavailable):
+        await checks["O4.ledger_intact"].find(findings, timedelta())
+
+    assert [row.problem for row in findings.rows] == ["payment differs"]
+    assert (findings.checked, findings.violations) == (1, 1)
 
 
 async def test_second_charge_is_named_in_memory() -> None:

@@ -19,7 +19,7 @@ from markethall.payments.domain.integrity import (
     judge_waiting,
 )
 from markethall.payments.ports.integrity import PaymentIntegrityReads
-from markethall.payments.service.verify_ledger import VerifyLedger
+from markethall.payments.service.verify_ledger import LedgerResults, VerifyLedger
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.integrity import (
     Findings,
@@ -140,10 +140,14 @@ class PaymentIntegrity:
         return IntegrityCheck(check_id, rule, find)
 
     async def _verify_ledger(self, findings: Findings, _: timedelta) -> None:
-        report = await self._verify.verify(rebuild=True)
-        findings.count_checked(report.posting_count)
-        findings.add(*map(_ledger_row, report.findings))
-        findings.violations = report.finding_count
+        results = LedgerResults()
+        try:
+            await self._verify.verify(rebuild=True, results=results)
+        finally:
+            # what was found counts also if the time of the check ends, or the database
+            findings.count_checked(results.posting_count)
+            findings.add(*map(_ledger_row, results.findings))
+            findings.violations = results.finding_count
 
     async def _compare_with_sandbox(self, findings: Findings, _: timedelta) -> None:
         async with self._snapshots.snapshot() as reads:

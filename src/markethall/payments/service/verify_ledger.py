@@ -34,9 +34,14 @@ class VerifyLedger:
     def __init__(self, database: Database[ReadStore, Store]) -> None:
         self._database = database
 
-    async def verify(self, *, rebuild: bool) -> LedgerReport:
-        """Check the ledger; with `rebuild`, also build it again from the operations."""
-        results = _Results()
+    async def verify(
+        self, *, rebuild: bool, results: "LedgerResults | None" = None
+    ) -> LedgerReport:
+        """Check the ledger; with `rebuild`, also build it again from the operations.
+
+        The findings are added to `results` as soon as they are found.
+        """
+        results = results or LedgerResults()
         async with self._database.read_session() as store:
             chains = await store.list_chains()
         for chain in chains:
@@ -46,7 +51,7 @@ class VerifyLedger:
             await self._compare_with_operations(results)
         return results.build_report(chains)
 
-    async def _check_chain(self, chain: StoredChain, results: "_Results") -> None:
+    async def _check_chain(self, chain: StoredChain, results: "LedgerResults") -> None:
         check = ChainCheck(chain.chain, chain.head)
         async for recorded in self._read_chain(chain):
             results.posting_count += 1
@@ -66,7 +71,7 @@ class VerifyLedger:
                 return
             after_sequence = page[-1].position.sequence
 
-    async def _check_payments(self, results: "_Results") -> None:
+    async def _check_payments(self, results: "LedgerResults") -> None:
         after: UUID | None = None
         while True:
             async with self._database.read_session() as store:
@@ -76,7 +81,7 @@ class VerifyLedger:
                 return
             after = page[-1][0]
 
-    async def _compare_with_operations(self, results: "_Results") -> None:
+    async def _compare_with_operations(self, results: "LedgerResults") -> None:
         after: UUID | None = None
         while True:
             async with self._database.read_session() as store:
@@ -105,18 +110,20 @@ class VerifyLedger:
         return [finding for finding in found if finding in found_again]
 
 
-class _Results:
+class LedgerResults:
+    """Collects the findings of a verification, also of one that does not finish."""
+
     def __init__(self) -> None:
         self.posting_count = 0
-        self._finding_count = 0
-        self._findings: list[LedgerFinding] = []
+        self.finding_count = 0
+        self.findings: list[LedgerFinding] = []
         self._unbalanced_postings: list[UUID] = []
         self._mismatched_payments: list[UUID] = []
 
     def add(self, findings: Iterable[LedgerFinding]) -> None:
         for finding in findings:
-            self._finding_count += 1
-            _append(self._findings, finding)
+            self.finding_count += 1
+            _append(self.findings, finding)
             if finding.problem is LedgerProblem.UNBALANCED and finding.posting_id:
                 _append(self._unbalanced_postings, finding.posting_id)
             if finding.problem is LedgerProblem.PAYMENT_DIFFERS and finding.payment_id:
@@ -125,12 +132,12 @@ class _Results:
     def build_report(self, chains: Sequence[StoredChain]) -> LedgerReport:
         return LedgerReport(
             balanced=not self._unbalanced_postings and not self._mismatched_payments,
-            intact=not self._finding_count,
+            intact=not self.finding_count,
             posting_count=self.posting_count,
             unbalanced_postings=tuple(self._unbalanced_postings),
             mismatched_payments=tuple(self._mismatched_payments),
-            finding_count=self._finding_count,
-            findings=tuple(self._findings),
+            finding_count=self.finding_count,
+            findings=tuple(self.findings),
             chains=tuple(_to_head_view(chain.head) for chain in chains if chain.head),
         )
 
