@@ -241,6 +241,27 @@ async def test_shipment_is_captured_once_after_a_lost_call(
     assert statuses(await orders_app.read_order(order)) == ("processing", "paid")
 
 
+async def test_repeated_capture_is_no_failure_when_more_was_shipped_meanwhile(
+    orders_app: OrdersApp,
+) -> None:
+    order = await authorized(orders_app)
+    line = {"line_id": order.lines[0].line_id, "quantity": 1}
+    one_unit = FulfilOrder.model_validate({**SHIP.model_dump(), "lines": [line]})
+    await orders_app.orders.fulfil(STAFF, order.order_id, one_unit, attempt_without_key())
+    await orders_app.relay()
+    (delivery,) = [one for one in await orders_app.claim() if "capture" in one.handler]
+    orders_app.call_failures.fail_call(1, "after")
+    with pytest.raises(Unavailable):
+        await orders_app.handle(delivery)
+
+    await orders_app.orders.fulfil(STAFF, order.order_id, one_unit, attempt_without_key())
+    await orders_app.handle(delivery)
+    await orders_app.process_events(TWICE)
+
+    assert amounts(orders_app, order) == ("authorized", 3000, 2000, 0)
+    assert "payment_capture_failed" not in await orders_app.changes(order)
+
+
 @pytest.mark.parametrize("end", [PaymentStatus.VOIDED, PaymentStatus.EXPIRED])
 async def test_order_without_shipment_is_cancelled_when_its_authorization_ends(
     orders_app: OrdersApp, end: PaymentStatus
@@ -269,6 +290,38 @@ async def test_shipped_order_stays_when_its_authorization_ends(orders_app: Order
     assert "order.shipped_unpaid" in [entry["event"] for entry in logs]
     with pytest.raises(InvalidTransition):
         await ship(orders_app, order)
+
+
+async def test_units_are_cancelled_after_the_authorization_has_ended(
+    orders_app: OrdersApp,
+) -> None:
+    order = await authorized(orders_app)
+    orders_app.fake_payments.rejects_captures = True
+    await ship(orders_app, order, 1)
+    orders_app.fake_payments.change_status(order.payment.payment_id, PaymentStatus.EXPIRED)
+    await orders_app.process_events()
+
+    cancelled = await cancel_units(orders_app, order, 2)
+
+    assert statuses(cancelled) == ("processing", "voided")
+    assert amounts(orders_app, order)[2:] == (0, 0)
+
+
+async def test_completed_order_whose_authorization_ends_is_logged_as_unpaid(
+    orders_app: OrdersApp,
+) -> None:
+    order = await authorized(orders_app)
+    orders_app.fake_payments.rejects_captures = True
+    fulfilment = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.process_events(TWICE)
+    await orders_app.orders.deliver(STAFF, fulfilment.fulfilment_id, attempt_without_key())
+
+    with capture_logs() as logs:
+        orders_app.fake_payments.change_status(order.payment.payment_id, PaymentStatus.EXPIRED)
+        await orders_app.process_events()
+
+    assert statuses(await orders_app.read_order(order)) == ("completed", "voided")
+    assert "order.shipped_unpaid" in [entry["event"] for entry in logs]
 
 
 async def test_release_by_staff_leaves_a_shipped_order_paid(orders_app: OrdersApp) -> None:

@@ -33,8 +33,8 @@ def lines_cancelled_event(
 ) -> OrderLinesCancelled:
     cancelled = [line for line in order.lines if line.line_id in quantities]
     price = sum(line.unit_price * quantities[line.line_id] for line in cancelled)
-    # what is only authorized is never captured, so there is nothing to refund
-    amount = 0 if order.is_authorized else price
+    # without a capture there is nothing to refund: the price is never captured
+    amount = price if order.is_captured else 0
     return OrderLinesCancelled(
         order_id=order.order_id,
         reservation_id=order.reservation_id,

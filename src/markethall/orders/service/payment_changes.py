@@ -40,10 +40,12 @@ def cancel_without_payment(order: Order, audit: AuditInfo) -> OrderCancelled | N
     Return the event to publish. After a shipment the order stays, and staff must get the money.
     """
     reason = _END_REASONS.get(order.provider_payment_status)
-    if order.status is not OrderStatus.PROCESSING or reason is None or not order.has_changed:
+    if reason is None or not order.has_changed:
         return None
     if not order.has_nothing_shipped:
         log.error("order.shipped_unpaid", order_id=str(order.order_id), reason=reason)
+        return None
+    if order.status is not OrderStatus.PROCESSING:
         return None
     order.cancel(replace(audit, reason=reason))
     return cancelled_event(order, reason)

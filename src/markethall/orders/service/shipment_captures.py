@@ -15,6 +15,7 @@ from markethall.payments.contract import (
     InvalidPaymentTransition,
     PaymentInProgress,
     Payments,
+    PaymentStatus,
     PaymentSummary,
 )
 from markethall.shared.kernel.call_context import CallContext
@@ -78,5 +79,8 @@ def _report(order: Order, reason: str) -> None:
 
 def _missing_reason(payment: PaymentSummary, command: CapturePayment) -> str | None:
     if payment.captured.amount >= command.due.amount:
+        return None
+    if payment.status is PaymentStatus.AUTHORIZED and not payment.failure_code:
+        # an earlier run of the handler has captured; what was shipped since has an event of its own
         return None
     return payment.failure_code or f"only {payment.captured.amount} {payment.captured.currency}"
