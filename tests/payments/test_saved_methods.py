@@ -15,6 +15,7 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import MethodDetails, Succeeded
 from markethall.payments.ports import PaymentGatewayTimeout
+from markethall.payments.service.saved_methods import MAX_CONCURRENT_DETACHES
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery
@@ -83,6 +84,20 @@ class TestAtTheSandbox:
 
         assert saved not in await saved_by(payments_app, thief)
         assert await payments_app.charged() == 2
+
+    async def test_method_of_another_user_is_refused_like_one_that_does_not_exist(
+        self, payments_app: PaymentsApp
+    ) -> None:
+        saved = await save(payments_app, new_id(), "sandbox_ok")
+
+        for method in (
+            str(saved.saved_payment_method_id).upper(),
+            await token_of(payments_app, saved),
+            str(new_id()).upper(),
+        ):
+            with pytest.raises(UnknownPaymentMethod) as refused:
+                await pay(payments_app, new_id(), method)
+            assert refused.value.details == {"payment_method": method}
 
     async def test_nothing_is_saved_unless_the_customer_wants_it(
         self, payments_app: PaymentsApp
@@ -196,6 +211,22 @@ class TestAtTheSandbox:
         payments_app.clock.advance(3600)
         await payments_app.run_periodic_jobs()
         assert payments_app.gateway.calls == calls, "a detached method is detached again"
+
+    async def test_one_run_of_the_job_detaches_few_methods(self, payments_app: PaymentsApp) -> None:
+        """The other jobs wait meanwhile, for each method up to the timeout of the provider."""
+        user_id, gateway = new_id(), payments_app.gateway
+        count = MAX_CONCURRENT_DETACHES + 2
+        for _ in range(count):
+            await save(payments_app, user_id, "sandbox_ok")
+        async with payments_app.container.database().transaction() as store:
+            await store.delete_saved_methods(user_id, None, payments_app.clock(), count)
+        calls = [gateway.calls]
+
+        for _ in range(3):
+            await payments_app.container.saved_methods().detach_deleted()
+            calls.append(gateway.calls)
+
+        assert [calls[0] + MAX_CONCURRENT_DETACHES, calls[0] + count, calls[0] + count] == calls[1:]
 
     async def test_late_news_do_not_save_a_deleted_method_again(
         self, payments_app: PaymentsApp

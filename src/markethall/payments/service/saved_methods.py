@@ -1,5 +1,6 @@
 """Saved payment methods: list and delete them, and find the one that a customer confirms with."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,8 +32,11 @@ from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.payments")
 
-# methods that one request deletes, and that one run of the job claims at once
+# methods that one statement deletes
 _BATCH_SIZE: Final = 100
+# Concurrent calls of providers. One run of the job detaches no more, because the other jobs wait
+# meanwhile, up to the timeout of the provider.
+MAX_CONCURRENT_DETACHES: Final = 8
 _DETACH_RETRY_DELAY: Final = timedelta(minutes=1)
 
 
@@ -71,7 +75,7 @@ class SavedMethods:
         """
         saved = await self._find(method)
         if saved:
-            return await self._choose_saved(ctx, saved, operation_id)
+            return await self._choose_saved(ctx, saved, method, operation_id)
         provider = self._provider.provider_of(method)
         if not save_method or provider == FREE_METHOD:
             return ChosenMethod(method, provider)
@@ -92,7 +96,7 @@ class SavedMethods:
             return await store.find_saved_method(provider, method) if provider else None
 
     async def _choose_saved(
-        self, ctx: CallContext, saved: SavedMethod, operation_id: UUID
+        self, ctx: CallContext, saved: SavedMethod, method: str, operation_id: UUID
     ) -> ChosenMethod:
         is_own = saved.user_id == ctx.user_id
         is_usable = self._provider.can(saved.provider, Capability.SAVED_METHODS)
@@ -103,7 +107,8 @@ class SavedMethods:
         if is_own and earlier:
             # a retry: the method was deleted after the operation had been recorded
             return _choice_of(earlier)
-        raise UnknownPaymentMethod(payment_method=str(saved.saved_method_id))
+        # the text of the caller, so that it does not tell that another user has this method
+        raise UnknownPaymentMethod(payment_method=method)
 
     async def _get_or_create_customer(self, user_id: UUID, provider: str) -> ProviderCustomer:
         """Return the customer of the user at the provider. Raises Unavailable."""
@@ -155,20 +160,29 @@ class SavedMethods:
         """Detach deleted methods whose provider has not confirmed it yet."""
         now = self._clock()
         async with self._database.transaction() as store:
-            due = await store.claim_methods_to_detach(now, now + _DETACH_RETRY_DELAY, _BATCH_SIZE)
+            due = await store.claim_methods_to_detach(
+                now, now + _DETACH_RETRY_DELAY, MAX_CONCURRENT_DETACHES
+            )
         await self._detach(due)
 
     async def _detach(self, methods: Sequence[SavedMethod]) -> None:
-        for method in methods:
-            if await self._provider.detach_method(method):
-                async with self._database.transaction() as store:
-                    await store.finish_detaching(method.saved_method_id)
-            else:
-                log.warning(
-                    "payment_method.detach_deferred",
-                    saved_payment_method_id=str(method.saved_method_id),
-                    provider=method.provider,
-                )
+        for start in range(0, len(methods), MAX_CONCURRENT_DETACHES):
+            batch = methods[start : start + MAX_CONCURRENT_DETACHES]
+            results = await asyncio.gather(*map(self._detach_one, batch), return_exceptions=True)
+            for result in results:
+                if result is not None:
+                    raise result
+
+    async def _detach_one(self, method: SavedMethod) -> None:
+        if await self._provider.detach_method(method):
+            async with self._database.transaction() as store:
+                await store.finish_detaching(method.saved_method_id)
+        else:
+            log.warning(
+                "payment_method.detach_deferred",
+                saved_payment_method_id=str(method.saved_method_id),
+                provider=method.provider,
+            )
 
 
 def _parse_id(method: str) -> UUID | None:

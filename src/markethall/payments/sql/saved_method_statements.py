@@ -53,6 +53,8 @@ def _delete(condition: sa.ColumnElement[bool]) -> Statement:
     selected = (
         sa.select(saved_methods.c.saved_method_id)
         .where(_of_user, _not_deleted, condition)
+        # so that two requests lock the rows in the same order
+        .order_by(saved_methods.c.saved_method_id)
         .limit(LIMIT)
         .with_for_update()
         .cte("selected")
