@@ -22,6 +22,7 @@ from markethall.shared.kernel.errors import (
 )
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
+from tests.card_numbers import CARD_NUMBERS
 from tests.payments.conftest import (
     ANONYMOUS,
     SECRET,
@@ -51,6 +52,13 @@ async def deliver(payments_app: PaymentsApp, headers: Mapping[str, str], body: b
     return (
         await payments_app.payment_api.receive_webhook(ANONYMOUS, "sandbox", headers, body)
     ).duplicate
+
+
+async def test_events_with_ids_like_card_numbers_stay_two_events(payments_app: PaymentsApp) -> None:
+    for event_id in (CARD_NUMBERS["Visa"], CARD_NUMBERS["Mastercard"]):
+        body = event_body(event_id=event_id)
+        for is_duplicate in (False, True):
+            assert await deliver(payments_app, signed(payments_app, body), body) is is_duplicate
 
 
 async def test_webhook_may_arrive_before_provider_response(payments_app: PaymentsApp) -> None:
