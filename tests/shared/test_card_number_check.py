@@ -57,6 +57,25 @@ def test_escaped_digits_of_json_are_found() -> None:
     assert field_of(error) == "/a"
 
 
+def test_card_number_between_thousands_of_other_numbers_is_found() -> None:
+    numbers = "4000000000000001 4000000000000001"
+    value = {"a": [numbers] * 2600, "b": VISA, "c": [numbers] * 2300}
+
+    with pytest.raises(CardNumberRefused) as error:
+        check_json(json.dumps(value).encode(), value, frozenset())
+
+    assert field_of(error) == "/b"
+
+
+def test_card_number_with_an_exponent_is_found() -> None:
+    body = f'{{"a":{VISA[0]}.{VISA[1:]}e15}}'.encode()
+
+    with pytest.raises(CardNumberRefused) as error:
+        check_json(body, json.loads(body), frozenset())
+
+    assert field_of(error) == "/a"
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

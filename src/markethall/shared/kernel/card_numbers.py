@@ -11,7 +11,6 @@ not card numbers either.
 
 import re
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, Final
 
 MIN_DIGITS: Final = 14
@@ -102,14 +101,18 @@ def may_contain_card_number(text: str | bytes) -> bool:
     )
 
 
-def contains_card_number(text: str) -> bool:
-    return may_contain_card_number(text) and next(card_number_spans(text), None) is not None
+def contains_card_number(text: str, budget: Iterator[int] | None = None) -> bool:
+    """Tell whether a text contains a card number. `budget` is that of `card_number_spans`."""
+    return may_contain_card_number(text) and next(card_number_spans(text, budget), None) is not None
 
 
-def card_number_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the start and the end of each card number in a text. They may overlap."""
+def card_number_spans(text: str, budget: Iterator[int] | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of each card number in a text. They may overlap.
+
+    Each candidate takes one item of `budget`; texts that are searched together share one.
+    """
     data = _to_ascii(text)
-    for match in islice(_candidates(data), _MAX_CANDIDATES):
+    for match, _ in zip(_candidates(data), budget or _new_budget(), strict=False):
         for index, candidate in enumerate(match.groups(), start=1):
             if candidate and _is_card_number(candidate) and not _is_in_id(data, *match.span(index)):
                 yield match.span(index)
@@ -143,9 +146,10 @@ def find_card_number(value: Any, unchecked_names: frozenset[str] = frozenset()) 
     if isinstance(value, dict) and unchecked_names:
         value = {name: item for name, item in value.items() if name not in unchecked_names}
     pending: list[tuple[str, Any]] = [("", value)]
+    budget = _new_budget()
     while pending:
         pointer, item = pending.pop()
-        if _is_or_names_card_number(item):
+        if _is_or_names_card_number(item, budget):
             return pointer
         pending += _children(pointer, item)
     return None
@@ -164,11 +168,15 @@ def redact_card_numbers_in(value: Any) -> Any:
     return 0 if isinstance(value, int | float) and is_card_number_value(value) else value
 
 
-def _is_or_names_card_number(item: Any) -> bool:
+def _new_budget() -> Iterator[int]:
+    return iter(range(_MAX_CANDIDATES))
+
+
+def _is_or_names_card_number(item: Any, budget: Iterator[int]) -> bool:
     if isinstance(item, str):
-        return contains_card_number(item)
+        return contains_card_number(item, budget)
     if isinstance(item, dict):
-        return any(map(contains_card_number, item))
+        return any(contains_card_number(name, budget) for name in item)
     return isinstance(item, int | float) and is_card_number_value(item)
 
 
@@ -189,10 +197,10 @@ def _to_ascii(text: str) -> bytes:
     """Return the text in ASCII, with one byte for each character."""
     if text.isascii():
         return text.encode()
-    translated = _TRANSLATED.sub(
-        lambda match: str(int(match[0])) if match[0].isdecimal() else " ", text
-    )
-    return translated.encode("ascii", "replace")
+    # each distinct character once, because a text may have a million digits of other scripts
+    signs = _TRANSLATED.findall("".join(set(text)))
+    table = {ord(sign): str(int(sign)) if sign.isdecimal() else " " for sign in signs}
+    return text.translate(table).encode("ascii", "replace")
 
 
 def _candidates(data: bytes) -> Iterator[re.Match[bytes]]:
