@@ -70,6 +70,31 @@ async def test_demoted_admin_cannot_restore_own_role(
     assert answer.status_code == 403
 
 
+async def test_settings_replace_each_limit() -> None:
+    settings = read_settings(
+        storage="memory",
+        rate_limits="on",
+        rate_limit_requests="6/30",
+        rate_limit_searches="2/20",
+        rate_limit_login="1/10",
+    )
+    app = create_app(settings)
+    transport = httpx2.ASGITransport(app)
+    async with (
+        app.lifespan(),
+        httpx2.AsyncClient(transport=transport, base_url="https://shop.example") as http,
+    ):
+        logins = [await http.post("/token", data={"username": "x"}) for _ in range(2)]
+        searches = [await http.get("/products?q=tea") for _ in range(3)]
+        reads = [await http.get("/products") for _ in range(3)]
+
+    assert [answer.status_code == 429 for answer in logins] == [False, True]
+    assert [answer.status_code for answer in searches] == [200, 200, 429]
+    assert [answer.status_code for answer in reads] == [200, 429, 429]
+    assert searches[0].headers["ratelimit-policy"] == '"requests";q=6;w=30, "searches";q=2;w=20'
+    assert 0 < int(logins[1].headers["retry-after"]) <= 20
+
+
 async def test_rejected_bodies_are_counted(http: httpx2.AsyncClient) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
 

@@ -13,11 +13,13 @@ from pydantic_settings import BaseSettings
 from markethall.contexts import context_names, topology
 from markethall.inventory.contract import MAX_RESERVATION_DURATION
 from markethall.orders.settings import OrdersSettings
+from markethall.process_container import configured_limits
 from markethall.settings import MigrationSettings, Settings, process, read_settings, validation
 from markethall.settings.validation import lax_settings, misspelled_variables
 from markethall.shared.composition.manifest import Subscription
 from markethall.shared.composition.settings import SettingsError, read_one
 from markethall.shared.composition.topology import Topology
+from markethall.shared.http.rate_limits import RATE_LIMITS, RateLimit
 from markethall.shared.security.access_tokens import generate_private_key
 
 PASSWORD = "hunter2-the-password"
@@ -77,6 +79,21 @@ def test_trusted_proxies_are_networks(read_from_environment: Read) -> None:
     assert settings.trusted_proxies == ("10.0.0.0/8", "192.0.2.7", "2001:db8::/32")
 
 
+def test_default_rate_limits_of_the_settings_are_those_of_the_gateway(
+    read_from_environment: Read,
+) -> None:
+    assert configured_limits(read_from_environment()) == RATE_LIMITS
+
+
+@pytest.mark.parametrize("name", RATE_LIMITS)
+def test_each_rate_limit_has_a_setting(read_from_environment: Read, name: str) -> None:
+    setting = f"rate_limit_{name.replace('-', '_')}"
+
+    limits = configured_limits(read_from_environment(**{setting: " 7/30 "}))
+
+    assert limits == {**RATE_LIMITS, name: RateLimit(name, quota=7, window_seconds=30)}
+
+
 def test_cors_origins_are_exact_origins(read_from_environment: Read) -> None:
     origins = ("https://shop.example", "http://localhost:3000", "http://[::1]:8080", "https://x:80")
 
@@ -116,6 +133,14 @@ def test_cors_origins_are_exact_origins(read_from_environment: Read) -> None:
         ("bcrypt_cost", "20", "less than or equal to 16"),
         ("trusted_proxies", "10.0.0.0/8,proxy", "'proxy'"),
         ("trusted_proxies", "10.0.0.0/99", "'10.0.0.0/99'"),
+        ("rate_limit_requests", "600", "600/60"),
+        ("rate_limit_searches", "0/60", "requests/seconds"),
+        ("rate_limit_login", "20/0", "requests/seconds"),
+        ("rate_limit_login", "-20/60", "requests/seconds"),
+        ("rate_limit_register", "10/minute", "requests/seconds"),
+        ("rate_limit_register", "\u0661/60", "requests/seconds"),
+        ("rate_limit_change_password", "10/86401", "86400"),
+        ("rate_limit_change_password", "10000000/60", "9999999"),
         ("cors_origins", "*", "must be an origin such as https://shop.example"),
         ("cors_origins", "https://shop.example/", "final slash"),
         ("cors_origins", "https://shop.example/shop", "path"),

@@ -3,7 +3,7 @@
 Each function builds one object; the class `ProcessContainer` below connects the objects.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -13,8 +13,17 @@ from dependency_injector import containers, providers
 from markethall.contexts import topology
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings
+from markethall.settings.field_types import parse_rate_limit
 from markethall.shared.composition.providers import deferred, singleton
-from markethall.shared.http.rate_limits import RateLimiter
+from markethall.shared.http.rate_limits import (
+    CHANGE_PASSWORD,
+    LOGIN,
+    REGISTER,
+    REQUESTS,
+    SEARCHES,
+    RateLimit,
+    RateLimiter,
+)
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.event_signature import EventSigner, EventVerifier
@@ -66,7 +75,23 @@ def _redis_url(settings: Settings) -> str | None:
 def _rate_limiter(
     settings: Settings, redis: RedisClient, application_secrets: ApplicationSecrets
 ) -> RateLimiter:
-    return RateLimiter(settings.rate_limits, redis, application_secrets.secret_key)
+    return RateLimiter(
+        settings.rate_limits, redis, application_secrets.secret_key, configured_limits(settings)
+    )
+
+
+def configured_limits(settings: Settings) -> Mapping[str, RateLimit]:
+    """Return the rate limits of the settings, by the names of RATE_LIMITS."""
+    texts = {
+        REQUESTS: settings.rate_limit_requests,
+        SEARCHES: settings.rate_limit_searches,
+        LOGIN: settings.rate_limit_login,
+        REGISTER: settings.rate_limit_register,
+        CHANGE_PASSWORD: settings.rate_limit_change_password,
+    }
+    return {
+        limit.name: RateLimit(limit.name, *parse_rate_limit(text)) for limit, text in texts.items()
+    }
 
 
 def _cursors(application_secrets: ApplicationSecrets) -> Cursors:

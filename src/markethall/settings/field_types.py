@@ -1,4 +1,4 @@
-"""Field types of the settings: names of contexts, URLs of servers, origins of pages."""
+"""Field types of the settings: names of contexts, URLs of servers, origins, rate limits."""
 
 import re
 from typing import Annotated, Final
@@ -79,3 +79,25 @@ def _validate_origin(origin: str) -> str:
 
 
 Origin = Annotated[str, AfterValidator(_validate_origin)]
+
+
+_RATE_LIMIT: Final = re.compile(r"([1-9][0-9]{0,6})/([1-9][0-9]{0,4})")
+_MAX_WINDOW_SECONDS: Final = 86_400
+
+
+def parse_rate_limit(text: str) -> tuple[int, int]:
+    """Return the quota and the window in seconds of a text such as `600/60`. Raises ValueError."""
+    match = _RATE_LIMIT.fullmatch(text)
+    if not match or int(match[2]) > _MAX_WINDOW_SECONDS:
+        raise ValueError(
+            "must be requests/seconds, such as 600/60: 1 to 9999999 in 1 to 86400 seconds"
+        )
+    return int(match[1]), int(match[2])
+
+
+def _validate_rate_limit(text: str) -> str:
+    parse_rate_limit(text.strip())
+    return text.strip()
+
+
+RateLimitText = Annotated[str, AfterValidator(_validate_rate_limit)]

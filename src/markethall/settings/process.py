@@ -12,7 +12,13 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_valid
 from pydantic_settings import BaseSettings, NoDecode
 
 from markethall.contexts import context_names, topology
-from markethall.settings.field_types import ContextName, Origin, PostgresUrl, RedisUrl
+from markethall.settings.field_types import (
+    ContextName,
+    Origin,
+    PostgresUrl,
+    RateLimitText,
+    RedisUrl,
+)
 from markethall.settings.validation import cross_field_problems
 from markethall.shared.composition.settings import (
     SETTINGS_CONFIG,
@@ -155,6 +161,25 @@ class Settings(BaseSettings):
         ),
     ] = 10
     rate_limits: RateLimits = "on"
+    rate_limit_requests: Annotated[
+        RateLimitText,
+        Field(
+            description="Requests of a user, or of a network without a user: 600/60 is 600 in 60 "
+            "seconds"
+        ),
+    ] = "600/60"
+    rate_limit_searches: Annotated[
+        RateLimitText, Field(description="The same for searches, which count as requests too")
+    ] = "120/60"
+    rate_limit_login: Annotated[
+        RateLimitText, Field(description="The same for logins of a network")
+    ] = "20/60"
+    rate_limit_register: Annotated[
+        RateLimitText, Field(description="The same for registrations of a network")
+    ] = "10/60"
+    rate_limit_change_password: Annotated[
+        RateLimitText, Field(description="The same for password changes of a user")
+    ] = "10/60"
     max_concurrent_requests: Annotated[
         int | None,
         Field(

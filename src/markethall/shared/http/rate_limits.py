@@ -237,6 +237,7 @@ REGISTER: Final = RateLimit("register", quota=10, window_seconds=60)
 REQUESTS: Final = RateLimit("requests", quota=600, window_seconds=60)
 # a search counts towards this limit and also towards REQUESTS
 SEARCHES: Final = RateLimit("searches", quota=120, window_seconds=60)
+# the defaults; the settings of the process may replace the quota and the window of each
 RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
     policy.name: policy for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS, SEARCHES)
 }
@@ -254,8 +255,18 @@ class RateLimitDecision(NamedTuple):
 class RateLimiter:
     """Applies the limits to a request; logins and registrations have limits of their own."""
 
-    def __init__(self, mode: str, redis: RedisClient, secret: bytes = b"") -> None:
-        """`mode` is "on", or "off" for benchmarks. Counts in Redis if Redis is configured."""
+    def __init__(
+        self,
+        mode: str,
+        redis: RedisClient,
+        secret: bytes = b"",
+        limits: Mapping[str, RateLimit] = RATE_LIMITS,
+    ) -> None:
+        """`mode` is "on", or "off" for benchmarks. Counts in Redis if Redis is configured.
+
+        `limits` has the same names as RATE_LIMITS.
+        """
+        self._limits = limits
         process_counter = ProcessHitCounter()
         hash_key = derive_key(secret, KeyPurpose.RATE_LIMIT)
         counter: HitCounter = (
@@ -288,7 +299,8 @@ class RateLimiter:
         limits = _applicable_limits(method, path, principal, client_ip, is_login)
         if is_search:
             limits = (*limits, (SEARCHES, limits[0][1]))
-        for policy, identity in limits:
+        for default, identity in limits:
+            policy = self._limits[default.name]
             result = await self._counter.hit(policy, identity)
             results.append((policy, result))
             if not result.allowed:
