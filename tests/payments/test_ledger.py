@@ -21,6 +21,7 @@ from markethall.payments.domain import (
     ChainPosition,
     Operation,
     Outcome,
+    Posting,
     RecordedPosting,
     Succeeded,
     compare_with_operations,
@@ -223,6 +224,29 @@ async def test_concurrent_postings_have_numbers_without_gaps(payments_app: Payme
     assert report.intact, report.findings
     assert report.posting_count == sum(head.sequence for head in report.chains) == 120
     assert 1 < len(report.chains) <= CHAIN_COUNT
+
+
+async def test_posting_of_a_failed_transaction_leaves_no_gap(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.paid(100)
+    (capture,) = await charge_postings(payments_app, payment)
+    fee = replace(capture, posting_id=new_id(), kind=PostingKind.FEE)
+
+    with pytest.raises(ZeroDivisionError):
+        await add_and_fail(payments_app, fee)
+    await payments_app.refund(payment, 30)
+
+    assert [one.sequence for one in await postings(payments_app)] == [2, 1]
+    assert (await payments_app.ledger.verify(STAFF)).intact
+
+
+async def add_and_fail(payments_app: PaymentsApp, posting: Posting) -> None:
+    async with payments_app.container.database().transaction() as store:
+        await store.add_posting(posting)
+        raise ZeroDivisionError
+
+
+async def charge_postings(payments_app: PaymentsApp, payment: PaymentView) -> tuple[Posting, ...]:
+    return postings_of(await charge_of(payments_app, payment))
 
 
 async def test_rebuilt_ledger_has_the_same_postings(payments_app: PaymentsApp) -> None:
