@@ -133,8 +133,8 @@ PAYMENT_CHECKS = {
     "captured": "0 <= captured AND captured <= authorized",
     "refunded": "0 <= refunded AND 0 <= refunding AND refunded + refunding <= captured",
     "captured_by_charge": "captured = 0 OR charge_id IS NOT NULL AND (status = 'captured'"
-    " OR status = 'authorized' OR captured - refunded < amount"
-    " AND status IN ('requires_action', 'failed', 'voided', 'cancelled', 'expired'))",
+    " OR status IN ('authorized', 'voided', 'cancelled', 'expired') OR captured < amount"
+    " AND status IN ('requires_action', 'failed'))",
     "authorized_by_charge": "status <> 'authorized' OR charge_id IS NOT NULL"
     " AND captured < authorized",
     "change_of_authorization": "open_change_id IS NULL OR status = 'authorized'",

@@ -165,6 +165,8 @@ async def test_valid_payment_is_accepted(connection: Connection) -> None:
     for status in ("requires_action", "failed", "voided", "cancelled", "expired"):
         await add_payment(connection, **PARTLY_PAID | {"status": status}, charge_id=new_id())
     await add_payment(connection, **CAPTURED, refunded=400, refunding=600, charge_id=new_id())
+    refunded_after_end = CAPTURED | {"status": "expired", "refunding": 400}
+    await add_payment(connection, **refunded_after_end, charge_id=new_id())
     await add_payment(
         connection, order_id=None, user_id=None, currency=None, status="cancelled", amount=0
     )

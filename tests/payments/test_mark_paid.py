@@ -206,6 +206,25 @@ async def test_complete_amount_of_ended_payment_captures_it(
     assert (await payments_app.event_types())[-1] == "payment_captured"
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_rest_that_arrives_while_the_first_part_waits_for_its_refund_is_refunded(
+    payments_app: PaymentsApp, ending: str
+) -> None:
+    payment = await awaited(payments_app)
+    await payments_app.mark_paid(payment, 400)
+    await end(payments_app, payment, ending)
+    await payments_app.container.payment_jobs().refund_ended_payments()
+
+    rest = await payments_app.mark_paid(payment, 600)
+    await payments_app.container.payment_jobs().refund_ended_payments()
+    refunds = await pay_due_refunds(payments_app.container)
+
+    assert (rest.status, *amounts(rest)) == (ending, 1000, 1000, 0)
+    assert sorted(refund.amount.amount for refund in refunds) == [400, 600]
+    after = await payments_app.current(payment)
+    assert (after.status, *amounts(after)) == (ending, 1000, 1000, 1000)
+
+
 async def test_late_card_is_refunded_when_a_transfer_has_arrived(payments_app: PaymentsApp) -> None:
     attempt, opened = attempt_without_key(), await payments_app.open(1999)
     await payments_app.confirm(opened, "sandbox_action_required", attempt)

@@ -63,8 +63,8 @@ payments = sa.Table(
     ),
     sa.CheckConstraint(
         "captured = 0 OR charge_id IS NOT NULL AND (status = 'captured'"
-        " OR status = 'authorized' OR captured - refunded < amount"
-        " AND status IN ('requires_action', 'failed', 'voided', 'cancelled', 'expired'))",
+        " OR status IN ('authorized', 'voided', 'cancelled', 'expired') OR captured < amount"
+        " AND status IN ('requires_action', 'failed'))",
         name="captured_by_charge",
     ),
     sa.CheckConstraint(
