@@ -147,6 +147,7 @@ async def test_payment_representation(client: Client) -> None:
         "provider": "sandbox",
         "failure_code": None,
         "next_action": None,
+        "dispute": None,
         "expires_at": payment.model_dump(mode="json")["expires_at"],
         "created_at": payment.model_dump(mode="json")["created_at"],
         "version": 1,
