@@ -91,6 +91,15 @@ class Shop:
         body = {"product_id": product_id, "quantity": quantity, "shipping_address": "Market 1"}
         return await self.post("/orders", person, key, json=body)
 
+    async def place_until_final(self, person: Person, product_id: str) -> httpx2.Response:
+        """Repeat POST /orders with the same key while the server is busy or handles that key."""
+        key = secrets.token_hex(8)
+        while True:
+            answer = await self.place(person, product_id, key=key)
+            if answer.status_code != 503 and not is_in_flight(answer):
+                return answer
+            await asyncio.sleep(float(answer.headers["retry-after"]))
+
     async def confirm(
         self, person: Person, payment_id: str, method: str = "sandbox_ok", key: str | None = None
     ) -> httpx2.Response:
@@ -146,3 +155,7 @@ def expect_problem(answer: httpx2.Response, status: int, code: str) -> dict[str,
     body: dict[str, Any] = answer.json()
     assert body["code"] == code, body
     return body
+
+
+def is_in_flight(answer: httpx2.Response) -> bool:
+    return answer.status_code == 409 and answer.json()["code"] == "idempotency.in_flight"

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -86,7 +85,7 @@ async def test_five_hundred_concurrent_buyers_never_oversell(
             product_id = (await shop.product(stock=STOCK))["product_id"]
 
             answers = await asyncio.gather(
-                *(place_until_final(shop, buyer, product_id) for buyer in buyers)
+                *(shop.place_until_final(buyer, product_id) for buyer in buyers)
             )
 
             assert Counter(answer.status_code for answer in answers) == {
@@ -117,24 +116,10 @@ async def test_last_unit_is_sold_once_with_slow_database(
                 product_id = (await shop.product(stock=1))["product_id"]
 
                 answers = await asyncio.gather(
-                    *(place_until_final(shop, buyer, product_id) for buyer in buyers)
+                    *(shop.place_until_final(buyer, product_id) for buyer in buyers)
                 )
 
                 assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 99}
                 assert await invariant_violations(observer) == set()
         await wait_until_disconnected(observer, "markethall")
         assert await deadlocks(observer) == 0
-
-
-async def place_until_final(shop: Shop, buyer: Person, product_id: str) -> httpx2.Response:
-    """Repeat POST /orders with the same idempotency key until the response is final."""
-    key = secrets.token_hex(8)
-    while True:
-        answer = await shop.place(buyer, product_id, key=key)
-        if not is_in_flight(answer):
-            return answer
-        await asyncio.sleep(float(answer.headers["retry-after"]))
-
-
-def is_in_flight(answer: httpx2.Response) -> bool:
-    return answer.status_code == 409 and answer.json()["code"] == "idempotency.in_flight"
