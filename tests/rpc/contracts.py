@@ -31,6 +31,7 @@ from markethall.inventory.contract import (
 )
 from markethall.payments.contract import (
     ActivatePayments,
+    CapturePayment,
     ListPaymentStates,
     OpenPayment,
     PaymentList,
@@ -42,6 +43,7 @@ from markethall.payments.contract import (
     RefundPayment,
     RefundStatus,
     RefundView,
+    VoidPayment,
 )
 from markethall.shared.composition.parts import InternalApi
 from markethall.shared.kernel import errors, money
@@ -152,6 +154,8 @@ _REFUND: Final = RefundView(
     reason='"quoted"\n',
     failure_code="late",
     created_at=TIME,
+    provider="manual",
+    provider_reference="2026-11-30/17",
 )
 
 CONTRACTS: Final[Mapping[str, Contract]] = {
@@ -221,6 +225,7 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                     user_id=new_id(),
                     amount=AMOUNT,
                     expires_at=TIME,
+                    country="AT",
                 ),
                 _PAYMENT,
             ),
@@ -245,6 +250,16 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                     )
                 ),
             ),
+            "capture_due": (
+                CapturePayment(
+                    payment_id=new_id(),
+                    capture_id=new_id(),
+                    due=Money(amount=1, currency="KWD"),
+                    total=AMOUNT,
+                ),
+                _PAYMENT,
+            ),
+            "void": (VoidPayment(payment_id=new_id(), void_id=new_id()), _PAYMENT),
             "refund": (
                 RefundPayment(
                     payment_id=new_id(), refund_id=new_id(), amount=AMOUNT, reason="broken"
