@@ -31,9 +31,9 @@ class RestartableServer:
         self._port = free_port()
         self._log = folder / "serve.log"
         self._plan = folder / "plan"
-        self._environment = environment(
-            folder, database_url=database_url, **FAST_RETRY_SETTINGS | settings
-        )
+        # a full run takes longer than the default lifetime of a token
+        settings = FAST_RETRY_SETTINGS | {"token_ttl": "7200"} | settings
+        self._environment = environment(folder, database_url=database_url, **settings)
         self._serial = 0
         self.database = DatabaseReader(database_url)
         self.restarts = 0

@@ -58,8 +58,6 @@ async def retrying_shop(
             url,
             payments_capture="on_fulfilment",
             reservation_ttl_seconds=str(RESERVATION_TTL_SECONDS),
-            # seconds; a full run takes longer than the default
-            token_ttl="3600",
         ) as restartable,
         httpx2.AsyncClient(timeout=20) as http,
     ):

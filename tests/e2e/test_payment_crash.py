@@ -92,8 +92,6 @@ async def retrying_shop(
             scratch,
             url,
             reservation_ttl_seconds=str(RESERVATION_TTL_SECONDS),
-            # seconds; a full run takes longer than the default
-            token_ttl="3600",
         ) as restartable,
         httpx2.AsyncClient(timeout=20) as http,
     ):

@@ -34,6 +34,8 @@ COLUMNS = (
 @pytest.fixture
 async def app(storage: tuple[str, Postgres | None]) -> AsyncIterator[StripeApp]:
     async with StripeServer() as server, stripe_app(*storage, server) as payments_app:
+        # only the reports tell the fees
+        payments_app.stripe.books_late = True
         yield payments_app
 
 
@@ -92,8 +94,6 @@ async def test_charges_and_refunds_agree_over_several_pages(app: StripeApp) -> N
 async def test_job_posts_the_fees_of_the_report_once(app: StripeApp) -> None:
     payment = await app.paid()
     await app.refund(payment, 500)
-    (operation,) = [one for one in await operations(app, payment) if one.kind == "charge"]
-    had_fee = operation.fee is not None
     app.clock.now = NEXT_DAY + timedelta(hours=3)
 
     with capture_logs() as logs:
@@ -103,7 +103,7 @@ async def test_job_posts_the_fees_of_the_report_once(app: StripeApp) -> None:
     charge, refund = await operations(app, payment)
     assert charge.fee == Money(amount=30, currency="EUR")
     assert refund.fee == Money(amount=0, currency="EUR")
-    assert [line["recorded_fees"] for line in logs if "recorded_fees" in line] == [2 - had_fee]
+    assert [line["recorded_fees"] for line in logs if "recorded_fees" in line] == [2]
     assert (again.matched, differences) == (2, [])
     report = await app.container.ledger().verify(STAFF)
     assert report.balanced
