@@ -336,6 +336,43 @@ async def test_release_by_staff_leaves_a_shipped_order_paid(orders_app: OrdersAp
     assert "order.underpaid" in [entry["event"] for entry in logs]
 
 
+async def test_order_that_is_underpaid_before_its_authorization_is_known_is_logged(
+    orders_app: OrdersApp,
+) -> None:
+    for place in (pending, expired):
+        order = await place(orders_app)
+
+        with capture_logs() as logs:
+            payment_id = order.payment.payment_id
+            orders_app.fake_payments._end(payment_id, Money(amount=1000, currency="EUR"))
+            await orders_app.process_events()
+
+        assert statuses(await orders_app.read_order(order)) == ("processing", "paid")
+        underpaid = [entry for entry in logs if entry["event"] == "order.underpaid"]
+        assert [(entry["order_id"], entry["missing"]) for entry in underpaid] == [
+            (str(order.order_id), 2000)
+        ], place
+
+
+async def test_late_capture_that_is_refunded_is_not_logged_as_underpaid(
+    orders_app: OrdersApp,
+) -> None:
+    order = await expired(orders_app)
+    orders_app.fake_inventory.remove_stock(order.lines[0].product_id, 5)
+
+    with capture_logs() as logs:
+        payment_id = order.payment.payment_id
+        orders_app.fake_payments._end(payment_id, Money(amount=1000, currency="EUR"))
+        await orders_app.process_events()
+
+    assert amounts(orders_app, order)[2:] == (1000, 1000)
+    assert "order.underpaid" not in [entry["event"] for entry in logs]
+
+
+async def pending(orders_app: OrdersApp) -> OrderView:
+    return await orders_app.place(orders_app.stock_up(), 3)
+
+
 async def expired(orders_app: OrdersApp) -> OrderView:
     order = await orders_app.place(orders_app.stock_up(), 3)
     orders_app.advance_clock(RESERVATION_TTL)

@@ -96,8 +96,11 @@ class OrderEventHandlers:
         elif order.status is OrderStatus.PENDING:
             order.pay(self._orders.audit(delivery))
             await self._orders.save(delivery, order, paid_event(order))
+            _log_if_underpaid(order, event.amount.amount)
         elif order.status is OrderStatus.EXPIRED:
             await self._reinstate(delivery, order)
+            if order.status is not OrderStatus.EXPIRED:
+                _log_if_underpaid(order, event.amount.amount)
         elif order.status is OrderStatus.CANCELLED:
             await self._refund_late_payment(delivery, order, "the order was cancelled: refunded")
         else:
@@ -116,8 +119,7 @@ class OrderEventHandlers:
         order.capture(event.amount.amount, self._orders.audit(delivery, _text(event.amount)))
         overpaid = overpaid_event(order, excess) if excess > 0 else None
         await self._orders.save(delivery, order, *([overpaid] if overpaid else []))
-        if excess < 0:
-            log.warning("order.underpaid", order_id=str(order.order_id), missing=-excess)
+        _log_if_underpaid(order, event.amount.amount)
 
     async def on_payment_partially_captured(
         self, delivery: Delivery, event: PaymentPartiallyCaptured
@@ -361,6 +363,13 @@ class OrderEventHandlers:
         await retry_on_conflict(
             lambda: self._captures.capture(delivery, event.order_id, capture_id)
         )
+
+
+def _log_if_underpaid(order: Order, captured: int) -> None:
+    """Log the amount that will not be captured, because staff have to cancel unpaid units."""
+    missing = total_due(order) - captured
+    if missing > 0:
+        log.warning("order.underpaid", order_id=str(order.order_id), missing=missing)
 
 
 def _to_requested_lines(lines: Iterable[FulfilledLine]) -> tuple[RequestedLine, ...]:
