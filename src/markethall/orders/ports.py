@@ -94,7 +94,7 @@ class Store(ReadStore, Protocol):
 
 
 class OrderIntegrityReads(Protocol):
-    """The reads of the integrity checks, in pages. `after` is the key of the last row before."""
+    """The reads of the integrity checks, in pages. `after` is the last key of the previous page."""
 
     async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]: ...
 
@@ -106,9 +106,9 @@ class OrderIntegrityReads(Protocol):
     async def list_links_by_payment(
         self, after: UUID | None, until: UUID, limit: int
     ) -> Sequence[OrderLink]:
-        """Return the orders whose payment id is after the first id, up to the second."""
+        """Return orders with `after` < payment id <= `until`, sorted by payment id."""
 
     async def list_links_by_order(
         self, after: UUID | None, until: UUID, limit: int
     ) -> Sequence[OrderLink]:
-        """Return the orders whose id is after the first id, up to the second."""
+        """Return orders with `after` < order id <= `until`, sorted by order id."""

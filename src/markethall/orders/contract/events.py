@@ -50,7 +50,7 @@ class FulfilledLine(Dto):
 class OrderLinesCancelled(OrderEvent):
     """Units of a paid order were cancelled. `amount` is the sum of their prices.
 
-    It is zero if the payment is not captured: their price is never captured then.
+    `amount` is zero if the payment is not captured: the captures then leave out these units.
     """
 
     type: ClassVar[str] = "orders.order_lines_cancelled"

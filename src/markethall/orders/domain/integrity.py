@@ -96,7 +96,7 @@ def judge_pending(order: OrderLink) -> Iterator[OffendingRow]:
 
 
 def judge_amount(order: OrderLink | None, payment: PaymentFacts | None) -> Iterator[OffendingRow]:
-    """The payment of an order asks for what the order lists."""
+    """Check that a payment has the order, the amount and the currency of its order."""
     if order is None or payment is None:
         return
     if payment.order_id != order.order_id:
@@ -112,7 +112,7 @@ def judge_amount(order: OrderLink | None, payment: PaymentFacts | None) -> Itera
 
 
 def judge_paid(order: OrderLink | None, payment: PaymentFacts | None) -> Iterator[OffendingRow]:
-    """An order is paid if and only if its payment is captured; both have the same refunds."""
+    """Check that an order is paid exactly if its payment is captured, with the same refunds."""
     if order is None:
         yield from _judge_without_order(payment)
         return
@@ -137,7 +137,7 @@ def judge_paid(order: OrderLink | None, payment: PaymentFacts | None) -> Iterato
 def judge_reserved(
     order: OrderLink | None, reservations: tuple[ReservationFacts, ...]
 ) -> Iterator[OffendingRow]:
-    """The stock of a sold order is committed, and no other reservation of an order is."""
+    """Check that a sold order has committed its reservation, and that no other is committed."""
     is_sold = order is not None and order.status in _SOLD_STATUSES
     own = order.reservation_id if order and is_sold else None
     for reservation in reservations:

@@ -53,8 +53,8 @@ class Order:
     expires_at: datetime
     created_at: datetime
     updated_at: datetime
-    # the time of the next attempt to expire the order, at first the original `expires_at`. Before
-    # this time, a job checks the payment at the ages CHECK_AGES, and stores no time of a check
+    # the time of the next attempt to expire the order, at first the original `expires_at`. Until
+    # then, a job checks the payment whenever the order reaches one of CHECK_AGES
     overdue_check_at: datetime
     number: int = 0
     status: OrderStatus = OrderStatus.PENDING
@@ -104,7 +104,7 @@ class Order:
         self._record("payment_authorized", audit)
 
     def capture(self, captured: int, audit: AuditInfo) -> None:
-        """Record that the authorized payment is captured; `captured` is its whole amount."""
+        """Record that an authorized payment is captured; `captured` is the sum of its captures."""
         self._record_capture()
         if self.refunded:
             self.payment_status = self._refunded_status(captured)
@@ -266,7 +266,7 @@ class Order:
 
     @property
     def has_payment_ended(self) -> bool:
-        """Tell whether the payment is captured, or has ended without money, as far as recorded."""
+        """Whether the capture of the payment, or its end without a capture, is recorded."""
         return self.is_captured or self.provider_payment_status in _ENDED_PAYMENT_STATUSES
 
     def _set_payment_status(self, status: str) -> None:

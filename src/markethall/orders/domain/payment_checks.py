@@ -11,9 +11,8 @@ from markethall.orders.domain.order import Order
 CHECK_AGES: Final = tuple(timedelta(seconds=age) for age in (15, 30, 60, *range(110, 911, 50)))
 _MIN_OVERDUE_DELAY: Final = timedelta(seconds=1)
 _MAX_OVERDUE_DELAY: Final = timedelta(seconds=30)
-# the delay between checks of an order that waits for days, because its payment method (such as a
-# bank transfer) has a deadline of days; if the order is older than _LONG_WAIT, the longer delay
-# applies
+# The delays between checks of an order whose payment method, such as a bank transfer, has a
+# deadline of days. The longer delay applies to orders older than _LONG_WAIT.
 _CHECK_DELAY: Final = timedelta(seconds=50)
 _LONG_WAIT: Final = timedelta(hours=1)
 _CHECK_DELAY_OF_LONG_WAIT: Final = timedelta(minutes=10)

@@ -290,7 +290,7 @@ def _open_payment_command(
         user_id=ctx.user_id,
         amount=priced_lines.total,
         expires_at=expires_at,
-        # an address of free text does not tell the country
+        # a free-text address has no field for the country
         country=address.country if isinstance(address, Address) else None,
     )
 

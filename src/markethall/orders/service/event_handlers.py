@@ -145,8 +145,7 @@ class OrderEventHandlers:
             order.reinstate(reservation_id, audit, authorized_version)
             await self._orders.save(delivery, order, paid_event(order))
             return
-        # a delayed request `reserve` of an earlier run may still arrive; after this release it
-        # reserves nothing
+        # a `reserve` request of an earlier run may arrive late; after this release it has no effect
         await self._inventory.release(ctx, reservation_id)
         if authorized_version is None:
             await self._refund_late_payment(delivery, order, "out of stock by now: refunded")

@@ -19,9 +19,9 @@ class HandledOrders:
         self._clock = clock
 
     async def get(self, order_id: UUID) -> Order | None:
-        """Return the order.
+        """Return the order, or None if it does not exist.
 
-        An order with a payment event normally exists, because its payment was activated only after
+        The order of a payment event normally exists, because its payment was activated only after
         the order was committed.
         """
         async with self._database.read_session() as store:

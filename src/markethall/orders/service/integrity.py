@@ -2,7 +2,7 @@
 
 A rule about an order and its payment or reservation holds only after the events have been handled.
 So an order that has changed within the grace, and a payment that was settled within it, are not
-judged. The other context is read first: what changes afterwards is too young to be judged.
+judged. The other context is read first, so a change between the two reads is within the grace.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -39,7 +39,7 @@ from markethall.shared.kernel.integrity import (
 )
 from markethall.shared.persistence.database import SnapshotDatabase
 
-# states that one call of another context returns
+# the number of states in one page of another context
 _PAGE_SIZE: Final = 250
 _LAST_ID: Final = UUID(int=2**128 - 1)
 

@@ -33,7 +33,7 @@ def lines_cancelled_event(
 ) -> OrderLinesCancelled:
     cancelled = [line for line in order.lines if line.line_id in quantities]
     price = sum(line.unit_price * quantities[line.line_id] for line in cancelled)
-    # without a capture there is nothing to refund: the price is never captured
+    # without a capture there is nothing to refund: the captures leave out these units
     amount = price if order.is_captured else 0
     return OrderLinesCancelled(
         order_id=order.order_id,

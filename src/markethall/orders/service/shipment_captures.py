@@ -1,7 +1,7 @@
 """Capture the authorized payment of an order, as its goods are shipped.
 
-The amounts are sums over all shipments, so a capture that was missed is made up for by the next
-one, and the sequence of the events does not matter.
+The amounts are sums over all shipments. So the sequence of the events does not matter, and the next
+capture also takes the amount of one that was missed.
 """
 
 from uuid import UUID

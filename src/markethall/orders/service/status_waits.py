@@ -111,7 +111,7 @@ class StatusWaits:
                 await self.poll()
 
     def end(self) -> None:
-        """Let all waiting requests answer now, because the process stops. Let no new one wait."""
+        """End all waits, because the process stops. Later requests do not wait."""
         self._has_ended = True
         for waits in self._by_order.values():
             for wait in waits:

@@ -177,8 +177,10 @@ _created = (
 
 @lru_cache(maxsize=2)
 def list_pending_orders(*, after_keyset: bool) -> Statement:
-    """Build the statement. Postgres executes it with short ranges of the index on `created_at`, or
-    with the partial index of pending orders.
+    """Build the statement.
+
+    Postgres reads short ranges of the index on `created_at`, or the partial index of pending
+    orders.
     """
     keyset = sa.tuple_(orders.c.created_at, orders.c.order_id)
     clause = _select_with_lines().where(
