@@ -179,14 +179,13 @@ class ContractResult:
 def measure(options: Options, folder: Path) -> ContractResult:
     """Run the measurement. Raises StartFailed, and Refused for a failed call."""
     log.configure("json", "warning")
-    before = Ticks.now()
     with servers.pinned(OTHERS), closing(Loop()) as loop:
-        transports = loop.do(_measured(options, folder))
-    return ContractResult(tuple(transports), Ticks.now().foreign(before))
+        return loop.do(_measured(options, folder))
 
 
-async def _measured(options: Options, folder: Path) -> list[Transport]:
+async def _measured(options: Options, folder: Path) -> ContractResult:
     async with _transports(folder) as transports:
+        before = Ticks.now()
         # use the garbage collector settings of the server; with the defaults, garbage collection
         # would be half of the cost
         gc.collect()
@@ -198,7 +197,8 @@ async def _measured(options: Options, folder: Path) -> list[Transport]:
         for _ in range(options.rounds):
             for transport in transports:
                 await _round(transport, options.calls)
-        return transports
+        # measured while the servers run: afterwards their CPU time would count as foreign
+        return ContractResult(tuple(transports), Ticks.now().foreign(before))
 
 
 async def _round(transport: Transport, count: int) -> None:

@@ -93,7 +93,7 @@ class Comparison:
         return self.result
 
     def _prepare(self, deployment: Deployment) -> None:
-        """Create products and customers, and warm up with one request of each kind."""
+        """Create products and customers, and send each kind of request before the measurement."""
         _print_progress(f"preparing {deployment.name} ...")
         inventory_port, users_port = deployment.port("inventory"), deployment.port("users")
         self._loop.do(deployment.shop.stock(inventory_port, self._options.products, users_port))

@@ -132,7 +132,9 @@ async def test_refunds_are_made_once_whenever_server_is_killed(
     """An ordinary run tries a few crash points; `make test-crash-recovery` tries all."""
     buyer, restarts = await retrying_shop.customer(), retrying_shop.restartable.restarts
     writes = await record_writes(retrying_shop, buyer, refund_after_delivery)
-    # the writes before the first refund are those of the journey `delivered` in test_crash.py
+    # Skip the writes before the first refund: test_crash.py kills the server at the same writes in
+    # its journey `delivered`. The refund begins at the first commit of payments.payment after the
+    # last write of inventory.
     first = writes.index("payments.payment COMMIT", last_index(writes, "inventory."))
     points = [point for point in crash_points(writes) if point[0] > first]
 

@@ -15,7 +15,7 @@ CALLER_STATE: ContextVar[str] = ContextVar("caller_state", default="nothing")
 
 
 class SlowApp:
-    """An application that waits for `may_respond`, then responds with its `CALLER_STATE`."""
+    """An app that waits for `may_respond`, then responds with the `CALLER_STATE` that it sees."""
 
     def __init__(self) -> None:
         self.may_respond = asyncio.Event()

@@ -61,7 +61,7 @@ class ProbeResult(Dto):
 
 
 class ProbeService:
-    """Records its calls and returns a greeting. `before_response` runs before it returns."""
+    """A service that records its calls. `greet` awaits `before_response`, if set, then answers."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[CallContext, ProbeCommand]] = []

@@ -109,11 +109,11 @@ class OrderEventHandlers:
     async def _record_capture(
         self, delivery: Delivery, order: Order, event: PaymentCaptured
     ) -> None:
-        """Record the end of the captures of an authorized payment.
+        """Record that an authorized payment is captured, so that no more can be captured.
 
-        More may be captured than is due, because units were cancelled meanwhile; the handler of
-        OrderOverpaid refunds that. If units are not shipped yet, less may be captured: staff
-        released the rest, or the authorization has expired.
+        The amount may be more than is due, if units were cancelled meanwhile: the handler of
+        OrderOverpaid refunds the difference. It may be less than is due, if staff have released
+        the rest, or the authorization has expired before all units were shipped.
         """
         excess = event.amount.amount - total_due(order)
         order.capture(event.amount.amount, self._orders.audit(delivery, _text(event.amount)))

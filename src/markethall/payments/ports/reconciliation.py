@@ -18,9 +18,10 @@ from markethall.shared.kernel.pagination import TimeKeyset
 
 @dataclass(frozen=True, kw_only=True)
 class Reconciliation:
-    """A stored comparison. The job may start it again at `due_at` if it has not completed.
+    """A stored comparison of our operations with a provider's report.
 
-    `attempts` changes with each start. A process that writes with an old number is refused.
+    If it has not completed, the job may start it again at `due_at`. Each start increments
+    `view.attempts`; a write with an earlier number changes nothing.
     """
 
     view: ReconciliationView

@@ -111,7 +111,8 @@ def _movements() -> "sa.Subquery":
             table.c.created_at < bindparam("ends_at", type_=table.c.created_at.type),
         )
 
-    # the money of an authorization, which has `expires_at`, is moved by its captures
+    # the table of charges also has authorizations, the rows with `expires_at`; they are left out,
+    # because only their captures move money
     charges = succeeded("charge", sandbox_charges, sandbox_charges.c.expires_at.is_(None))
     captures = succeeded("capture", sandbox_captures, sandbox_captures.c.kind == "capture")
     refunds = succeeded("refund", sandbox_refunds)

@@ -50,7 +50,7 @@ class RetentionJob:
         self._next_run_at = clock()
 
     async def run_once(self) -> None:
-        """Delete expired rows in bounded steps. Does nothing until the interval has passed."""
+        """Delete expired rows in bounded steps, unless the last run was within the interval."""
         now = self._clock()
         # The second comparison detects a clock that has been set back: `_next_run_at` is then too
         # far in the future, and the job runs at once.

@@ -123,7 +123,7 @@ class ContextSettings(BaseSettings):
     def slow_provider_seconds(self) -> float:
         """Return the seconds that a request may wait for an external provider.
 
-        They are added to the request deadline.
+        The proxy of the local cluster waits for a response this much longer than the deadline.
         """
         return 0
 

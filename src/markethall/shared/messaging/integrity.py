@@ -88,7 +88,8 @@ class MessagingChecks:
         now = self._clock()
         return StuckLimits(
             due_before=now - grace,
-            # twice, because the clock of the process that set the time may differ from this one
+            # twice the longest back-off, because the clock of the process that stored `due_at` may
+            # be ahead of this one
             due_after=now + 2 * self._max_backoff,
             failing_since=now - _MAX_FAILING_TIME,
         )

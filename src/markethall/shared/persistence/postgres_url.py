@@ -70,7 +70,10 @@ def _parse(url: str) -> URL:
 
 
 def _parameters(url: URL) -> Mapping[str, str]:
-    """Return the query parameters. Renames `ssl`, as SQLAlchemy writes it, to `sslmode`."""
+    """Return the query parameters, with `ssl` renamed to `sslmode`.
+
+    URLs for SQLAlchemy with asyncpg have `ssl`. Raises InvalidPostgresUrl for a repeated parameter.
+    """
     parameters: dict[str, str] = {}
     for name, value in url.query.items():
         if not isinstance(value, str):

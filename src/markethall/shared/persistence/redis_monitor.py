@@ -14,7 +14,10 @@ _INTERVAL_SECONDS: Final = 5.0
 
 
 async def monitor_redis(redis: RedisClient, interval_seconds: float = _INTERVAL_SECONDS) -> None:
-    """Ping Redis until cancelled. Nothing is logged if the first ping succeeds."""
+    """Ping Redis until cancelled, and log each change of its availability.
+
+    Redis counts as available before the first ping, so a first ping that succeeds logs nothing.
+    """
     was_available = True
     while True:
         is_available = await redis.ping()

@@ -30,7 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 Parameters = Mapping[str, Any]
 
 _SERVER_ERROR: Final = 500
-# the objects that the answer about an intent contains, instead of their ids
+# a parameter of requests: Stripe returns these objects inside the intent instead of their ids
 _EXPANSION: Final = {"expand": ["payment_method", "latest_charge.balance_transaction"]}
 # the SDK reads the fields of an answer without checks, so a malformed answer raises these errors
 _UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
