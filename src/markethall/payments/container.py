@@ -180,7 +180,7 @@ def _report_comparison(
 
 
 def _reconciliation_schedule(settings: PaymentsSettings) -> ReconciliationSchedule:
-    """Wait for the hour, and at least until the report has the lines of the tolerance."""
+    """Build the schedule. The delay is the hour of the setting, but at least the tolerance."""
     if settings.payment_reconciliation == "off":
         return ReconciliationSchedule(delay=None)
     tolerance = timedelta(seconds=settings.payment_reconciliation_tolerance_seconds)

@@ -20,7 +20,7 @@ class InvalidPaymentTransition(DomainError):
 
 
 class PaymentInProgress(DomainError):
-    """The outcome of a charge of this payment is not known yet. Details: retry_after (seconds)."""
+    """The outcome of a charge, capture or void is not known yet. Details: retry_after (seconds)."""
 
     code = "payments.in_progress"
     status = 409

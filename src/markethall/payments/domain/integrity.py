@@ -60,7 +60,7 @@ class ProviderCharge:
 
 @dataclass(frozen=True)
 class WaitingRow:
-    """A row that should have reached an end: its name, its key and the time since it waits."""
+    """A row that waits too long: its kind (`name`), its id, and the start of the wait."""
 
     name: str
     row_id: str

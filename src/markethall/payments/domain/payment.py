@@ -192,7 +192,7 @@ class Payment:
         self.version += 1
 
     def mark_change_unknown(self) -> None:
-        """Record that the provider did not answer a capture or void. No other one may start."""
+        """Record that the provider did not answer a capture or void. No other may start."""
         self.version += 1
 
     def capture(self, charge_id: UUID) -> None:
@@ -364,8 +364,8 @@ class Payment:
     def _check_nothing_received(self) -> None:
         """Raise InvalidPaymentTransition if a charge has succeeded or a part of the amount arrived.
 
-        A charge always takes the whole amount, so the customer would pay too much. That a charge
-        has succeeded counts after its authorization was voided or has expired, too.
+        A charge always takes the whole amount, so the customer would pay too much. An authorization
+        that was voided or has expired counts as a charge that has succeeded.
         """
         if self.charge_id and self.status not in {S.AUTHORIZED, S.CAPTURED}:
             reason = (

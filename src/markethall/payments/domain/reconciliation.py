@@ -1,6 +1,6 @@
 """Rules for the comparison of our operations with the report of a provider.
 
-Both sides arrive sorted, so the comparison needs the memory of one operation only.
+Both sides arrive sorted, so the comparison holds only one operation in memory.
 """
 
 from collections import Counter, defaultdict
@@ -52,7 +52,7 @@ class ReportLine:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedOperation:
-    """An operation of ours that moves money, as the comparison needs it."""
+    """The fields of an operation of ours that the comparison needs. The operation moves money."""
 
     operation_id: UUID
     payment_id: UUID
@@ -109,7 +109,7 @@ class ResolvedLine:
     def group(self) -> tuple[datetime, UUID, str, str]:
         """Return the part of the sort key that lines of one operation share.
 
-        The lines of succeeded operations have the sequence of these; the others come last.
+        Lines of succeeded operations are sorted as these operations; all other lines come last.
         """
         if succeeded := self.succeeded:
             return *succeeded.key, "", ""
@@ -281,7 +281,7 @@ async def compare_report(
 
 
 class _LineGroup:
-    """The lines of one operation. It keeps the first, from which it subtracts the reversals."""
+    """The lines of one operation. Keeps only the first line, minus the reversals."""
 
     def __init__(self, first: ResolvedLine) -> None:
         self.key = first.group

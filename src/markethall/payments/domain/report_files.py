@@ -29,7 +29,7 @@ COLUMNS: Final = (
 _REQUIRED: Final = frozenset(COLUMNS[:4])
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 MAX_ROW_BYTES: Final = 64 * 1024
-# the first errors of a file; after as many, reading stops
+# reading stops after this number of errors
 MAX_ERRORS: Final = 20
 MAX_REFERENCE_LENGTH: Final = 255
 _BOM: Final = b"\xef\xbb\xbf"

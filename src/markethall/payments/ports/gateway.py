@@ -227,7 +227,7 @@ class PaymentGateway(Protocol):
         """Return the current outcome of an operation by its operation id.
 
         Return None if the provider has not received the operation. A delayed request may still
-        arrive later; `cancel_unknown` prevents that it takes effect.
+        arrive later; `cancel_unknown` prevents it from taking effect.
         """
 
     async def cancel_unknown(self, request: OperationRequest) -> Outcome:
@@ -263,7 +263,7 @@ class PaymentGateway(Protocol):
     async def detach_method(self, token: str) -> None:
         """Delete a saved method, so that it cannot be charged any more.
 
-        Return also if it was deleted before or does not exist.
+        It is no error if the method was deleted before or does not exist.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.SAVED_METHODS)
 
@@ -295,8 +295,8 @@ class PaymentGateway(Protocol):
     def report(self, start: datetime, end: datetime) -> AsyncIterator[ReportLine]:
         """List what the provider has recorded from `start` until before `end`, in any sequence.
 
-        A line has the operation id, or the reference that the command returned. The reference of
-        each operation is its own, or each line has the operation id. If an answer is lost, the
+        A line has the operation id, or the reference that the command returned. If two operations
+        may have the same reference, each line must have the operation id. If an answer is lost, the
         iterator raises PaymentGatewayTimeout or TimeoutError.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.REPORT)

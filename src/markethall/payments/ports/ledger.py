@@ -81,7 +81,7 @@ class LedgerReadStore(Protocol):
     async def list_payment_differences(
         self, after: UUID | None, limit: int
     ) -> Sequence[tuple[UUID, int]]:
-        """Return payments by their id, with captured minus refunded minus the ledger's balance."""
+        """Return payments by id, each with captured minus refunded minus its sum in the ledger."""
 
 
 class LedgerStore(LedgerReadStore, Protocol):

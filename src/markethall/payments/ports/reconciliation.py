@@ -96,14 +96,15 @@ class ReconciliationStore(ReconciliationReadStore, Protocol):
     ) -> ReconciliationView | None:
         """Insert the comparison. If one of its provider and period exists, start that one again.
 
-        Return None if that one has completed, or is not due yet. Its differences are deleted.
+        A restart deletes the stored differences. Return None if the existing one has completed, or
+        is not due yet.
         """
 
     async def add_differences(
         self, reconciliation_id: UUID, first_position: int, differences: Sequence[DifferenceView]
     ) -> None: ...
     async def save_reconciliation(self, reconciliation: Reconciliation) -> bool:
-        """Update a running comparison. Return False if another process has started it again.
+        """Update a running comparison. Return False if another process has restarted it.
 
         The attempts of the stored row must be those of the comparison.
         """

@@ -124,7 +124,7 @@ class SandboxLedger(Protocol):
     async def list_movements(
         self, start: datetime, end: datetime, after: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[SandboxMovement]:
-        """Return succeeded charges and refunds created from `start` until before `end`.
+        """Return succeeded movements that were created from `start` until before `end`.
 
         They are sorted by time and id, and begin after the position `after`.
         """

@@ -39,14 +39,14 @@ class SavedMethodWrites(Protocol):
         """Insert the customer unless the user has one at the provider. Return the stored one."""
 
     async def add_saved_method(self, method: SavedMethod) -> None:
-        """Insert the method, unless its provider and token exist, also of a deleted method."""
+        """Insert the method unless one with its provider and token exists, even a deleted one."""
 
     async def delete_saved_methods(
         self, user_id: UUID, saved_method_id: UUID | None, now: datetime, limit: int
     ) -> Sequence[SavedMethod]:
         """Delete one method of the user, or up to `limit` of them; return those that existed.
 
-        They are due to be detached at the provider at `now`.
+        From `now` on, they are due to be detached at the provider.
         """
 
     async def claim_methods_to_detach(

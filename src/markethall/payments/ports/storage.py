@@ -95,9 +95,9 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
     async def list_applicable_events(
         self, provider: str, now: datetime, limit: int
     ) -> Sequence[ProviderEvent]:
-        """Return due pending events of the provider, by their due time.
+        """Return due pending events of the provider, sorted by their due time.
 
-        They are those whose operation exists, and those about a dispute.
+        Events about neither a known operation nor a dispute are left out.
         """
 
     async def count(self) -> int: ...
@@ -182,9 +182,9 @@ class Store(ReadStore, LedgerStore, ReconciliationStore, SavedMethodWrites, Prot
     async def postpone_event(
         self, event: ProviderEvent, now: datetime, min_delay: timedelta, max_delay: timedelta
     ) -> None:
-        """Make a pending event due after a delay of its age, within the limits."""
+        """Postpone a pending event by its age, but at least `min_delay` and at most `max_delay`."""
 
     async def ignore_unmatched_events(
         self, now: datetime, received_before: datetime, limit: int
     ) -> int:
-        """Set pending events without an operation to ignored, the oldest first; count them."""
+        """Set old pending events without an operation to `ignored`. Return their number."""

@@ -99,10 +99,10 @@ def _log_rejection(operation: Operation) -> None:
 
 
 async def _is_superseded_failure(store: Store, operation: Operation, outcome: Outcome) -> bool:
-    """Tell whether this is the failure of an action that the customer need not do any more.
+    """Tell whether a later charge has replaced the charge whose action has failed.
 
-    A later charge exists then, for example of another payment method. The payment waits for the
-    action of the later charge, so the failure must not end the payment.
+    The later charge has, for example, another payment method. The payment waits for the action of
+    the later charge, so the failure must not end the payment.
     """
     if operation.status is not OperationStatus.FAILED or not isinstance(outcome, Failed):
         return False

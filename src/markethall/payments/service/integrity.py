@@ -29,8 +29,7 @@ from markethall.shared.kernel.integrity import (
 )
 from markethall.shared.persistence.database import SnapshotDatabase
 
-# the reconciliation of an operation, and what follows from it, takes at most this time while the
-# provider answers
+# while the provider answers, an operation and its consequences are settled within this time
 MAX_OPEN_TIME: Final = timedelta(minutes=15)
 
 
@@ -144,7 +143,7 @@ class PaymentIntegrity:
         try:
             await self._verify.verify(rebuild=True, results=results)
         finally:
-            # what was found counts also if the time of the check ends, or the database
+            # report the findings even if the check times out or the database fails
             findings.count_checked(results.posting_count)
             findings.add(*map(_ledger_row, results.findings))
             findings.violations = results.finding_count
@@ -183,7 +182,7 @@ async def _list_compared(
 async def _list_sandbox_charges(
     reads: PaymentIntegrityReads, after: UUID | None, limit: int
 ) -> Sequence[tuple[ProviderCharge, bool]]:
-    """Return a page of charges at the sandbox, each with whether there is such an operation."""
+    """Return a page of charges at the sandbox, each with whether its operation exists here."""
     charges = await reads.list_sandbox_charges(after, limit)
     known = await reads.get_known_operations([charge.operation_id for charge in charges])
     return [(charge, charge.operation_id in known) for charge in charges]

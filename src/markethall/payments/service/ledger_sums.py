@@ -18,8 +18,8 @@ class LedgerSums:
 
     A reading takes the postings up to the heads that the chains have at its start. A chain has no
     gaps, so these are the postings that were committed at that time. Postings are never changed, so
-    the next reading only adds those that follow. The kept sums are dropped if the ledger no more
-    has the last postings in them, for example after a backup was restored.
+    the next reading only adds those that follow. The kept sums are dropped if the ledger does
+    not contain the last postings in them, for example after a backup was restored.
     """
 
     def __init__(self, database: ReadDatabase[ReadStore]) -> None:
@@ -48,7 +48,7 @@ class LedgerSums:
         return True
 
     async def _advance(self, head: ChainPosition) -> None:
-        """Add the postings of a chain up to its head. What was added stays if this is cancelled."""
+        """Add the postings of a chain up to its head. A cancelled call keeps what it has added."""
         end = self._ends.get(head.chain)
         sequence = end.sequence if end else 0
         while sequence < head.sequence:
@@ -57,7 +57,7 @@ class LedgerSums:
                 sums = await store.sum_entries(head.chain, sequence, until)
                 position = await _find_position(store, head.chain, until)
             self._add(sums)
-            # without a hash, the sums are dropped at the next reading
+            # an empty hash never matches, so the next reading drops the sums
             self._ends[head.chain] = position or ChainPosition(head.chain, until, b"")
             sequence = until
 

@@ -37,8 +37,8 @@ from markethall.shared.persistence.database import ReadDatabase
 from markethall.shared.persistence.external_sort import ExternalSorter
 
 _BATCH_SIZE: Final = 500
-# An outcome may be recorded long after it took effect, for example after an outage. The lines of so
-# much time before the period are read for such operations.
+# An outcome may be recorded long after it took effect, for example after an outage. For such
+# operations, the report is read from at most this time before the period on.
 _MAX_LOOK_BACK: Final = timedelta(days=7)
 _RESOLVED_LINES: Final = TypeAdapter(ResolvedLine)
 
@@ -46,7 +46,7 @@ SettleOperation = Callable[[UUID], Awaitable[None]]
 
 
 class ReportComparison:
-    """Compares. `settle` looks up the outcome of an open operation at its provider."""
+    """The use case of a comparison. `settle` looks up an open operation at its provider."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class ReportComparison:
 
 @dataclass
 class _Collected:
-    """The times of the lines that were read, and the number of those that are no operations."""
+    """The first and last time of the lines read, and the number of those of kind OTHER."""
 
     other_lines: int = 0
     first: datetime | None = None

@@ -107,7 +107,7 @@ class SavedMethods:
         if is_own and earlier:
             # a retry: the method was deleted after the operation had been recorded
             return _choice_of(earlier)
-        # the text of the caller, so that it does not tell that another user has this method
+        # the error repeats only the caller's text, so it does not reveal a method of another user
         raise UnknownPaymentMethod(payment_method=method)
 
     async def _get_or_create_customer(self, user_id: UUID, provider: str) -> ProviderCustomer:

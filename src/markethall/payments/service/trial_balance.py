@@ -55,7 +55,7 @@ def resolve_period(query: TrialBalanceQuery, now: datetime) -> tuple[date, date]
 
 
 def times_of(start_date: date, end_date: date) -> tuple[datetime, datetime]:
-    """Return the start of the first day, and the end of the last day, which is excluded."""
+    """Return the start of the first day, and the exclusive end of the last day."""
     midnight = time(tzinfo=UTC)
     start = datetime.combine(start_date, midnight)
     return start, datetime.combine(end_date, midnight) + timedelta(days=1)

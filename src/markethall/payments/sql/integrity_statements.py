@@ -95,7 +95,7 @@ def _charge_sums() -> Statement:
             ),
         )
         .where(
-            # for the index on payment_id; charge_id has none
+            # redundant, but lets Postgres use the index on payment_id; charge_id has none
             change.c.payment_id == operations.c.payment_id,
             change.c.charge_id == operations.c.operation_id,
         )

@@ -75,7 +75,7 @@ SAVE_FEE = Statement(
 
 # Reading
 
-# the tests of `list_postings`, by the names of its filters
+# filter name -> condition of `list_postings`
 _FILTERS: "dict[str, sa.ColumnElement[bool]]" = {
     "payment_id": postings.c.payment_id == bindparam("payment_id"),
     "account": postings.c.posting_id.in_(
@@ -120,7 +120,7 @@ def _by_time(columns: Any, descending: bool) -> "list[sa.ColumnElement[Any]]":
 
 _day = sa.cast(sa.func.date_trunc("day", sa.func.timezone("UTC", postings.c.created_at)), sa.Date)
 LIST_CHAIN_HEADS = Statement(sa.select(posting_chains).order_by(posting_chains.c.chain))
-# a sum of bigint is numeric, so it has no limit
+# Postgres sums bigint as numeric, so a sum cannot overflow
 SUM_ENTRIES = Statement(
     sa.select(
         _day.label("day"),

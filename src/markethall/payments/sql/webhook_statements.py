@@ -51,7 +51,10 @@ POSTPONE_EVENT = Statement(
 
 
 def _ignore_unmatched_events() -> Statement:
-    """Only events with an operation are postponed, so `due_at` of the others is their receipt."""
+    """Set old pending events without an operation to ignored.
+
+    Such events are never postponed, so their `due_at` is the time of their receipt.
+    """
     operation = sa.exists().where(operations.c.operation_id == webhook_events.c.operation_id)
     unmatched = (
         sa.select(webhook_events.c.provider, webhook_events.c.event_id)

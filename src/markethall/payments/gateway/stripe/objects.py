@@ -19,10 +19,10 @@ ABANDONED: Final = "abandoned"
 # an intent in one of these statuses takes no further payment of the customer
 FINAL_STATUSES: Final = frozenset({"canceled", "requires_capture", "succeeded"})
 
-# the last second of the year 9999
+# the last second of the year 9999, in seconds since 1970
 _MAX_TIMESTAMP: Final = 253_402_300_799
 
-# the year 9999, in seconds since 1970
+# the start of the year 9999, in seconds since 1970
 _MAX_TIME: Final = 253_370_764_800
 
 Metadata = dict[str, str]

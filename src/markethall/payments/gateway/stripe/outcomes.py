@@ -45,9 +45,9 @@ log = structlog.get_logger("markethall.payments")
 PROVIDER: Final = "stripe"
 # with this method the shop's page collects the payment data and confirms the intent by Stripe.js
 IN_BROWSER: Final = "stripe"
-# Stripe cancels an authorization of a card that is not captured within seven days. They are counted
-# from the creation of the operation, a moment before the authorization, so that the shop does not
-# expect a later end than Stripe.
+# Stripe cancels an authorization of a card that is not captured within seven days. The gateway adds
+# them to the creation of the operation, shortly before the authorization, so that the time here
+# ends before the time at Stripe.
 _AUTHORIZATION_LIFETIME: Final = timedelta(days=7)
 
 
@@ -78,9 +78,9 @@ def check_intent(intent: Intent, request: OperationRequest) -> None:
 
 
 def capture_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
-    """Return the outcome of a capture: succeeded or blocked, as the metadata of the intent say.
+    """Return the outcome of a capture: succeeded or blocked, as the metadata of the intent says.
 
-    None if they name neither. Raises PaymentGatewayTimeout if the status or the amount differs.
+    Return None if it says neither. Raises PaymentGatewayTimeout if the status or amount differs.
     """
     if intent.metadata.get(CAPTURE_KEY) == str(request.operation_id):
         _check(intent.status == "succeeded", request, "status")

@@ -103,7 +103,7 @@ def _reference_of(source: BalanceSource) -> str:
 
 
 def _operation_id_of(source: BalanceSource) -> UUID | None:
-    """Return the id of the charge, authorization or refund; None if Stripe has none of ours."""
+    """Return our id of the charge, authorization or refund; None if the metadata has none."""
     text = (source.metadata or {}).get(OPERATION_KEY, "")
     try:
         return UUID(text)
@@ -167,9 +167,9 @@ def _reference_in(row: Mapping[str, str], kind: ReportKind) -> str:
 
 
 def _operation_id_in(row: Mapping[str, str], kind: ReportKind) -> UUID | None:
-    """Return the id in the metadata, which the file has if its columns were chosen so.
+    """Return the id in the metadata of a refund, if the file was exported with this column.
 
-    Without them the reference is enough.
+    Without the column, the reference identifies the refund.
     """
     if kind is not ReportKind.REFUND:
         # the operation of the metadata is the authorization, also for a capture
