@@ -171,6 +171,25 @@ async def test_dispute_of_another_program_is_ignored(shop: StripeApp) -> None:
     assert shop.stripe.requests["get_dispute"] == requests, "the event is still pending"
 
 
+@pytest.mark.parametrize("fields", [{"currency": "iqd"}, {"currency": "xxx"}, {"amount": 10**18}])
+async def test_dispute_with_an_amount_that_is_not_supported_is_ignored_at_once(
+    shop: StripeApp, fields: dict[str, Any]
+) -> None:
+    payment, dispute = await disputed(shop)
+    shop.stripe.change_dispute(dispute, "updated", **fields)
+
+    with capture_logs() as logs:
+        await shop.deliver(shop.stripe.events[-1])
+    requests = shop.stripe.requests["get_dispute"]
+    await shop.run_periodic_jobs()
+
+    (line,) = [line for line in logs if line["event"] == "stripe.dispute_unsupported"]
+    assert (line["log_level"], line["provider_reference"]) == ("error", dispute["id"])
+    assert (line["amount"], line["currency"]) == (dispute["amount"], dispute["currency"])
+    assert (await shop.current(payment)).dispute is None
+    assert shop.stripe.requests["get_dispute"] == requests, "the event is still pending"
+
+
 async def test_payments_are_listed_by_whether_they_are_disputed(shop: StripeApp) -> None:
     payment, _ = await disputed(shop)
     await shop.deliver(shop.stripe.events[-1])

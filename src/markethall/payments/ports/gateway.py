@@ -249,7 +249,7 @@ class PaymentGateway(Protocol):
     async def lookup_dispute(self, reference: str) -> ProviderDispute | None:
         """Return the current state of a dispute by its id at the provider.
 
-        Return None if there is no such dispute.
+        Return None if there is no such dispute, or if its amount cannot be converted.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.DISPUTES)
 
