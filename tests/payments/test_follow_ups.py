@@ -160,3 +160,28 @@ async def test_second_payment_is_refunded_once_although_its_webhook_is_lost(
     (refund,) = shop.stripe.refunds.values()
     assert (refund["payment_intent"], refund["amount"]) == (intent["id"], 1999)
     assert (await shop.current(payment)).refunded.amount == 0
+
+
+async def lookups_in(shop: StripeApp, minutes: int) -> int:
+    """Return how often the intent is read while this time passes in steps of 30 seconds."""
+    before = shop.stripe.requests["get"]
+    for _ in range(2 * minutes):
+        await pass_time(shop, seconds=30)
+    return shop.stripe.requests["get"] - before
+
+
+async def test_charge_that_stripe_processes_is_looked_up_with_a_growing_delay(
+    shop: StripeApp,
+) -> None:
+    payment, intent = await waiting(shop)
+    intent["status"] = "processing"
+
+    first, later = await lookups_in(shop, 12), await lookups_in(shop, 60)
+
+    assert 3 <= first <= 6
+    # each follow-up of an expired payment reads the intent twice
+    assert later <= 2 * 7, "an expired payment is looked up more than every ten minutes"
+    intent |= {"status": "requires_action"}
+    shop.stripe.finish_action(intent)
+    await pass_time(shop, minutes=10, seconds=1)
+    assert (await shop.current(payment)).status is PaymentStatus.CAPTURED

@@ -16,7 +16,7 @@ from markethall.payments.contract import PaymentInProgress
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Outcome, Payment, Succeeded
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
-from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.provider_client import ProviderClient, Undecided
 from markethall.payments.service.second_charge import refund_second_charge
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
@@ -66,9 +66,11 @@ class FollowUps:
             await self._cancel(charge)
 
     async def _look_up(self, charge: Operation, payment: Payment) -> None:
-        outcome, was_answered = await self._provider.lookup(charge)
-        if was_answered and (outcome is None or await self._apply(charge, outcome)):
-            next_at = _next_follow_up(charge, payment, self._clock())
+        outcome, was_answered = await self._provider.lookup_action(charge)
+        if not was_answered:
+            return
+        if outcome is None or isinstance(outcome, Undecided) or await self._apply(charge, outcome):
+            next_at = min(_next_follow_up(charge, self._clock()), payment.expires_at)
             is_over = isinstance(outcome, Succeeded)
             await self._set_follow_up(charge, None if is_over else next_at)
 
@@ -80,7 +82,9 @@ class FollowUps:
         outcome = await self._provider.cancel_action(charge)
         if outcome is None:
             return
-        if not isinstance(outcome, Succeeded):
+        if isinstance(outcome, Undecided):
+            await self._set_follow_up(charge, _next_follow_up(charge, self._clock()))
+        elif not isinstance(outcome, Succeeded):
             log.info("payment.action_cancelled", operation_id=str(charge.operation_id))
             await self._set_follow_up(charge, None)
         elif await self._apply(charge, outcome):
@@ -117,6 +121,5 @@ def _can_be_paid(payment: Payment, now: datetime) -> bool:
     return is_payable and now < payment.expires_at
 
 
-def _next_follow_up(charge: Operation, payment: Payment, now: datetime) -> datetime:
-    delay = min(max(now - charge.created_at, _MIN_DELAY), _MAX_DELAY)
-    return min(now + delay, payment.expires_at)
+def _next_follow_up(charge: Operation, now: datetime) -> datetime:
+    return now + min(max(now - charge.created_at, _MIN_DELAY), _MAX_DELAY)

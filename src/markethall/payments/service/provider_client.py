@@ -6,6 +6,7 @@
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -27,6 +28,7 @@ from markethall.payments.domain import (
 from markethall.payments.ports import (
     Capability,
     OperationRequest,
+    OutcomePending,
     PaymentGateway,
     PaymentMethod,
     ProviderDispute,
@@ -40,6 +42,11 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.money import Money
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """The answer of a provider that has the operation, and has not decided its outcome yet."""
 
 
 class ProviderClient:
@@ -175,14 +182,21 @@ class ProviderClient:
         )
         return outcome
 
-    async def cancel_action(self, operation: Operation) -> Outcome | None:
+    async def lookup_action(self, operation: Operation) -> tuple[Outcome | Undecided | None, bool]:
+        """Look up a charge that waits for the customer. The result is that of `lookup`."""
+        request = _to_request(operation)
+        return await self._ask(
+            operation.provider, lambda gateway: _unless_undecided(gateway.lookup(request))
+        )
+
+    async def cancel_action(self, operation: Operation) -> Outcome | Undecided | None:
         """Cancel a charge that waits for the customer. Return None if the provider gave no answer.
 
         If the customer has acted before, the outcome is that of the action.
         """
         request = _to_request(operation)
         outcome, _ = await self._ask(
-            operation.provider, lambda gateway: gateway.cancel_action(request)
+            operation.provider, lambda gateway: _unless_undecided(gateway.cancel_action(request))
         )
         return outcome
 
@@ -305,6 +319,13 @@ class ProviderClient:
         if connection is None:
             return None, False
         return await connection.ask(lambda: call(connection.gateway))
+
+
+async def _unless_undecided(call: Awaitable[T]) -> T | Undecided:
+    try:
+        return await call
+    except OutcomePending:
+        return Undecided()
 
 
 def _submission(gateway: PaymentGateway, operation: Operation) -> Callable[[], Awaitable[Outcome]]:
