@@ -422,6 +422,37 @@ async def test_job_tries_again_after_the_provider_was_down(payments_app: Payment
     assert (completed.matched, completed.differences) == (1, 0)
 
 
+async def test_gauge_shows_the_latest_day_after_an_older_one_is_retried(
+    payments_app: PaymentsApp,
+) -> None:
+    report, labels = (
+        ScriptedReport(payments_app),
+        {"provider": "sandbox", "reason": "missing_there"},
+    )
+    await payments_app.paid()
+    payments_app.clock.now = NEXT_DAY + timedelta(hours=1)
+    for _ in range(2):
+        await payments_app.paid()
+    end = NEXT_DAY + ONE_DAY
+    report.error = PaymentGatewayTimeout()
+    payments_app.clock.now = end + timedelta(hours=2, minutes=55)
+    await daily(payments_app).run_due()
+    report.error = None
+
+    payments_app.clock.now = end + timedelta(hours=3)
+    await daily(payments_app).run_due()
+    before = REGISTRY.get_sample_value("markethall_reconciliation_differences", labels)
+    payments_app.clock.advance(15 * 60)
+    await daily(payments_app).run_due()
+
+    assert [(one.starts_at, one.status) for one in await stored(payments_app)] == [
+        (NEXT_DAY, "completed"),
+        (DAY, "completed"),
+    ]
+    assert before == 2
+    assert REGISTRY.get_sample_value("markethall_reconciliation_differences", labels) == 2
+
+
 async def test_comparison_of_a_killed_process_is_started_again(payments_app: PaymentsApp) -> None:
     report = ScriptedReport(payments_app)
     await payments_app.paid()

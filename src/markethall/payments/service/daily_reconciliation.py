@@ -166,11 +166,15 @@ class _Run:
 
     async def _finish(self, summary: ReconciliationSummary) -> None:
         status = {"status": ReconciliationStatus.COMPLETED, "finished_at": self._clock()}
-        if not await self._save(dict(summary) | status, _LEASE):
+        async with self._database.transaction() as store:
+            is_saved = await store.save_reconciliation(
+                self._changed(dict(summary) | status, self._clock() + _LEASE)
+            )
+            last_end = await store.get_last_reconciled(summary.provider)
+        if not is_saved:
             raise _ClaimLost
-        for reason in DifferenceReason:
-            count = summary.differences_by_reason.get(reason, 0)
-            RECONCILIATION_DIFFERENCES.labels(summary.provider, reason.value).set(count)
+        if last_end == self._view.ends_at:
+            _set_gauge(summary)
         write = log.warning if summary.differences else log.info
         write(
             "reconciliation.completed",
@@ -210,6 +214,12 @@ def _new_reconciliation(provider: str, start: datetime, now: datetime) -> Reconc
         sums=(),
     )
     return Reconciliation(view=view, due_at=now + _LEASE)
+
+
+def _set_gauge(summary: ReconciliationSummary) -> None:
+    for reason in DifferenceReason:
+        count = summary.differences_by_reason.get(reason, 0)
+        RECONCILIATION_DIFFERENCES.labels(summary.provider, reason.value).set(count)
 
 
 def _start_of_day(time: datetime) -> datetime:
