@@ -183,6 +183,12 @@ def _operation() -> None:
         where="kind = 'refund'",
     )
     _index(
+        "ix_operation_refund_status",
+        "operation",
+        ["status", "created_at", "operation_id"],
+        where="kind = 'refund'",
+    )
+    _index(
         "ix_operation_follow_up",
         "operation",
         ["follow_up_at"],

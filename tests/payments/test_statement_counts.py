@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from markethall.payments.sql import saved_method_statements, statements, webhook_statements
+from markethall.payments.sql.tables import operations
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.postgres import Postgres, Statement
-from tests.payments.conftest import ORDERS_CONTEXT, STAFF, PaymentsApp, build_payments_app
+from tests.payments.conftest import (
+    ORDERS_CONTEXT,
+    STAFF,
+    START,
+    PaymentsApp,
+    build_payments_app,
+)
 
 
 @pytest.fixture
@@ -111,3 +118,39 @@ async def test_job_queries_use_indexes(
         rows = await driver.fetch(f"EXPLAIN {sql}", *arguments)
 
     assert index in "\n".join(row[0] for row in rows)
+
+
+# copies of the settled refund, each an hour older than the one before
+OLD_REFUNDS = """
+INSERT INTO payments.operation (operation_id, status, created_at, {columns})
+SELECT gen_random_uuid(), status, created_at - n * interval '1 hour', {columns}
+FROM payments.operation, generate_series(1, 2000) n WHERE kind = 'refund' AND status = 'succeeded'
+"""
+
+
+@pytest.mark.parametrize("has_keyset", [False, True])
+async def test_pending_refunds_are_found_without_reading_the_settled_ones(
+    payments_app: PaymentsApp, postgres: Postgres, *, has_keyset: bool
+) -> None:
+    await payments_app.refund(await payments_app.paid(), 400)
+    other_columns = [
+        column.name
+        for column in operations.c
+        if column.name not in {"operation_id", "status", "created_at"}
+    ]
+    waiting = await payments_app.confirm(await payments_app.open(), "manual:bank_transfer")
+    pending = await payments_app.refund(await payments_app.mark_paid(waiting, 1999), 400)
+    statement = statements.list_refunds(filter_columns=("status",), has_keyset=has_keyset)
+    values = {"status": "pending", "limit": 100}
+    values |= {"after_created_at": START - timedelta(days=365), "after_id": pending.refund_id}
+
+    async with postgres.transaction() as connection:
+        driver = connection._driver
+        await driver.execute(OLD_REFUNDS.format(columns=", ".join(other_columns)))
+        await driver.execute("ANALYZE payments.operation")
+        sql, arguments = statement.bind(values)
+        rows = await driver.fetch(f"EXPLAIN ANALYZE {sql}", *arguments)
+
+    plan = "\n".join(row[0] for row in rows)
+    assert "ix_operation_refund_status" in plan
+    assert "Rows Removed by Filter" not in plan

@@ -185,6 +185,14 @@ sa.Index(
     operations.c.operation_id,
     postgresql_where=operations.c.kind == sql_literal("refund"),
 )
+# so that the pending refunds are found without reading all refunds that are settled
+sa.Index(
+    "ix_operation_refund_status",
+    operations.c.status,
+    operations.c.created_at,
+    operations.c.operation_id,
+    postgresql_where=operations.c.kind == sql_literal("refund"),
+)
 sa.Index(
     "ix_operation_follow_up",
     operations.c.follow_up_at,
