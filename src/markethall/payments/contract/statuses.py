@@ -50,7 +50,7 @@ class PostingKind(StrEnum):
 class LedgerProblem(StrEnum):
     """Kind of a finding of the verification of the ledger."""
 
-    # the content of this posting or the one before was changed, or their order
+    # this posting, or the hash of the one before, was changed, or their order
     HASH_DIFFERS = "hash_differs"
     # the chain has no posting with this sequence number
     POSTING_MISSING = "posting_missing"
