@@ -8,6 +8,13 @@ from typing import Any, Final
 import httpx2
 import pytest
 
+from tests.e2e.abandoned_orders import (
+    RESERVATION_TTL_SECONDS,
+    SAMPLE_SIZE,
+    AbandonedJourney,
+    AbandoningShop,
+    report,
+)
 from tests.e2e.dedicated_server import dedicated_database
 from tests.e2e.restartable_server import RetryingShop, open_restartable_server
 from tests.e2e.servers import ADMIN
@@ -24,18 +31,8 @@ from tests.e2e.test_crash import (
     record_writes,
     run_with_crash,
 )
-from tests.e2e.test_payment_crash import (
-    RESERVATION_TTL_SECONDS,
-    AbandoningShop,
-    ClientGone,
-    new_product,
-    report,
-    wait_until_settled,
-)
 
 SHIPMENTS: Final = (1, 2)
-# the number of crash points that an ordinary run tries
-SAMPLE_SIZE: Final = 4
 OUTCOME: Final = """
 SELECT o.status, p.status AS payment_status, p.captured, p.refunded,
   coalesce(l.fulfilled, 0) AS fulfilled, s.on_hand, s.reserved
@@ -115,49 +112,22 @@ async def test_shipment_is_captured_without_its_client(
     retrying_shop: RetryingShop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The client repeats no request. The captured amount is the price of the shipped units."""
-    buyer, restarts = await retrying_shop.customer(), retrying_shop.restartable.restarts
-    points = crash_points(await record_abandoned_writes(retrying_shop, buyer))
-    outcomes = Counter[str]()
+    journey = AbandonedJourney(
+        "client of a shipment gone",
+        pay_and_ship,
+        outcome_of,
+        complete="shipped and captured in part",
+    )
 
-    for number, moment in points if FULL else evenly_spread(points, SAMPLE_SIZE):
-        product_id = await new_product(retrying_shop)
-        retrying_shop.restartable.kill_at_write(number, moment)
-        await run_abandoned(retrying_shop, buyer, product_id)
-        await wait_until_settled(retrying_shop)
-        retrying_shop.restartable.clear_kill_plan()
-        try:
-            outcomes[await outcome_of(retrying_shop, product_id)] += 1
-        except AssertionError as error:
-            error.add_note(f"killed {moment} write {number}")
-            raise
-
-    crashes = retrying_shop.restartable.restarts - restarts
-    report(capsys, "client of a shipment gone", len(points), crashes, outcomes)
-    assert crashes >= (len(points) * 2 // 3 if FULL else SAMPLE_SIZE - 2)
+    await journey.kill_at_each_write(retrying_shop, capsys)
 
 
-async def record_abandoned_writes(shop: RetryingShop, buyer: Person) -> list[str]:
-    product_id = await new_product(shop)
-    shop.restartable.kill_at_write(10**9, "after")
-    await run_abandoned(shop, buyer, product_id)
-    await wait_until_settled(shop)
-    writes = shop.restartable.written_since_plan()
-    shop.restartable.clear_kill_plan()
-    assert await outcome_of(shop, product_id) == "shipped and captured in part"
-    return writes
-
-
-async def run_abandoned(retrying: RetryingShop, buyer: Person, product_id: str) -> None:
-    """Place an order, pay it and ship a part. Stop at the first request without an answer."""
-    shop = AbandoningShop(retrying)
-    try:
-        order = expect_status(await shop.place(buyer, product_id, QUANTITY), 201)
-        expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
-        await shop.wait_for_status(buyer, order["order_id"], status="processing")
-        path, body = f"/orders/{order['order_id']}/fulfilments", parcel(order, SHIPMENTS[0])
-        expect_status(await shop.post(path, shop.admin, json=body), 201)
-    except ClientGone:
-        await retrying.restartable.restart()
+async def pay_and_ship(shop: AbandoningShop, buyer: Person, product_id: str) -> None:
+    order = expect_status(await shop.place(buyer, product_id, QUANTITY), 201)
+    expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    await shop.wait_for_status(buyer, order["order_id"], status="processing")
+    path, body = f"/orders/{order['order_id']}/fulfilments", parcel(order, SHIPMENTS[0])
+    expect_status(await shop.post(path, shop.admin, json=body), 201)
 
 
 async def outcome_of(shop: RetryingShop, product_id: str) -> str:

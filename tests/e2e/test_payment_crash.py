@@ -4,7 +4,6 @@ No money is lost, charged twice or refunded twice. In the end, no stock is reser
 order.
 """
 
-import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,10 +13,17 @@ from typing import Any, Final
 import httpx2
 import pytest
 
+from tests.e2e.abandoned_orders import (
+    RESERVATION_TTL_SECONDS,
+    SAMPLE_SIZE,
+    AbandonedJourney,
+    AbandoningShop,
+    report,
+)
 from tests.e2e.dedicated_server import dedicated_database
-from tests.e2e.restartable_server import TIMEOUT_SECONDS, RetryingShop, open_restartable_server
+from tests.e2e.restartable_server import RetryingShop, open_restartable_server
 from tests.e2e.servers import ADMIN
-from tests.e2e.shop import Person, Shop, expect_status
+from tests.e2e.shop import Person, expect_status
 from tests.e2e.test_crash import (
     AMOUNT,
     BROKEN,
@@ -30,28 +36,10 @@ from tests.e2e.test_crash import (
     record_writes,
     run_with_crash,
 )
-from tests.progress import progress_limit
 
 TOTAL: Final = QUANTITY * AMOUNT
 REFUNDS: Final = (600, 700)
-# an unpaid order ends after this time; it is longer than a journey takes
-RESERVATION_TTL_SECONDS: Final = 8.0
-# the number of crash points that an ordinary run tries
-SAMPLE_SIZE: Final = 4
 
-# finds work that a killed server left unfinished; stock reserved for a paid order is not such work
-UNSETTLED: Final = """
-SELECT 'event not sent' AS what FROM orders.outbox WHERE published_at IS NULL
-UNION ALL SELECT 'event not sent' FROM payments.outbox WHERE published_at IS NULL
-UNION ALL SELECT 'event not handled: ' || handler || ' ' || error FROM orders.inbox
-  WHERE state <> 'done'
-UNION ALL SELECT 'operation is ' || status FROM payments.operation
-  WHERE status IN ('pending', 'unknown')
-UNION ALL SELECT 'payment is ' || status FROM payments.payment
-  WHERE status IN ('created', 'processing', 'unknown', 'failed') AND order_id IS NOT NULL
-UNION ALL SELECT 'order is pending' FROM orders."order" WHERE status = 'pending'
-UNION ALL SELECT 'reservation is held' FROM inventory.reservation WHERE status = 'held'
-"""
 OUTCOME: Final = """
 SELECT o.status, p.status AS payment_status, p.captured, p.refunded, s.on_hand, s.reserved
 FROM inventory.stock s
@@ -60,26 +48,6 @@ LEFT JOIN orders."order" o USING (order_id)
 LEFT JOIN payments.payment p USING (payment_id)
 WHERE s.product_id = $1
 """
-
-
-class ClientGone(Exception):
-    """Signals that the client has got no answer and sends no more requests."""
-
-
-class AbandoningShop(Shop):
-    """A shop client that gives up at the first request without an answer."""
-
-    def __init__(self, retrying: RetryingShop) -> None:
-        super().__init__(retrying.server, retrying.http)
-        self.admin, self.restartable = retrying.admin, retrying.restartable
-
-    async def send(
-        self, method: str, path: str, person: Person | None = None, **options: Any
-    ) -> httpx2.Response:
-        try:
-            return await super().send(method, path, person, **options)
-        except httpx2.TransportError:
-            raise ClientGone from None
 
 
 @pytest.fixture(scope="module")
@@ -153,75 +121,22 @@ async def test_payment_settles_without_its_client(
     retrying_shop: RetryingShop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The client never repeats a request. The order ends paid, or with its stock released."""
-    buyer, restarts = await retrying_shop.customer(), retrying_shop.restartable.restarts
-    writes = await record_abandoned_writes(retrying_shop, buyer)
-    points, outcomes = crash_points(writes), Counter[str]()
+    journey = AbandonedJourney(
+        "client gone", pay_and_refund, outcome_of, complete="paid and refunded in part"
+    )
 
-    for number, moment in points if FULL else evenly_spread(points, SAMPLE_SIZE):
-        product_id = await new_product(retrying_shop)
-        retrying_shop.restartable.kill_at_write(number, moment)
-        await run_abandoned(retrying_shop, buyer, product_id)
-        await wait_until_settled(retrying_shop)
-        retrying_shop.restartable.clear_kill_plan()
-        try:
-            outcomes[await outcome_of(retrying_shop, product_id)] += 1
-        except AssertionError as error:
-            error.add_note(f"killed {moment} write {number}: {writes[number - 1]}")
-            raise
-
-    crashes = retrying_shop.restartable.restarts - restarts
-    report(capsys, "client gone", len(points), crashes, outcomes)
-    assert crashes >= (len(points) * 2 // 3 if FULL else SAMPLE_SIZE - 2)
+    await journey.kill_at_each_write(retrying_shop, capsys)
 
 
-async def record_abandoned_writes(shop: RetryingShop, buyer: Person) -> list[str]:
-    product_id = await new_product(shop)
-    shop.restartable.kill_at_write(10**9, "after")
-    await run_abandoned(shop, buyer, product_id)
-    await wait_until_settled(shop)
-    writes = shop.restartable.written_since_plan()
-    shop.restartable.clear_kill_plan()
-    assert await outcome_of(shop, product_id) == "paid and refunded in part"
-    return writes
-
-
-async def new_product(shop: RetryingShop) -> str:
-    """Create a product, on a server without unsettled work, and return its id."""
-    product = await shop.product(stock=STOCK, amount=AMOUNT)
-    await wait_until_settled(shop)
-    return str(product["product_id"])
-
-
-async def run_abandoned(retrying: RetryingShop, buyer: Person, product_id: str) -> None:
-    """Place an order, pay it and refund a part. Stop at the first request without an answer."""
-    shop = AbandoningShop(retrying)
-    try:
-        order = expect_status(await shop.place(buyer, product_id, QUANTITY), 201)
-        payment_id = order["payment"]["payment_id"]
-        expect_status(await shop.confirm(buyer, payment_id), 200)
-        await shop.wait_for_status(buyer, order["order_id"], status="processing")
-        body = {"amount": {"amount": REFUNDS[0], "currency": "EUR"}, "reason": "damaged"}
-        key = secrets.token_hex(8)
-        path = f"/payments/{payment_id}/refunds"
-        expect_status(await shop.post(path, shop.admin, key, json=body), 201)
-        await shop.wait_for_status(buyer, order["order_id"], payment_status="partially_refunded")
-    except ClientGone:
-        await retrying.restartable.restart()
-
-
-async def wait_until_settled(shop: RetryingShop) -> None:
-    """Wait until no work is left. If the server is killed during the wait, restart it.
-
-    Raises TimeoutError when there is no progress.
-    """
-    unsettled: list[str] = [""]
-    async with progress_limit(TIMEOUT_SECONDS) as limit:
-        while unsettled or shop.restartable.has_exited:
-            await shop.get("/health")
-            rows = await shop.restartable.database.fetch_all(UNSETTLED)
-            unsettled = [row["what"] for row in rows]
-            limit.note(unsettled)
-            await asyncio.sleep(0.02)
+async def pay_and_refund(shop: AbandoningShop, buyer: Person, product_id: str) -> None:
+    order = expect_status(await shop.place(buyer, product_id, QUANTITY), 201)
+    payment_id = order["payment"]["payment_id"]
+    expect_status(await shop.confirm(buyer, payment_id), 200)
+    await shop.wait_for_status(buyer, order["order_id"], status="processing")
+    body = {"amount": {"amount": REFUNDS[0], "currency": "EUR"}, "reason": "damaged"}
+    path = f"/payments/{payment_id}/refunds"
+    expect_status(await shop.post(path, shop.admin, secrets.token_hex(8), json=body), 201)
+    await shop.wait_for_status(buyer, order["order_id"], payment_status="partially_refunded")
 
 
 async def outcome_of(shop: RetryingShop, product_id: str) -> str:
@@ -244,15 +159,3 @@ async def outcome_of(shop: RetryingShop, product_id: str) -> str:
 
 def last_index(writes: list[str], prefix: str) -> int:
     return max(number for number, write in enumerate(writes) if write.startswith(prefix))
-
-
-def report(
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    points: int,
-    crashes: int,
-    outcomes: Counter[str],
-) -> None:
-    with capsys.disabled():
-        counts = ", ".join(f"{what}: {count}" for what, count in outcomes.items())
-        print(f"\n{name}: {points} crash points, {crashes} crashes. {counts}")
