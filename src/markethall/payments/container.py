@@ -156,14 +156,14 @@ def _periodic_jobs(
     change_authorization: ChangeAuthorization,
 ) -> Sequence[PeriodicJob]:
     return [
-        # before the expiry, so that a customer who has acted in time has paid
+        # before the expiry, so that the payment of a customer who acted in time is recorded first
         follow_ups.run,
         jobs.expire_overdue_payments,
         jobs.refund_ended_payments,
         jobs.reconcile,
         jobs.apply_pending_webhooks,
         saved_methods.detach_deleted,
-        # after the reconciliation, so that a capture whose outcome was lost counts
+        # after the reconciliation, which records captures whose answer was lost
         change_authorization.expire_overdue,
     ]
 

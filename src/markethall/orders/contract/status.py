@@ -69,7 +69,7 @@ MAX_WAIT_SECONDS: Final = 25
 
 
 class OrderStatusQuery(BaseModel):
-    """`wait`: the seconds that the response may wait for a change."""
+    """The query of a status. `wait` is the number of seconds to wait for a change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

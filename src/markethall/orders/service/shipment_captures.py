@@ -81,6 +81,6 @@ def _missing_reason(payment: PaymentSummary, command: CapturePayment) -> str | N
     if payment.captured.amount >= command.due.amount:
         return None
     if payment.status is PaymentStatus.AUTHORIZED and not payment.failure_code:
-        # an earlier run of the handler has captured; what was shipped since has an event of its own
+        # an earlier run of the handler has captured; later shipments have events of their own
         return None
     return payment.failure_code or f"only {payment.captured.amount} {payment.captured.currency}"

@@ -117,7 +117,7 @@ class OperationIdTaken(DomainError):
 
 
 class ReconciliationNotFound(DomainError):
-    """Details: reconciliation_id."""
+    """There is no comparison with this id. Details: reconciliation_id."""
 
     code = "payments.reconciliation_not_found"
     status = 404

@@ -48,8 +48,8 @@ class RefundPayment(Dto):
 class CapturePayment(Dto):
     """The capture of an authorized payment, when goods are shipped.
 
-    `due` is the price of all that is shipped, also earlier. `total` is what will be due when all
-    the rest is shipped too. If both are equal, what is left of the authorization is released.
+    `due` is the sum that is due for all shipments so far, `total` the sum that is due after the
+    last shipment. If both are equal, what is left of the authorization is released.
     """
 
     payment_id: UUID

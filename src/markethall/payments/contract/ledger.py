@@ -151,7 +151,7 @@ class LedgerFinding(Dto):
 
 
 class LedgerChainHead(Dto):
-    """The last posting of a hash chain. Later postings change no hash of an earlier one."""
+    """The last posting of a hash chain. Later postings do not change its hash."""
 
     chain: int
     sequence: int

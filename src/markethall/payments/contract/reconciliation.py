@@ -92,9 +92,9 @@ class ReconciliationSummary(Dto):
     """The result of a comparison for the time from `starts_at` until before `ends_at`.
 
     `other_lines` counts the lines that are no operation of ours, such as payouts. `edge_operations`
-    counts operations close to the start or end that a file does not have: the file of the time
-    before or after may have them. They are no differences, and not in the sums. `recorded_fees`
-    counts fees that only the report had, and that the daily job has recorded.
+    counts operations near the start or end that a file does not have: the file of the period before
+    or after may have them. They are neither differences nor in the sums. `recorded_fees` counts
+    fees that only the report had, and that the daily job has recorded.
     """
 
     provider: str

@@ -44,8 +44,8 @@ class Posting:
     """A posting to the ledger. Its entries (account, amount) sum to zero.
 
     Amounts are in minor units of `currency`: positive for a debit, negative for a credit. Storage
-    rejects a posting that is not balanced. One that was changed by other means can be read, so that
-    the verification of the ledger can name it.
+    rejects a posting that is not balanced. One that was changed outside of the shop can still be
+    read, so that the verification of the ledger can name it.
     """
 
     posting_id: UUID

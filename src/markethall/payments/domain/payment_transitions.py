@@ -30,7 +30,7 @@ _PAYABLE_TRANSITIONS = {C.CONFIRM: S.PROCESSING, C.CANCEL: S.CANCELLED, C.EXPIRE
 # the order was cancelled or has expired, the context orders reinstates the order, or refunds or
 # voids the payment
 LATE_TRANSITIONS = {C.CAPTURE_LATE: S.CAPTURED, C.AUTHORIZE_LATE: S.AUTHORIZED}
-# `capture` and `void` of a client, when a part is or stays captured
+# a capture of a part, and the end of an authorization of which a part is captured
 PART_TRANSITIONS = {C.CAPTURE_PART: S.AUTHORIZED, C.RELEASE: S.CAPTURED}
 _OUTCOME_TRANSITIONS = {
     C.AUTHORIZE: S.AUTHORIZED,

@@ -92,7 +92,7 @@ async def list_payment_methods(
 async def list_payments(
     ctx: OwnerOrStaff, query: Annotated[PaymentQuery, from_query(PaymentQuery)], api: PaymentApiDep
 ) -> Response:
-    """Customers see their own payments, staff see those of all customers."""
+    """List payments. Customers see their own payments, staff see all."""
     return json_response(await api.list_payments(ctx, query))
 
 

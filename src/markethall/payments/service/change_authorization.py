@@ -127,8 +127,8 @@ class ChangeAuthorization:
     async def expire_overdue(self) -> None:
         """End the authorizations that have expired at the provider.
 
-        The provider is not called: by its own time, nothing can be captured any more. A payment
-        with a capture or void in progress expires after the outcome is known.
+        The provider is not called, because it captures nothing after `expires_at`. A payment with a
+        capture or void in progress expires after the outcome is known.
         """
         async with self._database.read_session() as reads:
             payment_ids = await reads.list_overdue_authorizations(self._clock(), _EXPIRY_BATCH_SIZE)
@@ -197,7 +197,7 @@ class ChangeAuthorization:
         return None
 
     def _due_sum(self, payment: Payment, command: CapturePayment) -> int:
-        """Return the sum of all captures that should be reached, in minor units.
+        """Return the sum that the captures should reach, in minor units.
 
         A provider that captures only once must capture at the first shipment all that will be due;
         one that captures only the whole amount captures that, and the excess is refunded.

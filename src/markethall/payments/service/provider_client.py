@@ -258,7 +258,7 @@ class ProviderClient:
     async def report(
         self, provider: str, start: datetime, end: datetime
     ) -> AsyncIterator[ReportLine]:
-        """Yield the lines of the provider's report. Each line is a call of its own.
+        """Yield the lines of the provider's report. Each line is a call with its own timeout.
 
         Raises UnsupportedByProvider, Unavailable.
         """

@@ -134,7 +134,7 @@ def _to_posting(rows: "list[Record]") -> RecordedPosting:
         payment_id=first["payment_id"],
         operation_id=first["operation_id"],
         kind=PostingKind(first["kind"]),
-        # several currencies: one was changed by other means, so the posting has a wrong hash
+        # several currencies mean that an entry was changed outside of the shop; the hash is wrong
         currency="/".join(dict.fromkeys(row["currency"] for row in stored_entries)),
         entries=tuple((row["account"], row["amount"]) for row in stored_entries),
         created_at=first["created_at"],

@@ -140,7 +140,7 @@ class StripeGateway(PaymentGateway):
 async def _unless_unsupported(call: Awaitable[T]) -> T | Failed:
     """Return the result, or Failed if Stripe does not support the amount.
 
-    The operation has no effect at Stripe then, because it cannot be sent with such an amount.
+    Stripe has not received the operation then, because such an amount cannot be sent.
     """
     try:
         return await call

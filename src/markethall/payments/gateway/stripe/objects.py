@@ -13,7 +13,7 @@ PAYMENT_KEY: Final = "markethall_payment_id"
 CAPTURE_KEY: Final = "markethall_capture_id"
 USER_KEY: Final = "markethall_user_id"
 
-# the reason that we send to Stripe when we cancel an intent that was never confirmed
+# the cancellation reason that the gateway sends for an intent that was not paid
 ABANDONED: Final = "abandoned"
 
 # an intent in one of these statuses takes no further payment of the customer
