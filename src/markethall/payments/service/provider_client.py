@@ -183,7 +183,10 @@ class ProviderClient:
         return outcome
 
     async def lookup_action(self, operation: Operation) -> tuple[Outcome | Undecided | None, bool]:
-        """Look up a charge that waits for the customer. The result is that of `lookup`."""
+        """Look up a charge that waits for the customer.
+
+        The result is that of `lookup`, or Undecided if the provider has not decided the outcome.
+        """
         request = _to_request(operation)
         return await self._ask(
             operation.provider, lambda gateway: _unless_undecided(gateway.lookup(request))
@@ -192,7 +195,8 @@ class ProviderClient:
     async def cancel_action(self, operation: Operation) -> Outcome | Undecided | None:
         """Cancel a charge that waits for the customer. Return None if the provider gave no answer.
 
-        If the customer has acted before, the outcome is that of the action.
+        If the customer has acted before, the outcome is that of the action; Undecided if the
+        provider has not decided it.
         """
         request = _to_request(operation)
         outcome, _ = await self._ask(
