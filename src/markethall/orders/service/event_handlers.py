@@ -251,7 +251,7 @@ class OrderEventHandlers:
         )
 
     async def on_payment_dispute_changed(self, delivery: Delivery, event: DisputeChanged) -> None:
-        """Show the change of the dispute on the timeline. The order stays as it is."""
+        """Add the change of the dispute to the timeline. The statuses of the order stay."""
 
         def record_dispute(order: Order) -> None:
             audit = self._orders.audit(delivery, f"{event.status}: {event.reason}")

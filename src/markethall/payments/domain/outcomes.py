@@ -129,7 +129,7 @@ def _correct_change(
 ) -> OutcomeEffects | None:
     """Apply the late success of a capture. A late success of a void is not applied.
 
-    The authorization that was voided then ends by its expiry.
+    After such a void, the payment stays authorized here until it expires.
     """
     if operation.kind is OperationKind.VOID or not isinstance(outcome, Succeeded):
         return None
@@ -237,7 +237,7 @@ def _capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
 
 
 def ended_event(payment: Payment) -> Event:
-    """Return the event about the end of an authorization, or of another unpaid payment."""
+    """Return the event about an ended authorization: captured in part, or without a capture."""
     is_captured = payment.status is PaymentStatus.CAPTURED
     return captured_event(payment) if is_captured else status_changed_event(payment)
 

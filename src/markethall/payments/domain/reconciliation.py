@@ -109,7 +109,7 @@ class ResolvedLine:
     def group(self) -> tuple[datetime, UUID, str, str]:
         """Return the part of the sort key that lines of one operation share.
 
-        Lines of succeeded operations are sorted as these operations; all other lines come last.
+        Lines of succeeded operations have the key of their operation; all other lines come last.
         """
         if succeeded := self.succeeded:
             return *succeeded.key, "", ""

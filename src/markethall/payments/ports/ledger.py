@@ -29,7 +29,7 @@ class PostingFilter:
 class DaySums:
     """The debits and credits of one account in one currency on one UTC day, in minor units.
 
-    Both are positive.
+    Neither is negative.
     """
 
     day: date

@@ -84,7 +84,7 @@ async def apply_outcome(
 
 
 def _log_rejection(operation: Operation) -> None:
-    """Log a rejected capture or void, because money may be missing that the shop counts on."""
+    """Log a rejected capture or void, because staff must get or release the money otherwise."""
     if operation.status is not OperationStatus.FAILED:
         return
     fields = {

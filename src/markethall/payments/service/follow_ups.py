@@ -113,9 +113,9 @@ class FollowUps:
 
 
 def _can_be_paid(payment: Payment, now: datetime) -> bool:
-    """Tell whether the customer may still pay. A charge in progress may fail, so it does not count.
+    """Tell whether the customer may still finish the action of a charge, and so pay.
 
-    After such a failure the customer may finish the action of an earlier charge.
+    A later charge in progress does not prevent that, because it may fail.
     """
     is_payable = payment.status in PAYABLE_STATUSES or payment.is_in_progress
     return is_payable and now < payment.expires_at

@@ -48,7 +48,11 @@ def _add_day(total: PeriodSums, day: DaySums, *, is_before: bool) -> PeriodSums:
 
 
 def resolve_period(query: TrialBalanceQuery, now: datetime) -> tuple[date, date]:
-    """Return the first and the last day. A missing `start_date` is the last day."""
+    """Return the first and the last day.
+
+    Without `end_date`, the last day is today, or a later `start_date`. Without `start_date`, the
+    first day is the last day.
+    """
     today = now.astimezone(UTC).date()
     end_date = query.end_date or max(today, query.start_date or today)
     return query.start_date or end_date, end_date

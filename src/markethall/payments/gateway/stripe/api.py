@@ -54,7 +54,7 @@ class StoredServerError(Exception):
 
 
 class StripeApi:
-    """Every call raises PaymentGatewayTimeout if it is not known whether the call took effect.
+    """Calls Stripe. Raises PaymentGatewayTimeout if it is not known whether a call took effect.
 
     A call that writes also raises Rejected. If it has an idempotency key, it also raises
     IdempotencyKeyTaken and StoredServerError.
