@@ -146,5 +146,9 @@ class Operation:
         self.fee_amount, self.fee_currency = fee.amount, fee.currency
         self.fee_recorded_at = now
 
+    def wait_for_staff(self) -> None:
+        """Let staff settle the operation, which was never sent to a provider."""
+        self.status, self.due_at = OperationStatus.PENDING, None
+
     def mark_unknown(self) -> None:
         self.status = OperationStatus.UNKNOWN

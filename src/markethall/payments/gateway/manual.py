@@ -47,7 +47,7 @@ class ManualGateway(PaymentGateway):
 
     async def lookup(self, request: OperationRequest) -> Outcome | None:
         if request.kind is OperationKind.REFUND:
-            # recorded while this provider was disabled; staff mark it as paid
+            # staff mark it as paid
             raise OutcomePending
         return await self.charge(request)
 

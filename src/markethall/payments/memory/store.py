@@ -172,6 +172,15 @@ class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySav
             self._tables.operations.put(operation.operation_id, operation)
         return claimed
 
+    async def hand_to_staff(self, operation_id: UUID) -> bool:
+        operation = self._tables.operations.get(operation_id)
+        if operation is None or not operation.is_open or operation.is_settled_by_hand:
+            return False
+        waiting = replace(operation)
+        waiting.wait_for_staff()
+        self._tables.operations.put(operation_id, waiting)
+        return True
+
     async def claim_follow_ups(
         self, now: datetime, next_at: datetime, limit: int
     ) -> Sequence[Operation]:

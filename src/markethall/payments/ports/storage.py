@@ -153,6 +153,12 @@ class Store(ReadStore, LedgerStore, ReconciliationStore, SavedMethodWrites, Prot
         So no other process reconciles them at the same time.
         """
 
+    async def hand_to_staff(self, operation_id: UUID) -> bool:
+        """Make an open operation pending without `due_at`, so that no job reconciles it.
+
+        Return False if it is settled, or if staff settle it already.
+        """
+
     async def claim_follow_ups(
         self, now: datetime, next_at: datetime, limit: int
     ) -> Sequence[Operation]:

@@ -43,7 +43,7 @@ class IssueRefund:
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken.
         """
         operation = await self._record_intent(ctx, command)
-        if operation.is_settled_by_hand:
+        if await self.has_to_wait(operation):
             return await self._answer_pending(operation, attempt)
         outcome = await self._provider.submit(operation) if operation.is_pending else None
         return await self._record_outcome(ctx, operation, outcome, attempt)
@@ -82,11 +82,32 @@ class IssueRefund:
             operation = await self._reserve(store, payment, command)
         if operation.is_settled_by_hand:
             _log_due(operation)
+        if await self.has_to_wait(operation):
             return
         outcome = await self._provider.submit(operation)
         await self._record_outcome(
             ctx, operation, outcome, IdempotentCommand.without_key(operation.operation_id)
         )
+
+    async def has_to_wait(self, refund: Operation) -> bool:
+        """Tell whether a refund waits for staff, or until its provider is enabled again.
+
+        While a provider is disabled it is not known whether staff transfer its refunds. So a refund
+        that was recorded then is handed to staff here.
+        """
+        if refund.is_open and self._provider.is_refunded_by_hand(refund.provider):
+            await self._hand_to_staff(refund)
+        is_disabled = not self._provider.is_enabled(refund.provider)
+        return refund.is_settled_by_hand or (refund.is_pending and is_disabled)
+
+    async def _hand_to_staff(self, refund: Operation) -> None:
+        if refund.is_settled_by_hand:
+            return
+        async with self._database.transaction() as store:
+            is_handed_over = await store.hand_to_staff(refund.operation_id)
+        refund.wait_for_staff()
+        if is_handed_over:
+            _log_due(refund)
 
     async def _reserve(self, store: Store, payment: Payment, command: RefundPayment) -> Operation:
         amount = payment.reserve_refund(command.amount)
@@ -113,13 +134,15 @@ class IssueRefund:
         )
 
     async def _answer_pending(self, operation: Operation, attempt: IdempotentCommand) -> RefundView:
-        """Return the refund. No provider is called, because staff transfer the amount."""
+        """Return the refund. No provider is called: staff transfer it, or it is disabled."""
         async with self._database.transaction() as store:
             payment = await store.get_payment_for_update(operation.payment_id)
             if payment is None:
                 raise PaymentNotFound(payment_id=str(operation.payment_id))
             refund = to_refund_view(operation, payment)
-            await store.store_response(attempt, refund)
+            attempt.is_final = operation.is_settled_by_hand
+            if attempt.is_final:
+                await store.store_response(attempt, refund)
             return refund
 
     async def _record_outcome(

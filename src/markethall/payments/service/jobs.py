@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from markethall.payments.contract import OperationKind
 from markethall.payments.domain import Operation, status_changed_event
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
@@ -87,6 +88,9 @@ class PaymentJobs:
             )
 
     async def _reconcile_operation(self, operation: Operation) -> None:
+        is_refund = operation.kind is OperationKind.REFUND
+        if is_refund and await self._issue_refund.has_to_wait(operation):
+            return
         outcome = await self._provider.reconcile(operation)
         ctx = system_context("payments.reconcile")
         async with self._database.transaction() as store:

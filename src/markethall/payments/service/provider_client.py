@@ -97,8 +97,11 @@ class ProviderClient:
         connection = self._connections.get(provider)
         return connection is not None and capability in connection.gateway.capabilities
 
+    def is_enabled(self, provider: str) -> bool:
+        return provider in self._connections
+
     def is_refunded_by_hand(self, provider: str) -> bool:
-        """Tell whether staff transfer the refunds of a provider."""
+        """Tell whether staff transfer the refunds of a provider. False if it is disabled."""
         return self.can(provider, Capability.MARK_PAID) and not self.can(
             provider, Capability.REFUND
         )

@@ -290,6 +290,15 @@ CLAIM_DUE_OPERATIONS = Statement(
     .values(due_at=bindparam("next_due_at"))
     .returning(operations)
 )
+HAND_TO_STAFF = Statement(
+    sa.update(operations)
+    .where(
+        operations.c.operation_id == bindparam("operation_id"),
+        operations.c.status.in_(OPEN_LITERALS),
+        operations.c.due_at.is_not(None),
+    )
+    .values(status="pending", due_at=None)
+)
 
 _to_follow_up = (
     sa.select(operations.c.operation_id)

@@ -184,6 +184,9 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
         )
         return [to_operation(row) for row in rows]
 
+    async def hand_to_staff(self, operation_id: UUID) -> bool:
+        return bool(await self._connection.execute(sql.HAND_TO_STAFF, operation_id=operation_id))
+
     async def claim_follow_ups(
         self, now: datetime, next_at: datetime, limit: int
     ) -> Sequence[Operation]:
