@@ -6,6 +6,7 @@ No connection is held during a provider call.
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -109,7 +110,7 @@ async def test_job_queries_use_indexes(
     now = payments_app.clock()
     values = {"now": now, "next_due_at": now + timedelta(seconds=15), "limit": 10}
     values |= {"provider": "sandbox", "received_before": now}
-    values |= {"followed_until": now, "next_at": now}
+    values |= {"followed_until": now, "next_at": now, "after": UUID(int=0)}
 
     async with postgres.transaction() as connection:
         driver = connection._driver

@@ -67,9 +67,10 @@ class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySav
     async def list_payment_states(self, after: UUID | None, limit: int) -> Sequence[PaymentState]:
         return MemoryPaymentIntegrityReads(self._tables).list_payment_states(after, limit)
 
-    async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
+    async def list_payments_to_refund(self, after: UUID | None, limit: int) -> Sequence[UUID]:
         found = self._tables.payments.where(lambda payment: payment.has_money_after_end)
-        return [payment.payment_id for payment in found[:limit]]
+        ids = sorted(payment.payment_id for payment in found)
+        return [one for one in ids if after is None or one > after][:limit]
 
     async def list_overdue_authorizations(self, now: datetime, limit: int) -> Sequence[UUID]:
         overdue = self._tables.payments.where(

@@ -83,8 +83,11 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
     ) -> Sequence[tuple[Payment, Operation]]:
         """Return refunds with their payments, the oldest first."""
 
-    async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
-        """Return the ids of voided, cancelled or expired payments whose money must be refunded."""
+    async def list_payments_to_refund(self, after: UUID | None, limit: int) -> Sequence[UUID]:
+        """Return the ids of voided, cancelled or expired payments whose money must be refunded.
+
+        They are the first after the id `after`, by payment id.
+        """
 
     async def list_overdue_authorizations(self, now: datetime, limit: int) -> Sequence[UUID]:
         """Return the ids of authorized payments past `expires_at`, the longest overdue first.

@@ -37,6 +37,8 @@ class PaymentJobs:
         self._webhooks = webhooks
         self._issue_refund = issue_refund
         self._clock = clock
+        # the last payment that refund_ended_payments has taken; None at the end of the list
+        self._refunded_up_to: UUID | None = None
 
     async def expire_overdue_payments(self) -> None:
         """Expire payments that were not confirmed before `expires_at`.
@@ -53,12 +55,22 @@ class PaymentJobs:
                 await store.publish(status_changed_event(payment), ctx)
 
     async def refund_ended_payments(self) -> None:
-        """Refund the money that was received for voided, cancelled or expired payments."""
+        """Refund the money that was received for voided, cancelled or expired payments.
+
+        A payment whose refund was rejected stays in the list. So a run goes on after the payment
+        that the run before took last, and begins again at the end of the list. The position is kept
+        in this process only, because after a restart any position will do.
+        """
         async with self._database.read_session() as store:
-            payment_ids = await store.list_payments_to_refund(_REFUND_BATCH_SIZE)
+            payment_ids = await store.list_payments_to_refund(
+                self._refunded_up_to, _REFUND_BATCH_SIZE
+            )
         ctx = system_context("payments.refund_ended")
         for payment_id in payment_ids:
+            self._refunded_up_to = payment_id  # before the refund, so that an error is passed over
             await self._issue_refund.refund_ended_payment(ctx, payment_id)
+        if len(payment_ids) < _REFUND_BATCH_SIZE:
+            self._refunded_up_to = None
 
     async def reconcile(self) -> None:
         """Ask the provider for the outcome of operations that are still open after `due_at`."""

@@ -19,7 +19,7 @@ from markethall.shared.persistence.postgres import Connection, Statement
 
 F = TypeVar("F")
 
-_NO_ID: Final = UUID(int=0)
+NO_ID: Final = UUID(int=0)
 _BEFORE_ALL: Final = (datetime(1, 1, 2, tzinfo=UTC), "")
 
 
@@ -77,7 +77,7 @@ class SqlPaymentIntegrityReads:
     async def _fetch(
         self, fact: type[F], statement: Statement, after: UUID | None, limit: int
     ) -> Sequence[F]:
-        rows = await self._connection.fetch_all(statement, after=after or _NO_ID, limit=limit)
+        rows = await self._connection.fetch_all(statement, after=after or NO_ID, limit=limit)
         return [fact(**dict(row)) for row in rows]
 
     async def _fetch_waiting(
@@ -97,7 +97,7 @@ class SqlPaymentIntegrityReads:
 async def list_payment_states(
     connection: Connection, after: UUID | None, limit: int
 ) -> Sequence[PaymentState]:
-    rows = await connection.fetch_all(sql.LIST_PAYMENT_STATES, after=after or _NO_ID, limit=limit)
+    rows = await connection.fetch_all(sql.LIST_PAYMENT_STATES, after=after or NO_ID, limit=limit)
     return [_payment_state(row) for row in rows]
 
 

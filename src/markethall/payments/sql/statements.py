@@ -189,7 +189,10 @@ LIST_OVERDUE_AUTHORIZATIONS = Statement(
     .limit(LIMIT)
 )
 LIST_PAYMENTS_TO_REFUND = Statement(
-    sa.select(payments.c.payment_id).where(has_money_after_end).limit(LIMIT)
+    sa.select(payments.c.payment_id)
+    .where(has_money_after_end, payments.c.payment_id > bindparam("after", type_=sa.Uuid))
+    .order_by(payments.c.payment_id)
+    .limit(LIMIT)
 )
 
 # Operations

@@ -27,7 +27,7 @@ from markethall.payments.ports import (
 )
 from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
-from markethall.payments.sql.integrity import list_payment_states
+from markethall.payments.sql.integrity import NO_ID, list_payment_states
 from markethall.payments.sql.ledger import SqlLedgerStore
 from markethall.payments.sql.reconciliation_store import SqlReconciliationStore
 from markethall.payments.sql.rows import OPERATION_COLUMNS, to_operation
@@ -85,8 +85,10 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
     async def list_payment_states(self, after: UUID | None, limit: int) -> Sequence[PaymentState]:
         return await list_payment_states(self._connection, after, limit)
 
-    async def list_payments_to_refund(self, limit: int) -> Sequence[UUID]:
-        rows = await self._connection.fetch_all(sql.LIST_PAYMENTS_TO_REFUND, limit=limit)
+    async def list_payments_to_refund(self, after: UUID | None, limit: int) -> Sequence[UUID]:
+        rows = await self._connection.fetch_all(
+            sql.LIST_PAYMENTS_TO_REFUND, after=after or NO_ID, limit=limit
+        )
         return [row["payment_id"] for row in rows]
 
     async def list_overdue_authorizations(self, now: datetime, limit: int) -> Sequence[UUID]:
