@@ -168,9 +168,9 @@ class InterruptibleGateway(PaymentGateway):
         self._start()
         return await self._gateway.lookup_dispute(reference)
 
-    async def create_customer(self, user_id: UUID) -> str:
+    async def ensure_customer(self, user_id: UUID, known: str | None = None) -> str:
         self._start()
-        return await self._gateway.create_customer(user_id)
+        return await self._gateway.ensure_customer(user_id, known)
 
     async def detach_method(self, token: str) -> None:
         self._start()

@@ -96,6 +96,22 @@ class StripeAccount:
         self.customers[customer["id"]] = customer
         return customer
 
+    def delete_customer(self, id_: str) -> None:
+        """Delete a customer as in the dashboard, which also detaches its cards."""
+        self.customers[id_] = {"id": id_, "object": "customer", "deleted": True}
+        for method in self.methods.values():
+            if method["customer"] == id_:
+                method["customer"] = None
+
+    def _get_customer(self, id_: str, _: Json) -> Json:
+        if id_ not in self.customers:
+            raise StripeError(404, "invalid_request_error", "resource_missing")
+        return self.customers[id_]
+
+    def _check_customer(self, id_: str | None) -> None:
+        if id_ and self.customers.get(id_, {"deleted": True}).get("deleted"):
+            raise StripeError(400, "invalid_request_error", "resource_missing")
+
     def _get_method(self, id_: str, _: Json) -> Json:
         if id_ not in self.methods:
             raise StripeError(404, "invalid_request_error", "resource_missing")
@@ -180,6 +196,7 @@ class StripeAccount:
         amount = int(parameters["amount"])
         if amount < 1:
             raise StripeError(400, "invalid_request_error", "amount_too_small")
+        self._check_customer(parameters.get("customer"))
         intent = {
             "id": f"pi_{next(self._ids)}",
             "object": "payment_intent",

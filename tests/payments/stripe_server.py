@@ -265,6 +265,7 @@ _ROUTES: Final = {
     "GET balance_transactions": "list_balance",
     "GET disputes/*": "get_dispute",
     "POST customers": "create_customer",
+    "GET customers/*": "get_customer",
     "GET payment_methods/*": "get_method",
     "POST payment_methods/*/detach": "detach",
 }

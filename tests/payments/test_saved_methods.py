@@ -1,5 +1,6 @@
 """Saved payment methods, at the sandbox on each storage and over HTTP at Stripe."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -157,7 +158,7 @@ class TestAtTheSandbox:
     async def test_retry_after_a_crash_saves_once(self, payments_app: PaymentsApp) -> None:
         user_id, attempt = new_id(), attempt_without_key()
         payment = await payments_app.open(user_id=user_id)
-        await payments_app.gateway.create_customer(user_id)
+        await payments_app.gateway.ensure_customer(user_id)
         payments_app.gateway.after = Killed()
 
         with pytest.raises(Killed):
@@ -366,6 +367,57 @@ class TestAtStripe:
         user_id = new_id()
         payment = await shop.open(user_id=user_id)
         shop.stripe.fail("create_customer", Fault.LOST_AFTER)
+
+        with pytest.raises(Unavailable):
+            await shop.confirm(payment, OK, save_method=True)
+        not_charged = await shop.current(payment)
+        paid = await shop.confirm(payment, OK, save_method=True)
+
+        assert not_charged.status is PaymentStatus.CREATED
+        assert paid.status is PaymentStatus.CAPTURED
+        assert len(shop.stripe.customers) == 1
+
+    @pytest.mark.parametrize("is_known_to_stripe", [True, False])
+    async def test_customer_that_was_deleted_at_stripe_is_replaced(
+        self, shop: StripeApp, is_known_to_stripe: bool
+    ) -> None:
+        user_id = new_id()
+        await save(shop, user_id, OK)
+        (deleted,) = shop.stripe.customers
+        shop.stripe.delete_customer(deleted)
+        if not is_known_to_stripe:
+            del shop.stripe.customers[deleted]
+
+        saved = await save(shop, user_id, OK)
+        await save(shop, user_id, OK)
+
+        assert await pay(shop, user_id, saved.saved_payment_method_id) == "captured"
+        (replacement,) = set(shop.stripe.customers) - {deleted}
+        async with shop.container.database().read_session() as store:
+            stored = await store.get_provider_customer(user_id, "stripe")
+        assert stored
+        assert stored.reference == replacement
+
+    async def test_deleted_customer_is_replaced_once_by_concurrent_payments(
+        self, shop: StripeApp
+    ) -> None:
+        user_id = new_id()
+        await save(shop, user_id, OK)
+        (deleted,) = shop.stripe.customers
+        shop.stripe.delete_customer(deleted)
+
+        await asyncio.gather(*(save(shop, user_id, OK) for _ in range(4)))
+
+        assert len(shop.stripe.customers) == 2
+        assert len(await saved_by(shop, user_id)) == 5
+
+    async def test_nothing_is_charged_while_the_customer_cannot_be_read(
+        self, shop: StripeApp
+    ) -> None:
+        user_id = new_id()
+        await save(shop, user_id, OK)
+        payment = await shop.open(user_id=user_id)
+        shop.stripe.fail("get_customer", Fault.LOST_BEFORE)
 
         with pytest.raises(Unavailable):
             await shop.confirm(payment, OK, save_method=True)

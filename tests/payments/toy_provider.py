@@ -146,7 +146,7 @@ class ToyGateway(PaymentGateway):
             dispute, None if self.has("a dispute names no operation") else charge_id
         )
 
-    async def create_customer(self, user_id: UUID) -> str:
+    async def ensure_customer(self, user_id: UUID, known: str | None = None) -> str:
         return "customer" if self.has("users share a customer") else f"customer_{user_id}"
 
     async def detach_method(self, token: str) -> None:

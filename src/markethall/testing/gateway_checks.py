@@ -106,7 +106,7 @@ async def start_action(testbed: GatewayTestbed) -> OperationRequest:
 
 async def save_method(testbed: GatewayTestbed) -> tuple[OperationRequest, MethodDetails]:
     """Charge and save the method. Return the request, and the saved method."""
-    customer = await testbed.gateway.create_customer(new_id())
+    customer = await testbed.gateway.ensure_customer(new_id())
     request = replace(testbed.charge_request(), customer=customer, saves_method=True)
     outcome = await testbed.gateway.charge(request)
     saved = saved_method_of(outcome)
@@ -158,7 +158,7 @@ async def call_once(testbed: GatewayTestbed, capability: Capability) -> None:
         case Capability.REPORT:
             await report_lines(testbed)
         case Capability.SAVED_METHODS:
-            await testbed.gateway.create_customer(new_id())
+            await testbed.gateway.ensure_customer(new_id())
         case Capability.DISPUTES:
             await testbed.gateway.lookup_dispute("unknown")
         case Capability.WEBHOOKS:

@@ -33,7 +33,7 @@ class SavedMethodConformance:
         if not testbed.can(Capability.SAVED_METHODS):
             return
         _, outcome = await charge_once(testbed)
-        customer = await testbed.gateway.create_customer(new_id())
+        customer = await testbed.gateway.ensure_customer(new_id())
         declined = testbed.charge_request(method=testbed.declined_method)
         declined = replace(declined, customer=customer, saves_method=True)
 
@@ -44,7 +44,7 @@ class SavedMethodConformance:
     async def test_saved_method_is_found_after_a_lost_answer(self, testbed: GatewayTestbed) -> None:
         if not testbed.can(Capability.SAVED_METHODS):
             return
-        customer = await testbed.gateway.create_customer(new_id())
+        customer = await testbed.gateway.ensure_customer(new_id())
         charge = replace(testbed.charge_request(), customer=customer, saves_method=True)
         testbed.lose_next_answer()
 
@@ -59,7 +59,7 @@ class SavedMethodConformance:
         if not testbed.can(Capability.SAVED_METHODS):
             return
         first, saved = await save_method(testbed)
-        other = await testbed.gateway.create_customer(new_id())
+        other = await testbed.gateway.ensure_customer(new_id())
 
         expect(other != first.customer, f"two users have the customer {other}")
         for customer in (other, None):

@@ -162,7 +162,7 @@ class SandboxGateway(PaymentGateway):
     async def _outcome_of(self, request: OperationRequest, charge: SandboxCharge) -> Outcome:
         return await self._saved_methods.save(request, _charge_outcome(charge))
 
-    async def create_customer(self, user_id: UUID) -> str:
+    async def ensure_customer(self, user_id: UUID, known: str | None = None) -> str:
         return self._saved_methods.customer_of(user_id)
 
     async def detach_method(self, token: str) -> None:

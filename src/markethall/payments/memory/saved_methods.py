@@ -36,9 +36,15 @@ class MemorySavedMethodStore(MemoryUnitOfWork):
     async def get_provider_customer(self, user_id: UUID, provider: str) -> ProviderCustomer | None:
         return self._tables.provider_customers.get((user_id, provider))
 
-    async def add_provider_customer(self, customer: ProviderCustomer) -> ProviderCustomer:
+    async def add_provider_customer(
+        self, customer: ProviderCustomer, replaced: str | None = None
+    ) -> ProviderCustomer:
         key = customer.user_id, customer.provider
-        self._tables.provider_customers.add(key, customer)
+        stored = self._tables.provider_customers.get(key)
+        if stored and stored.reference == replaced:
+            self._tables.provider_customers.put(key, customer)
+        else:
+            self._tables.provider_customers.add(key, customer)
         return self._tables.provider_customers.get(key) or customer
 
     async def add_saved_method(self, method: SavedMethod) -> None:

@@ -107,7 +107,7 @@ class OperationRequest:
     is the id of the operation itself at the provider, if it is known. A capture with `is_final`
     releases what is not captured; without the capability `multiple_captures`, every capture does.
 
-    `customer` is the reference that `create_customer` returned. A charge has it if its method is a
+    `customer` is the reference that `ensure_customer` returned. A charge has it if its method is a
     saved one, or if `saves_method` is set: then the method is saved when the charge succeeds.
     """
 
@@ -253,10 +253,12 @@ class PaymentGateway(Protocol):
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.DISPUTES)
 
-    async def create_customer(self, user_id: UUID) -> str:
+    async def ensure_customer(self, user_id: UUID, known: str | None = None) -> str:
         """Return the reference of the user's customer object, which owns the saved methods.
 
-        A repeated call, for example after a lost answer, may create an object that is never used.
+        Create the object, unless that of the reference `known`, which an earlier call returned,
+        exists at the provider. A repeated call, for example after a lost answer, may create an
+        object that is never used.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.SAVED_METHODS)
 

@@ -35,8 +35,13 @@ class SavedMethodReads(Protocol):
 
 
 class SavedMethodWrites(Protocol):
-    async def add_provider_customer(self, customer: ProviderCustomer) -> ProviderCustomer:
-        """Insert the customer unless the user has one at the provider. Return the stored one."""
+    async def add_provider_customer(
+        self, customer: ProviderCustomer, replaced: str | None = None
+    ) -> ProviderCustomer:
+        """Insert the customer unless the user has one at the provider. Return the stored one.
+
+        A stored customer with the reference `replaced` is replaced.
+        """
 
     async def add_saved_method(self, method: SavedMethod) -> None:
         """Insert the method unless one with its provider and token exists, even a deleted one."""

@@ -225,9 +225,14 @@ class ProviderClient:
         """
         return await self._ask(provider, lambda gateway: gateway.lookup_dispute(reference))
 
-    async def create_customer(self, provider: str, user_id: UUID) -> str | None:
-        """Return the reference of the user's customer. None if the provider gave no answer."""
-        reference, _ = await self._ask(provider, lambda gateway: gateway.create_customer(user_id))
+    async def ensure_customer(self, provider: str, user_id: UUID, known: str | None) -> str | None:
+        """Return `known`, or the reference of a new customer if `known` does not exist.
+
+        None if the provider gave no answer.
+        """
+        reference, _ = await self._ask(
+            provider, lambda gateway: gateway.ensure_customer(user_id, known)
+        )
         return reference
 
     async def detach_method(self, method: SavedMethod) -> bool:

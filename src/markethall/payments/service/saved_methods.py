@@ -81,7 +81,7 @@ class SavedMethods:
             return ChosenMethod(method, provider)
         if not self._provider.can(provider, Capability.SAVED_METHODS):
             raise UnsupportedByProvider(provider=provider, capability=Capability.SAVED_METHODS)
-        customer = await self._get_or_create_customer(ctx.user_id, provider)
+        customer = await self._ensure_customer(ctx.user_id, provider)
         return ChosenMethod(method, provider, customer.reference, saves_method=True)
 
     async def _find(self, method: str) -> SavedMethod | None:
@@ -110,17 +110,22 @@ class SavedMethods:
         # the error repeats only the caller's text, so it does not reveal a method of another user
         raise UnknownPaymentMethod(payment_method=method)
 
-    async def _get_or_create_customer(self, user_id: UUID, provider: str) -> ProviderCustomer:
-        """Return the customer of the user at the provider. Raises Unavailable."""
+    async def _ensure_customer(self, user_id: UUID, provider: str) -> ProviderCustomer:
+        """Return the customer of the user at the provider. Raises Unavailable.
+
+        A customer that was deleted at the provider is replaced.
+        """
         async with self._database.read_session() as store:
-            customer = await store.get_provider_customer(user_id, provider)
-        if customer:
-            return customer
-        reference = await self._provider.create_customer(provider, user_id)
+            stored = await store.get_provider_customer(user_id, provider)
+        known = stored.reference if stored else None
+        reference = await self._provider.ensure_customer(provider, user_id, known)
         if reference is None:
             raise Unavailable(dependency=provider)
+        if stored and reference == known:
+            return stored
+        customer = ProviderCustomer(user_id, provider, reference)
         async with self._database.transaction() as store:
-            return await store.add_provider_customer(ProviderCustomer(user_id, provider, reference))
+            return await store.add_provider_customer(customer, replaced=known)
 
     # Listing and deleting
 

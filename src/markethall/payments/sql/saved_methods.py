@@ -48,8 +48,12 @@ class SqlSavedMethodStore(SqlUnitOfWork):
         )
         return ProviderCustomer(**dict(row)) if row else None
 
-    async def add_provider_customer(self, customer: ProviderCustomer) -> ProviderCustomer:
-        await self._connection.execute(sql.INSERT_PROVIDER_CUSTOMER, **asdict(customer))
+    async def add_provider_customer(
+        self, customer: ProviderCustomer, replaced: str | None = None
+    ) -> ProviderCustomer:
+        await self._connection.execute(
+            sql.INSERT_PROVIDER_CUSTOMER, **asdict(customer), replaced=replaced
+        )
         stored = await self.get_provider_customer(customer.user_id, customer.provider)
         return stored or customer
 

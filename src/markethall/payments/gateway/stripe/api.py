@@ -98,6 +98,10 @@ class StripeApi:
     async def create_customer(self, parameters: Parameters, key: str) -> StripeCustomer:
         return await self._post(StripeCustomer, "/v1/customers", parameters, key)
 
+    async def find_customer(self, customer_id: str) -> StripeCustomer | None:
+        """Return the customer, also if it is deleted, or None if it does not exist."""
+        return await self._find(StripeCustomer, f"/v1/customers/{customer_id}", {})
+
     async def detach_method(self, method_id: str) -> Method:
         return await self._post(Method, f"/v1/payment_methods/{method_id}/detach", {}, key=None)
 

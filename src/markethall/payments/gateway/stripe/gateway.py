@@ -108,8 +108,8 @@ class StripeGateway(PaymentGateway):
     async def lookup_dispute(self, reference: str) -> ProviderDispute | None:
         return await lookup_dispute(self._api, reference)
 
-    async def create_customer(self, user_id: UUID) -> str:
-        return await self._saved_methods.create_customer(user_id)
+    async def ensure_customer(self, user_id: UUID, known: str | None = None) -> str:
+        return await self._saved_methods.ensure_customer(user_id, known)
 
     async def detach_method(self, token: str) -> None:
         await self._saved_methods.detach(token)

@@ -60,6 +60,7 @@ class IntentAction(Dto):
 class StripeCustomer(Dto):
     object: Literal["customer"]
     id: Annotated[str, Field(pattern=r"^cus_[A-Za-z0-9_]{1,250}$")]
+    deleted: bool = False
 
 
 class Card(Dto):

@@ -1,6 +1,6 @@
 """Saved cards: customers and their PaymentMethods at Stripe."""
 
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from markethall.payments.gateway.stripe.api import (
     IdempotencyKeyTaken,
@@ -16,11 +16,20 @@ class SavedMethodOperations:
     def __init__(self, api: StripeApi) -> None:
         self._api = api
 
-    async def create_customer(self, user_id: UUID) -> str:
-        """Raises PaymentGatewayTimeout."""
+    async def ensure_customer(self, user_id: UUID, known: str | None) -> str:
+        """Create a customer unless `known` exists at Stripe. Raises PaymentGatewayTimeout."""
+        if known is None:
+            return await self._create_customer(user_id, user_id)
+        found = await self._api.find_customer(known)
+        if found and not found.deleted:
+            return known
+        # another key than that of `known`, which Stripe may still return for its key
+        return await self._create_customer(user_id, uuid5(user_id, known))
+
+    async def _create_customer(self, user_id: UUID, key: UUID) -> str:
         parameters = {"metadata": {USER_KEY: str(user_id)}}
         try:
-            customer = await self._api.create_customer(parameters, f"{user_id}:customer")
+            customer = await self._api.create_customer(parameters, f"{key}:customer")
         except (Rejected, IdempotencyKeyTaken, StoredServerError):
             raise PaymentGatewayTimeout from None
         return customer.id
