@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from markethall.payments.domain import (
 )
 from markethall.payments.ports import OperationFilter, OperationKind, OperationRequest
 from markethall.payments.service import FeeResult
+from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import PageQuery
@@ -280,6 +282,43 @@ async def test_large_ledger_is_verified_in_pages(
         ("customers:payments", "EUR"): -288,
         ("provider:sandbox", "EUR"): 288,
     }
+
+
+def due_in(payments_app: PaymentsApp, seconds: float) -> CallContext:
+    """Return the context of staff whose request ends after this time."""
+    deadline = payments_app.clock() + timedelta(seconds=seconds)
+    return STAFF.model_copy(update={"deadline": deadline})
+
+
+async def test_verification_without_time_tells_how_far_it_got(payments_app: PaymentsApp) -> None:
+    await payments_app.paid(100)
+
+    report = await payments_app.ledger.verify(due_in(payments_app, -1))
+
+    assert report.unfinished_checks == ("hash_chains", "payments", "operations")
+    assert (report.posting_count, report.posting_total) == (0, 1)
+    assert (report.balanced, report.intact, report.findings) == (False, False, ())
+
+
+async def test_finished_verification_has_no_unfinished_checks(payments_app: PaymentsApp) -> None:
+    await payments_app.paid(100)
+
+    for ctx in (STAFF, due_in(payments_app, 3600)):
+        report = await payments_app.ledger.verify(ctx)
+        assert (report.unfinished_checks, report.intact) == ((), True)
+        assert report.posting_count == report.posting_total == 1
+
+
+async def test_concurrent_requests_share_one_verification(payments_app: PaymentsApp) -> None:
+    await payments_app.paid(100)
+    ctx = due_in(payments_app, 3600)
+
+    first, *others = await asyncio.gather(*(payments_app.ledger.verify(ctx) for _ in range(5)))
+    await payments_app.paid(100)
+    later = await payments_app.ledger.verify(ctx)
+
+    assert all(other is first for other in others)
+    assert (first.posting_count, later.posting_count) == (1, 2)
 
 
 # Findings in a chain that was changed

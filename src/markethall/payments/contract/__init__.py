@@ -74,6 +74,7 @@ from markethall.payments.contract.ledger import (
 from markethall.payments.contract.saved_methods import SavedPaymentMethodView
 from markethall.payments.contract.statuses import (
     LedgerAccountKind,
+    LedgerCheck,
     LedgerProblem,
     OperationKind,
     OperationStatus,
@@ -94,6 +95,7 @@ __all__ = [
     "LedgerAccountKind",
     "LedgerApi",
     "LedgerChainHead",
+    "LedgerCheck",
     "LedgerFinding",
     "LedgerProblem",
     "LedgerReport",

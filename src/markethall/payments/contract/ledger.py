@@ -9,7 +9,12 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from markethall.payments.contract.statuses import LedgerAccountKind, LedgerProblem, PostingKind
+from markethall.payments.contract.statuses import (
+    LedgerAccountKind,
+    LedgerCheck,
+    LedgerProblem,
+    PostingKind,
+)
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto, Id, Text, UtcDatetime
 from markethall.shared.kernel.money import Money
@@ -165,11 +170,17 @@ class LedgerReport(Dto):
     `intact`: in addition, the hash chains are unbroken, and the ledger is the one that the
     operations give. `findings` lists at most 100 rows, those of a chain in the order of the chain;
     `finding_count` counts all. Each list of ids has at most 100.
+
+    `unfinished_checks` are those that did not finish before the deadline of the request; then
+    `balanced` and `intact` are false, and the findings are those of the part that was checked.
+    `posting_count` postings of the `posting_total` at the beginning were checked.
     """
 
     balanced: bool
     intact: bool
+    unfinished_checks: tuple[LedgerCheck, ...]
     posting_count: int
+    posting_total: int
     unbalanced_postings: tuple[UUID, ...]
     mismatched_payments: tuple[UUID, ...]
     finding_count: int
@@ -199,5 +210,6 @@ class LedgerApi(Protocol):
     async def verify(self, ctx: CallContext, *, rebuild: bool = True) -> LedgerReport:
         """Check sums, hash chains and the amounts of payments, in pages.
 
-        With `rebuild`, also build the ledger from the operations and compare.
+        With `rebuild`, also build the ledger from the operations and compare. A verification with a
+        deadline ends before it, and concurrent calls with a deadline share one verification.
         """

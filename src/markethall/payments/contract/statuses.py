@@ -47,6 +47,14 @@ class PostingKind(StrEnum):
     FEE = "fee"
 
 
+class LedgerCheck(StrEnum):
+    """A part of the verification of the ledger."""
+
+    HASH_CHAINS = "hash_chains"
+    PAYMENTS = "payments"
+    OPERATIONS = "operations"
+
+
 class LedgerProblem(StrEnum):
     """Kind of a finding of the verification of the ledger."""
 

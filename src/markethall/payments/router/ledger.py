@@ -106,6 +106,7 @@ async def verify_ledger(ctx: Staff, ledger: LedgerDep) -> Response:
     """Check the sums, the hash chains and the amounts of the payments.
 
     Also build the ledger again from the operations, and compare. `findings` names the rows that
-    differ.
+    differ. Concurrent requests share one verification. The checks for which a large ledger leaves
+    no time are `unfinished_checks`: `markethall ledger verify --rebuild` has no time limit.
     """
     return json_response(await ledger.verify(ctx))

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import date
+from typing import Final
 
 from markethall.payments.contract import (
     LedgerAccountBalance,
@@ -28,7 +29,11 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.money import money_in_range
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
+from markethall.shared.kernel.shared_run import SharedRun
 from markethall.shared.persistence.database import Database
+
+# the share of the time until the deadline in which a verification has to finish
+_DEADLINE_SHARE: Final = 0.8
 
 
 class LedgerService:
@@ -47,6 +52,7 @@ class LedgerService:
         self._verify_ledger = verify_ledger
         self._cursors = cursors
         self._clock = clock
+        self._shared_runs = {rebuild: SharedRun[LedgerReport]() for rebuild in (True, False)}
 
     async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
         filters = query.model_dump(include=set(PostingFilters.model_fields))
@@ -75,7 +81,12 @@ class LedgerService:
         return tuple(map(_to_account_balance, sums))
 
     async def verify(self, ctx: CallContext, *, rebuild: bool = True) -> LedgerReport:
-        return await self._verify_ledger.verify(rebuild=rebuild)
+        if ctx.deadline is None:
+            return await self._verify_ledger.verify(rebuild=rebuild)
+        seconds = _DEADLINE_SHARE * (ctx.deadline - self._clock()).total_seconds()
+        return await self._shared_runs[rebuild].get(
+            lambda: self._verify_ledger.verify(rebuild=rebuild, max_seconds=seconds)
+        )
 
 
 def _posting_keyset(posting: PostingView) -> TimeKeyset:

@@ -5,12 +5,14 @@ for long. The shop may add postings meanwhile. A chain is checked up to the end 
 beginning; a difference to an operation counts only if a second look finds it too.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, TypeVar
 from uuid import UUID
 
 from markethall.payments.contract import (
     LedgerChainHead,
+    LedgerCheck,
     LedgerFinding,
     LedgerProblem,
     LedgerReport,
@@ -35,21 +37,42 @@ class VerifyLedger:
         self._database = database
 
     async def verify(
-        self, *, rebuild: bool, results: "LedgerResults | None" = None
+        self,
+        *,
+        rebuild: bool,
+        results: "LedgerResults | None" = None,
+        max_seconds: float | None = None,
     ) -> LedgerReport:
         """Check the ledger; with `rebuild`, also build it again from the operations.
 
-        The findings are added to `results` as soon as they are found.
+        The findings are added to `results` as soon as they are found. After `max_seconds`, return
+        what was found until then.
         """
         results = results or LedgerResults()
+        results.unfinished_checks = [LedgerCheck.HASH_CHAINS, LedgerCheck.PAYMENTS]
+        if rebuild:
+            results.unfinished_checks.append(LedgerCheck.OPERATIONS)
         async with self._database.read_session() as store:
             chains = await store.list_chains()
-        for chain in chains:
-            await self._check_chain(chain, results)
-        await self._check_payments(results)
-        if rebuild:
-            await self._compare_with_operations(results)
+        try:
+            async with asyncio.timeout(max_seconds) as limit:
+                await self._run_checks(chains, results)
+        except TimeoutError:
+            if not limit.expired():
+                raise
         return results.build_report(chains)
+
+    async def _run_checks(self, chains: Sequence[StoredChain], results: "LedgerResults") -> None:
+        for check in tuple(results.unfinished_checks):
+            match check:
+                case LedgerCheck.HASH_CHAINS:
+                    for chain in chains:
+                        await self._check_chain(chain, results)
+                case LedgerCheck.PAYMENTS:
+                    await self._check_payments(results)
+                case LedgerCheck.OPERATIONS:
+                    await self._compare_with_operations(results)
+            results.unfinished_checks.remove(check)
 
     async def _check_chain(self, chain: StoredChain, results: "LedgerResults") -> None:
         check = ChainCheck(chain.chain, chain.head)
@@ -59,9 +82,9 @@ class VerifyLedger:
         results.add(check.finish())
 
     async def _read_chain(self, chain: StoredChain) -> AsyncIterator[RecordedPosting]:
-        end = max(chain.max_sequence, chain.head.sequence if chain.head else 0)
-        after_sequence = 0
+        end, after_sequence = _end_of(chain), 0
         while after_sequence < end:
+            await _let_others_run()
             async with self._database.read_session() as store:
                 page = await store.list_chain(chain.chain, after_sequence, _PAGE_SIZE)
             for recorded in page:
@@ -74,6 +97,7 @@ class VerifyLedger:
     async def _check_payments(self, results: "LedgerResults") -> None:
         after: UUID | None = None
         while True:
+            await _let_others_run()
             async with self._database.read_session() as store:
                 page = await store.list_payment_differences(after, _PAGE_SIZE)
             results.add(_payment_differs(payment_id) for payment_id, amount in page if amount)
@@ -84,6 +108,7 @@ class VerifyLedger:
     async def _compare_with_operations(self, results: "LedgerResults") -> None:
         after: UUID | None = None
         while True:
+            await _let_others_run()
             async with self._database.read_session() as store:
                 operations = await store.list_succeeded_operations(after, _PAGE_SIZE)
                 is_last = len(operations) < _PAGE_SIZE
@@ -114,6 +139,7 @@ class LedgerResults:
     """Collects the findings of a verification, also of one that does not finish."""
 
     def __init__(self) -> None:
+        self.unfinished_checks: list[LedgerCheck] = []
         self.posting_count = 0
         self.finding_count = 0
         self.findings: list[LedgerFinding] = []
@@ -130,16 +156,29 @@ class LedgerResults:
                 _append(self._mismatched_payments, finding.payment_id)
 
     def build_report(self, chains: Sequence[StoredChain]) -> LedgerReport:
+        is_finished = not self.unfinished_checks
+        is_balanced = not self._unbalanced_postings and not self._mismatched_payments
         return LedgerReport(
-            balanced=not self._unbalanced_postings and not self._mismatched_payments,
-            intact=not self.finding_count,
+            balanced=is_finished and is_balanced,
+            intact=is_finished and not self.finding_count,
+            unfinished_checks=tuple(self.unfinished_checks),
             posting_count=self.posting_count,
+            posting_total=sum(map(_end_of, chains)),
             unbalanced_postings=tuple(self._unbalanced_postings),
             mismatched_payments=tuple(self._mismatched_payments),
             finding_count=self.finding_count,
             findings=tuple(self.findings),
             chains=tuple(_to_head_view(chain.head) for chain in chains if chain.head),
         )
+
+
+async def _let_others_run() -> None:
+    """Let other tasks run, and the time limit end the check, also if the storage never waits."""
+    await asyncio.sleep(0)
+
+
+def _end_of(chain: StoredChain) -> int:
+    return max(chain.max_sequence, chain.head.sequence if chain.head else 0)
 
 
 def _append(rows: list[T], row: T) -> None:
