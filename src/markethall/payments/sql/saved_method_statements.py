@@ -30,14 +30,17 @@ GET_PROVIDER_CUSTOMER = Statement(
         provider_customers.c.provider == bindparam("provider"),
     )
 )
-_new_customer = insert(provider_customers).values(column_binds(provider_customers))
-# `replaced` is null for a user who had no customer; then the condition is never true
 INSERT_PROVIDER_CUSTOMER = Statement(
-    _new_customer.on_conflict_do_update(
-        index_elements=list(provider_customers.primary_key),
-        set_={"reference": _new_customer.excluded.reference},
-        where=provider_customers.c.reference == bindparam("replaced", type_=sa.Text),
+    insert(provider_customers).values(column_binds(provider_customers)).on_conflict_do_nothing()
+)
+REPLACE_PROVIDER_CUSTOMER = Statement(
+    sa.update(provider_customers)
+    .where(
+        provider_customers.c.user_id == bindparam("of_user"),
+        provider_customers.c.provider == bindparam("at_provider"),
+        provider_customers.c.reference == bindparam("replaced"),
     )
+    .values(reference=bindparam("new_reference", type_=sa.Text))
 )
 
 

@@ -51,9 +51,15 @@ class SqlSavedMethodStore(SqlUnitOfWork):
     async def add_provider_customer(
         self, customer: ProviderCustomer, replaced: str | None = None
     ) -> ProviderCustomer:
-        await self._connection.execute(
-            sql.INSERT_PROVIDER_CUSTOMER, **asdict(customer), replaced=replaced
-        )
+        if replaced is not None:
+            await self._connection.execute(
+                sql.REPLACE_PROVIDER_CUSTOMER,
+                of_user=customer.user_id,
+                at_provider=customer.provider,
+                replaced=replaced,
+                new_reference=customer.reference,
+            )
+        await self._connection.execute(sql.INSERT_PROVIDER_CUSTOMER, **asdict(customer))
         stored = await self.get_provider_customer(customer.user_id, customer.provider)
         return stored or customer
 
