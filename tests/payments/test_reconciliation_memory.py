@@ -35,11 +35,11 @@ async def insert_charges(postgres: Postgres, payment_id: UUID, count: int) -> No
     async with postgres.transaction() as connection:
         await connection._driver.execute(
             "INSERT INTO payments.operation (operation_id, payment_id, kind, status, amount,"
-            " currency, provider, charge_id, reason, is_final, provider_reference, created_at,"
-            " due_at, settled_at)"
+            " currency, provider, charge_id, reason, is_final, saves_method, provider_reference,"
+            " created_at, due_at, settled_at)"
             " SELECT md5(n::text)::uuid, $1, 'capture', 'succeeded', 1 + n % 1000, 'EUR',"
             " 'sandbox', (SELECT operation_id FROM payments.operation WHERE payment_id = $1), '',"
-            " false, 'ref_' || n, moment, moment, moment"
+            " false, false, 'ref_' || n, moment, moment, moment"
             " FROM generate_series(1, $2::int) AS n,"
             " LATERAL (SELECT $3::timestamptz + n * interval '1 day' / ($2::int + 1))"
             " AS times (moment)",
