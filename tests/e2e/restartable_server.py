@@ -10,8 +10,16 @@ from typing import Any
 
 import httpx2
 
-from tests.e2e.dedicated_server import DatabaseReader, environment
-from tests.e2e.servers import CONTEXTS, RunningServer, end, free_port, spawn, wait_until_ready
+from tests.e2e.dedicated_server import DatabaseReader, dedicated_database, environment
+from tests.e2e.servers import (
+    ADMIN,
+    CONTEXTS,
+    RunningServer,
+    end,
+    free_port,
+    spawn,
+    wait_until_ready,
+)
 from tests.e2e.shop import Person, Shop
 from tests.progress import progress_limit
 
@@ -121,3 +129,18 @@ async def open_restartable_server(
         yield restartable
     finally:
         restartable.end()
+
+
+@asynccontextmanager
+async def open_retrying_shop(
+    scratch: Path, server_url: str, template: str, **settings: str
+) -> AsyncIterator[RetryingShop]:
+    """Start a restartable server on a database of its own; the admin is signed in."""
+    async with (
+        dedicated_database(server_url, template) as url,
+        open_restartable_server(scratch, url, **settings) as restartable,
+        httpx2.AsyncClient(timeout=20) as http,
+    ):
+        shop = RetryingShop(restartable, http)
+        await shop.sign_in_admin(*ADMIN)
+        yield shop

@@ -11,9 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.e2e.dedicated_server import dedicated_database
-from tests.e2e.restartable_server import TIMEOUT_SECONDS, RetryingShop, open_restartable_server
-from tests.e2e.servers import ADMIN
+from tests.e2e.restartable_server import TIMEOUT_SECONDS, RetryingShop, open_retrying_shop
 from tests.e2e.shop import Person, expect_status
 from tests.progress import progress_limit
 
@@ -187,13 +185,7 @@ JOURNEYS: dict[str, tuple[Callable[[Journey], Awaitable[None]], int]] = {
 async def retrying_shop(
     scratch: Path, server_url: str, template: str
 ) -> AsyncIterator[RetryingShop]:
-    async with (
-        dedicated_database(server_url, template) as url,
-        open_restartable_server(scratch, url) as restartable,
-        httpx2.AsyncClient(timeout=20) as http,
-    ):
-        shop = RetryingShop(restartable, http)
-        await shop.sign_in_admin(*ADMIN)
+    async with open_retrying_shop(scratch, server_url, template) as shop:
         yield shop
 
 

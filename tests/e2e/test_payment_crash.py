@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-import httpx2
 import pytest
 
 from tests.e2e.abandoned_orders import (
@@ -20,9 +19,7 @@ from tests.e2e.abandoned_orders import (
     AbandoningShop,
     report,
 )
-from tests.e2e.dedicated_server import dedicated_database
-from tests.e2e.restartable_server import RetryingShop, open_restartable_server
-from tests.e2e.servers import ADMIN
+from tests.e2e.restartable_server import RetryingShop, open_retrying_shop
 from tests.e2e.shop import Person, expect_status
 from tests.e2e.test_crash import (
     AMOUNT,
@@ -54,17 +51,9 @@ WHERE s.product_id = $1
 async def retrying_shop(
     scratch: Path, server_url: str, template: str
 ) -> AsyncIterator[RetryingShop]:
-    async with (
-        dedicated_database(server_url, template) as url,
-        open_restartable_server(
-            scratch,
-            url,
-            reservation_ttl_seconds=str(RESERVATION_TTL_SECONDS),
-        ) as restartable,
-        httpx2.AsyncClient(timeout=20) as http,
-    ):
-        shop = RetryingShop(restartable, http)
-        await shop.sign_in_admin(*ADMIN)
+    async with open_retrying_shop(
+        scratch, server_url, template, reservation_ttl_seconds=str(RESERVATION_TTL_SECONDS)
+    ) as shop:
         yield shop
 
 

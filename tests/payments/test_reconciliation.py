@@ -52,7 +52,7 @@ class ScriptedReport:
         self.lines: list[ReportLine] = []
         self.error: BaseException | None = None
         self.requests: list[tuple[datetime, datetime]] = []
-        payments_app.gateway.report = self.report  # type: ignore[method-assign]  # a test double
+        payments_app.gateway.report = self.report  # type: ignore[method-assign]  # the report of the provider
 
     async def report(self, start: datetime, end: datetime) -> AsyncIterator[ReportLine]:
         self.requests.append((start, end))
@@ -391,7 +391,7 @@ async def test_several_processes_compare_a_day_once(
         others = [build_payments_app(*storage) for _ in range(3)]
         for other in others:
             other.clock.now = payments_app.clock.now
-            other.gateway.report = report.report  # type: ignore[method-assign]  # a test double
+            other.gateway.report = report.report  # type: ignore[method-assign]  # the report of the provider
         jobs = [daily(payments_app), *map(daily, others)]
 
     await asyncio.gather(*(job.run_due() for job in jobs))

@@ -72,7 +72,7 @@ async def test_many_lines_are_compared_in_bounded_memory(
     def report_of_day(start: datetime, end: datetime) -> AsyncIterator[ReportLine]:
         return report(LINES, planted)
 
-    payments_app.gateway.report = report_of_day  # type: ignore[method-assign]  # a test double
+    payments_app.gateway.report = report_of_day  # type: ignore[method-assign]  # the report of the provider
     found: list[DifferenceView] = []
 
     async def collect(batch: Sequence[DifferenceView]) -> None:

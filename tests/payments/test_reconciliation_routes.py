@@ -26,7 +26,7 @@ async def compare_day(payments_app: PaymentsApp) -> list[PaymentView]:
         yield
 
     payments = [await payments_app.paid() for _ in range(3)]
-    payments_app.gateway.report = empty_report  # type: ignore[method-assign]  # a test double
+    payments_app.gateway.report = empty_report  # type: ignore[method-assign]  # the report of the provider
     payments_app.clock.now = START.replace(hour=0) + timedelta(days=1, hours=3)
     await payments_app.container.daily_reconciliation().run_due()
     return payments

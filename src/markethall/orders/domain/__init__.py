@@ -11,10 +11,12 @@ from markethall.orders.domain.payment_checks import (
     due_check_spans,
     next_overdue_check,
 )
+from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
 
 __all__ = [
     "CHECK_AGES",
+    "ENDED_PAYMENT_STATUSES",
     "TRANSITIONS",
     "AuditInfo",
     "Fulfilment",

@@ -17,21 +17,8 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain.order_command import OrderCommand
 from markethall.orders.domain.order_line import OrderLine
+from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
-
-# status of the payment -> payment status of the order. `captured` is missing, because `pay` and
-# other commands record it. `cancelled` and `expired` are missing, because they leave the payment
-# status of the order unchanged, for example `failed`: it shows why the order was not paid.
-_PAYMENT_STATUSES: Final[Mapping[str, OrderPaymentStatus]] = {
-    "created": OrderPaymentStatus.NONE,
-    "processing": OrderPaymentStatus.NONE,
-    "requires_action": OrderPaymentStatus.NONE,
-    "unknown": OrderPaymentStatus.NONE,
-    "authorized": OrderPaymentStatus.AUTHORIZED,
-    "failed": OrderPaymentStatus.FAILED,
-    "voided": OrderPaymentStatus.VOIDED,
-}
-_ENDED_PAYMENT_STATUSES: Final = frozenset({"voided", "cancelled", "expired"})
 
 
 @dataclass
@@ -258,7 +245,7 @@ class Order:
     def _is_outdated(self, status: str, payment_version: int) -> bool:
         if self.is_captured or self.refunded:
             return True
-        if self.has_payment_ended and status not in _ENDED_PAYMENT_STATUSES:
+        if self.has_payment_ended and status not in ENDED_PAYMENT_STATUSES:
             return True
         # an event of an older release has version 0; treat it as 2, so that it is newer only than
         # a payment that was just opened (version 1)
@@ -267,15 +254,15 @@ class Order:
     @property
     def has_payment_ended(self) -> bool:
         """Whether the capture of the payment, or its end without a capture, is recorded."""
-        return self.is_captured or self.provider_payment_status in _ENDED_PAYMENT_STATUSES
+        return self.is_captured or self.provider_payment_status in ENDED_PAYMENT_STATUSES
 
     def _set_payment_status(self, status: str) -> None:
         self.provider_payment_status = status
         is_authorized = self.payment_status is OrderPaymentStatus.AUTHORIZED
-        if is_authorized and status in _ENDED_PAYMENT_STATUSES:
+        if is_authorized and status in ENDED_PAYMENT_STATUSES:
             self.payment_status = OrderPaymentStatus.VOIDED
         else:
-            self.payment_status = _PAYMENT_STATUSES.get(status, self.payment_status)
+            self.payment_status = PAYMENT_STATUSES.get(status, self.payment_status)
 
     def _record_authorization(self, payment_version: int) -> None:
         self._set_payment_status("authorized")

@@ -29,14 +29,13 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
 )
-from markethall.orders.domain import AuditInfo, Order, OrderLine
+from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order, OrderLine
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import (
     ActivatePayments,
     OpenPayment,
     Payments,
-    PaymentStatus,
     PaymentSummary,
 )
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -47,8 +46,6 @@ from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database import Database
 from markethall.users.contract import Users
-
-_ENDED_PAYMENT_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED, PaymentStatus.VOIDED}
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ class Checkout:
         )
         order = self._build_order(ctx, command, reservation, priced_lines, payment)
         has_payment_expired = payment.expires_at <= order.created_at
-        if payment.status in _ENDED_PAYMENT_STATUSES or has_payment_expired:
+        if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired:
             return await self._resume_or_reject(ctx, reservation, attempt)
         return await self._persist(ctx, order, attempt)
 

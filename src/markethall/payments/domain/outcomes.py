@@ -153,10 +153,7 @@ def _settle_without_outcome(payment: Payment, operation: Operation) -> OutcomeEf
     if operation.kind in CHARGE_KINDS:
         payment.mark_unknown()
         return OutcomeEffects(status_changed_event(payment))
-    if operation.kind is OperationKind.REFUND:
-        payment.mark_refund_unknown()
-    else:
-        payment.mark_change_unknown()
+    payment.await_outcome()
     return OutcomeEffects()
 
 

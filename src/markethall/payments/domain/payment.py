@@ -16,13 +16,13 @@ from markethall.payments.contract import (
     RefundExceedsCaptured,
 )
 from markethall.payments.domain.payment_transitions import (
-    LATE_TRANSITIONS,
-    PART_TRANSITIONS,
+    ENDED_UNPAID_STATUSES,
     PAYABLE_STATUSES,
     TRANSITIONS,
     PaymentCommand,
+    amount_not_positive,
+    invalid_transition,
 )
-from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.money import Money
 
 S, C = PaymentStatus, PaymentCommand
@@ -32,9 +32,8 @@ S, C = PaymentStatus, PaymentCommand
 # stock is still reserved when the customer pays
 MAX_LIFETIME: Final = timedelta(days=90)
 # Retry-After header of PaymentInProgress, in seconds
-IN_PROGRESS_RETRY_SECONDS = {S.PROCESSING: 1, S.UNKNOWN: 5}
+_IN_PROGRESS_RETRY_SECONDS = {S.PROCESSING: 1, S.UNKNOWN: 5}
 OPEN_CHANGE_RETRY_SECONDS: Final = 5
-_ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
 
 
 @dataclass
@@ -80,7 +79,7 @@ class Payment:
     @property
     def is_in_progress(self) -> bool:
         """Tell whether the outcome of a charge is not known yet."""
-        return self.status in IN_PROGRESS_RETRY_SECONDS
+        return self.status in _IN_PROGRESS_RETRY_SECONDS
 
     @property
     def capturable(self) -> int:
@@ -96,13 +95,13 @@ class Payment:
 
         Money that is refunded, or whose refund is in progress, does not count.
         """
-        return self.status in _ENDED_UNPAID_STATUSES and self.refundable > 0
+        return self.status in ENDED_UNPAID_STATUSES and self.refundable > 0
 
     def confirm(self, now: datetime, provider: str) -> None:
         """Start a charge. Raises PaymentInProgress, InvalidPaymentTransition."""
         self._check_not_in_progress()
         if self.status in PAYABLE_STATUSES and now >= self.expires_at:
-            raise _invalid_transition(S.EXPIRED)
+            raise invalid_transition(S.EXPIRED)
         self._check_nothing_received()
         self._transition(C.CONFIRM)
         self.provider = provider
@@ -128,10 +127,8 @@ class Payment:
         CurrencyMismatch, ValidationFailed.
         """
         self.check_capturable(now)
-        amount = self.capturable if requested is None else (requested - self.money(0)).amount
-        if amount <= 0:
-            raise ValidationFailed(errors=[_NOT_POSITIVE_ERROR])
-        if amount > self.capturable:
+        amount = self._resolve_amount(requested, self.capturable)
+        if amount > self.capturable or not amount:
             raise CaptureExceedsAuthorized(
                 requested=self.money(amount).model_dump(),
                 capturable=self.money(self.capturable).model_dump(),
@@ -143,7 +140,7 @@ class Payment:
         """Raises PaymentInProgress, InvalidPaymentTransition."""
         self._check_can_change()
         if now >= self.expires_at:
-            raise _invalid_transition(S.EXPIRED)
+            raise invalid_transition(S.EXPIRED)
 
     def start_void(self, void_id: UUID) -> int:
         """Start to release what is not captured, and return the amount.
@@ -176,7 +173,7 @@ class Payment:
             self.complete_capture(amount, is_final=is_final)
             return
         if self.status not in {S.VOIDED, S.EXPIRED} or self.captured + amount > self.amount:
-            raise _invalid_transition(self.status)
+            raise invalid_transition(self.status)
         self._transition(C.CAPTURE_LATE)
         self.captured += amount
         self.authorized = self.captured
@@ -189,10 +186,6 @@ class Payment:
     def fail_change(self, code: str) -> None:
         """Record that the provider rejected a capture or void. The authorization stays."""
         self.open_change_id, self.failure_code = None, code
-        self.version += 1
-
-    def mark_change_unknown(self) -> None:
-        """Record that the provider did not answer a capture or void. No other may start."""
         self.version += 1
 
     def capture(self, charge_id: UUID) -> None:
@@ -217,7 +210,7 @@ class Payment:
         """
         self._check_not_in_progress()
         if C.CAPTURE_LATE not in TRANSITIONS[self.status]:
-            raise _invalid_transition(self.status)
+            raise invalid_transition(self.status)
         due = self.money(self.amount - self.captured)
         if (due - amount).amount < 0:
             raise AmountExceedsDue(requested=amount.model_dump(), due=due.model_dump())
@@ -239,7 +232,7 @@ class Payment:
     def _check_can_change(self) -> None:
         self._check_not_in_progress()
         if self.status is not S.AUTHORIZED:
-            raise _invalid_transition(self.status)
+            raise invalid_transition(self.status)
 
     def _start_change(self, operation_id: UUID) -> None:
         self.open_change_id = operation_id
@@ -283,7 +276,7 @@ class Payment:
         Raises PaymentInProgress, InvalidPaymentTransition.
         """
         self._check_not_in_progress()
-        if self.status in _ENDED_UNPAID_STATUSES:
+        if self.status in ENDED_UNPAID_STATUSES:
             return False
         self._transition(C.CANCEL)
         return True
@@ -306,7 +299,7 @@ class Payment:
         """
         has_captures = self.status is S.AUTHORIZED and self.captured > 0
         if self.status is not S.CAPTURED and not has_captures and not self.has_money_after_end:
-            raise _invalid_transition(self.status)
+            raise invalid_transition(self.status)
         amount = self._resolve_refund_amount(requested_amount)
         self.refunding += amount
         self.version += 1
@@ -317,8 +310,11 @@ class Payment:
         self.refunded += amount
         self.version += 1
 
-    def mark_refund_unknown(self) -> None:
-        """Record that the provider did not answer a refund. The amount stays reserved."""
+    def await_outcome(self) -> None:
+        """Record that the provider did not answer a capture, void or refund.
+
+        No other capture or void may start; the amount of a refund stays reserved.
+        """
         self.version += 1
 
     def correct_failure(self, code: str) -> None:
@@ -357,7 +353,7 @@ class Payment:
     def _transition(self, command: PaymentCommand) -> None:
         to = TRANSITIONS[self.status].get(command)
         if to is None:
-            raise _invalid_transition(self.status)
+            raise invalid_transition(self.status)
         self.status = to
         self.version += 1
 
@@ -374,20 +370,14 @@ class Payment:
             raise InvalidPaymentTransition(reason, status=self.status.value, allowed=[])
 
     def _check_not_in_progress(self) -> None:
-        if self.status in IN_PROGRESS_RETRY_SECONDS:
-            raise PaymentInProgress(retry_after=IN_PROGRESS_RETRY_SECONDS[self.status])
+        if self.status in _IN_PROGRESS_RETRY_SECONDS:
+            raise PaymentInProgress(retry_after=_IN_PROGRESS_RETRY_SECONDS[self.status])
         if self.open_change_id:
             raise PaymentInProgress(retry_after=OPEN_CHANGE_RETRY_SECONDS)
 
     def _resolve_refund_amount(self, requested_amount: Money | None) -> int:
         refundable = self.money(self.refundable)
-        amount = (
-            refundable.amount
-            if requested_amount is None
-            else (requested_amount - self.money(0)).amount
-        )
-        if requested_amount is not None and amount <= 0:
-            raise ValidationFailed(errors=[_NOT_POSITIVE_ERROR])
+        amount = self._resolve_amount(requested_amount, refundable.amount)
         if amount > refundable.amount or not amount:
             requested = requested_amount or self.money(self.captured)
             raise RefundExceedsCaptured(
@@ -395,19 +385,14 @@ class Payment:
             )
         return amount
 
+    def _resolve_amount(self, requested: Money | None, available: int) -> int:
+        """Return the requested amount; None requests all that is available.
 
-_NOT_POSITIVE_ERROR = {
-    "field": "/amount/amount",
-    "code": "greater_than",
-    "message": "must be greater than 0",
-}
-
-
-def _invalid_transition(status: PaymentStatus) -> InvalidPaymentTransition:
-    return InvalidPaymentTransition(
-        f"The payment is {status.value}.",
-        status=status.value,
-        allowed=sorted(
-            TRANSITIONS[status].keys() - LATE_TRANSITIONS.keys() - PART_TRANSITIONS.keys()
-        ),
-    )
+        Raises CurrencyMismatch, ValidationFailed.
+        """
+        if requested is None:
+            return available
+        amount = (requested - self.money(0)).amount
+        if amount <= 0:
+            raise amount_not_positive()
+        return amount

@@ -1,8 +1,9 @@
-"""The transitions of a payment: which command leads from which status to which."""
+"""The transitions of a payment, and the errors for commands that are not allowed."""
 
 from enum import StrEnum
 
-from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract import InvalidPaymentTransition, PaymentStatus
+from markethall.shared.kernel.errors import ValidationFailed
 
 S = PaymentStatus
 
@@ -29,9 +30,9 @@ _PAYABLE_TRANSITIONS = {C.CONFIRM: S.PROCESSING, C.CANCEL: S.CANCELLED, C.EXPIRE
 # a charge or authorization that was recorded as failed has succeeded at the provider after all; if
 # the order was cancelled or has expired, the context orders reinstates the order, or refunds or
 # voids the payment
-LATE_TRANSITIONS = {C.CAPTURE_LATE: S.CAPTURED, C.AUTHORIZE_LATE: S.AUTHORIZED}
+_LATE_TRANSITIONS = {C.CAPTURE_LATE: S.CAPTURED, C.AUTHORIZE_LATE: S.AUTHORIZED}
 # a capture of a part, and the end of an authorization of which a part is captured
-PART_TRANSITIONS = {C.CAPTURE_PART: S.AUTHORIZED, C.RELEASE: S.CAPTURED}
+_PART_TRANSITIONS = {C.CAPTURE_PART: S.AUTHORIZED, C.RELEASE: S.CAPTURED}
 _OUTCOME_TRANSITIONS = {
     C.AUTHORIZE: S.AUTHORIZED,
     C.CAPTURE: S.CAPTURED,
@@ -41,20 +42,40 @@ _OUTCOME_TRANSITIONS = {
 # status -> command -> next status; a status rejects the commands that it does not list
 TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
     S.CREATED: _PAYABLE_TRANSITIONS,
-    S.REQUIRES_ACTION: _PAYABLE_TRANSITIONS | LATE_TRANSITIONS,
-    S.FAILED: _PAYABLE_TRANSITIONS | LATE_TRANSITIONS,
+    S.REQUIRES_ACTION: _PAYABLE_TRANSITIONS | _LATE_TRANSITIONS,
+    S.FAILED: _PAYABLE_TRANSITIONS | _LATE_TRANSITIONS,
     S.PROCESSING: _OUTCOME_TRANSITIONS | {C.MARK_UNKNOWN: S.UNKNOWN},
     S.UNKNOWN: _OUTCOME_TRANSITIONS,
     S.AUTHORIZED: {
         C.CAPTURE: S.CAPTURED,
         C.VOID: S.VOIDED,
         C.EXPIRE: S.EXPIRED,
-        **PART_TRANSITIONS,
+        **_PART_TRANSITIONS,
     },
     S.CAPTURED: {},
     S.VOIDED: {C.CAPTURE_LATE: S.CAPTURED},
-    S.CANCELLED: LATE_TRANSITIONS,
-    S.EXPIRED: LATE_TRANSITIONS,
+    S.CANCELLED: _LATE_TRANSITIONS,
+    S.EXPIRED: _LATE_TRANSITIONS,
 }
 # statuses in which the customer can confirm the payment
 PAYABLE_STATUSES = frozenset(status for status, row in TRANSITIONS.items() if C.CONFIRM in row)
+ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
+
+
+def invalid_transition(status: PaymentStatus) -> InvalidPaymentTransition:
+    """Return the error for a command that the status does not allow."""
+    return InvalidPaymentTransition(
+        f"The payment is {status.value}.",
+        status=status.value,
+        allowed=sorted(
+            TRANSITIONS[status].keys() - _LATE_TRANSITIONS.keys() - _PART_TRANSITIONS.keys()
+        ),
+    )
+
+
+def amount_not_positive() -> ValidationFailed:
+    """Return the error for an amount of zero or less in the body of a request."""
+    message = "must be greater than 0"
+    return ValidationFailed(
+        errors=[{"field": "/amount/amount", "code": "greater_than", "message": message}]
+    )

@@ -98,7 +98,7 @@ class ProviderConnection:
             return None, False
         except DomainError:
             raise
-        except Exception:
+        except Exception:  # an error of a gateway means that the outcome is not known
             self._breaker.record_failure()
             log.exception("provider.call_failed", provider=self.gateway.provider)
             return None, False
