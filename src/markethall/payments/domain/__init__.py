@@ -30,6 +30,7 @@ from markethall.payments.domain.outcomes import (
 )
 from markethall.payments.domain.payment import OPEN_CHANGE_RETRY_SECONDS, Payment
 from markethall.payments.domain.payment_transitions import (
+    ENDED_UNPAID_STATUSES,
     PAYABLE_STATUSES,
     TRANSITIONS,
     PaymentCommand,
@@ -51,6 +52,7 @@ __all__ = [
     "CHAIN_COUNT",
     "CHARGE_KINDS",
     "CUSTOMER_PAYMENTS_ACCOUNT",
+    "ENDED_UNPAID_STATUSES",
     "FREE_METHOD",
     "GENESIS_HASH",
     "OPEN_CHANGE_RETRY_SECONDS",

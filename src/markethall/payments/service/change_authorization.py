@@ -22,7 +22,13 @@ from markethall.payments.contract import (
     UnsupportedByProvider,
     VoidPayment,
 )
-from markethall.payments.domain import OPEN_CHANGE_RETRY_SECONDS, Operation, Payment, ended_event
+from markethall.payments.domain import (
+    ENDED_UNPAID_STATUSES,
+    OPEN_CHANGE_RETRY_SECONDS,
+    Operation,
+    Payment,
+    ended_event,
+)
 from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
@@ -39,14 +45,7 @@ security_log = structlog.get_logger("markethall.security")
 _EXPIRY_BATCH_SIZE = 100
 _CHANGE_KINDS = frozenset({OperationKind.CAPTURE, OperationKind.VOID})
 # a void by another context changes nothing in a payment that has one of these statuses
-_UNVOIDABLE_STATUSES = frozenset(
-    {
-        PaymentStatus.CAPTURED,
-        PaymentStatus.VOIDED,
-        PaymentStatus.CANCELLED,
-        PaymentStatus.EXPIRED,
-    }
-)
+_UNVOIDABLE_STATUSES = ENDED_UNPAID_STATUSES | {PaymentStatus.CAPTURED}
 
 
 class ChangeAuthorization:

@@ -19,9 +19,6 @@ ABANDONED: Final = "abandoned"
 # an intent in one of these statuses takes no further payment of the customer
 FINAL_STATUSES: Final = frozenset({"canceled", "requires_capture", "succeeded"})
 
-# the last second of the year 9999, in seconds since 1970
-_MAX_TIMESTAMP: Final = 253_402_300_799
-
 # the start of the year 9999, in seconds since 1970
 _MAX_TIME: Final = 253_370_764_800
 
@@ -195,7 +192,7 @@ class BalanceTransaction(Dto):
     """An entry of the account's balance. `fee` is in Stripe's minor units of `currency`."""
 
     id: Annotated[Text, Field(max_length=255)]
-    created: Annotated[int, Field(ge=0, le=_MAX_TIMESTAMP)]
+    created: Annotated[int, Field(ge=0, le=_MAX_TIME)]
     currency: str
     fee: int
     reporting_category: str
