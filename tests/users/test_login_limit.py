@@ -15,7 +15,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Overloaded, TooManyRequests
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.security.passwords import Passwords
-from markethall.users.contract import BadCredentials, TokenPair
+from markethall.users.contract import BadCredentials, PasswordUnacceptable, TokenPair
 from markethall.users.domain import (
     FREE_LOGIN_FAILURES,
     LOGIN_FAILURES_RETENTION,
@@ -168,6 +168,18 @@ async def test_change_of_password_shares_the_limit(limited_app: UsersApp) -> Non
     with pytest.raises(TooManyRequests):
         await limited_app.accounts.change_password(stolen, PASSWORD, "another long sentence")
     assert await guess(limited_app, client_ip="203.0.113.77") == "TooManyRequests"
+
+
+async def test_rejected_new_password_is_not_a_failed_login(limited_app: UsersApp) -> None:
+    await limited_app.register("ada")
+    pair = await sign_in(limited_app, "ada", PASSWORD, HOME)
+    ctx = CallContext(actor=limited_app.actor(pair), request_id="test", client_ip=ATTACKER)
+
+    for _ in range(FREE_LOGIN_FAILURES + 1):
+        with pytest.raises(PasswordUnacceptable):
+            await limited_app.accounts.change_password(ctx, PASSWORD, "short")
+
+    await limited_app.accounts.change_password(ctx, PASSWORD, "another long sentence")
 
 
 async def test_attempt_that_was_not_verified_is_not_counted(limited_app: UsersApp) -> None:

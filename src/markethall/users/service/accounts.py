@@ -91,10 +91,11 @@ class AccountService:
         self, ctx: CallContext, current_password: str, new_password: str
     ) -> None:
         user = await self._get_caller(ctx)
+        # first, because an attempt with the correct password counts as failed until the change
+        check_password(new_password, user.identity.username, user.identity.email)
         attempt = await self._password_check.verify(
             ctx, user.identity.username_key, user, current_password
         )
-        check_password(new_password, user.identity.username, user.identity.email)
         new_hash = await self._passwords.hash(new_password)
         async with self._database.transaction() as store:
             if not await store.change_password(user.user_id, user.password_hash, new_hash):
