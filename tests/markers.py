@@ -3,6 +3,7 @@
 - `unit`: in memory, without a server.
 - `integration`: with Postgres, Valkey or another process.
 - `slow`: suites with many processes, races, or many combinations of states or faults.
+- `browser`: in a real Chromium.
 - `portable`: to repeat on each version of Python. These are the unit tests, and enough others to
   use Postgres, Valkey, HTTP, a server process and the command line.
 """
@@ -16,7 +17,8 @@ import pytest
 _SERVER_FIXTURES: Final = frozenset({"server_url", "redis_url", "scratch"})
 # words in parameter ids; a `remote` test calls an implementation on Postgres over RPC
 _SERVER_STORAGES: Final = frozenset({"sql", "remote", "redis", "postgres"})
-_PROCESS_FOLDERS: Final = frozenset({"e2e", "local_cluster", "partitions"})
+_BROWSER_FOLDER: Final = "browser"
+_PROCESS_FOLDERS: Final = frozenset({_BROWSER_FOLDER, "e2e", "local_cluster", "partitions"})
 _PROCESS_FILES: Final = frozenset({"test_cli", "test_local_servers", "test_local_servers_as_root"})
 _SLOW_FILES: Final = frozenset(
     {
@@ -76,6 +78,8 @@ def kind_of(path: str, fixtures: Iterable[str], parameter: str) -> set[str]:
     kinds = {"integration" if needs_server else "unit"}
     if is_in_process_folder or file.stem in _SLOW_FILES:
         kinds.add("slow")
+    if _BROWSER_FOLDER in file.parts:
+        kinds.add("browser")
     if kinds == {"unit"} or _is_in_portable_pass(file, kinds, parameter):
         kinds.add("portable")
     return kinds
@@ -98,6 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unit: in memory, without a server")
     config.addinivalue_line("markers", "integration: with a database, a Valkey or a process")
     config.addinivalue_line("markers", "slow: many processes, races, sweeps")
+    config.addinivalue_line("markers", "browser: in a real Chromium")
     config.addinivalue_line("markers", "portable: what a version of Python can break")
     if reporter := config.pluginmanager.get_plugin("terminalreporter"):
         config.pluginmanager.register(FailureReporter(reporter))

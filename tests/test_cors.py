@@ -13,8 +13,8 @@ from markethall.local import demo
 from markethall.shared.http.rate_limits import REQUESTS
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.observability.metrics import REGISTRY
-from tests.browser import BrowserTransport, RefusedByBrowser
 from tests.containers import inventory_of
+from tests.cors_transport import BrowserTransport, RefusedByBrowser
 from tests.e2e.servers import ADMIN
 from tests.e2e.shop import Shop, expect_status
 from tests.partitions.in_process import open_partitioned_app

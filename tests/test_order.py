@@ -27,6 +27,7 @@ from tests.markers import kind_of, run_first
         ),
         ("tests/local_cluster/test_routing.py", [], "", {"integration", "slow"}),
         ("tests/inventory/test_races.py", ["server_url"], "", {"integration", "slow"}),
+        ("tests/browser/test_docs_page.py", [], "", {"integration", "slow", "browser"}),
         ("tests/test_local_servers.py", ["folder"], "", {"integration"}),
     ],
 )
