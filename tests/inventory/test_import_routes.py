@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -13,6 +14,7 @@ from markethall.shared.composition.memory import MemoryDatabase
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 from tests.containers import inventory_of, users_of
+from tests.inventory.conftest import STAFF
 from tests.test_app import ADMIN, client_of, memory_settings
 
 FILE = b"sku,name,price,on_hand\nA-1,One,1.00,3\nA-2,Two,bad,\n"
@@ -199,12 +201,13 @@ async def test_event_stream_ends_at_shutdown(http: httpx2.AsyncClient, app: Gate
 
 async def test_event_stream_count_is_limited(http: httpx2.AsyncClient, app: Gateway) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
-    imports: Any = inventory_of(app.container).imports()
-    imports._watchers = 32
+    imports = inventory_of(app.container).imports()
+    import_id = UUID(path.rpartition("/")[2])
+    streams = [await imports.watch_import(STAFF, import_id) for _ in range(32)]
 
     response = await http.get(f"{path}/events")
 
-    assert response.status_code == 503
+    assert (len(streams), response.status_code) == (32, 503)
     assert response.headers["retry-after"] == "10"
 
 

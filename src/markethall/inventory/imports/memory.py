@@ -60,6 +60,7 @@ class MemoryImportStore(MemoryStockStore):
     async def delete_old_import_jobs(self, before: datetime) -> None:
         for job in self._tables.import_jobs.where(lambda job: _finished_before(job, before)):
             self._tables.import_jobs.remove(job.import_id)
+            self._tables.import_members.remove(job.import_id)
             for kind in NoteKind:
                 for number in range(1, job.count_note(kind) + 1):
                     self._tables.row_notes.remove((job.import_id, kind, number))

@@ -67,8 +67,6 @@ class HandleRows:
     first_line: int
     first: CellsByColumn
     images: Sequence[str]
-    # warnings about the first row and about the images
-    warnings: Sequence[RowWarning] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -113,15 +113,25 @@ class ImportService:
     async def watch_import(
         self, ctx: CallContext, import_id: UUID
     ) -> AsyncIterator[ImportView | None]:
-        if self._watchers >= _MAX_WATCHERS:
-            raise Overloaded(retry_after=10)
-        return self._watch(ctx, import_id, await self.get_import(ctx, import_id))
+        updates = self._watch(ctx, import_id)
+        # Run the generator to its first `yield`. Only a generator that has started runs its
+        # `finally` block when the caller drops it unread, so only then the slot is freed.
+        await anext(updates)
+        return updates
 
     async def _watch(
-        self, ctx: CallContext, import_id: UUID, last_view: ImportView
-    ) -> AsyncIterator[ImportView | None]:
+        self, ctx: CallContext, import_id: UUID
+    ) -> AsyncGenerator[ImportView | None, None]:
+        """Yield None for `watch_import`, then the import and its changes.
+
+        Raises ImportNotFound, Overloaded.
+        """
+        if self._watchers >= _MAX_WATCHERS:
+            raise Overloaded(retry_after=10)
         self._watchers += 1
         try:
+            last_view = await self.get_import(ctx, import_id)
+            yield None
             yield last_view
             idle_seconds = 0.0
             while last_view.finished_at is None:
