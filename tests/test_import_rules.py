@@ -53,6 +53,11 @@ PLANTED = {
         ("inventory/contract.py", "import markethall.inventory.catalogue.contract.products"),
         ("inventory/helpers.py", "x = 1"),
     ],
+    "Inside orders, top to bottom; a new sub-domain must be placed here": [
+        ("orders/domain/order.py", "import markethall.orders.ports"),
+        ("orders/totals/domain/totals.py", "import markethall.orders.contract"),
+        ("orders/helpers.py", "x = 1"),
+    ],
     "Search needs only the catalogue": [
         ("inventory/search/sql/store.py", "import markethall.inventory.stock.sql.tables"),
     ],

@@ -29,6 +29,7 @@ from markethall.orders.contract.status import OrderStatus as OrderStatus
 from markethall.orders.contract.status import OrderStatusQuery as OrderStatusQuery
 from markethall.orders.contract.status import OrderStatusView as OrderStatusView
 from markethall.orders.contract.status import VersionedOrderStatus as VersionedOrderStatus
+from markethall.orders.totals.contract import TotalTooLarge as TotalTooLarge
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
@@ -277,14 +278,6 @@ class OrderCurrencyMismatch(DomainError):
     code = "orders.currency_mismatch"
     status = 422
     title = "An order has one currency"
-
-
-class TotalTooLarge(DomainError):
-    """The total exceeds the limit. Details: limit (minor units)."""
-
-    code = "orders.total_too_large"
-    status = 422
-    title = "The total is larger than any order may be"
 
 
 class TooMuchToCancel(DomainError):

@@ -1,0 +1,35 @@
+"""The parts of the total of an order that the API shows."""
+
+from uuid import UUID
+
+from pydantic import Field
+
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.money import Money
+
+
+class DiscountView(Dto):
+    """The amount that a promotion takes off. Automatic promotions have no code."""
+
+    promotion_id: UUID
+    name: str
+    code: str | None
+    amount: Money
+
+
+class TaxLineView(Dto):
+    """The tax of one rate. `included` tells whether the prices contain it."""
+
+    name: str = Field(examples=["VAT"])
+    rate: str = Field(description="0.19 is 19 %", examples=["0.19"])
+    amount: Money
+    included: bool
+
+
+class TotalTooLarge(DomainError):
+    """The total exceeds the limit. Details: limit (minor units)."""
+
+    code = "orders.total_too_large"
+    status = 422
+    title = "The total is larger than any order may be"

@@ -1,0 +1,52 @@
+"""The totals of orders: prices, discounts and taxes, in minor units of one currency."""
+
+from markethall.orders.totals.domain.amounts import LineShare, share_of_units, split_amount
+from markethall.orders.totals.domain.breakdown import (
+    SHIPPING_KEY,
+    AppliedDiscount,
+    Breakdown,
+    LineBreakdown,
+    PricedLine,
+    ShippingCharge,
+    TaxLine,
+    sum_discounts,
+    sum_tax_lines,
+)
+from markethall.orders.totals.domain.promotions import (
+    DiscountedOrder,
+    PromotionKind,
+    PromotionRule,
+    apply_promotions,
+)
+from markethall.orders.totals.domain.taxes import NamedRate, TaxRules
+from markethall.orders.totals.domain.totals import (
+    NO_TAX,
+    add_taxes,
+    calculate_totals,
+    check_subtotal,
+)
+
+__all__ = [
+    "NO_TAX",
+    "SHIPPING_KEY",
+    "AppliedDiscount",
+    "Breakdown",
+    "DiscountedOrder",
+    "LineBreakdown",
+    "LineShare",
+    "NamedRate",
+    "PricedLine",
+    "PromotionKind",
+    "PromotionRule",
+    "ShippingCharge",
+    "TaxLine",
+    "TaxRules",
+    "add_taxes",
+    "apply_promotions",
+    "calculate_totals",
+    "check_subtotal",
+    "share_of_units",
+    "split_amount",
+    "sum_discounts",
+    "sum_tax_lines",
+]

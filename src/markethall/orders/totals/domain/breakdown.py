@@ -1,0 +1,194 @@
+"""The breakdown of the total of an order. All amounts are in minor units of one currency."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+from markethall.orders.totals.domain.amounts import LineShare, share_of_units
+
+# the key of the shipping charge among the keys of the lines
+SHIPPING_KEY: Final = UUID(int=0)
+
+
+@dataclass(frozen=True)
+class PricedLine:
+    """Units of one product and their price. `key` identifies the line.
+
+    A line without a tax class is not taxed.
+    """
+
+    key: UUID
+    product_id: UUID
+    unit_price: int
+    quantity: int
+    tax_class: str | None = None
+    category: str | None = None
+    tags: frozenset[str] = frozenset()
+
+    @property
+    def subtotal(self) -> int:
+        return self.unit_price * self.quantity
+
+
+@dataclass(frozen=True)
+class ShippingCharge:
+    """The price of a shipping method. Without a tax class it is not taxed."""
+
+    code: str
+    name: str
+    price: int
+    tax_class: str | None = None
+
+
+@dataclass(frozen=True)
+class AppliedDiscount:
+    """The amount that a promotion takes off."""
+
+    promotion_id: UUID
+    name: str
+    code: str | None
+    amount: int
+
+
+@dataclass(frozen=True)
+class TaxLine:
+    """The tax of one rate; a rate of 0.19 is 19 %."""
+
+    name: str
+    rate: Decimal
+    amount: int
+
+
+@dataclass(frozen=True)
+class LineBreakdown:
+    """A line, or the shipping charge with quantity 1: its price, its discounts and its taxes."""
+
+    key: UUID
+    unit_price: int
+    quantity: int
+    tax_class: str | None = None
+    discounts: tuple[AppliedDiscount, ...] = ()
+    tax_lines: tuple[TaxLine, ...] = ()
+    prices_include_tax: bool = False
+
+    @property
+    def subtotal(self) -> int:
+        return self.unit_price * self.quantity
+
+    @property
+    def discount(self) -> int:
+        return sum(discount.amount for discount in self.discounts)
+
+    @property
+    def taxable(self) -> int:
+        """The base of the tax: the subtotal without discounts."""
+        return self.subtotal - self.discount
+
+    @property
+    def tax(self) -> int:
+        """The tax that is added to the price."""
+        return 0 if self.prices_include_tax else self._tax_sum
+
+    @property
+    def included_tax(self) -> int:
+        """The tax that the price contains."""
+        return self._tax_sum if self.prices_include_tax else 0
+
+    @property
+    def total(self) -> int:
+        """The amount that the customer pays."""
+        return self.taxable + self.tax
+
+    @property
+    def _tax_sum(self) -> int:
+        return sum(line.amount for line in self.tax_lines)
+
+    def add_discount(self, discount: AppliedDiscount) -> "LineBreakdown":
+        """Return this line with one more discount; a discount of 0 changes nothing."""
+        if not discount.amount:
+            return self
+        return replace(self, discounts=(*self.discounts, discount))
+
+    def share(self, first: int, units: int) -> LineShare:
+        """Return the amounts of some units; `first` is the index of the first one."""
+
+        def part(amount: int) -> int:
+            return share_of_units(amount, self.quantity, first, units)
+
+        return LineShare(
+            self.unit_price * units, part(self.discount), part(self.tax), part(self.included_tax)
+        )
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """The total of an order and all its parts: total = subtotal - discount + shipping + tax.
+
+    `shipping` is the price of shipping before discounts, so `discount` contains its discounts too.
+    """
+
+    lines: tuple[LineBreakdown, ...]
+    shipping_line: LineBreakdown | None = None
+    shipping_charge: ShippingCharge | None = None
+    prices_include_tax: bool = False
+
+    @property
+    def parts(self) -> tuple[LineBreakdown, ...]:
+        """The lines and the shipping."""
+        return (*self.lines, self.shipping_line) if self.shipping_line else self.lines
+
+    @property
+    def subtotal(self) -> int:
+        return sum(line.subtotal for line in self.lines)
+
+    @property
+    def discount(self) -> int:
+        return sum(part.discount for part in self.parts)
+
+    @property
+    def shipping(self) -> int:
+        return self.shipping_line.subtotal if self.shipping_line else 0
+
+    @property
+    def tax(self) -> int:
+        """The tax that is added to the prices."""
+        return sum(part.tax for part in self.parts)
+
+    @property
+    def included_tax(self) -> int:
+        """The tax that the prices contain."""
+        return sum(part.included_tax for part in self.parts)
+
+    @property
+    def total(self) -> int:
+        return self.subtotal - self.discount + self.shipping + self.tax
+
+    @property
+    def discounts(self) -> tuple[AppliedDiscount, ...]:
+        """The discounts of the order: one per promotion."""
+        return sum_discounts(part.discounts for part in self.parts)
+
+    @property
+    def tax_lines(self) -> tuple[TaxLine, ...]:
+        """The taxes of the order: one per name and rate."""
+        return sum_tax_lines(part.tax_lines for part in self.parts)
+
+
+def sum_discounts(parts: Iterable[Sequence[AppliedDiscount]]) -> tuple[AppliedDiscount, ...]:
+    """Add up the discounts of each promotion, in the order in which they first occur."""
+    sums: dict[UUID, AppliedDiscount] = {}
+    for discount in (discount for part in parts for discount in part):
+        known = sums.get(discount.promotion_id)
+        amount = discount.amount + (known.amount if known else 0)
+        sums[discount.promotion_id] = replace(discount, amount=amount)
+    return tuple(sums.values())
+
+
+def sum_tax_lines(parts: Iterable[Sequence[TaxLine]]) -> tuple[TaxLine, ...]:
+    """Add up the taxes of each name and rate, sorted by name and rate."""
+    sums: dict[tuple[str, Decimal], int] = {}
+    for line in (line for part in parts for line in part):
+        sums[line.name, line.rate] = sums.get((line.name, line.rate), 0) + line.amount
+    return tuple(TaxLine(name, rate, amount) for (name, rate), amount in sorted(sums.items()))

@@ -1,0 +1,181 @@
+"""The discounts of promotions on the lines and the shipping of an order."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Final
+from uuid import UUID
+
+from markethall.orders.totals.domain.amounts import round_half_even, split_amount
+from markethall.orders.totals.domain.breakdown import (
+    SHIPPING_KEY,
+    AppliedDiscount,
+    LineBreakdown,
+    PricedLine,
+    ShippingCharge,
+)
+
+CATEGORY_SEPARATOR: Final = "/"
+
+
+class PromotionKind(StrEnum):
+    PERCENT = "percent"
+    FIXED = "fixed"
+    FREE_SHIPPING = "free_shipping"
+    BUY_X_GET_Y = "buy_x_get_y"
+
+
+@dataclass(frozen=True)
+class PromotionRule:
+    """The discount of a promotion. Amounts are in minor units of the order's currency.
+
+    `percent` is 10 for 10 %. `fixed` takes `amount` off. Of the kind `buy_x_get_y`, each
+    `buy_quantity` units give `percent` off the next `get_quantity` units, the cheapest ones.
+
+    A promotion that names products, categories or tags applies only to the lines that have one of
+    them; a category includes the categories below it. `min_total` is a minimum of the subtotal.
+    """
+
+    promotion_id: UUID
+    name: str
+    kind: PromotionKind
+    code: str | None = None
+    percent: Decimal = Decimal(100)
+    amount: int = 0
+    buy_quantity: int = 1
+    get_quantity: int = 1
+    min_total: int = 0
+    product_ids: frozenset[UUID] = frozenset()
+    categories: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    priority: int = 0
+    stackable: bool = True
+
+    def matches(self, line: PricedLine) -> bool:
+        if not (self.product_ids or self.categories or self.tags):
+            return True
+        return (
+            line.product_id in self.product_ids
+            or bool(self.tags & line.tags)
+            or any(_is_within(line.category, category) for category in self.categories)
+        )
+
+    def applied(self, amount: int) -> AppliedDiscount:
+        return AppliedDiscount(self.promotion_id, self.name, self.code, amount)
+
+
+def _is_within(category: str | None, ancestor: str) -> bool:
+    if category is None:
+        return False
+    return category == ancestor or category.startswith(ancestor + CATEGORY_SEPARATOR)
+
+
+@dataclass(frozen=True)
+class DiscountedOrder:
+    """The lines and the shipping after all promotions, without taxes. Lines are sorted by key."""
+
+    lines: tuple[LineBreakdown, ...]
+    shipping_line: LineBreakdown | None
+
+    @property
+    def parts(self) -> tuple[LineBreakdown, ...]:
+        """The lines and the shipping."""
+        return (*self.lines, self.shipping_line) if self.shipping_line else self.lines
+
+    @property
+    def discount(self) -> int:
+        return sum(part.discount for part in self.parts)
+
+
+def apply_promotions(
+    lines: Sequence[PricedLine],
+    promotions: Iterable[PromotionRule],
+    shipping: ShippingCharge | None = None,
+) -> DiscountedOrder:
+    """Apply promotions by descending priority, each to what the earlier ones have left.
+
+    A promotion that is not stackable applies only if no other promotion does. The result does not
+    depend on the order of the lines or of the promotions.
+    """
+    by_key = {line.key: line for line in sorted(lines, key=lambda line: line.key)}
+    order = DiscountedOrder(
+        tuple(_undiscounted(line) for line in by_key.values()),
+        LineBreakdown(SHIPPING_KEY, shipping.price, 1, shipping.tax_class) if shipping else None,
+    )
+    subtotal = sum(line.subtotal for line in lines)
+    for rule in sorted(promotions, key=lambda rule: (-rule.priority, rule.promotion_id)):
+        if subtotal < rule.min_total or (order.discount and not rule.stackable):
+            continue
+        matching = frozenset(key for key, line in by_key.items() if rule.matches(line))
+        discounted = _apply(rule, order, matching)
+        if discounted.discount > order.discount and not rule.stackable:
+            return discounted
+        order = discounted
+    return order
+
+
+def _undiscounted(line: PricedLine) -> LineBreakdown:
+    return LineBreakdown(line.key, line.unit_price, line.quantity, line.tax_class)
+
+
+def _apply(
+    rule: PromotionRule, order: DiscountedOrder, matching: frozenset[UUID]
+) -> DiscountedOrder:
+    shipping = order.shipping_line
+    if rule.kind is PromotionKind.FREE_SHIPPING:
+        if shipping and matching:
+            shipping = shipping.add_discount(rule.applied(shipping.taxable))
+        return DiscountedOrder(order.lines, shipping)
+    matched = [line for line in order.lines if line.key in matching]
+    amounts = dict(
+        zip((line.key for line in matched), _LINE_DISCOUNTS[rule.kind](rule, matched), strict=True)
+    )
+    lines = (line.add_discount(rule.applied(amounts.get(line.key, 0))) for line in order.lines)
+    return DiscountedOrder(tuple(lines), shipping)
+
+
+def _percent_of(amount: int, percent: Decimal) -> int:
+    return round_half_even(amount * Fraction(percent) / 100)
+
+
+def _percent_off(rule: PromotionRule, lines: Sequence[LineBreakdown]) -> list[int]:
+    return [_percent_of(line.taxable, rule.percent) for line in lines]
+
+
+def _amount_off(rule: PromotionRule, lines: Sequence[LineBreakdown]) -> list[int]:
+    weights = [line.taxable for line in lines]
+    return split_amount(min(rule.amount, sum(weights)), weights)
+
+
+def _cheapest_units_off(rule: PromotionRule, lines: Sequence[LineBreakdown]) -> list[int]:
+    """Discount the cheapest units; lines of the same unit price are taken by their keys."""
+    left = _discounted_units(rule, sum(line.quantity for line in lines))
+    units: dict[UUID, int] = {}
+    for line in sorted(lines, key=lambda line: (line.unit_price, line.key)):
+        units[line.key] = min(left, line.quantity)
+        left -= units[line.key]
+    return [
+        round_half_even(
+            Fraction(line.taxable * units[line.key], line.quantity) * Fraction(rule.percent) / 100
+        )
+        for line in lines
+    ]
+
+
+def _discounted_units(rule: PromotionRule, units: int) -> int:
+    groups, left_over = divmod(units, rule.buy_quantity + rule.get_quantity)
+    return groups * rule.get_quantity + max(0, left_over - rule.buy_quantity)
+
+
+_LINE_DISCOUNTS: Final[
+    Mapping[PromotionKind, Callable[[PromotionRule, Sequence[LineBreakdown]], list[int]]]
+] = MappingProxyType(
+    {
+        PromotionKind.PERCENT: _percent_off,
+        PromotionKind.FIXED: _amount_off,
+        PromotionKind.BUY_X_GET_Y: _cheapest_units_off,
+    }
+)
