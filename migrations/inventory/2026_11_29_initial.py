@@ -196,6 +196,7 @@ def _product() -> None:
         sa.Column("tag_keys", ARRAY(sa.Text()), nullable=False),
         sa.Column("images", ARRAY(sa.Text()), nullable=False),
         sa.Column("attributes", JSONB(), nullable=False),
+        sa.Column("attribute_keys", JSONB(), nullable=False),
         sa.Column("barcode", sa.Text(), nullable=True),
         sa.Column("weight_grams", sa.BigInteger(), nullable=True),
         sa.Column("tax_class", sa.Text(), server_default="standard", nullable=False),
@@ -247,6 +248,13 @@ def _product() -> None:
     )
     _index("ix_product_created_at", "product", ["created_at", "product_id"], where=ACTIVE)
     _index("ix_product_family", "product", ["family"])
+    _index(
+        "ix_product_label_keys",
+        "product",
+        ["option_keys", "attribute_keys"],
+        postgresql_using="gin",
+        postgresql_ops={"option_keys": "jsonb_path_ops", "attribute_keys": "jsonb_path_ops"},
+    )
     _index("ix_product_name", "product", ["name_key", "product_id"], where=ACTIVE)
     _index("ix_product_price", "product", ["price_amount", "product_id"], where=ACTIVE)
     _index("ix_product_search", "product", ["search"], postgresql_using="gin")

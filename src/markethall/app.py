@@ -216,6 +216,9 @@ def _gateway_config(settings: Settings) -> GatewayConfig:
         form_paths=frozenset().union(*(manifest.form_paths for manifest in manifests)),
         streaming_body_limits=dict(ChainMap(*map(dict, limits))),
         rate_limit_exempt_paths=_UNLIMITED_PATHS,
+        repeatable_parameters=dict(
+            ChainMap(*(dict(manifest.repeatable_parameters) for manifest in manifests))
+        ),
         work_kinds=_work_kinds(settings),
     )
 

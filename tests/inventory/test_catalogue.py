@@ -305,7 +305,7 @@ async def test_cursor_is_bound_to_its_list(inventory_app: InventoryApp) -> None:
 
     for query in (
         ProductQuery(cursor=cursor, sort="name"),
-        ProductQuery(cursor=cursor, category="tea"),
+        ProductQuery(cursor=cursor, category=("tea",)),
         ProductQuery(cursor="nonsense"),
     ):
         with pytest.raises(CursorInvalid):

@@ -50,7 +50,7 @@ async def keys(inventory_app: InventoryApp, **query: Any) -> list[str]:
 
 
 async def skus_in(inventory_app: InventoryApp, category: str) -> set[str]:
-    query = ProductQuery(category=category, limit=100)
+    query = ProductQuery(category=(category,), limit=100)
     page = await inventory_app.product_search.list_products(ANYONE, query)
     return {product.sku for product in page.items}
 
@@ -202,7 +202,7 @@ async def test_category_filter_includes_subtree(inventory_app: InventoryApp) -> 
 async def test_product_page_is_invalidated_by_tree_change(inventory_app: InventoryApp) -> None:
     tree = await add_drinks(inventory_app)
     await inventory_app.product("S", category="sencha")
-    query = ProductQuery(category="coffee")
+    query = ProductQuery(category=("coffee",))
     before = await inventory_app.product_search.render_product_page(ANYONE, query)
 
     await change(inventory_app, tree["green"], parent="coffee")

@@ -99,7 +99,7 @@ async def test_filters_and_parents_ignore_spelling(inventory_app: InventoryApp) 
     assert green.parent == "Tea"
     assert await skus_in(inventory_app, "TEA") == {"P"}
     assert [c.category for c in await listed(inventory_app, parent="tea\u00a0")] == ["Green"]
-    query = ProductQuery(category="tea", facets="category")
+    query = ProductQuery(category=("tea",), facets="category")
     page = await inventory_app.product_search.list_products(ANYONE, query)
     assert page.facets is not None
     assert page.facets.category is not None
@@ -176,7 +176,7 @@ async def test_product_below_two_matches_is_listed_once(inventory_app: Inventory
     await inventory_app.product("A", category="Apparel > Accessories > Jewelry > Accessories")
     await inventory_app.product("B", category="Apparel > Accessories")
 
-    query = ProductQuery(category="accessories")
+    query = ProductQuery(category=("accessories",))
     page = await inventory_app.product_search.list_products(ANYONE, query)
 
     assert sorted(product.sku for product in page.items) == ["A", "B"]

@@ -227,11 +227,11 @@ async def test_sku_is_unique_ignoring_case(raw_sql: RawSql) -> None:
         "INSERT INTO product (product_id, sku, sku_key, name, name_key, description, price_amount,"
         " price_currency,"
         " options, option_keys, tags, tag_keys, images, attributes, status, version, created_at,"
-        " updated_at, tax_class,"
+        " updated_at, attribute_keys, tax_class,"
         " prices, translations, backorder_limit)"
         " SELECT {new}, 'tea', sku_key, name, name_key, description, price_amount, price_currency,"
         " options, option_keys, tags, tag_keys, images, attributes, status, version, created_at,"
-        " updated_at, tax_class,"
+        " updated_at, attribute_keys, tax_class,"
         " prices, translations, backorder_limit FROM product"
     )
 

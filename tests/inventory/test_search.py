@@ -315,7 +315,7 @@ def test_unknown_facet_is_rejected(facets: str) -> None:
 QUERY_VALUES: dict[str, Any] = {
     "limit": 1, "cursor": "x", "category": "tea", "family": "f", "tag": "x", "min_price": 2,
     "max_price": 2, "in_stock": True, "q": "cup", "status": "draft", "sort": "name",
-    "facets": "tag",
+    "facets": "tag", "option": {"size": ["M"]}, "attribute": {"size": ["M"]},
 }  # fmt: skip
 
 

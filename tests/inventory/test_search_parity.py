@@ -38,20 +38,30 @@ products = st.fixed_dictionaries(
         "category": st.sampled_from([None, "tea", " TEA", "x > tea", "cups", "Ä", "A\u0308 "]),
         "family": st.sampled_from([None, "f", "g"]),
         "options": st.dictionaries(st.sampled_from("sScC"), st.sampled_from("SsMmL"), max_size=2),
+        "attributes": st.dictionaries(
+            st.sampled_from("mMn"), st.sampled_from(["x", "X ", "", "1", 1, True, "true", False])
+        ),
         "price": st.integers(0, 3).map(lambda amount: {"amount": amount, "currency": "EUR"}),
         "status": st.sampled_from(["active", "active", "active", "draft"]),
         "stock": st.integers(0, 1),
     }
 )
 frequent = st.lists(st.sampled_from(WORDS[:8]), min_size=1, max_size=3).map(" ".join)
+values = st.lists(st.sampled_from(["s", "M ", "x", "1", "true", "FALSE"]), min_size=1, max_size=3)
 queries = st.fixed_dictionaries(
     {},
     optional={
         "q": frequent | text.filter(bool).map(lambda q: q[:100]),
         "sort": st.sampled_from(["relevance", "name", "price", "-price", "-created_at"]),
-        "category": st.sampled_from(["tea", "Tea ", "x>tea", "X", "ä", "cups", "nowhere"]),
+        "category": st.lists(
+            st.sampled_from(["tea", "Tea ", "x>tea", "X", "ä", "cups", "nowhere"]),
+            min_size=1,
+            max_size=2,
+        ),
         "family": st.just("f"),
-        "tag": st.sampled_from([*WORDS[:8], " TEA"]),
+        "tag": st.lists(st.sampled_from([*WORDS[:8], " TEA"]), min_size=1, max_size=2),
+        "option": st.dictionaries(st.sampled_from("sSc"), values, min_size=1, max_size=2),
+        "attribute": st.dictionaries(st.sampled_from("mN"), values, min_size=1, max_size=2),
         "min_price": st.integers(0, 3),
         "max_price": st.integers(0, 3),
         "in_stock": st.booleans(),

@@ -55,6 +55,7 @@ MANIFEST: Final = ContextManifest(
     load_metadata=_load_metadata,
     search_parameters={"/products": frozenset({"q", "facets"})},
     facet_parameters={"/products": frozenset({"facets"})},
+    repeatable_parameters={"/products": frozenset({"category", "tag", "option.", "attribute."})},
     long_paths=(r"/imports/[^/]+/events", r"/exports/[^/]+"),
     counters=("product_count",),
 )

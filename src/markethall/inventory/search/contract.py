@@ -1,20 +1,67 @@
 """The contract of product lists: filters, full-text search and facets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
-from pydantic import AfterValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from markethall.inventory.catalogue.contract.fields import CategoryPath, Label, ProductStatus, Tag
-from markethall.inventory.catalogue.contract.products import ProductView, RenderedResponse
+from markethall.inventory.catalogue.contract.products import (
+    MAX_ATTRIBUTE_LENGTH,
+    MAX_OPTION_LENGTH,
+    ProductView,
+    RenderedResponse,
+)
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Text
 from markethall.shared.kernel.pagination import Page, PageQuery
 
 # a facet lists only its most frequent values
 MAX_FACET_VALUES: Final = 100
+
+# limits of the filters of one query; the gateway limits the number of all parameters
+MAX_FILTER_NAMES: Final = 10
+MAX_FILTER_VALUES: Final = 30
+
+
+def _to_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _sort_values(values: Iterable[str]) -> tuple[str, ...]:
+    # so that two queries with the same filters have the same cache key and accept the same cursor
+    return tuple(sorted(set(values)))
+
+
+def _require_label(value: str) -> str:
+    if value.isspace():
+        raise PydanticCustomError("blank", "must have a character other than spaces")
+    return value
+
+
+_AnyOf = (
+    Field(max_length=MAX_FILTER_VALUES),
+    AfterValidator(_sort_values),
+    BeforeValidator(_to_tuple),
+)
+CategoryFilter = Annotated[tuple[CategoryPath, ...], *_AnyOf]
+TagFilter = Annotated[tuple[Tag, ...], *_AnyOf]
+FilterName = Annotated[
+    Text, Field(min_length=1, max_length=MAX_OPTION_LENGTH), AfterValidator(_require_label)
+]
+FilterValue = Annotated[
+    Text, Field(min_length=1, max_length=MAX_ATTRIBUTE_LENGTH), AfterValidator(_require_label)
+]
+# maps the name of an option or attribute to values of which a product must have one
+LabelFilters = Annotated[
+    Mapping[FilterName, Annotated[tuple[FilterValue, ...], *_AnyOf]],
+    Field(max_length=MAX_FILTER_NAMES),
+    AfterValidator(lambda filters: MappingProxyType(dict(sorted(filters.items())))),
+    PlainSerializer(dict, return_type=dict[str, tuple[str, ...]]),
+]
 
 _FACET_NAME_PATTERN: Final = "(?:category|options|tag)"
 FacetNames = Annotated[
@@ -36,15 +83,23 @@ ProductSort = TypeAliasType(
 class ProductQuery(PageQuery):
     """Filters and sort of the product list. Prices are in minor units.
 
-    `category` also selects the products of all categories below it. Each of the first ten words of
-    `q` must be a prefix of a word in the name, SKU, tags or description; case and accents are
-    ignored. The default sort is `relevance` with `q`, and `-created_at` without `q`. The price
-    filters and sorts ignore additional prices.
+    A product must match all filters. Of `category`, `tag`, an option and an attribute, one of the
+    given values is enough. `category` also selects the products of all categories below it. The
+    comparison of tags, and of names and values of options and attributes, ignores letter case and
+    extra spaces; numbers and booleans are compared by their text, such as 12 or true.
+
+    Each of the first ten words of `q` must be a prefix of a word in the name, SKU, tags or
+    description; case and accents are ignored. The default sort is `relevance` with `q`, and
+    `-created_at` without `q`. The price filters and sorts ignore additional prices.
     """
 
-    category: CategoryPath | None = None
+    category: CategoryFilter = ()
     family: Label | None = None
-    tag: Tag | None = None
+    tag: TagFilter = ()
+    option: LabelFilters = Field(default_factory=dict, examples=[{"option.size": ["M"]}])
+    attribute: LabelFilters = Field(
+        default_factory=dict, examples=[{"attribute.material": ["wool"]}]
+    )
     min_price: Annotated[int, Field(ge=0, le=MAX_AMOUNT)] | None = None
     max_price: Annotated[int, Field(ge=0, le=MAX_AMOUNT)] | None = None
     in_stock: bool | None = None

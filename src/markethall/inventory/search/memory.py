@@ -7,11 +7,12 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
+from markethall.inventory.catalogue.domain.labels import attribute_keys, option_keys
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import label_key, name_key
 from markethall.inventory.catalogue.memory import MemoryProductStore
-from markethall.inventory.search.contract import MAX_FACET_VALUES, Facets, ProductQuery
-from markethall.inventory.search.domain import SearchQuery
+from markethall.inventory.search.contract import MAX_FACET_VALUES, Facets
+from markethall.inventory.search.domain import SearchQuery, matches_keys
 from markethall.inventory.search.ports import (
     FacetCount,
     ProductPageJson,
@@ -64,7 +65,7 @@ class MemorySearchStore(MemoryProductStore):
         def matches(product: Product) -> bool:
             return (
                 (subtree is None or product.category in subtree)
-                and self._matches_filters(product, request.query, now)
+                and self._matches_filters(product, request, now)
                 and (search is None or self._score(search, product) > 0)
             )
 
@@ -81,11 +82,16 @@ class MemorySearchStore(MemoryProductStore):
         document = self._tables.search_documents.get(product.product_id)
         return search.score(document, product.sku) if document else 0
 
-    def _matches_filters(self, product: Product, query: ProductQuery, now: datetime) -> bool:
+    def _matches_filters(
+        self, product: Product, request: ProductPageRequest, now: datetime
+    ) -> bool:
+        query, tags = request.query, set(map(label_key, request.query.tag))
         return (
             product.status == query.status
             and query.family in {None, product.family}
-            and (query.tag is None or label_key(query.tag) in map(label_key, product.tags))
+            and (not query.tag or not tags.isdisjoint(map(label_key, product.tags)))
+            and matches_keys(option_keys(product.options), request.option_keys)
+            and matches_keys(attribute_keys(product.attributes), request.attribute_keys)
             and (query.min_price is None or query.min_price <= product.price.amount)
             and (query.max_price is None or product.price.amount <= query.max_price)
             and (

@@ -3,13 +3,14 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Protocol
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.category_tree import CategoryNode, category_key
 from markethall.inventory.catalogue.ports import ProductIndex
 from markethall.inventory.search.contract import Facets, FacetValue, ProductQuery
-from markethall.inventory.search.domain import SearchQuery
+from markethall.inventory.search.domain import SearchQuery, filter_keys
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class ProductPageRequest:
 
     A sort key is a tuple of the values that the sort compares, with the product id at the end.
 
-    In the first read, `named_categories` is empty, and `query.category` is taken as the key of a
-    category. If no product is found, the service reads again. `named_categories` then has the keys
-    of the categories whose path or name is `query.category`.
+    `named_categories` has the keys of the categories that `query.category` names. It is empty in
+    the first read for a single category: then the text is taken as the key of a category. If no
+    product is found, the service looks up the text as a path or a name, and reads again.
     """
 
     query: ProductQuery
@@ -51,9 +52,19 @@ class ProductPageRequest:
 
     @property
     def category_keys(self) -> Sequence[str] | None:
-        if self.query.category is None:
+        if not self.query.category:
             return None
-        return [category_key(name) for name in self.named_categories or [self.query.category]]
+        return [category_key(name) for name in self.named_categories or self.query.category]
+
+    @cached_property
+    def option_keys(self) -> Mapping[str, Sequence[str]]:
+        """The filters by option: see `filter_keys`."""
+        return filter_keys(self.query.option)
+
+    @cached_property
+    def attribute_keys(self) -> Mapping[str, Sequence[str]]:
+        """The filters by attribute: see `filter_keys`."""
+        return filter_keys(self.query.attribute)
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,8 @@ class SearchIndex(ProductIndex, Protocol):
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         """Return a page of products, or None if the engine cannot answer.
 
+        The engine applies every filter of the query, or returns None. It compares tags, and names
+        and values of options and attributes, by their `label_key`.
         `after` is `SearchHits.after` of the previous page. If the result for the first page is
         None, the caller searches in the store instead.
         """

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -150,8 +151,10 @@ class ProductListQueries:
     ) -> tuple[ProductPageJson, Facets | None]:
         """Read a page from the store.
 
-        If the page is empty, look up `query.category` as a path or a name, and read again. If the
-        page is still empty, read again with spelling suggestions.
+        If the page is empty, look up the category as a path or a name, and read again. Of several
+        categories, all are looked up before the first read, because a page that is not empty does
+        not show that each text is a key. If the page is still empty, read again with spelling
+        suggestions.
         """
         if request.search is not None and not request.search.terms:
             return ProductPageJson(""), build_facets(
@@ -159,6 +162,8 @@ class ProductListQueries:
             )
         now = self._clock()
         async with self._database.read_session() as reads:
+            if len(request.query.category) > 1:
+                request = await _with_named_categories(reads, request) or request
             page = await reads.get_product_page(request, now)
             if (
                 not page.json
@@ -181,15 +186,16 @@ class ProductListQueries:
 async def _with_named_categories(
     reads: ReadStore, request: ProductPageRequest
 ) -> ProductPageRequest | None:
-    """Add the categories whose path or name is `query.category`.
+    """Add the categories that the texts in `query.category` name.
 
-    Return None if the request would not change: there is no such category, or `query.category` is
-    already the key of the only one.
+    Return None if the request would not change: there are no such categories, or the texts are
+    already their keys.
     """
-    if (text := request.query.category) is None:
+    texts = request.query.category
+    if not texts or request.named_categories:
         return None
-    tree = CategoryTree(await reads.list_category_nodes(label_keys([text])))
-    named = tree.find(text)
+    tree = CategoryTree(await reads.list_category_nodes(label_keys(texts)))
+    named = list(dict.fromkeys(chain.from_iterable(map(tree.find, texts))))
     if not named or [category_key(category) for category in named] == request.category_keys:
         return None
     return replace(request, named_categories=named)

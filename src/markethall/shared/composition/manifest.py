@@ -59,6 +59,9 @@ class ContextManifest:
     # maps a path to the query parameters that make a search count facets; these searches have an
     # even lower limit
     facet_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    # maps a path to the query parameters that may occur more than once; a name that ends with a dot
+    # is the prefix of such parameters. A repeated parameter that is not named here is rejected.
+    repeatable_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
     # regular expressions of the public paths whose responses are streamed for a long time; these
     # requests have a concurrency limit of their own
     long_paths: tuple[str, ...] = ()

@@ -96,7 +96,7 @@ class GatewayMiddleware:
                 # before all checks, because a browser shows no error of a preflight to the page
                 await preflight(request.scope, receive, send)
                 return
-            request.validate_headers()
+            request.validate_headers(self._config.repeatable_parameters)
             if location := request.canonical_location:
                 # the rate limits count the request that follows the redirect, not the redirect
                 await RedirectResponse(location)(request.scope, receive, send)

@@ -2,9 +2,10 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
@@ -35,6 +36,7 @@ MAX_QUERY_PARAMETERS: Final = 50
 log = structlog.get_logger("markethall.security")
 
 _ANONYMOUS: Final = Actor()
+_NONE: Final[Mapping[str, frozenset[str]]] = MappingProxyType({})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
 _DEADLINE_HEADER: Final = DEADLINE_HEADER.encode()
 _MAX_DEADLINE_MILLISECONDS: Final = 60_000
@@ -93,8 +95,10 @@ class RequestContext:
         text = self.header(b"content-length")
         return int(text) if text.isdigit() and len(text) <= _MAX_CONTENT_LENGTH_DIGITS else 0
 
-    def validate_headers(self) -> None:
+    def validate_headers(self, repeatable_parameters: Mapping[str, frozenset[str]] = _NONE) -> None:
         """Check the size of the headers, the characters of the path, and the query.
+
+        `repeatable_parameters`: see GatewayConfig.
 
         Raises HeadersTooLarge, RouteNotFound, ValidationFailed, CardNumberRefused.
         """
@@ -112,7 +116,8 @@ class RequestContext:
             )
         # reject a repeated name: FastAPI would use its last value, a proxy or cache perhaps the
         # first
-        if b"&" in query and (name := _repeated_name(query)):
+        repeatable = repeatable_parameters.get(self.path.rstrip("/"), frozenset())
+        if b"&" in query and (name := _repeated_name(query, repeatable)):
             raise _query_invalid("repeated", f"must not repeat {name}")
         try:
             check_head(self.path, query, self._headers)
@@ -288,14 +293,20 @@ def route_template(scope: Scope) -> str:
     return getattr(matched_route(scope), "path", None) or scope["state"].get("route") or "unmatched"
 
 
-def _repeated_name(query: bytes) -> str | None:
+def _repeated_name(query: bytes, repeatable: Collection[str] = ()) -> str | None:
     pairs = [pair for pair in query.split(b"&") if pair]
     names = [pair.partition(b"=")[0] for pair in pairs]
     if b"%" in query or b"+" in query:
         names = [unquote_to_bytes(name.replace(b"+", b" ")) for name in names]
     if len(set(names)) == len(names):
         return None
-    return next(name for name in names if names.count(name) > 1).decode("utf-8", "replace")[:100]
+    repeated = (name.decode("utf-8", "replace") for name in names if names.count(name) > 1)
+    return next((name[:100] for name in repeated if not _may_repeat(name, repeatable)), None)
+
+
+def _may_repeat(name: str, repeatable: Collection[str]) -> bool:
+    prefix, dot, _ = name.partition(".")
+    return name in repeatable or (bool(dot) and prefix + dot in repeatable)
 
 
 def _query_invalid(code: str, message: str) -> ValidationFailed:

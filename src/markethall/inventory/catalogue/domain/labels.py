@@ -55,6 +55,22 @@ def option_keys(options: Mapping[str, str]) -> Mapping[str, str]:
     return {label_key(name): label_key(value) for name, value in options.items()}
 
 
+def attribute_keys(attributes: Mapping[str, str | int | bool]) -> Mapping[str, str]:
+    """Return the `label_key` of each name, with the `label_key` of the text of its value.
+
+    An attribute whose text is empty or has only spaces has no key, so no filter finds it.
+    """
+    keys = ((label_key(name), label_key(attribute_text(attributes[name]))) for name in attributes)
+    return {name: value for name, value in keys if value}
+
+
+def attribute_text(value: str | int | bool) -> str:
+    """Return the text by which a filter finds an attribute: true, false, digits, or the text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
 def find_option(options: Mapping[str, str], name_key: str) -> tuple[str, str] | None:
     """Return the name and the value of the option whose name has this `label_key`.
 

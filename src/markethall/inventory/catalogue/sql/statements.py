@@ -115,7 +115,8 @@ ADD_PRODUCT: Final = Statement(
 PRODUCT_COLUMNS: Final = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
     for column in WRITABLE_COLUMNS
-    if column.name not in {"search", "sku_key", "name_key", "option_keys", "tag_keys"}
+    if column.name
+    not in {"search", "sku_key", "name_key", "option_keys", "tag_keys", "attribute_keys"}
 ]
 # FOR NO KEY UPDATE, so that inserts of stock rows and reservation lines that refer to the product
 # do not wait

@@ -16,7 +16,11 @@ from markethall.inventory.catalogue.contract.products import (
     SkuTaken,
     TranslationView,
 )
-from markethall.inventory.catalogue.domain.labels import find_option, option_keys
+from markethall.inventory.catalogue.domain.labels import (
+    attribute_keys,
+    find_option,
+    option_keys,
+)
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.search_document import build_search_document
 from markethall.inventory.catalogue.domain.text_keys import label_key, name_key, sku_key
@@ -108,6 +112,7 @@ def product_to_row(product: Product) -> dict[str, Any]:
         "options": _dump_mapping(product.options),
         "option_keys": _dump_mapping(option_keys(product.options)),
         "attributes": _dump_mapping(product.attributes),
+        "attribute_keys": _dump_mapping(attribute_keys(product.attributes)),
         "prices": _dump_prices(product.prices),
         "translations": _dump_mapping(
             {language: texts.model_dump() for language, texts in product.translations.items()}

@@ -84,6 +84,8 @@ products = sa.Table(
     sa.Column("tag_keys", ARRAY(sa.Text), nullable=False),
     sa.Column("images", ARRAY(sa.Text), nullable=False),
     sa.Column("attributes", JSONB, nullable=False),
+    # the `label_key` of each name, with the `label_key` of the text of its value
+    sa.Column("attribute_keys", JSONB, nullable=False),
     _text("barcode", nullable=True),
     sa.Column("weight_grams", sa.BigInteger),
     # the server defaults are for rolling updates, in which processes of the older release still
@@ -141,6 +143,14 @@ for _name, _key in (
 # not only active products, because an import finds all products of a family
 sa.Index("ix_product_family", products.c.family)
 sa.Index("ix_product_tag_keys", products.c.tag_keys, postgresql_using="gin")
+# jsonb_path_ops: the index has a hash of each pair of name and value, so any length fits
+sa.Index(
+    "ix_product_label_keys",
+    products.c.option_keys,
+    products.c.attribute_keys,
+    postgresql_using="gin",
+    postgresql_ops={"option_keys": "jsonb_path_ops", "attribute_keys": "jsonb_path_ops"},
+)
 sa.Index("ix_product_search", products.c.search, postgresql_using="gin")
 
 # The candidates for spelling suggestions. A word stays here after the last product with it has

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH, TSQUERY, aggregate_order_by
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
@@ -24,7 +24,9 @@ from markethall.shared.persistence.postgres import Statement, sql_literal
 _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
     "category": lambda rows: rows.c.category == sa.any_(SUBTREE),
     "family": lambda rows: rows.c.family == bindparam("family"),
-    "tag": lambda rows: rows.c.tag_keys.contains(bindparam("tag", type_=ARRAY(sa.Text))),
+    "tag": lambda rows: rows.c.tag_keys.overlap(bindparam("tag", type_=ARRAY(sa.Text))),
+    "option": lambda rows: matches_jsonpath(rows.c.option_keys, "option"),
+    "attribute": lambda rows: matches_jsonpath(rows.c.attribute_keys, "attribute"),
     "min_price": lambda rows: rows.c.price_amount >= bindparam("min_price"),
     "max_price": lambda rows: rows.c.price_amount <= bindparam("max_price"),
     "tsquery": lambda rows: matches_tsquery(rows, "tsquery"),
@@ -48,6 +50,10 @@ def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Sel
 
 def matches_tsquery(rows: Any, name: str) -> "sa.ColumnElement[bool]":
     return sa.type_coerce(rows.c.search.op("@@")(bindparam(name, type_=TSQUERY)), sa.Boolean)
+
+
+def matches_jsonpath(column: "sa.ColumnElement[Any]", name: str) -> "sa.ColumnElement[bool]":
+    return sa.type_coerce(column.op("@@")(bindparam(name, type_=JSONPATH)), sa.Boolean)
 
 
 def select_by_sku() -> "sa.Select[tuple[Any]]":

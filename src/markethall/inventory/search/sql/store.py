@@ -20,6 +20,7 @@ from markethall.inventory.search.ports import (
     build_facets,
 )
 from markethall.inventory.search.sql import statements
+from markethall.inventory.search.sql.jsonpath import jsonpath_all
 from markethall.inventory.search.sql.product_page_statements import product_page_statement
 from markethall.inventory.search.sql.spelling import spelling_suggestions
 from markethall.inventory.search.sql.tsquery import tsquery_all, tsquery_term
@@ -120,8 +121,11 @@ def _filters(request: ProductPageRequest) -> dict[str, Any]:
     filters = {name: getattr(query, name) for name in names if getattr(query, name) is not None}
     if request.category_keys is not None:
         filters["category"] = request.category_keys
-    if query.tag is not None:
-        filters["tag"] = [label_key(query.tag)]
+    if query.tag:
+        filters["tag"] = [label_key(tag) for tag in query.tag]
+    for name, keys in (("option", request.option_keys), ("attribute", request.attribute_keys)):
+        if keys:
+            filters[name] = jsonpath_all(keys)
     if request.search is not None:
         filters["tsquery"] = tsquery_all(request.search)
     return filters
