@@ -10,7 +10,8 @@ DEV    := $(VENV)/dev.stamp
 .PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
   test-event-delivery test-relocation test-malformed-requests test-card-numbers test-example \
-  test-pgbouncer test-api-schema test-payments
+  test-pgbouncer test-api-schema test-payments \
+  client-document clients test-client-typescript
 
 ## help: list the targets
 help:
@@ -134,3 +135,19 @@ test-example: $(DEV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e examples/reviews
 	cd examples/reviews && ../../$(BIN)/python -m pytest -q; status=$$?; \
 	  ../../$(BIN)/python -m pip uninstall --quiet --yes markethall-reviews; exit $$status
+
+# the clients are generated from this document
+client-document: $(DEV)
+	@$(BIN)/markethall openapi >clients/openapi.json
+
+clients/typescript/node_modules/.package-lock.json: clients/typescript/package-lock.json
+	cd clients/typescript && npm ci --no-progress
+	@touch $@
+
+## clients: generate and build the clients of the API (needs node and npm)
+clients: client-document clients/typescript/node_modules/.package-lock.json
+	cd clients/typescript && npm run --silent generate && npm run --silent build
+
+## test-client-typescript: compile the TypeScript client and run a customer's story through it (needs node and npm)
+test-client-typescript: client-document clients/typescript/node_modules/.package-lock.json
+	cd clients/typescript && npm run --silent generate && npm test --silent && npm run --silent check-bundle

@@ -17,7 +17,21 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 WORD_LIST: Final = Path("scripts/retired_words.txt")
 TEXT_SUFFIXES: Final = frozenset(
-    {".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".txt", ".env", ".mako", ".ini", ".cfg", ""}
+    {
+        ".py",
+        ".md",
+        ".toml",
+        ".yaml",
+        ".yml",
+        ".sh",
+        ".txt",
+        ".env",
+        ".mako",
+        ".ini",
+        ".cfg",
+        ".ts",
+        "",
+    }
 )
 # files that need the retired terms, and files of other authors
 UNCHECKED: Final = (

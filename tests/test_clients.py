@@ -1,0 +1,26 @@
+"""Test that the clients in `clients/` are released together with the application."""
+
+import json
+from pathlib import Path
+
+from markethall import __version__
+
+CLIENTS = Path(__file__).parents[1] / "clients"
+
+
+def test_typescript_client_has_the_version_of_the_application() -> None:
+    package = json.loads((CLIENTS / "typescript/package.json").read_text())
+    lock = json.loads((CLIENTS / "typescript/package-lock.json").read_text())
+
+    assert package["version"] == __version__
+    assert lock["packages"][""]["version"] == __version__
+
+
+def test_lock_file_has_hashes_and_no_addresses() -> None:
+    lock = json.loads((CLIENTS / "typescript/package-lock.json").read_text())
+
+    packages = {name: entry for name, entry in lock["packages"].items() if name}
+
+    assert packages
+    assert not [name for name, entry in packages.items() if "integrity" not in entry]
+    assert not [name for name, entry in packages.items() if "resolved" in entry]
