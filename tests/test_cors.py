@@ -288,7 +288,7 @@ async def test_page_of_another_origin_registers_orders_and_pays(partitioned_shop
         product = await shop.product(stock=3)
         buyer = await shop.customer()
         listed = await shop.get(f"/products/{product['product_id']}")
-        key = secrets.token_hex(8)
+        key = secrets.token_hex(16)
         placed = await shop.place(buyer, product["product_id"], 2, key)
         replayed = await shop.place(buyer, product["product_id"], 2, key)
         order = expect_status(placed, 201)

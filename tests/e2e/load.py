@@ -104,7 +104,7 @@ class LoadGenerator(Shop):
 
         Each repetition waits for Retry-After, or RETRY_DELAY_SECONDS after a connection error.
         """
-        key = secrets.token_hex(8)
+        key = secrets.token_hex(16)
         async with progress_limit(TIMEOUT_SECONDS) as limit:
             while True:
                 result = await self.send_logged(

@@ -91,7 +91,7 @@ class RelocationLoad(Shop):
             self.results.failed.append(repr(error))
 
     async def _buy(self, buyer: Person, outcome: str) -> None:
-        key, body = secrets.token_hex(8), self.order_body
+        key, body = secrets.token_hex(16), self.order_body
         order = await self._post_until_final("/orders", buyer, body, 201, key)
         self.results.placed.append(time.monotonic())
         sale = Sale(buyer, key, order, outcome)
@@ -144,7 +144,7 @@ class RelocationLoad(Shop):
 
         Each repetition waits for Retry-After, or RETRY_DELAY_SECONDS after a connection error.
         """
-        headers = {"Idempotency-Key": key or secrets.token_hex(8)}
+        headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         async with progress_limit(TIMEOUT_SECONDS) as limit:
             while True:
                 response = await self._send_or_none(

@@ -39,7 +39,7 @@ class Shop:
     async def post(
         self, path: str, person: Person | None = None, key: str | None = None, **options: Any
     ) -> httpx2.Response:
-        headers = {"Idempotency-Key": key or secrets.token_hex(8)}
+        headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         return await self.send("POST", path, person, headers=headers, **options)
 
     async def send(
@@ -93,7 +93,7 @@ class Shop:
 
     async def place_until_final(self, person: Person, product_id: str) -> httpx2.Response:
         """Repeat POST /orders with the same key while the server is busy or handles that key."""
-        key = secrets.token_hex(8)
+        key = secrets.token_hex(16)
         while True:
             answer = await self.place(person, product_id, key=key)
             if answer.status_code != 503 and not is_in_flight(answer):

@@ -73,7 +73,7 @@ class Journey:
     responses: list[tuple[str, Person, str, Any, httpx2.Response]] = field(default_factory=list)
 
     async def post(self, path: str, person: Person, body: Any, status: int) -> dict[str, Any]:
-        key = secrets.token_hex(8)
+        key = secrets.token_hex(16)
         answer = await self.shop.post(path, person, key, json=body)
         self.responses.append((path, person, key, body, answer))
         return expect_status(answer, status)

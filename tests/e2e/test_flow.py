@@ -177,7 +177,7 @@ async def test_cancelled_paid_order_is_refunded(shop: Shop) -> None:
 
 async def test_same_key_twenty_times_places_one_order(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=50)
-    key = secrets.token_hex(8)
+    key = secrets.token_hex(16)
 
     answers = await asyncio.gather(
         *(shop.place(buyer, product["product_id"], key=key) for _ in range(20))
@@ -199,7 +199,7 @@ async def test_same_key_twenty_times_places_one_order(shop: Shop) -> None:
 
 async def test_key_with_another_payload_is_rejected(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product()
-    key = secrets.token_hex(8)
+    key = secrets.token_hex(16)
     await shop.place(buyer, product["product_id"], 1, key)
 
     answer = await shop.place(buyer, product["product_id"], 2, key)
@@ -209,7 +209,7 @@ async def test_key_with_another_payload_is_rejected(shop: Shop) -> None:
 
 async def test_error_response_is_replayed(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=1)
-    key = secrets.token_hex(8)
+    key = secrets.token_hex(16)
     first = await shop.place(buyer, product["product_id"], 5, key)
     await shop.receive(product["product_id"], 10)
 

@@ -103,7 +103,7 @@ async def test_each_request_has_one_complete_access_log_line(
     logged_server: LoggedServer, method: str, path: str, user: str, status: int, context: str
 ) -> None:
     person = await logged_server.shop.customer() if user == "buyer" else None
-    request_id = f"test-{secrets.token_hex(8)}"
+    request_id = f"test-{secrets.token_hex(16)}"
     headers = {"X-Request-ID": request_id, "User-Agent": "a test/1.0"}
 
     answer = await logged_server.shop.send(method, path, person, headers=headers)
@@ -135,7 +135,7 @@ async def test_each_request_has_one_complete_access_log_line(
 async def test_forwarded_address_is_accepted_from_trusted_proxy_only(
     logged_server: LoggedServer, peer: str, forwarded: str, expected: str
 ) -> None:
-    request_id = f"test-{secrets.token_hex(8)}"
+    request_id = f"test-{secrets.token_hex(16)}"
     headers = {"X-Request-ID": request_id, "X-Forwarded-For": forwarded}
     transport = httpx2.AsyncHTTPTransport(local_address=peer)
 
@@ -195,8 +195,8 @@ async def use_secrets(logged_server: LoggedServer) -> dict[str, str]:
     """Send the requests with secrets. Return the value of each secret by its name."""
     shop, buyer = logged_server.shop, await logged_server.shop.customer()
     pair = await shop.sign_in(buyer.name, buyer.password)
-    wrong, new = f"wrong-{secrets.token_hex(8)}", f"new-{secrets.token_hex(8)}"
-    key = f"key-{secrets.token_hex(8)}"
+    wrong, new = f"wrong-{secrets.token_hex(16)}", f"new-{secrets.token_hex(16)}"
+    key = f"key-{secrets.token_hex(16)}"
     await log_in_with_errors(shop, buyer, pair, wrong)
     change = {"current_password": buyer.password, "new_password": new}
     await shop.send("POST", "/users/me/password", buyer, json=change)

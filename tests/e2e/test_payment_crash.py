@@ -124,7 +124,7 @@ async def pay_and_refund(shop: AbandoningShop, buyer: Person, product_id: str) -
     await shop.wait_for_status(buyer, order["order_id"], status="processing")
     body = {"amount": {"amount": REFUNDS[0], "currency": "EUR"}, "reason": "damaged"}
     path = f"/payments/{payment_id}/refunds"
-    expect_status(await shop.post(path, shop.admin, secrets.token_hex(8), json=body), 201)
+    expect_status(await shop.post(path, shop.admin, secrets.token_hex(16), json=body), 201)
     await shop.wait_for_status(buyer, order["order_id"], payment_status="partially_refunded")
 
 

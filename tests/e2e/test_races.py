@@ -117,7 +117,7 @@ async def place_cart(
 
 async def place_until_final(shop: Shop, buyer: Person, cart: tuple[str, ...]) -> httpx2.Response:
     """Repeat POST /orders with the same idempotency key until the response is final."""
-    key = secrets.token_hex(8)
+    key = secrets.token_hex(16)
     return await retry_all(lambda: place_cart(shop, buyer, cart, key))
 
 
@@ -141,7 +141,7 @@ async def test_same_key_twenty_times_gives_same_response(
     shop: Shop, database: DatabaseReader
 ) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=50)
-    key = secrets.token_hex(8)
+    key = secrets.token_hex(16)
 
     answers = await asyncio.gather(
         *(
@@ -183,7 +183,7 @@ async def test_same_key_ten_concurrent_confirmations_charge_once(
     shop: Shop, database: DatabaseReader
 ) -> None:
     buyer, order = await place_new_order(shop)
-    payment_id, key = order["payment"]["payment_id"], secrets.token_hex(8)
+    payment_id, key = order["payment"]["payment_id"], secrets.token_hex(16)
 
     answers = await asyncio.gather(
         *(

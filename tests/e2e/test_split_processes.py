@@ -68,11 +68,11 @@ async def split_setup(
 
 async def test_order_has_one_request_id_and_trace_in_four_logs(split_setup: SplitSetup) -> None:
     buyer, product = await split_setup.shop.customer(), await split_setup.shop.product()
-    request_id, trace_id = f"test-{secrets.token_hex(8)}", secrets.token_hex(16)
+    request_id, trace_id = f"test-{secrets.token_hex(16)}", secrets.token_hex(16)
     headers = {
         "X-Request-ID": request_id,
         "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
-        "Idempotency-Key": secrets.token_hex(8),
+        "Idempotency-Key": secrets.token_hex(16),
     }
     body = {"product_id": product["product_id"], "quantity": 1, "shipping_address": "Market 1"}
 
