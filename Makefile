@@ -10,7 +10,7 @@ DEV    := $(VENV)/dev.stamp
 .PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
   test-event-delivery test-relocation test-malformed-requests test-card-numbers test-example \
-  test-pgbouncer test-api-schema test-payments \
+  test-pgbouncer test-api-schema test-payments test-package \
   client-document clients test-client-typescript
 
 ## help: list the targets
@@ -85,6 +85,10 @@ docs: $(DEV)
 ## test-manifests: render the Kubernetes overlays and check them (needs kubectl)
 test-manifests: $(DEV)
 	$(BIN)/python -m pytest -q k8s
+
+## test-package: build the wheel and the sdist, install the wheel into an empty environment and start it
+test-package: $(DEV)
+	$(BIN)/python -m scripts.check_package
 
 ## test-pgbouncer: run the shop behind PgBouncer in transaction mode (needs the program pgbouncer)
 test-pgbouncer: $(DEV)

