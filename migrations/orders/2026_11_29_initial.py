@@ -1,4 +1,4 @@
-"""Create the orders schema: orders, their lines, their timeline, fulfilments."""
+"""Create the orders schema: orders, their lines, timeline, fulfilments, the configuration."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 SCHEMA = "orders"
 
 TABLES = (
+    "configuration",
     "idempotency_record",
     "inbox",
     "outbox",
@@ -73,6 +74,7 @@ def upgrade() -> None:
     _order_line()
     _timeline()
     _fulfilment()
+    _configuration()
     _triggers()
     _outbox()
     _inbox()
@@ -184,6 +186,27 @@ def _fulfilment() -> None:
     )
 
 
+def _configuration() -> None:
+    op.create_table(
+        "configuration",
+        sa.Column("item_id", sa.Uuid(), nullable=False),
+        *_texts("kind", "unique_key"),
+        sa.Column("fields", JSONB(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        _timestamp("created_at"),
+        sa.PrimaryKeyConstraint("item_id", name=op.f("pk_configuration")),
+        sa.UniqueConstraint("kind", "unique_key", name=op.f("uq_configuration_kind_unique_key")),
+        *_checks("configuration", CONFIGURATION_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_configuration_kind_item_id", "configuration", ["kind", "item_id"])
+
+
+CONFIGURATION_CHECKS = {
+    "kind": "kind IN ('shop', 'shipping_method', 'tax_rate')",
+    "fields": "jsonb_typeof(fields) = 'object'",
+    "version": "version >= 1",
+}
 ORDER_CHECKS = {
     "status": "status IN ('pending', 'processing', 'completed', 'cancelled', 'expired')",
     "payment_status": "payment_status IN ('none', 'authorized', 'paid', 'partially_refunded',"

@@ -6,6 +6,7 @@ from datetime import timedelta
 from dependency_injector import providers
 
 from markethall.inventory.contract import Inventory
+from markethall.orders.configuration.service import ConfigurationCache, ItemService
 from markethall.orders.contract import Orders
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
 from markethall.orders.ports import OrderIntegrityReads, ReadStore, Store
@@ -21,9 +22,20 @@ from markethall.orders.service import (
 )
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
 from markethall.orders.settings import OrdersSettings
+from markethall.orders.shipping.contract import ShippingMethods
+from markethall.orders.shipping.service import SHIPPING_METHODS
+from markethall.orders.shop.contract import Shop
+from markethall.orders.shop.service import ShopService
 from markethall.orders.sql import STATEMENTS, SqlOrderIntegrityReads, SqlOrderStore
+from markethall.orders.tax.contract import TaxRates
+from markethall.orders.tax.service import TAX_RATES
 from markethall.payments.contract import Payments
-from markethall.shared.cache import InvalidationBus, open_bus
+from markethall.shared.cache import (
+    CoherentCache,
+    InvalidationBus,
+    InvalidationListeners,
+    open_bus,
+)
 from markethall.shared.composition.container import (
     BackgroundTask,
     ContextContainer,
@@ -69,18 +81,24 @@ def _status_waits(database: Database[ReadStore, Store], bus: InvalidationBus | N
     return StatusWaits(database, bus.publish if bus else lambda _: None)
 
 
+def _configuration_byte_cache(bus: InvalidationBus | None) -> CoherentCache:
+    # independent of the setting `cache`, because every order reads the configuration
+    return CoherentCache(bus)
+
+
 def _background_tasks(
-    status_waits: StatusWaits, bus: InvalidationBus | None
+    status_waits: StatusWaits, cache: CoherentCache, bus: InvalidationBus | None
 ) -> Sequence[BackgroundTask]:
-    return [status_waits.run, *([lambda: bus.listen(status_waits)] if bus else [])]
+    listeners = InvalidationListeners(status_waits, cache)
+    return [status_waits.run, *([lambda: bus.listen(listeners)] if bus else [])]
 
 
 def _on_drain(status_waits: StatusWaits) -> Sequence[Callable[[], None]]:
     return [status_waits.end]
 
 
-def _on_close(bus: InvalidationBus | None) -> Sequence[LifecycleHook]:
-    return [bus.flush] if bus else []
+def _on_close(cache: CoherentCache) -> Sequence[LifecycleHook]:
+    return [cache.close]  # it also flushes the bus
 
 
 def _reservation_policy(settings: OrdersSettings) -> ReservationPolicy:
@@ -131,6 +149,21 @@ class OrdersContainer(ContextContainer):
     database = singleton(ChangeReportingDatabase, stored_database, status_waits)
     idempotency = singleton(build_idempotency, persistence, settings, clock)
 
+    byte_cache = singleton(_configuration_byte_cache, bus)
+    configuration = singleton(ConfigurationCache, stored_database, byte_cache)
+    shop: providers.Singleton[Shop] = singleton(ShopService, stored_database, configuration, clock)
+    shipping_methods: providers.Singleton[ShippingMethods] = singleton(
+        ItemService,
+        providers.Object(SHIPPING_METHODS),
+        stored_database,
+        configuration,
+        cursors,
+        clock,
+    )
+    tax_rates: providers.Singleton[TaxRates] = singleton(
+        ItemService, providers.Object(TAX_RATES), stored_database, configuration, cursors, clock
+    )
+
     clients = singleton(ContextClients, users, inventory, payments)
     reservation_policy = singleton(_reservation_policy, settings)
     checkout = singleton(Checkout, clients, database, reservation_policy, clock)
@@ -149,9 +182,9 @@ class OrdersContainer(ContextContainer):
     )
 
     periodic_jobs = singleton(_periodic_jobs, pending_orders_job)
-    background_tasks = singleton(_background_tasks, status_waits, bus)
+    background_tasks = singleton(_background_tasks, status_waits, byte_cache, bus)
     on_drain = singleton(_on_drain, status_waits)
-    on_close = singleton(_on_close, bus)
+    on_close = singleton(_on_close, byte_cache)
     counters = singleton(_counters, orders)
     snapshots: providers.Selector[SnapshotDatabase[OrderIntegrityReads]] = by_storage(
         settings,

@@ -32,6 +32,9 @@ MANIFEST: Final = ContextManifest(
     path_prefixes=(
         "orders",
         "fulfilments",
+        "shop",
+        "shipping-methods",
+        "tax-rates",
     ),
     migrations=built_in_migrations("orders"),
     settings=OrdersSettings,

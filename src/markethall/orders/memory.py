@@ -5,6 +5,10 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from markethall.orders.configuration.memory import (
+    ConfigurationTables,
+    MemoryConfigurationStore,
+)
 from markethall.orders.contract import (
     FulfilmentStatus,
     OrderQuery,
@@ -15,7 +19,6 @@ from markethall.orders.contract import (
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderLink, OrderSums
 from markethall.orders.ports import ConcurrentUpdate
-from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.persistence.memory import Table
@@ -23,7 +26,7 @@ from markethall.shared.persistence.memory import Table
 FIRST_NUMBER = 1001
 
 
-class Tables(ContextTables):
+class Tables(ConfigurationTables):
     def __init__(self) -> None:
         super().__init__()
         self.orders: Table[UUID, Order] = Table()
@@ -31,7 +34,7 @@ class Tables(ContextTables):
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
-class MemoryOrderStore(MemoryUnitOfWork):
+class MemoryOrderStore(MemoryConfigurationStore):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables

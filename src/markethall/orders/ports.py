@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from markethall.orders.configuration import ports as configuration
 from markethall.orders.contract import OrderQuery, VersionedOrderStatus
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderLink, OrderSums
@@ -19,7 +20,7 @@ class ConcurrentUpdate(Exception):
     """Another transaction saved the order after it was read. The caller must read it again."""
 
 
-class ReadStore(Protocol):
+class ReadStore(configuration.ReadStore, Protocol):
     """Reads without locks."""
 
     async def get_order(self, order_id: UUID) -> Order | None: ...
@@ -57,7 +58,7 @@ class ReadStore(Protocol):
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, Protocol):
+class Store(ReadStore, configuration.Store, Protocol):
     """Reads and writes of one transaction."""
 
     # the orders that `save_order` has changed in this transaction

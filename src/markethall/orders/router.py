@@ -31,6 +31,9 @@ from markethall.orders.contract import (
     TotalTooLarge,
     VersionedOrderStatus,
 )
+from markethall.orders.shipping import router as shipping
+from markethall.orders.shop import router as shop
+from markethall.orders.tax import router as tax
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
@@ -385,3 +388,7 @@ async def deliver_fulfilment(
         ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
+
+
+for module in (shop, shipping, tax):
+    router.routes.extend(module.router.routes)

@@ -1,10 +1,46 @@
-"""The settings of orders."""
+"""The settings of orders, and the installed calculators of shipping and tax."""
 
-from typing import Annotated
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from markethall.shared.composition.settings import ContextSettings
+
+SHIPPING_CALCULATORS: Final = "markethall.shipping_calculators"
+TAX_CALCULATORS: Final = "markethall.tax_calculators"
+# listed here, not found by entry points, so that they also work without package metadata
+_BUILT_IN: Final = {
+    SHIPPING_CALCULATORS: "markethall.orders.shipping.service:ShippingRates",
+    TAX_CALCULATORS: "markethall.orders.tax.service:ConfiguredTaxRates",
+}
+BUILT_IN_NAME: Final = "rates"
+
+
+def build_calculator(group: str, name: str) -> Any:
+    """Build the calculator with this name. Raises LookupError if none is installed."""
+    return _find_entry_point(group, name).load()()
+
+
+def _find_entry_point(group: str, name: str) -> EntryPoint:
+    if name == BUILT_IN_NAME:
+        return EntryPoint(name, _BUILT_IN[group], group)
+    for entry_point in entry_points(group=group, name=name):
+        return entry_point
+    raise LookupError(name)
+
+
+def _require_installed(group: str) -> Callable[[str], str]:
+    def check(name: str) -> str:
+        try:
+            _find_entry_point(group, name)
+        except LookupError:
+            names = [BUILT_IN_NAME, *sorted(entry_points(group=group).names)]
+            raise ValueError(f"must be one of the calculators {', '.join(names)}") from None
+        return name
+
+    return check
 
 
 class OrdersSettings(ContextSettings):
@@ -17,3 +53,19 @@ class OrdersSettings(ContextSettings):
             description="Seconds that stock is reserved for an unpaid order; 900 at most",
         ),
     ] = 900
+    shipping_calculator: Annotated[
+        str,
+        AfterValidator(_require_installed(SHIPPING_CALCULATORS)),
+        Field(
+            description="The calculator of shipping prices. `rates` uses the shipping methods of"
+            " the shop; others are installed as packages"
+        ),
+    ] = BUILT_IN_NAME
+    tax_calculator: Annotated[
+        str,
+        AfterValidator(_require_installed(TAX_CALCULATORS)),
+        Field(
+            description="The calculator of taxes. `rates` uses the tax rates of the shop; others"
+            " are installed as packages"
+        ),
+    ] = BUILT_IN_NAME

@@ -9,9 +9,6 @@ from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from markethall.orders.contract.addresses import Address as Address
-from markethall.orders.contract.addresses import AnyAddress as AnyAddress
-from markethall.orders.contract.addresses import non_blank
 from markethall.orders.contract.events import FulfilledLine as FulfilledLine
 from markethall.orders.contract.events import OrderCancelled as OrderCancelled
 from markethall.orders.contract.events import OrderCompleted as OrderCompleted
@@ -29,6 +26,9 @@ from markethall.orders.contract.status import OrderStatus as OrderStatus
 from markethall.orders.contract.status import OrderStatusQuery as OrderStatusQuery
 from markethall.orders.contract.status import OrderStatusView as OrderStatusView
 from markethall.orders.contract.status import VersionedOrderStatus as VersionedOrderStatus
+from markethall.orders.shop.contract.addresses import Address as Address
+from markethall.orders.shop.contract.addresses import AnyAddress as AnyAddress
+from markethall.orders.shop.contract.addresses import non_blank
 from markethall.orders.totals.contract import TotalTooLarge as TotalTooLarge
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext

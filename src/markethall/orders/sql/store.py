@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from markethall.orders.configuration.sql import SqlConfigurationStore
 from markethall.orders.contract import (
     Address,
     FulfilmentStatus,
@@ -27,7 +28,7 @@ from markethall.orders.domain import (
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.tables import metadata, orders
-from markethall.shared.composition.sql import ContextStatements, SqlUnitOfWork
+from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.persistence.postgres import Connection
@@ -54,7 +55,7 @@ _PLAIN_COLUMNS = tuple(
 )
 
 
-class SqlOrderStore(SqlUnitOfWork):
+class SqlOrderStore(SqlConfigurationStore):
     def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
         super().__init__(connection, statements, clock)
         self.saved_order_ids: set[UUID] = set()

@@ -5,17 +5,15 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from markethall.orders.configuration.sql import metadata
 from markethall.orders.contract import (
     FulfilmentStatus,
     OrderFulfilmentStatus,
     OrderPaymentStatus,
     OrderStatus,
 )
-from markethall.shared.composition.sql import context_metadata
 from markethall.shared.persistence.postgres import sql_literal
 from markethall.shared.persistence.sql import timestamp_column
-
-metadata = context_metadata("orders")
 
 
 def _enum_check(column: str, values: type[StrEnum]) -> str:

@@ -3,12 +3,16 @@
 from typing import Literal
 
 from markethall.shared.cache.coherent_cache import CoherentCache
-from markethall.shared.cache.invalidation_bus import InvalidationBus, PostgresChannel
+from markethall.shared.cache.invalidation_bus import (
+    InvalidationBus,
+    InvalidationListeners,
+    PostgresChannel,
+)
 from markethall.shared.cache.redis_cache import RedisCache, RedisChannel, TombstoneChannel
 from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 
-__all__ = ["CoherentCache", "InvalidationBus", "open_bus", "open_cache"]
+__all__ = ["CoherentCache", "InvalidationBus", "InvalidationListeners", "open_bus", "open_cache"]
 
 
 def open_cache(

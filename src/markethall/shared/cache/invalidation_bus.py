@@ -42,6 +42,21 @@ class InvalidationListener(Protocol):
         """
 
 
+class InvalidationListeners:
+    """Several listeners that share one bus."""
+
+    def __init__(self, *listeners: InvalidationListener) -> None:
+        self._listeners = listeners
+
+    def on_invalidated(self, invalidations: Collection[Invalidation]) -> None:
+        for listener in self._listeners:
+            listener.on_invalidated(invalidations)
+
+    def on_connection_changed(self, connected: bool) -> None:
+        for listener in self._listeners:
+            listener.on_connection_changed(connected)
+
+
 class PostgresChannel:
     """Sends messages with NOTIFY and receives them with LISTEN."""
 

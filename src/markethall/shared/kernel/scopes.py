@@ -8,6 +8,7 @@ PAYMENTS: Final = "payments"
 CATALOGUE_WRITE: Final = "catalogue:write"
 STOCK_WRITE: Final = "stock:write"
 ORDERS_MANAGE: Final = "orders:manage"
+SHOP_MANAGE: Final = "shop:manage"
 PAYMENTS_MANAGE: Final = "payments:manage"
 STATS_READ: Final = "stats:read"
 USERS_MANAGE: Final = "users:manage"
@@ -26,7 +27,7 @@ SCOPES_BY_ROLE: Final[dict[str, set[str]]] = {
     "staff:orders": _ORDERS_SCOPES,
     "staff:payments": _PAYMENTS_SCOPES,
     "staff": _STAFF_SCOPES,
-    "admin": _STAFF_SCOPES | {USERS_MANAGE, INTEGRITY_READ},
+    "admin": _STAFF_SCOPES | {SHOP_MANAGE, USERS_MANAGE, INTEGRITY_READ},
 }
 SCOPE_DESCRIPTIONS: Final[dict[str, str]] = {
     PROFILE: "read and change one's own account",
@@ -35,6 +36,7 @@ SCOPE_DESCRIPTIONS: Final[dict[str, str]] = {
     CATALOGUE_WRITE: "change products",
     STOCK_WRITE: "see and change stock",
     ORDERS_MANAGE: "see and serve all orders",
+    SHOP_MANAGE: "change the settings of the shop",
     PAYMENTS_MANAGE: "see all payments, refund",
     STATS_READ: "read counts",
     USERS_MANAGE: "see all users, change roles",

@@ -12,6 +12,7 @@ from markethall.orders.totals.domain.breakdown import (
     sum_discounts,
     sum_tax_lines,
 )
+from markethall.orders.totals.domain.destination import Destination
 from markethall.orders.totals.domain.promotions import (
     DiscountedOrder,
     PromotionKind,
@@ -31,6 +32,7 @@ __all__ = [
     "SHIPPING_KEY",
     "AppliedDiscount",
     "Breakdown",
+    "Destination",
     "DiscountedOrder",
     "LineBreakdown",
     "LineShare",

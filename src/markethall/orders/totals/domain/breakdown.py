@@ -16,7 +16,8 @@ SHIPPING_KEY: Final = UUID(int=0)
 class PricedLine:
     """Units of one product and their price. `key` identifies the line.
 
-    A line without a tax class is not taxed.
+    A line without a tax class is not taxed. `categories` are the category of the product and the
+    categories above it.
     """
 
     key: UUID
@@ -24,7 +25,7 @@ class PricedLine:
     unit_price: int
     quantity: int
     tax_class: str | None = None
-    category: str | None = None
+    categories: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
 
     @property

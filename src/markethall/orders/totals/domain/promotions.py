@@ -18,8 +18,6 @@ from markethall.orders.totals.domain.breakdown import (
     ShippingCharge,
 )
 
-CATEGORY_SEPARATOR: Final = "/"
-
 
 class PromotionKind(StrEnum):
     PERCENT = "percent"
@@ -36,7 +34,7 @@ class PromotionRule:
     `buy_quantity` units give `percent` off the next `get_quantity` units, the cheapest ones.
 
     A promotion that names products, categories or tags applies only to the lines that have one of
-    them; a category includes the categories below it. `min_total` is a minimum of the subtotal.
+    them. `min_total` is a minimum of the subtotal.
     """
 
     promotion_id: UUID
@@ -60,17 +58,11 @@ class PromotionRule:
         return (
             line.product_id in self.product_ids
             or bool(self.tags & line.tags)
-            or any(_is_within(line.category, category) for category in self.categories)
+            or bool(self.categories & line.categories)
         )
 
     def applied(self, amount: int) -> AppliedDiscount:
         return AppliedDiscount(self.promotion_id, self.name, self.code, amount)
-
-
-def _is_within(category: str | None, ancestor: str) -> bool:
-    if category is None:
-        return False
-    return category == ancestor or category.startswith(ancestor + CATEGORY_SEPARATOR)
 
 
 @dataclass(frozen=True)

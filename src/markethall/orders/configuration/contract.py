@@ -1,0 +1,24 @@
+"""The common part of the views of configuration items."""
+
+from datetime import datetime
+
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.model import Dto
+
+# the largest number of items of one kind, because the items of all kinds are read together
+MAX_ITEMS = 2000
+
+
+class ItemView(Dto):
+    """A configuration item. Its fields follow in the class of its kind."""
+
+    version: int
+    created_at: datetime
+
+
+class TooManyItems(DomainError):
+    """There is no room for more items of this kind. Details: limit."""
+
+    code = "orders.too_many_items"
+    status = 409
+    title = "There are too many items of this kind"

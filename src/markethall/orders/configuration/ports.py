@@ -1,0 +1,62 @@
+"""Ports of the configuration: its storage and its cache."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+from uuid import UUID
+
+from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.model import Dto
+
+
+class ReadStore(Protocol):
+    """Reads without locks."""
+
+    async def get_item(self, kind: ItemKind, item_id: UUID) -> ConfigurationItem | None: ...
+
+    async def list_items(
+        self, kind: ItemKind, after: UUID | None, limit: int
+    ) -> Sequence[ConfigurationItem]:
+        """Return at most `limit` items that follow the id `after`, sorted by id."""
+
+    async def list_all_items(self) -> Sequence[ConfigurationItem]:
+        """Return the items of all kinds, sorted by id."""
+
+
+class Store(ReadStore, Protocol):
+    """Reads and writes of one transaction."""
+
+    async def lock_kind(self, kind: ItemKind) -> None:
+        """Wait until no other transaction has locked this kind, and lock it.
+
+        The lock makes the check of unique keys and of the number of items safe.
+        """
+
+    async def get_item_for_update(
+        self, kind: ItemKind, item_id: UUID
+    ) -> ConfigurationItem | None: ...
+
+    async def count_items(self, kind: ItemKind) -> int: ...
+
+    async def insert_item(self, item: ConfigurationItem) -> bool:
+        """Return False if the id or the unique key exists."""
+
+    async def save_item(self, item: ConfigurationItem) -> bool:
+        """Return False if another item has the unique key."""
+
+    async def delete_item(self, item_id: UUID) -> None: ...
+
+    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
+        """Store the response under the idempotency key, so that a retry returns it."""
+
+
+class ByteCache(Protocol):
+    """A cache of bytes. See `shared.cache.CoherentCache`."""
+
+    async def get_or_load(
+        self, namespace: str, key: str, ttl: float, load: Callable[[], Awaitable[bytes | None]]
+    ) -> bytes | None: ...
+
+    def is_current(self, namespace: str, key: str, value: bytes) -> bool: ...
+
+    def invalidate(self, namespace: str, keys: Sequence[str]) -> None: ...

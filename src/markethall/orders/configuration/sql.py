@@ -1,0 +1,146 @@
+"""The Postgres store of the configuration, and the metadata of the schema `orders`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
+from markethall.shared.composition.sql import SqlUnitOfWork, context_metadata
+from markethall.shared.persistence.postgres import Statement, sql_literal
+from markethall.shared.persistence.sql import timestamp_column
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
+
+metadata: Final = context_metadata("orders")
+
+configuration: Final = sa.Table(
+    "configuration",
+    metadata,
+    sa.Column("item_id", sa.Uuid, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("unique_key", sa.Text, nullable=False),
+    sa.Column("fields", JSONB, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    timestamp_column("created_at"),
+    sa.UniqueConstraint("kind", "unique_key"),
+    sa.CheckConstraint(
+        f"kind IN ({', '.join(repr(kind.value) for kind in ItemKind)})", name="kind"
+    ),
+    sa.CheckConstraint("jsonb_typeof(fields) = 'object'", name="fields"),
+    sa.CheckConstraint("version >= 1", name="version"),
+)
+sa.Index("ix_configuration_kind_item_id", configuration.c.kind, configuration.c.item_id)
+
+# the JSON is read as text, because the connection has no JSON codec
+_select: Final = sa.select(
+    *(
+        sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
+        for column in configuration.c
+    )
+)
+_after: Final = bindparam("after", type_=sa.Uuid)
+_by_id: Final = _select.where(
+    configuration.c.kind == bindparam("kind"), configuration.c.item_id == bindparam("item_id")
+)
+# a statement of its own, so that the next one sees the rows that were committed during the wait
+LOCK_KIND: Final = Statement(
+    sa.select(
+        sa.func.pg_advisory_xact_lock(
+            sa.func.hashtextextended(
+                sql_literal("markethall.orders.configuration.") + bindparam("kind", type_=sa.Text),
+                0,
+            )
+        )
+    )
+)
+GET_ITEM: Final = Statement(_by_id)
+GET_ITEM_FOR_UPDATE: Final = Statement(_by_id.with_for_update())
+LIST_ITEMS: Final = Statement(
+    _select.where(
+        configuration.c.kind == bindparam("kind"),
+        sa.or_(_after.is_(None), configuration.c.item_id > _after),
+    )
+    .order_by(configuration.c.item_id)
+    .limit(bindparam("limit", type_=sa.Integer))
+)
+LIST_ALL_ITEMS: Final = Statement(_select.order_by(configuration.c.item_id))
+COUNT_ITEMS: Final = Statement(
+    sa.select(sa.func.count())
+    .select_from(configuration)
+    .where(configuration.c.kind == bindparam("kind"))
+)
+INSERT_ITEM: Final = Statement(
+    insert(configuration)
+    .values({column.name: bindparam(column.name) for column in configuration.c})
+    # no conflict target, because the id or the unique key may conflict
+    .on_conflict_do_nothing()
+)
+_other: Final = configuration.alias("other")
+SAVE_ITEM: Final = Statement(
+    sa.update(configuration)
+    .where(
+        configuration.c.item_id == bindparam("saved_id"),
+        ~sa.exists().where(
+            _other.c.kind == bindparam("kind"),
+            _other.c.unique_key == bindparam("unique_key"),
+            _other.c.item_id != bindparam("saved_id"),
+        ),
+    )
+    .values({name: bindparam(name) for name in ("unique_key", "fields", "version")})
+)
+DELETE_ITEM: Final = Statement(
+    sa.delete(configuration).where(configuration.c.item_id == bindparam("item_id"))
+)
+
+
+class SqlConfigurationStore(SqlUnitOfWork):
+    async def lock_kind(self, kind: ItemKind) -> None:
+        await self._connection.execute(LOCK_KIND, kind=kind)
+
+    async def get_item(self, kind: ItemKind, item_id: UUID) -> ConfigurationItem | None:
+        row = await self._connection.fetch_one(GET_ITEM, kind=kind, item_id=item_id)
+        return _to_item(row) if row else None
+
+    async def get_item_for_update(self, kind: ItemKind, item_id: UUID) -> ConfigurationItem | None:
+        row = await self._connection.fetch_one(GET_ITEM_FOR_UPDATE, kind=kind, item_id=item_id)
+        return _to_item(row) if row else None
+
+    async def list_items(
+        self, kind: ItemKind, after: UUID | None, limit: int
+    ) -> Sequence[ConfigurationItem]:
+        rows = await self._connection.fetch_all(LIST_ITEMS, kind=kind, after=after, limit=limit)
+        return [_to_item(row) for row in rows]
+
+    async def list_all_items(self) -> Sequence[ConfigurationItem]:
+        return [_to_item(row) for row in await self._connection.fetch_all(LIST_ALL_ITEMS)]
+
+    async def count_items(self, kind: ItemKind) -> int:
+        count: int = await self._connection.fetch_value(COUNT_ITEMS, kind=kind)
+        return count
+
+    async def insert_item(self, item: ConfigurationItem) -> bool:
+        return bool(await self._connection.execute(INSERT_ITEM, **vars(item)))
+
+    async def save_item(self, item: ConfigurationItem) -> bool:
+        return bool(
+            await self._connection.execute(
+                SAVE_ITEM,
+                saved_id=item.item_id,
+                kind=item.kind,
+                unique_key=item.unique_key,
+                fields=item.fields,
+                version=item.version,
+            )
+        )
+
+    async def delete_item(self, item_id: UUID) -> None:
+        await self._connection.execute(DELETE_ITEM, item_id=item_id)
+
+
+def _to_item(row: "Record") -> ConfigurationItem:
+    return ConfigurationItem(**{**row, "kind": ItemKind(row["kind"])})

@@ -1,0 +1,199 @@
+"""The contract of shipping: the methods by which a shop ships, and their prices."""
+
+from typing import Annotated, Any, Final, Literal, Protocol, Self
+from uuid import UUID
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
+
+from markethall.orders.configuration.contract import ItemView
+from markethall.orders.shop.contract import Countries
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.model import MAX_AMOUNT, Bool, Int, RequestModel, Text, VisibleText
+from markethall.shared.kernel.money import Currency
+from markethall.shared.kernel.pagination import Page, PageQuery
+
+MAX_TIERS: Final = 100
+MAX_ZONES: Final = 100
+_CODE_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
+_MinorUnits = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[490])]
+_Threshold = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1000])]
+ShippingCode = Annotated[
+    Text, Field(min_length=1, max_length=50, pattern=_CODE_PATTERN, examples=["standard"])
+]
+MethodName = Annotated[VisibleText, Field(min_length=1, max_length=100, examples=["Parcel"])]
+DeliveryText = Annotated[
+    VisibleText, Field(min_length=1, max_length=200, examples=["2 to 3 working days"])
+]
+TaxClass = Annotated[VisibleText, Field(min_length=1, max_length=50, examples=["standard"])]
+PostalPrefix = Annotated[
+    Text, Field(min_length=1, max_length=20, pattern=r"^[A-Za-z0-9 -]+$", examples=["10"])
+]
+RateKind = TypeAliasType("RateKind", Literal["flat", "by_weight", "by_total"])
+
+
+class ShippingZone(RequestModel):
+    """Countries, or parts of them. Without `postal_prefixes` it is all of the countries."""
+
+    countries: Annotated[Countries, Field(min_length=1)]
+    postal_prefixes: Annotated[
+        tuple[PostalPrefix, ...], Field(max_length=1000, fail_fast=True)
+    ] = ()
+
+
+class ShippingTier(RequestModel):
+    """The price from a weight in grams, or from a subtotal in minor units, to the next tier."""
+
+    starts_at: _Threshold
+    price: _MinorUnits
+
+
+class ShippingRate(RequestModel):
+    """The price of a shipping method, in minor units of `currency`.
+
+    - `flat`: `price`.
+    - `by_weight`: the price of the last tier that does not start above the weight in grams.
+    - `by_total`: the same for the subtotal of the order before discounts.
+
+    Below the first tier, and above `up_to`, the method is not offered. From a subtotal of
+    `free_from` it is free.
+    """
+
+    kind: RateKind
+    currency: Currency
+    price: _MinorUnits | None = None
+    tiers: Annotated[tuple[ShippingTier, ...], Field(max_length=MAX_TIERS, fail_fast=True)] = ()
+    up_to: _Threshold | None = None
+    free_from: _MinorUnits | None = None
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        is_flat = self.kind == "flat"
+        if is_flat != (self.price is not None) or is_flat == bool(self.tiers):
+            raise PydanticCustomError(
+                "rate_kind", "needs a price if it is flat, otherwise tiers and no price"
+            )
+        starts = [tier.starts_at for tier in self.tiers]
+        if starts != sorted(set(starts)):
+            raise PydanticCustomError("tier_order", "tiers must start at increasing values")
+        return self
+
+
+Zones = Annotated[
+    tuple[ShippingZone, ...],
+    Field(max_length=MAX_ZONES, fail_fast=True, description="Empty: everywhere"),
+]
+
+
+class NewShippingMethod(RequestModel):
+    """A shipping method. Without `tax_class` its price is not taxed.
+
+    Customers fetch a `pickup` themselves, so it has no zones, and the tax of the shop applies.
+    """
+
+    code: ShippingCode
+    name: MethodName
+    zones: Zones = ()
+    rate: ShippingRate
+    tax_class: TaxClass | None = None
+    pickup: Bool = False
+    delivery: DeliveryText | None = None
+    is_active: Bool = True
+
+
+def _remove_defaults(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+class ShippingMethodChange(RequestModel):
+    """A change of a method, as a JSON merge patch (RFC 7396) of whole fields.
+
+    Null restores the default of a field.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+
+    code: ShippingCode | None = None
+    name: MethodName | None = None
+    zones: Zones | None = None
+    rate: ShippingRate | None = None
+    tax_class: TaxClass | None = None
+    pickup: Bool | None = None
+    delivery: DeliveryText | None = None
+    is_active: Bool | None = None
+
+
+class ShippingMethodView(ItemView):
+    shipping_method_id: UUID
+    code: str
+    name: str
+    zones: tuple[ShippingZone, ...]
+    rate: ShippingRate
+    tax_class: str | None
+    pickup: bool
+    delivery: str | None
+    is_active: bool
+
+
+class ShippingMethodNotFound(DomainError):
+    """No shipping method has this id. Details: shipping_method_id."""
+
+    code = "orders.shipping_method_not_found"
+    status = 404
+    title = "There is no such shipping method"
+
+
+class ShippingCodeTaken(DomainError):
+    """Another shipping method has this code. Details: key."""
+
+    code = "orders.shipping_code_taken"
+    status = 409
+    title = "Another shipping method has this code"
+
+
+class ShippingUnavailable(DomainError):
+    """No shipping method, or not the requested one, serves this order. Details: shipping_method.
+
+    `available` has the codes of the methods that serve it.
+    """
+
+    code = "orders.shipping_unavailable"
+    status = 422
+    title = "No shipping method serves this order"
+
+
+class ShippingMethods(Protocol):
+    """The API of shipping methods."""
+
+    async def get(self, ctx: CallContext, item_id: UUID) -> ShippingMethodView:
+        """Raises ShippingMethodNotFound."""
+
+    async def list_page(self, ctx: CallContext, query: PageQuery) -> Page[ShippingMethodView]:
+        """Return methods in the order in which they were created. Raises CursorInvalid."""
+
+    async def create(
+        self, ctx: CallContext, fields: NewShippingMethod, attempt: IdempotentCommand
+    ) -> ShippingMethodView:
+        """Create a method. `attempt.id` becomes its id. Raises ShippingCodeTaken, TooManyItems."""
+
+    async def change(
+        self,
+        ctx: CallContext,
+        item_id: UUID,
+        patch: ShippingMethodChange,
+        expected_versions: ExpectedVersions,
+    ) -> ShippingMethodView:
+        """Apply a merge patch.
+
+        Raises ShippingMethodNotFound, ShippingCodeTaken, PreconditionFailed, ValidationFailed.
+        """
+
+    async def delete(
+        self, ctx: CallContext, item_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
+        """Raises ShippingMethodNotFound, PreconditionFailed."""

@@ -1,0 +1,126 @@
+"""The contract of the shop: its name, currencies, countries and tax settings."""
+
+from typing import Annotated, Any, Final, Protocol
+
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from markethall.orders.shop.contract.addresses import Address as Address
+from markethall.orders.shop.contract.addresses import AddressText as AddressText
+from markethall.orders.shop.contract.addresses import AnyAddress as AnyAddress
+from markethall.orders.shop.contract.addresses import non_blank as non_blank
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.countries import Country
+from markethall.shared.kernel.email_address import normalize_email
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.model import Bool, Dto, RequestModel, Text, VisibleText
+from markethall.shared.kernel.money import Currency
+
+DEFAULT_NUMBER_PREFIX: Final = "MH-"
+# ends with a character that is no digit, so that the number after it can be read
+_PREFIX_PATTERN: Final = r"^([A-Za-z0-9_#-]{0,19}[A-Za-z_#-])?$"
+_URL_PATTERN: Final = r"^https?://[^\s/\u0000][^\s\u0000]*$"
+
+
+def _without_duplicates(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("duplicate", "must name each value once")
+    return values
+
+
+ShopName = Annotated[VisibleText, non_blank(200, examples=["Tea House"])]
+Currencies = Annotated[
+    tuple[Currency, ...],
+    Field(max_length=50, fail_fast=True, description="Empty: every currency"),
+    AfterValidator(_without_duplicates),
+]
+Countries = Annotated[
+    tuple[Country, ...],
+    Field(max_length=250, fail_fast=True, description="Empty: every country"),
+    AfterValidator(_without_duplicates),
+]
+NumberPrefix = Annotated[
+    Text, Field(pattern=_PREFIX_PATTERN, examples=["MH-"], description="Of new orders")
+]
+SupportEmail = Annotated[
+    Text,
+    Field(max_length=254, examples=["help@teahouse.example"]),
+    AfterValidator(normalize_email),
+]
+TaxId = Annotated[VisibleText, non_blank(50, examples=["DE123456789"])]
+LogoUrl = Annotated[
+    Text,
+    Field(max_length=2000, pattern=_URL_PATTERN, examples=["https://images.example/logo.png"]),
+]
+
+
+class ShopSettings(RequestModel):
+    """The settings of the shop. Their defaults apply until an admin changes them."""
+
+    name: ShopName = "Shop"
+    currencies: Currencies = ()
+    default_currency: Currency = "EUR"
+    countries: Countries = ()
+    prices_include_tax: Bool = True
+    order_number_prefix: NumberPrefix = DEFAULT_NUMBER_PREFIX
+    support_email: SupportEmail | None = None
+    address: AnyAddress | None = None
+    tax_id: TaxId | None = None
+    logo_url: LogoUrl | None = None
+
+
+def _remove_defaults(schema: dict[str, Any]) -> None:
+    """Remove the defaults of a merge patch, because an absent field stays unchanged."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+class ShopChange(RequestModel):
+    """A change of the shop, as a JSON merge patch (RFC 7396). Null restores the default."""
+
+    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+
+    name: ShopName | None = None
+    currencies: Currencies | None = None
+    default_currency: Currency | None = None
+    countries: Countries | None = None
+    prices_include_tax: Bool | None = None
+    order_number_prefix: NumberPrefix | None = None
+    support_email: SupportEmail | None = None
+    address: AnyAddress | None = None
+    tax_id: TaxId | None = None
+    logo_url: LogoUrl | None = None
+
+
+class ShopView(Dto):
+    name: str
+    currencies: tuple[str, ...]
+    default_currency: str
+    countries: tuple[str, ...]
+    prices_include_tax: bool
+    order_number_prefix: str
+    support_email: str | None
+    address: AnyAddress | None
+    tax_id: str | None
+    logo_url: str | None
+    version: int
+
+
+class CountryNotServed(DomainError):
+    """The shop does not sell to the country of the address. Details: country, countries."""
+
+    code = "orders.country_not_served"
+    status = 422
+    title = "The shop does not deliver to this country"
+
+
+class Shop(Protocol):
+    """The settings of the shop."""
+
+    async def get(self, ctx: CallContext) -> ShopView: ...
+
+    async def change(
+        self, ctx: CallContext, patch: ShopChange, expected_versions: ExpectedVersions
+    ) -> ShopView:
+        """Apply a merge patch. Raises PreconditionFailed, ValidationFailed."""

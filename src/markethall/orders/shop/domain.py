@@ -1,0 +1,34 @@
+"""The rules of the shop, and the destination of an order."""
+
+from markethall.orders.shop.contract import Address, AnyAddress, CountryNotServed, ShopSettings
+from markethall.orders.totals.domain import Destination
+from markethall.shared.kernel.errors import ValidationFailed
+
+
+def check_default_currency(settings: ShopSettings) -> None:
+    """Raise ValidationFailed if the default is not among the currencies of the shop."""
+    if settings.currencies and settings.default_currency not in settings.currencies:
+        message = "must be one of the currencies of the shop"
+        raise ValidationFailed(
+            errors=[{"field": "/default_currency", "code": "unknown", "message": message}]
+        )
+
+
+def home_country(settings: ShopSettings) -> str | None:
+    """Return the country of the shop: that of its address, or its only country."""
+    if isinstance(settings.address, Address):
+        return settings.address.country
+    return settings.countries[0] if len(settings.countries) == 1 else None
+
+
+def find_destination(settings: ShopSettings, address: AnyAddress) -> Destination:
+    """Return the destination of an order.
+
+    An address that is free text has no country, so the country of the shop is assumed. Raises
+    CountryNotServed.
+    """
+    if not isinstance(address, Address):
+        return Destination(home_country(settings))
+    if settings.countries and address.country not in settings.countries:
+        raise CountryNotServed(country=address.country, countries=list(settings.countries))
+    return Destination(address.country, address.region, address.postal_code)

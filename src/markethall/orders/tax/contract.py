@@ -1,0 +1,131 @@
+"""The contract of taxes: the rates of a shop by country, region and tax class."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Final, Protocol
+from uuid import UUID
+
+from pydantic import ConfigDict, Field
+
+from markethall.orders.configuration.contract import ItemView
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.countries import Country
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.model import RequestModel, Text, VisibleText
+from markethall.shared.kernel.pagination import Page, PageQuery
+
+# 0 to 1 with at most six decimals
+_RATE_PATTERN: Final = r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$"
+Rate = Annotated[
+    Text,
+    Field(
+        pattern=_RATE_PATTERN,
+        json_schema_extra={"pattern": _RATE_PATTERN},
+        description="A share of the price as a decimal: 0.19 is 19 %",
+        examples=["0.19"],
+    ),
+]
+Region = Annotated[
+    VisibleText,
+    Field(
+        min_length=1,
+        max_length=100,
+        description="As in addresses, without regard to capitals and the country before it",
+        examples=["NY"],
+    ),
+]
+TaxClassName = Annotated[VisibleText, Field(min_length=1, max_length=50, examples=["standard"])]
+TaxName = Annotated[VisibleText, Field(min_length=1, max_length=100, examples=["VAT"])]
+
+
+class NewTaxRate(RequestModel):
+    """A tax rate of a country, or of a region of it.
+
+    An address in a region with rates of its own for a tax class has these rates; otherwise those of
+    the country. Several rates of one place and tax class, with different names, are added up.
+    """
+
+    country: Country
+    region: Region | None = None
+    tax_class: TaxClassName = "standard"
+    rate: Rate
+    name: TaxName
+
+    @property
+    def value(self) -> Decimal:
+        return Decimal(self.rate)
+
+
+def _remove_defaults(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+class TaxRateChange(RequestModel):
+    """A change of a rate, as a JSON merge patch (RFC 7396).
+
+    Null restores the default of a field.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+
+    country: Country | None = None
+    region: Region | None = None
+    tax_class: TaxClassName | None = None
+    rate: Rate | None = None
+    name: TaxName | None = None
+
+
+class TaxRateView(ItemView):
+    tax_rate_id: UUID
+    country: str
+    region: str | None
+    tax_class: str
+    rate: str
+    name: str
+
+
+class TaxRateNotFound(DomainError):
+    """No tax rate has this id. Details: tax_rate_id."""
+
+    code = "orders.tax_rate_not_found"
+    status = 404
+    title = "There is no such tax rate"
+
+
+class TaxRateTaken(DomainError):
+    """Another rate has this country, region, tax class and name. Details: key."""
+
+    code = "orders.tax_rate_taken"
+    status = 409
+    title = "There is such a tax rate already"
+
+
+class TaxRates(Protocol):
+    """The API of tax rates."""
+
+    async def get(self, ctx: CallContext, item_id: UUID) -> TaxRateView:
+        """Raises TaxRateNotFound."""
+
+    async def list_page(self, ctx: CallContext, query: PageQuery) -> Page[TaxRateView]:
+        """Return rates in the order in which they were created. Raises CursorInvalid."""
+
+    async def create(
+        self, ctx: CallContext, fields: NewTaxRate, attempt: IdempotentCommand
+    ) -> TaxRateView:
+        """Create a rate. `attempt.id` becomes its id. Raises TaxRateTaken, TooManyItems."""
+
+    async def change(
+        self,
+        ctx: CallContext,
+        item_id: UUID,
+        patch: TaxRateChange,
+        expected_versions: ExpectedVersions,
+    ) -> TaxRateView:
+        """Raises TaxRateNotFound, TaxRateTaken, PreconditionFailed, ValidationFailed."""
+
+    async def delete(
+        self, ctx: CallContext, item_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
+        """Raises TaxRateNotFound, PreconditionFailed."""
