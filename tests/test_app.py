@@ -212,10 +212,18 @@ def test_openapi_documents_conditional_headers(app: Gateway) -> None:
         if parameter["name"] == "If-Match"
     }
 
-    assert tagged == {"/users", "/orders", "/products", "/categories", "/warehouses"}
+    assert tagged == {
+        "/users",
+        "/orders",
+        "/products",
+        "/categories",
+        "/warehouses",
+        "/shipping-methods",
+        "/tax-rates",
+    }
     assert ("patch", "/products/{product_id}", True) in required
     assert ("patch", "/users/me", False) in required
-    assert len(required) == 8
+    assert len(required) == 13
     assert all(
         "Location" in _headers_of_201(ops) for ops in paths.values() if _created_response(ops)
     )

@@ -47,6 +47,8 @@ LISTS = [
     f"/products/{ID}/stock-movements",
     f"/reservations?order_id={ID}",
     "/saved-payment-methods",
+    "/shipping-methods",
+    "/tax-rates",
     "/transactions",
     "/users",
     "/warehouses",

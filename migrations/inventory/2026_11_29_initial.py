@@ -400,6 +400,10 @@ def _reservation_line() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("unit_amount", sa.BigInteger(), nullable=False),
         sa.Column("unit_currency", sa.Text(), nullable=False),
+        sa.Column("tax_class", sa.Text(), server_default="standard", nullable=False),
+        sa.Column("weight_grams", sa.BigInteger(), nullable=True),
+        sa.Column("category", sa.Text(), nullable=True),
+        sa.Column("tags", ARRAY(sa.Text()), server_default="{}", nullable=False),
         sa.PrimaryKeyConstraint(
             "reservation_id", "product_id", "warehouse_id", name=op.f("pk_reservation_line")
         ),

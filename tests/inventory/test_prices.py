@@ -87,6 +87,54 @@ async def test_reservation_uses_current_price(inventory_app: InventoryApp) -> No
     ]
 
 
+@pytest.mark.parametrize("products", [1, 2])
+async def test_reservation_uses_the_price_in_the_requested_currency(
+    inventory_app: InventoryApp, products: int
+) -> None:
+    """A reservation of one product is one statement, of several products a transaction."""
+    chf = {"currency": "CHF"}
+    both = await product_with(
+        inventory_app,
+        {"amount": 950, **chf},
+        scheduled_price(inventory_app, 900, -1, 1, **chf),
+        scheduled_price(inventory_app, 700, -1, 1),
+        {"amount": 5, "currency": "JPY"},
+    )
+    eur_only = await inventory_app.product(stock=9, price={"amount": 1000, **EUR})
+    requested = dict.fromkeys([both.product_id, eur_only.product_id][:products], 1)
+
+    async def prices(currency: str | None) -> list[tuple[int, str]]:
+        command = inventory_app.order(requested).model_copy(update={"currency": currency})
+        lines = (await inventory_app.inventory.reserve(ANYONE, command)).lines
+        by_product = {line.product_id: line.unit_price for line in lines}
+        return [(by_product[key].amount, by_product[key].currency) for key in requested]
+
+    other = [(1000, "EUR")][: products - 1]
+    assert await prices("CHF") == [(900, "CHF"), *other]
+    assert await prices("JPY") == [(5, "JPY"), *other]
+    assert await prices("EUR") == await prices(None) == [(700, "EUR"), *other]
+    assert await prices("USD") == [(700, "EUR"), *other]
+
+
+@pytest.mark.parametrize("products", [1, 2])
+async def test_reservation_has_the_fields_that_totals_need(
+    inventory_app: InventoryApp, products: int
+) -> None:
+    product = await product_with(
+        inventory_app, tax_class="reduced", weight_grams=120, category="tea", tags=["new", "sale"]
+    )
+    other = await inventory_app.product(stock=9)
+    requested = dict.fromkeys([product.product_id, other.product_id][:products], 1)
+
+    reserved = await inventory_app.reserve(requested)
+    committed = await inventory_app.inventory.commit(ANYONE, reserved.reservation_id)
+
+    for reservation in (reserved, committed):
+        line = next(line for line in reservation.lines if line.product_id == product.product_id)
+        assert (line.tax_class, line.weight_grams) == ("reduced", 120)
+        assert (line.category, line.tags) == ("tea", ("new", "sale"))
+
+
 async def test_storages_render_fields_in_same_order(inventory_app: InventoryApp) -> None:
     product = await product_with(
         inventory_app,

@@ -47,6 +47,7 @@ class Reserve(Dto):
 
     The reservation expires at `expires_at`, but after MAX_RESERVATION_DURATION at the latest. If
     `limited` is true, the customer's limits of unpaid orders and of unpaid units per product apply.
+    With `currency`, each line has the product's price in this currency if there is one.
     """
 
     reservation_id: UUID
@@ -55,6 +56,7 @@ class Reserve(Dto):
     lines: tuple[RequestedLine, ...]
     expires_at: datetime
     limited: bool = False
+    currency: str | None = None
 
 
 class Extend(Dto):
@@ -84,6 +86,8 @@ class ReservationLineView(Dto):
     """The units of one product in a reservation. `unit_price` is the price when it was reserved.
 
     `quantity` includes the units `consumed` (shipped) and `released` (by `release_part`).
+    `tax_class` and the fields after it are those of the product when it was reserved;
+    `weight_grams` is the weight of one unit.
     """
 
     product_id: UUID
@@ -93,6 +97,10 @@ class ReservationLineView(Dto):
     quantity: int
     consumed: int = 0
     released: int = 0
+    tax_class: str = "standard"
+    weight_grams: int | None = None
+    category: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 class ReservationView(Dto):

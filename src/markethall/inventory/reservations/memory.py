@@ -97,8 +97,18 @@ class MemoryReservationStore(MemoryStockStore):
         ):
             return None
         key = (stock_quantity.product_id, stock_quantity.warehouse_id)
-        price, _ = product.price_at(reservation.reserved_at)
-        line = ReservationLine(*key, product.sku, product.name, price, stock_quantity.quantity)
+        price = product.price_in(reservation.currency, reservation.reserved_at)
+        line = ReservationLine(
+            *key,
+            product.sku,
+            product.name,
+            price,
+            stock_quantity.quantity,
+            tax_class=product.tax_class,
+            weight_grams=product.weight_grams,
+            category=product.category,
+            tags=product.tags,
+        )
         stored = self._tables.reservations.get(reservation.reservation_id)
         if stored is not None:
             self._store_reservation(replace(stored, lines=(*stored.lines, line)))

@@ -50,7 +50,7 @@ class Store(ReadStore, Protocol):
         """Store the response under the idempotency key, so that a retry returns it."""
 
 
-class ByteCache(Protocol):
+class InvalidatedCache(Protocol):
     """A cache of bytes. See `shared.cache.CoherentCache`."""
 
     async def get_or_load(

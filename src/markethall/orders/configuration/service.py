@@ -15,7 +15,7 @@ from markethall.orders.configuration.domain import (
     ItemKind,
     apply_merge_patch,
 )
-from markethall.orders.configuration.ports import ByteCache, ReadStore, Store
+from markethall.orders.configuration.ports import InvalidatedCache, ReadStore, Store
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -35,7 +35,7 @@ _ITEMS: Final = TypeAdapter(tuple[ConfigurationItem, ...])
 class ConfigurationCache:
     """All items, read by one statement and kept in the process."""
 
-    def __init__(self, database: Database[ReadStore, Store], cache: ByteCache) -> None:
+    def __init__(self, database: Database[ReadStore, Store], cache: InvalidatedCache) -> None:
         self._database = database
         self._cache = cache
         self._value = b""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from markethall.orders.configuration.sql import SqlConfigurationStore
+from markethall.orders.configuration.sql import SqlConfigurationStore, metadata
 from markethall.orders.contract import (
     Address,
     FulfilmentStatus,
@@ -27,7 +27,7 @@ from markethall.orders.domain import (
 )
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.orders.sql import statements as sql
-from markethall.orders.sql.tables import metadata, orders
+from markethall.orders.sql.tables import orders
 from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import TimeKeyset

@@ -135,29 +135,46 @@ class Product:
 
     def price_at(self, now: datetime) -> tuple[Money, int | None]:
         """Return the price that is valid at this time, and its `compare_at`."""
-        applicable = [price for price in self.prices if self._is_price_valid_at(price, now)]
-        if not applicable:
+        latest = self._additional_price(self.price.currency, now)
+        if latest is None:
             return self.price, self.compare_at
-        # of several prices with the same valid_from, the last one in the list applies
-        latest = max(enumerate(applicable), key=lambda entry: (_valid_from(entry[1]), entry[0]))[1]
         return Money(amount=latest.amount, currency=latest.currency), latest.compare_at
+
+    def price_in(self, currency: str | None, now: datetime) -> Money:
+        """Return the price in this currency; if there is none, or for None, the normal price."""
+        latest = self._additional_price(currency, now) if currency else None
+        if latest is None:
+            return self.price_at(now)[0]
+        return Money(amount=latest.amount, currency=latest.currency)
+
+    def _additional_price(self, currency: str, now: datetime) -> AdditionalPriceView | None:
+        """Return the additional price that is valid at this time and that began last.
+
+        Of several prices with the same valid_from, the last one in the list applies.
+        """
+        valid = [price for price in self.prices if _is_valid_at(price, currency, now)]
+        entries = enumerate(valid)
+        return (
+            max(entries, key=lambda entry: (_valid_from(entry[1]), entry[0]))[1] if valid else None
+        )
 
     def to_view(self, available: int, now: datetime) -> ProductView:
         price, compare_at = self.price_at(now)
         fields = {**vars(self), "price": price, "compare_at": compare_at}
         return ProductView(**fields, available=available)
 
-    def _is_price_valid_at(self, price: AdditionalPriceView, now: datetime) -> bool:
-        return (
-            price.currency == self.price.currency
-            and (price.valid_from is None or price.valid_from <= now)
-            and (price.valid_until is None or now < price.valid_until)
-        )
-
     def _mark_changed(self, now: datetime) -> bool:
         self.version += 1
         self.updated_at = now
         return True
+
+
+def _is_valid_at(price: AdditionalPriceView, currency: str, now: datetime) -> bool:
+    return (
+        price.currency == currency
+        and (price.valid_from is None or price.valid_from <= now)
+        and (price.valid_until is None or now < price.valid_until)
+    )
 
 
 def _valid_from(price: AdditionalPriceView) -> datetime:

@@ -43,6 +43,23 @@ def current_amount(rows: "sa.FromClause") -> "sa.ColumnElement[int]":
     )
 
 
+def price_in(
+    rows: "sa.FromClause", currency: "sa.ColumnElement[str]"
+) -> tuple["sa.ColumnElement[int]", "sa.ColumnElement[str]"]:
+    """Compute the current price in a currency, as the columns `price_amount`, `price_currency`.
+
+    If there is no price in this currency, or it is null, it is the price in the product's own.
+    """
+    other = sa.func.inventory.price_at(
+        sa.null(), sa.null(), currency, rows.c.prices, NOW, type_=JSONB
+    )["amount"].astext
+    is_own = sa.func.coalesce(currency == rows.c.price_currency, sa.true())
+    own = current_amount(rows)
+    amount = sa.case((is_own, own), else_=sa.func.coalesce(sa.cast(other, sa.BigInteger), own))
+    found = sa.case((sa.or_(is_own, other.is_(None)), rows.c.price_currency), else_=currency)
+    return amount.label("price_amount"), found.label("price_currency")
+
+
 def product_json_text(
     rows: "sa.FromClause", availability: LateralFromClause
 ) -> "sa.ColumnElement[str]":

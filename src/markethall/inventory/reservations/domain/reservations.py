@@ -48,6 +48,10 @@ class ReservationLine:
     quantity: int
     consumed: int = 0
     released: int = 0
+    tax_class: str = "standard"
+    weight_grams: int | None = None
+    category: str | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def remaining_quantity(self) -> int:
@@ -75,6 +79,8 @@ class Reservation:
     reserved_at: datetime
     expires_at: datetime
     lines: tuple[ReservationLine, ...] = ()
+    # the requested currency of the prices, which is not stored
+    currency: str | None = None
 
     @classmethod
     def from_command(cls, command: Reserve, now: datetime) -> Self:
@@ -85,6 +91,7 @@ class Reservation:
             HELD,
             reserved_at=now,
             expires_at=min(command.expires_at, now + MAX_RESERVATION_DURATION),
+            currency=command.currency,
         )
 
     @classmethod
@@ -302,4 +309,8 @@ def _merge_product_lines(lines: list[ReservationLine]) -> ReservationLineView:
         quantity=sum(line.quantity + line.released for line in lines),
         consumed=sum(line.consumed for line in lines),
         released=sum(line.released for line in lines),
+        tax_class=first.tax_class,
+        weight_grams=first.weight_grams,
+        category=first.category,
+        tags=first.tags,
     )

@@ -15,7 +15,7 @@ from markethall.inventory.catalogue.sql.parameters import (
     bigint_parameter,
     uuid_parameter,
 )
-from markethall.inventory.catalogue.sql.statements import current_amount
+from markethall.inventory.catalogue.sql.statements import price_in
 from markethall.inventory.catalogue.sql.tables import ACTIVE, products
 from markethall.inventory.contract import MAX_EXTENDED_DURATION
 from markethall.inventory.reservations.sql.tables import (
@@ -94,8 +94,11 @@ _is_stock_row: Final = sa.and_(
 _product_snapshot: Final = (
     products.c.sku,
     products.c.name,
-    current_amount(products).label("price_amount"),
-    products.c.price_currency,
+    *price_in(products, bindparam("currency", type_=sa.Text)),
+    products.c.tax_class,
+    products.c.weight_grams,
+    products.c.category,
+    products.c.tags,
 )
 _reserve_stock: Final = (
     sa.update(stock)
@@ -125,6 +128,10 @@ def _insert_line(source: "sa.CTE") -> Any:
                 source.c.name,
                 source.c.price_amount,
                 source.c.price_currency,
+                source.c.tax_class,
+                source.c.weight_grams,
+                source.c.category,
+                source.c.tags,
             ),
         )
         .returning(reservation_lines)
@@ -241,6 +248,10 @@ def _with_lines(header: Any) -> "sa.Select[Any]":
             "quantity",
             "consumed",
             "released",
+            "tax_class",
+            "weight_grams",
+            "category",
+            "tags",
         )
     ]
     joined = sa.outerjoin(

@@ -60,6 +60,7 @@ class SqlReservationStore(SqlUnitOfWork):
             row = await self._connection.fetch_one(
                 statements.RESERVE_SINGLE_STATEMENT,
                 **_reservation_parameters(reservation),
+                currency=reservation.currency,
                 **_stock_quantity_parameters(stock_quantity),
                 **vars(enforced_limits),
                 unlimited=limits is None,
@@ -93,6 +94,7 @@ class SqlReservationStore(SqlUnitOfWork):
             expires_at=reservation.expires_at,
             now=reservation.reserved_at,
             include_backorder=include_backorder,
+            currency=reservation.currency,
             **_stock_quantity_parameters(stock_quantity),
         )
         return _reservation_line(row) if row else None
@@ -242,7 +244,8 @@ class SqlReservationStore(SqlUnitOfWork):
 
 
 def _reservation_parameters(reservation: Reservation) -> dict[str, Any]:
-    return {name: value for name, value in vars(reservation).items() if name != "lines"}
+    fields = vars(reservation).items()
+    return {name: value for name, value in fields if name not in {"lines", "currency"}}
 
 
 def _stock_quantity_parameters(stock_quantity: StockQuantity) -> dict[str, Any]:
@@ -263,6 +266,10 @@ def _reservation_line(row: "Record") -> ReservationLine:
         quantity=row["quantity"],
         consumed=row["consumed"],
         released=row["released"],
+        tax_class=row["tax_class"],
+        weight_grams=row["weight_grams"],
+        category=row["category"],
+        tags=tuple(row["tags"]),
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from markethall.inventory.catalogue.sql.tables import metadata
 from markethall.inventory.stock.sql.tables import stock
@@ -79,6 +80,10 @@ reservation_lines = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("unit_amount", sa.BigInteger, nullable=False),
     sa.Column("unit_currency", sa.Text, nullable=False),
+    sa.Column("tax_class", sa.Text, nullable=False, server_default="standard"),
+    sa.Column("weight_grams", sa.BigInteger),
+    sa.Column("category", sa.Text),
+    sa.Column("tags", ARRAY(sa.Text), nullable=False, server_default="{}"),
     sa.ForeignKeyConstraint(
         ["reservation_id", "status", "expires_at"],
         [reservations.c.reservation_id, reservations.c.status, reservations.c.expires_at],
