@@ -1,13 +1,9 @@
 """Cut or drop values of Shopify's files that exceed the limits of a product, with a warning."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from markethall.inventory.catalogue.contract.fields import (
-    MAX_CATEGORY_DEPTH,
-    MAX_CATEGORY_LENGTH,
-    MAX_LABEL_LENGTH,
     MAX_TAG_LENGTH,
     ProductStatus,
     join_path,
@@ -16,7 +12,6 @@ from markethall.inventory.catalogue.contract.fields import (
 from markethall.inventory.catalogue.contract.products import (
     MAX_ATTRIBUTE_LENGTH,
     MAX_DESCRIPTION_LENGTH,
-    MAX_IMAGE_URL_LENGTH,
     MAX_IMAGES,
     MAX_NAME_LENGTH,
     MAX_OPTION_LENGTH,
@@ -30,6 +25,11 @@ from markethall.inventory.imports.domain.shopify_columns import (
     CellsByColumn,
     ShopifyHeader,
 )
+from markethall.inventory.imports.domain.value_limits import (
+    CUT_PATH_MESSAGE,
+    complete_url,
+    cut_path,
+)
 
 _MAX_LENGTH_BY_COLUMN: Final[Mapping[str, int]] = {
     "title": MAX_NAME_LENGTH,
@@ -37,12 +37,6 @@ _MAX_LENGTH_BY_COLUMN: Final[Mapping[str, int]] = {
     "vendor": MAX_ATTRIBUTE_LENGTH,
     **{column: MAX_OPTION_LENGTH for pair in OPTION_COLUMNS for column in pair},
 }
-_CUT_PATH_MESSAGE: Final = (
-    f"has more than {MAX_CATEGORY_LENGTH} characters, or {MAX_LABEL_LENGTH} in a name: cut"
-)
-_SCHEME: Final = re.compile(r"(?i)[a-z][a-z0-9+.-]*:")
-_HOST: Final = re.compile(r"[\w-]+(?:\.[\w-]+)+(?::[0-9]+)?(?:[/?#].*)?")
-_HTTP_URL: Final = re.compile(r"https?://[^\s/][^\s]*")
 
 Row = tuple[int, CellsByColumn]
 
@@ -59,23 +53,15 @@ def fit_row(header: ShopifyHeader, row: Row) -> tuple[Row, Sequence[RowWarning]]
     warnings = []
     for column in ("type", "category"):
         path = cells.get(column) or ""
-        fitted[column] = _cut_path(path)
+        fitted[column] = cut_path(path)
         if fitted[column] != join_path(split_path(path)):
-            warnings.append(RowWarning(line, header.name(column), "cut", _CUT_PATH_MESSAGE))
+            warnings.append(RowWarning(line, header.name(column), "cut", CUT_PATH_MESSAGE))
     for column, limit in _MAX_LENGTH_BY_COLUMN.items():
         if len(fitted.get(column, "")) > limit:
             fitted[column] = fitted[column][:limit].rstrip()
             message = f"has more than {limit} characters: cut"
             warnings.append(RowWarning(line, header.name(column), "cut", message))
     return (line, fitted), warnings
-
-
-def _cut_path(text: str) -> str:
-    """Cut the path of a category to the limits of length and depth."""
-    names = [name[:MAX_LABEL_LENGTH].rstrip() for name in split_path(text)[:MAX_CATEGORY_DEPTH]]
-    while len(join_path(names)) > MAX_CATEGORY_LENGTH:
-        names.pop()
-    return join_path(names)
 
 
 def first_row_warnings(header: ShopifyHeader, row: Row) -> Iterator[RowWarning]:
@@ -118,20 +104,3 @@ def read_images(
         elif url:
             images[url] = None
     return tuple(images), warnings
-
-
-def complete_url(text: str) -> str | None:
-    """Add `https:` to a URL without a scheme. Return None if the URL is not a valid HTTP URL."""
-    url = text.strip().replace(" ", "%20")
-    if url.startswith("//"):
-        url = f"https:{url}"
-    elif not _SCHEME.match(url) and _HOST.fullmatch(url):
-        url = f"https://{url}"
-    scheme, colon, rest = url.partition(":")
-    url = f"{scheme.lower()}{colon}{rest}"
-    is_valid = _HTTP_URL.fullmatch(url) and len(url) <= MAX_IMAGE_URL_LENGTH
-    return url if is_valid else None
-
-
-def distinct(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for text in texts if text))

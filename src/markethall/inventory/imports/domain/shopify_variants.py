@@ -1,6 +1,5 @@
 """Read the values of a variant from its row and from the first row of its Handle."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, Final
 from markethall.inventory.catalogue.contract.fields import InventoryPolicy, ProductStatus
 from markethall.inventory.catalogue.contract.products import MAX_BARCODE_LENGTH, MAX_IMAGES
 from markethall.inventory.imports.domain.csv_columns import InvalidCell, parse_amount
+from markethall.inventory.imports.domain.derived_skus import stable_sku
 from markethall.inventory.imports.domain.file_records import RowError, RowWarning, sanitize
 from markethall.inventory.imports.domain.row_validation import RowResult, Variant, validate_row
 from markethall.inventory.imports.domain.shopify_columns import (
@@ -17,14 +17,10 @@ from markethall.inventory.imports.domain.shopify_columns import (
     CellsByColumn,
     ShopifyHeader,
 )
-from markethall.inventory.imports.domain.shopify_limits import complete_url, distinct, split_tags
-
-# the maximum length of a derived SKU, in characters
-MAX_SKU_LENGTH: Final = 64
+from markethall.inventory.imports.domain.shopify_limits import split_tags
+from markethall.inventory.imports.domain.value_limits import complete_url, distinct
 
 _DEFAULT_OPTION: Final = ("Title", "Default Title")
-_SAFE_SKU_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_UNSAFE_SKU_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _NUMBER_PATTERN: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")
 # field of the model -> column in which an error of this field is reported
 _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
@@ -247,22 +243,6 @@ class VariantReader:
                 line = row.line if own or not is_name else group.first_line
                 return line, self._header.name(name if is_name else value)
         return row.line, self._header.name("option1_value")
-
-
-def stable_sku(handle: str, options: Mapping[str, str]) -> str:
-    """Derive the SKU of a variant without one. The same variant always gets the same SKU."""
-    parts = [handle, *options.values()]
-    sku = ".".join(parts)
-    is_plain = all(_SAFE_SKU_PART.fullmatch(part) for part in parts)
-    # only in lower case, because SKUs ignore case: the options "m" and "M" would get the same SKU
-    if is_plain and sku == sku.lower() and len(sku) <= MAX_SKU_LENGTH:
-        return sku
-    # a digest, because two variants may differ only in characters that are replaced
-    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
-    readable = ".".join(_UNSAFE_SKU_CHARACTERS.sub("-", part).strip("-_") for part in parts).strip(
-        "."
-    )
-    return f"{readable[: MAX_SKU_LENGTH - 13]}-{digest}" if readable else digest
 
 
 def is_variant(cells: CellsByColumn) -> bool:
