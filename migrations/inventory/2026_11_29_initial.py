@@ -520,7 +520,7 @@ def _imports() -> None:
             {
                 "finished": "(finished_at IS NOT NULL) = (status IN ('done', 'failed'))",
                 "missing": "missing IN ('keep', 'archive')",
-                "format": "format IN ('csv', 'ndjson', 'shopify')",
+                "format": "format IN ('csv', 'ndjson', 'shopify', 'woocommerce')",
                 "status": "status IN ('waiting', 'running', 'done', 'failed')",
                 "counts": "position_offset >= 0 AND read >= 0",
             },

@@ -46,7 +46,9 @@ def import_file(
     file: Annotated[
         Path,
         typer.Argument(
-            help="CSV (ours, or as Shopify exports it), or NDJSON", exists=True, dir_okay=False
+            help="CSV (ours, or as Shopify or WooCommerce export it), or NDJSON",
+            exists=True,
+            dir_okay=False,
         ),
     ],
     dry_run: Annotated[

@@ -116,8 +116,9 @@ def _summary_lines(state: ImportView) -> Iterator[str]:
     rows = state.rows
     products = rows.created + rows.updated + rows.unchanged
     parts = [_count(products, "product")]
-    if images := rows.read - products - rows.failed:
-        parts.append(_count(images, "image row"))
+    if others := rows.read - products - rows.failed:
+        is_woocommerce = state.format == ImportFormat.WOOCOMMERCE
+        parts.append(_count(others, "variable product" if is_woocommerce else "image row"))
     parts.append(f"{rows.failed} failed")
     prefix = "would be " if state.dry_run else ""
     yield (

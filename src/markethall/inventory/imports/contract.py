@@ -32,11 +32,12 @@ class ImportStatus(StrEnum):
 
 
 class ImportFormat(StrEnum):
-    """Format of the file. The header of a CSV file tells whether it comes from Shopify."""
+    """Format of the file. The header of a CSV file tells from which shop system it comes."""
 
     CSV = "csv"
     NDJSON = "ndjson"
     SHOPIFY = "shopify"
+    WOOCOMMERCE = "woocommerce"
 
 
 class NoteKind(StrEnum):

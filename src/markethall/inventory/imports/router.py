@@ -130,10 +130,10 @@ async def start_import(
 ) -> Response:
     """Import products from a file, in the background.
 
-    The file is NDJSON, CSV with the columns of the export, or a CSV of Shopify. A row changes the
-    existing product with the same `sku`, or in a Shopify file the one with the same handle and
-    options. If there is none, the row creates a product. Fields that the file does not have stay
-    unchanged. An invalid row does not stop the import. The scopes `catalogue:write` and
+    The file is NDJSON, CSV with the columns of the export, or a CSV of Shopify or WooCommerce. A
+    row changes the existing product with the same `sku`, or in a Shopify file the one with the same
+    handle and options. If there is none, the row creates a product. Fields that the file does not
+    have stay unchanged. An invalid row does not stop the import. The scopes `catalogue:write` and
     `stock:write` are required.
     """
     format_ = _import_format(request)

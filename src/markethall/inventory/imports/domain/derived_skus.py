@@ -1,15 +1,20 @@
-"""Derive the SKU of a product whose row has none."""
+"""Derive the SKU of a product whose row has none, and the name of a family from its title."""
 
 import hashlib
 import re
 from collections.abc import Mapping
 from typing import Final
 
+from markethall.inventory.catalogue.domain.text_keys import fold_letters
+
 # the maximum length of a derived SKU, in characters
 MAX_SKU_LENGTH: Final = 64
 
 _SAFE_SKU_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _UNSAFE_SKU_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]+")
+_MAX_SLUG_LENGTH: Final = 80
+_UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "ae", "Ö": "oe", "Ü": "ue"})
+_BETWEEN_SLUG_WORDS: Final = re.compile(r"[^a-z0-9]+")
 
 
 def stable_sku(handle: str, options: Mapping[str, str]) -> str:
@@ -26,3 +31,11 @@ def stable_sku(handle: str, options: Mapping[str, str]) -> str:
         "."
     )
     return f"{readable[: MAX_SKU_LENGTH - 13]}-{digest}" if readable else digest
+
+
+def derive_slug(title: str, suffix: str) -> str:
+    """Return a name for URLs, such as "kapuzenpullover-1042", made of a title and a suffix."""
+    texts = (fold_letters(text.translate(_UMLAUTS)) for text in (title, suffix))
+    words, end = (_BETWEEN_SLUG_WORDS.sub("-", text).strip("-") for text in texts)
+    words = words[: _MAX_SLUG_LENGTH - len(end)].strip("-")
+    return "-".join(part for part in (words, end) if part) or "product"

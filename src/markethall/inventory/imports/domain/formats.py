@@ -1,7 +1,7 @@
 """Choose the reader of a file by the requested format and the first line."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from markethall.inventory.imports.contract import ImportFormat
@@ -12,24 +12,24 @@ from markethall.inventory.imports.domain.file_records import (
 )
 from markethall.inventory.imports.domain.native_readers import CsvReader, NdjsonReader
 from markethall.inventory.imports.domain.record_parser import BOM, FileChunk, read_csv_records
-from markethall.inventory.imports.domain.row_validation import ReadStep
+from markethall.inventory.imports.domain.row_validation import StepReader
 from markethall.inventory.imports.domain.shopify_columns import is_shopify
 from markethall.inventory.imports.domain.shopify_reader import ShopifyReader
+from markethall.inventory.imports.domain.woocommerce_columns import is_woocommerce
+from markethall.inventory.imports.domain.woocommerce_reader import WooCommerceReader
 
 _SEPARATOR_LINE: Final = re.compile(rb'"?sep=([,;|\t])"?[,;\t ]*(?:\r\n|\r|\n)', re.IGNORECASE)
 _LINE_END: Final = re.compile(rb"[\r\n]")
 _NOT_TEXT: Final = re.compile("[\x00\udc80-\udcff]")
 
 
-class RowReader(Protocol):
+class RowReader(StepReader, Protocol):
     @property
     def format(self) -> ImportFormat: ...
 
-    def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        """Yield the complete records of the chunk, a few per step.
-
-        Ignore an incomplete record at the end. The caller reads it again with the next chunk.
-        """
+    @property
+    def file_index(self) -> StepReader | None:
+        """An index of the file. The caller lets it read all rows before it reads them itself."""
 
 
 def open_reader(
@@ -57,6 +57,8 @@ def open_reader(
     names = trim_names(header.cells)
     if is_shopify(names):
         return ShopifyReader(names, currency, delimiter), header.next_position
+    if is_woocommerce(names):
+        return WooCommerceReader(names, currency, delimiter), header.next_position
     return CsvReader(names, currency, delimiter), header.next_position
 
 

@@ -36,6 +36,7 @@ class CsvReader:
     """Reader of native CSV. The columns may be in any order; only `sku` is required."""
 
     format = ImportFormat.CSV
+    file_index = None
 
     def __init__(self, header: Sequence[str], currency: str, delimiter: str) -> None:
         self._header = [name.strip().lower() for name in header]
@@ -95,6 +96,7 @@ class NdjsonReader:
     """Reader of NDJSON. Each line is a JSON object with the fields of `ImportedProduct`."""
 
     format = ImportFormat.NDJSON
+    file_index = None
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
         for record in read_ndjson_records(chunk):

@@ -1,6 +1,7 @@
 """Find the product of each row of a batch, and rows that claim the SKU of another product."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import sku_key
@@ -16,7 +17,9 @@ from markethall.inventory.imports.domain.variant_matching import (
 class ProductLookup:
     """The existing products, and the products that earlier rows of the batch create.
 
-    In the native formats, a row belongs to the product with the row's SKU. In a Shopify file, a row
+    In the native formats, a row belongs to the product with the row's SKU. In a file of
+    WooCommerce, it may also belong to the product with the SKU that was derived while the row had
+    none. In a Shopify file, a row
     belongs to the product with the row's handle and options. If there is none, the row belongs to
     the product with its SKU, but only if this product has no family. The row then sets the family
     of this product.
@@ -32,9 +35,23 @@ class ProductLookup:
 
     def find(self, row: ValidatedRow) -> Product | None:
         if row.variant is None:
-            return self._by_sku.get(row.sku_key)
+            return self._by_sku.get(row.sku_key) or self._find_by_other_sku(row)
         known = self._by_identity.get(_identity(row)) or self._matched.get(row.line)
         return known or self._find_without_family(row)
+
+    def resolve_family(self, row: ValidatedRow) -> ValidatedRow:
+        """Return the row of a variation with the family that its product or its siblings have."""
+        if row.woo is None or row.product.family is None:
+            return row
+        own = self.find(row)
+        siblings = (self._by_sku.get(key) for key in row.woo.sibling_sku_keys)
+        families = (product.family for product in (own, *siblings) if product)
+        family = next((family for family in families if family), row.product.family)
+        return replace(row, product=replace(row.product, family=family))
+
+    def _find_by_other_sku(self, row: ValidatedRow) -> Product | None:
+        keys = row.woo.other_sku_keys if row.woo else ()
+        return next((product for key in keys if (product := self._by_sku.get(key))), None)
 
     def _find_without_family(self, row: ValidatedRow) -> Product | None:
         owner = self._by_sku.get(row.sku_key) if row.variant and row.variant.has_sku else None

@@ -1,14 +1,15 @@
 """Validate the rows of an imported file."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 from pydantic import ValidationError
 
+from markethall.inventory.catalogue.contract.products import AdditionalPriceView
 from markethall.inventory.catalogue.domain.labels import (
     respell_names,
     respell_options,
@@ -23,6 +24,7 @@ from markethall.inventory.imports.domain.file_records import (
     RowWarning,
     sanitize,
 )
+from markethall.inventory.imports.domain.record_parser import FileChunk
 
 MAX_ERRORS_PER_ROW: Final = 10
 _UNASSIGNED_ID: Final = UUID(int=0)
@@ -50,6 +52,19 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class WooReferences:
+    """How to find the product of a row of WooCommerce, and its family.
+
+    If no product has the SKU of the row, it is the first one with one of `other_sku_keys`. A new
+    product joins the family of the first product with one of `sibling_sku_keys`: the name of its
+    own family may have changed since the siblings were imported.
+    """
+
+    other_sku_keys: tuple[str, ...] = ()
+    sibling_sku_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ValidatedRow:
     """A valid row. If its product exists, only the fields in `provided_fields` are changed."""
 
@@ -65,10 +80,18 @@ class ValidatedRow:
     # the keys of the attributes for which the file has columns; None means all
     attribute_names: frozenset[str] | None = None
     warnings: tuple[RowWarning, ...] = ()
+    woo: WooReferences | None = None
 
     @property
     def sku_key(self) -> str:
         return sku_key(self.product.sku)
+
+    @property
+    def lookup_sku_keys(self) -> tuple[str, ...]:
+        """The keys of all SKUs by which the product or its family may be found."""
+        if self.woo is None:
+            return (self.sku_key,)
+        return (self.sku_key, *self.woo.other_sku_keys, *self.woo.sibling_sku_keys)
 
     @property
     def description(self) -> str:
@@ -98,10 +121,19 @@ class ValidatedRow:
         attributes = {**kept, **respell_names(product.attributes, new.attributes)}
         return replace(
             new,
+            prices=self._merged_prices(product),
             tags=respell_tags(product.tags, new.tags),
             options=sort_like_jsonb(respell_options(product.options, new.options)),
             attributes=sort_like_jsonb(attributes),
         )
+
+    def _merged_prices(self, product: Product) -> tuple[AdditionalPriceView, ...]:
+        """Return the prices of the row. A file of WooCommerce has prices of one currency only."""
+        new = self.product
+        if self.woo is None:
+            return new.prices
+        others = [price for price in product.prices if price.currency != new.price.currency]
+        return (*others, *new.prices)
 
 
 def describe_product(product: Product) -> str:
@@ -111,8 +143,15 @@ def describe_product(product: Product) -> str:
     return text[:100]
 
 
+@dataclass(frozen=True)
+class FamilyRow:
+    """A row that describes no product, only what the products of a family share."""
+
+    warnings: tuple[RowWarning, ...] = ()
+
+
 # a valid row, or the errors of an invalid row
-RowResult = ValidatedRow | tuple[RowError, ...]
+RowResult = ValidatedRow | FamilyRow | tuple[RowError, ...]
 
 
 class ReadStep(NamedTuple):
@@ -128,6 +167,14 @@ class ReadStep(NamedTuple):
     size: int
 
 
+class StepReader(Protocol):
+    def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
+        """Yield the complete records of the chunk, a few per step.
+
+        Ignore an incomplete record at the end. The caller reads it again with the next chunk.
+        """
+
+
 def validate_row(
     line: int,
     values: Mapping[str, Any],
@@ -137,7 +184,8 @@ def validate_row(
     variant: Variant | None = None,
     attribute_names: frozenset[str] | None = None,
     warnings: tuple[RowWarning, ...] = (),
-) -> RowResult:
+    woo: WooReferences | None = None,
+) -> ValidatedRow | tuple[RowError, ...]:
     """Validate the values of a row. Return the row, or its errors.
 
     For an existing product, the fields in `not_for_existing` are ignored.
@@ -159,6 +207,7 @@ def validate_row(
         variant=variant,
         attribute_names=attribute_names,
         warnings=warnings,
+        woo=woo,
     )
 
 

@@ -61,6 +61,7 @@ class _HandleGroup:
 
 class ShopifyReader:
     format = ImportFormat.SHOPIFY
+    file_index = None
 
     def __init__(self, header: Sequence[str], currency: str, delimiter: str) -> None:
         """Raises UnreadableFile."""
@@ -178,7 +179,7 @@ class ShopifyReader:
         return [self._refuse_duplicate(result, known) for result in results]
 
     def _refuse_duplicate(self, row: RowResult, known: dict[object, ValidatedRow]) -> RowResult:
-        if isinstance(row, tuple) or row.variant is None or row.variant.options is None:
+        if not isinstance(row, ValidatedRow) or row.variant is None or row.variant.options is None:
             return row
         earlier = known.setdefault(options_key(row.product.options), row)
         both_have_skus = row.variant.has_sku and earlier.variant and earlier.variant.has_sku

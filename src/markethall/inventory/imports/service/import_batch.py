@@ -28,6 +28,7 @@ from markethall.inventory.imports.domain.jobs import (
 )
 from markethall.inventory.imports.domain.product_lookup import ProductLookup
 from markethall.inventory.imports.domain.row_validation import (
+    FamilyRow,
     RowResult,
     ValidatedRow,
     describe_product,
@@ -85,15 +86,17 @@ class BatchChanges:
     last_id: UUID = _NO_ID
 
     def add_row(self, row: RowResult) -> None:
-        row = self.categories.resolve(row)
+        if isinstance(row, FamilyRow):
+            self._add_warnings(row.warnings)
+            return
+        row = self.categories.resolve(row) if isinstance(row, ValidatedRow) else row
         errors = row if isinstance(row, tuple) else self._check_row(row)
         if errors or isinstance(row, tuple):
             self.outcomes[FAILED] += 1
             self.errors += errors
         else:
-            self.outcomes[self._apply_row(row)] += 1
-            self.outcomes[WARNINGS] += len(row.warnings)
-            self.warnings += row.warnings
+            self.outcomes[self._apply_row(self.lookup.resolve_family(row))] += 1
+            self._add_warnings(row.warnings)
 
     def archive_missing(self, product: Product, line: int) -> None:
         """Archive a product that is not in the file. `line` is the last line of the file."""
@@ -122,6 +125,10 @@ class BatchChanges:
             if self.counted_on_hand[product_id] != self._on_hand(product_id)
             and (product_id in self.new_products) == of_new_products
         ]
+
+    def _add_warnings(self, warnings: Sequence[RowWarning]) -> None:
+        self.outcomes[WARNINGS] += len(warnings)
+        self.warnings += warnings
 
     def _check_row(self, row: ValidatedRow) -> Sequence[RowError]:
         product = self.lookup.find(row)
@@ -296,7 +303,7 @@ async def persist(store: Store, changes: BatchChanges) -> None:
 async def _get_existing_products(
     store: Store, validated_rows: Iterable[ValidatedRow]
 ) -> Sequence[Product]:
-    skus = {row.sku_key for row in validated_rows}
+    skus = {key for row in validated_rows for key in row.lookup_sku_keys}
     handles = {row.variant.handle for row in validated_rows if row.variant}
     return await store.get_products_for_update(skus, handles) if skus else ()
 

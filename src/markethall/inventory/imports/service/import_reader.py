@@ -9,7 +9,7 @@ from markethall.inventory.imports.domain.file_records import MAX_RECORD_BYTES, F
 from markethall.inventory.imports.domain.formats import RowReader, open_reader
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.imports.domain.record_parser import FileChunk
-from markethall.inventory.imports.domain.row_validation import RowResult
+from markethall.inventory.imports.domain.row_validation import RowResult, StepReader
 from markethall.inventory.imports.ports import ReadStore
 from markethall.shared.persistence.database import ReadDatabase
 
@@ -56,7 +56,7 @@ class ImportReader:
         )
 
     async def read_batch(
-        self, row_reader: RowReader, position: FilePosition, max_rows: int
+        self, row_reader: StepReader, position: FilePosition, max_rows: int
     ) -> RowBatch:
         """Read about `max_rows` rows. Return an empty batch only at the end of the file."""
         rows: list[RowResult] = []

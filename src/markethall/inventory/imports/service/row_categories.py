@@ -53,10 +53,10 @@ class RowCategories:
         }
         return cls(tree, keys, ambiguous)
 
-    def resolve(self, row: RowResult) -> RowResult:
+    def resolve(self, row: ValidatedRow) -> ValidatedRow | tuple[RowError, ...]:
         """Replace the category of the row by its key. Return an error if it is ambiguous."""
-        text = _category_of(row)
-        if text is None or isinstance(row, tuple):
+        text = row.product.category
+        if text is None:
             return row
         if paths := self.ambiguous.get(text):
             choices = " or ".join(sorted(paths))

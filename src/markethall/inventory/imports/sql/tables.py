@@ -72,7 +72,7 @@ import_jobs = sa.Table(
     timestamp_column("lease_until", nullable=True),
     sa.CheckConstraint("status IN ('waiting', 'running', 'done', 'failed')", name="status"),
     sa.CheckConstraint("missing IN ('keep', 'archive')", name="missing"),
-    sa.CheckConstraint("format IN ('csv', 'ndjson', 'shopify')", name="format"),
+    sa.CheckConstraint("format IN ('csv', 'ndjson', 'shopify', 'woocommerce')", name="format"),
     sa.CheckConstraint("position_offset >= 0 AND read >= 0", name="counts"),
     sa.CheckConstraint(
         "(finished_at IS NOT NULL) = (status IN ('done', 'failed'))", name="finished"

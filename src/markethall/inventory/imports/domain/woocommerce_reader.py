@@ -1,0 +1,222 @@
+"""Reader of the product CSV that WooCommerce exports.
+
+A simple product and a variation become products; the variations of a variable product become a
+family. Source: https://github.com/woocommerce/woocommerce/wiki/Product-CSV-Import-Schema.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from markethall.inventory.catalogue.domain.text_keys import label_key
+from markethall.inventory.imports.contract import ImportFormat
+from markethall.inventory.imports.domain.derived_skus import stable_sku
+from markethall.inventory.imports.domain.file_records import FileRecord, RowError
+from markethall.inventory.imports.domain.record_parser import (
+    FileChunk,
+    fit_cells,
+    read_csv_records,
+)
+from markethall.inventory.imports.domain.row_validation import (
+    FamilyRow,
+    ReadStep,
+    RowResult,
+    StepReader,
+    ValidatedRow,
+    WooReferences,
+    validate_row,
+)
+from markethall.inventory.imports.domain.woocommerce_columns import WooHeader
+from markethall.inventory.imports.domain.woocommerce_parents import (
+    VariableProduct,
+    VariableProducts,
+)
+from markethall.inventory.imports.domain.woocommerce_products import (
+    VENDOR,
+    combine_with_parent,
+    read_attributes,
+    read_offer_values,
+    read_options,
+    read_shared_values,
+)
+from markethall.inventory.imports.domain.woocommerce_row import (
+    SIMPLE,
+    VARIABLE,
+    VARIATION,
+    WooRow,
+)
+
+# type of a product that cannot be sold here -> the reason
+_UNSUPPORTED: Final[Mapping[str, str]] = {
+    "grouped": "a grouped product has no price: only its parts are imported",
+    "external": "an external product is sold by another shop",
+}
+# field of the model -> column in which an error of this field is reported
+_COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
+    "category": "categories",
+    "price": "regular_price",
+    "compare_at": "regular_price",
+    "prices": "sale_price",
+    "weight_grams": "weight",
+    "low_stock_threshold": "low_stock",
+    "inventory_policy": "backorders",
+    "track_inventory": "stock",
+    "on_hand": "stock",
+    "status": "published",
+    "family": "name",
+}
+
+
+class WooCommerceReader:
+    format = ImportFormat.WOOCOMMERCE
+
+    def __init__(self, header: Sequence[str], currency: str, delimiter: str) -> None:
+        """Raises UnreadableFile."""
+        self._header = WooHeader(header)
+        self._currency = currency
+        self._delimiter = delimiter
+        self._products = VariableProducts(self._header, delimiter)
+
+    @property
+    def file_index(self) -> StepReader:
+        return self._products
+
+    def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
+        for record in read_csv_records(chunk, self._delimiter):
+            is_blank = not record.error and not any(record.cells)
+            rows = () if is_blank else (self._read_record(record),)
+            yield ReadStep(rows, len(rows), record.next_position, record.size)
+
+    def _read_record(self, record: FileRecord) -> RowResult:
+        if record.error:
+            return (record.error,)
+        cells = fit_cells(record.cells, self._header.width)
+        if len(cells) != self._header.width:
+            message = f"has {len(record.cells)} cells, and the first line {self._header.width}"
+            return (RowError(record.line, "", "ragged", message),)
+        row = WooRow(record.line, self._header, cells)
+        result = self._read_row(row)
+        return tuple(row.errors) or result
+
+    def _read_row(self, row: WooRow) -> RowResult:
+        """Return the result of a row. If the row gets errors, the caller ignores the result."""
+        if row.kind == SIMPLE:
+            return self._read_simple(row)
+        if row.kind == VARIABLE:
+            return self._read_variable(row)
+        if row.kind == VARIATION:
+            return self._read_variation(row)
+        reason = _UNSUPPORTED.get(row.kind, f"the type {row.kind[:40]!r} cannot be imported")
+        row.fail("type", "unsupported_type", reason)
+        return ()
+
+    def _read_simple(self, row: WooRow) -> RowResult:
+        values = {**read_shared_values(row), **read_offer_values(row, self._currency)}
+        if self._header.has_attributes or row.has("brands"):
+            values["attributes"] = read_attributes(row)
+        values["sku"] = row.get("sku") or self._derived_sku(row, {})
+        return self._validate(row, values, _attribute_names(row), WooReferences(row.sku_keys))
+
+    def _read_variable(self, row: WooRow) -> RowResult:
+        """Check the values that the variations share. They are stored with each variation."""
+        indexed = self._find_indexed(row)
+        if indexed and indexed.line != row.line:
+            message = f"line {indexed.line} has the same product"
+            row.fail("id" if row.id else "sku", "duplicate_product", message)
+        values = {**read_shared_values(row), "attributes": read_attributes(row), "sku": "-"}
+        if "name" not in values:
+            row.fail("name", "missing", "is required")
+        if not self._products.first_variation(row.references):
+            row.warn("type", "no_variations", "has no variations in this file: nothing to sell")
+        checked = validate_row(row.line, values, lambda path: self._locate(row, path))
+        return checked if isinstance(checked, tuple) else FamilyRow(tuple(row.warnings))
+
+    def _find_indexed(self, row: WooRow) -> VariableProduct | None:
+        found = (self._products.get(reference) for reference in row.references)
+        return next((product for product in found if product), None)
+
+    def _read_variation(self, row: WooRow) -> RowResult:
+        if not row.get("parent"):
+            row.fail("parent", "missing", "is required")
+            return ()
+        parent = self._products.get(row.parent_reference)
+        if parent is None:
+            return self._read_variation_without_parent(row)
+        if not parent.is_valid:
+            message = f"the product in line {parent.line} has an error"
+            row.fail("parent", "parent_invalid", message)
+        own = read_shared_values(row)
+        own.pop("name", None)
+        for name in ("category", "tags"):
+            # a variation has no categories and tags of its own
+            own.pop(name, None)
+        values = combine_with_parent(parent.values, own) | self._own_values(row)
+        values |= {"family": parent.family, "attributes": _attributes_of(parent, values["options"])}
+        names = _attribute_names(row) | parent.attribute_names
+        siblings = self._products.first_variation([row.parent_reference])
+        return self._validate(row, values, names, WooReferences(row.sku_keys, siblings))
+
+    def _read_variation_without_parent(self, row: WooRow) -> RowResult:
+        """Read a row that can only change a product that exists."""
+        values = self._own_values(row)
+        result = self._validate(row, values, frozenset(), WooReferences(row.sku_keys))
+        if isinstance(result, tuple):
+            return result
+        message = f"the file has no product {row.get('parent')[:80]!r}"
+        error = RowError(row.line, row.column_name("parent"), "parent_missing", message)
+        return replace(result, missing_field_errors=(error,))
+
+    def _own_values(self, row: WooRow) -> dict[str, Any]:
+        options = read_options(row)
+        sku = row.get("sku") or self._derived_sku(row, options)
+        return {"sku": sku, "options": options, **read_offer_values(row, self._currency)}
+
+    def _derived_sku(self, row: WooRow, options: Mapping[str, str]) -> str:
+        """Return the SKU of a row without one. It stays the same when the product is renamed."""
+        if row.id:
+            return f"woo-{row.id}"
+        base = row.get("parent") or row.get("name")
+        if not base:
+            row.fail("sku", "missing", "is required if the row has no ID")
+        return stable_sku(base, options)
+
+    def _validate(
+        self,
+        row: WooRow,
+        values: Mapping[str, Any],
+        attribute_names: frozenset[str],
+        references: WooReferences,
+    ) -> ValidatedRow | tuple[RowError, ...]:
+        ignored = set() if row.get("sku") else {"sku"}
+        if not self._header.has_attributes:
+            ignored.add("options")
+        return validate_row(
+            row.line,
+            values,
+            lambda path: self._locate(row, path),
+            not_for_existing=ignored,
+            attribute_names=attribute_names,
+            warnings=tuple(row.warnings),
+            woo=references,
+        )
+
+    def _locate(self, row: WooRow, path: tuple[Any, ...]) -> tuple[int, str]:
+        field = str(path[0]) if path else ""
+        column = _COLUMN_BY_FIELD.get(field, field)
+        if field in {"options", "attributes"} and len(path) > 1:
+            columns = {attribute.name: attribute.column for attribute in row.attributes}
+            column = columns.get(str(path[1]), column)
+        return row.line, row.column_name(column)
+
+
+def _attribute_names(row: WooRow) -> frozenset[str]:
+    """Return the keys of the attributes that the row sets. Others of the product stay."""
+    names = {label_key(attribute.name) for attribute in row.attributes}
+    return frozenset(names | ({VENDOR} if row.has("brands") else set()))
+
+
+def _attributes_of(parent: VariableProduct, options: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes of the product that do not distinguish its variations."""
+    keys = {label_key(name) for name in options}
+    attributes: Mapping[str, str] = parent.values.get("attributes", {})
+    return {name: value for name, value in attributes.items() if label_key(name) not in keys}
