@@ -35,7 +35,7 @@ _FASTEST_COMPRESSION: Final = 1
 
 @dataclass(frozen=True)
 class VariableProduct:
-    """What the variations of a product share.
+    """The values that the variations of a product share.
 
     `attribute_names` are the keys of all attributes in its row. `is_valid` is false if the row has
     errors, which the row itself reports.
