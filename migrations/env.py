@@ -20,7 +20,7 @@ from markethall.schema_state import (
     relocated_message,
     renamed_schema,
 )
-from markethall.settings import MigrationSettings
+from markethall.settings import MigrationSettings, load_environment_files
 from markethall.shared.composition.settings import SettingsError
 
 section = context.config.config_ini_section
@@ -86,6 +86,7 @@ def database_url() -> str:
     given = context.config.attributes.get("url") or context.get_x_argument(as_dictionary=True).get(
         "url"
     )
+    load_environment_files()
     return given or MigrationSettings().database_url_of(schema)
 
 

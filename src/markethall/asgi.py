@@ -5,9 +5,10 @@ run migrations in development, and start the embedded Postgres.
 """
 
 from markethall.app import create_app
-from markethall.settings import read_settings
+from markethall.settings import load_environment_files, read_settings
 from markethall.shared.observability import log
 
+load_environment_files()
 settings = read_settings()
 log.configure(settings.log_format, settings.log_level)
 app = create_app(settings)

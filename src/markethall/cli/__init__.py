@@ -11,6 +11,7 @@ from markethall.cli.console import out, print_errors
 from markethall.cli.events import events
 from markethall.cli.ledger import ledger
 from markethall.cli.payments import payments
+from markethall.settings import load_environment_files
 from markethall.shared.composition.settings import SettingsError
 from markethall.shared.composition.topology import InvalidManifest
 
@@ -32,6 +33,7 @@ EXIT_INVALID_SETTINGS = 2
 def main() -> None:
     """Run the command line. Invalid settings are printed to stderr, and the exit code is 2."""
     try:
+        load_environment_files()
         cli()
     except (SettingsError, InvalidManifest) as error:
         print_errors(str(error).splitlines())

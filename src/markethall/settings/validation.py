@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "MARKETHALL_"
 # variables of command line options, which are not settings
-_COMMAND_VARIABLES: Final = {"MARKETHALL_HOST", "MARKETHALL_PORT"}
+_COMMAND_VARIABLES: Final = {
+    "MARKETHALL_HOST",
+    "MARKETHALL_PORT",
+    "MARKETHALL_ENV_FILE",
+    "MARKETHALL_SECRETS_DIR",
+}
 # variables of the tests, and those that Kubernetes derives from the names of services
 _FOREIGN_VARIABLE: Final = re.compile(
     r"MARKETHALL_(TEST_\w+|\w*_?(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+))"
