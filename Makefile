@@ -9,7 +9,7 @@ DEV    := $(VENV)/dev.stamp
 
 .PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
-  test-event-delivery test-relocation test-malformed-requests test-card-numbers test-example \
+  test-event-delivery test-relocation test-malformed-requests test-card-numbers test-facets test-example \
   test-pgbouncer test-api-schema test-payments test-package \
   client-document clients test-client-typescript
 
@@ -129,6 +129,10 @@ test-relocation: $(DEV)
 ## test-malformed-requests: send every hostile request to every route, in memory and on Postgres (minutes)
 test-malformed-requests: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_malformed_requests.py $(ARGS)
+
+## test-facets: compare the facets of 200 random filters with an independent count, and follow every value (minutes)
+test-facets: $(DEV)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_facets.py $(ARGS)
 
 ## test-card-numbers: send the card numbers of eight brands in every position of every request (minutes)
 test-card-numbers: $(DEV)

@@ -198,7 +198,7 @@ async def test_memory_and_sql_facets_agree(
 ) -> None:
     storages = await empty_storages(connection, postgres)
     await storages.fill(catalogue)
-    counting = ProductQuery.model_validate({**query, "facets": "category,options,tag"})
+    counting = ProductQuery.model_validate({**query, "facets": "category,options,tag,attributes"})
 
     in_sql = await storages.sql.product_search.list_products(STAFF, counting)
     in_memory = await storages.memory.product_search.list_products(STAFF, counting)

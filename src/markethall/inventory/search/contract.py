@@ -19,8 +19,10 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Text
 from markethall.shared.kernel.pagination import Page, PageQuery
 
-# a facet lists only its most frequent values
+# a facet lists only its most frequent values; for options and attributes, those of each name
 MAX_FACET_VALUES: Final = 100
+# the facets `options` and `attributes` list only the names that most products have
+MAX_FACET_NAMES: Final = 20
 
 # limits of the filters of one query; the gateway limits the number of all parameters
 MAX_FILTER_NAMES: Final = 10
@@ -63,14 +65,21 @@ LabelFilters = Annotated[
     PlainSerializer(dict, return_type=dict[str, tuple[str, ...]]),
 ]
 
-_FACET_NAME_PATTERN: Final = "(?:category|options|tag)"
+# the name of an option or attribute with a comma cannot be requested on its own
+_FACET_NAME_PATTERN: Final = (
+    r"(?:category|tag|options|attributes|(?:option|attribute)\.[^,\u0000]{1,255})"
+)
+MAX_REQUESTED_FACETS: Final = 20
+_FACET_NAMES_PATTERN: Final = (
+    f"^{_FACET_NAME_PATTERN}(?:,{_FACET_NAME_PATTERN}){{0,{MAX_REQUESTED_FACETS - 1}}}$"
+)
 FacetNames = Annotated[
     Text,
     Field(
-        max_length=50,
-        pattern=f"^{_FACET_NAME_PATTERN}(?:,{_FACET_NAME_PATTERN})*$",
-        json_schema_extra={"pattern": f"^{_FACET_NAME_PATTERN}(?:,{_FACET_NAME_PATTERN})*$"},
-        examples=["category,options,tag"],
+        max_length=2000,
+        pattern=_FACET_NAMES_PATTERN,
+        json_schema_extra={"pattern": _FACET_NAMES_PATTERN},
+        examples=["category,options,tag,attribute.material"],
     ),
 ]
 
@@ -120,6 +129,7 @@ class ProductQuery(PageQuery):
 
     @property
     def requested_facets(self) -> frozenset[str]:
+        """The names in `facets`, such as category, options or option.size."""
         return frozenset(self.facets.split(",")) if self.facets else frozenset()
 
 
@@ -140,13 +150,20 @@ FrozenFacets = Annotated[
 class Facets(Dto):
     """Counts over all matching products, not only those of the page.
 
-    The most frequent values come first, at most 100 per facet. All options together are one facet,
-    with at most 100 pairs of name and value. A facet that was not requested is null.
+    A count ignores the filter of its own facet: with the filter `option.size=M`, the other sizes
+    are counted too. So each count is the number of products in the list that has this value as the
+    only filter of its facet, and all other filters. A category is counted with the categories below
+    it.
+
+    The most frequent values come first, at most 100 per facet, and per name of an option or
+    attribute. `options` and `attributes` have at most the 20 names that most products have, and the
+    names of filters and of facets such as `option.size`. A facet that was not requested is null.
     """
 
     category: tuple[FacetValue, ...] | None = None
     options: FrozenFacets | None = None
     tag: tuple[FacetValue, ...] | None = None
+    attributes: FrozenFacets | None = None
 
 
 class ProductPage(Page[ProductView]):

@@ -1,5 +1,6 @@
 """The in-memory store of product lists. It has no spelling suggestions."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -7,18 +8,21 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.labels import attribute_keys, option_keys
+from markethall.inventory.catalogue.domain.labels import attribute_keys, attribute_text, option_keys
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import label_key, name_key
 from markethall.inventory.catalogue.memory import MemoryProductStore
-from markethall.inventory.search.contract import MAX_FACET_VALUES, Facets
-from markethall.inventory.search.domain import SearchQuery, matches_keys
-from markethall.inventory.search.ports import (
+from markethall.inventory.search.contract import Facets
+from markethall.inventory.search.domain.facets import (
+    NAMED_FACETS,
     FacetCount,
-    ProductPageJson,
-    ProductPageRequest,
+    FacetPart,
     build_facets,
+    most_frequent,
 )
+from markethall.inventory.search.domain.label_filters import matches_keys
+from markethall.inventory.search.domain.search_query import SearchQuery
+from markethall.inventory.search.ports import ProductPageJson, ProductPageRequest
 
 
 class MemorySearchStore(MemoryProductStore):
@@ -39,12 +43,13 @@ class MemorySearchStore(MemoryProductStore):
         )
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        products = self._find_products(request, now)
-        # a value is shown in the spelling of the matching product with the lowest id
-        products.sort(key=lambda product: str(product.product_id))
-        return build_facets(
-            {kind: _most_frequent(products, kind) for kind in request.query.requested_facets}
-        )
+        counts: dict[str, list[FacetCount]] = {}
+        for part in request.facet_parts:
+            products = self._find_products(request.without_ignored(part), now)
+            # a value is shown in the spelling of the matching product with the lowest id
+            products.sort(key=lambda product: str(product.product_id))
+            counts.setdefault(part.facet, []).extend(self._count(products, part))
+        return build_facets(request.query.requested_facets, counts)
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
         return {}
@@ -57,6 +62,22 @@ class MemorySearchStore(MemoryProductStore):
         return ProductPageJson(
             ",".join(self._product_json(product, now).json for product in active)
         )
+
+    def _count(self, products: Iterable[Product], part: FacetPart) -> Sequence[FacetCount]:
+        if part.facet == "category":
+            return most_frequent(self._count_categories(products), by_name=False)
+        counts = _count_labels(products, part)
+        return most_frequent(counts, by_name=part.facet in NAMED_FACETS)
+
+    def _count_categories(self, products: Iterable[Product]) -> Iterable[FacetCount]:
+        """Count the products of each category, and for each category above it."""
+        counts: Counter[str] = Counter()
+        for product in products:
+            node = self._tables.categories.get(product.category) if product.category else None
+            while node is not None:
+                counts[node.category] += 1
+                node = self._tables.categories.get(node.parent) if node.parent else None
+        return [FacetCount(count, "", name, "", "", name) for name, count in counts.items()]
 
     def _find_products(self, request: ProductPageRequest, now: datetime) -> list[Product]:
         search, keys = request.search, request.category_keys
@@ -106,22 +127,24 @@ _SORT_KEYS: Final[Mapping[str, Callable[[Product], Any]]] = {
     "price": lambda product: product.price.amount,
     "created_at": lambda product: product.created_at,
 }
-# for each facet, the pairs (name, value) of a product; only the facet `options` has names
-_FACET_VALUES: Final[Mapping[str, Callable[[Product], Iterable[tuple[str, str]]]]] = {
-    "category": lambda product: [("", product.category)] if product.category is not None else [],
+# for each facet, the pairs (name, value) of a product; tags have no names
+_LABELS: Final[Mapping[str, Callable[[Product], Iterable[tuple[str, str]]]]] = {
     "options": lambda product: product.options.items(),
     "tag": lambda product: (("", tag) for tag in product.tags),
+    "attributes": lambda product: (
+        (name, attribute_text(value)) for name, value in product.attributes.items()
+    ),
 }
 
 
-def _most_frequent(products: Iterable[Product], kind: str) -> list[FacetCount]:
+def _count_labels(products: Iterable[Product], part: FacetPart) -> Iterable[FacetCount]:
+    """Count the products with each label. The products are sorted by id."""
     found: dict[tuple[str, str], FacetCount] = {}
-    # a category needs no normalization: all its products have the same key in `category`
-    to_key = str if kind == "category" else label_key
     for product in products:
-        for name, value in _FACET_VALUES[kind](product):
-            keys = label_key(name), to_key(value)
-            first = FacetCount(0, *keys, str(product.product_id), name, value)
-            count = found.get(keys, first)
-            found[keys] = replace(count, count=count.count + 1)
-    return sorted(found.values(), key=lambda count: count.sort_key)[:MAX_FACET_VALUES]
+        for name, value in _LABELS[part.facet](product):
+            keys = label_key(name), label_key(value)
+            if keys[1] and part.counts_name(keys[0]):
+                first = FacetCount(0, *keys, str(product.product_id), name, value)
+                count = found.get(keys, first)
+                found[keys] = replace(count, count=count.count + 1)
+    return found.values()

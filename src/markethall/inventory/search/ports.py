@@ -1,37 +1,19 @@
 """Ports of search: storage, and an external search engine."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.category_tree import CategoryNode, category_key
+from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.catalogue.ports import ProductIndex
-from markethall.inventory.search.contract import Facets, FacetValue, ProductQuery
-from markethall.inventory.search.domain import SearchQuery, filter_keys
-
-
-@dataclass(frozen=True)
-class FacetCount:
-    """The number of products that have a value.
-
-    `name` and `value` have the spelling of the product with the lowest id, `first_product_id`.
-    `name` is the name of the option, or empty for other facets.
-    """
-
-    count: int
-    name_key: str
-    value_key: str
-    first_product_id: str
-    name: str
-    value: str
-
-    @property
-    def sort_key(self) -> tuple[int, str, str]:
-        """The key that sorts the most frequent values first."""
-        return -self.count, self.name_key, self.value_key
+from markethall.inventory.search.contract import Facets, ProductQuery
+from markethall.inventory.search.domain.facets import FacetPart, facet_parts
+from markethall.inventory.search.domain.label_filters import filter_keys
+from markethall.inventory.search.domain.search_query import SearchQuery
 
 
 @dataclass(frozen=True)
@@ -55,6 +37,31 @@ class ProductPageRequest:
         if not self.query.category:
             return None
         return [category_key(name) for name in self.named_categories or self.query.category]
+
+    @property
+    def facet_parts(self) -> Sequence[FacetPart]:
+        """The parts in which the requested facets are counted."""
+        filters: Mapping[str, Collection[str]] = {
+            "category": self.query.category,
+            "tag": self.query.tag,
+            "option": self.option_keys,
+            "attribute": self.attribute_keys,
+        }
+        return facet_parts(self.query.requested_facets, filters)
+
+    def without_ignored(self, part: FacetPart) -> "ProductPageRequest":
+        """Leave out the filter that the part ignores."""
+        match part.ignored:
+            case "":
+                return self
+            case "category":
+                query = self.query.model_copy(update={"category": ()})
+                return replace(self, query=query, named_categories=())
+            case "tag":
+                return replace(self, query=self.query.model_copy(update={"tag": ()}))
+        filters: Mapping[str, Sequence[str]] = getattr(self.query, part.ignored)
+        others = {n: filters[n] for n in filters if label_key(n) != part.ignored_name}
+        return replace(self, query=self.query.model_copy(update={part.ignored: others}))
 
     @cached_property
     def option_keys(self) -> Mapping[str, Sequence[str]]:
@@ -86,7 +93,10 @@ class ReadStore(Protocol):
     ) -> ProductPageJson: ...
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        """Count the facets over all matching products. Ignore `after` and the page size."""
+        """Count the facets, each over all products that match the filters of the other facets.
+
+        Ignore `after` and the page size.
+        """
 
     async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
         """Return the categories whose `label_key` is one of these."""
@@ -104,34 +114,9 @@ class ReadStore(Protocol):
         """Return the active products among these ids, in the order of the ids."""
 
 
-def build_facets(counts: Mapping[str, Sequence[FacetCount]]) -> Facets:
-    """Build the facets from the counts, and keep the order of the counts."""
-    option_counts = counts.get("options", ())
-    # the product with the lowest id comes last, so its spelling overwrites those of the others
-    by_age = sorted(option_counts, key=lambda count: count.first_product_id, reverse=True)
-    names = {count.name_key: count.name for count in by_age}
-    options: dict[str, list[FacetValue]] = {}
-    for count in option_counts:
-        value = FacetValue(value=count.value, count=count.count)
-        options.setdefault(names[count.name_key], []).append(value)
-    return Facets(
-        category=_facet_values(counts.get("category")),
-        options={name: tuple(values) for name, values in options.items()}
-        if "options" in counts
-        else None,
-        tag=_facet_values(counts.get("tag")),
-    )
-
-
-def _facet_values(counts: Sequence[FacetCount] | None) -> tuple[FacetValue, ...] | None:
-    if counts is None:
-        return None
-    return tuple(FacetValue(value=count.value, count=count.count) for count in counts)
-
-
 @dataclass(frozen=True)
 class SearchHits:
-    """The product ids of one page, the best match first.
+    """The product ids of one page, the best match first, and the facets as `Facets` defines them.
 
     `after` is the engine's cursor for the next page, or None if there is no next page.
     """

@@ -20,14 +20,14 @@ from markethall.inventory.catalogue.domain.category_tree import (
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.search.contract import Facets, ProductPage, ProductQuery
-from markethall.inventory.search.domain import SearchQuery
+from markethall.inventory.search.domain.facets import build_facets
+from markethall.inventory.search.domain.search_query import SearchQuery
 from markethall.inventory.search.ports import (
     ProductPageJson,
     ProductPageRequest,
     ReadStore,
     SearchHits,
     SearchIndex,
-    build_facets,
 )
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -157,9 +157,7 @@ class ProductListQueries:
         suggestions.
         """
         if request.search is not None and not request.search.terms:
-            return ProductPageJson(""), build_facets(
-                dict.fromkeys(request.query.requested_facets, ())
-            )
+            return ProductPageJson(""), build_facets(request.query.requested_facets, {})
         now = self._clock()
         async with self._database.read_session() as reads:
             if len(request.query.category) > 1:

@@ -71,6 +71,16 @@ def attribute_text(value: str | int | bool) -> str:
     return str(value)
 
 
+def find_attribute(
+    attributes: Mapping[str, str | int | bool], name_key: str
+) -> tuple[str, str] | None:
+    """Return the name, and the text of the value, of the attribute with this `label_key`.
+
+    Return None if no name has it, as in `find_option`.
+    """
+    return find_option({name: attribute_text(attributes[name]) for name in attributes}, name_key)
+
+
 def find_option(options: Mapping[str, str], name_key: str) -> tuple[str, str] | None:
     """Return the name and the value of the option whose name has this `label_key`.
 

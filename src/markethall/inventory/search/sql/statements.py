@@ -1,14 +1,12 @@
-"""SQL statements of search: filters, scores, facets and spelling suggestions."""
+"""SQL statements of search: filters, scores and spelling suggestions."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH, TSQUERY, aggregate_order_by
 
-from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
 from markethall.inventory.catalogue.sql.availability import available_quantity
 from markethall.inventory.catalogue.sql.category_statements import SUBTREE
@@ -16,8 +14,7 @@ from markethall.inventory.catalogue.sql.parameters import integer_literal
 from markethall.inventory.catalogue.sql.statements import product_json_text
 from markethall.inventory.catalogue.sql.tables import ACTIVE, products, vocabulary
 from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
-from markethall.inventory.search.contract import MAX_FACET_VALUES
-from markethall.inventory.search.domain import EXACT_SKU_SCORE
+from markethall.inventory.search.domain.search_query import EXACT_SKU_SCORE
 from markethall.inventory.search.sql.spelling import MAX_CANDIDATES, MAX_EDIT_DISTANCE
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
@@ -25,13 +22,12 @@ _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
     "category": lambda rows: rows.c.category == sa.any_(SUBTREE),
     "family": lambda rows: rows.c.family == bindparam("family"),
     "tag": lambda rows: rows.c.tag_keys.overlap(bindparam("tag", type_=ARRAY(sa.Text))),
-    "option": lambda rows: matches_jsonpath(rows.c.option_keys, "option"),
-    "attribute": lambda rows: matches_jsonpath(rows.c.attribute_keys, "attribute"),
     "min_price": lambda rows: rows.c.price_amount >= bindparam("min_price"),
     "max_price": lambda rows: rows.c.price_amount <= bindparam("max_price"),
     "tsquery": lambda rows: matches_tsquery(rows, "tsquery"),
     "name_tsquery": lambda rows: matches_tsquery(rows, "name_tsquery"),
 }
+_LABEL_COLUMNS: Final = {"option": "option_keys", "attribute": "attribute_keys"}
 
 
 def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Select[Any]":
@@ -45,7 +41,15 @@ def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Sel
         query = query.select_from(rows.join(availability, sa.true()))
         requested = bindparam("in_stock", type_=sa.Boolean)
         query = query.where((availability.c.available > integer_literal(0)) == requested)
-    return query.where(*(_FILTERS[name](rows) for name in sorted(filters) if name in _FILTERS))
+    return query.where(*(_condition(rows, name) for name in sorted(filters) if name != "in_stock"))
+
+
+def _condition(rows: Any, name: str) -> "sa.ColumnElement[bool]":
+    """Return the condition of a filter. `option_N` is a filter by option, like `option`."""
+    kind = name.partition("_")[0]
+    if kind in _LABEL_COLUMNS:
+        return matches_jsonpath(rows.c[_LABEL_COLUMNS[kind]], name)
+    return _FILTERS[name](rows)
 
 
 def matches_tsquery(rows: Any, name: str) -> "sa.ColumnElement[bool]":
@@ -80,85 +84,6 @@ def _term_weight(term: int) -> "sa.ColumnElement[int]":
         ),
         else_=integer_literal(least),
     )
-
-
-# Facets
-
-
-def count_facets(kinds: Iterable[str], filters: Iterable[str], status: ProductStatus) -> Statement:
-    """Build a statement that returns the most frequent values.
-
-    Its columns are: facet, key of the option name, key of the value, count, id of the first
-    product, and the text that this product has: its category, its tag, or all its options as JSON.
-    """
-    return _facets(tuple(sorted(kinds)), frozenset(filters), status)
-
-
-@cache
-def _facets(kinds: tuple[str, ...], filters: frozenset[str], status: ProductStatus) -> Statement:
-    # Each facet selects the matching products again. With a large catalogue, a common table
-    # expression for all facets would be written to disk.
-    return Statement(sa.union_all(*(_facet_counts(kind, filters, status) for kind in kinds)))
-
-
-def _facet_counts(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Select[Any]":
-    values = _facet_values(kind, filters, status)
-    # collation C sorts by bytes, like the memory store, and does not depend on the locale
-    name, value = (sa.collate(values.c[part], "C") for part in ("name", "value"))
-    count = sa.func.count()
-    # compared as text, because not all supported versions of Postgres have min(uuid)
-    first = sa.func.min(sa.collate(sa.cast(values.c.product_id, sa.Text), "C"))
-    most = (
-        sa.select(
-            name.label("name"), value.label("value"), count.label("count"), first.label("first")
-        )
-        .where(value.is_not(None))
-        .group_by(name, value)
-        .order_by(count.desc(), name, value)
-        .limit(integer_literal(MAX_FACET_VALUES))
-        .subquery(f"most_{kind}")
-    )
-    shown = (
-        sa.select(_shown_value(kind, most.c.value))
-        .where(products.c.product_id == sa.cast(most.c.first, sa.Uuid))
-        .correlate(most)
-        .scalar_subquery()
-    )
-    return sa.select(sql_literal(kind).label("facet"), most, shown.label("shown"))
-
-
-def _shown_value(kind: str, key: "sa.ColumnElement[str]") -> "sa.ColumnElement[str]":
-    if kind == "category":
-        return products.c.category
-    if kind == "tag":
-        return products.c.tags[sa.func.array_position(products.c.tag_keys, key)]
-    return sa.cast(products.c.options, sa.Text)
-
-
-def _facet_values(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Subquery":
-    """Select a row for each matching product and each of its values of the facet.
-
-    `value` is the key of the value. `name` is the key of the option name, or empty for other
-    facets.
-    """
-    names = ("product_id", "category", "option_keys", "tag_keys")
-    columns = [products.c[name] for name in names]
-    matching_rows = select_matching(products, filters, *columns).where(
-        products.c.status == sql_literal(status)
-    )
-    matched = matching_rows.subquery("matched")
-    product_id, name = matched.c.product_id, sql_literal("").label("name")
-    if kind == "category":
-        query = sa.select(product_id, name, matched.c.category.label("value"))
-    elif kind == "tag":
-        query = sa.select(product_id, name, sa.func.unnest(matched.c.tag_keys).label("value"))
-    else:
-        pairs = sa.func.jsonb_each_text(matched.c.option_keys).table_valued("name", "value")
-        pair = pairs.render_derived(name="pair")
-        query = sa.select(product_id, pair.c.name, pair.c.value).select_from(
-            matched.join(pair, sa.true())
-        )
-    return query.subquery(f"values_{kind}")
 
 
 # Misspelt terms

@@ -6,20 +6,22 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.labels import find_option
+from markethall.inventory.catalogue.domain.labels import find_attribute, find_option
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.catalogue.sql.store import SqlProductStore
 from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.contract import Facets
-from markethall.inventory.search.domain import SearchQuery
-from markethall.inventory.search.ports import (
+from markethall.inventory.search.domain.facets import (
+    NAMED_FACETS,
     FacetCount,
-    ProductPageJson,
-    ProductPageRequest,
+    FacetPart,
     build_facets,
 )
+from markethall.inventory.search.domain.search_query import SearchQuery
+from markethall.inventory.search.ports import ProductPageJson, ProductPageRequest
 from markethall.inventory.search.sql import statements
+from markethall.inventory.search.sql.facet_statements import FacetPartShape, count_facets
 from markethall.inventory.search.sql.jsonpath import jsonpath_all
 from markethall.inventory.search.sql.product_page_statements import product_page_statement
 from markethall.inventory.search.sql.spelling import spelling_suggestions
@@ -80,17 +82,14 @@ class SqlSearchStore(SqlProductStore):
         return ProductPageJson(json, tuple(key) if more else None)
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        filters, kinds = _filters(request), request.query.requested_facets
-        statement = statements.count_facets(kinds, filters, request.query.status)
-        counts: dict[str, list[FacetCount]] = {kind: [] for kind in kinds}
-        for row in await self._connection.fetch_all(statement, **filters, now=now):
-            counts[row["facet"]].append(_facet_count(row))
-        return build_facets(
-            {
-                kind: sorted(values, key=lambda count: count.sort_key)
-                for kind, values in counts.items()
-            }
-        )
+        parts = request.facet_parts
+        shapes, values = _facet_part_shapes(request, parts)
+        statement = count_facets(shapes, request.query.status)
+        counts: dict[str, list[FacetCount]] = {}
+        for row in await self._connection.fetch_all(statement, **values, now=now):
+            facet = parts[row["part"]].facet
+            counts.setdefault(facet, []).append(_facet_count(facet, row))
+        return build_facets(request.query.requested_facets, counts)
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
         if not await self._trigrams.is_available(self._connection):
@@ -175,10 +174,28 @@ def _key_values(request: ProductPageRequest) -> dict[str, Any]:
     }
 
 
-def _facet_count(row: "Record") -> FacetCount:
-    facet, name_key, value_key, count, first, shown = row
-    if facet == "options":
-        name, value = find_option(json.loads(shown), name_key) or (name_key, value_key)
-    else:
-        name, value = "", shown or value_key
+def _facet_part_shapes(
+    request: ProductPageRequest, parts: Sequence[FacetPart]
+) -> tuple[Sequence[FacetPartShape], Mapping[str, Any]]:
+    """Return the shapes of the parts, and the bind parameters of all of them."""
+    shapes, values = [], dict[str, Any]()
+    for number, part in enumerate(parts):
+        filters = _filters(request.without_ignored(part))
+        if part.ignored_name and part.ignored in filters:
+            filters[f"{part.ignored}_{number}"] = filters.pop(part.ignored)
+        values |= filters
+        names = part.other_names if part.names is None else part.names
+        if names:
+            values[f"names_{number}"] = list(names)
+        kind = ("other" if part.names is None else "only") if names else ""
+        shapes.append(FacetPartShape(part.facet, frozenset(filters), number, kind))
+    return shapes, values
+
+
+def _facet_count(facet: str, row: "Record") -> FacetCount:
+    _, name_key, value_key, count, first, shown = row
+    name, value = "", shown or value_key
+    if facet in NAMED_FACETS:
+        find = find_option if facet == "options" else find_attribute
+        name, value = find(json.loads(shown), name_key) or (name_key, value_key)
     return FacetCount(count, name_key, value_key, first, name, value)

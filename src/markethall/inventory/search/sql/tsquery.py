@@ -3,7 +3,7 @@
 Terms consist of letters, digits and `_`, so they need no escaping.
 """
 
-from markethall.inventory.search.domain import SearchQuery, SearchTerm
+from markethall.inventory.search.domain.search_query import SearchQuery, SearchTerm
 
 
 def tsquery_all(search: SearchQuery, letter: str = "") -> str:

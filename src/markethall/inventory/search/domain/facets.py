@@ -1,0 +1,153 @@
+"""The parts in which facets are counted, and the facets that are built from the counts.
+
+A facet ignores its own filter, so facets may be counted over different products. A part has the
+facets, or the names of options or attributes, that are counted over the same products.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from markethall.inventory.catalogue.domain.text_keys import label_key
+from markethall.inventory.search.contract import (
+    MAX_FACET_NAMES,
+    MAX_FACET_VALUES,
+    Facets,
+    FacetValue,
+)
+
+# maps each facet with names to the prefix of its filters and of the facets for a single name
+NAMED_FACETS: Final[Mapping[str, str]] = {"options": "option", "attributes": "attribute"}
+
+
+@dataclass(frozen=True)
+class FacetPart:
+    """Values of one facet to count, over the products that match all filters except one.
+
+    `ignored` is the filter that is left out: category, tag, option or attribute; empty if none is.
+    `ignored_name` is the key of the name of this option or attribute. Only names in `names` are
+    counted; if it is None, all names except those in `other_names`, which have parts of their own.
+    """
+
+    facet: str
+    ignored: str = ""
+    ignored_name: str = ""
+    names: tuple[str, ...] | None = None
+    other_names: tuple[str, ...] = ()
+
+    def counts_name(self, name_key: str) -> bool:
+        return name_key not in self.other_names if self.names is None else name_key in self.names
+
+
+@dataclass(frozen=True)
+class FacetCount:
+    """The number of products that have a value.
+
+    `name` and `value` have the spelling of the product with the lowest id, `first_product_id`.
+    `name` is the name of the option or attribute, or empty for other facets.
+    """
+
+    count: int
+    name_key: str
+    value_key: str
+    first_product_id: str
+    name: str
+    value: str
+
+    @property
+    def sort_key(self) -> tuple[int, str, str]:
+        """The key that sorts the most frequent values first."""
+        return -self.count, self.name_key, self.value_key
+
+
+def facet_parts(
+    requested: Iterable[str], filters: Mapping[str, Collection[str]]
+) -> Sequence[FacetPart]:
+    """Return the parts of the requested facets.
+
+    `filters` maps category and tag to the values of the filter, and option and attribute to the
+    keys of the names that have a filter.
+    """
+    requested = frozenset(requested)
+    parts = [
+        FacetPart(facet, ignored=facet if filters[facet] else "")
+        for facet in ("category", "tag")
+        if facet in requested
+    ]
+    for facet, prefix in NAMED_FACETS.items():
+        single = {
+            label_key(name.partition(".")[2]) for name in requested if name.startswith(f"{prefix}.")
+        }
+        parts += _named_parts(facet, single, sorted(filters[prefix]), every=facet in requested)
+    return parts
+
+
+def _named_parts(
+    facet: str, single: set[str], filtered: Sequence[str], *, every: bool
+) -> Iterable[FacetPart]:
+    own = [name for name in filtered if every or name in single]
+    for name in own:
+        yield FacetPart(facet, NAMED_FACETS[facet], name, names=(name,))
+    others = tuple(sorted(single.difference(own)))
+    if others:
+        yield FacetPart(facet, names=others)
+    if every:
+        yield FacetPart(facet, other_names=tuple(sorted({*own, *others})))
+
+
+def most_frequent(counts: Iterable[FacetCount], *, by_name: bool) -> Sequence[FacetCount]:
+    """Keep the most frequent values of each name, and the names that most products have."""
+    ordered = sorted(counts, key=lambda count: count.sort_key)
+    if not by_name:
+        return ordered[:MAX_FACET_VALUES]
+    totals: dict[str, int] = {}
+    for count in ordered:
+        totals[count.name_key] = totals.get(count.name_key, 0) + count.count
+    names = set(sorted(totals, key=lambda name: (-totals[name], name))[:MAX_FACET_NAMES])
+    kept: list[FacetCount] = []
+    numbers = dict.fromkeys(names, 0)
+    for count in ordered:
+        if count.name_key in names and numbers[count.name_key] < MAX_FACET_VALUES:
+            numbers[count.name_key] += 1
+            kept.append(count)
+    return kept
+
+
+def build_facets(requested: Iterable[str], counts: Mapping[str, Iterable[FacetCount]]) -> Facets:
+    """Build the requested facets from the counts, the most frequent values first."""
+    kinds = {_kind_of(name) for name in requested}
+    ordered = {
+        kind: sorted(counts.get(kind, ()), key=lambda count: count.sort_key) for kind in kinds
+    }
+    return Facets(
+        category=_values(ordered.get("category")),
+        options=_values_by_name(ordered.get("options")),
+        tag=_values(ordered.get("tag")),
+        attributes=_values_by_name(ordered.get("attributes")),
+    )
+
+
+def _kind_of(requested: str) -> str:
+    prefix, dot, _ = requested.partition(".")
+    return f"{prefix}s" if dot else prefix
+
+
+def _values(counts: Sequence[FacetCount] | None) -> tuple[FacetValue, ...] | None:
+    if counts is None:
+        return None
+    return tuple(FacetValue(value=count.value, count=count.count) for count in counts)
+
+
+def _values_by_name(
+    counts: Sequence[FacetCount] | None,
+) -> Mapping[str, tuple[FacetValue, ...]] | None:
+    if counts is None:
+        return None
+    # the product with the lowest id comes last, so its spelling overwrites those of the others
+    by_age = sorted(counts, key=lambda count: count.first_product_id, reverse=True)
+    names = {count.name_key: count.name for count in by_age}
+    values: dict[str, list[FacetValue]] = {}
+    for count in counts:
+        value = FacetValue(value=count.value, count=count.count)
+        values.setdefault(names[count.name_key], []).append(value)
+    return {name: tuple(found) for name, found in values.items()}

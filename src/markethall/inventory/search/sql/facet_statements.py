@@ -1,0 +1,231 @@
+"""The SQL statement that counts facets.
+
+The statement reads the matching products once for all parts with the same filters. In this scan,
+GROUPING SETS count the products with the same category, with the same tags, and so on. Products
+share few of these, so the values are taken apart only after the first count.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.sql.parameters import integer_literal
+from markethall.inventory.catalogue.sql.tables import categories, products
+from markethall.inventory.search.contract import MAX_FACET_NAMES, MAX_FACET_VALUES
+from markethall.inventory.search.sql.statements import select_matching
+from markethall.shared.persistence.postgres import Statement, sql_literal
+
+# the column by which the products of a facet are grouped
+_GROUPED_COLUMNS: Final = {
+    "category": "category",
+    "tag": "tag_keys",
+    "options": "option_keys",
+    "attributes": "attribute_keys",
+}
+_MAX_CACHED_STATEMENTS: Final = 256
+
+
+class FacetPartShape(NamedTuple):
+    """The properties of a FacetPart that determine the text of its statement.
+
+    `filters` are the filters of its products; a filter by label is named `option` or, if the part
+    ignores one of the names, `option_N`, which is also the name of its bind parameter. `names`
+    is empty, `only` or `other`: the parameter `names_N` has the names to count, or not to count.
+    """
+
+    facet: str
+    filters: frozenset[str]
+    number: int
+    names: str
+
+
+def count_facets(parts: Sequence[FacetPartShape], status: ProductStatus) -> Statement:
+    """Build a statement that returns the most frequent values of each part.
+
+    Its columns are: number of the part, key of the name, key of the value, count, id of the first
+    product, and the text that this product has: its category, its tag, or all its options or
+    attributes as JSON. Categories have no first product.
+    """
+    return _build_statement(tuple(parts), status)
+
+
+@lru_cache(_MAX_CACHED_STATEMENTS)
+def _build_statement(parts: tuple[FacetPartShape, ...], status: ProductStatus) -> Statement:
+    facets_by_filters: dict[frozenset[str], list[str]] = {}
+    for part in parts:
+        facets = facets_by_filters.setdefault(part.filters, [])
+        if part.facet not in facets:
+            facets.append(part.facet)
+    groups = {
+        filters: _group_products(number, facets, filters, status)
+        for number, (filters, facets) in enumerate(facets_by_filters.items())
+    }
+    selects = [
+        _select_part(part, groups[part.filters], facets_by_filters[part.filters]) for part in parts
+    ]
+    return Statement(sa.union_all(*selects))
+
+
+def _group_products(
+    number: int, facets: Sequence[str], filters: frozenset[str], status: ProductStatus
+) -> "sa.CTE":
+    """Count the matching products by each of the columns of the facets.
+
+    `grouping` tells by which column a row is grouped: see `_is_grouped_by`.
+    """
+    names = [_GROUPED_COLUMNS[facet] for facet in facets]
+    matched = (
+        select_matching(
+            products, filters, products.c.product_id, *(products.c[name] for name in names)
+        )
+        .where(products.c.status == sql_literal(status))
+        .subquery(f"matched_{number}")
+    )
+    columns = [matched.c[name] for name in names]
+    # compared as text, because not all supported versions of Postgres have min(uuid)
+    first = sa.func.min(sa.collate(sa.cast(matched.c.product_id, sa.Text), "C"))
+    return (
+        sa.select(
+            *columns,
+            sa.func.grouping(*columns).label("grouping"),
+            sa.func.count().label("count"),
+            first.label("first"),
+        )
+        .group_by(sa.func.grouping_sets(*(sa.tuple_(column) for column in columns)))
+        .cte(f"groups_{number}")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _is_grouped_by(groups: "sa.CTE", facet: str, facets: Sequence[str]) -> "sa.ColumnElement[bool]":
+    # GROUPING has one bit per column, the last column the lowest; the bit is 0 in rows that are
+    # grouped by the column
+    bits = 2 ** len(facets) - 1 - 2 ** (len(facets) - 1 - list(facets).index(facet))
+    return groups.c.grouping == integer_literal(bits)
+
+
+def _select_part(part: FacetPartShape, groups: "sa.CTE", facets: Sequence[str]) -> "sa.Select[Any]":
+    is_grouped = _is_grouped_by(groups, part.facet, facets)
+    match part.facet:
+        case "category":
+            values = _categories_with_ancestors(part, groups, is_grouped)
+        case "tag":
+            values = _tag_counts(part, groups, is_grouped)
+        case _:
+            values = _label_counts(part, groups, is_grouped)
+    columns = [values.c[name] for name in ("name", "value", "count", "first")]
+    number = integer_literal(part.number).label("part")
+    return sa.select(number, *columns, _shown_value(part.facet, values).label("shown"))
+
+
+def _categories_with_ancestors(
+    part: FacetPartShape, groups: "sa.CTE", is_grouped: "sa.ColumnElement[bool]"
+) -> "sa.Subquery":
+    """Count the products of each category and of all categories below it."""
+    found = sa.select(groups.c.category.label("top"), groups.c["count"]).where(
+        is_grouped, groups.c.category.is_not(None)
+    )
+    tree = found.cte(f"with_ancestors_{part.number}", recursive=True)
+    above = sa.select(categories.c.parent, tree.c["count"]).where(
+        categories.c.category == tree.c.top, categories.c.parent.is_not(None)
+    )
+    tree = tree.union_all(above)
+    value = sa.collate(tree.c.top, "C")
+    count = _sum(tree.c["count"])
+    return (
+        sa.select(
+            sql_literal("").label("name"),
+            value.label("value"),
+            count.label("count"),
+            sql_literal("").label("first"),
+        )
+        .group_by(value)
+        .order_by(count.desc(), value)
+        .limit(integer_literal(MAX_FACET_VALUES))
+        .subquery(f"values_{part.number}")
+    )
+
+
+def _tag_counts(
+    part: FacetPartShape, groups: "sa.CTE", is_grouped: "sa.ColumnElement[bool]"
+) -> "sa.Subquery":
+    tag = sa.func.unnest(groups.c.tag_keys).table_valued("value").render_derived(name="tag")
+    value, count = sa.collate(tag.c.value, "C"), _sum(groups.c["count"])
+    return (
+        sa.select(
+            sql_literal("").label("name"),
+            value.label("value"),
+            count.label("count"),
+            sa.func.min(groups.c.first).label("first"),
+        )
+        .select_from(groups.join(tag, sa.true()))
+        .where(is_grouped)
+        .group_by(value)
+        .order_by(count.desc(), value)
+        .limit(integer_literal(MAX_FACET_VALUES))
+        .subquery(f"values_{part.number}")
+    )
+
+
+def _label_counts(
+    part: FacetPartShape, groups: "sa.CTE", is_grouped: "sa.ColumnElement[bool]"
+) -> "sa.Subquery":
+    """Count the most frequent values of each name, for the names that most products have."""
+    column = groups.c[_GROUPED_COLUMNS[part.facet]]
+    pair = sa.func.jsonb_each_text(column).table_valued("name", "value").render_derived(name="pair")
+    name, value = (sa.collate(pair.c[each], "C") for each in ("name", "value"))
+    count = _sum(groups.c["count"])
+    query = (
+        sa.select(
+            name.label("name"),
+            value.label("value"),
+            count.label("count"),
+            sa.func.min(groups.c.first).label("first"),
+            sa.func.row_number().over(partition_by=name, order_by=[count.desc(), value]).label("n"),
+            sa.func.sum(count).over(partition_by=name).label("total"),
+        )
+        .select_from(groups.join(pair, sa.true()))
+        .where(is_grouped)
+        .group_by(name, value)
+    )
+    if part.names:
+        names = bindparam(f"names_{part.number}", type_=ARRAY(sa.Text))
+        is_named = pair.c.name == sa.any_(names)
+        query = query.where(is_named if part.names == "only" else ~is_named)
+    counted = query.subquery(f"counted_{part.number}")
+    place = sa.func.dense_rank().over(order_by=[counted.c.total.desc(), counted.c.name])
+    ranked = sa.select(counted, place.label("place")).subquery(f"ranked_{part.number}")
+    return (
+        sa.select(ranked)
+        .where(
+            ranked.c.n <= integer_literal(MAX_FACET_VALUES),
+            ranked.c.place <= integer_literal(MAX_FACET_NAMES),
+        )
+        .subquery(f"values_{part.number}")
+    )
+
+
+def _sum(count: "sa.ColumnElement[int]") -> Any:
+    # a sum of BIGINT is NUMERIC in Postgres
+    return sa.cast(sa.func.sum(count), sa.BigInteger)
+
+
+def _shown_value(facet: str, values: "sa.Subquery") -> "sa.ColumnElement[str]":
+    if facet == "category":
+        return values.c.value
+    shown: sa.ColumnElement[Any]
+    if facet == "tag":
+        shown = products.c.tags[sa.func.array_position(products.c.tag_keys, values.c.value)]
+    else:
+        shown = sa.cast(products.c[facet], sa.Text)
+    return (
+        sa.select(shown)
+        .where(products.c.product_id == sa.cast(values.c.first, sa.Uuid))
+        .correlate(values)
+        .scalar_subquery()
+    )
