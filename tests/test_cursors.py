@@ -29,7 +29,6 @@ K = TypeVar("K")
 ID = UUID("0199c0de-0000-7000-8000-000000000001")
 LISTS = [
     "/categories",
-    "/families/sencha",
     f"/imports/{ID}/changes",
     f"/imports/{ID}/errors",
     f"/imports/{ID}/warnings",

@@ -173,3 +173,15 @@ async def test_order_makes_four_context_calls_and_one_after_payment(
         "payments.activate": 1,
     }
     assert count_context_calls() - before == {**placing, "inventory.commit": 1}
+
+
+async def test_product_page_takes_one_statement(http: httpx2.AsyncClient, product_id: str) -> None:
+    for number in range(3):
+        body = {"sku": f"CUP-{number}", "name": "Cup", "price": {"amount": 1, "currency": "EUR"}}
+        statements, made = await cost(http, "POST", "/products", json=body | {"family": "cups"})
+        # only the first product creates the family
+        assert (statements <= (9 if number == 0 else 5), made["family"]) == (True, "cups")
+
+    assert (await cost(http, "GET", "/families/cups"))[0] == 1
+    moved = await http.get(f"/families/{product_id}")
+    assert (await cost(http, "GET", moved.headers["location"]))[0] == 1

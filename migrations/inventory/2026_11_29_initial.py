@@ -28,6 +28,8 @@ FUNCTIONS_AND_TRIGGERS = Path(__file__).with_suffix(".sql")
 TABLES = (
     "warehouse",
     "category",
+    "family",
+    "family_slug",
     "product",
     "search_word",
     "stock",
@@ -89,6 +91,7 @@ END $$
 def upgrade() -> None:
     _warehouse()
     _category()
+    _family()
     _product()
     _search_word()
     _stock()
@@ -177,6 +180,47 @@ def _category() -> None:
     _index("uq_category_root_label", "category", ["label_key"], unique=True, where="parent IS NULL")
 
 
+def _family() -> None:
+    op.create_table(
+        "family",
+        sa.Column("family_id", sa.Uuid(), nullable=False),
+        sa.Column("label", sa.Text(), nullable=False),
+        sa.Column("label_key", sa.Text(collation="C"), nullable=False),
+        sa.Column("slug", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=True),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("category", sa.Text(), nullable=True),
+        sa.Column("images", ARRAY(sa.Text()), nullable=False),
+        sa.Column("seo_title", sa.Text(), nullable=True),
+        sa.Column("seo_description", sa.Text(), nullable=True),
+        sa.Column("metadata", JSONB(), nullable=False),
+        sa.Column("translations", JSONB(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        _timestamp("created_at"),
+        _timestamp("updated_at"),
+        sa.PrimaryKeyConstraint("family_id", name=op.f("pk_family")),
+        sa.UniqueConstraint("label", name=op.f("uq_family_label")),
+        sa.UniqueConstraint("label_key", name=op.f("uq_family_label_key")),
+        _foreign_key("family", "category", "category.category"),
+        *_checks(
+            "family", {"status": "status IN ('active', 'archived')", "version": "version >= 1"}
+        ),
+        schema=SCHEMA,
+    )
+    _index("ix_family_archived", "family", ["label"], where="status = 'archived'")
+    _index("ix_family_category", "family", ["category"])
+    op.create_table(
+        "family_slug",
+        sa.Column("slug", sa.Text(collation="C"), nullable=False),
+        sa.Column("family_id", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("slug", name=op.f("pk_family_slug")),
+        _foreign_key("family_slug", "family_id", "family.family_id"),
+        schema=SCHEMA,
+    )
+    _index("ix_family_slug_family_id", "family_slug", ["family_id"])
+
+
 def _product() -> None:
     op.create_table(
         "product",
@@ -216,6 +260,7 @@ def _product() -> None:
         sa.Column("product_json", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("product_id", name=op.f("pk_product")),
         _foreign_key("product", "category", "category.category"),
+        _foreign_key("product", "family", "family.label"),
         *_checks(
             "product",
             {

@@ -191,9 +191,23 @@ async def test_family_lists_its_members(shop: Shop) -> None:
 
     page = expect_status(await shop.get(f"/families/{quote(family)}"), 200)
 
-    assert page["options"] == {"size": ["S", "M"]}
-    assert page["prices"] == [{"currency": "EUR", "lowest": 1000, "highest": 1200}]
-    assert len(page["items"]) == 2
+    assert page["options"] == [{"name": "size", "values": ["S", "M"]}]
+    assert page["price_range"] == {"currency": "EUR", "lowest": 1000, "highest": 1200}
+    assert len(page["products"]) == 2
+
+
+async def test_former_slug_of_a_family_is_redirected(shop: Shop) -> None:
+    family, other = unique_word(), unique_word()
+    await shop.product(family=family, stock=0)
+    path = f"/families/{family}"
+    if_match = {"If-Match": (await shop.get(path)).headers["etag"]}
+
+    changed = await shop.send("PATCH", path, shop.admin, headers=if_match, json={"slug": other})
+
+    expect_status(changed, 200)
+    moved = await shop.get(path)
+    assert (moved.status_code, moved.headers["location"]) == (301, f"/families/{other}")
+    assert expect_status(await shop.get(f"/families/{other}"), 200)["label"] == family
 
 
 async def test_order_is_allocated_from_two_warehouses(shop: Shop) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from markethall.inventory.catalogue.contract.categories import Categories
+from markethall.inventory.catalogue.contract.families import Families
 from markethall.inventory.catalogue.contract.products import (
     Catalogue,
     NewProduct,
@@ -87,6 +88,7 @@ class InventoryApp:
     catalogue: Catalogue
     product_search: ProductSearch
     categories: Categories
+    families: Families
     stockroom: Stockroom
     reservations: Reservations
     warehouses: Warehouses
@@ -178,6 +180,7 @@ def build_inventory_app(storage: str, postgres: Any = None) -> InventoryApp:
         container.catalogue(),
         container.product_search(),
         container.categories(),
+        container.families(),
         container.stockroom(),
         container.reservations(),
         container.warehouses(),

@@ -1,9 +1,8 @@
-"""The HTTP API of categories and families."""
+"""The HTTP API of categories."""
 
 from typing import Any
 
 from markethall.inventory.catalogue.contract.categories import CategoryView
-from markethall.inventory.catalogue.contract.products import FamilyView
 from tests.inventory.test_router import PUBLIC, Client, assert_problem, client
 
 __all__ = ["client"]
@@ -137,41 +136,3 @@ async def test_customers_cannot_change_categories(client: Client) -> None:
     )
     assert_problem(await client.http.patch(path, json={}, headers=headers), 403, "auth.forbidden")
     assert_problem(await client.http.delete(path, headers=headers), 403, "auth.forbidden")
-
-
-# Families
-
-
-async def test_family_is_paginated_and_cacheable(client: Client) -> None:
-    for size, amount in (("S", 900), ("M", 1000)):
-        await client.create(
-            sku=f"SHIRT-{size}",
-            name=f"Shirt {size}",
-            family="shirt",
-            options={"size": size},
-            price={"amount": amount, "currency": "EUR"},
-        )
-
-    response = await client.http.get("/families/shirt?limit=1")
-    tag = response.headers["etag"]
-    fresh = await client.http.get("/families/shirt?limit=1", headers={"if-none-match": tag})
-    rest = await client.http.get(
-        "/families/shirt", params={"limit": 1, "cursor": response.json()["next_cursor"]}
-    )
-
-    family = response.json()
-    assert FamilyView.model_validate(family).product_count == 2
-    assert family["options"] == {"size": ["S", "M"]}
-    assert family["prices"] == [{"currency": "EUR", "lowest": 900, "highest": 1000}]
-    assert [page["items"][0]["sku"] for page in (family, rest.json())] == ["SHIRT-M", "SHIRT-S"]
-    assert response.headers["cache-control"] == PUBLIC
-    assert (fresh.status_code, rest.json()["next_cursor"]) == (304, None)
-
-
-async def test_unknown_family_is_not_found(client: Client) -> None:
-    response = await client.http.get("/families/shirt")
-
-    assert assert_problem(response, 404, "inventory.family_not_found")["details"] == {
-        "family": "shirt"
-    }
-    assert_problem(await client.http.get("/families/shirt?colour=red"), 422, "request.invalid")

@@ -435,5 +435,6 @@ async def test_family_of_any_text_has_an_address(client: Client, family: str) ->
 
     response = await client.http.get(f"/families/{quote(family, safe='')}")
 
-    assert response.status_code == 200, response.text
-    assert response.json()["family"] == family
+    assert response.status_code == 301, response.text
+    page = await client.http.get(response.headers["location"])
+    assert (page.status_code, page.json()["label"]) == (200, family)

@@ -6,11 +6,12 @@ from functools import partial
 from dependency_injector import providers
 
 from markethall.inventory.catalogue.contract.categories import Categories
+from markethall.inventory.catalogue.contract.families import Families
 from markethall.inventory.catalogue.contract.products import Catalogue
 from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.catalogue.service.api import CatalogueService
 from markethall.inventory.catalogue.service.categories import CategoryService
-from markethall.inventory.catalogue.service.families import FamilyQueries
+from markethall.inventory.catalogue.service.families import FamilyService
 from markethall.inventory.catalogue.service.response_cache import ProductResponseCache
 from markethall.inventory.contract import Inventory
 from markethall.inventory.imports.contract import Imports
@@ -170,9 +171,11 @@ class InventoryContainer(ContextContainer):
     product_search = singleton(
         ProductListQueries, database, product_cache, search_index, cursors, clock
     )
-    family_queries = singleton(FamilyQueries, database, product_cache, product_search, clock)
     catalogue: providers.Singleton[Catalogue] = singleton(
-        CatalogueService, database, product_cache, search_index, family_queries, clock
+        CatalogueService, database, product_cache, search_index, clock
+    )
+    families: providers.Singleton[Families] = singleton(
+        FamilyService, database, product_cache, search_index, clock
     )
     categories: providers.Singleton[Categories] = singleton(
         CategoryService, database, product_cache, cursors

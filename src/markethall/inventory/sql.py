@@ -1,6 +1,7 @@
 """The Postgres store of inventory. It combines the stores of the sub-domains by inheritance."""
 
 from markethall.inventory.catalogue.sql.category_store import SqlCategoryStore
+from markethall.inventory.catalogue.sql.family_store import SqlFamilyStore
 from markethall.inventory.catalogue.sql.tables import metadata
 from markethall.inventory.imports.sql.store import SqlImportStore
 from markethall.inventory.reservations.sql.integrity import SqlIntegrityReads
@@ -18,6 +19,7 @@ class SqlInventoryStore(
     SqlImportStore,
     SqlStockStore,
     SqlWarehouseStore,
+    SqlFamilyStore,
     SqlCategoryStore,
 ):
     """The store that a transaction or a read session of inventory uses."""

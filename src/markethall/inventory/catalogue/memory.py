@@ -1,7 +1,8 @@
 """The in-memory store of products and categories."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
+from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from markethall.inventory.catalogue.contract.categories import (
     CategoryTaken,
     CategoryView,
 )
+from markethall.inventory.catalogue.contract.families import MAX_FAMILY_PRODUCTS, OptionValuesView
+from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.contract.products import (
     MAX_OPTION_VALUES,
     PriceRange,
@@ -19,13 +22,20 @@ from markethall.inventory.catalogue.contract.products import (
 )
 from markethall.inventory.catalogue.domain.categories import Category
 from markethall.inventory.catalogue.domain.category_tree import CategoryNode, category_key
+from markethall.inventory.catalogue.domain.families import (
+    Family,
+    FamilyRecord,
+    FamilySummary,
+    FirstMember,
+)
+from markethall.inventory.catalogue.domain.family_names import FamilyLookup, FamilyName
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.search_document import (
     SearchDocument,
     build_search_document,
 )
 from markethall.inventory.catalogue.domain.text_keys import label_key, sku_key
-from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
+from markethall.inventory.catalogue.ports import FamilyPageJson, ProductJson
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
@@ -37,6 +47,10 @@ class CatalogueTables(ContextTables):
         self.products: Table[UUID, Product] = Table()
         self.product_ids_by_sku: Table[str, UUID] = Table()
         self.categories: Table[str, Category] = Table()
+        # by label
+        self.families: Table[str, Family] = Table()
+        # all slugs that families have or had; value: the family id
+        self.family_slugs: Table[str, UUID] = Table()
         self.search_documents: Table[UUID, SearchDocument] = Table()
 
 
@@ -108,7 +122,8 @@ class MemoryCategoryStore(MemoryUnitOfWork):
 
     async def remove_category(self, node: Category) -> None:
         products = self._tables.products.where(lambda product: product.category == node.category)
-        if products or self._children({node.category}):
+        families = self._tables.families.where(lambda family: family.category == node.category)
+        if products or families or self._children({node.category}):
             raise CategoryInUse(category=node.category)
         self._tables.categories.remove(node.category)
 
@@ -141,7 +156,70 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         return node.to_view(len(products))
 
 
-class MemoryProductStore(MemoryCategoryStore, ABC):
+class MemoryFamilyStore(MemoryCategoryStore):
+    async def list_family_names(self, keys: Collection[str]) -> Sequence[FamilyName]:
+        by_label = self._tables.families.where(lambda family: family.key in keys)
+        by_slug = [
+            (slug, self._family_by_id(family_id))
+            for slug in keys
+            if (family_id := self._tables.family_slugs.get(slug))
+        ]
+        return [
+            *(FamilyName(family.label, family.key) for family in by_label),
+            *(FamilyName(family.label, family.key, slug) for slug, family in by_slug if family),
+        ]
+
+    async def list_taken_slugs(self, slugs: Collection[str]) -> Sequence[str]:
+        return [slug for slug in slugs if slug in self._tables.family_slugs]
+
+    async def lock_family_names(self) -> None:
+        """Do nothing, because transactions in memory run one at a time."""
+
+    async def add_implicit_families(self, families: Sequence[Family]) -> None:
+        for family in families:
+            await self.add_family(family)
+
+    async def add_family(self, family: Family) -> bool:
+        self._check_category(family.category)
+        if self._family_by_id(family.family_id) or self._tables.families.where(
+            lambda other: other.key == family.key
+        ):
+            return False
+        self._tables.families.put(family.label, family)
+        await self.add_slug(family.slug, family.family_id)
+        return True
+
+    async def get_family_for_update(self, name: FamilyLookup) -> Family | None:
+        family_ids = (name.family_id, self._tables.family_slugs.get(name.key))
+        for family_id in family_ids:
+            if family_id and (family := self._family_by_id(family_id)):
+                return family
+        by_label = self._tables.families.where(lambda family: family.key == name.key)
+        return by_label[0] if by_label else None
+
+    async def save_family(self, family: Family) -> None:
+        self._check_category(family.category)
+        self._tables.families.put(family.label, family)
+
+    async def add_slug(self, slug: str, family_id: UUID) -> None:
+        self._tables.family_slugs.add(slug, family_id)
+
+    def _label_of_family(self, text: str) -> str:
+        """Return the label of the family that the text names, or an empty text."""
+        key = label_key(text)
+        by_label = self._tables.families.where(lambda family: family.key == key)
+        if by_label:
+            return by_label[0].label
+        family_id = self._tables.family_slugs.get(key)
+        family = self._family_by_id(family_id) if family_id else None
+        return family.label if family else ""
+
+    def _family_by_id(self, family_id: UUID) -> Family | None:
+        found = self._tables.families.where(lambda family: family.family_id == family_id)
+        return found[0] if found else None
+
+
+class MemoryProductStore(MemoryFamilyStore, ABC):
     """The store of products. The store of `stock` implements the abstract methods."""
 
     async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None:
@@ -152,14 +230,51 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
         product_id = self._tables.product_ids_by_sku.get(sku_key(sku))
         return await self.get_product_json(product_id, now) if product_id else None
 
-    async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
-        members = self._tables.products.where(
-            lambda product: product.family == family and product.is_active
-        )
-        if not members:
+    async def get_family_page(self, name: FamilyLookup, now: datetime) -> FamilyPageJson | None:
+        family = await self.get_family_for_update(name)
+        product = self._tables.products.get(name.product_id) if name.product_id else None
+        if family is None and product is not None and product.is_active:
+            if product.family is None:
+                return self._family_page(FamilyRecord(None), [product], now)
+            family = self._tables.families.get(product.family)
+        if family is None:
             return None
+        label = family.label
+        members = self._tables.products.where(lambda member: member.family == label)
+        active = [member for member in members if member.is_active]
+        return self._family_page(FamilyRecord(family), active, now)
+
+    def _family_page(
+        self, record: FamilyRecord, members: list[Product], now: datetime
+    ) -> FamilyPageJson:
+        summary = self._summarize_family(members, now)
+        shown = members[:MAX_FAMILY_PRODUCTS]
+        return FamilyPageJson(
+            FamilyRecord(record.family, summary),
+            ",".join(self._product_json(product, now).json for product in shown),
+        )
+
+    def _summarize_family(self, members: list[Product], now: datetime) -> FamilySummary:
+        """Summarize the active products of a family, and sort `members`, the oldest first."""
         members.sort(key=lambda product: (product.created_at, product.product_id))
-        return FamilySummary(len(members), _option_values(members), _price_ranges(members, now))
+        if not members:
+            return FamilySummary()
+        names = sorted(product.name for product in members)
+        return FamilySummary(
+            product_count=len(members),
+            available=sum(self._available(product.product_id, now) for product in members),
+            first=_first_member(members[0]),
+            name_limits=(names[0], names[-1]),
+            images=next((product.images for product in members if product.images), ()),
+            options=_option_values(members),
+            price_range=_price_range(members, now),
+        )
+
+    async def list_products_of_family_for_update(self, label: str) -> Sequence[Product]:
+        found = self._tables.products.where(
+            lambda product: product.family == label and product.status != ProductStatus.ARCHIVED
+        )
+        return sorted(found, key=lambda product: product.product_id)
 
     async def count_products(self) -> int:
         return len(self._tables.products.where(lambda product: product.is_active))
@@ -226,24 +341,29 @@ def _has_same_place(node: Category, other: Category) -> bool:
     return node.parent == other.parent and node.node.label_key == other.node.label_key
 
 
-def _option_values(members: Iterable[Product]) -> Mapping[str, tuple[str, ...]]:
+def _first_member(product: Product) -> FirstMember:
+    return FirstMember(
+        **{field.name: getattr(product, field.name) for field in fields(FirstMember)}
+    )
+
+
+def _option_values(members: Iterable[Product]) -> Sequence[OptionValuesView]:
     found: dict[str, tuple[str, dict[str, str]]] = {}
     for product in members:
-        for name, value in product.options.items():
+        for name, value in sorted(product.options.items(), key=lambda pair: label_key(pair[1])):
             _, values = found.setdefault(label_key(name), (name, {}))
             values.setdefault(label_key(value), value)
-    return {
-        name: tuple(values.values())[:MAX_OPTION_VALUES]
+    return [
+        OptionValuesView(name=name, values=tuple(values.values())[:MAX_OPTION_VALUES])
         for _, (name, values) in sorted(found.items())
-    }
+    ]
 
 
-def _price_ranges(members: Iterable[Product], now: datetime) -> tuple[PriceRange, ...]:
+def _price_range(members: Iterable[Product], now: datetime) -> PriceRange:
+    """Return the range of the prices in the currency that most products have."""
     amounts: dict[str, list[int]] = {}
     for product in members:
         price, _ = product.price_at(now)
         amounts.setdefault(price.currency, []).append(price.amount)
-    return tuple(
-        PriceRange(currency=currency, lowest=min(some), highest=max(some))
-        for currency, some in sorted(amounts.items())
-    )
+    currency, most = min(amounts.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    return PriceRange(currency=currency, lowest=min(most), highest=max(most))

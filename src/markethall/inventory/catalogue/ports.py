@@ -1,23 +1,19 @@
-"""Ports of the catalogue: storage, cache, family pages, search index."""
+"""Ports of the catalogue: storage, cache, search index."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from markethall.inventory.catalogue.contract.categories import CategoryQuery, CategoryView
-from markethall.inventory.catalogue.contract.products import (
-    PriceRange,
-    ProductView,
-    RenderedResponse,
-)
+from markethall.inventory.catalogue.contract.products import RenderedResponse
 from markethall.inventory.catalogue.domain.categories import Category
 from markethall.inventory.catalogue.domain.category_tree import CategoryNode
+from markethall.inventory.catalogue.domain.families import Family, FamilyRecord
+from markethall.inventory.catalogue.domain.family_names import FamilyLookup, FamilyName
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.pagination import Page, PageQuery
 
 
 @dataclass(frozen=True)
@@ -33,12 +29,11 @@ class ProductJson:
 
 
 @dataclass(frozen=True)
-class FamilySummary:
-    """The number, option values and prices of the active products of a family."""
+class FamilyPageJson:
+    """A family, and the JSON of its active products, joined by commas."""
 
-    product_count: int
-    options: Mapping[str, tuple[str, ...]]
-    prices: tuple[PriceRange, ...]
+    record: FamilyRecord
+    products: str
 
 
 class ReadStore(Protocol):
@@ -49,8 +44,21 @@ class ReadStore(Protocol):
     async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
         """Return the product with this SKU, ignoring letter case."""
 
-    async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
-        """Summarize the active products of the family. Return None when there are none."""
+    async def get_family_page(self, name: FamilyLookup, now: datetime) -> FamilyPageJson | None:
+        """Return a family with its products, archived or not; or an active product as a family.
+
+        If the product has a family, return the family. There are at most MAX_FAMILY_PRODUCTS
+        products in the JSON, the oldest first.
+        """
+
+    async def list_family_names(self, keys: Collection[str]) -> Sequence[FamilyName]:
+        """Return the families whose `label_key`, slug or former slug is one of these.
+
+        A family may occur several times.
+        """
+
+    async def list_taken_slugs(self, slugs: Collection[str]) -> Sequence[str]:
+        """Return those of the slugs that a family has or had."""
 
     async def count_products(self) -> int:
         """Return the number of active products."""
@@ -129,20 +137,45 @@ class Store(ReadStore, Protocol):
     async def remove_category(self, category: Category) -> None:
         """Delete the category. Raises CategoryInUse."""
 
+    async def lock_family_names(self) -> None:
+        """Lock the labels and slugs of all families until the transaction ends.
+
+        Meanwhile no other transaction can create a family or change a slug. Take this lock after
+        the lock of the category tree, and before the locks of rows of families and products.
+        """
+
+    async def add_family(self, family: Family) -> bool:
+        """Insert the family and its slug. Return False when a family has this id or label.
+
+        The caller has locked the names of families, and checked that the slug is not taken. Raises
+        CategoryNotFound.
+        """
+
+    async def get_family_for_update(self, name: FamilyLookup) -> Family | None:
+        """Return the family with this id, slug, former slug or label. Lock its row."""
+
+    async def list_products_of_family_for_update(self, label: str) -> Sequence[Product]:
+        """Return the products of the family that are not archived. Lock their rows in id order."""
+
+    async def write_products(
+        self, new_products: Sequence[Product], changed_products: Sequence[Product]
+    ) -> bool:
+        """Insert and update products, in bulk. Return False if the SKU of one is taken."""
+
+    async def save_family(self, family: Family) -> None:
+        """Update the family. Raises CategoryNotFound."""
+
+    async def add_slug(self, slug: str, family_id: UUID) -> None:
+        """Record a slug that the family has now. Do nothing if it had the slug before."""
+
+    async def add_implicit_families(self, families: Sequence[Family]) -> None:
+        """Insert families that products name. The caller has locked the names of families."""
+
     async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
         """Store the response under the idempotency key, so that a retry returns the same response.
 
         Raises LeaseLost when another attempt with the same key has finished first.
         """
-
-
-class FamilyMembers(Protocol):
-    """The list of a family's products. The sub-domain `search` implements it."""
-
-    async def list_family_members(
-        self, ctx: CallContext, family: str, query: PageQuery
-    ) -> Page[ProductView]:
-        """Return the active products, sorted by name. Raises CursorInvalid."""
 
 
 class ProductIndex(Protocol):

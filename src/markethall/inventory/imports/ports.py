@@ -7,6 +7,8 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.domain.categories import Category
 from markethall.inventory.catalogue.domain.category_tree import CategoryNode
+from markethall.inventory.catalogue.domain.families import Family
+from markethall.inventory.catalogue.domain.family_names import FamilyName
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.contract import NoteKind
 from markethall.inventory.imports.domain.file_records import RowNote
@@ -105,6 +107,21 @@ class Store(ReadStore, Protocol):
 
     async def add_category(self, category: Category) -> bool:
         """Insert the category. Return False when its key or its name below the parent is taken."""
+
+    async def list_family_names(self, keys: Collection[str]) -> Sequence[FamilyName]:
+        """Return the families whose `label_key`, slug or former slug is one of these."""
+
+    async def list_taken_slugs(self, slugs: Collection[str]) -> Sequence[str]:
+        """Return those of the slugs that a family has or had."""
+
+    async def lock_family_names(self) -> None:
+        """Lock the labels and slugs of all families until this transaction ends.
+
+        Meanwhile no other transaction can create a family or change a slug.
+        """
+
+    async def add_implicit_families(self, families: Sequence[Family]) -> None:
+        """Insert families that products name. The caller has locked the names of families."""
 
     async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
         """Record the products in the file, with their families."""

@@ -82,10 +82,12 @@ class MemorySearchStore(MemoryProductStore):
     def _find_products(self, request: ProductPageRequest, now: datetime) -> list[Product]:
         search, keys = request.search, request.category_keys
         subtree = self._subtree(keys) if keys is not None else None
+        family = request.query.family and self._label_of_family(request.query.family)
 
         def matches(product: Product) -> bool:
             return (
                 (subtree is None or product.category in subtree)
+                and (family is None or product.family == family)
                 and self._matches_filters(product, request, now)
                 and (search is None or self._score(search, product) > 0)
             )
@@ -109,7 +111,6 @@ class MemorySearchStore(MemoryProductStore):
         query, tags = request.query, set(map(label_key, request.query.tag))
         return (
             product.status == query.status
-            and query.family in {None, product.family}
             and (not query.tag or not tags.isdisjoint(map(label_key, product.tags)))
             and matches_keys(option_keys(product.options), request.option_keys)
             and matches_keys(attribute_keys(product.attributes), request.attribute_keys)

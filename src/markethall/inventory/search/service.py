@@ -33,7 +33,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.kernel.etags import content_digest
-from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import ReadDatabase
 
@@ -72,7 +72,7 @@ class NoSearchIndex:
 
 
 class ProductListQueries:
-    """Implementation of `ProductSearch`, and of `FamilyMembers` for the catalogue."""
+    """Implementation of `ProductSearch`."""
 
     def __init__(
         self,
@@ -102,12 +102,6 @@ class ProductListQueries:
             return await self._cache.get_or_load_page(key, load, has_counts=bool(query.facets))
         rendered = await load()
         return RenderedResponse(rendered.body, rendered.etag, is_public=False)
-
-    async def list_family_members(
-        self, ctx: CallContext, family: str, query: PageQuery
-    ) -> Page[ProductView]:
-        members = ProductQuery(family=family, sort="name", limit=query.limit, cursor=query.cursor)
-        return await self.list_products(ctx, members)
 
     async def _load_page(self, ctx: CallContext, query: ProductQuery) -> PageContent:
         """Raises CursorInvalid, Unauthenticated, Forbidden, Unavailable."""

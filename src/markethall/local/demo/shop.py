@@ -18,7 +18,7 @@ _CREATED_AT_MS: Final = 1_795_219_200_000
 
 
 @dataclass(frozen=True)
-class Family:
+class DemoFamily:
     """Products that differ only by their options, and the fields that they share."""
 
     name: str
@@ -31,7 +31,7 @@ class Family:
 
 
 SHOP: Final = (
-    Family(
+    DemoFamily(
         name="sencha",
         category="tea",
         description="Green tea from Uji, steamed and rolled. Fresh, grassy, a little sweet. "
@@ -44,7 +44,7 @@ SHOP: Final = (
         ),
         attributes={"origin": "Uji, Japan", "organic": True, "caffeine": "medium"},
     ),
-    Family(
+    DemoFamily(
         name="earl-grey",
         category="tea",
         description="Black tea with oil of bergamot. Four minutes in boiling water; takes milk.",
@@ -55,7 +55,7 @@ SHOP: Final = (
         ),
         attributes={"origin": "Dimbula, Sri Lanka", "organic": False, "caffeine": "high"},
     ),
-    Family(
+    DemoFamily(
         name="rooibos",
         category="tea",
         description="Red bush from the Cederberg, without caffeine. It cannot steep too long.",
@@ -63,7 +63,7 @@ SHOP: Final = (
         products=(("TEA-ROOIBOS-100", "Rooibos, 100 g", 650, 90, {"weight": "100 g"}),),
         attributes={"origin": "Cederberg, South Africa", "organic": True, "caffeine": "none"},
     ),
-    Family(
+    DemoFamily(
         name="chai",
         category="tea",
         description="Assam with cardamom, ginger, cinnamon and cloves. Boil it up with milk.",
@@ -71,7 +71,7 @@ SHOP: Final = (
         products=(("TEA-CHAI-200", "Masala Chai, 200 g", 1390, 45, {"weight": "200 g"}),),
         attributes={"origin": "Assam, India", "organic": False, "caffeine": "high"},
     ),
-    Family(
+    DemoFamily(
         name="jasmine",
         category="tea",
         description="Green tea that lay with fresh jasmine flowers for seven nights.",
@@ -79,7 +79,7 @@ SHOP: Final = (
         products=(("TEA-JASMINE-100", "Jasmine Pearls, 100 g", 1890, 7, {"weight": "100 g"}),),
         attributes={"origin": "Fujian, China", "organic": False, "caffeine": "medium"},
     ),
-    Family(
+    DemoFamily(
         name="stone-cup",
         category="cups",
         description="A cup of stoneware, thrown by hand. No two are quite alike.",
@@ -91,7 +91,7 @@ SHOP: Final = (
         ),
         attributes={"volume_ml": 220, "dishwasher_safe": True},
     ),
-    Family(
+    DemoFamily(
         name="glass-cup",
         category="cups",
         description="Two walls of glass with air between: hot tea, cool hands.",
@@ -102,7 +102,7 @@ SHOP: Final = (
         ),
         attributes={"dishwasher_safe": True},
     ),
-    Family(
+    DemoFamily(
         name="iron-pot",
         category="teapots",
         description="Cast iron, enamelled inside, with a steel strainer. Keeps tea hot for an "
@@ -114,7 +114,7 @@ SHOP: Final = (
         ),
         attributes={"origin": "Morioka, Japan", "dishwasher_safe": False},
     ),
-    Family(
+    DemoFamily(
         name="porcelain-pot",
         category="teapots",
         description="A round white pot for four cups, with a spout that does not drip.",
@@ -122,7 +122,7 @@ SHOP: Final = (
         products=(("POT-PORCELAIN-120", "Porcelain Teapot, 1.2 l", 4200, 15, {}),),
         attributes={"dishwasher_safe": True},
     ),
-    Family(
+    DemoFamily(
         name="tea-towel",
         category="linen",
         description="Pure linen, washed soft, with a loop to hang it by. 50 by 70 cm.",
@@ -133,7 +133,7 @@ SHOP: Final = (
         ),
         attributes={"material": "linen", "wash_at": 60},
     ),
-    Family(
+    DemoFamily(
         name="tablecloth",
         category="linen",
         description="Heavy linen with mitred corners. It gets better with every wash.",
@@ -144,7 +144,7 @@ SHOP: Final = (
         ),
         attributes={"material": "linen", "wash_at": 60},
     ),
-    Family(
+    DemoFamily(
         name="book-of-tea",
         category="books",
         description="Kakuzo Okakura's essay of 1906 on tea, art and the beauty of simple things.",
@@ -155,7 +155,7 @@ SHOP: Final = (
         ),
         attributes={"author": "Kakuzo Okakura", "pages": 128},
     ),
-    Family(
+    DemoFamily(
         name="tea-at-home",
         category="books",
         description="Water, leaves, time: forty teas and how to make them well in any kitchen.",
@@ -163,7 +163,7 @@ SHOP: Final = (
         products=(("BOOK-HOME", "Tea at Home", 2900, 20, {"binding": "hardcover"}),),
         attributes={"pages": 208},
     ),
-    Family(
+    DemoFamily(
         name="gift-box",
         category="gifts",
         description="Sencha, two blue cups and a striped towel in a box of beech wood.",

@@ -97,7 +97,7 @@ def _response_headers(
     codes = list(_codes(response))
     if any(DomainError.by_code[code].retryable for code in codes if code in DomainError.by_code):
         yield "Retry-After"
-    if status == "201" or (status == "202" and "200" not in responses):
+    if status in {"201", "301"} or (status == "202" and "200" not in responses):
         yield "Location"
     if _has_etag(status, response, responses, schemas):
         yield "ETag"

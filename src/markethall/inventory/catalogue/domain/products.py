@@ -187,18 +187,18 @@ def _to_stored_field(name: str, value: Any) -> Any:
     Keep only the first of equal tags, option names or attribute names ("Red" and "red").
     """
     fold = _FOLDS.get(name) if value else None
-    return _to_stored_value(fold(value) if fold else value)
+    return to_stored_value(fold(value) if fold else value)
 
 
-def _to_stored_value(value: Any) -> Any:
+def to_stored_value(value: Any) -> Any:
     """Convert a value of a request to its stored form. Remove duplicates from lists."""
     if type(value) in _PLAIN_TYPES:
         return value
     match value:
         case dict():
-            return sort_like_jsonb({name: _to_stored_value(part) for name, part in value.items()})
+            return sort_like_jsonb({name: to_stored_value(part) for name, part in value.items()})
         case tuple():
-            return tuple(dict.fromkeys(map(_to_stored_value, value)))
+            return tuple(dict.fromkeys(map(to_stored_value, value)))
         case AdditionalPrice():
             return AdditionalPriceView(**value.model_dump())
         case Price():
@@ -228,12 +228,12 @@ def _patch_value(current: Any, name: str, value: Any) -> Any:
     )
 
 
-def _merge_value(current: Any, patch: Any) -> Any:
+def merge_value(current: Any, patch: Any) -> Any:
     """Merge one value by RFC 7396. In a translation, texts that the patch omits stay unchanged."""
     if isinstance(current, TranslationView) and isinstance(patch, Translation):
         provided = {name: getattr(patch, name) for name in patch.model_fields_set}
         return current.model_copy(update=provided)
-    return _to_stored_value(patch)
+    return to_stored_value(patch)
 
 
 def _merge_named_values(
@@ -243,7 +243,7 @@ def _merge_named_values(
         patch = respell_names(current, fold_names(patch))
     combined = {
         **current,
-        **{key: _merge_value(current.get(key), part) for key, part in patch.items()},
+        **{key: merge_value(current.get(key), part) for key, part in patch.items()},
     }
     merged = sort_like_jsonb({key: value for key, value in combined.items() if value is not None})
     if len(merged) > _MAX_ENTRIES[name]:

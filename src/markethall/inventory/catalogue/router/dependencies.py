@@ -5,6 +5,7 @@ from typing import Annotated, Final, Protocol
 from fastapi import Depends, Request, Response
 
 from markethall.inventory.catalogue.contract.categories import Categories
+from markethall.inventory.catalogue.contract.families import Families
 from markethall.inventory.catalogue.contract.products import Catalogue, RenderedResponse
 from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
 from markethall.shared.http.dependencies import FromContext
@@ -24,6 +25,8 @@ class Services(Protocol):
 
     def categories(self) -> Categories: ...
 
+    def families(self) -> Families: ...
+
     def idempotency(self) -> IdempotencyService: ...
 
 
@@ -34,6 +37,7 @@ CatalogueDep = Annotated[
 CategoriesDep = Annotated[
     Categories, Depends(_from_inventory(lambda container: container.categories()))
 ]
+FamiliesDep = Annotated[Families, Depends(_from_inventory(lambda container: container.families()))]
 IdempotencyDep = Annotated[
     IdempotencyService, Depends(_from_inventory(lambda container: container.idempotency()))
 ]

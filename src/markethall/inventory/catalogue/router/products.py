@@ -1,4 +1,4 @@
-"""HTTP API of products and families."""
+"""HTTP API of products."""
 
 from typing import Annotated
 
@@ -7,8 +7,6 @@ from pydantic import Field
 
 from markethall.inventory.catalogue.contract.categories import CategoryAmbiguous
 from markethall.inventory.catalogue.contract.products import (
-    FamilyNotFound,
-    FamilyView,
     NewProduct,
     ProductChange,
     ProductView,
@@ -33,17 +31,14 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
-from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id, Text
-from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
 
 router = APIRouter(tags=["inventory"])
 
-FamilyPath = Annotated[Text, Field(min_length=1, max_length=255, examples=["sencha"])]
 SkuPath = Annotated[Text, Field(max_length=100, examples=["TEA-SENCHA-100"])]
 
 
@@ -73,24 +68,6 @@ async def get_product(
     return send_rendered(request, await catalogue.render_product(ctx, product_id))
 
 
-@router.get(
-    "/families/{family:path}",
-    response_model=FamilyView,
-    summary="A family of products",
-    responses=problems(FamilyNotFound, ValidationFailed, CursorInvalid, Unavailable)
-    | NOT_MODIFIED_RESPONSE,
-)
-async def get_family(
-    request: Request,
-    ctx: Anyone,
-    family: FamilyPath,
-    query: Annotated[PageQuery, from_query(PageQuery)],
-    catalogue: CatalogueDep,
-) -> Response:
-    """Return the active products of a family. They differ by their options."""
-    return send_rendered(request, await catalogue.render_family(ctx, family, query))
-
-
 @router.post(
     "/products",
     status_code=201,
@@ -111,7 +88,8 @@ async def create_product(
 
     `category` is the key of a category, its path such as "Drinks > Tea", or a name that only one
     category has. If there is no such category, it is created with the missing categories above it.
-    The comparison ignores extra spaces and letter case.
+    The comparison ignores extra spaces and letter case. `family` is the label or slug of a family;
+    an unknown text creates a family with this label.
     """
 
     async def effect(attempt: IdempotentCommand) -> ProductView:

@@ -4,7 +4,6 @@ from datetime import datetime
 from uuid import UUID
 
 from markethall.inventory.catalogue.contract.products import (
-    FamilyView,
     NewProduct,
     ProductChange,
     ProductView,
@@ -19,14 +18,13 @@ from markethall.inventory.catalogue.ports import (
     ReadStore,
     Store,
 )
-from markethall.inventory.catalogue.service.families import FamilyQueries
 from markethall.inventory.catalogue.service.product_categories import get_or_create_category
+from markethall.inventory.catalogue.service.product_families import get_or_create_family
 from markethall.inventory.contract import ProductNotFound
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
-from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import Database
 
@@ -39,13 +37,11 @@ class CatalogueService:
         database: Database[ReadStore, Store],
         cache: ProductCache,
         index: ProductIndex,
-        families: FamilyQueries,
         clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
         self._index = index
-        self._families = families
         self._clock = clock
 
     async def get_product(self, ctx: CallContext, product_id: UUID) -> ProductView:
@@ -72,14 +68,6 @@ class CatalogueService:
         public = not ctx.actor.has_scope(CATALOGUE_WRITE)
         return _render(await self._get_visible_by_sku_or_404(ctx, sku), is_public=public)
 
-    async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
-        return await self._families.get_family(ctx, family, query)
-
-    async def render_family(
-        self, ctx: CallContext, family: str, query: PageQuery
-    ) -> RenderedResponse:
-        return await self._families.render_family(ctx, family, query)
-
     async def count(self) -> int:
         async with self._database.read_session() as reads:
             return await reads.count_products()
@@ -105,6 +93,10 @@ class CatalogueService:
         async with self._database.transaction() as store:
             if product.category is not None:
                 product.category = await get_or_create_category(store, product.category)
+            if product.family is not None:
+                product.family = await get_or_create_family(
+                    store, product.family, product.created_at
+                )
             if await store.add_product(product):
                 await store.ensure_main_stock_row(product.product_id)
                 view = product.to_view(product.effective_backorder_limit, product.created_at)
@@ -124,10 +116,7 @@ class CatalogueService:
     ) -> ProductView:
         now = self._clock()
         async with self._database.transaction() as store:
-            # lock the category before the product, as all transactions do, to avoid deadlocks
-            if command.category is not None:
-                category = await get_or_create_category(store, command.category)
-                command = command.model_copy(update={"category": category})
+            command = await _with_stored_names(store, command, now)
             product = await _get_for_update_or_404(store, product_id, expected_versions)
             if product.change(command, now):
                 await store.save_product(product)
@@ -155,6 +144,19 @@ class CatalogueService:
         if product_json is None:
             raise SkuTaken(sku=product.sku)
         return _parse_view(product_json)
+
+
+async def _with_stored_names(store: Store, command: ProductChange, now: datetime) -> ProductChange:
+    """Replace the category by its key and the family by its label; create them if missing.
+
+    All transactions lock the category first, then the family, then the product, to avoid deadlocks.
+    """
+    names: dict[str, str] = {}
+    if command.category is not None:
+        names["category"] = await get_or_create_category(store, command.category)
+    if command.family is not None:
+        names["family"] = await get_or_create_family(store, command.family, now)
+    return command.model_copy(update=names) if names else command
 
 
 def _can_view(ctx: CallContext, product_json: ProductJson) -> bool:

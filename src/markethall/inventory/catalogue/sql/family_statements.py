@@ -1,80 +1,132 @@
-"""The statement that summarizes a family."""
+"""SQL statements of families. Those that summarize their products are in `family_summaries`."""
 
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
-from markethall.inventory.catalogue.contract.products import MAX_OPTION_VALUES
-from markethall.inventory.catalogue.sql.statements import current_amount
-from markethall.inventory.catalogue.sql.tables import ACTIVE, products
-from markethall.shared.persistence.postgres import Statement
+from markethall.inventory.catalogue.sql.parameters import integer_literal, uuid_parameter
+from markethall.inventory.catalogue.sql.tables import families, family_slugs
+from markethall.shared.persistence.postgres import Statement, sql_literal
 
-_members: Final = (
-    sa.select(
-        products.c.product_id,
-        # products of one import batch have the same created_at, so the id makes the order unique
-        sa.func.row_number()
-        .over(order_by=[products.c.created_at, products.c.product_id])
-        .label("row_rank"),
-        products.c.options,
-        products.c.option_keys,
-        products.c.price_currency.collate("C").label("currency"),
-        current_amount(products).label("amount"),
+
+def _texts(name: str) -> "sa.BindParameter[Any]":
+    return bindparam(name, type_=ARRAY(sa.Text))
+
+
+# JSON columns are read as text, because the connection has no JSON codec
+FAMILY_COLUMNS: Final = [
+    sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
+    for column in families.c
+    if column.name != "label_key"
+]
+
+LIST_FAMILY_NAMES: Final = Statement(
+    sa.union_all(
+        sa.select(families.c.label, families.c.label_key, sa.null().label("slug")).where(
+            families.c.label_key == sa.any_(_texts("keys"))
+        ),
+        sa.select(families.c.label, families.c.label_key, family_slugs.c.slug)
+        .join_from(family_slugs, families, families.c.family_id == family_slugs.c.family_id)
+        .where(family_slugs.c.slug == sa.any_(_texts("keys"))),
     )
-    .where(products.c.status == ACTIVE, products.c.family == bindparam("family"))
-    .cte("members")
+)
+LIST_TAKEN_SLUGS: Final = Statement(
+    sa.select(family_slugs.c.slug).where(family_slugs.c.slug == sa.any_(_texts("slugs")))
+)
+LOCK_FAMILY_NAMES: Final = Statement(
+    sa.select(
+        sa.func.pg_advisory_xact_lock(
+            sa.func.hashtextextended(sql_literal("inventory.family"), sa.literal_column("0"))
+        )
+    )
 )
 
 
-def _typed_null(kind: Any) -> "sa.ColumnElement[Any]":
-    return sa.cast(sa.null(), kind)
-
-
-def _option_values() -> "sa.Select[Any]":
-    """Select the first MAX_OPTION_VALUES values of each option, sorted by their first product.
-
-    Each row also has all options of this product as JSON text. The caller reads the spelling of
-    the option's name and value from it, because the row itself has only their keys.
-    """
-    pair = sa.func.jsonb_each_text(_members.c.option_keys).table_valued("key", "value")
-    pair = pair.render_derived(name="pair")
-    first = sa.func.min(_members.c.row_rank)
-    number = sa.func.row_number().over(partition_by=pair.c.key, order_by=first)
-    options = sa.cast(_members.c.options, sa.Text)
-    in_order = sa.func.array_agg(
-        aggregate_order_by(options, _members.c.row_rank), type_=ARRAY(sa.Text)
+def find_family_id() -> "sa.ScalarSelect[Any]":
+    """Select the id of the family with this id, slug, former slug or `label_key`."""
+    by_id = sa.select(families.c.family_id, integer_literal(0).label("rank")).where(
+        families.c.family_id == uuid_parameter("family_id")
     )
-    values = (
-        sa.select(pair.c.key, in_order[1].label("options"), number.label("number"))
-        .select_from(sa.join(_members, pair, sa.true()))
-        .group_by(pair.c.key, pair.c.value)
-        .subquery("numbered")
+    by_slug = sa.select(family_slugs.c.family_id, integer_literal(1)).where(
+        family_slugs.c.slug == bindparam("key", type_=sa.Text)
     )
-    return sa.select(
-        values.c.key.label("name"),
-        values.c.options,
-        _typed_null(sa.Text).label("currency"),
-        _typed_null(sa.BigInteger).label("lowest"),
-        _typed_null(sa.BigInteger).label("highest"),
-        values.c.number,
-    ).where(values.c.number <= sa.literal_column(str(MAX_OPTION_VALUES), sa.BigInteger))
-
-
-def _price_ranges() -> "sa.Select[Any]":
-    return sa.select(
-        _typed_null(sa.Text),
-        _typed_null(sa.Text),
-        _members.c.currency,
-        sa.func.min(_members.c.amount),
-        sa.func.max(_members.c.amount),
-        sa.func.count(),
-    ).group_by(_members.c.currency)
-
-
-GET_FAMILY_SUMMARY: Final = Statement(
-    sa.union_all(_option_values(), _price_ranges()).order_by(
-        sa.literal_column("currency"), sa.literal_column("number")
+    by_label = sa.select(families.c.family_id, integer_literal(2)).where(
+        families.c.label_key == bindparam("key", type_=sa.Text)
     )
+    found = sa.union_all(by_id, by_slug, by_label).subquery("found")
+    return sa.select(found.c.family_id).order_by(found.c.rank).limit(1).scalar_subquery()
+
+
+# FOR NO KEY UPDATE, so that inserts of products that refer to the row do not wait
+GET_FAMILY_FOR_UPDATE: Final = Statement(
+    sa.select(*FAMILY_COLUMNS)
+    .where(families.c.family_id == find_family_id())
+    .with_for_update(key_share=True, of=families)
+)
+_new_family: Final = (
+    insert(families)
+    .values({column.name: bindparam(column.name) for column in families.c})
+    .on_conflict_do_nothing()
+    .returning(families.c.family_id, families.c.slug)
+    .cte("new_family")
+)
+ADD_FAMILY: Final = Statement(
+    insert(family_slugs).from_select(
+        ["slug", "family_id"], sa.select(_new_family.c.slug, _new_family.c.family_id)
+    )
+)
+_implicit: Final = (
+    sa.func.unnest(
+        bindparam("family_ids", type_=ARRAY(sa.Uuid)),
+        _texts("labels"),
+        _texts("label_keys"),
+        _texts("slugs"),
+    )
+    .table_valued("family_id", "label", "label_key", "slug")
+    .render_derived()
+    .alias("implicit")
+)
+_now: Final = bindparam("now", type_=sa.TIMESTAMP(timezone=True))
+_IMPLICIT_VALUES: Final[dict[str, Any]] = {
+    "family_id": sa.cast(_implicit.c.family_id, sa.Uuid),
+    "label": _implicit.c.label,
+    "label_key": _implicit.c.label_key,
+    "slug": _implicit.c.slug,
+    "description": sql_literal(""),
+    "images": sa.cast(sql_literal("{}"), ARRAY(sa.Text)),
+    "metadata": sa.cast(sql_literal("{}"), JSONB),
+    "translations": sa.cast(sql_literal("{}"), JSONB),
+    "status": sql_literal("active"),
+    "version": integer_literal(1),
+    "created_at": _now,
+    "updated_at": _now,
+}
+_new_families: Final = (
+    insert(families)
+    .from_select(list(_IMPLICIT_VALUES), sa.select(*_IMPLICIT_VALUES.values()))
+    .returning(families.c.family_id, families.c.slug)
+    .cte("new_families")
+)
+ADD_IMPLICIT_FAMILIES: Final = Statement(
+    insert(family_slugs).from_select(
+        ["slug", "family_id"], sa.select(_new_families.c.slug, _new_families.c.family_id)
+    )
+)
+SAVE_FAMILY: Final = Statement(
+    sa.update(families)
+    .where(families.c.family_id == uuid_parameter("family_id"))
+    .values(
+        {
+            column.name: bindparam(f"new_{column.name}", type_=column.type)
+            for column in families.c
+            if column.name not in {"family_id", "label", "label_key", "created_at"}
+        }
+    )
+)
+ADD_SLUG: Final = Statement(
+    insert(family_slugs)
+    .values(slug=bindparam("slug"), family_id=bindparam("family_id"))
+    .on_conflict_do_nothing()
 )

@@ -9,7 +9,7 @@ from sqlalchemy.sql.selectable import LateralFromClause
 
 from markethall.inventory.catalogue.sql.availability import available_quantity
 from markethall.inventory.catalogue.sql.parameters import NOW
-from markethall.inventory.catalogue.sql.tables import ACTIVE, products, vocabulary
+from markethall.inventory.catalogue.sql.tables import ACTIVE, ARCHIVED, products, vocabulary
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 # the columns that `product_json_text` reads, and the product id
@@ -140,6 +140,12 @@ PRODUCT_COLUMNS: Final = [
 GET_PRODUCT_FOR_UPDATE: Final = Statement(
     sa.select(*PRODUCT_COLUMNS)
     .where(products.c.product_id == bindparam("product_id"))
+    .with_for_update(key_share=True)
+)
+LIST_PRODUCTS_OF_FAMILY_FOR_UPDATE: Final = Statement(
+    sa.select(*PRODUCT_COLUMNS)
+    .where(products.c.family == bindparam("label", type_=sa.Text), products.c.status != ARCHIVED)
+    .order_by(products.c.product_id)
     .with_for_update(key_share=True)
 )
 SAVE_PRODUCT: Final = Statement(

@@ -12,20 +12,15 @@ from pydantic import TypeAdapter
 from markethall.inventory.catalogue.contract.fields import InventoryPolicy, ProductStatus
 from markethall.inventory.catalogue.contract.products import (
     AdditionalPriceView,
-    PriceRange,
     SkuTaken,
     TranslationView,
 )
-from markethall.inventory.catalogue.domain.labels import (
-    attribute_keys,
-    find_option,
-    option_keys,
-)
+from markethall.inventory.catalogue.domain.labels import attribute_keys, option_keys
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.search_document import build_search_document
 from markethall.inventory.catalogue.domain.text_keys import label_key, name_key, sku_key
-from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
-from markethall.inventory.catalogue.sql import family_statements, statements
+from markethall.inventory.catalogue.ports import ProductJson
+from markethall.inventory.catalogue.sql import statements
 from markethall.inventory.catalogue.sql.tsvector import tsvector_text
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
@@ -50,13 +45,6 @@ class SqlProductStore(SqlUnitOfWork):
         )
         return _product_json(row) if row else None
 
-    async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
-        return _family_summary(
-            await self._connection.fetch_all(
-                family_statements.GET_FAMILY_SUMMARY, family=family, now=now
-            )
-        )
-
     async def count_products(self) -> int:
         return int(await self._connection.fetch_value(statements.COUNT_PRODUCTS))
 
@@ -69,6 +57,12 @@ class SqlProductStore(SqlUnitOfWork):
             statements.GET_PRODUCT_FOR_UPDATE, product_id=product_id
         )
         return product_from_row(row) if row else None
+
+    async def list_products_of_family_for_update(self, label: str) -> Sequence[Product]:
+        rows = await self._connection.fetch_all(
+            statements.LIST_PRODUCTS_OF_FAMILY_FOR_UPDATE, label=label
+        )
+        return [product_from_row(row) for row in rows]
 
     async def save_product(self, product: Product) -> None:
         row = {f"new_{name}": value for name, value in product_to_row(product).items()}
@@ -84,21 +78,6 @@ class SqlProductStore(SqlUnitOfWork):
 def _product_json(row: "Record") -> ProductJson:
     version, status, text = row
     return ProductJson(version, status == "active", text)
-
-
-def _family_summary(rows: "Sequence[Record]") -> FamilySummary | None:
-    options: dict[str, tuple[str, list[str]]] = {}
-    prices = []
-    count = 0
-    for option_key, first_options, currency, lowest, highest, members in rows:
-        if currency is None:
-            name, value = find_option(json.loads(first_options), option_key) or (option_key, "")
-            options.setdefault(option_key, (name, []))[1].append(value)
-        else:
-            prices.append(PriceRange(currency=currency, lowest=lowest, highest=highest))
-            count += members
-    values = {name: tuple(found) for _, (name, found) in sorted(options.items())}
-    return FamilySummary(count, values, tuple(prices)) if prices else None
 
 
 def product_to_row(product: Product) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from markethall.shared.persistence.sql import timestamp_column
 metadata = context_metadata("inventory")
 
 ACTIVE = sql_literal("active")
+ARCHIVED = sql_literal("archived")
 
 
 def _text(name: str, **options: Any) -> "sa.Column[str]":
@@ -60,6 +61,44 @@ sa.Index(
     postgresql_where=categories.c.parent.is_(None),
 )
 
+families = sa.Table(
+    "family",
+    metadata,
+    sa.Column("family_id", sa.Uuid, primary_key=True),
+    # the text to which products refer, in the spelling of the request that created the family
+    sa.Column("label", sa.Text, nullable=False, unique=True),
+    # the normalized form of the label, for comparisons; domain/text_keys.py computes it
+    sa.Column("label_key", sa.Text(collation="C"), nullable=False, unique=True),
+    # the current one of the slugs in family_slug
+    _text("slug"),
+    _text("name", nullable=True),
+    _text("description"),
+    sa.Column("category", sa.Text, sa.ForeignKey(categories.c.category)),
+    sa.Column("images", ARRAY(sa.Text), nullable=False),
+    _text("seo_title", nullable=True),
+    _text("seo_description", nullable=True),
+    sa.Column("metadata", JSONB, nullable=False),
+    sa.Column("translations", JSONB, nullable=False),
+    _text("status"),
+    sa.Column("version", sa.Integer, nullable=False),
+    timestamp_column("created_at"),
+    timestamp_column("updated_at"),
+    sa.CheckConstraint("status IN ('active', 'archived')", name="status"),
+    sa.CheckConstraint("version >= 1", name="version"),
+)
+sa.Index("ix_family_archived", families.c.label, postgresql_where=families.c.status == ARCHIVED)
+sa.Index("ix_family_category", families.c.category)
+
+# All slugs that families have or had. A former slug leads to its family, and no other family can
+# take it.
+family_slugs = sa.Table(
+    "family_slug",
+    metadata,
+    sa.Column("slug", sa.Text(collation="C"), primary_key=True),
+    sa.Column("family_id", sa.Uuid, sa.ForeignKey(families.c.family_id), nullable=False),
+)
+sa.Index("ix_family_slug_family_id", family_slugs.c.family_id)
+
 products = sa.Table(
     "product",
     metadata,
@@ -75,7 +114,7 @@ products = sa.Table(
     sa.Column("price_amount", sa.BigInteger, nullable=False),
     _text("price_currency"),
     sa.Column("category", sa.Text, sa.ForeignKey(categories.c.category)),
-    _text("family", nullable=True),
+    sa.Column("family", sa.Text, sa.ForeignKey(families.c.label)),
     sa.Column("options", JSONB, nullable=False),
     # the `label_key` of each name, with the `label_key` of its value: see domain/labels.py
     sa.Column("option_keys", JSONB, nullable=False),

@@ -35,6 +35,7 @@ from markethall.inventory.imports.domain.row_validation import (
 )
 from markethall.inventory.imports.ports import Store
 from markethall.inventory.imports.service.row_categories import RowCategories
+from markethall.inventory.imports.service.row_families import RowFamilies
 from markethall.inventory.stock.contract import MovementReason
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
 from markethall.shared.kernel.ids import new_id
@@ -69,6 +70,7 @@ class BatchChanges:
     now: datetime
     lookup: ProductLookup
     categories: RowCategories
+    families: RowFamilies
     stock_by_product: Mapping[UUID, Stock]
     new_products: dict[UUID, Product] = field(default_factory=dict)
     changed_products: dict[UUID, Product] = field(default_factory=dict)
@@ -234,8 +236,11 @@ async def build_batch_changes(
     store: Store, job: ImportJob, rows: Sequence[RowResult], now: datetime
 ) -> BatchChanges:
     """Compute the changes of the rows. Lock the existing products and their stock rows."""
-    # categories come first, because every transaction locks them before products
+    # categories come first and families second, because every transaction locks them in this order
+    # before products
     categories = await RowCategories.load(store, rows, is_dry_run=job.dry_run)
+    families = await RowFamilies.load(store, rows, is_dry_run=job.dry_run)
+    rows = [families.resolve(row) for row in rows]
     validated_rows = [row for row in rows if isinstance(row, ValidatedRow)]
     lookup = ProductLookup(validated_rows, await _get_existing_products(store, validated_rows))
     product_ids = {
@@ -246,7 +251,7 @@ async def build_batch_changes(
     stock_by_product = (
         await store.get_main_stock_for_update(sorted(product_ids)) if product_ids else _NO_STOCK
     )
-    changes = BatchChanges(job, now, lookup, categories, stock_by_product)
+    changes = BatchChanges(job, now, lookup, categories, families, stock_by_product)
     for row in rows:
         changes.add_row(row)
     return changes
@@ -292,6 +297,7 @@ async def persist(store: Store, changes: BatchChanges) -> None:
         list(changes.changed_products.values()),
     )
     await changes.categories.create_for(store, changes.written_products)
+    await changes.families.create_for(store, changes.written_products, changes.now)
     if (new_products or changed_products) and not await store.write_products(
         new_products, changed_products
     ):

@@ -12,7 +12,13 @@ from markethall.inventory.catalogue.sql.availability import available_quantity
 from markethall.inventory.catalogue.sql.category_statements import SUBTREE
 from markethall.inventory.catalogue.sql.parameters import integer_literal
 from markethall.inventory.catalogue.sql.statements import product_json_text
-from markethall.inventory.catalogue.sql.tables import ACTIVE, products, vocabulary
+from markethall.inventory.catalogue.sql.tables import (
+    ACTIVE,
+    families,
+    family_slugs,
+    products,
+    vocabulary,
+)
 from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.domain.search_query import EXACT_SKU_SCORE
 from markethall.inventory.search.sql.spelling import MAX_CANDIDATES, MAX_EDIT_DISTANCE
@@ -20,7 +26,7 @@ from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
     "category": lambda rows: rows.c.category == sa.any_(SUBTREE),
-    "family": lambda rows: rows.c.family == bindparam("family"),
+    "family": lambda rows: rows.c.family == _label_of_family(),
     "tag": lambda rows: rows.c.tag_keys.overlap(bindparam("tag", type_=ARRAY(sa.Text))),
     "min_price": lambda rows: rows.c.price_amount >= bindparam("min_price"),
     "max_price": lambda rows: rows.c.price_amount <= bindparam("max_price"),
@@ -28,6 +34,19 @@ _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
     "name_tsquery": lambda rows: matches_tsquery(rows, "name_tsquery"),
 }
 _LABEL_COLUMNS: Final = {"option": "option_keys", "attribute": "attribute_keys"}
+
+
+def _label_of_family() -> "sa.ScalarSelect[str]":
+    """Select the label of the family whose `label_key`, slug or former slug is `family`."""
+    is_label = families.c.label_key == bindparam("family", type_=sa.Text)
+    by_label = sa.select(families.c.label, integer_literal(0).label("rank")).where(is_label)
+    by_slug = (
+        sa.select(families.c.label, integer_literal(1))
+        .join_from(family_slugs, families, families.c.family_id == family_slugs.c.family_id)
+        .where(family_slugs.c.slug == bindparam("family", type_=sa.Text))
+    )
+    found = sa.union_all(by_label, by_slug).subquery("named_family")
+    return sa.select(found.c.label).order_by(found.c.rank).limit(1).scalar_subquery()
 
 
 def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Select[Any]":

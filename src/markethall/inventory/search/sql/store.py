@@ -116,8 +116,10 @@ class SqlSearchStore(SqlProductStore):
 def _filters(request: ProductPageRequest) -> dict[str, Any]:
     """Return the filters that the query sets. The keys are also the names of bind parameters."""
     query = request.query
-    names = ("family", "min_price", "max_price", "in_stock")
+    names = ("min_price", "max_price", "in_stock")
     filters = {name: getattr(query, name) for name in names if getattr(query, name) is not None}
+    if query.family is not None:
+        filters["family"] = label_key(query.family)
     if request.category_keys is not None:
         filters["category"] = request.category_keys
     if query.tag:

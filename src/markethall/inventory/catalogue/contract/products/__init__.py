@@ -8,7 +8,7 @@ from markethall.inventory.catalogue.contract.products.commands import (
     ProductChange,
     Translation,
 )
-from markethall.inventory.catalogue.contract.products.errors import FamilyNotFound, SkuTaken
+from markethall.inventory.catalogue.contract.products.errors import SkuTaken
 from markethall.inventory.catalogue.contract.products.fields import (
     MAX_ATTRIBUTE_LENGTH,
     MAX_ATTRIBUTES,
@@ -24,7 +24,6 @@ from markethall.inventory.catalogue.contract.products.fields import (
 )
 from markethall.inventory.catalogue.contract.products.views import (
     AdditionalPriceView,
-    FamilyView,
     PriceRange,
     ProductView,
     RenderedResponse,
@@ -46,8 +45,6 @@ __all__ = [
     "AdditionalPrice",
     "AdditionalPriceView",
     "Catalogue",
-    "FamilyNotFound",
-    "FamilyView",
     "NewProduct",
     "Price",
     "PriceRange",

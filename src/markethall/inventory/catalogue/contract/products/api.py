@@ -5,14 +5,12 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.contract.products.commands import NewProduct, ProductChange
 from markethall.inventory.catalogue.contract.products.views import (
-    FamilyView,
     ProductView,
     RenderedResponse,
 )
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions
-from markethall.shared.kernel.pagination import PageQuery
 
 
 class Catalogue(Protocol):
@@ -37,18 +35,6 @@ class Catalogue(Protocol):
         """Return the result of `get_product_by_sku` as JSON, never from a cache.
 
         Raises ProductNotFound.
-        """
-
-    async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
-        """Raises FamilyNotFound, CursorInvalid."""
-
-    async def render_family(
-        self, ctx: CallContext, family: str, query: PageQuery
-    ) -> RenderedResponse:
-        """Return the result of `get_family` as JSON.
-
-        The result comes from a cache. While the database is available, it is at most one second
-        old. Raises FamilyNotFound, CursorInvalid.
         """
 
     async def create(

@@ -1,14 +1,6 @@
-"""Errors of products and families."""
+"""Errors of products."""
 
 from markethall.shared.kernel.errors import DomainError
-
-
-class FamilyNotFound(DomainError):
-    """The family has no active product. Details: family."""
-
-    code = "inventory.family_not_found"
-    status = 404
-    title = "There is no such family"
 
 
 class SkuTaken(DomainError):

@@ -87,6 +87,6 @@ TaxClass = Annotated[VisibleText, Field(min_length=1, max_length=50, examples=["
 Quantity = Annotated[Int, Field(ge=0, le=MAX_UNITS)]
 MAX_PRICES: Final = 50
 MAX_OPTIONS: Final = 10
-# the largest number of values of one option in FamilyView
+# the largest number of values of one option in a family
 MAX_OPTION_VALUES: Final = 100
 MAX_ATTRIBUTES: Final = 50

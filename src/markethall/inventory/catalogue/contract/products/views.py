@@ -1,4 +1,4 @@
-"""Products and families as callers see them."""
+"""Products as callers see them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,6 @@ from typing_extensions import TypeAliasType
 from markethall.inventory.catalogue.contract.fields import InventoryPolicy, ProductStatus
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import Money
-from markethall.shared.kernel.pagination import Page
 
 FrozenTexts = Annotated[
     Mapping[str, str],
@@ -108,24 +107,3 @@ class PriceRange(Dto):
     currency: str
     lowest: int
     highest: int
-
-
-FrozenOptionValues = Annotated[
-    Mapping[str, tuple[str, ...]],
-    AfterValidator(lambda values: MappingProxyType(dict(values))),
-    PlainSerializer(dict, return_type=dict[str, tuple[str, ...]]),
-]
-
-
-class FamilyView(Page[ProductView]):
-    """A page of the active products of a family, sorted by name.
-
-    `product_count`, `options` and `prices` summarize all active products of the family. The values
-    of an option are distinct. They are sorted by the time when the first product with the value was
-    created.
-    """
-
-    family: str
-    product_count: int
-    options: FrozenOptionValues
-    prices: tuple[PriceRange, ...]

@@ -1,0 +1,255 @@
+"""The family, its changes by merge patch, and its view with the products that it has."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import takewhile
+from types import MappingProxyType
+from typing import Any, Final, Self
+from uuid import UUID
+
+from markethall.inventory.catalogue.contract.families import (
+    MAX_METADATA_ENTRIES,
+    FamilyChange,
+    FamilyStatus,
+    FamilyView,
+    NewFamily,
+    OptionValuesView,
+    Seo,
+    SeoView,
+)
+from markethall.inventory.catalogue.contract.fields import MAX_LANGUAGES
+from markethall.inventory.catalogue.contract.products import PriceRange, TranslationView
+from markethall.inventory.catalogue.domain.products import (
+    merge_value,
+    sort_like_jsonb,
+    to_stored_value,
+)
+from markethall.inventory.catalogue.domain.slugs import product_slug
+from markethall.inventory.catalogue.domain.text_keys import label_key
+from markethall.shared.kernel.errors import ValidationFailed
+
+_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+_EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
+    {"description": "", "images": (), "metadata": _EMPTY, "translations": _EMPTY}
+)
+_MAX_ENTRIES: Final[Mapping[str, int]] = MappingProxyType(
+    {"metadata": MAX_METADATA_ENTRIES, "translations": MAX_LANGUAGES}
+)
+
+
+@dataclass
+class Family:
+    """A family. Its collections are never mutated, because copies of the family share them.
+
+    `label` is the text in `family` of its products. It never changes. If `name` is None, the name
+    comes from the products.
+    """
+
+    family_id: UUID
+    label: str
+    slug: str
+    name: str | None
+    description: str
+    category: str | None
+    images: tuple[str, ...]
+    seo: SeoView
+    metadata: Mapping[str, str]
+    translations: Mapping[str, TranslationView]
+    status: FamilyStatus
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def new(cls, family_id: UUID, command: NewFamily, slug: str, now: datetime) -> Self:
+        return cls(
+            family_id=family_id,
+            label=command.label or command.name,
+            slug=slug,
+            name=command.name,
+            description=command.description,
+            category=command.category,
+            images=to_stored_value(command.images),
+            seo=SeoView(title=command.seo.title, description=command.seo.description),
+            metadata=sort_like_jsonb(command.metadata),
+            translations=to_stored_value(command.translations),
+            status=command.status,
+            version=1,
+            created_at=now,
+            updated_at=now,
+        )
+
+    @classmethod
+    def create_implicit(cls, family_id: UUID, label: str, slug: str, now: datetime) -> Self:
+        """Create the family that a product names. Its texts come from its products."""
+        command = NewFamily.model_construct(label=label, name=label)
+        family = cls.new(family_id, command, slug, now)
+        family.name = None
+        return family
+
+    @property
+    def key(self) -> str:
+        return label_key(self.label)
+
+    @property
+    def is_active(self) -> bool:
+        return self.status == FamilyStatus.ACTIVE
+
+    def change(self, command: FamilyChange, now: datetime) -> bool:
+        """Apply a merge patch. Return False when nothing changes. Raises ValidationFailed."""
+        patched = {name: self._patched_value(command, name) for name in command.model_fields_set}
+        changes = {name: value for name, value in patched.items() if value != getattr(self, name)}
+        for name, value in changes.items():
+            setattr(self, name, value)
+        return self._mark_changed(now) if changes else False
+
+    def archive(self, now: datetime) -> bool:
+        """Archive the family. Return False when it is archived already."""
+        if self.status == FamilyStatus.ARCHIVED:
+            return False
+        self.status = FamilyStatus.ARCHIVED
+        return self._mark_changed(now)
+
+    def _patched_value(self, command: FamilyChange, name: str) -> Any:
+        value = getattr(command, name)
+        if name == "seo":
+            return _merge_seo(self.seo, value)
+        if value is None:
+            return _EMPTY_VALUES.get(name)
+        if name in _MAX_ENTRIES:
+            return _merge_entries(name, getattr(self, name), value)
+        return to_stored_value(value)
+
+    def _mark_changed(self, now: datetime) -> bool:
+        self.version += 1
+        self.updated_at = now
+        return True
+
+
+def _merge_seo(current: SeoView, patch: Seo | None) -> SeoView:
+    if patch is None:
+        return SeoView(title=None, description=None)
+    return current.model_copy(update=patch.model_dump(exclude_unset=True))
+
+
+def _merge_entries(
+    field_name: str, current: Mapping[str, Any], patch: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    combined = {
+        **current,
+        **{name: merge_value(current.get(name), part) for name, part in patch.items()},
+    }
+    merged = sort_like_jsonb({name: part for name, part in combined.items() if part is not None})
+    if len(merged) > _MAX_ENTRIES[field_name]:
+        message = f"should have at most {_MAX_ENTRIES[field_name]} after the change"
+        raise ValidationFailed(
+            errors=[{"field": f"/{field_name}", "code": "too_long", "message": message}]
+        )
+    return merged
+
+
+@dataclass(frozen=True)
+class FirstMember:
+    """The oldest active product of a family, from which the family takes texts that it lacks."""
+
+    product_id: UUID
+    sku: str
+    name: str
+    description: str
+    category: str | None
+    translations: Mapping[str, TranslationView]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class FamilySummary:
+    """A summary of the active products of a family. All fields are empty if there are none.
+
+    `name_limits` are the first and the last of their names, by code point. `images` are those of
+    the oldest product that has some.
+    """
+
+    product_count: int = 0
+    available: int = 0
+    first: FirstMember | None = None
+    name_limits: tuple[str, str] = ("", "")
+    images: tuple[str, ...] = ()
+    options: Sequence[OptionValuesView] = ()
+    price_range: PriceRange | None = None
+
+
+@dataclass(frozen=True)
+class FamilyRecord:
+    """A family with its summary. `family` is None for a product without a family."""
+
+    family: Family | None
+    summary: FamilySummary = field(default_factory=FamilySummary)
+
+    @property
+    def is_public(self) -> bool:
+        """Tell whether customers see the family."""
+        return self.summary.product_count > 0 and (self.family is None or self.family.is_active)
+
+    def to_view(self) -> FamilyView:
+        """Return the view. Raises ValueError if there is neither a family nor a product."""
+        fields = _own_fields(self.family) if self.family else _product_fields(self.summary.first)
+        return FamilyView(**_with_product_texts(fields, self.summary))
+
+
+def _own_fields(family: Family) -> dict[str, Any]:
+    return dict(vars(family))
+
+
+def _product_fields(product: FirstMember | None) -> dict[str, Any]:
+    if product is None:
+        raise ValueError("a family without a row has a product")
+    return {
+        **vars(product),
+        "family_id": product.product_id,
+        "slug": product_slug(product.sku, product.product_id),
+        "label": None,
+        "images": (),
+        "seo": SeoView(title=None, description=None),
+        "metadata": _EMPTY,
+        "status": FamilyStatus.ACTIVE,
+    }
+
+
+def _with_product_texts(fields: dict[str, Any], summary: FamilySummary) -> dict[str, Any]:
+    first = summary.first
+    fallback: Mapping[str, Callable[[], Any]] = {
+        "name": lambda: common_name(summary) or fields["label"],
+        "description": lambda: first.description if first else "",
+        "category": lambda: first.category if first else None,
+        "images": lambda: summary.images,
+    }
+    return {
+        **fields,
+        **{name: fields[name] or value() for name, value in fallback.items()},
+        "options": tuple(summary.options),
+        "price_range": summary.price_range,
+        "available": summary.available,
+        "product_count": summary.product_count,
+    }
+
+
+def common_name(summary: FamilySummary) -> str:
+    """Return the words with which the names of all products begin; else the oldest one's name.
+
+    For "Sencha, 50 g" and "Sencha, 100 g" it is "Sencha". All names begin with the prefix that the
+    first and the last name in sorted order have in common.
+    """
+    lowest, highest = summary.name_limits
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(lowest, highest, strict=False))
+    prefix = "".join(character for character, _ in pairs)
+    if lowest != highest:
+        # cut back to the end of a word
+        ends = [end for end, character in enumerate(prefix) if not character.isalnum()]
+        rest = lowest[len(prefix) :], highest[len(prefix) :]
+        is_cut = any(text[:1].isalnum() for text in rest)
+        prefix = prefix[: ends[-1] if ends else 0] if is_cut else prefix
+    name = prefix.rstrip(" ,;:/|(-\u2013\u2014")
+    return name or (summary.first.name if summary.first else "")

@@ -1,0 +1,160 @@
+"""HTTP API of families, the product pages of a shop."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from markethall.inventory.catalogue.contract.categories import CategoryAmbiguous
+from markethall.inventory.catalogue.contract.families import (
+    FamilyChange,
+    FamilyDetail,
+    FamilyMoved,
+    FamilyNotFound,
+    FamilyTaken,
+    NewFamily,
+    SlugTaken,
+)
+from markethall.inventory.catalogue.router.dependencies import (
+    Anyone,
+    ExpectedVersionsDep,
+    FamiliesDep,
+    IdempotencyDep,
+    ProductWriter,
+    send_rendered,
+)
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
+)
+from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
+from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.errors import Unavailable, ValidationFailed
+from markethall.shared.kernel.etags import etag
+from markethall.shared.kernel.model import Text
+
+router = APIRouter(tags=["inventory"])
+
+SlugPath = Annotated[Text, Field(min_length=1, max_length=255, examples=["sencha"])]
+_MOVED_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
+    301: {"description": "The family has another slug; `Location` has its path"}
+}
+
+
+@router.get(
+    "/families/{slug:path}",
+    response_model=FamilyDetail,
+    summary="A family",
+    responses=problems(FamilyNotFound, ValidationFailed, Unavailable)
+    | _MOVED_RESPONSE
+    | NOT_MODIFIED_RESPONSE,
+)
+async def get_family(
+    request: Request, ctx: Anyone, slug: SlugPath, families: FamiliesDep
+) -> Response:
+    """Return a product page: a family of products that differ by their options.
+
+    A product without a family is a family of its own. A former slug, the label and the id of a
+    family respond with 301; so does the slug of a product that has joined a family. The scope
+    catalogue:write is needed for archived families, and for families without an active product.
+    """
+    rendered = await families.render_family(ctx, slug)
+    if isinstance(rendered, FamilyMoved):
+        return _moved(request, rendered.slug)
+    return send_rendered(request, rendered)
+
+
+@router.post(
+    "/families",
+    status_code=201,
+    response_model=FamilyDetail,
+    summary="Add a family",
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        *BODY_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        FamilyTaken,
+        SlugTaken,
+        CategoryAmbiguous,
+    ),
+)
+async def create_family(
+    request: Request,
+    ctx: ProductWriter,
+    body: NewFamily,
+    families: FamiliesDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """Create a family. Customers see it when it has an active product.
+
+    A new product with an unknown `family` also creates a family.
+    """
+
+    async def effect(attempt: IdempotentCommand) -> FamilyDetail:
+        return await families.create(ctx, body, attempt)
+
+    to_response = created_response(lambda made: f"/families/{made.slug}")
+    return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
+
+
+@router.patch(
+    "/families/{slug:path}",
+    response_model=FamilyDetail,
+    summary="Change a family",
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        *BODY_ERRORS,
+        *VERSION_ERRORS,
+        FamilyNotFound,
+        SlugTaken,
+        CategoryAmbiguous,
+    ),
+)
+async def change_family(
+    ctx: ProductWriter,
+    slug: SlugPath,
+    expected_versions: ExpectedVersionsDep,
+    body: FamilyChange,
+    families: FamiliesDep,
+) -> Response:
+    """Change a family by a JSON merge patch (RFC 7396). After a change of the slug, the former slug
+    responds with 301.
+
+    The path may also have a former slug, the label or the id of the family. A product without a
+    family cannot be changed here: create a family, and set `family` of the product to its label.
+    """
+    changed = await families.change(ctx, slug, body, expected_versions)
+    return json_response(changed, headers={"etag": etag(changed.version)})
+
+
+@router.delete(
+    "/families/{slug:path}",
+    status_code=204,
+    response_class=Response,
+    summary="Archive a family",
+    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, FamilyNotFound),
+)
+async def archive_family(
+    ctx: ProductWriter,
+    slug: SlugPath,
+    expected_versions: ExpectedVersionsDep,
+    families: FamiliesDep,
+) -> Response:
+    """Archive a family and all its products. Existing orders and stock movements keep them.
+
+    A change of `status` to active shows the page again; each product is activated on its own.
+    """
+    await families.archive(ctx, slug, expected_versions)
+    return Response(status_code=204)
+
+
+def _moved(request: Request, slug: str) -> Response:
+    query = request.scope["query_string"].decode("latin-1")
+    location = f"/families/{slug}?{query}" if query else f"/families/{slug}"
+    headers = {"location": location, "cache-control": "no-cache"}
+    return Response(status_code=301, headers=headers)

@@ -1,0 +1,152 @@
+"""The Postgres store of families."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import asyncpg
+from pydantic import TypeAdapter
+
+from markethall.inventory.catalogue.contract.categories import CategoryNotFound
+from markethall.inventory.catalogue.contract.families import FamilyStatus, OptionValuesView, SeoView
+from markethall.inventory.catalogue.contract.products import PriceRange, TranslationView
+from markethall.inventory.catalogue.domain.families import (
+    Family,
+    FamilyRecord,
+    FamilySummary,
+    FirstMember,
+)
+from markethall.inventory.catalogue.domain.family_names import FamilyLookup, FamilyName
+from markethall.inventory.catalogue.domain.labels import find_option
+from markethall.inventory.catalogue.ports import FamilyPageJson
+from markethall.inventory.catalogue.sql import family_statements, family_summaries
+from markethall.shared.composition.sql import SqlUnitOfWork
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
+
+_METADATA: Final = TypeAdapter(dict[str, str])
+_TRANSLATIONS: Final = TypeAdapter(dict[str, TranslationView])
+
+
+class SqlFamilyStore(SqlUnitOfWork):
+    async def list_family_names(self, keys: Collection[str]) -> Sequence[FamilyName]:
+        rows = await self._connection.fetch_all(
+            family_statements.LIST_FAMILY_NAMES, keys=list(keys)
+        )
+        return [FamilyName(*row) for row in rows]
+
+    async def list_taken_slugs(self, slugs: Collection[str]) -> Sequence[str]:
+        rows = await self._connection.fetch_all(
+            family_statements.LIST_TAKEN_SLUGS, slugs=list(slugs)
+        )
+        return [row["slug"] for row in rows]
+
+    async def lock_family_names(self) -> None:
+        await self._connection.fetch_value(family_statements.LOCK_FAMILY_NAMES)
+
+    async def add_implicit_families(self, families: Sequence[Family]) -> None:
+        await self._connection.execute(
+            family_statements.ADD_IMPLICIT_FAMILIES,
+            family_ids=[family.family_id for family in families],
+            labels=[family.label for family in families],
+            label_keys=[family.key for family in families],
+            slugs=[family.slug for family in families],
+            now=families[0].created_at,
+        )
+
+    async def add_family(self, family: Family) -> bool:
+        row = {**_family_to_row(family), "label_key": family.key}
+        try:
+            return bool(await self._connection.execute(family_statements.ADD_FAMILY, **row))
+        except asyncpg.ForeignKeyViolationError:
+            raise CategoryNotFound(category=family.category) from None
+
+    async def get_family_for_update(self, name: FamilyLookup) -> Family | None:
+        row = await self._connection.fetch_one(
+            family_statements.GET_FAMILY_FOR_UPDATE, key=name.key, family_id=name.family_id
+        )
+        return _family_from_row(row) if row else None
+
+    async def save_family(self, family: Family) -> None:
+        row = {f"new_{name}": value for name, value in _family_to_row(family).items()}
+        del row["new_family_id"], row["new_label"], row["new_created_at"]
+        try:
+            await self._connection.execute(
+                family_statements.SAVE_FAMILY, family_id=family.family_id, **row
+            )
+        except asyncpg.ForeignKeyViolationError:
+            raise CategoryNotFound(category=family.category) from None
+
+    async def get_family_page(self, name: FamilyLookup, now: datetime) -> FamilyPageJson | None:
+        row = await self._connection.fetch_one(
+            family_summaries.GET_FAMILY,
+            key=name.key,
+            family_id=name.family_id,
+            product_id=name.product_id,
+            now=now,
+        )
+        return FamilyPageJson(family_record_from_row(row), row["products"] or "") if row else None
+
+    async def add_slug(self, slug: str, family_id: UUID) -> None:
+        await self._connection.execute(family_statements.ADD_SLUG, slug=slug, family_id=family_id)
+
+
+def _family_to_row(family: Family) -> dict[str, Any]:
+    row = {**vars(family)}
+    seo = row.pop("seo")
+    return row | {
+        "images": list(family.images),
+        "seo_title": seo.title,
+        "seo_description": seo.description,
+        "metadata": _METADATA.dump_json(dict(family.metadata)).decode(),
+        "translations": _TRANSLATIONS.dump_json(dict(family.translations)).decode(),
+        "status": family.status.value,
+    }
+
+
+def _family_from_row(row: "Record", prefix: str = "") -> Family:
+    names = ("family_id", "label", "slug", "name", "description", "category")
+    return Family(
+        **{
+            name: row[f"{prefix}{name}"] for name in (*names, "version", "created_at", "updated_at")
+        },
+        images=tuple(row[f"{prefix}images"]),
+        seo=SeoView(title=row[f"{prefix}seo_title"], description=row[f"{prefix}seo_description"]),
+        metadata=_METADATA.validate_json(row[f"{prefix}metadata"]),
+        translations=_TRANSLATIONS.validate_json(row[f"{prefix}translations"]),
+        status=FamilyStatus(row[f"{prefix}status"]),
+    )
+
+
+def family_record_from_row(row: "Record") -> FamilyRecord:
+    """Read a row of the query of `summarize_families`."""
+    family = _family_from_row(row, "own_") if row["own_family_id"] is not None else None
+    if not row["product_count"]:
+        return FamilyRecord(family)
+    first = FirstMember(
+        **{field.name: row[f"first_{field.name}"] for field in fields(FirstMember)}
+        | {"translations": _TRANSLATIONS.validate_json(row["first_translations"])}
+    )
+    prices = {name: row[name] for name in ("currency", "lowest", "highest")}
+    summary = FamilySummary(
+        product_count=row["product_count"],
+        available=row["available"],
+        first=first,
+        name_limits=(row["lowest_name"], row["highest_name"]),
+        images=tuple(row["images"] or ()),
+        options=_option_values(row["options"]),
+        price_range=PriceRange(**prices),
+    )
+    return FamilyRecord(family, summary)
+
+
+def _option_values(pairs: str | None) -> Sequence[OptionValuesView]:
+    found: dict[str, tuple[str, list[str]]] = {}
+    for key, options in json.loads(pairs or "[]"):
+        name, value = find_option(options, key) or (key, "")
+        found.setdefault(key, (name, []))[1].append(value)
+    return [OptionValuesView(name=name, values=tuple(values)) for name, values in found.values()]
