@@ -42,7 +42,8 @@ FROM ${PYTHON_IMAGE} AS base
 # The official image has no bytecode of the standard library; each start would compile it again.
 RUN python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash \
     "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
- && useradd --uid 10001 --no-log-init --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin markethall
+ && useradd --uid 10001 --no-log-init --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin markethall \
+ && install --directory --owner=markethall --mode=0700 /var/lib/markethall
 
 COPY --from=dependencies /opt/markethall /opt/markethall
 COPY --from=package /opt/package/opt/markethall /opt/markethall
