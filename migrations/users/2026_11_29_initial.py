@@ -15,6 +15,7 @@ ROLES = "'customer', 'staff:catalogue', 'staff:orders', 'staff:payments', 'staff
 
 def upgrade() -> None:
     _user()
+    _guest()
     _session()
     _login_failure()
     _outbox()
@@ -29,6 +30,7 @@ def downgrade() -> None:
         "outbox",
         "login_failure",
         "session",
+        "guest",
         "user",
     ):
         op.drop_table(table, schema=SCHEMA)
@@ -77,11 +79,26 @@ USER_CHECKS = {
 }
 
 
+def _guest() -> None:
+    op.create_table(
+        "guest",
+        sa.Column("guest_id", sa.Uuid(), nullable=False),
+        _timestamp("created_at"),
+        sa.Column("claimed_by", sa.Uuid(), nullable=True),
+        _timestamp("claimed_at", nullable=True),
+        sa.PrimaryKeyConstraint("guest_id", name=op.f("pk_guest")),
+        _foreign_key("guest", "claimed_by", "user.user_id"),
+        *_checks("guest", {"claimed": "(claimed_by IS NULL) = (claimed_at IS NULL)"}),
+        schema=SCHEMA,
+    )
+
+
 def _session() -> None:
     op.create_table(
         "session",
         sa.Column("session_id", sa.Uuid(), nullable=False),
-        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=True),
+        sa.Column("guest_id", sa.Uuid(), nullable=True),
         sa.Column("family_hash", sa.LargeBinary(), nullable=False),
         sa.Column("token_hash", sa.LargeBinary(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
@@ -93,6 +110,8 @@ def _session() -> None:
         sa.Column("network_hash", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("session_id", name=op.f("pk_session")),
         _foreign_key("session", "user_id", "user.user_id"),
+        _foreign_key("session", "guest_id", "guest.guest_id"),
+        sa.UniqueConstraint("guest_id", name=op.f("uq_session_guest_id")),
         sa.UniqueConstraint("family_hash", name=op.f("uq_session_family_hash")),
         *_checks("session", SESSION_CHECKS),
         schema=SCHEMA,
@@ -105,6 +124,7 @@ SESSION_CHECKS = {
     "hashes": (
         "length(family_hash) = 32 AND length(token_hash) = 32 AND length(network_hash) = 32"
     ),
+    "owner": "(user_id IS NULL) <> (guest_id IS NULL)",
     "expires_at": "expires_at > created_at",
     "exchanged": (
         "cardinality(exchanged_hashes) = cardinality(exchanged_at)"

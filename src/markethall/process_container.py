@@ -17,6 +17,7 @@ from markethall.settings.field_types import parse_rate_limit
 from markethall.shared.composition.providers import deferred, singleton
 from markethall.shared.http.rate_limits import (
     CHANGE_PASSWORD,
+    GUESTS,
     LOGIN,
     REGISTER,
     REQUESTS,
@@ -87,6 +88,7 @@ def configured_limits(settings: Settings) -> Mapping[str, RateLimit]:
         SEARCHES: settings.rate_limit_searches,
         LOGIN: settings.rate_limit_login,
         REGISTER: settings.rate_limit_register,
+        GUESTS: settings.rate_limit_guests,
         CHANGE_PASSWORD: settings.rate_limit_change_password,
     }
     return {

@@ -164,8 +164,8 @@ class Settings(BaseSettings):
     rate_limit_requests: Annotated[
         RateLimitText,
         Field(
-            description="Requests of a user, or of a network without a user: 600/60 is 600 in 60 "
-            "seconds"
+            description="Requests of a user, or of a network for guests and without a token: "
+            "600/60 is 600 in 60 seconds"
         ),
     ] = "600/60"
     rate_limit_searches: Annotated[
@@ -177,6 +177,9 @@ class Settings(BaseSettings):
     rate_limit_register: Annotated[
         RateLimitText, Field(description="The same for registrations of a network")
     ] = "10/60"
+    rate_limit_guests: Annotated[
+        RateLimitText, Field(description="The same for new guests of a network")
+    ] = "30/60"
     rate_limit_change_password: Annotated[
         RateLimitText, Field(description="The same for password changes of a user")
     ] = "10/60"

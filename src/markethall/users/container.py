@@ -24,16 +24,20 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
+from markethall.shared.security.access_tokens import AccessTokenVerifier
 from markethall.shared.security.passwords import Passwords
-from markethall.users.contract import Accounts, EmailTaken, Sessions, Users
+from markethall.users.contract import Accounts, EmailTaken, Guests, Sessions, Users
 from markethall.users.memory import MemoryUserStore, Tables
-from markethall.users.ports import ReadStore, Store, TokenSigner
+from markethall.users.ports import GuestTokenVerifier, ReadStore, Store, TokenSigner
 from markethall.users.service import (
     AccountService,
+    GuestClaims,
+    GuestService,
     InternalUserService,
     PasswordCheck,
     SessionPurgeJob,
     SessionService,
+    TokenPairs,
 )
 from markethall.users.settings import UsersSettings
 from markethall.users.sql import STATEMENTS, SqlUserStore
@@ -60,6 +64,15 @@ def _signer(tools: ContextTools) -> TokenSigner:
     return tools.access_token_signer()
 
 
+def _token_verifier(tools: ContextTools, clock: Clock) -> GuestTokenVerifier:
+    signer = tools.access_token_signer()
+    return AccessTokenVerifier(signer.jwks, signer.issuer, signer.audience, clock)
+
+
+def _guest_retention(settings: UsersSettings) -> timedelta:
+    return timedelta(days=settings.guest_retention_days)
+
+
 def _passwords(settings: UsersSettings) -> Passwords:
     return Passwords(settings.bcrypt_cost, workers=2, queue=64)
 
@@ -79,8 +92,8 @@ def _periodic_jobs(session_purge_job: SessionPurgeJob) -> Sequence[PeriodicJob]:
     return [session_purge_job.run_once]
 
 
-def _counters(accounts: Accounts) -> Mapping[str, Counter]:
-    return {"user_count": accounts.count}
+def _counters(accounts: Accounts, guests: Guests) -> Mapping[str, Counter]:
+    return {"user_count": accounts.count, "guest_count": guests.count_guests}
 
 
 def _get_current_scopes(sessions: Sessions) -> GetScopes:
@@ -129,19 +142,25 @@ class UsersContainer(ContextContainer):
     signer = singleton(_signer, tools)
     passwords = singleton(_passwords, settings)
     password_check = singleton(_password_check, settings, database, passwords, signer, clock)
+    token_pairs = singleton(TokenPairs, signer)
+    guest_retention = singleton(_guest_retention, settings)
+    guest_claims = singleton(GuestClaims, database, singleton(_token_verifier, tools, clock), clock)
     users: providers.Singleton[Users] = singleton(InternalUserService, database)
     accounts: providers.Singleton[Accounts] = singleton(
-        AccountService, database, passwords, password_check, cursors, clock
+        AccountService, database, password_check, guest_claims, cursors, clock
+    )
+    guests: providers.Singleton[Guests] = singleton(
+        GuestService, database, guest_claims, token_pairs, guest_retention, clock
     )
     sessions: providers.Singleton[Sessions] = singleton(
-        SessionService, database, password_check, signer, clock
+        SessionService, database, password_check, signer, guest_retention, clock
     )
     session_purge_job = singleton(
         SessionPurgeJob, database, clock, providers.Object(SESSION_PURGE_INTERVAL)
     )
 
     periodic_jobs = singleton(_periodic_jobs, session_purge_job)
-    counters = singleton(_counters, accounts)
+    counters = singleton(_counters, accounts, guests)
     get_current_scopes = singleton(_get_current_scopes, sessions)
     on_start = singleton(_on_start, settings, accounts)
     on_close = singleton(_on_close, passwords)

@@ -40,6 +40,7 @@ MANIFEST: Final = ContextManifest(
     name="users",
     path_prefixes=(
         "users",
+        "guests",
         "token",
         ".well-known",
     ),
@@ -47,7 +48,7 @@ MANIFEST: Final = ContextManifest(
     settings=UsersSettings,
     load_parts=_load_parts,
     load_metadata=_load_metadata,
-    counters=("user_count",),
+    counters=("user_count", "guest_count"),
     form_paths=frozenset({"/token", "/token/revoke"}),
     issues_access_tokens=True,
 )

@@ -8,7 +8,7 @@ from uuid import UUID
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
-from markethall.users.domain import LoginFailures, Session, User, UserIdentity
+from markethall.users.domain import Guest, LoginFailures, Session, User, UserIdentity
 
 
 class Tables(ContextTables):
@@ -17,6 +17,7 @@ class Tables(ContextTables):
         self.users: Table[UUID, User] = Table()
         self.user_id_by_username: Table[str, UUID] = Table()
         self.user_id_by_email: Table[str, UUID] = Table()
+        self.guests: Table[UUID, Guest] = Table()
         self.sessions: Table[bytes, Session] = Table()
         self.login_failures: Table[bytes, LoginFailures] = Table()
 
@@ -62,6 +63,16 @@ class MemoryUserStore(MemoryUnitOfWork):
     async def count(self) -> int:
         return len(self._tables.users)
 
+    async def count_guests(self) -> int:
+        return len(self._tables.guests.where(lambda guest: guest.claimed_by is None))
+
+    async def get_guest(self, guest_id: UUID) -> Guest | None:
+        return self._tables.guests.get(guest_id)
+
+    async def get_guest_id(self, family_hash: bytes) -> UUID | None:
+        session = self._tables.sessions.get(family_hash)
+        return session.guest_id if session else None
+
     async def has_active_admin(self, except_user_id: UUID | None) -> bool:
         return bool(
             self._tables.users.where(
@@ -101,17 +112,29 @@ class MemoryUserStore(MemoryUnitOfWork):
     async def lock_admins(self) -> None:
         """Do nothing, because transactions in memory run one at a time."""
 
+    async def add_guest(self, guest: Guest, session: Session) -> None:
+        self._tables.guests.put(guest.guest_id, guest)
+        self._tables.sessions.put(session.family_hash, session)
+
+    async def get_guest_for_update(self, guest_id: UUID) -> Guest | None:
+        return self._tables.guests.get(guest_id)
+
+    async def save_claim(self, guest: Guest) -> None:
+        self._tables.guests.put(guest.guest_id, guest)
+
     async def open_session(self, session: Session, password_hash: str) -> bool:
-        user = self._tables.users.get(session.user_id)
+        user = self._find_user(session.user_id)
         if user is None or not user.is_active or user.password_hash != password_hash:
             return False
         self._tables.sessions.put(session.family_hash, session)
         return True
 
-    async def get_session_for_update(self, family_hash: bytes) -> tuple[Session, User] | None:
+    async def get_session_for_update(
+        self, family_hash: bytes
+    ) -> tuple[Session, User | Guest] | None:
         session = self._tables.sessions.get(family_hash)
-        user = self._find_user(session.user_id) if session else None
-        return (session, user) if session and user else None
+        owner = self._find_owner(session) if session else None
+        return (session, owner) if session and owner else None
 
     async def save_session(self, session: Session) -> None:
         self._tables.sessions.put(session.family_hash, session)
@@ -130,6 +153,12 @@ class MemoryUserStore(MemoryUnitOfWork):
                 and session.expires_at > now
                 and session.session_id != except_session_id
             )
+        ):
+            await self.end_session(session.family_hash, now)
+
+    async def end_guest_session(self, guest_id: UUID, now: datetime) -> None:
+        for session in self._tables.sessions.where(
+            lambda session: session.guest_id == guest_id and session.expires_at > now
         ):
             await self.end_session(session.family_hash, now)
 
@@ -166,7 +195,14 @@ class MemoryUserStore(MemoryUnitOfWork):
         expired = self._tables.sessions.where(lambda session: session.expires_at < expired_before)
         for session in expired:
             self._tables.sessions.remove(session.family_hash)
+            if session.guest_id:
+                self._tables.guests.remove(session.guest_id)
         return len(expired)
+
+    def _find_owner(self, session: Session) -> User | Guest | None:
+        if session.guest_id:
+            return self._tables.guests.get(session.guest_id)
+        return self._find_user(session.user_id)
 
     def _find_user(self, user_id: UUID | None) -> User | None:
         return self._tables.users.get(user_id) if user_id else None

@@ -6,10 +6,11 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.key_derivation import KeyPurpose
-from markethall.users.contract import UserView
-from markethall.users.domain import LoginFailures, Session, User, UserIdentity
+from markethall.shared.kernel.model import Dto
+from markethall.shared.messaging.events import Event
+from markethall.users.domain import Guest, LoginFailures, Session, User, UserIdentity
 
 
 class ReadStore(Protocol):
@@ -30,6 +31,14 @@ class ReadStore(Protocol):
 
     async def count(self) -> int: ...
 
+    async def count_guests(self) -> int:
+        """Return the number of guests that no user has claimed."""
+
+    async def get_guest(self, guest_id: UUID) -> Guest | None: ...
+
+    async def get_guest_id(self, family_hash: bytes) -> UUID | None:
+        """Return the guest whose session has this token family, also if the session has ended."""
+
     async def has_active_admin(self, except_user_id: UUID | None) -> bool:
         """Tell whether an active admin exists other than this user."""
 
@@ -37,7 +46,10 @@ class ReadStore(Protocol):
 class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
-    async def store_response(self, attempt: IdempotentCommand, view: UserView) -> None:
+    async def publish(self, event: Event, ctx: CallContext) -> None:
+        """Write the event to the outbox. It is published if this transaction commits."""
+
+    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
         """Store the response under the idempotency key, so that a retry returns it.
 
         Raises LeaseLost if another attempt with this key has finished first.
@@ -67,8 +79,18 @@ class Store(ReadStore, Protocol):
     async def open_session(self, session: Session, password_hash: str) -> bool:
         """Insert the session. Return False if the user is disabled or has another password hash."""
 
-    async def get_session_for_update(self, family_hash: bytes) -> tuple[Session, User] | None:
-        """Return the session and its user. Lock the row of the session only."""
+    async def add_guest(self, guest: Guest, session: Session) -> None: ...
+
+    async def get_guest_for_update(self, guest_id: UUID) -> Guest | None:
+        """Return the guest and lock its row. Lock it before the session of the guest."""
+
+    async def save_claim(self, guest: Guest) -> None:
+        """Store the claim of the guest."""
+
+    async def get_session_for_update(
+        self, family_hash: bytes
+    ) -> tuple[Session, User | Guest] | None:
+        """Return the session and its owner. Lock the row of the session only."""
 
     async def save_session(self, session: Session) -> None: ...
 
@@ -78,6 +100,9 @@ class Store(ReadStore, Protocol):
         self, user_id: UUID, now: datetime, except_session_id: UUID | None
     ) -> None:
         """End all sessions of a user except `except_session_id`."""
+
+    async def end_guest_session(self, guest_id: UUID, now: datetime) -> None:
+        """End the session of a guest, unless it has expired."""
 
     async def get_login_failures_for_update(
         self, key_hash: bytes, user_id: UUID | None, now: datetime
@@ -99,7 +124,17 @@ class Store(ReadStore, Protocol):
         """
 
     async def purge_sessions(self, expired_before: datetime) -> int:
-        """Delete the sessions that expired before this time. Return their number."""
+        """Delete the sessions that expired before this time, and the guests of such sessions.
+
+        Return the number of sessions.
+        """
+
+
+class GuestTokenVerifier(Protocol):
+    """Verifier of the access tokens that this context has signed."""
+
+    def verify(self, token: str) -> Actor:
+        """Return the actor of a token. Raises Unauthenticated."""
 
 
 class TokenSigner(Protocol):

@@ -25,6 +25,15 @@ class UsersSettings(ContextSettings):
             ge=4, le=16, description="Work factor of password hashes; each step doubles the time"
         ),
     ] = 12
+    guest_retention_days: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=3650,
+            description="Days without a refresh of its tokens after which a guest is deleted; its "
+            "orders stay",
+        ),
+    ] = 90
     admin_email: Annotated[
         str, Field(description="With ADMIN_PASSWORD: the first admin, created if there is none")
     ] = ""

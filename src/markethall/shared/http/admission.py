@@ -263,6 +263,7 @@ def _client_is_known(scope: Scope) -> bool:
 
 def _client_of(scope: Scope) -> str:
     actor: Actor = scope["state"]["actor"]
-    if actor.user_id:
+    # guests count as their network, because a client can create many of them
+    if actor.user_id and not actor.is_guest:
         return f"user:{actor.user_id}"
     return client_network(scope["state"]["client_ip"])

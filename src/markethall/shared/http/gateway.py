@@ -154,13 +154,10 @@ class GatewayMiddleware:
         scope = request.scope
         if scope["path"] in self._config.rate_limit_exempt_paths:
             return
-        principal = (
-            f"user:{request.actor.user_id}" if request.actor.user_id else f"ip:{request.client_ip}"
-        )
         decision = await self._rate_limiter.check(
             scope["method"],
             scope["path"].rstrip("/"),
-            principal,
+            _principal_of(request),
             request.client_ip,
             is_login=is_login,
             is_search=self._config.work_kinds.kind_of(scope) in SEARCHES,
@@ -189,6 +186,17 @@ class GatewayMiddleware:
             context=request.owning_context(self._config.context_by_path),
             **request.trace_fields(),
         )
+
+
+def _principal_of(request: RequestContext) -> str:
+    """Return the identity to limit. A guest counts as its network, because a guest costs nothing.
+
+    Otherwise a client could multiply its limit by creating guests.
+    """
+    actor = request.actor
+    if actor.user_id and not actor.is_guest:
+        return f"user:{actor.user_id}"
+    return f"ip:{request.client_ip}"
 
 
 def _is_login(scope: Scope, body: bytes) -> bool:

@@ -234,12 +234,13 @@ def _hash_identity(policy: RateLimit, identity: str, secret: bytes = b"") -> byt
 LOGIN: Final = RateLimit("login", quota=20, window_seconds=60)
 CHANGE_PASSWORD: Final = RateLimit("change-password", quota=10, window_seconds=60)
 REGISTER: Final = RateLimit("register", quota=10, window_seconds=60)
+GUESTS: Final = RateLimit("guests", quota=30, window_seconds=60)
 REQUESTS: Final = RateLimit("requests", quota=600, window_seconds=60)
 # a search counts towards this limit and also towards REQUESTS
 SEARCHES: Final = RateLimit("searches", quota=120, window_seconds=60)
 # the defaults; the settings of the process may replace the quota and the window of each
 RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
-    policy.name: policy for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS, SEARCHES)
+    policy.name: policy for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, GUESTS, REQUESTS, SEARCHES)
 }
 
 
@@ -253,7 +254,10 @@ class RateLimitDecision(NamedTuple):
 
 
 class RateLimiter:
-    """Applies the limits to a request; logins and registrations have limits of their own."""
+    """Applies the limits to a request.
+
+    Logins, registrations and new guests have limits of their own.
+    """
 
     def __init__(
         self,
@@ -318,6 +322,8 @@ def _applicable_limits(
         return ((CHANGE_PASSWORD, principal),)
     if method == "POST" and path == "/users":
         return ((REGISTER, client_network(client_ip)),)
+    if method == "POST" and path == "/guests":
+        return ((GUESTS, client_network(client_ip)),)
     return ((REQUESTS, principal if principal.startswith("user:") else client_network(client_ip)),)
 
 

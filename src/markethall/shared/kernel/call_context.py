@@ -14,7 +14,7 @@ DEADLINE_HEADER: Final = "x-deadline-ms"
 
 
 class Actor(Dto):
-    """The caller: a user (user_id) or a part of the system (name), with its scopes."""
+    """The caller: a user or a guest (user_id), or a part of the system (name), with its scopes."""
 
     user_id: UUID | None = None
     name: str = "anonymous"
@@ -22,6 +22,8 @@ class Actor(Dto):
     scopes: frozenset[str] = frozenset()
     # the session (login) for which the access token was issued
     session_id: UUID | None = None
+    # a buyer without an account; `user_id` is the id of the guest
+    is_guest: bool = False
 
     def has_scope(self, scope: str) -> bool:
         return scope in self.scopes
@@ -29,7 +31,9 @@ class Actor(Dto):
     @property
     def audit_name(self) -> str:
         """Return a name for timelines and ledgers, which is stable and has no personal data."""
-        return f"user:{self.user_id}" if self.user_id else self.name
+        if self.user_id is None:
+            return self.name
+        return f"guest:{self.user_id}" if self.is_guest else f"user:{self.user_id}"
 
 
 class CallContext(Dto):
@@ -42,7 +46,7 @@ class CallContext(Dto):
 
     @property
     def user_id(self) -> UUID:
-        """Return the id of the user. Raises Forbidden if the actor is not a user."""
+        """Return the id of the user or guest. Raises Forbidden if the actor is neither."""
         if self.actor.user_id is None:
             raise Forbidden("This needs a person's token.", scope="user")
         return self.actor.user_id

@@ -16,6 +16,8 @@ INTEGRITY_READ: Final = "integrity:read"
 
 # these give access to the user's own data; every other scope is a staff scope
 CUSTOMER_SCOPES: Final = frozenset({PROFILE, ORDERS, PAYMENTS})
+# a guest has no account, so no profile
+GUEST_SCOPES: Final = frozenset({ORDERS, PAYMENTS})
 _CATALOGUE_SCOPES = {CATALOGUE_WRITE, STOCK_WRITE, STATS_READ}
 _ORDERS_SCOPES = {ORDERS_MANAGE, STATS_READ}
 _PAYMENTS_SCOPES = {PAYMENTS_MANAGE, STATS_READ}

@@ -112,7 +112,7 @@ class AccessTokenSigner:
         self._kid: str = self._jwks["keys"][0]["kid"]
 
     def sign(self, actor: Actor) -> str:
-        """Return a token for a user, with the roles and scopes of the actor."""
+        """Return a token for a user or a guest, with the roles and scopes of the actor."""
         now = int(self._clock().timestamp())
         claims = {
             "iss": self.issuer,
@@ -127,6 +127,8 @@ class AccessTokenSigner:
         }
         if actor.session_id:
             claims["sid"] = str(actor.session_id)
+        if actor.is_guest:
+            claims["guest"] = True
         headers = {"typ": TOKEN_TYPE, "kid": self._kid}
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers=headers)
 
@@ -234,6 +236,7 @@ class AccessTokenVerifier:
             roles=tuple(claims.get("roles", ())),
             scopes=frozenset(claims.get("scope", "").split()),
             session_id=claims.get("sid"),
+            is_guest=claims.get("guest") is True,
         )
         return _VerifiedToken(actor, int(claims["exp"]))
 

@@ -28,8 +28,10 @@ from markethall.shared.kernel.scopes import PROFILE
 from markethall.users.contract import (
     AccessView,
     BadCredentials,
+    BadGuestToken,
     ChangeProfile,
     EmailTaken,
+    GuestAlreadyClaimed,
     PasswordUnacceptable,
     Register,
     UserInactive,
@@ -41,6 +43,7 @@ from markethall.users.router.dependencies import AccountsDep, IdempotencyDep, Se
 from markethall.users.router.fields import (
     Email,
     FullName,
+    GuestToken,
     NewPassword,
     Password,
     Tags,
@@ -56,6 +59,10 @@ class RegisterRequest(RequestModel):
     password: Annotated[NewPassword, Field(repr=False)]
     full_name: FullName | None = None
     tags: Tags = ()
+    guest_token: Annotated[
+        GuestToken | None,
+        Field(repr=False, description="A token of the guest whose orders the new user takes over"),
+    ] = None
 
 
 class ChangeProfileRequest(RequestModel):
@@ -82,6 +89,8 @@ class ChangePasswordRequest(RequestModel):
         *IDEMPOTENCY_ERRORS,
         UsernameTaken,
         EmailTaken,
+        BadGuestToken,
+        GuestAlreadyClaimed,
         ValidationFailed,
         PasswordUnacceptable,
         Overloaded,
@@ -97,13 +106,21 @@ async def register_user(
     sessions: SessionsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Create an account. It is active at once, with the role `customer`."""
+    """Create an account. It is active at once, with the role `customer`.
+
+    With `guest_token`, the orders and payments of the guest belong to the new user soon after the
+    response, and the tokens of the guest end.
+    """
     command = Register(**body.model_dump())
     # A hash of the body is stored with the idempotency key. If the hashed body contained the plain
     # password, an attacker could guess the password from the stored hash.
-    fingerprinted_body = body.model_copy(
-        update={"password": await sessions.compute_fingerprint(body.password)}
-    )
+    secrets = {"password": body.password, "guest_token": body.guest_token}
+    fingerprints = {
+        name: await sessions.compute_fingerprint(secret)
+        for name, secret in secrets.items()
+        if secret is not None
+    }
+    fingerprinted_body = body.model_copy(update=fingerprints)
     to_response = created_response(lambda account: f"/users/{account.user_id}")
     return await run_idempotent(
         request,

@@ -8,13 +8,15 @@ from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.responses import json_response
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.etags import etag
-from markethall.users.contract import Accounts, Sessions, UserView
+from markethall.users.contract import Accounts, Guests, Sessions, UserView
 
 
 class Services(Protocol):
     """The services that these routes call."""
 
     def accounts(self) -> Accounts: ...
+
+    def guests(self) -> Guests: ...
 
     def sessions(self) -> Sessions: ...
 
@@ -23,6 +25,7 @@ class Services(Protocol):
 
 _from_users: Final[FromContext[Services]] = FromContext("users")
 AccountsDep = Annotated[Accounts, Depends(_from_users(lambda container: container.accounts()))]
+GuestsDep = Annotated[Guests, Depends(_from_users(lambda container: container.guests()))]
 SessionsDep = Annotated[Sessions, Depends(_from_users(lambda container: container.sessions()))]
 IdempotencyDep = Annotated[
     IdempotencyService, Depends(_from_users(lambda container: container.idempotency()))

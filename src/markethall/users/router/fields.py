@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.kernel.model import Text, VisibleText
+from markethall.shared.security.access_tokens import MAX_TOKEN_LENGTH
 from markethall.shared.security.passwords import MAX_LENGTH as MAX_PASSWORD_LENGTH
 from markethall.shared.security.passwords import MIN_LENGTH as MIN_PASSWORD_LENGTH
 from markethall.users.domain import (
@@ -57,6 +58,11 @@ NewPassword = Annotated[
             "maxLength": MAX_PASSWORD_LENGTH,
         }
     ),
+]
+# an access token or a refresh token of a guest
+GuestToken = Annotated[
+    Text,
+    Field(min_length=1, max_length=MAX_TOKEN_LENGTH, json_schema_extra={"format": "password"}),
 ]
 FullName = Annotated[Text, Field(max_length=MAX_FULL_NAME_LENGTH, examples=["Ada Lovelace"])]
 Tags = Annotated[

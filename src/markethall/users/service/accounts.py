@@ -17,7 +17,6 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page
 from markethall.shared.kernel.scopes import ORDERS_MANAGE, USERS_MANAGE
 from markethall.shared.persistence.database import Database
-from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     BadCredentials,
     ChangeProfile,
@@ -31,6 +30,7 @@ from markethall.users.contract import (
 )
 from markethall.users.domain import User, UserIdentity, check_password, derive_username, parse_role
 from markethall.users.ports import ReadStore, Store
+from markethall.users.service.guest_claims import GuestClaims, log_claim
 from markethall.users.service.password_check import PasswordCheck
 from markethall.users.service.views import get_user_for_update_or_404, get_user_or_404, to_user_view
 
@@ -46,14 +46,14 @@ class AccountService:
     def __init__(
         self,
         database: Database[ReadStore, Store],
-        passwords: Passwords,
         password_check: PasswordCheck,
+        claims: GuestClaims,
         cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._database = database
-        self._passwords = passwords
         self._password_check = password_check
+        self._claims = claims
         self._cursors = cursors
         self._clock = clock
 
@@ -64,13 +64,20 @@ class AccountService:
         attempt: IdempotentCommand,
     ) -> UserView:
         identity = UserIdentity.parse(command.username, command.email)
+        guest_token = command.guest_token
+        presented = await self._claims.identify(guest_token) if guest_token else None
         user = await self._build_user(attempt.id, identity, command.password)
         user.update_profile(ChangeProfile(full_name=command.full_name, tags=command.tags))
         # `update_profile` may have incremented the version, but a new user has version 1
         user.version = 1
+        guest = None
         async with self._database.transaction() as store:
             user_view = to_user_view(await _add_user(store, user))
+            if presented:
+                guest = await self._claims.claim(store, ctx, presented, user_view.user_id)
             await store.store_response(attempt, user_view)
+        if guest:
+            log_claim(ctx, guest)
         return user_view
 
     async def get_me(self, ctx: CallContext) -> UserView:
@@ -96,7 +103,7 @@ class AccountService:
         attempt = await self._password_check.verify(
             ctx, user.identity.username_key, user, current_password
         )
-        new_hash = await self._passwords.hash(new_password)
+        new_hash = await self._password_check.hash(new_password)
         async with self._database.transaction() as store:
             if not await store.change_password(user.user_id, user.password_hash, new_hash):
                 raise BadCredentials("The password was changed in the meantime.")
@@ -174,7 +181,7 @@ class AccountService:
 
     async def _build_user(self, user_id: UUID, identity: UserIdentity, password: str) -> User:
         check_password(password, identity.username, identity.email)
-        password_hash = await self._passwords.hash(password)
+        password_hash = await self._password_check.hash(password)
         return User(user_id, identity, password_hash, signup_date=self._clock())
 
     async def _build_staff_user(

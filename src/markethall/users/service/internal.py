@@ -4,9 +4,9 @@ from uuid import UUID
 
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.persistence.database import Database
-from markethall.users.contract import Customer
+from markethall.users.contract import Customer, UserInactive, UserNotFound
+from markethall.users.domain import Guest
 from markethall.users.ports import ReadStore, Store
-from markethall.users.service.views import get_user_or_404
 
 
 class InternalUserService:
@@ -17,6 +17,21 @@ class InternalUserService:
 
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         async with self._database.read_session() as store:
-            user = await get_user_or_404(store, user_id)
+            user = await store.get_user(user_id)
+            guest = None if user else await store.get_guest(user_id)
+        if guest:
+            return _to_customer(guest)
+        if user is None:
+            raise UserNotFound(user_id=str(user_id))
         user.check_active()
         return Customer(user_id=user.user_id, email=user.identity.email, full_name=user.full_name)
+
+
+def _to_customer(guest: Guest) -> Customer:
+    """Raises UserInactive if a user has claimed the guest."""
+    if not guest.is_active:
+        raise UserInactive(
+            "This guest has become a user; sign in with the account.",
+            user_id=str(guest.guest_id),
+        )
+    return Customer(user_id=guest.guest_id, email=None, full_name=None, is_guest=True)

@@ -52,6 +52,10 @@ class PasswordCheck:
         self._clock = clock
         self._is_limited = is_limited
 
+    async def hash(self, password: str) -> str:
+        """Return the hash to store. Raises Overloaded."""
+        return await self._passwords.hash(password)
+
     async def verify(
         self, ctx: CallContext, login_key: str, user: User | None, password: str
     ) -> PasswordAttempt:

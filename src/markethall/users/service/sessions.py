@@ -1,15 +1,15 @@
 """Sessions: sign-in and refresh tokens."""
 
+from datetime import timedelta
 from functools import partial
 
 import structlog
 
-from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.key_derivation import KeyPurpose
-from markethall.shared.kernel.scopes import PROFILE, scopes_for_roles
 from markethall.shared.persistence.database import Database
 from markethall.users.contract import (
     AccessView,
@@ -20,6 +20,7 @@ from markethall.users.contract import (
 )
 from markethall.users.domain import (
     Digest,
+    Guest,
     RefreshToken,
     RotationResult,
     Session,
@@ -28,6 +29,7 @@ from markethall.users.domain import (
 )
 from markethall.users.ports import ReadStore, Store, TokenSigner
 from markethall.users.service.password_check import PasswordCheck, log_failed_login
+from markethall.users.service.token_pairs import TokenPairs, scopes_of, subject_of
 
 log = structlog.get_logger("markethall.security")
 
@@ -40,11 +42,14 @@ class SessionService:
         database: Database[ReadStore, Store],
         password_check: PasswordCheck,
         signer: TokenSigner,
+        guest_retention: timedelta,
         clock: Clock,
     ) -> None:
         self._database = database
         self._password_check = password_check
         self._signer = signer
+        self._token_pairs = TokenPairs(signer)
+        self._guest_retention = guest_retention
         self._clock = clock
 
     async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
@@ -60,24 +65,24 @@ class SessionService:
             if not await store.open_session(session, user.password_hash):
                 raise BadCredentials
             await self._password_check.succeed(store, attempt)
-        return self._build_token_pair(user, session, token)
+        return self._token_pairs.build(user, session, token)
 
     async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
         presented = RefreshToken.parse(refresh_token)
         digest = partial(self._signer.digest, KeyPurpose.REFRESH_TOKEN)
         async with self._database.transaction() as store:
-            user, session, result = await self._rotate(store, presented, digest)
+            owner, session, result = await self._rotate(store, presented, digest)
         # raised after the commit, because an error in the transaction would undo the revocation
         if result is RotationResult.REUSED:
             log.warning(
                 "security.refresh_token_reused",
                 **ctx.security_fields,
-                subject=f"user:{user.user_id}",
+                subject=subject_of(owner),
                 session_id=str(session.session_id),
             )
         if result is not RotationResult.ROTATED:
             raise BadRefreshToken
-        return self._build_token_pair(user, session, session.current_token(presented, digest))
+        return self._token_pairs.build(owner, session, session.current_token(presented, digest))
 
     async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
         try:
@@ -98,7 +103,7 @@ class SessionService:
             raise Unauthenticated(
                 "The account is disabled, or the session has ended.", reason="revoked"
             )
-        scopes = _scopes_of(user)
+        scopes = scopes_of(user)
         return AccessView(user_id=user.user_id, roles=user.roles, scopes=tuple(sorted(scopes)))
 
     async def get_jwks(self, ctx: CallContext) -> JwkSet:
@@ -118,34 +123,17 @@ class SessionService:
 
     async def _rotate(
         self, store: Store, presented: RefreshToken, digest: Digest
-    ) -> tuple[User, Session, RotationResult]:
+    ) -> tuple[User | Guest, Session, RotationResult]:
         found = await store.get_session_for_update(presented.family_hash)
         if found is None:
             raise BadRefreshToken
-        session, user = found
-        if not user.is_active:
+        session, owner = found
+        if not owner.is_active:
             raise BadRefreshToken
-        result = session.rotate(presented, digest, self._clock())
+        now = self._clock()
+        result = session.rotate(presented, digest, now)
+        if result is RotationResult.ROTATED and session.guest_id:
+            session.extend(now, self._guest_retention)
         if result is not RotationResult.REJECTED:
             await store.save_session(session)
-        return user, session, result
-
-    def _build_token_pair(self, user: User, session: Session, token: RefreshToken) -> TokenPair:
-        scopes = _scopes_of(user)
-        actor = Actor(
-            user_id=user.user_id,
-            roles=user.roles,
-            scopes=scopes,
-            session_id=session.session_id,
-        )
-        return TokenPair(
-            access_token=self._signer.sign(actor),
-            expires_in=int(self._signer.lifetime.total_seconds()),
-            refresh_token=token.encoded,
-            scope=" ".join(sorted(scopes)),
-        )
-
-
-def _scopes_of(user: User) -> frozenset[str]:
-    # users of all roles may see their own account
-    return scopes_for_roles(user.roles) | {PROFILE}
+        return owner, session, result

@@ -2,8 +2,8 @@
 
 from uuid import UUID
 
-from markethall.users.contract import UserNotFound, UserView
-from markethall.users.domain import User
+from markethall.users.contract import GuestClaimView, UserNotFound, UserView
+from markethall.users.domain import Guest, User
 from markethall.users.ports import ReadStore, Store
 
 
@@ -33,4 +33,15 @@ def to_user_view(user: User) -> UserView:
         email_verified=user.email_verified,
         signup_date=user.signup_date,
         version=user.version,
+    )
+
+
+def to_claim_view(guest: Guest) -> GuestClaimView:
+    """Convert a claimed guest."""
+    return GuestClaimView.model_validate(
+        {
+            "guest_id": guest.guest_id,
+            "user_id": guest.claimed_by,
+            "claimed_at": guest.claimed_at,
+        }
     )

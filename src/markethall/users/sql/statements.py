@@ -7,7 +7,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from markethall.shared.persistence.postgres import Statement, sql_literal
-from markethall.users.sql.tables import IS_ACTIVE_ADMIN, login_failures, sessions, users
+from markethall.users.sql.tables import IS_ACTIVE_ADMIN, guests, login_failures, sessions, users
 
 
 def _insert_binds(table: sa.Table) -> "dict[str, sa.BindParameter[Any]]":
@@ -83,6 +83,25 @@ LOCK_ADMINS = Statement(
     )
 )
 
+_GUEST_ID = bindparam("guest_id", type_=sa.Uuid)
+COUNT_GUESTS = Statement(
+    sa.select(sa.func.count()).select_from(guests).where(guests.c.claimed_by.is_(None))
+)
+GET_GUEST = Statement(sa.select(guests).where(guests.c.guest_id == _GUEST_ID))
+GET_GUEST_FOR_UPDATE = Statement(
+    sa.select(guests).where(guests.c.guest_id == _GUEST_ID).with_for_update(key_share=True)
+)
+GET_GUEST_ID = Statement(
+    sa.select(sessions.c.guest_id).where(sessions.c.family_hash == bindparam("family_hash"))
+)
+INSERT_GUEST = Statement(sa.insert(guests).values(_insert_binds(guests)))
+INSERT_GUEST_SESSION = Statement(sa.insert(sessions).values(_insert_binds(sessions)))
+SAVE_CLAIM = Statement(
+    sa.update(guests)
+    .where(guests.c.guest_id == _GUEST_ID)
+    .values(_update_binds(guests.c.claimed_by, guests.c.claimed_at))
+)
+
 _NEW_SESSION_COLUMNS = (
     "session_id",
     "user_id",
@@ -110,8 +129,17 @@ INSERT_SESSION = Statement(
     )
 )
 GET_SESSION_FOR_UPDATE = Statement(
-    sa.select(sessions, *(column.label(f"user_{column.name}") for column in users.c))
-    .join_from(sessions, users)
+    sa.select(
+        sessions,
+        *(column.label(f"user_{column.name}") for column in users.c),
+        *(column.label(f"guest_{column.name}") for column in guests.c),
+    )
+    # the session of a guest has no user, and the session of a user has no guest
+    .select_from(
+        sessions.outerjoin(users, users.c.user_id == sessions.c.user_id).outerjoin(
+            guests, guests.c.guest_id == sessions.c.guest_id
+        )
+    )
     .where(sessions.c.family_hash == bindparam("family_hash"))
     .with_for_update(of=sessions)
 )
@@ -133,6 +161,7 @@ UPDATE_SESSION = Statement(
             sessions.c.generation,
             sessions.c.exchanged_hashes,
             sessions.c.exchanged_at,
+            sessions.c.expires_at,
             sessions.c.revoked_at,
         )
     )
@@ -151,6 +180,16 @@ END_SESSIONS = Statement(
         # another order, so an update could deadlock with it.
         sessions.c.expires_at > bindparam("now"),
         sessions.c.session_id.is_distinct_from(_EXCEPT_ID),
+    )
+    .values(revoked_at=bindparam("now"))
+)
+END_GUEST_SESSION = Statement(
+    sa.update(sessions)
+    .where(
+        sessions.c.guest_id == _GUEST_ID,
+        _NOT_REVOKED,
+        # as in END_SESSIONS, so that it cannot deadlock with the purge job
+        sessions.c.expires_at > bindparam("now"),
     )
     .values(revoked_at=bindparam("now"))
 )
@@ -202,6 +241,16 @@ PURGE_LOGIN_FAILURES = Statement(
         )
     )
 )
-PURGE_SESSIONS = Statement(
-    sa.delete(sessions).where(sessions.c.expires_at < bindparam("expired_before"))
+_purged = (
+    sa.delete(sessions)
+    .where(sessions.c.expires_at < bindparam("expired_before"))
+    .returning(sessions.c.guest_id)
+    .cte("purged")
 )
+_purged_guests = (
+    sa.delete(guests)
+    .where(guests.c.guest_id.in_(sa.select(_purged.c.guest_id)))
+    .cte("purged_guests")
+)
+# the data-modifying CTE runs to completion although nothing selects from it
+PURGE_SESSIONS = Statement(sa.select(sa.func.count()).select_from(_purged).add_cte(_purged_guests))

@@ -9,6 +9,7 @@ from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.users.contract import Role
 from markethall.users.domain import (
     ExchangedToken,
+    Guest,
     LoginFailures,
     Session,
     User,
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
 from markethall.users.sql.statements import (
     CHANGE_PASSWORD,
     CLEAR_LOGIN_FAILURES,
+    COUNT_GUESTS,
     COUNT_USERS,
+    END_GUEST_SESSION,
     END_SESSION,
     END_SESSIONS,
     FIND_CONFLICTS,
+    GET_GUEST,
+    GET_GUEST_FOR_UPDATE,
+    GET_GUEST_ID,
     GET_LOGIN_FAILURES_FOR_UPDATE,
     GET_SESSION_FOR_UPDATE,
     GET_USER,
@@ -33,6 +39,8 @@ from markethall.users.sql.statements import (
     GET_USER_FOR_UPDATE,
     HAS_ACTIVE_ADMIN,
     HAS_SIGNED_IN_FROM,
+    INSERT_GUEST,
+    INSERT_GUEST_SESSION,
     INSERT_SESSION,
     INSERT_USER,
     IS_SESSION_OPEN,
@@ -41,6 +49,7 @@ from markethall.users.sql.statements import (
     LOCK_ADMINS,
     PURGE_LOGIN_FAILURES,
     PURGE_SESSIONS,
+    SAVE_CLAIM,
     UNDO_LOGIN_FAILURE,
     UPDATE_LOGIN_FAILURES,
     UPDATE_SESSION,
@@ -86,6 +95,19 @@ class SqlUserStore(SqlUnitOfWork):
     async def count(self) -> int:
         return int(await self._connection.fetch_value(COUNT_USERS))
 
+    async def count_guests(self) -> int:
+        return int(await self._connection.fetch_value(COUNT_GUESTS))
+
+    async def get_guest(self, guest_id: UUID) -> Guest | None:
+        row = await self._connection.fetch_one(GET_GUEST, guest_id=guest_id)
+        return _to_guest(row) if row else None
+
+    async def get_guest_id(self, family_hash: bytes) -> UUID | None:
+        guest_id: UUID | None = await self._connection.fetch_value(
+            GET_GUEST_ID, family_hash=family_hash
+        )
+        return guest_id
+
     async def has_active_admin(self, except_user_id: UUID | None) -> bool:
         return bool(await self._connection.fetch_value(HAS_ACTIVE_ADMIN, except_id=except_user_id))
 
@@ -120,15 +142,31 @@ class SqlUserStore(SqlUnitOfWork):
     async def lock_admins(self) -> None:
         await self._connection.fetch_value(LOCK_ADMINS)
 
+    async def add_guest(self, guest: Guest, session: Session) -> None:
+        await self._connection.execute(INSERT_GUEST, **vars(guest))
+        await self._connection.execute(INSERT_GUEST_SESSION, **_session_row(session))
+
+    async def get_guest_for_update(self, guest_id: UUID) -> Guest | None:
+        row = await self._connection.fetch_one(GET_GUEST_FOR_UPDATE, guest_id=guest_id)
+        return _to_guest(row) if row else None
+
+    async def save_claim(self, guest: Guest) -> None:
+        await self._connection.execute(SAVE_CLAIM, **vars(guest))
+
     async def open_session(self, session: Session, password_hash: str) -> bool:
         row = _session_row(session)
         return bool(
             await self._connection.execute(INSERT_SESSION, **row, password_hash=password_hash)
         )
 
-    async def get_session_for_update(self, family_hash: bytes) -> tuple[Session, User] | None:
+    async def get_session_for_update(
+        self, family_hash: bytes
+    ) -> tuple[Session, User | Guest] | None:
         row = await self._connection.fetch_one(GET_SESSION_FOR_UPDATE, family_hash=family_hash)
-        return (_to_session(row), _to_user(row, "user_")) if row else None
+        if row is None:
+            return None
+        owner = _to_guest(row, "guest_") if row["guest_id"] else _to_user(row, "user_")
+        return _to_session(row), owner
 
     async def save_session(self, session: Session) -> None:
         await self._connection.execute(UPDATE_SESSION, **_session_row(session))
@@ -142,6 +180,9 @@ class SqlUserStore(SqlUnitOfWork):
         await self._connection.execute(
             END_SESSIONS, user_id=user_id, now=now, except_id=except_session_id
         )
+
+    async def end_guest_session(self, guest_id: UUID, now: datetime) -> None:
+        await self._connection.execute(END_GUEST_SESSION, guest_id=guest_id, now=now)
 
     async def get_login_failures_for_update(
         self, key_hash: bytes, user_id: UUID | None, now: datetime
@@ -165,7 +206,9 @@ class SqlUserStore(SqlUnitOfWork):
         )
 
     async def purge_sessions(self, expired_before: datetime) -> int:
-        return await self._connection.execute(PURGE_SESSIONS, expired_before=expired_before)
+        return int(
+            await self._connection.fetch_value(PURGE_SESSIONS, expired_before=expired_before)
+        )
 
 
 def _user_or_none(row: "Record | None") -> User | None:
@@ -184,6 +227,15 @@ def _to_user(row: "Record", prefix: str = "") -> User:
         is_active=row[prefix + "is_active"],
         email_verified=row[prefix + "email_verified"],
         version=row[prefix + "version"],
+    )
+
+
+def _to_guest(row: "Record", prefix: str = "") -> Guest:
+    return Guest(
+        guest_id=row[prefix + "guest_id"],
+        created_at=row[prefix + "created_at"],
+        claimed_by=row[prefix + "claimed_by"],
+        claimed_at=row[prefix + "claimed_at"],
     )
 
 
@@ -220,6 +272,7 @@ def _to_session(row: "Record") -> Session:
         ),
         revoked_at=row["revoked_at"],
         network_hash=row["network_hash"],
+        guest_id=row["guest_id"],
     )
 
 

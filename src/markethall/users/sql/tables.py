@@ -56,11 +56,22 @@ users = sa.Table(
 IS_ACTIVE_ADMIN = sa.and_(users.c.is_active, users.c.roles.contains(array([sql_literal("admin")])))
 sa.Index("ix_user_admin", users.c.user_id, postgresql_where=IS_ACTIVE_ADMIN)
 
+guests = sa.Table(
+    "guest",
+    metadata,
+    sa.Column("guest_id", sa.Uuid, primary_key=True),
+    timestamp_column("created_at"),
+    sa.Column("claimed_by", sa.Uuid, sa.ForeignKey(users.c.user_id)),
+    timestamp_column("claimed_at", nullable=True),
+    sa.CheckConstraint("(claimed_by IS NULL) = (claimed_at IS NULL)", name="claimed"),
+)
+
 sessions = sa.Table(
     "session",
     metadata,
     sa.Column("session_id", sa.Uuid, primary_key=True),
-    sa.Column("user_id", sa.Uuid, sa.ForeignKey(users.c.user_id), nullable=False, index=True),
+    sa.Column("user_id", sa.Uuid, sa.ForeignKey(users.c.user_id), index=True),
+    sa.Column("guest_id", sa.Uuid, sa.ForeignKey(guests.c.guest_id), unique=True),
     sa.Column("family_hash", sa.LargeBinary, nullable=False, unique=True),
     sa.Column("token_hash", sa.LargeBinary, nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
@@ -74,6 +85,7 @@ sessions = sa.Table(
         "length(family_hash) = 32 AND length(token_hash) = 32 AND length(network_hash) = 32",
         name="hashes",
     ),
+    sa.CheckConstraint("(user_id IS NULL) <> (guest_id IS NULL)", name="owner"),
     sa.CheckConstraint("expires_at > created_at", name="expires_at"),
     sa.CheckConstraint(
         "cardinality(exchanged_hashes) = cardinality(exchanged_at)"

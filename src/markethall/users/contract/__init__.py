@@ -1,4 +1,4 @@
-"""The contract of users: DTOs, errors and Protocols."""
+"""The contract of users: DTOs, errors, events and Protocols."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -13,14 +13,19 @@ from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import Page
+from markethall.users.contract.events import GuestClaimed as GuestClaimed
 
 
 class Customer(Dto):
-    """The data of an active user, for other contexts."""
+    """The data of a buyer, for other contexts: of an active user, or of a guest.
+
+    A guest has neither a stored e-mail address nor a name; `user_id` is the id of the guest.
+    """
 
     user_id: UUID
-    email: str
+    email: str | None
     full_name: str | None
+    is_guest: bool = False
 
 
 class UserNotFound(DomainError):
@@ -32,7 +37,7 @@ class UserNotFound(DomainError):
 
 
 class UserInactive(DomainError):
-    """The account is disabled. Details: user_id."""
+    """The account is disabled, or a user has claimed the guest. Details: user_id."""
 
     code = "users.inactive"
     status = 403
@@ -43,7 +48,10 @@ class Users(Protocol):
     """The calls that other contexts may make."""
 
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
-        """Return the user. Raises UserNotFound, UserInactive."""
+        """Return the user or the guest with this id.
+
+        Raises UserNotFound, UserInactive (the account is disabled, or the guest is claimed).
+        """
 
 
 # The HTTP API of users. Other contexts use only the definitions above.
@@ -81,6 +89,8 @@ class Register(Dto):
     password: Annotated[str, Field(repr=False)]
     full_name: str | None = None
     tags: tuple[str, ...] = ()
+    # a token of the guest that the new user claims
+    guest_token: Annotated[str | None, Field(repr=False)] = None
 
 
 class ChangeProfile(Dto):
@@ -212,7 +222,9 @@ class Accounts(Protocol):
     ) -> UserView:
         """Create a customer account. `attempt.id` becomes the user id.
 
-        Raises ValidationFailed, PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
+        With `guest_token`, the user also claims the guest, in the same transaction. Raises
+        ValidationFailed, PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded,
+        BadGuestToken, GuestAlreadyClaimed.
         """
 
     async def get_me(self, ctx: CallContext) -> UserView:
@@ -316,3 +328,59 @@ class Sessions(Protocol):
         The digest replaces the secret in the request, whose hash is stored in the idempotency
         record. Equal secrets have equal digests, so a retried request has the same hash.
         """
+
+
+# Guests
+
+
+class GuestTokens(TokenPair):
+    """The tokens of a new guest."""
+
+    guest_id: UUID
+
+
+class GuestClaimView(Dto):
+    """A claim: the guest's orders and payments belong to the user."""
+
+    guest_id: UUID
+    user_id: UUID
+    claimed_at: datetime
+
+
+class BadGuestToken(DomainError):
+    """The token is not a valid token of a guest.
+
+    It is expired, exchanged, revoked or forged, or it is the token of a user. There are no details.
+    """
+
+    code = "users.bad_guest_token"
+    status = 422
+    title = "This is not a valid token of a guest"
+
+
+class GuestAlreadyClaimed(DomainError):
+    """Another user has claimed this guest. Details: guest_id."""
+
+    code = "users.guest_already_claimed"
+    status = 409
+    title = "The orders of this guest belong to another user"
+
+
+class Guests(Protocol):
+    """The public API of guests, who buy without an account."""
+
+    async def create_guest(self, ctx: CallContext) -> GuestTokens:
+        """Create a guest and open its session."""
+
+    async def claim_guest(
+        self, ctx: CallContext, guest_token: str, attempt: IdempotentCommand
+    ) -> GuestClaimView:
+        """Give the orders and payments of a guest to the caller. End the guest's session.
+
+        `guest_token` is the access token or the refresh token of the guest. A repeated claim by the
+        same user changes nothing. Raises UserNotFound, UserInactive, BadGuestToken,
+        GuestAlreadyClaimed.
+        """
+
+    async def count_guests(self) -> int:
+        """Return the number of guests that are neither purged nor claimed."""

@@ -1,0 +1,103 @@
+"""Give what a guest has bought to a user."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unauthenticated
+from markethall.shared.persistence.database import Database
+from markethall.users.contract import BadGuestToken, BadRefreshToken, GuestClaimed
+from markethall.users.domain import Guest, RefreshToken
+from markethall.users.ports import GuestTokenVerifier, ReadStore, Store
+from markethall.users.service.token_pairs import subject_of
+
+log = structlog.get_logger("markethall.security")
+
+
+@dataclass(frozen=True)
+class PresentedGuest:
+    """A guest and the token that was presented for it: the refresh token or the access token.
+
+    For an access token, `session_id` is the session that it names.
+    """
+
+    guest_id: UUID
+    refresh_token: RefreshToken | None = None
+    session_id: UUID | None = None
+
+
+class GuestClaims:
+    def __init__(
+        self, database: Database[ReadStore, Store], verifier: GuestTokenVerifier, clock: Clock
+    ) -> None:
+        self._database = database
+        self._verifier = verifier
+        self._clock = clock
+
+    async def identify(self, guest_token: str) -> PresentedGuest:
+        """Return the guest of a token. Raises BadGuestToken.
+
+        It does not check whether the session is open: after a claim the session has ended, and the
+        same user may repeat the claim.
+        """
+        if "." in guest_token:
+            return self._identify_by_access_token(guest_token)
+        try:
+            token = RefreshToken.parse(guest_token)
+        except BadRefreshToken:
+            raise BadGuestToken from None
+        async with self._database.read_session() as store:
+            guest_id = await store.get_guest_id(token.family_hash)
+        if guest_id is None:
+            raise BadGuestToken
+        return PresentedGuest(guest_id, refresh_token=token)
+
+    def _identify_by_access_token(self, guest_token: str) -> PresentedGuest:
+        try:
+            actor = self._verifier.verify(guest_token)
+        except Unauthenticated:
+            raise BadGuestToken from None
+        if not actor.is_guest or actor.user_id is None:
+            raise BadGuestToken
+        return PresentedGuest(actor.user_id, session_id=actor.session_id)
+
+    async def claim(
+        self, store: Store, ctx: CallContext, presented: PresentedGuest, user_id: UUID
+    ) -> Guest:
+        """Claim the guest for the user, in the transaction of `store`; return the guest.
+
+        Raises BadGuestToken, GuestAlreadyClaimed.
+        """
+        now = self._clock()
+        guest = await store.get_guest_for_update(presented.guest_id)
+        if guest is None:
+            raise BadGuestToken
+        if not guest.claim(user_id, now):
+            return guest
+        if not await self._is_session_open(store, presented):
+            raise BadGuestToken
+        await store.save_claim(guest)
+        await store.end_guest_session(guest.guest_id, now)
+        await store.publish(GuestClaimed(guest_id=guest.guest_id, user_id=user_id), ctx)
+        return guest
+
+    async def _is_session_open(self, store: Store, presented: PresentedGuest) -> bool:
+        now = self._clock()
+        if presented.refresh_token is None:
+            session_id = presented.session_id
+            return session_id is not None and await store.is_session_open(session_id, now)
+        found = await store.get_session_for_update(presented.refresh_token.family_hash)
+        return found is not None and found[0].accepts(presented.refresh_token, now)
+
+
+def log_claim(ctx: CallContext, guest: Guest) -> None:
+    """Log a claim, after its commit."""
+    log.info(
+        "security.guest_claimed",
+        **ctx.security_fields,
+        subject=subject_of(guest),
+        claimed_by=f"user:{guest.claimed_by}",
+    )
