@@ -20,6 +20,7 @@ TABLES = (
     "fulfilment",
     "timeline",
     "order_line",
+    "guest_owner",
     "order",
 )
 
@@ -71,6 +72,7 @@ CREATE TRIGGER timeline_is_append_only BEFORE UPDATE OR DELETE ON orders.timelin
 
 def upgrade() -> None:
     _order()
+    _guest_owner()
     _order_line()
     _timeline()
     _fulfilment()
@@ -94,6 +96,9 @@ def _order() -> None:
         sa.Column("order_id", sa.Uuid(), nullable=False),
         sa.Column("number", sa.BigInteger(), sa.Identity(always=True, start=1001), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("is_guest", sa.Boolean(), nullable=False),
+        sa.Column("email", sa.Text(), nullable=True),
+        sa.Column("email_key", sa.Text(), nullable=True),
         *_texts("status", "payment_status", "fulfilment_status", "currency"),
         *_amounts("subtotal", "discount", "shipping", "tax", "total", "refunded"),
         sa.Column("shipping_address", JSONB(), nullable=False),
@@ -115,9 +120,20 @@ def _order() -> None:
         schema=SCHEMA,
     )
     _index("ix_order_user_id_created_at", "order", ["user_id", "created_at", "order_id"])
+    _index("ix_order_email_key", "order", ["email_key", "created_at", "order_id"])
     _index("ix_order_created_at", "order", ["created_at", "order_id"])
     _index(
         "ix_order_overdue", "order", ["overdue_check_at", "order_id"], where="status = 'pending'"
+    )
+
+
+def _guest_owner() -> None:
+    op.create_table(
+        "guest_owner",
+        sa.Column("guest_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=True),
+        sa.PrimaryKeyConstraint("guest_id", name=op.f("pk_guest_owner")),
+        schema=SCHEMA,
     )
 
 
@@ -213,6 +229,7 @@ ORDER_CHECKS = {
     " 'refunded', 'voided', 'failed')",
     "fulfilment_status": "fulfilment_status IN ('unfulfilled', 'partial', 'fulfilled',"
     " 'delivered')",
+    "email": "(email IS NULL) = (email_key IS NULL) AND length(email) <= 254",
     "currency": "currency ~ '^[A-Z]{3}$'",
     "total": "total = subtotal - discount + shipping + tax",
     "amounts": "subtotal >= 0 AND discount >= 0 AND shipping >= 0 AND tax >= 0 AND total >= 0"

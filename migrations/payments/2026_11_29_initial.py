@@ -20,6 +20,7 @@ TABLES = (
     "sandbox_refund",
     "sandbox_capture",
     "sandbox_charge",
+    "guest_owner",
     "saved_method",
     "provider_customer",
     "webhook_event",
@@ -62,6 +63,7 @@ def upgrade() -> None:
     _operation()
     _ledger()
     _saved_method()
+    _guest_owner()
     _webhook_event()
     _sandbox()
     _reconciliation()
@@ -293,6 +295,16 @@ def _ledger_triggers() -> None:
             f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON {SCHEMA}.{table}"
             f" FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.ledger_is_append_only()"
         )
+
+
+def _guest_owner() -> None:
+    op.create_table(
+        "guest_owner",
+        sa.Column("guest_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=True),
+        sa.PrimaryKeyConstraint("guest_id", name=op.f("pk_guest_owner")),
+        schema=SCHEMA,
+    )
 
 
 def _saved_method() -> None:

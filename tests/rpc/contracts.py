@@ -166,7 +166,7 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
         {
             "get_active_customer": (
                 new_id(),
-                Customer(user_id=new_id(), email="ä@example.com", full_name="Ada"),
+                Customer(user_id=new_id(), email="ä@example.com", full_name="Ada", is_guest=True),
             )
         },
     ),

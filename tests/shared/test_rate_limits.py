@@ -9,6 +9,7 @@ import pytest
 
 from markethall.shared.http.rate_limits import (
     CHANGE_PASSWORD,
+    GUESTS,
     LOGIN,
     RATE_LIMITS,
     REGISTER,
@@ -360,11 +361,19 @@ async def test_disabled_limits_add_no_headers(redis: RedisClient) -> None:
 
 
 def test_rate_limit_table() -> None:
-    assert set(RATE_LIMITS.values()) == {LOGIN, CHANGE_PASSWORD, REGISTER, REQUESTS, SEARCHES}
+    assert set(RATE_LIMITS.values()) == {
+        LOGIN,
+        CHANGE_PASSWORD,
+        REGISTER,
+        GUESTS,
+        REQUESTS,
+        SEARCHES,
+    }
     assert {name: (limit.quota, limit.window_seconds) for name, limit in RATE_LIMITS.items()} == {
         "login": (20, 60),
         "change-password": (10, 60),
         "register": (10, 60),
+        "guests": (30, 60),
         "requests": (600, 60),
         "searches": (120, 60),
     }

@@ -67,6 +67,7 @@ MANIFEST: Final = ContextManifest(
         ),
     },
     subscriptions=(
+        Subscription("users.guest_claimed", "on_guest_claimed"),
         Subscription("payments.payment_captured", "on_payment_captured"),
         Subscription("payments.payment_partially_captured", "on_payment_partially_captured"),
         Subscription("payments.payment_failed", "on_payment_failed"),

@@ -20,6 +20,7 @@ from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderLink, OrderSums
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.persistence.memory import Table
 
@@ -31,6 +32,8 @@ class Tables(ConfigurationTables):
         super().__init__()
         self.orders: Table[UUID, Order] = Table()
         self.timeline: Table[UUID, tuple[TimelineEntry, ...]] = Table()
+        # the user who has claimed a guest
+        self.guest_owners: Table[UUID, UUID] = Table()
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
@@ -64,6 +67,12 @@ class MemoryOrderStore(MemoryConfigurationStore):
         if stored is None or stored.status is FulfilmentStatus.DELIVERED:
             raise ConcurrentUpdate
         self._tables.fulfilments.put(fulfilment.fulfilment_id, fulfilment)
+
+    async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
+        return self._tables.guest_owners.get(guest_id)
+
+    async def set_guest_owner(self, guest_id: UUID, user_id: UUID) -> None:
+        self._tables.guest_owners.put(guest_id, user_id)
 
     async def get_order(self, order_id: UUID) -> Order | None:
         return self._tables.orders.get(order_id)
@@ -158,12 +167,14 @@ def _build_filter(query: OrderQuery, owner_id: UUID | None) -> Callable[[Order],
         include={"status", "payment_status", "fulfilment_status", "user_id"}, exclude_none=True
     )
     number = query.number and int(query.number.removeprefix("MH-"))
+    email_key = query.email and to_lookup_key(query.email)
 
     def matches(order: Order) -> bool:
         return (
             owner_id in {None, order.user_id}
             and all(getattr(order, name) == value for name, value in filters.items())
             and number in {None, order.number}
+            and email_key in {None, order.email_key}
             and (query.created_after is None or order.created_at > query.created_after)
             and (query.created_before is None or order.created_at < query.created_before)
         )

@@ -73,6 +73,12 @@ class Store(ReadStore, configuration.Store, Protocol):
         Raises ConcurrentUpdate.
         """
 
+    async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
+        """Return the user who has claimed the guest, or None; lock the guest until the commit."""
+
+    async def set_guest_owner(self, guest_id: UUID, user_id: UUID) -> None:
+        """Store that the user has claimed the guest, and lock the guest until the commit."""
+
     async def postpone_overdue_checks(self, next_checks: Mapping[UUID, datetime]) -> None:
         """Set `overdue_check_at` of these orders. Their versions do not change."""
 

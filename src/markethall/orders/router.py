@@ -4,10 +4,11 @@ from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
-from pydantic import WrapValidator
+from pydantic import Field, WrapValidator
 from typing_extensions import TypeAliasType
 
 from markethall.orders.contract import (
+    EMAIL_DESCRIPTION,
     AnyAddress,
     CancelOrder,
     FulfilmentNotFound,
@@ -59,6 +60,7 @@ from markethall.shared.http.route_policies import CardCheck, require_scope
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import model
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.errors import (
     DomainError,
 )
@@ -103,10 +105,11 @@ class PlaceOrderShortForm(model.RequestModel):
     product_id: Id
     quantity: Quantity
     shipping_address: AnyAddress
+    email: Annotated[EmailAddress | None, Field(description=EMAIL_DESCRIPTION)] = None
 
     def to_place_order(self) -> PlaceOrder:
         line = OrderLineRequest(product_id=self.product_id, quantity=self.quantity)
-        return PlaceOrder(lines=(line,), shipping_address=self.shipping_address)
+        return PlaceOrder(lines=(line,), shipping_address=self.shipping_address, email=self.email)
 
 
 def _parse_by_shape(value: Any, _: Any) -> PlaceOrder | PlaceOrderShortForm:
@@ -219,7 +222,7 @@ async def place_order(
 async def list_orders(
     ctx: OwnerOrStaff, query: Annotated[OrderQuery, from_query(OrderQuery)], orders: OrdersDep
 ) -> Response:
-    """Return orders. Customers see their own orders, staff see all."""
+    """Return orders. Customers and guests see their own orders, staff see all."""
     return json_response(await orders.list_orders(ctx, query), headers=_NO_STORE_HEADERS)
 
 

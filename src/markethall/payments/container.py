@@ -37,6 +37,7 @@ from markethall.payments.service import (
     MarkPaid,
     PaymentApiService,
     PaymentCommands,
+    PaymentEventHandlers,
     PaymentIntegrity,
     PaymentJobs,
     ProviderClient,
@@ -302,6 +303,7 @@ class PaymentsContainer(ContextContainer):
         clock,
     )
 
+    event_handlers = singleton(PaymentEventHandlers, database)
     long_running_tasks = singleton(_long_running_tasks, daily_reconciliation)
     periodic_jobs = singleton(
         _periodic_jobs, payment_jobs, follow_ups, saved_methods, change_authorization

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from markethall.payments.settings import PaymentsSettings, provider_settings_classes
-from markethall.shared.composition.manifest import ContextManifest
+from markethall.shared.composition.manifest import ContextManifest, Subscription
 from markethall.shared.composition.migrations import built_in_migrations
 
 if TYPE_CHECKING:
@@ -52,4 +52,5 @@ MANIFEST: Final = ContextManifest(
     load_parts=_load_parts,
     load_metadata=_load_metadata,
     counters=("payment_count",),
+    subscriptions=(Subscription("users.guest_claimed", "on_guest_claimed"),),
 )

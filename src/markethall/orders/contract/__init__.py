@@ -32,6 +32,7 @@ from markethall.orders.shop.contract.addresses import non_blank
 from markethall.orders.totals.contract import TotalTooLarge as TotalTooLarge
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import (
     Dto,
@@ -51,6 +52,12 @@ MAX_QUANTITY: Final = 999
 MAX_LINES: Final = 100
 _ORDER_NUMBER_PATTERN: Final = r"^MH-[0-9]{1,18}$"
 Quantity = Annotated[Int, Field(ge=1, le=MAX_QUANTITY, examples=[2])]
+
+
+EMAIL_DESCRIPTION: Final = (
+    "Address for messages about the order. Guests must give one; the default of a user is the"
+    " address of the account"
+)
 
 
 class OrderLineRequest(RequestModel):
@@ -78,6 +85,7 @@ class PlaceOrder(RequestModel):
     currency: Currency | None = None
     expected_total: ExpectedTotal | None = None
     note: Annotated[Text, Field(max_length=1000)] | None = None
+    email: Annotated[EmailAddress | None, Field(description=EMAIL_DESCRIPTION)] = None
 
     @field_validator("lines")
     @classmethod
@@ -152,6 +160,7 @@ class OrderQuery(PageQuery):
     created_before: UtcDatetime | None = None
     user_id: Id | None = None
     number: OrderNumber | None = None
+    email: EmailAddress | None = None
     sort: OrderSort = "-created_at"
 
 
@@ -180,7 +189,9 @@ class OrderPaymentView(Dto):
 class OrderView(Dto):
     order_id: UUID
     number: Annotated[str, Field(examples=["MH-1001"])]
-    user_id: UUID
+    user_id: Annotated[UUID, Field(description="The owner: a user or a guest")]
+    is_guest: Annotated[bool, Field(description="Whether the owner is a guest")] = False
+    email: str | None = None
     status: OrderStatus
     payment_status: OrderPaymentStatus
     fulfilment_status: OrderFulfilmentStatus
@@ -310,9 +321,10 @@ class Orders(Protocol):
     ) -> OrderView:
         """Reserve the stock, open the payment, write the order. The attempt's id is the order id.
 
-        Raises OrderCurrencyMismatch, TotalChanged, TotalTooLarge, ReservationClosed (the time to
-        place the order is over); from users: UserNotFound, UserInactive; from inventory:
-        ProductNotFound, OutOfStock, TooManyUnpaidOrders, TooManyUnits.
+        Raises OrderCurrencyMismatch, TotalChanged, TotalTooLarge, ValidationFailed (a guest without
+        an e-mail address), ReservationClosed (the time to place the order is over); from users:
+        UserNotFound, UserInactive; from inventory: ProductNotFound, OutOfStock,
+        TooManyUnpaidOrders, TooManyUnits.
         """
 
     async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:

@@ -19,6 +19,7 @@ from markethall.orders.domain.order_command import OrderCommand
 from markethall.orders.domain.order_line import OrderLine
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
+from markethall.shared.kernel.lookup_key import to_lookup_key
 
 
 @dataclass
@@ -43,6 +44,10 @@ class Order:
     # the time of the next attempt to expire the order, at first the original `expires_at`. Until
     # then, a job checks the payment whenever the order reaches one of CHECK_AGES
     overdue_check_at: datetime
+    # where the buyer gets messages about the order
+    email: str | None = None
+    # the owner is a guest: `user_id` is the id of the guest
+    is_guest: bool = False
     number: int = 0
     status: OrderStatus = OrderStatus.PENDING
     payment_status: OrderPaymentStatus = OrderPaymentStatus.NONE
@@ -56,6 +61,11 @@ class Order:
     tax: int = 0
     version: int = 0
     pending_timeline_entries: tuple[TimelineEntry, ...] = ()
+
+    @property
+    def email_key(self) -> str | None:
+        """The key by which staff find the orders of an e-mail address."""
+        return None if self.email is None else to_lookup_key(self.email)
 
     @property
     def subtotal(self) -> int:
@@ -77,6 +87,12 @@ class Order:
 
     def mark_placed(self, audit: AuditInfo) -> None:
         self._record("placed", audit)
+
+    def change_owner(self, user_id: UUID, audit: AuditInfo) -> None:
+        """Give the order of a guest to the user who has claimed the guest."""
+        self.user_id = user_id
+        self.is_guest = False
+        self._record("claimed", audit)
 
     def pay(self, audit: AuditInfo) -> None:
         """Mark the order as paid."""

@@ -31,6 +31,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order, OrderLine
 from markethall.orders.ports import ReadStore, Store
+from markethall.orders.service.guest_orders import claim_audit
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import (
     ActivatePayments,
@@ -41,11 +42,12 @@ from markethall.payments.contract import (
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database import Database
-from markethall.users.contract import Users
+from markethall.users.contract import Customer, Users
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class Checkout:
     async def place(
         self, ctx: CallContext, command: PlaceOrder, attempt: IdempotentCommand
     ) -> OrderView:
-        await self._users.get_active_customer(ctx, ctx.user_id)
+        customer = await self._users.get_active_customer(ctx, ctx.user_id)
+        email = _choose_email(command, customer)
         reservation = await self._inventory.reserve(
             ctx, self._reserve_command(ctx, command, attempt.id)
         )
@@ -115,6 +118,7 @@ class Checkout:
             ctx, _open_payment_command(ctx, command, attempt.id, priced_lines, payment_deadline)
         )
         order = self._build_order(ctx, command, reservation, priced_lines, payment)
+        order.email, order.is_guest = email, customer.is_guest
         has_payment_expired = payment.expires_at <= order.created_at
         if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired:
             return await self._resume_or_reject(ctx, reservation, attempt)
@@ -181,16 +185,28 @@ class Checkout:
     async def _persist(
         self, ctx: CallContext, order: Order, attempt: IdempotentCommand
     ) -> OrderView:
-        event = OrderPlaced(order_id=order.order_id, user_id=order.user_id, total=_total(order))
         async with self._database.transaction() as store:
+            if order.is_guest:
+                await self._follow_claim(store, order)
             number = await store.add_order(order)
             if number is None:
                 # an earlier attempt wrote the order, and the order may have changed since then
                 order = await _get_existing_order(store, order.order_id)
             else:
                 order.number = number
-                await store.publish(event, ctx)
+                await store.publish(_placed_event(order), ctx)
         return await self._activate_and_respond(ctx, order, attempt)
+
+    async def _follow_claim(self, store: Store, order: Order) -> None:
+        """Give the order to the user who has claimed the guest after this checkout began.
+
+        The row lock orders this transaction and the handler of the claim: the handler either waits
+        and then finds the order, or this transaction finds the claim.
+        """
+        guest_id = order.user_id
+        user_id = await store.get_guest_owner_for_update(guest_id)
+        if user_id:
+            order.change_owner(user_id, claim_audit(guest_id, user_id, order.created_at))
 
     async def _activate_and_respond(
         self, ctx: CallContext, order: Order, attempt: IdempotentCommand
@@ -290,6 +306,20 @@ def _open_payment_command(
         # a free-text address has no field for the country
         country=address.country if isinstance(address, Address) else None,
     )
+
+
+def _choose_email(command: PlaceOrder, customer: Customer) -> str:
+    """Raises ValidationFailed if a guest gives no address."""
+    email = command.email or customer.email
+    if not email:
+        message = "A guest must give an e-mail address."
+        errors = [{"field": "/email", "code": "missing", "message": message}]
+        raise ValidationFailed(message, errors=errors)
+    return email
+
+
+def _placed_event(order: Order) -> OrderPlaced:
+    return OrderPlaced(order_id=order.order_id, user_id=order.user_id, total=_total(order))
 
 
 def _total(order: Order) -> Money:

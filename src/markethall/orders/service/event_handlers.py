@@ -34,6 +34,7 @@ from markethall.orders.contract import (
 from markethall.orders.domain import Order, total_due
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
+from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event, overpaid_event, paid_event
@@ -57,6 +58,7 @@ from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Delivery, RetryLater
 from markethall.shared.persistence.database import Database
+from markethall.users.contract import GuestClaimed
 
 log = structlog.get_logger("markethall.orders")
 
@@ -73,6 +75,7 @@ class OrderEventHandlers:
         self._deadlines = PaymentDeadlines(clients, policy)
         self._returns = PaymentReturns(clients.payments)
         self._orders = HandledOrders(database, clock)
+        self._guest_orders = GuestOrders(database, clock)
         self._captures = ShipmentCaptures(clients.payments, self._orders)
         self._policy = policy
         self._clock = clock
@@ -260,6 +263,11 @@ class OrderEventHandlers:
         await retry_on_conflict(
             lambda: self._orders.change(delivery, event.order_id, record_dispute)
         )
+
+    # Events of users
+
+    async def on_guest_claimed(self, delivery: Delivery, event: GuestClaimed) -> None:
+        await self._guest_orders.claim(delivery, event)
 
     # Events of orders
 

@@ -20,6 +20,8 @@ def to_order_view(order: Order) -> OrderView:
         order_id=order.order_id,
         number=f"MH-{order.number}",
         user_id=order.user_id,
+        is_guest=order.is_guest,
+        email=order.email,
         status=order.status,
         payment_status=order.payment_status,
         fulfilment_status=order.fulfilment_status,

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, ins
 from markethall.orders.sql.tables import (
     fulfilment_lines,
     fulfilments,
+    guest_owners,
     lines,
     orders,
     timeline,
@@ -28,6 +29,8 @@ UPDATABLE_COLUMNS = (
     "expires_at",
     "refunded",
     "reservation_id",
+    "user_id",
+    "is_guest",
     "updated_at",
     "version",
 )
@@ -206,6 +209,7 @@ _FILTERS: dict[str, "sa.ColumnElement[bool]"] = {
 } | {
     # the user whose orders the caller may see; `user_id` is a filter that the caller chose
     "owner_id": orders.c.user_id == bindparam("owner_id"),
+    "email": orders.c.email_key == bindparam("email"),
     "created_after": orders.c.created_at > bindparam("created_after"),
     "created_before": orders.c.created_at < bindparam("created_before"),
 }
@@ -221,6 +225,25 @@ def list_orders(filters: frozenset[str], sort: str, *, after_keyset: bool) -> St
         clause = clause.where(keyset < _AFTER_KEYSET if newest_first else keyset > _AFTER_KEYSET)
     columns = (orders.c.created_at, orders.c.order_id)
     return Statement(clause.order_by(*(c.desc() if newest_first else c.asc() for c in columns)))
+
+
+# Inserts a row, or locks and returns the existing row. On conflict, `user_id` is set to its own
+# value, because DO NOTHING would neither lock nor return the row.
+GET_GUEST_OWNER_FOR_UPDATE = Statement(
+    insert(guest_owners)
+    .values(guest_id=bindparam("guest_id"))
+    .on_conflict_do_update(
+        index_elements=[guest_owners.c.guest_id], set_={"user_id": guest_owners.c.user_id}
+    )
+    .returning(guest_owners.c.user_id)
+)
+SET_GUEST_OWNER = Statement(
+    insert(guest_owners)
+    .values(guest_id=bindparam("guest_id"), user_id=bindparam("user_id"))
+    .on_conflict_do_update(
+        index_elements=[guest_owners.c.guest_id], set_={"user_id": bindparam("user_id")}
+    )
+)
 
 
 def _insert_fulfilment() -> Statement:

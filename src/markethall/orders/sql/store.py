@@ -30,6 +30,7 @@ from markethall.orders.sql import statements as sql
 from markethall.orders.sql.tables import orders
 from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.persistence.postgres import Connection
 
@@ -47,6 +48,7 @@ _PLAIN_COLUMNS = tuple(
         "status",
         "payment_status",
         "fulfilment_status",
+        "email_key",
         "shipping_address",
         "billing_address",
         "subtotal",
@@ -106,6 +108,15 @@ class SqlOrderStore(SqlConfigurationStore):
         )
         if not saved:
             raise ConcurrentUpdate
+
+    async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
+        user_id: UUID | None = await self._connection.fetch_value(
+            sql.GET_GUEST_OWNER_FOR_UPDATE, guest_id=guest_id
+        )
+        return user_id
+
+    async def set_guest_owner(self, guest_id: UUID, user_id: UUID) -> None:
+        await self._connection.execute(sql.SET_GUEST_OWNER, guest_id=guest_id, user_id=user_id)
 
     async def get_order(self, order_id: UUID) -> Order | None:
         row = await self._connection.fetch_one(sql.GET_ORDER, order_id=order_id)
@@ -258,6 +269,8 @@ def _arrays(alias: str, names: Iterable[str], items: Sequence[Any]) -> dict[str,
 
 def _filter_values(query: OrderQuery, owner_id: UUID | None) -> dict[str, Any]:
     filters = query.model_dump(exclude={"limit", "cursor", "sort"}, exclude_none=True)
+    if query.email:
+        filters["email"] = to_lookup_key(query.email)
     if query.number:
         filters["number"] = int(query.number.removeprefix("MH-"))
     return filters if owner_id is None else filters | {"owner_id": owner_id}

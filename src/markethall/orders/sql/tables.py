@@ -12,6 +12,7 @@ from markethall.orders.contract import (
     OrderPaymentStatus,
     OrderStatus,
 )
+from markethall.shared.kernel.email_address import MAX_EMAIL_LENGTH
 from markethall.shared.persistence.postgres import sql_literal
 from markethall.shared.persistence.sql import timestamp_column
 
@@ -36,6 +37,9 @@ orders = sa.Table(
     sa.Column("order_id", sa.Uuid, primary_key=True),
     sa.Column("number", sa.BigInteger, sa.Identity(always=True, start=1001), nullable=False),
     sa.Column("user_id", sa.Uuid, nullable=False),
+    sa.Column("is_guest", sa.Boolean, nullable=False),
+    sa.Column("email", sa.Text),
+    sa.Column("email_key", sa.Text),
     _required_column("status", sa.Text),
     _required_column("payment_status", sa.Text),
     _required_column("fulfilment_status", sa.Text),
@@ -85,15 +89,29 @@ orders = sa.Table(
         " ELSE status <> 'pending' OR payment_status <> 'paid' END",
         name="paid",
     ),
+    sa.CheckConstraint(
+        f"(email IS NULL) = (email_key IS NULL) AND length(email) <= {MAX_EMAIL_LENGTH}",
+        name="email",
+    ),
     sa.CheckConstraint("version >= 1", name="version"),
 )
 sa.Index("ix_order_user_id_created_at", orders.c.user_id, orders.c.created_at, orders.c.order_id)
+sa.Index("ix_order_email_key", orders.c.email_key, orders.c.created_at, orders.c.order_id)
 sa.Index("ix_order_created_at", orders.c.created_at, orders.c.order_id)
 sa.Index(
     "ix_order_overdue",
     orders.c.overdue_check_at,
     orders.c.order_id,
     postgresql_where=orders.c.status == sql_literal("pending"),
+)
+
+# a row for each guest who has placed an order or was claimed; `user_id` is the user who has claimed
+# the guest. The row is the lock between the placing of an order and the claim of its guest.
+guest_owners = sa.Table(
+    "guest_owner",
+    metadata,
+    sa.Column("guest_id", sa.Uuid, primary_key=True),
+    sa.Column("user_id", sa.Uuid),
 )
 
 lines = sa.Table(

@@ -12,6 +12,7 @@ from markethall.payments.contract import (
     PaymentStatus,
 )
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
+from markethall.payments.memory.guests import MemoryGuestStore
 from markethall.payments.memory.integrity import MemoryPaymentIntegrityReads
 from markethall.payments.memory.ledger import MemoryLedgerStore
 from markethall.payments.memory.reconciliation import MemoryReconciliationStore
@@ -27,7 +28,9 @@ from markethall.payments.ports import (
 from markethall.shared.kernel.pagination import TimeKeyset
 
 
-class MemoryPaymentStore(MemoryLedgerStore, MemoryReconciliationStore, MemorySavedMethodStore):
+class MemoryPaymentStore(
+    MemoryLedgerStore, MemoryReconciliationStore, MemorySavedMethodStore, MemoryGuestStore
+):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:

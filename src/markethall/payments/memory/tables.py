@@ -51,6 +51,8 @@ class Tables(ContextTables):
         self.sandbox_charges: Table[UUID, SandboxCharge] = Table()
         self.sandbox_captures: Table[UUID, SandboxCapture] = Table()
         self.provider_customers: Table[tuple[UUID, str], ProviderCustomer] = Table()
+        # the user who has claimed a guest
+        self.guest_owners: Table[UUID, UUID] = Table()
         self.saved_methods: Table[UUID, SavedMethod] = Table()
         self.sandbox_refunds: Table[UUID, SandboxRefund] = Table()
         self.sandbox_saved_methods: Table[str, SandboxSavedMethod] = Table()

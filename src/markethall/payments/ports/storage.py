@@ -14,6 +14,7 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Operation, Payment
 from markethall.payments.ports.gateway import ProviderEvent
+from markethall.payments.ports.guests import GuestWrites
 from markethall.payments.ports.ledger import LedgerReadStore, LedgerStore
 from markethall.payments.ports.reconciliation import (
     ReconciliationReadStore,
@@ -106,7 +107,7 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, LedgerStore, ReconciliationStore, SavedMethodWrites, Protocol):
+class Store(ReadStore, LedgerStore, ReconciliationStore, SavedMethodWrites, GuestWrites, Protocol):
     """Reads and writes of one transaction."""
 
     async def publish(self, event: Event, ctx: CallContext) -> None: ...

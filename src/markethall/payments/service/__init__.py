@@ -7,6 +7,7 @@ from markethall.payments.service.daily_reconciliation import (
     DailyReconciliation,
     ReconciliationSchedule,
 )
+from markethall.payments.service.event_handlers import PaymentEventHandlers
 from markethall.payments.service.follow_ups import FollowUps
 from markethall.payments.service.integrity import PaymentIntegrity
 from markethall.payments.service.internal import InternalPaymentService
@@ -39,6 +40,7 @@ __all__ = [
     "MarkPaid",
     "PaymentApiService",
     "PaymentCommands",
+    "PaymentEventHandlers",
     "PaymentIntegrity",
     "PaymentJobs",
     "ProviderClient",

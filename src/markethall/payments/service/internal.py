@@ -56,6 +56,10 @@ class InternalPaymentService:
             provider=self._provider.default_provider if command.amount.amount else FREE_METHOD,
         )
         async with self._database.transaction() as store:
+            if ctx.actor.is_guest:
+                # the user, if the guest was claimed after the order was begun
+                owner = await store.get_guest_owner_for_update(payment.user_id)
+                payment.user_id = owner or payment.user_id
             return to_payment_summary(await store.open_payment(payment))
 
     async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:

@@ -93,6 +93,7 @@ def _activate_payments() -> Statement:
 ACTIVATE_PAYMENTS = _activate_payments()
 
 _UPDATABLE_COLUMNS = (
+    "user_id",
     "status",
     "authorized",
     "captured",

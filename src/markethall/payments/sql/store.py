@@ -27,6 +27,7 @@ from markethall.payments.ports import (
 )
 from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
+from markethall.payments.sql.guests import SqlGuestStore
 from markethall.payments.sql.integrity import NO_ID, list_payment_states
 from markethall.payments.sql.ledger import SqlLedgerStore
 from markethall.payments.sql.reconciliation_store import SqlReconciliationStore
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStore):
+class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStore, SqlGuestStore):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:

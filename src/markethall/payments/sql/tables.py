@@ -256,6 +256,15 @@ provider_customers = sa.Table(
     sa.Column("reference", sa.Text, nullable=False),
 )
 
+# a row for each guest for whom a payment was opened or who was claimed; `user_id` is the user who
+# has claimed the guest. The row is the lock between the opening of a payment and the claim.
+guest_owners = sa.Table(
+    "guest_owner",
+    metadata,
+    sa.Column("guest_id", sa.Uuid, primary_key=True),
+    sa.Column("user_id", sa.Uuid),
+)
+
 saved_methods = sa.Table(
     "saved_method",
     metadata,

@@ -1,6 +1,13 @@
 """The canonical form of e-mail addresses."""
 
+from typing import Annotated, Final
+
 from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, Field
+
+from markethall.shared.kernel.model import Text
+
+MAX_EMAIL_LENGTH: Final = 254
 
 
 def normalize_email(text: str) -> str:
@@ -11,3 +18,14 @@ def normalize_email(text: str) -> str:
     except EmailNotValidError as error:
         raise ValueError(str(error).rstrip(".")) from None
     return validated.normalized
+
+
+EmailAddress = Annotated[
+    Text,
+    Field(
+        max_length=MAX_EMAIL_LENGTH,
+        json_schema_extra={"format": "email"},
+        examples=["ada@example.com"],
+    ),
+    AfterValidator(normalize_email),
+]

@@ -19,11 +19,12 @@ from markethall.users.contract.events import GuestClaimed as GuestClaimed
 class Customer(Dto):
     """The data of a buyer, for other contexts: of an active user, or of a guest.
 
-    A guest has neither a stored e-mail address nor a name; `user_id` is the id of the guest.
+    For a guest, `user_id` is the id of the guest, and `email` is empty, because guests give the
+    address with each order.
     """
 
     user_id: UUID
-    email: str | None
+    email: str
     full_name: str | None
     is_guest: bool = False
 

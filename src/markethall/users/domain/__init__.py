@@ -1,5 +1,7 @@
 """The rules of accounts, guests and sessions."""
 
+from markethall.shared.kernel.email_address import MAX_EMAIL_LENGTH as MAX_EMAIL_LENGTH
+from markethall.shared.kernel.lookup_key import to_lookup_key as to_lookup_key
 from markethall.users.domain.guest import Guest as Guest
 from markethall.users.domain.login_failures import FREE_LOGIN_FAILURES as FREE_LOGIN_FAILURES
 from markethall.users.domain.login_failures import (
@@ -17,7 +19,6 @@ from markethall.users.domain.session import ExchangedToken as ExchangedToken
 from markethall.users.domain.session import RefreshToken as RefreshToken
 from markethall.users.domain.session import RotationResult as RotationResult
 from markethall.users.domain.session import Session as Session
-from markethall.users.domain.user import MAX_EMAIL_LENGTH as MAX_EMAIL_LENGTH
 from markethall.users.domain.user import MAX_FULL_NAME_LENGTH as MAX_FULL_NAME_LENGTH
 from markethall.users.domain.user import MAX_TAG_LENGTH as MAX_TAG_LENGTH
 from markethall.users.domain.user import MAX_TAGS as MAX_TAGS
@@ -30,4 +31,3 @@ from markethall.users.domain.user import derive_username as derive_username
 from markethall.users.domain.user import parse_role as parse_role
 from markethall.users.domain.user import to_email_lookup_key as to_email_lookup_key
 from markethall.users.domain.user import to_login_key as to_login_key
-from markethall.users.domain.user import to_lookup_key as to_lookup_key

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Self
-from unicodedata import normalize
 from uuid import UUID
 
 from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.security.passwords import weakness
 from markethall.users.contract import (
     ChangeProfile,
@@ -21,7 +21,6 @@ from markethall.users.contract import (
 
 USERNAME_PATTERN: Final = r"^[A-Za-z0-9_.-]{3,50}$"
 MAX_USERNAME_LENGTH: Final = 50
-MAX_EMAIL_LENGTH: Final = 254
 MAX_FULL_NAME_LENGTH: Final = 200
 MAX_TAG_LENGTH: Final = 50
 MAX_TAGS: Final = 20
@@ -33,15 +32,6 @@ _PASSWORD_MESSAGES: Final = {
     "too_common": "This password is too common.",
     "personal": "The user name or the e-mail address cannot be the password.",
 }
-
-
-def to_lookup_key(text: str) -> str:
-    """Normalize a name, so that comparisons ignore letter case and the Unicode form.
-
-    NFKC is applied again after case folding, because the folded text may not be in NFKC (Unicode
-    Standard, section 3.13).
-    """
-    return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
 def to_email_lookup_key(name: str) -> str:

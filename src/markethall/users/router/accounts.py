@@ -16,6 +16,7 @@ from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.errors import (
     Overloaded,
     PreconditionFailed,
@@ -41,7 +42,6 @@ from markethall.users.contract import (
 )
 from markethall.users.router.dependencies import AccountsDep, IdempotencyDep, SessionsDep, send_user
 from markethall.users.router.fields import (
-    Email,
     FullName,
     GuestToken,
     NewPassword,
@@ -55,7 +55,7 @@ router = APIRouter(tags=["users"])
 
 class RegisterRequest(RequestModel):
     username: Username
-    email: Email
+    email: EmailAddress
     password: Annotated[NewPassword, Field(repr=False)]
     full_name: FullName | None = None
     tags: Tags = ()

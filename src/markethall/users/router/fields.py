@@ -2,15 +2,13 @@
 
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.kernel.model import Text, VisibleText
 from markethall.shared.security.access_tokens import MAX_TOKEN_LENGTH
 from markethall.shared.security.passwords import MAX_LENGTH as MAX_PASSWORD_LENGTH
 from markethall.shared.security.passwords import MIN_LENGTH as MIN_PASSWORD_LENGTH
 from markethall.users.domain import (
-    MAX_EMAIL_LENGTH,
     MAX_FULL_NAME_LENGTH,
     MAX_TAG_LENGTH,
     MAX_TAGS,
@@ -28,15 +26,6 @@ Username = Annotated[
         json_schema_extra={"pattern": USERNAME_PATTERN},
         examples=["ada"],
     ),
-]
-Email = Annotated[
-    Text,
-    Field(
-        max_length=MAX_EMAIL_LENGTH,
-        json_schema_extra={"format": "email"},
-        examples=["ada@example.com"],
-    ),
-    AfterValidator(normalize_email),
 ]
 Password = Annotated[
     Text,
@@ -62,7 +51,12 @@ NewPassword = Annotated[
 # an access token or a refresh token of a guest
 GuestToken = Annotated[
     Text,
-    Field(min_length=1, max_length=MAX_TOKEN_LENGTH, json_schema_extra={"format": "password"}),
+    Field(
+        min_length=1,
+        max_length=MAX_TOKEN_LENGTH,
+        json_schema_extra={"format": "password"},
+        examples=["nOuXUyAkrY2vTHRMbKlP6Xm3WlVg6tVZ5SA1hWqjC0lV4Yw5f0rQ8aDhM3b7sT2e"],
+    ),
 ]
 FullName = Annotated[Text, Field(max_length=MAX_FULL_NAME_LENGTH, examples=["Ada Lovelace"])]
 Tags = Annotated[

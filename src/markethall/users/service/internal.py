@@ -34,4 +34,4 @@ def _to_customer(guest: Guest) -> Customer:
             "This guest has become a user; sign in with the account.",
             user_id=str(guest.guest_id),
         )
-    return Customer(user_id=guest.guest_id, email=None, full_name=None, is_guest=True)
+    return Customer(user_id=guest.guest_id, email="", full_name=None, is_guest=True)
