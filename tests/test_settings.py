@@ -70,7 +70,10 @@ def test_defaults_serve_all_contexts_in_one_process(read_from_environment: Read)
     ["users,inventory", " users , inventory ,", '["users", "inventory"]', ' ["inventory","users"]'],
 )
 def test_lists_accept_commas_or_json(read_from_environment: Read, text: str) -> None:
-    assert read_from_environment(contexts=text).contexts == {"users", "inventory"}
+    # users publishes events for orders, which is served elsewhere
+    settings = read_from_environment(contexts=text, redis_url="redis://r")
+
+    assert settings.contexts == {"users", "inventory"}
 
 
 def test_trusted_proxies_are_networks(read_from_environment: Read) -> None:
@@ -417,7 +420,11 @@ def test_reservation_ttl_is_within_inventory_maximum() -> None:
 
 def test_production_refuses_the_sandbox_unless_allowed(read_from_environment: Read) -> None:
     without = {**PRODUCTION, "sandbox_in_production": "false"}
-    other_contexts = {"contexts": "users,inventory"}
+    other_contexts = {
+        "contexts": "users,inventory",
+        "redis_url": "redis://r",
+        "service_token_private_key": generate_private_key(),
+    }
 
     (line,) = errors_of(read_from_environment, **without)
 

@@ -90,6 +90,8 @@ def test_topology_report_hides_passwords() -> None:
         "orders -> payments: calls over HTTP",
         "orders -> orders: events directly",
         "payments -> orders: events by Redis Streams",
+        "users -> orders: events directly",
+        "users -> payments: events by Redis Streams",
     ]
 
 
@@ -105,6 +107,7 @@ def test_relocation_uses_both_transports() -> None:
     assert events == {
         ("orders", "directly and by Redis Streams"),
         ("payments", "directly and by Redis Streams"),
+        ("users", "directly and by Redis Streams"),
     }
 
 
@@ -138,8 +141,8 @@ INVALID_TOPOLOGIES = {
         "MARKETHALL_CONTEXT_URLS: users: must be an http or https address",
     ),
     "events to nowhere": (
-        {"contexts": "payments"},
-        "MARKETHALL_REDIS_URL: is required: payments or orders is served elsewhere",
+        {"contexts": "users"},
+        "MARKETHALL_REDIS_URL: is required: users or orders is served elsewhere",
     ),
     "both without redis": (
         {"event_transport": "dual"},
