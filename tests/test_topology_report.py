@@ -142,8 +142,10 @@ INVALID_TOPOLOGIES = {
     ),
     "events to nowhere": (
         {"contexts": "users"},
-        "MARKETHALL_REDIS_URL: is required: users or orders is served elsewhere\n"
-        "MARKETHALL_REDIS_URL: is required: users or payments is served elsewhere",
+        (
+            "MARKETHALL_REDIS_URL: is required: users or orders is served elsewhere\n"
+            "MARKETHALL_REDIS_URL: is required: users or payments is served elsewhere"
+        ),
     ),
     "both without redis": (
         {"event_transport": "dual"},
