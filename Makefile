@@ -11,7 +11,7 @@ DEV    := $(VENV)/dev.stamp
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
   test-event-delivery test-relocation test-malformed-requests test-card-numbers test-facets test-example \
   test-pgbouncer test-api-schema test-payments test-package \
-  client-document clients test-client-typescript
+  client-document clients test-client-typescript test-client-python
 
 ## help: list the targets
 help:
@@ -152,10 +152,23 @@ clients/typescript/node_modules/.package-lock.json: clients/typescript/package-l
 	cd clients/typescript && npm ci --no-progress
 	@touch $@
 
+clients/python/.venv/dev.stamp: clients/python/requirements.txt
+	@$(PYTHON) -m venv clients/python/.venv
+	@clients/python/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 ## clients: generate and build the clients of the API (needs node and npm)
-clients: client-document clients/typescript/node_modules/.package-lock.json
+clients: client-document clients/typescript/node_modules/.package-lock.json clients/python/.venv/dev.stamp
 	cd clients/typescript && npm run --silent generate && npm run --silent build
+	cd clients/python && .venv/bin/python generator/generate.py ../openapi.json && .venv/bin/hatchling build -t wheel
 
 ## test-client-typescript: compile the TypeScript client and run a customer's story through it (needs node and npm)
 test-client-typescript: client-document clients/typescript/node_modules/.package-lock.json
 	cd clients/typescript && npm run --silent generate && npm test --silent && npm run --silent check-bundle
+
+# the tests use the installed wheel, so they also show that it has the generated code
+## test-client-python: build the Python client, check its types and run a customer's story through it
+test-client-python: client-document clients/python/.venv/dev.stamp
+	cd clients/python && .venv/bin/python generator/generate.py ../openapi.json && .venv/bin/mypy
+	cd clients/python && .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	cd clients/python && .venv/bin/python -m pytest -q $(ARGS)

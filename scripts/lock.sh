@@ -14,3 +14,6 @@ lock build.txt --group build
 lock relocate.txt --extra relocation
 lock serve.txt --extra embedded --group build
 lock dev.txt --extra embedded --extra stripe --group build --group dev
+# the generator and the tests of the Python client
+(cd clients/python && uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --group dev \
+    --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements.txt)

@@ -1,6 +1,8 @@
 """Test that the clients in `clients/` are released together with the application."""
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 from markethall import __version__
@@ -14,6 +16,14 @@ def test_typescript_client_has_the_version_of_the_application() -> None:
 
     assert package["version"] == __version__
     assert lock["packages"][""]["version"] == __version__
+
+
+def test_python_client_has_the_version_of_the_application() -> None:
+    project = tomllib.loads((CLIENTS / "python/pyproject.toml").read_text())
+    module = (CLIENTS / "python/src/markethall_client/__init__.py").read_text()
+
+    assert project["project"]["version"] == __version__
+    assert re.findall(r'^__version__ = "(.*)"$', module, re.MULTILINE) == [__version__]
 
 
 def test_lock_file_has_hashes_and_no_addresses() -> None:

@@ -1,0 +1,72 @@
+"""Generate `markethall_client.generated` from the OpenAPI document of the shop."""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).parent
+OUTPUT: Final = HERE.parent / "src/markethall_client/generated"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("document", type=Path, help="the output of `markethall openapi`")
+    generate(parser.parse_args().document)
+
+
+def generate(document: Path) -> None:
+    """Write the operations and models; a warning of the generator is an error."""
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        simplified = Path(folder) / "openapi.json"
+        simplified.write_text(json.dumps(without_combinations(json.loads(document.read_text()))))
+        run_generator(simplified)
+    (OUTPUT / "operations.py").write_text(index_of_operations())
+
+
+def without_combinations(document: dict[str, Any]) -> dict[str, Any]:
+    """Remove `oneOf` where it only says which properties exclude each other.
+
+    The generator would take each alternative for a model and lose the properties. The shop
+    checks the rule.
+    """
+    for schema in document["components"]["schemas"].values():
+        if "properties" in schema:
+            schema.pop("oneOf", None)
+    return document
+
+
+def run_generator(document: Path) -> None:
+    commands = Path(sys.executable).parent
+    command = [
+        commands / "openapi-python-client",
+        "generate",
+        "--meta=none",
+        "--fail-on-warning",
+        f"--path={document}",
+        f"--config={HERE / 'config.yml'}",
+        f"--custom-template-path={HERE / 'templates'}",
+        f"--output-path={OUTPUT}",
+    ]
+    # the generator runs ruff, which is beside it
+    environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}"}
+    subprocess.run(command, check=True, env=environment)
+
+
+def index_of_operations() -> str:
+    """Return a module that has every operation, of all tags."""
+    paths = sorted(path for path in OUTPUT.glob("api/*/*.py") if path.stem != "__init__")
+    lines = ['"""All operations of the API, by `operationId`."""', ""]
+    lines += [f"from .api.{path.parent.name}.{path.stem} import {path.stem}" for path in paths]
+    lines += ["", "__all__ = [", *(f'    "{path.stem}",' for path in paths), "]", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

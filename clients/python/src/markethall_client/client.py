@@ -1,0 +1,151 @@
+"""The synchronous client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from threading import Lock
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from markethall_client.errors import checked
+from markethall_client.generated.models import RevocationForm
+from markethall_client.generated.operations import revoke_token
+from markethall_client.operation import Operation
+from markethall_client.pages import Page
+from markethall_client.retries import DEFAULT_RETRIES, LOST_CONNECTION, Retries
+from markethall_client.tokens import (
+    MemoryTokenStorage,
+    Tokens,
+    TokenStorage,
+    authorize,
+    is_refused,
+    renew,
+    sign_in,
+    tokens_of,
+)
+
+T = TypeVar("T")
+PageT = TypeVar("PageT", bound=Page[Any])
+
+
+class Markethall:
+    """A client that adds the access token to requests and repeats them where that is safe.
+
+    Threads may share it. `options` are those of `httpx2.Client`, such as `timeout` and `proxy`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token_storage: TokenStorage | None = None,
+        retries: Retries = DEFAULT_RETRIES,
+        wait: Callable[[float], None] = time.sleep,
+        **options: Any,
+    ) -> None:
+        self._http = httpx2.Client(base_url=base_url, **options)
+        self._tokens = token_storage or MemoryTokenStorage()
+        self._retries = retries
+        self._wait = wait
+        self._renewal = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def login(self, username: str, password: str) -> None:
+        """Sign in with a user name or an e-mail address. Raises ProblemError."""
+        self._tokens.save(tokens_of(self._call_without_token(sign_in(username, password))))
+
+    def logout(self) -> None:
+        """Forget the tokens, and revoke them at the shop. Raises ProblemError."""
+        tokens = self._tokens.load()
+        if tokens is not None:
+            self._tokens.save(None)
+            self._call_without_token(revoke_token(body=RevocationForm(tokens.refresh_token)))
+
+    def call(self, operation: Operation[T]) -> T:
+        """Send the operation and return its parsed response.
+
+        Raises ProblemError, UnexpectedResponseError, httpx2.TransportError.
+        """
+        return operation.parse(self.send(operation))
+
+    def send(self, operation: Operation[Any]) -> httpx2.Response:
+        """Send the operation and return the successful response, for its status and headers.
+
+        Raises ProblemError, UnexpectedResponseError, httpx2.TransportError.
+        """
+        request = self._build(operation)
+        tokens = self._tokens.load()
+        if tokens is None:
+            return checked(self._send_with_retries(request))
+        response = self._send_with_retries(authorize(request, tokens))
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            renewed = self._renew(tokens)
+            if renewed is not None:
+                response = self._send_with_retries(authorize(request, renewed))
+        return checked(response)
+
+    def pages(self, operation: Operation[PageT]) -> Iterator[PageT]:
+        """Iterate over the pages of a list; the next one is requested when it is reached."""
+        while True:
+            page = self.call(operation)
+            yield page
+            if page.next_cursor is None:
+                return
+            operation = operation.with_cursor(page.next_cursor)
+
+    def items(self, operation: Operation[Page[T]]) -> Iterator[T]:
+        """Iterate over the items of all pages of a list."""
+        for page in self.pages(operation):
+            yield from page.items
+
+    def _build(self, operation: Operation[Any]) -> httpx2.Request:
+        return self._http.build_request(
+            operation.method,
+            operation.path,
+            params=operation.params,
+            headers=operation.headers,
+            **operation.body,
+        )
+
+    def _call_without_token(self, operation: Operation[T]) -> T:
+        return operation.parse(checked(self._http.send(self._build(operation))))
+
+    def _renew(self, expired: Tokens) -> Tokens | None:
+        """Renew the tokens once for all threads. Return None if the session has ended."""
+        with self._renewal:
+            stored = self._tokens.load()
+            if stored != expired:
+                return stored
+            operation = renew(expired)
+            response = self._http.send(self._build(operation))
+            pair = None if is_refused(response) else operation.parse(checked(response))
+            renewed = None if pair is None else tokens_of(pair)
+            self._tokens.save(renewed)
+            return renewed
+
+    def _send_with_retries(self, request: httpx2.Request) -> httpx2.Response:
+        for retry in range(self._retries.allowed_for(request)):
+            response = self._send_unless_lost(request)
+            seconds = self._retries.wait_before_retry(response, retry)
+            if response is not None and seconds is None:
+                return response
+            self._wait(seconds or 0)
+        return self._http.send(request)
+
+    def _send_unless_lost(self, request: httpx2.Request) -> httpx2.Response | None:
+        try:
+            return self._http.send(request)
+        except LOST_CONNECTION:
+            return None

@@ -1,0 +1,3 @@
+"""Request and response bodies, generated from the OpenAPI document."""
+
+from markethall_client.generated.models import *  # noqa: F403 - lists the generated names
