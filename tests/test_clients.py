@@ -6,6 +6,8 @@ import tomllib
 from pathlib import Path
 
 from markethall import __version__
+from markethall.app import create_app
+from markethall.settings import read_settings
 
 CLIENTS = Path(__file__).parents[1] / "clients"
 
@@ -34,3 +36,15 @@ def test_lock_file_has_hashes_and_no_addresses() -> None:
     assert packages
     assert not [name for name, entry in packages.items() if "integrity" not in entry]
     assert not [name for name, entry in packages.items() if "resolved" in entry]
+
+
+def test_schemas_are_the_same_in_requests_and_responses() -> None:
+    """FastAPI divides a schema that differs into `Name-Input` and `Name-Output`.
+
+    Generated clients would have two models of the same name. The usual cause is a constraint on
+    `Text` that only one of the two schemas shows: use `str` with `Field(strict=True, pattern=…)`.
+    """
+    settings = read_settings(storage="memory", environment="development")
+    document = create_app(settings).app.openapi()
+
+    assert [name for name in document["components"]["schemas"] if "-" in name] == []

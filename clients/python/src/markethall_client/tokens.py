@@ -25,7 +25,7 @@ class TokenStorage(Protocol):
     """Stores the tokens of one session. Clients that share a storage share the session."""
 
     def load(self) -> Tokens | None:
-        """Return the tokens, or None if nobody is signed in."""
+        """Return the tokens, or None without a session."""
         ...
 
     def save(self, tokens: Tokens | None) -> None:
