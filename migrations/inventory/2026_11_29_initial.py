@@ -37,6 +37,7 @@ TABLES = (
     "reservation",
     "reservation_line",
     "partial_release",
+    "media",
     "import_upload",
     "import_part",
     "import_job",
@@ -99,6 +100,7 @@ def upgrade() -> None:
     _reservation()
     _reservation_line()
     _partial_release()
+    _media()
     _imports()
     _outbox()
     _inbox()
@@ -501,6 +503,29 @@ def _partial_release() -> None:
         sa.Column("reservation_id", sa.Uuid(), nullable=False),
         sa.PrimaryKeyConstraint("release_id", name=op.f("pk_partial_release")),
         _foreign_key("partial_release", "reservation_id", "reservation.reservation_id"),
+        schema=SCHEMA,
+    )
+
+
+def _media() -> None:
+    op.create_table(
+        "media",
+        sa.Column("media_id", sa.Uuid(), nullable=False),
+        sa.Column("storage_key", sa.Uuid(), nullable=False),
+        sa.Column("width", sa.Integer(), nullable=False),
+        sa.Column("height", sa.Integer(), nullable=False),
+        sa.Column("widths", ARRAY(sa.Integer()), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        _timestamp("created_at"),
+        sa.PrimaryKeyConstraint("media_id", name=op.f("pk_media")),
+        sa.UniqueConstraint("storage_key", name=op.f("uq_media_storage_key")),
+        *_checks(
+            "media",
+            {
+                "size": "width BETWEEN 1 AND 16383 AND height BETWEEN 1 AND 16383",
+                "widths": "width = ANY(widths)",
+            },
+        ),
         schema=SCHEMA,
     )
 

@@ -142,6 +142,7 @@ class ApplicationContainer:
             # the provider, not the signer: building the signer needs the private key, which only
             # the token issuer has
             access_token_signer=self.process.access_token_signer,
+            data_directory=self.settings.data_directory,
         )
 
     # Lifecycle

@@ -17,6 +17,13 @@ from markethall.inventory.contract import Inventory
 from markethall.inventory.imports.contract import Imports
 from markethall.inventory.imports.service.api import ImportService
 from markethall.inventory.imports.service.jobs import ImportWorker
+from markethall.inventory.media.contract import MediaLibrary
+from markethall.inventory.media.gateway.directory_storage import DirectoryStorage
+from markethall.inventory.media.gateway.image_processor import SubprocessImageProcessor
+from markethall.inventory.media.memory import MemoryMediaStorage
+from markethall.inventory.media.ports import ImageProcessor, MediaStorage, StorageMisconfigured
+from markethall.inventory.media.service.api import MediaService
+from markethall.inventory.media.service.jobs import MediaGarbageJob
 from markethall.inventory.memory import InventoryTables, MemoryIntegrityReads, MemoryInventoryStore
 from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.reservations.domain.allocation import FewestParcels
@@ -55,6 +62,7 @@ from markethall.shared.composition.memory import (
     build_memory_persistence,
 )
 from markethall.shared.composition.providers import by_storage, singleton
+from markethall.shared.composition.settings import SettingsError
 from markethall.shared.composition.sql import SqlDatabase, SqlSnapshots, build_sql_persistence
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.integrity import IntegrityCheck
@@ -113,8 +121,19 @@ def _periodic_jobs(
     return [reservation_expiry.run_once, import_worker.run_once]
 
 
-def _long_running_tasks(import_worker: ImportWorker) -> Sequence[LongRunningTask]:
-    return [import_worker]
+def _long_running_tasks(
+    import_worker: ImportWorker, media_garbage: MediaGarbageJob
+) -> Sequence[LongRunningTask]:
+    return [import_worker, media_garbage]
+
+
+def _directory_storage(settings: InventorySettings, tools: ContextTools) -> DirectoryStorage:
+    directory = settings.media_directory or tools.data_directory / "media"
+    return DirectoryStorage(directory.expanduser())
+
+
+def _image_processor(settings: InventorySettings) -> SubprocessImageProcessor:
+    return SubprocessImageProcessor(settings.media_max_pixels)
 
 
 def _background_tasks(cache: CoherentCache) -> Sequence[BackgroundTask]:
@@ -129,8 +148,20 @@ def _integrity_checks(integrity: InventoryIntegrity) -> Sequence[IntegrityCheck]
     return integrity.list_checks()
 
 
-def _on_close(cache: CoherentCache) -> Sequence[LifecycleHook]:
-    return [cache.close]
+def _on_start(media_storage: MediaStorage) -> Sequence[LifecycleHook]:
+    async def open_media_storage() -> None:
+        try:
+            await media_storage.open()
+        except StorageMisconfigured as error:
+            raise SettingsError([str(error)]) from None
+
+    return [open_media_storage]
+
+
+def _on_close(
+    cache: CoherentCache, media_storage: MediaStorage, images: ImageProcessor
+) -> Sequence[LifecycleHook]:
+    return [cache.close, media_storage.close, images.close]
 
 
 class InventoryContainer(ContextContainer):
@@ -193,8 +224,19 @@ class InventoryContainer(ContextContainer):
         _imports, database, import_worker, cursors, clock
     )
 
+    media_storage: providers.Selector[MediaStorage] = by_storage(
+        settings,
+        memory=singleton(MemoryMediaStorage, clock),
+        sql=singleton(_directory_storage, settings, tools),
+    )
+    image_processor: providers.Singleton[ImageProcessor] = singleton(_image_processor, settings)
+    media: providers.Singleton[MediaLibrary] = singleton(
+        MediaService, database, media_storage, image_processor, cursors, clock
+    )
+    media_garbage = singleton(MediaGarbageJob, database, media_storage, clock)
+
     periodic_jobs = singleton(_periodic_jobs, reservation_expiry, import_worker)
-    long_running_tasks = singleton(_long_running_tasks, import_worker)
+    long_running_tasks = singleton(_long_running_tasks, import_worker, media_garbage)
     background_tasks = singleton(_background_tasks, cache)
     counters = singleton(_counters, catalogue)
     snapshots: providers.Selector[SnapshotDatabase[IntegrityReads]] = by_storage(
@@ -204,4 +246,5 @@ class InventoryContainer(ContextContainer):
     )
     integrity = singleton(InventoryIntegrity, snapshots, reservation_expiry, clock)
     integrity_checks = singleton(_integrity_checks, integrity)
-    on_close = singleton(_on_close, cache)
+    on_start = singleton(_on_start, media_storage)
+    on_close = singleton(_on_close, cache, media_storage, image_processor)

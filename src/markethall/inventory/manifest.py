@@ -46,6 +46,7 @@ MANIFEST: Final = ContextManifest(
         "stock-transfers",
         "stocktakes",
         "imports",
+        "media",
         "exports",
         "reservations",
     ),

@@ -1,6 +1,7 @@
 """The in-memory store of inventory. It combines the stores of the sub-domains by inheritance."""
 
 from markethall.inventory.imports.memory import ImportTables, MemoryImportStore
+from markethall.inventory.media.memory import MediaTables, MemoryMediaStore
 from markethall.inventory.reservations.memory import (
     MemoryIntegrityReads,
     MemoryReservationStore,
@@ -11,12 +12,16 @@ from markethall.inventory.stock.memory import MemoryWarehouseStore
 from markethall.shared.kernel.clock import Clock
 
 
-class InventoryTables(ReservationTables, ImportTables):
+class InventoryTables(ReservationTables, ImportTables, MediaTables):
     """The tables of all sub-domains."""
 
 
 class MemoryInventoryStore(
-    MemorySearchStore, MemoryImportStore, MemoryReservationStore, MemoryWarehouseStore
+    MemorySearchStore,
+    MemoryImportStore,
+    MemoryReservationStore,
+    MemoryWarehouseStore,
+    MemoryMediaStore,
 ):
     """The store that a transaction or a read session of inventory uses."""
 

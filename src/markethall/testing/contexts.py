@@ -55,6 +55,7 @@ def context_tools(
     secret_key: bytes = b"a secret of the tests, which protects nothing",
     cache_mode: Literal["on", "off"] = "off",
     signer: AccessTokenSigner | None = None,
+    data_directory: Path | None = None,
 ) -> ContextTools:
     """Return the tools that a process gives to a context, without Redis."""
 
@@ -71,6 +72,7 @@ def context_tools(
         secret_key=secret_key,
         cache_mode=cache_mode,
         access_token_signer=access_token_signer,
+        data_directory=data_directory or Path(tempfile.gettempdir(), "markethall-tests"),
     )
 
 

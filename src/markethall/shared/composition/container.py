@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from dependency_injector import containers, providers
@@ -39,6 +40,8 @@ class ContextTools:
     cache_mode: Literal["on", "off"]
     # a function, because it needs the private key, which only the issuer of access tokens has
     access_token_signer: Callable[[], AccessTokenSigner]
+    # the directory for files that a context stores
+    data_directory: Path
 
 
 def _postgres(tools: ContextTools) -> Postgres:

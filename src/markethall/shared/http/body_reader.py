@@ -77,7 +77,8 @@ class BodyReader:
         if policy is not None:
             await policy(Request(self._request.scope))
         if limit := self._streaming_limit():
-            self._rest = self._stream(limit)
+            card_check = CardCheck() if policy is None else policy.card_check
+            self._rest = self._stream(limit, card_check)
             return await self._rest()
         body = await self._read(policy)
         await self._on_body(body)
@@ -97,7 +98,7 @@ class BodyReader:
         is_post = self._request.method == "POST"
         return self._config.streaming_body_limits.get(self._path) if is_post else None
 
-    def _stream(self, limit: int) -> Receive:
+    def _stream(self, limit: int, card_check: CardCheck) -> Receive:
         self._check_declared_length(limit)
         return LimitedBodyStream(
             self._receive,
@@ -105,6 +106,7 @@ class BodyReader:
             self._config.body_timeout_seconds,
             self._close_connection,
             self._share,
+            checks_card_numbers=card_check.is_enabled,
         )
 
     async def _read(self, policy: RoutePolicy | None) -> bytes:

@@ -1,0 +1,112 @@
+"""Runs a process for each uploaded image, which decodes it and encodes its sizes.
+
+A file may be made to crash a decoder or to make it use much memory. The process has limits of
+memory and time, and no secrets: its environment has none of the settings. An encoder also holds the
+interpreter lock for 0.2 s for a large image, which would delay all other requests.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from markethall.inventory.media.contract import RefusalReason
+from markethall.inventory.media.domain.file_check import refused
+from markethall.inventory.media.domain.media import ProcessedImage
+from markethall.shared.kernel.errors import Overloaded
+
+log = structlog.get_logger("markethall.media")
+
+_MODULE: Final = "markethall.inventory.media.gateway.image_worker"
+_MAX_WAITING: Final = 4
+_TIMEOUT_SECONDS: Final = 60
+_MAX_CPU_SECONDS: Final = 40
+# the interpreter and the libraries, in address space
+_BASE_MEMORY_BYTES: Final = 700 * 1024 * 1024
+# decoded pixels, a scaled or turned copy, and the buffers of the encoder
+_MEMORY_BYTES_PER_PIXEL: Final = 24
+_PASSED_VARIABLES: Final = frozenset(
+    {"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV"}
+)
+# signals of a crash: a decoder has a bug that this file triggers
+_CRASHES: Final = frozenset(
+    {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
+)
+
+
+class SubprocessImageProcessor:
+    """Implements `ImageProcessor`. One process runs at a time."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="media-images")
+        self._waiting = 0
+
+    async def process(self, data: bytes) -> ProcessedImage:
+        if self._waiting > _MAX_WAITING:
+            raise Overloaded(retry_after=2)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._executor, partial(_process_in_child, data, self._max_pixels)
+            )
+        except RuntimeError:  # the executor is shut down
+            raise Overloaded("The process is ending.", retry_after=1) from None
+        finally:
+            self._waiting -= 1
+
+    async def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _process_in_child(data: bytes, max_pixels: int) -> ProcessedImage:
+    """Raises ImageRefused, Overloaded."""
+    max_memory = _BASE_MEMORY_BYTES + _MEMORY_BYTES_PER_PIXEL * max_pixels
+    limits = [str(limit) for limit in (max_pixels, max_memory, _MAX_CPU_SECONDS)]
+    environment = {name: os.environ[name] for name in _PASSED_VARIABLES & os.environ.keys()}
+    try:
+        done = subprocess.run(  # noqa: S603 # all arguments are constants and numbers
+            [sys.executable, "-m", _MODULE, *limits],
+            input=data,
+            capture_output=True,
+            timeout=_TIMEOUT_SECONDS,
+            env=environment,
+            check=False,
+        )
+    except (subprocess.TimeoutExpired, OSError) as error:
+        log.warning("media.decoder_failed", error=repr(error)[:200])
+        raise Overloaded(retry_after=10) from None
+    if done.returncode:
+        raise _failure(done)
+    return _read_result(done.stdout)
+
+
+def _failure(done: "subprocess.CompletedProcess[bytes]") -> Exception:
+    error = done.stderr.decode(errors="replace").strip()[-300:]
+    log.warning("media.decoder_failed", status=done.returncode, error=error)
+    if -done.returncode in _CRASHES:
+        return refused(RefusalReason.DAMAGED, "The file cannot be decoded.")
+    # for example killed because the machine has too little memory
+    return Overloaded(retry_after=10)
+
+
+def _read_result(output: bytes) -> ProcessedImage:
+    line, _, content = output.partition(b"\n")
+    header: Mapping[str, Any] = json.loads(line)
+    if "refused" in header:
+        raise refused(RefusalReason(header["refused"]), header["message"])
+    if "overloaded" in header:
+        raise Overloaded(retry_after=5)
+    files, position = {}, 0
+    for width, size in header["sizes"]:
+        files[width] = content[position : position + size]
+        position += size
+    return ProcessedImage(header["width"], header["height"], files)

@@ -1,0 +1,53 @@
+"""Deletes the files that no image has."""
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from markethall.inventory.media.ports import MediaStorage, ReadStore, Store
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.persistence.database import Database
+
+log = structlog.get_logger("markethall.media")
+
+# far above MAX_STORING_TIME, so the row of a running upload is never too late
+GARBAGE_AGE: Final = timedelta(days=1)
+_INTERVAL_SECONDS: Final = 3600.0
+
+
+class MediaGarbageJob:
+    """Deletes files that are older than a day and have no row.
+
+    They remain if a process ends between storing the files and the row, or between deleting the row
+    and the files. This is not a periodic job, because a long list of files would delay the others.
+    """
+
+    def __init__(
+        self, database: Database[ReadStore, Store], storage: MediaStorage, clock: Clock
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Delete unused files now and every hour, until cancelled."""
+        while True:
+            try:
+                await self.run_once()
+            except Unavailable as error:
+                log.warning("media.garbage_postponed", error=repr(error.details))
+            except Exception:  # a failure must not stop the background work of the context
+                log.exception("media.garbage_failed")
+            await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def run_once(self) -> None:
+        """Delete all unused files. Raises Unavailable."""
+        async for keys in self._storage.list_keys(self._clock() - GARBAGE_AGE):
+            async with self._database.read_session() as reads:
+                used = await reads.list_storage_keys(keys)
+            for key in set(keys) - set(used):
+                await self._storage.delete(key)
+                log.info("media.garbage_deleted", storage_key=str(key))
