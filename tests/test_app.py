@@ -219,12 +219,13 @@ def test_openapi_documents_conditional_headers(app: Gateway) -> None:
         "/categories",
         "/families",
         "/warehouses",
+        "/media",
         "/shipping-methods",
         "/tax-rates",
     }
     assert ("patch", "/products/{product_id}", True) in required
     assert ("patch", "/users/me", False) in required
-    assert len(required) == 15
+    assert len(required) == 16
     assert all(
         "Location" in _headers_of_201(ops) for ops in paths.values() if _created_response(ops)
     )

@@ -34,6 +34,7 @@ LISTS = [
     f"/imports/{ID}/warnings",
     "/ledger/reconciliations",
     f"/ledger/reconciliations/{ID}/differences",
+    "/media",
     "/orders",
     "/payments",
     "/payments/refunds",

@@ -57,7 +57,14 @@ def test_the_objects_of_a_first_run_can_be_selected_by_their_task(overlay: str) 
 
     assert serving == {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
     assert routing == {"Service", "Ingress"}
-    assert others == {"Namespace", "ServiceAccount", "ConfigMap", "NetworkPolicy", "Job"}
+    assert others == {
+        "Namespace",
+        "ServiceAccount",
+        "ConfigMap",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "Job",
+    }
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -1,5 +1,6 @@
 """Decodes an uploaded image and encodes its sizes, with Pillow."""
 
+import warnings
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Final
@@ -43,12 +44,16 @@ def process_image(data: bytes, max_pixels: int) -> ProcessedImage:
 def _decode(data: bytes, format_: str, max_pixels: int) -> Image.Image:
     """Return the upright image in mode RGB or RGBA, without metadata."""
     try:
-        image: Image.Image = Image.open(BytesIO(data), formats=[format_])
-        _check_header(image, max_pixels)
-        image.load()
-        return _to_srgb(_turn_upright(image))
+        # ignored, because files with odd metadata are accepted
+        with warnings.catch_warnings(action="ignore"):
+            image: Image.Image = Image.open(BytesIO(data), formats=[format_])
+            _check_header(image, max_pixels)
+            image.load()
+            return _to_srgb(_turn_upright(image))
     except DomainError:
         raise
+    except Image.DecompressionBombError:
+        raise refused(RefusalReason.TOO_MANY_PIXELS) from None
     except MemoryError:
         raise Overloaded(retry_after=5) from None
     except Exception as error:  # noqa: BLE001 # damaged files make decoders raise almost any type

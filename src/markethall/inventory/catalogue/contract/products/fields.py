@@ -56,12 +56,14 @@ Description = Annotated[
 ]
 TranslatedDescription = Annotated[Text, Field(max_length=MAX_TRANSLATED_DESCRIPTION_LENGTH)]
 Tags = Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS, fail_fast=True)]
+_IMAGE_URL: Final = r"^(https?://[^\s/\u0000][^\s\u0000]*|/media/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/[1-9][0-9]{0,4}\.webp)$"
 ImageUrl = Annotated[
     Text,
     Field(
         max_length=MAX_IMAGE_URL_LENGTH,
-        pattern=r"^https?://[^\s/\u0000][^\s\u0000]*$",
-        json_schema_extra={"pattern": r"^https?://[^\s/\u0000][^\s\u0000]*$"},
+        pattern=_IMAGE_URL,
+        json_schema_extra={"pattern": _IMAGE_URL},
+        description="A URL, or the path of an image of this API",
         examples=["https://images.example/sencha.jpg"],
     ),
 ]
