@@ -20,6 +20,7 @@ from markethall.inventory.imports.service.jobs import ImportWorker
 from markethall.inventory.media.contract import MediaLibrary
 from markethall.inventory.media.gateway.directory_storage import DirectoryStorage
 from markethall.inventory.media.gateway.image_processor import SubprocessImageProcessor
+from markethall.inventory.media.gateway.s3_storage import S3Storage
 from markethall.inventory.media.memory import MemoryMediaStorage
 from markethall.inventory.media.ports import ImageProcessor, MediaStorage, StorageMisconfigured
 from markethall.inventory.media.service.api import MediaService
@@ -127,7 +128,9 @@ def _long_running_tasks(
     return [import_worker, media_garbage]
 
 
-def _directory_storage(settings: InventorySettings, tools: ContextTools) -> DirectoryStorage:
+def _file_storage(settings: InventorySettings, tools: ContextTools) -> MediaStorage:
+    if settings.media_storage == "s3":
+        return S3Storage(settings.media_bucket)
     directory = settings.media_directory or tools.data_directory / "media"
     return DirectoryStorage(directory.expanduser())
 
@@ -227,7 +230,7 @@ class InventoryContainer(ContextContainer):
     media_storage: providers.Selector[MediaStorage] = by_storage(
         settings,
         memory=singleton(MemoryMediaStorage, clock),
-        sql=singleton(_directory_storage, settings, tools),
+        sql=singleton(_file_storage, settings, tools),
     )
     image_processor: providers.Singleton[ImageProcessor] = singleton(_image_processor, settings)
     media: providers.Singleton[MediaLibrary] = singleton(

@@ -1,15 +1,28 @@
 """The settings of inventory."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 
-from markethall.shared.composition.settings import ContextSettings
+from markethall.shared.composition.settings import ContextSettings, Secret, SettingsError
 
 # the boundary and the headers of the part that contains the file
 MULTIPART_OVERHEAD_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True)
+class S3Bucket:
+    """A bucket and the key for it. Empty texts mean the defaults of the AWS tools."""
+
+    name: str
+    region: str
+    prefix: str = ""
+    endpoint: str = ""
+    access_key_id: str = ""
+    secret_access_key: str = field(default="", repr=False)
 
 
 class InventorySettings(ContextSettings):
@@ -27,6 +40,13 @@ class InventorySettings(ContextSettings):
         int, Field(ge=1024, description="Maximum size of a file to import")
     ] = 64 * 1024 * 1024
 
+    media_storage: Annotated[
+        Literal["directory", "s3"],
+        Field(
+            description="Where uploaded images are stored. s3: a bucket of S3 or of a compatible "
+            "service; needs the extra `s3`"
+        ),
+    ] = "directory"
     media_directory: Annotated[
         Path | None,
         Field(
@@ -34,6 +54,32 @@ class InventorySettings(ContextSettings):
             "All processes that serve inventory must see the same directory"
         ),
     ] = None
+    media_s3_bucket: Annotated[
+        str, Field(pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$", description="The bucket")
+    ] = ""
+    media_s3_prefix: Annotated[
+        str,
+        Field(
+            pattern=r"^([A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)?$",
+            description="The folder of the images in the bucket. Empty: the whole bucket. No other "
+            "objects may be in it",
+        ),
+    ] = ""
+    media_s3_region: Annotated[str, Field(min_length=1, description="The region")] = "us-east-1"
+    media_s3_endpoint: Annotated[
+        str,
+        Field(
+            pattern=r"^(https?://[^\s/?#@]+/?)?$",
+            description="The address of a compatible service. Empty: that of Amazon S3",
+        ),
+    ] = ""
+    media_s3_access_key_id: Annotated[
+        Secret,
+        Field(description="Empty: the credentials of the environment, as the AWS tools find them"),
+    ] = SecretStr("")
+    media_s3_secret_access_key: Annotated[Secret, Field(description="The secret of the key")] = (
+        SecretStr("")
+    )
     max_media_bytes: Annotated[
         int, Field(ge=1024, le=64 * 1024 * 1024, description="Maximum size of an uploaded image")
     ] = 10 * 1024 * 1024
@@ -46,6 +92,31 @@ class InventorySettings(ContextSettings):
             "about 12 MB of memory while the image is processed",
         ),
     ] = 30_000_000
+
+    @model_validator(mode="after")
+    def _check_media_storage(self) -> Self:
+        has_id, has_secret = (
+            bool(secret.get_secret_value())
+            for secret in (self.media_s3_access_key_id, self.media_s3_secret_access_key)
+        )
+        if self.media_storage == "s3" and not self.media_s3_bucket:
+            raise SettingsError(["MARKETHALL_MEDIA_S3_BUCKET: is required with MEDIA_STORAGE=s3"])
+        if has_id != has_secret:
+            raise SettingsError(
+                ["MARKETHALL_MEDIA_S3_ACCESS_KEY_ID: needs MEDIA_S3_SECRET_ACCESS_KEY too"]
+            )
+        return self
+
+    @property
+    def media_bucket(self) -> S3Bucket:
+        return S3Bucket(
+            name=self.media_s3_bucket,
+            prefix=self.media_s3_prefix,
+            region=self.media_s3_region,
+            endpoint=self.media_s3_endpoint.rstrip("/"),
+            access_key_id=self.media_s3_access_key_id.get_secret_value(),
+            secret_access_key=self.media_s3_secret_access_key.get_secret_value(),
+        )
 
     @property
     def streaming_body_limits(self) -> Mapping[str, int]:
