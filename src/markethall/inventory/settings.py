@@ -60,7 +60,7 @@ class InventorySettings(ContextSettings):
     media_s3_prefix: Annotated[
         str,
         Field(
-            pattern=r"^([A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)?$",
+            pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*)?$",
             description="The folder of the images in the bucket. Empty: the whole bucket. No other "
             "objects may be in it",
         ),
