@@ -177,7 +177,7 @@ def damaged(file: bytes, position: int, new: bytes) -> bytes:
     return file[:position] + new + file[position + len(new) :]
 
 
-# by the reason of the refusal
+# each with its reason
 HOSTILE_FILES: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     # pixels that take much more memory than the file
     "png_bomb": ("too_many_pixels", lambda: png_bomb(4_000)),

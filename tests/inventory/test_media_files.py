@@ -37,10 +37,10 @@ def decoded(file: bytes) -> Image.Image:
 def test_hostile_file_is_refused(name: str) -> None:
     reason, build = HOSTILE_FILES[name]
 
-    with pytest.raises(ImageRefused) as refusal:
+    with pytest.raises(ImageRefused) as error:
         process_image(build(), MAX_PIXELS)
 
-    assert refusal.value.details["reason"] == reason
+    assert error.value.details["reason"] == reason
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
@@ -140,7 +140,7 @@ def test_markup_between_search_windows_is_found() -> None:
         position = 256 * 1024 + distance
         file[position : position + len(comment)] = comment
 
-        with pytest.raises(ImageRefused) as refusal:
+        with pytest.raises(ImageRefused) as error:
             process_image(bytes(file), MAX_PIXELS)
 
-        assert refusal.value.details["reason"] == "contains_markup"
+        assert error.value.details["reason"] == "contains_markup"

@@ -132,7 +132,7 @@ async def test_idempotency_key_creates_one_image(http: httpx2.AsyncClient) -> No
     assert (other.status_code, other.json()["code"]) == (422, "idempotency.payload_mismatch")
 
 
-async def test_refusal_is_replayed(http: httpx2.AsyncClient) -> None:
+async def test_refused_upload_is_replayed(http: httpx2.AsyncClient) -> None:
     answers = [await upload(http, b"<svg/>", key="svg") for _ in range(2)]
 
     for answer in answers:

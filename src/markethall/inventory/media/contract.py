@@ -72,7 +72,7 @@ class ImageFile:
     tag: str
 
 
-class RefusalReason(StrEnum):
+class ImageProblem(StrEnum):
     """The reason why an uploaded file is refused."""
 
     EMPTY = "empty"

@@ -2,7 +2,7 @@
 
 The checks refuse files that are also something else: an archive, a page or a program. Such a file
 has bytes after the end of the image, or a script inside it. Only the pixels of an accepted file are
-stored, so nothing hostile would be stored in any case; the refusal tells the uploader.
+stored, so nothing hostile would be stored in any case; the error tells the uploader.
 """
 
 import re
@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from markethall.inventory.media.contract import MAX_SIDE_PIXELS, ImageRefused, RefusalReason
+from markethall.inventory.media.contract import MAX_SIDE_PIXELS, ImageProblem, ImageRefused
 
 MAX_FRAMES: Final = 300
 
@@ -38,7 +38,7 @@ _GIF_EXTENSION, _GIF_IMAGE, _GIF_TRAILER = 0x21, 0x2C, 0x3B
 def check_file(data: bytes, max_pixels: int) -> str:
     """Return the format of the file: JPEG, PNG, WEBP or GIF. Raises ImageRefused."""
     if not data:
-        raise refused(RefusalReason.EMPTY)
+        raise refused(ImageProblem.EMPTY)
     format_, find_end = _format_of(data)
     try:
         if format_ == "WEBP":
@@ -46,11 +46,11 @@ def check_file(data: bytes, max_pixels: int) -> str:
             check_size(*_webp_size(data), max_pixels)
         end = find_end(data)
     except (IndexError, struct.error):
-        raise refused(RefusalReason.DAMAGED, "The file ends within the image.") from None
+        raise refused(ImageProblem.DAMAGED, "The file ends within the image.") from None
     # some programs pad files with zeros
     if data[end:].strip(b"\x00"):
         raise refused(
-            RefusalReason.TRAILING_DATA, "There are bytes after the end of the image: export it."
+            ImageProblem.TRAILING_DATA, "There are bytes after the end of the image: export it."
         )
     _check_markup(data)
     return format_
@@ -60,15 +60,13 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raises ImageRefused if a side is too long or the image has more than `max_pixels`."""
     if max(width, height) > MAX_SIDE_PIXELS:
         raise refused(
-            RefusalReason.SIDE_TOO_LONG, f"A side is longer than {MAX_SIDE_PIXELS} pixels."
+            ImageProblem.SIDE_TOO_LONG, f"A side is longer than {MAX_SIDE_PIXELS} pixels."
         )
     if width * height > max_pixels:
-        raise refused(
-            RefusalReason.TOO_MANY_PIXELS, f"The image has more than {max_pixels} pixels."
-        )
+        raise refused(ImageProblem.TOO_MANY_PIXELS, f"The image has more than {max_pixels} pixels.")
 
 
-def refused(reason: RefusalReason, message: str = "") -> ImageRefused:
+def refused(reason: ImageProblem, message: str = "") -> ImageRefused:
     return ImageRefused(message, reason=reason.value)
 
 
@@ -83,20 +81,20 @@ def _format_of(data: bytes) -> tuple[str, Callable[[bytes], int]]:
     if data.startswith(_GIF_SIGNATURES):
         return "GIF", _gif_end
     raise refused(
-        RefusalReason.UNSUPPORTED_FORMAT, "The file must be a JPEG, PNG, WebP or GIF image."
+        ImageProblem.UNSUPPORTED_FORMAT, "The file must be a JPEG, PNG, WebP or GIF image."
     )
 
 
 def _check_markup(data: bytes) -> None:
     for start in range(0, len(data), _WINDOW_BYTES):
         if _MARKUP.search(data, start, start + _WINDOW_BYTES + _LONGEST_MARKUP_BYTES):
-            raise refused(RefusalReason.CONTAINS_MARKUP, "The file contains a script.")
+            raise refused(ImageProblem.CONTAINS_MARKUP, "The file contains a script.")
 
 
 def _check_frames(count: int) -> None:
     if count > MAX_FRAMES:
         raise refused(
-            RefusalReason.TOO_MANY_FRAMES, f"The animation has more than {MAX_FRAMES} frames."
+            ImageProblem.TOO_MANY_FRAMES, f"The animation has more than {MAX_FRAMES} frames."
         )
 
 
@@ -142,7 +140,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         case b"VP8L":
             bits = _uint32(content, 1)
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    raise refused(RefusalReason.DAMAGED, "The file has no image.")
+    raise refused(ImageProblem.DAMAGED, "The file has no image.")
 
 
 def _uint32(data: bytes, position: int, format_: str = "<I") -> int:
@@ -165,7 +163,7 @@ def _gif_end(data: bytes) -> int:
             _check_frames(frames)
             position += 11 + _colour_table_bytes(data[position + 9])
         else:
-            raise refused(RefusalReason.DAMAGED, "The file has an unknown block.")
+            raise refused(ImageProblem.DAMAGED, "The file has an unknown block.")
         while size := data[position]:
             position += size + 1
         position += 1
@@ -196,7 +194,7 @@ def _jpeg_markers(data: bytes, position: int) -> Iterator[tuple[int, int]]:
     """Yield the markers, each with the position after its two bytes."""
     while True:
         if data[position] != _MARKER_PREFIX:
-            raise refused(RefusalReason.DAMAGED, "The file has bytes between its segments.")
+            raise refused(ImageProblem.DAMAGED, "The file has bytes between its segments.")
         while data[position] == _MARKER_PREFIX:
             position += 1
         marker = data[position]

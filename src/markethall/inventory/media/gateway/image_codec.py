@@ -7,7 +7,7 @@ from typing import Final
 
 from PIL import Image, ImageCms
 
-from markethall.inventory.media.contract import RefusalReason
+from markethall.inventory.media.contract import ImageProblem
 from markethall.inventory.media.domain.file_check import check_file, check_size, refused
 from markethall.inventory.media.domain.media import ProcessedImage, scaled_height, widths_for
 from markethall.shared.kernel.errors import DomainError, Overloaded
@@ -53,19 +53,19 @@ def _decode(data: bytes, format_: str, max_pixels: int) -> Image.Image:
     except DomainError:
         raise
     except Image.DecompressionBombError:
-        raise refused(RefusalReason.TOO_MANY_PIXELS) from None
+        raise refused(ImageProblem.TOO_MANY_PIXELS) from None
     except MemoryError:
         raise Overloaded(retry_after=5) from None
     except Exception as error:  # noqa: BLE001 # damaged files make decoders raise almost any type
         message = f"The file cannot be decoded: {type(error).__name__}."
-        raise refused(RefusalReason.DAMAGED, message) from None
+        raise refused(ImageProblem.DAMAGED, message) from None
 
 
 def _check_header(image: Image.Image, max_pixels: int) -> None:
     check_size(image.width, image.height, max_pixels)
     if image.mode not in _SUPPORTED_MODES:
         raise refused(
-            RefusalReason.UNSUPPORTED_COLOURS,
+            ImageProblem.UNSUPPORTED_COLOURS,
             f"The mode {image.mode} is not supported; use 8 bits per colour.",
         )
 

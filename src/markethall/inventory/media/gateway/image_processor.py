@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import structlog
 
-from markethall.inventory.media.contract import RefusalReason
+from markethall.inventory.media.contract import ImageProblem
 from markethall.inventory.media.domain.file_check import refused
 from markethall.inventory.media.domain.media import ProcessedImage
 from markethall.shared.kernel.errors import Overloaded
@@ -93,7 +93,7 @@ def _failure(done: "subprocess.CompletedProcess[bytes]") -> Exception:
     error = done.stderr.decode(errors="replace").strip()[-300:]
     log.warning("media.decoder_failed", status=done.returncode, error=error)
     if -done.returncode in _CRASHES:
-        return refused(RefusalReason.DAMAGED, "The file cannot be decoded.")
+        return refused(ImageProblem.DAMAGED, "The file cannot be decoded.")
     # for example killed because the machine has too little memory
     return Overloaded(retry_after=10)
 
@@ -102,7 +102,7 @@ def _read_result(output: bytes) -> ProcessedImage:
     line, _, content = output.partition(b"\n")
     header: Mapping[str, Any] = json.loads(line)
     if "refused" in header:
-        raise refused(RefusalReason(header["refused"]), header["message"])
+        raise refused(ImageProblem(header["refused"]), header["message"])
     if "overloaded" in header:
         raise Overloaded(retry_after=5)
     files, position = {}, 0
