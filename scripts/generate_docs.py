@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings
 
 from markethall.contexts import context_names, topology
 from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
+from markethall.inventory.imports.domain.family_rows import FAMILY_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
@@ -44,6 +45,11 @@ def settings_table() -> str:
 def columns() -> str:
     """Return the columns of the CSV format, in the order of an export."""
     return ", ".join(f"`{name}`" for name in CSV_HEADER)
+
+
+def family_columns() -> str:
+    """Return the columns of the CSV of families, in the order of an export."""
+    return ", ".join(f"`{name}`" for name in FAMILY_HEADER)
 
 
 def _default(field: FieldInfo) -> str:
@@ -197,6 +203,7 @@ def owners_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "columns": columns,
+    "family-columns": family_columns,
     "monolith": monolith,
     "relocation": relocation,
     "order-states": order_states,

@@ -573,6 +573,8 @@ def _imports() -> None:
         sa.Column("stock_skipped", sa.BigInteger(), nullable=False),
         sa.Column("archived", sa.BigInteger(), nullable=False),
         sa.Column("warnings", sa.BigInteger(), nullable=False),
+        sa.Column("families_created", sa.BigInteger(), nullable=False),
+        sa.Column("families_updated", sa.BigInteger(), nullable=False),
         sa.Column("changed_fields", JSONB(), nullable=False),
         sa.Column("note_counts", JSONB(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=False),
@@ -590,7 +592,7 @@ def _imports() -> None:
             {
                 "finished": "(finished_at IS NOT NULL) = (status IN ('done', 'failed'))",
                 "missing": "missing IN ('keep', 'archive')",
-                "format": "format IN ('csv', 'ndjson', 'shopify', 'woocommerce')",
+                "format": "format IN ('csv', 'ndjson', 'shopify', 'woocommerce', 'families')",
                 "status": "status IN ('waiting', 'running', 'done', 'failed')",
                 "counts": "position_offset >= 0 AND read >= 0",
             },

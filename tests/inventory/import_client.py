@@ -55,6 +55,9 @@ class ImportClient:
     async def errors(self, done: ImportView) -> list[RowNoteView]:
         return await self.notes(done, NoteKind.ERROR)
 
+    async def export_families(self) -> bytes:
+        return b"".join([chunk async for chunk in self.imports.export_families(STAFF)])
+
     async def export(self) -> bytes:
         return b"".join([chunk async for chunk in self.imports.export_products(STAFF)])
 

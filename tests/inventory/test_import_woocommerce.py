@@ -459,7 +459,7 @@ async def test_sku_added_later_updates_the_product(import_client: ImportClient) 
     done = await import_client.import_to_end(woo_csv(*renamed))
 
     assert counts(done) == (2, 0, 1, 0, 0)
-    assert dict(done.changed_fields) == {"sku": 1, "name": 1}
+    assert dict(done.changed_fields) == {"sku": 1, "name": 1, "family.name": 1}
     assert (await by_sku(import_client, "SHIRT-S")).family == "shirt-10-10"
 
 

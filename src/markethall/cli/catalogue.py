@@ -101,14 +101,18 @@ def export_file(
     file: Annotated[
         Path | None, typer.Argument(help="CSV file to write; standard output without one")
     ] = None,
+    families: Annotated[
+        bool, typer.Option("--families", help="Export the families instead of the products")
+    ] = False,
 ) -> None:
-    """Export all products as CSV, which can be imported again."""
+    """Export all products, or all families, as CSV, which can be imported again."""
     from markethall.inventory.container import InventoryContainer
     from markethall.shared.kernel.call_context import system_context
 
     async def run(container: "ApplicationContainer") -> None:
         inventory = container.context("inventory", InventoryContainer)
-        chunks = inventory.imports().export_products(system_context("export"))
+        imports, ctx = inventory.imports(), system_context("export")
+        chunks = imports.export_families(ctx) if families else imports.export_products(ctx)
         with file.open("wb") if file else nullcontext(sys.stdout.buffer) as output:
             async for chunk in chunks:
                 output.write(chunk)

@@ -36,6 +36,13 @@ _LIMIT_SETTING: Final = "MARKETHALL_MAX_IMPORT_BYTES"
 _RECHECK_SECONDS: Final = 1.0
 
 
+# the rows that describe no product
+_OTHER_ROWS: Final = {
+    ImportFormat.SHOPIFY: "image row",
+    ImportFormat.WOOCOMMERCE: "variable product",
+}
+
+
 class ImportSource(Protocol):
     """The source of an import: its bytes, and the command that starts the import."""
 
@@ -117,14 +124,18 @@ def _summary_lines(state: ImportView) -> Iterator[str]:
     products = rows.created + rows.updated + rows.unchanged
     parts = [_count(products, "product")]
     if others := rows.read - products - rows.failed:
-        is_woocommerce = state.format == ImportFormat.WOOCOMMERCE
-        parts.append(_count(others, "variable product" if is_woocommerce else "image row"))
+        parts.append(_count(others, _OTHER_ROWS.get(state.format, "family row")))
     parts.append(f"{rows.failed} failed")
     prefix = "would be " if state.dry_run else ""
     yield (
         f"{_count(rows.read, 'row')}: {', '.join(parts)}. Products: {rows.created} {prefix}created,"
         f" {rows.updated} {prefix}updated, {rows.unchanged} unchanged."
     )
+    if rows.families_created or rows.families_updated:
+        yield (
+            f"Families: {rows.families_created} {prefix}created,"
+            f" {rows.families_updated} {prefix}updated."
+        )
     if state.changed_fields:
         fields = [f"{name} ({number})" for name, number in sorted(state.changed_fields.items())]
         yield f"Fields of existing products {prefix}changed: {', '.join(fields)}."

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, PlainSerializer
 
+from markethall.inventory.catalogue.contract.families import FamilyChange, FamilyLabel
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import MAX_UNITS
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -32,12 +33,16 @@ class ImportStatus(StrEnum):
 
 
 class ImportFormat(StrEnum):
-    """Format of the file. The header of a CSV file tells from which shop system it comes."""
+    """Format of the file. The header of a CSV file tells which of the other formats it has.
+
+    FAMILIES is a CSV of families, with the columns of their export.
+    """
 
     CSV = "csv"
     NDJSON = "ndjson"
     SHOPIFY = "shopify"
     WOOCOMMERCE = "woocommerce"
+    FAMILIES = "families"
 
 
 class NoteKind(StrEnum):
@@ -66,7 +71,9 @@ class ImportRowCounts(Dto):
     outcomes that a real import would have. If the quantity of a row differs from the stock of an
     existing product, `stock_changed` counts the row with the option `with_stock`, else
     `stock_skipped`. `archived` counts products that were archived because they are not in the
-    file. `warnings` counts values that were cut or dropped.
+    file. `warnings` counts values that were cut or dropped. `families_created` and
+    `families_updated` count families; one that a file changes in several places may be counted
+    several times.
     """
 
     read: int
@@ -78,6 +85,8 @@ class ImportRowCounts(Dto):
     stock_skipped: int
     archived: int
     warnings: int
+    families_created: int
+    families_updated: int
 
 
 FrozenCounts = Annotated[
@@ -151,6 +160,15 @@ class NewImport(RequestModel):
         Field(description="archive: products that the file does not have, of families that it has"),
     ] = MissingProducts.KEEP
     currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
+
+
+class ImportedFamily(FamilyChange):
+    """The family of one row. Unlike in a merge patch, metadata and translations are replaced.
+
+    `label` is the label or a slug of the family. A row with a new label creates a family.
+    """
+
+    label: FamilyLabel
 
 
 class ImportedProduct(NewProduct):
@@ -246,6 +264,12 @@ class Imports(Protocol):
         """Continue a failed import at the row where it stopped.
 
         Raises ImportNotFound, ImportNotFailed, ImportFileExpired.
+        """
+
+    def export_families(self, ctx: CallContext) -> AsyncIterator[bytes]:
+        """Yield all families, sorted by label, as CSV that can be imported again.
+
+        No row is split between two chunks.
         """
 
     def export_products(self, ctx: CallContext) -> AsyncIterator[bytes]:

@@ -6,7 +6,9 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.contract.products import SkuTaken
+from markethall.inventory.catalogue.domain.families import Family
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.imports.contract import ImportStatus, NoteKind
 from markethall.inventory.imports.domain.file_records import RowNote
 from markethall.inventory.imports.domain.jobs import ImportJob
@@ -131,6 +133,28 @@ class MemoryImportStore(MemoryStockStore):
             members = self._tables.products.where(lambda product: product.family in families)
             found.update(product.product_id for product in members)
         return [product for key in sorted(found) if (product := self._tables.products.get(key))]
+
+    async def list_families_by_sku(self, skus: Collection[str]) -> Mapping[str, str]:
+        products = {
+            product.sku: product for product in await self.get_products_for_update(skus, ())
+        }
+        return {sku_key(sku): p.family for sku, p in products.items() if p.family is not None}
+
+    async def get_families_for_update(self, labels: Collection[str]) -> Sequence[Family]:
+        found = (self._tables.families.get(label) for label in sorted(labels))
+        return [family for family in found if family is not None]
+
+    async def add_families(self, families: Sequence[Family]) -> None:
+        await self.add_implicit_families(families)
+
+    async def save_families(self, families: Sequence[Family]) -> None:
+        for family in families:
+            await self.save_family(family)
+            await self.add_slug(family.slug, family.family_id)
+
+    async def list_families(self, after: str, limit: int) -> Sequence[Family]:
+        found = self._tables.families.where(lambda family: family.key > after)
+        return sorted(found, key=lambda family: family.key)[:limit]
 
     async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
         known = self._tables.import_members.get(import_id) or {}

@@ -34,6 +34,9 @@ class ReadStore(Protocol):
     ) -> Sequence[tuple[Product, int]]:
         """Return (product, units on hand in the main warehouse), sorted by product id."""
 
+    async def list_families(self, after: str, limit: int) -> Sequence[Family]:
+        """Return families whose `label_key` is greater than `after`, sorted by it."""
+
     async def list_all_category_nodes(self) -> Sequence[CategoryNode]: ...
 
     async def get_ancestors(self, category: str) -> Sequence[str]:
@@ -119,6 +122,18 @@ class Store(ReadStore, Protocol):
 
         Meanwhile no other transaction can create a family or change a slug.
         """
+
+    async def list_families_by_sku(self, skus: Collection[str]) -> Mapping[str, str]:
+        """Map each `sku_key` to the label of the family of its product, if it has one."""
+
+    async def get_families_for_update(self, labels: Collection[str]) -> Sequence[Family]:
+        """Return the families with these labels. Lock their rows in the order of their labels."""
+
+    async def add_families(self, families: Sequence[Family]) -> None:
+        """Insert families and their slugs. The caller has locked the names of families."""
+
+    async def save_families(self, families: Sequence[Family]) -> None:
+        """Update families, and record their slugs."""
 
     async def add_implicit_families(self, families: Sequence[Family]) -> None:
         """Insert families that products name. The caller has locked the names of families."""

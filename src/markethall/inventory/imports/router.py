@@ -287,6 +287,22 @@ async def export_products(ctx: CatalogueWriter, imports: ImportsDep) -> Response
     return await csv_response(imports.export_products(ctx), "products.csv")
 
 
+@router.get(
+    "/exports/families.csv",
+    response_class=StreamingResponse,
+    summary="Export families",
+    responses=problems(*AUTHENTICATED_ERRORS)
+    | {200: {"description": "All families, ordered by label", "content": {CSV_MEDIA_TYPE: {}}}},
+)
+async def export_families(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
+    """Return all families as CSV, which can be imported again.
+
+    To copy a catalogue, import this file before the file of the products. An apostrophe is put
+    before each text that a spreadsheet would run as a formula.
+    """
+    return await csv_response(imports.export_families(ctx), "families.csv")
+
+
 def _import_format(request: Request) -> ImportFormat:
     """Raises UnsupportedMediaType."""
     kind, _, parameters = request.headers.get("content-type", "").partition(";")

@@ -104,6 +104,15 @@ class Family:
             setattr(self, name, value)
         return self._mark_changed(now) if changes else False
 
+    def set_fields(self, values: Mapping[str, Any], now: datetime) -> Sequence[str]:
+        """Set fields to values in their stored form. Return the names of those that change."""
+        changed = [name for name, value in values.items() if getattr(self, name) != value]
+        for name in changed:
+            setattr(self, name, values[name])
+        if changed:
+            self._mark_changed(now)
+        return changed
+
     def archive(self, now: datetime) -> bool:
         """Archive the family. Return False when it is archived already."""
         if self.status == FamilyStatus.ARCHIVED:

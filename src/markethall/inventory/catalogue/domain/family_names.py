@@ -79,6 +79,12 @@ class FamilyNames:
             self._by_key[key] = self.planned[key] = text
         return found
 
+    def claim_slug(self, slug: str, label: str) -> bool:
+        """Give the slug to the family. Return False if another family has or had it."""
+        if product_id_of_slug(slug) is not None:
+            return False
+        return self._by_slug.setdefault(slug, label) == label
+
     def planned_labels(self, used: Collection[str | None]) -> Sequence[str]:
         """Return the planned labels among `used`, sorted by `label_key`."""
         return [label for _, label in sorted(self.planned.items()) if label in used]

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
-from markethall.inventory.catalogue.sql.parameters import integer_literal, uuid_parameter
+from markethall.inventory.catalogue.sql.parameters import LIMIT, integer_literal, uuid_parameter
 from markethall.inventory.catalogue.sql.tables import families, family_slugs
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
@@ -64,6 +64,18 @@ GET_FAMILY_FOR_UPDATE: Final = Statement(
     sa.select(*FAMILY_COLUMNS)
     .where(families.c.family_id == find_family_id())
     .with_for_update(key_share=True, of=families)
+)
+GET_FAMILIES_FOR_UPDATE: Final = Statement(
+    sa.select(*FAMILY_COLUMNS)
+    .where(families.c.label == sa.any_(_texts("labels")))
+    .order_by(families.c.label.collate("C"))
+    .with_for_update(key_share=True)
+)
+LIST_FAMILIES: Final = Statement(
+    sa.select(*FAMILY_COLUMNS)
+    .where(families.c.label_key > bindparam("after", type_=sa.Text))
+    .order_by(families.c.label_key)
+    .limit(LIMIT)
 )
 _new_family: Final = (
     insert(families)

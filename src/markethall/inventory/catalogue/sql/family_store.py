@@ -72,14 +72,36 @@ class SqlFamilyStore(SqlUnitOfWork):
         return _family_from_row(row) if row else None
 
     async def save_family(self, family: Family) -> None:
-        row = {f"new_{name}": value for name, value in _family_to_row(family).items()}
-        del row["new_family_id"], row["new_label"], row["new_created_at"]
         try:
             await self._connection.execute(
-                family_statements.SAVE_FAMILY, family_id=family.family_id, **row
+                family_statements.SAVE_FAMILY,
+                family_id=family.family_id,
+                **_changed_values(family),
             )
         except asyncpg.ForeignKeyViolationError:
             raise CategoryNotFound(category=family.category) from None
+
+    async def get_families_for_update(self, labels: Collection[str]) -> Sequence[Family]:
+        rows = await self._connection.fetch_all(
+            family_statements.GET_FAMILIES_FOR_UPDATE, labels=list(labels)
+        )
+        return [_family_from_row(row) for row in rows]
+
+    async def list_families(self, after: str, limit: int) -> Sequence[Family]:
+        rows = await self._connection.fetch_all(
+            family_statements.LIST_FAMILIES, after=after, limit=limit
+        )
+        return [_family_from_row(row) for row in rows]
+
+    async def add_families(self, families: Sequence[Family]) -> None:
+        rows = [{**_family_to_row(family), "label_key": family.key} for family in families]
+        await self._connection.execute_many(family_statements.ADD_FAMILY, rows)
+
+    async def save_families(self, families: Sequence[Family]) -> None:
+        rows = [{**_changed_values(family), "family_id": family.family_id} for family in families]
+        await self._connection.execute_many(family_statements.SAVE_FAMILY, rows)
+        slugs = [{"slug": family.slug, "family_id": family.family_id} for family in families]
+        await self._connection.execute_many(family_statements.ADD_SLUG, slugs)
 
     async def get_family_page(self, name: FamilyLookup, now: datetime) -> FamilyPageJson | None:
         row = await self._connection.fetch_one(
@@ -106,6 +128,12 @@ def _family_to_row(family: Family) -> dict[str, Any]:
         "translations": _TRANSLATIONS.dump_json(dict(family.translations)).decode(),
         "status": family.status.value,
     }
+
+
+def _changed_values(family: Family) -> dict[str, Any]:
+    row = {f"new_{name}": value for name, value in _family_to_row(family).items()}
+    del row["new_family_id"], row["new_label"], row["new_created_at"]
+    return row
 
 
 def _family_from_row(row: "Record", prefix: str = "") -> Family:

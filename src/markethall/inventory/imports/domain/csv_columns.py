@@ -119,22 +119,25 @@ def _json_column(name: str, empty: Callable[[], Any]) -> CsvColumn:
         value = to_json_value(getattr(product, name))
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
 
-    return CsvColumn(name, lambda text, _: _parse_json(text) if text else empty(), write)
+    return CsvColumn(name, lambda text, _: parse_json_cell(text) if text else empty(), write)
 
 
 def _list_column(name: str) -> CsvColumn:
     """Build a column that reads a JSON array or a comma-separated list, and writes JSON."""
     column = _json_column(name, tuple)
 
-    def read(text: str, currency: str) -> Any:
-        if not text or text.lstrip().startswith("["):
-            return column.read(text, currency)
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-
-    return CsvColumn(name, read, column.write)
+    return CsvColumn(name, lambda text, _: parse_list_cell(text), column.write)
 
 
-def _parse_json(text: str) -> Any:
+def parse_list_cell(text: str) -> Any:
+    """Parse a JSON array or a comma-separated list. Raises InvalidCell."""
+    if text.lstrip().startswith("["):
+        return parse_json_cell(text)
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_json_cell(text: str) -> Any:
+    """Raises InvalidCell."""
     try:
         return parse_strict_json(text)
     except (ValueError, RecursionError):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from markethall.inventory.imports.contract import ImportFormat
+from markethall.inventory.imports.domain.family_rows import FamilyCsvReader, is_families_csv
 from markethall.inventory.imports.domain.file_records import (
     MAX_RECORD_BYTES,
     FilePosition,
@@ -57,6 +58,8 @@ def open_reader(
     names = trim_names(header.cells)
     if is_shopify(names):
         return ShopifyReader(names, currency, delimiter), header.next_position
+    if is_families_csv(names):
+        return FamilyCsvReader(names, delimiter), header.next_position
     if is_woocommerce(names):
         return WooCommerceReader(names, currency, delimiter), header.next_position
     return CsvReader(names, currency, delimiter), header.next_position

@@ -29,6 +29,8 @@ STOCK_CHANGED: Final = "stock_changed"
 STOCK_SKIPPED: Final = "stock_skipped"
 ARCHIVED: Final = "archived"
 WARNINGS: Final = "warnings"
+FAMILIES_CREATED: Final = "families_created"
+FAMILIES_UPDATED: Final = "families_updated"
 OUTCOMES: Final = (
     CREATED,
     UPDATED,
@@ -38,6 +40,8 @@ OUTCOMES: Final = (
     STOCK_SKIPPED,
     ARCHIVED,
     WARNINGS,
+    FAMILIES_CREATED,
+    FAMILIES_UPDATED,
 )
 # the number of notes of each kind that are stored for an import; later notes are dropped
 MAX_STORED_NOTES: Final = 10_000

@@ -13,6 +13,7 @@ from markethall.inventory.imports.domain.csv_columns import (
     is_known_currency,
     parse_integer,
 )
+from markethall.inventory.imports.domain.family_rows import validate_family
 from markethall.inventory.imports.domain.file_records import (
     FileRecord,
     RowError,
@@ -117,7 +118,9 @@ class NdjsonReader:
             return (RowError(record.line, "", "json", "is not JSON"),)
         if not isinstance(values, Mapping):
             return (RowError(record.line, "", "json", "must be an object"),)
-        return validate_row(record.line, values, lambda path: (record.line, _json_pointer(path)))
+        # a product has a SKU, a family has a label
+        validate = validate_family if "label" in values and "sku" not in values else validate_row
+        return validate(record.line, values, lambda path: (record.line, _json_pointer(path)))
 
 
 def _check_header(header: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 """Find the product of each row of a batch, and rows that claim the SKU of another product."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import sku_key
@@ -38,16 +37,6 @@ class ProductLookup:
             return self._by_sku.get(row.sku_key) or self._find_by_other_sku(row)
         known = self._by_identity.get(_identity(row)) or self._matched.get(row.line)
         return known or self._find_without_family(row)
-
-    def resolve_family(self, row: ValidatedRow) -> ValidatedRow:
-        """Return the row of a variation with the family that its product or its siblings have."""
-        if row.woo is None or row.product.family is None:
-            return row
-        own = self.find(row)
-        siblings = (self._by_sku.get(key) for key in row.woo.sibling_sku_keys)
-        families = (product.family for product in (own, *siblings) if product)
-        family = next((family for family in families if family), row.product.family)
-        return replace(row, product=replace(row.product, family=family))
 
     def _find_by_other_sku(self, row: ValidatedRow) -> Product | None:
         keys = row.woo.other_sku_keys if row.woo else ()

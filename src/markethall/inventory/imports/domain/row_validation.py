@@ -145,9 +145,23 @@ def describe_product(product: Product) -> str:
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """A row that describes no product, only what the products of a family share."""
+    """The family that a row describes: its label, and values in the form in which it stores them.
 
+    If the family exists, only the fields in `values` are changed.
+    """
+
+    line: int
+    label: str
+    values: Mapping[str, Any]
+    locate: FieldLocator
     warnings: tuple[RowWarning, ...] = ()
+    woo: WooReferences | None = None
+
+    @property
+    def category(self) -> str | None:
+        """The text that names the category, or None."""
+        category: str | None = self.values.get("category")
+        return category
 
 
 # a valid row, or the errors of an invalid row
@@ -195,7 +209,7 @@ def validate_row(
     try:
         command = ImportedProduct.model_validate(complete)
     except ValidationError as error:
-        return _row_errors(error, locate)
+        return row_errors(error, locate)
     missing_errors = tuple(RowError(*locate((name,)), "missing", "is required") for name in absent)
     return ValidatedRow(
         line=line,
@@ -211,7 +225,8 @@ def validate_row(
     )
 
 
-def _row_errors(error: ValidationError, locate: FieldLocator) -> tuple[RowError, ...]:
+def row_errors(error: ValidationError, locate: FieldLocator) -> tuple[RowError, ...]:
+    """Return the first errors, each with its line and the field in the file."""
     details = error.errors(include_url=False, include_context=False)
     return tuple(_row_error(detail, locate) for detail in details[:MAX_ERRORS_PER_ROW])
 

@@ -40,6 +40,8 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "new_on_hand": ("on hand (new)",),
     "location": ("location",),
     "image": ("image src", "product image url"),
+    "seo_title": ("seo title",),
+    "seo_description": ("seo description",),
     "variant_image": ("variant image", "variant image url"),
 }
 _COLUMN_BY_NAME: Final = {name: column for column, names in _NAMES.items() for name in names}

@@ -3,6 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from markethall.inventory.catalogue.contract.families import (
+    MAX_SEO_DESCRIPTION_LENGTH,
+    MAX_SEO_TITLE_LENGTH,
+)
 from markethall.inventory.catalogue.contract.fields import (
     MAX_TAG_LENGTH,
     ProductStatus,
@@ -35,6 +39,8 @@ _MAX_LENGTH_BY_COLUMN: Final[Mapping[str, int]] = {
     "title": MAX_NAME_LENGTH,
     "body": MAX_DESCRIPTION_LENGTH,
     "vendor": MAX_ATTRIBUTE_LENGTH,
+    "seo_title": MAX_SEO_TITLE_LENGTH,
+    "seo_description": MAX_SEO_DESCRIPTION_LENGTH,
     **{column: MAX_OPTION_LENGTH for pair in OPTION_COLUMNS for column in pair},
 }
 

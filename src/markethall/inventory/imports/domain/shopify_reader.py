@@ -146,12 +146,22 @@ class ShopifyReader:
         return ReadStep(
             (
                 *group.rows_without_handle,
+                *self._family_rows(handle_rows, results),
                 *_add_warnings(self._refuse_duplicates(results), warnings),
             ),
             len(group.rows) + len(group.rows_without_handle),
             next_position,
             0,
         )
+
+    def _family_rows(
+        self, handle_rows: HandleRows, results: Sequence[RowResult]
+    ) -> Sequence[RowResult]:
+        """Return the row of the family, if the file has its title and a variant is valid."""
+        has_variant = any(isinstance(result, ValidatedRow) for result in results)
+        if self._header.is_inventory or not handle_rows.first.get("title") or not has_variant:
+            return ()
+        return (self._variants.read_family(handle_rows),)
 
     def _variant_rows(self, handle_rows: HandleRows, rows: Sequence[Row]) -> Sequence[VariantRow]:
         variants = [VariantRow(line, cells) for line, cells in rows if is_variant(cells)]

@@ -9,8 +9,14 @@ from markethall.inventory.catalogue.contract.fields import InventoryPolicy, Prod
 from markethall.inventory.catalogue.contract.products import MAX_BARCODE_LENGTH, MAX_IMAGES
 from markethall.inventory.imports.domain.csv_columns import InvalidCell, parse_amount
 from markethall.inventory.imports.domain.derived_skus import stable_sku
+from markethall.inventory.imports.domain.family_rows import validate_family
 from markethall.inventory.imports.domain.file_records import RowError, RowWarning, sanitize
-from markethall.inventory.imports.domain.row_validation import RowResult, Variant, validate_row
+from markethall.inventory.imports.domain.row_validation import (
+    FamilyRow,
+    RowResult,
+    Variant,
+    validate_row,
+)
 from markethall.inventory.imports.domain.shopify_columns import (
     OPTION_COLUMNS,
     QUANTITY_COLUMNS,
@@ -40,6 +46,9 @@ _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
     "on_hand": "quantity",
     "options": "option1_value",
 }
+_FAMILY_TEXT_FIELDS: Final = ("name", "description", "category")
+_FAMILY_FIELDS: Final = (*_FAMILY_TEXT_FIELDS, "images")
+_SEO_FIELDS: Final = ("title", "description")
 # fields that only the first row of a Handle has
 _FIRST_ROW_FIELDS: Final = frozenset(
     {"name", "description", "category", "tags", "attributes", "status"}
@@ -112,6 +121,21 @@ class VariantReader:
             variant=Variant(group.handle, options, has_sku),
             attribute_names=frozenset({"vendor"}),
             warnings=self._warnings(row),
+        )
+
+    def read_family(self, group: HandleRows) -> FamilyRow | tuple[RowError, ...]:
+        """Return the family, with the values of the first row and all images."""
+        shared = self._product_values(group, group.first)
+        shared["images"] = group.images
+        provided = _FAMILY_FIELDS if self._header.has("image") else _FAMILY_TEXT_FIELDS
+        values = {name: shared[name] for name in provided if name in shared}
+        if self._header.has("seo_title", "seo_description"):
+            texts = {name: group.first.get(f"seo_{name}") or None for name in _SEO_FIELDS}
+            values["seo"] = texts
+        values["label"] = group.handle
+        row = VariantRow(group.first_line, group.first)
+        return validate_family(
+            group.first_line, values, lambda path: self._locate(path, group, row)
         )
 
     def _warnings(self, row: VariantRow) -> tuple[RowWarning, ...]:
@@ -229,6 +253,10 @@ class VariantReader:
         column = _COLUMN_BY_FIELD.get(field)
         if field == "on_hand":
             column = next((name for name in QUANTITY_COLUMNS if self._header.has(name)), None)
+        if field == "label":
+            column = "handle"
+        if field == "seo" and len(path) > 1:
+            column = f"seo_{path[1]}"
         if field == "category" and not group.first.get("type"):
             column = "category"
         name = self._header.name(column) if column else field[:100]

@@ -53,6 +53,10 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "images": ("Images", "Bilder"),
     "parent": ("Parent", "Übergeordnetes Produkt"),
     "brands": ("Brands", "Marken"),
+    "yoast_title": ("Meta: _yoast_wpseo_title",),
+    "yoast_description": ("Meta: _yoast_wpseo_metadesc",),
+    "rank_math_title": ("Meta: rank_math_title",),
+    "rank_math_description": ("Meta: rank_math_description",),
 }
 _COLUMN_BY_NAME: Final = {
     label_key(name): column for column, names in _NAMES.items() for name in names

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from markethall.inventory.catalogue.domain.text_keys import label_key
-from markethall.inventory.imports.domain.derived_skus import derive_slug
 from markethall.inventory.imports.domain.file_records import FileRecord, UnreadableFile
 from markethall.inventory.imports.domain.record_parser import (
     FileChunk,
@@ -23,6 +22,7 @@ from markethall.inventory.imports.domain.row_validation import ReadStep, validat
 from markethall.inventory.imports.domain.woocommerce_columns import WooHeader
 from markethall.inventory.imports.domain.woocommerce_products import (
     VENDOR,
+    derive_label,
     read_attributes,
     read_shared_values,
 )
@@ -116,7 +116,7 @@ def _pack(row: WooRow) -> _PackedProduct:
         names.add(VENDOR)
     checked = validate_row(row.line, {**values, "sku": "-"}, lambda _: (row.line, ""))
     is_valid = not row.errors and not isinstance(checked, tuple) and "name" in values
-    family = derive_slug(values.get("name", ""), row.id or row.get("sku"))
+    family = derive_label(row, values)
     data = json.dumps([values, sorted(names)] if is_valid else [{}, []]).encode()
     return _PackedProduct(row.line, family, zlib.compress(data, _FASTEST_COMPRESSION), is_valid)
 

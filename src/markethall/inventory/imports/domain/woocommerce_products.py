@@ -5,9 +5,13 @@ values of `read_offer_values` belong to a product that can be bought: a simple p
 variation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from markethall.inventory.catalogue.contract.families import (
+    MAX_SEO_DESCRIPTION_LENGTH,
+    MAX_SEO_TITLE_LENGTH,
+)
 from markethall.inventory.catalogue.contract.fields import (
     MAX_TAG_LENGTH,
     InventoryPolicy,
@@ -23,6 +27,7 @@ from markethall.inventory.catalogue.contract.products import (
     MAX_TAGS,
 )
 from markethall.inventory.catalogue.domain.labels import fold_tags
+from markethall.inventory.imports.domain.derived_skus import derive_slug
 from markethall.inventory.imports.domain.value_limits import (
     CUT_PATH_MESSAGE,
     complete_url,
@@ -42,6 +47,8 @@ from markethall.inventory.imports.domain.woocommerce_values import (
 )
 
 VENDOR: Final = "vendor"
+_SEO_TITLE_COLUMNS: Final = ("yoast_title", "rank_math_title")
+_SEO_DESCRIPTION_COLUMNS: Final = ("yoast_description", "rank_math_description")
 # values of `Published`
 _STATUS_BY_PUBLISHED: Final[Mapping[str, ProductStatus]] = {
     "1": ProductStatus.ACTIVE,
@@ -112,6 +119,25 @@ def read_offer_values(row: WooRow, currency: str) -> dict[str, Any]:
     if row.get("sold_individually") == "1":
         row.warn("sold_individually", "dropped", "one per order is not supported: dropped")
     return values | _read_prices(row, currency) | _read_stock(row) | _read_policy(row)
+
+
+def derive_label(row: WooRow, values: Mapping[str, Any]) -> str:
+    """Return the label of the family of a variable product."""
+    return derive_slug(values.get("name", ""), row.id or row.get("sku"))
+
+
+def read_seo(row: WooRow) -> dict[str, Any]:
+    """Return the texts for search engines of the extensions Yoast SEO and Rank Math."""
+    if not row.has(*_SEO_TITLE_COLUMNS, *_SEO_DESCRIPTION_COLUMNS):
+        return {}
+    title = _first_text(row, _SEO_TITLE_COLUMNS, MAX_SEO_TITLE_LENGTH)
+    description = _first_text(row, _SEO_DESCRIPTION_COLUMNS, MAX_SEO_DESCRIPTION_LENGTH)
+    return {"seo": {"title": title, "description": description}}
+
+
+def _first_text(row: WooRow, columns: Sequence[str], limit: int) -> str | None:
+    column = next((column for column in columns if row.get(column)), None)
+    return row.cut(column, row.get(column), limit) if column else None
 
 
 def combine_with_parent(parent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.imports.contract import ImportFormat
 from markethall.inventory.imports.domain.derived_skus import stable_sku
+from markethall.inventory.imports.domain.family_rows import validate_family
 from markethall.inventory.imports.domain.file_records import FileRecord, RowError
 from markethall.inventory.imports.domain.record_parser import (
     FileChunk,
@@ -18,7 +19,6 @@ from markethall.inventory.imports.domain.record_parser import (
     read_csv_records,
 )
 from markethall.inventory.imports.domain.row_validation import (
-    FamilyRow,
     ReadStep,
     RowResult,
     StepReader,
@@ -34,9 +34,11 @@ from markethall.inventory.imports.domain.woocommerce_parents import (
 from markethall.inventory.imports.domain.woocommerce_products import (
     VENDOR,
     combine_with_parent,
+    derive_label,
     read_attributes,
     read_offer_values,
     read_options,
+    read_seo,
     read_shared_values,
 )
 from markethall.inventory.imports.domain.woocommerce_row import (
@@ -46,6 +48,8 @@ from markethall.inventory.imports.domain.woocommerce_row import (
     WooRow,
 )
 
+# fields that a family has in common with its products
+_FAMILY_FIELDS: Final = ("name", "description", "category", "images")
 # type of a product that cannot be sold here -> the reason
 _UNSUPPORTED: Final[Mapping[str, str]] = {
     "grouped": "a grouped product has no price: only its parts are imported",
@@ -124,12 +128,23 @@ class WooCommerceReader:
             message = f"line {indexed.line} has the same product"
             row.fail("id" if row.id else "sku", "duplicate_product", message)
         values = {**read_shared_values(row), "attributes": read_attributes(row), "sku": "-"}
+        family: dict[str, Any] = {name: values[name] for name in _FAMILY_FIELDS if name in values}
+        family |= {"label": derive_label(row, values)} | read_seo(row)
         if "name" not in values:
             row.fail("name", "missing", "is required")
-        if not self._products.first_variation(row.references):
+        siblings = self._products.first_variation(row.references)
+        if not siblings:
             row.warn("type", "no_variations", "has no variations in this file: nothing to sell")
         checked = validate_row(row.line, values, lambda path: self._locate(row, path))
-        return checked if isinstance(checked, tuple) else FamilyRow(tuple(row.warnings))
+        if isinstance(checked, tuple):
+            return checked
+        return validate_family(
+            row.line,
+            family,
+            lambda path: self._locate(row, path),
+            warnings=tuple(row.warnings),
+            woo=WooReferences(sibling_sku_keys=siblings),
+        )
 
     def _find_indexed(self, row: WooRow) -> VariableProduct | None:
         found = (self._products.get(reference) for reference in row.references)

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.domain.category_tree import paths_by_category
+from markethall.inventory.catalogue.domain.families import Family
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.contract import (
     ImportFileExpired,
@@ -25,6 +26,7 @@ from markethall.inventory.imports.domain.csv_columns import (
     CSV_HEADER,
     product_to_cells,
 )
+from markethall.inventory.imports.domain.family_rows import FAMILY_HEADER, family_to_cells
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_reader import PART_BYTES
@@ -174,6 +176,21 @@ class ImportService:
         self._notify_worker()
         return view
 
+    async def export_families(self, ctx: CallContext) -> AsyncIterator[bytes]:
+        header = format_csv_row(FAMILY_HEADER)
+        after = ""
+        paths: Mapping[str, str] = {}
+        while True:
+            async with self._database.read_session() as reads:
+                families = await reads.list_families(after, _EXPORT_PAGE_ROWS)
+                if not paths.keys() >= {f.category for f in families if f.category is not None}:
+                    paths = paths_by_category(await reads.list_all_category_nodes())
+            yield "".join([header, *(_format_family(f, paths) for f in families)]).encode()
+            header = ""
+            if len(families) < _EXPORT_PAGE_ROWS:
+                return
+            after = families[-1].key
+
     async def export_products(self, ctx: CallContext) -> AsyncIterator[bytes]:
         header = format_csv_row(CSV_HEADER)
         after: UUID | None = None
@@ -194,6 +211,11 @@ class ImportService:
 def _format_product(product: Product, on_hand: int, paths: Mapping[str, str]) -> str:
     category = product.category and paths.get(product.category, product.category)
     return format_csv_row(product_to_cells(replace(product, category=category), on_hand))
+
+
+def _format_family(family: Family, paths: Mapping[str, str]) -> str:
+    category = family.category and paths.get(family.category, family.category)
+    return format_csv_row(family_to_cells(replace(family, category=category)))
 
 
 async def _split_into_parts(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

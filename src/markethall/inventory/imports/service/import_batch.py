@@ -9,6 +9,7 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.domain.csv_columns import format_field
+from markethall.inventory.imports.domain.family_rows import describe_change
 from markethall.inventory.imports.domain.file_records import (
     FilePosition,
     RowChange,
@@ -19,6 +20,8 @@ from markethall.inventory.imports.domain.jobs import (
     ARCHIVED,
     CREATED,
     FAILED,
+    FAMILIES_CREATED,
+    FAMILIES_UPDATED,
     STOCK_CHANGED,
     STOCK_SKIPPED,
     UNCHANGED,
@@ -88,16 +91,16 @@ class BatchChanges:
     last_id: UUID = _NO_ID
 
     def add_row(self, row: RowResult) -> None:
+        row = self.categories.resolve(row)
         if isinstance(row, FamilyRow):
-            self._add_warnings(row.warnings)
+            self._add_family_row(row)
             return
-        row = self.categories.resolve(row) if isinstance(row, ValidatedRow) else row
         errors = row if isinstance(row, tuple) else self._check_row(row)
         if errors or isinstance(row, tuple):
             self.outcomes[FAILED] += 1
             self.errors += errors
         else:
-            self.outcomes[self._apply_row(self.lookup.resolve_family(row))] += 1
+            self.outcomes[self._apply_row(row)] += 1
             self._add_warnings(row.warnings)
 
     def archive_missing(self, product: Product, line: int) -> None:
@@ -127,6 +130,27 @@ class BatchChanges:
             if self.counted_on_hand[product_id] != self._on_hand(product_id)
             and (product_id in self.new_products) == of_new_products
         ]
+
+    def _add_family_row(self, row: FamilyRow) -> None:
+        if errors := self.families.check(row):
+            self.outcomes[FAILED] += 1
+            self.errors += errors
+            return
+        self._add_warnings(row.warnings)
+        applied = self.families.apply(row, self.now)
+        if applied is None or not applied[1]:
+            return
+        before, changed = applied
+        self.outcomes[FAMILIES_UPDATED] += 1
+        self.changed_fields.update(f"family.{name}" for name in changed)
+        if self.job.dry_run:
+            after = self.families.changed[row.label]
+            self.noted_changes += [
+                RowChange(
+                    row.line, f"family.{name}", "changed", describe_change(before, after, name)
+                )
+                for name in sorted(changed)
+            ]
 
     def _add_warnings(self, warnings: Sequence[RowWarning]) -> None:
         self.outcomes[WARNINGS] += len(warnings)
@@ -254,6 +278,7 @@ async def build_batch_changes(
     changes = BatchChanges(job, now, lookup, categories, families, stock_by_product)
     for row in rows:
         changes.add_row(row)
+    changes.outcomes[FAMILIES_CREATED] += len(families.new_labels(changes.written_products))
     return changes
 
 
@@ -296,8 +321,9 @@ async def persist(store: Store, changes: BatchChanges) -> None:
         list(changes.new_products.values()),
         list(changes.changed_products.values()),
     )
-    await changes.categories.create_for(store, changes.written_products)
-    await changes.families.create_for(store, changes.written_products, changes.now)
+    product_categories = [product.category for product in changes.written_products]
+    await changes.categories.create(store, [*product_categories, *changes.families.category_keys])
+    await changes.families.write(store, changes.written_products, changes.now)
     if (new_products or changed_products) and not await store.write_products(
         new_products, changed_products
     ):

@@ -286,7 +286,8 @@ class ImportWorker:
 
     async def _invalidate_and_index(self, changes: BatchChanges) -> None:
         product_ids = changes.touched_product_ids
-        self._cache.invalidate(product_ids, pages=bool(product_ids))
+        has_changes = bool(product_ids or changes.families.changed)
+        self._cache.invalidate(product_ids, pages=has_changes)
         if products := changes.written_products:
             await self._search_index.index(products)
 

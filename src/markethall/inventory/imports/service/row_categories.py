@@ -11,9 +11,8 @@ from markethall.inventory.catalogue.domain.category_tree import (
     label_keys,
     path_of_ancestors,
 )
-from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.domain.file_records import RowError
-from markethall.inventory.imports.domain.row_validation import RowResult, ValidatedRow
+from markethall.inventory.imports.domain.row_validation import FamilyRow, RowResult, ValidatedRow
 from markethall.inventory.imports.ports import Store
 from markethall.shared.kernel.ids import new_id
 
@@ -53,22 +52,24 @@ class RowCategories:
         }
         return cls(tree, keys, ambiguous)
 
-    def resolve(self, row: ValidatedRow) -> ValidatedRow | tuple[RowError, ...]:
+    def resolve(self, row: RowResult) -> RowResult:
         """Replace the category of the row by its key. Return an error if it is ambiguous."""
-        text = row.product.category
-        if text is None:
+        text = _category_of(row)
+        if text is None or isinstance(row, tuple):
             return row
         if paths := self.ambiguous.get(text):
             choices = " or ".join(sorted(paths))
             message = f"{text[:80]!r} may be {choices}: give the path"
             return (RowError(*row.locate(("category",)), CategoryAmbiguous.code, message[:300]),)
         key = self.keys[text]
+        if isinstance(row, FamilyRow):
+            return replace(row, values={**row.values, "category": key})
         # most rows have the key already, and copying the product takes as long as reading a row
         return row if key == text else replace(row, product=replace(row.product, category=key))
 
-    async def create_for(self, store: Store, products: Iterable[Product]) -> None:
-        """Create the new categories of these products, and their parents."""
-        for node in self.tree.planned_with_parents(product.category for product in products):
+    async def create(self, store: Store, keys: Iterable[str | None]) -> None:
+        """Create the new categories among these, and their parents."""
+        for node in self.tree.planned_with_parents(keys):
             await store.add_category(Category.create_implicit(new_id(), node))
 
 
@@ -87,4 +88,6 @@ async def _path_of(store: Store, category: str) -> str:
 
 
 def _category_of(row: RowResult) -> str | None:
+    if isinstance(row, FamilyRow):
+        return row.category
     return row.product.category if isinstance(row, ValidatedRow) else None

@@ -1,10 +1,12 @@
-"""Find the families that the rows of a batch name, and create the new ones."""
+"""Find the families that the rows of a batch name, create the new ones, and change the others."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
+from markethall.inventory.catalogue.contract.families import SlugTaken
+from markethall.inventory.catalogue.domain.families import Family
 from markethall.inventory.catalogue.domain.family_names import (
     FamilyNames,
     candidates_of,
@@ -12,54 +14,125 @@ from markethall.inventory.catalogue.domain.family_names import (
 )
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import label_key
-from markethall.inventory.imports.domain.row_validation import RowResult, ValidatedRow, Variant
+from markethall.inventory.imports.domain.file_records import RowError
+from markethall.inventory.imports.domain.row_validation import (
+    FamilyRow,
+    RowResult,
+    Variant,
+)
 from markethall.inventory.imports.ports import Store
 from markethall.shared.kernel.ids import new_id
 
 
-@dataclass(frozen=True)
+@dataclass
 class RowFamilies:
-    """The families that the rows name. `labels` maps the text in a row to the label."""
+    """The families that the rows name.
+
+    `labels` maps the text in a row to the label, `families_by_sku` a SKU key to the label of the
+    family of its product. `existing` are the families that rows describe, by label.
+    """
 
     names: FamilyNames
     labels: Mapping[str, str]
+    families_by_sku: Mapping[str, str]
+    existing: Mapping[str, Family]
+    # the fields of new families, by label
+    new_values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    changed: dict[str, Family] = field(default_factory=dict)
 
     @classmethod
-    async def load(cls, store: Store, rows: Iterable[RowResult], *, is_dry_run: bool) -> Self:
-        """Find the families. If some are new, lock the names of families, except in a dry run."""
+    async def load(cls, store: Store, rows: Sequence[RowResult], *, is_dry_run: bool) -> Self:
+        """Find the families, and lock those that rows describe.
+
+        If some are new or get a slug, lock the names of families, except in a dry run.
+        """
+        skus = sorted({key for row in rows for key in _sku_keys(row)})
+        by_sku = await store.list_families_by_sku(skus) if skus else {}
         # in the order of the file, because the first spelling becomes the label of a new family
-        texts = list(dict.fromkeys(text for row in rows if (text := _family_of(row)) is not None))
-        names, labels = await _load_names(store, texts)
-        if names.planned and not is_dry_run:
+        texts = list(dict.fromkeys(text for row in rows if (text := _family_of(row, by_sku))))
+        slugs = {slug for row in rows if (slug := _slug_of(row))}
+        names, labels = await _load_names(store, texts, slugs)
+        if (names.planned or slugs) and not is_dry_run:
             # load again: another transaction may have created them before the names were locked
             await store.lock_family_names()
-            names, labels = await _load_names(store, texts)
-        return cls(names, labels)
+            names, labels = await _load_names(store, texts, slugs)
+        described = {
+            labels[text]
+            for row in rows
+            if isinstance(row, FamilyRow) and (text := _family_of(row, by_sku))
+        }
+        found = await store.get_families_for_update(described) if described else ()
+        return cls(names, labels, by_sku, {family.label: family for family in found})
 
     def resolve(self, row: RowResult) -> RowResult:
         """Replace the family of the row by its label, and the handle of a Shopify row too."""
-        text = _family_of(row)
-        if text is None or not isinstance(row, ValidatedRow):
+        text = _family_of(row, self.families_by_sku)
+        if text is None or isinstance(row, tuple):
             return row
         label = self.labels[text]
+        if isinstance(row, FamilyRow):
+            return replace(row, label=label)
         # most rows have the label already, and copying the product takes as long as reading a row
-        if label == text:
+        if label == row.product.family:
             return row
         product = replace(row.product, family=label)
         return replace(row, product=product, variant=_with_handle(row.variant, label))
 
-    async def create_for(self, store: Store, products: Iterable[Product], now: datetime) -> None:
-        """Create the new families of these products."""
-        labels = self.names.planned_labels({product.family for product in products})
-        if labels:
+    def check(self, row: FamilyRow) -> Sequence[RowError]:
+        """Return an error if another family has or had the slug of the row."""
+        slug = row.values.get("slug")
+        if slug is None or self.names.claim_slug(slug, row.label):
+            return ()
+        return (RowError(*row.locate(("slug",)), SlugTaken.code, SlugTaken.title),)
+
+    def apply(self, row: FamilyRow, now: datetime) -> tuple[Family, Sequence[str]] | None:
+        """Set the fields of the family. Return it as it was, and the names of changed fields.
+
+        Return None for a new family.
+        """
+        family = self.existing.get(row.label)
+        if family is None:
+            self.new_values.setdefault(row.label, {}).update(row.values)
+            return None
+        before = replace(family)
+        changed = family.set_fields(row.values, now)
+        if changed:
+            self.changed[row.label] = family
+        return before, changed
+
+    @property
+    def category_keys(self) -> Sequence[str | None]:
+        """The categories of the families that are written."""
+        new = [values.get("category") for values in self.new_values.values()]
+        return [*new, *(family.category for family in self.changed.values())]
+
+    def new_labels(self, products: Iterable[Product]) -> Sequence[str]:
+        """Return the labels of the families to create: of these products, and of rows."""
+        return self.names.planned_labels({p.family for p in products} | self.new_values.keys())
+
+    async def write(self, store: Store, products: Iterable[Product], now: datetime) -> None:
+        """Create the new families of rows and of these products, and save the changed ones."""
+        if labels := self.new_labels(products):
+            slugs = [slug for values in self.new_values.values() if (slug := values.get("slug"))]
             taken = await store.list_taken_slugs(candidates_of(labels))
-            families = create_implicit_families(labels, taken, now, new_id)
+            families = create_implicit_families(labels, [*taken, *slugs], now, new_id)
+            await self._add(store, families)
+        if self.changed:
+            await store.save_families([self.changed[label] for label in sorted(self.changed)])
+
+    async def _add(self, store: Store, families: Sequence[Family]) -> None:
+        if self.new_values:
+            values = self.new_values
+            await store.add_families([replace(f, **values.get(f.label, {})) for f in families])
+        else:
             await store.add_implicit_families(families)
 
 
-async def _load_names(store: Store, texts: Sequence[str]) -> tuple[FamilyNames, Mapping[str, str]]:
-    keys = sorted(set(map(label_key, texts)))
-    names = FamilyNames(await store.list_family_names(keys) if texts else ())
+async def _load_names(
+    store: Store, texts: Sequence[str], slugs: Iterable[str]
+) -> tuple[FamilyNames, Mapping[str, str]]:
+    keys = sorted({*map(label_key, texts), *slugs})
+    names = FamilyNames(await store.list_family_names(keys) if keys else ())
     return names, {text: names.get_or_plan(text) for text in texts}
 
 
@@ -67,5 +140,28 @@ def _with_handle(variant: Variant | None, handle: str) -> Variant | None:
     return None if variant is None else replace(variant, handle=handle)
 
 
-def _family_of(row: RowResult) -> str | None:
-    return row.product.family if isinstance(row, ValidatedRow) else None
+def _family_of(row: RowResult, families_by_sku: Mapping[str, str]) -> str | None:
+    """Return the text that names the family of a row.
+
+    A variation of WooCommerce stays in the family that its product or its siblings have.
+    """
+    if isinstance(row, tuple):
+        return None
+    text = row.label if isinstance(row, FamilyRow) else row.product.family
+    if text is None or row.woo is None:
+        return text
+    found = (families_by_sku.get(key) for key in _sku_keys(row))
+    return next((family for family in found if family), text)
+
+
+def _sku_keys(row: RowResult) -> Sequence[str]:
+    """Return the SKUs whose products have the family of a row of WooCommerce."""
+    if isinstance(row, tuple) or row.woo is None:
+        return ()
+    if isinstance(row, FamilyRow):
+        return row.woo.sibling_sku_keys
+    return row.lookup_sku_keys if row.product.family is not None else ()
+
+
+def _slug_of(row: RowResult) -> str | None:
+    return row.values.get("slug") if isinstance(row, FamilyRow) else None

@@ -172,6 +172,11 @@ GET_PRODUCTS_FOR_UPDATE: Final = Statement(
     .order_by(products.c.product_id)
     .with_for_update(key_share=True)
 )
+LIST_FAMILIES_BY_SKU: Final = Statement(
+    sa.select(products.c.sku_key, products.c.family).where(
+        products.c.sku_key == sa.any_(_skus), products.c.family.is_not(None)
+    )
+)
 _new_members: Final = (
     sa.func.unnest(PRODUCT_IDS, _families)
     .table_valued("product_id", "family")

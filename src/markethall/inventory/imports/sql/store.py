@@ -139,6 +139,10 @@ class SqlImportStore(SqlUnitOfWork):
         )
         return [product_from_row(row) for row in rows]
 
+    async def list_families_by_sku(self, skus: Collection[str]) -> Mapping[str, str]:
+        rows = await self._connection.fetch_all(statements.LIST_FAMILIES_BY_SKU, skus=list(skus))
+        return {row["sku_key"]: row["family"] for row in rows}
+
     async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
         await self._connection.execute(
             statements.ADD_IMPORT_MEMBERS,

@@ -58,6 +58,8 @@ import_jobs = sa.Table(
     _bigint("stock_skipped"),
     _bigint("archived"),
     _bigint("warnings"),
+    _bigint("families_created"),
+    _bigint("families_updated"),
     # the number of changes per field of a product
     sa.Column("changed_fields", JSONB, nullable=False),
     # the number of stored notes by kind
@@ -72,7 +74,9 @@ import_jobs = sa.Table(
     timestamp_column("lease_until", nullable=True),
     sa.CheckConstraint("status IN ('waiting', 'running', 'done', 'failed')", name="status"),
     sa.CheckConstraint("missing IN ('keep', 'archive')", name="missing"),
-    sa.CheckConstraint("format IN ('csv', 'ndjson', 'shopify', 'woocommerce')", name="format"),
+    sa.CheckConstraint(
+        "format IN ('csv', 'ndjson', 'shopify', 'woocommerce', 'families')", name="format"
+    ),
     sa.CheckConstraint("position_offset >= 0 AND read >= 0", name="counts"),
     sa.CheckConstraint(
         "(finished_at IS NOT NULL) = (status IN ('done', 'failed'))", name="finished"
