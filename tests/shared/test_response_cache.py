@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from markethall.shared.http.response_cache import ResponseCacheMiddleware, offer
+from markethall.shared.http.response_cache import (
+    ResponseCacheMiddleware,
+    SelectLanguage,
+    offer,
+)
 
 TTL_SECONDS = 5.0
 PUBLIC = [(b"etag", b'"v1"'), (b"cache-control", b"public, max-age=5")]
@@ -20,6 +24,7 @@ class CountingApp:
     status: int = 200
     offers: bool = True
     current: bool = True
+    select_language: SelectLanguage | None = None
     requests: int = 0
     body: bytes = b""
 
@@ -27,7 +32,7 @@ class CountingApp:
         self.requests += 1
         assert not any(name == b"if-none-match" for name, _ in scope["headers"])
         if self.offers:
-            offer(scope, lambda: self.current)
+            offer(scope, lambda: self.current, self.select_language)
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         number = b"%d" % self.requests
         await send({"type": "http.response.body", "body": number, "more_body": True})
@@ -98,7 +103,7 @@ async def test_response_is_dropped_when_data_changes() -> None:
 
 
 async def test_cache_key_is_path_query_and_language() -> None:
-    cached = CachedApp()
+    cached = CachedApp(CountingApp(select_language=lambda header: header[:2]))
     requests: list[dict[str, str]] = [
         {},
         {"path": "/products/1"},
@@ -111,6 +116,26 @@ async def test_cache_key_is_path_query_and_language() -> None:
     second = [await cached.body(**request) for request in requests]
 
     assert first == second == [b"1", b"2", b"3", b"4", b"5"]
+    assert await cached.body(accept_language="de-AT,de;q=0.9") == b"4"
+
+
+async def test_languages_of_new_data_replace_those_of_old_data() -> None:
+    cached = CachedApp(CountingApp(select_language=lambda _: b""))
+    assert [await cached.body(accept_language="de") for _ in range(2)] == [b"1", b"1"]
+
+    cached.app.current = False
+    cached.app.select_language = lambda header: header[:2]
+    assert await cached.body() == b"2"
+    cached.app.current = True
+
+    assert [await cached.body(accept_language="de") for _ in range(2)] == [b"3", b"3"]
+    assert await cached.body() == b"2"
+
+
+async def test_without_selector_all_languages_share_one_response() -> None:
+    cached = CachedApp()
+
+    assert [await cached.body(accept_language=tag) for tag in ("de", "fr", "")] == [b"1"] * 3
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,10 @@ from typing import Annotated, Final, Protocol
 from fastapi import APIRouter, Depends, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import Anyone, send_rendered
+from markethall.inventory.catalogue.router.localization import (
+    LANGUAGE_PARAMETERS,
+    RequestedLanguage,
+)
 from markethall.inventory.search.contract import ProductPage, ProductQuery, ProductSearch
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.dependencies import FromContext
@@ -43,11 +47,12 @@ ProductSearchDep = Annotated[
 async def list_products(
     request: Request,
     ctx: Anyone,
-    query: Annotated[ProductQuery, from_query(ProductQuery)],
+    query: Annotated[ProductQuery, from_query(ProductQuery, LANGUAGE_PARAMETERS)],
     search: ProductSearchDep,
+    lang: RequestedLanguage,
 ) -> Response:
     """Return products. The page may be one second old; with `facets`, ten seconds.
 
     A `status` other than active needs the scope catalogue:write.
     """
-    return send_rendered(request, await search.render_product_page(ctx, query))
+    return send_rendered(request, await search.render_product_page(ctx, query), lang)

@@ -22,6 +22,10 @@ _TAG_LIST: Final = _TEXT | {
 _NEVER_STORED: Final = frozenset({"401", "408", "429", "500", "503"})
 HEADERS: Final[dict[str, dict[str, Any]]] = {
     "ETag": {"description": "Its version, for `If-Match` and `If-None-Match`", "schema": _TAG},
+    "Content-Language": {
+        "description": "The language of names and descriptions, if they are translations",
+        "schema": _TEXT | {"examples": ["de"]},
+    },
     "Location": {"description": "The path of the resource", "schema": _TEXT},
     "Idempotency-Replayed": {
         "description": "The response of an earlier request with this key is repeated",
@@ -70,6 +74,7 @@ def add_headers(operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
     for status, response in responses.items():
         names = [
             *_response_headers(status, response, responses, schemas),
+            *(["Content-Language"] if status == "200" and _reads_language(operation) else []),
             "RateLimit-Policy",
             "RateLimit",
         ]
@@ -86,6 +91,11 @@ def _request_headers(responses: Mapping[str, Any]) -> Iterable[tuple[str, bool]]
         yield "If-Match", "428" in responses
     if "304" in responses:
         yield "If-None-Match", False
+
+
+def _reads_language(operation: Mapping[str, Any]) -> bool:
+    parameters = operation.get("parameters", ())
+    return any(parameter["name"].lower() == "accept-language" for parameter in parameters)
 
 
 def _response_headers(

@@ -19,6 +19,8 @@ from markethall.shared.kernel.circuit_breaker import MonotonicClock
 
 Header = tuple[bytes, bytes]
 IsCurrent = Callable[[], bool]
+# maps the value of Accept-Language to the language of the response, as a tag
+SelectLanguage = Callable[[bytes], bytes]
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 # an estimate of the memory for the headers, the key and the objects of an entry
@@ -28,15 +30,26 @@ _READ_HEADERS: Final = frozenset({b"authorization", b"accept-language", b"if-non
 _HEADERS_OF_304: Final = frozenset({b"etag", b"cache-control", b"vary"})
 
 
-def offer(scope: Scope, is_current: IsCurrent) -> None:
-    """Let the response to this request be cached while `is_current` returns true."""
-    scope["state"][_OFFER] = is_current
+def offer(
+    scope: Scope, is_current: IsCurrent, select_language: SelectLanguage | None = None
+) -> None:
+    """Let the response to this request be cached while `is_current` returns true.
+
+    If the response depends on Accept-Language, `select_language` returns the language of the
+    response for any value of the header. Without it, the response is the same for all values.
+    """
+    scope["state"][_OFFER] = is_current, select_language
+
+
+class ResourceKey(NamedTuple):
+    path: str
+    query: bytes
 
 
 class CacheKey(NamedTuple):
     path: str
     query: bytes
-    accept_language: bytes
+    language: bytes
 
 
 class CachedResponse:
@@ -50,7 +63,7 @@ class CachedResponse:
         self._etag = _value(headers, b"etag").decode("latin-1")
         vary = _value(headers, b"vary").lower()
         # a response that varies with another header is not cached, because the cache key contains
-        # only Accept-Language
+        # only the language
         self.is_public = vary in {b"", b"accept-language"} and b"public" in _value(
             headers, b"cache-control"
         )
@@ -71,7 +84,11 @@ class _Entry(NamedTuple):
 
 
 class ResponseCacheMiddleware:
-    """Caches responses for at most `ttl_seconds`; together they use at most `max_bytes`."""
+    """Caches responses for at most `ttl_seconds`; together they use at most `max_bytes`.
+
+    The key of a response has its language, not the value of Accept-Language, of which there are
+    many. For each path and query, the cache has the function that maps the value to the language.
+    """
 
     def __init__(
         self,
@@ -83,7 +100,10 @@ class ResponseCacheMiddleware:
         self._app = app
         self._ttl_seconds = ttl_seconds
         self._clock = clock
-        self._entries: BoundedCache[CacheKey, _Entry] = BoundedCache(max_bytes)
+        # a selector may keep the body from which it knows the languages, so it has about half the
+        # size of an entry
+        self._selectors: BoundedCache[ResourceKey, SelectLanguage] = BoundedCache(max_bytes // 3)
+        self._entries: BoundedCache[CacheKey, _Entry] = BoundedCache(max_bytes - max_bytes // 3)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "GET":
@@ -94,16 +114,23 @@ class ResponseCacheMiddleware:
             await self._app(scope, receive, send)
             return
         if_none_match = _value(headers, b"if-none-match")
-        key = CacheKey(scope["path"], scope["query_string"], _value(headers, b"accept-language"))
-        response = self.get(key)
+        resource = ResourceKey(scope["path"], scope["query_string"])
+        accept_language = _value(headers, b"accept-language")
+        response = self.get(resource, accept_language)
         if response is None:
-            await self._forward(key, if_none_match, scope, receive, send)
+            await self._forward(resource, accept_language, if_none_match, scope, receive, send)
             return
         scope["state"]["route"] = response.route
         await response.send(send, if_none_match)
 
     async def _forward(
-        self, key: CacheKey, if_none_match: bytes, scope: Scope, receive: Receive, send: Send
+        self,
+        resource: ResourceKey,
+        accept_language: bytes,
+        if_none_match: bytes,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         """Call the application without If-None-Match, so that the whole response can be cached."""
         headers = [header for header in scope["headers"] if header[0] != b"if-none-match"]
@@ -126,13 +153,17 @@ class ResponseCacheMiddleware:
             body.append(message.get("body", b""))
             if not message.get("more_body", False):
                 response = CachedResponse(held["headers"], b"".join(body), route_template(inner))
-                if response.is_public and (is_current := scope["state"].get(_OFFER)):
-                    self.put(key, response, is_current)
+                if response.is_public and (offered := scope["state"].get(_OFFER)):
+                    self.put(resource, accept_language, response, *offered)
                 await response.send(send, if_none_match)
 
         await self._app(inner, receive, hold)
 
-    def get(self, key: CacheKey) -> CachedResponse | None:
+    def get(self, resource: ResourceKey, accept_language: bytes) -> CachedResponse | None:
+        select = self._selectors.get(resource)
+        if select is None:
+            return None
+        key = CacheKey(*resource, select(accept_language))
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -141,12 +172,26 @@ class ResponseCacheMiddleware:
         self._entries.drop(key)
         return None
 
-    def put(self, key: CacheKey, response: CachedResponse, is_current: IsCurrent) -> None:
+    def put(
+        self,
+        resource: ResourceKey,
+        accept_language: bytes,
+        response: CachedResponse,
+        is_current: IsCurrent,
+        select_language: SelectLanguage | None,
+    ) -> None:
+        select = select_language or _no_language
+        key = CacheKey(*resource, select(accept_language))
         # the body counts twice: `is_current` keeps a second copy, the cached value, in memory
         size = 2 * len(response.body) + sum(map(len, key)) + _ENTRY_OVERHEAD_BYTES
+        self._selectors.put(resource, select, size // 2)
         self._entries.put(
             key, _Entry(response, is_current, self._clock() + self._ttl_seconds), size
         )
+
+
+def _no_language(_: bytes) -> bytes:
+    return b""
 
 
 def _value(headers: Iterable[Header], name: bytes) -> bytes:

@@ -23,6 +23,10 @@ from markethall.inventory.catalogue.router.dependencies import (
     IdempotencyDep,
     send_rendered,
 )
+from markethall.inventory.catalogue.router.localization import (
+    LANGUAGE_PARAMETERS,
+    RequestedLanguage,
+)
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,
@@ -53,14 +57,15 @@ router = APIRouter(tags=["inventory"])
 async def list_categories(
     request: Request,
     ctx: Anyone,
-    query: Annotated[CategoryQuery, from_query(CategoryQuery)],
+    query: Annotated[CategoryQuery, from_query(CategoryQuery, LANGUAGE_PARAMETERS)],
     tree: CategoriesDep,
+    lang: RequestedLanguage,
 ) -> Response:
     """Return categories, sorted by position and key.
 
     `product_count` includes the products of all categories below the category.
     """
-    return send_rendered(request, await tree.render_categories(ctx, query))
+    return send_rendered(request, await tree.render_categories(ctx, query), lang)
 
 
 @router.get(
@@ -70,9 +75,9 @@ async def list_categories(
     responses=problems(CategoryNotFound, ValidationFailed, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
 async def get_category(
-    request: Request, ctx: Anyone, category_id: Id, tree: CategoriesDep
+    request: Request, ctx: Anyone, category_id: Id, tree: CategoriesDep, lang: RequestedLanguage
 ) -> Response:
-    return send_rendered(request, await tree.render_category(ctx, category_id))
+    return send_rendered(request, await tree.render_category(ctx, category_id), lang)
 
 
 @router.post(

@@ -7,6 +7,7 @@ from fastapi import Depends, Request, Response
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.families import Families
 from markethall.inventory.catalogue.contract.products import Catalogue, RenderedResponse
+from markethall.inventory.catalogue.router.localization import LanguageSelector, localize
 from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.response_cache import offer
@@ -51,15 +52,21 @@ ProductWriter = Annotated[
 PUBLIC_CACHE_CONTROL: Final = b"public, max-age=5, stale-while-revalidate=30"
 
 
-def send_rendered(request: Request, rendered: RenderedResponse) -> Response:
-    """Respond with 200, or 304 when the client has this ETag.
+def send_rendered(request: Request, rendered: RenderedResponse, lang: str | None) -> Response:
+    """Respond with 200, or 304 when the client has this ETag, in the requested language.
 
     A public response from the cache is also offered to the response cache of the gateway, which
     can then answer the same request without calling the route.
     """
+    select = LanguageSelector(rendered.body, lang)
     if rendered.is_public and rendered.is_current is not None:
-        offer(request.scope, rendered.is_current)
+        offer(request.scope, rendered.is_current, select)
+    language = select(", ".join(request.headers.getlist("accept-language")).encode("latin-1"))
+    if language:
+        rendered = localize(rendered, language.decode())
     cache_control = PUBLIC_CACHE_CONTROL if rendered.is_public else b"no-store"
-    return apply_if_none_match(
-        request, RawJsonResponse(rendered.body, rendered.etag, cache_control)
-    )
+    response = RawJsonResponse(rendered.body, rendered.etag, cache_control)
+    response.raw_headers.append((b"vary", b"accept-language"))
+    if language:
+        response.raw_headers.append((b"content-language", language))
+    return apply_if_none_match(request, response)

@@ -23,6 +23,7 @@ from markethall.inventory.catalogue.router.dependencies import (
     ProductWriter,
     send_rendered,
 )
+from markethall.inventory.catalogue.router.localization import RequestedLanguage
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,
@@ -55,7 +56,7 @@ _MOVED_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     | NOT_MODIFIED_RESPONSE,
 )
 async def get_family(
-    request: Request, ctx: Anyone, slug: SlugPath, families: FamiliesDep
+    request: Request, ctx: Anyone, slug: SlugPath, families: FamiliesDep, lang: RequestedLanguage
 ) -> Response:
     """Return a product page: a family of products that differ by their options.
 
@@ -66,7 +67,7 @@ async def get_family(
     rendered = await families.render_family(ctx, slug)
     if isinstance(rendered, FamilyMoved):
         return _moved(request, rendered.slug)
-    return send_rendered(request, rendered)
+    return send_rendered(request, rendered, lang)
 
 
 @router.post(

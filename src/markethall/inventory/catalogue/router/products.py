@@ -21,6 +21,7 @@ from markethall.inventory.catalogue.router.dependencies import (
     ProductWriter,
     send_rendered,
 )
+from markethall.inventory.catalogue.router.localization import RequestedLanguage
 from markethall.inventory.contract import ProductNotFound
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
@@ -49,10 +50,10 @@ SkuPath = Annotated[Text, Field(max_length=100, examples=["TEA-SENCHA-100"])]
     responses=problems(ProductNotFound, ValidationFailed, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
 async def get_product_by_sku(
-    request: Request, ctx: Anyone, sku: SkuPath, catalogue: CatalogueDep
+    request: Request, ctx: Anyone, sku: SkuPath, catalogue: CatalogueDep, lang: RequestedLanguage
 ) -> Response:
     """Return the product with this SKU, ignoring letter case."""
-    return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku))
+    return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku), lang)
 
 
 @router.get(
@@ -62,10 +63,10 @@ async def get_product_by_sku(
     responses=problems(ProductNotFound, ValidationFailed, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
 async def get_product(
-    request: Request, ctx: Anyone, product_id: Id, catalogue: CatalogueDep
+    request: Request, ctx: Anyone, product_id: Id, catalogue: CatalogueDep, lang: RequestedLanguage
 ) -> Response:
     """Return a product. The scope catalogue:write is needed for drafts and archived products."""
-    return send_rendered(request, await catalogue.render_product(ctx, product_id))
+    return send_rendered(request, await catalogue.render_product(ctx, product_id), lang)
 
 
 @router.post(

@@ -1,0 +1,110 @@
+"""The language of names and descriptions in responses.
+
+A response contains all translations. Negotiation picks one of their languages, and replaces the
+texts by those of this language. So the cached product or page is the same for all languages, and
+only the response cache of the gateway has an entry per language.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Header, Query
+from pydantic import Field
+from pydantic_core import from_json, to_json
+
+from markethall.inventory.catalogue.contract.products import RenderedResponse
+from markethall.shared.kernel.etags import content_digest
+from markethall.shared.kernel.languages import lookup_language, parse_accept_language
+from markethall.shared.kernel.model import Text
+
+# a member that is not empty; in a text of a product, its quotes would be escaped
+_HAS_TRANSLATIONS: Final = (b'"translations":{"', b'"translations": {"')
+_LISTS: Final = ("items", "products")
+_LANGUAGE_RANGE: Final = r"^[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*$"
+LanguageRange = Annotated[
+    Text,
+    Field(
+        max_length=35,
+        pattern=_LANGUAGE_RANGE,
+        json_schema_extra={"pattern": _LANGUAGE_RANGE},
+        examples=["de-AT"],
+    ),
+]
+
+
+class LanguageSelector:
+    """Picks the language of one response. `lang`, if not None, replaces Accept-Language."""
+
+    def __init__(self, body: bytes, lang: str | None) -> None:
+        has_translations = any(member in body for member in _HAS_TRANSLATIONS)
+        self._body = body if has_translations else None
+        self._lang = lang
+
+    def __call__(self, accept_language: bytes) -> bytes:
+        """Return the tag of the language, or an empty tag for the texts of the shop itself."""
+        if self._body is None or not (self._lang or accept_language):
+            return b""
+        ranges: Sequence[str] = (
+            [self._lang] if self._lang else parse_accept_language(accept_language.decode("latin-1"))
+        )
+        return (lookup_language(ranges, self._available) or "").encode()
+
+    @cached_property
+    def _available(self) -> dict[str, str]:
+        document = from_json(self._body or b"{}")
+        tags = {tag for entity in _entities(document) for tag in entity["translations"]}
+        return {tag.lower(): tag for tag in tags}
+
+
+async def requested_language(
+    lang: Annotated[
+        LanguageRange | None,
+        Query(description="Language of names and descriptions, instead of `Accept-Language`"),
+    ] = None,
+    accept_language: Annotated[  # noqa: ARG001 - declared for the OpenAPI document
+        str | None,
+        Header(description="Languages of names and descriptions; `de-AT` also finds `de`"),
+    ] = None,
+) -> str | None:
+    """Dependency: the parameter `lang`. `send_rendered` reads the header, if it is repeated too."""
+    return lang
+
+
+# the query parameters of this dependency
+LANGUAGE_PARAMETERS: Final = frozenset({"lang"})
+RequestedLanguage = Annotated[str | None, Depends(requested_language)]
+
+
+def localize(rendered: RenderedResponse, language: str) -> RenderedResponse:
+    """Replace the texts by those of a language, and the ETag.
+
+    A product of a list without this language uses a shorter tag (de for de-AT), or its own texts.
+    """
+    document = from_json(rendered.body)
+    for entity in _entities(document):
+        _replace_texts(entity, language)
+    body = to_json(document)
+    digest = content_digest(language.encode() + b"\n" + body)
+    # the ETag of a product begins with its version, which If-Match compares
+    version, dash, _ = rendered.etag.rpartition("-")
+    etag = f'{version}-{digest}"' if dash else f'"{digest}"'
+    return RenderedResponse(body, etag, rendered.is_public, rendered.is_current)
+
+
+def _entities(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the entity or list itself and all members of its lists that have translations."""
+    if isinstance(document.get("translations"), dict):
+        yield document
+    for name in _LISTS:
+        for member in document.get(name) or ():
+            if isinstance(member, dict):
+                yield from _entities(member)
+
+
+def _replace_texts(entity: dict[str, Any], language: str) -> None:
+    translations: dict[str, dict[str, str | None]] = entity["translations"]
+    tag = lookup_language([language], {tag.lower(): tag for tag in translations})
+    if tag is not None:
+        texts = translations[tag].items()
+        entity.update({name: text for name, text in texts if text is not None and name in entity})
