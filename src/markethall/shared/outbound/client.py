@@ -1,0 +1,179 @@
+"""An HTTP client that reaches public addresses only (server-side request forgery, OWASP API7).
+
+The name of a host is resolved once. All its addresses must be public, and the connection goes to
+one of the checked addresses, so a name server cannot return another one later. The certificate is
+verified for the name. Redirects are checked in the same way. Proxies of the environment are
+not used, because a proxy would resolve the name again.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+import httpx2
+
+from markethall.shared.outbound.addresses import (
+    IpAddress,
+    IpNetwork,
+    is_allowed,
+    is_public,
+    parse_address,
+)
+from markethall.shared.outbound.port import (
+    OutboundFailed,
+    OutboundLimits,
+    OutboundProblem,
+    OutboundResponse,
+)
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+_DEFAULT_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+async def resolve_host(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of the host as the system resolves it. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+class GuardedHttpClient:
+    """Implements `OutboundHttp`.
+
+    `allowed_networks` are inner networks that may be reached too, on any port, such as that of a
+    private content delivery network.
+    """
+
+    def __init__(
+        self,
+        allowed_networks: Sequence[IpNetwork] = (),
+        resolve: Resolve = resolve_host,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._allowed_networks = tuple(allowed_networks)
+        self._resolve = resolve
+        self._tls = tls or ssl.create_default_context()
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        limits: OutboundLimits,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes = b"",
+    ) -> OutboundResponse:
+        try:
+            async with asyncio.timeout(limits.timeout_seconds):
+                return await self._follow(method, url, limits, headers or {}, content)
+        except TimeoutError:
+            raise OutboundFailed(OutboundProblem.TIMEOUT) from None
+        except httpx2.TimeoutException:
+            raise OutboundFailed(OutboundProblem.TIMEOUT) from None
+        # InvalidURL also for the target of a redirect
+        except httpx2.InvalidURL:
+            raise OutboundFailed(OutboundProblem.INVALID_URL) from None
+        except (httpx2.HTTPError, httpx2.StreamError, OSError):
+            raise OutboundFailed(OutboundProblem.UNREACHABLE) from None
+
+    async def _follow(
+        self,
+        method: str,
+        url: str,
+        limits: OutboundLimits,
+        headers: Mapping[str, str],
+        content: bytes,
+    ) -> OutboundResponse:
+        target = _parse_url(url)
+        for _ in range(limits.max_redirects + 1):
+            response = await self._send_once(method, target, limits, headers, content)
+            location = response.headers.get("location")
+            if method != "GET" or response.status not in _REDIRECTS or not location:
+                return response
+            next_target = target.join(location)
+            if (target.scheme, next_target.scheme) == ("https", "http"):
+                raise OutboundFailed(OutboundProblem.INVALID_URL)
+            target = next_target
+        raise OutboundFailed(OutboundProblem.TOO_MANY_REDIRECTS)
+
+    async def _send_once(
+        self,
+        method: str,
+        url: httpx2.URL,
+        limits: OutboundLimits,
+        headers: Mapping[str, str],
+        content: bytes,
+    ) -> OutboundResponse:
+        address = await self._checked_address(url, limits)
+        host = url.raw_host.decode("ascii")
+        # A client for each request: a pool would use a connection to this address also for another
+        # name, for which the certificate was not verified.
+        transport = httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False)
+        sent_headers = {
+            "accept": "*/*",
+            # a compressed response could be much larger than the received bytes
+            "accept-encoding": "identity",
+            **headers,
+            "host": url.netloc.decode("ascii"),
+        }
+        async with (
+            httpx2.AsyncClient(
+                transport=transport, trust_env=False, timeout=limits.timeout_seconds
+            ) as client,
+            client.stream(
+                method,
+                url.copy_with(host=str(address)),
+                headers=sent_headers,
+                content=content,
+                extensions={"sni_hostname": host},
+            ) as response,
+        ):
+            return await _read(response, str(url), limits)
+
+    async def _checked_address(self, url: httpx2.URL, limits: OutboundLimits) -> IpAddress:
+        """Return an address of the host. Raises OutboundFailed."""
+        if url.scheme not in limits.schemes or not url.host or url.userinfo:
+            raise OutboundFailed(OutboundProblem.INVALID_URL)
+        port = url.port or _DEFAULT_PORTS[url.scheme]
+        try:
+            found = await self._resolve(url.raw_host.decode("ascii"), port)
+            addresses = [parse_address(text) for text in found]
+        except (OSError, ValueError):  # ValueError: the name is not valid, such as a long label
+            raise OutboundFailed(OutboundProblem.UNKNOWN_HOST) from None
+        if not addresses:
+            raise OutboundFailed(OutboundProblem.UNKNOWN_HOST)
+        # one inner address among public ones is not left to chance either
+        if not all(self._may_reach(address, port, limits) for address in addresses):
+            raise OutboundFailed(OutboundProblem.FORBIDDEN_ADDRESS)
+        return addresses[0]
+
+    def _may_reach(self, address: IpAddress, port: int, limits: OutboundLimits) -> bool:
+        if is_allowed(address, self._allowed_networks):
+            return True
+        return is_public(address) and port in limits.ports
+
+
+def _parse_url(url: str) -> httpx2.URL:
+    try:
+        return httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError, TypeError):
+        raise OutboundFailed(OutboundProblem.INVALID_URL) from None
+
+
+async def _read(response: httpx2.Response, url: str, limits: OutboundLimits) -> OutboundResponse:
+    """Read the body within the limits. Raises OutboundFailed."""
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise OutboundFailed(OutboundProblem.CONTENT_ENCODING)
+    if response.is_success and limits.content_types:
+        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type not in limits.content_types:
+            raise OutboundFailed(OutboundProblem.CONTENT_TYPE)
+    content = bytearray()
+    async for chunk in response.aiter_raw():
+        content += chunk
+        if len(content) > limits.max_bytes:
+            raise OutboundFailed(OutboundProblem.TOO_LARGE)
+    return OutboundResponse(response.status_code, url, dict(response.headers), bytes(content))
