@@ -100,7 +100,11 @@ def _order() -> None:
         sa.Column("email", sa.Text(), nullable=True),
         sa.Column("email_key", sa.Text(), nullable=True),
         *_texts("status", "payment_status", "fulfilment_status", "currency"),
-        *_amounts("subtotal", "discount", "shipping", "tax", "total", "refunded"),
+        *_amounts("subtotal", "discount", "shipping", "tax", "total"),
+        sa.Column("included_tax", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("shipping_line", JSONB(), nullable=True),
+        sa.Column("number_prefix", sa.Text(), nullable=False, server_default="MH-"),
+        *_amounts("refunded"),
         sa.Column("shipping_address", JSONB(), nullable=False),
         sa.Column("billing_address", JSONB(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
@@ -151,6 +155,11 @@ def _order_line() -> None:
         sa.Column("delivered", sa.Integer(), nullable=False),
         sa.Column("cancelled", sa.Integer(), nullable=False, server_default="0"),
         *_amounts("total"),
+        *(
+            sa.Column(name, sa.BigInteger(), nullable=False, server_default="0")
+            for name in ("discount", "tax", "included_tax")
+        ),
+        sa.Column("breakdown", JSONB(), nullable=True),
         sa.PrimaryKeyConstraint("line_id", name=op.f("pk_order_line")),
         sa.UniqueConstraint(
             "order_id", "product_id", name=op.f("uq_order_line_order_id_product_id")
@@ -234,6 +243,7 @@ ORDER_CHECKS = {
     "total": "total = subtotal - discount + shipping + tax",
     "amounts": "subtotal >= 0 AND discount >= 0 AND shipping >= 0 AND tax >= 0 AND total >= 0"
     " AND refunded >= 0",
+    "included_tax": "included_tax BETWEEN 0 AND total",
     "nothing_shipped": "status IN ('processing', 'completed') OR fulfilment_status = 'unfulfilled'",
     "completed": "status <> 'completed' OR fulfilment_status = 'delivered'",
     "paid": "CASE WHEN status IN ('processing', 'completed')"
@@ -242,6 +252,9 @@ ORDER_CHECKS = {
     "version": "version >= 1",
 }
 ORDER_LINE_CHECKS = {
+    "discount": "discount BETWEEN 0 AND total",
+    "tax": "tax >= 0 AND included_tax BETWEEN 0 AND total - discount"
+    " AND (tax = 0 OR included_tax = 0)",
     "quantity": "quantity BETWEEN 1 AND 999",
     "fulfilled": "fulfilled BETWEEN 0 AND quantity",
     "delivered": "delivered BETWEEN 0 AND fulfilled",

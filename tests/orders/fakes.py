@@ -142,9 +142,18 @@ class FakeUsers:
 
 @dataclass(frozen=True)
 class Product:
+    """A product. `totals` are its fields that the totals of orders depend on."""
+
     product_id: UUID
     sku: str
     price: Money
+    prices: Mapping[str, int] = field(default_factory=dict)
+    totals: Mapping[str, Any] = field(default_factory=dict)
+
+    def price_in(self, currency: str | None) -> Money:
+        if currency is None or currency not in self.prices:
+            return self.price
+        return Money(amount=self.prices[currency], currency=currency)
 
 
 @dataclass(frozen=True)
@@ -170,11 +179,20 @@ class FakeInventory:
         self._on_hand: dict[UUID, int] = {}
         self._reservations: dict[UUID, FakeReservation] = {}
 
-    def add_product(self, quantity: int, amount: int = 1000, currency: str = "EUR") -> UUID:
-        """Create a product with stock."""
+    def add_product(
+        self,
+        quantity: int,
+        amount: int = 1000,
+        currency: str = "EUR",
+        prices: Mapping[str, int] | None = None,
+        **totals: Any,
+    ) -> UUID:
+        """Create a product with stock. `prices` are its prices in other currencies."""
         product_id = new_id()
         price = Money(amount=amount, currency=currency)
-        self._products[product_id] = Product(product_id, f"SKU-{len(self._products)}", price)
+        self._products[product_id] = Product(
+            product_id, f"SKU-{len(self._products)}", price, prices or {}, totals
+        )
         self._on_hand[product_id] = quantity
         return product_id
 
@@ -222,8 +240,9 @@ class FakeInventory:
                     product_id=product_id,
                     sku=self._products[product_id].sku,
                     name="A thing",
-                    unit_price=self._products[product_id].price,
+                    unit_price=self._products[product_id].price_in(command.currency),
                     quantity=quantities[product_id],
+                    **self._products[product_id].totals,
                 )
                 for product_id in sorted(quantities)
             )

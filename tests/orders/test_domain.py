@@ -8,20 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.inventory.contract import (
-    ReservationLineView,
-    ReservationStatus,
-    ReservationView,
-)
 from markethall.orders.contract import (
     InvalidTransition,
-    OrderCurrencyMismatch,
     OrderFulfilmentStatus,
     OrderPaymentStatus,
     OrderStatus,
     TooMuchToFulfil,
-    TotalChanged,
-    TotalTooLarge,
 )
 from markethall.orders.domain import (
     TRANSITIONS,
@@ -32,11 +24,7 @@ from markethall.orders.domain import (
     OrderLine,
     build_fulfilment_lines,
 )
-from markethall.orders.service.checkout import price_order
 from markethall.shared.kernel.ids import derive_uuid7, new_id
-from markethall.shared.kernel.model import MAX_AMOUNT
-from markethall.shared.kernel.money import Money
-from tests.orders.conftest import order_command
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 AFTER = NOW + timedelta(hours=1)
@@ -302,79 +290,3 @@ def test_derived_ids_differ_by_purpose_and_by_origin() -> None:
     made = {derive_uuid7(o, p) for o in (origin, other) for p in ("payment", "reservation")}
 
     assert len(made | {origin, other}) == 6
-
-
-# Pricing
-
-
-def reservation_view(*prices: Money) -> ReservationView:
-    lines = (
-        ReservationLineView(
-            product_id=new_id(), sku="SKU", name="A thing", unit_price=price, quantity=3
-        )
-        for price in prices
-    )
-    return ReservationView(
-        reservation_id=new_id(),
-        order_id=new_id(),
-        status=ReservationStatus.HELD,
-        lines=tuple(lines),
-        expires_at=AFTER,
-    )
-
-
-def eur(amount: int) -> Money:
-    return Money(amount=amount, currency="EUR")
-
-
-def test_the_total_is_the_sum_of_the_lines() -> None:
-    reservation = reservation_view(eur(500), eur(0), eur(1))
-    first, *others = (line.product_id for line in reservation.lines)
-    more = [{"product_id": product_id, "quantity": 3} for product_id in others]
-    command = order_command(first, 3)
-    command = command.model_validate(
-        command.model_dump() | {"lines": [*command.model_dump()["lines"], *more]}
-    )
-
-    basket = price_order(command, reservation)
-
-    assert basket.total == eur(1503)
-    assert [line.total for line in basket.lines] == [1500, 0, 3]
-
-
-def test_mixed_currencies_are_rejected() -> None:
-    reservation = reservation_view(eur(500), Money(amount=500, currency="USD"))
-
-    with pytest.raises(OrderCurrencyMismatch) as error:
-        price_order(order_command(new_id()), reservation)
-
-    assert error.value.details == {"currencies": ["EUR", "USD"]}
-
-
-def test_currency_mismatch_is_rejected() -> None:
-    reservation = reservation_view(eur(500))
-
-    with pytest.raises(OrderCurrencyMismatch) as error:
-        price_order(order_command(reservation.lines[0].product_id, currency="JPY"), reservation)
-
-    assert error.value.details == {"currencies": ["EUR", "JPY"]}
-
-
-@pytest.mark.parametrize(
-    "expected", [{"amount": 1501, "currency": "EUR"}, {"amount": 1500, "currency": "USD"}]
-)
-def test_total_mismatch_is_rejected(expected: dict[str, object]) -> None:
-    reservation = reservation_view(eur(500))
-    command = order_command(reservation.lines[0].product_id, expected_total=expected)
-
-    with pytest.raises(TotalChanged) as error:
-        price_order(command, reservation)
-
-    assert error.value.details == {"total": {"amount": 1500, "currency": "EUR"}}
-
-
-def test_total_out_of_range_is_rejected() -> None:
-    reservation = reservation_view(eur(MAX_AMOUNT))
-
-    with pytest.raises(TotalTooLarge):
-        price_order(order_command(reservation.lines[0].product_id), reservation)

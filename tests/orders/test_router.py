@@ -388,7 +388,7 @@ async def test_fulfilment_requires_carrier_tracking_number_and_valid_lines(
         "created_after=2026-11-21T12:00:00",
         "created_after=0001-01-01T00:00:00%2B14:00",
         "user_id=x",
-        "number=1001",
+        "number=MH-",
         "colour=red",
     ],
 )

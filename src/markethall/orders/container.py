@@ -10,6 +10,8 @@ from markethall.orders.configuration.service import ConfigurationCache, ItemServ
 from markethall.orders.contract import Orders
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
 from markethall.orders.ports import OrderIntegrityReads, ReadStore, Store
+from markethall.orders.pricing.ports import Pricing
+from markethall.orders.pricing.service import TotalsPricing
 from markethall.orders.service import (
     Checkout,
     ContextClients,
@@ -21,13 +23,20 @@ from markethall.orders.service import (
     ReservationPolicy,
 )
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
-from markethall.orders.settings import OrdersSettings
+from markethall.orders.settings import (
+    SHIPPING_CALCULATORS,
+    TAX_CALCULATORS,
+    OrdersSettings,
+    build_calculator,
+)
 from markethall.orders.shipping.contract import ShippingMethods
+from markethall.orders.shipping.ports import ShippingCalculator
 from markethall.orders.shipping.service import SHIPPING_METHODS
 from markethall.orders.shop.contract import Shop
 from markethall.orders.shop.service import ShopService
 from markethall.orders.sql import STATEMENTS, SqlOrderIntegrityReads, SqlOrderStore
 from markethall.orders.tax.contract import TaxRates
+from markethall.orders.tax.ports import TaxCalculator
 from markethall.orders.tax.service import TAX_RATES
 from markethall.payments.contract import Payments
 from markethall.shared.cache import (
@@ -105,6 +114,18 @@ def _reservation_policy(settings: OrdersSettings) -> ReservationPolicy:
     return ReservationPolicy(timedelta(seconds=settings.reservation_ttl_seconds))
 
 
+def _shipping_calculator(settings: OrdersSettings) -> ShippingCalculator:
+    calculator: ShippingCalculator = build_calculator(
+        SHIPPING_CALCULATORS, settings.shipping_calculator
+    )
+    return calculator
+
+
+def _tax_calculator(settings: OrdersSettings) -> TaxCalculator:
+    calculator: TaxCalculator = build_calculator(TAX_CALCULATORS, settings.tax_calculator)
+    return calculator
+
+
 def _periodic_jobs(pending_orders_job: PendingOrdersJob) -> Sequence[PeriodicJob]:
     return [pending_orders_job.run_once]
 
@@ -166,7 +187,13 @@ class OrdersContainer(ContextContainer):
 
     clients = singleton(ContextClients, users, inventory, payments)
     reservation_policy = singleton(_reservation_policy, settings)
-    checkout = singleton(Checkout, clients, database, reservation_policy, clock)
+    pricing: providers.Singleton[Pricing] = singleton(
+        TotalsPricing,
+        configuration,
+        singleton(_shipping_calculator, settings),
+        singleton(_tax_calculator, settings),
+    )
+    checkout = singleton(Checkout, clients, database, pricing, reservation_policy, clock)
     orders: providers.Singleton[Orders] = singleton(
         OrderService, checkout, inventory, database, cursors, clock
     )

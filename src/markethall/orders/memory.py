@@ -16,7 +16,7 @@ from markethall.orders.contract import (
     OrderStatusView,
     VersionedOrderStatus,
 )
-from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
+from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan, split_number
 from markethall.orders.domain.integrity import OrderLink, OrderSums
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.shared.kernel.clock import Clock
@@ -166,14 +166,14 @@ def _build_filter(query: OrderQuery, owner_id: UUID | None) -> Callable[[Order],
     filters = query.model_dump(
         include={"status", "payment_status", "fulfilment_status", "user_id"}, exclude_none=True
     )
-    number = query.number and int(query.number.removeprefix("MH-"))
+    number = split_number(query.number) if query.number else None
     email_key = query.email and to_lookup_key(query.email)
 
     def matches(order: Order) -> bool:
         return (
             owner_id in {None, order.user_id}
             and all(getattr(order, name) == value for name, value in filters.items())
-            and number in {None, order.number}
+            and number in {None, (order.number_prefix, order.number)}
             and email_key in {None, order.email_key}
             and (query.created_after is None or order.created_at > query.created_after)
             and (query.created_before is None or order.created_at < query.created_before)

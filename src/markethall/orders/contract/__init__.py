@@ -26,9 +26,15 @@ from markethall.orders.contract.status import OrderStatus as OrderStatus
 from markethall.orders.contract.status import OrderStatusQuery as OrderStatusQuery
 from markethall.orders.contract.status import OrderStatusView as OrderStatusView
 from markethall.orders.contract.status import VersionedOrderStatus as VersionedOrderStatus
+from markethall.orders.pricing.contract import OrderCurrencyMismatch as OrderCurrencyMismatch
+from markethall.orders.shipping.contract import ShippingCode
+from markethall.orders.shipping.contract import ShippingUnavailable as ShippingUnavailable
+from markethall.orders.shop.contract import CountryNotServed as CountryNotServed
 from markethall.orders.shop.contract.addresses import Address as Address
 from markethall.orders.shop.contract.addresses import AnyAddress as AnyAddress
 from markethall.orders.shop.contract.addresses import non_blank
+from markethall.orders.totals.contract import DiscountView as DiscountView
+from markethall.orders.totals.contract import TaxLineView as TaxLineView
 from markethall.orders.totals.contract import TotalTooLarge as TotalTooLarge
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -50,7 +56,8 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 
 MAX_QUANTITY: Final = 999
 MAX_LINES: Final = 100
-_ORDER_NUMBER_PATTERN: Final = r"^MH-[0-9]{1,18}$"
+# the prefix of the shop, which does not end with a digit, and the number
+_ORDER_NUMBER_PATTERN: Final = r"^([A-Za-z0-9_#-]{0,19}[A-Za-z_#-])?[0-9]{1,18}$"
 Quantity = Annotated[Int, Field(ge=1, le=MAX_QUANTITY, examples=[2])]
 
 
@@ -74,7 +81,8 @@ class ExpectedTotal(Money, extra="forbid"):
 class PlaceOrder(RequestModel):
     """A new order. Lines of the same product are added up.
 
-    Without `currency`, the products' currency is used.
+    Without `currency`, the products' own currency is used. Without `shipping_method`, the code of a
+    shipping method, the cheapest one that serves the address is used, but no pick-up.
     """
 
     lines: Annotated[
@@ -83,6 +91,7 @@ class PlaceOrder(RequestModel):
     shipping_address: AnyAddress
     billing_address: AnyAddress | None = None
     currency: Currency | None = None
+    shipping_method: ShippingCode | None = None
     expected_total: ExpectedTotal | None = None
     note: Annotated[Text, Field(max_length=1000)] | None = None
     email: Annotated[EmailAddress | None, Field(description=EMAIL_DESCRIPTION)] = None
@@ -168,6 +177,10 @@ class OrderQuery(PageQuery):
 
 
 class OrderLineView(Dto):
+    """A line. `total` is the price of all units; `charged` is the total without the discount and
+    with the `tax` that is added to it. `included_tax` is the tax that the price contains.
+    """
+
     line_id: UUID
     product_id: UUID
     sku: str
@@ -177,6 +190,26 @@ class OrderLineView(Dto):
     fulfilled: int
     cancelled: int = 0
     total: Money
+    discount: Money
+    tax: Money
+    included_tax: Money
+    charged: Money
+    discounts: tuple[DiscountView, ...]
+    tax_lines: tuple[TaxLineView, ...]
+
+
+class ShippingLineView(Dto):
+    """The shipping method of an order. The amounts have the meaning of those of a line."""
+
+    code: str
+    name: str
+    price: Money
+    discount: Money
+    tax: Money
+    included_tax: Money
+    charged: Money
+    discounts: tuple[DiscountView, ...]
+    tax_lines: tuple[TaxLineView, ...]
 
 
 class OrderPaymentView(Dto):
@@ -187,6 +220,12 @@ class OrderPaymentView(Dto):
 
 
 class OrderView(Dto):
+    """An order: `total` = `subtotal` - `discount` + `shipping` + `tax`.
+
+    `discount` contains the discounts of shipping. `tax` is added to the prices, `included_tax` is
+    contained in them. `discounts` and `tax_lines` are sums over the lines and the shipping.
+    """
+
     order_id: UUID
     number: Annotated[str, Field(examples=["MH-1001"])]
     user_id: Annotated[UUID, Field(description="The owner: a user or a guest")]
@@ -201,6 +240,10 @@ class OrderView(Dto):
     shipping: Money
     tax: Money
     total: Money
+    included_tax: Money
+    discounts: tuple[DiscountView, ...]
+    tax_lines: tuple[TaxLineView, ...]
+    shipping_line: ShippingLineView | None
     shipping_address: AnyAddress
     billing_address: AnyAddress | None
     note: str | None
@@ -283,14 +326,6 @@ class TotalChanged(DomainError):
     title = "The total is not what was expected"
 
 
-class OrderCurrencyMismatch(DomainError):
-    """The lines have different currencies, or not the requested one. Details: currencies."""
-
-    code = "orders.currency_mismatch"
-    status = 422
-    title = "An order has one currency"
-
-
 class TooMuchToCancel(DomainError):
     """A cancellation has more units of a line than are unfulfilled.
 
@@ -321,10 +356,10 @@ class Orders(Protocol):
     ) -> OrderView:
         """Reserve the stock, open the payment, write the order. The attempt's id is the order id.
 
-        Raises OrderCurrencyMismatch, TotalChanged, TotalTooLarge, ValidationFailed (a guest without
-        an e-mail address), ReservationClosed (the time to place the order is over); from users:
-        UserNotFound, UserInactive; from inventory: ProductNotFound, OutOfStock,
-        TooManyUnpaidOrders, TooManyUnits.
+        Raises OrderCurrencyMismatch, CountryNotServed, ShippingUnavailable, TotalChanged,
+        TotalTooLarge, ValidationFailed (a guest without an e-mail address), ReservationClosed (the
+        time to place the order is over); from users: UserNotFound, UserInactive; from inventory:
+        ProductNotFound, OutOfStock, TooManyUnpaidOrders, TooManyUnits.
         """
 
     async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:

@@ -2,7 +2,7 @@
 
 from markethall.orders.domain.amounts_due import shipped_due, total_due
 from markethall.orders.domain.fulfilment import Fulfilment, FulfilmentLine, build_fulfilment_lines
-from markethall.orders.domain.order import TRANSITIONS, Order
+from markethall.orders.domain.order import TRANSITIONS, Order, split_number
 from markethall.orders.domain.order_command import OrderCommand
 from markethall.orders.domain.order_line import OrderLine
 from markethall.orders.domain.payment_checks import (
@@ -12,6 +12,7 @@ from markethall.orders.domain.payment_checks import (
     next_overdue_check,
 )
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES
+from markethall.orders.domain.shipping_line import ShippingLine
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
 
 __all__ = [
@@ -24,11 +25,13 @@ __all__ = [
     "Order",
     "OrderCommand",
     "OrderLine",
+    "ShippingLine",
     "TimeSpan",
     "TimelineEntry",
     "build_fulfilment_lines",
     "due_check_spans",
     "next_overdue_check",
     "shipped_due",
+    "split_number",
     "total_due",
 ]

@@ -18,7 +18,16 @@ from markethall.orders.contract import (
 from markethall.orders.domain.order_command import OrderCommand
 from markethall.orders.domain.order_line import OrderLine
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES
+from markethall.orders.domain.shipping_line import ShippingLine
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
+from markethall.orders.shop.contract import DEFAULT_NUMBER_PREFIX
+from markethall.orders.totals.domain import (
+    AppliedDiscount,
+    LineBreakdown,
+    TaxLine,
+    sum_discounts,
+    sum_tax_lines,
+)
 from markethall.shared.kernel.lookup_key import to_lookup_key
 
 
@@ -59,6 +68,9 @@ class Order:
     discount: int = 0
     shipping: int = 0
     tax: int = 0
+    included_tax: int = 0
+    shipping_line: ShippingLine | None = None
+    number_prefix: str = DEFAULT_NUMBER_PREFIX
     version: int = 0
     pending_timeline_entries: tuple[TimelineEntry, ...] = ()
 
@@ -74,6 +86,23 @@ class Order:
     @property
     def total(self) -> int:
         return self.subtotal - self.discount + self.shipping + self.tax
+
+    @property
+    def discounts(self) -> tuple[AppliedDiscount, ...]:
+        """The discounts of the order: one per promotion."""
+        return sum_discounts(part.discounts for part in self._taxed_parts())
+
+    @property
+    def tax_lines(self) -> tuple[TaxLine, ...]:
+        """The taxes of the order: one per name and rate."""
+        return sum_tax_lines(part.tax_lines for part in self._taxed_parts())
+
+    @property
+    def prices_include_tax(self) -> bool:
+        return any(part.prices_include_tax for part in self._taxed_parts())
+
+    def _taxed_parts(self) -> tuple[OrderLine | LineBreakdown, ...]:
+        return (*self.lines, self.shipping_line.breakdown) if self.shipping_line else self.lines
 
     @property
     def expected_version(self) -> int:
@@ -348,6 +377,12 @@ class Order:
             fulfilment_status=self.fulfilment_status,
         )
         self.pending_timeline_entries = (*self.pending_timeline_entries, entry)
+
+
+def split_number(text: str) -> tuple[str, int]:
+    """Return the prefix and the number of a text such as "MH-1001", which ends with digits."""
+    prefix = text.rstrip("0123456789")
+    return prefix, int(text.removeprefix(prefix))
 
 
 TransitionGuard = Callable[[Order, datetime], bool]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from markethall.orders.totals.domain import AppliedDiscount, LineBreakdown, LineShare, TaxLine
+
 
 @dataclass(frozen=True)
 class OrderLine:
@@ -17,10 +19,52 @@ class OrderLine:
     fulfilled: int = 0
     delivered: int = 0
     cancelled: int = 0
+    discounts: tuple[AppliedDiscount, ...] = ()
+    tax_lines: tuple[TaxLine, ...] = ()
+    prices_include_tax: bool = False
 
     @property
     def total(self) -> int:
+        """The price of all units, before discounts and added taxes."""
         return self.unit_price * self.quantity
+
+    @property
+    def discount(self) -> int:
+        return self._breakdown.discount
+
+    @property
+    def tax(self) -> int:
+        """The tax that is added to the price."""
+        return self._breakdown.tax
+
+    @property
+    def included_tax(self) -> int:
+        """The tax that the price contains."""
+        return self._breakdown.included_tax
+
+    @property
+    def charged(self) -> int:
+        """The amount that the customer pays for all units."""
+        return self._breakdown.total
+
+    def share(self, first: int, units: int) -> LineShare:
+        """Return the amounts of some units; `first` is the index of the first one.
+
+        Units are counted as cancelled from the first one on, as shipped up to the last one.
+        """
+        return self._breakdown.share(first, units)
+
+    @property
+    def _breakdown(self) -> LineBreakdown:
+        return LineBreakdown(
+            self.line_id,
+            self.unit_price,
+            self.quantity,
+            None,
+            self.discounts,
+            self.tax_lines,
+            self.prices_include_tax,
+        )
 
     @property
     def unfulfilled(self) -> int:

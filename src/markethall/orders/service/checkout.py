@@ -22,15 +22,20 @@ from markethall.inventory.contract import (
 )
 from markethall.orders.contract import (
     Address,
-    OrderCurrencyMismatch,
     OrderPlaced,
     OrderView,
     PlaceOrder,
-    TotalChanged,
-    TotalTooLarge,
 )
-from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order, OrderLine
+from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
 from markethall.orders.ports import ReadStore, Store
+from markethall.orders.pricing.domain import Quote
+from markethall.orders.pricing.ports import Pricing
+from markethall.orders.service.quotes import (
+    build_lines,
+    build_shipping_line,
+    check_expected_total,
+    quote_request,
+)
 from markethall.orders.service.guest_orders import claim_audit
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import (
@@ -42,9 +47,8 @@ from markethall.payments.contract import (
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.errors import DomainError, Unavailable, ValidationFailed
 from markethall.shared.kernel.ids import derive_uuid7
-from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database import Database
 from markethall.users.contract import Customer, Users
@@ -74,26 +78,16 @@ class ReservationPolicy:
         return min(timedelta(seconds=60), self.reservation_ttl / 10)
 
 
-@dataclass(frozen=True)
-class PricedLines:
-    """The lines of an order with their prices. All prices have the same currency."""
-
-    currency: str
-    lines: tuple[OrderLine, ...]
-
-    @property
-    def total(self) -> Money:
-        return Money(amount=sum(line.total for line in self.lines), currency=self.currency)
-
-
 class Checkout:
     def __init__(
         self,
         clients: ContextClients,
         database: Database[ReadStore, Store],
+        pricing: Pricing,
         policy: ReservationPolicy,
         clock: Clock,
     ) -> None:
+        self._pricing = pricing
         self._users = clients.users
         self._inventory = clients.inventory
         self._payments = clients.payments
@@ -109,18 +103,25 @@ class Checkout:
         reservation = await self._inventory.reserve(
             ctx, self._reserve_command(ctx, command, attempt.id)
         )
-        priced_lines = await self._price_or_release(ctx, command, reservation)
+        try:
+            quote = await self._quote(ctx, command, reservation)
+        except Unavailable:
+            raise  # keeps the reservation, because a retry with the same key may succeed
+        except DomainError as error:
+            return await self._resume_or_raise(ctx, reservation, attempt, error)
         payment_deadline = reservation.expires_at - self._policy.payment_safety_margin
         is_too_late_to_pay = payment_deadline <= self._clock()
-        if priced_lines is None or not _is_held(reservation) or is_too_late_to_pay:
+        if quote is None or not _is_held(reservation) or is_too_late_to_pay:
             return await self._resume_or_reject(ctx, reservation, attempt)
         payment = await self._payments.open(
-            ctx, _open_payment_command(ctx, command, attempt.id, priced_lines, payment_deadline)
+            ctx, _open_payment_command(ctx, command, attempt.id, quote, payment_deadline)
         )
-        order = self._build_order(ctx, command, reservation, priced_lines, payment)
+        order = self._build_order(ctx, command, reservation, quote, payment)
         order.email, order.is_guest = email, customer.is_guest
         has_payment_expired = payment.expires_at <= order.created_at
-        if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired:
+        # an earlier attempt opened the payment, and the settings of the shop have changed since
+        has_other_amount = payment.amount != quote.total
+        if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired or has_other_amount:
             return await self._resume_or_reject(ctx, reservation, attempt)
         return await self._persist(ctx, order, attempt)
 
@@ -136,38 +137,44 @@ class Checkout:
             lines=tuple(lines),
             expires_at=self._clock() + self._policy.reservation_ttl,
             limited=True,  # apply the limits of unpaid orders and reserved units per customer
+            currency=command.currency,
         )
 
-    async def _price_or_release(
+    async def _quote(
         self, ctx: CallContext, command: PlaceOrder, reservation: ReservationView
-    ) -> PricedLines | None:
-        """Return the lines with their prices. On an error, release the reservation.
+    ) -> Quote | None:
+        """Return the price of the order.
 
         Return None if the reservation has no lines: it is a tombstone, which only records that the
         reservation was released before it was made.
         """
         if not reservation.lines:
             return None
-        try:
-            return price_order(command, reservation)
-        except (OrderCurrencyMismatch, TotalChanged, TotalTooLarge):
-            await self._inventory.release(ctx, reservation.reservation_id)
-            raise
+        quote = await self._pricing.quote(quote_request(ctx, command, reservation))
+        check_expected_total(command, quote)
+        return quote
 
     def _build_order(
         self,
         ctx: CallContext,
         command: PlaceOrder,
         reservation: ReservationView,
-        priced_lines: PricedLines,
+        quote: Quote,
         payment: PaymentSummary,
     ) -> Order:
         now = self._clock()
+        breakdown = quote.breakdown
         order = Order(
             order_id=payment.order_id,  # equals the attempt's id
             user_id=ctx.user_id,
-            currency=priced_lines.currency,
-            lines=priced_lines.lines,
+            currency=quote.currency,
+            lines=build_lines(reservation, breakdown),
+            discount=breakdown.discount,
+            shipping=breakdown.shipping,
+            tax=breakdown.tax,
+            included_tax=breakdown.included_tax,
+            shipping_line=build_shipping_line(breakdown),
+            number_prefix=quote.number_prefix,
             shipping_address=command.shipping_address,
             billing_address=command.billing_address,
             note=command.note,
@@ -222,17 +229,38 @@ class Checkout:
             await store.store_response(attempt, view)
         return view
 
+    async def _resume_or_raise(
+        self,
+        ctx: CallContext,
+        reservation: ReservationView,
+        attempt: IdempotentCommand,
+        error: DomainError,
+    ) -> OrderView:
+        """Return the order of an earlier attempt. If there is none, release the stock and raise.
+
+        An earlier attempt may have placed the order before the settings of the shop changed.
+        """
+        existing = await self._find_order(attempt)
+        if existing is not None:
+            return await self._activate_and_respond(ctx, existing, attempt)
+        await self._inventory.release(ctx, reservation.reservation_id)
+        raise error
+
+    async def _find_order(self, attempt: IdempotentCommand) -> Order | None:
+        async with self._database.read_session() as store:
+            return await store.get_order(attempt.id)
+
     async def _resume_or_reject(
         self, ctx: CallContext, reservation: ReservationView, attempt: IdempotentCommand
     ) -> OrderView:
         """Return the order of an earlier attempt. If there is none, raise ReservationClosed.
 
-        This attempt cannot place the order for one of four reasons: the reservation is a tombstone,
-        it is not held, it expires too soon for a payment, or the payment has ended or has expired.
+        This attempt cannot place the order for one of five reasons: the reservation is a tombstone,
+        it is not held, it expires too soon for a payment, the payment has ended or has expired, or
+        the payment has the total of other settings of the shop.
         Each of them can also be the case because an earlier attempt has placed the order.
         """
-        async with self._database.read_session() as store:
-            existing = await store.get_order(attempt.id)
+        existing = await self._find_order(attempt)
         if existing is not None:
             return await self._activate_and_respond(ctx, existing, attempt)
         released = await self._inventory.release(ctx, reservation.reservation_id)
@@ -250,41 +278,6 @@ async def _get_existing_order(store: Store, order_id: UUID) -> Order:
     return order
 
 
-def price_order(command: PlaceOrder, reservation: ReservationView) -> PricedLines:
-    """Raises OrderCurrencyMismatch, TotalTooLarge, TotalChanged."""
-    currencies = {line.unit_price.currency for line in reservation.lines}
-    requested = currencies | ({command.currency} if command.currency else set())
-    if len(requested) > 1:
-        raise OrderCurrencyMismatch(currencies=sorted(requested))
-    priced_lines = PricedLines(currencies.pop(), _build_lines(command, reservation))
-    if sum(line.total for line in priced_lines.lines) > MAX_AMOUNT:
-        raise TotalTooLarge(limit=MAX_AMOUNT)
-    expected = command.expected_total
-    if expected and (expected.amount, expected.currency) != (
-        priced_lines.total.amount,
-        priced_lines.currency,
-    ):
-        raise TotalChanged(total=priced_lines.total.model_dump())
-    return priced_lines
-
-
-def _build_lines(command: PlaceOrder, reservation: ReservationView) -> tuple[OrderLine, ...]:
-    """Build one line per product, sorted as in the command."""
-    reserved = {line.product_id: line for line in reservation.lines}
-    products = dict.fromkeys(wanted.product_id for wanted in command.lines)
-    return tuple(
-        OrderLine(
-            line_id=derive_uuid7(reservation.reservation_id, f"line {product_id}"),
-            product_id=product_id,
-            sku=reserved[product_id].sku,
-            name=reserved[product_id].name,
-            unit_price=reserved[product_id].unit_price.amount,
-            quantity=reserved[product_id].quantity,
-        )
-        for product_id in products
-    )
-
-
 def _is_held(reservation: ReservationView) -> bool:
     return reservation.status is ReservationStatus.HELD
 
@@ -293,7 +286,7 @@ def _open_payment_command(
     ctx: CallContext,
     command: PlaceOrder,
     order_id: UUID,
-    priced_lines: PricedLines,
+    quote: Quote,
     expires_at: datetime,
 ) -> OpenPayment:
     address = command.shipping_address
@@ -301,7 +294,7 @@ def _open_payment_command(
         payment_id=derive_uuid7(order_id, "payment"),
         order_id=order_id,
         user_id=ctx.user_id,
-        amount=priced_lines.total,
+        amount=quote.total,
         expires_at=expires_at,
         # a free-text address has no field for the country
         country=address.country if isinstance(address, Address) else None,

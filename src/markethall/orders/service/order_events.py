@@ -11,7 +11,7 @@ from markethall.orders.contract import (
     OrderOverpaid,
     OrderPaid,
 )
-from markethall.orders.domain import Fulfilment, Order
+from markethall.orders.domain import Fulfilment, Order, OrderLine
 from markethall.shared.kernel.money import Money
 
 
@@ -32,7 +32,7 @@ def lines_cancelled_event(
     order: Order, quantities: Mapping[UUID, int], cancellation_id: UUID, reason: str
 ) -> OrderLinesCancelled:
     cancelled = [line for line in order.lines if line.line_id in quantities]
-    price = sum(line.unit_price * quantities[line.line_id] for line in cancelled)
+    price = sum(_share_of_last_cancelled(line, quantities[line.line_id]) for line in cancelled)
     # without a capture there is nothing to refund: the captures leave out these units
     amount = price if order.is_captured else 0
     return OrderLinesCancelled(
@@ -47,6 +47,11 @@ def lines_cancelled_event(
         amount=Money(amount=amount, currency=order.currency),
         reason=reason,
     )
+
+
+def _share_of_last_cancelled(line: OrderLine, units: int) -> int:
+    """Return the amount of the units of a line that were cancelled last."""
+    return line.share(line.cancelled - units, units).amount
 
 
 def overpaid_event(order: Order, excess: int) -> OrderOverpaid:

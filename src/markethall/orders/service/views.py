@@ -1,14 +1,20 @@
 """Convert entities of orders to DTOs of the contract."""
 
+from collections.abc import Sequence
+
 from markethall.orders.contract import (
+    DiscountView,
     FulfilmentLineView,
     FulfilmentView,
     OrderLineView,
     OrderPaymentView,
     OrderView,
+    ShippingLineView,
+    TaxLineView,
     TimelineEntryView,
 )
-from markethall.orders.domain import Fulfilment, Order, OrderLine, TimelineEntry
+from markethall.orders.domain import Fulfilment, Order, OrderLine, ShippingLine, TimelineEntry
+from markethall.orders.totals.domain import AppliedDiscount, TaxLine
 from markethall.shared.kernel.money import Money
 
 
@@ -18,7 +24,7 @@ def to_order_view(order: Order) -> OrderView:
 
     return OrderView(
         order_id=order.order_id,
-        number=f"MH-{order.number}",
+        number=f"{order.number_prefix}{order.number}",
         user_id=order.user_id,
         is_guest=order.is_guest,
         email=order.email,
@@ -31,6 +37,10 @@ def to_order_view(order: Order) -> OrderView:
         shipping=money(order.shipping),
         tax=money(order.tax),
         total=money(order.total),
+        included_tax=money(order.included_tax),
+        discounts=_to_discount_views(order.discounts, order.currency),
+        tax_lines=_to_tax_line_views(order.tax_lines, order.currency, order.prices_include_tax),
+        shipping_line=_to_shipping_line_view(order.shipping_line, order.currency),
         shipping_address=order.shipping_address,
         billing_address=order.billing_address,
         note=order.note,
@@ -43,16 +53,74 @@ def to_order_view(order: Order) -> OrderView:
 
 
 def _to_line_view(line: OrderLine, currency: str) -> OrderLineView:
+    def money(amount: int) -> Money:
+        return Money(amount=amount, currency=currency)
+
     return OrderLineView(
         line_id=line.line_id,
         product_id=line.product_id,
         sku=line.sku,
         name=line.name,
-        unit_price=Money(amount=line.unit_price, currency=currency),
+        unit_price=money(line.unit_price),
         quantity=line.quantity,
         fulfilled=line.fulfilled,
         cancelled=line.cancelled,
-        total=Money(amount=line.total, currency=currency),
+        total=money(line.total),
+        discount=money(line.discount),
+        tax=money(line.tax),
+        included_tax=money(line.included_tax),
+        charged=money(line.charged),
+        discounts=_to_discount_views(line.discounts, currency),
+        tax_lines=_to_tax_line_views(line.tax_lines, currency, line.prices_include_tax),
+    )
+
+
+def _to_shipping_line_view(shipping: ShippingLine | None, currency: str) -> ShippingLineView | None:
+    if shipping is None:
+        return None
+
+    def money(amount: int) -> Money:
+        return Money(amount=amount, currency=currency)
+
+    part = shipping.breakdown
+    return ShippingLineView(
+        code=shipping.code,
+        name=shipping.name,
+        price=money(part.subtotal),
+        discount=money(part.discount),
+        tax=money(part.tax),
+        included_tax=money(part.included_tax),
+        charged=money(part.total),
+        discounts=_to_discount_views(part.discounts, currency),
+        tax_lines=_to_tax_line_views(part.tax_lines, currency, part.prices_include_tax),
+    )
+
+
+def _to_discount_views(
+    discounts: Sequence[AppliedDiscount], currency: str
+) -> tuple[DiscountView, ...]:
+    return tuple(
+        DiscountView(
+            promotion_id=discount.promotion_id,
+            name=discount.name,
+            code=discount.code,
+            amount=Money(amount=discount.amount, currency=currency),
+        )
+        for discount in discounts
+    )
+
+
+def _to_tax_line_views(
+    tax_lines: Sequence[TaxLine], currency: str, included: bool
+) -> tuple[TaxLineView, ...]:
+    return tuple(
+        TaxLineView(
+            name=line.name,
+            rate=f"{line.rate.normalize():f}",
+            amount=Money(amount=line.amount, currency=currency),
+            included=included,
+        )
+        for line in tax_lines
     )
 
 

@@ -24,9 +24,16 @@ from markethall.orders.domain import (
     OrderLine,
     TimelineEntry,
     TimeSpan,
+    split_number,
 )
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.orders.sql import statements as sql
+from markethall.orders.sql.breakdowns import (
+    line_fields,
+    line_to_json,
+    shipping_from_json,
+    shipping_to_json,
+)
 from markethall.orders.sql.tables import orders
 from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
@@ -53,6 +60,7 @@ _PLAIN_COLUMNS = tuple(
         "billing_address",
         "subtotal",
         "total",
+        "shipping_line",
     }
 )
 
@@ -184,6 +192,7 @@ class SqlOrderStore(SqlConfigurationStore):
 def _order_row(order: Order) -> dict[str, Any]:
     row = {column.name: getattr(order, column.name) for column in orders.c}
     return row | {
+        "shipping_line": shipping_to_json(order.shipping_line),
         "shipping_address": _address_to_json(order.shipping_address),
         "billing_address": order.billing_address and _address_to_json(order.billing_address),
     }
@@ -195,6 +204,7 @@ def _to_order(row: "Record") -> Order:
         status=OrderStatus(row["status"]),
         payment_status=OrderPaymentStatus(row["payment_status"]),
         fulfilment_status=OrderFulfilmentStatus(row["fulfilment_status"]),
+        shipping_line=shipping_from_json(row["shipping_line"]),
         shipping_address=_address_from_json(row["shipping_address"]),
         billing_address=row["billing_address"] and _address_from_json(row["billing_address"]),
         lines=tuple(_to_line(line) for line in json.loads(row["lines"])),
@@ -212,6 +222,7 @@ def _to_line(line: Mapping[str, Any]) -> OrderLine:
         fulfilled=line["fulfilled"],
         delivered=line["delivered"],
         cancelled=line["cancelled"],
+        **line_fields(line["breakdown"]),
     )
 
 
@@ -258,8 +269,11 @@ def _timeline_arrays(entries: Sequence[TimelineEntry]) -> dict[str, list[Any]]:
 
 
 def _line_arrays(lines: Sequence[OrderLine]) -> dict[str, list[Any]]:
-    names = tuple(name for name in sql.LINE_COLUMNS if name != "position")
-    return _arrays("line", names, lines) | {"line_position": list(range(1, len(lines) + 1))}
+    names = tuple(name for name in sql.LINE_COLUMNS if name not in {"position", "breakdown"})
+    return _arrays("line", names, lines) | {
+        "line_position": list(range(1, len(lines) + 1)),
+        "line_breakdown": [line_to_json(line) for line in lines],
+    }
 
 
 def _arrays(alias: str, names: Iterable[str], items: Sequence[Any]) -> dict[str, list[Any]]:
@@ -272,7 +286,7 @@ def _filter_values(query: OrderQuery, owner_id: UUID | None) -> dict[str, Any]:
     if query.email:
         filters["email"] = to_lookup_key(query.email)
     if query.number:
-        filters["number"] = int(query.number.removeprefix("MH-"))
+        filters["number_prefix"], filters["number"] = split_number(query.number)
     return filters if owner_id is None else filters | {"owner_id": owner_id}
 
 

@@ -49,6 +49,10 @@ orders = sa.Table(
     _amount_column("shipping"),
     _amount_column("tax"),
     _amount_column("total"),
+    sa.Column("included_tax", sa.BigInteger, nullable=False, server_default="0"),
+    # the shipping method with the breakdown of its price; null if the order has none
+    sa.Column("shipping_line", JSONB),
+    sa.Column("number_prefix", sa.Text, nullable=False, server_default="MH-"),
     _amount_column("refunded"),
     sa.Column("shipping_address", JSONB, nullable=False),
     sa.Column("billing_address", JSONB),
@@ -76,6 +80,7 @@ orders = sa.Table(
         " AND refunded >= 0",
         name="amounts",
     ),
+    sa.CheckConstraint("included_tax BETWEEN 0 AND total", name="included_tax"),
     sa.CheckConstraint(
         "status IN ('processing', 'completed') OR fulfilment_status = 'unfulfilled'",
         name="nothing_shipped",
@@ -129,7 +134,19 @@ lines = sa.Table(
     sa.Column("delivered", sa.Integer, nullable=False),
     sa.Column("cancelled", sa.Integer, nullable=False, server_default="0"),
     _amount_column("total"),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+        for name in ("discount", "tax", "included_tax")
+    ),
+    # the discounts by promotion and the taxes by rate; null if there are none
+    sa.Column("breakdown", JSONB),
     sa.UniqueConstraint("order_id", "product_id"),
+    sa.CheckConstraint("discount BETWEEN 0 AND total", name="discount"),
+    sa.CheckConstraint(
+        "tax >= 0 AND included_tax BETWEEN 0 AND total - discount"
+        " AND (tax = 0 OR included_tax = 0)",
+        name="tax",
+    ),
     sa.CheckConstraint("quantity BETWEEN 1 AND 999", name="quantity"),
     sa.CheckConstraint("fulfilled BETWEEN 0 AND quantity", name="fulfilled"),
     sa.CheckConstraint("delivered BETWEEN 0 AND fulfilled", name="delivered"),

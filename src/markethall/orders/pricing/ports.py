@@ -1,0 +1,15 @@
+"""The port of prices of whole orders."""
+
+from typing import Protocol
+
+from markethall.orders.pricing.domain import Quote, QuoteRequest
+
+
+class Pricing(Protocol):
+    async def quote(self, request: QuoteRequest) -> Quote:
+        """Price an order by the current settings of the shop.
+
+        It needs no statement if the settings are cached. Raises OrderCurrencyMismatch,
+        CountryNotServed, ShippingUnavailable, TotalTooLarge; Unavailable if a calculator does not
+        answer.
+        """

@@ -1,0 +1,155 @@
+"""Price orders: the settings of the shop, then shipping, then taxes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
+from markethall.orders.configuration.service import ConfigurationCache, items_by_kind
+from markethall.orders.pricing.domain import Quote, QuoteRequest, find_currency
+from markethall.orders.shipping.contract import NewShippingMethod
+from markethall.orders.shipping.domain import ShippingOption, ShippingRequest, choose_option
+from markethall.orders.shipping.ports import ShippingCalculator
+from markethall.orders.shipping.service import SHIPPING_METHODS
+from markethall.orders.shop.contract import ShopSettings
+from markethall.orders.shop.domain import find_destination, home_country
+from markethall.orders.shop.service import parse_shop
+from markethall.orders.tax.contract import NewTaxRate
+from markethall.orders.tax.domain import TaxRequest
+from markethall.orders.tax.ports import TaxCalculator
+from markethall.orders.tax.service import TAX_RATES
+from markethall.orders.totals.domain import (
+    Destination,
+    DiscountedOrder,
+    TaxLine,
+    add_taxes,
+    apply_promotions,
+    check_subtotal,
+)
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.model import MAX_AMOUNT
+
+log = structlog.get_logger("markethall.orders")
+
+
+@dataclass(frozen=True)
+class PricingRules:
+    """The configuration of the shop, parsed."""
+
+    shop: ShopSettings
+    shipping_methods: tuple[NewShippingMethod, ...]
+    tax_rates: tuple[NewTaxRate, ...]
+
+
+_NO_ITEMS: Final[tuple[ConfigurationItem, ...]] = ()
+
+
+class TotalsPricing:
+    """Implementation of `Pricing`."""
+
+    def __init__(
+        self, configuration: ConfigurationCache, shipping: ShippingCalculator, tax: TaxCalculator
+    ) -> None:
+        self._configuration = configuration
+        self._shipping = shipping
+        self._tax = tax
+        self._items = _NO_ITEMS
+        self._rules = parse_rules(_NO_ITEMS)
+
+    async def quote(self, request: QuoteRequest) -> Quote:
+        rules = await self._get_rules()
+        currency = find_currency(request.lines, request.currency, rules.shop.currencies)
+        destination = find_destination(rules.shop, request.shipping_address)
+        lines = [line.to_priced_line() for line in request.lines]
+        check_subtotal(lines)
+        options = await self._list_options(request, rules, currency, destination)
+        option = _choose(options, rules, request.shipping_method)
+        charge = option.charge if option else None
+        discounted = apply_promotions(lines, (), charge)
+        if option and option.pickup:
+            destination = Destination(home_country(rules.shop))
+        taxes = await self._calculate_taxes(request, rules, currency, destination, discounted)
+        breakdown = add_taxes(
+            [line.key for line in lines],
+            discounted,
+            charge,
+            taxes,
+            rules.shop.prices_include_tax,
+        )
+        return Quote(currency, breakdown, rules.shop.order_number_prefix, tuple(options))
+
+    async def _get_rules(self) -> PricingRules:
+        items = await self._configuration.list_all()
+        if items is not self._items:
+            self._items, self._rules = items, parse_rules(items)
+        return self._rules
+
+    async def _list_options(
+        self, request: QuoteRequest, rules: PricingRules, currency: str, destination: Destination
+    ) -> Sequence[ShippingOption]:
+        options = await self._shipping.list_options(
+            ShippingRequest(
+                currency=currency,
+                destination=destination,
+                subtotal=sum(line.unit_price.amount * line.quantity for line in request.lines),
+                lines=tuple(line.to_shipped_line() for line in request.lines),
+                methods=rules.shipping_methods,
+            )
+        )
+        for option in options:
+            if not 0 <= option.charge.price <= MAX_AMOUNT:
+                raise _unusable("shipping_calculator", f"the price of {option.charge.code}")
+        return options
+
+    async def _calculate_taxes(
+        self,
+        request: QuoteRequest,
+        rules: PricingRules,
+        currency: str,
+        destination: Destination,
+        order: DiscountedOrder,
+    ) -> Mapping[UUID, tuple[TaxLine, ...]]:
+        taxes = await self._tax.calculate(
+            TaxRequest(
+                currency=currency,
+                destination=destination,
+                prices_include_tax=rules.shop.prices_include_tax,
+                parts=order.parts,
+                customer_id=request.customer_id,
+                rates=rules.tax_rates,
+            )
+        )
+        for part in order.parts:
+            amounts = [line.amount for line in taxes.get(part.key, ())]
+            limit = part.taxable if rules.shop.prices_include_tax else MAX_AMOUNT
+            if min(amounts, default=0) < 0 or sum(amounts) > limit:
+                raise _unusable("tax_calculator", f"the tax of {part.key}")
+        return taxes
+
+
+def parse_rules(items: Sequence[ConfigurationItem]) -> PricingRules:
+    kinds = items_by_kind(items)
+    methods = map(SHIPPING_METHODS.parse, kinds[ItemKind.SHIPPING_METHOD])
+    return PricingRules(
+        shop=parse_shop(next(iter(kinds[ItemKind.SHOP]), None)),
+        shipping_methods=tuple(method for method in methods if method.is_active),
+        tax_rates=tuple(map(TAX_RATES.parse, kinds[ItemKind.TAX_RATE])),
+    )
+
+
+def _choose(
+    options: Sequence[ShippingOption], rules: PricingRules, code: str | None
+) -> ShippingOption | None:
+    """Return None if the shop has no shipping. Raises ShippingUnavailable."""
+    if not options and not rules.shipping_methods and code is None:
+        return None
+    return choose_option(options, code)
+
+
+def _unusable(dependency: str, problem: str) -> Unavailable:
+    """Build the error for a result of a calculator that no order may have, and log it."""
+    log.error("order.calculator_failed", calculator=dependency, problem=problem)
+    return Unavailable(dependency=dependency)

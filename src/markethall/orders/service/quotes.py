@@ -1,0 +1,77 @@
+"""Convert a reservation to a request for a price, and a price to the lines of an order."""
+
+from uuid import UUID
+
+from markethall.inventory.contract import ReservationLineView, ReservationView
+from markethall.orders.contract import PlaceOrder, TotalChanged
+from markethall.orders.domain import OrderLine, ShippingLine
+from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
+from markethall.orders.totals.domain import Breakdown
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.ids import derive_uuid7
+
+
+def check_expected_total(command: PlaceOrder, quote: Quote) -> None:
+    """Raises TotalChanged."""
+    expected = command.expected_total
+    if expected and (expected.amount, expected.currency) != (quote.total.amount, quote.currency):
+        raise TotalChanged(total=quote.total.model_dump())
+
+
+def quote_request(
+    ctx: CallContext, command: PlaceOrder, reservation: ReservationView
+) -> QuoteRequest:
+    """Build the request with one line per product, sorted as in the command."""
+    reserved = {line.product_id: line for line in reservation.lines}
+    products = dict.fromkeys(wanted.product_id for wanted in command.lines)
+    return QuoteRequest(
+        customer_id=ctx.user_id,
+        lines=tuple(
+            _quoted_line(reservation.reservation_id, reserved[product_id])
+            for product_id in products
+        ),
+        shipping_address=command.shipping_address,
+        currency=command.currency,
+        shipping_method=command.shipping_method,
+    )
+
+
+def build_lines(reservation: ReservationView, breakdown: Breakdown) -> tuple[OrderLine, ...]:
+    """Build the lines of an order, sorted as in the breakdown."""
+    reserved = {_line_id(reservation.reservation_id, line): line for line in reservation.lines}
+    return tuple(
+        OrderLine(
+            line_id=part.key,
+            product_id=reserved[part.key].product_id,
+            sku=reserved[part.key].sku,
+            name=reserved[part.key].name,
+            unit_price=part.unit_price,
+            quantity=part.quantity,
+            discounts=part.discounts,
+            tax_lines=part.tax_lines,
+            prices_include_tax=part.prices_include_tax and bool(part.tax_lines),
+        )
+        for part in breakdown.lines
+    )
+
+
+def build_shipping_line(breakdown: Breakdown) -> ShippingLine | None:
+    charge, part = breakdown.shipping_charge, breakdown.shipping_line
+    return ShippingLine(charge.code, charge.name, part) if charge and part else None
+
+
+def _quoted_line(reservation_id: UUID, line: ReservationLineView) -> QuotedLine:
+    return QuotedLine(
+        line_id=_line_id(reservation_id, line),
+        product_id=line.product_id,
+        unit_price=line.unit_price,
+        quantity=line.quantity,
+        tax_class=line.tax_class,
+        weight_grams=line.weight_grams or 0,
+        category=line.category,
+        tags=frozenset(line.tags),
+    )
+
+
+def _line_id(reservation_id: UUID, line: ReservationLineView) -> UUID:
+    return derive_uuid7(reservation_id, f"line {line.product_id}")
