@@ -1,4 +1,4 @@
-"""Test tools for the authors of contexts and of payment providers.
+"""Test tools for the authors of contexts, payment providers, and shipping or tax calculators.
 
 See docs/writing-a-context.md and docs/writing-a-payment-provider.md.
 """
@@ -12,6 +12,10 @@ from markethall.testing.contexts import (
     open_remote,
 )
 from markethall.testing.gateway_testbed import GatewayTestbed, ProviderTotals
+from markethall.testing.order_calculators import (
+    ShippingCalculatorConformance,
+    TaxCalculatorConformance,
+)
 from markethall.testing.payment_gateways import PaymentGatewayConformance
 
 __all__ = [
@@ -20,6 +24,8 @@ __all__ = [
     "GatewayTestbed",
     "PaymentGatewayConformance",
     "ProviderTotals",
+    "ShippingCalculatorConformance",
+    "TaxCalculatorConformance",
     "context_tools",
     "deliver",
     "migrated_database",
