@@ -183,6 +183,7 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                     lines=LINES,
                     expires_at=TIME,
                     limited=True,
+                    currency="CHF",
                 ),
                 _RESERVATION,
             ),

@@ -30,13 +30,13 @@ from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote
 from markethall.orders.pricing.ports import Pricing
+from markethall.orders.service.guest_orders import claim_audit
 from markethall.orders.service.quotes import (
     build_lines,
     build_shipping_line,
     check_expected_total,
     quote_request,
 )
-from markethall.orders.service.guest_orders import claim_audit
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import (
     ActivatePayments,
