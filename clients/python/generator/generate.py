@@ -24,22 +24,30 @@ def generate(document: Path) -> None:
     """Write the operations and models; a warning of the generator is an error."""
     shutil.rmtree(OUTPUT, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
-        simplified = Path(folder) / "openapi.json"
-        simplified.write_text(json.dumps(without_combinations(json.loads(document.read_text()))))
-        run_generator(simplified)
+        input_file = Path(folder) / "openapi.json"
+        input_file.write_text(json.dumps(simplified(json.loads(document.read_text()))))
+        run_generator(input_file)
     (OUTPUT / "operations.py").write_text(index_of_operations())
 
 
-def without_combinations(document: dict[str, Any]) -> dict[str, Any]:
-    """Remove `oneOf` where it only says which properties exclude each other.
+def simplified(part: Any) -> Any:
+    """Return the part of the document without what the generator does not understand.
 
-    The generator would take each alternative for a model and lose the properties. The shop
-    checks the rule.
+    `oneOf` beside `properties` only says which of them exclude each other; the generator would
+    take each alternative for a model and lose the properties. It would lose the members of a map
+    whose names have to match a pattern. The shop checks both rules.
     """
-    for schema in document["components"]["schemas"].values():
-        if "properties" in schema:
-            schema.pop("oneOf", None)
-    return document
+    if isinstance(part, list):
+        return [simplified(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    part = {name: simplified(each) for name, each in part.items()}
+    if isinstance(part.get("properties"), dict):
+        part.pop("oneOf", None)
+    patterns = part.pop("patternProperties", None)
+    if patterns is not None:
+        (part["additionalProperties"],) = patterns.values()
+    return part
 
 
 def run_generator(document: Path) -> None:

@@ -18,6 +18,7 @@ from markethall_client.models import (
     AdjustmentReason,
     Currency,
     NewProduct,
+    NewProductOptions,
     Price,
     RegisterRequest,
 )
@@ -26,6 +27,7 @@ from markethall_client.operations import adjust_stock, create_product, register_
 COMMAND = os.environ.get("SHOP_COMMAND", str(Path(__file__).parents[3] / ".venv/bin/markethall"))
 ADMIN_EMAIL = "admin@example.com"
 ADMIN_PASSWORD = "open sesame, staff only"
+PRICE = Price(1250, Currency.EUR)
 PASSWORD = "a long and quiet sentence"
 
 
@@ -85,12 +87,12 @@ def add_products(base_url: str) -> UUID:
     with Markethall(base_url) as admin:
         admin.login(ADMIN_EMAIL, ADMIN_PASSWORD)
         for number in range(1, 5):
-            add_product(admin, f"CUP-{number}", f"Cup {number}", 1)
-        return add_product(admin, "TEA-1", "Green tea", 5)
+            size = NewProductOptions.from_dict({"size": str(number)})
+            add_product(admin, NewProduct(f"CUP-{number}", f"Cup {number}", PRICE, options=size), 1)
+        return add_product(admin, NewProduct("TEA-1", "Green tea", PRICE), 5)
 
 
-def add_product(admin: Markethall, sku: str, name: str, stock: int) -> UUID:
-    body = NewProduct(sku, name, Price(1250, Currency.EUR))
+def add_product(admin: Markethall, body: NewProduct, stock: int) -> UUID:
     product = admin.call(create_product(body=body, idempotency_key=new_key()))
     received = Adjustment(AdjustmentReason.RECEIVED, delta=stock)
     admin.call(adjust_stock(product.product_id, body=received, idempotency_key=new_key()))

@@ -8,6 +8,7 @@ from markethall_client import AsyncMarkethall, Markethall, Operation, ProblemErr
 from markethall_client.models import (
     CancelOrder,
     ConfirmPaymentRequest,
+    ListProductsOption,
     OrderStatus,
     OrderView,
     PaymentStatus,
@@ -96,6 +97,14 @@ def test_lists_are_iterated_over_all_their_pages(client: Markethall) -> None:
 
     assert sizes == [2, 2, 1]
     assert names == ["Cup 1", "Cup 2", "Cup 3", "Cup 4", "Green tea"]
+
+
+def test_list_is_filtered_by_several_values_of_an_option(client: Markethall) -> None:
+    sizes = ListProductsOption.from_dict({"option.size": ["1", "3"]})
+
+    products = client.items(list_products(option=sizes, in_stock=True, sort=ProductSort.NAME))
+
+    assert [product.name for product in products] == ["Cup 1", "Cup 3"]
 
 
 async def test_asynchronous_lists_are_iterated_over_all_their_pages(shop: Shop) -> None:

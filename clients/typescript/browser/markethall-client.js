@@ -474,6 +474,23 @@ function removeTrailingSlash(url) {
   return url;
 }
 
+// src/query.ts
+function serializeQuery(query) {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) append(search, name, value);
+  return search.toString();
+}
+function append(search, name, value) {
+  if (value === void 0 || value === null) return;
+  if (Array.isArray(value)) {
+    for (const each of value) append(search, name, each);
+  } else if (typeof value === "object") {
+    for (const [member, each] of Object.entries(value)) append(search, member, each);
+  } else {
+    search.append(name, String(value));
+  }
+}
+
 // src/idempotency.ts
 var IDEMPOTENCY_KEY_HEADER = "Idempotency-Key";
 function idempotencyKey(key = newKey()) {
@@ -712,6 +729,8 @@ function createMarkethall(options) {
   const session = new Session(baseUrl, send, options.tokenStorage ?? new MemoryTokenStorage());
   const client = createClient({
     baseUrl,
+    // that of openapi-fetch takes no arrays inside of objects
+    querySerializer: serializeQuery,
     fetch: session.authorize(withRetries(send, options.retries))
   });
   return Object.assign(client, { session });

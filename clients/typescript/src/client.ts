@@ -1,5 +1,6 @@
 import createClient, { type Client } from "openapi-fetch";
 import type { paths } from "./generated/schema.js";
+import { serializeQuery } from "./query.js";
 import { withRetries, type RetryOptions } from "./retry.js";
 import { MemoryTokenStorage, Session, type TokenStorage } from "./session.js";
 import type { Transport } from "./transport.js";
@@ -25,6 +26,8 @@ export function createMarkethall(options: MarkethallOptions): Markethall {
   const session = new Session(baseUrl, send, options.tokenStorage ?? new MemoryTokenStorage());
   const client = createClient<paths>({
     baseUrl,
+    // that of openapi-fetch takes no arrays inside of objects
+    querySerializer: serializeQuery,
     fetch: session.authorize(withRetries(send, options.retries)),
   });
   return Object.assign(client, { session });

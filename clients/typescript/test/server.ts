@@ -66,9 +66,15 @@ export class ShopServer {
   }
 
   /** Add a product with stock and return its id. */
-  async addProduct(admin: Markethall, sku: string, name: string, stock: number): Promise<string> {
+  async addProduct(
+    admin: Markethall,
+    sku: string,
+    name: string,
+    stock: number,
+    options: Record<string, string> = {},
+  ): Promise<string> {
     const header = idempotencyKey();
-    const body = { sku, name, price: { amount: 1250, currency: "EUR" as const } };
+    const body = { sku, name, options, price: { amount: 1250, currency: "EUR" as const } };
     const product = await unwrap(admin.POST("/products", { params: { header }, body }));
     await unwrap(
       admin.POST("/products/{product_id}/stock-adjustments", {

@@ -22,7 +22,7 @@ before(async () => {
   admin = await server.admin();
   teaId = await server.addProduct(admin, "TEA-1", "Green tea", 5);
   for (const number of [1, 2, 3, 4]) {
-    await server.addProduct(admin, `CUP-${number}`, `Cup ${number}`, 1);
+    await server.addProduct(admin, `CUP-${number}`, `Cup ${number}`, 1, { size: `${number}` });
   }
 });
 
@@ -91,6 +91,15 @@ test("lists are iterated over all their pages", async () => {
 
   assert.deepEqual(sizes, [2, 2, 1]);
   assert.deepEqual(names, ["Cup 1", "Cup 2", "Cup 3", "Cup 4", "Green tea"]);
+});
+
+test("a list is filtered by several values of an option", async () => {
+  const sort = "name" as const;
+  const query = { option: { "option.size": ["1", "3"] }, in_stock: true, sort };
+
+  const found = await unwrap(server.client().GET("/products", { params: { query } }));
+
+  assert.deepEqual(found.items.map((product) => product.name), ["Cup 1", "Cup 3"]);
 });
 
 test("an order that exceeds the stock is a problem with the available units", async () => {

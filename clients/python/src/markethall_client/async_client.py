@@ -33,7 +33,8 @@ PageT = TypeVar("PageT", bound=Page[Any])
 class AsyncMarkethall:
     """A client that adds the access token to requests and repeats them where that is safe.
 
-    Tasks may share it. `options` are those of `httpx2.AsyncClient`, such as `timeout` and `proxy`.
+    Tasks may share it. `timeout` is in seconds, for each step of an
+    attempt. `options` are those of `httpx2.AsyncClient`, such as `proxy`.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class AsyncMarkethall:
         *,
         token_storage: TokenStorage | None = None,
         retries: Retries = DEFAULT_RETRIES,
+        timeout: float = 30,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
         **options: Any,
     ) -> None:
-        self._http = httpx2.AsyncClient(base_url=base_url, **options)
+        self._http = httpx2.AsyncClient(base_url=base_url, timeout=timeout, **options)
         self._tokens = token_storage or MemoryTokenStorage()
         self._retries = retries
         self._wait = wait

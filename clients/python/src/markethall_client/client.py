@@ -34,7 +34,8 @@ PageT = TypeVar("PageT", bound=Page[Any])
 class Markethall:
     """A client that adds the access token to requests and repeats them where that is safe.
 
-    Threads may share it. `options` are those of `httpx2.Client`, such as `timeout` and `proxy`.
+    Threads may share it. `timeout` is in seconds, for each step of an
+    attempt. `options` are those of `httpx2.Client`, such as `proxy`.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class Markethall:
         *,
         token_storage: TokenStorage | None = None,
         retries: Retries = DEFAULT_RETRIES,
+        timeout: float = 30,
         wait: Callable[[float], None] = time.sleep,
         **options: Any,
     ) -> None:
-        self._http = httpx2.Client(base_url=base_url, **options)
+        self._http = httpx2.Client(base_url=base_url, timeout=timeout, **options)
         self._tokens = token_storage or MemoryTokenStorage()
         self._retries = retries
         self._wait = wait
