@@ -6,8 +6,12 @@ BIN    := $(VENV)/bin
 # stamp files of the two environments: for serving, and for developing
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
+# stamp file of the linters from npm
+LINTERS := scripts/openapi_lint/node_modules/install.stamp
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
+.PHONY: help serve test install install-dev check lint types imports migrations docs openapi lint-openapi \
+  bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
   test-event-delivery test-relocation test-malformed-requests test-card-numbers test-facets test-example \
   test-pgbouncer test-api-schema test-payments test-package \
@@ -61,6 +65,20 @@ types: $(DEV)
 
 imports: $(DEV)
 	$(BIN)/lint-imports
+
+## openapi: record the OpenAPI document of this version in docs/openapi
+openapi: $(DEV)
+	$(BIN)/python -m scripts.check_openapi --record $(ARGS)
+
+## lint-openapi: lint the recorded OpenAPI document with Redocly and Spectral (needs Node.js 20 or newer, and npm)
+lint-openapi: $(LINTERS)
+	scripts/openapi_lint/run.sh docs/openapi/$(VERSION).json
+
+$(LINTERS): scripts/openapi_lint/package-lock.json
+	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' \
+	  || { echo "The linters need Node.js 20 or newer, and npm"; exit 1; }
+	@npm ci --silent --prefix scripts/openapi_lint
+	@touch $@
 
 ## bench: measure speed as ratios to bare applications (several minutes, on an idle machine)
 bench: $(DEV)

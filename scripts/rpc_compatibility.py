@@ -55,7 +55,7 @@ def _name(path: str, verb: str) -> str:
 
 
 def _requests(name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema]) -> Iterator[str]:
-    bodies = _body(old.get("requestBody", {})), _body(new.get("requestBody", {}))
+    bodies = body_of(old.get("requestBody", {})), body_of(new.get("requestBody", {}))
     yield from compare(f"{name}: request field", *bodies, roots, REQUEST)
 
 
@@ -68,25 +68,26 @@ def _responses(name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema]
         yield f"{name}: answers {', '.join(sorted(before))} -> {', '.join(sorted(now))}"
         return
     for status in before:
-        bodies = _body(before[status]), _body(now[status])
+        bodies = body_of(before[status]), body_of(now[status])
         yield from _both_ways(f"{name}: response field", *bodies, roots)
 
 
-def _body(part: Schema) -> Schema:
-    content: Schema = part.get("content", {}).get("application/json", {})
+def body_of(part: Schema, media_type: str = "application/json") -> Schema:
+    """Return the schema of a request body or response, or an empty one."""
+    content: Schema = part.get("content", {}).get(media_type, {})
     schema: Schema = content.get("schema", {})
     return schema
 
 
 def _errors_of_new_fields(old: Schema, new: Schema, root: Schema) -> set[str]:
     """Return the errors that occur only with new fields, which an older caller never sends."""
-    sent = resolve(_body(old.get("requestBody", {})), root).get("properties", {})
+    sent = resolve(body_of(old.get("requestBody", {})), root).get("properties", {})
     asked: Mapping[str, list[str]] = new.get("x-refused-only-with", {})
     return {code for field, codes in asked.items() if field not in sent for code in codes}
 
 
 def _error_codes(name: str, old: Schema, new: Schema, known: AbstractSet[str]) -> Iterator[str]:
-    before, now = _codes(old), _codes(new)
+    before, now = codes_of(old), codes_of(new)
     for code in before.keys() - now.keys():
         yield f"{name}: error {code}: is removed"
     for code in before.keys() & now.keys():
@@ -96,7 +97,8 @@ def _error_codes(name: str, old: Schema, new: Schema, known: AbstractSet[str]) -
         yield f"{name}: error {code}: is new, and an older caller reports an internal error"
 
 
-def _codes(operation: Schema) -> dict[str, str]:
+def codes_of(operation: Schema) -> dict[str, str]:
+    """Map the code of each error that an operation documents to its status."""
     return {
         code: status
         for status, response in operation["responses"].items()

@@ -38,7 +38,16 @@ _MAX_KEYWORDS: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", 
 _MIN_KEYWORDS: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 # keywords that must be equal, unless the schema of the receiver does not have them
 _EQUAL_KEYWORDS: Final = ("type", "format", "pattern")
-_DOCUMENTATION: Final = ("title", "description", "examples", "example", "deprecated")
+# `discriminator` repeats the constants of the alternatives
+_DOCUMENTATION: Final = (
+    "title",
+    "description",
+    "examples",
+    "example",
+    "deprecated",
+    "discriminator",
+)
+_ALTERNATIVES: Final = ("anyOf", "oneOf")
 # keywords that this module compares; any other keyword must be equal
 _KNOWN: Final = frozenset(
     {
@@ -50,9 +59,9 @@ _KNOWN: Final = frozenset(
         "default",
         "enum",
         "const",
-        "anyOf",
+        *_ALTERNATIVES,
     }
-    | {"properties", "required", "items", "additionalProperties"}
+    | {"properties", "patternProperties", "required", "items", "additionalProperties"}
 )
 
 
@@ -84,7 +93,7 @@ class _Comparison:
 
     @property
     def choices(self) -> tuple[list[Schema], list[Schema]]:
-        """Return the alternatives (`anyOf`) of the older and of the newer schema."""
+        """Return the alternatives of the older and of the newer schema."""
         old, new = (_choices(s, r) for s, r in zip((self.old, self.new), self.roots, strict=True))
         return old, new
 
@@ -137,6 +146,7 @@ def _differences_of_one_type(comparison: _Comparison) -> Iterator[str]:
     yield from _values(comparison)
     yield from _limits(comparison)
     yield from _fields(comparison)
+    yield from _fields_by_pattern(comparison)
     for keyword, step in (("items", "[]"), ("additionalProperties", "{}")):
         old, new = comparison.old.get(keyword), comparison.new.get(keyword)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -150,7 +160,8 @@ def _keywords(comparison: _Comparison) -> Iterator[str]:
     for keyword in _EQUAL_KEYWORDS:
         if keyword in accepted and sent.get(keyword) != accepted[keyword]:
             yield comparison.change(keyword)
-    for keyword in sorted((comparison.old.keys() | comparison.new.keys()) - _KNOWN):
+    unknown = (comparison.old.keys() | comparison.new.keys()) - _KNOWN
+    for keyword in sorted(unknown.union(_ALTERNATIVES)):
         if comparison.old.get(keyword) != comparison.new.get(keyword):
             yield comparison.change(keyword)
 
@@ -193,6 +204,15 @@ def _fields(comparison: _Comparison) -> Iterator[str]:
             yield from _field_of_one(comparison, name, field)
 
 
+def _fields_by_pattern(comparison: _Comparison) -> Iterator[str]:
+    old, new = (side.get("patternProperties", {}) for side in (comparison.old, comparison.new))
+    if old.keys() != new.keys():
+        yield comparison.change("patternProperties")
+        return
+    for pattern, schema in old.items():
+        yield from _differences(comparison.at("{}", schema, new[pattern]))
+
+
 def _field_of_both(comparison: _Comparison, name: str, field: _Comparison) -> Iterator[str]:
     sent, accepted = (name in end.get("required", ()) for end in comparison.sides)
     if accepted and not sent:
@@ -219,8 +239,15 @@ def _field_of_one(comparison: _Comparison, name: str, field: _Comparison) -> Ite
 
 
 def _choices(schema: Schema, root: Schema) -> list[Schema]:
+    """Return the alternatives of a schema, and of its alternatives.
+
+    Beside `properties`, alternatives are conditions between fields; such a schema is one choice.
+    """
     whole = resolve(schema, root)
-    return [resolve(one, root) for one in whole.get("anyOf", (whole,))]
+    alternatives = [one for keyword in _ALTERNATIVES for one in whole.get(keyword, ())]
+    if "properties" in whole or not alternatives:
+        return [whole]
+    return [choice for one in alternatives for choice in _choices(one, root)]
 
 
 def _kind(schema: Schema) -> str:

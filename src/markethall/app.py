@@ -19,7 +19,7 @@ from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.event_workers import build_event_workers
 from markethall.graceful_shutdown import drain_on_signal
-from markethall.operations.endpoints import operations_router
+from markethall.operations.endpoints import OPERATIONS_TAG, operations_router
 from markethall.operations.metrics_port import METRICS_PATH, MetricsPortMiddleware
 from markethall.operations.readiness import Readiness
 from markethall.process_container import SERVICES_JWKS_PATH
@@ -136,6 +136,10 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         version=__version__,
         summary="A commerce backend: users, inventory, orders and payments.",
         description=DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        # relative to the address of the document, because a process does not know its public URL
+        servers=[{"url": "/", "description": "This server"}],
+        openapi_tags=_openapi_tags(settings),
         lifespan=lifespan,
         # off, because the gateway redirects a path with a trailing slash
         redirect_slashes=False,
@@ -161,6 +165,14 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
     list(iter_route_contexts(app.routes))
     app.openapi = extend_openapi(app)  # type: ignore[method-assign]  # the documented way
     return app
+
+
+def _openapi_tags(settings: Settings) -> list[dict[str, Any]]:
+    contexts = [topology().contexts[name] for name in sorted(settings.contexts)]
+    return [
+        {"name": OPERATIONS_TAG, "description": "This process: health, metrics and counts."},
+        *({"name": each.name, "description": each.summary} for each in contexts),
+    ]
 
 
 def _include_internal_api(app: FastAPI, settings: Settings) -> None:

@@ -21,6 +21,7 @@ from markethall.orders.contract.status import MAX_WAIT_SECONDS
 from markethall.settings import read_settings
 from tests.api_schema.document import document_for_generation
 from tests.api_schema.expected_errors import BUSINESS_STATUSES, reason_of
+from tests.api_schema.headers import header_differences
 from tests.api_schema.shop import ADMIN, SeededShop, ShopSeeder
 
 # an ordinary run always sends the same few requests; a full run sends many
@@ -84,7 +85,7 @@ def run_schemathesis(
 
     with _independent_requests():
         for event in from_schema(schema).execute():
-            _collect(report, event)
+            _collect(report, event, document)
     return report
 
 
@@ -165,11 +166,11 @@ def _independent_requests() -> Iterator[None]:
         unregister(before_call)
 
 
-def _collect(report: SchemaReport, event: events.EngineEvent) -> None:
+def _collect(report: SchemaReport, event: events.EngineEvent, document: Mapping[str, Any]) -> None:
     match event:
         case events.ScenarioFinished():
             report.cases[event.phase.value] += len(event.recorder.interactions)
-            _collect_responses(report, event.recorder)
+            _collect_responses(report, event.recorder, document)
             _collect_failures(report, event.recorder)
         case events.NonFatalError():
             report.failures[event.label] = str(event.info)
@@ -177,11 +178,17 @@ def _collect(report: SchemaReport, event: events.EngineEvent) -> None:
             raise event.exception
 
 
-def _collect_responses(report: SchemaReport, recorder: ScenarioRecorder) -> None:
+def _collect_responses(
+    report: SchemaReport, recorder: ScenarioRecorder, document: Mapping[str, Any]
+) -> None:
     for case_id, interaction in recorder.interactions.items():
-        if interaction.response is not None:
-            report.operations.add(recorder.cases[case_id].value.operation.label)
-            report.statuses[interaction.response.status_code] += 1
+        response = interaction.response
+        if response is not None:
+            label = recorder.cases[case_id].value.operation.label
+            report.operations.add(label)
+            report.statuses[response.status_code] += 1
+            for line in header_differences(document, label, response.status_code, response.headers):
+                report.failures[line] = ""
 
 
 def _collect_failures(report: SchemaReport, recorder: ScenarioRecorder) -> None:

@@ -90,7 +90,7 @@ def test_visible_characters_are_those_of_unicode() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["a", " é ", "\u200b😀", "", " ", "\u3164", "\U000e0041", "a\x00"]
+    "value", ["a", " é ", "\u200b😀", "", " ", "\u3164", "\xad\ufffb", "a\x00"]
 )
 def test_documented_pattern_of_visible_text_is_its_rule(value: str) -> None:
     schema = ProbeRequest.model_json_schema()["properties"]["name"]
@@ -98,6 +98,13 @@ def test_documented_pattern_of_visible_text_is_its_rule(value: str) -> None:
     is_documented = jsonschema.Draft202012Validator(schema).is_valid(value)
 
     assert is_documented != is_rejected(ProbeRequest, name=value)
+
+
+def test_documented_pattern_needs_no_unicode_mode() -> None:
+    pattern = ProbeRequest.model_json_schema()["properties"]["name"]["pattern"]
+
+    assert pattern.isascii()
+    assert is_rejected(ProbeRequest, name="\U000e0041")
 
 
 def test_field_keeps_its_own_pattern() -> None:

@@ -38,6 +38,7 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="inventory",
+    summary="Products, categories, search, warehouses, stock, reservations and imports.",
     path_prefixes=(
         "products",
         "categories",

@@ -30,6 +30,7 @@ from markethall.shared.kernel.scopes import INTEGRITY_READ, STATS_READ
 
 log = structlog.get_logger("markethall.operations")
 
+OPERATIONS_TAG: Final = "system"
 _REPORTED_LIBRARIES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "redis", "uvicorn")
 
 # the share of the request deadline in which the checks have to finish
@@ -70,7 +71,7 @@ class Debug(BaseModel):
 
 
 def operations_router(settings: Settings) -> APIRouter:
-    router = APIRouter(tags=["system"])
+    router = APIRouter(tags=[OPERATIONS_TAG])
     add_probes(router)
     if settings.metrics != "off":
         add_metrics(router, settings)
@@ -86,10 +87,12 @@ def operations_router(settings: Settings) -> APIRouter:
 def add_probes(router: APIRouter) -> None:
     @router.get("/health", summary="Is the process alive?")
     async def get_health(_: Annotated[CallContext, public()]) -> Health:
+        """Answer without looking outside the process."""
         return Health()
 
     @router.get("/ready", summary="Can it serve?", responses=problems(NotReady))
     async def get_readiness(request: Request, _: Annotated[CallContext, public()]) -> Ready:
+        """Check each dependency that this process uses, and name those that fail."""
         checks = await request.app.state.readiness.check()
         failing = sorted(name for name, state in checks.items() if state != "ok")
         if failing:
@@ -132,6 +135,7 @@ def _add_stats(router: APIRouter) -> None:
     async def get_stats(
         request: Request, _: Annotated[CallContext, require_scope(STATS_READ)]
     ) -> Mapping[str, int]:
+        """Count what the contexts of this process store, such as users and orders."""
         container: ApplicationContainer = request.app.state.container
         return {
             name: await count()

@@ -29,6 +29,7 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="orders",
+    summary="Orders, their status and timeline, and their fulfilment.",
     path_prefixes=(
         "orders",
         "fulfilments",

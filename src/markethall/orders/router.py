@@ -239,6 +239,7 @@ async def list_orders(
 async def get_order(
     request: Request, ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep
 ) -> Response:
+    """Return an order, with its lines and its payment."""
     order = await orders.get_order(ctx, order_id)
     headers = _NO_STORE_HEADERS | {"etag": etag(order.version)}
     return apply_if_none_match(request, json_response(order, headers=headers))
@@ -371,6 +372,7 @@ async def fulfil_order(
     responses=problems(*AUTHENTICATED_ERRORS, FulfilmentNotFound),
 )
 async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep) -> Response:
+    """Return a shipment of an order, and its delivery."""
     return json_response(await orders.get_fulfilment(ctx, fulfilment_id), headers=_NO_STORE_HEADERS)
 
 

@@ -38,6 +38,7 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="payments",
+    summary="Payments, refunds, webhooks of providers, and the ledger.",
     path_prefixes=(
         "payments",
         "payment-methods",

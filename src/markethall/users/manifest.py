@@ -38,6 +38,7 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="users",
+    summary="Accounts, roles, sign-in, and the public keys of access tokens.",
     path_prefixes=(
         "users",
         "guests",

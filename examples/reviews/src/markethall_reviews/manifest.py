@@ -39,6 +39,7 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="reviews",
+    summary="Reviews of products by their buyers.",
     path_prefixes=("reviews",),
     settings=ContextSettings,
     load_parts=_load_parts,

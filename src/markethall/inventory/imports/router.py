@@ -28,7 +28,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, json_with_etag
-from markethall.shared.http.csv_responses import CSV_MEDIA_TYPE, csv_response
+from markethall.shared.http.csv_responses import CSV_MEDIA_TYPE, csv_response, documented_csv
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import accepted_response, run_idempotent
 from markethall.shared.http.problem_details import problems
@@ -276,8 +276,7 @@ async def retry_import(
     "/exports/products.csv",
     response_class=StreamingResponse,
     summary="Export products",
-    responses=problems(*AUTHENTICATED_ERRORS)
-    | {200: {"description": "All products, ordered by id", "content": {CSV_MEDIA_TYPE: {}}}},
+    responses=problems(*AUTHENTICATED_ERRORS) | documented_csv("All products, ordered by id"),
 )
 async def export_products(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
     """Return all products as CSV, which can be imported again.

@@ -40,4 +40,5 @@ async def list_reservations(
     query: Annotated[ReservationQuery, from_query(ReservationQuery)],
     reservations: ReservationsDep,
 ) -> Response:
+    """Return the reservations of an order, the oldest first."""
     return json_response(await reservations.list_reservations(ctx, query))

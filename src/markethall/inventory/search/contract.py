@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Protocol
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
@@ -16,7 +16,7 @@ from markethall.inventory.catalogue.contract.products import (
     RenderedResponse,
 )
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Text
+from markethall.shared.kernel.model import MAX_AMOUNT, OMITS_NULL, Dto, Text
 from markethall.shared.kernel.pagination import Page, PageQuery
 
 # a facet lists only its most frequent values; for options and attributes, those of each name
@@ -157,8 +157,11 @@ class Facets(Dto):
 
     The most frequent values come first, at most 100 per facet, and per name of an option or
     attribute. `options` and `attributes` have at most the 20 names that most products have, and the
-    names of filters and of facets such as `option.size`. A facet that was not requested is null.
+    names of filters and of facets such as `option.size`. A facet that was not requested is left
+    out.
     """
+
+    model_config = ConfigDict(json_schema_extra={OMITS_NULL: True})
 
     category: tuple[FacetValue, ...] | None = None
     options: FrozenFacets | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from markethall.inventory.catalogue.router.dependencies import Anyone, send_rendered
+from markethall.inventory.catalogue.router.dependencies import AnyoneOrWriter, send_rendered
 from markethall.inventory.catalogue.router.localization import (
     LANGUAGE_PARAMETERS,
     RequestedLanguage,
@@ -46,7 +46,7 @@ ProductSearchDep = Annotated[
 )
 async def list_products(
     request: Request,
-    ctx: Anyone,
+    ctx: AnyoneOrWriter,
     query: Annotated[ProductQuery, from_query(ProductQuery, LANGUAGE_PARAMETERS)],
     search: ProductSearchDep,
     lang: RequestedLanguage,

@@ -131,10 +131,11 @@ def create_cluster_app(
 
 
 def merge_documents(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Merge OpenAPI documents whose components of the same name are equal."""
+    """Merge OpenAPI documents whose tags and components of the same name are equal."""
     merged = documents[0]
     for document in documents[1:]:
         merged["paths"].update(document["paths"])
+        merged["tags"] += [tag for tag in document["tags"] if tag not in merged["tags"]]
         for kind, components in document["components"].items():
             merged["components"].setdefault(kind, {}).update(components)
     return merged

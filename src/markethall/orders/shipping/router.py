@@ -77,6 +77,7 @@ async def list_shipping_methods(
 async def get_shipping_method(
     request: Request, ctx: Anyone, shipping_method_id: Id, shipping_methods: ShippingMethodsDep
 ) -> Response:
+    """Return a shipping method."""
     view = await shipping_methods.get(ctx, shipping_method_id)
     return apply_if_none_match(request, with_etag(view, view.version, is_public=True))
 
@@ -97,6 +98,8 @@ async def create_shipping_method(
     shipping_methods: ShippingMethodsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
+    """Create a shipping method."""
+
     async def run_create(attempt: IdempotentCommand) -> ShippingMethodView:
         return await shipping_methods.create(ctx, body, attempt)
 

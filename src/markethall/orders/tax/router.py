@@ -74,6 +74,7 @@ async def list_tax_rates(
 async def get_tax_rate(
     request: Request, ctx: Anyone, tax_rate_id: Id, tax_rates: TaxRatesDep
 ) -> Response:
+    """Return a tax rate."""
     view = await tax_rates.get(ctx, tax_rate_id)
     return apply_if_none_match(request, with_etag(view, view.version, is_public=True))
 
@@ -94,6 +95,8 @@ async def create_tax_rate(
     tax_rates: TaxRatesDep,
     idempotency: IdempotencyDep,
 ) -> Response:
+    """Create a tax rate."""
+
     async def run_create(attempt: IdempotentCommand) -> TaxRateView:
         return await tax_rates.create(ctx, body, attempt)
 

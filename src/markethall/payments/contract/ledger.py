@@ -6,7 +6,14 @@ from datetime import date, datetime
 from typing import Annotated, Any, Final, Protocol, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from markethall.payments.contract.statuses import (
@@ -33,7 +40,9 @@ _ISO_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 LedgerDate = Annotated[
     date,
     BeforeValidator(_require_iso_date),
-    Field(ge=date(1970, 1, 1), le=date(9998, 12, 31), examples=["2026-11-30"]),
+    Field(ge=date(1970, 1, 1), le=date(9998, 12, 31)),
+    # JSON schema has no limits for dates
+    WithJsonSchema({"type": "string", "format": "date", "examples": ["2026-11-30"]}),
 ]
 
 

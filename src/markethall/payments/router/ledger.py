@@ -20,7 +20,7 @@ from markethall.payments.router.dependencies import (
     Staff,
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
-from markethall.shared.http.csv_responses import CSV_MEDIA_TYPE, csv_response
+from markethall.shared.http.csv_responses import csv_response, documented_csv
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
@@ -51,8 +51,7 @@ async def list_transactions(
     "/transactions/export.csv",
     response_class=StreamingResponse,
     summary="Export ledger postings",
-    responses=problems(*AUTHENTICATED_ERRORS)
-    | {200: {"description": "All postings that match", "content": {CSV_MEDIA_TYPE: {}}}},
+    responses=problems(*AUTHENTICATED_ERRORS) | documented_csv("All postings that match"),
 )
 async def export_transactions(
     ctx: Staff,
@@ -93,6 +92,7 @@ async def get_trial_balance(
     responses=problems(*AUTHENTICATED_ERRORS, AmountOutOfRange),
 )
 async def list_ledger_accounts(ctx: Staff, ledger: LedgerDep) -> Response:
+    """Return the balance of each account, by currency."""
     return json_response(LedgerAccountsView(items=await ledger.list_account_balances(ctx)))
 
 

@@ -105,6 +105,7 @@ async def list_payments(
 async def get_payment(
     request: Request, ctx: OwnerOrStaff, payment_id: Id, api: PaymentApiDep
 ) -> Response:
+    """Return a payment, with what the customer has to do next."""
     view = await api.get_payment(ctx, payment_id)
     return apply_if_none_match(request, json_response(view, headers={"etag": etag(view.version)}))
 
@@ -175,6 +176,7 @@ async def list_payment_operations(
     query: Annotated[PageQuery, from_query(PageQuery)],
     api: PaymentApiDep,
 ) -> Response:
+    """Return the requests to the payment provider, the oldest first."""
     return json_response(await api.list_operations(ctx, payment_id, query))
 
 

@@ -46,6 +46,7 @@ async def list_reconciliations(
 async def get_reconciliation(
     ctx: Staff, reconciliation_id: Id, reconciliations: ReconciliationsDep
 ) -> Response:
+    """Return a comparison with a report of the provider, with its counts."""
     return json_response(await reconciliations.get_reconciliation(ctx, reconciliation_id))
 
 

@@ -106,6 +106,7 @@ async def list_refunds(
     query: Annotated[PageQuery, from_query(PageQuery)],
     api: PaymentApiDep,
 ) -> Response:
+    """Return the refunds of a payment, the oldest first."""
     return json_response(await api.list_refunds(ctx, payment_id, query))
 
 
@@ -116,4 +117,5 @@ async def list_refunds(
     responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, RefundNotFound),
 )
 async def get_refund(ctx: Staff, payment_id: Id, refund_id: Id, api: PaymentApiDep) -> Response:
+    """Return a refund."""
     return json_response(await api.get_refund(ctx, payment_id, refund_id))

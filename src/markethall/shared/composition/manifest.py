@@ -37,6 +37,8 @@ class ContextManifest:
     """
 
     name: str
+    # describes the tag of the context in the OpenAPI document
+    summary: str = ""
     # first segments of the public paths
     path_prefixes: tuple[str, ...]
     settings: type[ContextSettings]

@@ -12,6 +12,8 @@ from markethall.shared.http.common_errors import (
     PUBLIC_ERRORS,
 )
 from markethall.shared.http.openapi_headers import HEADERS, add_headers
+from markethall.shared.http.openapi_schemas import correct_schemas
+from markethall.shared.http.openapi_security import document_security, requires_token
 from markethall.shared.http.problem_details import PROBLEM_SCHEMA_REF, Problem, problems
 from markethall.shared.http.query_parameters import document_query_parameters
 from markethall.shared.kernel.errors import DomainError
@@ -34,16 +36,26 @@ def extend_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
 def _extend(app: FastAPI, document: dict[str, Any]) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     document_query_parameters(app, document)
+    document_security(app, document)
     for name in _FRAMEWORK_ERROR_SCHEMAS:
         schemas.pop(name, None)
-    schemas["Problem"] = _problem_schema()
-    _close_maps(schemas)
+    schemas.update(_problem_schemas())
     for path, operation in _operations(document):
         for error_type in _error_types_of(path, operation):
             _add_response(operation["responses"], error_type)
         add_headers(operation, schemas)
     document["components"]["headers"] = HEADERS
+    _define_tags(document)
+    correct_schemas(document)
     return document
+
+
+def _define_tags(document: dict[str, Any]) -> None:
+    """Define the tags that a router has beside the tag of its context."""
+    defined = document.setdefault("tags", [])
+    names = {tag["name"] for tag in defined}
+    used = {tag for _, operation in _operations(document) for tag in operation.get("tags", ())}
+    defined += [{"name": name} for name in sorted(used - names)]
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -58,7 +70,7 @@ def _error_types_of(path: str, operation: Mapping[str, Any]) -> tuple[type[Domai
         error_types += PUBLIC_ERRORS
     if "requestBody" in operation:
         error_types += BODY_ERRORS
-    if operation.get("security"):
+    if requires_token(operation):
         error_types += AUTHENTICATED_ERRORS
     return error_types
 
@@ -79,25 +91,9 @@ def _add_response(responses: dict[str, Any], error_type: type[DomainError]) -> N
         examples.setdefault(code, example)
 
 
-def _close_maps(schema: Any) -> None:
-    """Forbid members whose names do not match `patternProperties`.
-
-    Pydantic rejects such members, but the schemas that it generates do not say so.
-    """
-    if isinstance(schema, dict):
-        if "patternProperties" in schema:
-            schema.setdefault("additionalProperties", False)
-        for value in schema.values():
-            _close_maps(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            _close_maps(value)
-
-
-def _problem_schema() -> dict[str, Any]:
+def _problem_schemas() -> dict[str, Any]:
+    """Return the schema of problems, and those that it references, by name."""
     schema = Problem.model_json_schema(
         ref_template=PROBLEM_SCHEMA_REF.replace("Problem", "{model}")
     )
-    definitions = schema.pop("$defs")
-    schema["properties"]["errors"]["anyOf"][0]["items"] = definitions["FieldError"]
-    return schema
+    return {**schema.pop("$defs"), "Problem": schema}

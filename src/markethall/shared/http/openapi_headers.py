@@ -35,6 +35,14 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "Seconds after which the same request may succeed",
         "schema": {"type": "integer", "minimum": 1},
     },
+    "WWW-Authenticate": {
+        "description": "The way to authenticate, and whether the token was rejected (RFC 6750)",
+        "schema": _TEXT | {"examples": ["Bearer"]},
+    },
+    "X-Request-ID": {
+        "description": "The id of the request, sent by the client or made by the server",
+        "schema": _TEXT | {"examples": ["0199c0de-0000-7000-8000-000000000001"]},
+    },
     "RateLimit-Policy": {
         "description": "The limits of this request: quota and window in seconds",
         "schema": _TEXT | {"examples": ['"requests";q=600;w=60']},
@@ -77,6 +85,7 @@ def add_headers(operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
             *(["Content-Language"] if status == "200" and _reads_language(operation) else []),
             "RateLimit-Policy",
             "RateLimit",
+            "X-Request-ID",
         ]
         response.setdefault("headers", {}).update(
             {name: {"$ref": f"#/components/headers/{name}"} for name in names}
@@ -107,6 +116,8 @@ def _response_headers(
     codes = list(_codes(response))
     if any(DomainError.by_code[code].retryable for code in codes if code in DomainError.by_code):
         yield "Retry-After"
+    if status == "401":
+        yield "WWW-Authenticate"
     if status in {"201", "301"} or (status == "202" and "200" not in responses):
         yield "Location"
     if _has_etag(status, response, responses, schemas):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from markethall.shared.http.route_policies import allowed_methods
@@ -22,7 +22,7 @@ from markethall.shared.kernel.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from markethall.shared.kernel.model import MAX_ERRORS
+from markethall.shared.kernel.model import MAX_ERRORS, OMITS_NULL
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 PROBLEM_SCHEMA_REF: Final = "#/components/schemas/Problem"
@@ -38,6 +38,8 @@ class FieldError(BaseModel):
 
 class Problem(BaseModel):
     """RFC 9457 problem details with the extension members of this API."""
+
+    model_config = ConfigDict(json_schema_extra={OMITS_NULL: True})
 
     type: str
     title: str

@@ -9,19 +9,11 @@ from typing import Any, Final
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
-from fastapi.security import OAuth2PasswordBearer
-from fastapi.security.base import SecurityBase
 from starlette.routing import compile_path
 from starlette.types import Scope
 
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
-from markethall.shared.kernel.scopes import SCOPE_DESCRIPTIONS
-
-# only documents the token in OpenAPI; the gateway has already verified it
-_bearer_scheme = OAuth2PasswordBearer(
-    tokenUrl="/token", scopes=SCOPE_DESCRIPTIONS, auto_error=False
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ class RoutePolicy:
     """The scopes that a route requires, the limits of its body, and the check for card numbers.
 
     A test checks that every route has a policy. The gateway checks the policy before it reads the
-    body.
+    body. `optional_scope` is only documented: with this scope, a public route shows more.
     """
 
     def __init__(
@@ -68,6 +60,7 @@ class RoutePolicy:
         scope: str | None,
         *alternative_scopes: str,
         also_requires: str | None = None,
+        optional_scope: str | None = None,
         body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
         card_check: CardCheck = _DEFAULT_CARD_CHECK,
     ) -> None:
@@ -76,6 +69,7 @@ class RoutePolicy:
         self.scope = scope
         self.alternative_scopes = alternative_scopes
         self.also_requires = also_requires
+        self.optional_scope = optional_scope
 
     async def __call__(self, request: Request) -> CallContext:
         """Return the call context. Raises Unauthenticated, Forbidden.
@@ -88,17 +82,6 @@ class RoutePolicy:
         if self.also_requires is not None:
             _check_scope(request, ctx.actor, self.also_requires)
         return ctx
-
-
-class ScopedRoutePolicy(RoutePolicy, SecurityBase):
-    """A policy that is also the security scheme of its route in the OpenAPI document.
-
-    If the scheme were a dependency of the policy, FastAPI would resolve one more dependency in each
-    request.
-    """
-
-    model = _bearer_scheme.model
-    scheme_name = _bearer_scheme.scheme_name
 
 
 def _check_scope(request: Request, actor: Actor, scope: str, *alternative_scopes: str) -> None:
@@ -115,11 +98,19 @@ def _check_scope(request: Request, actor: Actor, scope: str, *alternative_scopes
 
 def public(
     *,
+    optional_scope: str | None = None,
     body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
     card_check: CardCheck = _DEFAULT_CARD_CHECK,
 ) -> Any:
-    """Policy: no token required. A valid token still sets the actor of the call context."""
-    return Depends(RoutePolicy(None, body_limits=body_limits, card_check=card_check))
+    """Policy: no token required. A valid token still sets the actor of the call context.
+
+    `optional_scope` is the scope with which the route shows more.
+    """
+    return Depends(
+        RoutePolicy(
+            None, optional_scope=optional_scope, body_limits=body_limits, card_check=card_check
+        )
+    )
 
 
 def require_scope(
@@ -134,7 +125,7 @@ def require_scope(
     Raises Unauthenticated, Forbidden, Unavailable.
     """
     return Depends(
-        ScopedRoutePolicy(
+        RoutePolicy(
             scope,
             *alternative_scopes,
             also_requires=also_requires,
@@ -146,7 +137,11 @@ def require_scope(
 
 def find_policy(scope: Scope) -> RoutePolicy | None:
     """Return the policy of the matched route, or None if there is no route or no policy."""
-    route = matched_route(scope)
+    return policy_of_route(matched_route(scope))
+
+
+def policy_of_route(route: Any) -> RoutePolicy | None:
+    """Return the policy of a route or route context, or None if it has none."""
     dependant: Dependant | None = getattr(route, "dependant", None)
     return next(_policies(dependant), None) if dependant else None
 

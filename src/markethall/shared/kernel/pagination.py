@@ -42,6 +42,11 @@ class Page(Dto, Generic[T]):
     items: tuple[T, ...]
     next_cursor: str | None
 
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Return the name for the OpenAPI document: `OrderPage` for a page of `OrderView`."""
+        return f"{params[0].__name__.removesuffix('View')}{cls.__name__}"
+
 
 class PageQuery(BaseModel):
     """The query parameters that every list has. Unknown parameters are rejected."""

@@ -141,6 +141,7 @@ async def register_user(
 async def get_me(
     request: Request, ctx: Annotated[CallContext, require_scope(PROFILE)], accounts: AccountsDep
 ) -> Response:
+    """Return the account of the token."""
     return apply_if_none_match(request, send_user(await accounts.get_me(ctx)))
 
 

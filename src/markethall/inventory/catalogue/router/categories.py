@@ -77,6 +77,7 @@ async def list_categories(
 async def get_category(
     request: Request, ctx: Anyone, category_id: Id, tree: CategoriesDep, lang: RequestedLanguage
 ) -> Response:
+    """Return a category."""
     return send_rendered(request, await tree.render_category(ctx, category_id), lang)
 
 

@@ -44,6 +44,8 @@ IdempotencyDep = Annotated[
 ]
 ExpectedVersionsDep = Annotated[etags.ExpectedVersions, Depends(if_match)]
 Anyone = Annotated[CallContext, public()]
+# with the scope, drafts and archived products are shown too
+AnyoneOrWriter = Annotated[CallContext, public(optional_scope=CATALOGUE_WRITE)]
 CatalogueWriter = Annotated[CallContext, require_scope(CATALOGUE_WRITE)]
 ProductWriter = Annotated[
     CallContext, require_scope(CATALOGUE_WRITE, body_limits=LONG_TEXT_BODY_LIMITS)

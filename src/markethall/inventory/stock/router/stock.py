@@ -147,6 +147,7 @@ async def list_movements(
 async def get_movement(
     request: Request, ctx: StockWriter, product_id: Id, movement_id: Id, stockroom: StockroomDep
 ) -> Response:
+    """Return an entry of the stock ledger of a product."""
     return json_with_etag(request, await stockroom.get_movement(ctx, product_id, movement_id))
 
 
@@ -191,6 +192,7 @@ async def transfer_stock(
 async def get_transfer(
     request: Request, ctx: StockWriter, transfer_id: Id, stockroom: StockroomDep
 ) -> Response:
+    """Return a transfer between two warehouses."""
     return json_with_etag(request, await stockroom.get_transfer(ctx, transfer_id))
 
 
@@ -238,4 +240,5 @@ async def record_stocktake(
 async def get_stocktake(
     request: Request, ctx: StockWriter, stocktake_id: Id, stockroom: StockroomDep
 ) -> Response:
+    """Return a stocktake with its lines."""
     return json_with_etag(request, await stockroom.get_stocktake(ctx, stocktake_id))

@@ -60,6 +60,7 @@ async def list_warehouses(
 async def get_warehouse(
     request: Request, ctx: StockWriter, warehouse_id: Id, warehouses: WarehousesDep
 ) -> Response:
+    """Return a warehouse."""
     return apply_if_none_match(
         request, _with_etag(await warehouses.get_warehouse(ctx, warehouse_id))
     )
@@ -79,6 +80,8 @@ async def create_warehouse(
     warehouses: WarehousesDep,
     idempotency: IdempotencyDep,
 ) -> Response:
+    """Create a warehouse without stock."""
+
     async def run_create(attempt: IdempotentCommand) -> WarehouseView:
         return await warehouses.create(ctx, body, attempt)
 

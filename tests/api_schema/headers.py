@@ -1,0 +1,39 @@
+"""Compares the headers of real responses with the headers that the OpenAPI document declares."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+# headers of HTTP and of caches, which every client handles without a declaration
+_UNDECLARED: Final = frozenset(
+    {
+        "cache-control",
+        "content-disposition",
+        "content-length",
+        "content-type",
+        "pragma",
+        "vary",
+        "x-content-type-options",
+    }
+)
+# sent only under a condition: with rate limits, for a repeated request, or with some of the errors
+_CONDITIONAL: Final = frozenset(
+    {"idempotency-replayed", "ratelimit", "ratelimit-policy", "retry-after"}
+)
+
+
+def header_differences(
+    document: Mapping[str, Any], label: str, status: int, headers: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield one line for each header that is sent or declared alone.
+
+    `label` is the operation, such as `GET /orders`. Names in `headers` are in lower case.
+    """
+    method, _, path = label.partition(" ")
+    declared = document["paths"][path][method.lower()]["responses"].get(str(status))
+    if declared is None:  # another check reports undeclared statuses
+        return
+    names = {name.lower() for name in declared.get("headers", ())}
+    for name in sorted(set(headers) - names - _UNDECLARED):
+        yield f"{label}: {status} sends {name}, which is not declared"
+    for name in sorted(names - set(headers) - _CONDITIONAL):
+        yield f"{label}: {status} declares {name}, which is not sent"
