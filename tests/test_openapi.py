@@ -63,6 +63,13 @@ def test_openapi_documents_the_policy_of_each_route(document: Json) -> None:
         assert scopes == optional + [[scope, *also] for scope in accepted], name
 
 
+def test_openapi_describes_every_tag(document: Json) -> None:
+    used = {tag for _, operation in operations(document) for tag in operation["tags"]}
+
+    assert {tag["name"] for tag in document["tags"]} == used
+    assert all(tag["description"] for tag in document["tags"])
+
+
 def test_openapi_names_the_scopes_of_operations(document: Json) -> None:
     security = {name: operation["security"] for name, operation in operations(document)}
 

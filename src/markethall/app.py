@@ -171,7 +171,11 @@ def _openapi_tags(settings: Settings) -> list[dict[str, Any]]:
     contexts = [topology().contexts[name] for name in sorted(settings.contexts)]
     return [
         {"name": OPERATIONS_TAG, "description": "This process: health, metrics and counts."},
-        *({"name": each.name, "description": each.summary} for each in contexts),
+        *(
+            {"name": name, "description": description}
+            for context in contexts
+            for name, description in context.tags.items()
+        ),
     ]
 
 

@@ -71,7 +71,9 @@ class Operation:
 
     @property
     def requires_token(self) -> bool:
-        return bool(self.spec.get("security"))
+        security = self.spec.get("security", ())
+        # an empty requirement means that the token is optional
+        return bool(security) and {} not in security
 
     @property
     def media(self) -> str:

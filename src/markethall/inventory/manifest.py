@@ -38,7 +38,6 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="inventory",
-    summary="Products, categories, search, warehouses, stock, reservations and imports.",
     path_prefixes=(
         "products",
         "categories",
@@ -51,6 +50,9 @@ MANIFEST: Final = ContextManifest(
         "exports",
         "reservations",
     ),
+    tags={
+        "inventory": "Products, categories, search, warehouses, stock, reservations and imports.",
+    },
     migrations=built_in_migrations("inventory"),
     settings=InventorySettings,
     load_parts=_load_parts,

@@ -29,7 +29,6 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="orders",
-    summary="Orders, their status and timeline, and their fulfilment.",
     path_prefixes=(
         "orders",
         "fulfilments",
@@ -37,6 +36,10 @@ MANIFEST: Final = ContextManifest(
         "shipping-methods",
         "tax-rates",
     ),
+    tags={
+        "orders": "Orders, their status and timeline, and their fulfilment.",
+        "shop": "The settings of the shop, its shipping methods and tax rates.",
+    },
     migrations=built_in_migrations("orders"),
     settings=OrdersSettings,
     load_parts=_load_parts,

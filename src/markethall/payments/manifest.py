@@ -38,7 +38,6 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="payments",
-    summary="Payments, refunds, webhooks of providers, and the ledger.",
     path_prefixes=(
         "payments",
         "payment-methods",
@@ -47,6 +46,9 @@ MANIFEST: Final = ContextManifest(
         "ledger",
     ),
     long_paths=(r"/transactions/export\.csv",),
+    tags={
+        "payments": "Payments, refunds, webhooks of providers, and the ledger.",
+    },
     migrations=built_in_migrations("payments"),
     settings=PaymentsSettings,
     load_extension_settings=provider_settings_classes,

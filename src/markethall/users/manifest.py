@@ -38,13 +38,15 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="users",
-    summary="Accounts, roles, sign-in, and the public keys of access tokens.",
     path_prefixes=(
         "users",
         "guests",
         "token",
         ".well-known",
     ),
+    tags={
+        "users": "Accounts, roles, sign-in, and the public keys of access tokens.",
+    },
     migrations=built_in_migrations("users"),
     settings=UsersSettings,
     load_parts=_load_parts,

@@ -39,13 +39,13 @@ def _load_metadata() -> "MetaData":
 
 MANIFEST: Final = ContextManifest(
     name="reviews",
-    summary="Reviews of products by their buyers.",
     path_prefixes=("reviews",),
     settings=ContextSettings,
     load_parts=_load_parts,
     migrations=Path(__file__).parent / "migrations",
     release=version("markethall-reviews"),
     load_metadata=_load_metadata,
+    tags={"reviews": "Reviews of products by their buyers."},
     counters=("review_count",),
     calls={"users": frozenset({"get_active_customer"})},
     subscriptions=(

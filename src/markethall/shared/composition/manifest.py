@@ -37,8 +37,6 @@ class ContextManifest:
     """
 
     name: str
-    # describes the tag of the context in the OpenAPI document
-    summary: str = ""
     # first segments of the public paths
     path_prefixes: tuple[str, ...]
     settings: type[ContextSettings]
@@ -67,6 +65,8 @@ class ContextManifest:
     # regular expressions of the public paths whose responses are streamed for a long time; these
     # requests have a concurrency limit of their own
     long_paths: tuple[str, ...] = ()
+    # describes each tag of the routers, for the OpenAPI document
+    tags: Mapping[str, str] = field(default_factory=dict)
     # the names under which `/stats` shows the counts of this context
     counters: tuple[str, ...] = ()
     # exactly one context issues the access tokens of users; all contexts read its public keys

@@ -45,17 +45,8 @@ def _extend(app: FastAPI, document: dict[str, Any]) -> dict[str, Any]:
             _add_response(operation["responses"], error_type)
         add_headers(operation, schemas)
     document["components"]["headers"] = HEADERS
-    _define_tags(document)
     correct_schemas(document)
     return document
-
-
-def _define_tags(document: dict[str, Any]) -> None:
-    """Define the tags that a router has beside the tag of its context."""
-    defined = document.setdefault("tags", [])
-    names = {tag["name"] for tag in defined}
-    used = {tag for _, operation in _operations(document) for tag in operation.get("tags", ())}
-    defined += [{"name": name} for name in sorted(used - names)]
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
