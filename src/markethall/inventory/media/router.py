@@ -60,7 +60,7 @@ MediaWriter = Annotated[
 ]
 ImageWidth = Annotated[
     str,
-    Path(pattern="^[1-9][0-9]{0,4}$", description="One of its widths in pixels", examples=[640]),
+    Path(pattern="^[1-9][0-9]{0,4}$", description="One of its widths in pixels", examples=["640"]),
 ]
 
 _WEBP: Final = "image/webp"

@@ -13,7 +13,6 @@ from markethall.inventory.catalogue.contract.products import (
     SkuTaken,
 )
 from markethall.inventory.catalogue.router.dependencies import (
-    Anyone,
     AnyoneOrWriter,
     CatalogueDep,
     CatalogueWriter,
@@ -51,7 +50,11 @@ SkuPath = Annotated[Text, Field(max_length=100, examples=["TEA-SENCHA-100"])]
     responses=problems(ProductNotFound, ValidationFailed, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
 async def get_product_by_sku(
-    request: Request, ctx: AnyoneOrWriter, sku: SkuPath, catalogue: CatalogueDep, lang: RequestedLanguage
+    request: Request,
+    ctx: AnyoneOrWriter,
+    sku: SkuPath,
+    catalogue: CatalogueDep,
+    lang: RequestedLanguage,
 ) -> Response:
     """Return the product with this SKU, ignoring letter case."""
     return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku), lang)
@@ -64,7 +67,11 @@ async def get_product_by_sku(
     responses=problems(ProductNotFound, ValidationFailed, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
 async def get_product(
-    request: Request, ctx: AnyoneOrWriter, product_id: Id, catalogue: CatalogueDep, lang: RequestedLanguage
+    request: Request,
+    ctx: AnyoneOrWriter,
+    product_id: Id,
+    catalogue: CatalogueDep,
+    lang: RequestedLanguage,
 ) -> Response:
     """Return a product. The scope catalogue:write is needed for drafts and archived products."""
     return send_rendered(request, await catalogue.render_product(ctx, product_id), lang)
