@@ -224,6 +224,24 @@ async def test_export_is_a_file_download(http: httpx2.AsyncClient) -> None:
     assert row.startswith("A-1,One,,1.00,EUR,")
 
 
+async def test_families_are_exported_and_imported_again(http: httpx2.AsyncClient) -> None:
+    file = b"label,slug,name\nCaps,caps,All caps\n"
+    first = (await http.post("/imports", content=file, headers=CSV)).headers["location"]
+    await wait_for_end(http, first)
+
+    export = await http.get("/exports/families.csv")
+    again = (await http.post("/imports", content=export.content, headers=CSV)).headers["location"]
+
+    assert "families.csv" in export.headers["content-disposition"]
+    assert export.text.split("\r\n")[1].startswith("Caps,caps,All caps,")
+    end = await wait_for_end(http, again)
+    assert (end["format"], end["rows"]["read"], end["rows"]["families_updated"]) == (
+        "families",
+        1,
+        0,
+    )
+
+
 async def test_trailing_slash_keeps_upload_body(
     http: httpx2.AsyncClient,
 ) -> None:
