@@ -16,6 +16,7 @@ BUSINESS_STATUSES: Final = (401, 403, 404, 409)
 REASONS_BY_CODE: Final = {
     "request.if_match_failed": "the schema cannot know which version is the current one",
     "users.password_unacceptable": "a list of common passwords, and the user name, are refused",
+    "users.bad_guest_token": "a schema cannot know which tokens have been issued",
     "request.card_number": "a schema cannot describe the check digit of a card number",
     "payments.unknown_method": "the configured provider decides which payment methods exist",
     "money.currency_mismatch": "a refund is in the currency of its payment",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[Record] | PoolConnectionProxy[Record]
 
 ORDER: dict[str, Any] = {
+    "is_guest": False,
     "status": "pending",
     "payment_status": "none",
     "fulfilment_status": "unfulfilled",
