@@ -5,6 +5,7 @@ all events are processed, so the result does not depend on timing.
 """
 
 from tests.partitions.scenario.catalogue import create_products
+from tests.partitions.scenario.guests import guest_is_claimed_later, guests_become_users
 from tests.partitions.scenario.orders import (
     access_by_others,
     cancelled_orders,
@@ -37,6 +38,8 @@ async def play(runner: ScenarioRunner) -> None:
     await delayed_provider_outcomes(runner, products)
     await refunds(runner, products)
     await deactivated_user(runner, products)
+    await guests_become_users(runner, products)
+    await guest_is_claimed_later(runner, products)
     await final_reads(runner, products)
 
 
