@@ -35,7 +35,7 @@ def simplified(part: Any) -> Any:
 
     `oneOf` beside `properties` only says which of them exclude each other; the generator would
     take each alternative for a model and lose the properties. It would lose the members of a map
-    whose names have to match a pattern. The shop checks both rules.
+    whose names have to match a pattern. The shop checks both rules. It does not know images.
     """
     if isinstance(part, list):
         return [simplified(each) for each in part]
@@ -44,10 +44,21 @@ def simplified(part: Any) -> Any:
     part = {name: simplified(each) for name, each in part.items()}
     if isinstance(part.get("properties"), dict):
         part.pop("oneOf", None)
+    if isinstance(part.get("content"), dict):
+        part["content"] = dict(_known_type(*each) for each in part["content"].items())
+    if "contentMediaType" in part:
+        part["format"] = "binary"
     patterns = part.pop("patternProperties", None)
     if patterns is not None:
         (part["additionalProperties"],) = patterns.values()
     return part
+
+
+def _known_type(media_type: str, body: Any) -> tuple[str, Any]:
+    """Replace a binary media type that the generator does not know."""
+    if media_type.startswith("image/") or media_type == "application/pdf":
+        return "application/octet-stream", {"schema": {"type": "string", "format": "binary"}}
+    return media_type, body
 
 
 def run_generator(document: Path) -> None:
