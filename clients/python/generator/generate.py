@@ -33,9 +33,9 @@ def generate(document: Path) -> None:
 def simplified(part: Any) -> Any:
     """Return the part of the document without what the generator does not understand.
 
-    `oneOf` beside `properties` only says which of them exclude each other; the generator would
-    take each alternative for a model and lose the properties. It would lose the members of a map
-    whose names have to match a pattern. The shop checks both rules. It does not know images.
+    `oneOf` and `anyOf` beside `properties` only say which of them exclude each other; the generator
+    would take each alternative for a model and lose the properties. It would lose the members of a
+    map whose names have to match a pattern. The shop checks both rules. It does not know images.
     """
     if isinstance(part, list):
         return [simplified(each) for each in part]
@@ -44,6 +44,7 @@ def simplified(part: Any) -> Any:
     part = {name: simplified(each) for name, each in part.items()}
     if isinstance(part.get("properties"), dict):
         part.pop("oneOf", None)
+        part.pop("anyOf", None)
     if isinstance(part.get("content"), dict):
         part["content"] = dict(_known_type(*each) for each in part["content"].items())
     if "contentMediaType" in part:

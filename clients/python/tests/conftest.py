@@ -38,6 +38,12 @@ class Shop:
     base_url: str
     tea_id: UUID
 
+    def admin(self) -> Markethall:
+        """Return a client that is signed in as the admin."""
+        admin = Markethall(self.base_url)
+        admin.login(ADMIN_EMAIL, ADMIN_PASSWORD)
+        return admin
+
     def register(self, username: str) -> None:
         body = RegisterRequest(username, f"{username}@example.com", PASSWORD)
         with Markethall(self.base_url) as client:
@@ -45,7 +51,7 @@ class Shop:
 
 
 @pytest.fixture(scope="session")
-def shop() -> Iterator[Shop]:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop with five units of tea and four cups; it is ended by its process id."""
     environment = {
         "PATH": os.environ["PATH"],
@@ -53,6 +59,8 @@ def shop() -> Iterator[Shop]:
         "MARKETHALL_ADMIN_EMAIL": ADMIN_EMAIL,
         "MARKETHALL_ADMIN_PASSWORD": ADMIN_PASSWORD,
         "MARKETHALL_BCRYPT_COST": "4",
+        # for uploaded images
+        "MARKETHALL_DATA_DIR": str(tmp_path_factory.mktemp("shop")),
     }
     command = [COMMAND, "serve", "--memory", "--port", "0"]
     with subprocess.Popen(
