@@ -29,6 +29,10 @@ K = TypeVar("K")
 ID = UUID("0199c0de-0000-7000-8000-000000000001")
 LISTS = [
     "/categories",
+    "/families",
+    "/families?sort=name",
+    "/families?sort=price",
+    "/families?q=tea",
     f"/imports/{ID}/changes",
     f"/imports/{ID}/errors",
     f"/imports/{ID}/warnings",

@@ -48,9 +48,21 @@ PATHS = [
     "/products/not-an-id",
     "/products/by-sku/GIFT-BOX-GREEN",
     "/categories",
+    "/families",
+    "/families?limit=3&sort=-price&option.weight=100+g",
+    "/families?facets=tag",
+    "/families/sencha",
+    "/families/SENCHA",
     "/families/nowhere",
 ]
-CACHED_PATHS = ["/products", "/products?limit=3&sort=price", "/products/{}", "/categories"]
+CACHED_PATHS = [
+    "/products",
+    "/products?limit=3&sort=price",
+    "/products/{}",
+    "/categories",
+    "/families",
+    "/families/sencha",
+]
 
 
 class Counter:
@@ -159,7 +171,7 @@ async def test_cached_response_is_logged_and_counted_like_an_uncached_one(
     headers: dict[str, str],
     access_lines: AccessLines,
 ) -> None:
-    route = path.replace("{}", "{product_id}").partition("?")[0]
+    route = path.replace("{}", "{product_id}").replace("sencha", "{slug:path}").partition("?")[0]
     path = await first_path(http, path)
     given = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     await http.get(path)

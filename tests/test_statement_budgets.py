@@ -183,5 +183,7 @@ async def test_product_page_takes_one_statement(http: httpx2.AsyncClient, produc
         assert (statements <= (9 if number == 0 else 5), made["family"]) == (True, "cups")
 
     assert (await cost(http, "GET", "/families/cups"))[0] == 1
+    for path in ("/families", "/families?q=cup&sort=price", "/families?tag=x&in_stock=true"):
+        assert (await cost(http, "GET", path))[0] == 1, path
     moved = await http.get(f"/families/{product_id}")
     assert (await cost(http, "GET", moved.headers["location"]))[0] == 1

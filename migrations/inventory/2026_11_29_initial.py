@@ -294,7 +294,7 @@ def _product() -> None:
         where=ACTIVE,
     )
     _index("ix_product_created_at", "product", ["created_at", "product_id"], where=ACTIVE)
-    _index("ix_product_family", "product", ["family"])
+    _index("ix_product_family", "product", ["family", "created_at", "product_id"])
     _index(
         "ix_product_label_keys",
         "product",

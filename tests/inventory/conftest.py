@@ -27,7 +27,7 @@ from markethall.inventory.contract import (
 )
 from markethall.inventory.remote import RemoteInventory, router
 from markethall.inventory.reservations.contract import Reservations
-from markethall.inventory.search.contract import ProductSearch
+from markethall.inventory.search.contract import FamilySearch, ProductSearch
 from markethall.inventory.settings import InventorySettings
 from markethall.inventory.stock.contract import (
     Adjustment,
@@ -87,6 +87,7 @@ class InventoryApp:
     inventory: Inventory
     catalogue: Catalogue
     product_search: ProductSearch
+    family_search: FamilySearch
     categories: Categories
     families: Families
     stockroom: Stockroom
@@ -179,6 +180,7 @@ def build_inventory_app(storage: str, postgres: Any = None) -> InventoryApp:
         container.inventory(),
         container.catalogue(),
         container.product_search(),
+        container.family_search(),
         container.categories(),
         container.families(),
         container.stockroom(),

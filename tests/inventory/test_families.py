@@ -15,6 +15,7 @@ from markethall.inventory.catalogue.contract.families import (
     FamilyNotFound,
     FamilyStatus,
     FamilyTaken,
+    FamilyView,
     NewFamily,
     OptionValuesView,
     SlugTaken,
@@ -25,9 +26,10 @@ from markethall.inventory.catalogue.contract.products import (
     RenderedResponse,
 )
 from markethall.inventory.catalogue.domain.slugs import product_slug
-from markethall.inventory.search.contract import ProductQuery
+from markethall.inventory.search.contract import FamilyPage, FamilyQuery, ProductQuery
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.pagination import CursorInvalid
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, no_key
 from tests.inventory.import_client import ImportClient
 
@@ -341,6 +343,88 @@ async def test_concurrent_families_get_different_slugs(inventory_app: InventoryA
     assert all(isinstance(item, FamilyTaken) for item in taken), taken
     slugs = [(await inventory_app.families.get_family(STAFF, label)).slug for label in labels]
     assert len(set(slugs)) == len(labels)
+
+
+# The list
+
+
+async def listed(inventory_app: InventoryApp, **query: Any) -> list[str | None]:
+    """Return the labels on the first page; None for a product without a family."""
+    page = await inventory_app.family_search.list_families(
+        ANYONE, FamilyQuery.model_validate(query)
+    )
+    return [family.label for family in page.items]
+
+
+async def test_list_has_each_family_once(inventory_app: InventoryApp) -> None:
+    for number, label in enumerate(["tea", "cups", "tea", None, "cups"]):
+        await inventory_app.product(f"A{number}", family=label)
+
+    page = await inventory_app.family_search.list_families(ANYONE, FamilyQuery())
+
+    assert [family.label for family in page.items] == ["cups", None, "tea"]
+    assert [family.product_count for family in page.items] == [2, 1, 2]
+    for family in page.items:
+        detail = await get_family(inventory_app, family.slug)
+        assert FamilyView.model_validate(detail.model_dump()) == family
+
+
+async def test_family_is_listed_at_its_first_matching_product(inventory_app: InventoryApp) -> None:
+    for label, size, amount in (
+        ("tea", "S", 100), ("tea", "L", 900), ("cups", "S", 200), ("cups", "L", 300),
+    ):  # fmt: skip
+        await add_shirt(
+            inventory_app, f"{label}-{size}", amount, family=label, options={"size": size}
+        )
+
+    assert await listed(inventory_app, sort="price") == ["tea", "cups"]
+    assert await listed(inventory_app, sort="-price") == ["tea", "cups"]
+    assert await listed(inventory_app, sort="price", option={"size": ["L"]}) == ["cups", "tea"]
+    assert await listed(inventory_app, max_price=250, min_price=150) == ["cups"]
+    assert await listed(inventory_app, option={"size": ["XL"]}) == []
+
+
+async def test_list_summarizes_all_products_of_a_matching_family(
+    inventory_app: InventoryApp,
+) -> None:
+    await add_shirt(inventory_app, "A", 100, stock=2, options={"size": "S"})
+    await add_shirt(inventory_app, "B", 900, stock=1, options={"size": "L"})
+
+    page = await inventory_app.family_search.list_families(ANYONE, FamilyQuery(min_price=500))
+
+    [family] = page.items
+    assert family.price_range == PriceRange(currency="EUR", lowest=100, highest=900)
+    assert (family.available, family.options[0].values) == (3, ("S", "L"))
+
+
+async def test_archived_families_are_not_listed(inventory_app: InventoryApp) -> None:
+    await create_family(inventory_app, name="Shirt")
+    await inventory_app.families.archive(STAFF, "shirt", ANY_VERSION)
+    await add_shirt(inventory_app, "A", tags=("x",))
+    await inventory_app.product("B", family="cups", tags=("x",), status="draft")
+
+    for query in ({}, {"tag": ("x",)}, {"sort": "name"}):
+        assert await listed(inventory_app, **query) == []
+
+
+async def test_rendered_list_equals_list(inventory_app: InventoryApp) -> None:
+    await add_shirt(inventory_app, "A", options={"size": "S"})
+
+    rendered = await inventory_app.family_search.render_family_page(ANYONE, FamilyQuery())
+
+    page = await inventory_app.family_search.list_families(ANYONE, FamilyQuery())
+    assert FamilyPage.model_validate_json(rendered.body) == page
+
+
+async def test_cursor_is_bound_to_its_list(inventory_app: InventoryApp) -> None:
+    for sku in ("A", "B"):
+        await inventory_app.product(sku)
+    products = await inventory_app.product_search.list_products(ANYONE, ProductQuery(limit=1))
+
+    with pytest.raises(CursorInvalid):
+        await inventory_app.family_search.list_families(
+            ANYONE, FamilyQuery(cursor=products.next_cursor)
+        )
 
 
 # Create, change, archive

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from markethall.inventory.catalogue.contract.families import FamilyDetail
+from markethall.inventory.catalogue.contract.families import FamilyDetail, FamilyView
 from tests.inventory.test_router import PUBLIC, Client, assert_problem, client
 
 __all__ = ["client"]
@@ -65,6 +65,42 @@ async def test_change_of_a_member_changes_the_page_at_once(client: Client) -> No
 
     after = await client.http.get("/families/shirt", headers={"if-none-match": before})
     assert (after.status_code, after.json()["name"]) == (200, "Blouse")
+
+
+async def test_list_is_public_and_cacheable(client: Client) -> None:
+    await client.create(sku="A", family="shirt", options={"size": "S"})
+    await client.create(sku="B", options={})
+
+    response = await client.http.get("/families?limit=1")
+    rest = await client.http.get(
+        "/families", params={"limit": 1, "cursor": response.json()["next_cursor"]}
+    )
+    filtered = await client.http.get("/families?option.size=S&option.size=M&sort=price")
+    tag = response.headers["etag"]
+    fresh = await client.http.get("/families?limit=1", headers={"if-none-match": tag})
+
+    pages = [page.json()["items"] for page in (response, rest, filtered)]
+    assert [[family["label"] for family in page] for page in pages] == [
+        [None],
+        ["shirt"],
+        ["shirt"],
+    ]
+    assert list(pages[0][0]) == list(FamilyView.model_fields)
+    assert response.headers["cache-control"] == PUBLIC
+    assert fresh.status_code == 304
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "facets=tag", "status=draft", "family=x", "sort=-name", "limit=0", "limit=1&limit=2",
+        "cursor=x", "q=%00", "q=", "min_price=-1", "in_stock=2", "option.=x", "option.size=", "x=1",
+    ],
+)  # fmt: skip
+async def test_invalid_query_is_refused(client: Client, query: str) -> None:
+    response = await client.http.get(f"/families?{query}")
+
+    assert response.status_code == 422, response.text
 
 
 async def test_created_family_is_hidden_until_it_has_a_product(client: Client) -> None:

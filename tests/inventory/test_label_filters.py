@@ -8,7 +8,7 @@ import pytest
 
 from markethall.app import create_app
 from markethall.inventory.manifest import MANIFEST
-from markethall.inventory.search.contract import ProductQuery
+from markethall.inventory.search.contract import FamilyQuery, ProductQuery
 from markethall.settings import read_settings
 from markethall.shared.http.query_parameters import QueryParameters
 from markethall.shared.observability.metrics import STATEMENTS
@@ -174,7 +174,8 @@ async def http(tmp_path: Any) -> AsyncIterator[httpx2.AsyncClient]:
 
 def test_manifest_names_all_parameters_that_may_repeat() -> None:
     assert MANIFEST.repeatable_parameters == {
-        "/products": QueryParameters(ProductQuery).repeatable_names
+        "/products": QueryParameters(ProductQuery).repeatable_names,
+        "/families": QueryParameters(FamilyQuery).repeatable_names,
     }
 
 

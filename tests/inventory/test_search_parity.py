@@ -99,7 +99,9 @@ async def empty_storages(connection: Any, postgres: Postgres) -> Storages:
     """
     await connection.execute(
         "SET session_replication_role = replica; DELETE FROM inventory.stock_movement;"
-        "DELETE FROM inventory.stock; DELETE FROM inventory.product; DELETE FROM inventory.category"
+        "DELETE FROM inventory.stock; DELETE FROM inventory.product;"
+        "DELETE FROM inventory.category; DELETE FROM inventory.family_slug;"
+        "DELETE FROM inventory.family"
     )
     return Storages(build_inventory_app("memory"), build_inventory_app("sql", postgres), connection)
 

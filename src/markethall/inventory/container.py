@@ -35,8 +35,13 @@ from markethall.inventory.reservations.service.api import ReservationService
 from markethall.inventory.reservations.service.integrity import InventoryIntegrity
 from markethall.inventory.reservations.service.internal import InventoryService
 from markethall.inventory.reservations.service.jobs import ReservationExpiryJob
+from markethall.inventory.search.contract import FamilySearch
 from markethall.inventory.search.ports import SearchIndex
-from markethall.inventory.search.service import NoSearchIndex, ProductListQueries
+from markethall.inventory.search.service import (
+    FamilyListQueries,
+    NoSearchIndex,
+    ProductListQueries,
+)
 from markethall.inventory.settings import InventorySettings
 from markethall.inventory.sql import (
     STATEMENTS,
@@ -204,6 +209,9 @@ class InventoryContainer(ContextContainer):
 
     product_search = singleton(
         ProductListQueries, database, product_cache, search_index, cursors, clock
+    )
+    family_search: providers.Singleton[FamilySearch] = singleton(
+        FamilyListQueries, database, product_cache, cursors, clock
     )
     catalogue: providers.Singleton[Catalogue] = singleton(
         CatalogueService, database, product_cache, search_index, clock

@@ -36,6 +36,8 @@ def _load_metadata() -> "MetaData":
     return metadata
 
 
+_FILTERS: Final = frozenset({"category", "tag", "option.", "attribute."})
+
 MANIFEST: Final = ContextManifest(
     name="inventory",
     path_prefixes=(
@@ -57,9 +59,9 @@ MANIFEST: Final = ContextManifest(
     settings=InventorySettings,
     load_parts=_load_parts,
     load_metadata=_load_metadata,
-    search_parameters={"/products": frozenset({"q", "facets"})},
+    search_parameters={"/products": frozenset({"q", "facets"}), "/families": frozenset({"q"})},
     facet_parameters={"/products": frozenset({"facets"})},
-    repeatable_parameters={"/products": frozenset({"category", "tag", "option.", "attribute."})},
+    repeatable_parameters={"/products": _FILTERS, "/families": _FILTERS},
     long_paths=(r"/imports/[^/]+/events", r"/exports/[^/]+"),
     counters=("product_count",),
 )

@@ -235,28 +235,38 @@ class MemoryProductStore(MemoryFamilyStore, ABC):
         product = self._tables.products.get(name.product_id) if name.product_id else None
         if family is None and product is not None and product.is_active:
             if product.family is None:
-                return self._family_page(FamilyRecord(None), [product], now)
+                return self._family_page(None, [product], now)
             family = self._tables.families.get(product.family)
-        if family is None:
-            return None
-        label = family.label
-        members = self._tables.products.where(lambda member: member.family == label)
-        active = [member for member in members if member.is_active]
-        return self._family_page(FamilyRecord(family), active, now)
+        return self._family_page(family, self._active_members(family), now) if family else None
+
+    def _is_archived_family(self, label: str | None) -> bool:
+        family = self._tables.families.get(label) if label is not None else None
+        return family is not None and not family.is_active
+
+    def _family_of_product(self, product: Product, now: datetime) -> FamilyRecord:
+        """Return the family of an active product, or the product as a family."""
+        family = self._tables.families.get(product.family) if product.family is not None else None
+        members = self._active_members(family) if family else [product]
+        return FamilyRecord(family, self._summarize_family(members, now))
+
+    def _active_members(self, family: Family) -> list[Product]:
+        """Return the active products of the family, the oldest first."""
+        members = self._tables.products.where(
+            lambda product: product.family == family.label and product.is_active
+        )
+        return sorted(members, key=lambda product: (product.created_at, product.product_id))
 
     def _family_page(
-        self, record: FamilyRecord, members: list[Product], now: datetime
+        self, family: Family | None, members: list[Product], now: datetime
     ) -> FamilyPageJson:
-        summary = self._summarize_family(members, now)
         shown = members[:MAX_FAMILY_PRODUCTS]
         return FamilyPageJson(
-            FamilyRecord(record.family, summary),
+            FamilyRecord(family, self._summarize_family(members, now)),
             ",".join(self._product_json(product, now).json for product in shown),
         )
 
-    def _summarize_family(self, members: list[Product], now: datetime) -> FamilySummary:
-        """Summarize the active products of a family, and sort `members`, the oldest first."""
-        members.sort(key=lambda product: (product.created_at, product.product_id))
+    def _summarize_family(self, members: Sequence[Product], now: datetime) -> FamilySummary:
+        """Summarize the active products of a family, the oldest first."""
         if not members:
             return FamilySummary()
         names = sorted(product.name for product in members)

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSe
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
+from markethall.inventory.catalogue.contract.families import FamilyView
 from markethall.inventory.catalogue.contract.fields import CategoryPath, Label, ProductStatus, Tag
 from markethall.inventory.catalogue.contract.products import (
     MAX_ATTRIBUTE_LENGTH,
@@ -89,8 +90,8 @@ ProductSort = TypeAliasType(
 )
 
 
-class ProductQuery(PageQuery):
-    """Filters and sort of the product list. Prices are in minor units.
+class ProductFilters(PageQuery):
+    """Filters and sort of the product list and the family list. Prices are in minor units.
 
     A product must match all filters. Of `category`, `tag`, an option and an attribute, one of the
     given values is enough. `category` also selects the products of all categories below it. The
@@ -103,7 +104,6 @@ class ProductQuery(PageQuery):
     """
 
     category: CategoryFilter = ()
-    family: Label | None = None
     tag: TagFilter = ()
     option: LabelFilters = Field(default_factory=dict, examples=[{"option.size": ["M"]}])
     attribute: LabelFilters = Field(
@@ -113,9 +113,7 @@ class ProductQuery(PageQuery):
     max_price: Annotated[int, Field(ge=0, le=MAX_AMOUNT)] | None = None
     in_stock: bool | None = None
     q: Annotated[Text, Field(min_length=1, max_length=100, examples=["green tea"])] | None = None
-    status: ProductStatus = ProductStatus.ACTIVE
     sort: ProductSort | None = None
-    facets: FacetNames | None = None
 
     @property
     def effective_sort(self) -> str:
@@ -126,6 +124,14 @@ class ProductQuery(PageQuery):
         if self.sort in {None, "relevance"}:
             return "-created_at" if self.q is None else "relevance"
         return str(self.sort)
+
+
+class ProductQuery(ProductFilters):
+    """A query of the product list. `family` is the label or slug of a family."""
+
+    family: Label | None = None
+    status: ProductStatus = ProductStatus.ACTIVE
+    facets: FacetNames | None = None
 
     @property
     def requested_facets(self) -> frozenset[str]:
@@ -173,6 +179,35 @@ class ProductPage(Page[ProductView]):
     """A page of products. `facets` is null unless requested."""
 
     facets: Facets | None = None
+
+
+class FamilyQuery(ProductFilters):
+    """A query of the family list.
+
+    A family matches if one of its active products matches all filters. It stands where its first
+    matching product stands in the product list: with `sort=price`, at its lowest matching price.
+    """
+
+    def to_product_query(self) -> ProductQuery:
+        return ProductQuery(**dict(self))
+
+
+class FamilyPage(Page[FamilyView]):
+    """A page of families."""
+
+
+class FamilySearch(Protocol):
+    async def list_families(self, ctx: CallContext, query: FamilyQuery) -> FamilyPage:
+        """Return a page of the active families that have an active product.
+
+        A product without a family is a family of its own. Raises CursorInvalid.
+        """
+
+    async def render_family_page(self, ctx: CallContext, query: FamilyQuery) -> RenderedResponse:
+        """Return the result of `list_families` as JSON. Raises CursorInvalid.
+
+        The page comes from a cache. While the database is available, it is at most one second old.
+        """
 
 
 class ProductSearch(Protocol):

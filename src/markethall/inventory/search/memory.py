@@ -22,25 +22,37 @@ from markethall.inventory.search.domain.facets import (
 )
 from markethall.inventory.search.domain.label_filters import matches_keys
 from markethall.inventory.search.domain.search_query import SearchQuery
-from markethall.inventory.search.ports import ProductPageJson, ProductPageRequest
+from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 
 
 class MemorySearchStore(MemoryProductStore):
     async def get_product_page(self, request: ProductPageRequest, now: datetime) -> ProductPageJson:
-        query, after = request.query, request.after
-        is_descending = query.effective_sort.startswith("-") or query.effective_sort == "relevance"
+        page_rows, last_key = _page_of(request, self._sorted_products(request, now))
+        return ProductPageJson(
+            ",".join(self._product_json(product, now).json for _, product in page_rows), last_key
+        )
+
+    async def get_family_list_page(
+        self, request: ProductPageRequest, now: datetime
+    ) -> FamilyListPage:
+        first: dict[object, tuple[Any, Product]] = {}
+        for row in self._sorted_products(request, now):
+            first.setdefault(row[1].family or row[1].product_id, row)
+        rows = [row for row in first.values() if not self._is_archived_family(row[1].family)]
+        page_rows, last_key = _page_of(request, rows)
+        return FamilyListPage(
+            [self._family_of_product(product, now) for _, product in page_rows], last_key
+        )
+
+    def _sorted_products(
+        self, request: ProductPageRequest, now: datetime
+    ) -> list[tuple[Any, Product]]:
+        """Return the sort key and the product of each match, in list order."""
         found = [
             (self._sort_key(request, product), product)
             for product in self._find_products(request, now)
         ]
-        if after is not None:
-            found = [row for row in found if (row[0] < after if is_descending else row[0] > after)]
-        found.sort(key=itemgetter(0), reverse=is_descending)
-        page_rows = found[: query.limit]
-        return ProductPageJson(
-            ",".join(self._product_json(product, now).json for _, product in page_rows),
-            page_rows[-1][0] if len(found) > query.limit else None,
-        )
+        return sorted(found, key=itemgetter(0), reverse=_is_descending(request))
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
         counts: dict[str, list[FacetCount]] = {}
@@ -121,6 +133,22 @@ class MemorySearchStore(MemoryProductStore):
                 or query.in_stock == (self._available(product.product_id, now) > 0)
             )
         )
+
+
+def _is_descending(request: ProductPageRequest) -> bool:
+    sort = request.query.effective_sort
+    return sort.startswith("-") or sort == "relevance"
+
+
+def _page_of(
+    request: ProductPageRequest, rows: Sequence[tuple[Any, Product]]
+) -> tuple[Sequence[tuple[Any, Product]], tuple[Any, ...] | None]:
+    """Return the rows of the page, and the sort key of its last row if another page follows."""
+    after, limit = request.after, request.query.limit
+    if after is not None:
+        is_descending = _is_descending(request)
+        rows = [row for row in rows if (row[0] < after if is_descending else row[0] > after)]
+    return rows[:limit], rows[limit - 1][0] if len(rows) > limit else None
 
 
 _SORT_KEYS: Final[Mapping[str, Callable[[Product], Any]]] = {

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.category_tree import CategoryNode, category_key
+from markethall.inventory.catalogue.domain.families import FamilyRecord
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.catalogue.ports import ProductIndex
 from markethall.inventory.search.contract import Facets, ProductQuery
@@ -85,12 +86,32 @@ class ProductPageJson:
     last_key: tuple[Any, ...] | None = None
 
 
+@dataclass(frozen=True)
+class FamilyListPage:
+    """The families on a page.
+
+    `last_key` is the sort key of the first matching product of the page's last family, or None if
+    there is no next page.
+    """
+
+    records: Sequence[FamilyRecord]
+    last_key: tuple[Any, ...] | None = None
+
+
 class ReadStore(Protocol):
     """Reads of product lists without locks. In Postgres, each method executes one statement."""
 
     async def get_product_page(
         self, request: ProductPageRequest, now: datetime
     ) -> ProductPageJson: ...
+
+    async def get_family_list_page(
+        self, request: ProductPageRequest, now: datetime
+    ) -> FamilyListPage:
+        """Return the families of the matching products, in the order of the product list.
+
+        A family stands where its first matching product stands. Archived families are left out.
+        """
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
         """Count the facets, each over all products that match the filters of the other facets.

@@ -1,15 +1,22 @@
-"""HTTP API of the product list."""
+"""HTTP API of the product list and the family list."""
 
 from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from markethall.inventory.catalogue.router.dependencies import AnyoneOrWriter, send_rendered
+from markethall.inventory.catalogue.router.dependencies import Anyone, AnyoneOrWriter, send_rendered
 from markethall.inventory.catalogue.router.localization import (
     LANGUAGE_PARAMETERS,
     RequestedLanguage,
 )
-from markethall.inventory.search.contract import ProductPage, ProductQuery, ProductSearch
+from markethall.inventory.search.contract import (
+    FamilyPage,
+    FamilyQuery,
+    FamilySearch,
+    ProductPage,
+    ProductQuery,
+    ProductSearch,
+)
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
@@ -30,10 +37,15 @@ class Services(Protocol):
 
     def product_search(self) -> ProductSearch: ...
 
+    def family_search(self) -> FamilySearch: ...
+
 
 _from_inventory: Final[FromContext[Services]] = FromContext("inventory")
 ProductSearchDep = Annotated[
     ProductSearch, Depends(_from_inventory(lambda container: container.product_search()))
+]
+FamilySearchDep = Annotated[
+    FamilySearch, Depends(_from_inventory(lambda container: container.family_search()))
 ]
 
 
@@ -56,3 +68,25 @@ async def list_products(
     A `status` other than active needs the scope catalogue:write.
     """
     return send_rendered(request, await search.render_product_page(ctx, query), lang)
+
+
+@router.get(
+    "/families",
+    response_model=FamilyPage,
+    summary="Families",
+    responses=problems(ValidationFailed, CursorInvalid, Unavailable) | NOT_MODIFIED_RESPONSE,
+)
+async def list_families(
+    request: Request,
+    ctx: Anyone,
+    query: Annotated[FamilyQuery, from_query(FamilyQuery, LANGUAGE_PARAMETERS)],
+    search: FamilySearchDep,
+    lang: RequestedLanguage,
+) -> Response:
+    """Return product pages: families with an active product. The page may be one second old.
+
+    A product without a family is a family of its own. The filters and sorts are those of products:
+    a family is listed once if one of its products matches all filters, where the first of them
+    stands in the list of products. Facets are not available here.
+    """
+    return send_rendered(request, await search.render_family_page(ctx, query), lang)

@@ -1,11 +1,11 @@
 """The use cases of product lists. An external search engine or the store finds the products."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -19,10 +19,17 @@ from markethall.inventory.catalogue.domain.category_tree import (
 )
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.ports import ProductCache
-from markethall.inventory.search.contract import Facets, ProductPage, ProductQuery
+from markethall.inventory.search.contract import (
+    Facets,
+    FamilyPage,
+    FamilyQuery,
+    ProductPage,
+    ProductQuery,
+)
 from markethall.inventory.search.domain.facets import build_facets
 from markethall.inventory.search.domain.search_query import SearchQuery
 from markethall.inventory.search.ports import (
+    FamilyListPage,
     ProductPageJson,
     ProductPageRequest,
     ReadStore,
@@ -37,6 +44,8 @@ from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import ReadDatabase
 
+P = TypeVar("P")
+
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
 # The first element of a cursor that belongs to the external engine. No sort key of the store begins
 # with it, because stored texts contain no NUL.
@@ -49,6 +58,13 @@ _KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
     "price": TypeAdapter(_IndexKeyset | tuple[int, UUID]),
     "-price": TypeAdapter(_IndexKeyset | tuple[int, UUID]),
     "-created_at": TypeAdapter(_IndexKeyset | tuple[datetime, UUID]),
+}
+_FAMILY_KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
+    "relevance": TypeAdapter(tuple[int, datetime, UUID]),
+    "name": TypeAdapter(tuple[str, UUID]),
+    "price": TypeAdapter(tuple[int, UUID]),
+    "-price": TypeAdapter(tuple[int, UUID]),
+    "-created_at": TypeAdapter(tuple[datetime, UUID]),
 }
 
 
@@ -143,36 +159,89 @@ class ProductListQueries:
     async def _read_from_store(
         self, request: ProductPageRequest
     ) -> tuple[ProductPageJson, Facets | None]:
-        """Read a page from the store.
-
-        If the page is empty, look up the category as a path or a name, and read again. Of several
-        categories, all are looked up before the first read, because a page that is not empty does
-        not show that each text is a key. If the page is still empty, read again with spelling
-        suggestions.
-        """
+        """Read a page, and the facets if requested, from the store."""
         if request.search is not None and not request.search.terms:
             return ProductPageJson(""), build_facets(request.query.requested_facets, {})
         now = self._clock()
         async with self._database.read_session() as reads:
-            if len(request.query.category) > 1:
-                request = await _with_named_categories(reads, request) or request
-            page = await reads.get_product_page(request, now)
-            if (
-                not page.json
-                and (renamed := await _with_named_categories(reads, request)) is not None
-            ):
-                request = renamed
+
+            async def read(request: ProductPageRequest) -> ProductPageJson | None:
                 page = await reads.get_product_page(request, now)
-            if (
-                not page.json
-                and (corrected := await _with_spelling_suggestions(reads, request)) is not None
-            ):
-                request = corrected
-                page = await reads.get_product_page(request, now)
+                return page if page.json else None
+
+            request, found = await _read_until_found(reads, request, read)
+            page = found or ProductPageJson("")
             facets = (
                 await reads.get_facets(request, now) if request.query.requested_facets else None
             )
         return page, facets
+
+
+class FamilyListQueries:
+    """Implementation of `FamilySearch`. It always searches in the store."""
+
+    def __init__(
+        self,
+        database: ReadDatabase[ReadStore],
+        cache: ProductCache,
+        cursors: Cursors,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._cursors = cursors
+        self._clock = clock
+
+    async def list_families(self, ctx: CallContext, query: FamilyQuery) -> FamilyPage:
+        name = "families:" + query.model_dump_json(exclude={"limit", "cursor"})
+        after_key = self._cursors.decode(name, query.cursor, _FAMILY_KEYSETS[query.effective_sort])
+        products = query.to_product_query()
+        page = await self._read(ProductPageRequest(products, _parse_search(products), after_key))
+        cursor = self._cursors.encode(name, page.last_key) if page.last_key else None
+        items = tuple(record.to_view() for record in page.records)
+        return FamilyPage(items=items, next_cursor=cursor)
+
+    async def render_family_page(self, ctx: CallContext, query: FamilyQuery) -> RenderedResponse:
+        async def load() -> RenderedResponse:
+            body = (await self.list_families(ctx, query)).model_dump_json().encode()
+            return RenderedResponse(body, f'"{content_digest(body)}"')
+
+        key = f"families {query.model_dump_json(exclude_defaults=True)}"
+        return await self._cache.get_or_load_page(key, load)
+
+    async def _read(self, request: ProductPageRequest) -> FamilyListPage:
+        if request.search is not None and not request.search.terms:
+            return FamilyListPage(())
+        now = self._clock()
+        async with self._database.read_session() as reads:
+
+            async def read(request: ProductPageRequest) -> FamilyListPage | None:
+                page = await reads.get_family_list_page(request, now)
+                return page if page.records else None
+
+            _, found = await _read_until_found(reads, request, read)
+        return found or FamilyListPage(())
+
+
+async def _read_until_found(
+    reads: ReadStore,
+    request: ProductPageRequest,
+    read: Callable[[ProductPageRequest], Awaitable[P | None]],
+) -> tuple[ProductPageRequest, P | None]:
+    """Return a page and its request. `read` returns None if the page is empty.
+
+    If the page is empty, look up the category as a path or a name, and read again. Of several
+    categories, all are looked up before the first read, because a page that is not empty does not
+    show that each text is a key. If the page is still empty, read again with spelling suggestions.
+    """
+    if len(request.query.category) > 1:
+        request = await _with_named_categories(reads, request) or request
+    page = await read(request)
+    for change in (_with_named_categories, _with_spelling_suggestions):
+        if page is None and (changed := await change(reads, request)) is not None:
+            request = changed
+            page = await read(request)
+    return request, page
 
 
 async def _with_named_categories(

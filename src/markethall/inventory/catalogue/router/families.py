@@ -16,7 +16,7 @@ from markethall.inventory.catalogue.contract.families import (
     SlugTaken,
 )
 from markethall.inventory.catalogue.router.dependencies import (
-    Anyone,
+    AnyoneOrWriter,
     ExpectedVersionsDep,
     FamiliesDep,
     IdempotencyDep,
@@ -56,7 +56,11 @@ _MOVED_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     | NOT_MODIFIED_RESPONSE,
 )
 async def get_family(
-    request: Request, ctx: Anyone, slug: SlugPath, families: FamiliesDep, lang: RequestedLanguage
+    request: Request,
+    ctx: AnyoneOrWriter,
+    slug: SlugPath,
+    families: FamiliesDep,
+    lang: RequestedLanguage,
 ) -> Response:
     """Return a product page: a family of products that differ by their options.
 

@@ -8,7 +8,7 @@ it selects and sorts all matching products.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -18,9 +18,11 @@ from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
 from markethall.inventory.catalogue.sql.availability import available_quantity
 from markethall.inventory.catalogue.sql.category_statements import SUBTREE
+from markethall.inventory.catalogue.sql.family_summaries import summarize_families
 from markethall.inventory.catalogue.sql.parameters import LIMIT, integer_literal
 from markethall.inventory.catalogue.sql.statements import PAGE_COLUMNS, product_json_text
 from markethall.inventory.catalogue.sql.tables import products
+from markethall.inventory.search.sql.family_lists import is_first_of_family
 from markethall.inventory.search.sql.statements import (
     score_expression,
     select_by_sku,
@@ -28,6 +30,8 @@ from markethall.inventory.search.sql.statements import (
 )
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
+# The limit of a page is rounded up to one of these sizes, which is a literal in the statement. With
+# a bind parameter, Postgres would plan at each execution.
 _PAGE_SIZES: Final = (20, 50, 100)
 # The number of products in a sample. If the search words are frequent, the matches in the sample
 # fill a page. If they are rare, the statement selects all matches, which are few.
@@ -45,7 +49,8 @@ class PageQueryShape(NamedTuple):
     """The properties of a query that determine the text of its statement.
 
     `size` is one of _PAGE_SIZES. `after` tells whether the query has a cursor. `terms` is the
-    number of search terms if the sort is by relevance, else 0.
+    number of search terms if the sort is by relevance, else 0. `of_families` tells whether the list
+    has only the first product of each family.
     """
 
     filters: frozenset[str]
@@ -54,6 +59,28 @@ class PageQueryShape(NamedTuple):
     size: int
     after: bool
     terms: int
+    of_families: bool = False
+
+    @classmethod
+    def build(
+        cls,
+        filters: Iterable[str],
+        status: ProductStatus,
+        order: str,
+        limit: int,
+        *,
+        after: bool,
+        terms: int,
+        of_families: bool,
+    ) -> Self:
+        size = next(size for size in _PAGE_SIZES if limit <= size)
+        scored = terms if order == "relevance" else 0
+        return cls(frozenset(filters), status, order, size, after, scored, of_families)
+
+    @property
+    def shown_columns(self) -> "list[sa.Column[Any]]":
+        """The columns of a row of the page, besides the sort key."""
+        return [products.c.product_id, products.c.family] if self.of_families else PAGE_COLUMNS
 
     @property
     def sort_column(self) -> "sa.Column[Any]":
@@ -83,30 +110,13 @@ class PageQueryShape(NamedTuple):
         return self.filters <= unselective
 
 
-def product_page_statement(
-    filters: Iterable[str],
-    status: ProductStatus,
-    order: str,
-    limit: int,
-    *,
-    after: bool,
-    terms: int,
-) -> Statement:
+@cache
+def product_page_statement(shape: PageQueryShape) -> Statement:
     """Build the statement of a page.
 
     It returns one row: the JSON of the products, joined by commas; whether another page follows;
-    the sort key of the page's last product. `limit` is rounded up to one of _PAGE_SIZES, which is a
-    literal in the statement. With a bind parameter, Postgres would plan at each execution.
+    the sort key of the page's last product.
     """
-    size = next(size for size in _PAGE_SIZES if limit <= size)
-    scored = terms if order == "relevance" else 0
-    return _build_page_statement(
-        PageQueryShape(frozenset(filters), status, order, size, after, scored)
-    )
-
-
-@cache
-def _build_page_statement(shape: PageQueryShape) -> Statement:
     row = _numbered_rows(shape)
     joined = sa.func.string_agg(row.c.json, aggregate_order_by(sql_literal(","), row.c.number))
     last = row.c.number == LIMIT
@@ -121,8 +131,30 @@ def _build_page_statement(shape: PageQueryShape) -> Statement:
     )
 
 
+@cache
+def family_page_statement(shape: PageQueryShape) -> Statement:
+    """Build the statement of a page of families.
+
+    It returns a row for each family of the page, and one more if another page follows. The first
+    columns are those of the sort key. `summarize_families` lists the others.
+    """
+    rows = _found_rows(shape)
+    number = sa.func.row_number().over(order_by=_order_by(shape, _key_columns(rows)))
+    numbered = sa.select(rows, number.label("number")).subquery("numbered")
+    page = (
+        sa.select(numbered, numbered.c.family.label("label"))
+        .where(numbered.c.number <= LIMIT + integer_literal(1))
+        .cte("page")
+    )
+    return Statement(summarize_families(page, *_key_columns(page)))
+
+
+def _found_rows(shape: PageQueryShape) -> "sa.Subquery":
+    return _index_scan(shape) if shape.scans_index else _sample_or_full_scan(shape)
+
+
 def _numbered_rows(shape: PageQueryShape) -> "sa.Subquery":
-    rows = _index_scan(shape) if shape.scans_index else _sample_or_full_scan(shape)
+    rows = _found_rows(shape)
     availability = available_quantity(rows)
     number = sa.func.row_number().over(order_by=_order_by(shape, _key_columns(rows)))
     return (
@@ -141,15 +173,16 @@ def _index_scan(shape: PageQueryShape) -> "sa.Subquery":
     # With a category filter, the index is scanned once for each category of the subtree. These
     # scans read only ids and sort keys, which are in the index. The table rows are read after the
     # results have been merged, and only for the products on the page.
-    columns = [products.c.product_id] if by_category else PAGE_COLUMNS
+    columns = [products.c.product_id] if by_category else shape.shown_columns
     key = shape.sort_column.label("key")
     rows = select_matching(products, shape.filters - {"category"}, *columns, key)
     rows = _after_cursor(shape, rows.where(_has_status(shape)), shape.sort_keys)
+    rows = _first_of_families(shape, rows, products, shape.sort_keys, shape.filters)
     rows = rows.order_by(*_order_by(shape, shape.sort_keys))
     if not by_category:
         return _limit_plus_one(shape, rows).subquery("found")
     first = _first_of_each_category(shape, rows)
-    return _with_page_columns(_limit_plus_one(shape, first).subquery("best"))
+    return _with_page_columns(shape, _limit_plus_one(shape, first).subquery("best"))
 
 
 def _first_of_each_category(shape: PageQueryShape, rows: "sa.Select[Any]") -> "sa.Select[Any]":
@@ -177,7 +210,7 @@ def _sample_or_full_scan(shape: PageQueryShape) -> "sa.Subquery":
     best = sa.union_all(sa.select(sample).where(is_sample_enough), sa.select(all_matches)).subquery(
         "best"
     )
-    return _with_page_columns(best)
+    return _with_page_columns(shape, best)
 
 
 def _sample(shape: PageQueryShape) -> "sa.Select[Any]":
@@ -196,9 +229,10 @@ def _sample(shape: PageQueryShape) -> "sa.Select[Any]":
     query = select_matching(first, filters, *columns)
     if shape.terms:
         query = query.where(~sa.exists(select_by_sku()))
-    return _limit_plus_one(
-        shape, query.order_by(*_order_by(shape, [first.c.key, first.c.product_id]))
-    )
+    # all rows of the sample have the same score, so it is not compared
+    keys = [first.c.key, first.c.product_id]
+    query = _first_of_families(shape, query, first, keys, filters)
+    return _limit_plus_one(shape, query.order_by(*_order_by(shape, keys)))
 
 
 def _first_products(shape: PageQueryShape) -> "sa.Subquery":
@@ -231,6 +265,8 @@ def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
     columns = [products.c.product_id, shape.sort_column.label("key")]
     if shape.terms:
         columns.insert(0, score_expression(shape.terms).label("score"))
+    if shape.of_families:
+        columns.append(products.c.family)
     rows = (
         select_matching(products, shape.filters - {"in_stock"}, *columns)
         .where(_has_status(shape))
@@ -247,14 +283,42 @@ def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
         query = select_matching(rows, {"in_stock"}, rows).order_by(
             *_order_by(shape, _key_columns(rows))
         )
+    if shape.of_families:
+        rows = query.offset(integer_literal(0)).subquery("matching")
+        keys = _key_columns(rows)
+        shown = [column for column in rows.c if column.name != "family"]
+        query = _first_of_families(shape, sa.select(*shown), rows, keys, shape.filters)
+        query = query.order_by(*_order_by(shape, keys))
     return _limit_plus_one(shape, query)
 
 
 # Parts that both ways use
 
 
-def _with_page_columns(best: "sa.Subquery") -> "sa.Subquery":
-    shown = [column for column in PAGE_COLUMNS if column.name not in best.c]
+def _first_of_families(
+    shape: PageQueryShape,
+    query: "sa.Select[Any]",
+    rows: Any,
+    keys: "Sequence[sa.ColumnElement[Any]]",
+    filters: Iterable[str],
+) -> "sa.Select[Any]":
+    """In a list of families, keep only the first product of each family."""
+    if not shape.of_families:
+        return query
+    return query.where(
+        is_first_of_family(
+            rows,
+            keys,
+            shape.sort_column,
+            filters,
+            terms=shape.terms if len(keys) == len(_KEY_NAMES) else 0,
+            is_descending=shape.is_descending,
+        )
+    )
+
+
+def _with_page_columns(shape: PageQueryShape, best: "sa.Subquery") -> "sa.Subquery":
+    shown = [column for column in shape.shown_columns if column.name not in best.c]
     return (
         sa.select(best, *shown)
         .join_from(best, products, products.c.product_id == best.c.product_id)

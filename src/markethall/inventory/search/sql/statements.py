@@ -85,20 +85,20 @@ def select_by_sku() -> "sa.Select[tuple[Any]]":
     return sa.select(products.c.product_id).where(is_whole_query).correlate(None)
 
 
-def score_expression(terms: int) -> "sa.ColumnElement[int]":
+def score_expression(terms: int, rows: Any = products) -> "sa.ColumnElement[int]":
     """Compute the same score as `SearchQuery.score`, for a product that has all terms."""
-    exact = products.c.product_id == select_by_sku().scalar_subquery()
+    exact = rows.c.product_id == select_by_sku().scalar_subquery()
     bonus: sa.ColumnElement[int] = sa.case(
         (exact, integer_literal(EXACT_SKU_SCORE)), else_=integer_literal(0)
     )
-    return sum((_term_weight(term) for term in range(terms)), start=bonus)
+    return sum((_term_weight(term, rows) for term in range(terms)), start=bonus)
 
 
-def _term_weight(term: int) -> "sa.ColumnElement[int]":
+def _term_weight(term: int, rows: Any) -> "sa.ColumnElement[int]":
     *better, (_, least) = zip(WEIGHT_LETTERS, FIELD_WEIGHTS, strict=True)
     return sa.case(
         *(
-            (matches_tsquery(products, f"{letter}{term}"), integer_literal(weight))
+            (matches_tsquery(rows, f"{letter}{term}"), integer_literal(weight))
             for letter, weight in better
         ),
         else_=integer_literal(least),

@@ -9,6 +9,7 @@ from uuid import UUID
 from markethall.inventory.catalogue.domain.labels import find_attribute, find_option
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
 from markethall.inventory.catalogue.domain.text_keys import label_key
+from markethall.inventory.catalogue.sql.family_store import family_record_from_row
 from markethall.inventory.catalogue.sql.store import SqlProductStore
 from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.contract import Facets
@@ -19,11 +20,15 @@ from markethall.inventory.search.domain.facets import (
     build_facets,
 )
 from markethall.inventory.search.domain.search_query import SearchQuery
-from markethall.inventory.search.ports import ProductPageJson, ProductPageRequest
+from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.facet_statements import FacetPartShape, count_facets
 from markethall.inventory.search.sql.jsonpath import jsonpath_all
-from markethall.inventory.search.sql.product_page_statements import product_page_statement
+from markethall.inventory.search.sql.product_page_statements import (
+    PageQueryShape,
+    family_page_statement,
+    product_page_statement,
+)
 from markethall.inventory.search.sql.spelling import spelling_suggestions
 from markethall.inventory.search.sql.tsquery import tsquery_all, tsquery_term
 from markethall.shared.composition.sql import ContextStatements
@@ -64,22 +69,24 @@ class SqlSearchStore(SqlProductStore):
         self._trigrams = trigrams
 
     async def get_product_page(self, request: ProductPageRequest, now: datetime) -> ProductPageJson:
-        query = request.query
-        filters = _filters(request)
-        statement = product_page_statement(
-            filters,
-            query.status,
-            query.effective_sort,
-            query.limit,
-            after=request.after is not None,
-            terms=len(request.search.terms) if request.search else 0,
-        )
-        values = {**filters, **_score_values(request), **_key_values(request)}
-        row = await self._connection.fetch_one(statement, **values, now=now, limit=query.limit)
+        statement = product_page_statement(_shape(request))
+        row = await self._connection.fetch_one(statement, **_page_values(request), now=now)
         if row is None or row["json"] is None:
             return ProductPageJson("")
         json, more, *key = row
         return ProductPageJson(json, tuple(key) if more else None)
+
+    async def get_family_list_page(
+        self, request: ProductPageRequest, now: datetime
+    ) -> FamilyListPage:
+        limit = request.query.limit
+        statement = family_page_statement(_shape(request, of_families=True))
+        rows = await self._connection.fetch_all(statement, **_page_values(request), now=now)
+        has_more = len(rows) > limit
+        return FamilyListPage(
+            [family_record_from_row(row) for row in rows[:limit]],
+            _sort_key(rows[limit - 1]) if has_more else None,
+        )
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
         parts = request.facet_parts
@@ -111,6 +118,30 @@ class SqlSearchStore(SqlProductStore):
             statements.GET_PRODUCTS_JSON, product_ids=list(product_ids), now=now
         )
         return ProductPageJson(json or "")
+
+
+def _shape(request: ProductPageRequest, *, of_families: bool = False) -> PageQueryShape:
+    query = request.query
+    return PageQueryShape.build(
+        _filters(request),
+        query.status,
+        query.effective_sort,
+        query.limit,
+        after=request.after is not None,
+        terms=len(request.search.terms) if request.search else 0,
+        of_families=of_families,
+    )
+
+
+def _page_values(request: ProductPageRequest) -> dict[str, Any]:
+    values = {**_filters(request), **_score_values(request), **_key_values(request)}
+    return values | {"limit": request.query.limit}
+
+
+def _sort_key(row: "Record") -> tuple[Any, ...]:
+    """Return the columns before the first one of `summarize_families`."""
+    names = list(row.keys())
+    return tuple(row[name] for name in names[: names.index("own_family_id")])
 
 
 def _filters(request: ProductPageRequest) -> dict[str, Any]:
