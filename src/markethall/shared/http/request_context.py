@@ -116,9 +116,10 @@ class RequestContext:
             )
         # reject a repeated name: FastAPI would use its last value, a proxy or cache perhaps the
         # first
-        repeatable = repeatable_parameters.get(self.path.rstrip("/"), frozenset())
-        if b"&" in query and (name := _repeated_name(query, repeatable)):
-            raise _query_invalid("repeated", f"must not repeat {name}")
+        if b"&" in query:
+            repeatable = repeatable_parameters.get(self.path.rstrip("/"), frozenset())
+            if name := _repeated_name(query, repeatable):
+                raise _query_invalid("repeated", f"must not repeat {name}")
         try:
             check_head(self.path, query, self._headers)
         except CardNumberRefused as error:

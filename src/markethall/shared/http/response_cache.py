@@ -21,6 +21,9 @@ Header = tuple[bytes, bytes]
 IsCurrent = Callable[[], bool]
 # maps the value of Accept-Language to the language of the response, as a tag
 SelectLanguage = Callable[[bytes], bytes]
+# path and query; with the language, the key of a response
+ResourceKey = tuple[str, bytes]
+CacheKey = tuple[str, bytes, bytes]
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 # an estimate of the memory for the headers, the key and the objects of an entry
@@ -39,17 +42,6 @@ def offer(
     response for any value of the header. Without it, the response is the same for all values.
     """
     scope["state"][_OFFER] = is_current, select_language
-
-
-class ResourceKey(NamedTuple):
-    path: str
-    query: bytes
-
-
-class CacheKey(NamedTuple):
-    path: str
-    query: bytes
-    language: bytes
 
 
 class CachedResponse:
@@ -114,7 +106,7 @@ class ResponseCacheMiddleware:
             await self._app(scope, receive, send)
             return
         if_none_match = _value(headers, b"if-none-match")
-        resource = ResourceKey(scope["path"], scope["query_string"])
+        resource = scope["path"], scope["query_string"]
         accept_language = _value(headers, b"accept-language")
         response = self.get(resource, accept_language)
         if response is None:
@@ -163,7 +155,7 @@ class ResponseCacheMiddleware:
         select = self._selectors.get(resource)
         if select is None:
             return None
-        key = CacheKey(*resource, select(accept_language))
+        key = (*resource, select(accept_language))
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -181,7 +173,7 @@ class ResponseCacheMiddleware:
         select_language: SelectLanguage | None,
     ) -> None:
         select = select_language or _no_language
-        key = CacheKey(*resource, select(accept_language))
+        key = (*resource, select(accept_language))
         # the body counts twice: `is_current` keeps a second copy, the cached value, in memory
         size = 2 * len(response.body) + sum(map(len, key)) + _ENTRY_OVERHEAD_BYTES
         self._selectors.put(resource, select, size // 2)
