@@ -38,6 +38,8 @@ FIELDS = {
     "price_amount": "n",
     "category": "CASE n % 2 WHEN 0 THEN 'tea' ELSE 'cups' END",
     "tags": "CASE n % 2 WHEN 0 THEN '{x}'::text[] ELSE '{y}' END",
+    "option_keys": """CASE n % 2 WHEN 0 THEN '{"size": "m"}'::jsonb ELSE '{"size": "l"}' END""",
+    "attribute_keys": """CASE n % 2 WHEN 0 THEN '{"wool": "true"}'::jsonb ELSE '{}' END""",
     "tag_keys": "CASE n % 2 WHEN 0 THEN '{x}'::text[] ELSE '{y}' END",
     "created_at": "timestamptz '2026-01-01Z' - n * interval '1 day'",
     "search": "CASE n % 2 WHEN 0 THEN $$'tea':1A$$ ELSE $$'cup':1A$$ END::tsvector",
@@ -102,6 +104,8 @@ LISTS: list[tuple[dict[str, Any], str]] = [
     ({"category": "tea"}, "created_at"),
     ({"category": "tea", "sort": "-price"}, "price_amount"),
     ({"tag": "x", "sort": "name", "in_stock": False}, "name_key"),
+    ({"option": {"size": ["M", "S"]}}, "created_at"),
+    ({"option": {"size": "M"}, "attribute": {"wool": "true"}, "sort": "price"}, "price_amount"),
 ]
 
 

@@ -68,7 +68,7 @@ def send_rendered(request: Request, rendered: RenderedResponse, lang: str | None
         rendered = localize(rendered, language.decode())
     cache_control = PUBLIC_CACHE_CONTROL if rendered.is_public else b"no-store"
     response = RawJsonResponse(rendered.body, rendered.etag, cache_control)
-    response.raw_headers.append((b"vary", b"accept-language"))
+    response.raw_headers.append((b"vary", b"Accept-Language"))
     if language:
         response.raw_headers.append((b"content-language", language))
     return apply_if_none_match(request, response)
