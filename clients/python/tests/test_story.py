@@ -19,6 +19,7 @@ from markethall_client.models import (
 from markethall_client.operations import (
     cancel_order,
     confirm_payment,
+    create_guest,
     get_me,
     get_order,
     get_order_status,
@@ -87,6 +88,17 @@ async def test_asynchronous_customer_orders_pays_and_cancels(shop: Shop) -> None
 
     assert status.status is OrderStatus.PROCESSING
     assert cancelled.status is OrderStatus.CANCELLED
+
+
+def test_guest_orders_without_an_account(shop: Shop, client: Markethall) -> None:
+    guest = client.call(create_guest())
+    client.use(guest)
+
+    body = PlaceOrderShortForm(shop.tea_id, 1, ADDRESS, email="guest@example.com")
+    order = client.call(place_order(body=body, idempotency_key=new_key()))
+    client.call(cancel_order(order.order_id, body=CancelOrder("test"), idempotency_key=new_key()))
+
+    assert order.user_id == guest.guest_id
 
 
 def test_lists_are_iterated_over_all_their_pages(client: Markethall) -> None:

@@ -80,6 +80,32 @@ test("a customer registers, finds a product, orders, pays and cancels", async ()
   assert.equal(cancelled.status, "cancelled");
 });
 
+test("a guest orders without an account", async () => {
+  const shop = server.client();
+  const guest = await unwrap(shop.POST("/guests"));
+  await shop.session.use(guest);
+
+  const order = await unwrap(
+    shop.POST("/orders", {
+      params: { header: idempotencyKey() },
+      body: {
+        product_id: teaId,
+        quantity: 1,
+        shipping_address: ADDRESS,
+        email: "guest@example.com",
+      },
+    }),
+  );
+  await unwrap(
+    shop.POST("/orders/{order_id}/cancel", {
+      params: { path: { order_id: order.order_id }, header: idempotencyKey() },
+      body: { reason: "test" },
+    }),
+  );
+
+  assert.equal(order.user_id, guest.guest_id);
+});
+
 test("lists are iterated over all their pages", async () => {
   const shop = server.client();
   const options = { params: { query: { limit: 2, sort: "name" } } } as const;

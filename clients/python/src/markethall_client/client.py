@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from markethall_client.errors import checked
-from markethall_client.generated.models import RevocationForm
+from markethall_client.generated.models import GuestTokens, RevocationForm, TokenPair
 from markethall_client.generated.operations import revoke_token
 from markethall_client.operation import Operation
 from markethall_client.pages import Page
@@ -67,6 +67,10 @@ class Markethall:
     def login(self, username: str, password: str) -> None:
         """Sign in with a user name or an e-mail address. Raises ProblemError."""
         self._tokens.save(tokens_of(self._call_without_token(sign_in(username, password))))
+
+    def use(self, tokens: TokenPair | GuestTokens) -> None:
+        """Continue with the tokens that an operation has returned, such as `create_guest`."""
+        self._tokens.save(tokens_of(tokens))
 
     def logout(self) -> None:
         """Forget the tokens, and revoke them at the shop. Raises ProblemError."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import httpx2
 
-from markethall_client.generated.models import GrantType, TokenForm, TokenPair
+from markethall_client.generated.models import GrantType, GuestTokens, TokenForm, TokenPair
 from markethall_client.generated.operations import issue_token
 from markethall_client.operation import Operation
 
@@ -46,7 +46,7 @@ class MemoryTokenStorage:
         self._tokens = tokens
 
 
-def tokens_of(pair: TokenPair) -> Tokens:
+def tokens_of(pair: TokenPair | GuestTokens) -> Tokens:
     return Tokens(pair.access_token, pair.refresh_token)
 
 
