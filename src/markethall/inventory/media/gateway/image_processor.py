@@ -74,7 +74,7 @@ def _process_in_child(data: bytes, max_pixels: int) -> ProcessedImage:
     environment = {name: os.environ[name] for name in _PASSED_VARIABLES & os.environ.keys()}
     try:
         done = subprocess.run(  # noqa: S603 # all arguments are constants and numbers
-            [sys.executable, "-m", _MODULE, *limits],
+            [sys.executable, "-P", "-m", _MODULE, *limits],
             input=data,
             capture_output=True,
             timeout=_TIMEOUT_SECONDS,
