@@ -17,6 +17,7 @@ REASONS_BY_CODE: Final = {
     "request.if_match_failed": "the schema cannot know which version is the current one",
     "users.password_unacceptable": "a list of common passwords, and the user name, are refused",
     "users.bad_guest_token": "a schema cannot know which tokens have been issued",
+    "inventory.image_refused": "a schema cannot describe which files are images",
     "request.card_number": "a schema cannot describe the check digit of a card number",
     "payments.unknown_method": "the configured provider decides which payment methods exist",
     "money.currency_mismatch": "a refund is in the currency of its payment",
@@ -39,6 +40,7 @@ REASONS_BY_FIELD_ERROR: Final = {
 }
 # maps an operation to the reason why it accepts bodies that do not fit the schema
 REASONS_BY_ACCEPTED_BODY: Final = {
+    "POST /media": "an invalid part may be an image, whose name and type are ignored",
     "POST /imports": "every body is a file, whose rows are checked in the background",
 }
 # operations whose body may have members that the schema does not describe: the event of a provider,

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import requests
 
+from tests.inventory.image_files import png
+
 ADMIN: Final = {"admin_email": "admin@example.com", "admin_password": "an admin's long password"}
 CUSTOMER: Final = "customer"
 PASSWORD: Final = "correct horse 9"
@@ -61,7 +63,11 @@ class ShopSeeder:
             token=self._admin,
         )
         self._wait_until(f"/imports/{started['import_id']}", lambda one: one["status"] == "done")
+        files = {"file": ("tea.png", png(), "image/png")}
+        image = self._post("/media", files=files, token=self._admin)
         return {
+            "media_id": image["media_id"],
+            "width": str(image["width"]),
             "category_id": category["category_id"],
             "product_id": made["product_id"],
             "import_id": started["import_id"],

@@ -89,9 +89,9 @@ class InventorySettings(ContextSettings):
             ge=1_000_000,
             le=268_000_000,
             description="Maximum width times height of an uploaded image; a million pixels take "
-            "about 12 MB of memory while the image is processed",
+            "up to 25 MB of memory while the image is processed",
         ),
-    ] = 30_000_000
+    ] = 25_000_000
 
     @model_validator(mode="after")
     def _check_media_storage(self) -> Self:

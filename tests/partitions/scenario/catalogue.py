@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.inventory.image_files import png
 from tests.partitions.scenario.steps import NOWHERE
 from tests.partitions.scenario_runner import ScenarioRunner
 
@@ -16,6 +17,7 @@ async def create_products(runner: ScenarioRunner) -> dict[str, str]:
     }
     await _catalogue(runner, products)
     await _stock(runner, products)
+    await _image(runner)
     return products
 
 
@@ -62,3 +64,22 @@ async def _stock(runner: ScenarioRunner, products: dict[str, str]) -> None:
     await runner.post(path, "admin", {"delta": "1", "reason": "found"})
     await runner.get(f"/products/{products['mug']}/stock", "admin")
     await runner.get(f"/products/{products['mug']}/stock-movements", "admin")
+
+
+async def _image(runner: ScenarioRunner) -> None:
+    files = {"file": ("tea.png", png(), "image/png")}
+    image = await runner.request("POST", "/media", "admin", files=files)
+    await runner.request("POST", "/media", "anna", files=files)
+    await runner.request("POST", "/media", "admin", files={"file": ("tea.svg", b"<svg/>")})
+    path = f"/media/{image['media_id']}"
+    for known in (f"{path}/64.webp", path):
+        await runner.get(known, headers={"if-none-match": "*"})
+    for unknown in (f"{path}/65.webp", f"{path}/a.webp", f"/media/{NOWHERE}/64.webp"):
+        await runner.get(unknown)
+    await runner.get("/media", "admin")
+    await runner.get("/media", "anna")
+    other = await runner.request("POST", "/media", "admin", files=files)
+    other_path = f"/media/{other['media_id']}"
+    await runner.request("DELETE", other_path, "admin")
+    await runner.request("DELETE", other_path, "admin", headers={"if-match": other["etag"]})
+    await runner.get(other_path)

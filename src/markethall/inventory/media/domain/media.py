@@ -51,7 +51,7 @@ class Media:
         """Raises ImageSizeNotFound."""
         if width not in self.widths:
             raise ImageSizeNotFound(media_id=str(self.media_id), widths=list(self.widths))
-        return ImageFile(self.media_id, self.storage_key, width, f"{self.storage_key.hex}-{width}")
+        return ImageFile(self.media_id, self.storage_key, width, f"{self.storage_key}-{width}")
 
     def to_view(self) -> MediaView:
         sizes = tuple(self._size_view(width) for width in self.widths)
