@@ -39,7 +39,7 @@ HEADER: Final = (
     *("n", "goal"),
 )
 SEARCH_HEADER: Final = ("search", "p50 ms", "p99 ms", "max ms", "n", "distinct queries")
-DEEP_HEADER: Final = ("list", "products before it", "first p50 ms", "deep p50 ms", "deep / first")
+DEEP_HEADER: Final = ("list", "items before it", "first p50 ms", "deep p50 ms", "deep / first")
 # maps each measure to its baseline and to the target: a share of the baseline's rate
 GOALS: Final[Mapping[str, tuple[str, float]]] = {
     "product, cached": ("raw, product", 0.45),
@@ -57,6 +57,14 @@ SORTS: Final[Mapping[str, Mapping[str, str]]] = {
     "of a tag": {"tag": "sale"},
     "found by a word, by relevance": {"q": "jacket"},
 }
+FAMILY_LISTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "families, newest first": {},
+    "families, by price": {"sort": "price"},
+    "families of a category, by price": {"category": "clothing", "sort": "price"},
+    "families of a tag": {"tag": "sale"},
+}
+# a family of the generated catalogue has about three products
+PRODUCTS_PER_FAMILY: Final = 3
 
 
 @dataclass(frozen=True)
@@ -246,18 +254,18 @@ def _servers(url: str, folder: Path, loop: Loop) -> Iterator["_CatalogueBench"]:
 
 async def _products(port: int) -> list[str]:
     """Return the paths of some products in random order."""
-    walk = _walk(port, {}, PRODUCTS_READ)
+    walk = _walk(port, "/products", {}, PRODUCTS_READ)
     result = [f"/products/{item['product_id']}" async for items, _ in walk for item in items]
     Random(7).shuffle(result)
     return result
 
 
-async def _walk(port: int, query: Mapping[str, str], depth: int) -> Any:
-    """Yield pages and the cursors after them, until `depth` products or the end of the list."""
+async def _walk(port: int, path: str, query: Mapping[str, str], depth: int) -> Any:
+    """Yield pages and the cursors after them, until `depth` items or the end of the list."""
     count, cursor = 0, None
     while count < depth:
         target = {**query, "limit": str(PAGE_SIZE), **({"cursor": cursor} if cursor else {})}
-        page = await fetch(port, f"/products?{urlencode(target)}")
+        page = await fetch(port, f"{path}?{urlencode(target)}")
         count, cursor = count + len(page["items"]), page["next_cursor"]
         yield page["items"], cursor
         if cursor is None:
@@ -331,16 +339,22 @@ class _CatalogueBench:
     def deep(self, result: CatalogueResult) -> None:
         for name, query in SORTS.items():
             _print_progress(f"deep page: {name}")
-            result.deep[name] = self.loop.do(self._deep(query, result.options.depth))
+            result.deep[name] = self.loop.do(self._deep("/products", query, result.options.depth))
+        for name, query in FAMILY_LISTS.items():
+            _print_progress(f"deep page: {name}")
+            depth = result.options.depth // PRODUCTS_PER_FAMILY
+            result.deep[name] = self.loop.do(self._deep("/families", query, depth))
 
-    async def _deep(self, query: Mapping[str, str], depth: int) -> tuple[int, float, float]:
+    async def _deep(
+        self, path: str, query: Mapping[str, str], depth: int
+    ) -> tuple[int, float, float]:
         before, last = 0, ""
-        async for items, cursor in _walk(self.uncached.port, query, depth):
+        async for items, cursor in _walk(self.uncached.port, path, query, depth):
             if cursor is None:
                 break
             before, last = before + len(items), cursor
         first, deep = (
-            _get(f"/products?{urlencode({**query, **index})}") for index in ({}, {"cursor": last})
+            _get(f"{path}?{urlencode({**query, **index})}") for index in ({}, {"cursor": last})
         )
         tally = Tally(opens=0)
         await load(self.uncached.port, lambda _: [_alternate(first, deep)], tally, 0, 30)
