@@ -1,5 +1,6 @@
 """Orders charge what their breakdown says, on each storage."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from markethall.orders.contract import (
     TotalTooLarge,
 )
 from markethall.orders.domain import shipped_due, total_due
+from markethall.orders.domain.integrity import OrderSums, judge_total
 from markethall.orders.shipping.contract import NewShippingMethod
 from markethall.orders.shop.contract import ShopChange
 from markethall.orders.tax.contract import NewTaxRate
 from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
 from markethall.shared.observability.metrics import STATEMENTS
@@ -354,3 +357,48 @@ def sums(order: OrderView) -> list[int]:
 def line_sums(line: Any) -> list[int]:
     parts = (line.total, line.discount, line.tax, line.included_tax, line.charged)
     return [part.amount for part in parts]
+
+
+SUMS = OrderSums(
+    order_id=new_id(),
+    subtotal=1000,
+    discount=150,
+    shipping=500,
+    tax=90,
+    total=1440,
+    line_total=1000,
+    unit_total=1000,
+    line_discount=100,
+    line_tax=50,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "offences"),
+    [
+        ({}, 0),
+        ({"line_discount": 150, "line_tax": 90}, 0),
+        ({"line_discount": 151}, 1),
+        ({"shipping": 49, "total": 989}, 1),
+        ({"line_tax": 91}, 1),
+        ({"shipping": 50, "total": 990}, 1),
+        ({"line_total": 999}, 1),
+        ({"total": 1441}, 1),
+    ],
+)
+def test_integrity_check_finds_amounts_without_a_line(
+    changes: dict[str, Any], offences: int
+) -> None:
+    assert len(list(judge_total(replace(SUMS, **changes)))) == offences
+
+
+async def test_integrity_check_accepts_orders_with_taxes(orders_app: OrdersApp) -> None:
+    await configure(orders_app, NEW_YORK_TAX, 599, "USD")
+    await change_shop(orders_app, prices_include_tax=False)
+    placed = await place(orders_app, *US_LINES, address=NEW_YORK, product_currency="USD")
+
+    async with orders_app.container.snapshots().snapshot() as reads:
+        [found] = await reads.list_order_sums(None, 10)
+
+    assert (found.order_id, found.line_tax, found.tax) == (placed.order_id, 222 + 89, 364)
+    assert list(judge_total(found)) == []

@@ -243,4 +243,6 @@ def _order_sums(order: Order) -> OrderSums:
         total=order.total,
         line_total=sum(line.total for line in order.lines),
         unit_total=sum(line.unit_price * line.quantity for line in order.lines),
+        line_discount=sum(line.discount for line in order.lines),
+        line_tax=sum(line.tax for line in order.lines),
     )

@@ -25,7 +25,8 @@ _LIVE_RESERVATIONS: Final = frozenset({"committed", "consumed"})
 class OrderSums:
     """The amounts of an order, and the sums of its lines, in minor units.
 
-    `line_total` sums the totals of the lines, `unit_total` their prices times their quantities.
+    `line_total` sums the totals of the lines, `unit_total` their prices times their quantities. The
+    rest of `discount` and `tax` is that of shipping.
     """
 
     order_id: UUID
@@ -36,6 +37,8 @@ class OrderSums:
     total: int
     line_total: int
     unit_total: int
+    line_discount: int
+    line_tax: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,25 @@ def judge_total(sums: OrderSums) -> Iterator[OffendingRow]:
             yield _order_row(
                 sums.order_id, f"subtotal is {sums.subtotal}, the {name} of its lines are {amount}"
             )
+
+    yield from _judge_shipping(sums)
+
+
+def _judge_shipping(sums: OrderSums) -> Iterator[OffendingRow]:
+    """Check that lines and shipping have all of the discount and of the tax."""
+    discount, tax = sums.discount - sums.line_discount, sums.tax - sums.line_tax
+    if not 0 <= discount <= sums.shipping:
+        yield _order_row(
+            sums.order_id,
+            f"discount is {sums.discount}, of its lines {sums.line_discount}, shipping is"
+            f" {sums.shipping}",
+        )
+    if tax < 0 or (tax and discount == sums.shipping):
+        yield _order_row(
+            sums.order_id,
+            f"tax is {sums.tax}, of its lines {sums.line_tax}, shipping without discount is"
+            f" {sums.shipping - discount}",
+        )
 
 
 def judge_pending(order: OrderLink) -> Iterator[OffendingRow]:

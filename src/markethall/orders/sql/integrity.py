@@ -28,6 +28,8 @@ def _order_sums() -> Statement:
         sa.select(
             _sum(lines.c.total).label("line_total"),
             _sum(lines.c.unit_price * lines.c.quantity).label("unit_total"),
+            _sum(lines.c.discount).label("line_discount"),
+            _sum(lines.c.tax).label("line_tax"),
         )
         .where(lines.c.order_id == orders.c.order_id)
         .lateral("of_lines")
