@@ -24,6 +24,8 @@ _ARGUMENTS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
+# long, because a busy machine takes half a minute to draw the page of the documentation
+_TIMEOUT_MILLISECONDS: Final = 180_000
 _MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -64,6 +66,7 @@ async def opened_page(
 ) -> AsyncIterator[OpenPage]:
     """Open a page without cookies and stored data of other pages. Sizes are in CSS pixels."""
     context: BrowserContext = await browser.new_context(viewport={"width": width, "height": height})
+    context.set_default_timeout(_TIMEOUT_MILLISECONDS)
     found = OpenPage(await context.new_page())
     found.page.on("pageerror", lambda error: found.errors.append(str(error)))
     found.page.on(
