@@ -112,12 +112,15 @@ def _application_statements() -> "tuple[Statement, Statement]":
     """Return the application's statements for one product and for the first page."""
     from markethall.inventory.catalogue.contract.fields import ProductStatus
     from markethall.inventory.catalogue.sql.statements import GET_PRODUCT_JSON
-    from markethall.inventory.search.sql.product_page_statements import product_page_statement
-
-    first = product_page_statement(
-        (), ProductStatus.ACTIVE, "-created_at", 20, after=False, terms=0
+    from markethall.inventory.search.sql.product_page_statements import (
+        PageQueryShape,
+        product_page_statement,
     )
-    return GET_PRODUCT_JSON, first
+
+    shape = PageQueryShape(
+        frozenset(), ProductStatus.ACTIVE, "-created_at", size=20, after=False, terms=0
+    )
+    return GET_PRODUCT_JSON, product_page_statement(shape)
 
 
 def _json(text: str | None) -> Response:
