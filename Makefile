@@ -75,7 +75,7 @@ lint-openapi: $(LINTERS)
 	scripts/openapi_lint/run.sh docs/openapi/$(VERSION).json
 
 $(LINTERS): scripts/openapi_lint/package-lock.json
-	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' \
+	@node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' \
 	  || { echo "The linters need Node.js 20 or newer, and npm"; exit 1; }
 	@npm ci --silent --prefix scripts/openapi_lint
 	@touch $@
