@@ -8,7 +8,7 @@ SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 # stamp file of the linters from npm
 LINTERS := scripts/openapi_lint/node_modules/install.stamp
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/markethall/__init__.py)
 
 .PHONY: help serve test install install-dev check lint types imports migrations docs openapi lint-openapi \
   bench lock clean \
