@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Lints the recorded OpenAPI document with Redocly and Spectral. A warning is a failure too.
 set -euo pipefail
+document=$(realpath "${1:?"usage: run.sh DOCUMENT"}")
 cd "$(dirname "$0")"
-document=${1:?"usage: run.sh DOCUMENT"}
 # no usage statistics, and no question for newer versions
 export REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false
 
