@@ -1,6 +1,6 @@
 """The files of Swagger UI 5.35.0 (Apache 2.0, see LICENSE), so that /docs needs no other host."""
 
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ FILES: Final = {
 }
 
 
-@cache
+@lru_cache(maxsize=len(FILES))
 def read(name: str) -> bytes:
     """Return the content of one of FILES."""
     return (Path(__file__).parent / name).read_bytes()

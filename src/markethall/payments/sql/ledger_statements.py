@@ -1,6 +1,6 @@
 """SQL statements of the ledger."""
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -101,7 +101,7 @@ def _with_entries(page: sa.CTE, *order: "sa.ColumnElement[Any]") -> Statement:
     )
 
 
-@cache
+@lru_cache(maxsize=128)
 def list_postings(*, filters: tuple[str, ...], has_keyset: bool, descending: bool) -> Statement:
     """Build one statement per combination of filters, so that each uses its best index."""
     conditions = [_FILTERS[name] for name in filters]

@@ -1,6 +1,6 @@
 """The SQL statements of comparisons with the reports of providers."""
 
-from functools import cache
+from functools import cache, lru_cache
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -66,7 +66,7 @@ def list_settled_operations(*, has_keyset: bool) -> Statement:
     )
 
 
-@cache
+@lru_cache(maxsize=128)
 def list_reconciliations(*, filter_columns: tuple[str, ...], has_keyset: bool) -> Statement:
     keyset = sa.tuple_(reconciliations.c.starts_at, reconciliations.c.reconciliation_id)
     conditions = [reconciliations.c[name] == bindparam(name) for name in filter_columns]

@@ -1,6 +1,6 @@
 """The SQL statements of payments. Each is compiled once, because compiling is slow."""
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -138,7 +138,7 @@ EXPIRE_PAYMENTS = Statement(
 )
 
 
-@cache
+@lru_cache(maxsize=128)
 def select_payments(
     *,
     filter_columns: tuple[str, ...],
@@ -260,7 +260,7 @@ _select_payment_and_operation = sa.select(
 ).join(operations, operations.c.payment_id == payments.c.payment_id)
 
 
-@cache
+@lru_cache(maxsize=128)
 def list_refunds(*, filter_columns: tuple[str, ...], has_keyset: bool) -> Statement:
     keyset = sa.tuple_(operations.c.created_at, operations.c.operation_id)
     conditions = [operations.c[name] == bindparam(name) for name in filter_columns]

@@ -7,7 +7,7 @@ it selects and sorts all matching products.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Self
 
 import sqlalchemy as sa
@@ -43,6 +43,9 @@ _SORT_COLUMNS: Final[Mapping[str, "sa.Column[Any]"]] = {
     "relevance": products.c.created_at,
 }
 _KEY_NAMES: Final = ("score", "key", "product_id")
+# Any client can choose among thousands of shapes. A client that uses them all makes the others
+# build their statements again, but does not fill the memory.
+_MAX_CACHED_STATEMENTS: Final = 256
 
 
 class PageQueryShape(NamedTuple):
@@ -110,7 +113,7 @@ class PageQueryShape(NamedTuple):
         return self.filters <= unselective
 
 
-@cache
+@lru_cache(_MAX_CACHED_STATEMENTS)
 def product_page_statement(shape: PageQueryShape) -> Statement:
     """Build the statement of a page.
 
@@ -131,7 +134,7 @@ def product_page_statement(shape: PageQueryShape) -> Statement:
     )
 
 
-@cache
+@lru_cache(_MAX_CACHED_STATEMENTS)
 def family_page_statement(shape: PageQueryShape) -> Statement:
     """Build the statement of a page of families.
 
