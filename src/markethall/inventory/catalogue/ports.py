@@ -45,10 +45,10 @@ class ReadStore(Protocol):
         """Return the product with this SKU, ignoring letter case."""
 
     async def get_family_page(self, name: FamilyLookup, now: datetime) -> FamilyPageJson | None:
-        """Return a family with its products, archived or not; or an active product as a family.
+        """Return the family that the text identifies, archived or not, with its products.
 
-        If the product has a family, return the family. There are at most MAX_FAMILY_PRODUCTS
-        products in the JSON, the oldest first.
+        If the text identifies an active product, return its family, or without one the product as a
+        family of its own. The JSON contains at most MAX_FAMILY_PRODUCTS products, the oldest first.
         """
 
     async def list_family_names(self, keys: Collection[str]) -> Sequence[FamilyName]:
@@ -147,8 +147,8 @@ class Store(ReadStore, Protocol):
     async def add_family(self, family: Family) -> bool:
         """Insert the family and its slug. Return False when a family has this id or label.
 
-        The caller has locked the names of families, and checked that the slug is not taken. Raises
-        CategoryNotFound.
+        The caller must have locked the names of families and checked that the slug is not taken.
+        Raises CategoryNotFound.
         """
 
     async def get_family_for_update(self, name: FamilyLookup) -> Family | None:
@@ -166,7 +166,7 @@ class Store(ReadStore, Protocol):
         """Update the family. Raises CategoryNotFound."""
 
     async def add_slug(self, slug: str, family_id: UUID) -> None:
-        """Record a slug that the family has now. Do nothing if it had the slug before."""
+        """Record the new slug of the family. Do nothing if the family had this slug before."""
 
     async def add_implicit_families(self, families: Sequence[Family]) -> None:
         """Insert families that products name. The caller has locked the names of families."""

@@ -160,7 +160,7 @@ def _merge_entries(
 
 @dataclass(frozen=True)
 class FirstMember:
-    """The oldest active product of a family, from which the family takes texts that it lacks."""
+    """The oldest active product of a family. Its texts are used where the family has none."""
 
     product_id: UUID
     sku: str
@@ -246,16 +246,17 @@ def _with_product_texts(fields: dict[str, Any], summary: FamilySummary) -> dict[
 
 
 def common_name(summary: FamilySummary) -> str:
-    """Return the words with which the names of all products begin; else the oldest one's name.
+    """Return the first words that the names of all products share.
 
-    For "Sencha, 50 g" and "Sencha, 100 g" it is "Sencha". All names begin with the prefix that the
-    first and the last name in sorted order have in common.
+    For "Sencha, 50 g" and "Sencha, 100 g" the result is "Sencha". Without a common word, return the
+    name of the oldest product. The common prefix of the first and the last name in sorted order is
+    the common prefix of all names.
     """
     lowest, highest = summary.name_limits
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(lowest, highest, strict=False))
     prefix = "".join(character for character, _ in pairs)
     if lowest != highest:
-        # cut back to the end of a word
+        # drop a word of which the prefix has only a part
         ends = [end for end, character in enumerate(prefix) if not character.isalnum()]
         rest = lowest[len(prefix) :], highest[len(prefix) :]
         is_cut = any(text[:1].isalnum() for text in rest)

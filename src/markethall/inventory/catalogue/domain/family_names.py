@@ -29,9 +29,9 @@ class FamilyName:
 
 @dataclass(frozen=True)
 class FamilyLookup:
-    """A text of a path that names a family, or a product without a family.
+    """A path parameter that names a family, or a product without a family.
 
-    `key` is its `label_key`; `family_id` and `product_id` are ids that it contains, or None.
+    `key` is the `label_key` of the text. `family_id` and `product_id` are ids in the text, or None.
     """
 
     text: str
@@ -50,7 +50,7 @@ class FamilyLookup:
 
 
 class FamilyNames:
-    """The names of families that a request may mean.
+    """The families to which the texts of a request may refer.
 
     A text is looked up by its `label_key`, first as a label, then as a slug or former slug.
     """
@@ -80,7 +80,7 @@ class FamilyNames:
         return found
 
     def claim_slug(self, slug: str, label: str) -> bool:
-        """Give the slug to the family. Return False if another family has or had it."""
+        """Assign the slug to the family. Return False if another family has or had the slug."""
         if product_id_of_slug(slug) is not None:
             return False
         return self._by_slug.setdefault(slug, label) == label
@@ -119,7 +119,8 @@ def create_implicit_families(
 def free_slug(label: str, family_id: UUID, taken_slugs: Collection[str]) -> str:
     """Return the best slug for the label that is not taken.
 
-    If all are taken, it ends with the id of the family, which is random, so it is not taken.
+    If all candidates are taken, the slug ends with the random id of the family, which makes it
+    unique.
     """
     candidates = slug_candidates(label)
     free = (slug for slug in candidates if slug not in taken_slugs)

@@ -1,7 +1,7 @@
-"""Slugs: the texts by which addresses name families and products.
+"""Slugs: the texts that identify families and products in URLs.
 
-A product without a family has an address too. Its slug ends with its id as a ULID, so it needs no
-column, is unique, and still leads to the product after the SKU has changed.
+A product without a family has a URL too. Its slug ends with the product id as a ULID. So the slug
+is unique, is not stored, and still identifies the product after a change of the SKU.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from uuid import UUID
 from markethall.inventory.catalogue.domain.text_keys import fold_letters, label_key
 
 _OTHER_CHARACTERS: Final = re.compile(r"[^a-z0-9]+")
-# characters; a suffix makes a slug longer
+# in characters, without the suffix of a slug
 MAX_BASE_LENGTH: Final = 100
 _SLUG_WITHOUT_LETTERS: Final = "family"
 # the digits of a ULID (Crockford's base 32), in order
@@ -27,7 +27,8 @@ _BITS_PER_DIGIT: Final = 5
 def slug_candidates(label: str) -> Sequence[str]:
     """Return the slugs that a new family with this label may get, the best first.
 
-    All after the first end with a digest of the label, so that another label has other ones.
+    Every slug after the first ends with a digest of the label, so that two labels with the same
+    first slug still have different slugs.
     """
     base = slugify(label) or _SLUG_WITHOUT_LETTERS
     # surrogatepass, because an import computes slugs before it rejects texts that are not UTF-8
@@ -50,7 +51,7 @@ def product_id_of_slug(slug: str) -> UUID | None:
     number = 0
     for digit in found[1]:
         number = number << _BITS_PER_DIGIT | _ULID_DIGITS.index(digit)
-    # 26 digits have 130 bits
+    # 26 digits encode 130 bits, and a UUID has 128
     return UUID(int=number) if number < 1 << 128 else None
 
 

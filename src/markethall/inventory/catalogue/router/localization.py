@@ -1,8 +1,8 @@
-"""The language of names and descriptions in responses.
+"""Select the language of names and descriptions in responses.
 
-A response contains all translations. Negotiation picks one of their languages, and replaces the
-texts by those of this language. So the cached product or page is the same for all languages, and
-only the response cache of the gateway has an entry per language.
+A response contains all translations. Content negotiation selects one of the languages, and the
+texts of the response are replaced by its translations. So the cached product or page is the same
+for all languages. Only the response cache of the gateway has an entry per language.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,8 @@ from markethall.shared.kernel.etags import content_digest
 from markethall.shared.kernel.languages import lookup_language, parse_accept_language
 from markethall.shared.kernel.model import Text
 
-# a member that is not empty; in a text of a product, its quotes would be escaped
+# The start of a member `translations` that is not empty. The bytes cannot occur inside a string,
+# because JSON escapes the quotes there.
 _HAS_TRANSLATIONS: Final = (b'"translations":{"', b'"translations": {"')
 _LISTS: Final = ("items", "products")
 _LANGUAGE_RANGE: Final = r"^[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*$"
@@ -34,7 +35,7 @@ LanguageRange = Annotated[
 
 
 class LanguageSelector:
-    """Picks the language of one response. `lang`, if not None, replaces Accept-Language."""
+    """Selects the language of one response. `lang`, if not None, replaces Accept-Language."""
 
     def __init__(self, body: bytes, lang: str | None) -> None:
         has_translations = any(member in body for member in _HAS_TRANSLATIONS)
@@ -42,7 +43,7 @@ class LanguageSelector:
         self._lang = lang
 
     def __call__(self, accept_language: bytes) -> bytes:
-        """Return the tag of the language, or an empty tag for the texts of the shop itself."""
+        """Return the tag of the language, or an empty tag for the texts without translation."""
         if self._body is None or not (self._lang or accept_language):
             return b""
         ranges: Sequence[str] = (
@@ -67,7 +68,7 @@ async def requested_language(
         Header(description="Languages of names and descriptions; `de-AT` also finds `de`"),
     ] = None,
 ) -> str | None:
-    """Dependency: the parameter `lang`. `send_rendered` reads the header, if it is repeated too."""
+    """Return the parameter `lang`. `send_rendered` reads the header, which may be repeated."""
     return lang
 
 
@@ -77,9 +78,10 @@ RequestedLanguage = Annotated[str | None, Depends(requested_language)]
 
 
 def localize(rendered: RenderedResponse, language: str) -> RenderedResponse:
-    """Replace the texts by those of a language, and the ETag.
+    """Replace the texts by their translations to a language, and the ETag accordingly.
 
-    A product of a list without this language uses a shorter tag (de for de-AT), or its own texts.
+    In a list, a product that has no translation to this language gets that of a shorter tag (de for
+    de-AT), or keeps its texts.
     """
     document = from_json(rendered.body)
     for entity in _entities(document):
@@ -93,7 +95,7 @@ def localize(rendered: RenderedResponse, language: str) -> RenderedResponse:
 
 
 def _entities(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the entity or list itself and all members of its lists that have translations."""
+    """Yield the document and the members of its lists, at any depth, that have translations."""
     if isinstance(document.get("translations"), dict):
         yield document
     for name in _LISTS:

@@ -45,7 +45,7 @@ _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
 
 
 class _Moved(Exception):
-    """The family was found by another text than its slug. So the result is not cached."""
+    """The text of the request is not the current slug of the family. The result is not cached."""
 
     def __init__(self, slug: str) -> None:
         super().__init__(slug)
@@ -160,7 +160,7 @@ async def _slug_of_new_family(store: Store, command: NewFamily, family_id: UUID)
 
 
 async def _take_slug(store: Store, slug: str, family: Family) -> None:
-    """Make the slug one of the family. Raises SlugTaken if another family has or had it."""
+    """Assign the slug to the family. Raises SlugTaken if another family has or had the slug."""
     holder = await store.list_family_names([slug])
     is_held = any(name.slug == slug and name.label != family.label for name in holder)
     if product_id_of_slug(slug) or is_held:

@@ -21,7 +21,8 @@ async def get_or_create_family(store: Store, text: str, now: datetime) -> str:
     names = await load_names(store, text)
     if (found := names.find(text)) is not None:
         return found
-    # look it up again under the lock, because a concurrent transaction may have created it
+    # look the text up again under the lock, because a concurrent transaction may have created the
+    # family
     await store.lock_family_names()
     names = await load_names(store, text)
     label = names.get_or_plan(text)

@@ -1,4 +1,4 @@
-"""SQL statements of families. Those that summarize their products are in `family_summaries`."""
+"""SQL statements of families. `family_summaries` has the query that summarizes their products."""
 
 from typing import Any, Final
 

@@ -43,12 +43,12 @@ class _Parts(NamedTuple):
 
 
 def summarize_families(page: "sa.CTE", *more: Any) -> "sa.Select[Any]":
-    """Select a row for each row of the page, sorted by `number`.
+    """Select the family and its summary for each row of the page, sorted by `number`.
 
     `page` has the columns `number` (unique), `label` (of a family, or null) and `product_id` (of a
-    product without a family, used if `label` is null). The result has the columns of the family,
-    with the prefix "own_", and of the oldest product, with the prefix "first_". `more` are
-    further columns of the page.
+    product without a family, used if `label` is null). In the result, the columns of the family
+    have the prefix "own_", and the columns of its oldest product the prefix "first_". `more` are
+    columns of the page to add to the result.
     """
     parts = _parts(_members(page))
     own = [column.label(f"own_{column.name}") for column in FAMILY_COLUMNS]
@@ -173,8 +173,9 @@ def _prices(members: "sa.CTE") -> "sa.CTE":
 def _options(members: "sa.CTE") -> "sa.CTE":
     """Select the first MAX_OPTION_VALUES values of each option, sorted by their first product.
 
-    They are a JSON array of pairs: the key of the option, and all options of this product. The
-    caller reads the spelling of the option's name and value from the options.
+    The result is a JSON array with a pair for each value: the key of the option, and all options of
+    the first product with this value. From these options, the caller reads the spelling of the name
+    and of the value.
     """
     pair = sa.func.jsonb_each_text(members.c.option_keys).table_valued("key", "value")
     pair = pair.render_derived(name="pair")

@@ -48,7 +48,8 @@ def price_in(
 ) -> tuple["sa.ColumnElement[int]", "sa.ColumnElement[str]"]:
     """Compute the current price in a currency, as the columns `price_amount`, `price_currency`.
 
-    If there is no price in this currency, or it is null, it is the price in the product's own.
+    Without a price in this currency, or if `currency` is null, use the price in the product's own
+    currency.
     """
     other = sa.func.inventory.price_at(
         sa.null(), sa.null(), currency, rows.c.prices, NOW, type_=JSONB

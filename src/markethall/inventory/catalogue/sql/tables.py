@@ -89,8 +89,8 @@ families = sa.Table(
 sa.Index("ix_family_archived", families.c.label, postgresql_where=families.c.status == ARCHIVED)
 sa.Index("ix_family_category", families.c.category)
 
-# All slugs that families have or had. A former slug leads to its family, and no other family can
-# take it.
+# All slugs that families have or had. A former slug still identifies its family, and no other
+# family can take it.
 family_slugs = sa.Table(
     "family_slug",
     metadata,
@@ -179,11 +179,13 @@ for _name, _key in (
     sa.Index(
         f"ix_product_category_{_name}", products.c.category, _key, products.c.product_id, **_active
     )
-# Not only active products, because an import finds all products of a family. With created_at, the
-# list of families, sorted by it, finds an earlier product of a large family at once.
+# The index includes products that are not active, because an import reads all products of a family.
+# It includes created_at, the default sort of the family list, so that the list finds an earlier
+# product of the same family by a range scan.
 sa.Index("ix_product_family", products.c.family, products.c.created_at, products.c.product_id)
 sa.Index("ix_product_tag_keys", products.c.tag_keys, postgresql_using="gin")
-# jsonb_path_ops: the index has a hash of each pair of name and value, so any length fits
+# jsonb_path_ops: the index stores a hash of each pair of name and value, so their length does not
+# matter
 sa.Index(
     "ix_product_label_keys",
     products.c.option_keys,

@@ -39,7 +39,7 @@ from markethall.inventory.imports.domain.row_validation import (
 )
 from markethall.shared.kernel.csv_format import escape_formula, unescape_formula
 
-# a field that is not in `seo` or empty, in the form in which a family stores it
+# The stored values of fields that an import sets to null. Other fields store None.
 _EMPTY_VALUES: Final[Mapping[str, Any]] = {"description": "", "images": ()}
 
 
@@ -166,7 +166,7 @@ class FamilyCsvReader:
     def __init__(self, header: Sequence[str], delimiter: str) -> None:
         """Raises UnreadableFile."""
         self._header = [name.strip().lower() for name in header]
-        # lower-case name -> the name as the file spells it, for error messages
+        # maps each name in lower case to its spelling in the file, for error messages
         self._names = dict(zip(self._header, header, strict=True))
         self._delimiter = delimiter
         unknown = [name[:40] for name in self._header if name not in FAMILY_COLUMNS]

@@ -30,7 +30,10 @@ class RowReader(StepReader, Protocol):
 
     @property
     def file_index(self) -> StepReader | None:
-        """An index of the file. The caller lets it read all rows before it reads them itself."""
+        """The index that the reader needs, or None.
+
+        The caller passes the whole file to the index before it reads the first row.
+        """
 
 
 def open_reader(

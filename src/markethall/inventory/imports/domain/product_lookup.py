@@ -16,12 +16,11 @@ from markethall.inventory.imports.domain.variant_matching import (
 class ProductLookup:
     """The existing products, and the products that earlier rows of the batch create.
 
-    In the native formats, a row belongs to the product with the row's SKU. In a file of
-    WooCommerce, it may also belong to the product with the SKU that was derived while the row had
-    none. In a Shopify file, a row
-    belongs to the product with the row's handle and options. If there is none, the row belongs to
-    the product with its SKU, but only if this product has no family. The row then sets the family
-    of this product.
+    In the native formats, a row belongs to the product with the row's SKU. In a WooCommerce file,
+    if no product has this SKU, the row belongs to the product with the SKU that an earlier import
+    derived because the row had no SKU then. In a Shopify file, a row belongs to the product with
+    the row's handle and options. If there is none, the row belongs to the product with its SKU, but
+    only if this product has no family. The row then sets the family of this product.
     """
 
     def __init__(self, rows: Sequence[ValidatedRow], products: Iterable[Product]) -> None:

@@ -53,11 +53,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class WooReferences:
-    """How to find the product of a row of WooCommerce, and its family.
+    """The SKU keys that find the product of a WooCommerce row, and its family.
 
-    If no product has the SKU of the row, it is the first one with one of `other_sku_keys`. A new
-    product joins the family of the first product with one of `sibling_sku_keys`: the name of its
-    own family may have changed since the siblings were imported.
+    If no product has the SKU of the row, the row belongs to the first product with one of
+    `other_sku_keys`. A new product joins the family of the first product with one of
+    `sibling_sku_keys`, because the family's name in the file may differ from the label that an
+    earlier import stored.
     """
 
     other_sku_keys: tuple[str, ...] = ()
@@ -128,7 +129,7 @@ class ValidatedRow:
         )
 
     def _merged_prices(self, product: Product) -> tuple[AdditionalPriceView, ...]:
-        """Return the prices of the row. A file of WooCommerce has prices of one currency only."""
+        """Return the prices of the row. A WooCommerce row keeps prices in other currencies."""
         new = self.product
         if self.woo is None:
             return new.prices
@@ -145,7 +146,7 @@ def describe_product(product: Product) -> str:
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """The family that a row describes: its label, and values in the form in which it stores them.
+    """The family that a row describes: its label, and its fields with the values to store.
 
     If the family exists, only the fields in `values` are changed.
     """

@@ -12,7 +12,7 @@ from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.imports.domain.file_records import UnreadableFile
 from markethall.shared.kernel.csv_format import unescape_formula
 
-# the column name that the code uses -> its names in files
+# maps the column name that the code uses to the names in files
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "id": ("ID",),
     "type": ("Type", "Typ"),
@@ -73,7 +73,7 @@ GRAMS_BY_UNIT: Final[Mapping[str, str]] = {
     "lbs": "453.59237",
     "oz": "28.349523125",
 }
-# no native CSV has one of these columns, and no file of Shopify either
+# columns that neither a native CSV file nor a Shopify file has
 _IDENTIFYING: Final = frozenset(
     {
         "featured",
@@ -93,9 +93,9 @@ _PRODUCT_COLUMNS: Final = frozenset({"id", "sku", "name"})
 
 @dataclass(frozen=True)
 class AttributeCells:
-    """One attribute of a row. `value` is a list in the row of a product, else one text.
+    """One attribute of a row. `value` is one text in a variation, else a comma-separated list.
 
-    `column` stands for the column of the value, in `WooHeader.name`.
+    `WooHeader.name(column)` returns the name of the column that contains the value.
     """
 
     column: str
@@ -113,7 +113,7 @@ def is_woocommerce(header: Sequence[str]) -> bool:
 
 
 class WooHeader:
-    """The first line of a file: the columns that it has, and the names that it gives them."""
+    """The header of a file: the positions of its columns, and their names in the file."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Raises UnreadableFile."""
@@ -121,7 +121,7 @@ class WooHeader:
         self.weight_unit = ""
         self._positions: dict[str, int] = {}
         self._names: dict[str, str] = {}
-        # number of the attribute -> its part -> position of the cell
+        # maps the number of an attribute to the cell position of each of its parts
         self._attributes: dict[int, dict[str, int]] = {}
         for position, name in enumerate(names):
             self._add_column(position, name.strip())

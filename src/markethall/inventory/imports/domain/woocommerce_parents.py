@@ -1,8 +1,8 @@
 """An index of the variable products of a WooCommerce file.
 
 A variation refers to its product, whose row may be anywhere in the file. So the whole file is read
-once before the import, and what the variations share is kept in memory. It takes less memory than
-the file has bytes, because long texts are cut and the values are compressed.
+once before the import, and the values that variations share are kept in memory. The index is
+smaller than the file, because long texts are cut and the values are compressed.
 """
 
 import json
@@ -28,7 +28,7 @@ from markethall.inventory.imports.domain.woocommerce_products import (
 )
 from markethall.inventory.imports.domain.woocommerce_row import VARIABLE, VARIATION, WooRow
 
-# in one file, to limit the memory of the index
+# per file; limits the memory of the index
 MAX_VARIABLE_PRODUCTS: Final = 100_000
 _FASTEST_COMPRESSION: Final = 1
 
@@ -57,18 +57,18 @@ class _PackedProduct:
 
 
 class VariableProducts:
-    """The variable products of a file, by the references of their variations."""
+    """The variable products of a file, by the references that variations use."""
 
     def __init__(self, header: WooHeader, delimiter: str) -> None:
         self._header = header
         self._delimiter = delimiter
         self._packed: dict[str, _PackedProduct] = {}
-        # reference to a product -> the SKU keys of its first variation in the file
+        # maps a reference to a product to the SKU keys of its first variation in the file
         self._first_variations: dict[str, tuple[str, ...]] = {}
         self._latest: tuple[str, VariableProduct] | None = None
 
     def get(self, reference: str) -> VariableProduct | None:
-        # the variations of a product mostly follow each other
+        # consecutive rows are mostly variations of the same product
         if self._latest and self._latest[0] == reference:
             return self._latest[1]
         packed = self._packed.get(reference)

@@ -28,8 +28,9 @@ from markethall.shared.kernel.ids import new_id
 class RowFamilies:
     """The families that the rows name.
 
-    `labels` maps the text in a row to the label, `families_by_sku` a SKU key to the label of the
-    family of its product. `existing` are the families that rows describe, by label.
+    `labels` maps the text in a row to the label of its family. `families_by_sku` maps a SKU key to
+    the label of the family of its product. `existing` has the stored families that rows describe,
+    by label.
     """
 
     names: FamilyNames
@@ -44,7 +45,8 @@ class RowFamilies:
     async def load(cls, store: Store, rows: Sequence[RowResult], *, is_dry_run: bool) -> Self:
         """Find the families, and lock those that rows describe.
 
-        If some are new or get a slug, lock the names of families, except in a dry run.
+        If a family is new, or a row sets a slug, also lock the names of families, except in a dry
+        run.
         """
         skus = sorted({key for row in rows for key in _sku_keys(row)})
         by_sku = await store.list_families_by_sku(skus) if skus else {}
@@ -53,7 +55,7 @@ class RowFamilies:
         slugs = {slug for row in rows if (slug := _slug_of(row))}
         names, labels = await _load_names(store, texts, slugs)
         if (names.planned or slugs) and not is_dry_run:
-            # load again: another transaction may have created them before the names were locked
+            # load again, because another transaction may have created families before the lock
             await store.lock_family_names()
             names, labels = await _load_names(store, texts, slugs)
         described = {
@@ -65,7 +67,7 @@ class RowFamilies:
         return cls(names, labels, by_sku, {family.label: family for family in found})
 
     def resolve(self, row: RowResult) -> RowResult:
-        """Replace the family of the row by its label, and the handle of a Shopify row too."""
+        """Replace the name of the family, and the handle of a Shopify row, by the label."""
         text = _family_of(row, self.families_by_sku)
         if text is None or isinstance(row, tuple):
             return row
@@ -86,9 +88,9 @@ class RowFamilies:
         return (RowError(*row.locate(("slug",)), SlugTaken.code, SlugTaken.title),)
 
     def apply(self, row: FamilyRow, now: datetime) -> tuple[Family, Sequence[str]] | None:
-        """Set the fields of the family. Return it as it was, and the names of changed fields.
+        """Set the fields of an existing family. Return its previous state and the changed fields.
 
-        Return None for a new family.
+        For a new family, store the fields in `new_values` and return None.
         """
         family = self.existing.get(row.label)
         if family is None:
@@ -102,12 +104,12 @@ class RowFamilies:
 
     @property
     def category_keys(self) -> Sequence[str | None]:
-        """The categories of the families that are written."""
+        """The categories of the new and changed families."""
         new = [values.get("category") for values in self.new_values.values()]
         return [*new, *(family.category for family in self.changed.values())]
 
     def new_labels(self, products: Iterable[Product]) -> Sequence[str]:
-        """Return the labels of the families to create: of these products, and of rows."""
+        """Return the labels of the families to create for these products and for rows."""
         return self.names.planned_labels({p.family for p in products} | self.new_values.keys())
 
     async def write(self, store: Store, products: Iterable[Product], now: datetime) -> None:
@@ -143,7 +145,7 @@ def _with_handle(variant: Variant | None, handle: str) -> Variant | None:
 def _family_of(row: RowResult, families_by_sku: Mapping[str, str]) -> str | None:
     """Return the text that names the family of a row.
 
-    A variation of WooCommerce stays in the family that its product or its siblings have.
+    A WooCommerce variation stays in the family of its existing product or of its siblings.
     """
     if isinstance(row, tuple):
         return None
@@ -155,7 +157,7 @@ def _family_of(row: RowResult, families_by_sku: Mapping[str, str]) -> str | None
 
 
 def _sku_keys(row: RowResult) -> Sequence[str]:
-    """Return the SKUs whose products have the family of a row of WooCommerce."""
+    """Return the keys of the SKUs whose products determine the family of a WooCommerce row."""
     if isinstance(row, tuple) or row.woo is None:
         return ()
     if isinstance(row, FamilyRow):
