@@ -166,6 +166,48 @@ async def test_other_files_in_the_directory_are_ignored(tmp_path: Path) -> None:
     await storage.close()
 
 
+async def test_directory_of_another_program_is_not_read(tmp_path: Path) -> None:
+    """Its files could not be deleted by their keys, and it may not be readable."""
+    storage, key = DirectoryStorage(tmp_path), new_id()
+    await storage.put(key, 160, b"file")
+    path = tmp_path / key.hex[-2:] / str(key)
+    for other in (
+        tmp_path / "lost+found" / str(new_id()),
+        tmp_path / "zz" / str(new_id()),
+        path.parent / new_id().hex,
+        path.parent / f"{{{key}}}",
+    ):
+        other.mkdir(parents=True)
+        (other / "160.webp").write_text("")
+
+    assert await keys_stored_before(storage, soon()) == {key}
+    await storage.close()
+
+
+async def test_keys_are_listed_while_a_file_is_renamed(tmp_path: Path) -> None:
+    """A write renames its temporary file, which may happen after its folder was read."""
+    storage, keys = DirectoryStorage(tmp_path), {new_id() for _ in range(3)}
+    for key in keys:
+        await storage.put(key, 160, b"file")
+        # it has no properties either
+        (tmp_path / key.hex[-2:] / str(key) / ".temporary").symlink_to("missing")
+
+    assert await keys_stored_before(storage, soon()) == keys
+    await storage.close()
+
+
+async def test_empty_folder_of_a_failed_write_is_listed(tmp_path: Path) -> None:
+    storage, key = DirectoryStorage(tmp_path), new_id()
+    # what remains if the disk is full
+    (tmp_path / key.hex[-2:] / str(key)).mkdir(parents=True)
+
+    assert await keys_stored_before(storage, soon()) == {key}
+    assert await keys_stored_before(storage, soon() - timedelta(hours=1)) == set()
+    await storage.delete(key)
+    assert await keys_stored_before(storage, soon()) == set()
+    await storage.close()
+
+
 async def test_closed_directory_is_unavailable(tmp_path: Path) -> None:
     storage = DirectoryStorage(tmp_path)
     await storage.close()
@@ -235,7 +277,8 @@ async def test_start_does_not_need_the_service() -> None:
 
 async def test_other_objects_in_the_bucket_are_ignored(server: S3Server) -> None:
     storage = S3Storage(bucket_of(server))
-    server.objects["shop/media/README"] = b"", datetime.now(UTC)
+    for name in ("README", f"{new_id()}", f"{new_id()}/notes.txt", f"{new_id().hex}/160.webp"):
+        server.objects[f"shop/media/{name}"] = b"", datetime.now(UTC)
 
     assert await keys_stored_before(storage, soon()) == set()
 

@@ -61,7 +61,7 @@ class MediaStorage(Protocol):
     def list_keys(self, before: datetime) -> AsyncIterator[Collection[UUID]]:
         """Yield the keys with a file that was stored before this time, in parts.
 
-        A key may occur in several parts.
+        A key may occur in several parts. Files that `put` has not stored are ignored.
         """
 
     async def close(self) -> None:

@@ -1,7 +1,9 @@
 """Stores the files of images in a directory."""
 
 import asyncio
+import math
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ T = TypeVar("T")
 
 _THREADS: Final = 4
 _KEYS_PER_PART: Final = 500
+_FOLDER_NAME: Final = re.compile(r"[0-9a-f]{2}")
 
 
 class DirectoryStorage:
@@ -90,10 +93,12 @@ class DirectoryStorage:
 
     def _keys_stored_before(self, timestamp: float) -> Iterator[UUID]:
         for folder in _entries(self._directory):
+            # other folders may not be readable, such as lost+found
+            if not _FOLDER_NAME.fullmatch(folder.name):
+                continue
             for entry in _entries(folder):
-                if (key := _key_of(entry)) and any(
-                    file.stat().st_mtime < timestamp for file in _entries(entry)
-                ):
+                key = _key_of(entry)
+                if key and self._path_of(key) == entry and _is_older_than(entry, timestamp):
                     yield key
 
 
@@ -130,6 +135,19 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _is_older_than(folder: Path, timestamp: float) -> bool:
+    """Tell whether a file in the folder, or the folder itself if it is empty, is older."""
+    return any(_modified_at(path) < timestamp for path in _entries(folder) or [folder])
+
+
+def _modified_at(path: Path) -> float:
+    """Return a Unix time in seconds; infinity if the path was just renamed or deleted."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _key_of(entry: Path) -> UUID | None:

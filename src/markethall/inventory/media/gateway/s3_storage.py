@@ -1,5 +1,6 @@
 """Stores the files of images in a bucket of S3, or of a compatible service, with obstore."""
 
+import re
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ _TIMEOUT: Final = timedelta(seconds=10)
 _RETRIES: Final = 2
 _RETRY_TIMEOUT: Final = timedelta(seconds=10)
 _OBJECTS_PER_PART: Final = 500
+_PATH: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/[0-9]+\.webp")
 
 
 class S3Storage:
@@ -133,7 +135,5 @@ def _unavailable_on_error() -> Iterator[None]:
 
 def _key_of(path: str) -> UUID | None:
     """Return the storage key; None for an object that this class has not stored."""
-    try:
-        return UUID(path.partition("/")[0])
-    except ValueError:
-        return None
+    match = _PATH.fullmatch(path)
+    return UUID(match[1]) if match else None
