@@ -7,6 +7,7 @@ from hashlib import sha256
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from markethall.inventory.media.contract import (
     ImageRefused,
@@ -218,18 +219,64 @@ async def test_crash_between_files_and_row_leaves_no_image(
 async def test_crash_after_deletion_of_row_leaves_garbage_only(
     inventory_app: InventoryApp, storage: FragileStorage
 ) -> None:
-    made = await upload(inventory_app)
-    storage.failure = Unavailable(dependency="media storage")
+    made, kept = await upload(inventory_app), await upload(inventory_app)
+    storage.failure = Crash()
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(Crash):
         await inventory_app.container.media().delete(STAFF, made.media_id, {1})
 
     storage.failure = None
     with pytest.raises(MediaNotFound):
         await inventory_app.container.media().get_media(ANYONE, made.media_id)
-    assert len(storage.keys) == 1
+    assert len(storage.keys) == 2
     await collect_garbage(inventory_app)
-    assert storage.keys == set()
+    assert len(storage.keys) == 1
+    assert await content(inventory_app, kept, 160)
+
+
+async def test_deletion_succeeds_without_the_storage(
+    inventory_app: InventoryApp, storage: FragileStorage
+) -> None:
+    """After the row is deleted, an error would tell the client that the image still exists."""
+    made = await upload(inventory_app)
+    storage.failure = Unavailable(dependency="media storage", reason="OSError")
+
+    with capture_logs() as lines:
+        await inventory_app.container.media().delete(STAFF, made.media_id, {1})
+
+    with pytest.raises(MediaNotFound):
+        await inventory_app.container.media().get_media(ANYONE, made.media_id)
+    assert [line["event"] for line in lines] == ["media.file_deletion_postponed"]
+
+
+async def test_image_is_deleted_once(inventory_app: InventoryApp, storage: FragileStorage) -> None:
+    media = inventory_app.container.media()
+
+    for _ in range(10):
+        made = await upload(inventory_app)
+        deletions = (media.delete(STAFF, made.media_id, {1}) for _ in range(4))
+        results = await asyncio.gather(*deletions, return_exceptions=True)
+        assert results.count(None) == 1
+        assert sum(isinstance(result, MediaNotFound) for result in results) == 3
+
+
+async def test_files_of_another_database_are_kept(
+    inventory_app: InventoryApp, storage: FragileStorage
+) -> None:
+    """As if a process was started with a new database, but with the directory of the old one."""
+    keys = {new_id() for _ in range(3)}
+    for key in keys:
+        await storage.put(key, 160, b"file")
+
+    with capture_logs() as lines:
+        await collect_garbage(inventory_app)
+    assert storage.keys == keys
+    assert [(line["event"], line["count"]) for line in lines] == [("media.garbage_kept", 3)]
+
+    made = await upload(inventory_app)
+    await collect_garbage(inventory_app)
+    assert len(storage.keys) == 1
+    assert await content(inventory_app, made, 160)
 
 
 async def test_young_files_without_row_are_kept(

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
+import structlog
 from pydantic import TypeAdapter
 
 from markethall.inventory.media.contract import (
@@ -21,14 +22,16 @@ from markethall.inventory.media.service.slots import WorkSlots
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.errors import Overloaded
+from markethall.shared.kernel.errors import Overloaded, Unavailable
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.held_slots import leave_shared_slots
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 from markethall.shared.persistence.database import Database
 
-# Each upload holds a file of up to 10 MiB in memory.
+log = structlog.get_logger("markethall.media")
+
+# Each upload holds its file in memory: by default up to 10 MiB.
 MAX_UPLOADS: Final = 4
 MAX_READS: Final = 32
 # From the first file to the row. It must be less than the age at which files without a row are
@@ -120,8 +123,14 @@ class MediaService:
         async with self._database.transaction() as store:
             media = _found_or_404(await store.get_media(media_id), media_id)
             check_expected_version(expected_versions, VERSION)
-            await store.delete_media(media_id)
-        await self._storage.delete(media.storage_key)
+            if not await store.delete_media(media_id):
+                # deleted by another request after it was read
+                raise MediaNotFound(media_id=str(media_id))
+        try:
+            await self._storage.delete(media.storage_key)
+        except Unavailable as error:
+            # the image is deleted nevertheless; MediaGarbageJob deletes the files
+            log.warning("media.file_deletion_postponed", error=repr(error.details))
 
     async def _get(self, media_id: UUID) -> Media:
         async with self._database.read_session() as reads:

@@ -1,8 +1,10 @@
 """Deletes the files that no image has."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -44,10 +46,25 @@ class MediaGarbageJob:
             await asyncio.sleep(_INTERVAL_SECONDS)
 
     async def run_once(self) -> None:
-        """Delete all unused files. Raises Unavailable."""
+        """Delete all unused files. Raises Unavailable.
+
+        Nothing is deleted if not one of the files has a row: then the process was probably started
+        with a new or another database, and the files belong to the former one.
+        """
+        unused: set[UUID] = set()
+        has_own_files = False
         async for keys in self._storage.list_keys(self._clock() - GARBAGE_AGE):
             async with self._database.read_session() as reads:
-                used = await reads.list_storage_keys(keys)
-            for key in set(keys) - set(used):
-                await self._storage.delete(key)
-                log.info("media.garbage_deleted", storage_key=str(key))
+                used = set(await reads.list_storage_keys(keys))
+            has_own_files = has_own_files or bool(used)
+            unused |= set(keys) - used
+            if has_own_files:
+                await self._delete(unused)
+                unused.clear()
+        if unused:
+            log.warning("media.garbage_kept", count=len(unused))
+
+    async def _delete(self, keys: Collection[UUID]) -> None:
+        for key in keys:
+            await self._storage.delete(key)
+            log.info("media.garbage_deleted", storage_key=str(key))
