@@ -17,9 +17,9 @@ from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.model import Dto, RequestModel
 from markethall.shared.kernel.pagination import Page, PageQuery
 
-# an image has each of these widths that is less than its own width, and its own width
+# an image is stored in its own width, and in each of these widths that is smaller
 STANDARD_WIDTHS: Final = (160, 320, 640, 960, 1280, 1920)
-# WebP has no larger images
+# the largest side that the WebP format allows
 MAX_SIDE_PIXELS: Final = 16_383
 
 

@@ -18,7 +18,7 @@ class ReadStore(Protocol):
         """Return images with ids below `before`, the greatest id first."""
 
     async def list_storage_keys(self, keys: Collection[UUID]) -> Collection[UUID]:
-        """Return those of the keys that an image has."""
+        """Return the keys among these that belong to an image."""
 
 
 class Store(ReadStore, Protocol):
@@ -38,9 +38,9 @@ class Store(ReadStore, Protocol):
 
 
 class MediaStorage(Protocol):
-    """The files of images: one file for each storage key and width.
+    """The storage of image files: one file for each storage key and width.
 
-    All methods raise Unavailable if the storage does not respond or refuses.
+    All methods raise Unavailable if the storage does not respond or responds with an error.
     """
 
     async def open(self) -> None:
@@ -50,7 +50,7 @@ class MediaStorage(Protocol):
         """
 
     async def put(self, key: UUID, width: int, data: bytes) -> None:
-        """Store a file completely or not at all. A file that exists is replaced."""
+        """Store a file completely or not at all. Replace an existing file."""
 
     async def get(self, key: UUID, width: int) -> bytes | None:
         """Return the file, or None if there is none."""
@@ -82,4 +82,4 @@ class ImageProcessor(Protocol):
         """
 
     async def close(self) -> None:
-        """Finish the running work, and drop the waiting work."""
+        """Cancel the images that wait. An image that is being processed is finished."""

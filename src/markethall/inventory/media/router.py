@@ -53,8 +53,8 @@ class ProvidesMedia(Protocol):
 
 _from_inventory: Final[FromContext[ProvidesMedia]] = FromContext("inventory")
 MediaDep = Annotated[MediaLibrary, Depends(_from_inventory(lambda container: container.media()))]
-# Only pixels are stored, so no card number can be. A check would find some in the text that
-# programs write into photos.
+# No check for card numbers: only pixels are stored, so no card number can be stored. The metadata
+# of a photo contains numbers that the check would take for card numbers.
 MediaWriter = Annotated[
     CallContext, require_scope(CATALOGUE_WRITE, card_check=CardCheck(is_enabled=False))
 ]
@@ -64,7 +64,7 @@ ImageWidth = Annotated[
 ]
 
 _WEBP: Final = "image/webp"
-# an image never changes, so a browser need not ask again within a year
+# an image never changes, so a browser may use its copy for a year without a request
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
 _FILE_BODY: Final[dict[str, Any]] = {
     "required": True,

@@ -20,7 +20,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import MAX_AMOUNT, OMITS_NULL, Dto, Text
 from markethall.shared.kernel.pagination import Page, PageQuery
 
-# a facet lists only its most frequent values; for options and attributes, those of each name
+# a facet lists only its most frequent values; `options` and `attributes` list those of each name
 MAX_FACET_VALUES: Final = 100
 # the facets `options` and `attributes` list only the names that most products have
 MAX_FACET_NAMES: Final = 20
@@ -58,7 +58,7 @@ FilterName = Annotated[
 FilterValue = Annotated[
     Text, Field(min_length=1, max_length=MAX_ATTRIBUTE_LENGTH), AfterValidator(_require_label)
 ]
-# maps the name of an option or attribute to values of which a product must have one
+# maps the name of an option or attribute to a list of values; a product must have one of them
 LabelFilters = Annotated[
     Mapping[FilterName, Annotated[tuple[FilterValue, ...], *_AnyOf]],
     Field(max_length=MAX_FILTER_NAMES),

@@ -58,7 +58,8 @@ class MemorySearchStore(MemoryProductStore):
         counts: dict[str, list[FacetCount]] = {}
         for part in request.facet_parts:
             products = self._find_products(request.without_ignored(part), now)
-            # a value is shown in the spelling of the matching product with the lowest id
+            # sorted, because a value is shown in the spelling of the matching product with the
+            # lowest id
             products.sort(key=lambda product: str(product.product_id))
             counts.setdefault(part.facet, []).extend(self._count(products, part))
         return build_facets(request.query.requested_facets, counts)

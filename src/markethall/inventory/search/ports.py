@@ -19,13 +19,13 @@ from markethall.inventory.search.domain.search_query import SearchQuery
 
 @dataclass(frozen=True)
 class ProductPageRequest:
-    """A page of products to read. `after` is the sort key of the previous page's last product.
+    """The page of products to read. `after` is the sort key of the previous page's last product.
 
     A sort key is a tuple of the values that the sort compares, with the product id at the end.
 
     `named_categories` has the keys of the categories that `query.category` names. It is empty in
-    the first read for a single category: then the text is taken as the key of a category. If no
-    product is found, the service looks up the text as a path or a name, and reads again.
+    the first read for a single category. This read takes the text as the key of a category. If it
+    finds no product, the service looks up the text as a path or a name, and reads again.
     """
 
     query: ProductQuery
@@ -41,7 +41,7 @@ class ProductPageRequest:
 
     @property
     def facet_parts(self) -> Sequence[FacetPart]:
-        """The parts in which the requested facets are counted."""
+        """The parts into which the counting of the requested facets is divided."""
         filters: Mapping[str, Collection[str]] = {
             "category": self.query.category,
             "tag": self.query.tag,
@@ -110,7 +110,7 @@ class ReadStore(Protocol):
     ) -> FamilyListPage:
         """Return the families of the matching products, in the order of the product list.
 
-        A family stands where its first matching product stands. Archived families are left out.
+        A family has the position of its first matching product. Archived families are left out.
         """
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:

@@ -230,9 +230,10 @@ async def _read_until_found(
 ) -> tuple[ProductPageRequest, P | None]:
     """Return a page and its request. `read` returns None if the page is empty.
 
-    If the page is empty, look up the category as a path or a name, and read again. Of several
-    categories, all are looked up before the first read, because a page that is not empty does not
-    show that each text is a key. If the page is still empty, read again with spelling suggestions.
+    If the page is empty, look up the category as a path or a name, and read again. If the query has
+    several categories, look up all of them before the first read, because a page with products does
+    not prove that each text is a key. If the page is still empty, read again with spelling
+    suggestions.
     """
     if len(request.query.category) > 1:
         request = await _with_named_categories(reads, request) or request
@@ -249,8 +250,8 @@ async def _with_named_categories(
 ) -> ProductPageRequest | None:
     """Add the categories that the texts in `query.category` name.
 
-    Return None if the request would not change: there are no such categories, or the texts are
-    already their keys.
+    Return None if the request would not change, because no category is found, or because the texts
+    are already the keys of the categories.
     """
     texts = request.query.category
     if not texts or request.named_categories:

@@ -1,8 +1,9 @@
 """Checks the structure of an uploaded file before a decoder reads it.
 
-The checks refuse files that are also something else: an archive, a page or a program. Such a file
-has bytes after the end of the image, or a script inside it. Only the pixels of an accepted file are
-stored, so nothing hostile would be stored in any case; the error tells the uploader.
+The checks refuse files that are also valid in another format: an archive, an HTML page or a
+program. Such a file has bytes after the end of the image, or a script inside it. Only the pixels of
+an accepted file are stored, so hostile content would not be stored without these checks either.
+Their purpose is an error for the uploader.
 """
 
 import re
@@ -14,11 +15,11 @@ from markethall.inventory.media.contract import MAX_SIDE_PIXELS, ImageProblem, I
 
 MAX_FRAMES: Final = 300
 
-# A search holds the interpreter lock, so a large file is searched in parts: other threads, such as
-# the event loop, run between two parts.
+# A search holds the interpreter lock. A large file is searched in parts, so that other threads,
+# such as the one of the event loop, can run between two parts.
 _WINDOW_BYTES: Final = 256 * 1024
 _LONGEST_MARKUP_BYTES: Final = 16
-# long enough that random bytes of 10 MiB do not match
+# each pattern is so long that 10 MiB of random bytes are very unlikely to match
 _MARKUP: Final = re.compile(
     rb"<script|<\?php[ \r\n]|<!doctype html|<\?xml-stylesheet", re.IGNORECASE
 )
@@ -42,7 +43,8 @@ def check_file(data: bytes, max_pixels: int) -> str:
     format_, find_end = _format_of(data)
     try:
         if format_ == "WEBP":
-            # here, because the decoder allocates memory for all pixels when it opens the file
+            # WebP is checked here, because its decoder allocates the memory of all pixels on
+            # opening
             check_size(*_webp_size(data), max_pixels)
         end = find_end(data)
     except (IndexError, struct.error):

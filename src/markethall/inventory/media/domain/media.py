@@ -29,7 +29,7 @@ class ProcessedImage:
 
 @dataclass(frozen=True)
 class Media:
-    """The record of an image. `storage_key` names its files; each upload has a new one."""
+    """The record of an image. `storage_key` names its files; each upload gets a new key."""
 
     media_id: UUID
     storage_key: UUID

@@ -26,8 +26,8 @@ _FOLDER_NAME: Final = re.compile(r"[0-9a-f]{2}")
 class DirectoryStorage:
     """Implements `MediaStorage`. The path of a file is `<2 digits>/<storage key>/<width>.webp`.
 
-    The digits are the last ones of the key, so that no directory has too many entries. All
-    processes that serve inventory must see the same directory.
+    The two digits are the last two of the key, which divides the files into 256 directories. All
+    processes that serve inventory must use the same directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -103,7 +103,7 @@ class DirectoryStorage:
 
 
 def _sync_directories(folder: Path, root: Path) -> None:
-    """Write the entries of the folder and of those above it to the disk, up to `root`."""
+    """Call fsync for the folder and for each folder above it, up to `root`."""
     while True:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -130,7 +130,7 @@ def _remove_directory(path: Path) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return the entries; none if the folder is a file, or was just deleted."""
+    """Return the entries. Return no entries if the folder is a file or was just deleted."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -151,7 +151,7 @@ def _modified_at(path: Path) -> float:
 
 
 def _key_of(entry: Path) -> UUID | None:
-    """Return the storage key; None for an entry that this class has not made."""
+    """Return the storage key. Return None for an entry that this class has not created."""
     try:
         return UUID(entry.name)
     except ValueError:

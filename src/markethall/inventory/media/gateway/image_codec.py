@@ -17,11 +17,11 @@ _QUALITY: Final = 82
 _METHOD: Final = 4
 _METHOD_OF_LARGE_SIZES: Final = 2
 _LARGE_WIDTH: Final = 1920
-# Pillow has 16 bits of grey in other modes, and converts them to white
+# without the modes with 16 bits of grey, which Pillow converts to white
 _SUPPORTED_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _MAX_PROFILE_BYTES: Final = 1024 * 1024
 _ORIENTATION_TAG: Final = 0x0112
-# how to turn an image upright, by the value of the tag
+# maps the value of the orientation tag to the operation that turns the image upright
 _TRANSPOSITIONS: Final[Mapping[int, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,7 +44,7 @@ def process_image(data: bytes, max_pixels: int) -> ProcessedImage:
 def _decode(data: bytes, format_: str, max_pixels: int) -> Image.Image:
     """Return the upright image in mode RGB or RGBA, without metadata."""
     try:
-        # ignored, because files with odd metadata are accepted
+        # warnings are ignored, because files with invalid metadata are accepted
         with warnings.catch_warnings(action="ignore"):
             image: Image.Image = Image.open(BytesIO(data), formats=[format_])
             _check_header(image, max_pixels)
@@ -90,7 +90,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     if profile and mode == "RGB" and image.mode in {"RGB", "CMYK", "L"}:
         image = _apply_profile(image, profile)
     converted = image if image.mode == mode else image.convert(mode)
-    # the encoder would write what is in `info`
+    # the encoder would write the metadata in `info` to the file
     converted.info = {}
     return converted
 

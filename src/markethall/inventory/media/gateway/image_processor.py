@@ -1,8 +1,9 @@
 """Runs a process for each uploaded image, which decodes it and encodes its sizes.
 
-A file may be made to crash a decoder or to make it use much memory. The process has limits of
-memory and time, and no secrets: its environment has none of the settings. An encoder also holds the
-interpreter lock for 0.2 s for a large image, which would delay all other requests.
+A malicious file may crash the decoder or make it allocate much memory. The process has limits of
+memory and time. It has no secrets, because its environment contains no settings. An encoder also
+holds the interpreter lock for 0.2 s for a large image, which would delay all requests of the
+server.
 """
 
 import asyncio
@@ -29,14 +30,14 @@ _MODULE: Final = "markethall.inventory.media.gateway.image_worker"
 _MAX_WAITING: Final = 4
 _TIMEOUT_SECONDS: Final = 60
 _MAX_CPU_SECONDS: Final = 40
-# the interpreter and the libraries, in address space
+# the address space of the interpreter and the libraries
 _BASE_MEMORY_BYTES: Final = 700 * 1024 * 1024
 # decoded pixels, a scaled or turned copy, and the buffers of the encoder
 _MEMORY_BYTES_PER_PIXEL: Final = 24
 _PASSED_VARIABLES: Final = frozenset(
     {"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV"}
 )
-# signals of a crash: a decoder has a bug that this file triggers
+# the signals of a crash, which means that the file triggers a bug in a decoder
 _CRASHES: Final = frozenset(
     {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
 )
@@ -94,7 +95,7 @@ def _failure(done: "subprocess.CompletedProcess[bytes]") -> Exception:
     log.warning("media.decoder_failed", status=done.returncode, error=error)
     if -done.returncode in _CRASHES:
         return refused(ImageProblem.DAMAGED, "The file cannot be decoded.")
-    # for example killed because the machine has too little memory
+    # for example, the kernel killed the process because the machine has too little memory
     return Overloaded(retry_after=10)
 
 

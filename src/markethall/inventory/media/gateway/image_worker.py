@@ -15,7 +15,7 @@ from markethall.inventory.media.contract import ImageRefused
 from markethall.inventory.media.gateway.image_codec import process_image
 from markethall.shared.kernel.errors import Overloaded
 
-# the event loops of the server have precedence
+# a lower priority than the processes of the server
 _NICENESS: Final = 5
 
 

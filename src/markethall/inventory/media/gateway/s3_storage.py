@@ -34,7 +34,7 @@ class S3Storage:
         self._store: S3Store | None = None
 
     async def open(self) -> None:
-        """Build the client, without a request: the start does not depend on the bucket."""
+        """Build the client. Send no request, so that the start does not depend on the bucket."""
         self._client()
 
     async def put(self, key: UUID, width: int, data: bytes) -> None:
@@ -92,7 +92,7 @@ def _open_store(bucket: S3Bucket) -> "S3Store":
     config: S3Config = {
         "bucket": bucket.name,
         "region": bucket.region,
-        # not all compatible services delete several objects with one request
+        # not all compatible services can delete several objects by one request
         "disable_bulk_delete": True,
     }
     if bucket.endpoint:
@@ -134,6 +134,6 @@ def _unavailable_on_error() -> Iterator[None]:
 
 
 def _key_of(path: str) -> UUID | None:
-    """Return the storage key; None for an object that this class has not stored."""
+    """Return the storage key. Return None for an object that this class has not stored."""
     match = _PATH.fullmatch(path)
     return UUID(match[1]) if match else None

@@ -31,11 +31,11 @@ from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.media")
 
-# Each upload holds its file in memory: by default up to 10 MiB.
+# per process; each upload keeps its file, by default at most 10 MiB, in memory
 MAX_UPLOADS: Final = 4
 MAX_READS: Final = 32
-# From the first file to the row. It must be less than the age at which files without a row are
-# deleted.
+# The maximum time from the start of the decoding to the insert of the row. It must be less than
+# GARBAGE_AGE, the age at which files without a row are deleted.
 MAX_STORING_TIME: Final = timedelta(hours=1)
 # content of a cursor: the id of the last image of the previous page
 _MEDIA_KEYSET: Final = TypeAdapter(UUID)
@@ -87,8 +87,8 @@ class MediaService:
             raise Overloaded(retry_after=1)
         async with self._database.transaction() as store:
             if not await store.insert_media(media):
-                # an earlier attempt was interrupted after its commit; the new files are deleted by
-                # MediaGarbageJob
+                # An earlier attempt has inserted the row, and was interrupted before its response.
+                # MediaGarbageJob deletes the files of this attempt.
                 media = _found_or_404(await store.get_media(attempt.id), attempt.id)
             view = media.to_view()
             await store.store_response(attempt, view)
@@ -108,7 +108,8 @@ class MediaService:
         return (await self._get(media_id)).file_of(width)
 
     async def read_file(self, ctx: CallContext, file: ImageFile) -> bytes:
-        # the rest of the request uses no database connection
+        # The remaining work uses no database connection, and `_reads` limits it. So the request
+        # releases the slots that limit the database work of all clients.
         leave_shared_slots()
         async with self._reads.hold():
             data = await self._storage.get(file.storage_key, file.width)

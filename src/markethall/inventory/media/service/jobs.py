@@ -1,4 +1,4 @@
-"""Deletes the files that no image has."""
+"""Deletes the files that belong to no image."""
 
 import asyncio
 from collections.abc import Collection
@@ -15,7 +15,8 @@ from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.media")
 
-# far above MAX_STORING_TIME, so the row of a running upload is never too late
+# Much longer than MAX_STORING_TIME, so that the files of a running upload are not deleted before
+# its row is inserted.
 GARBAGE_AGE: Final = timedelta(days=1)
 _INTERVAL_SECONDS: Final = 3600.0
 
@@ -23,8 +24,9 @@ _INTERVAL_SECONDS: Final = 3600.0
 class MediaGarbageJob:
     """Deletes files that are older than a day and have no row.
 
-    They remain if a process ends between storing the files and the row, or between deleting the row
-    and the files. This is not a periodic job, because a long list of files would delay the others.
+    Such files remain if a process ends after it stored the files and before it inserted the row, or
+    after it deleted the row and before it deleted the files. The job has its own loop and is not
+    one of the periodic jobs of the context, because a long list of files would delay those jobs.
     """
 
     def __init__(

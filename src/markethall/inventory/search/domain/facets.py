@@ -1,7 +1,8 @@
-"""The parts in which facets are counted, and the facets that are built from the counts.
+"""Divide the requested facets into parts to count, and build the facets from the counts.
 
-A facet ignores its own filter, so facets may be counted over different products. A part has the
-facets, or the names of options or attributes, that are counted over the same products.
+The count of a facet ignores the filter of this facet, so two facets may be counted over different
+products. For `options` and `attributes`, this holds for each name. A part is a facet, or a set of
+names of its options or attributes, that is counted over one set of products.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,17 +17,19 @@ from markethall.inventory.search.contract import (
     FacetValue,
 )
 
-# maps each facet with names to the prefix of its filters and of the facets for a single name
+# maps each facet whose values have names to the prefix of its filters, such as `option.size`, which
+# is also the prefix of the facet of a single name
 NAMED_FACETS: Final[Mapping[str, str]] = {"options": "option", "attributes": "attribute"}
 
 
 @dataclass(frozen=True)
 class FacetPart:
-    """Values of one facet to count, over the products that match all filters except one.
+    """The values of one facet to count over the products that match all filters but `ignored`.
 
-    `ignored` is the filter that is left out: category, tag, option or attribute; empty if none is.
-    `ignored_name` is the key of the name of this option or attribute. Only names in `names` are
-    counted; if it is None, all names except those in `other_names`, which have parts of their own.
+    `ignored` is the kind of filter that is left out: category, tag, option or attribute; empty if
+    none is left out. `ignored_name` is the key of the name of the ignored option or attribute.
+    `names` has the keys of the names to count. If it is None, all names are counted, except those
+    in `other_names`, which other parts count.
     """
 
     facet: str

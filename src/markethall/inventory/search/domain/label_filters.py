@@ -6,9 +6,9 @@ from markethall.inventory.catalogue.domain.text_keys import label_key
 
 
 def filter_keys(filters: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
-    """Return the `label_key` of each name, with the `label_key`s of its values, both sorted.
+    """Map the `label_key` of each name to the sorted `label_key`s of its values, sorted by name.
 
-    The values of names with the same key are joined.
+    The values of names with the same key are combined.
     """
     keys: dict[str, set[str]] = {}
     for name, values in filters.items():
@@ -17,7 +17,7 @@ def filter_keys(filters: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[s
 
 
 def matches_keys(keys: Mapping[str, str], filters: Mapping[str, Sequence[str]]) -> bool:
-    """Tell whether the product has, for each name of the filters, one of its values.
+    """Tell whether the product has, for each name in the filters, one of the wanted values.
 
     `keys` is the result of `option_keys` or `attribute_keys`, `filters` that of `filter_keys`.
     """

@@ -1,8 +1,9 @@
 """The SQL statement that counts facets.
 
 The statement reads the matching products once for all parts with the same filters. In this scan,
-GROUPING SETS count the products with the same category, with the same tags, and so on. Products
-share few of these, so the values are taken apart only after the first count.
+GROUPING SETS count the products for each distinct category, list of tags, set of options and set of
+attributes. There are far fewer distinct sets than products, so the sets are split into single
+values only after this first count.
 """
 
 from collections.abc import Sequence
@@ -33,9 +34,10 @@ _MAX_CACHED_STATEMENTS: Final = 256
 class FacetPartShape(NamedTuple):
     """The properties of a FacetPart that determine the text of its statement.
 
-    `filters` are the filters of its products; a filter by label is named `option` or, if the part
-    ignores one of the names, `option_N`, which is also the name of its bind parameter. `names`
-    is empty, `only` or `other`: the parameter `names_N` has the names to count, or not to count.
+    `filters` names the filters that the products match. A filter by option is named `option`. If
+    the part ignores one of the names, it is named `option_N`, and so is its bind parameter. The
+    same holds for attributes. `names` is empty, `only` or `other`. With `only`, the parameter
+    `names_N` has the names to count; with `other`, the names not to count.
     """
 
     facet: str
@@ -76,7 +78,7 @@ def _group_products(
 ) -> "sa.CTE":
     """Count the matching products by each of the columns of the facets.
 
-    `grouping` tells by which column a row is grouped: see `_is_grouped_by`.
+    The column `grouping` identifies the column by which a row is grouped, see `_is_grouped_by`.
     """
     names = [_GROUPED_COLUMNS[facet] for facet in facets]
     matched = (

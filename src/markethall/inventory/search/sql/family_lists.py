@@ -1,7 +1,7 @@
 """The family list: the product list, with only the first matching product of each family.
 
-So families have the filters and sorts of products. A family stands where its first product stands:
-the sort by price shows it at the price of its cheapest matching product.
+So families have the filters and sorts of products. A family has the position of its first matching
+product. With the sort by ascending price, this is its cheapest matching product.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,8 +29,8 @@ def is_first_of_family(
     than 0, the value of `sort_column`, and the product id. A row of an archived family is never the
     first.
 
-    The conditions are scalar subqueries, because Postgres may execute NOT EXISTS as a hash join: it
-    would then read all products for one page.
+    The conditions are scalar subqueries, because Postgres may execute NOT EXISTS as a hash join,
+    which would read all products for one page.
     """
     member = products.alias("member")
     member_keys: list[sa.ColumnElement[Any]] = [

@@ -1,7 +1,7 @@
 """Convert filters by option or attribute to the text of an SQL/JSON path predicate.
 
-The whole filter is one bind parameter, so its number of names does not change the statement. A GIN
-index of the class jsonb_path_ops supports it.
+The predicate is one bind parameter, so the statement does not depend on the number of names. A GIN
+index of the operator class jsonb_path_ops supports it.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 
 def jsonpath_all(keys: Mapping[str, Iterable[str]]) -> str:
-    """Write a predicate for objects that have, for each name, one of its values."""
+    """Return a predicate that selects objects with one of the given values for each name."""
     return " && ".join(f"({_jsonpath_any(name, values)})" for name, values in keys.items())
 
 

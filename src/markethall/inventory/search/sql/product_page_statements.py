@@ -31,7 +31,7 @@ from markethall.inventory.search.sql.statements import (
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 # The limit of a page is rounded up to one of these sizes, which is a literal in the statement. With
-# a bind parameter, Postgres would plan at each execution.
+# a bind parameter, Postgres would plan the statement at each execution.
 _PAGE_SIZES: Final = (20, 50, 100)
 # The number of products in a sample. If the search words are frequent, the matches in the sample
 # fill a page. If they are rare, the statement selects all matches, which are few.
@@ -43,8 +43,8 @@ _SORT_COLUMNS: Final[Mapping[str, "sa.Column[Any]"]] = {
     "relevance": products.c.created_at,
 }
 _KEY_NAMES: Final = ("score", "key", "product_id")
-# Any client can choose among thousands of shapes. A client that uses them all makes the others
-# build their statements again, but does not fill the memory.
+# Clients can choose among thousands of shapes. A client that requests all of them evicts other
+# statements, which are then built again, but the memory of the cache stays limited.
 _MAX_CACHED_STATEMENTS: Final = 256
 
 
@@ -82,7 +82,7 @@ class PageQueryShape(NamedTuple):
 
     @property
     def shown_columns(self) -> "list[sa.Column[Any]]":
-        """The columns of a row of the page, besides the sort key."""
+        """The columns of a row of the page, without those of the sort key."""
         return [products.c.product_id, products.c.family] if self.of_families else PAGE_COLUMNS
 
     @property

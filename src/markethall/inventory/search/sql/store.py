@@ -139,7 +139,7 @@ def _page_values(request: ProductPageRequest) -> dict[str, Any]:
 
 
 def _sort_key(row: "Record") -> tuple[Any, ...]:
-    """Return the columns before the first one of `summarize_families`."""
+    """Return the sort key of the row: the columns before those of `summarize_families`."""
     names = list(row.keys())
     return tuple(row[name] for name in names[: names.index("own_family_id")])
 
