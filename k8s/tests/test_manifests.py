@@ -2,12 +2,12 @@
 
 import os
 import string
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from k8s.tests.rendered import OVERLAYS, REPOSITORY, Document, found, parsed
+from k8s.tests.rendered import OVERLAYS, Document, found, parsed
+from markethall import __version__
 from markethall.contexts import context_names, topology
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
@@ -28,15 +28,13 @@ def test_overlays_have_no_finding(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_image_tag_is_project_version(overlay: str) -> None:
-    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
-
     images = {
         container["image"]
         for workload in Manifests(parsed(overlay)).workloads
         for container in workload.containers
     }
 
-    assert images == {f"markethall:{version}"}
+    assert images == {f"markethall:{__version__}"}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
