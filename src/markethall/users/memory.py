@@ -116,6 +116,10 @@ class MemoryUserStore(MemoryUnitOfWork):
         self._tables.guests.put(guest.guest_id, guest)
         self._tables.sessions.put(session.family_hash, session)
 
+    async def get_guest_session_for_update(self, guest_id: UUID) -> Session | None:
+        sessions = self._tables.sessions.where(lambda session: session.guest_id == guest_id)
+        return sessions[0] if sessions else None
+
     async def get_guest_for_update(self, guest_id: UUID) -> Guest | None:
         return self._tables.guests.get(guest_id)
 

@@ -81,8 +81,14 @@ class Store(ReadStore, Protocol):
 
     async def add_guest(self, guest: Guest, session: Session) -> None: ...
 
+    async def get_guest_session_for_update(self, guest_id: UUID) -> Session | None:
+        """Return the session of a guest and lock its row; None if the session was purged."""
+
     async def get_guest_for_update(self, guest_id: UUID) -> Guest | None:
-        """Return the guest and lock its row. Lock it before the session of the guest."""
+        """Return the guest and lock its row. Lock the session of the guest before.
+
+        The purge of sessions locks the rows in this order too.
+        """
 
     async def save_claim(self, guest: Guest) -> None:
         """Store the claim of the guest."""

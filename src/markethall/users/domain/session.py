@@ -160,9 +160,12 @@ class Session:
     def extend(self, now: datetime, lifetime: timedelta) -> None:
         self.expires_at = now + lifetime
 
+    def is_open(self, now: datetime) -> bool:
+        return self.revoked_at is None and self.expires_at > now
+
     def accepts(self, presented: RefreshToken, now: datetime) -> bool:
         """Tell whether the token can be exchanged now."""
-        if self.revoked_at or self.expires_at <= now:
+        if not self.is_open(now):
             return False
         return presented.token_hash == self.token_hash or self._is_in_grace_period(presented, now)
 
@@ -172,7 +175,7 @@ class Session:
         A token that is neither the current one nor in its grace period ends the session, because it
         may be stolen.
         """
-        if self.revoked_at or self.expires_at <= now:
+        if not self.is_open(now):
             return RotationResult.REJECTED
         if presented.token_hash == self.token_hash:
             self._advance(presented, digest, now)

@@ -1,6 +1,7 @@
 """Give what a guest has bought to a user."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -10,7 +11,7 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.persistence.database import Database
 from markethall.users.contract import BadGuestToken, BadRefreshToken, GuestClaimed
-from markethall.users.domain import Guest, RefreshToken
+from markethall.users.domain import Guest, RefreshToken, Session
 from markethall.users.ports import GuestTokenVerifier, ReadStore, Store
 from markethall.users.service.token_pairs import subject_of
 
@@ -27,6 +28,12 @@ class PresentedGuest:
     guest_id: UUID
     refresh_token: RefreshToken | None = None
     session_id: UUID | None = None
+
+    def is_accepted(self, session: Session, now: datetime) -> bool:
+        """Tell whether the session of the guest is open and the token belongs to it."""
+        if self.refresh_token is None:
+            return session.session_id == self.session_id and session.is_open(now)
+        return session.accepts(self.refresh_token, now)
 
 
 class GuestClaims:
@@ -71,26 +78,20 @@ class GuestClaims:
 
         Raises BadGuestToken, GuestAlreadyClaimed.
         """
-        now = self._clock()
+        # first the session, then the guest, as the purge of sessions locks them
+        session = await store.get_guest_session_for_update(presented.guest_id)
         guest = await store.get_guest_for_update(presented.guest_id)
+        now = self._clock()
         if guest is None:
             raise BadGuestToken
         if not guest.claim(user_id, now):
             return guest
-        if not await self._is_session_open(store, presented):
+        if session is None or not presented.is_accepted(session, now):
             raise BadGuestToken
         await store.save_claim(guest)
         await store.end_guest_session(guest.guest_id, now)
         await store.publish(GuestClaimed(guest_id=guest.guest_id, user_id=user_id), ctx)
         return guest
-
-    async def _is_session_open(self, store: Store, presented: PresentedGuest) -> bool:
-        now = self._clock()
-        if presented.refresh_token is None:
-            session_id = presented.session_id
-            return session_id is not None and await store.is_session_open(session_id, now)
-        found = await store.get_session_for_update(presented.refresh_token.family_hash)
-        return found is not None and found[0].accepts(presented.refresh_token, now)
 
 
 def log_claim(ctx: CallContext, guest: Guest) -> None:

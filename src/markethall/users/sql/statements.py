@@ -91,6 +91,9 @@ GET_GUEST = Statement(sa.select(guests).where(guests.c.guest_id == _GUEST_ID))
 GET_GUEST_FOR_UPDATE = Statement(
     sa.select(guests).where(guests.c.guest_id == _GUEST_ID).with_for_update(key_share=True)
 )
+GET_GUEST_SESSION_FOR_UPDATE = Statement(
+    sa.select(sessions).where(sessions.c.guest_id == _GUEST_ID).with_for_update()
+)
 GET_GUEST_ID = Statement(
     sa.select(sessions.c.guest_id).where(sessions.c.family_hash == bindparam("family_hash"))
 )

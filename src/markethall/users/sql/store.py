@@ -31,6 +31,7 @@ from markethall.users.sql.statements import (
     GET_GUEST,
     GET_GUEST_FOR_UPDATE,
     GET_GUEST_ID,
+    GET_GUEST_SESSION_FOR_UPDATE,
     GET_LOGIN_FAILURES_FOR_UPDATE,
     GET_SESSION_FOR_UPDATE,
     GET_USER,
@@ -145,6 +146,10 @@ class SqlUserStore(SqlUnitOfWork):
     async def add_guest(self, guest: Guest, session: Session) -> None:
         await self._connection.execute(INSERT_GUEST, **vars(guest))
         await self._connection.execute(INSERT_GUEST_SESSION, **_session_row(session))
+
+    async def get_guest_session_for_update(self, guest_id: UUID) -> Session | None:
+        row = await self._connection.fetch_one(GET_GUEST_SESSION_FOR_UPDATE, guest_id=guest_id)
+        return _to_session(row) if row else None
 
     async def get_guest_for_update(self, guest_id: UUID) -> Guest | None:
         row = await self._connection.fetch_one(GET_GUEST_FOR_UPDATE, guest_id=guest_id)
