@@ -91,7 +91,7 @@ def _status_waits(database: Database[ReadStore, Store], bus: InvalidationBus | N
 
 
 def _configuration_byte_cache(bus: InvalidationBus | None) -> CoherentCache:
-    # independent of the setting `cache`, because every order reads the configuration
+    # always in use, also without the setting `cache`, because every order reads the configuration
     return CoherentCache(bus)
 
 
@@ -107,7 +107,7 @@ def _on_drain(status_waits: StatusWaits) -> Sequence[Callable[[], None]]:
 
 
 def _on_close(cache: CoherentCache) -> Sequence[LifecycleHook]:
-    return [cache.close]  # it also flushes the bus
+    return [cache.close]  # also publishes the pending invalidations of the bus
 
 
 def _reservation_policy(settings: OrdersSettings) -> ReservationPolicy:

@@ -10,7 +10,7 @@ from markethall.shared.composition.settings import ContextSettings
 
 SHIPPING_CALCULATORS: Final = "markethall.shipping_calculators"
 TAX_CALCULATORS: Final = "markethall.tax_calculators"
-# listed here, not found by entry points, so that they also work without package metadata
+# not found by their entry points, so that they also work without package metadata
 _BUILT_IN: Final = {
     SHIPPING_CALCULATORS: "markethall.orders.shipping.service:ShippingRates",
     TAX_CALCULATORS: "markethall.orders.tax.service:ConfiguredTaxRates",

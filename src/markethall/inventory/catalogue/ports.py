@@ -58,7 +58,7 @@ class ReadStore(Protocol):
         """
 
     async def list_taken_slugs(self, slugs: Collection[str]) -> Sequence[str]:
-        """Return those of the slugs that a family has or had."""
+        """Return the slugs among these that a family has or had."""
 
     async def count_products(self) -> int:
         """Return the number of active products."""

@@ -115,7 +115,7 @@ class Store(ReadStore, Protocol):
         """Return the families whose `label_key`, slug or former slug is one of these."""
 
     async def list_taken_slugs(self, slugs: Collection[str]) -> Sequence[str]:
-        """Return those of the slugs that a family has or had."""
+        """Return the slugs among these that a family has or had."""
 
     async def lock_family_names(self) -> None:
         """Lock the labels and slugs of all families until this transaction ends.

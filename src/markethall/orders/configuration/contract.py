@@ -1,4 +1,4 @@
-"""The common part of the views of configuration items."""
+"""The fields and errors that all kinds of configuration items share."""
 
 from datetime import datetime
 

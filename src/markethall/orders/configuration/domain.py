@@ -1,4 +1,4 @@
-"""A configuration item: staff change it, and orders read it to compute their totals."""
+"""A configuration item. Staff change items, and the totals of orders are computed from them."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime

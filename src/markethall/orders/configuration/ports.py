@@ -29,7 +29,8 @@ class Store(ReadStore, Protocol):
     async def lock_kind(self, kind: ItemKind) -> None:
         """Wait until no other transaction has locked this kind, and lock it.
 
-        The lock makes the check of unique keys and of the number of items safe.
+        The lock prevents concurrent transactions from passing the checks of unique keys and of the
+        number of items together.
         """
 
     async def get_item_for_update(

@@ -14,7 +14,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.scopes import ORDERS_MANAGE
 
-# as for the reads of the catalogue
+# the same values as for responses of the catalogue
 PUBLIC_CACHE_CONTROL: Final = "public, max-age=5, stale-while-revalidate=30"
 
 

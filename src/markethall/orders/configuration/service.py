@@ -1,4 +1,4 @@
-"""The use cases of configuration items, and the cache from which orders read them."""
+"""The use cases of configuration items, and the cache that orders read."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +26,15 @@ from markethall.shared.persistence.database import Database
 
 NAMESPACE: Final = "orders.configuration"
 _KEY: Final = "all"
-# A change invalidates the cached value in all processes; the TTL is for messages that are lost.
+# A change invalidates the cached value in all processes. The TTL limits the age of the value if an
+# invalidation message is lost.
 TTL_SECONDS: Final = 10.0
 _ITEM_ID: Final = TypeAdapter(UUID)
 _ITEMS: Final = TypeAdapter(tuple[ConfigurationItem, ...])
 
 
 class ConfigurationCache:
-    """All items, read by one statement and kept in the process."""
+    """A cache of all items in this process. One statement reads all of them."""
 
     def __init__(self, database: Database[ReadStore, Store], cache: InvalidatedCache) -> None:
         self._database = database
@@ -42,7 +43,7 @@ class ConfigurationCache:
         self._items: tuple[ConfigurationItem, ...] = ()
 
     async def list_all(self) -> tuple[ConfigurationItem, ...]:
-        """Return the items of all kinds, sorted by id; without a change, the same tuple."""
+        """Return the items of all kinds, sorted by id. Without a change, return the same tuple."""
         value = await self._cache.get_or_load(NAMESPACE, _KEY, TTL_SECONDS, self._load)
         if value is not None and value is not self._value:
             self._value, self._items = value, _ITEMS.validate_json(value)
@@ -53,7 +54,10 @@ class ConfigurationCache:
         return items is self._items and self._cache.is_current(NAMESPACE, _KEY, self._value)
 
     def invalidate(self) -> None:
-        """Call it after the commit of a change."""
+        """Remove the items from the caches of all processes.
+
+        Call this after the commit of a change.
+        """
         self._cache.invalidate(NAMESPACE, [_KEY])
 
     async def _load(self) -> bytes:
@@ -67,7 +71,7 @@ V = TypeVar("V", bound=ItemView)
 
 @dataclass(frozen=True)
 class ItemType(Generic[F, V]):
-    """How the items of one kind are read and shown. `id_name` names the id in views and errors."""
+    """The models and errors of one kind of item. `id_name` names the id in views and errors."""
 
     kind: ItemKind
     fields: type[F]

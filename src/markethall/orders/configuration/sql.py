@@ -47,7 +47,8 @@ _after: Final = bindparam("after", type_=sa.Uuid)
 _by_id: Final = _select.where(
     configuration.c.kind == bindparam("kind"), configuration.c.item_id == bindparam("item_id")
 )
-# a statement of its own, so that the next one sees the rows that were committed during the wait
+# a separate statement, so that the snapshot of the next one contains the rows that other
+# transactions committed during the wait for the lock
 LOCK_KIND: Final = Statement(
     sa.select(
         sa.func.pg_advisory_xact_lock(

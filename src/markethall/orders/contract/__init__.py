@@ -56,7 +56,7 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 
 MAX_QUANTITY: Final = 999
 MAX_LINES: Final = 100
-# the prefix of the shop, which does not end with a digit, and the number
+# the prefix of the shop, whose last character is not a digit, and then the number
 _ORDER_NUMBER_PATTERN: Final = r"^([A-Za-z0-9_#-]{0,19}[A-Za-z_#-])?[0-9]{1,18}$"
 Quantity = Annotated[Int, Field(ge=1, le=MAX_QUANTITY, examples=[2])]
 

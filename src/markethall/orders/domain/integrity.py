@@ -25,8 +25,9 @@ _LIVE_RESERVATIONS: Final = frozenset({"committed", "consumed"})
 class OrderSums:
     """The amounts of an order, and the sums of its lines, in minor units.
 
-    `line_total` sums the totals of the lines, `unit_total` their prices times their quantities. The
-    rest of `discount` and `tax` is that of shipping.
+    `line_total` is the sum of the totals of the lines; `unit_total` is the sum of their unit prices
+    times their quantities. The parts of `discount` and `tax` that do not belong to lines belong to
+    shipping.
     """
 
     order_id: UUID
@@ -95,7 +96,7 @@ def judge_total(sums: OrderSums) -> Iterator[OffendingRow]:
 
 
 def _judge_shipping(sums: OrderSums) -> Iterator[OffendingRow]:
-    """Check that lines and shipping have all of the discount and of the tax."""
+    """Check that discount and tax, without those of the lines, are possible for the shipping."""
     discount, tax = sums.discount - sums.line_discount, sums.tax - sums.line_tax
     if not 0 <= discount <= sums.shipping:
         yield _order_row(

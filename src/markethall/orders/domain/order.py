@@ -53,7 +53,7 @@ class Order:
     # the time of the next attempt to expire the order, at first the original `expires_at`. Until
     # then, a job checks the payment whenever the order reaches one of CHECK_AGES
     overdue_check_at: datetime
-    # where the buyer gets messages about the order
+    # the address for messages to the buyer about the order
     email: str | None = None
     # the owner is a guest: `user_id` is the id of the guest
     is_guest: bool = False

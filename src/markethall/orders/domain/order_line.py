@@ -48,9 +48,9 @@ class OrderLine:
         return self._breakdown.total
 
     def share(self, first: int, units: int) -> LineShare:
-        """Return the amounts of some units; `first` is the index of the first one.
+        """Return the amounts of `units` consecutive units, from the index `first` on.
 
-        Units are counted as cancelled from the first one on, as shipped up to the last one.
+        Cancelled units have the lowest indexes of the line, and shipped units the highest.
         """
         return self._breakdown.share(first, units)
 

@@ -13,7 +13,7 @@ from markethall.shared.kernel.money import Money
 
 @dataclass(frozen=True)
 class QuotedLine:
-    """Units of a product, with its fields that the totals depend on."""
+    """Units of a product, and the fields of the product that determine the totals."""
 
     line_id: UUID
     product_id: UUID
@@ -41,7 +41,7 @@ class QuotedLine:
 
 @dataclass(frozen=True)
 class QuoteRequest:
-    """An order that is to be priced. Without `currency`, the lines decide it.
+    """An order that is to be priced. Without `currency`, the currency of the lines is used.
 
     Without `shipping_method`, which is a code, the cheapest method is chosen.
     """

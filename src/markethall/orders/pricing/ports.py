@@ -1,4 +1,4 @@
-"""The port of prices of whole orders."""
+"""The port that prices orders."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ class Pricing(Protocol):
     async def quote(self, request: QuoteRequest) -> Quote:
         """Price an order by the current settings of the shop.
 
-        It needs no statement if the settings are cached. Raises OrderCurrencyMismatch,
+        No SQL statement is executed if the settings are cached. Raises OrderCurrencyMismatch,
         CountryNotServed, ShippingUnavailable, TotalTooLarge; Unavailable if a calculator does not
         answer.
         """

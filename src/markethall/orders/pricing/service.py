@@ -1,4 +1,4 @@
-"""Price orders: the settings of the shop, then shipping, then taxes."""
+"""Price orders: read the settings of the shop, then compute shipping, then taxes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,6 +150,6 @@ def _choose(
 
 
 def _unusable(dependency: str, problem: str) -> Unavailable:
-    """Build the error for a result of a calculator that no order may have, and log it."""
+    """Log that the result of a calculator is invalid, and build the error."""
     log.error("order.calculator_failed", calculator=dependency, problem=problem)
     return Unavailable(dependency=dependency)

@@ -106,7 +106,7 @@ class Checkout:
         try:
             quote = await self._quote(ctx, command, reservation)
         except Unavailable:
-            raise  # keeps the reservation, because a retry with the same key may succeed
+            raise  # the reservation is kept, because a retry with the same key may succeed
         except DomainError as error:
             return await self._resume_or_raise(ctx, reservation, attempt, error)
         payment_deadline = reservation.expires_at - self._policy.payment_safety_margin
@@ -119,7 +119,7 @@ class Checkout:
         order = self._build_order(ctx, command, reservation, quote, payment)
         order.email, order.is_guest = email, customer.is_guest
         has_payment_expired = payment.expires_at <= order.created_at
-        # an earlier attempt opened the payment, and the settings of the shop have changed since
+        # true if the settings of the shop have changed since an earlier attempt opened the payment
         has_other_amount = payment.amount != quote.total
         if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired or has_other_amount:
             return await self._resume_or_reject(ctx, reservation, attempt)
@@ -207,8 +207,8 @@ class Checkout:
     async def _follow_claim(self, store: Store, order: Order) -> None:
         """Give the order to the user who has claimed the guest after this checkout began.
 
-        The row lock orders this transaction and the handler of the claim: the handler either waits
-        and then finds the order, or this transaction finds the claim.
+        The row lock serializes this transaction and the handler of the claim. Either the handler
+        waits for this commit and then finds the order, or this transaction finds the claim.
         """
         guest_id = order.user_id
         user_id = await store.get_guest_owner_for_update(guest_id)
@@ -257,8 +257,9 @@ class Checkout:
 
         This attempt cannot place the order for one of five reasons: the reservation is a tombstone,
         it is not held, it expires too soon for a payment, the payment has ended or has expired, or
-        the payment has the total of other settings of the shop.
-        Each of them can also be the case because an earlier attempt has placed the order.
+        the payment has another total, because the settings of the shop have changed since an
+        earlier attempt opened it. For each of these reasons, an earlier attempt may already have
+        placed the order.
         """
         existing = await self._find_order(attempt)
         if existing is not None:

@@ -25,8 +25,9 @@ class GuestOrders:
     async def claim(self, delivery: Delivery, event: GuestClaimed) -> None:
         """Store the claim, then change the owner of each order, then mark the event as processed.
 
-        From the first commit on, an order that the guest places belongs to the user: see
-        `Checkout`. After a crash the handler runs again and continues with the remaining orders.
+        From the first commit on, orders that the guest places belong to the user, see
+        `Checkout._follow_claim`. After a crash the handler runs again and continues with the
+        remaining orders.
         """
         async with self._database.transaction() as store:
             await store.set_guest_owner(event.guest_id, event.user_id)

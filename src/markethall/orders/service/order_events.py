@@ -50,7 +50,7 @@ def lines_cancelled_event(
 
 
 def _share_of_last_cancelled(line: OrderLine, units: int) -> int:
-    """Return the amount of the units of a line that were cancelled last."""
+    """Return the amount of the `units` units of the line that were cancelled most recently."""
     return line.share(line.cancelled - units, units).amount
 
 

@@ -30,7 +30,8 @@ DeliveryText = Annotated[
     VisibleText, Field(min_length=1, max_length=200, examples=["2 to 3 working days"])
 ]
 TaxClass = Annotated[VisibleText, Field(min_length=1, max_length=50, examples=["standard"])]
-# not a Text: requests and responses would get different schemas, and generated clients two models
+# Not a Text, because requests and responses would get different schemas, and generated clients
+# would have two models.
 PostalPrefix = Annotated[
     str,
     Field(strict=True, min_length=1, max_length=20, pattern=r"^[A-Za-z0-9 -]+$", examples=["10"]),

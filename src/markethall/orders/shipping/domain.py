@@ -57,7 +57,7 @@ def list_options(request: ShippingRequest) -> Iterator[ShippingOption]:
 
 
 def choose_option(options: Sequence[ShippingOption], code: str | None) -> ShippingOption:
-    """Return the option with this code; without a code the cheapest one that is no pick-up.
+    """Return the option with this code, or the cheapest option that is not a pick-up.
 
     Raises ShippingUnavailable.
     """

@@ -111,7 +111,8 @@ sa.Index(
 )
 
 # a row for each guest who has placed an order or was claimed; `user_id` is the user who has claimed
-# the guest. The row is the lock between the placing of an order and the claim of its guest.
+# the guest. The row is locked when an order is placed and when its guest is claimed, so that these
+# two are serialized.
 guest_owners = sa.Table(
     "guest_owner",
     metadata,

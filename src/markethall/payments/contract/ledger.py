@@ -41,7 +41,7 @@ LedgerDate = Annotated[
     date,
     BeforeValidator(_require_iso_date),
     Field(ge=date(1970, 1, 1), le=date(9998, 12, 31)),
-    # JSON schema has no limits for dates
+    # the schema states no limits, because JSON Schema has none for dates
     WithJsonSchema({"type": "string", "format": "date", "examples": ["2026-11-30"]}),
 ]
 

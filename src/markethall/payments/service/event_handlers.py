@@ -20,9 +20,10 @@ class PaymentEventHandlers:
     async def on_guest_claimed(self, delivery: Delivery, event: GuestClaimed) -> None:
         """Give the guest's payments, then the saved payment methods, to the user.
 
-        From the first commit on, a payment that is opened for the guest belongs to the user. The
-        saved methods come last, because a charge saves its method for the owner of its payment.
-        After a crash the handler runs again and continues with the remaining payments.
+        From the first commit on, payments that are opened for the guest belong to the user. The
+        saved methods are changed last, because until the payments have changed their owner, a
+        charge may still save a method for the guest. After a crash the handler runs again and
+        continues with the remaining payments.
         """
         async with self._database.transaction() as store:
             await store.set_guest_owner(event.guest_id, event.user_id)

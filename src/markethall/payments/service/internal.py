@@ -57,7 +57,7 @@ class InternalPaymentService:
         )
         async with self._database.transaction() as store:
             if ctx.actor.is_guest:
-                # the user, if the guest was claimed after the order was begun
+                # the owner is the user if the guest was claimed after the checkout began
                 owner = await store.get_guest_owner_for_update(payment.user_id)
                 payment.user_id = owner or payment.user_id
             return to_payment_summary(await store.open_payment(payment))

@@ -1,4 +1,4 @@
-"""The SQL statements that give what belongs to a guest to a user."""
+"""The SQL statements that change the owner of a guest's data to a user."""
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam

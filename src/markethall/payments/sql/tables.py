@@ -257,7 +257,8 @@ provider_customers = sa.Table(
 )
 
 # a row for each guest for whom a payment was opened or who was claimed; `user_id` is the user who
-# has claimed the guest. The row is the lock between the opening of a payment and the claim.
+# has claimed the guest. The row is locked when a payment is opened and when the guest is claimed,
+# so that these two are serialized.
 guest_owners = sa.Table(
     "guest_owner",
     metadata,

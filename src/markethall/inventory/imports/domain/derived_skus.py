@@ -22,10 +22,10 @@ def stable_sku(handle: str, options: Mapping[str, str]) -> str:
     parts = [handle, *options.values()]
     sku = ".".join(parts)
     is_plain = all(_SAFE_SKU_PART.fullmatch(part) for part in parts)
-    # only in lower case, because SKUs ignore case: the options "m" and "M" would get the same SKU
+    # lower case only, because SKUs are compared without case: "m" and "M" would get the same SKU
     if is_plain and sku == sku.lower() and len(sku) <= MAX_SKU_LENGTH:
         return sku
-    # a digest, because two variants may differ only in characters that are replaced
+    # the digest distinguishes variants that differ only in characters that are replaced
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
     readable = ".".join(_UNSAFE_SKU_CHARACTERS.sub("-", part).strip("-_") for part in parts).strip(
         "."

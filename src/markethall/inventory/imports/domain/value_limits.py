@@ -1,4 +1,4 @@
-"""Cut the values of other shop systems to the limits of a product."""
+"""Cut values from other shop systems to the limits of product fields."""
 
 import re
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """Read the values that a row of WooCommerce's product CSV describes.
 
-All variations share the values of `read_shared_values`; only the row of their product has them. The
-values of `read_offer_values` belong to a product that can be bought: a simple product or a
+`read_shared_values` reads the values that all variations share, which are in the row of their
+product. `read_offer_values` reads the values of a product that can be bought: a simple product or a
 variation.
 """
 
@@ -84,7 +84,10 @@ def read_shared_values(row: WooRow) -> dict[str, Any]:
 
 
 def read_attributes(row: WooRow) -> dict[str, str]:
-    """Return the attributes that customers see. WooCommerce's brands become the vendor."""
+    """Return the visible attributes.
+
+    The brands of WooCommerce become the attribute for the vendor.
+    """
     attributes = {
         attribute.name[:MAX_OPTION_LENGTH]: row.cut(
             attribute.column, ", ".join(split_list(attribute.value)), MAX_ATTRIBUTE_LENGTH
@@ -98,7 +101,7 @@ def read_attributes(row: WooRow) -> dict[str, str]:
 
 
 def read_options(row: WooRow) -> dict[str, str]:
-    """Return the options of a variation. An option without a value stands for any value."""
+    """Return the options of a variation. Leave out options that are valid for any value."""
     options = {}
     for attribute in row.attributes:
         name, value = attribute.name[:MAX_OPTION_LENGTH], unescape_text(attribute.value)
@@ -141,7 +144,7 @@ def _first_text(row: WooRow, columns: Sequence[str], limit: int) -> str | None:
 
 
 def combine_with_parent(parent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a variation: its own, and those of its product where it has none."""
+    """Return the values of a variation. The values of its product replace missing ones."""
     values = {**parent, **own}
     for name in ("description", "weight_grams"):
         values[name] = own.get(name) or parent.get(name)
@@ -152,7 +155,7 @@ def combine_with_parent(parent: Mapping[str, Any], own: Mapping[str, Any]) -> di
 
 
 def _read_descriptions(row: WooRow) -> str:
-    """Return the short description and the description, one below the other."""
+    """Return the short description, then the description."""
     texts = distinct(
         read_description(row.get(name)) for name in ("short_description", "description")
     )
@@ -184,7 +187,7 @@ def _read_tags(row: WooRow) -> tuple[str, ...]:
 
 def _read_images(row: WooRow) -> tuple[str, ...]:
     texts = split_list(row.get("images"))
-    # a name of a file without a host is a file on the server of the old shop
+    # a file name without a host refers to the server of the former shop and cannot be resolved
     urls = [complete_url(text) if "/" in text else None for text in texts]
     if None in urls:
         row.warn("images", "dropped", "a text that is not the URL of an image is dropped")
@@ -232,7 +235,10 @@ def _read_barcode(row: WooRow) -> str | None:
 
 
 def _read_prices(row: WooRow, currency: str) -> dict[str, Any]:
-    """Return the price, with the price of a sale that has no dates or as an additional price."""
+    """Return the price fields.
+
+    A sale without dates replaces the price, else it is an additional one.
+    """
     regular = row.parse("regular_price", lambda text: parse_localized_amount(text, currency))
     if regular is None:
         if row.get("sale_price") and not row.get("regular_price"):

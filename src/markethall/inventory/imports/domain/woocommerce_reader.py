@@ -1,7 +1,7 @@
 """Reader of the product CSV that WooCommerce exports.
 
-A simple product and a variation become products; the variations of a variable product become a
-family. Source: https://github.com/woocommerce/woocommerce/wiki/Product-CSV-Import-Schema.
+A simple product and a variation each become a product. A variable product becomes the family of its
+variations. Source: https://github.com/woocommerce/woocommerce/wiki/Product-CSV-Import-Schema.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,12 +50,12 @@ from markethall.inventory.imports.domain.woocommerce_row import (
 
 # fields that a family has in common with its products
 _FAMILY_FIELDS: Final = ("name", "description", "category", "images")
-# type of a product that cannot be sold here -> the reason
+# maps a product type that is not supported to the reason
 _UNSUPPORTED: Final[Mapping[str, str]] = {
     "grouped": "a grouped product has no price: only its parts are imported",
     "external": "an external product is sold by another shop",
 }
-# field of the model -> column in which an error of this field is reported
+# maps a field of the model to the column that errors of this field name
 _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
     "category": "categories",
     "price": "regular_price",
@@ -163,7 +163,7 @@ class WooCommerceReader:
         own = read_shared_values(row)
         own.pop("name", None)
         for name in ("category", "tags"):
-            # a variation has no categories and tags of its own
+            # the category and tags of the product apply to all of its variations
             own.pop(name, None)
         values = combine_with_parent(parent.values, own) | self._own_values(row)
         values |= {"family": parent.family, "attributes": _attributes_of(parent, values["options"])}
@@ -172,7 +172,10 @@ class WooCommerceReader:
         return self._validate(row, values, names, WooReferences(row.sku_keys, siblings))
 
     def _read_variation_without_parent(self, row: WooRow) -> RowResult:
-        """Read a row that can only change a product that exists."""
+        """Read a variation whose product is not in the file.
+
+        The row can only change a stored product.
+        """
         values = self._own_values(row)
         result = self._validate(row, values, frozenset(), WooReferences(row.sku_keys))
         if isinstance(result, tuple):
@@ -187,7 +190,7 @@ class WooCommerceReader:
         return {"sku": sku, "options": options, **read_offer_values(row, self._currency)}
 
     def _derived_sku(self, row: WooRow, options: Mapping[str, str]) -> str:
-        """Return the SKU of a row without one. It stays the same when the product is renamed."""
+        """Return the SKU for a row without one. With an ID, it does not depend on the name."""
         if row.id:
             return f"woo-{row.id}"
         base = row.get("parent") or row.get("name")
@@ -225,7 +228,10 @@ class WooCommerceReader:
 
 
 def _attribute_names(row: WooRow) -> frozenset[str]:
-    """Return the keys of the attributes that the row sets. Others of the product stay."""
+    """Return the keys of the attributes that the row sets.
+
+    The product keeps its other attributes.
+    """
     names = {label_key(attribute.name) for attribute in row.attributes}
     return frozenset(names | ({VENDOR} if row.has("brands") else set()))
 

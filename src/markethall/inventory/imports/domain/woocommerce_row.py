@@ -16,7 +16,7 @@ T = TypeVar("T")
 SIMPLE: Final = "simple"
 VARIABLE: Final = "variable"
 VARIATION: Final = "variation"
-# they only say how a product is delivered
+# types that state how a product is delivered, not whether it has variations
 _DELIVERY_TYPES: Final = frozenset({"virtual", "downloadable"})
 _ID_PREFIX: Final = "id:"
 _MAX_ID_DIGITS: Final = 20
@@ -72,7 +72,7 @@ class WooRow:
 
     @property
     def sku_keys(self) -> tuple[str, ...]:
-        """The keys of the SKU in the row, and of the SKU that the row would get without one."""
+        """The keys of the SKU in the row, and of the SKU that is derived if the row has none."""
         skus = [self.get("sku"), f"woo-{self.id}" if self.id else ""]
         return tuple(sku_key(sku) for sku in skus if sku)
 
@@ -103,5 +103,5 @@ class WooRow:
 
 
 def unescape_text(text: str) -> str:
-    r"""Return a text in which the export has written `\,` for a comma, and `&amp;` for `&`."""
+    r"""Replace `\,` by a comma and `&amp;` by `&`, as the export of WooCommerce writes them."""
     return html.unescape(text.replace("\\,", ","))

@@ -16,11 +16,11 @@ from markethall.shared.kernel.money import EXPONENT_BY_CURRENCY
 
 _MAX_DIGITS: Final = 30
 _PLAIN_NUMBER: Final = re.compile(r"-?[0-9]+(?:[.,][0-9]+)?")
-# the groups of thousands, with the other separator before the decimals
+# digits in groups of three with one separator, and the other separator before the decimals
 _GROUPED_NUMBER: Final = re.compile(
     r"(?:[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?|[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?)"
 )
-# 1.234 may be 1234 or 1 and 234 thousandths
+# the separator may divide thousands or decimals: "1.234" may be 1234 or 1.234
 _AMBIGUOUS_AMOUNT: Final = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}")
 _THOUSANDTHS: Final = 3
 _LIST_SEPARATOR: Final = re.compile(r"(?<!\\),")
@@ -88,9 +88,10 @@ def parse_sale_end(text: str) -> datetime:
 
 
 def choose_category(text: str) -> tuple[str | None, Sequence[str]]:
-    """Return the path of the deepest category, the first of equals, and the paths that are lost.
+    """Return the path of the deepest category, and the paths that are dropped.
 
-    A product has one category here. The parents of this category are not lost.
+    A product has one category. Of several paths with the same depth, the first one is used. The
+    paths of its parents do not count as dropped.
     """
     paths = [path for part in split_list(text) if not _is_no_category(path := split_path(part))]
     if not paths:

@@ -116,8 +116,8 @@ class ImportService:
         self, ctx: CallContext, import_id: UUID
     ) -> AsyncIterator[ImportView | None]:
         updates = self._watch(ctx, import_id)
-        # Run the generator to its first `yield`. Only a generator that has started runs its
-        # `finally` block when the caller drops it unread, so only then the slot is freed.
+        # Run the generator to its first `yield`. If the caller closes the generator without reading
+        # it, its `finally` block, which frees the slot, runs only if the generator has started.
         await anext(updates)
         return updates
 

@@ -18,7 +18,7 @@ from markethall.shared.kernel.model import Bool, Dto, RequestModel, Text, Visibl
 from markethall.shared.kernel.money import Currency
 
 DEFAULT_NUMBER_PREFIX: Final = "MH-"
-# ends with a character that is no digit, so that the number after it can be read
+# the last character is not a digit, so that the number after the prefix can be parsed
 _PREFIX_PATTERN: Final = r"^([A-Za-z0-9_#-]{0,19}[A-Za-z_#-])?$"
 _URL_PATTERN: Final = r"^https?://[^\s/\u0000][^\s\u0000]*$"
 

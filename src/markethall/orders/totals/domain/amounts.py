@@ -8,8 +8,8 @@ from typing import NamedTuple
 def split_amount(amount: int, weights: Sequence[int]) -> list[int]:
     """Divide the amount in proportion to the weights, by the largest-remainder method.
 
-    Parts with equal remainders take the units left over in the order of the sequence. The parts sum
-    to the amount. If all weights are 0, all parts are 0.
+    Of parts with equal remainders, the earlier parts of the sequence get the minor units that are
+    left. The parts sum to the amount. If all weights are 0, all parts are 0.
     """
     total = sum(weights)
     if not total:
@@ -27,10 +27,10 @@ def round_half_even(amount: Fraction) -> int:
 
 
 def share_of_units(amount: int, quantity: int, first: int, units: int) -> int:
-    """Return the share of some units of a line in an amount of the whole line.
+    """Return the share of `units` consecutive units in an amount of the whole line.
 
-    `first` is the index of the first of these units. The amount is split equally; the first units
-    get what is left over.
+    `first` is the index of the first of these units. The amount is split equally over the
+    `quantity` units of the line, and each of the first units gets one minor unit of the remainder.
     """
     return _share_before(amount, quantity, first + units) - _share_before(amount, quantity, first)
 

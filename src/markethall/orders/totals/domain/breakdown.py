@@ -8,7 +8,7 @@ from uuid import UUID
 
 from markethall.orders.totals.domain.amounts import LineShare, share_of_units
 
-# the key of the shipping charge among the keys of the lines
+# the key of the shipping charge, where lines are identified by key
 SHIPPING_KEY: Final = UUID(int=0)
 
 
@@ -64,7 +64,7 @@ class TaxLine:
 
 @dataclass(frozen=True)
 class LineBreakdown:
-    """A line, or the shipping charge with quantity 1: its price, its discounts and its taxes."""
+    """The price, discounts and taxes of a line, or of the shipping charge as quantity 1."""
 
     key: UUID
     unit_price: int
@@ -107,13 +107,13 @@ class LineBreakdown:
         return sum(line.amount for line in self.tax_lines)
 
     def add_discount(self, discount: AppliedDiscount) -> "LineBreakdown":
-        """Return this line with one more discount; a discount of 0 changes nothing."""
+        """Return a copy with the discount added, or this line if the discount is 0."""
         if not discount.amount:
             return self
         return replace(self, discounts=(*self.discounts, discount))
 
     def share(self, first: int, units: int) -> LineShare:
-        """Return the amounts of some units; `first` is the index of the first one."""
+        """Return the amounts of `units` consecutive units, from the index `first` on."""
 
         def part(amount: int) -> int:
             return share_of_units(amount, self.quantity, first, units)

@@ -30,11 +30,12 @@ class PromotionKind(StrEnum):
 class PromotionRule:
     """The discount of a promotion. Amounts are in minor units of the order's currency.
 
-    `percent` is 10 for 10 %. `fixed` takes `amount` off. Of the kind `buy_x_get_y`, each
-    `buy_quantity` units give `percent` off the next `get_quantity` units, the cheapest ones.
+    `percent` is 10 for 10 %. A promotion of the kind `fixed` takes `amount` off. With
+    `buy_x_get_y`, `get_quantity` of each `buy_quantity` + `get_quantity` units are discounted by
+    `percent`. The discounted units are the cheapest ones of the order.
 
     A promotion that names products, categories or tags applies only to the lines that have one of
-    them. `min_total` is a minimum of the subtotal.
+    them. The promotion applies only if the subtotal is at least `min_total`.
     """
 
     promotion_id: UUID
@@ -87,7 +88,7 @@ def apply_promotions(
     promotions: Iterable[PromotionRule],
     shipping: ShippingCharge | None = None,
 ) -> DiscountedOrder:
-    """Apply promotions by descending priority, each to what the earlier ones have left.
+    """Apply promotions by descending priority, each to the amounts that the earlier ones left.
 
     A promotion that is not stackable applies only if no other promotion does. The result does not
     depend on the order of the lines or of the promotions.
@@ -143,7 +144,7 @@ def _amount_off(rule: PromotionRule, lines: Sequence[LineBreakdown]) -> list[int
 
 
 def _cheapest_units_off(rule: PromotionRule, lines: Sequence[LineBreakdown]) -> list[int]:
-    """Discount the cheapest units; lines of the same unit price are taken by their keys."""
+    """Discount the cheapest units. Lines with the same unit price are sorted by key."""
     left = _discounted_units(rule, sum(line.quantity for line in lines))
     units: dict[UUID, int] = {}
     for line in sorted(lines, key=lambda line: (line.unit_price, line.key)):

@@ -19,7 +19,7 @@ class NamedRate(NamedTuple):
 
 @dataclass(frozen=True)
 class TaxRules:
-    """The rates of each tax class at one destination. All rates of a class apply to one base."""
+    """The rates of each tax class at one destination. The rates of a class have the same base."""
 
     rates: Mapping[str, Sequence[NamedRate]]
     prices_include_tax: bool = False
@@ -39,7 +39,7 @@ class TaxRules:
 
 
 def _weights(rates: Sequence[NamedRate]) -> list[int]:
-    """Return whole numbers with the ratios of the rates."""
+    """Return integers with the same ratios as the rates."""
     fractions = [Fraction(rate.rate) for rate in rates]
     scale = 1
     for fraction in fractions:
