@@ -137,7 +137,8 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         summary="A commerce backend: users, inventory, orders and payments.",
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
-        # relative to the address of the document, because a process does not know its public URL
+        # a relative URL, resolved against the URL of the document, because a process does not know
+        # its public URL
         servers=[{"url": "/", "description": "This server"}],
         openapi_tags=_openapi_tags(settings),
         lifespan=lifespan,

@@ -1,7 +1,8 @@
 """The conformance suites of shipping and tax calculators.
 
 The author of a calculator inherits from `ShippingCalculatorConformance` or
-`TaxCalculatorConformance` and writes a fixture `calculator`. Every test passes for a correct one.
+`TaxCalculatorConformance` and writes a fixture `calculator`. Every test passes for a correct
+calculator.
 """
 
 import asyncio

@@ -32,12 +32,12 @@ class ReadStore(Protocol):
     async def count(self) -> int: ...
 
     async def count_guests(self) -> int:
-        """Return the number of guests that no user has claimed."""
+        """Return the number of stored guests that no user has claimed."""
 
     async def get_guest(self, guest_id: UUID) -> Guest | None: ...
 
     async def get_guest_id(self, family_hash: bytes) -> UUID | None:
-        """Return the guest whose session has this token family, also if the session has ended."""
+        """Return the id of the guest whose session has this token family, even if it has ended."""
 
     async def has_active_admin(self, except_user_id: UUID | None) -> bool:
         """Tell whether an active admin exists other than this user."""

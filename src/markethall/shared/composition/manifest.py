@@ -59,8 +59,8 @@ class ContextManifest:
     # maps a path to the query parameters that make a search count facets; these searches have an
     # even lower limit
     facet_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # maps a path to the query parameters that may occur more than once; a name that ends with a dot
-    # is the prefix of such parameters. A repeated parameter that is not named here is rejected.
+    # Maps a path to the query parameters that may be repeated. A name that ends with a dot is a
+    # prefix of such parameters. Other repeated parameters are rejected.
     repeatable_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
     # regular expressions of the public paths whose responses are streamed for a long time; these
     # requests have a concurrency limit of their own

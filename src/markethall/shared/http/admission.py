@@ -263,7 +263,7 @@ def _client_is_known(scope: Scope) -> bool:
 
 def _client_of(scope: Scope) -> str:
     actor: Actor = scope["state"]["actor"]
-    # guests count as their network, because a client can create many of them
+    # a guest counts as its network, because a client can create any number of guests
     if actor.user_id and not actor.is_guest:
         return f"user:{actor.user_id}"
     return client_network(scope["state"]["client_ip"])

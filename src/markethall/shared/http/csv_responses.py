@@ -9,7 +9,7 @@ CSV_MEDIA_TYPE: Final = "text/csv"
 
 
 def documented_csv(description: str) -> dict[int | str, dict[str, Any]]:
-    """Return the part of a route's `responses` for a file."""
+    """Return the entry of a route's `responses` that documents a CSV file."""
     content = {CSV_MEDIA_TYPE: {"schema": {"type": "string"}}}
     return {200: {"description": description, "content": content}}
 

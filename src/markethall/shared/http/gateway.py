@@ -189,9 +189,9 @@ class GatewayMiddleware:
 
 
 def _principal_of(request: RequestContext) -> str:
-    """Return the identity to limit. A guest counts as its network, because a guest costs nothing.
+    """Return the identity whose requests are limited. A guest counts as its network.
 
-    Otherwise a client could multiply its limit by creating guests.
+    Otherwise a client could multiply its limit, because it can create any number of guests.
     """
     actor = request.actor
     if actor.user_id and not actor.is_guest:

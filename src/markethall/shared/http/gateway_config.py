@@ -26,8 +26,8 @@ class GatewayConfig:
     streaming_body_limits: Mapping[str, int] = field(default_factory=dict)
     # the paths that health probes and metrics scrapers use; they have no rate limit
     rate_limit_exempt_paths: frozenset[str] = field(default=frozenset())
-    # maps a path to the query parameters that may occur more than once; a name that ends with a dot
-    # is the prefix of such parameters
+    # Maps a path to the query parameters that may be repeated. A name that ends with a dot is a
+    # prefix of such parameters.
     repeatable_parameters: Mapping[str, frozenset[str]] = field(default_factory=dict)
     # tells which requests are searches, because these have a rate limit of their own
     work_kinds: WorkKinds = field(default_factory=lambda: WorkKinds({}))

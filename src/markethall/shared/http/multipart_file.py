@@ -1,4 +1,4 @@
-"""Reads the only file of a multipart body (RFC 7578) in chunks, without storing it."""
+"""Reads the file of a multipart body with one part (RFC 7578) in chunks, without storing it."""
 
 import re
 from collections.abc import AsyncIterator
@@ -100,7 +100,7 @@ class _FilePartReader:
             raise _invalid("missing", "is required, and must be the only part of the body")
         if b"filename" not in options:
             raise _invalid("not_a_file", "must be a file, not a text")
-        # RFC 7578, section 4.7, deprecates it; the content would have to be decoded
+        # RFC 7578, section 4.7, deprecates the header, and the content would have to be decoded
         if self._headers.get(b"content-transfer-encoding", b"binary").lower() != b"binary":
             raise _invalid("encoded", "must have no Content-Transfer-Encoding")
 

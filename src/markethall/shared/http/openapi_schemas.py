@@ -10,7 +10,7 @@ _LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", 
 
 
 def correct_schemas(document: dict[str, Any]) -> None:
-    """Make the schemas of a complete document say exactly what is accepted and sent."""
+    """Change the schemas of a complete document to match what is accepted and sent."""
     schemas = document["components"]["schemas"]
     _rename_generic_schemas(document)
     _close_maps(schemas)
@@ -48,9 +48,10 @@ def _rename_references(part: Any, names: Mapping[str, str]) -> None:
 
 
 def _parts_of(document: Mapping[str, Any], *names: str) -> list[Any]:
-    """Return these parts of each public operation.
+    """Return the parts with these names, such as `requestBody`, of each public operation.
 
-    The internal API is left out, because an older service may not send a field that has a default.
+    The internal API is left out, because a service of an older version may not send a field that
+    has a default.
     """
     return [
         operation.get(name)
@@ -82,7 +83,7 @@ def _references(part: Any) -> Iterator[str]:
 
 
 def _require_all_fields(schema: dict[str, Any]) -> None:
-    """Require every field of a schema of responses, because a field is sent with its default too.
+    """Require every field of a response schema, because fields with defaults are always sent.
 
     Schemas that omit null fields keep their own list.
     """

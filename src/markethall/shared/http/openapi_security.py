@@ -22,8 +22,8 @@ _SCHEME: Final = {
 def document_security(app: FastAPI, document: dict[str, Any]) -> None:
     """Write the policy of each route into its operation.
 
-    A list of several requirements means that one of them is enough. An empty requirement means that
-    the request may have no token, and an empty list that a token is not needed at all.
+    If the list has several requirements, a request must meet one of them. An empty requirement
+    means that the token is optional. An empty list means that the operation needs no token.
     """
     for context in iter_route_contexts(app.routes):
         policy = policy_of_route(context)

@@ -17,15 +17,16 @@ from pydantic import BaseModel, ValidationError, create_model
 
 M = TypeVar("M", bound=BaseModel)
 
-# stands between the name of a mapping and the name that the client has chosen
+# separates the name of a mapping from the name that the client chooses: `option.size`
 _SEPARATOR: Final = "."
 
 
 class QueryParameters(Generic[M]):
     """Dependency: the query of the request as a model.
 
-    A field that is a tuple has the values of all parameters of its name. A field `option` that is a
-    mapping has the values of all parameters `option.NAME`, by NAME; clients choose the names.
+    A field of the type tuple contains the values of all parameters with its name. A field `option`
+    of the type Mapping maps NAME to the values of all parameters `option.NAME`; clients choose
+    NAME.
     """
 
     def __init__(self, model: type[M], other_parameters: Collection[str] = ()) -> None:
@@ -37,7 +38,7 @@ class QueryParameters(Generic[M]):
 
     @property
     def repeatable_names(self) -> frozenset[str]:
-        """Return the parameters that may occur twice. A name that ends with a dot is a prefix."""
+        """The parameters that may be repeated. A name that ends with a dot is a prefix."""
         return self._lists | {name + _SEPARATOR for name in self._mappings}
 
     async def __call__(self, request: Request) -> M:
@@ -68,7 +69,7 @@ class QueryParameters(Generic[M]):
         return mappings | values
 
     def _location_of(self, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-        """Return the name of the parameter with the error; empty if it is of the whole query."""
+        """Return the name of the parameter with the error, or nothing for the whole query."""
         match location:
             case (name, key, *_) if name in self._mappings:
                 return (f"{name}{_SEPARATOR}{key}",)
@@ -130,7 +131,7 @@ def _fields_of_type(model: type[BaseModel], kind: type) -> frozenset[str]:
 
 
 def _without_fields(model: type[BaseModel], names: frozenset[str]) -> type[BaseModel]:
-    """Return a model for the documentation that lacks these fields."""
+    """Return a copy of the model without these fields, for the documentation."""
     fields: dict[str, Any] = {
         name: (field.annotation, field)
         for name, field in model.model_fields.items()
@@ -142,8 +143,9 @@ def _without_fields(model: type[BaseModel], names: frozenset[str]) -> type[BaseM
 def _describe_mapping(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     """Describe the parameters `name.NAME` as one object whose members are sent as parameters.
 
-    OpenAPI has no parameters with open names. With the style `form` and `explode`, each member of
-    an object becomes a parameter of its own, so the members are named `name.NAME`.
+    OpenAPI cannot describe parameters whose names clients choose. With the style `form` and
+    `explode`, each member of an object is sent as a separate parameter. So the members of this
+    object are named `name.NAME`.
     """
     [(pattern, values)] = schema["patternProperties"].items()
     longest = len(name) + 1 + schema["propertyNames"]["maxLength"]

@@ -21,7 +21,7 @@ Header = tuple[bytes, bytes]
 IsCurrent = Callable[[], bool]
 # maps the value of Accept-Language to the language of the response, as a tag
 SelectLanguage = Callable[[bytes], bytes]
-# path and query; with the language, the key of a response
+# A resource is a path and a query. The key of a response is the resource and the language.
 ResourceKey = tuple[str, bytes]
 CacheKey = tuple[str, bytes, bytes]
 
@@ -54,7 +54,7 @@ class CachedResponse:
         self._headers_of_304 = [header for header in headers if header[0] in _HEADERS_OF_304]
         self._etag = _value(headers, b"etag").decode("latin-1")
         vary = _value(headers, b"vary").lower()
-        # a response that varies with another header is not cached, because the cache key contains
+        # a response whose Vary names another header is not cached, because the cache key contains
         # only the language
         self.is_public = vary in {b"", b"accept-language"} and b"public" in _value(
             headers, b"cache-control"
@@ -78,8 +78,9 @@ class _Entry(NamedTuple):
 class ResponseCacheMiddleware:
     """Caches responses for at most `ttl_seconds`; together they use at most `max_bytes`.
 
-    The key of a response has its language, not the value of Accept-Language, of which there are
-    many. For each path and query, the cache has the function that maps the value to the language.
+    The key of a response contains its language and not the value of Accept-Language, because many
+    values select the same language. For each path and query, the cache stores the function that
+    maps the value to the language.
     """
 
     def __init__(

@@ -52,7 +52,8 @@ class RoutePolicy:
     """The scopes that a route requires, the limits of its body, and the check for card numbers.
 
     A test checks that every route has a policy. The gateway checks the policy before it reads the
-    body. `optional_scope` is only documented: with this scope, a public route shows more.
+    body. `optional_scope` is not checked here. It documents that a public route returns more to a
+    caller with this scope.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ def public(
 ) -> Any:
     """Policy: no token required. A valid token still sets the actor of the call context.
 
-    `optional_scope` is the scope with which the route shows more.
+    `optional_scope` documents the scope with which the route returns more.
     """
     return Depends(
         RoutePolicy(

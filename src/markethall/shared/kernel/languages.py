@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-# what follows in a longer header is ignored; browsers send fewer than 200 characters
+# in characters; the rest of a longer header is ignored; browsers send less than 200
 MAX_HEADER_LENGTH: Final = 1000
 MAX_RANGES: Final = 20
 _MAX_CACHED_HEADERS: Final = 256
@@ -17,7 +17,7 @@ _RANGE: Final = re.compile(
 
 
 def parse_accept_language(header: str) -> Sequence[str]:
-    """Return the language ranges of the header, the most wanted first.
+    """Return the language ranges of the header, the greatest weight first.
 
     Ranges with the weight 0, the range `*`, and malformed ones are left out. Only the first 20
     ranges in the first 1,000 characters count.
@@ -37,8 +37,8 @@ def _parse(header: str) -> Sequence[str]:
 def lookup_language(ranges: Iterable[str], available: Mapping[str, str]) -> str | None:
     """Return the best available language, or None if no range finds one (RFC 4647, section 3.4).
 
-    A range is made shorter from its end until it is available: de-AT finds de. `available` maps
-    each tag in lower case to the tag.
+    Subtags are removed from the end of a range until a tag is available: de-AT finds de.
+    `available` maps each tag in lower case to the tag.
     """
     for wanted in ranges:
         tag = wanted.lower()

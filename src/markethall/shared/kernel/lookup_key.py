@@ -1,4 +1,4 @@
-"""Keys that find a name in any spelling."""
+"""Keys to compare names without regard to letter case and the Unicode form."""
 
 from unicodedata import normalize
 

@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 # memory of its input
 MAX_ERRORS: Final = 50
 
-# for `json_schema_extra` of a response model whose null fields are left out of the response
+# a key of `json_schema_extra`: the response omits the fields of this model that are null
 OMITS_NULL: Final = "x-omits-null"
 
 
@@ -107,9 +107,9 @@ _INVISIBLE_RANGES: Final = (
 _INVISIBLE_CHARACTERS: Final = "".join(
     "-".join(map(re.escape, limits)) for limits in _INVISIBLE_RANGES
 )
-# The documented class has no characters beyond the Basic Multilingual Plane, because Python,
-# ECMAScript and Rust have no common escape for them, and ECMAScript without its flag `u` rejects
-# ranges of them. So it accepts a few texts that the validator rejects.
+# The documented character class leaves out characters beyond the Basic Multilingual Plane. Python,
+# ECMAScript and Rust have no common escape for them, and ECMAScript without the flag `u` rejects
+# ranges of them. So the documented pattern accepts a few texts that the validator rejects.
 _DOCUMENTED_INVISIBLE_CHARACTERS: Final = "".join(
     "-".join(f"\\u{ord(character):04x}" for character in limits)
     for limits in _INVISIBLE_RANGES

@@ -16,7 +16,7 @@ INTEGRITY_READ: Final = "integrity:read"
 
 # these give access to the user's own data; every other scope is a staff scope
 CUSTOMER_SCOPES: Final = frozenset({PROFILE, ORDERS, PAYMENTS})
-# a guest has no account, so no profile
+# without `profile`, because a guest has no account
 GUEST_SCOPES: Final = frozenset({ORDERS, PAYMENTS})
 _CATALOGUE_SCOPES = {CATALOGUE_WRITE, STOCK_WRITE, STATS_READ}
 _ORDERS_SCOPES = {ORDERS_MANAGE, STATS_READ}

@@ -1,4 +1,4 @@
-"""Tells public addresses of the internet from inner ones."""
+"""Distinguishes public IP addresses from addresses of internal networks."""
 
 from collections.abc import Sequence
 from ipaddress import (
@@ -26,16 +26,17 @@ _REFUSED_V6: Final = (
     IPv6Network("2001:db8::/32"),
     IPv6Network("3fff::/20"),
 )
-# In networks without IPv4, the name server puts the IPv4 address of a host into its last 32 bits
-# (RFC 6052). The local prefix of RFC 8215 is not public.
+# The prefix of NAT64 (RFC 6052). In networks without IPv4, name servers return addresses with this
+# prefix, whose last 32 bits are the IPv4 address of the host. The local prefix of RFC 8215 is not
+# public.
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: IpAddress) -> bool:
     """Tell whether the address is a unicast address of the internet.
 
-    Private, loopback, link-local, shared, reserved and multicast addresses are not, and neither are
-    addresses that contain such an IPv4 address.
+    Private, loopback, link-local, shared, reserved and multicast addresses are not public. An IPv6
+    address that contains such an IPv4 address is not public either.
     """
     if isinstance(address, IPv4Address):
         return address.is_global and not address.is_multicast and not _is_in(address, _REFUSED_V4)
@@ -47,7 +48,7 @@ def is_public(address: IpAddress) -> bool:
 
 
 def is_allowed(address: IpAddress, networks: Sequence[IpNetwork]) -> bool:
-    """Tell whether the address, or the IPv4 address that it is mapped from, is in a network."""
+    """Tell whether a network contains the address, or the IPv4 address that is mapped to it."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return _is_in(mapped or address, networks)
 

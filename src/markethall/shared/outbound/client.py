@@ -1,9 +1,9 @@
-"""An HTTP client that reaches public addresses only (server-side request forgery, OWASP API7).
+"""An HTTP client that connects to public addresses only, against server-side request forgery.
 
-The name of a host is resolved once. All its addresses must be public, and the connection goes to
-one of the checked addresses, so a name server cannot return another one later. The certificate is
-verified for the name. Redirects are checked in the same way. Proxies of the environment are
-not used, because a proxy would resolve the name again.
+This is the risk API7 of OWASP. A host name is resolved once. All its addresses must be public, and
+the client connects to one of the checked addresses, so a different later response of the name
+server has no effect. The certificate is verified for the host name. Redirects are checked in the
+same way. The proxies of the environment are not used, because a proxy would resolve the name again.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ async def resolve_host(host: str, port: int) -> Sequence[str]:
 class GuardedHttpClient:
     """Implements `OutboundHttp`.
 
-    `allowed_networks` are inner networks that may be reached too, on any port, such as that of a
-    private content delivery network.
+    `allowed_networks` are internal networks to which the client may also connect, on any port, such
+    as the network of a private CDN.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class GuardedHttpClient:
             raise OutboundFailed(OutboundProblem.TIMEOUT) from None
         except httpx2.TimeoutException:
             raise OutboundFailed(OutboundProblem.TIMEOUT) from None
-        # InvalidURL also for the target of a redirect
+        # httpx2 also raises InvalidURL for the target of a redirect
         except httpx2.InvalidURL:
             raise OutboundFailed(OutboundProblem.INVALID_URL) from None
         except (httpx2.HTTPError, httpx2.StreamError, OSError):
@@ -109,8 +109,8 @@ class GuardedHttpClient:
     ) -> OutboundResponse:
         address = await self._checked_address(url, limits)
         host = url.raw_host.decode("ascii")
-        # A client for each request: a pool would use a connection to this address also for another
-        # name, for which the certificate was not verified.
+        # Each request has its own client. A connection pool would reuse a connection to this
+        # address for another host name, for which the certificate was not verified.
         transport = httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False)
         sent_headers = {
             "accept": "*/*",
@@ -134,7 +134,7 @@ class GuardedHttpClient:
             return await _read(response, str(url), limits)
 
     async def _checked_address(self, url: httpx2.URL, limits: OutboundLimits) -> IpAddress:
-        """Return an address of the host. Raises OutboundFailed."""
+        """Resolve the host, check all its addresses, and return one. Raises OutboundFailed."""
         if url.scheme not in limits.schemes or not url.host or url.userinfo:
             raise OutboundFailed(OutboundProblem.INVALID_URL)
         port = url.port or _DEFAULT_PORTS[url.scheme]
@@ -145,7 +145,7 @@ class GuardedHttpClient:
             raise OutboundFailed(OutboundProblem.UNKNOWN_HOST) from None
         if not addresses:
             raise OutboundFailed(OutboundProblem.UNKNOWN_HOST)
-        # one inner address among public ones is not left to chance either
+        # all addresses are checked, so that the order in which they are returned does not matter
         if not all(self._may_reach(address, port, limits) for address in addresses):
             raise OutboundFailed(OutboundProblem.FORBIDDEN_ADDRESS)
         return addresses[0]

@@ -1,4 +1,4 @@
-"""The port for requests to addresses that users or files name, such as images and webhooks."""
+"""The port for requests to URLs from users or files, such as URLs of images and webhooks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +23,10 @@ class OutboundProblem(StrEnum):
 
 
 class OutboundFailed(Exception):
-    """The request has no result. Programs may rely on `problem`.
+    """The request has no result. The values of `problem` are stable.
 
-    It does not tell an inner address, so its text may be shown to the user who named the URL.
+    The message contains no address of the internal network, so the user who gave the URL may see
+    it.
     """
 
     def __init__(self, problem: OutboundProblem) -> None:
@@ -51,7 +52,7 @@ class OutboundLimits:
 
 @dataclass(frozen=True)
 class OutboundResponse:
-    """A complete response. `url` is the last one after redirects; header names in lower case."""
+    """A complete response. `url` is the URL after redirects. Header names are in lower case."""
 
     status: int
     url: str

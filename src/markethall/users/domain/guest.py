@@ -21,7 +21,7 @@ class Guest:
 
     @property
     def is_active(self) -> bool:
-        """Whether the guest may refresh tokens and place orders: not after a claim."""
+        """Tell whether the guest may refresh tokens and place orders. After a claim it may not."""
         return self.claimed_by is None
 
     def claim(self, user_id: UUID, now: datetime) -> bool:

@@ -45,7 +45,7 @@ class LoginFailures:
     def begin(self, now: datetime) -> None:
         """Count an attempt as failed. Raises TooManyRequests during a delay.
 
-        Call it before the password is verified, so that concurrent guesses are counted too.
+        Call this before the password is verified, so that concurrent attempts are counted too.
         """
         wait = self.last_failed_at + login_delay(self.failures) - now
         if self.failures >= FREE_LOGIN_FAILURES and wait > timedelta():

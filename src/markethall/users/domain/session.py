@@ -12,7 +12,7 @@ from uuid import UUID
 
 from markethall.users.contract import BadRefreshToken
 
-# counted from the sign-in; an exchange of tokens does not extend it
+# of a user, counted from the sign-in; an exchange of tokens does not extend it
 SESSION_LIFETIME: Final = timedelta(days=30)
 # an exchanged token stays valid this long, because the client may have lost the response
 REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)

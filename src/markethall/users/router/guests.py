@@ -1,4 +1,4 @@
-"""Guests: buyers without an account, and the claims of users to what they have bought."""
+"""HTTP API of guests, who are buyers without an account, and of their claims by users."""
 
 from typing import Annotated
 

@@ -98,7 +98,7 @@ class AccountService:
         self, ctx: CallContext, current_password: str, new_password: str
     ) -> None:
         user = await self._get_caller(ctx)
-        # first, because an attempt with the correct password counts as failed until the change
+        # checked first, because the attempt counts as failed until the transaction below
         check_password(new_password, user.identity.username, user.identity.email)
         attempt = await self._password_check.verify(
             ctx, user.identity.username_key, user, current_password

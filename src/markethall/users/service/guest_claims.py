@@ -1,4 +1,4 @@
-"""Give what a guest has bought to a user."""
+"""Change the owner of a guest's orders and payments to a user."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ log = structlog.get_logger("markethall.security")
 class PresentedGuest:
     """A guest and the token that was presented for it: the refresh token or the access token.
 
-    For an access token, `session_id` is the session that it names.
+    For an access token, `session_id` is the session in the token.
     """
 
     guest_id: UUID
@@ -47,8 +47,7 @@ class GuestClaims:
     async def identify(self, guest_token: str) -> PresentedGuest:
         """Return the guest of a token. Raises BadGuestToken.
 
-        It does not check whether the session is open: after a claim the session has ended, and the
-        same user may repeat the claim.
+        The session is not checked, because a claim ends it and the same user may repeat the claim.
         """
         if "." in guest_token:
             return self._identify_by_access_token(guest_token)
@@ -78,7 +77,7 @@ class GuestClaims:
 
         Raises BadGuestToken, GuestAlreadyClaimed.
         """
-        # first the session, then the guest, as the purge of sessions locks them
+        # the session is locked before the guest, as in the purge of sessions, to avoid deadlocks
         session = await store.get_guest_session_for_update(presented.guest_id)
         guest = await store.get_guest_for_update(presented.guest_id)
         now = self._clock()

@@ -191,7 +191,7 @@ END_GUEST_SESSION = Statement(
     .where(
         sessions.c.guest_id == _GUEST_ID,
         _NOT_REVOKED,
-        # as in END_SESSIONS, so that it cannot deadlock with the purge job
+        # as in END_SESSIONS, to avoid a deadlock with the purge job
         sessions.c.expires_at > bindparam("now"),
     )
     .values(revoked_at=bindparam("now"))
@@ -255,5 +255,5 @@ _purged_guests = (
     .where(guests.c.guest_id.in_(sa.select(_purged.c.guest_id)))
     .cte("purged_guests")
 )
-# the data-modifying CTE runs to completion although nothing selects from it
+# Postgres executes a data-modifying CTE even if no query selects from it
 PURGE_SESSIONS = Statement(sa.select(sa.func.count()).select_from(_purged).add_cte(_purged_guests))
