@@ -27,6 +27,8 @@ RUN python -m venv /opt/build \
 COPY pyproject.toml README.md LICENSE alembic.ini ./
 COPY migrations/ migrations/
 COPY src/ src/
+COPY examples/storefront/site/ examples/storefront/site/
+COPY clients/typescript/browser/ clients/typescript/browser/
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir dist . \
  && python -m pip --python /opt/markethall/bin/python install --no-deps --no-index --root /opt/package dist/*.whl \
  && python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -s /opt/package -p / /opt/package/opt/markethall/lib

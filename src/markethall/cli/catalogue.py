@@ -23,8 +23,24 @@ def demo(
     products: Annotated[
         int, typer.Option(help="Import this number of generated products instead", min=0)
     ] = 0,
+    storefront: Annotated[
+        bool,
+        typer.Option("--storefront", help="Serve the example storefront instead; adds no products"),
+    ] = False,
+    port: Annotated[
+        int,
+        typer.Option(help="Port of the storefront on loopback; 0: a free one", min=0, max=65535),
+    ] = 3000,
+    api: Annotated[
+        str, typer.Option(help="Address of the API for the storefront")
+    ] = "http://127.0.0.1:8000",
 ) -> None:
     """Create a small demo catalogue with stock. A second run adds nothing."""
+    if storefront:
+        from markethall.cli.storefront import serve_storefront
+
+        serve_storefront(port, api)
+        return
     if products:
         _import_generated(products)
         return

@@ -1,0 +1,69 @@
+// Shows errors, mostly from problem documents (RFC 9457).
+import { apiUrl } from "./api.js";
+import { byId, element } from "./dom.js";
+import { ProblemError } from "../markethall-client.js";
+
+/** Replace the content of the target by an error message, and move the focus to it. */
+export function showError(error, target = byId("message"), ...details) {
+  const box = element("div", { class: "error", role: "alert", tabindex: "-1" }, element("p", {}, errorText(error)));
+  box.append(...details);
+  target.replaceChildren(box);
+  box.focus();
+}
+
+export function clearMessage(target = byId("message")) {
+  target.replaceChildren();
+}
+
+/** Return a sentence for people. */
+export function errorText(error) {
+  if (error instanceof ProblemError) return problemText(error);
+  if (error instanceof TypeError) return unreachableText();
+  return `Something went wrong: ${error.message}`;
+}
+
+/**
+ * Show the errors of a problem document at the inputs that they name by `data-pointer`.
+ * Returns the messages that belong to no input.
+ */
+export function markFields(form, error) {
+  unmarkFields(form);
+  const errors = error instanceof ProblemError ? (error.problem.errors ?? []) : [];
+  return errors.filter(({ field, message }) => !markField(form, field, message));
+}
+
+export function unmarkFields(form) {
+  for (const note of form.querySelectorAll(".field-error")) note.remove();
+  for (const input of form.querySelectorAll("[aria-invalid]")) {
+    input.removeAttribute("aria-invalid");
+    input.removeAttribute("aria-describedby");
+  }
+}
+
+/** Show a message at the input with this JSON pointer. Returns whether there is such an input. */
+export function markField(form, pointer, message) {
+  const inputs = [...form.querySelectorAll("[data-pointer]")];
+  const input = inputs.find((one) => one.dataset.pointer === pointer);
+  if (input === undefined) return false;
+  if (input.hasAttribute("aria-invalid")) return true;
+  const note = element("p", { class: "field-error", id: `${input.id}-error` }, message);
+  input.setAttribute("aria-invalid", "true");
+  input.setAttribute("aria-describedby", note.id);
+  input.after(note);
+  return true;
+}
+
+function problemText({ code, problem, response }) {
+  if (code === "request.rate_limited") {
+    return `Too many requests. Try again in ${response.headers.get("Retry-After") ?? "a few"} seconds.`;
+  }
+  if (code === "auth.unauthenticated") return "You are not signed in, or your session has ended.";
+  return problem.detail || problem.title;
+}
+
+function unreachableText() {
+  return (
+    `The API at ${apiUrl} cannot be reached from this page. Either it is not running, or it refuses pages ` +
+    `of ${location.origin}: then start it with MARKETHALL_CORS_ORIGINS=${location.origin}.`
+  );
+}
