@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
+from markethall import __version__
+
 REPOSITORY = Path(__file__).parents[2]
 COMPILERS = (
     "build-essential",
@@ -215,7 +217,7 @@ def test_labels_follow_oci_and_the_project() -> None:
 
     assert labels.keys() >= {"title", "description", "licenses", "version", "revision"}
     assert labels["licenses"] == project["license"]
-    assert f"VERSION={project['version']}" in final("ARG")
+    assert f"VERSION={__version__}" in final("ARG")
 
 
 def test_build_context_is_an_allow_list() -> None:
