@@ -148,7 +148,7 @@ test-relocation: $(DEV)
 test-malformed-requests: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_malformed_requests.py $(ARGS)
 
-## test-facets: compare the facets of 200 random filters with an independent count, and follow every value (minutes)
+## test-facets: compare the facets of 200 random filters of products, and of families, with an independent count, and follow every value (minutes)
 test-facets: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_facets.py $(ARGS)
 

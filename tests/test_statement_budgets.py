@@ -185,5 +185,9 @@ async def test_product_page_takes_one_statement(http: httpx2.AsyncClient, produc
     assert (await cost(http, "GET", "/families/cups"))[0] == 1
     for path in ("/families", "/families?q=cup&sort=price", "/families?tag=x&in_stock=true"):
         assert (await cost(http, "GET", path))[0] == 1, path
+    facets = "category,tag,options,attributes"
+    for path in (f"/families?facets={facets}", f"/families?tag=x&q=cup&facets={facets}&sort=price"):
+        # one for the page and one for the facets
+        assert (await cost(http, "GET", path))[0] <= 2, path
     moved = await http.get(f"/families/{product_id}")
     assert (await cost(http, "GET", moved.headers["location"]))[0] == 1

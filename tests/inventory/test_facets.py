@@ -1,14 +1,14 @@
 """Test that each facet count equals a count written independently, and what following it finds.
 
 The catalogue and the filters are random, from a fixed seed. Names and values include look-alikes,
-such as Red and RED.
+such as Red and RED. Products are counted in their list, and families in theirs.
 """
 
 import os
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -17,11 +17,12 @@ import asyncpg
 import pytest
 
 from markethall.inventory.catalogue.contract.categories import CategoryQuery
-from markethall.inventory.search.contract import Facets, ProductQuery
+from markethall.inventory.catalogue.contract.families import NewFamily
+from markethall.inventory.search.contract import Facets, FamilyQuery, ProductQuery
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain
-from tests.inventory.conftest import ANYONE, InventoryApp, build_inventory_app
+from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, build_inventory_app, no_key
 
 FULL: Final = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 CATALOGUES, PRODUCTS, COMBINATIONS = (4, 60, 50) if FULL else (1, 40, 25)
@@ -38,6 +39,7 @@ ATTRIBUTES: dict[str, list[Any]] = {
     "Material": ["wool", "Wool", "", "silk"],
 }
 WORDS = ["tea", "teapot", "cup"]
+FAMILIES = [None, "Shirt", "SHIRT ", "mug", "Kettle", "bowl", "archived"]
 
 Filters = dict[str, Any]
 
@@ -64,6 +66,7 @@ def random_item(random: Random) -> Item:
     fields = {
         "name": " ".join(random.choices(WORDS, k=2)),
         "category": random.choice(CATEGORIES),
+        "family": random.choice(FAMILIES),
         "tags": tuple(random.sample(TAGS, random.randrange(4))),
         "options": options,
         "attributes": attributes,
@@ -153,20 +156,34 @@ class BruteForce:
                 return any(word.startswith(value) for word in re.findall(r"\w+", text.lower()))
         return bool(fields[name] == value)
 
-    def count(self, filters: Filters) -> dict[tuple[str, str, str], int]:
-        """Return the expected counts by facet, key of the name, and key of the value."""
-        counts: Counter[tuple[str, str, str]] = Counter()
+    def count(self, filters: Filters, unit: str) -> dict[tuple[str, str, str], int]:
+        """Return the expected counts by facet, key of the name, and key of the value.
+
+        `unit` tells what is counted: products or families.
+        """
+        units: dict[tuple[str, str, str], set[object]] = defaultdict(set)
+        for facet, name, value, number in self._values(filters):
+            family = self._items[number].fields["family"]
+            if unit == "products" or family is None:
+                units[facet, name, value].add(number)
+            elif family != "archived":
+                units[facet, name, value].add(key(family))
+        return {value: len(found) for value, found in units.items()}
+
+    def _values(self, filters: Filters) -> Iterator[tuple[str, str, str, int]]:
+        """Yield facet, name, value and number of the product for each value of each match."""
         for number in self.matches(without(filters, "category")):
-            counts.update({("category", "", key(path)) for path in self._paths[number]})
+            yield from (("category", "", key(path), number) for path in self._paths[number])
         for number in self.matches(without(filters, "tag")):
-            counts.update({("tag", "", key(tag)) for tag in self._items[number].fields["tags"]})
+            tags = self._items[number].fields["tags"]
+            yield from (("tag", "", key(tag), number) for tag in tags)
         for field in ("option", "attribute"):
             names = {name for item in self._items for name in labels(item.fields[f"{field}s"])}
             for name in names:
                 for number in self.matches(without(filters, field, name)):
                     value = labels(self._items[number].fields[f"{field}s"]).get(name)
-                    counts.update([(f"{field}s", name, value)] if value else [])
-        return dict(counts)
+                    if value:
+                        yield f"{field}s", name, value, number
 
 
 def without(filters: Filters, field: str, name: str = "") -> Filters:
@@ -221,7 +238,19 @@ async def read(inventory_app: InventoryApp, query: Filters) -> Any:
     )
 
 
+async def read_families(inventory_app: InventoryApp, query: Filters) -> Any:
+    return await inventory_app.family_search.list_families(
+        ANYONE, FamilyQuery.model_validate({"limit": 100, **query})
+    )
+
+
+Read = Callable[[InventoryApp, Filters], Any]
+LISTS: Mapping[str, Read] = {"products": read, "families": read_families}
+
+
 async def fill(inventory_app: InventoryApp, items: Collection[Item]) -> BruteForce:
+    family = await inventory_app.families.create(STAFF, NewFamily(name="archived"), no_key())
+    await inventory_app.families.archive(STAFF, family.slug, frozenset({family.version}))
     categories = []
     for number, item in enumerate(items):
         view = await inventory_app.product(f"P-{number}", item.stock, **item.fields)
@@ -244,25 +273,27 @@ def inventory_app(request: pytest.FixtureRequest) -> InventoryApp:
     return build_inventory_app("sql", request.getfixturevalue("postgres"))
 
 
+@pytest.mark.parametrize("unit", LISTS)
 @pytest.mark.parametrize("seed", range(CATALOGUES))
 async def test_facets_equal_brute_force_and_lead_to_their_counts(
-    inventory_app: InventoryApp, seed: int, request: pytest.FixtureRequest
+    inventory_app: InventoryApp, seed: int, unit: str, request: pytest.FixtureRequest
 ) -> None:
+    read_list = LISTS[unit]
     random = Random(seed)
     brute_force = await fill(inventory_app, [random_item(random) for _ in range(PRODUCTS)])
     await forget_words(request)
     followed = 0
     for _ in range(COMBINATIONS):
         filters = random_filters(random)
-        page = await read(inventory_app, {**filters, "facets": ALL_FACETS})
+        page = await read_list(inventory_app, {**filters, "facets": ALL_FACETS})
         found = list(listed(page.facets))
-        expected = brute_force.count(normalized(filters, CATEGORY_KEYS))
+        expected = brute_force.count(normalized(filters, CATEGORY_KEYS), unit)
 
         assert {(facet, key(name), key(value)): n for facet, name, value, n in found} == expected
         assert len(found) == len(expected), filters
         for facet, name, value, count in found:
             target = follow(filters, facet, name, value)
-            assert len((await read(inventory_app, target)).items) == count, (filters, target)
+            assert len((await read_list(inventory_app, target)).items) == count, (filters, target)
             followed += 1
     assert followed > 10 * COMBINATIONS
 
@@ -321,7 +352,8 @@ async def test_facet_has_hundred_values_per_name(inventory_app: InventoryApp) ->
     assert {name: len(values) for name, values in facets.attributes.items()} == {"a": 100, "b": 2}
 
 
-async def test_facets_are_one_statement(postgres: Postgres) -> None:
+@pytest.mark.parametrize("read_list", LISTS.values(), ids=LISTS)
+async def test_facets_are_one_statement(postgres: Postgres, read_list: Read) -> None:
     inventory_app = build_inventory_app("sql", postgres)
     await inventory_app.product("A", category="tea", options={"a": "1"}, tags=("t",))
     query = {
@@ -330,8 +362,8 @@ async def test_facets_are_one_statement(postgres: Postgres) -> None:
     }  # fmt: skip
     # a first read without counting, because this page is empty, so the category is looked up
     before = STATEMENTS._value.get()
-    await read(inventory_app, {"option": query["option"], "facets": ALL_FACETS})
+    await read_list(inventory_app, {"option": query["option"], "facets": ALL_FACETS})
 
     assert STATEMENTS._value.get() - before == 2
-    facets = (await read(inventory_app, query)).facets
+    facets = (await read_list(inventory_app, query)).facets
     assert facets.options == {}

@@ -95,6 +95,22 @@ async def test_memory_and_sql_return_same_families(
     assert await list_families(storages.memory, query, 2) == in_memory
 
 
+@EXAMPLES
+@given(catalogue=st.lists(products, max_size=8), query=family_queries)
+async def test_memory_and_sql_return_same_facets(
+    connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
+) -> None:
+    storages = await empty_storages(connection, postgres)
+    await storages.fill(catalogue)
+    counting = FamilyQuery.model_validate({**query, "facets": "category,options,tag,attributes"})
+
+    in_sql = await storages.sql.family_search.list_families(ANYONE, counting)
+    in_memory = await storages.memory.family_search.list_families(ANYONE, counting)
+
+    assert in_sql.facets == in_memory.facets
+    assert in_sql.facets is not None
+
+
 @settings(EXAMPLES, max_examples=15)
 @given(catalogue=st.lists(members, min_size=40, max_size=80), query=unselective_queries)
 async def test_families_of_many_pages_follow_the_products(

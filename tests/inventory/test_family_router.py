@@ -90,11 +90,29 @@ async def test_list_is_public_and_cacheable(client: Client) -> None:
     assert fresh.status_code == 304
 
 
+async def test_facets_count_families(client: Client) -> None:
+    for sku, size in (("A", "S"), ("B", "M"), ("C", "M")):
+        await client.create(sku=sku, family="shirt", options={"size": size})
+    await client.create(sku="D", options={"Size": "m"})
+
+    page = (await client.http.get("/families?facets=option.size&option.size=S&limit=1")).json()
+    without = (await client.http.get("/families?limit=1")).json()
+    nothing = (await client.http.get("/families?q=%F0%9F%8D%B5&facets=tag")).json()
+
+    assert [family["label"] for family in page["items"]] == ["shirt"]
+    assert page["facets"] == {
+        "options": {"size": [{"value": "M", "count": 2}, {"value": "S", "count": 1}]}
+    }
+    assert without["facets"] is None
+    assert nothing == {"items": [], "next_cursor": None, "facets": {"tag": []}}
+
+
 @pytest.mark.parametrize(
     "query",
     [
-        "facets=tag", "status=draft", "family=x", "sort=-name", "limit=0", "limit=1&limit=2",
-        "cursor=x", "q=%00", "q=", "min_price=-1", "in_stock=2", "option.=x", "option.size=", "x=1",
+        "facets=", "facets=colour", "facets=tag,", "facets=tag&facets=category", "status=draft",
+        "family=x", "sort=-name", "limit=0", "limit=1&limit=2", "cursor=x", "q=%00", "q=",
+        "min_price=-1", "in_stock=2", "option.=x", "option.size=", "x=1",
     ],
 )  # fmt: skip
 async def test_invalid_query_is_refused(client: Client, query: str) -> None:

@@ -114,6 +114,7 @@ class ProductFilters(PageQuery):
     in_stock: bool | None = None
     q: Annotated[Text, Field(min_length=1, max_length=100, examples=["green tea"])] | None = None
     sort: ProductSort | None = None
+    facets: FacetNames | None = None
 
     @property
     def effective_sort(self) -> str:
@@ -125,22 +126,21 @@ class ProductFilters(PageQuery):
             return "-created_at" if self.q is None else "relevance"
         return str(self.sort)
 
-
-class ProductQuery(ProductFilters):
-    """A query of the product list. `family` is the label or slug of a family."""
-
-    family: Label | None = None
-    status: ProductStatus = ProductStatus.ACTIVE
-    facets: FacetNames | None = None
-
     @property
     def requested_facets(self) -> frozenset[str]:
         """The names in `facets`, such as category, options or option.size."""
         return frozenset(self.facets.split(",")) if self.facets else frozenset()
 
 
+class ProductQuery(ProductFilters):
+    """A query of the product list. `family` is the label or slug of a family."""
+
+    family: Label | None = None
+    status: ProductStatus = ProductStatus.ACTIVE
+
+
 class FacetValue(Dto):
-    """A value of a facet, and the number of matching products that have it."""
+    """A value of a facet, and the number of matching products or families that have it."""
 
     value: str
     count: int
@@ -154,17 +154,16 @@ FrozenFacets = Annotated[
 
 
 class Facets(Dto):
-    """Counts over all matching products, not only those of the page.
+    """Counts over all matches, not only those of the page: products, or families in their list.
 
     A count ignores the filter of its own facet: with the filter `option.size=M`, the other sizes
-    are counted too. So each count is the number of products in the list that has this value as the
-    only filter of its facet, and all other filters. A category is counted with the categories below
-    it.
+    are counted too. So each count is the length of the list that has this value as the only filter
+    of its facet, and all other filters. A category is counted with the categories below it.
 
     The most frequent values come first, at most 100 per facet, and per name of an option or
-    attribute. `options` and `attributes` have at most the 20 names that most products have, and the
-    names of filters and of facets such as `option.size`. A facet that was not requested is left
-    out.
+    attribute. `options` and `attributes` have at most the 20 names whose counts have the highest
+    sums, and the names of filters and of facets such as `option.size`. A facet that was not
+    requested is left out.
     """
 
     model_config = ConfigDict(json_schema_extra={OMITS_NULL: True})
@@ -193,7 +192,12 @@ class FamilyQuery(ProductFilters):
 
 
 class FamilyPage(Page[FamilyView]):
-    """A page of families."""
+    """A page of families. `facets` is null unless requested.
+
+    A facet counts a family once for each value that one of its matching products has.
+    """
+
+    facets: Facets | None = None
 
 
 class FamilySearch(Protocol):
@@ -206,7 +210,8 @@ class FamilySearch(Protocol):
     async def render_family_page(self, ctx: CallContext, query: FamilyQuery) -> RenderedResponse:
         """Return the result of `list_families` as JSON. Raises CursorInvalid.
 
-        The page comes from a cache. While the database is available, it is at most one second old.
+        The page comes from a cache. While the database is available, it is at most one second old;
+        with facets, at most ten seconds.
         """
 
 

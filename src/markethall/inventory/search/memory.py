@@ -1,6 +1,5 @@
 """The in-memory store of product lists. It has no spelling suggestions."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -24,6 +23,13 @@ from markethall.inventory.search.domain.label_filters import matches_keys
 from markethall.inventory.search.domain.search_query import SearchQuery
 from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 
+# returns what a facet counts: products, or families
+_UnitOf = Callable[[Product], object]
+
+
+def _unit_of_family_list(product: Product) -> object:
+    return product.family or product.product_id
+
 
 class MemorySearchStore(MemoryProductStore):
     async def get_product_page(self, request: ProductPageRequest, now: datetime) -> ProductPageJson:
@@ -37,7 +43,7 @@ class MemorySearchStore(MemoryProductStore):
     ) -> FamilyListPage:
         first: dict[object, tuple[Any, Product]] = {}
         for row in self._sorted_products(request, now):
-            first.setdefault(row[1].family or row[1].product_id, row)
+            first.setdefault(_unit_of_family_list(row[1]), row)
         rows = [row for row in first.values() if not self._is_archived_family(row[1].family)]
         page_rows, last_key = _page_of(request, rows)
         return FamilyListPage(
@@ -55,13 +61,21 @@ class MemorySearchStore(MemoryProductStore):
         return sorted(found, key=itemgetter(0), reverse=_is_descending(request))
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
+        return self._build_facets(request, now, lambda product: product.product_id)
+
+    async def get_family_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
+        return self._build_facets(request, now, _unit_of_family_list)
+
+    def _build_facets(self, request: ProductPageRequest, now: datetime, unit_of: _UnitOf) -> Facets:
         counts: dict[str, list[FacetCount]] = {}
         for part in request.facet_parts:
             products = self._find_products(request.without_ignored(part), now)
+            if unit_of is _unit_of_family_list:
+                products = [each for each in products if not self._is_archived_family(each.family)]
             # sorted, because a value is shown in the spelling of the matching product with the
             # lowest id
             products.sort(key=lambda product: str(product.product_id))
-            counts.setdefault(part.facet, []).extend(self._count(products, part))
+            counts.setdefault(part.facet, []).extend(self._count(products, part, unit_of))
         return build_facets(request.query.requested_facets, counts)
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
@@ -76,21 +90,25 @@ class MemorySearchStore(MemoryProductStore):
             ",".join(self._product_json(product, now).json for product in active)
         )
 
-    def _count(self, products: Iterable[Product], part: FacetPart) -> Sequence[FacetCount]:
+    def _count(
+        self, products: Iterable[Product], part: FacetPart, unit_of: _UnitOf
+    ) -> Sequence[FacetCount]:
         if part.facet == "category":
-            return most_frequent(self._count_categories(products), by_name=False)
-        counts = _count_labels(products, part)
+            return most_frequent(self._count_categories(products, unit_of), by_name=False)
+        counts = _count_labels(products, part, unit_of)
         return most_frequent(counts, by_name=part.facet in NAMED_FACETS)
 
-    def _count_categories(self, products: Iterable[Product]) -> Iterable[FacetCount]:
-        """Count the products of each category, and for each category above it."""
-        counts: Counter[str] = Counter()
+    def _count_categories(
+        self, products: Iterable[Product], unit_of: _UnitOf
+    ) -> Iterable[FacetCount]:
+        """Count the units of each category, and for each category above it."""
+        units: dict[str, set[object]] = {}
         for product in products:
             node = self._tables.categories.get(product.category) if product.category else None
             while node is not None:
-                counts[node.category] += 1
+                units.setdefault(node.category, set()).add(unit_of(product))
                 node = self._tables.categories.get(node.parent) if node.parent else None
-        return [FacetCount(count, "", name, "", "", name) for name, count in counts.items()]
+        return [FacetCount(len(found), "", name, "", "", name) for name, found in units.items()]
 
     def _find_products(self, request: ProductPageRequest, now: datetime) -> list[Product]:
         search, keys = request.search, request.category_keys
@@ -167,14 +185,16 @@ _LABELS: Final[Mapping[str, Callable[[Product], Iterable[tuple[str, str]]]]] = {
 }
 
 
-def _count_labels(products: Iterable[Product], part: FacetPart) -> Iterable[FacetCount]:
-    """Count the products with each label. The products are sorted by id."""
-    found: dict[tuple[str, str], FacetCount] = {}
+def _count_labels(
+    products: Iterable[Product], part: FacetPart, unit_of: _UnitOf
+) -> Iterable[FacetCount]:
+    """Count the units with each label. The products are sorted by id."""
+    first: dict[tuple[str, str], FacetCount] = {}
+    units: dict[tuple[str, str], set[object]] = {}
     for product in products:
         for name, value in _LABELS[part.facet](product):
             keys = label_key(name), label_key(value)
             if keys[1] and part.counts_name(keys[0]):
-                first = FacetCount(0, *keys, str(product.product_id), name, value)
-                count = found.get(keys, first)
-                found[keys] = replace(count, count=count.count + 1)
-    return found.values()
+                first.setdefault(keys, FacetCount(0, *keys, str(product.product_id), name, value))
+                units.setdefault(keys, set()).add(unit_of(product))
+    return [replace(count, count=len(units[keys])) for keys, count in first.items()]

@@ -119,6 +119,13 @@ class ReadStore(Protocol):
         Ignore `after` and the page size.
         """
 
+    async def get_family_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
+        """Count the facets as `get_facets` does, but count families instead of products.
+
+        A family counts once for each value that one of its matching products has. A product without
+        a family is a family of its own. Archived families are left out.
+        """
+
     async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
         """Return the categories whose `label_key` is one of these."""
 

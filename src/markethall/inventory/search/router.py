@@ -83,10 +83,12 @@ async def list_families(
     search: FamilySearchDep,
     lang: RequestedLanguage,
 ) -> Response:
-    """Return product pages: families with an active product. The page may be one second old.
+    """Return product pages: families with an active product.
+
+    The page may be one second old; with `facets`, ten seconds.
 
     A product without a family is a family of its own. The filters and sorts are those of products:
     a family is listed once if one of its products matches all filters, where the first of them
-    stands in the list of products. Facets are not available here.
+    stands in the list of products. The facets count families.
     """
     return send_rendered(request, await search.render_family_page(ctx, query), lang)

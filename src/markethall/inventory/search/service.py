@@ -70,7 +70,7 @@ _FAMILY_KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
 
 @dataclass(frozen=True)
 class PageContent:
-    """A page. `json` is the JSON of its products, joined by commas."""
+    """A page. `json` is the JSON of its products or families, joined by commas."""
 
     json: str
     facets: Facets | None
@@ -193,25 +193,30 @@ class FamilyListQueries:
         self._clock = clock
 
     async def list_families(self, ctx: CallContext, query: FamilyQuery) -> FamilyPage:
-        name = "families:" + query.model_dump_json(exclude={"limit", "cursor"})
+        name = "families:" + query.model_dump_json(exclude={"limit", "cursor", "facets"})
         after_key = self._cursors.decode(name, query.cursor, _FAMILY_KEYSETS[query.effective_sort])
         products = query.to_product_query()
-        page = await self._read(ProductPageRequest(products, _parse_search(products), after_key))
+        page, facets = await self._read(
+            ProductPageRequest(products, _parse_search(products), after_key)
+        )
         cursor = self._cursors.encode(name, page.last_key) if page.last_key else None
         items = tuple(record.to_view() for record in page.records)
-        return FamilyPage(items=items, next_cursor=cursor)
+        return FamilyPage(items=items, next_cursor=cursor, facets=facets)
 
     async def render_family_page(self, ctx: CallContext, query: FamilyQuery) -> RenderedResponse:
         async def load() -> RenderedResponse:
-            body = (await self.list_families(ctx, query)).model_dump_json().encode()
-            return RenderedResponse(body, f'"{content_digest(body)}"')
+            page = await self.list_families(ctx, query)
+            items = ",".join(item.model_dump_json() for item in page.items)
+            return _render(PageContent(items, page.facets, page.next_cursor))
 
         key = f"families {query.model_dump_json(exclude_defaults=True)}"
-        return await self._cache.get_or_load_page(key, load)
+        return await self._cache.get_or_load_page(key, load, has_counts=bool(query.facets))
 
-    async def _read(self, request: ProductPageRequest) -> FamilyListPage:
+    async def _read(self, request: ProductPageRequest) -> tuple[FamilyListPage, Facets | None]:
+        """Read a page, and the facets if requested."""
+        requested = request.query.requested_facets
         if request.search is not None and not request.search.terms:
-            return FamilyListPage(())
+            return FamilyListPage(()), build_facets(requested, {}) if requested else None
         now = self._clock()
         async with self._database.read_session() as reads:
 
@@ -219,8 +224,9 @@ class FamilyListQueries:
                 page = await reads.get_family_list_page(request, now)
                 return page if page.records else None
 
-            _, found = await _read_until_found(reads, request, read)
-        return found or FamilyListPage(())
+            request, found = await _read_until_found(reads, request, read)
+            facets = await reads.get_family_facets(request, now) if requested else None
+        return found or FamilyListPage(()), facets
 
 
 async def _read_until_found(

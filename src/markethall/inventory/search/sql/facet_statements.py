@@ -4,6 +4,9 @@ The statement reads the matching products once for all parts with the same filte
 GROUPING SETS count the products for each distinct category, list of tags, set of options and set of
 attributes. There are far fewer distinct sets than products, so the sets are split into single
 values only after this first count.
+
+For the family list, each of these groups has the products of one family. A family counts once for
+each value, so equal values of one family become one after the sets have been split.
 """
 
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.sql.parameters import integer_literal
-from markethall.inventory.catalogue.sql.tables import categories, products
+from markethall.inventory.catalogue.sql.tables import ARCHIVED, categories, families, products
 from markethall.inventory.search.contract import MAX_FACET_NAMES, MAX_FACET_VALUES
 from markethall.inventory.search.sql.statements import select_matching
 from markethall.shared.persistence.postgres import Statement, sql_literal
@@ -46,25 +49,30 @@ class FacetPartShape(NamedTuple):
     names: str
 
 
-def count_facets(parts: Sequence[FacetPartShape], status: ProductStatus) -> Statement:
+def count_facets(
+    parts: Sequence[FacetPartShape], status: ProductStatus, *, of_families: bool = False
+) -> Statement:
     """Build a statement that returns the most frequent values of each part.
 
+    With `of_families`, it counts families that are not archived, instead of products.
     Its columns are: number of the part, key of the name, key of the value, count, id of the first
     product, and the text that this product has: its category, its tag, or all its options or
     attributes as JSON. Categories have no first product.
     """
-    return _build_statement(tuple(parts), status)
+    return _build_statement(tuple(parts), status, of_families)
 
 
 @lru_cache(_MAX_CACHED_STATEMENTS)
-def _build_statement(parts: tuple[FacetPartShape, ...], status: ProductStatus) -> Statement:
+def _build_statement(
+    parts: tuple[FacetPartShape, ...], status: ProductStatus, of_families: bool
+) -> Statement:
     facets_by_filters: dict[frozenset[str], list[str]] = {}
     for part in parts:
         facets = facets_by_filters.setdefault(part.filters, [])
         if part.facet not in facets:
             facets.append(part.facet)
     groups = {
-        filters: _group_products(number, facets, filters, status)
+        filters: _group_products(number, facets, filters, status, of_families=of_families)
         for number, (filters, facets) in enumerate(facets_by_filters.items())
     }
     selects = [
@@ -74,33 +82,77 @@ def _build_statement(parts: tuple[FacetPartShape, ...], status: ProductStatus) -
 
 
 def _group_products(
-    number: int, facets: Sequence[str], filters: frozenset[str], status: ProductStatus
+    number: int,
+    facets: Sequence[str],
+    filters: frozenset[str],
+    status: ProductStatus,
+    *,
+    of_families: bool,
 ) -> "sa.CTE":
     """Count the matching products by each of the columns of the facets.
 
     The column `grouping` identifies the column by which a row is grouped, see `_is_grouped_by`.
+    With `of_families`, the rows are also grouped by `family_id`.
     """
     names = [_GROUPED_COLUMNS[facet] for facet in facets]
-    matched = (
-        select_matching(
-            products, filters, products.c.product_id, *(products.c[name] for name in names)
-        )
-        .where(products.c.status == sql_literal(status))
-        .subquery(f"matched_{number}")
+    shown = [products.c.product_id, *(products.c[name] for name in names)]
+    if of_families:
+        shown.append(products.c.family)
+    query = select_matching(products, filters, *shown).where(
+        products.c.status == sql_literal(status)
     )
+    matched = query.subquery(f"matched_{number}")
+    if of_families:
+        matched = _with_family_id(matched).subquery(f"members_{number}")
     columns = [matched.c[name] for name in names]
+    family_id = [matched.c.family_id] if of_families else []
     # compared as text, because not all supported versions of Postgres have min(uuid)
     first = sa.func.min(sa.collate(sa.cast(matched.c.product_id, sa.Text), "C"))
     return (
         sa.select(
             *columns,
+            *family_id,
             sa.func.grouping(*columns).label("grouping"),
             sa.func.count().label("count"),
             first.label("first"),
         )
-        .group_by(sa.func.grouping_sets(*(sa.tuple_(column) for column in columns)))
+        .group_by(sa.func.grouping_sets(*(sa.tuple_(column, *family_id) for column in columns)))
         .cte(f"groups_{number}")
         .prefix_with("MATERIALIZED")
+    )
+
+
+def _with_family_id(matched: "sa.Subquery") -> "sa.Select[Any]":
+    """Add the id of the family, which is that of the product if the product has no family.
+
+    Leave out the products of archived families.
+    """
+    family_id = sa.func.coalesce(families.c.family_id, matched.c.product_id)
+    return (
+        sa.select(matched, family_id.label("family_id"))
+        .outerjoin_from(matched, families, families.c.label == matched.c.family)
+        .where(families.c.status.is_distinct_from(ARCHIVED))
+    )
+
+
+def _once_per_family(pairs: "sa.Select[Any]", groups: "sa.CTE", name: str) -> "sa.Subquery":
+    """Make equal values of a family one value with the count 1.
+
+    `pairs` selects the name, the value, the count and the first product of each value in each
+    group. Return it unchanged if the groups are not those of families.
+    """
+    if "family_id" not in groups.c:
+        return pairs.subquery(name)
+    rows = pairs.add_columns(groups.c.family_id).subquery(f"of_families_{name}")
+    return (
+        sa.select(
+            rows.c.name,
+            rows.c.value,
+            integer_literal(1).label("count"),
+            sa.func.min(rows.c.first).label("first"),
+        )
+        .group_by(rows.c.name, rows.c.value, rows.c.family_id)
+        .subquery(name)
     )
 
 
@@ -128,47 +180,57 @@ def _select_part(part: FacetPartShape, groups: "sa.CTE", facets: Sequence[str]) 
 def _categories_with_ancestors(
     part: FacetPartShape, groups: "sa.CTE", is_grouped: "sa.ColumnElement[bool]"
 ) -> "sa.Subquery":
-    """Count the products of each category and of all categories below it."""
-    found = sa.select(groups.c.category.label("top"), groups.c["count"]).where(
+    """Count each category with all categories below it."""
+    found = sa.select(groups.c.category, groups.c.category.label("top")).where(
         is_grouped, groups.c.category.is_not(None)
     )
-    tree = found.cte(f"with_ancestors_{part.number}", recursive=True)
-    above = sa.select(categories.c.parent, tree.c["count"]).where(
+    tree = found.distinct().cte(f"with_ancestors_{part.number}", recursive=True)
+    above = sa.select(tree.c.category, categories.c.parent).where(
         categories.c.category == tree.c.top, categories.c.parent.is_not(None)
     )
     tree = tree.union_all(above)
-    value = sa.collate(tree.c.top, "C")
-    count = _sum(tree.c["count"])
-    return (
+    pairs = (
         sa.select(
             sql_literal("").label("name"),
-            value.label("value"),
-            count.label("count"),
+            sa.collate(tree.c.top, "C").label("value"),
+            groups.c["count"],
             sql_literal("").label("first"),
         )
-        .group_by(value)
-        .order_by(count.desc(), value)
-        .limit(integer_literal(MAX_FACET_VALUES))
-        .subquery(f"values_{part.number}")
+        .select_from(groups.join(tree, tree.c.category == groups.c.category))
+        .where(is_grouped)
     )
+    return _most_frequent(part, _once_per_family(pairs, groups, f"pairs_{part.number}"))
 
 
 def _tag_counts(
     part: FacetPartShape, groups: "sa.CTE", is_grouped: "sa.ColumnElement[bool]"
 ) -> "sa.Subquery":
     tag = sa.func.unnest(groups.c.tag_keys).table_valued("value").render_derived(name="tag")
-    value, count = sa.collate(tag.c.value, "C"), _sum(groups.c["count"])
-    return (
+    pairs = (
         sa.select(
             sql_literal("").label("name"),
-            value.label("value"),
-            count.label("count"),
-            sa.func.min(groups.c.first).label("first"),
+            sa.collate(tag.c.value, "C").label("value"),
+            groups.c["count"],
+            groups.c.first,
         )
         .select_from(groups.join(tag, sa.true()))
         .where(is_grouped)
-        .group_by(value)
-        .order_by(count.desc(), value)
+    )
+    return _most_frequent(part, _once_per_family(pairs, groups, f"pairs_{part.number}"))
+
+
+def _most_frequent(part: FacetPartShape, pairs: "sa.Subquery") -> "sa.Subquery":
+    """Add the counts of each value, and keep the most frequent values."""
+    count = _sum(pairs.c["count"])
+    return (
+        sa.select(
+            sql_literal("").label("name"),
+            pairs.c.value,
+            count.label("count"),
+            sa.func.min(pairs.c.first).label("first"),
+        )
+        .group_by(pairs.c.value)
+        .order_by(count.desc(), pairs.c.value)
         .limit(integer_literal(MAX_FACET_VALUES))
         .subquery(f"values_{part.number}")
     )
@@ -180,26 +242,30 @@ def _label_counts(
     """Count the most frequent values of each name, for the names that most products have."""
     column = groups.c[_GROUPED_COLUMNS[part.facet]]
     pair = sa.func.jsonb_each_text(column).table_valued("name", "value").render_derived(name="pair")
-    name, value = (sa.collate(pair.c[each], "C") for each in ("name", "value"))
-    count = _sum(groups.c["count"])
+    shown: list[Any] = [sa.collate(pair.c[each], "C").label(each) for each in ("name", "value")]
     query = (
-        sa.select(
-            name.label("name"),
-            value.label("value"),
-            count.label("count"),
-            sa.func.min(groups.c.first).label("first"),
-            sa.func.row_number().over(partition_by=name, order_by=[count.desc(), value]).label("n"),
-            sa.func.sum(count).over(partition_by=name).label("total"),
-        )
+        sa.select(*shown, groups.c["count"], groups.c.first)
         .select_from(groups.join(pair, sa.true()))
         .where(is_grouped)
-        .group_by(name, value)
     )
     if part.names:
         names = bindparam(f"names_{part.number}", type_=ARRAY(sa.Text))
         is_named = pair.c.name == sa.any_(names)
         query = query.where(is_named if part.names == "only" else ~is_named)
-    counted = query.subquery(f"counted_{part.number}")
+    pairs = _once_per_family(query, groups, f"pairs_{part.number}")
+    name, value, count = pairs.c.name, pairs.c.value, _sum(pairs.c["count"])
+    counted = (
+        sa.select(
+            name,
+            value,
+            count.label("count"),
+            sa.func.min(pairs.c.first).label("first"),
+            sa.func.row_number().over(partition_by=name, order_by=[count.desc(), value]).label("n"),
+            sa.func.sum(count).over(partition_by=name).label("total"),
+        )
+        .group_by(name, value)
+        .subquery(f"counted_{part.number}")
+    )
     place = sa.func.dense_rank().over(order_by=[counted.c.total.desc(), counted.c.name])
     ranked = sa.select(counted, place.label("place")).subquery(f"ranked_{part.number}")
     return (

@@ -89,9 +89,17 @@ class SqlSearchStore(SqlProductStore):
         )
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
+        return await self._count_facets(request, now, of_families=False)
+
+    async def get_family_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
+        return await self._count_facets(request, now, of_families=True)
+
+    async def _count_facets(
+        self, request: ProductPageRequest, now: datetime, *, of_families: bool
+    ) -> Facets:
         parts = request.facet_parts
         shapes, values = _facet_part_shapes(request, parts)
-        statement = count_facets(shapes, request.query.status)
+        statement = count_facets(shapes, request.query.status, of_families=of_families)
         counts: dict[str, list[FacetCount]] = {}
         for row in await self._connection.fetch_all(statement, **values, now=now):
             facet = parts[row["part"]].facet
