@@ -24,7 +24,7 @@ _CONDITIONAL: Final = frozenset(
 def header_differences(
     document: Mapping[str, Any], label: str, status: int, headers: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield one line for each header that is sent or declared alone.
+    """Yield a line for each header that is sent but not declared, or declared but not sent.
 
     `label` is the operation, such as `GET /orders`. Names in `headers` are in lower case.
     """

@@ -14,17 +14,17 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 _PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS: Final = (
-    # the sandbox of Chromium does not run as root, and it loads only pages of these tests
+    # the sandbox of Chromium does not work for root, and the browser loads only test pages
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
-    # otherwise Chromium tries to reach hosts of its maker at each start
+    # otherwise Chromium sends requests to servers of its vendor at each start
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
 )
-# long, because a busy machine takes half a minute to draw the page of the documentation
+# long, because a busy machine needs half a minute to render the page of the documentation
 _TIMEOUT_MILLISECONDS: Final = 180_000
 _MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -50,7 +50,7 @@ async def running_chromium(path: str) -> AsyncIterator[Browser]:
 
 @dataclass(frozen=True)
 class OpenPage:
-    """A page, and what went wrong in it so far.
+    """A page and its errors so far.
 
     `errors` holds uncaught exceptions and lines that the page or Chromium wrote as errors to the
     console. A refused request and a response with an error status is such a line, too.

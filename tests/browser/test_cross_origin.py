@@ -14,7 +14,7 @@ from tests.browser.chromium import OpenPage
 from tests.e2e.servers import ADMIN, running
 from tests.local_cluster.cluster_process import ready_cluster
 
-# what a page's own JavaScript sees of a response
+# returns the parts of a response that the JavaScript of a page can read
 FETCH: Final = """
 async ([url, options]) => {
   const response = await fetch(url, options);
@@ -147,7 +147,7 @@ async def test_page_of_another_origin_registers_orders_and_pays(client: PageClie
     assert product_id in {item["product_id"] for item in listed["body"]["items"]}
     assert (placed["status"], replayed["status"], paid["status"]) == (201, 201, 200)
     assert (status["status"], status["payment_status"]) == ("processing", "paid")
-    # headers that only a server can expose to the page
+    # a page can read these headers only if the server lists them in Access-Control-Expose-Headers
     assert placed["headers"]["location"] == f"/orders/{order_id}"
     assert replayed["headers"]["idempotency-replayed"] == "true"
     assert shown["headers"]["etag"]
@@ -157,7 +157,7 @@ async def test_page_of_another_origin_registers_orders_and_pays(client: PageClie
 
 
 async def wait_until_paid(client: PageClient, path: str, known: Any) -> Any:
-    """Ask with `?wait=` and the known ETag, as a page does, until the order is paid."""
+    """Read with `?wait=` and the known ETag, as a page does, until the order is paid."""
     while known["body"]["payment_status"] != "paid":
         answer = await client.call("GET", f"{path}?wait=10", If_None_Match=known["headers"]["etag"])
         assert answer["status"] in {200, 304}, answer

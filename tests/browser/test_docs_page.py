@@ -39,7 +39,7 @@ async def docs(opened: OpenPage, server: RunningServer) -> "DocsPage":
 
 
 class DocsPage:
-    """The page of Swagger UI, and what a reader does with it."""
+    """The page of Swagger UI, with the actions of a reader as methods."""
 
     def __init__(self, opened: OpenPage) -> None:
         self.opened = opened

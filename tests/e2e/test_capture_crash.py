@@ -57,7 +57,8 @@ async def abandoned_shop(
 ) -> AsyncIterator[RetryingShop]:
     """Start a server whose abandoned orders end soon.
 
-    On a slow machine, a client that repeats its requests might be too late there.
+    Only for tests that abandon orders: on a slow machine, the reservation might expire before a
+    client that repeats its requests has paid.
     """
     async with open_retrying_shop(
         scratch,

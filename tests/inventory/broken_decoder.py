@@ -1,4 +1,4 @@
-"""A decoder for tests that ends as the file says, instead of decoding it."""
+"""A decoder for tests. It does not decode the file, whose content selects how the process ends."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ elif END == "kill":
 elif END == "hang":
     time.sleep(1000)
 elif END == "environment":
-    # the only place in which the test can look
+    # the error message in the log is the only output that the test can read
     sys.stderr.write(" ".join(sorted(os.environ)))
     sys.exit(1)
 elif END == "exception":

@@ -55,7 +55,7 @@ def gif() -> bytes:
 
 
 def photo_with_place() -> bytes:
-    """Return a JPEG that lies on its side, with the place where it was taken."""
+    """Return a JPEG with metadata: an orientation of 90 degrees, a GPS position, a comment."""
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010F] = "Camera maker"
@@ -177,7 +177,7 @@ def damaged(file: bytes, position: int, new: bytes) -> bytes:
     return file[:position] + new + file[position + len(new) :]
 
 
-# each with its reason
+# each with the expected `details.reason`
 HOSTILE_FILES: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     # pixels that take much more memory than the file
     "png_bomb": ("too_many_pixels", lambda: png_bomb(4_000)),
@@ -230,7 +230,7 @@ HOSTILE_FILES: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "zeros": ("unsupported_format", lambda: bytes(1_000)),
     "spaces_before_png": ("unsupported_format", lambda: b"  " + png()),
     "empty": ("empty", lambda: b""),
-    # files that are also something else
+    # files that are valid in another format too
     "jpeg_and_archive": ("trailing_data", lambda: jpeg() + archive()),
     "gif_and_archive": ("trailing_data", lambda: gif() + archive()),
     "png_and_archive": ("trailing_data", lambda: png() + archive()),
@@ -307,7 +307,7 @@ HOSTILE_FILES: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     ),
 }
 
-# odd, but accepted: the width of the stored image
+# unusual files that are accepted, each with the width of the stored image
 ODD_FILES: Final[dict[str, tuple[int, Callable[[], bytes]]]] = {
     "jpeg_cmyk": (64, lambda: encoded(picture(mode="CMYK"), "JPEG")),
     "jpeg_grey": (64, lambda: encoded(picture(mode="L"), "JPEG")),

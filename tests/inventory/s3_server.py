@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 BUCKET: Final = "images"
 ACCESS_KEY_ID: Final = "tester"
-# a list has several pages, as in a large bucket
+# the maximum number of keys per page: small, so that lists have several pages
 _PAGE_LENGTH: Final = 3
 
 

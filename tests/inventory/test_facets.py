@@ -1,4 +1,4 @@
-"""Test that each facet count equals a count written independently, and what following it finds.
+"""Test that each facet count equals an independent count, and the result of its filter.
 
 The catalogue and the filters are random, from a fixed seed. Names and values include look-alikes,
 such as Red and RED. Products are counted in their list, and families in theirs.
@@ -115,7 +115,10 @@ def text_of(value: str | int | bool) -> str:
 
 
 def labels(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the first of look-alike names, as products keep it, without empty values."""
+    """Return the keys of the values by name.
+
+    Of look-alike names, keep the first, as products do.
+    """
     found: dict[str, str] = {}
     for name, value in values.items():
         found.setdefault(key(name), key(text_of(value)))
@@ -123,11 +126,11 @@ def labels(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 class BruteForce:
-    """Counts facets by looking at every product."""
+    """Counts facets by a loop over all products."""
 
     def __init__(self, items: list[Item], paths: list[tuple[str, ...]]) -> None:
         self._items = items
-        # for each product, its category and those above it
+        # for each product, its category and the categories above it
         self._paths = paths
 
     def matches(self, filters: Filters) -> Iterator[int]:
@@ -303,7 +306,7 @@ CATEGORY_KEYS = {"drinks": "Drinks", "cups": "Cups", "drinks > tea": "drinks > T
 
 
 async def forget_words(request: pytest.FixtureRequest) -> None:
-    """Delete the words of spelling suggestions, which only SQL has."""
+    """Delete the words for spelling suggestions, which only the SQL storage has."""
     if "sql" in request.node.name:
         connection = await asyncpg.connect(plain(request.getfixturevalue("database_url")))
         await connection.execute("DELETE FROM inventory.search_word")
@@ -360,7 +363,8 @@ async def test_facets_are_one_statement(postgres: Postgres, read_list: Read) -> 
         "option": {"a": ["1"], "b": ["2"]}, "attribute": {"c": ["3"]}, "tag": ["t"],
         "category": ["tea"], "facets": f"{ALL_FACETS},option.z,attribute.z",
     }  # fmt: skip
-    # a first read without counting, because this page is empty, so the category is looked up
+    # The counted query has no category. The page is empty, and an empty page with a category needs
+    # one more statement, which looks the category up.
     before = STATEMENTS._value.get()
     await read_list(inventory_app, {"option": query["option"], "facets": ALL_FACETS})
 

@@ -59,7 +59,7 @@ async def change_family(inventory_app: InventoryApp, text: str, /, **fields: Any
 
 
 async def slug_of(inventory_app: InventoryApp, text: str) -> str:
-    """Return the slug that the address of this text has or leads to."""
+    """Return the slug of the family with this text, or the slug to which the text redirects."""
     rendered = await inventory_app.families.render_family(ANYONE, text)
     return rendered.slug if isinstance(rendered, FamilyMoved) else text
 
@@ -256,7 +256,7 @@ async def test_look_alike_slugs_get_a_suffix(inventory_app: InventoryApp) -> Non
 
     slugs = [await slug_of(inventory_app, label) for label in ("a b", "a-b", "a/b", "抹茶", "煎茶")]
 
-    # the label "a-b" is the slug of the family "a b", so the product joined it
+    # the label "a-b" is the slug of the family "a b", so the product belongs to this family
     assert slugs[:2] == ["a-b", "a-b"]
     assert slugs[3] == "family"
     assert len(set(slugs)) == 4

@@ -56,7 +56,7 @@ async def list_families(
 
 
 def comparable(families: list[FamilyView]) -> list[dict[str, Any]]:
-    """Leave out the values that each storage chooses on its own."""
+    """Leave out the values that each storage generates, such as ids."""
     chosen = {"family_id", "created_at", "updated_at"}
     return [family.model_dump(exclude=chosen) for family in families]
 

@@ -49,5 +49,6 @@ async def test_imports_and_commands_create_the_same_families_without_deadlock(
         await inventory_app.families.get_family(ANYONE, f"Family {number}") for number in numbers
     ]
     assert len({family.slug for family in families}) == FAMILIES
-    # two imported products and one created product; the changed product has the first family
+    # each family has two imported products and one created product; the first family also has the
+    # changed product
     assert [family.product_count for family in families] == [4, *[3] * (FAMILIES - 1)]

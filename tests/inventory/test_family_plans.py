@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["postgres", "separate_url"]
 
 # Product n has the family n / 3, so a family has three products; product n is n days old and costs
-# n minor units. The three products of a family are in stock, or none is.
+# n minor units. Either all three products of a family are in stock, or none is.
 MEMBERS = FIELDS | {
     "family": "'f' || n / 3",
     "category": "CASE n / 3 % 2 WHEN 0 THEN 'tea' ELSE 'cups' END",

@@ -1,4 +1,4 @@
-"""Test what imports keep: the members of a failed import, and the slots of progress streams."""
+"""Test that members of a failed import are deleted, and that progress streams are limited."""
 
 import asyncio
 from collections.abc import AsyncIterator

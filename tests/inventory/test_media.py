@@ -27,11 +27,11 @@ from tests.inventory.image_files import InProcessImages, png
 
 
 class Crash(BaseException):
-    """Ends the work at once, as the end of the process would."""
+    """Stops the operation without any further step, as the end of the process does."""
 
 
 class FragileStorage(MemoryMediaStorage):
-    """Fails when a file is stored or deleted, if `failure` is set."""
+    """Raises `failure`, if it is set, when a file is stored or deleted."""
 
     failure: BaseException | None = None
     puts_before_failure = 0
@@ -160,7 +160,7 @@ async def test_deleted_image_is_gone(inventory_app: InventoryApp, storage: Fragi
     with pytest.raises(MediaNotFound):
         await media.get_media(ANYONE, made.media_id)
     with pytest.raises(MediaNotFound):
-        # a request that has found the file before
+        # a request that found the file before it was deleted
         await media.read_file(ANYONE, file)
     with pytest.raises(MediaNotFound):
         await media.delete(STAFF, made.media_id, {1})

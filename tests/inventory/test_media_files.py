@@ -1,4 +1,4 @@
-"""Test which files are accepted as images, and what is stored of them."""
+"""Test which files are accepted as images, and the content of the stored files."""
 
 import io
 import struct

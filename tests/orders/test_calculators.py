@@ -1,4 +1,4 @@
-"""The built-in calculators conform; wrong ones are found; installed ones are used."""
+"""Test that the built-in calculators conform, and that wrong and installed ones are found."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence

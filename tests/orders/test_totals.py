@@ -1,4 +1,4 @@
-"""Orders charge what their breakdown says, on each storage."""
+"""Test that orders charge the amounts of their breakdown, on each storage."""
 
 from dataclasses import replace
 from typing import Any

@@ -31,11 +31,12 @@ def generate(document: Path) -> None:
 
 
 def simplified(part: Any) -> Any:
-    """Return the part of the document without what the generator does not understand.
+    """Return the part of the document without the keywords that the generator does not support.
 
-    `oneOf` and `anyOf` beside `properties` only say which of them exclude each other; the generator
-    would take each alternative for a model and lose the properties. It would lose the members of a
-    map whose names have to match a pattern. The shop checks both rules. It does not know images.
+    `oneOf` and `anyOf` beside `properties` only state which properties exclude each other. The
+    generator would create a model for each alternative, without the properties. It would also omit
+    the members of a map with `patternProperties`. Both rules are left out here, because the shop
+    checks them. Media types of images are replaced, because the generator does not support them.
     """
     if isinstance(part, list):
         return [simplified(each) for each in part]
@@ -56,7 +57,7 @@ def simplified(part: Any) -> Any:
 
 
 def _known_type(media_type: str, body: Any) -> tuple[str, Any]:
-    """Replace a binary media type that the generator does not know."""
+    """Replace a binary media type that the generator does not support."""
     if media_type.startswith("image/") or media_type == "application/pdf":
         return "application/octet-stream", {"schema": {"type": "string", "format": "binary"}}
     return media_type, body
@@ -74,13 +75,13 @@ def run_generator(document: Path) -> None:
         f"--custom-template-path={HERE / 'templates'}",
         f"--output-path={OUTPUT}",
     ]
-    # the generator runs ruff, which is beside it
+    # the generator runs ruff, which is installed in the same directory
     environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}"}
     subprocess.run(command, check=True, env=environment)
 
 
 def index_of_operations() -> str:
-    """Return a module that has every operation, of all tags."""
+    """Return the source of a module that imports the operations of all tags."""
     paths = sorted(path for path in OUTPUT.glob("api/*/*.py") if path.stem != "__init__")
     lines = ['"""All operations of the API, by `operationId`."""', ""]
     lines += [f"from .api.{path.parent.name}.{path.stem} import {path.stem}" for path in paths]

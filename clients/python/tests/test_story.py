@@ -1,4 +1,4 @@
-"""A customer's way from registration to a cancelled order, against a real shop."""
+"""Test that a customer registers, orders and cancels the order, against a real shop."""
 
 from collections.abc import Iterator
 

@@ -132,7 +132,7 @@ def test_order_of_lines_and_promotions_does_not_matter(
 
 @given(line_lists(), tax_rules())
 def test_included_and_added_tax_agree(lines: list[PricedLine], tax: TaxRules) -> None:
-    """The price of a line plus its tax, given as a price that includes tax, has the same tax."""
+    """A price that includes tax contains as much tax as was added to the price without tax."""
     added = calculate_totals(lines, tax=replace(tax, prices_include_tax=False))
     gross = [
         replace(line, unit_price=part.total, quantity=1)

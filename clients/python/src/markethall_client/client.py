@@ -69,11 +69,11 @@ class Markethall:
         self._tokens.save(tokens_of(self._call_without_token(sign_in(username, password))))
 
     def use(self, tokens: TokenPair | GuestTokens) -> None:
-        """Continue with the tokens that an operation has returned, such as `create_guest`."""
+        """Use the tokens that an operation has returned, such as `create_guest`, from now on."""
         self._tokens.save(tokens_of(tokens))
 
     def logout(self) -> None:
-        """Forget the tokens, and revoke them at the shop. Raises ProblemError."""
+        """Delete the tokens from the storage, and revoke them at the shop. Raises ProblemError."""
         tokens = self._tokens.load()
         if tokens is not None:
             self._tokens.save(None)

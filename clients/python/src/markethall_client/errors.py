@@ -49,7 +49,7 @@ def error_of(response: httpx2.Response) -> MarkethallError:
 
 
 def checked(response: httpx2.Response) -> httpx2.Response:
-    """Return a successful response. Raises ProblemError, UnexpectedResponseError for others."""
+    """Return the response if it is successful. Raises ProblemError, UnexpectedResponseError."""
     if response.is_success:
         return response
     raise error_of(response)

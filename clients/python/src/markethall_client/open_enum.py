@@ -9,7 +9,7 @@ from typing import Self
 class OpenEnum(StrEnum):
     """An enum that accepts unknown values, because a newer shop may have more of them.
 
-    An unknown value is a member of its own: its name and its value are the text.
+    An unknown value becomes a member whose name and value are this text.
     """
 
     @classmethod

@@ -13,7 +13,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Operation(Generic[T_co]):
     """A request, and the function that parses its successful response.
 
-    `body` is the keyword arguments of `httpx2.Client.build_request` that make the body.
+    `body` has the keyword arguments of `httpx2.Client.build_request` for the request body.
     """
 
     method: str

@@ -32,7 +32,7 @@ class PromotionRule:
 
     `percent` is 10 for 10 %. A promotion of the kind `fixed` takes `amount` off. With
     `buy_x_get_y`, `get_quantity` of each `buy_quantity` + `get_quantity` units are discounted by
-    `percent`. The discounted units are the cheapest ones of the order.
+    `percent`. The discounted units are the cheapest ones of the matching lines.
 
     A promotion that names products, categories or tags applies only to the lines that have one of
     them. The promotion applies only if the subtotal is at least `min_total`.
