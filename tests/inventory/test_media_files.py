@@ -2,9 +2,10 @@
 
 import io
 import struct
+from typing import Any
 
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from markethall.inventory.media.contract import ImageRefused
 from markethall.inventory.media.gateway.image_codec import process_image
@@ -128,6 +129,59 @@ def test_transparency_is_kept() -> None:
     processed = process_image(encoded(image, "PNG"), MAX_PIXELS)
 
     assert decoded(processed.files[160]).getchannel("A").getextrema() == (0, 0)
+
+
+def profile_with_exchanged_primaries() -> bytes:
+    """Return a colour profile in which red has the place of blue, and blue that of red."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    (count,) = struct.unpack_from(">I", profile, 128)
+    tags = (struct.unpack_from(">4sII", profile, 132 + 12 * number) for number in range(count))
+    places = {name: slice(start, start + size) for name, start, size in tags}
+    red, blue = places[b"rXYZ"], places[b"bXYZ"]
+    profile[red], profile[blue] = profile[blue], profile[red]
+    # a profile of this name is taken for sRGB
+    return bytes(profile).replace("sRGB".encode("utf-16-be"), "test".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("form", ["RGB", "RGBA", "P", "P with alpha", "tRNS"])
+def test_colours_are_converted_to_srgb(form: str) -> None:
+    alpha = 255 if form in {"RGB", "P"} else 0
+    image = Image.new("RGBA", (200, 10), (255, 0, 0, 255))
+    image.paste((255, 0, 0, alpha), (100, 0, 200, 10))
+    options: dict[str, Any] = {"icc_profile": profile_with_exchanged_primaries()}
+    match form:
+        case "RGB":
+            image = image.convert("RGB")
+        case "P" | "P with alpha":
+            image = image.quantize(4)
+        case "tRNS":
+            image = Image.new("RGB", (200, 10), (255, 0, 0))
+            image.paste((0, 255, 0), (100, 0, 200, 10))
+            options["transparency"] = (0, 255, 0)
+
+    processed = process_image(encoded(image, "PNG", **options), MAX_PIXELS)
+
+    stored = decoded(processed.files[200]).convert("RGBA")
+    red, _, blue, left_alpha = pixel(stored, 50)
+    assert (red < DARK, blue > LIGHT, left_alpha) == (True, True, 255)
+    assert pixel(stored, 150)[3] == alpha
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
+def test_grey_image_with_a_profile_of_colours_is_accepted(mode: str) -> None:
+    profile = profile_with_exchanged_primaries()
+
+    image = process_image(encoded(picture(mode=mode), "PNG", icc_profile=profile), MAX_PIXELS)
+
+    stored = decoded(image.files[64])
+    assert grey_of(stored, 5, 20) < DARK
+    assert grey_of(stored, 60, 20) > LIGHT
+
+
+def pixel(image: Image.Image, x: int) -> tuple[int, ...]:
+    value = image.getpixel((x, 5))
+    assert isinstance(value, tuple)
+    return value
 
 
 def test_markup_between_search_windows_is_found() -> None:

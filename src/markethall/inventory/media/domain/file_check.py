@@ -15,8 +15,8 @@ from markethall.inventory.media.contract import MAX_SIDE_PIXELS, ImageProblem, I
 
 MAX_FRAMES: Final = 300
 
-# A search holds the interpreter lock. A large file is searched in parts, so that other threads,
-# such as the one of the event loop, can run between two parts.
+# A search holds the interpreter lock. A large file is searched in parts, so that other threads can
+# run between two parts.
 _WINDOW_BYTES: Final = 256 * 1024
 _LONGEST_MARKUP_BYTES: Final = 16
 # each pattern is so long that 10 MiB of random bytes are very unlikely to match

@@ -19,6 +19,8 @@ _METHOD_OF_LARGE_SIZES: Final = 2
 _LARGE_WIDTH: Final = 1920
 # without the modes with 16 bits of grey, which Pillow converts to white
 _SUPPORTED_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+# the mode to which a profile is applied; RGB for all others
+_MODES_WITHOUT_ALPHA: Final = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}
 _MAX_PROFILE_BYTES: Final = 1024 * 1024
 _ORIENTATION_TAG: Final = 0x0112
 # maps the value of the orientation tag to the operation that turns the image upright
@@ -85,30 +87,36 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
     mode = "RGBA" if image.has_transparency_data else "RGB"
-    if profile and mode == "RGB" and image.mode in {"RGB", "CMYK", "L"}:
-        image = _apply_profile(image, profile)
-    converted = image if image.mode == mode else image.convert(mode)
+    converted = _apply_profile(image, image.info.get("icc_profile"))
+    if converted is None:
+        converted = image if image.mode == mode else image.convert(mode)
+    elif mode == "RGBA":
+        converted.putalpha(image.convert("RGBA").getchannel("A"))
     # the encoder would write the metadata in `info` to the file
     converted.info = {}
     return converted
 
 
-def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert the colours to sRGB. Return the same image if the profile cannot be applied."""
-    if len(profile) > _MAX_PROFILE_BYTES:
-        return image
+def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image | None:
+    """Return the colours converted to sRGB, without transparency.
+
+    Return None if there is no profile, if it is that of sRGB, or if it cannot be applied.
+    """
+    if not profile or len(profile) > _MAX_PROFILE_BYTES:
+        return None
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(source).lower():
-            return image
-        converted = ImageCms.profileToProfile(
-            image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            return None
+        # a profile belongs to the colours of a palette, not to its numbers
+        mode = _MODES_WITHOUT_ALPHA.get(image.mode, "RGB")
+        opaque = image if image.mode == mode else image.convert(mode)
+        return ImageCms.profileToProfile(
+            opaque, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image
-    return converted or image
+        return None
 
 
 def _encode(image: Image.Image, width: int) -> bytes:
