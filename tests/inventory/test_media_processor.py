@@ -143,6 +143,45 @@ async def test_memory_of_the_decoder_is_limited(
         await processor.process(png(900, 900))
 
 
+def test_lower_limits_of_the_server_remain() -> None:
+    """An operator may have set them; without privileges, they cannot be raised either."""
+    code = (
+        "import resource, sys\n"
+        "from markethall.inventory.media.gateway.image_worker import main\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (30, 30))\n"
+        "main()\n"
+        "sys.stderr.write(str(resource.getrlimit(resource.RLIMIT_CPU)))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(MAX_PIXELS), str(2**31), "40"],
+        input=png(),
+        capture_output=True,
+        check=True,
+    )
+
+    assert json.loads(done.stdout.partition(b"\n")[0])["width"] == 64
+    assert done.stderr == b"(30, 30)"
+
+
+async def test_close_ends_running_and_waiting_work(
+    broken: SubprocessImageProcessor, tmp_path: Path
+) -> None:
+    """Otherwise the server would wait for the decoder at its end, for up to a minute."""
+    started = tmp_path / "process id"
+    work = [asyncio.create_task(broken.process(f"hang {started}".encode())) for _ in range(3)]
+    while not (started.exists() and started.read_text()):
+        await asyncio.sleep(0.01)
+
+    await broken.close()
+
+    # less than the timeout of the decoder
+    results = await asyncio.wait_for(asyncio.gather(*work, return_exceptions=True), 30)
+    assert [type(result) for result in results] == [Overloaded] * 3
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+
+
 async def test_waiting_images_are_limited(broken: SubprocessImageProcessor) -> None:
     results = await asyncio.gather(
         *(broken.process(b"kill") for _ in range(8)), return_exceptions=True

@@ -82,4 +82,4 @@ class ImageProcessor(Protocol):
         """
 
     async def close(self) -> None:
-        """Cancel the images that wait. An image that is being processed is finished."""
+        """End the image that is being processed, and drop those that wait: all raise Overloaded."""

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -50,6 +49,8 @@ class SubprocessImageProcessor:
         self._max_pixels = max_pixels
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="media-images")
         self._waiting = 0
+        self._child: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
 
     async def process(self, data: bytes) -> ProcessedImage:
         if self._waiting > _MAX_WAITING:
@@ -57,43 +58,70 @@ class SubprocessImageProcessor:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._executor, partial(_process_in_child, data, self._max_pixels)
+                self._executor, self._process_in_child, data
             )
         except RuntimeError:  # the executor is shut down
-            raise Overloaded("The process is ending.", retry_after=1) from None
+            raise _process_ends() from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # `close` has dropped the waiting work; the request itself is not cancelled
+            raise _process_ends() from None
         finally:
             self._waiting -= 1
 
     async def close(self) -> None:
+        self._is_closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._child is not None:
+            self._child.kill()
+
+    def _process_in_child(self, data: bytes) -> ProcessedImage:
+        """Raises ImageRefused, Overloaded."""
+        try:
+            with _start_child(self._max_pixels) as child:
+                self._child = child
+                try:
+                    if self._is_closed:
+                        child.kill()
+                    output, errors = child.communicate(data, _TIMEOUT_SECONDS)
+                finally:
+                    # does nothing if the process has ended
+                    child.kill()
+                    self._child = None
+        except (subprocess.TimeoutExpired, OSError) as error:
+            log.warning("media.decoder_failed", error=repr(error)[:200])
+            raise Overloaded(retry_after=10) from None
+        if self._is_closed and child.returncode:
+            raise _process_ends()
+        if child.returncode:
+            raise _failure(child.returncode, errors)
+        return _read_result(output)
 
 
-def _process_in_child(data: bytes, max_pixels: int) -> ProcessedImage:
-    """Raises ImageRefused, Overloaded."""
+def _start_child(max_pixels: int) -> "subprocess.Popen[bytes]":
+    """Raises OSError."""
     max_memory = _BASE_MEMORY_BYTES + _MEMORY_BYTES_PER_PIXEL * max_pixels
     limits = [str(limit) for limit in (max_pixels, max_memory, _MAX_CPU_SECONDS)]
     environment = {name: os.environ[name] for name in _PASSED_VARIABLES & os.environ.keys()}
-    try:
-        done = subprocess.run(  # noqa: S603 # all arguments are constants and numbers
-            [sys.executable, "-P", "-m", _MODULE, *limits],
-            input=data,
-            capture_output=True,
-            timeout=_TIMEOUT_SECONDS,
-            env=environment,
-            check=False,
-        )
-    except (subprocess.TimeoutExpired, OSError) as error:
-        log.warning("media.decoder_failed", error=repr(error)[:200])
-        raise Overloaded(retry_after=10) from None
-    if done.returncode:
-        raise _failure(done)
-    return _read_result(done.stdout)
+    return subprocess.Popen(  # noqa: S603 # all arguments are constants and numbers
+        [sys.executable, "-P", "-m", _MODULE, *limits],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
 
 
-def _failure(done: "subprocess.CompletedProcess[bytes]") -> Exception:
-    error = done.stderr.decode(errors="replace").strip()[-300:]
-    log.warning("media.decoder_failed", status=done.returncode, error=error)
-    if -done.returncode in _CRASHES:
+def _process_ends() -> Overloaded:
+    return Overloaded("The process is ending.", retry_after=1)
+
+
+def _failure(status: int, errors: bytes) -> Exception:
+    error = errors.decode(errors="replace").strip()[-300:]
+    log.warning("media.decoder_failed", status=status, error=error)
+    if -status in _CRASHES:
         return refused(ImageProblem.DAMAGED, "The file cannot be decoded.")
     # for example, the kernel killed the process because the machine has too little memory
     return Overloaded(retry_after=10)

@@ -22,9 +22,9 @@ _NICENESS: Final = 5
 def main() -> None:
     max_pixels, max_memory_bytes, max_cpu_seconds = (int(text) for text in sys.argv[1:])
     os.nice(_NICENESS)
-    resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (max_cpu_seconds, max_cpu_seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_AS, max_memory_bytes)
+    _limit(resource.RLIMIT_CPU, max_cpu_seconds)
+    _limit(resource.RLIMIT_CORE, 0)
     try:
         image = process_image(sys.stdin.buffer.read(), max_pixels)
     except ImageRefused as error:
@@ -35,6 +35,14 @@ def main() -> None:
         sizes = [(width, len(file)) for width, file in image.files.items()]
         header = {"width": image.width, "height": image.height, "sizes": sizes}
         _write(header, *image.files.values())
+
+
+def _limit(kind: int, value: int) -> None:
+    """Lower a limit. A limit that is lower already remains: a process may not raise it."""
+    _, maximum = resource.getrlimit(kind)
+    if maximum != resource.RLIM_INFINITY:
+        value = min(value, maximum)
+    resource.setrlimit(kind, (value, value))
 
 
 def _write(header: dict[str, object], *files: bytes) -> None:
