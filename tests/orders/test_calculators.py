@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from markethall.orders import settings as orders_settings
+from markethall.orders.contract import ShippingUnavailable
 from markethall.orders.pricing.service import TotalsPricing
 from markethall.orders.settings import (
     SHIPPING_CALCULATORS,
@@ -20,14 +21,17 @@ from markethall.orders.settings import (
     build_calculator,
 )
 from markethall.orders.shipping.domain import ShippingOption, ShippingRequest, list_options
+from markethall.orders.shipping.ports import ShippingCalculator
 from markethall.orders.shipping.service import ShippingRates
 from markethall.orders.tax.domain import TaxRequest, calculate_taxes
+from markethall.orders.tax.ports import TaxCalculator
 from markethall.orders.tax.service import ConfiguredTaxRates
 from markethall.orders.totals.domain import ShippingCharge, TaxLine
 from markethall.shared.composition.settings import read_one
 from markethall.shared.kernel.errors import Unavailable
 from markethall.testing import ShippingCalculatorConformance, TaxCalculatorConformance
 from tests.orders.conftest import OrdersApp
+from tests.orders.test_totals import change_shop
 
 Taxes = Mapping[UUID, tuple[TaxLine, ...]]
 
@@ -134,18 +138,38 @@ def test_calculators_of_packages_are_found_by_entry_point(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("orders_app", ["memory"], indirect=True)
-@pytest.mark.parametrize("wrong", ["shipping", "tax"])
+@pytest.mark.parametrize(
+    ("shipping", "tax"),
+    [
+        (WRONG_SHIPPING["negative price"], ConfiguredTaxRates()),
+        (ShippingRates(), WRONG_TAXES["negative tax"]),
+        (ShippingRates(), WRONG_TAXES["unknown part"]),
+        (ShippingRates(), WRONG_TAXES["free part"]),
+    ],
+)
 async def test_result_that_no_order_may_have_is_an_outage(
-    orders_app: OrdersApp, wrong: str
+    orders_app: OrdersApp, shipping: ShippingCalculator, tax: TaxCalculator
 ) -> None:
     """The order is not placed, and a retry with the same key can place it later."""
-    product = orders_app.stock_up()
-    pricing = TotalsPricing(
-        orders_app.container.configuration(),
-        WRONG_SHIPPING["negative price"] if wrong == "shipping" else ShippingRates(),
-        WRONG_TAXES["negative tax"] if wrong == "tax" else ConfiguredTaxRates(),
-    )
-    orders_app.container.pricing.override(pricing)
+    product = orders_app.fake_inventory.add_product(5, 0)
+    await change_shop(orders_app, prices_include_tax=False)
+    configuration = orders_app.container.configuration()
+    orders_app.container.pricing.override(TotalsPricing(configuration, shipping, tax))
 
     with pytest.raises(Unavailable):
+        await orders_app.place(product)
+
+
+@pytest.mark.parametrize("orders_app", ["memory"], indirect=True)
+async def test_order_for_which_an_installed_calculator_has_no_option_is_rejected(
+    orders_app: OrdersApp,
+) -> None:
+    """Only the built-in calculator ships for nothing, in a shop without methods."""
+    product = orders_app.stock_up()
+    nothing = ChangedShipping(lambda _, __: [])
+    configuration = orders_app.container.configuration()
+    pricing = TotalsPricing(configuration, nothing, ConfiguredTaxRates())
+    orders_app.container.pricing.override(pricing)
+
+    with pytest.raises(ShippingUnavailable):
         await orders_app.place(product)

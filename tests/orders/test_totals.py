@@ -21,13 +21,14 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import shipped_due, total_due
 from markethall.orders.domain.integrity import OrderSums, judge_total
-from markethall.orders.shipping.contract import NewShippingMethod
+from markethall.orders.shipping.contract import NewShippingMethod, ShippingMethodChange
 from markethall.orders.shop.contract import ShopChange
 from markethall.orders.tax.contract import NewTaxRate
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.observability.metrics import STATEMENTS
 from tests.orders.conftest import STAFF, OrdersApp, attempt_without_key, order_command
 from tests.orders.fakes import Killed
@@ -262,6 +263,44 @@ async def test_shipping_method_is_chosen_by_code(orders_app: OrdersApp) -> None:
         await place(orders_app, (1, 1000, "standard"), product_currency="CHF")
 
 
+async def test_shop_whose_methods_are_all_inactive_does_not_ship_for_nothing(
+    orders_app: OrdersApp,
+) -> None:
+    await configure(orders_app, [], 490)
+    methods = orders_app.container.shipping_methods()
+    (post,) = (await methods.list_page(STAFF, PageQuery())).items
+    change = ShippingMethodChange(is_active=False)
+    await methods.change(STAFF, post.shipping_method_id, change, {post.version})
+
+    with pytest.raises(ShippingUnavailable) as refused:
+        await place(orders_app, (1, 1000, "standard"))
+
+    assert refused.value.details["available"] == []
+
+
+async def test_pickup_has_the_tax_of_the_region_of_the_shop(orders_app: OrdersApp) -> None:
+    await configure(orders_app, NEW_YORK_TAX, None)
+    await change_shop(orders_app, prices_include_tax=False, address=NEW_YORK)
+    fields = {
+        "code": "counter",
+        "name": "At the counter",
+        "pickup": True,
+        "rate": {"kind": "flat", "currency": "USD", "price": 0},
+    }
+    pickup = NewShippingMethod.model_validate(fields)
+    await orders_app.container.shipping_methods().create(STAFF, pickup, attempt_without_key())
+
+    order = await place(
+        orders_app,
+        (1, 1000, "standard"),
+        address=NEW_YORK | {"region": "CA"},
+        product_currency="USD",
+        shipping_method="counter",
+    )
+
+    assert (order.tax.amount, order.total.amount) == (89, 1089)
+
+
 async def test_number_has_the_prefix_of_the_shop_when_it_was_placed(orders_app: OrdersApp) -> None:
     product = orders_app.fake_inventory.add_product(9)
     old = await orders_app.place(product)
@@ -324,6 +363,17 @@ async def place_attempt(
 async def test_total_beyond_the_limit_is_rejected(orders_app: OrdersApp) -> None:
     await configure(orders_app, [], 1)
 
+    with pytest.raises(TotalTooLarge):
+        await place(orders_app, (1, MAX_AMOUNT, "standard"))
+
+
+async def test_tax_beyond_the_limit_is_rejected(orders_app: OrdersApp) -> None:
+    taxes = [{"country": "DE", "rate": "1", "name": name} for name in ("VAT", "Duty")]
+    await configure(orders_app, taxes, None)
+    await change_shop(orders_app, prices_include_tax=False)
+
+    with pytest.raises(TotalTooLarge):
+        await place(orders_app, (1, MAX_AMOUNT // 2 + 1, "standard"))
     with pytest.raises(TotalTooLarge):
         await place(orders_app, (1, MAX_AMOUNT, "standard"))
 

@@ -13,9 +13,9 @@ from markethall.orders.pricing.domain import Quote, QuoteRequest, find_currency
 from markethall.orders.shipping.contract import NewShippingMethod
 from markethall.orders.shipping.domain import ShippingOption, ShippingRequest, choose_option
 from markethall.orders.shipping.ports import ShippingCalculator
-from markethall.orders.shipping.service import SHIPPING_METHODS
+from markethall.orders.shipping.service import SHIPPING_METHODS, ShippingRates
 from markethall.orders.shop.contract import ShopSettings
-from markethall.orders.shop.domain import find_destination, home_country
+from markethall.orders.shop.domain import find_destination, home_destination
 from markethall.orders.shop.service import parse_shop
 from markethall.orders.tax.contract import NewTaxRate
 from markethall.orders.tax.domain import TaxRequest
@@ -40,8 +40,11 @@ class PricingRules:
     """The configuration of the shop, parsed."""
 
     shop: ShopSettings
+    # the active methods
     shipping_methods: tuple[NewShippingMethod, ...]
     tax_rates: tuple[NewTaxRate, ...]
+    # the shop has shipping methods, active or not
+    has_methods: bool
 
 
 _NO_ITEMS: Final[tuple[ConfigurationItem, ...]] = ()
@@ -66,11 +69,11 @@ class TotalsPricing:
         lines = [line.to_priced_line() for line in request.lines]
         check_subtotal(lines)
         options = await self._list_options(request, rules, currency, destination)
-        option = _choose(options, rules, request.shipping_method)
+        option = self._choose(options, rules, request.shipping_method)
         charge = option.charge if option else None
         discounted = apply_promotions(lines, (), charge)
         if option and option.pickup:
-            destination = Destination(home_country(rules.shop))
+            destination = home_destination(rules.shop)
         taxes = await self._calculate_taxes(request, rules, currency, destination, discounted)
         breakdown = add_taxes(
             [line.key for line in lines],
@@ -122,12 +125,17 @@ class TotalsPricing:
                 rates=rules.tax_rates,
             )
         )
-        for part in order.parts:
-            amounts = [line.amount for line in taxes.get(part.key, ())]
-            limit = part.taxable if rules.shop.prices_include_tax else MAX_AMOUNT
-            if min(amounts, default=0) < 0 or sum(amounts) > limit:
-                raise _unusable("tax_calculator", f"the tax of {part.key}")
+        _check_taxes(taxes, order, rules.shop.prices_include_tax)
         return taxes
+
+    def _choose(
+        self, options: Sequence[ShippingOption], rules: PricingRules, code: str | None
+    ) -> ShippingOption | None:
+        """Return None if the shop has no shipping. Raises ShippingUnavailable."""
+        is_built_in = isinstance(self._shipping, ShippingRates)
+        if is_built_in and not rules.has_methods and code is None:
+            return None
+        return choose_option(options, code)
 
 
 def parse_rules(items: Sequence[ConfigurationItem]) -> PricingRules:
@@ -137,16 +145,22 @@ def parse_rules(items: Sequence[ConfigurationItem]) -> PricingRules:
         shop=parse_shop(next(iter(kinds[ItemKind.SHOP]), None)),
         shipping_methods=tuple(method for method in methods if method.is_active),
         tax_rates=tuple(map(TAX_RATES.parse, kinds[ItemKind.TAX_RATE])),
+        has_methods=bool(kinds[ItemKind.SHIPPING_METHOD]),
     )
 
 
-def _choose(
-    options: Sequence[ShippingOption], rules: PricingRules, code: str | None
-) -> ShippingOption | None:
-    """Return None if the shop has no shipping. Raises ShippingUnavailable."""
-    if not options and not rules.shipping_methods and code is None:
-        return None
-    return choose_option(options, code)
+def _check_taxes(
+    taxes: Mapping[UUID, tuple[TaxLine, ...]], order: DiscountedOrder, prices_include_tax: bool
+) -> None:
+    """Raises Unavailable if a calculator has returned taxes that no order may have."""
+    if unknown := taxes.keys() - {part.key for part in order.parts}:
+        raise _unusable("tax_calculator", f"taxes of unknown parts: {unknown}")
+    for part in order.parts:
+        amounts = [line.amount for line in taxes.get(part.key, ())]
+        # an added tax has no limit here: `add_taxes` checks the total
+        limit = part.taxable if prices_include_tax or not part.taxable else sum(amounts)
+        if min(amounts, default=0) < 0 or sum(amounts) > limit:
+            raise _unusable("tax_calculator", f"the tax of {part.key}")
 
 
 def _unusable(dependency: str, problem: str) -> Unavailable:

@@ -14,11 +14,12 @@ def check_default_currency(settings: ShopSettings) -> None:
         )
 
 
-def home_country(settings: ShopSettings) -> str | None:
-    """Return the country of the shop: that of its address, or its only country."""
-    if isinstance(settings.address, Address):
-        return settings.address.country
-    return settings.countries[0] if len(settings.countries) == 1 else None
+def home_destination(settings: ShopSettings) -> Destination:
+    """Return the place of the shop: its address, or its only country."""
+    address = settings.address
+    if isinstance(address, Address):
+        return Destination(address.country, address.region, address.postal_code)
+    return Destination(settings.countries[0] if len(settings.countries) == 1 else None)
 
 
 def find_destination(settings: ShopSettings, address: AnyAddress) -> Destination:
@@ -28,7 +29,7 @@ def find_destination(settings: ShopSettings, address: AnyAddress) -> Destination
     CountryNotServed.
     """
     if not isinstance(address, Address):
-        return Destination(home_country(settings))
+        return Destination(home_destination(settings).country)
     if settings.countries and address.country not in settings.countries:
         raise CountryNotServed(country=address.country, countries=list(settings.countries))
     return Destination(address.country, address.region, address.postal_code)
