@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from math import lcm
 from typing import NamedTuple
 
 from markethall.orders.totals.domain.amounts import round_half_even, split_amount
@@ -41,7 +42,5 @@ class TaxRules:
 def _weights(rates: Sequence[NamedRate]) -> list[int]:
     """Return integers with the same ratios as the rates."""
     fractions = [Fraction(rate.rate) for rate in rates]
-    scale = 1
-    for fraction in fractions:
-        scale *= fraction.denominator
+    scale = lcm(*(fraction.denominator for fraction in fractions))
     return [int(fraction * scale) for fraction in fractions]
