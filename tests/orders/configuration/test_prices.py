@@ -12,6 +12,7 @@ from markethall.orders.shipping.contract import (
     NewShippingMethod,
     ShippingRate,
     ShippingUnavailable,
+    ShippingZone,
 )
 from markethall.orders.shipping.domain import (
     ShippedLine,
@@ -21,7 +22,7 @@ from markethall.orders.shipping.domain import (
     rate_price,
 )
 from markethall.orders.shop.contract import CountryNotServed, ShopSettings
-from markethall.orders.shop.domain import find_destination
+from markethall.orders.shop.domain import find_destination, home_destination
 from markethall.orders.tax.contract import NewTaxRate
 from markethall.orders.tax.domain import find_rules
 from markethall.orders.totals.domain import Destination
@@ -165,3 +166,49 @@ def test_address_without_country_is_in_the_country_of_the_shop() -> None:
     assert find_destination(ShopSettings(countries=("AT",)), "Market 1") == Destination("AT")
     with pytest.raises(CountryNotServed):
         find_destination(ShopSettings(countries=("AT",)), address)
+
+
+def test_pickup_is_taxed_at_the_address_of_the_shop() -> None:
+    address = Address(
+        recipient="Shop",
+        line1="Broadway 1",
+        city="New York",
+        region="NY",
+        postal_code="10001",
+        country="US",
+    )
+
+    assert home_destination(ShopSettings(address=address)) == Destination("US", "NY", "10001")
+    assert home_destination(ShopSettings(address="Broadway 1")) == Destination()
+    assert home_destination(ShopSettings(countries=("AT",))) == Destination("AT")
+
+
+def test_postal_codes_are_compared_without_spaces_and_hyphens() -> None:
+    zone = {"countries": ["PL"], "postal_prefixes": ["00-0"]}
+    parcel = method("parcel", zones=[zone])
+
+    def is_served(postal_code: str) -> bool:
+        destination = Destination("PL", None, postal_code)
+        return bool(list(list_options(request(parcel, destination=destination))))
+
+    assert [is_served(code) for code in ("00-001", "00001", "00 001", "01-001", "")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("prefix", [" ", "-", " - "])
+def test_postal_prefix_without_a_letter_or_digit_is_rejected(prefix: str) -> None:
+    """It would cover every postal code, because spaces and hyphens are not compared."""
+    with pytest.raises(ValidationError):
+        ShippingZone(countries=("DE",), postal_prefixes=(prefix,))
+
+
+@pytest.mark.parametrize("region", ["US-", "us-", " US- "])
+def test_region_that_is_only_the_country_is_rejected(region: str) -> None:
+    """It would be the region of each address without a region."""
+    with pytest.raises(ValidationError):
+        tax("US", "0.04", region=region)

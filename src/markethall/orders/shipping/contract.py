@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Literal, Protocol, Self
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
@@ -30,17 +30,30 @@ DeliveryText = Annotated[
     VisibleText, Field(min_length=1, max_length=200, examples=["2 to 3 working days"])
 ]
 TaxClass = Annotated[VisibleText, Field(min_length=1, max_length=50, examples=["standard"])]
+
+
+def _require_letter_or_digit(prefix: str) -> str:
+    if not prefix.replace("-", " ").strip():
+        raise PydanticCustomError("blank_prefix", "must have a letter or a digit")
+    return prefix
+
+
 # Not a Text, because requests and responses would get different schemas, and generated clients
 # would have two models.
 PostalPrefix = Annotated[
     str,
     Field(strict=True, min_length=1, max_length=20, pattern=r"^[A-Za-z0-9 -]+$", examples=["10"]),
+    # otherwise it would be the prefix of every postal code
+    AfterValidator(_require_letter_or_digit),
 ]
 RateKind = TypeAliasType("RateKind", Literal["flat", "by_weight", "by_total"])
 
 
 class ShippingZone(RequestModel):
-    """Countries, or parts of them. Without `postal_prefixes` it is all of the countries."""
+    """Countries, or parts of them. Without `postal_prefixes` it is all of the countries.
+
+    Prefixes are compared without regard to capitals, spaces and hyphens.
+    """
 
     countries: Annotated[Countries, Field(min_length=1)]
     postal_prefixes: Annotated[

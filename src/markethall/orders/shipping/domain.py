@@ -10,7 +10,7 @@ from markethall.orders.shipping.contract import (
     ShippingUnavailable,
     ShippingZone,
 )
-from markethall.orders.totals.domain import Destination, ShippingCharge
+from markethall.orders.totals.domain import Destination, ShippingCharge, postal_key
 
 
 @dataclass(frozen=True)
@@ -94,5 +94,5 @@ def _serves(zones: Iterable[ShippingZone], destination: Destination) -> bool:
 def _is_within(zone: ShippingZone, destination: Destination) -> bool:
     if destination.country not in zone.countries:
         return False
-    prefixes = ["".join(prefix.upper().split()) for prefix in zone.postal_prefixes]
+    prefixes = [postal_key(prefix) for prefix in zone.postal_prefixes]
     return not prefixes or any(destination.postal_key.startswith(prefix) for prefix in prefixes)

@@ -4,9 +4,11 @@ from decimal import Decimal
 from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from markethall.orders.configuration.contract import ItemView
+from markethall.orders.totals.domain import Destination
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.countries import Country
@@ -51,6 +53,14 @@ class NewTaxRate(RequestModel):
     tax_class: TaxClassName = "standard"
     rate: Rate
     name: TaxName
+
+    @field_validator("region")
+    @classmethod
+    def _check_region(cls, region: str | None, info: ValidationInfo) -> str | None:
+        """Reject a region of which nothing is left, because no region has the same key."""
+        if region and not Destination(info.data.get("country"), region).region_key:
+            raise PydanticCustomError("blank_region", "must have more than the country")
+        return region
 
     @property
     def value(self) -> Decimal:

@@ -12,7 +12,7 @@ from markethall.orders.totals.domain.breakdown import (
     sum_discounts,
     sum_tax_lines,
 )
-from markethall.orders.totals.domain.destination import Destination
+from markethall.orders.totals.domain.destination import Destination, postal_key
 from markethall.orders.totals.domain.promotions import (
     DiscountedOrder,
     PromotionKind,
@@ -47,6 +47,7 @@ __all__ = [
     "apply_promotions",
     "calculate_totals",
     "check_subtotal",
+    "postal_key",
     "share_of_units",
     "split_amount",
     "sum_discounts",

@@ -19,5 +19,10 @@ class Destination:
 
     @property
     def postal_key(self) -> str:
-        """The postal code in capitals and without spaces, to compare prefixes."""
-        return "".join((self.postal_code or "").upper().split())
+        """The postal code as its prefixes are compared."""
+        return postal_key(self.postal_code or "")
+
+
+def postal_key(text: str) -> str:
+    """Return a postal code, or a prefix of one, in capitals and without spaces and hyphens."""
+    return "".join(text.upper().replace("-", " ").split())
