@@ -26,6 +26,7 @@ from markethall.inventory.catalogue.router.dependencies import (
 from markethall.inventory.catalogue.router.localization import (
     LANGUAGE_PARAMETERS,
     RequestedLanguage,
+    ResourceLanguage,
 )
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
@@ -75,7 +76,7 @@ async def list_categories(
     responses=problems(CategoryNotFound, ValidationFailed, Unavailable) | NOT_MODIFIED_RESPONSE,
 )
 async def get_category(
-    request: Request, ctx: Anyone, category_id: Id, tree: CategoriesDep, lang: RequestedLanguage
+    request: Request, ctx: Anyone, category_id: Id, tree: CategoriesDep, lang: ResourceLanguage
 ) -> Response:
     """Return a category."""
     return send_rendered(request, await tree.render_category(ctx, category_id), lang)

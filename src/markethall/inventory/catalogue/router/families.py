@@ -23,7 +23,7 @@ from markethall.inventory.catalogue.router.dependencies import (
     ProductWriter,
     send_rendered,
 )
-from markethall.inventory.catalogue.router.localization import RequestedLanguage
+from markethall.inventory.catalogue.router.localization import ResourceLanguage
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,
@@ -60,7 +60,7 @@ async def get_family(
     ctx: AnyoneOrWriter,
     slug: SlugPath,
     families: FamiliesDep,
-    lang: RequestedLanguage,
+    lang: ResourceLanguage,
 ) -> Response:
     """Return a product page: a family of products that differ by their options.
 

@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Query
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json, to_json
 
 from markethall.inventory.catalogue.contract.products import RenderedResponse
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.kernel.etags import content_digest
 from markethall.shared.kernel.languages import lookup_language, parse_accept_language
 from markethall.shared.kernel.model import Text
@@ -58,23 +59,41 @@ class LanguageSelector:
         return {tag.lower(): tag for tag in tags}
 
 
+_DESCRIPTION: Final = "Language of names and descriptions, instead of `Accept-Language`"
+# declared for the OpenAPI document; `send_rendered` reads the header, which may be repeated
+AcceptLanguage = Annotated[
+    str | None, Header(description="Languages of names and descriptions; `de-AT` also finds `de`")
+]
+
+
+class LanguageQuery(BaseModel):
+    """The query parameters of a single resource. Unknown parameters are rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lang: Annotated[LanguageRange | None, Field(description=_DESCRIPTION)] = None
+
+
 async def requested_language(
-    lang: Annotated[
-        LanguageRange | None,
-        Query(description="Language of names and descriptions, instead of `Accept-Language`"),
-    ] = None,
-    accept_language: Annotated[  # noqa: ARG001 - declared for the OpenAPI document
-        str | None,
-        Header(description="Languages of names and descriptions; `de-AT` also finds `de`"),
-    ] = None,
+    lang: Annotated[LanguageRange | None, Query(description=_DESCRIPTION)] = None,
+    accept_language: AcceptLanguage = None,  # noqa: ARG001 - for the document
 ) -> str | None:
-    """Return the parameter `lang`. `send_rendered` reads the header, which may be repeated."""
+    """Return the parameter `lang` of a list. The query model of the list ignores it."""
     return lang
 
 
-# the query parameters of this dependency
+async def requested_language_of_resource(
+    query: Annotated[LanguageQuery, from_query(LanguageQuery)],
+    accept_language: AcceptLanguage = None,  # noqa: ARG001 - for the document
+) -> str | None:
+    return query.lang
+
+
+# the query parameters of `requested_language`
 LANGUAGE_PARAMETERS: Final = frozenset({"lang"})
 RequestedLanguage = Annotated[str | None, Depends(requested_language)]
+# for routes without other query parameters
+ResourceLanguage = Annotated[str | None, Depends(requested_language_of_resource)]
 
 
 def localize(rendered: RenderedResponse, language: str) -> RenderedResponse:

@@ -21,7 +21,7 @@ from markethall.inventory.catalogue.router.dependencies import (
     ProductWriter,
     send_rendered,
 )
-from markethall.inventory.catalogue.router.localization import RequestedLanguage
+from markethall.inventory.catalogue.router.localization import ResourceLanguage
 from markethall.inventory.contract import ProductNotFound
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
@@ -54,7 +54,7 @@ async def get_product_by_sku(
     ctx: AnyoneOrWriter,
     sku: SkuPath,
     catalogue: CatalogueDep,
-    lang: RequestedLanguage,
+    lang: ResourceLanguage,
 ) -> Response:
     """Return the product with this SKU, ignoring letter case."""
     return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku), lang)
@@ -71,7 +71,7 @@ async def get_product(
     ctx: AnyoneOrWriter,
     product_id: Id,
     catalogue: CatalogueDep,
-    lang: RequestedLanguage,
+    lang: ResourceLanguage,
 ) -> Response:
     """Return a product. The scope catalogue:write is needed for drafts and archived products."""
     return send_rendered(request, await catalogue.render_product(ctx, product_id), lang)
