@@ -1,4 +1,4 @@
-"""Runs `markethall demo --storefront` as a process, and fills the shop that its pages show."""
+"""Runs `markethall demo --storefront` as a process, and adds products for its pages."""
 
 import subprocess
 import sys

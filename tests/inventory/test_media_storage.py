@@ -167,7 +167,7 @@ async def test_other_files_in_the_directory_are_ignored(tmp_path: Path) -> None:
 
 
 async def test_directory_of_another_program_is_not_read(tmp_path: Path) -> None:
-    """Its files could not be deleted by their keys, and it may not be readable."""
+    """Files of the other program have no storage key, and the directory may not be readable."""
     storage, key = DirectoryStorage(tmp_path), new_id()
     await storage.put(key, 160, b"file")
     path = tmp_path / key.hex[-2:] / str(key)
@@ -189,7 +189,7 @@ async def test_keys_are_listed_while_a_file_is_renamed(tmp_path: Path) -> None:
     storage, keys = DirectoryStorage(tmp_path), {new_id() for _ in range(3)}
     for key in keys:
         await storage.put(key, 160, b"file")
-        # it has no properties either
+        # a dangling link: reading its properties fails, as for a file that was just renamed
         (tmp_path / key.hex[-2:] / str(key) / ".temporary").symlink_to("missing")
 
     assert await keys_stored_before(storage, soon()) == keys
@@ -198,7 +198,7 @@ async def test_keys_are_listed_while_a_file_is_renamed(tmp_path: Path) -> None:
 
 async def test_empty_folder_of_a_failed_write_is_listed(tmp_path: Path) -> None:
     storage, key = DirectoryStorage(tmp_path), new_id()
-    # what remains if the disk is full
+    # an empty folder, which remains if the disk is full
     (tmp_path / key.hex[-2:] / str(key)).mkdir(parents=True)
 
     assert await keys_stored_before(storage, soon()) == {key}

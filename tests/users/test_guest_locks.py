@@ -1,4 +1,4 @@
-"""The order in which a claim and the purge of sessions lock rows in Postgres."""
+"""Test that claims and the purge of sessions lock rows in the same order, in Postgres."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ WAITS_FOR_A_LOCK = (
 async def test_claim_that_waits_for_the_session_has_not_locked_the_guest(
     database_url: str, postgres: Postgres, passwords: Passwords, kind: str
 ) -> None:
-    """The purge deletes the session and then the guest, so another order could deadlock."""
+    """The purge deletes the session before the guest, so the reverse order could deadlock."""
     users_app = build_users_app("sql", passwords, postgres)
     guest = await create_guest(users_app)
     await users_app.register("ada")

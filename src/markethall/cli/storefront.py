@@ -1,4 +1,4 @@
-"""Serves the example storefront, and says which setting the API needs for its pages."""
+"""Serves the example storefront, and prints the setting that the API needs for its pages."""
 
 from contextlib import suppress
 from typing import Final

@@ -57,7 +57,7 @@ class StorefrontFiles:
 
 
 def parse_api_url(text: str) -> str:
-    """Return the address without the slash at its end. Raises ValueError for any other URL."""
+    """Return the URL without a slash at its end. Raises ValueError if it is no origin."""
     if not (match := _ORIGIN.fullmatch(text)):
         raise ValueError("not an address such as http://127.0.0.1:8000, without a path")
     return match[1]
@@ -100,7 +100,7 @@ class _PageHeaders:
                 headers["Content-Security-Policy"] = self._policy
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                # a browser asks again for each file, so that a changed file is seen after a reload
+                # the browser revalidates each file, so that a reload shows changed files
                 headers["Cache-Control"] = "no-cache"
             await send(message)
 
@@ -128,6 +128,6 @@ def listen(port: int) -> socket.socket:
 
 
 def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM, which uvicorn raises again after it has stopped."""
+    """Serve until SIGINT or SIGTERM. After the stop, uvicorn raises the signal again."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     uvicorn.Server(config).run(sockets=[listener])

@@ -85,7 +85,7 @@ class Store(ReadStore, Protocol):
         """Return the session of a guest and lock its row; None if the session was purged."""
 
     async def get_guest_for_update(self, guest_id: UUID) -> Guest | None:
-        """Return the guest and lock its row. Lock the session of the guest before.
+        """Return the guest and lock its row. The caller must have locked the guest's session.
 
         The purge of sessions locks the rows in this order too.
         """

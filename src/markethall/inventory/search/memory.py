@@ -23,7 +23,7 @@ from markethall.inventory.search.domain.label_filters import matches_keys
 from markethall.inventory.search.domain.search_query import SearchQuery
 from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 
-# returns what a facet counts: products, or families
+# returns the unit that a facet counts for a product: the product or its family
 _UnitOf = Callable[[Product], object]
 
 
@@ -101,7 +101,7 @@ class MemorySearchStore(MemoryProductStore):
     def _count_categories(
         self, products: Iterable[Product], unit_of: _UnitOf
     ) -> Iterable[FacetCount]:
-        """Count the units of each category, and for each category above it."""
+        """Count the units of each category together with those of the categories below it."""
         units: dict[str, set[object]] = {}
         for product in products:
             node = self._tables.categories.get(product.category) if product.category else None

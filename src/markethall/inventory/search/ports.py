@@ -120,7 +120,7 @@ class ReadStore(Protocol):
         """
 
     async def get_family_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        """Count the facets as `get_facets` does, but count families instead of products.
+        """Count the facets as in `get_facets`, with families instead of products.
 
         A family counts once for each value that one of its matching products has. A product without
         a family is a family of its own. Archived families are left out.

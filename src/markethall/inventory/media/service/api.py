@@ -125,12 +125,12 @@ class MediaService:
             media = _found_or_404(await store.get_media(media_id), media_id)
             check_expected_version(expected_versions, VERSION)
             if not await store.delete_media(media_id):
-                # deleted by another request after it was read
+                # another request has deleted the image after this one read it
                 raise MediaNotFound(media_id=str(media_id))
         try:
             await self._storage.delete(media.storage_key)
         except Unavailable as error:
-            # the image is deleted nevertheless; MediaGarbageJob deletes the files
+            # the request succeeds, because the row is deleted; MediaGarbageJob deletes the files
             log.warning("media.file_deletion_postponed", error=repr(error.details))
 
     async def _get(self, media_id: UUID) -> Media:

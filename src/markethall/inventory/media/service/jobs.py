@@ -50,8 +50,8 @@ class MediaGarbageJob:
     async def run_once(self) -> None:
         """Delete all unused files. Raises Unavailable.
 
-        Nothing is deleted if not one of the files has a row: then the process was probably started
-        with a new or another database, and the files belong to the former one.
+        Delete nothing if none of the files has a row. The process was then probably started with a
+        new or wrong database, and the files belong to rows of another database.
         """
         unused: set[UUID] = set()
         has_own_files = False

@@ -5,8 +5,8 @@ GROUPING SETS count the products for each distinct category, list of tags, set o
 attributes. There are far fewer distinct sets than products, so the sets are split into single
 values only after this first count.
 
-For the family list, each of these groups has the products of one family. A family counts once for
-each value, so equal values of one family become one after the sets have been split.
+For the family list, the products are also grouped by family. A family counts once for each value,
+so after the split, equal values of one family are combined with the count 1.
 """
 
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ def _group_products(
 
 
 def _with_family_id(matched: "sa.Subquery") -> "sa.Select[Any]":
-    """Add the id of the family, which is that of the product if the product has no family.
+    """Add the column `family_id`: the id of the family, or of a product without a family.
 
     Leave out the products of archived families.
     """
@@ -136,10 +136,10 @@ def _with_family_id(matched: "sa.Subquery") -> "sa.Select[Any]":
 
 
 def _once_per_family(pairs: "sa.Select[Any]", groups: "sa.CTE", name: str) -> "sa.Subquery":
-    """Make equal values of a family one value with the count 1.
+    """Combine equal values of a family to one value with the count 1.
 
     `pairs` selects the name, the value, the count and the first product of each value in each
-    group. Return it unchanged if the groups are not those of families.
+    group. Return these rows unchanged if the groups have no `family_id`.
     """
     if "family_id" not in groups.c:
         return pairs.subquery(name)
@@ -180,7 +180,7 @@ def _select_part(part: FacetPartShape, groups: "sa.CTE", facets: Sequence[str]) 
 def _categories_with_ancestors(
     part: FacetPartShape, groups: "sa.CTE", is_grouped: "sa.ColumnElement[bool]"
 ) -> "sa.Subquery":
-    """Count each category with all categories below it."""
+    """Count each category together with all categories below it."""
     found = sa.select(groups.c.category, groups.c.category.label("top")).where(
         is_grouped, groups.c.category.is_not(None)
     )
@@ -220,7 +220,7 @@ def _tag_counts(
 
 
 def _most_frequent(part: FacetPartShape, pairs: "sa.Subquery") -> "sa.Subquery":
-    """Add the counts of each value, and keep the most frequent values."""
+    """Sum the counts of each value, and keep the most frequent values."""
     count = _sum(pairs.c["count"])
     return (
         sa.select(
