@@ -1,4 +1,4 @@
-"""The conformance suites of shipping and tax calculators.
+"""The conformance test suites for shipping and tax calculators.
 
 The author of a calculator inherits from `ShippingCalculatorConformance` or
 `TaxCalculatorConformance` and writes a fixture `calculator`. Every test passes for a correct

@@ -22,7 +22,7 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 
 # a facet lists only its most frequent values; `options` and `attributes` list those of each name
 MAX_FACET_VALUES: Final = 100
-# the facets `options` and `attributes` list only the names that most products have
+# the facets `options` and `attributes` list only the names whose counts have the highest sums
 MAX_FACET_NAMES: Final = 20
 
 # limits of the filters of one query; the gateway limits the number of all parameters

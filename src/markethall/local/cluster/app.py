@@ -131,7 +131,7 @@ def create_cluster_app(
 
 
 def merge_documents(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Merge OpenAPI documents whose tags and components of the same name are equal."""
+    """Merge OpenAPI documents. Tags and components with the same name must be equal."""
     merged = documents[0]
     for document in documents[1:]:
         merged["paths"].update(document["paths"])

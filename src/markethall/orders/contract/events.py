@@ -48,7 +48,7 @@ class FulfilledLine(Dto):
 
 
 class OrderLinesCancelled(OrderEvent):
-    """Units of a paid order were cancelled. `amount` is what was charged for them.
+    """Units of a paid order were cancelled. `amount` is the amount that was charged for them.
 
     `amount` is zero if the payment is not captured: the captures then leave out these units.
     """

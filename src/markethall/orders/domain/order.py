@@ -118,7 +118,7 @@ class Order:
         self._record("placed", audit)
 
     def change_owner(self, user_id: UUID, audit: AuditInfo) -> None:
-        """Give the order of a guest to the user who has claimed the guest."""
+        """Change the owner from the guest to the user who has claimed the guest."""
         self.user_id = user_id
         self.is_guest = False
         self._record("claimed", audit)

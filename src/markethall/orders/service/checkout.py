@@ -205,7 +205,7 @@ class Checkout:
         return await self._activate_and_respond(ctx, order, attempt)
 
     async def _follow_claim(self, store: Store, order: Order) -> None:
-        """Give the order to the user who has claimed the guest after this checkout began.
+        """Change the owner to the user, if a user has claimed the guest after this checkout began.
 
         The row lock serializes this transaction and the handler of the claim. Either the handler
         waits for this commit and then finds the order, or this transaction finds the claim.
@@ -303,7 +303,7 @@ def _open_payment_command(
 
 
 def _choose_email(command: PlaceOrder, customer: Customer) -> str:
-    """Raises ValidationFailed if a guest gives no address."""
+    """Return the address for messages. Raises ValidationFailed if a guest gives none."""
     email = command.email or customer.email
     if not email:
         message = "A guest must give an e-mail address."

@@ -1,4 +1,4 @@
-"""Give the orders of a guest to the user who has claimed the guest."""
+"""Change the owner of a guest's orders to the user who has claimed the guest."""
 
 from collections.abc import Sequence
 from datetime import datetime

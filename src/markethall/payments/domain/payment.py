@@ -98,7 +98,7 @@ class Payment:
         return self.status in ENDED_UNPAID_STATUSES and self.refundable > 0
 
     def change_owner(self, user_id: UUID) -> None:
-        """Give the payment of a guest to the user who has claimed the guest."""
+        """Change the owner from the guest to the user who has claimed the guest."""
         self.user_id = user_id
         self.version += 1
 

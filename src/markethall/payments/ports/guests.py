@@ -12,8 +12,8 @@ class GuestWrites(Protocol):
         """Store that the user has claimed the guest, and lock the guest until the commit."""
 
     async def move_saved_methods(self, guest_id: UUID, user_id: UUID) -> None:
-        """Give the guest's saved payment methods to the user, also deleted ones.
+        """Change the owner of the guest's saved payment methods, also of deleted ones, to the user.
 
-        The user also takes over the guest's customer at each provider of which the user is not a
-        customer yet.
+        The guest's customers at payment providers are moved to the user as well. If the user
+        already has a customer at a provider, the guest's customer is deleted.
         """

@@ -18,7 +18,7 @@ class PaymentEventHandlers:
         self._database = database
 
     async def on_guest_claimed(self, delivery: Delivery, event: GuestClaimed) -> None:
-        """Give the guest's payments, then the saved payment methods, to the user.
+        """Change the owner of the guest's payments, then of the saved payment methods, to the user.
 
         From the first commit on, payments that are opened for the guest belong to the user. The
         saved methods are changed last, because until the payments have changed their owner, a

@@ -37,7 +37,7 @@ MOVE_SAVED_METHODS = Statement(
     .where(saved_methods.c.saved_method_id == _methods_of_guest.c.saved_method_id)
     .values(user_id=bindparam("new_user_id", type_=sa.Uuid))
 )
-# A user who is a customer of the provider already remains that customer.
+# On conflict, the user already has a customer at this provider, which is kept.
 COPY_PROVIDER_CUSTOMERS = Statement(
     insert(provider_customers)
     .from_select(

@@ -94,7 +94,7 @@ def _require_all_fields(schema: dict[str, Any]) -> None:
 def _close_maps(part: Any) -> None:
     """Forbid members whose names do not match `patternProperties`.
 
-    Pydantic rejects such members, but the schemas that it generates do not say so.
+    Pydantic rejects such members, but does not state this in the schemas that it generates.
     """
     if isinstance(part, dict) and "patternProperties" in part:
         part.setdefault("additionalProperties", False)

@@ -93,8 +93,8 @@ class ResponseCacheMiddleware:
         self._app = app
         self._ttl_seconds = ttl_seconds
         self._clock = clock
-        # a selector may keep the body from which it knows the languages, so it has about half the
-        # size of an entry
+        # A selector may store the body of a response, from which it reads the languages. Its size
+        # is then about half the size of an entry.
         self._selectors: BoundedCache[ResourceKey, SelectLanguage] = BoundedCache(max_bytes // 3)
         self._entries: BoundedCache[CacheKey, _Entry] = BoundedCache(max_bytes - max_bytes // 3)
 

@@ -25,8 +25,8 @@ class OutboundProblem(StrEnum):
 class OutboundFailed(Exception):
     """The request has no result. The values of `problem` are stable.
 
-    The message contains no address of the internal network, so the user who gave the URL may see
-    it.
+    The message contains no address of the internal network, so it may be shown to the user who gave
+    the URL.
     """
 
     def __init__(self, problem: OutboundProblem) -> None:

@@ -25,7 +25,7 @@ class Guest:
         return self.claimed_by is None
 
     def claim(self, user_id: UUID, now: datetime) -> bool:
-        """Give the guest to the user. Return False if this user has claimed the guest before.
+        """Record the claim by the user. Return False if this user has claimed the guest before.
 
         Raises GuestAlreadyClaimed if another user has.
         """

@@ -32,8 +32,8 @@ def login_delay(failures: int) -> timedelta:
 class LoginFailures:
     """The number of failed logins under one key since the latest success.
 
-    The key stands for an account and a network if the user has signed in from this network before.
-    Otherwise it stands for the account alone (decision 0020).
+    The key identifies an account and a network if the user has signed in from this network before.
+    Otherwise it identifies the account alone (decision 0020).
     """
 
     key_hash: bytes = field(repr=False)

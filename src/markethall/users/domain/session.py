@@ -14,7 +14,8 @@ from markethall.users.contract import BadRefreshToken
 
 # of a user, counted from the sign-in; an exchange of tokens does not extend it
 SESSION_LIFETIME: Final = timedelta(days=30)
-# an exchanged token stays valid this long, because the client may have lost the response
+# an exchanged token remains valid for this time, because the client may not have received the
+# response
 REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
 # the number of exchanged tokens that a session stores; if there are more, the oldest lose their
 # grace period early
@@ -59,7 +60,7 @@ class RefreshToken:
         """Compute the token of this family after `generation` exchanges (at least 1).
 
         The token depends only on the family, `generation` and the key of `digest`. So browser tabs
-        that exchange a token at the same time get the same new token, and all stay signed in.
+        that exchange a token at the same time get the same new token, and no session ends.
         """
         return type(self)(self.family, digest(f"{self.family.hex()} {generation}"))
 

@@ -1,4 +1,4 @@
-"""The contract of families, the product pages of a shop, for the HTTP API."""
+"""The contract of families for the HTTP API. A family is a product page of a shop."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -196,7 +196,7 @@ class FamilyDetail(FamilyView):
 
 @dataclass(frozen=True)
 class FamilyMoved:
-    """The family has another slug than the text by which it was found."""
+    """The text of the request identifies the family, but is not its current slug."""
 
     slug: str
 
@@ -242,7 +242,7 @@ class Families(Protocol):
         """Raises FamilyNotFound."""
 
     async def render_family(self, ctx: CallContext, slug: str) -> RenderedResponse | FamilyMoved:
-        """Return the result of `get_family` as JSON, or the slug if `slug` is another text.
+        """Return the result of `get_family` as JSON, or FamilyMoved if `slug` is not the slug.
 
         The result comes from a cache. While the database is available, it is at most one second
         old. Callers with the scope catalogue:write get a fresh result. Raises FamilyNotFound.
@@ -263,7 +263,7 @@ class Families(Protocol):
         command: FamilyChange,
         expected_versions: ExpectedVersions,
     ) -> FamilyDetail:
-        """Apply a merge patch. A former slug still leads to the family.
+        """Apply a merge patch. A former slug still identifies the family.
 
         Raises FamilyNotFound, PreconditionFailed, SlugTaken, CategoryAmbiguous, ValidationFailed.
         """

@@ -175,10 +175,10 @@ class FirstMember:
 
 @dataclass(frozen=True)
 class FamilySummary:
-    """A summary of the active products of a family. All fields are empty if there are none.
+    """A summary of the active products of a family. Without them, all fields are empty.
 
-    `name_limits` are the first and the last of their names, by code point. `images` are those of
-    the oldest product that has some.
+    `name_limits` are the first and the last name of the products, sorted by code point. `images`
+    are the images of the oldest product with images.
     """
 
     product_count: int = 0

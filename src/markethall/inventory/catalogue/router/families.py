@@ -1,4 +1,4 @@
-"""HTTP API of families, the product pages of a shop."""
+"""HTTP API of families. A family is a product page of a shop."""
 
 from typing import Annotated, Any, Final
 

@@ -139,7 +139,7 @@ def _totals(members: "sa.CTE") -> "sa.CTE":
 
 
 def _images(members: "sa.CTE") -> "sa.CTE":
-    """Select the images of the oldest product that has some."""
+    """Select the images of the oldest product with images."""
     return (
         sa.select(members.c.number, members.c.images)
         .ext(distinct_on(members.c.number))

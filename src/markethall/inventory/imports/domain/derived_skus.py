@@ -1,4 +1,4 @@
-"""Derive the SKU of a product whose row has none, and the name of a family from its title."""
+"""Derive the SKU of a row without one, and the label of a family from its title."""
 
 import hashlib
 import re

@@ -47,7 +47,7 @@ class WooRow:
 
     @property
     def id(self) -> str:
-        """The number that WooCommerce gives to the product, or an empty text."""
+        """The number that WooCommerce has assigned to the product, or an empty text."""
         text = self.get("id")
         return text if text.isdecimal() and text.isascii() and len(text) <= _MAX_ID_DIGITS else ""
 

@@ -30,7 +30,7 @@ _DATE: Final = re.compile(
     r"(?:[ T](?P<time>[0-9]{1,2}:[0-9]{2})(?P<seconds>:[0-9]{2})?)?"
 )
 _END_OF_DAY: Final = ("23:59", ":59")
-# the category that WooCommerce gives to products without one
+# the category that WooCommerce assigns to products without a category
 _NO_CATEGORY: Final = frozenset({"uncategorized", "unkategorisiert"})
 
 

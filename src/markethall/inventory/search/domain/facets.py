@@ -99,7 +99,7 @@ def _named_parts(
 
 
 def most_frequent(counts: Iterable[FacetCount], *, by_name: bool) -> Sequence[FacetCount]:
-    """Keep the most frequent values of each name, and the names that most products have."""
+    """Keep the most frequent values of each name, and the names with the highest sums of counts."""
     ordered = sorted(counts, key=lambda count: count.sort_key)
     if not by_name:
         return ordered[:MAX_FACET_VALUES]

@@ -17,7 +17,7 @@ def filter_keys(filters: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[s
 
 
 def matches_keys(keys: Mapping[str, str], filters: Mapping[str, Sequence[str]]) -> bool:
-    """Tell whether the product has, for each name in the filters, one of the wanted values.
+    """Tell whether the product has, for each name in the filters, one of the given values.
 
     `keys` is the result of `option_keys` or `attribute_keys`, `filters` that of `filter_keys`.
     """

@@ -1,4 +1,4 @@
-"""Products as callers see them."""
+"""The views of products that the API returns."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
