@@ -7,6 +7,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from markethall.shared.http.response_cache import (
+    CachedResponse,
     ResponseCacheMiddleware,
     SelectLanguage,
     offer,
@@ -24,6 +25,7 @@ class CountingApp:
     status: int = 200
     offers: bool = True
     current: bool = True
+    data_version: int = 1
     select_language: SelectLanguage | None = None
     requests: int = 0
     body: bytes = b""
@@ -32,7 +34,12 @@ class CountingApp:
         self.requests += 1
         assert not any(name == b"if-none-match" for name, _ in scope["headers"])
         if self.offers:
-            offer(scope, lambda: self.current, self.select_language)
+            version = self.data_version
+            offer(
+                scope,
+                lambda: self.current and version == self.data_version,
+                self.select_language,
+            )
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         number = b"%d" % self.requests
         await send({"type": "http.response.body", "body": number, "more_body": True})
@@ -123,10 +130,9 @@ async def test_languages_of_new_data_replace_those_of_old_data() -> None:
     cached = CachedApp(CountingApp(select_language=lambda _: b""))
     assert [await cached.body(accept_language="de") for _ in range(2)] == [b"1", b"1"]
 
-    cached.app.current = False
+    cached.app.data_version += 1
     cached.app.select_language = lambda header: header[:2]
     assert await cached.body() == b"2"
-    cached.app.current = True
 
     assert [await cached.body(accept_language="de") for _ in range(2)] == [b"3", b"3"]
     assert await cached.body() == b"2"
@@ -221,3 +227,20 @@ async def test_response_larger_than_memory_is_not_cached() -> None:
         await cached.body()
 
     assert cached.app.requests == 2
+
+
+async def test_late_response_of_old_data_changes_no_language() -> None:
+    """The old data had only German; now there is French too."""
+    cached = CachedApp()
+    resource = ("/products", b"")
+    fresh = CachedResponse(PUBLIC, b"default texts of the new data", "/products")
+    late = CachedResponse(PUBLIC, b"German texts of the old data", "/products")
+
+    cached.middleware.put(resource, b"", fresh, lambda: True, lambda header: header)
+    cached.middleware.put(
+        resource, b"de", late, lambda: False, lambda header: b"de" if header == b"de" else b""
+    )
+
+    assert cached.middleware.get(resource, b"fr") is None
+    assert cached.middleware.get(resource, b"de") is None
+    assert cached.middleware.get(resource, b"") is fresh

@@ -173,6 +173,10 @@ class ResponseCacheMiddleware:
         is_current: IsCurrent,
         select_language: SelectLanguage | None,
     ) -> None:
+        if not is_current():
+            # The data has changed since it was read. The cache may have the languages of the newer
+            # data already, and would forget them.
+            return
         select = select_language or _no_language
         key = (*resource, select(accept_language))
         # the body counts twice: `is_current` keeps a second copy, the cached value, in memory
