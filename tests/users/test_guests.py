@@ -7,6 +7,7 @@ import pytest
 
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     BadGuestToken,
     BadRefreshToken,
@@ -20,7 +21,13 @@ from markethall.users.contract import (
     UserView,
 )
 from markethall.users.domain import REFRESH_GRACE_PERIOD
-from tests.users.conftest import ANONYMOUS, PASSWORD, UsersApp, attempt_without_key
+from tests.users.conftest import (
+    ANONYMOUS,
+    PASSWORD,
+    UsersApp,
+    attempt_without_key,
+    build_users_app,
+)
 
 RETENTION = timedelta(days=90)
 
@@ -250,6 +257,22 @@ async def test_tokens_that_are_not_valid_tokens_of_a_guest_are_refused(
             await register_with(users_app, "ben", token)
     assert await users_app.accounts.count() == 1
     assert await published_claims(users_app) == []
+
+
+async def test_tokens_of_another_deployment_are_refused(
+    users_app: UsersApp, passwords: Passwords
+) -> None:
+    """The other deployment has the same issuer and audience, but its own keys and guests."""
+    guest = await create_guest(build_users_app("memory", passwords))
+    await users_app.register("ada")
+    ctx = await users_app.sign_in_context("ada")
+
+    for token in (guest.access_token, guest.refresh_token):
+        with pytest.raises(BadGuestToken):
+            await claim(users_app, ctx, token)
+        with pytest.raises(BadGuestToken):
+            await register_with(users_app, "ben", token)
+    assert await users_app.accounts.count() == 1
 
 
 async def test_expired_and_exchanged_tokens_of_a_guest_are_refused(users_app: UsersApp) -> None:
