@@ -108,7 +108,8 @@ Zones = Annotated[
 class NewShippingMethod(RequestModel):
     """A shipping method. Without `tax_class` its price is not taxed.
 
-    Customers fetch a `pickup` themselves, so it has no zones, and the tax of the shop applies.
+    Customers fetch a `pickup` themselves, so its zones are not used, and the tax at the address of
+    the shop applies.
     """
 
     code: ShippingCode

@@ -98,7 +98,11 @@ async def create_shipping_method(
     shipping_methods: ShippingMethodsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Create a shipping method."""
+    """Create a shipping method.
+
+    A shop that has no shipping methods ships for nothing. As soon as it has one, also an inactive
+    one, an order that no active method serves is rejected with `orders.shipping_unavailable`.
+    """
 
     async def run_create(attempt: IdempotentCommand) -> ShippingMethodView:
         return await shipping_methods.create(ctx, body, attempt)
