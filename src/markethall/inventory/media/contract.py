@@ -49,7 +49,7 @@ class MediaView(Dto):
 
 
 class NewMedia(RequestModel):
-    """The payload that an idempotency key belongs to: the SHA-256 digest of the file."""
+    """The payload of an upload for its idempotency record: the SHA-256 digest of the file."""
 
     sha256: str
 

@@ -93,10 +93,10 @@ ProductSort = TypeAliasType(
 class ProductFilters(PageQuery):
     """Filters and sort of the product list and the family list. Prices are in minor units.
 
-    A product must match all filters. Of `category`, `tag`, an option and an attribute, one of the
-    given values is enough. `category` also selects the products of all categories below it. The
-    comparison of tags, and of names and values of options and attributes, ignores letter case and
-    extra spaces; numbers and booleans are compared by their text, such as 12 or true.
+    A product must match all filters. For `category`, `tag`, and each option and attribute, it must
+    have one of the given values. `category` also selects the products of all categories below it.
+    The comparison of tags, and of names and values of options and attributes, ignores letter case
+    and extra spaces; numbers and booleans are compared by their text, such as 12 or true.
 
     Each of the first ten words of `q` must be a prefix of a word in the name, SKU, tags or
     description; case and accents are ignored. The default sort is `relevance` with `q`, and
@@ -183,8 +183,9 @@ class ProductPage(Page[ProductView]):
 class FamilyQuery(ProductFilters):
     """A query of the family list.
 
-    A family matches if one of its active products matches all filters. It stands where its first
-    matching product stands in the product list: with `sort=price`, at its lowest matching price.
+    A family matches if one of its active products matches all filters. It has the position of its
+    first matching product in the product list. With `sort=price`, this is the position of its
+    lowest matching price.
     """
 
     def to_product_query(self) -> ProductQuery:
