@@ -278,9 +278,15 @@ async def test_shop_whose_methods_are_all_inactive_does_not_ship_for_nothing(
     assert refused.value.details["available"] == []
 
 
-async def test_pickup_has_the_tax_of_the_region_of_the_shop(orders_app: OrdersApp) -> None:
+@pytest.mark.parametrize(
+    ("shop_address", "region", "tax"), [(NEW_YORK, "CA", 89), (None, "NY", 89), (None, "CA", 0)]
+)
+async def test_pickup_has_the_tax_of_the_region_of_the_shop(
+    orders_app: OrdersApp, shop_address: Any, region: str, tax: int
+) -> None:
+    """If the place of the shop is not known, the tax at the address of the customer applies."""
     await configure(orders_app, NEW_YORK_TAX, None)
-    await change_shop(orders_app, prices_include_tax=False, address=NEW_YORK)
+    await change_shop(orders_app, prices_include_tax=False, address=shop_address)
     fields = {
         "code": "counter",
         "name": "At the counter",
@@ -293,12 +299,12 @@ async def test_pickup_has_the_tax_of_the_region_of_the_shop(orders_app: OrdersAp
     order = await place(
         orders_app,
         (1, 1000, "standard"),
-        address=NEW_YORK | {"region": "CA"},
+        address=NEW_YORK | {"region": region},
         product_currency="USD",
         shipping_method="counter",
     )
 
-    assert (order.tax.amount, order.total.amount) == (89, 1089)
+    assert (order.tax.amount, order.total.amount) == (tax, 1000 + tax)
 
 
 async def test_number_has_the_prefix_of_the_shop_when_it_was_placed(orders_app: OrdersApp) -> None:

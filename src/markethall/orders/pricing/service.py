@@ -73,7 +73,7 @@ class TotalsPricing:
         charge = option.charge if option else None
         discounted = apply_promotions(lines, (), charge)
         if option and option.pickup:
-            destination = home_destination(rules.shop)
+            destination = home_destination(rules.shop) or destination
         taxes = await self._calculate_taxes(request, rules, currency, destination, discounted)
         breakdown = add_taxes(
             [line.key for line in lines],

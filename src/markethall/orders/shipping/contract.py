@@ -109,7 +109,8 @@ class NewShippingMethod(RequestModel):
     """A shipping method. Without `tax_class` its price is not taxed.
 
     Customers fetch a `pickup` themselves, so its zones are not used, and the tax at the address of
-    the shop applies.
+    the shop applies. If the shop has no address, its only country counts, else the address of the
+    order.
     """
 
     code: ShippingCode

@@ -14,12 +14,12 @@ def check_default_currency(settings: ShopSettings) -> None:
         )
 
 
-def home_destination(settings: ShopSettings) -> Destination:
-    """Return the place of the shop: its address, or its only country."""
+def home_destination(settings: ShopSettings) -> Destination | None:
+    """Return the place of the shop: its address, or its only country. None if it has neither."""
     address = settings.address
     if isinstance(address, Address):
         return Destination(address.country, address.region, address.postal_code)
-    return Destination(settings.countries[0] if len(settings.countries) == 1 else None)
+    return Destination(settings.countries[0]) if len(settings.countries) == 1 else None
 
 
 def find_destination(settings: ShopSettings, address: AnyAddress) -> Destination:
@@ -29,7 +29,8 @@ def find_destination(settings: ShopSettings, address: AnyAddress) -> Destination
     CountryNotServed.
     """
     if not isinstance(address, Address):
-        return Destination(home_destination(settings).country)
+        home = home_destination(settings)
+        return Destination(home.country if home else None)
     if settings.countries and address.country not in settings.countries:
         raise CountryNotServed(country=address.country, countries=list(settings.countries))
     return Destination(address.country, address.region, address.postal_code)
