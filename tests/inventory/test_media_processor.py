@@ -135,7 +135,7 @@ async def test_decoder_has_no_settings(
 async def test_memory_of_the_decoder_is_limited(
     processor: SubprocessImageProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too little memory for the interpreter: the process fails, and the server goes on."""
+    """The limit is too low for the interpreter. The process fails, and the server continues."""
     monkeypatch.setattr(image_processor, "_BASE_MEMORY_BYTES", 0)
     monkeypatch.setattr(image_processor, "_MEMORY_BYTES_PER_PIXEL", 1)
 
@@ -144,7 +144,7 @@ async def test_memory_of_the_decoder_is_limited(
 
 
 def test_lower_limits_of_the_server_remain() -> None:
-    """An operator may have set them; without privileges, they cannot be raised either."""
+    """An operator may have set them, and a process without privileges cannot raise them."""
     code = (
         "import resource, sys\n"
         "from markethall.inventory.media.gateway.image_worker import main\n"
@@ -167,7 +167,7 @@ def test_lower_limits_of_the_server_remain() -> None:
 async def test_close_ends_running_and_waiting_work(
     broken: SubprocessImageProcessor, tmp_path: Path
 ) -> None:
-    """Otherwise the server would wait for the decoder at its end, for up to a minute."""
+    """Otherwise a server that ends would wait for the decoder for up to a minute."""
     started = tmp_path / "process id"
     work = [asyncio.create_task(broken.process(f"hang {started}".encode())) for _ in range(3)]
     while not (started.exists() and started.read_text()):

@@ -164,7 +164,7 @@ async def test_result_that_no_order_may_have_is_an_outage(
 async def test_order_for_which_an_installed_calculator_has_no_option_is_rejected(
     orders_app: OrdersApp,
 ) -> None:
-    """Only the built-in calculator ships for nothing, in a shop without methods."""
+    """Only the built-in calculator ships free of charge in a shop without methods."""
     product = orders_app.stock_up()
     nothing = ChangedShipping(lambda _, __: [])
     configuration = orders_app.container.configuration()

@@ -230,7 +230,7 @@ async def test_response_larger_than_memory_is_not_cached() -> None:
 
 
 async def test_late_response_of_old_data_changes_no_language() -> None:
-    """The old data had only German; now there is French too."""
+    """The old data has only German texts. The new data also has French texts."""
     cached = CachedApp()
     resource = ("/products", b"")
     fresh = CachedResponse(PUBLIC, b"default texts of the new data", "/products")

@@ -202,13 +202,13 @@ def test_postal_codes_are_compared_without_spaces_and_hyphens() -> None:
 
 @pytest.mark.parametrize("prefix", [" ", "-", " - "])
 def test_postal_prefix_without_a_letter_or_digit_is_rejected(prefix: str) -> None:
-    """It would cover every postal code, because spaces and hyphens are not compared."""
+    """Such a prefix would match every postal code, because spaces and hyphens are ignored."""
     with pytest.raises(ValidationError):
         ShippingZone(countries=("DE",), postal_prefixes=(prefix,))
 
 
 @pytest.mark.parametrize("region", ["US-", "us-", " US- "])
 def test_region_that_is_only_the_country_is_rejected(region: str) -> None:
-    """It would be the region of each address without a region."""
+    """Such a region would match each address without a region."""
     with pytest.raises(ValidationError):
         tax("US", "0.04", region=region)

@@ -152,12 +152,12 @@ def parse_rules(items: Sequence[ConfigurationItem]) -> PricingRules:
 def _check_taxes(
     taxes: Mapping[UUID, tuple[TaxLine, ...]], order: DiscountedOrder, prices_include_tax: bool
 ) -> None:
-    """Raises Unavailable if a calculator has returned taxes that no order may have."""
+    """Raises Unavailable if a calculator has returned invalid taxes."""
     if unknown := taxes.keys() - {part.key for part in order.parts}:
         raise _unusable("tax_calculator", f"taxes of unknown parts: {unknown}")
     for part in order.parts:
         amounts = [line.amount for line in taxes.get(part.key, ())]
-        # an added tax has no limit here: `add_taxes` checks the total
+        # an added tax is not limited here, because `add_taxes` checks the total
         limit = part.taxable if prices_include_tax or not part.taxable else sum(amounts)
         if min(amounts, default=0) < 0 or sum(amounts) > limit:
             raise _unusable("tax_calculator", f"the tax of {part.key}")

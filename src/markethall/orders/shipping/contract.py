@@ -43,7 +43,7 @@ def _require_letter_or_digit(prefix: str) -> str:
 PostalPrefix = Annotated[
     str,
     Field(strict=True, min_length=1, max_length=20, pattern=r"^[A-Za-z0-9 -]+$", examples=["10"]),
-    # otherwise it would be the prefix of every postal code
+    # a prefix without letters and digits would match every postal code
     AfterValidator(_require_letter_or_digit),
 ]
 RateKind = TypeAliasType("RateKind", Literal["flat", "by_weight", "by_total"])

@@ -57,7 +57,7 @@ class NewTaxRate(RequestModel):
     @field_validator("region")
     @classmethod
     def _check_region(cls, region: str | None, info: ValidationInfo) -> str | None:
-        """Reject a region of which nothing is left, because no region has the same key."""
+        """Reject a region that has an empty key without its country, such as "US-"."""
         if region and not Destination(info.data.get("country"), region).region_key:
             raise PydanticCustomError("blank_region", "must have more than the country")
         return region

@@ -174,8 +174,8 @@ class ResponseCacheMiddleware:
         select_language: SelectLanguage | None,
     ) -> None:
         if not is_current():
-            # The data has changed since it was read. The cache may have the languages of the newer
-            # data already, and would forget them.
+            # The data has changed since it was read. The cache may already contain the function of
+            # the newer data, which this response would replace.
             return
         select = select_language or _no_language
         key = (*resource, select(accept_language))

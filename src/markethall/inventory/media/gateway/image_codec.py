@@ -101,7 +101,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image | None:
     """Return the colours converted to sRGB, without transparency.
 
-    Return None if there is no profile, if it is that of sRGB, or if it cannot be applied.
+    Return None if there is no profile, if it is the sRGB profile, or if it cannot be applied.
     """
     if not profile or len(profile) > _MAX_PROFILE_BYTES:
         return None
@@ -109,7 +109,7 @@ def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image | N
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(source).lower():
             return None
-        # a profile belongs to the colours of a palette, not to its numbers
+        # the profile applies to the colours of the palette, not to the indexes of the pixels
         mode = _MODES_WITHOUT_ALPHA.get(image.mode, "RGB")
         opaque = image if image.mode == mode else image.convert(mode)
         return ImageCms.profileToProfile(

@@ -66,7 +66,8 @@ class SubprocessImageProcessor:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # `close` has dropped the waiting work; the request itself is not cancelled
+            # `close` has cancelled the work in the executor, and the task of the request is not
+            # cancelled
             raise _process_ends() from None
         finally:
             self._waiting -= 1
@@ -87,7 +88,7 @@ class SubprocessImageProcessor:
                         child.kill()
                     output, errors = child.communicate(data, _TIMEOUT_SECONDS)
                 finally:
-                    # does nothing if the process has ended
+                    # `kill` has no effect if the process has ended
                     child.kill()
                     self._child = None
         except (subprocess.TimeoutExpired, OSError) as error:

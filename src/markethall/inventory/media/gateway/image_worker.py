@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _limit(kind: int, value: int) -> None:
-    """Lower a limit. A limit that is lower already remains: a process may not raise it."""
+    """Set a limit. Keep a hard limit that is lower, because a process may not raise it."""
     _, maximum = resource.getrlimit(kind)
     if maximum != resource.RLIM_INFINITY:
         value = min(value, maximum)

@@ -19,7 +19,7 @@ class Destination:
 
     @property
     def postal_key(self) -> str:
-        """The postal code as its prefixes are compared."""
+        """The normalized postal code, to compare prefixes. See `postal_key`."""
         return postal_key(self.postal_code or "")
 
 
