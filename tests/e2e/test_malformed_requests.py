@@ -113,7 +113,10 @@ async def test_no_client_input_causes_server_error(
 
 
 async def delete_shipping_methods(shop: Shop) -> None:
-    """Delete the methods that the attacks have created; they do not serve every address."""
+    """Delete the methods of the attacks.
+
+    With methods, only addresses that one serves are accepted.
+    """
     while found := expect_status(await shop.get("/shipping-methods"), 200)["items"]:
         for method in found:
             path = f"/shipping-methods/{method['shipping_method_id']}"

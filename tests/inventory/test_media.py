@@ -294,7 +294,7 @@ async def test_young_files_without_row_are_kept(
 async def test_row_is_not_written_long_after_the_files(
     inventory_app: InventoryApp, storage: FragileStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the files could already be deleted as unused."""
+    """The files without a row could already be deleted as unused."""
     put = storage.put
 
     async def put_slowly(key: UUID, width: int, data: bytes) -> None:

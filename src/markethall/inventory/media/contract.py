@@ -131,9 +131,9 @@ class MediaLibrary(Protocol):
     async def create(
         self, ctx: CallContext, file: UploadedFile, attempt: IdempotentCommand
     ) -> MediaView:
-        """Decode the file, store it in each size, and return it. `attempt.id` is its id.
+        """Decode the file, and store the image in each size. `attempt.id` becomes its id.
 
-        All metadata of the file is dropped, such as the place where a photo was taken. Raises
+        All metadata of the file is dropped, such as the GPS position of a photo. Raises
         ImageRefused, Overloaded, Unavailable.
         """
 

@@ -78,8 +78,8 @@ class ImageProcessor(Protocol):
     async def process(self, data: bytes) -> ProcessedImage:
         """Return the image in all its sizes, turned upright and without metadata.
 
-        Images are processed one after the other. Raises ImageRefused, Overloaded.
+        Images are processed one at a time. Raises ImageRefused, Overloaded.
         """
 
     async def close(self) -> None:
-        """End the image that is being processed, and drop those that wait: all raise Overloaded."""
+        """Stop the running work and drop the waiting work. The pending calls raise Overloaded."""

@@ -42,8 +42,8 @@ _MAX_ENTRIES: Final[Mapping[str, int]] = MappingProxyType(
 class Family:
     """A family. Its collections are never mutated, because copies of the family share them.
 
-    `label` is the text in `family` of its products. It never changes. If `name` is None, the name
-    comes from the products.
+    `label` is the value of `family` in its products. The label never changes. If `name` is None,
+    the name comes from the products.
     """
 
     family_id: UUID

@@ -105,7 +105,7 @@ def create_implicit_families(
     now: datetime,
     new_id: Callable[[], UUID],
 ) -> Sequence[Family]:
-    """Create the families that products name. Each gets its best slug that is not taken."""
+    """Create the families that products name, each with its best slug that is not taken."""
     taken = set(taken_slugs)
     families = []
     for label in labels:

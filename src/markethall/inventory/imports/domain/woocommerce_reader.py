@@ -122,7 +122,7 @@ class WooCommerceReader:
         return self._validate(row, values, _attribute_names(row), WooReferences(row.sku_keys))
 
     def _read_variable(self, row: WooRow) -> RowResult:
-        """Check the values that the variations share. They are stored with each variation."""
+        """Return the row of the family. Report errors in the values that its variations share."""
         indexed = self._find_indexed(row)
         if indexed and indexed.line != row.line:
             message = f"line {indexed.line} has the same product"

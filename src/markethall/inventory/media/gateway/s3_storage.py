@@ -25,8 +25,8 @@ _PATH: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/[0-9]+
 class S3Storage:
     """Implements `MediaStorage`. The name of an object is `<prefix>/<storage key>/<width>.webp`.
 
-    obstore sends its requests in threads of its own, so no method blocks the event loop. It needs
-    the extra `s3` of this package and is imported when the storage is opened.
+    obstore sends requests in its own threads, so no method blocks the event loop. obstore is
+    installed by the extra `s3` of this package, and is imported when the storage is opened.
     """
 
     def __init__(self, bucket: S3Bucket) -> None:

@@ -26,7 +26,7 @@ class TaxRules:
     prices_include_tax: bool = False
 
     def tax_lines(self, line: LineBreakdown) -> tuple[TaxLine, ...]:
-        """Return the tax of a line. It is rounded once and then split over the rates."""
+        """Return the taxes of a line. Their sum is rounded once and then split over the rates."""
         rates = sorted(self.rates.get(line.tax_class or "", ()))
         combined = sum(Fraction(rate.rate) for rate in rates)
         if not combined:
