@@ -70,17 +70,18 @@ class ChangedTaxes:
         return taxes
 
 
-def option(price: int, code: str = "other") -> ShippingOption:
+def option(price: Any, code: str = "other") -> ShippingOption:
     return ShippingOption(ShippingCharge(code, code, price))
 
 
-def tax(amount: int) -> tuple[TaxLine, ...]:
+def tax(amount: Any) -> tuple[TaxLine, ...]:
     return (TaxLine("VAT", Decimal("0.1"), amount),)
 
 
 numbers = count()
 WRONG_SHIPPING = {
     "negative price": ChangedShipping(lambda options, _: [*options, option(-1)]),
+    "decimal price": ChangedShipping(lambda options, _: [*options, option(Decimal("4.90"))]),
     "code twice": ChangedShipping(lambda options, _: options * 2),
     "random price": ChangedShipping(lambda options, _: [*options, option(next(numbers))]),
     "first line decides": ChangedShipping(
@@ -89,6 +90,7 @@ WRONG_SHIPPING = {
 }
 WRONG_TAXES = {
     "negative tax": ChangedTaxes(lambda taxes, r: taxes | {r.parts[0].key: tax(-1)}),
+    "decimal tax": ChangedTaxes(lambda taxes, r: taxes | {r.parts[0].key: tax(Decimal("0.5"))}),
     "more than the price": ChangedTaxes(lambda taxes, r: taxes | {r.parts[0].key: tax(1498)}),
     "unknown part": ChangedTaxes(lambda taxes, _: taxes | {UUID(int=99): tax(1)}),
     "free part": ChangedTaxes(
@@ -142,6 +144,7 @@ def test_calculators_of_packages_are_found_by_entry_point(monkeypatch: pytest.Mo
     ("shipping", "tax"),
     [
         (WRONG_SHIPPING["negative price"], ConfiguredTaxRates()),
+        (WRONG_SHIPPING["decimal price"], ConfiguredTaxRates()),
         (ShippingRates(), WRONG_TAXES["negative tax"]),
         (ShippingRates(), WRONG_TAXES["unknown part"]),
         (ShippingRates(), WRONG_TAXES["free part"]),
@@ -155,6 +158,17 @@ async def test_result_that_no_order_may_have_is_an_outage(
     await change_shop(orders_app, prices_include_tax=False)
     configuration = orders_app.container.configuration()
     orders_app.container.pricing.override(TotalsPricing(configuration, shipping, tax))
+
+    with pytest.raises(Unavailable):
+        await orders_app.place(product)
+
+
+@pytest.mark.parametrize("orders_app", ["memory"], indirect=True)
+async def test_tax_that_is_no_whole_number_is_an_outage(orders_app: OrdersApp) -> None:
+    product = orders_app.stock_up()
+    configuration = orders_app.container.configuration()
+    pricing = TotalsPricing(configuration, ShippingRates(), WRONG_TAXES["decimal tax"])
+    orders_app.container.pricing.override(pricing)
 
     with pytest.raises(Unavailable):
         await orders_app.place(product)

@@ -103,7 +103,8 @@ class TotalsPricing:
             )
         )
         for option in options:
-            if not 0 <= option.charge.price <= MAX_AMOUNT:
+            price = option.charge.price
+            if not (isinstance(price, int) and 0 <= price <= MAX_AMOUNT):
                 raise _unusable("shipping_calculator", f"the price of {option.charge.code}")
         return options
 
@@ -159,7 +160,8 @@ def _check_taxes(
         amounts = [line.amount for line in taxes.get(part.key, ())]
         # an added tax is not limited here, because `add_taxes` checks the total
         limit = part.taxable if prices_include_tax or not part.taxable else sum(amounts)
-        if min(amounts, default=0) < 0 or sum(amounts) > limit:
+        is_whole = all(isinstance(amount, int) for amount in amounts)
+        if not is_whole or min(amounts, default=0) < 0 or sum(amounts) > limit:
             raise _unusable("tax_calculator", f"the tax of {part.key}")
 
 

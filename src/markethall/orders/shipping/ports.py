@@ -15,8 +15,8 @@ class ShippingCalculator(Protocol):
     async def list_options(self, request: ShippingRequest) -> Sequence[ShippingOption]:
         """Return the options for an order. Their codes differ and no price is negative.
 
-        The result is in the currency of the request. An order without options is rejected, with one
-        exception: in a shop that has no shipping methods, not even inactive ones, orders are
-        shipped free of charge if the calculator is the built-in one. Raises Unavailable if the
-        prices cannot be determined now.
+        Prices are in minor units (`int`) of the currency of the request. An order without options
+        is rejected, with one exception: in a shop that has no shipping methods, not even inactive
+        ones, orders are shipped free of charge if the calculator is the built-in one. Raises
+        Unavailable if the prices cannot be determined now.
         """

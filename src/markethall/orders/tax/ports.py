@@ -17,7 +17,8 @@ class TaxCalculator(Protocol):
     async def calculate(self, request: TaxRequest) -> Mapping[UUID, tuple[TaxLine, ...]]:
         """Return the taxes of each part, by its key; a part without taxes may be left out.
 
-        No amount is negative, and a part whose `taxable` amount is 0 has no tax. If prices include
-        tax, the amounts are contained in the price of the part, so their sum is at most its
-        `taxable` amount. Raises Unavailable if the taxes cannot be determined now.
+        Amounts are in minor units (`int`). No amount is negative, and a part whose `taxable` amount
+        is 0 has no tax. If prices include tax, the amounts are contained in the price of the part,
+        so their sum is at most its `taxable` amount. Raises Unavailable if the taxes cannot be
+        determined now.
         """
