@@ -75,6 +75,17 @@ class Environment:
         )
 
     @contextmanager
+    def serve_storefront(self) -> Iterator[str]:
+        """Run `markethall demo --storefront` and return its URL. End the process with the block."""
+        port = free_port()
+        command = [self.command, "demo", "--storefront", "--port", str(port)]
+        with subprocess.Popen(command, cwd=self._folder, stdout=subprocess.DEVNULL) as process:
+            try:
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.terminate()
+
+    @contextmanager
     def serve(self, *arguments: str, **settings: str) -> Iterator[str]:
         """Run `markethall serve` and return its URL. End the process with the block."""
         port = free_port()
@@ -95,12 +106,16 @@ def check_without_extras(environment: Environment, folder: Path) -> None:
     with environment.serve("--memory") as url:
         wait_until_ready(url)
 
+    with environment.serve_storefront() as url:
+        for path in ("/", "/config.json", "/markethall-client.js", "/modules/list.js"):
+            wait_until(f"{url}{path}")
+
     with EmbeddedPostgres(folder / "postgres", durable=False) as database_url:
         migrated = environment.run("migrate", database_url=database_url)
         require(migrated.returncode == 0, migrated.stderr)
         with environment.serve(database_url=database_url, data_dir=str(folder / "keys")) as url:
             wait_until_ready(url)
-    print("without extras: --version, serve --memory, migrate, serve: ok")
+    print("without extras: --version, serve --memory, demo --storefront, migrate, serve: ok")
 
 
 def check_embedded(environment: Environment, folder: Path) -> None:
@@ -122,15 +137,20 @@ def environ(settings: dict[str, str]) -> dict[str, str]:
 
 
 def wait_until_ready(url: str) -> None:
+    wait_until(f"{url}/ready")
+
+
+def wait_until(url: str) -> None:
+    """Request the URL until it responds with 200. A minute later the check fails."""
     deadline = time.monotonic() + _START_SECONDS
-    while not is_ready(url):
-        require(time.monotonic() < deadline, f"not ready after {_START_SECONDS} s")
+    while not responds(url):
+        require(time.monotonic() < deadline, f"{url} does not respond after {_START_SECONDS} s")
         time.sleep(0.1)
 
 
-def is_ready(url: str) -> bool:
+def responds(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/ready").status_code == HTTPStatus.OK
+        return httpx2.get(url).status_code == HTTPStatus.OK
     except httpx2.TransportError:  # not listening yet, or slow
         return False
 

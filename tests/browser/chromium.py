@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from threading import Thread
 from typing import Final
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 _PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS: Final = (
@@ -26,6 +26,7 @@ _ARGUMENTS: Final = (
 )
 # long, because a busy machine needs half a minute to render the page of the documentation
 _TIMEOUT_MILLISECONDS: Final = 180_000
+_EXPECTATION_MILLISECONDS: Final = 60_000
 _MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -42,6 +43,7 @@ def chromium_path() -> str | None:
 
 @asynccontextmanager
 async def running_chromium(path: str) -> AsyncIterator[Browser]:
+    expect.set_options(timeout=_EXPECTATION_MILLISECONDS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
         yield browser

@@ -4,10 +4,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import httpx2
+from PIL import Image
 
 from tests.e2e.servers import ADMIN, RunningServer
 
@@ -49,10 +51,22 @@ def add_products(server: RunningServer) -> None:
             for size, stock in _SHIRT_STOCK.items():
                 product = _shirt(colour, size)
                 _add(admin, server, product, 0 if (colour, size) == ("blue", "L") else stock)
-        _add(admin, server, {"sku": "POT", "name": "Teapot", "category": "kitchen"}, 5)
+        images = [_uploaded_image(admin, server)]
+        pot = {"sku": "POT", "name": "Teapot", "category": "kitchen", "images": images}
+        _add(admin, server, pot, 5)
         markup = {"description": XSS_NAME, "category": "kitchen", "tags": [XSS_NAME]}
         _add(admin, server, {"sku": "XSS", "name": XSS_NAME, **markup}, 5)
         _add(admin, server, {"sku": "GONE", "name": "Sold Lamp", "category": "lamps"}, 0)
+
+
+def _uploaded_image(admin: httpx2.Client, server: RunningServer) -> str:
+    """Upload a picture of 320 x 240 pixels, and return its path."""
+    file = BytesIO()
+    Image.new("RGB", (320, 240), "teal").save(file, "PNG")
+    files = {"file": ("pot.png", file.getvalue(), "image/png")}
+    uploaded = admin.post(server.url("/media"), files=files)
+    assert uploaded.status_code == 201, uploaded.text
+    return str(uploaded.json()["url"])
 
 
 def _shirt(colour: str, size: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Test the example storefront in a real Chromium, with the API on another origin."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from tests.browser.chromium import OpenPage, opened_page
 from tests.browser.storefront_process import XSS_NAME, add_products, running_storefront
@@ -215,6 +217,45 @@ async def test_markup_in_texts_of_products_is_shown_as_text(tab: Tab) -> None:
     assert tab.opened.errors == []
 
 
+async def test_picture_comes_from_the_api(tab: Tab) -> None:
+    await tab.go("/?q=teapot")
+    await tab.page.get_by_role("link", name="Teapot").click()
+    await tab.page.wait_for_url("**/product.html?*")
+    picture = tab.page.get_by_role("img", name="Teapot")
+
+    await expect(picture).to_be_visible()
+    await expect(picture).to_have_js_property("naturalWidth", 320)
+    await tab.check_view()
+    assert tab.origins == {tab.shop.origin, tab.shop.api}
+    assert tab.opened.errors == []
+
+
+async def test_customer_signs_in_orders_and_signs_out(tab: Tab) -> None:
+    page, password = tab.page, "a long and quiet sentence"
+    account = {"username": "grace", "email": "grace@example.com", "password": password}
+    httpx2.post(f"{tab.shop.api}/users", json=account).raise_for_status()
+    await tab.put_shirt_into_cart()
+    await tab.go("/checkout.html")
+    await page.get_by_label("Sign in").check()
+    await expect(page.get_by_label("E-mail", exact=True)).to_be_hidden()
+    await tab.check_view()
+    await tab.fill_address()
+
+    await page.get_by_label("User name or e-mail").fill("grace")
+    await page.get_by_label("Password").fill("not her password")
+    await page.get_by_role("button", name="Place the order").click()
+    await expect(page.get_by_role("alert")).to_be_visible()
+    await page.get_by_label("Password").fill(password)
+    await tab.place_order()
+    await expect(page.get_by_text("Messages go to grace@example.com")).to_be_visible()
+
+    await tab.put_shirt_into_cart()
+    await tab.go("/checkout.html")
+    await expect(page.get_by_text("You buy as grace.")).to_be_visible()
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_label("Buy as a guest")).to_be_visible()
+
+
 async def test_product_without_stock_cannot_be_bought(tab: Tab) -> None:
     await tab.go("/product.html?slug=linen-shirt&sku=SHIRT-blue-L")
 
@@ -272,6 +313,37 @@ MORE_UNITS: Final = """
 () => {
   const [line] = JSON.parse(localStorage.getItem("storefront.cart"));
   localStorage.setItem("storefront.cart", JSON.stringify([{ ...line, quantity: 900 }]));
+}
+"""
+
+
+async def test_repeated_click_after_lost_responses_places_one_order(tab: Tab) -> None:
+    page = tab.page
+    await tab.put_shirt_into_cart()
+    await tab.go("/checkout.html")
+    await page.get_by_label("E-mail", exact=True).fill("ada@example.com")
+    await tab.fill_address()
+    orders = re.compile(rf"{re.escape(tab.shop.api)}/orders$")
+
+    await page.route(orders, lose_response)
+    await page.get_by_role("button", name="Place the order").click()
+    await expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+    await page.unroute(orders)
+    await tab.place_order()
+
+    assert await page.evaluate(COUNT_ORDERS) == 1
+
+
+async def lose_response(route: Route) -> None:
+    """Let the API place the order, and abort the request of the page."""
+    await route.fetch()
+    await route.abort()
+
+
+COUNT_ORDERS: Final = """
+async () => {
+  const { read } = await import("/modules/api.js");
+  return (await read("/orders")).items.length;
 }
 """
 

@@ -7,7 +7,7 @@ import { countries } from "./countries.js";
 import { byId, element, pageUrl } from "./dom.js";
 import { clearMessage, markField, markFields, showError, unmarkFields } from "./messages.js";
 import { formatMoney } from "./money.js";
-import { idempotencyKey, newKey, unwrap } from "../markethall-client.js";
+import { idempotencyKey, newKey, ProblemError, unwrap } from "../markethall-client.js";
 
 const FIELDS = ["recipient", "line1", "line2", "postal_code", "city", "country"];
 const form = byId("order");
@@ -136,8 +136,8 @@ function keyOf(body) {
 }
 
 async function showProblem(error) {
-  // the API would repeat a stored error for the same key
-  sessionStorage.removeItem("storefront.order");
+  // The API repeats such an error for the same key. After a lost response the key must stay the same.
+  if (error instanceof ProblemError && !error.problem.retryable) sessionStorage.removeItem("storefront.order");
   if (hasCode(error, "auth.unauthenticated")) await leave();
   if (hasCode(error, "inventory.out_of_stock")) return showShortLines(error);
   const others = markFields(form, error);

@@ -57,7 +57,7 @@ function groupDetails({ name, title, values }, filters, categoryNames, isOpen, a
 function choice(name, value, text, count, filters, apply) {
   const input = element("input", {
     type: "checkbox",
-    id: `filter-${name}=${value}`,
+    id: `filter-${encodeURIComponent(`${name}=${value}`)}`,
     checked: filters.has(name, value),
     change: () => apply(toggled(filters, name, value)),
   });

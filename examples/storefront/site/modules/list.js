@@ -58,6 +58,7 @@ async function load() {
 
 async function showMore() {
   const number = latestLoad;
+  byId("more").disabled = true;
   try {
     const page = await readPage(currentFilters(), cursor);
     if (number !== latestLoad) return;
@@ -66,6 +67,8 @@ async function showMore() {
     byId("products").children[shown]?.querySelector("a").focus();
   } catch (error) {
     showError(error);
+  } finally {
+    byId("more").disabled = false;
   }
 }
 

@@ -78,7 +78,7 @@ function optionFields(family, product) {
 }
 
 function optionChoice(name, value, product, target, family) {
-  const id = `option-${name}-${value}`;
+  const id = `option-${encodeURIComponent(`${name}=${value}`)}`;
   const input = element("input", {
     type: "radio",
     name: `option-${name}`,
