@@ -8,6 +8,7 @@ import pytest
 
 from markethall.app import Gateway, create_app
 from markethall.settings import read_settings
+from markethall.shared.composition.settings import SettingsError
 from tests.containers import inventory_of
 from tests.test_app import ADMIN
 
@@ -222,3 +223,43 @@ async def test_many_headers_share_one_cached_response(
     for number in range(50):
         assert (await texts(http, path, f"x{number},de;q=0.{number + 1}"))[0] == "Tee"
         assert (await texts(http, path, f"x{number}"))[0] == "Tea"
+
+
+@in_memory
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, ("Tea", "Green", "en")),
+        ("en-US,en;q=0.9,de;q=0.8", ("Tea", "Green", "en")),
+        ("nl, en;q=0.1, de;q=0.2", ("Tee", "Grün", "de")),
+        ("nl", ("Tea", "Green", "en")),
+        ("de, en;q=0.5", ("Tee", "Grün", "de")),
+    ],
+)
+async def test_language_of_the_shop_is_one_of_the_languages(
+    storage: dict[str, Any], tmp_path: Any, header: str | None, expected: Any
+) -> None:
+    settings = read_settings(data_dir=tmp_path, catalogue_language="en", **storage, **ADMIN)
+    app = create_app(settings)
+    async with app.lifespan(), client(app) as http, client(app) as staff:
+        form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
+        token = (await http.post("/token", data=form)).json()["access_token"]
+        staff.headers["Authorization"] = f"Bearer {token}"
+        # a translation into the language of the shop is not used
+        translations = {**TRANSLATIONS, "en": {"name": "Other"}}
+        product = await add(staff, "A", translations=translations)
+        await add(staff, "B")
+
+        for path in (f"/products/{product['product_id']}", "/products/by-sku/a"):
+            assert [await texts(http, path, header) for _ in range(2)] == [expected] * 2
+        page = await http.get("/products", headers={"Accept-Language": header or ""})
+        assert page.headers["content-language"] == expected[2]
+        assert {item["name"] for item in page.json()["items"]} == {"Tea", expected[0]}
+        plain = await http.get("/products/by-sku/b", headers={"Accept-Language": "de"})
+        assert plain.headers["content-language"] == "en"
+
+
+@pytest.mark.parametrize("language", ["EN", "en_GB", "english", "*", "en,de", "en-" + "a" * 40])
+def test_malformed_language_of_the_shop_is_rejected(language: str) -> None:
+    with pytest.raises(SettingsError, match="MARKETHALL_CATALOGUE_LANGUAGE"):
+        read_settings(storage="memory", catalogue_language=language)

@@ -194,6 +194,10 @@ class InventoryContainer(ContextContainer):
     # changed products, and product lists with the parameter `q` are read from it.
     search_index: providers.Singleton[SearchIndex] = singleton(NoSearchIndex)
 
+    catalogue_language: providers.Singleton[str] = singleton(
+        lambda settings: settings.catalogue_language, settings
+    )
+
     reservation_expiry = singleton(ReservationExpiryJob, database, product_cache, clock)
     allocation_strategy: providers.Singleton[AllocationStrategy] = singleton(FewestParcels)
     allocation_runner = singleton(

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from markethall.shared.composition.settings import ContextSettings, Secret, SettingsError
+from markethall.shared.kernel.languages import LANGUAGE_TAG
 
 # the boundary and the headers of the part that contains the file
 MULTIPART_OVERHEAD_BYTES: Final = 16 * 1024
@@ -39,6 +40,17 @@ class InventorySettings(ContextSettings):
     max_import_bytes: Annotated[
         int, Field(ge=1024, description="Maximum size of a file to import")
     ] = 64 * 1024 * 1024
+
+    catalogue_language: Annotated[
+        str,
+        Field(
+            max_length=35,
+            pattern=rf"^({LANGUAGE_TAG})?$",
+            description="Language of the names and descriptions without translation, such as `en`. "
+            "Accept-Language can select it, and Content-Language names it. Empty: unknown; then "
+            "a client gets any translation that it accepts, even if it prefers this language",
+        ),
+    ] = ""
 
     media_storage: Annotated[
         Literal["directory", "s3"],

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
+# a language tag of BCP 47 (RFC 5646) with its usual letter case: language, script, region, variants
+LANGUAGE_TAG: Final = r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*"
 # in characters; the rest of a longer header is ignored; browsers send less than 200
 MAX_HEADER_LENGTH: Final = 1000
 MAX_RANGES: Final = 20

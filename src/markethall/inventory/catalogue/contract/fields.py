@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from markethall.shared.kernel.languages import LANGUAGE_TAG
 from markethall.shared.kernel.model import Text, VisibleText, has_visible_character
 
 
@@ -73,8 +74,7 @@ CategoryPath = Annotated[
     Field(min_length=1, max_length=MAX_CATEGORY_LENGTH),
     AfterValidator(_normalize_path),
 ]
-# a language tag of BCP 47 (RFC 5646): language, script, region, variants
-_LANGUAGE_PATTERN: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*$"
+_LANGUAGE_PATTERN: Final = f"^{LANGUAGE_TAG}$"
 MAX_LANGUAGES: Final = 50
 Language = Annotated[
     Text,

@@ -7,7 +7,11 @@ from fastapi import Depends, Request, Response
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.families import Families
 from markethall.inventory.catalogue.contract.products import Catalogue, RenderedResponse
-from markethall.inventory.catalogue.router.localization import LanguageSelector, localize
+from markethall.inventory.catalogue.router.localization import (
+    LanguageRequest,
+    LanguageSelector,
+    localize,
+)
 from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.response_cache import offer
@@ -54,17 +58,19 @@ ProductWriter = Annotated[
 PUBLIC_CACHE_CONTROL: Final = b"public, max-age=5, stale-while-revalidate=30"
 
 
-def send_rendered(request: Request, rendered: RenderedResponse, lang: str | None) -> Response:
+def send_rendered(
+    request: Request, rendered: RenderedResponse, requested: LanguageRequest
+) -> Response:
     """Respond with 200, or 304 when the client has this ETag, in the requested language.
 
     A public response from the cache is also offered to the response cache of the gateway, which
     can then answer the same request without calling the route.
     """
-    select = LanguageSelector(rendered.body, lang)
+    select = LanguageSelector(rendered.body, requested)
     if rendered.is_public and rendered.is_current is not None:
         offer(request.scope, rendered.is_current, select)
     language = select(", ".join(request.headers.getlist("accept-language")).encode("latin-1"))
-    if language:
+    if language and language != requested.own_language.encode():
         rendered = localize(rendered, language.decode())
     cache_control = PUBLIC_CACHE_CONTROL if rendered.is_public else b"no-store"
     response = RawJsonResponse(rendered.body, rendered.etag, cache_control)

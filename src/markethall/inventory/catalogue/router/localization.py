@@ -6,14 +6,16 @@ for all languages. Only the response cache of the gateway has an entry per langu
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import Depends, Header, Query
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json, to_json
 
 from markethall.inventory.catalogue.contract.products import RenderedResponse
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.kernel.etags import content_digest
 from markethall.shared.kernel.languages import lookup_language, parse_accept_language
@@ -35,27 +37,53 @@ LanguageRange = Annotated[
 ]
 
 
-class LanguageSelector:
-    """Selects the language of one response. `lang`, if not None, replaces Accept-Language."""
+class ProvidesLanguage(Protocol):
+    def catalogue_language(self) -> str: ...
 
-    def __init__(self, body: bytes, lang: str | None) -> None:
+
+_from_inventory: Final[FromContext[ProvidesLanguage]] = FromContext("inventory")
+OwnLanguage = Annotated[
+    str, Depends(_from_inventory(lambda container: container.catalogue_language()))
+]
+
+
+@dataclass(frozen=True)
+class LanguageRequest:
+    """The requested language, and the one of the texts without translation.
+
+    `lang`, if not None, replaces Accept-Language. `own_language` is a tag, or empty if unknown.
+    """
+
+    lang: str | None
+    own_language: str = ""
+
+
+class LanguageSelector:
+    """Selects the language of one response."""
+
+    def __init__(self, body: bytes, requested: LanguageRequest) -> None:
         has_translations = any(member in body for member in _HAS_TRANSLATIONS)
         self._body = body if has_translations else None
-        self._lang = lang
+        self._lang = requested.lang
+        self._own_language = requested.own_language
 
     def __call__(self, accept_language: bytes) -> bytes:
-        """Return the tag of the language, or an empty tag for the texts without translation."""
+        """Return the tag of the language; that of the texts without translation may be empty."""
+        own_language = self._own_language.encode()
         if self._body is None or not (self._lang or accept_language):
-            return b""
+            return own_language
         ranges: Sequence[str] = (
             [self._lang] if self._lang else parse_accept_language(accept_language.decode("latin-1"))
         )
-        return (lookup_language(ranges, self._available) or "").encode()
+        found = lookup_language(ranges, self._available)
+        return own_language if found is None else found.encode()
 
     @cached_property
     def _available(self) -> dict[str, str]:
         document = from_json(self._body or b"{}")
         tags = {tag for entity in _entities(document) for tag in entity["translations"]}
+        if self._own_language:
+            tags.add(self._own_language)
         return {tag.lower(): tag for tag in tags}
 
 
@@ -75,25 +103,27 @@ class LanguageQuery(BaseModel):
 
 
 async def requested_language(
+    own_language: OwnLanguage,
     lang: Annotated[LanguageRange | None, Query(description=_DESCRIPTION)] = None,
     accept_language: AcceptLanguage = None,  # noqa: ARG001 - for the document
-) -> str | None:
+) -> LanguageRequest:
     """Return the parameter `lang` of a list. The query model of the list ignores it."""
-    return lang
+    return LanguageRequest(lang, own_language)
 
 
 async def requested_language_of_resource(
+    own_language: OwnLanguage,
     query: Annotated[LanguageQuery, from_query(LanguageQuery)],
     accept_language: AcceptLanguage = None,  # noqa: ARG001 - for the document
-) -> str | None:
-    return query.lang
+) -> LanguageRequest:
+    return LanguageRequest(query.lang, own_language)
 
 
 # the query parameters of `requested_language`
 LANGUAGE_PARAMETERS: Final = frozenset({"lang"})
-RequestedLanguage = Annotated[str | None, Depends(requested_language)]
+RequestedLanguage = Annotated[LanguageRequest, Depends(requested_language)]
 # for routes without other query parameters
-ResourceLanguage = Annotated[str | None, Depends(requested_language_of_resource)]
+ResourceLanguage = Annotated[LanguageRequest, Depends(requested_language_of_resource)]
 
 
 def localize(rendered: RenderedResponse, language: str) -> RenderedResponse:
