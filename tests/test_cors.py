@@ -32,7 +32,7 @@ ALLOWED_HEADERS: Final = (
 EXPOSED_HEADERS: Final = (
     "ETag, Location, Idempotency-Replayed, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 )
-# of a response whose texts depend on the language
+# Vary of a response whose texts depend on the language
 VARY: Final = "Accept-Language, Origin"
 AN_ID: Final = "01890000-0000-7000-8000-000000000000"
 

@@ -38,9 +38,9 @@ class Retries:
         return 0
 
     def wait_before_retry(self, response: httpx2.Response | None, retry: int) -> float | None:
-        """Return the seconds before the retry, counted from 0; None if there is none.
+        """Return the seconds to wait before a retry, or None if the request is not repeated.
 
-        The response is None after a lost connection.
+        `retry` is 0 for the first retry. `response` is None after a lost connection.
         """
         if response is not None and not is_temporary(response):
             return None

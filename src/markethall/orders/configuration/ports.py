@@ -40,10 +40,10 @@ class Store(ReadStore, Protocol):
     async def count_items(self, kind: ItemKind) -> int: ...
 
     async def insert_item(self, item: ConfigurationItem) -> bool:
-        """Return False if the id or the unique key exists."""
+        """Insert the item. Return False if the id or the unique key exists."""
 
     async def save_item(self, item: ConfigurationItem) -> bool:
-        """Return False if another item has the unique key."""
+        """Update the item. Return False if another item has the unique key."""
 
     async def delete_item(self, item_id: UUID) -> None: ...
 

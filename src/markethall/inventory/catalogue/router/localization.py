@@ -129,8 +129,8 @@ ResourceLanguage = Annotated[LanguageRequest, Depends(requested_language_of_reso
 def localize(rendered: RenderedResponse, language: str) -> RenderedResponse:
     """Replace the texts by their translations to a language, and the ETag accordingly.
 
-    In a list, a product that has no translation to this language gets that of a shorter tag (de for
-    de-AT), or keeps its texts.
+    In a list, a product without a translation to this language shows the translation to a shorter
+    tag (de for de-AT), or its own texts.
     """
     document = from_json(rendered.body)
     for entity in _entities(document):
