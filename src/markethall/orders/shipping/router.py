@@ -100,8 +100,9 @@ async def create_shipping_method(
 ) -> Response:
     """Create a shipping method.
 
-    A shop that has no shipping methods ships for nothing. As soon as it has one, also an inactive
-    one, an order that no active method serves is rejected with `orders.shipping_unavailable`.
+    A shop that has no shipping methods ships free of charge. As soon as it has one, even an
+    inactive one, an order that no active method serves is rejected with
+    `orders.shipping_unavailable`.
     """
 
     async def run_create(attempt: IdempotentCommand) -> ShippingMethodView:
