@@ -5,8 +5,9 @@ GROUPING SETS count the products for each distinct category, list of tags, set o
 attributes. There are far fewer distinct sets than products, so the sets are split into single
 values only after this first count.
 
-For the family list, the products are also grouped by family. A family counts once for each value,
-so after the split, equal values of one family are combined with the count 1.
+For the family list, each of these rows also has the ids of the families of its products. A family
+counts once for each value, so after the split, equal values of one family are combined with the
+count 1.
 """
 
 from collections.abc import Sequence
@@ -92,7 +93,7 @@ def _group_products(
     """Count the matching products by each of the columns of the facets.
 
     The column `grouping` identifies the column by which a row is grouped, see `_is_grouped_by`.
-    With `of_families`, the rows are also grouped by `family_id`.
+    With `of_families`, the column `family_ids` has the family of each product, with duplicates.
     """
     names = [_GROUPED_COLUMNS[facet] for facet in facets]
     shown = [products.c.product_id, *(products.c[name] for name in names)]
@@ -105,18 +106,22 @@ def _group_products(
     if of_families:
         matched = _with_family_id(matched).subquery(f"members_{number}")
     columns = [matched.c[name] for name in names]
-    family_id = [matched.c.family_id] if of_families else []
+    family_ids = (
+        [sa.func.array_agg(matched.c.family_id, type_=ARRAY(sa.Uuid)).label("family_ids")]
+        if of_families
+        else []
+    )
     # compared as text, because not all supported versions of Postgres have min(uuid)
     first = sa.func.min(sa.collate(sa.cast(matched.c.product_id, sa.Text), "C"))
     return (
         sa.select(
             *columns,
-            *family_id,
+            *family_ids,
             sa.func.grouping(*columns).label("grouping"),
             sa.func.count().label("count"),
             first.label("first"),
         )
-        .group_by(sa.func.grouping_sets(*(sa.tuple_(column, *family_id) for column in columns)))
+        .group_by(sa.func.grouping_sets(*(sa.tuple_(column) for column in columns)))
         .cte(f"groups_{number}")
         .prefix_with("MATERIALIZED")
     )
@@ -139,11 +144,14 @@ def _once_per_family(pairs: "sa.Select[Any]", groups: "sa.CTE", name: str) -> "s
     """Combine equal values of a family to one value with the count 1.
 
     `pairs` selects the name, the value, the count and the first product of each value in each
-    group. Return these rows unchanged if the groups have no `family_id`.
+    group. Return these rows unchanged if the groups have no `family_ids`.
     """
-    if "family_id" not in groups.c:
+    if "family_ids" not in groups.c:
         return pairs.subquery(name)
-    rows = pairs.add_columns(groups.c.family_id).subquery(f"of_families_{name}")
+    family = sa.func.unnest(groups.c.family_ids).table_valued("family_id")
+    family = family.render_derived(name=f"family_{name}")
+    with_families = pairs.add_columns(family.c.family_id).join(family, sa.true())
+    rows = with_families.subquery(f"of_families_{name}")
     return (
         sa.select(
             rows.c.name,
