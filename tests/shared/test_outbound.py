@@ -139,6 +139,8 @@ async def test_every_spelling_of_loopback_is_refused(host: str) -> None:
         "http://host.example\0.other/",
         "http://host\r\nx: y/",
         "javascript:alert(1)",
+        "https://..xn--/",
+        "https://host.example/\ud800",
     ],
 )
 async def test_other_urls_are_refused(url: str) -> None:
@@ -227,10 +229,28 @@ async def test_redirect_is_checked_again() -> None:
         async with serving(redirect(target)) as server:
             url = f"http://public.example:{server.port}/"
             assert await problem_of(client, url) == "forbidden_address"
-    for target in ("file:///etc/passwd", "http://user@public.example/", "http://[::1/"):
+    for target in (
+        "file:///etc/passwd",
+        "http://user@public.example/",
+        "http://[::1/",
+        "http:////[",
+        "http://..xn--/",
+    ):
         async with serving(redirect(target)) as server:
             url = f"http://public.example:{server.port}/"
             assert await problem_of(client, url) == "invalid_url"
+
+
+async def test_headers_are_not_sent_to_another_origin() -> None:
+    """They may have credentials of the first one."""
+    headers = {"Authorization": "Bearer secret", "X-Api-Key": "secret"}
+    async with serving(ok(b"content")) as other, serving(redirect("/1")) as server:
+        server.add(redirect(f"http://other.example:{other.port}/2"))
+        response = await client_of().send("GET", server.url, LIMITS, headers=headers)
+
+    assert response.content == b"content"
+    assert [request.count("secret") for request in server.requests] == [2, 2]
+    assert [request.count("secret") for request in other.requests] == [0]
 
 
 async def test_redirects_are_followed_and_limited() -> None:
@@ -316,6 +336,9 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://host.example:{self.port}/"
+
+    def add(self, answer: bytes) -> None:
+        self._answers.append(answer)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -73,7 +73,6 @@ class GuardedHttpClient:
             raise OutboundFailed(OutboundProblem.TIMEOUT) from None
         except httpx2.TimeoutException:
             raise OutboundFailed(OutboundProblem.TIMEOUT) from None
-        # httpx2 also raises InvalidURL for the target of a redirect
         except httpx2.InvalidURL:
             raise OutboundFailed(OutboundProblem.INVALID_URL) from None
         except (httpx2.HTTPError, httpx2.StreamError, OSError):
@@ -93,9 +92,12 @@ class GuardedHttpClient:
             location = response.headers.get("location")
             if method != "GET" or response.status not in _REDIRECTS or not location:
                 return response
-            next_target = target.join(location)
+            next_target = _parse_url(location, target)
             if (target.scheme, next_target.scheme) == ("https", "http"):
                 raise OutboundFailed(OutboundProblem.INVALID_URL)
+            if _origin_of(next_target) != _origin_of(target):
+                # they may have credentials
+                headers = {}
             target = next_target
         raise OutboundFailed(OutboundProblem.TOO_MANY_REDIRECTS)
 
@@ -156,11 +158,19 @@ class GuardedHttpClient:
         return is_public(address) and port in limits.ports
 
 
-def _parse_url(url: str) -> httpx2.URL:
+def _parse_url(url: str, base: httpx2.URL | None = None) -> httpx2.URL:
+    """Return the URL, which may be relative to `base`. Raises OutboundFailed."""
     try:
-        return httpx2.URL(url)
+        parsed = base.join(url) if base else httpx2.URL(url)
+        # raises an error if the name of the host is not a valid international name
+        _ = parsed.host
     except (httpx2.InvalidURL, ValueError, TypeError):
         raise OutboundFailed(OutboundProblem.INVALID_URL) from None
+    return parsed
+
+
+def _origin_of(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 async def _read(response: httpx2.Response, url: str, limits: OutboundLimits) -> OutboundResponse:
