@@ -234,6 +234,7 @@ async def test_redirect_is_checked_again() -> None:
         "http://user@public.example/",
         "http://[::1/",
         "http:////[",
+        "////[",
         "http://..xn--/",
     ):
         async with serving(redirect(target)) as server:

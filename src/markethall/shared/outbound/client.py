@@ -73,7 +73,8 @@ class GuardedHttpClient:
             raise OutboundFailed(OutboundProblem.TIMEOUT) from None
         except httpx2.TimeoutException:
             raise OutboundFailed(OutboundProblem.TIMEOUT) from None
-        except httpx2.InvalidURL:
+        # httpx2 also parses the target of a redirect; not all of its errors are InvalidURL
+        except (httpx2.InvalidURL, ValueError):
             raise OutboundFailed(OutboundProblem.INVALID_URL) from None
         except (httpx2.HTTPError, httpx2.StreamError, OSError):
             raise OutboundFailed(OutboundProblem.UNREACHABLE) from None
