@@ -148,18 +148,31 @@ def _once_per_family(pairs: "sa.Select[Any]", groups: "sa.CTE", name: str) -> "s
     """
     if "family_ids" not in groups.c:
         return pairs.subquery(name)
-    family = sa.func.unnest(groups.c.family_ids).table_valued("family_id")
+    # numbers are faster to compare than names and values
+    number = sa.func.dense_rank().over(order_by=[pairs.selected_columns[each] for each in (0, 1)])
+    rows = pairs.add_columns(groups.c.family_ids, number.label("number")).cte(f"numbered_{name}")
+    family = sa.func.unnest(rows.c.family_ids).table_valued("family_id")
     family = family.render_derived(name=f"family_{name}")
-    with_families = pairs.add_columns(family.c.family_id).join(family, sa.true())
-    rows = with_families.subquery(f"of_families_{name}")
+    distinct = (
+        sa.select(rows.c.number, family.c.family_id)
+        .select_from(rows.join(family, sa.true()))
+        .distinct()
+        .subquery(f"of_families_{name}")
+    )
+    counts = (
+        sa.select(distinct.c.number, sa.func.count().label("count"))
+        .group_by(distinct.c.number)
+        .subquery(f"counts_{name}")
+    )
     return (
         sa.select(
             rows.c.name,
             rows.c.value,
-            integer_literal(1).label("count"),
+            sa.func.max(counts.c["count"]).label("count"),
             sa.func.min(rows.c.first).label("first"),
         )
-        .group_by(rows.c.name, rows.c.value, rows.c.family_id)
+        .join_from(rows, counts, counts.c.number == rows.c.number)
+        .group_by(rows.c.name, rows.c.value)
         .subquery(name)
     )
 
