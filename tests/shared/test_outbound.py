@@ -243,7 +243,7 @@ async def test_redirect_is_checked_again() -> None:
 
 
 async def test_headers_are_not_sent_to_another_origin() -> None:
-    """They may have credentials of the first one."""
+    """The headers may contain credentials for the first origin."""
     headers = {"Authorization": "Bearer secret", "X-Api-Key": "secret"}
     async with serving(ok(b"content")) as other, serving(redirect("/1")) as server:
         server.add(redirect(f"http://other.example:{other.port}/2"))

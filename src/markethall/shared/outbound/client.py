@@ -73,7 +73,7 @@ class GuardedHttpClient:
             raise OutboundFailed(OutboundProblem.TIMEOUT) from None
         except httpx2.TimeoutException:
             raise OutboundFailed(OutboundProblem.TIMEOUT) from None
-        # httpx2 also parses the target of a redirect; not all of its errors are InvalidURL
+        # httpx2 also parses the target of a redirect, and raises a plain ValueError for some URLs
         except (httpx2.InvalidURL, ValueError):
             raise OutboundFailed(OutboundProblem.INVALID_URL) from None
         except (httpx2.HTTPError, httpx2.StreamError, OSError):
@@ -97,7 +97,7 @@ class GuardedHttpClient:
             if (target.scheme, next_target.scheme) == ("https", "http"):
                 raise OutboundFailed(OutboundProblem.INVALID_URL)
             if _origin_of(next_target) != _origin_of(target):
-                # they may have credentials
+                # the headers may contain credentials for the first origin
                 headers = {}
             target = next_target
         raise OutboundFailed(OutboundProblem.TOO_MANY_REDIRECTS)
@@ -163,7 +163,7 @@ def _parse_url(url: str, base: httpx2.URL | None = None) -> httpx2.URL:
     """Return the URL, which may be relative to `base`. Raises OutboundFailed."""
     try:
         parsed = base.join(url) if base else httpx2.URL(url)
-        # raises an error if the name of the host is not a valid international name
+        # reading the property raises an error if the host name is not a valid IDNA name
         _ = parsed.host
     except (httpx2.InvalidURL, ValueError, TypeError):
         raise OutboundFailed(OutboundProblem.INVALID_URL) from None

@@ -74,5 +74,6 @@ class OutboundHttp(Protocol):
     ) -> OutboundResponse:
         """Send one request and return the response, whatever its status. Raises OutboundFailed.
 
-        After a redirect to another origin, `headers` are not sent, as they may have credentials.
+        After a redirect to another origin, `headers` are not sent, because they may contain
+        credentials.
         """

@@ -148,7 +148,7 @@ def _once_per_family(pairs: "sa.Select[Any]", groups: "sa.CTE", name: str) -> "s
     """
     if "family_ids" not in groups.c:
         return pairs.subquery(name)
-    # numbers are faster to compare than names and values
+    # a number for each pair of name and value, because numbers are compared faster than texts
     number = sa.func.dense_rank().over(order_by=[pairs.selected_columns[each] for each in (0, 1)])
     rows = pairs.add_columns(groups.c.family_ids, number.label("number")).cte(f"numbered_{name}")
     family = sa.func.unnest(rows.c.family_ids).table_valued("family_id")
