@@ -39,6 +39,7 @@ class ShopSeeder:
         ids["reconciliation_id"] = "0199c0de-0000-7000-8000-000000000001"
         ids |= self._create_catalogue()
         ids |= self._create_stock(ids["product_id"])
+        ids |= self._create_shop_settings()
         ids |= self._create_order(customer, ids["product_id"])
         return SeededShop({"admin": self._admin, "customer": customer}, ids)
 
@@ -92,6 +93,17 @@ class ShopSeeder:
             "warehouse_id": warehouse["warehouse_id"],
             "transfer_id": transfer["transfer_id"],
             "stocktake_id": stocktake["stocktake_id"],
+        }
+
+    def _create_shop_settings(self) -> dict[str, str]:
+        rate = {"kind": "flat", "currency": "EUR", "price": 490}
+        body: dict[str, Any] = {"code": "post", "name": "Post", "rate": rate}
+        method = self._post("/shipping-methods", json=body, token=self._admin)
+        body = {"country": "DE", "rate": "0.19", "name": "VAT"}
+        tax_rate = self._post("/tax-rates", json=body, token=self._admin)
+        return {
+            "shipping_method_id": method["shipping_method_id"],
+            "tax_rate_id": tax_rate["tax_rate_id"],
         }
 
     def _create_order(self, customer: str, product_id: str) -> dict[str, str]:
