@@ -29,6 +29,8 @@ REASONS_BY_FIELD_ERROR: Final = {
     "text_invalid": "no text may have a NUL, also in members that the schema does not describe",
     "not_printable": "a pattern cannot name all characters that are not printable in an SKU",
     "window": "valid_from is before valid_until: JSON Schema compares no two fields",
+    "rate_kind": "whether a rate has a price or tiers depends on its kind",
+    "tier_order": "tiers start at increasing values: JSON Schema compares no two items",
     "same_warehouse": "a transfer has two warehouses: JSON Schema compares no two fields",
     "path_too_long": "the names of a path of categories have limits of their own",
     "too_deep": "the names of a path of categories are counted",

@@ -15,9 +15,10 @@ _UNDECLARED: Final = frozenset(
         "x-content-type-options",
     }
 )
-# sent only under a condition: with rate limits, for a repeated request, or with some of the errors
+# sent only under a condition: with rate limits, for a repeated request, with some of the errors, or
+# with translated texts
 _CONDITIONAL: Final = frozenset(
-    {"idempotency-replayed", "ratelimit", "ratelimit-policy", "retry-after"}
+    {"content-language", "idempotency-replayed", "ratelimit", "ratelimit-policy", "retry-after"}
 )
 
 

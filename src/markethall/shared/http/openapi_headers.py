@@ -118,12 +118,21 @@ def _response_headers(
         yield "Retry-After"
     if status == "401":
         yield "WWW-Authenticate"
-    if status in {"201", "301"} or (status == "202" and "200" not in responses):
+    if status == "301" or _creates_resource(status, responses):
         yield "Location"
     if _has_etag(status, response, responses, schemas):
         yield "ETag"
     if status not in _NEVER_STORED and InFlight.code in _codes(responses.get("409", {})):
         yield "Idempotency-Replayed"
+
+
+def _creates_resource(status: str, responses: Mapping[str, Any]) -> bool:
+    """Tell whether the response has the URL of a new resource.
+
+    Tokens (201 without Idempotency-Key, because they are not stored) have no URL.
+    """
+    has_key = any(name == "Idempotency-Key" for name, _ in _request_headers(responses))
+    return (status == "201" and has_key) or (status == "202" and "200" not in responses)
 
 
 def _has_etag(

@@ -11,7 +11,7 @@ from markethall.orders.shop.contract.addresses import AnyAddress as AnyAddress
 from markethall.orders.shop.contract.addresses import non_blank as non_blank
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.countries import Country
-from markethall.shared.kernel.email_address import normalize_email
+from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.model import Bool, Dto, RequestModel, Text, VisibleText
@@ -32,22 +32,28 @@ def _without_duplicates(values: tuple[str, ...]) -> tuple[str, ...]:
 ShopName = Annotated[VisibleText, non_blank(200, examples=["Tea House"])]
 Currencies = Annotated[
     tuple[Currency, ...],
-    Field(max_length=50, fail_fast=True, description="Empty: every currency"),
+    Field(
+        max_length=50,
+        fail_fast=True,
+        description="Empty: every currency",
+        json_schema_extra={"uniqueItems": True},
+    ),
     AfterValidator(_without_duplicates),
 ]
 Countries = Annotated[
     tuple[Country, ...],
-    Field(max_length=250, fail_fast=True, description="Empty: every country"),
+    Field(
+        max_length=250,
+        fail_fast=True,
+        description="Empty: every country",
+        json_schema_extra={"uniqueItems": True},
+    ),
     AfterValidator(_without_duplicates),
 ]
 NumberPrefix = Annotated[
     Text, Field(pattern=_PREFIX_PATTERN, examples=["MH-"], description="Of new orders")
 ]
-SupportEmail = Annotated[
-    Text,
-    Field(max_length=254, examples=["help@teahouse.example"]),
-    AfterValidator(normalize_email),
-]
+SupportEmail = Annotated[EmailAddress, Field(examples=["help@teahouse.example"])]
 TaxId = Annotated[VisibleText, non_blank(50, examples=["DE123456789"])]
 LogoUrl = Annotated[
     Text,
