@@ -87,7 +87,7 @@ def operations_router(settings: Settings) -> APIRouter:
 def add_probes(router: APIRouter) -> None:
     @router.get("/health", summary="Is the process alive?")
     async def get_health(_: Annotated[CallContext, public()]) -> Health:
-        """Answer without looking outside the process."""
+        """Respond without a request to another process."""
         return Health()
 
     @router.get("/ready", summary="Can it serve?", responses=problems(NotReady))

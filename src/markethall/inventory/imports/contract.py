@@ -33,7 +33,7 @@ class ImportStatus(StrEnum):
 
 
 class ImportFormat(StrEnum):
-    """Format of the file. The header of a CSV file tells which of the other formats it has.
+    """Format of the file. The header of a CSV file determines which of the formats it has.
 
     FAMILIES is a CSV of families, with the columns of their export.
     """

@@ -112,10 +112,10 @@ async def upload_media(
 ) -> Response:
     """Store an image as WebP, in its own size and in the standard widths below it.
 
-    The content decides about the format, not the name of the file. The image is turned upright, its
-    colours are converted to sRGB, and its metadata is dropped, such as the place of a photo. Of an
-    animation, the first frame is stored. To show the image, add its `url` to the `images` of a
-    product.
+    The format is detected from the content, not from the file name. The image is turned upright,
+    its colours are converted to sRGB, and its metadata is dropped, such as the place of a photo.
+    Only the first frame of an animation is stored. To show the image, add its `url` to the `images`
+    of a product.
     """
     async with media.upload(ctx, file_chunks(request)) as file:
 

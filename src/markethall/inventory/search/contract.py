@@ -157,8 +157,8 @@ class Facets(Dto):
     """Counts over all matches, not only those of the page: products, or families in their list.
 
     A count ignores the filter of its own facet: with the filter `option.size=M`, the other sizes
-    are counted too. So each count is the length of the list that has this value as the only filter
-    of its facet, and all other filters. A category is counted with the categories below it.
+    are counted too. So each count is the length of the list if this value is the only filter of its
+    facet, and all other filters are kept. A category is counted with the categories below it.
 
     The most frequent values come first, at most 100 per facet, and per name of an option or
     attribute. `options` and `attributes` have at most the 20 names whose counts have the highest

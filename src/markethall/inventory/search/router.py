@@ -88,7 +88,7 @@ async def list_families(
     The page may be one second old; with `facets`, ten seconds.
 
     A product without a family is a family of its own. The filters and sorts are those of products:
-    a family is listed once if one of its products matches all filters, where the first of them
-    stands in the list of products. The facets count families.
+    a family is listed once if one of its products matches all filters. It has the position of the
+    first of them in the list of products. The facets count families.
     """
     return send_rendered(request, await search.render_family_page(ctx, query), lang)

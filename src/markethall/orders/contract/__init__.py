@@ -81,8 +81,8 @@ class ExpectedTotal(Money, extra="forbid"):
 class PlaceOrder(RequestModel):
     """A new order. Lines of the same product are added up.
 
-    Without `currency`, the products' own currency is used. Without `shipping_method`, the code of a
-    shipping method, the cheapest one that serves the address is used, but no pick-up.
+    Without `currency`, the products' own currency is used. `shipping_method` is the code of a
+    shipping method. The default is the cheapest method for the address that is not a pick-up.
     """
 
     lines: Annotated[
@@ -199,7 +199,7 @@ class OrderLineView(Dto):
 
 
 class ShippingLineView(Dto):
-    """The shipping method of an order. The amounts have the meaning of those of a line."""
+    """The shipping method of an order. The amounts have the same meaning as in a line."""
 
     code: str
     name: str

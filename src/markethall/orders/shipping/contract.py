@@ -50,7 +50,7 @@ RateKind = TypeAliasType("RateKind", Literal["flat", "by_weight", "by_total"])
 
 
 class ShippingZone(RequestModel):
-    """Countries, or parts of them. Without `postal_prefixes` it is all of the countries.
+    """Countries, limited to the `postal_prefixes`. Without prefixes, the whole countries.
 
     Prefixes are compared without regard to capitals, spaces and hyphens.
     """
@@ -75,8 +75,8 @@ class ShippingRate(RequestModel):
     - `by_weight`: the price of the last tier that does not start above the weight in grams.
     - `by_total`: the same for the subtotal of the order before discounts.
 
-    Below the first tier, and above `up_to`, the method is not offered. From a subtotal of
-    `free_from` it is free.
+    Below the first tier, and above `up_to`, the method is not offered. If the subtotal is at least
+    `free_from`, the price is 0.
     """
 
     kind: RateKind
@@ -108,9 +108,9 @@ Zones = Annotated[
 class NewShippingMethod(RequestModel):
     """A shipping method. Without `tax_class` its price is not taxed.
 
-    Customers fetch a `pickup` themselves, so its zones are not used, and the tax at the address of
-    the shop applies. If the shop has no address, its only country counts, else the address of the
-    order.
+    With `pickup`, customers collect the order at the shop. Its zones are not used, and the taxes at
+    the address of the shop apply. If the shop has no address, its only country counts, else the
+    address of the order.
     """
 
     code: ShippingCode

@@ -44,8 +44,9 @@ TaxName = Annotated[VisibleText, Field(min_length=1, max_length=100, examples=["
 class NewTaxRate(RequestModel):
     """A tax rate of a country, or of a region of it.
 
-    An address in a region with rates of its own for a tax class has these rates; otherwise those of
-    the country. Several rates of one place and tax class, with different names, are added up.
+    If the region of an address has rates for a tax class, these apply, else the rates of the
+    country. Several rates of one country or region and tax class, with different names, are added
+    up.
     """
 
     country: Country

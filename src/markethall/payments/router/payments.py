@@ -105,7 +105,7 @@ async def list_payments(
 async def get_payment(
     request: Request, ctx: OwnerOrStaff, payment_id: Id, api: PaymentApiDep
 ) -> Response:
-    """Return a payment, with what the customer has to do next."""
+    """Return a payment, with the next action of the customer."""
     view = await api.get_payment(ctx, payment_id)
     return apply_if_none_match(request, json_response(view, headers={"etag": etag(view.version)}))
 

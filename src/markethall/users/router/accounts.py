@@ -109,7 +109,7 @@ async def register_user(
     """Create an account. It is active at once, with the role `customer`.
 
     With `guest_token`, the orders and payments of the guest belong to the new user soon after the
-    response, and the tokens of the guest end.
+    response, and the session of the guest ends.
     """
     command = Register(**body.model_dump())
     # A hash of the body is stored with the idempotency key. If the hashed body contained the plain

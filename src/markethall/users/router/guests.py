@@ -44,8 +44,8 @@ class ClaimGuestRequest(RequestModel):
 async def create_guest(ctx: Annotated[CallContext, public()], guests: GuestsDep) -> Response:
     """Return the tokens of a new guest, a buyer without an account.
 
-    They allow what the scopes `orders` and `payments` allow, and are refreshed by `POST /token`. A
-    guest whose tokens are not refreshed for 90 days (a setting) is deleted; its orders stay.
+    The tokens have the scopes `orders` and `payments`. `POST /token` refreshes them. A guest whose
+    tokens are not refreshed for 90 days (a setting) is deleted, but not its orders.
     """
     tokens = await guests.create_guest(ctx)
     return json_response(tokens, status=201, headers=_NO_STORE_HEADERS)
@@ -76,7 +76,7 @@ async def claim_guest(
     """Give the orders, payments and saved payment methods of a guest to the caller.
 
     `guest_token` is the access token or the refresh token of the guest, which must be valid. The
-    tokens of the guest end at once; the orders and payments change their owner soon after the
+    session of the guest ends at once. The orders and payments change their owner soon after the
     response. A repeated claim changes nothing.
     """
     fingerprint = await sessions.compute_fingerprint(body.guest_token)

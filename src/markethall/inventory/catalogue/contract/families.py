@@ -94,8 +94,8 @@ class Seo(RequestModel):
 class NewFamily(RequestModel):
     """A new family.
 
-    `label` is the text by which products refer to the family; without one, it is the name. It never
-    changes. Without a slug, the slug is made of the label.
+    `label` is the text by which products refer to the family. The default is the name. The label
+    never changes. Without a slug, the slug is derived from the label.
     """
 
     label: FamilyLabel | None = None
@@ -118,8 +118,8 @@ class FamilyChange(RequestModel):
     """A change of a family, as a JSON merge patch (RFC 7396).
 
     Absent fields stay unchanged, and null clears a field. Metadata is merged by name, translations
-    by language, `seo` by field. Without a name, description, category or images of its own, a
-    family has those of its products. `slug` and `status` cannot be null.
+    by language, `seo` by field. A family without a name, description, category or images shows
+    those of its products. `slug` and `status` cannot be null.
     """
 
     model_config = ConfigDict(json_schema_extra=remove_null_defaults)
@@ -156,13 +156,13 @@ class OptionValuesView(Dto):
 class FamilyView(Dto):
     """A family: one page of a shop for products that differ by their options.
 
-    `label` is the text in `family` of its products. A product without a family is a family of its
+    `label` is the value of `family` in its products. A product without a family is a family of its
     own: `family_id` is its `product_id`, and `label` is null.
 
     `options` (at most 100 values each), `price_range`, `available` and `product_count` summarize
     all active products. `available` is the sum of their available units. `price_range` is in the
-    currency that most of the products have; it is null without active products. If the family has
-    no name, description, category or images of its own, they come from its products.
+    most frequent currency of the products; it is null without active products. A family without a
+    name, description, category or images shows those of its products.
     """
 
     family_id: UUID

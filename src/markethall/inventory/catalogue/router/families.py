@@ -65,7 +65,7 @@ async def get_family(
     """Return a product page: a family of products that differ by their options.
 
     A product without a family is a family of its own. A former slug, the label and the id of a
-    family respond with 301; so does the slug of a product that has joined a family. The scope
+    family respond with 301, and so does the slug of a product that has joined a family. The scope
     catalogue:write is needed for archived families, and for families without an active product.
     """
     rendered = await families.render_family(ctx, slug)
@@ -152,7 +152,7 @@ async def archive_family(
 ) -> Response:
     """Archive a family and all its products. Existing orders and stock movements keep them.
 
-    A change of `status` to active shows the page again; each product is activated on its own.
+    To show the page again, change its `status` to active, and activate each product.
     """
     await families.archive(ctx, slug, expected_versions)
     return Response(status_code=204)
