@@ -62,7 +62,7 @@ def import_file(
     file: Annotated[
         Path,
         typer.Argument(
-            help="CSV (ours, or as Shopify or WooCommerce export it), or NDJSON",
+            help="CSV in the format of Markethall, Shopify or WooCommerce, or NDJSON",
             exists=True,
             dir_okay=False,
         ),

@@ -63,7 +63,7 @@ class InventorySettings(ContextSettings):
         Path | None,
         Field(
             description="The directory of uploaded images. Empty: `media` in the data directory. "
-            "All processes that serve inventory must see the same directory"
+            "All processes that serve inventory must use the same directory"
         ),
     ] = None
     media_s3_bucket: Annotated[
@@ -82,7 +82,7 @@ class InventorySettings(ContextSettings):
         str,
         Field(
             pattern=r"^(https?://[^\s/?#@]+/?)?$",
-            description="The address of a compatible service. Empty: that of Amazon S3",
+            description="The address of a compatible service. Empty: the address of Amazon S3",
         ),
     ] = ""
     media_s3_access_key_id: Annotated[

@@ -178,7 +178,7 @@ class Settings(BaseSettings):
         RateLimitText, Field(description="The same for registrations of a network")
     ] = "10/60"
     rate_limit_guests: Annotated[
-        RateLimitText, Field(description="The same for new guests of a network")
+        RateLimitText, Field(description="New guests of a network: 30/60 is 30 in 60 seconds")
     ] = "30/60"
     rate_limit_change_password: Annotated[
         RateLimitText, Field(description="The same for password changes of a user")

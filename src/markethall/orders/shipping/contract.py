@@ -52,7 +52,7 @@ RateKind = TypeAliasType("RateKind", Literal["flat", "by_weight", "by_total"])
 class ShippingZone(RequestModel):
     """Countries, limited to the `postal_prefixes`. Without prefixes, the whole countries.
 
-    Prefixes are compared without regard to capitals, spaces and hyphens.
+    Prefixes are compared without letter case, spaces and hyphens.
     """
 
     countries: Annotated[Countries, Field(min_length=1)]

@@ -33,7 +33,7 @@ Region = Annotated[
     Field(
         min_length=1,
         max_length=100,
-        description="As in addresses, without regard to capitals and the country before it",
+        description="As in addresses; letter case and a country prefix are ignored",
         examples=["NY"],
     ),
 ]
@@ -110,7 +110,7 @@ class TaxRateTaken(DomainError):
 
     code = "orders.tax_rate_taken"
     status = 409
-    title = "There is such a tax rate already"
+    title = "A tax rate with these values exists already"
 
 
 class TaxRates(Protocol):

@@ -32,4 +32,4 @@ class TotalTooLarge(DomainError):
 
     code = "orders.total_too_large"
     status = 422
-    title = "The total is larger than any order may be"
+    title = "The total exceeds the limit of an order"

@@ -128,7 +128,7 @@ class CategoryTaken(DomainError):
 
     code = "inventory.category_taken"
     status = 409
-    title = "There is such a category already"
+    title = "A category with this key or name exists already"
 
 
 class CategoryAmbiguous(DomainError):

@@ -218,7 +218,7 @@ class FamilyTaken(DomainError):
 
     code = "inventory.family_taken"
     status = 409
-    title = "There is such a family already"
+    title = "A family with this label exists already"
 
 
 class SlugTaken(DomainError):

@@ -176,7 +176,10 @@ class FamilyCsvReader:
         if len(self._names) != len(header):
             raise UnreadableFile("header", "The first line names a column twice.")
         if self._names.keys() & _SEO_COLUMNS.keys() not in (set(), set(_SEO_COLUMNS)):
-            message = "seo_title and seo_description need each other: both are replaced."
+            message = (
+                "The file needs both seo_title and seo_description, because they are replaced "
+                "together."
+            )
             raise UnreadableFile("header", message)
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:

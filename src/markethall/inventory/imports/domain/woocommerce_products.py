@@ -200,7 +200,7 @@ def _read_images(row: WooRow) -> tuple[str, ...]:
 def _read_status(row: WooRow) -> dict[str, Any]:
     published = row.get("published").casefold()
     if published and published not in _STATUS_BY_PUBLISHED:
-        message = f"{published[:40]!r} is not 1, 0 or -1: draft"
+        message = f"{published[:40]!r} is not 1, 0 or -1; the product becomes a draft"
         row.warn("published", "unknown_status", message)
     status = _STATUS_BY_PUBLISHED.get(published, ProductStatus.DRAFT)
     if row.get("visibility").casefold() == "hidden":

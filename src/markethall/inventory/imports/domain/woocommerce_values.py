@@ -50,7 +50,9 @@ def parse_localized_amount(text: str, currency: str) -> int:
     """Convert an amount such as "1.299,90" or "1299.90" to minor units. Raises InvalidCell."""
     can_have_thousandths = EXPONENT_BY_CURRENCY[currency] >= _THOUSANDTHS
     if _AMBIGUOUS_AMOUNT.fullmatch(text) and not can_have_thousandths:
-        raise InvalidCell("may have thousands or decimals: write it without the separator")
+        raise InvalidCell(
+            "is ambiguous: the separator may divide thousands or decimals; leave it out"
+        )
     return parse_amount(_normalize_number(text), currency)
 
 

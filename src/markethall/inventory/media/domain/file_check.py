@@ -52,7 +52,8 @@ def check_file(data: bytes, max_pixels: int) -> str:
     # some programs pad files with zeros
     if data[end:].strip(b"\x00"):
         raise refused(
-            ImageProblem.TRAILING_DATA, "There are bytes after the end of the image: export it."
+            ImageProblem.TRAILING_DATA,
+            "There are bytes after the end of the image. Export the image again.",
         )
     _check_markup(data)
     return format_
