@@ -71,7 +71,7 @@ async def test_only_the_rebuilt_ledger_shows_a_changed_operation(
 
 
 def test_process_without_payments_refuses(database: dict[str, str]) -> None:
-    result = markethall("ledger", "verify", **database, contexts="users")
+    result = markethall("ledger", "verify", **database, contexts="inventory")
 
     assert result.returncode == 2
     assert "payments, which is not served" in result.stderr

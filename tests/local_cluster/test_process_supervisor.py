@@ -160,7 +160,7 @@ def test_a_log_line_names_its_service() -> None:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"contexts": "users"}, "MARKETHALL_CONTEXTS"),
+        ({"contexts": "inventory"}, "MARKETHALL_CONTEXTS"),
         (
             {"context_urls": '{"users": "http://x"}', "contexts": "inventory"},
             "MARKETHALL_CONTEXT_URLS",

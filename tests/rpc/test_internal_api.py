@@ -63,15 +63,17 @@ class InternalApi:
 
 
 @pytest.fixture(scope="module")
-async def internal_api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InternalApi]:
-    async with _open_internal_api(tmp_path_factory.mktemp("inner")) as internal_api:
+async def internal_api(
+    tmp_path_factory: pytest.TempPathFactory, redis_url: str
+) -> AsyncIterator[InternalApi]:
+    async with _open_internal_api(tmp_path_factory.mktemp("inner"), redis_url) as internal_api:
         yield internal_api
 
 
 @asynccontextmanager
-async def _open_internal_api(folder: Path) -> AsyncIterator[InternalApi]:
-    pem = generate_private_key()
-    async with open_partitioned_app(TWO_PROCESSES, folder, storage="memory") as processes:
+async def _open_internal_api(folder: Path, redis_url: str) -> AsyncIterator[InternalApi]:
+    pem, settings = generate_private_key(), {"storage": "memory", "redis_url": redis_url}
+    async with open_partitioned_app(TWO_PROCESSES, folder, **settings) as processes:
         signer = ServiceSigner(pem, now)
         processes.containers["orders"].process.service_signer.override(signer)
         container = processes.containers["users"]
