@@ -72,8 +72,10 @@ async def internal_api(
 
 @asynccontextmanager
 async def _open_internal_api(folder: Path, redis_url: str) -> AsyncIterator[InternalApi]:
-    pem, settings = generate_private_key(), {"storage": "memory", "redis_url": redis_url}
-    async with open_partitioned_app(TWO_PROCESSES, folder, **settings) as processes:
+    pem = generate_private_key()
+    async with open_partitioned_app(
+        TWO_PROCESSES, folder, storage="memory", redis_url=redis_url
+    ) as processes:
         signer = ServiceSigner(pem, now)
         processes.containers["orders"].process.service_signer.override(signer)
         container = processes.containers["users"]

@@ -80,6 +80,7 @@ _FILE_BODY: Final[dict[str, Any]] = {
                         "description": "JPEG, PNG, WebP or GIF; by default at most 10 MiB",
                     }
                 },
+                "additionalProperties": False,
             }
         }
     },

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from markethall.orders.configuration.contract import ItemView
-from markethall.orders.shop.contract import Countries
+from markethall.orders.shop.contract import AtLeastOneCountry
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
@@ -22,8 +22,16 @@ MAX_ZONES: Final = 100
 _CODE_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
 _MinorUnits = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[490])]
 _Threshold = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1000])]
+# `json_schema_extra` repeats the pattern, because the schema would have that of `Text`
 ShippingCode = Annotated[
-    Text, Field(min_length=1, max_length=50, pattern=_CODE_PATTERN, examples=["standard"])
+    Text,
+    Field(
+        min_length=1,
+        max_length=50,
+        pattern=_CODE_PATTERN,
+        examples=["standard"],
+        json_schema_extra={"pattern": _CODE_PATTERN},
+    ),
 ]
 MethodName = Annotated[VisibleText, Field(min_length=1, max_length=100, examples=["Parcel"])]
 DeliveryText = Annotated[
@@ -55,7 +63,7 @@ class ShippingZone(RequestModel):
     Prefixes are compared without letter case, spaces and hyphens.
     """
 
-    countries: Annotated[Countries, Field(min_length=1)]
+    countries: AtLeastOneCountry
     postal_prefixes: Annotated[
         tuple[PostalPrefix, ...], Field(max_length=1000, fail_fast=True)
     ] = ()

@@ -50,14 +50,31 @@ Countries = Annotated[
     ),
     AfterValidator(_without_duplicates),
 ]
+AtLeastOneCountry = Annotated[
+    tuple[Country, ...],
+    Field(min_length=1, max_length=250, fail_fast=True, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_without_duplicates),
+]
+# `json_schema_extra` repeats the patterns, because the schema would have that of `Text`
 NumberPrefix = Annotated[
-    Text, Field(pattern=_PREFIX_PATTERN, examples=["MH-"], description="Of new orders")
+    Text,
+    Field(
+        pattern=_PREFIX_PATTERN,
+        examples=["MH-"],
+        description="Of new orders",
+        json_schema_extra={"pattern": _PREFIX_PATTERN},
+    ),
 ]
 SupportEmail = Annotated[EmailAddress, Field(examples=["help@teahouse.example"])]
 TaxId = Annotated[VisibleText, non_blank(50, examples=["DE123456789"])]
 LogoUrl = Annotated[
     Text,
-    Field(max_length=2000, pattern=_URL_PATTERN, examples=["https://images.example/logo.png"]),
+    Field(
+        max_length=2000,
+        pattern=_URL_PATTERN,
+        examples=["https://images.example/logo.png"],
+        json_schema_extra={"pattern": _URL_PATTERN},
+    ),
 ]
 
 
