@@ -298,9 +298,10 @@ async def test_served_context_is_moved_only_with_force(
 
 
 async def test_a_context_can_be_moved_while_others_are_served(
-    source: str, target: str, scratch: Path
+    source: str, target: str, scratch: Path, redis_url: str
 ) -> None:
-    with dedicated_server(scratch, "others", database_url=source, contexts="users"):
+    settings = {"database_url": source, "redis_url": redis_url, "contexts": "users"}
+    with dedicated_server(scratch, "others", **settings):
         result = await relocate(source, target)
 
     assert result.returncode == 0, result.stderr
