@@ -130,9 +130,15 @@ def run(module: str, *args: str, log: Path, environ: Mapping[str, str]) -> None:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return this environment with only the given MARKETHALL_ settings, and src/ importable."""
+    """Return this environment with only the given MARKETHALL_ settings, and src/ importable.
+
+    Python stores bytecode, because the image contains it too. Otherwise each start would compile
+    all modules again.
+    """
     inherited = {
-        name: text for name, text in os.environ.items() if not name.startswith("MARKETHALL_")
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith("MARKETHALL_") and name != "PYTHONDONTWRITEBYTECODE"
     }
     paths = [inherited["PYTHONPATH"]] if inherited.get("PYTHONPATH") else []
     return inherited | {"PYTHONPATH": os.pathsep.join([*paths, str(ROOT / "src")])} | dict(settings)
