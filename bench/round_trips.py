@@ -1,16 +1,9 @@
-"""Counts the round trips to Postgres of one confirm, on the wire.
+"""Counts the round trips to Postgres of one confirm, on the wire. No other work runs meanwhile."""
 
-A client waits for Postgres after each Sync and each simple Query (message formats:
-https://www.postgresql.org/docs/current/protocol-message-formats.html). A proxy counts these two
-messages. No other work runs meanwhile.
-"""
-
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 from markethall.app import create_app
@@ -22,75 +15,9 @@ from markethall.shared.idempotency.records import IdempotentRequest
 from markethall.shared.kernel.call_context import Actor, CallContext, system_context
 from markethall.shared.kernel.money import Money
 
+from .wire import RecordingProxy, recording_proxy
+
 CONFIRMS: Final = 50
-_CHUNK: Final = 65536
-_SSL_REQUEST: Final = (80877103).to_bytes(4)
-_GSSENC_REQUEST: Final = (80877104).to_bytes(4)
-_AWAITED: Final = (b"S", b"Q")
-
-
-class CountingProxy:
-    """Forwards connections to Postgres. `round_trips` counts the messages that await an answer."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.round_trips = 0
-        self.port = 0
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        database_reader, database_writer = await asyncio.open_connection(*self._target)
-        for forward in (
-            self._forward_messages(reader, database_writer),
-            _forward(database_reader, writer),
-        ):
-            task = asyncio.create_task(forward)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _forward_messages(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Forward the messages of the client one by one, and count them."""
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            await _forward_start(reader, writer)
-            while True:
-                kind = await reader.readexactly(1)
-                self.round_trips += kind in _AWAITED
-                length = await reader.readexactly(4)
-                writer.write(kind + length + await _read_rest(reader, length))
-        writer.close()
-
-
-async def _forward_start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Forward the messages without a type: requests for encryption, then the startup message."""
-    body = _SSL_REQUEST
-    while body in {_SSL_REQUEST, _GSSENC_REQUEST}:
-        length = await reader.readexactly(4)
-        body = await _read_rest(reader, length)
-        writer.write(length + body)
-
-
-async def _read_rest(reader: asyncio.StreamReader, length: bytes) -> bytes:
-    """Read the rest of a message; its length includes the four bytes of the length itself."""
-    return await reader.readexactly(int.from_bytes(length) - 4)
-
-
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(_CHUNK):
-            writer.write(data)
-    writer.close()
 
 
 async def count_round_trips(database_url: str) -> float:
@@ -108,19 +35,14 @@ async def count_round_trips(database_url: str) -> float:
 @asynccontextmanager
 async def _container_behind_proxy(
     database_url: str,
-) -> AsyncIterator[tuple[PaymentsContainer, CountingProxy]]:
-    parts = urlsplit(database_url)
-    proxy = CountingProxy(parts.hostname or "127.0.0.1", parts.port or 5432)
-    await proxy.open()
-    address = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"
-    url = urlunsplit(parts._replace(netloc=address))
-    settings = read_settings(database_url=url, database_pool_min=1, database_pool_max=1)
-    container = create_app(settings).container
-    try:
-        yield container.context("payments", PaymentsContainer), proxy
-    finally:
-        await container.close()
-        await proxy.close()
+) -> AsyncIterator[tuple[PaymentsContainer, RecordingProxy]]:
+    async with recording_proxy(database_url) as (proxy, url):
+        settings = read_settings(database_url=url, database_pool_min=1, database_pool_max=1)
+        container = create_app(settings).container
+        try:
+            yield container.context("payments", PaymentsContainer), proxy
+        finally:
+            await container.close()
 
 
 async def _open_payment(container: PaymentsContainer) -> OpenPayment:

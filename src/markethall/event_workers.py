@@ -20,7 +20,9 @@ from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 
 
-def build_event_workers(container: ApplicationContainer, settings: Settings) -> list[ContextWorker]:
+def build_event_workers(
+    container: ApplicationContainer, settings: Settings, config: WorkerConfig | None = None
+) -> list[ContextWorker]:
     """Return a worker for each served context.
 
     An event for a context of this process is written directly to the inbox of that context. An
@@ -32,7 +34,7 @@ def build_event_workers(container: ApplicationContainer, settings: Settings) -> 
         for context, context_container in container.contexts.items()
     }
     return [
-        _build_worker(container, settings, context, inbox_transports)
+        _build_worker(container, settings, context, inbox_transports, config or WorkerConfig())
         for context in container.contexts
     ]
 
@@ -58,10 +60,11 @@ def _build_worker(
     settings: Settings,
     context: str,
     inbox_transports: Mapping[str, InProcessTransport],
+    config: WorkerConfig,
 ) -> ContextWorker:
     context_container = container.contexts[context]
     persistence = context_container.persistence()
-    clock, config = context_container.clock(), WorkerConfig()
+    clock = context_container.clock()
     in_process_transports = [
         transport
         for subscriber, transport in inbox_transports.items()
