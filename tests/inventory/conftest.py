@@ -20,6 +20,8 @@ from markethall.inventory.container import InventoryContainer
 from markethall.inventory.contract import (
     Consume,
     Inventory,
+    ListOffers,
+    ProductOffer,
     ReleasePart,
     RequestedLine,
     ReservationView,
@@ -128,6 +130,12 @@ class InventoryApp:
 
     async def reserve(self, requested: dict[UUID, int], *, minutes: float = 30) -> ReservationView:
         return await self.inventory.reserve(ANYONE, self.order(requested, minutes=minutes))
+
+    async def list_offers(
+        self, *product_ids: UUID, currency: str | None = None
+    ) -> tuple[ProductOffer, ...]:
+        query = ListOffers(product_ids=product_ids, currency=currency)
+        return (await self.inventory.list_offers(ANYONE, query)).items
 
     async def available(self, product_id: UUID) -> int:
         return (await self.catalogue.get_product(STAFF, product_id)).available

@@ -13,9 +13,12 @@ from markethall.contexts import topology
 from markethall.inventory.contract import (
     Consume,
     Extend,
+    ListOffers,
     ListReservationStates,
     OutOfStock,
     ProductNotFound,
+    ProductOffer,
+    ProductOffers,
     ReleasePart,
     ReservationClosed,
     ReservationLineView,
@@ -201,6 +204,10 @@ class FakeInventory:
         price = Money(amount=amount, currency=product.price.currency)
         self._products[product_id] = replace(product, price=price)
 
+    def archive(self, product_id: UUID) -> None:
+        """Stop selling the product."""
+        del self._products[product_id]
+
     def remove_stock(self, product_id: UUID, quantity: int) -> None:
         """Remove stock, as if another customer had bought it."""
         self._on_hand[product_id] -= quantity
@@ -248,6 +255,22 @@ class FakeInventory:
             )
             self._store(command, lines)
         return self._effective(self._reservations[command.reservation_id])
+
+    async def list_offers(self, ctx: CallContext, query: ListOffers) -> ProductOffers:
+        known = sorted(self._products.keys() & set(query.product_ids))
+        return ProductOffers(
+            items=tuple(
+                ProductOffer(
+                    product_id=product_id,
+                    sku=self._products[product_id].sku,
+                    name="A thing",
+                    unit_price=self._products[product_id].price_in(query.currency),
+                    available=self.available(product_id),
+                    **self._products[product_id].totals,
+                )
+                for product_id in known
+            )
+        )
 
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         fake = self._get_open(reservation_id)

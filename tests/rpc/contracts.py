@@ -19,7 +19,10 @@ from markethall.inventory.contract import (
     Consume,
     Extend,
     Inventory,
+    ListOffers,
     ListReservationStates,
+    ProductOffer,
+    ProductOffers,
     ReleasePart,
     RequestedLine,
     ReservationLineView,
@@ -208,6 +211,24 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                             reservation_id=new_id(),
                             order_id=new_id(),
                             status=ReservationStatus.COMMITTED,
+                        ),
+                    )
+                ),
+            ),
+            "list_offers": (
+                ListOffers(product_ids=(new_id(), new_id()), currency="KWD"),
+                ProductOffers(
+                    items=(
+                        ProductOffer(
+                            product_id=new_id(),
+                            sku="TEA-1",
+                            name='"Tee" für Ä',
+                            unit_price=AMOUNT,
+                            available=-3,
+                            tax_class="reduced",
+                            weight_grams=0,
+                            category="tea",
+                            tags=("a", "ä"),
                         ),
                     )
                 ),

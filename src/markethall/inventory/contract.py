@@ -16,6 +16,8 @@ from markethall.shared.messaging.events import Event
 MAX_UNITS: Final = 1_000_000
 # the largest `limit` of `list_reservation_states`
 MAX_STATES: Final = 500
+# the largest number of products in `list_offers`
+MAX_OFFERS: Final = 500
 # the longest time from `reserve` to the expiry, without `extend`
 MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
 # The longest time from `reserve` to the expiry, after `extend`. A payment has a deadline of at most
@@ -136,6 +138,38 @@ class ReservationStates(Dto):
     items: tuple[ReservationState, ...]
 
 
+class ListOffers(Dto):
+    """A request for the offers of products. The prices are in `currency` where there are some."""
+
+    product_ids: Annotated[tuple[UUID, ...], Field(max_length=MAX_OFFERS)]
+    currency: str | None = None
+
+
+class ProductOffer(Dto):
+    """The current price and availability of an active product.
+
+    Without a price in the requested currency, `unit_price` is in the product's own currency.
+    `available` counts the units that can be bought now. The fields from `tax_class` on have the
+    same meaning as in a reservation line.
+    """
+
+    product_id: UUID
+    sku: str
+    name: str
+    unit_price: Money
+    available: int
+    tax_class: str = "standard"
+    weight_grams: int | None = None
+    category: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class ProductOffers(Dto):
+    """Offers, sorted by product id. Products that are unknown or not active are missing."""
+
+    items: tuple[ProductOffer, ...]
+
+
 class ProductNotFound(DomainError):
     """The product is unknown or not active. Details: product_ids, or sku."""
 
@@ -203,7 +237,7 @@ class StockLow(Event):
 
 
 class Inventory(Protocol):
-    """The commands on reservations. Each is idempotent."""
+    """The commands on reservations, each of them idempotent, and the offers of products."""
 
     async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
         """Reserve all lines or none.
@@ -254,3 +288,6 @@ class Inventory(Protocol):
 
         Tombstones are left out. A page with fewer states than `limit` is the last one.
         """
+
+    async def list_offers(self, ctx: CallContext, query: ListOffers) -> ProductOffers:
+        """Return current prices and availability. Nothing is reserved."""

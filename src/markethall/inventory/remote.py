@@ -9,9 +9,11 @@ from markethall.inventory.contract import (
     Consume,
     Extend,
     Inventory,
+    ListOffers,
     ListReservationStates,
     OutOfStock,
     ProductNotFound,
+    ProductOffers,
     ReleasePart,
     ReservationClosed,
     ReservationStates,
@@ -122,6 +124,15 @@ async def list_reservation_states(
     return json_response(await inventory.list_reservation_states(ctx, page))
 
 
+@router.post("/list_offers", response_model=ProductOffers)
+async def list_offers(
+    ctx: Annotated[CallContext, require_service_token("inventory.list_offers")],
+    query: Annotated[ListOffers, FORBID_UNKNOWN_FIELDS],
+    inventory: InventoryDep,
+) -> Response:
+    return json_response(await inventory.list_offers(ctx, query))
+
+
 class RemoteInventory:
     """Client of inventory in another deployment."""
 
@@ -152,6 +163,9 @@ class RemoteInventory:
         self, ctx: CallContext, page: ListReservationStates
     ) -> ReservationStates:
         return await self._rpc_client.call(ctx, "list_reservation_states", page, ReservationStates)
+
+    async def list_offers(self, ctx: CallContext, query: ListOffers) -> ProductOffers:
+        return await self._rpc_client.call(ctx, "list_offers", query, ProductOffers)
 
 
 class GuardedInventory:
@@ -198,4 +212,9 @@ class GuardedInventory:
             ctx,
             "list_reservation_states",
             lambda ctx: self._inventory.list_reservation_states(ctx, page),
+        )
+
+    async def list_offers(self, ctx: CallContext, query: ListOffers) -> ProductOffers:
+        return await self._guard.invoke(
+            ctx, "list_offers", lambda ctx: self._inventory.list_offers(ctx, query)
         )

@@ -56,6 +56,7 @@ MANIFEST: Final = ContextManifest(
                 "release_part",
                 "release",
                 "list_reservation_states",
+                "list_offers",
             }
         ),
         "payments": frozenset(

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.contract import ReservationState
+from markethall.inventory.contract import ProductOffer, ReservationState
 from markethall.inventory.reservations.domain.allocation import FreeStock
 from markethall.inventory.reservations.domain.integrity import (
     OnHandSum,
@@ -226,6 +226,31 @@ class MemoryReservationStore(MemoryStockStore):
             for product in products
             if product is not None
         }
+
+    async def list_offers(
+        self, product_ids: Collection[UUID], currency: str | None, now: datetime
+    ) -> Sequence[ProductOffer]:
+        products = (
+            self._tables.products.get(product_id) for product_id in sorted(set(product_ids))
+        )
+        return [
+            self._offer(product, currency, now)
+            for product in products
+            if product is not None and product.is_active
+        ]
+
+    def _offer(self, product: Product, currency: str | None, now: datetime) -> ProductOffer:
+        return ProductOffer(
+            product_id=product.product_id,
+            sku=product.sku,
+            name=product.name,
+            unit_price=product.price_in(currency, now),
+            available=self._availability(product, now).available,
+            tax_class=product.tax_class,
+            weight_grams=product.weight_grams,
+            category=product.category,
+            tags=product.tags,
+        )
 
     def _availability(self, product: Product, now: datetime) -> Availability:
         stock_rows = self._stock_of_product(product.product_id)

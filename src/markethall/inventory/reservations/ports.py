@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from markethall.inventory.contract import ReservationState
+from markethall.inventory.contract import ProductOffer, ReservationState
 from markethall.inventory.reservations.domain.allocation import FreeStock, FreeStockByProduct
 from markethall.inventory.reservations.domain.integrity import (
     OnHandSum,
@@ -130,6 +130,11 @@ class ReadStore(Protocol):
         self, product_ids: Collection[UUID], now: datetime
     ) -> Mapping[UUID, Availability]:
         """Return the availability by product id. Products that do not exist are missing."""
+
+    async def list_offers(
+        self, product_ids: Collection[UUID], currency: str | None, now: datetime
+    ) -> Sequence[ProductOffer]:
+        """Return the offers of the active products among these, sorted by product id."""
 
     async def reserve_single_statement(
         self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None

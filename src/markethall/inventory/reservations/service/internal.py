@@ -10,8 +10,10 @@ from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.contract import (
     Consume,
     Extend,
+    ListOffers,
     ListReservationStates,
     OutOfStock,
+    ProductOffers,
     ReleasePart,
     ReservationStates,
     ReservationView,
@@ -74,6 +76,11 @@ class InventoryService:
         async with self._database.read_session() as store:
             states = await store.list_reservation_states(after, page.limit)
         return ReservationStates(items=tuple(states))
+
+    async def list_offers(self, ctx: CallContext, query: ListOffers) -> ProductOffers:
+        async with self._database.read_session() as store:
+            offers = await store.list_offers(query.product_ids, query.currency, self._clock())
+        return ProductOffers(items=tuple(offers))
 
     async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
         requested = quantity_by_product(command.lines)

@@ -91,7 +91,7 @@ _is_stock_row: Final = sa.and_(
     stock.c.warehouse_id == uuid_parameter("warehouse_id"),
 )
 # the columns that a line copies from the product
-_product_snapshot: Final = (
+PRODUCT_SNAPSHOT: Final = (
     products.c.sku,
     products.c.name,
     *price_in(products, bindparam("currency", type_=sa.Text)),
@@ -104,7 +104,7 @@ _reserve_stock: Final = (
     sa.update(stock)
     .where(stock.c.product_id == products.c.product_id, _is_stock_row, products.c.status == ACTIVE)
     .values(reserved=stock.c.reserved + bigint_parameter("quantity"))
-    .returning(stock.c.product_id, stock.c.warehouse_id, *_product_snapshot)
+    .returning(stock.c.product_id, stock.c.warehouse_id, *PRODUCT_SNAPSHOT)
 )
 _stored_columns: Final = [column for column in reservation_lines.c if column.computed is None]
 
@@ -173,7 +173,7 @@ _active_product: Final = (
     sa.select(
         products.c.product_id,
         uuid_parameter("warehouse_id").label("warehouse_id"),
-        *_product_snapshot,
+        *PRODUCT_SNAPSHOT,
     )
     .where(
         products.c.product_id == uuid_parameter("product_id"),

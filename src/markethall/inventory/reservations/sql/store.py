@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
-from markethall.inventory.contract import ReservationState, ReservationStatus
+from markethall.inventory.contract import ProductOffer, ReservationState, ReservationStatus
 from markethall.inventory.reservations.domain.allocation import FreeStock
 from markethall.inventory.reservations.domain.reservations import (
     CustomerLimits,
@@ -21,6 +21,7 @@ from markethall.inventory.reservations.domain.reservations import (
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
 from markethall.inventory.reservations.sql import statements
 from markethall.inventory.reservations.sql.integrity import LIST_RESERVATION_STATES
+from markethall.inventory.reservations.sql.offers import LIST_OFFERS, to_offer
 from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
@@ -241,6 +242,14 @@ class SqlReservationStore(SqlUnitOfWork):
         )
         groups = groupby(rows, key=lambda row: row["product_id"])
         return {product_id: _availability(list(group)) for product_id, group in groups}
+
+    async def list_offers(
+        self, product_ids: Collection[UUID], currency: str | None, now: datetime
+    ) -> Sequence[ProductOffer]:
+        rows = await self._connection.fetch_all(
+            LIST_OFFERS, product_ids=list(product_ids), currency=currency, now=now
+        )
+        return [to_offer(row) for row in rows]
 
 
 def _reservation_parameters(reservation: Reservation) -> dict[str, Any]:
