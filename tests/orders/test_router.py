@@ -20,7 +20,8 @@ from markethall.inventory.contract import (
     TooManyUnpaidOrders,
 )
 from markethall.orders.contract import OrderView
-from markethall.orders.router import _UPSTREAM_ERROR_CODES, router
+from markethall.orders.router import router
+from markethall.orders.router.orders import _UPSTREAM_ERROR_CODES
 from markethall.shared.http.problem_details import problem_handler, validation_handler
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError

@@ -2,9 +2,10 @@
 
 from markethall.orders.domain.amounts_due import shipped_due, total_due
 from markethall.orders.domain.fulfilment import Fulfilment, FulfilmentLine, build_fulfilment_lines
-from markethall.orders.domain.order import TRANSITIONS, Order, split_number
+from markethall.orders.domain.order import Order
 from markethall.orders.domain.order_command import OrderCommand
 from markethall.orders.domain.order_line import OrderLine
+from markethall.orders.domain.order_state import split_number
 from markethall.orders.domain.payment_checks import (
     CHECK_AGES,
     TimeSpan,
@@ -14,6 +15,7 @@ from markethall.orders.domain.payment_checks import (
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES
 from markethall.orders.domain.shipping_line import ShippingLine
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
+from markethall.orders.domain.transitions import TRANSITIONS
 
 __all__ = [
     "CHECK_AGES",

@@ -1,13 +1,11 @@
-"""The order: its status transitions and its amounts."""
+"""The order: its commands."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, NamedTuple
 from uuid import UUID
 
 from markethall.orders.contract import (
-    Address,
     InvalidTransition,
     OrderFulfilmentStatus,
     OrderPaymentStatus,
@@ -16,103 +14,18 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
 )
 from markethall.orders.domain.order_command import OrderCommand
-from markethall.orders.domain.order_line import OrderLine
+from markethall.orders.domain.order_state import OrderState
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES
-from markethall.orders.domain.shipping_line import ShippingLine
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
-from markethall.orders.shop.contract import DEFAULT_NUMBER_PREFIX
-from markethall.orders.totals.domain import (
-    AppliedDiscount,
-    LineBreakdown,
-    TaxLine,
-    sum_discounts,
-    sum_tax_lines,
-)
-from markethall.shared.kernel.lookup_key import to_lookup_key
+from markethall.orders.domain.transitions import TRANSITIONS, allowed_commands, is_fully_delivered
 
 
 @dataclass
-class Order:
-    """An order. Amounts are in minor units of `currency`. Every change adds a timeline entry.
+class Order(OrderState):
+    """An order. Every change adds a timeline entry.
 
     A command that the status does not accept raises InvalidTransition.
     """
-
-    order_id: UUID
-    user_id: UUID
-    currency: str
-    lines: tuple[OrderLine, ...]
-    shipping_address: str | Address
-    billing_address: str | Address | None
-    note: str | None
-    payment_id: UUID
-    reservation_id: UUID
-    expires_at: datetime
-    created_at: datetime
-    updated_at: datetime
-    # the time of the next attempt to expire the order, at first the original `expires_at`. Until
-    # then, a job checks the payment whenever the order reaches one of CHECK_AGES
-    overdue_check_at: datetime
-    # the address for messages to the buyer about the order
-    email: str | None = None
-    # the owner is a guest: `user_id` is the id of the guest
-    is_guest: bool = False
-    number: int = 0
-    status: OrderStatus = OrderStatus.PENDING
-    payment_status: OrderPaymentStatus = OrderPaymentStatus.NONE
-    fulfilment_status: OrderFulfilmentStatus = OrderFulfilmentStatus.UNFULFILLED
-    provider_payment_status: str = "created"
-    # the version of the payment when it had the status `provider_payment_status`
-    payment_version: int = 1
-    refunded: int = 0
-    discount: int = 0
-    shipping: int = 0
-    tax: int = 0
-    included_tax: int = 0
-    shipping_line: ShippingLine | None = None
-    number_prefix: str = DEFAULT_NUMBER_PREFIX
-    version: int = 0
-    pending_timeline_entries: tuple[TimelineEntry, ...] = ()
-
-    @property
-    def email_key(self) -> str | None:
-        """The key by which staff find the orders of an e-mail address."""
-        return None if self.email is None else to_lookup_key(self.email)
-
-    @property
-    def subtotal(self) -> int:
-        return sum(line.total for line in self.lines)
-
-    @property
-    def total(self) -> int:
-        return self.subtotal - self.discount + self.shipping + self.tax
-
-    @property
-    def discounts(self) -> tuple[AppliedDiscount, ...]:
-        """The discounts of the order: one per promotion."""
-        return sum_discounts(part.discounts for part in self._taxed_parts())
-
-    @property
-    def tax_lines(self) -> tuple[TaxLine, ...]:
-        """The taxes of the order: one per name and rate."""
-        return sum_tax_lines(part.tax_lines for part in self._taxed_parts())
-
-    @property
-    def prices_include_tax(self) -> bool:
-        return any(part.prices_include_tax for part in self._taxed_parts())
-
-    def _taxed_parts(self) -> tuple[OrderLine | LineBreakdown, ...]:
-        return (*self.lines, self.shipping_line.breakdown) if self.shipping_line else self.lines
-
-    @property
-    def expected_version(self) -> int:
-        """The version of the stored row, before the changes of this object."""
-        return self.version - len(self.pending_timeline_entries)
-
-    @property
-    def has_changed(self) -> bool:
-        """Whether this object has changes that are not stored."""
-        return bool(self.pending_timeline_entries)
 
     def mark_placed(self, audit: AuditInfo) -> None:
         self._record("placed", audit)
@@ -258,34 +171,9 @@ class Order:
         """Record that a dispute of the payment was opened or has changed."""
         self._record("payment_disputed", audit)
 
-    @property
-    def has_nothing_shipped(self) -> bool:
-        return not any(line.fulfilled for line in self.lines)
-
-    @property
-    def is_captured(self) -> bool:
-        """Whether the capture of the payment is recorded."""
-        return self.provider_payment_status == "captured"
-
-    @property
-    def is_authorized(self) -> bool:
-        """Whether the authorization of the payment is recorded, and not its capture or its end."""
-        return self.provider_payment_status == "authorized"
-
     def knows_payment(self, payment_version: int) -> bool:
         """Whether the order has recorded this or a later version of the payment, or its capture."""
         return self.is_captured or payment_version <= self.payment_version
-
-    def unfulfilled_quantities(self) -> dict[UUID, int]:
-        return {line.line_id: line.unfulfilled for line in self.lines if line.unfulfilled}
-
-    def allowed_commands(self, now: datetime) -> list[str]:
-        """Return the commands that the order accepts at this time."""
-        return [
-            row.command.value
-            for row in TRANSITIONS
-            if row.status is self.status and row.guard(self, now)
-        ]
 
     def _is_outdated(self, status: str, payment_version: int) -> bool:
         if self.is_captured or self.refunded:
@@ -295,11 +183,6 @@ class Order:
         # an event of an older release has version 0; treat it as 2, so that it is newer only than
         # a payment that was just opened (version 1)
         return (payment_version or 2) <= self.payment_version
-
-    @property
-    def has_payment_ended(self) -> bool:
-        """Whether the capture of the payment, or its end without a capture, is recorded."""
-        return self.is_captured or self.provider_payment_status in ENDED_PAYMENT_STATUSES
 
     def _set_payment_status(self, status: str) -> None:
         self.provider_payment_status = status
@@ -361,7 +244,7 @@ class Order:
             if (row.status, row.command) == (self.status, command) and row.guard(self, now):
                 self.status = row.to
                 return
-        raise InvalidTransition(status=self.status.value, allowed=self.allowed_commands(now))
+        raise InvalidTransition(status=self.status.value, allowed=allowed_commands(self, now))
 
     def _record(self, change: str, audit: AuditInfo) -> None:
         self.version += 1
@@ -377,66 +260,3 @@ class Order:
             fulfilment_status=self.fulfilment_status,
         )
         self.pending_timeline_entries = (*self.pending_timeline_entries, entry)
-
-
-def split_number(text: str) -> tuple[str, int]:
-    """Return the prefix and the number of a text such as "MH-1001", which ends with digits."""
-    prefix = text.rstrip("0123456789")
-    return prefix, int(text.removeprefix(prefix))
-
-
-TransitionGuard = Callable[[Order, datetime], bool]
-
-
-class Transition(NamedTuple):
-    status: OrderStatus
-    command: OrderCommand
-    guard: TransitionGuard
-    to: OrderStatus
-
-
-def always(_: Order, __: datetime) -> bool:
-    return True
-
-
-def has_nothing_shipped(order: Order, _: datetime) -> bool:
-    return order.has_nothing_shipped
-
-
-def is_overdue(order: Order, now: datetime) -> bool:
-    return order.expires_at <= now
-
-
-def has_unfulfilled_paid_lines(order: Order, _: datetime) -> bool:
-    """Tell whether there are lines to ship whose payment is not refunded or voided."""
-    return bool(order.unfulfilled_quantities()) and order.payment_status not in {
-        OrderPaymentStatus.REFUNDED,
-        OrderPaymentStatus.VOIDED,
-    }
-
-
-def has_undelivered_shipments(order: Order, _: datetime) -> bool:
-    return any(line.delivered < line.fulfilled for line in order.lines)
-
-
-def is_fully_delivered(order: Order, _: datetime) -> bool:
-    """Tell whether each unit is delivered or cancelled."""
-    return all(line.delivered + line.cancelled == line.quantity for line in order.lines)
-
-
-def has_unfulfilled_lines(order: Order, _: datetime) -> bool:
-    return bool(order.unfulfilled_quantities())
-
-
-_S, _C = OrderStatus, OrderCommand
-TRANSITIONS: Final = (
-    Transition(_S.PENDING, _C.PAY, always, _S.PROCESSING),
-    Transition(_S.PENDING, _C.EXPIRE, is_overdue, _S.EXPIRED),
-    Transition(_S.PENDING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
-    Transition(_S.PROCESSING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
-    Transition(_S.PROCESSING, _C.CANCEL_LINES, has_unfulfilled_lines, _S.PROCESSING),
-    Transition(_S.PROCESSING, _C.FULFIL, has_unfulfilled_paid_lines, _S.PROCESSING),
-    Transition(_S.PROCESSING, _C.DELIVER, has_undelivered_shipments, _S.PROCESSING),
-    Transition(_S.PROCESSING, _C.COMPLETE, is_fully_delivered, _S.COMPLETED),
-    Transition(_S.EXPIRED, _C.REINSTATE, always, _S.PROCESSING),
-)

@@ -1,9 +1,9 @@
-"""HTTP API of orders."""
+"""HTTP API of orders: place, list, get and cancel them."""
 
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from pydantic import Field, WrapValidator
 from typing_extensions import TypeAliasType
 
@@ -12,9 +12,6 @@ from markethall.orders.contract import (
     AnyAddress,
     CancelOrder,
     CountryNotServed,
-    FulfilmentNotFound,
-    FulfilmentView,
-    FulfilOrder,
     InvalidTransition,
     OrderCurrencyMismatch,
     OrderLineRequest,
@@ -29,14 +26,17 @@ from markethall.orders.contract import (
     ShippingUnavailable,
     TimelineView,
     TooMuchToCancel,
-    TooMuchToFulfil,
     TotalChanged,
     TotalTooLarge,
     VersionedOrderStatus,
 )
-from markethall.orders.shipping import router as shipping
-from markethall.orders.shop import router as shop
-from markethall.orders.tax import router as tax
+from markethall.orders.router.dependencies import (
+    NO_STORE_HEADERS,
+    IdempotencyDep,
+    OrdersDep,
+    Owner,
+    OwnerOrStaff,
+)
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
@@ -47,7 +47,6 @@ from markethall.shared.http.conditional_requests import (
     apply_if_none_match,
     etag_matches,
 )
-from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.disconnects import while_connected
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
@@ -58,8 +57,6 @@ from markethall.shared.http.idempotent_routes import (
 from markethall.shared.http.problem_details import openapi_problem_response, problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.http.route_policies import CardCheck, require_scope
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import model
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.email_address import EmailAddress
@@ -69,36 +66,8 @@ from markethall.shared.kernel.errors import (
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page
-from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
 
 router = APIRouter(tags=["orders"])
-
-
-class Services(Protocol):
-    """The services that these routes call."""
-
-    def orders(self) -> Orders: ...
-
-    def idempotency(self) -> IdempotencyService: ...
-
-
-_from_orders: Final[FromContext[Services]] = FromContext("orders")
-OrdersDep = Annotated[Orders, Depends(_from_orders(lambda container: container.orders()))]
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
-]
-Owner = Annotated[CallContext, require_scope(ORDERS)]
-Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
-# the tracking numbers of some carriers have the form of card numbers
-Shipper = Annotated[
-    CallContext,
-    require_scope(
-        ORDERS_MANAGE, card_check=CardCheck(unchecked_fields=frozenset({"tracking_number"}))
-    ),
-]
-OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
-
-_NO_STORE_HEADERS = {"cache-control": "no-store"}
 
 
 class PlaceOrderShortForm(model.RequestModel):
@@ -227,7 +196,7 @@ async def list_orders(
     ctx: OwnerOrStaff, query: Annotated[OrderQuery, from_query(OrderQuery)], orders: OrdersDep
 ) -> Response:
     """Return orders. Customers and guests see their own orders, staff see all."""
-    return json_response(await orders.list_orders(ctx, query), headers=_NO_STORE_HEADERS)
+    return json_response(await orders.list_orders(ctx, query), headers=NO_STORE_HEADERS)
 
 
 @router.get(
@@ -241,7 +210,7 @@ async def get_order(
 ) -> Response:
     """Return an order, with its lines and its payment."""
     order = await orders.get_order(ctx, order_id)
-    headers = _NO_STORE_HEADERS | {"etag": etag(order.version)}
+    headers = NO_STORE_HEADERS | {"etag": etag(order.version)}
     return apply_if_none_match(request, json_response(order, headers=headers))
 
 
@@ -271,7 +240,7 @@ async def get_order_status(
         if query.wait
         else await orders.get_order_status(ctx, order_id)
     )
-    headers = _NO_STORE_HEADERS | {"etag": etag(found.version)}
+    headers = NO_STORE_HEADERS | {"etag": etag(found.version)}
     return apply_if_none_match(request, json_response(found.status, headers=headers))
 
 
@@ -291,7 +260,7 @@ async def _wait_for_status(
 )
 async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
     """Return all changes of the order with actor, time and reason, the oldest first."""
-    return json_response(await orders.get_timeline(ctx, order_id), headers=_NO_STORE_HEADERS)
+    return json_response(await orders.get_timeline(ctx, order_id), headers=NO_STORE_HEADERS)
 
 
 @router.post(
@@ -329,75 +298,3 @@ async def cancel_order(
         ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
-
-
-@router.post(
-    "/orders/{order_id}/fulfilments",
-    status_code=201,
-    response_model=FulfilmentView,
-    summary="Ship lines of an order",
-    responses=problems(
-        *AUTHENTICATED_ERRORS,
-        *IDEMPOTENCY_ERRORS,
-        OrderNotFound,
-        InvalidTransition,
-        TooMuchToFulfil,
-    ),
-)
-async def fulfil_order(
-    request: Request,
-    *,
-    ctx: Shipper,
-    order_id: Id,
-    body: FulfilOrder,
-    orders: OrdersDep,
-    idempotency: IdempotencyDep,
-) -> Response:
-    """Ship lines. Without `lines`, everything that is not fulfilled yet is shipped."""
-    return await run_idempotent(
-        request,
-        ctx,
-        body,
-        idempotency,
-        lambda attempt: orders.fulfil(ctx, order_id, body, attempt),
-        created_response(lambda fulfilment: f"/fulfilments/{fulfilment.fulfilment_id}"),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
-    )
-
-
-@router.get(
-    "/fulfilments/{fulfilment_id}",
-    response_model=FulfilmentView,
-    summary="Get a fulfilment",
-    responses=problems(*AUTHENTICATED_ERRORS, FulfilmentNotFound),
-)
-async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep) -> Response:
-    """Return a shipment of an order, and its delivery."""
-    return json_response(await orders.get_fulfilment(ctx, fulfilment_id), headers=_NO_STORE_HEADERS)
-
-
-@router.post(
-    "/fulfilments/{fulfilment_id}/deliver",
-    response_model=FulfilmentView,
-    summary="Mark a fulfilment as delivered",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
-    ),
-)
-async def deliver_fulfilment(
-    request: Request, ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
-) -> Response:
-    """Mark a fulfilment as delivered. The last delivery completes the order."""
-    return await run_idempotent(
-        request,
-        ctx,
-        None,
-        idempotency,
-        lambda attempt: orders.deliver(ctx, fulfilment_id, attempt),
-        ok_response,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
-    )
-
-
-for module in (shop, shipping, tax):
-    router.routes.extend(module.router.routes)

@@ -1,0 +1,138 @@
+"""The requests to orders."""
+
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
+
+from markethall.orders.contract.status import (
+    OrderFulfilmentStatus,
+    OrderPaymentStatus,
+    OrderStatus,
+)
+from markethall.orders.shipping.contract import ShippingCode
+from markethall.orders.shop.contract.addresses import AnyAddress, non_blank
+from markethall.shared.kernel.email_address import EmailAddress
+from markethall.shared.kernel.model import Id, Int, RequestModel, Text, UtcDatetime, VisibleText
+from markethall.shared.kernel.money import Currency, Money
+from markethall.shared.kernel.pagination import PageQuery
+
+MAX_QUANTITY: Final = 999
+MAX_LINES: Final = 100
+# the prefix of the shop, whose last character is not a digit, and then the number
+_ORDER_NUMBER_PATTERN: Final = r"^([A-Za-z0-9_#-]{0,19}[A-Za-z_#-])?[0-9]{1,18}$"
+Quantity = Annotated[Int, Field(ge=1, le=MAX_QUANTITY, examples=[2])]
+
+
+EMAIL_DESCRIPTION: Final = (
+    "Address for messages about the order. Guests must give one; the default of a user is the"
+    " address of the account"
+)
+
+
+class OrderLineRequest(RequestModel):
+    product_id: Id
+    quantity: Quantity
+
+
+class ExpectedTotal(Money, extra="forbid"):
+    """The total that the customer saw. If the real total differs, the order is rejected."""
+
+    currency: Currency
+
+
+class PlaceOrder(RequestModel):
+    """A new order. Lines of the same product are added up.
+
+    Without `currency`, the products' own currency is used. `shipping_method` is the code of a
+    shipping method. The default is the cheapest method for the address that is not a pick-up.
+    """
+
+    lines: Annotated[
+        tuple[OrderLineRequest, ...], Field(min_length=1, max_length=MAX_LINES, fail_fast=True)
+    ]
+    shipping_address: AnyAddress
+    billing_address: AnyAddress | None = None
+    currency: Currency | None = None
+    shipping_method: ShippingCode | None = None
+    expected_total: ExpectedTotal | None = None
+    note: Annotated[Text, Field(max_length=1000)] | None = None
+    email: Annotated[EmailAddress | None, Field(description=EMAIL_DESCRIPTION)] = None
+
+    @field_validator("lines")
+    @classmethod
+    def _check_quantity_per_product(
+        cls, lines: tuple[OrderLineRequest, ...]
+    ) -> tuple[OrderLineRequest, ...]:
+        quantities: dict[UUID, int] = {}
+        for line in lines:
+            quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity
+        if max(quantities.values()) > MAX_QUANTITY:
+            raise PydanticCustomError(
+                "too_many_units", f"must not order more than {MAX_QUANTITY} of one product"
+            )
+        return lines
+
+
+class FulfilmentLineRequest(RequestModel):
+    """Units of one line of an order."""
+
+    line_id: Id
+    quantity: Quantity
+
+
+def _check_lines_are_distinct(
+    lines: tuple[FulfilmentLineRequest, ...],
+) -> tuple[FulfilmentLineRequest, ...]:
+    if len({line.line_id for line in lines}) < len(lines):
+        raise PydanticCustomError("line_named_twice", "must name each line once")
+    return lines
+
+
+LineQuantities = Annotated[
+    tuple[FulfilmentLineRequest, ...],
+    Field(min_length=1, max_length=MAX_LINES, fail_fast=True),
+    AfterValidator(_check_lines_are_distinct),
+]
+
+
+class CancelOrder(RequestModel):
+    """A cancellation. Without `lines`, everything that is not shipped is cancelled."""
+
+    reason: Annotated[VisibleText, non_blank(500, examples=["changed my mind"])]
+    lines: LineQuantities | None = None
+
+
+class FulfilOrder(RequestModel):
+    """A shipment. Without `lines`, everything that is not fulfilled yet is shipped."""
+
+    lines: LineQuantities | None = None
+    carrier: Annotated[VisibleText, non_blank(100, examples=["DHL"])]
+    tracking_number: Annotated[VisibleText, non_blank(200, examples=["00340434161094042557"])]
+
+
+OrderNumber = Annotated[
+    Text,
+    Field(
+        pattern=_ORDER_NUMBER_PATTERN,
+        json_schema_extra={"pattern": _ORDER_NUMBER_PATTERN},
+        examples=["MH-1001"],
+    ),
+]
+OrderSort = TypeAliasType("OrderSort", Literal["-created_at", "created_at"])
+
+
+class OrderQuery(PageQuery):
+    """Filters of the order list. Customers find only their own orders."""
+
+    status: OrderStatus | None = None
+    payment_status: OrderPaymentStatus | None = None
+    fulfilment_status: OrderFulfilmentStatus | None = None
+    created_after: UtcDatetime | None = None
+    created_before: UtcDatetime | None = None
+    user_id: Id | None = None
+    number: OrderNumber | None = None
+    email: EmailAddress | None = None
+    sort: OrderSort = "-created_at"

@@ -1,0 +1,57 @@
+"""The errors of orders."""
+
+from markethall.shared.kernel.errors import DomainError
+
+
+class OrderNotFound(DomainError):
+    """The order does not exist or the caller may not see it. Details: order_id."""
+
+    code = "orders.not_found"
+    status = 404
+    title = "There is no such order"
+
+
+class FulfilmentNotFound(DomainError):
+    """The fulfilment does not exist or the caller may not see it. Details: fulfilment_id."""
+
+    code = "orders.fulfilment_not_found"
+    status = 404
+    title = "There is no such fulfilment"
+
+
+class InvalidTransition(DomainError):
+    """The order's status does not accept the command. Details: status, allowed (commands)."""
+
+    code = "orders.invalid_transition"
+    status = 409
+    title = "The status does not allow this"
+
+
+class TotalChanged(DomainError):
+    """The total differs from `expected_total`. Details: total (Money)."""
+
+    code = "orders.total_changed"
+    status = 409
+    title = "The total is not what was expected"
+
+
+class TooMuchToCancel(DomainError):
+    """A cancellation has more units of a line than are unfulfilled.
+
+    Details: lines (each with line_id, requested, unfulfilled).
+    """
+
+    code = "orders.too_much_to_cancel"
+    status = 409
+    title = "The quantity exceeds the unfulfilled quantity"
+
+
+class TooMuchToFulfil(DomainError):
+    """A shipment has more units of a line than are unfulfilled.
+
+    Details: lines (each with line_id, requested, unfulfilled).
+    """
+
+    code = "orders.too_much_to_fulfil"
+    status = 409
+    title = "The quantity exceeds the unfulfilled quantity"

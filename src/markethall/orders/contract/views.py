@@ -1,0 +1,133 @@
+"""The representations of orders and their parts."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from markethall.orders.contract.status import (
+    FulfilmentStatus,
+    OrderFulfilmentStatus,
+    OrderPaymentStatus,
+    OrderStatus,
+)
+from markethall.orders.shop.contract.addresses import AnyAddress
+from markethall.orders.totals.contract import DiscountView, TaxLineView
+from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.money import Money
+
+
+class OrderLineView(Dto):
+    """A line. `total` is the price of all units; `charged` is the total without the discount and
+    with the `tax` that is added to it. `included_tax` is the tax that the price contains.
+    """
+
+    line_id: UUID
+    product_id: UUID
+    sku: str
+    name: str
+    unit_price: Money
+    quantity: int
+    fulfilled: int
+    cancelled: int = 0
+    total: Money
+    discount: Money
+    tax: Money
+    included_tax: Money
+    charged: Money
+    discounts: tuple[DiscountView, ...]
+    tax_lines: tuple[TaxLineView, ...]
+
+
+class ShippingLineView(Dto):
+    """The shipping method of an order. The amounts have the same meaning as in a line."""
+
+    code: str
+    name: str
+    price: Money
+    discount: Money
+    tax: Money
+    included_tax: Money
+    charged: Money
+    discounts: tuple[DiscountView, ...]
+    tax_lines: tuple[TaxLineView, ...]
+
+
+class OrderPaymentView(Dto):
+    """The payment of an order. The status may lag behind the status in `payments`."""
+
+    payment_id: UUID
+    status: str
+
+
+class OrderView(Dto):
+    """An order: `total` = `subtotal` - `discount` + `shipping` + `tax`.
+
+    `discount` contains the discounts of shipping. `tax` is added to the prices, `included_tax` is
+    contained in them. `discounts` and `tax_lines` are sums over the lines and the shipping.
+    """
+
+    order_id: UUID
+    number: Annotated[str, Field(examples=["MH-1001"])]
+    user_id: Annotated[UUID, Field(description="The owner: a user or a guest")]
+    is_guest: Annotated[bool, Field(description="Whether the owner is a guest")] = False
+    email: str | None = None
+    status: OrderStatus
+    payment_status: OrderPaymentStatus
+    fulfilment_status: OrderFulfilmentStatus
+    lines: tuple[OrderLineView, ...]
+    subtotal: Money
+    discount: Money
+    shipping: Money
+    tax: Money
+    total: Money
+    included_tax: Money
+    discounts: tuple[DiscountView, ...]
+    tax_lines: tuple[TaxLineView, ...]
+    shipping_line: ShippingLineView | None
+    shipping_address: AnyAddress
+    billing_address: AnyAddress | None
+    note: str | None
+    payment: OrderPaymentView
+    expires_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
+class TimelineEntryView(Dto):
+    """A change of an order, and the order's statuses after it."""
+
+    version: int
+    change: str
+    actor: str
+    at: datetime
+    reason: str
+    status: OrderStatus
+    payment_status: OrderPaymentStatus
+    fulfilment_status: OrderFulfilmentStatus
+
+
+class TimelineView(Dto):
+    """All changes of an order, the oldest first."""
+
+    order_id: UUID
+    items: tuple[TimelineEntryView, ...]
+
+
+class FulfilmentLineView(Dto):
+    line_id: UUID
+    product_id: UUID
+    quantity: int
+
+
+class FulfilmentView(Dto):
+    fulfilment_id: UUID
+    order_id: UUID
+    status: FulfilmentStatus
+    lines: tuple[FulfilmentLineView, ...]
+    carrier: str
+    tracking_number: str
+    shipped_at: datetime
+    delivered_at: datetime | None

@@ -1,0 +1,134 @@
+"""The fields of an order, and the facts that follow from them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from markethall.orders.contract import (
+    Address,
+    OrderFulfilmentStatus,
+    OrderPaymentStatus,
+    OrderStatus,
+)
+from markethall.orders.domain.order_line import OrderLine
+from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES
+from markethall.orders.domain.shipping_line import ShippingLine
+from markethall.orders.domain.timeline import TimelineEntry
+from markethall.orders.shop.contract import DEFAULT_NUMBER_PREFIX
+from markethall.orders.totals.domain import (
+    AppliedDiscount,
+    LineBreakdown,
+    TaxLine,
+    sum_discounts,
+    sum_tax_lines,
+)
+from markethall.shared.kernel.lookup_key import to_lookup_key
+
+
+@dataclass
+class OrderState:
+    """The fields of an order. Amounts are in minor units of `currency`."""
+
+    order_id: UUID
+    user_id: UUID
+    currency: str
+    lines: tuple[OrderLine, ...]
+    shipping_address: str | Address
+    billing_address: str | Address | None
+    note: str | None
+    payment_id: UUID
+    reservation_id: UUID
+    expires_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    # the time of the next attempt to expire the order, at first the original `expires_at`. Until
+    # then, a job checks the payment whenever the order reaches one of CHECK_AGES
+    overdue_check_at: datetime
+    # the address for messages to the buyer about the order
+    email: str | None = None
+    # the owner is a guest: `user_id` is the id of the guest
+    is_guest: bool = False
+    number: int = 0
+    status: OrderStatus = OrderStatus.PENDING
+    payment_status: OrderPaymentStatus = OrderPaymentStatus.NONE
+    fulfilment_status: OrderFulfilmentStatus = OrderFulfilmentStatus.UNFULFILLED
+    provider_payment_status: str = "created"
+    # the version of the payment when it had the status `provider_payment_status`
+    payment_version: int = 1
+    refunded: int = 0
+    discount: int = 0
+    shipping: int = 0
+    tax: int = 0
+    included_tax: int = 0
+    shipping_line: ShippingLine | None = None
+    number_prefix: str = DEFAULT_NUMBER_PREFIX
+    version: int = 0
+    pending_timeline_entries: tuple[TimelineEntry, ...] = ()
+
+    @property
+    def email_key(self) -> str | None:
+        """The key by which staff find the orders of an e-mail address."""
+        return None if self.email is None else to_lookup_key(self.email)
+
+    @property
+    def subtotal(self) -> int:
+        return sum(line.total for line in self.lines)
+
+    @property
+    def total(self) -> int:
+        return self.subtotal - self.discount + self.shipping + self.tax
+
+    @property
+    def discounts(self) -> tuple[AppliedDiscount, ...]:
+        """The discounts of the order: one per promotion."""
+        return sum_discounts(part.discounts for part in self._taxed_parts())
+
+    @property
+    def tax_lines(self) -> tuple[TaxLine, ...]:
+        """The taxes of the order: one per name and rate."""
+        return sum_tax_lines(part.tax_lines for part in self._taxed_parts())
+
+    @property
+    def prices_include_tax(self) -> bool:
+        return any(part.prices_include_tax for part in self._taxed_parts())
+
+    def _taxed_parts(self) -> tuple[OrderLine | LineBreakdown, ...]:
+        return (*self.lines, self.shipping_line.breakdown) if self.shipping_line else self.lines
+
+    @property
+    def expected_version(self) -> int:
+        """The version of the stored row, before the changes of this object."""
+        return self.version - len(self.pending_timeline_entries)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether this object has changes that are not stored."""
+        return bool(self.pending_timeline_entries)
+
+    @property
+    def has_nothing_shipped(self) -> bool:
+        return not any(line.fulfilled for line in self.lines)
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether the capture of the payment is recorded."""
+        return self.provider_payment_status == "captured"
+
+    @property
+    def is_authorized(self) -> bool:
+        """Whether the authorization of the payment is recorded, and not its capture or its end."""
+        return self.provider_payment_status == "authorized"
+
+    @property
+    def has_payment_ended(self) -> bool:
+        """Whether the capture of the payment, or its end without a capture, is recorded."""
+        return self.is_captured or self.provider_payment_status in ENDED_PAYMENT_STATUSES
+
+    def unfulfilled_quantities(self) -> dict[UUID, int]:
+        return {line.line_id: line.unfulfilled for line in self.lines if line.unfulfilled}
+
+
+def split_number(text: str) -> tuple[str, int]:
+    """Return the prefix and the number of a text such as "MH-1001", which ends with digits."""
+    prefix = text.rstrip("0123456789")
+    return prefix, int(text.removeprefix(prefix))

@@ -1,0 +1,74 @@
+"""The status transitions of an order, as one table."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from markethall.orders.contract import OrderPaymentStatus, OrderStatus
+from markethall.orders.domain.order_command import OrderCommand
+from markethall.orders.domain.order_state import OrderState
+
+TransitionGuard = Callable[[OrderState, datetime], bool]
+
+
+class Transition(NamedTuple):
+    status: OrderStatus
+    command: OrderCommand
+    guard: TransitionGuard
+    to: OrderStatus
+
+
+def always(_: OrderState, __: datetime) -> bool:
+    return True
+
+
+def has_nothing_shipped(order: OrderState, _: datetime) -> bool:
+    return order.has_nothing_shipped
+
+
+def is_overdue(order: OrderState, now: datetime) -> bool:
+    return order.expires_at <= now
+
+
+def has_unfulfilled_paid_lines(order: OrderState, _: datetime) -> bool:
+    """Tell whether there are lines to ship whose payment is not refunded or voided."""
+    return bool(order.unfulfilled_quantities()) and order.payment_status not in {
+        OrderPaymentStatus.REFUNDED,
+        OrderPaymentStatus.VOIDED,
+    }
+
+
+def has_undelivered_shipments(order: OrderState, _: datetime) -> bool:
+    return any(line.delivered < line.fulfilled for line in order.lines)
+
+
+def is_fully_delivered(order: OrderState, _: datetime) -> bool:
+    """Tell whether each unit is delivered or cancelled."""
+    return all(line.delivered + line.cancelled == line.quantity for line in order.lines)
+
+
+def has_unfulfilled_lines(order: OrderState, _: datetime) -> bool:
+    return bool(order.unfulfilled_quantities())
+
+
+_S, _C = OrderStatus, OrderCommand
+TRANSITIONS: Final = (
+    Transition(_S.PENDING, _C.PAY, always, _S.PROCESSING),
+    Transition(_S.PENDING, _C.EXPIRE, is_overdue, _S.EXPIRED),
+    Transition(_S.PENDING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
+    Transition(_S.PROCESSING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
+    Transition(_S.PROCESSING, _C.CANCEL_LINES, has_unfulfilled_lines, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.FULFIL, has_unfulfilled_paid_lines, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.DELIVER, has_undelivered_shipments, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.COMPLETE, is_fully_delivered, _S.COMPLETED),
+    Transition(_S.EXPIRED, _C.REINSTATE, always, _S.PROCESSING),
+)
+
+
+def allowed_commands(order: OrderState, now: datetime) -> list[str]:
+    """Return the commands that the order accepts at this time."""
+    return [
+        row.command.value
+        for row in TRANSITIONS
+        if row.status is order.status and row.guard(order, now)
+    ]

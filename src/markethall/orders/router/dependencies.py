@@ -1,0 +1,41 @@
+"""FastAPI dependencies of the routes of orders."""
+
+from typing import Annotated, Final, Protocol
+
+from fastapi import Depends
+
+from markethall.orders.contract import (
+    Orders,
+)
+from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.route_policies import CardCheck, require_scope
+from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
+
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    def orders(self) -> Orders: ...
+
+    def idempotency(self) -> IdempotencyService: ...
+
+
+_from_orders: Final[FromContext[Services]] = FromContext("orders")
+OrdersDep = Annotated[Orders, Depends(_from_orders(lambda container: container.orders()))]
+IdempotencyDep = Annotated[
+    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
+]
+Owner = Annotated[CallContext, require_scope(ORDERS)]
+Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
+# the tracking numbers of some carriers have the form of card numbers
+Shipper = Annotated[
+    CallContext,
+    require_scope(
+        ORDERS_MANAGE, card_check=CardCheck(unchecked_fields=frozenset({"tracking_number"}))
+    ),
+]
+OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
+
+NO_STORE_HEADERS = {"cache-control": "no-store"}
