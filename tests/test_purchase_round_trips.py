@@ -22,8 +22,8 @@ from tests.conftest import plain
 from tests.containers import users_of
 from tests.test_app import ADMIN
 
-MAX_ROUND_TRIPS: Final = 57
-MAX_IDLE_STATEMENTS_PER_SECOND: Final = 55
+MAX_ROUND_TRIPS: Final = 48
+MAX_IDLE_STATEMENTS_PER_SECOND: Final = 29
 IDLE_SECONDS: Final = 10
 PURCHASES: Final = 5
 

@@ -78,7 +78,7 @@ def _build_worker(
     return ContextWorker(
         context,
         persistence.outbox,
-        OutboxRelay(context, in_process_transports, clock, publishers),
+        OutboxRelay(context, in_process_transports, clock, publishers, outbox=persistence.outbox),
         InboxConsumer(persistence.inbox, handlers, clock, config),
         [*context_container.periodic_jobs(), retention.run_once],
         config,

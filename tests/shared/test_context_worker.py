@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker, PeriodicJob
-from markethall.shared.messaging.events import Delivery
+from markethall.shared.messaging.events import Delivery, wrap_event
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.transports import InProcessTransport
@@ -28,9 +29,17 @@ from tests.shared.test_events import KILL_LEADER, wait_until_unlocked
 HANDLER = "probe.on_thing_happened"
 # the poll interval is longer than TEST_TIMEOUT, so that a test fails if it needs a poll
 NOTIFIED_ONLY = WorkerConfig(
-    poll_interval=600, periodic_job_interval=0.01, leader_retry_interval=0.01
+    poll_interval=600,
+    heartbeat_interval=600,
+    periodic_job_interval=0.01,
+    leader_retry_interval=0.01,
 )
-POLLING = WorkerConfig(poll_interval=0.01, periodic_job_interval=0.01, leader_retry_interval=0.01)
+POLLING = WorkerConfig(
+    poll_interval=0.01,
+    heartbeat_interval=0.01,
+    periodic_job_interval=0.01,
+    leader_retry_interval=0.01,
+)
 
 # seconds; only a failing test waits for the whole time
 TEST_TIMEOUT = 20
@@ -90,7 +99,7 @@ def build_worker(
     transport = InProcessTransport(
         backend.inbox, {ThingHappened.type: [HANDLER]}, backend.inbox_signal.set
     )
-    relay = OutboxRelay("probe", [transport], utc_now)
+    relay = OutboxRelay("probe", [transport], utc_now, outbox=backend.outbox)
 
     async def handle_and_mark(delivery: Delivery, event: Any) -> None:
         await handle(delivery, event)
@@ -145,6 +154,44 @@ async def test_local_event_is_handled_without_polling(
         await publish(backend, ctx, 1, 2, 3)
 
         assert await recorder.wait_for(1, 2, 3)
+
+
+async def test_events_of_one_key_and_retries_need_no_polling(
+    backend: ContextPersistence[Any], ctx: CallContext
+) -> None:
+    recorder, thing = RecordingHandler(), new_id()
+    errors = [ValueError("fails once")]
+
+    async def fail_once(delivery: Delivery, event: ThingHappened) -> None:
+        if event.number == 2 and errors:
+            raise errors.pop()
+        await recorder.handle(delivery, event)
+
+    async with running(build_worker(backend, fail_once)):
+        async with backend.database.transaction() as store:
+            for number in (1, 2, 3):
+                await store.publish(ThingHappened(thing=thing, number=number), ctx)
+
+        assert await recorder.wait_for(1, 2, 3)
+    assert recorder.numbers == [1, 2, 3]
+
+
+async def test_event_of_other_process_wakes_the_leader(probe: Postgres, ctx: CallContext) -> None:
+    leading = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
+    standby = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
+    recorder, job = RecordingHandler(), CountingJob()
+    # no election during the test, so only a notification can wake the leader
+    config = replace(NOTIFIED_ONLY, leader_retry_interval=600)
+    async with running(build_worker(leading, recorder.handle, job.run_once, config=config)):
+        await job.wait_for_runs(2)
+        async with running(build_worker(standby, recorder.handle, config=config)):
+            await publish(standby, ctx, 1)
+            assert await recorder.wait_for(1)
+
+            envelope = wrap_event(ThingHappened(thing=new_id(), number=2), ctx, utc_now())
+            await standby.inbox.enqueue([HANDLER], [envelope])
+            standby.inbox_signal.set()
+            assert await recorder.wait_for(2)
 
 
 async def test_event_of_other_process_is_found_by_polling(

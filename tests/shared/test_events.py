@@ -45,7 +45,7 @@ class Subscriber:
         self.fails: dict[int, BaseException] = {}
         self.fails_after_writing = False
         self.transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
-        self.relay = OutboxRelay("probe", [self.transport], clock)
+        self.relay = OutboxRelay("probe", [self.transport], clock, outbox=backend.outbox)
         self.consumer = InboxConsumer(backend.inbox, {HANDLER: self.handle}, clock, WORKER_CONFIG)
 
     async def handle(self, delivery: Delivery, event: ThingHappened) -> None:
@@ -480,6 +480,64 @@ async def test_event_without_subscription_is_dropped(
     await transport.deliver([wrap_event(happened(1), ctx, clock())])
 
     assert await backend.inbox.claim(clock(), timedelta(seconds=1), 5) == []
+
+
+async def test_relay_to_an_inbox_beside_the_outbox_equals_a_delivery(
+    probe: Postgres, clock: FakeClock, ctx: CallContext
+) -> None:
+    """The statement that relays directly writes the same rows as the transport."""
+    backend = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, clock)
+    handlers = {ThingHappened.type: ["second", "first"]}
+    transport = InProcessTransport(backend.inbox, handlers)
+    thing = new_id()
+    async with backend.database.transaction() as store:
+        for number in range(3):
+            await store.publish(happened(number, thing), ctx)
+
+    async with backend.outbox.acquire_leadership() as leader:
+        assert leader is not None
+        envelopes = await leader.get_unrelayed(10)
+        direct = OutboxRelay("probe", [transport], clock, outbox=backend.outbox)
+        assert await direct.relay_batch(leader, 2) == 2
+        assert await direct.relay_batch(leader, 2) == 1
+        assert await direct.relay_batch(leader, 2) == 0
+        assert await leader.get_unconfirmed(0, 10) == []
+    written = await _deliveries(probe)
+    await transport.deliver(envelopes)  # changes nothing, because the inbox has all deliveries
+    assert await _deliveries(probe) == written
+    async with probe.transaction() as connection:
+        await connection.execute(Statement(sa.text("DELETE FROM probe.inbox")))
+    await transport.deliver(envelopes)
+
+    assert [row["handler"] for row in written] == ["second", "first"] * 3
+    assert await _deliveries(probe) == written
+
+
+async def _deliveries(probe: Postgres) -> list[dict[str, Any]]:
+    """Return the rows of the inbox in their order, without their positions."""
+    statement = Statement(sa.text("SELECT * FROM probe.inbox ORDER BY position"))
+    async with probe.read_session() as connection:
+        rows = await connection.fetch_all(statement)
+    return [{name: row[name] for name in row if name != "position"} for row in map(dict, rows)]
+
+
+async def test_claim_tells_whether_other_deliveries_are_due(
+    subscriber: Subscriber, clock: FakeClock, ctx: CallContext
+) -> None:
+    thing, lease = new_id(), timedelta(seconds=30)
+    inbox = subscriber.backend.inbox
+    await subscriber.publish(ctx, happened(1, thing), happened(2, thing), happened(3))
+    await subscriber.relay_all()
+
+    (first,) = await inbox.claim(clock(), lease, 1)
+    (other,) = await inbox.claim(clock(), lease, 5)
+    assert (first.more_are_due, other.more_are_due) == (True, True)
+    async with subscriber.backend.database.transaction() as store:
+        assert await store.mark_processed(first)
+
+    (second,) = await inbox.claim(clock(), lease, 1)
+
+    assert not second.more_are_due
 
 
 async def test_each_handler_has_its_own_delivery(

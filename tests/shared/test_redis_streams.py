@@ -20,6 +20,8 @@ from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.event_signature import EventSigner, EventVerifier
 from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.memory import MemoryOutbox
+from markethall.shared.messaging.outbox import LeaderSession
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer, StreamConfig
 from markethall.shared.messaging.redis_stream_format import stream_name
@@ -585,7 +587,8 @@ async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallCon
     server = EmbeddedValkey()
     stream_setup = StreamSetup(server.start(), clock)
     server.stop()
-    handled, job_runs, leader_elections = [], [], []
+    handled, job_runs = [], []
+    leader_elections: list[bool] = []
 
     async def handle(delivery: Delivery, event: ThingHappened) -> None:
         async with stream_setup.backend.database.transaction() as store:
@@ -595,36 +598,27 @@ async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallCon
     async def job() -> None:
         job_runs.append(True)
 
-    class CountingOutbox:
+    class CountingOutbox(MemoryOutbox):
         """Counts the elections of a leader."""
 
         @asynccontextmanager
-        async def acquire_leadership(self) -> AsyncIterator[Any]:
+        async def acquire_leadership(self) -> AsyncIterator[LeaderSession | None]:
             leader_elections.append(True)
-            async with stream_setup.backend.outbox.acquire_leadership() as leader:
+            async with super().acquire_leadership() as leader:
                 yield leader
-
-        async def list_unpublished(
-            self, occurred_before: Any, after_seq: int | None, limit: int
-        ) -> Any:
-            return await stream_setup.backend.outbox.list_unpublished(
-                occurred_before, after_seq, limit
-            )
-
-        async def purge(self, before: Any) -> int:
-            return await stream_setup.backend.outbox.purge(before)
 
     config = WorkerConfig(poll_interval=0.01, periodic_job_interval=0.01, reconcile_interval=0.01)
     relay = OutboxRelay("probe", [stream_setup.inbox_transport], clock, [stream_setup.publisher])
     consumer = InboxConsumer(stream_setup.backend.inbox, {HANDLER: handle}, clock, config)
     worker = ContextWorker(
         "probe",
-        CountingOutbox(),
+        CountingOutbox(stream_setup.backend.database),
         relay,
         consumer,
         [job],
         config,
         [stream_setup.consumer()],
+        outbox_signal=stream_setup.backend.outbox_signal,
         inbox_signal=stream_setup.backend.inbox_signal,
     )
     with structlog.testing.capture_logs() as logs:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from contextlib import suppress
+from typing import Final, Protocol
 
 import structlog
 
@@ -15,6 +16,10 @@ from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.observability.metrics import LEADER
 
 log = structlog.get_logger("markethall.context_worker")
+
+# Seconds. Events that follow in this time share the next notification, because each commit with a
+# NOTIFY takes a lock of the whole Postgres server.
+_MIN_NOTIFY_INTERVAL: Final = 0.02
 
 PeriodicJob = Callable[[], Awaitable[None]]
 
@@ -59,16 +64,34 @@ class ContextWorker:
         """Try to become the leader, and do the work as the leader, until cancelled."""
         while True:
             try:
-                async with self._outbox.acquire_leadership() as leader:
-                    if leader is not None:
-                        await self._run_as_leader(leader)
+                await self._lead_if_elected()
+                await self._notify_leader()
             except ClocksDiffer as error:
                 log.warning("worker.clocks_differ", context=self.context, **error.details)
             except Unavailable as error:
                 log.warning("worker.unavailable", context=self.context, error=repr(error.details))
             except Exception:
                 log.exception("worker.failed", context=self.context)
+            else:
+                continue
             await asyncio.sleep(self._config.leader_retry_interval)
+
+    async def _lead_if_elected(self) -> None:
+        async with self._outbox.acquire_leadership() as leader:
+            if leader is not None:
+                await leader.listen(self._outbox_signal.set, self._inbox_signal.set)
+                await self._run_as_leader(leader)
+
+    async def _notify_leader(self) -> None:
+        """Notify the leader of events and deliveries of this process, until the next election."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._config.leader_retry_interval
+        async with asyncio.TaskGroup() as tasks:
+            for signal, notify in (
+                (self._outbox_signal, self._outbox.notify_outbox),
+                (self._inbox_signal, self._outbox.notify_inbox),
+            ):
+                tasks.create_task(_notify_until(ends_at, signal, notify))
 
     async def _run_as_leader(self, leader: LeaderSession) -> None:
         log.info("worker.leader_acquired", context=self.context)
@@ -92,27 +115,37 @@ class ContextWorker:
 
     async def _run_heartbeat(self, leader: LeaderSession) -> None:
         while True:
-            await leader.heartbeat()
+            if await leader.heartbeat():
+                self._outbox_signal.set()
             await asyncio.sleep(self._config.heartbeat_interval)
 
     async def _run_relay_loop(self, leader: LeaderSession) -> None:
+        """Relay now and whenever the signal is set; reconcile at the interval."""
         loop = asyncio.get_running_loop()
         self._relay.reset_transports()
+        self._outbox_signal.set()
         reconcile_at = loop.time()
         while True:
-            self._outbox_signal.clear()
-            relayed = await self._relay.relay_batch(leader, self._config.relay_batch_size)
+            if self._outbox_signal.is_set:
+                await self._relay_all(leader)
             if loop.time() >= reconcile_at:
                 await self._relay.reconcile(leader)
                 reconcile_at = loop.time() + self._config.reconcile_interval
-            if not relayed:
-                await self._outbox_signal.wait(self._config.poll_interval)
+            await self._outbox_signal.wait(reconcile_at - loop.time())
+
+    async def _relay_all(self, leader: LeaderSession) -> None:
+        """Relay batches until one is not full. An event that follows sets the signal again."""
+        limit = self._config.relay_batch_size
+        while True:
+            self._outbox_signal.clear()
+            if await self._relay.relay_batch(leader, limit) < limit:
+                return
 
     async def _run_consumer_loop(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._inbox_signal.clear()
-                await self._consumer.dispatch_due(tasks, on_finished=self._inbox_signal.set)
+                await self._consumer.dispatch_due(tasks, wake=self._inbox_signal.set)
                 await self._inbox_signal.wait(self._config.poll_interval)
 
     async def _run_periodic_jobs(self) -> None:
@@ -128,6 +161,19 @@ class ContextWorker:
             log.warning("periodic_job.unavailable", context=self.context, job=_name_of(job))
         except Exception:  # a failed job must not stop the other jobs
             log.exception("periodic_job.failed", context=self.context, job=_name_of(job))
+
+
+async def _notify_until(
+    ends_at: float, signal: WakeSignal, notify: Callable[[], Awaitable[None]]
+) -> None:
+    """Call `notify` when the signal is set, at most once in _MIN_NOTIFY_INTERVAL."""
+    loop = asyncio.get_running_loop()
+    while (seconds := ends_at - loop.time()) > 0:
+        if await signal.wait(seconds):
+            signal.clear()
+            with suppress(Unavailable):  # the leader also polls
+                await notify()
+            await asyncio.sleep(_MIN_NOTIFY_INTERVAL)
 
 
 def _name_of(job: PeriodicJob) -> str:

@@ -62,12 +62,14 @@ class Delivery(Dto):
     """An envelope in an inbox, for one handler.
 
     `attempts` counts how often the handler was started, including the running attempt, but not the
-    attempts that ended with RetryLater or Unavailable.
+    attempts that ended with RetryLater or Unavailable. `more_are_due` tells whether other
+    deliveries were due that the claim left, because of its limit or because of their keys.
     """
 
     handler: str
     envelope: EventEnvelope
     attempts: int
+    more_are_due: bool = False
 
     def call_context(self) -> CallContext:
         return system_context(

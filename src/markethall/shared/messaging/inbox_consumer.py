@@ -38,24 +38,37 @@ class InboxConsumer:
         self._clock = clock
         self._config = config
         self._running: set[asyncio.Task[None]] = set()
+        # other deliveries may become due when a running handler finishes
+        self._may_have_more = False
+        self._wake: Callable[[], None] = lambda: None
 
     async def dispatch_due(
-        self, tasks: asyncio.TaskGroup, on_finished: Callable[[], None] = lambda: None
+        self, tasks: asyncio.TaskGroup, wake: Callable[[], None] = lambda: None
     ) -> int:
         """Start handlers for due deliveries, up to the concurrency limit; return how many.
 
-        Does not wait for the handlers, so a slow one does not delay the others.
+        Does not wait for the handlers, so a slow one does not delay the others. Calls `wake` when
+        deliveries are or may be due again: after a handler, if it has made others wait, and when
+        the pause before another attempt is over.
         """
+        self._wake = wake
         free_slots = self._config.concurrency - len(self._running)
         if free_slots <= 0:
+            self._may_have_more = True
             return 0
         deliveries = await self._claim(free_slots)
+        # if nothing was due, a running handler may block deliveries of its key
+        self._may_have_more = deliveries[0].more_are_due if deliveries else bool(self._running)
         for delivery in deliveries:
             task = tasks.create_task(self._run_handler(delivery))
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
-            task.add_done_callback(lambda _: on_finished())
+            task.add_done_callback(self._finish)
         return len(deliveries)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._may_have_more:
+            self._wake()
 
     async def _claim(self, limit: int) -> Sequence[Delivery]:
         """Claim deliveries.
@@ -111,10 +124,12 @@ class InboxConsumer:
         write = log.info if isinstance(error, RetryLater) else log.warning
         write("event.retry_scheduled", **_log_fields(delivery), error=_error_text(error))
         EVENTS_HANDLED.labels(delivery.handler, "retried").inc()
-        due_at = self._clock() + timedelta(seconds=min(delay, self._config.max_backoff))
+        seconds = min(delay, self._config.max_backoff)
+        due_at = self._clock() + timedelta(seconds=seconds)
         await self._inbox.retry_later(
             delivery, _error_text(error), due_at, count_attempt=count_attempt
         )
+        asyncio.get_running_loop().call_later(seconds, self._wake)
 
     def _age_based_backoff(self, delivery: Delivery) -> float:
         age = self._clock() - delivery.envelope.occurred_at

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, EventEnvelope
-from markethall.shared.messaging.inbox import DeadLetter, StuckDelivery, StuckLimits
-from markethall.shared.messaging.outbox import LeaderSession
+from markethall.shared.messaging.inbox import DeadLetter, Inbox, StuckDelivery, StuckLimits
+from markethall.shared.messaging.outbox import InboxRoute, LeaderSession
 from markethall.shared.persistence.memory import Table, TableSet, TransactionalTables
 
 
@@ -49,6 +49,16 @@ class MemoryOutbox:
         self._database = database
         self._has_leader = False
 
+    def is_beside(self, inbox: Inbox) -> bool:
+        """Return False, because each context has its own tables with their own lock."""
+        return False
+
+    async def notify_outbox(self) -> None:
+        """Do nothing, because the leader is in this process."""
+
+    async def notify_inbox(self) -> None:
+        """Do nothing, because the leader is in this process."""
+
     @asynccontextmanager
     async def acquire_leadership(self) -> AsyncIterator[LeaderSession | None]:
         if self._has_leader:
@@ -78,8 +88,17 @@ class MemoryLeaderSession:
     def __init__(self, database: TransactionalTables[MessagingTables]) -> None:
         self._database = database
 
-    async def heartbeat(self) -> None:
-        """Do nothing, because no other process can take the leadership."""
+    async def heartbeat(self) -> bool:
+        async with self._database.write_transaction() as tables:
+            return len(tables.outbox) > 0
+
+    async def listen(self, on_outbox: Callable[[], None], on_inbox: Callable[[], None]) -> None:
+        """Do nothing, because there is no other process."""
+
+    async def relay_to_inboxes(
+        self, routes: Sequence[InboxRoute], now: datetime, limit: int
+    ) -> Sequence[str]:
+        raise NotImplementedError("no inbox is beside an outbox in memory")
 
     async def get_unrelayed(self, limit: int) -> Sequence[EventEnvelope]:
         async with self._database.write_transaction() as tables:
@@ -136,10 +155,12 @@ class MemoryInbox:
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         async with self._database.write_transaction() as tables:
             due = [row for row in _oldest_waiting_rows(tables) if row.due_at <= now][:limit]
+            all_due = tables.inbox.where(lambda row: row.state == "waiting" and row.due_at <= now)
             claimed = [_with_claim(row, now + lease) for row in due]
             for row in claimed:
                 tables.inbox.put(delivery_key(row.delivery), row)
-            return [row.delivery for row in claimed]
+            flag = {"more_are_due": len(all_due) > len(due)}
+            return [row.delivery.model_copy(update=flag) for row in claimed]
 
     async def retry_later(
         self, delivery: Delivery, error: str, due_at: datetime, *, count_attempt: bool = True

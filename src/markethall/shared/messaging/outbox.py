@@ -6,14 +6,16 @@ time of the commit. An event is confirmed when every subscriber has received it:
 transport when all have acknowledged it, otherwise as soon as it is relayed.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.messaging.events import EventEnvelope
+from markethall.shared.messaging.inbox import Inbox
 
 
 class ClocksDiffer(Unavailable):
@@ -26,11 +28,34 @@ class ClocksDiffer(Unavailable):
     title = "The clock of this process is wrong"
 
 
+@dataclass(frozen=True)
+class InboxRoute:
+    """An inbox, and the handlers in it for each type of event."""
+
+    inbox: Inbox
+    handlers_by_type: Mapping[str, Sequence[str]]
+
+
 class LeaderSession(Protocol):
     """The operations of the leader on the outbox, usable as long as it is the leader."""
 
-    async def heartbeat(self) -> None:
-        """Signal that this leader works. Raises Unavailable if it has lost the leadership."""
+    async def heartbeat(self) -> bool:
+        """Signal that this leader works. Tell whether the outbox has unrelayed events.
+
+        Raises Unavailable if it has lost the leadership.
+        """
+
+    async def listen(self, on_outbox: Callable[[], None], on_inbox: Callable[[], None]) -> None:
+        """Call these functions after `notify_outbox` and `notify_inbox` in another process."""
+
+    async def relay_to_inboxes(
+        self, routes: Sequence[InboxRoute], now: datetime, limit: int
+    ) -> Sequence[str]:
+        """Insert unrelayed events into inboxes of the same database, and mark them as relayed.
+
+        All this is one statement. Returns the type of each event. Use this only for inboxes for
+        which `Outbox.is_beside` is true.
+        """
 
     async def get_unrelayed(self, limit: int) -> Sequence[EventEnvelope]:
         """Return envelopes that are not relayed yet, in the order of `seq`.
@@ -57,6 +82,25 @@ class LeaderSession(Protocol):
 
 
 class Outbox(Protocol):
+    def is_beside(self, inbox: Inbox) -> bool:
+        """Tell whether the leader can write to this inbox in the statement that reads the outbox.
+
+        This is so if both use the same database with the same role.
+        """
+
+    async def notify_outbox(self) -> None:
+        """Tell the leader, in whichever process it is, that the outbox has new events.
+
+        A notification may be lost; the heartbeats of the leader also find events.
+        Raises Unavailable.
+        """
+
+    async def notify_inbox(self) -> None:
+        """Tell the leader, in whichever process it is, that the inbox has new deliveries.
+
+        A notification may be lost; the leader also polls. Raises Unavailable.
+        """
+
     def acquire_leadership(self) -> AbstractAsyncContextManager[LeaderSession | None]:
         """Become the leader of this context. Yields None if another process is the leader.
 

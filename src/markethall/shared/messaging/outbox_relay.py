@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.messaging.outbox import LeaderSession
-from markethall.shared.messaging.transports import EventTransport, LossyTransport
+from markethall.shared.messaging.outbox import LeaderSession, Outbox
+from markethall.shared.messaging.transports import (
+    EventTransport,
+    InProcessTransport,
+    LossyTransport,
+)
 from markethall.shared.observability.metrics import EVENTS_RELAYED
 
 
@@ -17,11 +21,24 @@ class OutboxRelay:
         transports: Sequence[EventTransport],
         clock: Clock,
         lossy_transports: Sequence[LossyTransport] = (),
+        *,
+        outbox: Outbox | None = None,
     ) -> None:
+        """`outbox` is the outbox of the context: it tells which inboxes are beside it."""
         self.context = context
         self._transports = transports
         self._lossy_transports = lossy_transports
         self._clock = clock
+        direct = [
+            transport
+            for transport in transports
+            if isinstance(transport, InProcessTransport)
+            and outbox is not None
+            and outbox.is_beside(transport.route.inbox)
+        ]
+        has_others = lossy_transports or len(direct) < len(transports) or outbox is None
+        # None: some events need another transport, so each batch is read, delivered and marked
+        self._direct_transports = None if has_others else direct
 
     def reset_transports(self) -> None:
         """Reset the lossy transports. Call this when the process becomes the leader."""
@@ -33,6 +50,8 @@ class OutboxRelay:
 
         After a failure the next call sends the whole batch again; inboxes ignore duplicates.
         """
+        if self._direct_transports is not None:
+            return await self._relay_directly(leader, self._direct_transports, limit)
         envelopes = await leader.get_unrelayed(limit)
         if envelopes:
             for transport in (*self._transports, *self._lossy_transports):
@@ -46,6 +65,22 @@ class OutboxRelay:
             await leader.mark_relayed(envelopes, self._clock(), awaiting_confirmation)
             EVENTS_RELAYED.labels(self.context).inc(len(envelopes))
         return len(envelopes)
+
+    async def _relay_directly(
+        self, leader: LeaderSession, transports: Sequence[InProcessTransport], limit: int
+    ) -> int:
+        routes = [transport.route for transport in transports]
+        event_types = await leader.relay_to_inboxes(routes, self._clock(), limit)
+        if event_types:
+            for transport in transports:
+                transport.notify(event_types)
+            EVENTS_RELAYED.labels(self.context).inc(len(event_types))
+        return len(event_types)
+
+    @property
+    def must_reconcile(self) -> bool:
+        """Tell whether `reconcile` does anything."""
+        return bool(self._lossy_transports)
 
     async def reconcile(self, leader: LeaderSession) -> None:
         for transport in self._lossy_transports:

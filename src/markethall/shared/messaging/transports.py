@@ -5,7 +5,7 @@ from typing import Protocol
 
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.messaging.inbox import Inbox
-from markethall.shared.messaging.outbox import LeaderSession
+from markethall.shared.messaging.outbox import InboxRoute, LeaderSession
 
 
 class EventTransport(Protocol):
@@ -41,8 +41,17 @@ class InProcessTransport:
         self._handlers_by_type = handlers_by_type
         self._notify_inbox = notify_inbox
 
+    @property
+    def route(self) -> InboxRoute:
+        return InboxRoute(self._inbox, self._handlers_by_type)
+
     def accepts(self, envelope: EventEnvelope) -> bool:
         return envelope.type in self._handlers_by_type
+
+    def notify(self, event_types: Iterable[str]) -> None:
+        """Wake the consumer if the inbox has received one of these events."""
+        if not self._handlers_by_type.keys().isdisjoint(event_types):
+            self._notify_inbox()
 
     async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
         accepted = [envelope for envelope in envelopes if self.accepts(envelope)]

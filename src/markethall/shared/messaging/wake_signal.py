@@ -14,6 +14,10 @@ class WakeSignal:
         self._is_set = False
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def is_set(self) -> bool:
+        return self._is_set
+
     def set(self) -> None:
         self._is_set = True
         if self._waiter is not None and not self._waiter.done():
@@ -22,12 +26,13 @@ class WakeSignal:
     def clear(self) -> None:
         self._is_set = False
 
-    async def wait(self, seconds: float) -> None:
-        """Return when the flag is set, or after `seconds`."""
+    async def wait(self, seconds: float) -> bool:
+        """Return when the flag is set, or after `seconds`. Tell whether it is set."""
         if self._is_set:
-            return
+            return True
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await asyncio.wait([self._waiter], timeout=seconds)
         finally:
             self._waiter = None
+        return self._is_set

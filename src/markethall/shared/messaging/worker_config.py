@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """Intervals, limits and timeouts of a ContextWorker. Times are in seconds."""
+    """Intervals, limits and timeouts of a ContextWorker. Times are in seconds.
 
-    poll_interval: float = 0.25
+    Notifications wake the relay and the consumer. The heartbeat also finds events in the outbox,
+    and a poll of the inbox finds deliveries, if a notification is lost.
+    """
+
+    poll_interval: float = 5.0
     reconcile_interval: float = 1.0
     periodic_job_interval: float = 1.0
     leader_retry_interval: float = 1.0
-    heartbeat_interval: float = 3.0
+    heartbeat_interval: float = 5.0
     relay_batch_size: int = 100
     concurrency: int = 8
     delivery_lease: float = 30.0

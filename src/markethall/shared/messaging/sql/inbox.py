@@ -18,7 +18,7 @@ from markethall.shared.messaging.inbox import (
     StuckDelivery,
     StuckLimits,
 )
-from markethall.shared.messaging.sql.outbox import envelope_from_row
+from markethall.shared.messaging.sql.rows import envelope_from_row
 from markethall.shared.messaging.sql.tables import STATE_DEAD, STATE_WAITING
 from markethall.shared.persistence.postgres import Postgres, Statement
 from markethall.shared.persistence.sql import delete_bounded
@@ -28,6 +28,7 @@ class InboxStatements:
     """The statements on the inbox of one context."""
 
     def __init__(self, inbox: sa.Table) -> None:
+        self.table = inbox
         columns = inbox.c
         written = [c.name for c in columns if c.name not in {"position", "done_at"}]
         limit = bindparam("limit", type_=sa.Integer)
@@ -151,8 +152,22 @@ def _claim_statement(inbox: sa.Table) -> Statement:
             columns.event_id == due_deliveries.c.event_id,
         )
         .values(attempts=columns.attempts + 1, due_at=bindparam("lease_until"))
-        .returning(inbox)
+        .returning(inbox, _more_are_due(inbox, due_deliveries).label("more_are_due"))
     )
+
+
+def _more_are_due(inbox: sa.Table, claimed: sa.CTE) -> "sa.ColumnElement[bool]":
+    """Compare the number of due deliveries, counted up to one more than the limit."""
+    due = inbox.alias("due")
+    some_due = (
+        sa.select(due.c.position)
+        .where(due.c.state == STATE_WAITING, due.c.due_at <= bindparam("now"))
+        .limit(bindparam("limit", type_=sa.Integer) + sa.literal_column("1", sa.Integer))
+        .subquery("some_due")
+    )
+    count = sa.func.count()
+    due_count = sa.select(count).select_from(some_due).scalar_subquery()
+    return due_count > sa.select(count).select_from(claimed).scalar_subquery()
 
 
 class SqlInbox:
@@ -160,6 +175,14 @@ class SqlInbox:
         self._postgres = postgres
         self._statements = statements
         self._clock = clock
+
+    @property
+    def table(self) -> sa.Table:
+        return self._statements.table
+
+    def is_in(self, postgres: Postgres) -> bool:
+        """Tell whether this inbox uses the same database and role."""
+        return self._postgres is postgres
 
     async def enqueue(self, handlers: Sequence[str], envelopes: Sequence[EventEnvelope]) -> None:
         now = self._clock()
@@ -182,6 +205,7 @@ class SqlInbox:
             Delivery(
                 handler=row["handler"],
                 attempts=row["attempts"],
+                more_are_due=row["more_are_due"],
                 envelope=envelope_from_row(row, seq=row["source_seq"]),
             )
             for row in sorted(rows, key=lambda row: row["position"])

@@ -1,10 +1,10 @@
 """The outbox in Postgres, and the election of its leader."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,14 +14,15 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.messaging.events import EventEnvelope
-from markethall.shared.messaging.outbox import ClocksDiffer, LeaderSession
+from markethall.shared.messaging.inbox import Inbox
+from markethall.shared.messaging.outbox import ClocksDiffer, InboxRoute, LeaderSession
+from markethall.shared.messaging.sql.direct_relay import build_direct_relay, route_values
+from markethall.shared.messaging.sql.inbox import SqlInbox
+from markethall.shared.messaging.sql.rows import envelope_from_row
 from markethall.shared.persistence.database_clock import DatabaseClock
 from markethall.shared.persistence.postgres import Connection, Postgres, Statement
 from markethall.shared.persistence.postgres_errors import translate_connection_errors
 from markethall.shared.persistence.sql import delete_bounded
-
-if TYPE_CHECKING:
-    from asyncpg.protocol import Record
 
 log = structlog.get_logger("markethall.outbox")
 
@@ -29,7 +30,6 @@ _lock_key = sa.func.hashtextextended(bindparam("name", type_=sa.Text), 0)
 _acquire_lock = sa.func.pg_try_advisory_lock(_lock_key, type_=sa.Boolean)
 _release_lock = sa.func.pg_advisory_unlock(_lock_key, type_=sa.Boolean)
 _TRY_LOCK: Final = Statement(sa.select(_acquire_lock))
-_READ_CLOCK: Final = Statement(sa.select(sa.func.clock_timestamp()))
 # Tests whether the lock is free: takes it and releases it again. CASE guarantees the order of the
 # two calls.
 _LOCK_IS_FREE: Final = Statement(
@@ -53,15 +53,25 @@ _TERMINATE_HUNG_LEADER: Final = Statement(
     ).bindparams(sa.bindparam("name", type_=sa.Text), sa.bindparam("seconds", type_=sa.Float))
 )
 _MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=5)
+# A commit with NOTIFY holds a lock of the whole server. With synchronous_commit off, it does not
+# wait for the disk, so the lock is held only for a moment.
+_NOTIFY: Final = Statement(
+    sa.select(
+        sa.func.set_config("synchronous_commit", "off", sa.true()),
+        sa.func.pg_notify(bindparam("channel", type_=sa.Text), ""),
+    )
+)
 # longer than three intervals between heartbeats
-LEADER_TIMEOUT_SECONDS: Final = 10.0
+LEADER_TIMEOUT_SECONDS: Final = 16.0
 
 
 class OutboxStatements:
     """The statements on the outbox of one context."""
 
     def __init__(self, outbox: sa.Table) -> None:
+        self.table = outbox
         self.schema = str(outbox.schema)
+        self._direct_relays: dict[tuple[str, ...], Statement] = {}
         columns = outbox.c
         written = [c.name for c in columns if c.name not in {"seq", "published_at", "confirmed_at"}]
         limit = bindparam("limit", type_=sa.Integer)
@@ -73,6 +83,12 @@ class OutboxStatements:
             .where(columns.published_at.is_(None))
             .order_by(columns.seq)
             .limit(limit)
+        )
+        self.heartbeat = Statement(
+            sa.select(
+                sa.func.clock_timestamp().label("now"),
+                sa.exists().where(columns.published_at.is_(None)).label("has_unrelayed"),
+            )
         )
         awaiting_confirmation = bindparam("awaiting_confirmation", type_=ARRAY(sa.Uuid))
         self.select_unpublished = Statement(
@@ -114,6 +130,13 @@ class OutboxStatements:
         expired = columns.confirmed_at < bindparam("before")
         self.purge = delete_bounded(outbox, [columns.seq], expired)
 
+    def direct_relay(self, inboxes: Sequence[sa.Table]) -> Statement:
+        """Return the statement that relays to these inboxes. It is built once."""
+        key = tuple(inbox.fullname for inbox in inboxes)
+        if key not in self._direct_relays:
+            self._direct_relays[key] = build_direct_relay(self.table, inboxes)
+        return self._direct_relays[key]
+
 
 class SqlOutbox:
     """Elects the leader by a session-level advisory lock.
@@ -137,6 +160,19 @@ class SqlOutbox:
         self._statements = statements
         self._system_clock = system_clock
         self._leader_timeout_seconds = leader_timeout_seconds
+
+    def is_beside(self, inbox: Inbox) -> bool:
+        return isinstance(inbox, SqlInbox) and inbox.is_in(self._postgres)
+
+    async def notify_outbox(self) -> None:
+        await self._notify(_outbox_channel(self._statements.schema))
+
+    async def notify_inbox(self) -> None:
+        await self._notify(_inbox_channel(self._statements.schema))
+
+    async def _notify(self, channel: str) -> None:
+        async with self._postgres.read_session() as connection:
+            await connection.fetch_one(_NOTIFY, channel=channel)
 
     @asynccontextmanager
     async def acquire_leadership(self) -> AsyncIterator[LeaderSession | None]:
@@ -206,13 +242,32 @@ class SqlLeaderSession:
         # a connection runs one statement at a time, and the heartbeat is a concurrent task
         self._lock = asyncio.Lock()
 
-    async def heartbeat(self) -> None:
+    async def heartbeat(self) -> bool:
         """Run a statement, which shows that this leader works. Raises ClocksDiffer, Unavailable."""
         async with self._exclusive():
             asked_at = self._database_clock()
-            now = await self._connection.fetch_value(_READ_CLOCK)
-        self._database_clock.compare(asked_at, now)
-        _check_clock(now, self._system_clock())
+            row = await self._connection.fetch_one(self._statements.heartbeat)
+        if row is None:  # only for the type checker: a SELECT without FROM returns one row
+            return False
+        self._database_clock.compare(asked_at, row["now"])
+        _check_clock(row["now"], self._system_clock())
+        return bool(row["has_unrelayed"])
+
+    async def listen(self, on_outbox: Callable[[], None], on_inbox: Callable[[], None]) -> None:
+        schema = self._statements.schema
+        async with self._exclusive():
+            await self._connection.listen(_outbox_channel(schema), lambda _: on_outbox())
+            await self._connection.listen(_inbox_channel(schema), lambda _: on_inbox())
+
+    async def relay_to_inboxes(
+        self, routes: Sequence[InboxRoute], now: datetime, limit: int
+    ) -> Sequence[str]:
+        tables = [route.inbox.table for route in routes if isinstance(route.inbox, SqlInbox)]
+        async with self._exclusive():
+            rows = await self._connection.fetch_all(
+                self._statements.direct_relay(tables), **route_values(routes, now, limit)
+            )
+        return [row["type"] for row in rows]
 
     async def get_unrelayed(self, limit: int) -> Sequence[EventEnvelope]:
         async with self._exclusive():
@@ -253,12 +308,15 @@ class SqlLeaderSession:
                 yield
 
 
+def _outbox_channel(schema: str) -> str:
+    return f"markethall_outbox_{schema}"
+
+
+def _inbox_channel(schema: str) -> str:
+    return f"markethall_inbox_{schema}"
+
+
 def _check_clock(database_time: datetime, own_time: datetime) -> None:
     difference = own_time - database_time
     if abs(difference) > _MAX_CLOCK_DIFFERENCE:
         raise ClocksDiffer(seconds=round(difference.total_seconds(), 1))
-
-
-def envelope_from_row(row: "Record", seq: int) -> EventEnvelope:
-    fields = {name: row[name] for name in EventEnvelope.model_fields if name != "seq"}
-    return EventEnvelope(**fields, seq=seq)

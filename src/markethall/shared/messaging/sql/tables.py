@@ -53,6 +53,18 @@ def add_inbox_table(metadata: sa.MetaData) -> sa.Table:
     return inbox
 
 
+# the columns of an envelope in both tables, apart from the event id
+ENVELOPE_COLUMNS: Final = (
+    "type",
+    "version",
+    "key",
+    "payload",
+    "occurred_at",
+    "request_id",
+    "traceparent",
+)
+
+
 def _envelope_columns() -> "list[sa.Column[Any]]":
     return [
         sa.Column("type", sa.Text, nullable=False),
