@@ -20,6 +20,7 @@ REASONS_BY_CODE: Final = {
     "inventory.image_refused": "a schema cannot describe which files are images",
     "request.card_number": "a schema cannot describe the check digit of a card number",
     "payments.unknown_method": "the configured provider decides which payment methods exist",
+    "orders.voucher_invalid": "a schema cannot know which vouchers the shop has",
     "money.currency_mismatch": "a refund is in the currency of its payment",
 }
 # maps the `code` of the first entry of `errors` to the reason

@@ -50,6 +50,7 @@ from markethall.orders.contract.views import ShippingLineView as ShippingLineVie
 from markethall.orders.contract.views import TimelineEntryView as TimelineEntryView
 from markethall.orders.contract.views import TimelineView as TimelineView
 from markethall.orders.pricing.contract import OrderCurrencyMismatch as OrderCurrencyMismatch
+from markethall.orders.promotions.contract import VoucherInvalid as VoucherInvalid
 from markethall.orders.shipping.contract import ShippingUnavailable as ShippingUnavailable
 from markethall.orders.shop.contract import CountryNotServed as CountryNotServed
 from markethall.orders.shop.contract.addresses import Address as Address
@@ -70,10 +71,11 @@ class Orders(Protocol):
     ) -> OrderView:
         """Reserve the stock, open the payment, write the order. The attempt's id is the order id.
 
-        Raises OrderCurrencyMismatch, CountryNotServed, ShippingUnavailable, TotalChanged,
-        TotalTooLarge, ValidationFailed (a guest without an e-mail address), ReservationClosed (the
-        time to place the order is over); from users: UserNotFound, UserInactive; from inventory:
-        ProductNotFound, OutOfStock, TooManyUnpaidOrders, TooManyUnits.
+        Raises OrderCurrencyMismatch, CountryNotServed, ShippingUnavailable, VoucherInvalid,
+        TotalChanged, TotalTooLarge, ValidationFailed (a guest without an e-mail address),
+        ReservationClosed (the time to place the order is over); from users: UserNotFound,
+        UserInactive; from inventory: ProductNotFound, OutOfStock, TooManyUnpaidOrders,
+        TooManyUnits.
         """
 
     async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:

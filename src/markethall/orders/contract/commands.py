@@ -12,6 +12,7 @@ from markethall.orders.contract.status import (
     OrderPaymentStatus,
     OrderStatus,
 )
+from markethall.orders.promotions.contract import VoucherCode
 from markethall.orders.shipping.contract import ShippingCode
 from markethall.orders.shop.contract.addresses import AnyAddress, non_blank
 from markethall.shared.kernel.email_address import EmailAddress
@@ -57,6 +58,7 @@ class PlaceOrder(RequestModel):
     billing_address: AnyAddress | None = None
     currency: Currency | None = None
     shipping_method: ShippingCode | None = None
+    voucher_code: VoucherCode | None = None
     expected_total: ExpectedTotal | None = None
     note: Annotated[Text, Field(max_length=1000)] | None = None
     email: Annotated[EmailAddress | None, Field(description=EMAIL_DESCRIPTION)] = None

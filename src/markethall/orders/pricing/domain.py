@@ -51,6 +51,7 @@ class QuoteRequest:
     shipping_address: AnyAddress
     currency: str | None = None
     shipping_method: str | None = None
+    voucher_code: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,6 @@ class Pricing(Protocol):
         """Price an order by the current settings of the shop.
 
         No SQL statement is executed if the settings are cached. Raises OrderCurrencyMismatch,
-        CountryNotServed, ShippingUnavailable, TotalTooLarge; Unavailable if a calculator does not
-        answer.
+        CountryNotServed, ShippingUnavailable, VoucherInvalid, TotalTooLarge; Unavailable if a
+        calculator does not answer.
         """

@@ -10,6 +10,7 @@ import structlog
 from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
 from markethall.orders.configuration.service import ConfigurationCache, items_by_kind
 from markethall.orders.pricing.domain import Quote, QuoteRequest, find_currency
+from markethall.orders.promotions.contract import VoucherInvalid
 from markethall.orders.shipping.contract import NewShippingMethod
 from markethall.orders.shipping.domain import ShippingOption, ShippingRequest, choose_option
 from markethall.orders.shipping.ports import ShippingCalculator
@@ -64,6 +65,8 @@ class TotalsPricing:
 
     async def quote(self, request: QuoteRequest) -> Quote:
         rules = await self._get_rules()
+        if request.voucher_code:
+            raise VoucherInvalid(voucher_code=request.voucher_code, reason="unknown")
         currency = find_currency(request.lines, request.currency, rules.shop.currencies)
         destination = find_destination(rules.shop, request.shipping_address)
         lines = [line.to_priced_line() for line in request.lines]

@@ -29,6 +29,7 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
     VersionedOrderStatus,
+    VoucherInvalid,
 )
 from markethall.orders.router.dependencies import (
     NO_STORE_HEADERS,
@@ -164,6 +165,7 @@ def _with_upstream_errors(*errors: type[DomainError]) -> dict[int | str, dict[st
         CountryNotServed,
         ShippingUnavailable,
         TotalTooLarge,
+        VoucherInvalid,
     ),
 )
 async def place_order(

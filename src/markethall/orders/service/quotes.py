@@ -33,6 +33,7 @@ def quote_request(
         shipping_address=command.shipping_address,
         currency=command.currency,
         shipping_method=command.shipping_method,
+        voucher_code=command.voucher_code,
     )
 
 
