@@ -10,6 +10,7 @@ from markethall.shared.composition.container import ContextContainer
 from markethall.shared.composition.context_persistence import RetentionJob
 from markethall.shared.composition.manifest import Subscription
 from markethall.shared.composition.topology import InvalidManifest, handler_key
+from markethall.shared.messaging.backlog import BacklogMonitor
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import EventHandler
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
@@ -85,6 +86,7 @@ def _build_worker(
         [
             *_stream_consumers(container, settings, context, inbox_transports[context]),
             *context_container.long_running_tasks(),
+            BacklogMonitor(context, persistence.outbox, persistence.inbox, clock),
         ],
         outbox_signal=persistence.outbox_signal,
         inbox_signal=persistence.inbox_signal,

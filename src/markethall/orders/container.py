@@ -22,6 +22,7 @@ from markethall.orders.service import (
     PendingOrdersJob,
     ReservationPolicy,
 )
+from markethall.orders.service.order_metrics import ORDER_COUNTERS
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
 from markethall.orders.settings import (
     SHIPPING_CALCULATORS,
@@ -72,13 +73,13 @@ from markethall.users.contract import Users
 def _memory_persistence(
     clock: Clock,
 ) -> ContextPersistence[MemoryDatabase[Tables, MemoryOrderStore]]:
-    return build_memory_persistence(Tables(), MemoryOrderStore, clock)
+    return build_memory_persistence(Tables(), MemoryOrderStore, clock, ORDER_COUNTERS)
 
 
 def _sql_persistence(
     postgres: Postgres, clock: Clock
 ) -> ContextPersistence[SqlDatabase[SqlOrderStore]]:
-    return build_sql_persistence(postgres, STATEMENTS, SqlOrderStore, clock)
+    return build_sql_persistence(postgres, STATEMENTS, SqlOrderStore, clock, ORDER_COUNTERS)
 
 
 def _bus(tools: ContextTools) -> InvalidationBus | None:

@@ -57,6 +57,11 @@ class Posting:
     created_at: datetime
 
     @property
+    def moved_amount(self) -> int:
+        """The sum of its debits."""
+        return sum(amount for _, amount in self.entries if amount > 0)
+
+    @property
     def is_balanced(self) -> bool:
         return bool(self.entries) and sum(amount for _, amount in self.entries) == 0
 

@@ -6,6 +6,8 @@ from datetime import date, datetime
 from typing import Protocol
 from uuid import UUID
 
+from prometheus_client import Counter
+
 from markethall.payments.contract import PostingKind
 from markethall.payments.domain import ChainPosition, Operation, Posting, RecordedPosting
 from markethall.shared.kernel.pagination import TimeKeyset
@@ -87,6 +89,9 @@ class LedgerReadStore(Protocol):
 class LedgerStore(LedgerReadStore, Protocol):
     async def add_posting(self, posting: Posting) -> None:
         """Append the posting to its hash chain. The chain is locked until the commit."""
+
+    def count_on_commit(self, counter: Counter, amount: int = 1) -> None:
+        """Add the amount to a counter of the metrics if this transaction commits."""
 
     async def save_fee(self, operation: Operation) -> None:
         """Update the fee of an operation that has none."""

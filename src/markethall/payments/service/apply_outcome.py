@@ -30,6 +30,7 @@ from markethall.payments.domain import (
     settle_operation,
 )
 from markethall.payments.ports import OperationFilter, Store
+from markethall.payments.service.add_postings import add_postings
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import TimeKeyset
@@ -171,5 +172,4 @@ async def _publish_effects(
     if effects.event:
         await store.publish(effects.event, ctx)
     # last, because the posting locks its hash chain until the commit
-    for posting in postings_of(operation):
-        await store.add_posting(posting)
+    await add_postings(store, postings_of(operation))

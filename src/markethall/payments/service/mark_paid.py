@@ -21,6 +21,7 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Operation, Payment, captured_event, postings_of
 from markethall.payments.ports import Capability, OperationFilter, ReadStore, Store
+from markethall.payments.service.add_postings import add_postings
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -104,8 +105,7 @@ async def _save(store: Store, ctx: CallContext, payment: Payment, receipt: Opera
     await store.add_operation(payment, receipt)
     if payment.status is PaymentStatus.CAPTURED:
         await store.publish(captured_event(payment), ctx)
-    for posting in postings_of(receipt):
-        await store.add_posting(posting)
+    await add_postings(store, postings_of(receipt))
 
 
 def _log_receipt(ctx: CallContext, receipt: Operation) -> None:

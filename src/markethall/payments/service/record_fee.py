@@ -8,6 +8,7 @@ import structlog
 from markethall.payments.contract import OperationStatus
 from markethall.payments.domain import Operation, fee_postings_of
 from markethall.payments.ports import ReadStore, Store
+from markethall.payments.service.add_postings import add_postings
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database import Database
@@ -45,8 +46,7 @@ class RecordFee:
                 return _compare(operation, fee)
             operation.record_fee(fee, self._clock())
             await store.save_fee(operation)
-            for posting in fee_postings_of(operation):
-                await store.add_posting(posting)
+            await add_postings(store, fee_postings_of(operation))
         return FeeResult.RECORDED
 
 

@@ -9,6 +9,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
+from prometheus_client import Counter
+
+from markethall.shared.composition.commit_counts import (
+    NO_COUNTERS,
+    CommitCount,
+    EventCounters,
+    count_committed,
+)
 from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.idempotency.memory import (
     IdempotencyTables,
@@ -40,7 +48,8 @@ class MemoryUnitOfWork:
     def __init__(self, tables: ContextTables, clock: Clock) -> None:
         self._context_tables = tables
         self._clock = clock
-        self.has_published = False
+        self.published_events: list[Event] = []
+        self.commit_counts: list[CommitCount] = []
 
     async def publish(self, event: Event, ctx: CallContext) -> None:
         """Write the event to the outbox. It is sent only if this transaction commits."""
@@ -48,7 +57,11 @@ class MemoryUnitOfWork:
         envelope = wrap_event(event, ctx, self._clock())
         envelope = envelope.model_copy(update={"seq": self._context_tables.last_seq})
         self._context_tables.outbox.put(envelope.event_id, envelope)
-        self.has_published = True
+        self.published_events.append(event)
+
+    def count_on_commit(self, counter: Counter, amount: int = 1) -> None:
+        """Add the amount to a counter of the metrics if this transaction commits."""
+        self.commit_counts.append((counter, amount))
 
     async def mark_processed(self, delivery: Delivery) -> bool:
         """Mark the inbox row as processed. Returns False if its state is not `waiting`."""
@@ -84,7 +97,10 @@ class MemoryStoreFactory(Protocol[T_contra, S_co]):
 
 
 class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
-    """The tables of one context. Calls `after_publish` after a commit that published an event."""
+    """The tables of one context. Calls `after_publish` after a commit that published an event.
+
+    `event_counters` has the counters of published events. They count only what has committed.
+    """
 
     def __init__(
         self,
@@ -92,11 +108,13 @@ class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
         store_factory: MemoryStoreFactory[T, S],
         clock: Clock,
         after_publish: Callable[[], None] = lambda: None,
+        event_counters: EventCounters = NO_COUNTERS,
     ) -> None:
         super().__init__(tables)
         self._store_factory = store_factory
         self._clock = clock
         self.after_publish = after_publish
+        self._event_counters = event_counters
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[S]:
@@ -108,7 +126,8 @@ class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
                 yield store
             finally:
                 HOLDS_CONNECTION.reset(token)
-        if store.has_published:
+        count_committed(store.published_events, self._event_counters, store.commit_counts)
+        if store.published_events:
             self.after_publish()
 
     @asynccontextmanager
@@ -146,10 +165,13 @@ class MemorySnapshots(Generic[T, R_co]):
 
 
 def build_memory_persistence(
-    tables: T, store_factory: MemoryStoreFactory[T, S], clock: Clock
+    tables: T,
+    store_factory: MemoryStoreFactory[T, S],
+    clock: Clock,
+    event_counters: EventCounters = NO_COUNTERS,
 ) -> "ContextPersistence[MemoryDatabase[T, S]]":
     outbox_signal = WakeSignal()
-    database = MemoryDatabase(tables, store_factory, clock, outbox_signal.set)
+    database = MemoryDatabase(tables, store_factory, clock, outbox_signal.set, event_counters)
     return ContextPersistence(
         database=database,
         outbox=MemoryOutbox(database),

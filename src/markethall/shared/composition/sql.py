@@ -5,7 +5,14 @@ from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
+from prometheus_client import Counter
 
+from markethall.shared.composition.commit_counts import (
+    NO_COUNTERS,
+    CommitCount,
+    EventCounters,
+    count_committed,
+)
 from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost
 from markethall.shared.idempotency.sql import (
@@ -51,13 +58,18 @@ class SqlUnitOfWork:
         self._connection = connection
         self._statements = statements
         self._clock = clock
-        self.has_published = False
+        self.published_events: list[Event] = []
+        self.commit_counts: list[CommitCount] = []
 
     async def publish(self, event: Event, ctx: CallContext) -> None:
         """Write the event to the outbox. It is sent only if this transaction commits."""
         row = wrap_event(event, ctx, self._clock()).model_dump(exclude={"seq"})
         await self._connection.execute(self._statements.outbox.insert, **row)
-        self.has_published = True
+        self.published_events.append(event)
+
+    def count_on_commit(self, counter: Counter, amount: int = 1) -> None:
+        """Add the amount to a counter of the metrics if this transaction commits."""
+        self.commit_counts.append((counter, amount))
 
     async def mark_processed(self, delivery: Delivery) -> bool:
         """Mark the inbox row as processed. Returns False if its state is not `waiting`."""
@@ -94,7 +106,10 @@ class SqlStoreFactory(Protocol[S_co]):
 
 
 class SqlDatabase(Generic[S_co]):
-    """The schema of one context. Calls `after_publish` after a commit that published an event."""
+    """The schema of one context. Calls `after_publish` after a commit that published an event.
+
+    `event_counters` has the counters of published events. They count only what has committed.
+    """
 
     def __init__(
         self,
@@ -103,12 +118,14 @@ class SqlDatabase(Generic[S_co]):
         store_factory: SqlStoreFactory[S_co],
         clock: Clock,
         after_publish: Callable[[], None] = lambda: None,
+        event_counters: EventCounters = NO_COUNTERS,
     ) -> None:
         self._postgres = postgres
         self._statements = statements
         self._store_factory = store_factory
         self._clock = clock
         self.after_publish = after_publish
+        self._event_counters = event_counters
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[S_co]:
@@ -116,7 +133,8 @@ class SqlDatabase(Generic[S_co]):
         async with self._postgres.transaction() as connection:
             store = self._store_factory(connection, self._statements, self._clock)
             yield store
-        if store.has_published:
+        count_committed(store.published_events, self._event_counters, store.commit_counts)
+        if store.published_events:
             self.after_publish()
 
     @asynccontextmanager
@@ -150,10 +168,13 @@ def build_sql_persistence(
     statements: ContextStatements,
     store_factory: SqlStoreFactory[S_co],
     clock: Clock,
+    event_counters: EventCounters = NO_COUNTERS,
 ) -> ContextPersistence[SqlDatabase[S_co]]:
     outbox_signal = WakeSignal()
     return ContextPersistence(
-        database=SqlDatabase(postgres, statements, store_factory, clock, outbox_signal.set),
+        database=SqlDatabase(
+            postgres, statements, store_factory, clock, outbox_signal.set, event_counters
+        ),
         outbox=SqlOutbox(postgres, statements.outbox),
         inbox=SqlInbox(postgres, statements.inbox, clock),
         idempotency_store=SqlIdempotencyStore(postgres, statements.idempotency),

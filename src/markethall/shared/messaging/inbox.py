@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from markethall.shared.kernel.model import Dto
+from markethall.shared.messaging.backlog import Backlog
 from markethall.shared.messaging.events import Delivery, EventEnvelope, RetryLater
 
 # the beginning of the stored error of a handler that has raised RetryLater
@@ -102,6 +103,14 @@ class Inbox(Protocol):
 
     async def replay(self, event_id: UUID) -> int:
         """Make the processed and dead deliveries of an event due again; return how many."""
+
+    async def measure_backlog(self) -> Backlog:
+        """Return the backlog of deliveries that are not processed.
+
+        `oldest_at` is when the oldest of them was received. It leaves out deliveries that wait on
+        purpose: those whose handler has raised RetryLater, and those behind an earlier delivery of
+        their key.
+        """
 
     async def purge(self, before: datetime) -> int:
         """Delete a bounded number of deliveries processed before `before`; return how many."""

@@ -8,8 +8,15 @@ from typing import Any
 from uuid import UUID
 
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.backlog import MAX_COUNT, Backlog
 from markethall.shared.messaging.events import Delivery, EventEnvelope
-from markethall.shared.messaging.inbox import DeadLetter, Inbox, StuckDelivery, StuckLimits
+from markethall.shared.messaging.inbox import (
+    RETRY_LATER_PREFIX,
+    DeadLetter,
+    Inbox,
+    StuckDelivery,
+    StuckLimits,
+)
 from markethall.shared.messaging.outbox import InboxRoute, LeaderSession
 from markethall.shared.persistence.memory import Table, TableSet, TransactionalTables
 
@@ -79,6 +86,11 @@ class MemoryOutbox:
                     envelope.occurred_at < occurred_before and envelope.seq > (after_seq or 0)
                 )
             )[:limit]
+
+    async def measure_backlog(self) -> Backlog:
+        async with self._database.write_transaction() as tables:
+            occurred = [envelope.occurred_at for envelope in tables.outbox.rows()]
+        return Backlog(min(len(occurred), MAX_COUNT), occurred[0] if occurred else None)
 
     async def purge(self, before: datetime) -> int:
         return 0
@@ -215,6 +227,16 @@ class MemoryInbox:
         return await self._requeue(
             lambda row: row.state != "waiting" and row.delivery.envelope.event_id == event_id
         )
+
+    async def measure_backlog(self) -> Backlog:
+        async with self._database.write_transaction() as tables:
+            count = len(tables.inbox.where(lambda row: row.state == "waiting"))
+            late = [
+                row.received_at
+                for row in _oldest_waiting_rows(tables)
+                if not row.error.startswith(RETRY_LATER_PREFIX)
+            ]
+        return Backlog(min(count, MAX_COUNT), late[0] if late else None)
 
     async def purge(self, before: datetime) -> int:
         async with self._database.write_transaction() as tables:

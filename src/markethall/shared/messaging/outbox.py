@@ -14,6 +14,7 @@ from typing import Protocol
 from uuid import UUID
 
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.messaging.backlog import Backlog
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.messaging.inbox import Inbox
 
@@ -112,6 +113,9 @@ class Outbox(Protocol):
         self, occurred_before: datetime, after_seq: int | None, limit: int
     ) -> Sequence[EventEnvelope]:
         """Return envelopes of events before this time that are not relayed, in order of `seq`."""
+
+    async def measure_backlog(self) -> Backlog:
+        """Return the backlog of events that are not relayed."""
 
     async def purge(self, before: datetime) -> int:
         """Delete a bounded number of events confirmed before `before`; return how many."""

@@ -88,6 +88,53 @@ LEADER = Gauge(
     ["context"],
     registry=REGISTRY,
 )
+OUTBOX_UNPUBLISHED = Gauge(
+    "markethall_outbox_unpublished",
+    "Events of a context that are committed, but not relayed; counted by its leader.",
+    ["context"],
+    registry=REGISTRY,
+)
+OUTBOX_LAG = Gauge(
+    "markethall_outbox_lag_seconds",
+    "Age of the oldest event of a context that is committed, but not relayed.",
+    ["context"],
+    registry=REGISTRY,
+)
+INBOX_WAITING = Gauge(
+    "markethall_inbox_waiting",
+    "Deliveries to a context that are not processed; counted by its leader.",
+    ["context"],
+    registry=REGISTRY,
+)
+INBOX_LAG = Gauge(
+    "markethall_inbox_lag_seconds",
+    "Time since the oldest delivery to a context was due that is not processed.",
+    ["context"],
+    registry=REGISTRY,
+)
+ORDERS = Counter(
+    "markethall_orders",
+    "Orders that were placed, paid, cancelled, expired or completed.",
+    ["change"],
+    registry=REGISTRY,
+)
+RESERVATIONS_EXPIRED = Counter(
+    "markethall_reservations_expired",
+    "Reservations whose stock was released, because they were not paid in time.",
+    registry=REGISTRY,
+)
+PAYMENT_MOVEMENTS = Counter(
+    "markethall_payment_movements",
+    "Captures and refunds that have succeeded.",
+    ["kind", "currency"],
+    registry=REGISTRY,
+)
+PAYMENT_AMOUNT = Counter(
+    "markethall_payment_amount_minor_units",
+    "Sum of the captures and of the refunds that have succeeded.",
+    ["kind", "currency"],
+    registry=REGISTRY,
+)
 PROVIDER_CONFLICTS = Counter(
     "markethall_provider_conflicts",
     "Answers of the payment provider that contradict a settled operation; staff must settle them.",

@@ -8,6 +8,7 @@ from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.reservations.ports import ReadStore, Store
 from markethall.inventory.stock.domain import InsufficientStock
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.observability.metrics import RESERVATIONS_EXPIRED
 from markethall.shared.persistence.database import Database
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class ReservationExpiryJob:
             async with self._database.transaction() as store:
                 expired = await store.expire_reservations(now, _BATCH_SIZE, product_ids)
                 await store.release_stock(expired.quantities)
+            RESERVATIONS_EXPIRED.inc(expired.count)
             changed_product_ids = [
                 stock_quantity.product_id for stock_quantity in expired.quantities
             ]

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.backlog import Backlog
 from markethall.shared.messaging.events import Delivery, EventEnvelope
 from markethall.shared.messaging.inbox import (
     RETRY_LATER_PREFIX,
@@ -18,6 +19,7 @@ from markethall.shared.messaging.inbox import (
     StuckDelivery,
     StuckLimits,
 )
+from markethall.shared.messaging.sql.backlog import backlog_statement, fetch_backlog
 from markethall.shared.messaging.sql.rows import envelope_from_row
 from markethall.shared.messaging.sql.tables import STATE_DEAD, STATE_WAITING
 from markethall.shared.persistence.postgres import Postgres, Statement
@@ -96,6 +98,7 @@ class InboxStatements:
         self.replay = Statement(
             requeue.where(columns.event_id == event_id, columns.state != STATE_WAITING)
         )
+        self.measure_backlog = _backlog_statement(inbox)
         self.purge = delete_bounded(
             inbox, [columns.handler, columns.event_id], columns.done_at < bindparam("before")
         )
@@ -118,9 +121,7 @@ def _first_position_of_key(inbox: sa.Table) -> "sa.ScalarSelect[Any]":
 def _is_stuck(inbox: sa.Table) -> sa.ColumnElement[bool]:
     """Return the condition of `StuckLimits.include`."""
     columns = inbox.c
-    is_failing = sa.and_(
-        columns.error != "", sa.not_(columns.error.startswith(RETRY_LATER_PREFIX, autoescape=True))
-    )
+    is_failing = sa.and_(columns.error != "", sa.not_(_waits_on_purpose(inbox)))
     return sa.and_(
         columns.state == STATE_WAITING,
         sa.or_(
@@ -129,6 +130,19 @@ def _is_stuck(inbox: sa.Table) -> sa.ColumnElement[bool]:
             sa.and_(is_failing, columns.received_at < bindparam("failing_since")),
         ),
     )
+
+
+def _waits_on_purpose(inbox: sa.Table) -> sa.ColumnElement[bool]:
+    return inbox.c.error.startswith(RETRY_LATER_PREFIX, autoescape=True)
+
+
+def _backlog_statement(inbox: sa.Table) -> Statement:
+    columns = inbox.c
+    is_late = sa.and_(
+        sa.not_(_waits_on_purpose(inbox)), columns.position == _first_position_of_key(inbox)
+    )
+    is_waiting = columns.state == STATE_WAITING
+    return backlog_statement(is_waiting, columns.received_at, columns.position, is_late=is_late)
 
 
 def _claim_statement(inbox: sa.Table) -> Statement:
@@ -259,6 +273,10 @@ class SqlInbox:
 
     async def replay(self, event_id: UUID) -> int:
         return await self._execute(self._statements.replay, event_id=event_id)
+
+    async def measure_backlog(self) -> Backlog:
+        async with self._postgres.read_session() as connection:
+            return await fetch_backlog(connection, self._statements.measure_backlog)
 
     async def purge(self, before: datetime) -> int:
         return await self._execute(self._statements.purge, before=before)

@@ -13,9 +13,11 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from markethall.shared.kernel.clock import Clock, utc_now
+from markethall.shared.messaging.backlog import Backlog
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.messaging.inbox import Inbox
 from markethall.shared.messaging.outbox import ClocksDiffer, InboxRoute, LeaderSession
+from markethall.shared.messaging.sql.backlog import backlog_statement, fetch_backlog
 from markethall.shared.messaging.sql.direct_relay import build_direct_relay, route_values
 from markethall.shared.messaging.sql.inbox import SqlInbox
 from markethall.shared.messaging.sql.rows import envelope_from_row
@@ -127,6 +129,9 @@ class OutboxStatements:
             .where(columns.event_id == sa.any_(bindparam("event_ids", type_=ARRAY(sa.Uuid))))
             .values(confirmed_at=bindparam("now"))
         )
+        self.measure_backlog = backlog_statement(
+            columns.published_at.is_(None), columns.occurred_at, columns.seq
+        )
         expired = columns.confirmed_at < bindparam("before")
         self.purge = delete_bounded(outbox, [columns.seq], expired)
 
@@ -216,6 +221,10 @@ class SqlOutbox:
                 limit=limit,
             )
         return [envelope_from_row(row, seq=row["seq"]) for row in rows]
+
+    async def measure_backlog(self) -> Backlog:
+        async with self._postgres.read_session() as connection:
+            return await fetch_backlog(connection, self._statements.measure_backlog)
 
     async def purge(self, before: datetime) -> int:
         async with self._postgres.read_session() as connection:
