@@ -23,8 +23,10 @@ from markethall.inventory.contract import (
     MAX_EXTENDED_DURATION,
     Extend,
     OutOfStock,
+    RequestedLine,
     ReservationClosed,
     ReservationView,
+    Restock,
     TooManyUnpaidOrders,
 )
 from markethall.inventory.stock.contract import NewTransfer, StockLevel, WouldGoNegative
@@ -315,6 +317,17 @@ class StockMachine(RuleBasedStateMachine):
         found = self.run(self.inventory_app.inventory.release(ANYONE, expected.reservation_id))
         expected.status = "consumed" if expected.status == "consumed" else "released"
         assert found.status == expected.status
+
+    @rule(quantities=NON_ZERO)
+    def restock(self, quantities: Pair) -> None:
+        lines = (
+            RequestedLine(product_id=product_id, quantity=quantity)
+            for product_id, quantity in self.requested(quantities).items()
+        )
+        command = Restock(restock_id=new_id(), lines=tuple(lines))
+        self.run(self.inventory_app.inventory.restock(ANYONE, command))
+        self.run(self.inventory_app.inventory.restock(ANYONE, command))
+        self.on_hand = list(plus((self.on_hand[0], self.on_hand[1]), quantities))
 
     @rule(minutes=st.integers(1, 10))
     def advance_clock(self, minutes: int) -> None:

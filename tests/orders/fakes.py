@@ -27,6 +27,7 @@ from markethall.inventory.contract import (
     ReservationStatus,
     ReservationView,
     Reserve,
+    Restock,
 )
 from markethall.payments.contract import (
     ActivatePayments,
@@ -181,6 +182,7 @@ class FakeInventory:
         self._products: dict[UUID, Product] = {}
         self._on_hand: dict[UUID, int] = {}
         self._reservations: dict[UUID, FakeReservation] = {}
+        self.restock_ids: set[UUID] = set()
 
     def add_product(
         self,
@@ -333,6 +335,15 @@ class FakeInventory:
         elif self._effective(fake).status is not ReservationStatus.CONSUMED:
             self._set_status(fake, ReservationStatus.RELEASED)
         return self._effective(self._reservations[reservation_id])
+
+    async def restock(self, ctx: CallContext, command: Restock) -> None:
+        if command.restock_id in self.restock_ids:
+            return
+        if unknown := [p for line in command.lines if (p := line.product_id) not in self._on_hand]:
+            raise ProductNotFound(product_ids=list(map(str, unknown)))
+        self.restock_ids.add(command.restock_id)
+        for line in command.lines:
+            self._on_hand[line.product_id] += line.quantity
 
     async def list_reservation_states(
         self, ctx: CallContext, page: ListReservationStates

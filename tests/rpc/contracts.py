@@ -31,6 +31,7 @@ from markethall.inventory.contract import (
     ReservationStatus,
     ReservationView,
     Reserve,
+    Restock,
 )
 from markethall.payments.contract import (
     ActivatePayments,
@@ -201,6 +202,7 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                 _RESERVATION,
             ),
             "release": (new_id(), _TOMBSTONE),
+            "restock": (Restock(restock_id=new_id(), lines=LINES), None),
             "list_reservation_states": (
                 ListReservationStates(
                     after_order_id=new_id(), after_reservation_id=new_id(), limit=7

@@ -84,6 +84,13 @@ class ReleasePart(Dto):
     lines: tuple[RequestedLine, ...]
 
 
+class Restock(Dto):
+    """Units that were sold and are in the main warehouse again."""
+
+    restock_id: UUID
+    lines: Annotated[tuple[RequestedLine, ...], Field(min_length=1)]
+
+
 class ReservationLineView(Dto):
     """The units of one product in a reservation. `unit_price` is the price when it was reserved.
 
@@ -237,7 +244,7 @@ class StockLow(Event):
 
 
 class Inventory(Protocol):
-    """The commands on reservations, each of them idempotent, and the offers of products."""
+    """The commands on reservations and sold units, each idempotent, and the offers of products."""
 
     async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
         """Reserve all lines or none.
@@ -279,6 +286,14 @@ class Inventory(Protocol):
 
         If the id is unknown, store a tombstone, so that a `reserve` with this id that arrives later
         reserves nothing.
+        """
+
+    async def restock(self, ctx: CallContext, command: Restock) -> None:
+        """Add units to the main warehouse, once per restock id.
+
+        The stock movements have the reason `returned` and the restock id as `reference`. Products
+        need not be active. Raises ProductNotFound if a product does not exist; nothing is added
+        then.
         """
 
     async def list_reservation_states(

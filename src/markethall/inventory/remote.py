@@ -19,6 +19,7 @@ from markethall.inventory.contract import (
     ReservationStates,
     ReservationView,
     Reserve,
+    Restock,
     TooManyUnits,
     TooManyUnpaidOrders,
 )
@@ -115,6 +116,17 @@ async def release(
     return json_response(await inventory.release(ctx, reservation_ref.reservation_id))
 
 
+@router.post(
+    "/restock", status_code=204, response_class=Response, responses=problems(ProductNotFound)
+)
+async def restock(
+    ctx: Annotated[CallContext, require_service_token("inventory.restock")],
+    command: Annotated[Restock, FORBID_UNKNOWN_FIELDS],
+    inventory: InventoryDep,
+) -> None:
+    await inventory.restock(ctx, command)
+
+
 @router.post("/list_reservation_states", response_model=ReservationStates)
 async def list_reservation_states(
     ctx: Annotated[CallContext, require_service_token("inventory.list_reservation_states")],
@@ -158,6 +170,9 @@ class RemoteInventory:
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         reservation_ref = ReservationRef(reservation_id=reservation_id)
         return await self._rpc_client.call(ctx, "release", reservation_ref, ReservationView)
+
+    async def restock(self, ctx: CallContext, command: Restock) -> None:
+        await self._rpc_client.call_without_result(ctx, "restock", command)
 
     async def list_reservation_states(
         self, ctx: CallContext, page: ListReservationStates
@@ -204,6 +219,9 @@ class GuardedInventory:
         return await self._guard.invoke(
             ctx, "release", lambda ctx: self._inventory.release(ctx, reservation_id)
         )
+
+    async def restock(self, ctx: CallContext, command: Restock) -> None:
+        await self._guard.invoke(ctx, "restock", lambda ctx: self._inventory.restock(ctx, command))
 
     async def list_reservation_states(
         self, ctx: CallContext, page: ListReservationStates

@@ -55,6 +55,7 @@ MANIFEST: Final = ContextManifest(
                 "consume",
                 "release_part",
                 "release",
+                "restock",
                 "list_reservation_states",
                 "list_offers",
             }

@@ -118,7 +118,8 @@ class Adjustment(RequestModel):
 class Movement(Dto):
     """An entry of the stock ledger.
 
-    `reference` is the id of its fulfilment, transfer or stocktake; other movements have none.
+    `reference` is the id of its fulfilment, return, transfer or stocktake; other movements have
+    none.
     """
 
     movement_id: UUID

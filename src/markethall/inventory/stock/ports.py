@@ -40,7 +40,7 @@ class ReadStore(Protocol):
     async def get_movement(self, movement_id: UUID) -> Movement | None: ...
 
     async def list_movements_by_reference(self, reference: UUID) -> Sequence[Movement]:
-        """Return the movements of one fulfilment, transfer or stocktake."""
+        """Return the movements of one fulfilment, restock, transfer or stocktake."""
 
     async def get_skus(
         self, product_ids: Collection[UUID], skus: Collection[str]

@@ -13,11 +13,13 @@ from markethall.inventory.contract import (
     ListOffers,
     ListReservationStates,
     OutOfStock,
+    ProductNotFound,
     ProductOffers,
     ReleasePart,
     ReservationStates,
     ReservationView,
     Reserve,
+    Restock,
 )
 from markethall.inventory.reservations.domain.allocation import allocate_from_main_warehouse
 from markethall.inventory.reservations.domain.reservations import (
@@ -156,9 +158,8 @@ class InventoryService:
                 quantities = reservation.consume(quantity_by_product(command.lines))
                 await store.save_reservation_lines(reservation)
                 await store.release_stock(quantities, is_consumed=True)
-                await self._record_sale(
-                    store, self._sale_changes(ctx, command.fulfilment_id, quantities), quantities
-                )
+                sale = self._changes(ctx, MovementReason.SOLD, command.fulfilment_id, quantities)
+                await self._record_sale(store, sale, quantities)
         return await self._invalidate_and_view(reservation)
 
     async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
@@ -183,6 +184,19 @@ class InventoryService:
             await store.save_reservation(reservation)
             await store.release_stock(released)
         return await self._invalidate_and_view(reservation)
+
+    async def restock(self, ctx: CallContext, command: Restock) -> None:
+        quantities = allocate_from_main_warehouse(quantity_by_product(command.lines))
+        changes = self._changes(ctx, MovementReason.RETURNED, command.restock_id, quantities)
+        async with self._database.transaction() as store:
+            recorded = {movement.product_id for movement in await store.apply_changes(changes)}
+            missing = [c.product_id for c in changes if c.product_id not in recorded]
+            # no change is recorded if an earlier call with this id has recorded all of them
+            if missing and (
+                recorded or not await store.list_movements_by_reference(command.restock_id)
+            ):
+                raise ProductNotFound(product_ids=list(map(str, missing)))
+        self._cache.invalidate([change.product_id for change in changes], pages=False)
 
     async def _check_limits(
         self, store: Store, reservation: Reservation, requested: Mapping[UUID, int]
@@ -219,20 +233,25 @@ class InventoryService:
         await store.apply_changes([_untracked_supply(change) for change in missing])
         await store.apply_changes(missing)
 
-    def _sale_changes(
-        self, ctx: CallContext, fulfilment_id: UUID, quantities: Sequence[StockQuantity]
+    def _changes(
+        self,
+        ctx: CallContext,
+        reason: MovementReason,
+        reference: UUID,
+        quantities: Sequence[StockQuantity],
     ) -> list[StockChange]:
-        now = self._clock()
+        """Build the movements of units that are sold or returned."""
+        now, sign = self._clock(), -1 if reason is MovementReason.SOLD else 1
         return [
             StockChange(
                 movement_id=new_id(),
                 product_id=stock_quantity.product_id,
                 warehouse_id=stock_quantity.warehouse_id,
-                delta=-stock_quantity.quantity,
+                delta=sign * stock_quantity.quantity,
                 counted=None,
-                reason=MovementReason.SOLD,
+                reason=reason,
                 note="",
-                reference=fulfilment_id,
+                reference=reference,
                 actor=ctx.actor.audit_name,
                 created_at=now,
             )
