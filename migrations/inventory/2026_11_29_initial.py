@@ -188,6 +188,7 @@ def _family() -> None:
         sa.Column("family_id", sa.Uuid(), nullable=False),
         sa.Column("label", sa.Text(), nullable=False),
         sa.Column("label_key", sa.Text(collation="C"), nullable=False),
+        sa.Column("number", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("slug", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column("description", sa.Text(), nullable=False),
@@ -204,6 +205,7 @@ def _family() -> None:
         sa.PrimaryKeyConstraint("family_id", name=op.f("pk_family")),
         sa.UniqueConstraint("label", name=op.f("uq_family_label")),
         sa.UniqueConstraint("label_key", name=op.f("uq_family_label_key")),
+        sa.UniqueConstraint("number", name=op.f("uq_family_number")),
         _foreign_key("family", "category", "category.category"),
         *_checks(
             "family", {"status": "status IN ('active', 'archived')", "version": "version >= 1"}

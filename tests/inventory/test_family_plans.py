@@ -32,6 +32,8 @@ MEMBERS = FIELDS | {
     "tag_keys": "CASE n / 3 % 2 WHEN 0 THEN '{x}'::text[] ELSE '{y}' END",
     "options": "jsonb_build_object('size', substr('SML', n % 3 + 1, 1))",
     "option_keys": "jsonb_build_object('size', substr('sml', n % 3 + 1, 1))",
+    "attributes": "jsonb_build_object('code', n % 2000)",
+    "attribute_keys": "jsonb_build_object('code', (n % 2000)::text)",
     "search": "CASE n / 3 % 2 WHEN 0 THEN $$'tea':1A$$ ELSE $$'cup':1A$$ END::tsvector",
 }
 MANY_FAMILIES = """
@@ -90,7 +92,10 @@ async def explain(postgres: Postgres, request: ProductPageRequest) -> Explaining
     async with postgres.read_session() as connection:
         explaining = ExplainingConnection(connection._driver)
         store = SqlInventoryStore(explaining, STATEMENTS, utc_now, trigrams=TrigramSupport())
-        await store.get_family_list_page(request, NOW)
+        if request.query.facets:
+            await store.get_family_facets(request, NOW)
+        else:
+            await store.get_family_list_page(request, NOW)
     return explaining
 
 
@@ -131,3 +136,17 @@ async def test_deep_page_reads_as_many_pages_as_first(
 
         assert "Hash Anti Join" not in deep_page.plan, query
         assert deep_page.pages <= 1.5 * first_page.pages, (query, first_page.pages, deep_page.pages)
+
+
+async def test_counting_facets_neither_sorts_products_nor_writes_to_disk(
+    postgres: Postgres, separate_url: str
+) -> None:
+    middle = await fill(postgres, separate_url, 6000)
+    facets = {"facets": "category,tag,options,attributes"}
+
+    counting = await explain(postgres, requests(facets, "created_at", middle)[0])
+
+    # the 2,000 sets of attributes need more memory than Postgres allows by default
+    assert '"Strategy": "Mixed"' not in counting.plan
+    assert '"Disk Usage": 0' in counting.plan
+    assert '"Sort Space Type": "Disk"' not in counting.plan

@@ -19,7 +19,7 @@ def _texts(name: str) -> "sa.BindParameter[Any]":
 FAMILY_COLUMNS: Final = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
     for column in families.c
-    if column.name != "label_key"
+    if column.name not in {"label_key", "number"}
 ]
 
 LIST_FAMILY_NAMES: Final = Statement(
@@ -79,7 +79,7 @@ LIST_FAMILIES: Final = Statement(
 )
 _new_family: Final = (
     insert(families)
-    .values({column.name: bindparam(column.name) for column in families.c})
+    .values({column.name: bindparam(column.name) for column in families.c if not column.identity})
     .on_conflict_do_nothing()
     .returning(families.c.family_id, families.c.slug)
     .cte("new_family")
@@ -133,7 +133,7 @@ SAVE_FAMILY: Final = Statement(
         {
             column.name: bindparam(f"new_{column.name}", type_=column.type)
             for column in families.c
-            if column.name not in {"family_id", "label", "label_key", "created_at"}
+            if column.name not in {"family_id", "label", "label_key", "number", "created_at"}
         }
     )
 )

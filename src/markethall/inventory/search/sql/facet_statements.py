@@ -5,9 +5,10 @@ GROUPING SETS count the products for each distinct category, list of tags, set o
 attributes. There are far fewer distinct sets than products, so the sets are split into single
 values only after this first count.
 
-For the family list, each of these rows also has the ids of the families of its products. A family
-counts once for each value, so after the split, equal values of one family are combined with the
-count 1.
+For the family list, each of these rows also has the numbers of the families of its products. A
+family counts once for each value. So after the split, the families of each value are collected in
+bit masks, 64 families in each, and the bits are counted. A product without a family counts like a
+product in the product list.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, BIT
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.sql.parameters import integer_literal
@@ -33,6 +34,8 @@ _GROUPED_COLUMNS: Final = {
     "attributes": "attribute_keys",
 }
 _MAX_CACHED_STATEMENTS: Final = 256
+# the lowest bits of the number of a family select its bit in a mask of 64 bits
+_BITS_OF_NUMBER: Final = 6
 
 
 class FacetPartShape(NamedTuple):
@@ -93,7 +96,8 @@ def _group_products(
     """Count the matching products by each of the columns of the facets.
 
     The column `grouping` identifies the column by which a row is grouped, see `_is_grouped_by`.
-    With `of_families`, the column `family_ids` has the family of each product, with duplicates.
+    With `of_families`, `count` counts the products without a family, and the column
+    `family_numbers` has the family of each other product, with duplicates.
     """
     names = [_GROUPED_COLUMNS[facet] for facet in facets]
     shown = [products.c.product_id, *(products.c[name] for name in names)]
@@ -104,21 +108,15 @@ def _group_products(
     )
     matched = query.subquery(f"matched_{number}")
     if of_families:
-        matched = _with_family_id(matched).subquery(f"members_{number}")
+        matched = _with_family_number(matched).subquery(f"members_{number}")
     columns = [matched.c[name] for name in names]
-    family_ids = (
-        [sa.func.array_agg(matched.c.family_id, type_=ARRAY(sa.Uuid)).label("family_ids")]
-        if of_families
-        else []
-    )
     # compared as text, because not all supported versions of Postgres have min(uuid)
     first = sa.func.min(sa.collate(sa.cast(matched.c.product_id, sa.Text), "C"))
     return (
         sa.select(
             *columns,
-            *family_ids,
+            *(_counts_of_families(matched) if of_families else [sa.func.count().label("count")]),
             sa.func.grouping(*columns).label("grouping"),
-            sa.func.count().label("count"),
             first.label("first"),
         )
         .group_by(sa.func.grouping_sets(*(sa.tuple_(column) for column in columns)))
@@ -127,53 +125,78 @@ def _group_products(
     )
 
 
-def _with_family_id(matched: "sa.Subquery") -> "sa.Select[Any]":
-    """Add the column `family_id`: the id of the family, or of a product without a family.
+def _with_family_number(matched: "sa.Subquery") -> "sa.Select[Any]":
+    """Add the column `family_number`, which is null for a product without a family.
 
     Leave out the products of archived families.
     """
-    family_id = sa.func.coalesce(families.c.family_id, matched.c.product_id)
     return (
-        sa.select(matched, family_id.label("family_id"))
+        sa.select(matched, families.c.number.label("family_number"))
         .outerjoin_from(matched, families, families.c.label == matched.c.family)
         .where(families.c.status.is_distinct_from(ARCHIVED))
     )
 
 
+def _counts_of_families(members: "sa.Subquery") -> Sequence["sa.ColumnElement[Any]"]:
+    number = members.c.family_number
+    numbers = sa.func.array_agg(number, type_=ARRAY(sa.BigInteger)).filter(number.is_not(None))
+    return (
+        sa.func.count().filter(number.is_(None)).label("count"),
+        numbers.label("family_numbers"),
+    )
+
+
 def _once_per_family(pairs: "sa.Select[Any]", groups: "sa.CTE", name: str) -> "sa.Subquery":
-    """Combine equal values of a family to one value with the count 1.
+    """Combine equal values to one, and add the number of their families to the count.
 
     `pairs` selects the name, the value, the count and the first product of each value in each
-    group. Return these rows unchanged if the groups have no `family_ids`.
+    group. Return these rows unchanged if the groups have no `family_numbers`.
     """
-    if "family_ids" not in groups.c:
+    if "family_numbers" not in groups.c:
         return pairs.subquery(name)
     # a number for each pair of name and value, because numbers are compared faster than texts
     number = sa.func.dense_rank().over(order_by=[pairs.selected_columns[each] for each in (0, 1)])
-    rows = pairs.add_columns(groups.c.family_ids, number.label("number")).cte(f"numbered_{name}")
-    family = sa.func.unnest(rows.c.family_ids).table_valued("family_id")
-    family = family.render_derived(name=f"family_{name}")
-    distinct = (
-        sa.select(rows.c.number, family.c.family_id)
-        .select_from(rows.join(family, sa.true()))
-        .distinct()
-        .subquery(f"of_families_{name}")
+    rows = pairs.add_columns(groups.c.family_numbers, number.label("number")).cte(
+        f"numbered_{name}"
     )
-    counts = (
-        sa.select(distinct.c.number, sa.func.count().label("count"))
-        .group_by(distinct.c.number)
-        .subquery(f"counts_{name}")
-    )
+    families_of_value = _count_families(rows, name)
     return (
         sa.select(
             rows.c.name,
             rows.c.value,
-            sa.func.max(counts.c["count"]).label("count"),
+            # no row of `families_of_value` if no product with this value has a family
+            (
+                _sum(rows.c["count"])
+                + sa.func.coalesce(sa.func.max(families_of_value.c["count"]), integer_literal(0))
+            ).label("count"),
             sa.func.min(rows.c.first).label("first"),
         )
-        .join_from(rows, counts, counts.c.number == rows.c.number)
+        .outerjoin_from(rows, families_of_value, families_of_value.c.number == rows.c.number)
         .group_by(rows.c.name, rows.c.value)
         .subquery(name)
+    )
+
+
+def _count_families(rows: "sa.CTE", name: str) -> "sa.Subquery":
+    """Count the different `family_numbers` of the rows with the same `number`.
+
+    The bit of a family is the lowest six bits of its number, and its mask the others. Adding a bit
+    to one of the few masks of a value takes less time and memory than comparing with all families
+    of the value.
+    """
+    family = sa.func.unnest(rows.c.family_numbers).label("family")
+    members = sa.select(rows.c.number, family).subquery(f"families_{name}")
+    bit = sa.cast(members.c.family.bitwise_and(integer_literal(2**_BITS_OF_NUMBER - 1)), sa.Integer)
+    mask = sa.func.bit_or(sa.cast(integer_literal(1), sa.BigInteger).bitwise_lshift(bit))
+    masks = (
+        sa.select(members.c.number, sa.cast(mask, BIT(2**_BITS_OF_NUMBER)).label("mask"))
+        .group_by(members.c.number, members.c.family.bitwise_rshift(integer_literal(_BITS_OF_NUMBER)))
+        .subquery(f"masks_{name}")
+    )
+    return (
+        sa.select(masks.c.number, _sum(sa.func.bit_count(masks.c.mask)).label("count"))
+        .group_by(masks.c.number)
+        .subquery(f"counts_{name}")
     )
 
 
