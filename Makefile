@@ -14,7 +14,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/markethall/__init
   bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
   test-event-delivery test-relocation test-malformed-requests test-card-numbers test-facets test-example \
-  test-pgbouncer test-api-schema test-payments test-package \
+  test-pgbouncer test-monitoring test-api-schema test-payments test-package \
   client-document clients test-client-typescript test-client-python
 
 ## help: list the targets
@@ -95,10 +95,11 @@ clean:
 migrations: $(DEV)
 	$(BIN)/python -m scripts.check_migrations
 
-## docs: write the generated parts of the documents, and the network policies
+## docs: write the generated parts of the documents, the network policies, the alert rules and the dashboard
 docs: $(DEV)
 	$(BIN)/python -m scripts.generate_network
 	$(BIN)/python -m scripts.generate_docs
+	$(BIN)/python -m scripts.monitoring.generate
 
 ## test-manifests: render the Kubernetes overlays and check them (needs kubectl)
 test-manifests: $(DEV)
@@ -111,6 +112,10 @@ test-package: $(DEV)
 ## test-pgbouncer: run the shop behind PgBouncer in transaction mode (needs the program pgbouncer)
 test-pgbouncer: $(DEV)
 	$(BIN)/python -m pytest -q -n 0 tests/pgbouncer.py $(ARGS)
+
+## test-monitoring: test the alert rules, and the dashboard on a real shop (needs the programs prometheus and promtool)
+test-monitoring: $(DEV)
+	$(BIN)/python -m pytest -q -n 0 tests/monitoring.py $(ARGS)
 
 ## test-topologies: run one suite on all partitions of the contexts, also as real processes; compare all results
 test-topologies: $(DEV)

@@ -1,4 +1,4 @@
-"""Generates parts of the documents from the code: settings, diagrams and routes.
+"""Generates parts of the documents from the code: settings, metrics, diagrams and routes.
 
 `python -m scripts.generate_docs` writes the documents; `--check` prints the outdated ones.
 """
@@ -23,6 +23,8 @@ from markethall.settings import Settings
 from markethall.shared.http.route_policies import RoutePolicy
 from markethall.shared.kernel.scopes import SCOPES_BY_ROLE
 from scripts.generate_network import OVERLAYS, picture
+from scripts.monitoring.alerts import alert_rows
+from scripts.monitoring.metric_table import metric_rows
 
 ROOT = Path(__file__).parents[1]
 
@@ -211,6 +213,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "routes": routes_table,
     "roles": roles_table,
     "owners": owners_table,
+    "metrics": metric_rows,
+    "alerts": alert_rows,
     "network": network,
     "network-relocation": network_relocation,
 }
@@ -221,6 +225,8 @@ DOCUMENTS = (
     "docs/deployment.md",
     "docs/extracting-a-service.md",
     "docs/importing.md",
+    "docs/metrics.md",
+    "docs/monitoring.md",
     "docs/states.md",
 )
 

@@ -1,4 +1,4 @@
-"""The Prometheus metrics; docs/metrics.md lists all of them."""
+"""The Prometheus metrics. docs/metrics.md and the dashboard are generated from them."""
 
 from functools import lru_cache
 
@@ -8,13 +8,13 @@ REGISTRY = CollectorRegistry(auto_describe=True)
 
 REQUESTS = Counter(
     "markethall_http_requests",
-    "Requests, by method, route template and status.",
+    "Requests answered; route is a path template.",
     ["method", "route", "status"],
     registry=REGISTRY,
 )
 LATENCY = Histogram(
     "markethall_http_request_seconds",
-    "Time from the request headers to the end of the response.",
+    "Time from the head of the request to the end of the response.",
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
@@ -24,34 +24,39 @@ request_counter = lru_cache(maxsize=4096)(REQUESTS.labels)
 latency_histogram = lru_cache(maxsize=1024)(LATENCY.labels)
 IN_FLIGHT = Gauge("markethall_http_in_flight", "Requests in progress.", registry=REGISTRY)
 STATEMENTS = Counter(
-    "markethall_db_statements", "SQL statements sent, less BEGIN and COMMIT.", registry=REGISTRY
+    "markethall_db_statements",
+    "SQL statements sent, without `BEGIN` and `COMMIT`.",
+    registry=REGISTRY,
 )
 REDIS_AVAILABLE = Gauge(
     "markethall_redis_available",
-    "1 while Redis answers; 0 if it does not, or none is configured.",
+    "1 while Redis answers a ping every five seconds; 0 if it does not, or none is configured.",
     registry=REGISTRY,
 )
 CACHE_LOOKUPS = Counter(
     "markethall_cache",
-    "Cache lookups, by cache and outcome.",
+    "Cache lookups. outcome: `l1_hit` (this process), `l2` (Redis), `miss` (loaded), "
+    "`unavailable` (loaded, because Redis did not answer), `stale` (this process, during a "
+    "renewal or while the database is unavailable). Callers that share one load count once; a "
+    "response that is reused whole is not a lookup.",
     ["cache", "outcome"],
     registry=REGISTRY,
 )
 RPC_CLIENT_CALLS = Counter(
     "markethall_rpc_client_calls",
-    "Calls of another context's contract, by outcome: ok, or the code of the error.",
+    "Contract calls to another context, in process or over HTTP. outcome: `ok`, or the error code.",
     ["target", "method", "outcome"],
     registry=REGISTRY,
 )
 RPC_CLIENT_ATTEMPTS = Counter(
     "markethall_rpc_client_attempts",
-    "Requests sent to another context, retries included.",
+    "HTTP requests to another context, including retries.",
     ["target", "method"],
     registry=REGISTRY,
 )
 RPC_CLIENT_CIRCUIT_OPEN = Gauge(
     "markethall_rpc_client_circuit_open",
-    "1 while the circuit to another context is open.",
+    "1 while the circuit breaker to a context is open.",
     ["target"],
     registry=REGISTRY,
 )
@@ -60,13 +65,13 @@ EVENTS_RELAYED = Counter(
 )
 EVENTS_HANDLED = Counter(
     "markethall_events_handled",
-    "Events handled, by handler and outcome.",
+    "Runs of event handlers. outcome: `done`, `retried`, `dead`.",
     ["handler", "outcome"],
     registry=REGISTRY,
 )
 STREAM_ENTRIES = Counter(
     "markethall_stream_entries",
-    "Entries of a publisher's stream that were added, consumed into an inbox, or trimmed.",
+    "Entries of a Redis stream. what: `added`, `consumed`, `trimmed`.",
     ["publisher", "what"],
     registry=REGISTRY,
 )
@@ -78,43 +83,45 @@ STREAM_UNAVAILABLE = Gauge(
 )
 STREAM_REPUBLISHED = Counter(
     "markethall_stream_republished",
-    "Events published again because the stream had lost them.",
+    "Events published again, because the stream was not in the expected state.",
     ["publisher"],
     registry=REGISTRY,
 )
 LEADER = Gauge(
     "markethall_leader",
-    "1 while this process is the leader of a context's background work.",
+    "1 in the process that is the leader of a context's background work.",
     ["context"],
     registry=REGISTRY,
 )
 OUTBOX_UNPUBLISHED = Gauge(
     "markethall_outbox_unpublished",
-    "Events of a context that are committed, but not relayed; counted by its leader.",
+    "Events that are committed, but not relayed; at most 10,000.",
     ["context"],
     registry=REGISTRY,
 )
 OUTBOX_LAG = Gauge(
     "markethall_outbox_lag_seconds",
-    "Age of the oldest event of a context that is committed, but not relayed.",
+    "Age of the oldest event of the outbox that is not relayed.",
     ["context"],
     registry=REGISTRY,
 )
 INBOX_WAITING = Gauge(
     "markethall_inbox_waiting",
-    "Deliveries to a context that are not processed; counted by its leader.",
+    "Deliveries that are not processed; at most 10,000.",
     ["context"],
     registry=REGISTRY,
 )
 INBOX_LAG = Gauge(
     "markethall_inbox_lag_seconds",
-    "Time since the oldest delivery to a context was due that is not processed.",
+    "Time since the oldest delivery that is not processed was received, without those that "
+    "wait on purpose.",
     ["context"],
     registry=REGISTRY,
 )
 ORDERS = Counter(
     "markethall_orders",
-    "Orders that were placed, paid, cancelled, expired or completed.",
+    "Changes of orders. change: `placed`, `paid`, `cancelled`, `expired`, `completed`. An "
+    "order that is paid after it has expired counts as both.",
     ["change"],
     registry=REGISTRY,
 )
@@ -125,13 +132,14 @@ RESERVATIONS_EXPIRED = Counter(
 )
 PAYMENT_MOVEMENTS = Counter(
     "markethall_payment_movements",
-    "Captures and refunds that have succeeded.",
+    "Captures and refunds that have succeeded. kind: `capture`, `refund`.",
     ["kind", "currency"],
     registry=REGISTRY,
 )
 PAYMENT_AMOUNT = Counter(
     "markethall_payment_amount_minor_units",
-    "Sum of the captures and of the refunds that have succeeded.",
+    "Sums of the captures and refunds that have succeeded; the revenue is captures minus "
+    "refunds. kind: `capture`, `refund`.",
     ["kind", "currency"],
     registry=REGISTRY,
 )
@@ -148,19 +156,21 @@ ORDER_CAPTURE_FAILURES = Counter(
 )
 PROVIDER_CIRCUIT_OPEN = Gauge(
     "markethall_provider_circuit_open",
-    "1 while the circuit to a payment provider is open.",
+    "1 while the circuit breaker to a payment provider is open.",
     ["provider"],
     registry=REGISTRY,
 )
 PROVIDER_WEBHOOKS = Counter(
     "markethall_provider_webhooks",
-    "Webhook events by result: applied, superseded, refunded, or dead (for staff).",
+    "Webhook events of the payment provider. result: `applied`, `ignored`, `superseded`, "
+    "`refunded`, `dead` (for staff).",
     ["provider", "result"],
     registry=REGISTRY,
 )
 RECONCILIATION_DIFFERENCES = Gauge(
     "markethall_reconciliation_differences",
-    "Differences between our operations and the provider's report of the last compared day.",
+    "Differences between our operations and the provider's report of the last compared day, "
+    "in the process that has compared it.",
     ["provider", "reason"],
     registry=REGISTRY,
 )
@@ -171,17 +181,18 @@ DISPUTE_CHANGES = Counter(
     registry=REGISTRY,
 )
 RATE_LIMITED = Counter(
-    "markethall_rate_limited", "Requests rejected by a rate limit.", ["policy"], registry=REGISTRY
+    "markethall_rate_limited", "Requests refused by a rate limit.", ["policy"], registry=REGISTRY
 )
 REJECTED = Counter(
     "markethall_http_rejected",
-    "Requests refused because too many are at work, by the bound that was reached.",
+    "Requests refused because too many are at work. reason: `requests`, `reads`, `searches`, "
+    "`facets`, `long` (the bound of the process), `client` (the bound of one client).",
     ["reason"],
     registry=REGISTRY,
 )
 CONTEXT_INFO = Gauge(
     "markethall_context_info",
-    "Where each context runs and what it stores in.",
+    "1; shows where a context runs and what it stores in.",
     ["context", "where", "storage"],
     registry=REGISTRY,
 )
