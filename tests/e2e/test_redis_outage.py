@@ -53,12 +53,7 @@ async def url(server_url: str, template: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def server(url: str, scratch: Path) -> AsyncIterator[FaultSetup]:
-    # orders that are paid during the outage still count as unpaid
-    limits = {
-        "max_unpaid_orders_per_customer": "100000",
-        "max_reserved_units_per_customer": "1000000",
-    }
-    async with fault_setup(scratch / "redis-outage", url, token_ttl="86400", **limits) as server:
+    async with fault_setup(scratch / "redis-outage", url, token_ttl="86400") as server:
         yield server
 
 
