@@ -190,7 +190,9 @@ def _count_families(rows: "sa.CTE", name: str) -> "sa.Subquery":
     mask = sa.func.bit_or(sa.cast(integer_literal(1), sa.BigInteger).bitwise_lshift(bit))
     masks = (
         sa.select(members.c.number, sa.cast(mask, BIT(2**_BITS_OF_NUMBER)).label("mask"))
-        .group_by(members.c.number, members.c.family.bitwise_rshift(integer_literal(_BITS_OF_NUMBER)))
+        .group_by(
+            members.c.number, members.c.family.bitwise_rshift(integer_literal(_BITS_OF_NUMBER))
+        )
         .subquery(f"masks_{name}")
     )
     return (
