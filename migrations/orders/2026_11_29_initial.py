@@ -108,6 +108,10 @@ def _order() -> None:
         sa.Column("shipping_address", JSONB(), nullable=False),
         sa.Column("billing_address", JSONB(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("tags", sa.ARRAY(sa.Text()), nullable=False, server_default="{}"),
+        sa.Column("staff_note", sa.Text(), nullable=True),
+        sa.Column("on_hold", sa.Boolean(), nullable=False, server_default="false"),
+        sa.Column("metadata", JSONB(), nullable=False, server_default="{}"),
         sa.Column("payment_id", sa.Uuid(), nullable=False),
         *_texts("provider_payment_status"),
         sa.Column("payment_version", sa.Integer(), nullable=False),
@@ -249,6 +253,11 @@ ORDER_CHECKS = {
     "paid": "CASE WHEN status IN ('processing', 'completed')"
     " THEN payment_status NOT IN ('none', 'failed')"
     " ELSE status <> 'pending' OR payment_status <> 'paid' END",
+    "tags": "cardinality(tags) <= 50 AND length(array_to_string(tags, '')) <= 2500",
+    "staff_note": "length(staff_note) <= 5000",
+    "metadata": "jsonb_typeof(metadata) = 'object' AND length(metadata::text) <= 160000"
+    " AND jsonb_array_length(jsonb_path_query_array(metadata, '$.*')) <= 50"
+    """ AND NOT jsonb_path_exists(metadata, '$.* ? (@.type() <> "string")')""",
     "version": "version >= 1",
 }
 ORDER_LINE_CHECKS = {

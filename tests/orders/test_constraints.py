@@ -1,5 +1,6 @@
 """The database constraints and triggers of the schema `orders`."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -132,6 +133,14 @@ async def test_valid_order_is_accepted(connection: "Connection") -> None:
         {"status": "completed", "payment_status": "paid"},
         {"payment_status": "paid"},
         {"version": 0},
+        {"tags": ["x"] * 51},
+        {"tags": ["x" * 2501]},
+        {"staff_note": "x" * 5001},
+        {"metadata": "[]"},
+        {"metadata": '{"name": 1}'},
+        {"metadata": '{"name": null}'},
+        {"metadata": json.dumps({f"name{n}": "" for n in range(51)})},
+        {"metadata": json.dumps({"name": "x" * 160_000})},
     ],
     ids=str,
 )

@@ -471,3 +471,44 @@ def test_errors_of_other_contexts_are_documented(orders_app: OrdersApp) -> None:
     }
 
     assert documented == {(kind.status, kind.code) for kind in passing}
+
+
+async def test_change_needs_if_match_and_returns_the_new_tag(order_client: OrderClient) -> None:
+    placed = (await order_client.place(short_body(order_client))).json()
+    path = f"/orders/{placed['order_id']}"
+    patch = {"tags": ["vip"]}
+
+    missing = await order_client.send("PATCH", path, STAFF, json=patch)
+    stale = await order_client.send("PATCH", path, STAFF, json=patch, headers={"If-Match": '"v9"'})
+    changed = await order_client.send(
+        "PATCH", path, STAFF, json=patch, headers={"If-Match": '"v1"'}
+    )
+
+    assert [missing.status_code, stale.status_code] == [428, 412]
+    assert (changed.status_code, changed.headers["etag"]) == (200, '"v2"')
+    assert changed.json()["tags"] == ["vip"]
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"status": "completed"},
+        {"tags": ["x" * 51]},
+        {"tags": ["x"] * 51},
+        {"staff_note": "x" * 5001},
+        {"on_hold": "true"},
+        {"metadata": {"with space": "x"}},
+        {"metadata": {"name": 1}},
+        {"metadata": {"name": "x" * 501}},
+        {"shipping_address": None},
+        {"shipping_address": ""},
+    ],
+)
+async def test_invalid_change_is_rejected(order_client: OrderClient, patch: Any) -> None:
+    headers = {"If-Match": "*"}
+
+    answer = await order_client.send(
+        "PATCH", UNKNOWN_ORDER_PATH, STAFF, json=patch, headers=headers
+    )
+
+    assert answer.status_code == 422, answer.text

@@ -7,7 +7,7 @@ from dependency_injector import providers
 
 from markethall.inventory.contract import Inventory
 from markethall.orders.configuration.service import ConfigurationCache, ItemService
-from markethall.orders.contract import Orders
+from markethall.orders.contract import OrderChanges, Orders
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
 from markethall.orders.ports import OrderIntegrityReads, ReadStore, Store
 from markethall.orders.pricing.ports import Pricing
@@ -22,6 +22,7 @@ from markethall.orders.service import (
     PendingOrdersJob,
     ReservationPolicy,
 )
+from markethall.orders.service.order_changes import OrderChangeService
 from markethall.orders.service.order_metrics import ORDER_COUNTERS
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
 from markethall.orders.settings import (
@@ -197,6 +198,9 @@ class OrdersContainer(ContextContainer):
     checkout = singleton(Checkout, clients, database, pricing, reservation_policy, clock)
     orders: providers.Singleton[Orders] = singleton(
         OrderService, checkout, inventory, database, cursors, clock
+    )
+    order_changes: providers.Singleton[OrderChanges] = singleton(
+        OrderChangeService, inventory, pricing, database, clock
     )
     event_handlers: providers.Singleton[OrderEventHandlers] = singleton(
         OrderEventHandlers, clients, database, reservation_policy, clock

@@ -6,8 +6,12 @@ from uuid import UUID
 
 from markethall.orders.contract.commands import EMAIL_DESCRIPTION as EMAIL_DESCRIPTION
 from markethall.orders.contract.commands import MAX_LINES as MAX_LINES
+from markethall.orders.contract.commands import MAX_ORDER_TAG_LENGTH as MAX_ORDER_TAG_LENGTH
+from markethall.orders.contract.commands import MAX_ORDER_TAGS as MAX_ORDER_TAGS
 from markethall.orders.contract.commands import MAX_QUANTITY as MAX_QUANTITY
+from markethall.orders.contract.commands import MAX_STAFF_NOTE_LENGTH as MAX_STAFF_NOTE_LENGTH
 from markethall.orders.contract.commands import CancelOrder as CancelOrder
+from markethall.orders.contract.commands import ChangeOrder as ChangeOrder
 from markethall.orders.contract.commands import ExpectedTotal as ExpectedTotal
 from markethall.orders.contract.commands import FulfilmentLineRequest as FulfilmentLineRequest
 from markethall.orders.contract.commands import FulfilOrder as FulfilOrder
@@ -18,6 +22,7 @@ from markethall.orders.contract.commands import OrderQuery as OrderQuery
 from markethall.orders.contract.commands import OrderSort as OrderSort
 from markethall.orders.contract.commands import PlaceOrder as PlaceOrder
 from markethall.orders.contract.commands import Quantity as Quantity
+from markethall.orders.contract.errors import AddressChangesPrice as AddressChangesPrice
 from markethall.orders.contract.errors import FulfilmentNotFound as FulfilmentNotFound
 from markethall.orders.contract.errors import InvalidTransition as InvalidTransition
 from markethall.orders.contract.errors import OrderNotFound as OrderNotFound
@@ -60,6 +65,7 @@ from markethall.orders.totals.contract import TaxLineView as TaxLineView
 from markethall.orders.totals.contract import TotalTooLarge as TotalTooLarge
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.pagination import Page
 
 
@@ -139,3 +145,22 @@ class Orders(Protocol):
 
     async def count(self) -> int:
         """Return the number of orders."""
+
+
+class OrderChanges(Protocol):
+    """Changes of the fields of orders that staff maintain."""
+
+    async def change(
+        self,
+        ctx: CallContext,
+        order_id: UUID,
+        command: ChangeOrder,
+        expected_versions: ExpectedVersions,
+    ) -> OrderView:
+        """Change the fields that staff maintain. The owner may change the metadata while pending.
+
+        The amounts never change: a shipping address at which the shipping or a tax would differ is
+        rejected. It may change only before the first shipment. Raises OrderNotFound, Forbidden,
+        PreconditionFailed, InvalidTransition, AddressChangesPrice, ValidationFailed,
+        CountryNotServed, ShippingUnavailable; from inventory: ProductNotFound.
+        """

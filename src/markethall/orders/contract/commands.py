@@ -1,9 +1,9 @@
 """The requests to orders."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
@@ -16,7 +16,16 @@ from markethall.orders.promotions.contract import VoucherCode
 from markethall.orders.shipping.contract import ShippingCode
 from markethall.orders.shop.contract.addresses import AnyAddress, non_blank
 from markethall.shared.kernel.email_address import EmailAddress
-from markethall.shared.kernel.model import Id, Int, RequestModel, Text, UtcDatetime, VisibleText
+from markethall.shared.kernel.metadata import MetadataPatch
+from markethall.shared.kernel.model import (
+    Bool,
+    Id,
+    Int,
+    RequestModel,
+    Text,
+    UtcDatetime,
+    VisibleText,
+)
 from markethall.shared.kernel.money import Currency, Money
 from markethall.shared.kernel.pagination import PageQuery
 
@@ -24,6 +33,18 @@ MAX_QUANTITY: Final = 999
 MAX_LINES: Final = 100
 # the prefix of the shop, whose last character is not a digit, and then the number
 _ORDER_NUMBER_PATTERN: Final = r"^([A-Za-z0-9_#-]{0,19}[A-Za-z_#-])?[0-9]{1,18}$"
+MAX_ORDER_TAGS: Final = 50
+MAX_ORDER_TAG_LENGTH: Final = 50
+MAX_STAFF_NOTE_LENGTH: Final = 5000
+OrderTags = Annotated[
+    tuple[
+        Annotated[
+            VisibleText, Field(min_length=1, max_length=MAX_ORDER_TAG_LENGTH, examples=["vip"])
+        ],
+        ...,
+    ],
+    Field(max_length=MAX_ORDER_TAGS, fail_fast=True),
+]
 Quantity = Annotated[Int, Field(ge=1, le=MAX_QUANTITY, examples=[2])]
 
 
@@ -105,6 +126,29 @@ class CancelOrder(RequestModel):
 
     reason: Annotated[VisibleText, non_blank(500, examples=["changed my mind"])]
     lines: LineQuantities | None = None
+
+
+def _remove_defaults(schema: dict[str, Any]) -> None:
+    """Remove the defaults from the schema, because an absent field stays unchanged."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+class ChangeOrder(RequestModel):
+    """A change of an order, as a JSON merge patch (RFC 7396). Absent fields stay unchanged.
+
+    Null clears a field; `shipping_address` cannot be null. Metadata is merged by name. `reason` is
+    shown in the timeline, also to the owner.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+
+    tags: OrderTags | None = None
+    staff_note: Annotated[Text, Field(max_length=MAX_STAFF_NOTE_LENGTH)] | None = None
+    on_hold: Annotated[Bool | None, Field(description="Whether nothing may be shipped")] = None
+    metadata: MetadataPatch | None = None
+    shipping_address: Annotated[AnyAddress, Field(default=None)]
+    reason: Annotated[VisibleText, non_blank(500)] | None = None
 
 
 class FulfilOrder(RequestModel):

@@ -35,6 +35,14 @@ class TotalChanged(DomainError):
     title = "The total is not what was expected"
 
 
+class AddressChangesPrice(DomainError):
+    """The shipping or the taxes of the order differ at the new address. Details: total (Money)."""
+
+    code = "orders.address_changes_price"
+    status = 409
+    title = "The price is not the same at this address"
+
+
 class TooMuchToCancel(DomainError):
     """A cancellation has more units of a line than are unfulfilled.
 

@@ -14,6 +14,7 @@ from markethall.orders.contract.status import (
 )
 from markethall.orders.shop.contract.addresses import AnyAddress
 from markethall.orders.totals.contract import DiscountView, TaxLineView
+from markethall.shared.kernel.metadata import FrozenMetadata
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import Money
 
@@ -90,6 +91,10 @@ class OrderView(Dto):
     billing_address: AnyAddress | None
     note: str | None
     payment: OrderPaymentView
+    on_hold: Annotated[bool, Field(description="Whether staff have stopped the shipping")] = False
+    metadata: FrozenMetadata = Field(default_factory=dict)
+    tags: Annotated[tuple[str, ...] | None, Field(description="Shown to staff only")] = None
+    staff_note: Annotated[str | None, Field(description="Shown to staff only")] = None
     expires_at: datetime
     created_at: datetime
     updated_at: datetime

@@ -15,7 +15,7 @@ from markethall.orders.domain.payment_checks import (
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES
 from markethall.orders.domain.shipping_line import ShippingLine
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
-from markethall.orders.domain.transitions import TRANSITIONS
+from markethall.orders.domain.transitions import TRANSITIONS, allowed_commands
 
 __all__ = [
     "CHECK_AGES",
@@ -30,6 +30,7 @@ __all__ = [
     "ShippingLine",
     "TimeSpan",
     "TimelineEntry",
+    "allowed_commands",
     "build_fulfilment_lines",
     "due_check_spans",
     "next_overdue_check",

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from markethall.orders.contract import (
+    Address,
     InvalidTransition,
     OrderFulfilmentStatus,
     OrderPaymentStatus,
@@ -137,6 +138,31 @@ class Order(OrderState):
         self.fulfilment_status = self._derive_fulfilment_status()
         self._record("delivered", audit)
         self._complete_when_delivered(audit)
+
+    def change_details(
+        self,
+        tags: tuple[str, ...],
+        staff_note: str | None,
+        metadata: Mapping[str, str],
+        audit: AuditInfo,
+    ) -> None:
+        """Replace the tags, the staff note and the metadata. If all are the same, do nothing."""
+        details = (tags, staff_note, dict(metadata))
+        if details != (self.tags, self.staff_note, dict(self.metadata)):
+            self.tags, self.staff_note, self.metadata = details
+            self._record("details_changed", audit)
+
+    def set_on_hold(self, on_hold: bool, audit: AuditInfo) -> None:
+        """Stop or allow shipping. If it is stopped or allowed already, do nothing."""
+        if on_hold != self.on_hold:
+            self.on_hold = on_hold
+            self._record("put_on_hold" if on_hold else "taken_off_hold", audit)
+
+    def change_shipping_address(self, address: str | Address, audit: AuditInfo) -> None:
+        """The caller must check that the amounts are the same at the address."""
+        self._transition(OrderCommand.CHANGE_ADDRESS, audit.at)
+        self.shipping_address = address
+        self._record("shipping_address_changed", audit)
 
     def follow_payment(self, status: str, payment_version: int, audit: AuditInfo) -> None:
         """Record a status of the payment other than `captured`. Ignore an outdated status."""

@@ -9,6 +9,7 @@ class OrderCommand(StrEnum):
     CANCEL_LINES = "cancel_lines"
     EXPIRE = "expire"
     REINSTATE = "reinstate"
+    CHANGE_ADDRESS = "change_address"
     FULFIL = "fulfil"
     DELIVER = "deliver"
     COMPLETE = "complete"

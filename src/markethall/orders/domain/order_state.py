@@ -1,6 +1,7 @@
 """The fields of an order, and the facts that follow from them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -62,6 +63,11 @@ class OrderState:
     included_tax: int = 0
     shipping_line: ShippingLine | None = None
     number_prefix: str = DEFAULT_NUMBER_PREFIX
+    # for the work of staff; `on_hold`: nothing may be shipped
+    tags: tuple[str, ...] = ()
+    staff_note: str | None = None
+    on_hold: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
     pending_timeline_entries: tuple[TimelineEntry, ...] = ()
 

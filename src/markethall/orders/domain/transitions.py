@@ -38,6 +38,10 @@ def has_unfulfilled_paid_lines(order: OrderState, _: datetime) -> bool:
     }
 
 
+def can_be_shipped(order: OrderState, now: datetime) -> bool:
+    return not order.on_hold and has_unfulfilled_paid_lines(order, now)
+
+
 def has_undelivered_shipments(order: OrderState, _: datetime) -> bool:
     return any(line.delivered < line.fulfilled for line in order.lines)
 
@@ -57,8 +61,10 @@ TRANSITIONS: Final = (
     Transition(_S.PENDING, _C.EXPIRE, is_overdue, _S.EXPIRED),
     Transition(_S.PENDING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
     Transition(_S.PROCESSING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
+    Transition(_S.PENDING, _C.CHANGE_ADDRESS, always, _S.PENDING),
+    Transition(_S.PROCESSING, _C.CHANGE_ADDRESS, has_nothing_shipped, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.CANCEL_LINES, has_unfulfilled_lines, _S.PROCESSING),
-    Transition(_S.PROCESSING, _C.FULFIL, has_unfulfilled_paid_lines, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.FULFIL, can_be_shipped, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.DELIVER, has_undelivered_shipments, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.COMPLETE, is_fully_delivered, _S.COMPLETED),
     Transition(_S.EXPIRED, _C.REINSTATE, always, _S.PROCESSING),

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Protocol
 from fastapi import Depends
 
 from markethall.orders.contract import (
+    OrderChanges,
     Orders,
 )
 from markethall.shared.http.dependencies import FromContext
@@ -19,11 +20,16 @@ class Services(Protocol):
 
     def orders(self) -> Orders: ...
 
+    def order_changes(self) -> OrderChanges: ...
+
     def idempotency(self) -> IdempotencyService: ...
 
 
 _from_orders: Final[FromContext[Services]] = FromContext("orders")
 OrdersDep = Annotated[Orders, Depends(_from_orders(lambda container: container.orders()))]
+OrderChangesDep = Annotated[
+    OrderChanges, Depends(_from_orders(lambda container: container.order_changes()))
+]
 IdempotencyDep = Annotated[
     IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
 ]

@@ -38,6 +38,7 @@ from markethall.orders.router.dependencies import (
     Owner,
     OwnerOrStaff,
 )
+from markethall.orders.router.upstream_errors import with_upstream_errors
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
@@ -55,15 +56,12 @@ from markethall.shared.http.idempotent_routes import (
     ok_response,
     run_idempotent,
 )
-from markethall.shared.http.problem_details import openapi_problem_response, problems
+from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel import model
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.email_address import EmailAddress
-from markethall.shared.kernel.errors import (
-    DomainError,
-)
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page
@@ -129,8 +127,7 @@ PlaceBody = Annotated[
 ]
 
 
-# status -> codes of errors of other contexts that reach the client; codes, not classes, because the
-# router may not import the contracts of other contexts
+# status -> codes of errors of other contexts that reach the client
 _UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
     403: ("users.inactive",),
     404: ("users.not_found", "inventory.product_not_found"),
@@ -143,21 +140,13 @@ _UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
 }
 
 
-def _with_upstream_errors(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """Return OpenAPI responses for these errors and for the errors of other contexts."""
-    responses = problems(*errors)
-    for status, codes in _UPSTREAM_ERROR_CODES.items():
-        entry = responses.setdefault(status, openapi_problem_response("Refused", {}))
-        entry["description"] += ", " + ", ".join(f"`{code}`" for code in codes)
-    return responses
-
-
 @router.post(
     "/orders",
     status_code=201,
     response_model=OrderView,
     summary="Place an order",
-    responses=_with_upstream_errors(
+    responses=with_upstream_errors(
+        _UPSTREAM_ERROR_CODES,
         *AUTHENTICATED_ERRORS,
         *REQUIRED_IDEMPOTENCY_ERRORS,
         TotalChanged,

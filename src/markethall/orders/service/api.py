@@ -20,7 +20,6 @@ from markethall.orders.contract import (
     VersionedOrderStatus,
 )
 from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilment_lines
-from markethall.orders.ports import ReadStore
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import (
@@ -34,10 +33,10 @@ from markethall.orders.service.views import (
     to_order_view,
     to_timeline_entry_view,
 )
+from markethall.orders.service.visible_orders import check_staff, get_visible_order, is_staff
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
 from markethall.shared.kernel.scopes import ORDERS_MANAGE
 
@@ -65,7 +64,8 @@ class OrderService:
         return await self._checkout.place(ctx, command, attempt)
 
     async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:
-        return to_order_view(await self._read_visible_order(ctx, order_id))
+        order = await self._read_visible_order(ctx, order_id)
+        return to_order_view(order, for_staff=is_staff(ctx))
 
     async def list_orders(self, ctx: CallContext, query: OrderQuery) -> Page[OrderView]:
         owner_id = None if ctx.actor.has_scope(ORDERS_MANAGE) else ctx.user_id
@@ -74,7 +74,7 @@ class OrderService:
         after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
             orders = await store.list_orders(query, owner_id, after)
-        views = [to_order_view(order) for order in orders]
+        views = [to_order_view(order, for_staff=is_staff(ctx)) for order in orders]
         return self._cursors.build_page(listing, views, query.limit, _order_keyset)
 
     async def get_order_status(self, ctx: CallContext, order_id: UUID) -> VersionedOrderStatus:
@@ -102,7 +102,7 @@ class OrderService:
 
     async def get_timeline(self, ctx: CallContext, order_id: UUID) -> TimelineView:
         async with self._database.read_session() as store:
-            await _get_visible_order(store, ctx, order_id)
+            await get_visible_order(store, ctx, order_id)
             entries = await store.list_timeline_entries(order_id)
         return TimelineView(
             order_id=order_id, items=tuple(to_timeline_entry_view(entry) for entry in entries)
@@ -117,11 +117,11 @@ class OrderService:
         self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
     ) -> OrderView:
         async with self._database.transaction() as store:
-            order = await _get_visible_order(store, ctx, order_id)
+            order = await get_visible_order(store, ctx, order_id)
             for event in self._apply_cancellation(ctx, order, command, attempt.id):
                 await store.publish(event, ctx)
             await store.save_order(order)
-            view = to_order_view(order)
+            view = to_order_view(order, for_staff=is_staff(ctx))
             await store.store_response(attempt, view)
         return view
 
@@ -150,7 +150,7 @@ class OrderService:
     async def fulfil(
         self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
     ) -> FulfilmentView:
-        _check_staff(ctx)
+        check_staff(ctx)
         return await retry_on_conflict(lambda: self._fulfil(ctx, order_id, command, attempt))
 
     async def _fulfil(
@@ -208,7 +208,7 @@ class OrderService:
     async def deliver(
         self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
     ) -> FulfilmentView:
-        _check_staff(ctx)
+        check_staff(ctx)
         return await retry_on_conflict(lambda: self._deliver(ctx, fulfilment_id, attempt))
 
     async def _deliver(
@@ -218,7 +218,7 @@ class OrderService:
             fulfilment = await store.get_fulfilment(fulfilment_id)
             if fulfilment is None:
                 raise FulfilmentNotFound(fulfilment_id=str(fulfilment_id))
-            order = await _get_visible_order(store, ctx, fulfilment.order_id)
+            order = await get_visible_order(store, ctx, fulfilment.order_id)
             audit = self._audit(ctx, f"{fulfilment.carrier} {fulfilment.tracking_number}")
             fulfilment.deliver(audit.at)
             order.deliver(fulfilment.quantities, audit)
@@ -236,23 +236,10 @@ class OrderService:
 
     async def _read_visible_order(self, ctx: CallContext, order_id: UUID) -> Order:
         async with self._database.read_session() as store:
-            return await _get_visible_order(store, ctx, order_id)
+            return await get_visible_order(store, ctx, order_id)
 
     def _audit(self, ctx: CallContext, reason: str = "") -> AuditInfo:
         return AuditInfo(ctx.actor.audit_name, self._clock(), reason)
-
-
-async def _get_visible_order(store: ReadStore, ctx: CallContext, order_id: UUID) -> Order:
-    """Raises OrderNotFound when the order does not exist or the caller may not see it."""
-    order = await store.get_order(order_id)
-    if order is None or not ctx.can_view(order.user_id, ORDERS_MANAGE):
-        raise OrderNotFound(order_id=str(order_id))
-    return order
-
-
-def _check_staff(ctx: CallContext) -> None:
-    if not ctx.actor.has_scope(ORDERS_MANAGE):
-        raise Forbidden(scope=ORDERS_MANAGE)
 
 
 def _order_keyset(order: OrderView) -> TimeKeyset:

@@ -18,7 +18,9 @@ from markethall.orders.totals.domain import AppliedDiscount, TaxLine
 from markethall.shared.kernel.money import Money
 
 
-def to_order_view(order: Order) -> OrderView:
+def to_order_view(order: Order, *, for_staff: bool = False) -> OrderView:
+    """Convert the order. The fields that only staff may see are None unless `for_staff`."""
+
     def money(amount: int) -> Money:
         return Money(amount=amount, currency=order.currency)
 
@@ -45,6 +47,10 @@ def to_order_view(order: Order) -> OrderView:
         billing_address=order.billing_address,
         note=order.note,
         payment=OrderPaymentView(payment_id=order.payment_id, status=order.provider_payment_status),
+        on_hold=order.on_hold,
+        metadata=order.metadata,
+        tags=order.tags if for_staff else None,
+        staff_note=order.staff_note if for_staff else None,
         expires_at=order.expires_at,
         created_at=order.created_at,
         updated_at=order.updated_at,

@@ -31,6 +31,11 @@ UPDATABLE_COLUMNS = (
     "reservation_id",
     "user_id",
     "is_guest",
+    "shipping_address",
+    "tags",
+    "staff_note",
+    "on_hold",
+    "metadata",
     "updated_at",
     "version",
 )

@@ -1,9 +1,9 @@
 """The Postgres store of orders. It runs the statements and maps rows to entities."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from markethall.orders.configuration.sql import SqlConfigurationStore, metadata
@@ -61,6 +61,8 @@ _PLAIN_COLUMNS = tuple(
         "subtotal",
         "total",
         "shipping_line",
+        "tags",
+        "metadata",
     }
 )
 
@@ -73,7 +75,7 @@ class SqlOrderStore(SqlConfigurationStore):
     async def add_order(self, order: Order) -> int | None:
         number: int | None = await self._connection.fetch_value(
             sql.INSERT_ORDER,
-            **_order_row(order),
+            **_order_row(order, orders.c.keys()),
             **_line_arrays(order.lines),
             **_timeline_arrays(order.pending_timeline_entries),
         )
@@ -86,7 +88,7 @@ class SqlOrderStore(SqlConfigurationStore):
             sql.UPDATE_ORDER,
             order_id=order.order_id,
             expected_version=order.expected_version,
-            **{name: getattr(order, name) for name in sql.UPDATABLE_COLUMNS},
+            **_order_row(order, sql.UPDATABLE_COLUMNS),
             **_arrays("line", ("line_id", *sql.LINE_COUNTS), order.lines),
             **_timeline_arrays(order.pending_timeline_entries),
         )
@@ -189,13 +191,9 @@ class SqlOrderStore(SqlConfigurationStore):
         return number
 
 
-def _order_row(order: Order) -> dict[str, Any]:
-    row = {column.name: getattr(order, column.name) for column in orders.c}
-    return row | {
-        "shipping_line": shipping_to_json(order.shipping_line),
-        "shipping_address": _address_to_json(order.shipping_address),
-        "billing_address": order.billing_address and _address_to_json(order.billing_address),
-    }
+def _order_row(order: Order, names: Iterable[str]) -> dict[str, Any]:
+    row = {name: getattr(order, name) for name in names}
+    return row | {name: encode(row[name]) for name, encode in _ENCODERS.items() if name in row}
 
 
 def _to_order(row: "Record") -> Order:
@@ -207,6 +205,8 @@ def _to_order(row: "Record") -> Order:
         shipping_line=shipping_from_json(row["shipping_line"]),
         shipping_address=_address_from_json(row["shipping_address"]),
         billing_address=row["billing_address"] and _address_from_json(row["billing_address"]),
+        tags=tuple(row["tags"]),
+        metadata=json.loads(row["metadata"]),
         lines=tuple(_to_line(line) for line in json.loads(row["lines"])),
     )
 
@@ -262,6 +262,15 @@ def _address_to_json(address: str | Address) -> str:
 def _address_from_json(text: str) -> str | Address:
     value = json.loads(text)
     return value if isinstance(value, str) else Address.model_validate(value)
+
+
+# the columns that are stored as JSON
+_ENCODERS: Final[Mapping[str, Callable[[Any], str | None]]] = {
+    "shipping_line": shipping_to_json,
+    "shipping_address": _address_to_json,
+    "billing_address": lambda address: address and _address_to_json(address),
+    "metadata": lambda metadata: json.dumps(dict(metadata)),
+}
 
 
 def _timeline_arrays(entries: Sequence[TimelineEntry]) -> dict[str, list[Any]]:

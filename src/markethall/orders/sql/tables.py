@@ -1,18 +1,23 @@
 """The tables of the schema `orders`. The migration also creates triggers on them."""
 
 from enum import StrEnum
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from markethall.orders.configuration.sql import metadata
 from markethall.orders.contract import (
+    MAX_ORDER_TAG_LENGTH,
+    MAX_ORDER_TAGS,
+    MAX_STAFF_NOTE_LENGTH,
     FulfilmentStatus,
     OrderFulfilmentStatus,
     OrderPaymentStatus,
     OrderStatus,
 )
 from markethall.shared.kernel.email_address import MAX_EMAIL_LENGTH
+from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES
 from markethall.shared.persistence.postgres import sql_literal
 from markethall.shared.persistence.sql import timestamp_column
 
@@ -30,6 +35,13 @@ def _required_column(
 ) -> "sa.Column[str]":
     return sa.Column(name, kind, nullable=False)
 
+
+# an object of texts; the limit of its length is enough for all metadata that the API accepts
+METADATA_CHECK: Final = (
+    "jsonb_typeof(metadata) = 'object' AND length(metadata::text) <= 160000"
+    f" AND jsonb_array_length(jsonb_path_query_array(metadata, '$.*')) <= {MAX_METADATA_ENTRIES}"
+    """ AND NOT jsonb_path_exists(metadata, '$.* ? (@.type() <> "string")')"""
+)
 
 orders = sa.Table(
     "order",
@@ -57,6 +69,10 @@ orders = sa.Table(
     sa.Column("shipping_address", JSONB, nullable=False),
     sa.Column("billing_address", JSONB),
     sa.Column("note", sa.Text),
+    sa.Column("tags", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),
+    sa.Column("staff_note", sa.Text),
+    sa.Column("on_hold", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
     sa.Column("payment_id", sa.Uuid, nullable=False),
     _required_column("provider_payment_status", sa.Text),
     sa.Column("payment_version", sa.Integer, nullable=False),
@@ -98,6 +114,13 @@ orders = sa.Table(
         f"(email IS NULL) = (email_key IS NULL) AND length(email) <= {MAX_EMAIL_LENGTH}",
         name="email",
     ),
+    sa.CheckConstraint(
+        f"cardinality(tags) <= {MAX_ORDER_TAGS}"
+        f" AND length(array_to_string(tags, '')) <= {MAX_ORDER_TAGS * MAX_ORDER_TAG_LENGTH}",
+        name="tags",
+    ),
+    sa.CheckConstraint(f"length(staff_note) <= {MAX_STAFF_NOTE_LENGTH}", name="staff_note"),
+    sa.CheckConstraint(METADATA_CHECK, name="metadata"),
     sa.CheckConstraint("version >= 1", name="version"),
 )
 sa.Index("ix_order_user_id_created_at", orders.c.user_id, orders.c.created_at, orders.c.order_id)

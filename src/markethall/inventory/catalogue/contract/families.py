@@ -35,6 +35,7 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES, MetadataName, MetadataValue
 from markethall.shared.kernel.model import Dto, RequestModel, Text, VisibleText
 
 # not longer than a `label_key`, so that the `label_key` of a slug is the slug
@@ -42,9 +43,6 @@ MAX_SLUG_LENGTH: Final = 150
 _SLUG_PATTERN: Final = "^[a-z0-9]+(?:-[a-z0-9]+)*$"
 MAX_SEO_TITLE_LENGTH: Final = 255
 MAX_SEO_DESCRIPTION_LENGTH: Final = 1000
-MAX_METADATA_ENTRIES: Final = 50
-MAX_METADATA_LENGTH: Final = 500
-_METADATA_NAME_PATTERN: Final = "^[A-Za-z0-9_.-]+$"
 # the largest number of products in FamilyDetail
 MAX_FAMILY_PRODUCTS: Final = 100
 
@@ -65,16 +63,6 @@ SeoTitle = Annotated[
     Field(min_length=1, max_length=MAX_SEO_TITLE_LENGTH, examples=["Sencha from Uji"]),
 ]
 SeoDescription = Annotated[VisibleText, Field(min_length=1, max_length=MAX_SEO_DESCRIPTION_LENGTH)]
-MetadataName = Annotated[
-    Text,
-    Field(
-        min_length=1,
-        max_length=40,
-        pattern=_METADATA_NAME_PATTERN,
-        json_schema_extra={"pattern": _METADATA_NAME_PATTERN},
-    ),
-]
-MetadataValue = Annotated[Text, Field(max_length=MAX_METADATA_LENGTH)]
 
 
 class FamilyStatus(StrEnum):

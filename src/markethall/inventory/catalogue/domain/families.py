@@ -9,7 +9,6 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 from markethall.inventory.catalogue.contract.families import (
-    MAX_METADATA_ENTRIES,
     FamilyChange,
     FamilyStatus,
     FamilyView,
@@ -28,6 +27,7 @@ from markethall.inventory.catalogue.domain.products import (
 from markethall.inventory.catalogue.domain.slugs import product_slug
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 _EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
