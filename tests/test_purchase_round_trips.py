@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import asyncpg
@@ -22,14 +23,18 @@ from tests.conftest import plain
 from tests.containers import users_of
 from tests.test_app import ADMIN
 
-MAX_ROUND_TRIPS: Final = 48
-MAX_IDLE_STATEMENTS_PER_SECOND: Final = 29
-IDLE_SECONDS: Final = 10
+MAX_ROUND_TRIPS: Final = 37
+MAX_IDLE_STATEMENTS_PER_SECOND: Final = 4
+# includes one run of the periodic jobs of an idle process
+IDLE_SECONDS: Final = 15
 PURCHASES: Final = 5
 
 # no poll, heartbeat or periodic job during the test: only what a purchase causes
 ONLY_WOKEN: Final = WorkerConfig(
-    poll_interval=3600, heartbeat_interval=3600, periodic_job_interval=3600
+    poll_interval=3600,
+    heartbeat_interval=3600,
+    periodic_job_interval=3600,
+    idle_job_interval=3600,
 )
 COUNT_UNFINISHED: Final = """
 SELECT sum(count) FROM (
@@ -136,7 +141,8 @@ async def test_purchase_takes_few_round_trips(shop: Shop) -> None:
 
     table = _describe(shop.proxy, purchases[-2], purchases[-1][0])
     print(table)
-    assert max(totals) <= MAX_ROUND_TRIPS, table
+    # the median, because a measurement of the background work may fall into one purchase
+    assert median(totals) <= MAX_ROUND_TRIPS, (totals, table)
 
 
 def _describe(proxy: RecordingProxy, steps: list[int], end: int) -> str:

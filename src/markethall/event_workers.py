@@ -90,6 +90,7 @@ def _build_worker(
         ],
         outbox_signal=persistence.outbox_signal,
         inbox_signal=persistence.inbox_signal,
+        count_writes=lambda: persistence.database.write_count,
     )
 
 

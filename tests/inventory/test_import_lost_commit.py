@@ -27,13 +27,23 @@ class LostCommitAnswers:
         self._lost = lost
         self._commits = 0
 
+    def transaction(self) -> AbstractAsyncContextManager[Store]:
+        return self._lose_answer(self._database.transaction())
+
+    def autocommit(self) -> AbstractAsyncContextManager[Store]:
+        return self._lose_answer(self._database.autocommit())
+
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Store]:
-        async with self._database.transaction() as store:
+    async def _lose_answer(self, block: AbstractAsyncContextManager[Store]) -> AsyncIterator[Store]:
+        async with block as store:
             yield store
         self._commits += 1
         if self._commits in self._lost:
             raise Unavailable(dependency="postgres")
+
+    @property
+    def write_count(self) -> int:
+        return self._database.write_count
 
     def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
         return self._database.read_session()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from tests.shared.test_events import KILL_LEADER, wait_until_unlocked
 HANDLER = "probe.on_thing_happened"
 # the poll interval is longer than TEST_TIMEOUT, so that a test fails if it needs a poll
 NOTIFIED_ONLY = WorkerConfig(
+    idle_job_interval=0.01,
     poll_interval=600,
     heartbeat_interval=600,
     periodic_job_interval=0.01,
@@ -37,6 +39,7 @@ NOTIFIED_ONLY = WorkerConfig(
 POLLING = WorkerConfig(
     poll_interval=0.01,
     heartbeat_interval=0.01,
+    idle_job_interval=0.01,
     periodic_job_interval=0.01,
     leader_retry_interval=0.01,
 )
@@ -95,6 +98,7 @@ def build_worker(
     handle: Handle,
     *periodic_jobs: PeriodicJob,
     config: WorkerConfig = NOTIFIED_ONLY,
+    count_writes: Callable[[], int] = lambda: 0,
 ) -> ContextWorker:
     transport = InProcessTransport(
         backend.inbox, {ThingHappened.type: [HANDLER]}, backend.inbox_signal.set
@@ -116,6 +120,7 @@ def build_worker(
         config,
         outbox_signal=backend.outbox_signal,
         inbox_signal=backend.inbox_signal,
+        count_writes=count_writes,
     )
 
 
@@ -282,6 +287,26 @@ async def test_log_names_the_periodic_job(
 
     (line,) = (line for line in logs if line["event"] == event)
     assert (line["context"], line["job"]) == (worker.context, "CountingJob.run_once")
+
+
+async def test_periodic_jobs_run_less_often_without_writes(
+    backend: ContextPersistence[Any], ctx: CallContext
+) -> None:
+    config = replace(NOTIFIED_ONLY, idle_job_interval=600, idle_after=0)
+    recorder, job, writes = RecordingHandler(), CountingJob(), count()
+    worker = build_worker(backend, recorder.handle, job.run_once, config=config)
+    async with running(worker):
+        for number in range(20):
+            await publish(backend, ctx, number)
+            assert await recorder.wait_for(number)
+    assert job.runs == 1
+
+    config = replace(config, idle_after=600)
+    worker = build_worker(
+        backend, recorder.handle, job.run_once, config=config, count_writes=lambda: next(writes)
+    )
+    async with running(worker):
+        assert await job.wait_for_runs(10)
 
 
 async def test_standby_worker_takes_over(

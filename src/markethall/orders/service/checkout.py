@@ -225,7 +225,7 @@ class Checkout:
         """
         await self._payments.activate(ctx, ActivatePayments(payment_ids=(order.payment_id,)))
         view = to_order_view(order)
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             await store.store_response(attempt, view)
         return view
 

@@ -38,7 +38,7 @@ class HandledOrders:
             await self.save(delivery, order)
 
     async def mark_processed(self, delivery: Delivery) -> None:
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             await store.mark_processed(delivery)
 
     async def save(self, delivery: Delivery, order: Order, *events: Event) -> bool:

@@ -91,7 +91,7 @@ class PendingOrdersJob:
             orders = await reads.list_overdue_orders(now, BATCH_SIZE)
         if orders:
             next_checks = {order.order_id: next_overdue_check(order, now) for order in orders}
-            async with self._database.transaction() as store:
+            async with self._database.autocommit() as store:
                 await store.postpone_overdue_checks(next_checks)
         return orders
 

@@ -156,9 +156,22 @@ class ChangeReportingDatabase:
         self._database = database
         self.read_session = database.read_session
 
+    @property
+    def write_count(self) -> int:
+        return self._database.write_count
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Store]:
         async with self._database.transaction() as store:
             yield store
+        self._notify(store)
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[Store]:
+        async with self._database.autocommit() as store:
+            yield store
+        self._notify(store)
+
+    def _notify(self, store: Store) -> None:
         if store.saved_order_ids:
             self.waits.notify(store.saved_order_ids)

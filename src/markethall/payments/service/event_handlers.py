@@ -25,7 +25,7 @@ class PaymentEventHandlers:
         charge may still save a method for the guest. After a crash the handler runs again and
         continues with the remaining payments.
         """
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             await store.set_guest_owner(event.guest_id, event.user_id)
         await self._claim_payments(event)
         async with self._database.transaction() as store:

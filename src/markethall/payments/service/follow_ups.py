@@ -51,7 +51,7 @@ class FollowUps:
 
     async def _claim(self) -> Sequence[Operation]:
         now = self._clock()
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             return await store.claim_follow_ups(now, now + _RETRY_DELAY, _CONCURRENCY)
 
     async def _follow_up(self, charge: Operation) -> None:
@@ -108,7 +108,7 @@ class FollowUps:
         return True
 
     async def _set_follow_up(self, charge: Operation, follow_up_at: datetime | None) -> None:
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             await store.set_follow_up(charge.operation_id, follow_up_at)
 
 

@@ -55,12 +55,17 @@ class InternalPaymentService:
             created_at=self._clock(),
             provider=self._provider.default_provider if command.amount.amount else FREE_METHOD,
         )
-        async with self._database.transaction() as store:
-            if ctx.actor.is_guest:
-                # the owner is the user if the guest was claimed after the checkout began
-                owner = await store.get_guest_owner_for_update(payment.user_id)
-                payment.user_id = owner or payment.user_id
+        if ctx.actor.is_guest:
+            return to_payment_summary(await self._open_for_guest(payment))
+        async with self._database.autocommit() as store:
             return to_payment_summary(await store.open_payment(payment))
+
+    async def _open_for_guest(self, payment: Payment) -> Payment:
+        async with self._database.transaction() as store:
+            # the owner is the user if the guest was claimed after the checkout began
+            owner = await store.get_guest_owner_for_update(payment.user_id)
+            payment.user_id = owner or payment.user_id
+            return await store.open_payment(payment)
 
     async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:
         async with self._database.read_session() as store:
@@ -68,7 +73,7 @@ class InternalPaymentService:
         return PaymentStates(items=tuple(states))
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             payments = await store.activate_payments(command.payment_ids)
         return PaymentList(items=tuple(map(to_payment_summary, payments)))
 

@@ -103,7 +103,7 @@ class IssueRefund:
     async def _hand_to_staff(self, refund: Operation) -> None:
         if refund.is_settled_by_hand:
             return
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             is_handed_over = await store.hand_to_staff(refund.operation_id)
         refund.wait_for_staff()
         if is_handed_over:

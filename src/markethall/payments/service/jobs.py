@@ -94,7 +94,7 @@ class PaymentJobs:
 
     async def _claim_due_operations(self) -> Sequence[Operation]:
         now = self._clock()
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             return await store.claim_due_operations(
                 now, self._provider.next_reconcile_at(now), _RECONCILE_CONCURRENCY
             )

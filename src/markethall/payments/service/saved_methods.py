@@ -164,7 +164,7 @@ class SavedMethods:
     async def detach_deleted(self) -> None:
         """Detach deleted methods whose provider has not confirmed it yet."""
         now = self._clock()
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             due = await store.claim_methods_to_detach(
                 now, now + _DETACH_RETRY_DELAY, MAX_CONCURRENT_DETACHES
             )
@@ -180,7 +180,7 @@ class SavedMethods:
 
     async def _detach_one(self, method: SavedMethod) -> None:
         if await self._provider.detach_method(method):
-            async with self._database.transaction() as store:
+            async with self._database.autocommit() as store:
                 await store.finish_detaching(method.saved_method_id)
         else:
             log.warning(

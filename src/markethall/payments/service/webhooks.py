@@ -111,12 +111,12 @@ class WebhookHandler:
                 return
 
     async def _postpone(self, event: ProviderEvent) -> None:
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             await store.postpone_event(event, self._clock(), _MIN_RETRY_DELAY, _MAX_RETRY_DELAY)
 
     async def _ignore_unmatched(self) -> None:
         now = self._clock()
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             count = await store.ignore_unmatched_events(
                 now, now - _MAX_UNMATCHED_AGE, _IGNORE_BATCH_SIZE
             )
@@ -125,7 +125,7 @@ class WebhookHandler:
 
     async def _store_event(self, event: ProviderEvent) -> bool:
         state: WebhookState = "pending" if _is_applicable(event) else "ignored"
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             return await store.store_event(event, state, self._clock())
 
     async def _try_apply(self, ctx: CallContext, event: ProviderEvent) -> _Attempt:
@@ -151,7 +151,7 @@ class WebhookHandler:
             return False
         if state == "dead":
             log.error("webhook.dead", event_id=event.event_id, event_type=event.type)
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             await store.set_event_state(event, state, self._clock())
         PROVIDER_WEBHOOKS.labels(event.provider, state).inc()
         return True

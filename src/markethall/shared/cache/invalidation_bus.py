@@ -25,6 +25,8 @@ _RETRY_INTERVAL: Final = 0.25  # seconds
 # Seconds between two messages. Invalidations that arrive in this time share the next message,
 # because each commit with a NOTIFY takes a lock of the whole Postgres server.
 _MIN_NOTIFY_INTERVAL: Final = 0.02
+# Seconds. A closed connection is noticed at once; a ping notices a connection that is silent.
+_PING_INTERVAL: Final = 2.0
 # If more invalidations than this are pending, the whole namespaces of their keys are invalidated
 # instead. This limits the memory and the size of the message.
 _MAX_PENDING: Final = 1000
@@ -64,7 +66,7 @@ class PostgresChannel:
 
     def __init__(self, postgres: Postgres) -> None:
         self._notifications = PostgresNotifications(
-            postgres, "markethall_cache", HEARTBEAT_INTERVAL
+            postgres, "markethall_cache", HEARTBEAT_INTERVAL, _PING_INTERVAL
         )
 
     async def send(self, _: Collection[Invalidation], message: bytes) -> None:

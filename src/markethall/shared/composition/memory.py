@@ -5,7 +5,7 @@ failed transaction is undone, and rows are copied when they are stored and read.
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -115,6 +115,7 @@ class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
         self._clock = clock
         self.after_publish = after_publish
         self._event_counters = event_counters
+        self.write_count = 0
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[S]:
@@ -126,9 +127,14 @@ class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
                 yield store
             finally:
                 HOLDS_CONNECTION.reset(token)
+        self.write_count += 1
         count_committed(store.published_events, self._event_counters, store.commit_counts)
         if store.published_events:
             self.after_publish()
+
+    def autocommit(self) -> AbstractAsyncContextManager[S]:
+        """Run the block as a transaction. A block with one statement has the same effect."""
+        return self.transaction()
 
     @asynccontextmanager
     async def read_session(self) -> AsyncIterator[S]:

@@ -126,6 +126,7 @@ class SqlDatabase(Generic[S_co]):
         self._clock = clock
         self.after_publish = after_publish
         self._event_counters = event_counters
+        self.write_count = 0
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[S_co]:
@@ -133,6 +134,18 @@ class SqlDatabase(Generic[S_co]):
         async with self._postgres.transaction() as connection:
             store = self._store_factory(connection, self._statements, self._clock)
             yield store
+        self._after_write(store)
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[S_co]:
+        """Commit each statement by itself. Raises Unavailable."""
+        async with self._postgres.read_session() as connection:
+            store = self._store_factory(connection, self._statements, self._clock)
+            yield store
+        self._after_write(store)
+
+    def _after_write(self, store: SqlUnitOfWork) -> None:
+        self.write_count += 1
         count_committed(store.published_events, self._event_counters, store.commit_counts)
         if store.published_events:
             self.after_publish()

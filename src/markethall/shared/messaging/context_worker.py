@@ -35,6 +35,7 @@ class ContextWorker:
     Every process that serves the context runs a worker, and one of the workers is the leader. The
     signals make the loops start without waiting for the next poll: `outbox_signal` is set when this
     process publishes an event, `inbox_signal` when an event is delivered to the inbox.
+    `count_writes` returns how often this process has written: without writes, jobs run less often.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ContextWorker:
         *,
         outbox_signal: WakeSignal | None = None,
         inbox_signal: WakeSignal | None = None,
+        count_writes: Callable[[], int] = lambda: 0,
     ) -> None:
         self.context = context
         self._outbox = outbox
@@ -59,6 +61,7 @@ class ContextWorker:
         self._long_running_tasks = long_running_tasks
         self._outbox_signal = outbox_signal or WakeSignal()
         self._inbox_signal = inbox_signal or WakeSignal()
+        self._count_writes = count_writes
 
     async def run(self) -> None:
         """Try to become the leader, and do the work as the leader, until cancelled."""
@@ -149,10 +152,19 @@ class ContextWorker:
                 await self._inbox_signal.wait(self._config.poll_interval)
 
     async def _run_periodic_jobs(self) -> None:
+        """Run all jobs at an interval, which is longer while only jobs write."""
+        loop, config = asyncio.get_running_loop(), self._config
+        idle_at, writes = loop.time(), self._count_writes()
         while True:
+            if self._count_writes() != writes:
+                idle_at = loop.time() + config.idle_after
             for job in self._periodic_jobs:
                 await self._run_job(job)
-            await asyncio.sleep(self._config.periodic_job_interval)
+            writes = self._count_writes()
+            is_idle = loop.time() >= idle_at
+            await asyncio.sleep(
+                config.idle_job_interval if is_idle else config.periodic_job_interval
+            )
 
     async def _run_job(self, job: PeriodicJob) -> None:
         try:

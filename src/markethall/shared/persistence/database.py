@@ -23,3 +23,14 @@ class SnapshotDatabase(Protocol[R_co]):
 class Database(ReadDatabase[R_co], Protocol[R_co, S_co]):
     def transaction(self) -> AbstractAsyncContextManager[S_co]:
         """Commit when the block ends; roll back when it raises. Raises Unavailable."""
+
+    def autocommit(self) -> AbstractAsyncContextManager[S_co]:
+        """Commit each statement by itself, without a transaction around the block.
+
+        Use it for a block with one statement: this saves the round trips of BEGIN and COMMIT.
+        Raises Unavailable.
+        """
+
+    @property
+    def write_count(self) -> int:
+        """The number of blocks of this process that may have written."""

@@ -26,13 +26,17 @@ _PING: Final = Statement(select(literal_column("1")))
 class PostgresNotifications:
     """One channel. It uses a connection outside the pool, so that a busy pool delays no message.
 
-    Each statement may take at most `timeout` seconds. Messages are UTF-8 text.
+    Each statement may take at most `timeout` seconds. The connection is pinged after
+    `ping_interval` seconds without a message. Messages are UTF-8 text.
     """
 
-    def __init__(self, postgres: Postgres, channel: str, timeout: float) -> None:
+    def __init__(
+        self, postgres: Postgres, channel: str, timeout: float, ping_interval: float
+    ) -> None:
         self._postgres = postgres
         self._channel = channel
         self._timeout = timeout
+        self._ping_interval = ping_interval
         self._listening: Connection | None = None
         self._lock = asyncio.Lock()
 
@@ -48,17 +52,18 @@ class PostgresNotifications:
     async def subscribe(self) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
         """Yield a function that waits for the next message.
 
-        After `timeout` seconds without a message the connection is pinged; the answer must arrive
-        within the same time. This method and the function raise Unavailable.
+        The function raises Unavailable at once if the server closes the connection, and after a
+        ping without an answer. This method raises Unavailable too.
         """
-        messages: asyncio.Queue[bytes] = asyncio.Queue()
+        messages: asyncio.Queue[bytes | None] = asyncio.Queue()
         async with self._postgres.dedicated_connection() as connection:
 
             async def next_message() -> bytes:
                 while True:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(self._timeout):
-                            return await messages.get()
+                        async with asyncio.timeout(self._ping_interval):
+                            if (message := await messages.get()) is not None:
+                                return message
                     await self._run(lambda: connection.fetch_value(_PING))
 
             await self._run(
@@ -66,6 +71,8 @@ class PostgresNotifications:
                     self._channel, lambda payload: messages.put_nowait(payload.encode())
                 )
             )
+            # None makes the next call ping the connection, which raises Unavailable
+            connection.on_termination(lambda: messages.put_nowait(None))
             self._listening = connection
             try:
                 yield next_message

@@ -44,7 +44,7 @@ _UNUSED_UPLOAD_RETENTION: Final = timedelta(hours=1)
 _FAILED_UPLOAD_RETENTION: Final = timedelta(days=7)
 _FINISHED_IMPORT_RETENTION: Final = timedelta(days=90)
 _CLEANUP_INTERVAL: Final = timedelta(minutes=5)
-_POLL_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 5.0
 _RETRY_PAUSE_SECONDS: Final = 0.5
 _MAX_ATTEMPTS: Final = 20
 
@@ -107,7 +107,7 @@ class ImportWorker:
         Return None if there is none, or if another worker has its lease.
         """
         token, now = new_id(), self._clock()
-        async with self._database.transaction() as store:
+        async with self._database.autocommit() as store:
             job = await store.lease_import_job(token, now, now + LEASE_DURATION, import_id)
         if job is None:
             return None

@@ -105,10 +105,9 @@ class InventoryService:
         limits = self._limits if command.limited else None
         async with (
             self._limiter.slot(stock_quantity.product_id),
-            # a read session has no transaction; the statement writes, and commits by itself
-            self._database.read_session() as session,
+            self._database.autocommit() as store,
         ):
-            line = await session.reserve_single_statement(reservation, stock_quantity, limits)
+            line = await store.reserve_single_statement(reservation, stock_quantity, limits)
         return replace(reservation, lines=(line,)) if line else None
 
     async def _reserve_in_transaction(
@@ -145,11 +144,13 @@ class InventoryService:
 
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         async def commit(store: Store, new_plan: AllocationPlan | None) -> Reservation:
-            return await store.commit_if_held(reservation_id) or await _commit_not_held(
-                store, reservation_id, new_plan
-            )
+            return await _commit_not_held(store, reservation_id, new_plan)
 
-        return await self._invalidate_and_view(await self._allocation.run(commit))
+        async with self._database.autocommit() as store:
+            committed = await store.commit_if_held(reservation_id)
+        if committed is None:
+            committed = await self._allocation.run(commit)
+        return await self._invalidate_and_view(committed)
 
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
         async with self._database.transaction() as store:

@@ -65,6 +65,10 @@ class Connection:
         STATEMENTS.inc()
         await self._driver.copy_records_to_table(table, columns=list(column_names), records=rows)
 
+    def on_termination(self, callback: Callable[[], None]) -> None:
+        """Call the function when the connection ends. Use this only on a dedicated connection."""
+        self._driver.add_termination_listener(lambda _: callback())
+
     async def listen(self, channel: str, on_notification: Callable[[str], None]) -> None:
         """Subscribe to a channel. Use this only on a dedicated connection.
 
