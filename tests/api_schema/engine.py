@@ -64,7 +64,15 @@ def seeded_app() -> Iterator[tuple[Gateway, SeededShop]]:
     The application stays open at the end of the block: Schemathesis keeps its lifespan between
     requests, and the pytest plugin of Schemathesis ends it after the test.
     """
-    app = create_app(read_settings(storage="memory", token_ttl=36_000, **ADMIN))
+    app = create_app(
+        read_settings(
+            storage="memory",
+            token_ttl=36_000,
+            # a stream of order events would otherwise last as long as this test
+            order_stream_max_seconds=0.01,
+            **ADMIN,
+        )
+    )
     with get_client(cast("ASGIApp", app)) as http:
         yield app, ShopSeeder(http).seed()
 

@@ -1,6 +1,7 @@
 """The HTTP API of orders: validation, responses, scopes."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from markethall.inventory.contract import (
 from markethall.orders.contract import OrderView
 from markethall.orders.router import router
 from markethall.orders.router.orders import _UPSTREAM_ERROR_CODES
+from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.shared.http.problem_details import problem_handler, validation_handler
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
@@ -419,11 +421,80 @@ async def test_unknown_id_is_404_and_invalid_id_is_422(order_client: OrderClient
         UNKNOWN_ORDER_PATH,
         f"{UNKNOWN_ORDER_PATH}/status",
         f"{UNKNOWN_ORDER_PATH}/timeline",
+        f"{UNKNOWN_ORDER_PATH}/events",
     ):
         response = await order_client.send("GET", path)
         assert (response.status_code, response.json()["code"]) == (404, "orders.not_found")
     response = await order_client.send("GET", "/orders/%00")
     assert response.status_code == 422
+
+
+def end_streams_at_once(orders_app: OrdersApp) -> None:
+    container = orders_app.container
+    limits = StreamLimits(
+        heartbeat_seconds=1, max_seconds=0.01, max_streams=1, max_streams_per_client=1
+    )
+    streams = StatusStreams(container.stored_database(), container.status_waits(), limits)
+    container.status_streams.override(streams)
+
+
+async def test_events_are_server_sent_events_with_the_version_as_id(
+    order_client: OrderClient,
+) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
+    end_streams_at_once(order_client.orders_app)
+
+    response = await order_client.send("GET", f"/orders/{order['order_id']}/events")
+
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-accel-buffering"] == "no"
+    retry, event, heartbeat, end = response.text.split("\n\n")
+    lines = dict(line.split(": ", 1) for line in event.split("\n"))
+    assert (retry, heartbeat, end) == ("retry: 1000", ": ping", "")
+    assert (lines["event"], lines["id"]) == ("status", str(order["version"]))
+    assert json.loads(lines["data"]) == {
+        "order_id": order["order_id"],
+        "status": "pending",
+        "payment_status": "none",
+        "fulfilment_status": "unfulfilled",
+        "updated_at": order["updated_at"],
+        "version": order["version"],
+        "change": "placed",
+    }
+
+
+async def test_events_continue_after_the_last_event_id(order_client: OrderClient) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
+    end_streams_at_once(order_client.orders_app)
+    headers = {"Last-Event-ID": str(order["version"])}
+
+    response = await order_client.send(
+        "GET", f"/orders/{order['order_id']}/events", headers=headers
+    )
+
+    assert "event:" not in response.text
+
+
+@pytest.mark.parametrize("value", ["-1", "2147483648", "one", "1.5", "9" * 5000])
+async def test_invalid_last_event_id_is_rejected(order_client: OrderClient, value: str) -> None:
+    headers = {"Last-Event-ID": value}
+
+    response = await order_client.send("GET", f"{UNKNOWN_ORDER_PATH}/events", headers=headers)
+
+    assert (response.status_code, response.json()["code"]) == (422, "request.invalid")
+
+
+async def test_export_is_a_file(order_client: OrderClient) -> None:
+    await order_client.place(short_body(order_client))
+
+    response = await order_client.send("GET", "/orders/export.csv?status=pending", STAFF)
+    paged = await order_client.send("GET", "/orders/export.csv?limit=5", STAFF)
+
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers["content-disposition"] == 'attachment; filename="orders.csv"'
+    assert response.text.count("\r\n") == 2
+    assert (paged.status_code, paged.json()["code"]) == (422, "request.invalid")
 
 
 ROUTES = [
@@ -432,6 +503,8 @@ ROUTES = [
     ("GET", UNKNOWN_ORDER_PATH, {"orders", "orders:manage"}),
     ("GET", f"{UNKNOWN_ORDER_PATH}/status", {"orders", "orders:manage"}),
     ("GET", f"{UNKNOWN_ORDER_PATH}/timeline", {"orders", "orders:manage"}),
+    ("GET", f"{UNKNOWN_ORDER_PATH}/events", {"orders", "orders:manage"}),
+    ("GET", "/orders/export.csv", {"orders:manage"}),
     ("POST", f"{UNKNOWN_ORDER_PATH}/cancel", {"orders", "orders:manage"}),
     ("POST", f"{UNKNOWN_ORDER_PATH}/fulfilments", {"orders:manage"}),
     ("GET", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}", {"orders", "orders:manage"}),

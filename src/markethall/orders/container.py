@@ -8,6 +8,8 @@ from dependency_injector import providers
 from markethall.inventory.contract import Inventory
 from markethall.orders.configuration.service import ConfigurationCache, ItemService
 from markethall.orders.contract import OrderChanges, Orders
+from markethall.orders.contract.exports import OrderExport
+from markethall.orders.contract.status_streams import OrderStatusStreams
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
 from markethall.orders.ports import OrderIntegrityReads, ReadStore, Store
 from markethall.orders.pricing.ports import Pricing
@@ -22,8 +24,10 @@ from markethall.orders.service import (
     PendingOrdersJob,
     ReservationPolicy,
 )
+from markethall.orders.service.export_orders import OrderExporter
 from markethall.orders.service.order_changes import OrderChangeService
 from markethall.orders.service.order_metrics import ORDER_COUNTERS
+from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
 from markethall.orders.settings import (
     SHIPPING_CALCULATORS,
@@ -90,6 +94,15 @@ def _bus(tools: ContextTools) -> InvalidationBus | None:
 
 def _status_waits(database: Database[ReadStore, Store], bus: InvalidationBus | None) -> StatusWaits:
     return StatusWaits(database, bus.publish if bus else lambda _: None)
+
+
+def _stream_limits(settings: OrdersSettings) -> StreamLimits:
+    return StreamLimits(
+        heartbeat_seconds=settings.order_stream_heartbeat_seconds,
+        max_seconds=settings.order_stream_max_seconds,
+        max_streams=settings.max_order_streams,
+        max_streams_per_client=settings.max_order_streams_per_client,
+    )
 
 
 def _configuration_byte_cache(bus: InvalidationBus | None) -> CoherentCache:
@@ -201,6 +214,10 @@ class OrdersContainer(ContextContainer):
     )
     order_changes: providers.Singleton[OrderChanges] = singleton(
         OrderChangeService, inventory, pricing, database, clock
+    )
+    order_export: providers.Singleton[OrderExport] = singleton(OrderExporter, stored_database)
+    status_streams: providers.Singleton[OrderStatusStreams] = singleton(
+        StatusStreams, stored_database, status_waits, singleton(_stream_limits, settings)
     )
     event_handlers: providers.Singleton[OrderEventHandlers] = singleton(
         OrderEventHandlers, clients, database, reservation_policy, clock

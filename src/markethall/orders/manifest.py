@@ -36,6 +36,7 @@ MANIFEST: Final = ContextManifest(
         "shipping-methods",
         "tax-rates",
     ),
+    long_paths=(r"/orders/export\.csv", r"/orders/[^/]+/events"),
     tags={
         "orders": "Orders, their status and timeline, and their fulfilment.",
         "shop": "The settings of the shop, its shipping methods and tax rates.",

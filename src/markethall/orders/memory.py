@@ -11,7 +11,7 @@ from markethall.orders.configuration.memory import (
 )
 from markethall.orders.contract import (
     FulfilmentStatus,
-    OrderQuery,
+    OrderFilters,
     OrderStatus,
     OrderStatusView,
     VersionedOrderStatus,
@@ -87,17 +87,20 @@ class MemoryOrderStore(MemoryConfigurationStore):
         found = [self._tables.orders.get(order_id) for order_id in order_ids]
         return {order.order_id: order.version for order in found if order}
 
-    async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]:
-        return self._tables.timeline.get(order_id) or ()
+    async def list_timeline_entries(
+        self, order_id: UUID, after_version: int = 0, limit: int | None = None
+    ) -> Sequence[TimelineEntry]:
+        entries = self._tables.timeline.get(order_id) or ()
+        return [entry for entry in entries if entry.version > after_version][:limit]
 
     async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None:
         return self._tables.fulfilments.get(fulfilment_id)
 
     async def list_orders(
-        self, query: OrderQuery, owner_id: UUID | None, after: TimeKeyset | None
+        self, filters: OrderFilters, owner_id: UUID | None, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
-        newest_first = query.sort.startswith("-")
-        orders = self._tables.orders.where(_build_filter(query, owner_id))
+        newest_first = filters.sort.startswith("-")
+        orders = self._tables.orders.where(_build_filter(filters, owner_id))
         orders.sort(key=_created_position, reverse=newest_first)
         if after:
             orders = [
@@ -109,7 +112,7 @@ class MemoryOrderStore(MemoryConfigurationStore):
                     else _created_position(order) > after
                 )
             ]
-        return orders[: query.limit + 1]
+        return orders[:limit]
 
     async def list_pending_orders(
         self, created: Sequence[TimeSpan], now: datetime, after: TimeKeyset | None, limit: int
@@ -162,7 +165,7 @@ def _to_status_view(order: Order) -> OrderStatusView:
     )
 
 
-def _build_filter(query: OrderQuery, owner_id: UUID | None) -> Callable[[Order], bool]:
+def _build_filter(query: OrderFilters, owner_id: UUID | None) -> Callable[[Order], bool]:
     filters = query.model_dump(
         include={"status", "payment_status", "fulfilment_status", "user_id"}, exclude_none=True
     )

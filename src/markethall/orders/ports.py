@@ -6,7 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.configuration import ports as configuration
-from markethall.orders.contract import OrderQuery, VersionedOrderStatus
+from markethall.orders.contract import OrderFilters, VersionedOrderStatus
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderLink, OrderSums
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -31,17 +31,17 @@ class ReadStore(configuration.ReadStore, Protocol):
     async def get_order_versions(self, order_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         """Return the versions of the orders that exist."""
 
-    async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]: ...
+    async def list_timeline_entries(
+        self, order_id: UUID, after_version: int = 0, limit: int | None = None
+    ) -> Sequence[TimelineEntry]:
+        """Return the entries of later versions, the oldest first; at most `limit` of them."""
 
     async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None: ...
 
     async def list_orders(
-        self, query: OrderQuery, owner_id: UUID | None, after: TimeKeyset | None
+        self, filters: OrderFilters, owner_id: UUID | None, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
-        """Return at most `query.limit` + 1 orders of this owner, or of all owners for None.
-
-        The extra order shows the caller that there is a next page.
-        """
+        """Return at most `limit` orders of this owner, or of all owners for None."""
 
     async def list_pending_orders(
         self, created: Sequence[TimeSpan], now: datetime, after: TimeKeyset | None, limit: int

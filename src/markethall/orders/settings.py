@@ -53,6 +53,36 @@ class OrdersSettings(ContextSettings):
             description="Seconds that stock is reserved for an unpaid order; 900 at most",
         ),
     ] = 900
+    order_stream_heartbeat_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=60,
+            description="Seconds without an event after which a stream of order events sends a"
+            " comment, so that proxies keep the connection",
+        ),
+    ] = 15
+    order_stream_max_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=86_400,
+            description="Seconds after which a stream of order events ends; the client connects"
+            " again and misses nothing",
+        ),
+    ] = 900
+    max_order_streams: Annotated[
+        int,
+        Field(ge=1, le=100_000, description="Streams of order events at once in a process"),
+    ] = 500
+    max_order_streams_per_client: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Streams of order events at once of one user, or of all guests of a"
+            " network, in a process",
+        ),
+    ] = 8
     shipping_calculator: Annotated[
         str,
         AfterValidator(_require_installed(SHIPPING_CALCULATORS)),

@@ -16,6 +16,7 @@ from markethall.orders.contract.commands import ExpectedTotal as ExpectedTotal
 from markethall.orders.contract.commands import FulfilmentLineRequest as FulfilmentLineRequest
 from markethall.orders.contract.commands import FulfilOrder as FulfilOrder
 from markethall.orders.contract.commands import LineQuantities as LineQuantities
+from markethall.orders.contract.commands import OrderFilters as OrderFilters
 from markethall.orders.contract.commands import OrderLineRequest as OrderLineRequest
 from markethall.orders.contract.commands import OrderNumber as OrderNumber
 from markethall.orders.contract.commands import OrderQuery as OrderQuery

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
@@ -170,8 +170,10 @@ OrderNumber = Annotated[
 OrderSort = TypeAliasType("OrderSort", Literal["-created_at", "created_at"])
 
 
-class OrderQuery(PageQuery):
-    """Filters of the order list. Customers find only their own orders."""
+class OrderFilters(BaseModel):
+    """Filters and sequence of orders. Customers find only their own orders."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     status: OrderStatus | None = None
     payment_status: OrderPaymentStatus | None = None
@@ -182,3 +184,7 @@ class OrderQuery(PageQuery):
     number: OrderNumber | None = None
     email: EmailAddress | None = None
     sort: OrderSort = "-created_at"
+
+
+class OrderQuery(PageQuery, OrderFilters):
+    """A page of the order list."""

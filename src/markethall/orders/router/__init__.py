@@ -2,11 +2,18 @@
 
 from fastapi import APIRouter
 
-from markethall.orders.router import fulfilments, order_changes, orders
+from markethall.orders.router import (
+    exports,
+    fulfilments,
+    order_changes,
+    orders,
+    status_streams,
+)
 from markethall.orders.shipping import router as shipping
 from markethall.orders.shop import router as shop
 from markethall.orders.tax import router as tax
 
 router = APIRouter()
-for module in (orders, order_changes, fulfilments, shop, shipping, tax):
+# the export comes before the route of an order, whose path also matches
+for module in (exports, orders, order_changes, status_streams, fulfilments, shop, shipping, tax):
     router.routes.extend(module.router.routes)

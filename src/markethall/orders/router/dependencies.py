@@ -8,6 +8,8 @@ from markethall.orders.contract import (
     OrderChanges,
     Orders,
 )
+from markethall.orders.contract.exports import OrderExport
+from markethall.orders.contract.status_streams import OrderStatusStreams
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.route_policies import CardCheck, require_scope
 from markethall.shared.idempotency.service import IdempotencyService
@@ -22,6 +24,10 @@ class Services(Protocol):
 
     def order_changes(self) -> OrderChanges: ...
 
+    def order_export(self) -> OrderExport: ...
+
+    def status_streams(self) -> OrderStatusStreams: ...
+
     def idempotency(self) -> IdempotencyService: ...
 
 
@@ -32,6 +38,12 @@ OrderChangesDep = Annotated[
 ]
 IdempotencyDep = Annotated[
     IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
+]
+OrderExportDep = Annotated[
+    OrderExport, Depends(_from_orders(lambda container: container.order_export()))
+]
+StatusStreamsDep = Annotated[
+    OrderStatusStreams, Depends(_from_orders(lambda container: container.status_streams()))
 ]
 Owner = Annotated[CallContext, require_scope(ORDERS)]
 Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]

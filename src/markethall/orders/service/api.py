@@ -73,7 +73,7 @@ class OrderService:
         listing = f"orders {owner_id} {filters}"
         after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
-            orders = await store.list_orders(query, owner_id, after)
+            orders = await store.list_orders(query, owner_id, after, query.limit + 1)
         views = [to_order_view(order, for_staff=is_staff(ctx)) for order in orders]
         return self._cursors.build_page(listing, views, query.limit, _order_keyset)
 

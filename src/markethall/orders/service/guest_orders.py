@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from markethall.orders.contract import OrderQuery
+from markethall.orders.contract import OrderFilters
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.optimistic_retry import retry_on_conflict
@@ -42,9 +42,8 @@ class GuestOrders:
                 await self._claim_order(order.order_id, event)
 
     async def _list_orders(self, guest_id: UUID) -> Sequence[Order]:
-        query = OrderQuery(limit=_BATCH_SIZE)
         async with self._database.read_session() as store:
-            return await store.list_orders(query, guest_id, None)
+            return await store.list_orders(OrderFilters(), guest_id, None, _BATCH_SIZE)
 
     async def _claim_order(self, order_id: UUID, event: GuestClaimed) -> None:
         async def change_owner() -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from markethall.orders.ports import ReadStore, Store
-from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.errors import Overloaded, Unavailable
 from markethall.shared.kernel.held_slots import wait_without_slots
 from markethall.shared.persistence.database import Database, ReadDatabase
 
@@ -27,13 +27,16 @@ Invalidations = Collection[tuple[str, str | None]]
 
 
 class StatusWait:
-    """One waiting request. `version` is the version of the order that the request has read."""
+    """One waiting request. `version` is the version of the order that the request has read.
 
-    def __init__(self, seconds: float) -> None:
+    Without `seconds`, `wait_for_change` has no limit of time.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
         self.version: int | None = None
         self.is_over = False
         self._changed = asyncio.Event()
-        self._ends_at = asyncio.get_running_loop().time() + seconds
+        self._ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds
 
     async def wait_for_change(self, version: int) -> bool:
         """Wait until the order may have another version than `version`.
@@ -47,6 +50,19 @@ class StatusWait:
             return False
         self._changed.clear()
         return not self.is_over
+
+    async def wait_for_wake(self, version: int, seconds: float) -> bool:
+        """Wait at most this time. Return whether the order may have another version.
+
+        The request must hold no slots.
+        """
+        self.version = version
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        was_woken = self._changed.is_set()
+        self._changed.clear()
+        return was_woken
 
     def wake(self) -> None:
         self._changed.set()
@@ -80,12 +96,26 @@ class StatusWaits:
             yield None
             return
         wait = StatusWait(seconds)
-        self._by_order[order_id].add(wait)
         self._by_client[client_id] += 1
         try:
-            yield wait
+            with self._added(order_id, wait):
+                yield wait
         finally:
-            self._remove(order_id, client_id, wait)
+            self._by_client[client_id] -= 1
+            if not self._by_client[client_id]:
+                del self._by_client[client_id]
+
+    @contextmanager
+    def watch(self, order_id: UUID) -> Iterator[StatusWait]:
+        """Yield a wait without a limit of time. The caller limits the number of these waits.
+
+        Raises Overloaded if the process stops.
+        """
+        if self._has_ended:
+            raise Overloaded(retry_after=1)
+        wait = StatusWait()
+        with self._added(order_id, wait):
+            yield wait
 
     def notify(self, order_ids: Collection[UUID]) -> None:
         """Wake the waits for these orders, in this process and in all other processes."""
@@ -139,13 +169,15 @@ class StatusWaits:
             or self._by_client[client_id] >= MAX_WAITS_PER_CLIENT
         )
 
-    def _remove(self, order_id: UUID, client_id: UUID | None, wait: StatusWait) -> None:
-        self._by_order[order_id].discard(wait)
-        if not self._by_order[order_id]:
-            del self._by_order[order_id]
-        self._by_client[client_id] -= 1
-        if not self._by_client[client_id]:
-            del self._by_client[client_id]
+    @contextmanager
+    def _added(self, order_id: UUID, wait: StatusWait) -> Iterator[None]:
+        self._by_order[order_id].add(wait)
+        try:
+            yield
+        finally:
+            self._by_order[order_id].discard(wait)
+            if not self._by_order[order_id]:
+                del self._by_order[order_id]
 
 
 class ChangeReportingDatabase:

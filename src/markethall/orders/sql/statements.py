@@ -161,8 +161,13 @@ GET_ORDER_VERSIONS = Statement(
 )
 LIST_TIMELINE_ENTRIES = Statement(
     sa.select(timeline)
-    .where(timeline.c.order_id == bindparam("order_id"))
+    .where(
+        timeline.c.order_id == bindparam("order_id"),
+        timeline.c.version > bindparam("after_version"),
+    )
     .order_by(timeline.c.version)
+    # a limit of null is no limit
+    .limit(_LIMIT)
 )
 COUNT_ORDERS = Statement(sa.select(func.count()).select_from(orders))
 LIST_OVERDUE_ORDERS = Statement(

@@ -10,9 +10,9 @@ from markethall.orders.configuration.sql import SqlConfigurationStore, metadata
 from markethall.orders.contract import (
     Address,
     FulfilmentStatus,
+    OrderFilters,
     OrderFulfilmentStatus,
     OrderPaymentStatus,
-    OrderQuery,
     OrderStatus,
     OrderStatusView,
     VersionedOrderStatus,
@@ -143,8 +143,15 @@ class SqlOrderStore(SqlConfigurationStore):
         rows = await self._connection.fetch_all(sql.GET_ORDER_VERSIONS, order_ids=order_ids)
         return {row["order_id"]: row["version"] for row in rows}
 
-    async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]:
-        rows = await self._connection.fetch_all(sql.LIST_TIMELINE_ENTRIES, order_id=order_id)
+    async def list_timeline_entries(
+        self, order_id: UUID, after_version: int = 0, limit: int | None = None
+    ) -> Sequence[TimelineEntry]:
+        rows = await self._connection.fetch_all(
+            sql.LIST_TIMELINE_ENTRIES,
+            order_id=order_id,
+            after_version=after_version,
+            limit=limit,
+        )
         return [_to_timeline_entry(row) for row in rows]
 
     async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None:
@@ -152,14 +159,12 @@ class SqlOrderStore(SqlConfigurationStore):
         return _to_fulfilment(row) if row else None
 
     async def list_orders(
-        self, query: OrderQuery, owner_id: UUID | None, after: TimeKeyset | None
+        self, filters: OrderFilters, owner_id: UUID | None, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
-        values = _filter_values(query, owner_id)
-        statement = sql.list_orders(frozenset(values), query.sort, after_keyset=after is not None)
+        values = _filter_values(filters, owner_id)
+        statement = sql.list_orders(frozenset(values), filters.sort, after_keyset=after is not None)
         keyset = _keyset_values(after) if after else {}
-        rows = await self._connection.fetch_all(
-            statement, **values, **keyset, limit=query.limit + 1
-        )
+        rows = await self._connection.fetch_all(statement, **values, **keyset, limit=limit)
         return [_to_order(row) for row in rows]
 
     async def list_pending_orders(
@@ -290,7 +295,7 @@ def _arrays(alias: str, names: Iterable[str], items: Sequence[Any]) -> dict[str,
     return {f"{alias}_{name}": [getattr(thing, name) for thing in items] for name in names}
 
 
-def _filter_values(query: OrderQuery, owner_id: UUID | None) -> dict[str, Any]:
+def _filter_values(query: OrderFilters, owner_id: UUID | None) -> dict[str, Any]:
     filters = query.model_dump(exclude={"limit", "cursor", "sort"}, exclude_none=True)
     if query.email:
         filters["email"] = to_lookup_key(query.email)

@@ -81,6 +81,8 @@ class RequestContext:
         self.is_internal = self.path.startswith("/internal/") and self.path != "/internal/keys.json"
         self.state: dict[str, Any] = self.scope.setdefault("state", {})
         self.state["request_id"] = self.request_id
+        # `scope` has the method GET instead
+        self.state["is_head"] = self.method == "HEAD"
         self.state["client_ip"] = self.client_ip
 
     def header(self, name: bytes) -> bytes:
@@ -162,7 +164,10 @@ class RequestContext:
         header = self.header(b"authorization")
         if header:
             try:
-                self.actor = await get_verifier().verify(_bearer_token(header))
+                token = _bearer_token(header)
+                self.actor = await get_verifier().verify(token)
+                # for streams, which may last longer than the token is valid
+                self.state["verify_again"] = lambda: get_verifier().verify(token)
             except (Unauthenticated, Unavailable) as error:
                 self._reject_token("access", error)
 

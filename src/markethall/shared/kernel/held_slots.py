@@ -45,3 +45,13 @@ def leave_shared_slots() -> None:
     slots = HELD_SLOTS.get()
     if slots is not None:
         slots.leave_shared()
+
+
+def leave_all_slots() -> None:
+    """Release all slots until the end of the request, because it may take very long.
+
+    The caller limits the number of such requests, in total and per client.
+    """
+    slots = HELD_SLOTS.get()
+    if slots is not None:
+        slots.leave()
