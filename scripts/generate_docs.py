@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings
 from markethall.contexts import context_names, topology
 from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.inventory.imports.domain.family_rows import FAMILY_HEADER
+from markethall.orders.domain import FULFILMENT_TRANSITIONS
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
@@ -132,6 +133,12 @@ def order_states() -> str:
     return _mermaid(lines)
 
 
+def fulfilment_states() -> str:
+    lines = ["stateDiagram-v2", "    [*] --> shipped"]
+    lines += [f"    {status} --> {to}: {command}" for status, command, to in FULFILMENT_TRANSITIONS]
+    return _mermaid(lines)
+
+
 def payment_states() -> str:
     lines = ["stateDiagram-v2", "    [*] --> created"]
     for status, commands in PAYMENT_TRANSITIONS.items():
@@ -209,6 +216,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "monolith": monolith,
     "relocation": relocation,
     "order-states": order_states,
+    "fulfilment-states": fulfilment_states,
     "payment-states": payment_states,
     "routes": routes_table,
     "roles": roles_table,

@@ -157,6 +157,7 @@ def _order_line() -> None:
         sa.Column("quantity", sa.Integer(), nullable=False),
         sa.Column("fulfilled", sa.Integer(), nullable=False),
         sa.Column("delivered", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("cancelled", sa.Integer(), nullable=False, server_default="0"),
         *_amounts("total"),
         *(
@@ -193,9 +194,12 @@ def _fulfilment() -> None:
         "fulfilment",
         sa.Column("fulfilment_id", sa.Uuid(), nullable=False),
         sa.Column("order_id", sa.Uuid(), nullable=False),
-        *_texts("status", "carrier", "tracking_number"),
+        *_texts("status"),
+        *(sa.Column(name, sa.Text(), nullable=True) for name in ("carrier", "tracking_number")),
         _timestamp("shipped_at"),
         _timestamp("delivered_at", nullable=True),
+        _timestamp("failed_at", nullable=True),
+        sa.Column("restocked", sa.Boolean(), nullable=False, server_default="false"),
         sa.PrimaryKeyConstraint("fulfilment_id", name=op.f("pk_fulfilment")),
         _foreign_key("fulfilment", "order_id", "order.order_id"),
         *_checks("fulfilment", FULFILMENT_CHECKS),
@@ -249,7 +253,7 @@ ORDER_CHECKS = {
     " AND refunded >= 0",
     "included_tax": "included_tax BETWEEN 0 AND total",
     "nothing_shipped": "status IN ('processing', 'completed') OR fulfilment_status = 'unfulfilled'",
-    "completed": "status <> 'completed' OR fulfilment_status = 'delivered'",
+    "completed": "status <> 'completed' OR fulfilment_status IN ('delivered', 'unfulfilled')",
     "paid": "CASE WHEN status IN ('processing', 'completed')"
     " THEN payment_status NOT IN ('none', 'failed')"
     " ELSE status <> 'pending' OR payment_status <> 'paid' END",
@@ -267,13 +271,16 @@ ORDER_LINE_CHECKS = {
     "quantity": "quantity BETWEEN 1 AND 999",
     "fulfilled": "fulfilled BETWEEN 0 AND quantity",
     "delivered": "delivered BETWEEN 0 AND fulfilled",
-    "cancelled": "cancelled BETWEEN 0 AND quantity - fulfilled",
+    "failed": "failed BETWEEN 0 AND quantity - fulfilled",
+    "cancelled": "cancelled BETWEEN 0 AND quantity - fulfilled - failed",
     "unit_price": "unit_price >= 0",
     "total": "total = unit_price * quantity",
 }
 FULFILMENT_CHECKS = {
-    "status": "status IN ('shipped', 'delivered')",
+    "status": "status IN ('shipped', 'delivered', 'lost', 'returned_to_sender')",
     "delivered_at": "(status = 'delivered') = (delivered_at IS NOT NULL)",
+    "failed_at": "(status IN ('lost', 'returned_to_sender')) = (failed_at IS NOT NULL)",
+    "restocked": "NOT restocked OR status = 'returned_to_sender'",
 }
 FULFILMENT_LINE_CHECKS = {
     "quantity": "quantity BETWEEN 1 AND 999",

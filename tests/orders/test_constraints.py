@@ -130,7 +130,7 @@ async def test_valid_order_is_accepted(connection: "Connection") -> None:
         {"currency": "euro"},
         {"status": "processing"},
         {"status": "processing", "payment_status": "failed"},
-        {"status": "completed", "payment_status": "paid"},
+        {"status": "completed", "payment_status": "paid", "fulfilment_status": "partial"},
         {"payment_status": "paid"},
         {"version": 0},
         {"tags": ["x"] * 51},
@@ -226,8 +226,9 @@ async def test_line_cannot_change_order(connection: "Connection") -> None:
 async def test_fulfilment_never_exceeds_ordered_quantity(connection: "Connection") -> None:
     await insert_order_with_line(connection)
 
-    with pytest.raises(asyncpg.CheckViolationError):
-        await connection.execute("UPDATE orders.order_line SET fulfilled = fulfilled + 3")
+    for change in ("fulfilled = 3", "failed = 3", "failed = 1, cancelled = 2", "failed = -1"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await connection.execute(f"UPDATE orders.order_line SET {change}")
 
 
 @pytest.mark.parametrize(
@@ -278,7 +279,15 @@ async def test_order_number_cannot_be_chosen(connection: "Connection") -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"status": "lost"}, {"status": "delivered"}, {"delivered_at": "now"}],
+    [
+        {"status": "misplaced"},
+        {"status": "delivered"},
+        {"status": "lost"},
+        {"status": "returned_to_sender"},
+        {"delivered_at": "now"},
+        {"failed_at": "now"},
+        {"restocked": True},
+    ],
     ids=str,
 )
 async def test_inconsistent_fulfilment_is_rejected(
@@ -293,11 +302,8 @@ async def test_inconsistent_fulfilment_is_rejected(
         "carrier": "DHL",
         "tracking_number": "JD01",
         "shipped_at": now,
-        "delivered_at": None,
-        **changes,
+        **{name: now if value == "now" else value for name, value in changes.items()},
     }
-    if row["delivered_at"]:
-        row["delivered_at"] = now
 
     with pytest.raises(asyncpg.CheckViolationError):
         await insert(connection, "fulfilment", row)

@@ -589,7 +589,7 @@ async def test_a_shipped_order_is_not_shipped_again_and_not_cancelled(
             orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
         )
 
-    assert error.value.details == {"status": "processing", "allowed": ["deliver"]}
+    assert error.value.details == {"status": "processing", "allowed": ["deliver", "fail_shipment"]}
 
 
 async def test_ship_is_idempotent(orders_app: OrdersApp) -> None:

@@ -67,6 +67,14 @@ def shipped() -> Order:
     return order
 
 
+def lost() -> Order:
+    order = shipped()
+    order.fail_shipment(
+        {line.line_id: line.quantity for line in order.lines}, "shipment_lost", AUDIT
+    )
+    return order
+
+
 def completed() -> Order:
     order = shipped()
     order.deliver({line.line_id: line.quantity for line in order.lines}, AUDIT)
@@ -85,17 +93,21 @@ def expired() -> Order:
     return order
 
 
-COMMANDS: dict[OrderCommand, Callable[[Order], None]] = {
+COMMANDS: dict[OrderCommand, Callable[[Order], object]] = {
     OrderCommand.PAY: lambda order: order.pay(AUDIT),
     OrderCommand.CANCEL: lambda order: order.cancel(AUDIT),
     OrderCommand.EXPIRE: lambda order: order.expire(AUDIT),
     OrderCommand.REINSTATE: lambda order: order.reinstate(new_id(), AUDIT),
-    OrderCommand.FULFIL: lambda order: order.fulfil(order.unfulfilled_quantities(), AUDIT),
+    OrderCommand.FULFIL: lambda order: order.fulfil(order.unsettled_quantities(), AUDIT),
     OrderCommand.CANCEL_LINES: lambda order: order.cancel_lines(
         {line.line_id: 1 for line in order.lines}, AUDIT
     ),
     OrderCommand.DELIVER: lambda order: order.deliver(
         {line.line_id: line.fulfilled for line in order.lines}, AUDIT
+    ),
+    OrderCommand.CHANGE_ADDRESS: lambda order: order.change_shipping_address("Market 2", AUDIT),
+    OrderCommand.FAIL_SHIPMENT: lambda order: order.fail_shipment(
+        {line.line_id: line.fulfilled for line in order.lines}, "shipment_lost", AUDIT
     ),
 }
 # for each state of an order: the allowed commands, each with the status that it leads to
@@ -104,13 +116,22 @@ ALLOWED_COMMANDS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
         OrderCommand.PAY: OrderStatus.PROCESSING,
         OrderCommand.EXPIRE: OrderStatus.EXPIRED,
         OrderCommand.CANCEL: OrderStatus.CANCELLED,
+        OrderCommand.CHANGE_ADDRESS: OrderStatus.PENDING,
     },
     paid: {
         OrderCommand.CANCEL: OrderStatus.CANCELLED,
+        OrderCommand.CHANGE_ADDRESS: OrderStatus.PROCESSING,
         OrderCommand.CANCEL_LINES: OrderStatus.PROCESSING,
         OrderCommand.FULFIL: OrderStatus.PROCESSING,
     },
-    shipped: {OrderCommand.DELIVER: OrderStatus.COMPLETED},
+    shipped: {
+        OrderCommand.DELIVER: OrderStatus.COMPLETED,
+        OrderCommand.FAIL_SHIPMENT: OrderStatus.PROCESSING,
+    },
+    lost: {
+        OrderCommand.CANCEL_LINES: OrderStatus.PROCESSING,
+        OrderCommand.FULFIL: OrderStatus.PROCESSING,
+    },
     completed: {},
     cancelled: {},
     expired: {OrderCommand.REINSTATE: OrderStatus.PROCESSING},
@@ -149,7 +170,10 @@ def test_an_order_does_not_expire_before_its_time() -> None:
     with pytest.raises(InvalidTransition) as error:
         order.expire(AuditInfo("system", order.expires_at - timedelta(microseconds=1)))
 
-    assert error.value.details == {"status": "pending", "allowed": ["pay", "cancel"]}
+    assert error.value.details == {
+        "status": "pending",
+        "allowed": ["pay", "cancel", "change_address"],
+    }
 
 
 def test_a_shipped_order_cannot_be_cancelled() -> None:
@@ -162,7 +186,7 @@ def test_a_shipped_order_cannot_be_cancelled() -> None:
 
     assert error.value.details == {
         "status": "processing",
-        "allowed": ["cancel_lines", "fulfil", "deliver"],
+        "allowed": ["cancel_lines", "fulfil", "deliver", "fail_shipment"],
     }
 
 

@@ -355,8 +355,8 @@ async def test_cancelling_needs_a_reason(order_client: OrderClient) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"carrier": "DHL"},
-        {"tracking_number": "JD01"},
+        {"carrier": ""},
+        {"tracking_number": 1},
         {"carrier": " ", "tracking_number": "JD01"},
         {"carrier": "DHL", "tracking_number": "JD01", "lines": []},
         {
@@ -372,7 +372,7 @@ async def test_cancelling_needs_a_reason(order_client: OrderClient) -> None:
     ],
     ids=str,
 )
-async def test_fulfilment_requires_carrier_tracking_number_and_valid_lines(
+async def test_fulfilment_with_invalid_fields_is_rejected(
     order_client: OrderClient, wrong: dict[str, Any]
 ) -> None:
     response = await order_client.send(
@@ -380,6 +380,29 @@ async def test_fulfilment_requires_carrier_tracking_number_and_valid_lines(
     )
 
     assert response.status_code == 422
+
+
+async def test_shipments_are_lost_and_come_back(order_client: OrderClient) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
+    path = f"/orders/{order['order_id']}/fulfilments"
+    order_client.orders_app.fake_payments.capture(UUID(order["payment"]["payment_id"]))
+    await order_client.orders_app.process_events()
+    body = {"lines": [{"line_id": order["lines"][0]["line_id"], "quantity": 1}]}
+    first, second = [
+        (await order_client.send("POST", path, STAFF, json=body)).headers["location"]
+        for _ in range(2)
+    ]
+
+    lost = await order_client.send("POST", f"{first}/lost", STAFF)
+    again = await order_client.send("POST", f"{first}/lost", STAFF)
+    incomplete = await order_client.send("POST", f"{second}/returned", STAFF, json={})
+    returned = await order_client.send("POST", f"{second}/returned", STAFF, json={"restock": True})
+
+    assert (lost.status_code, lost.json()["status"], lost.json()["carrier"]) == (200, "lost", None)
+    assert (again.status_code, again.json()["code"]) == (409, "orders.invalid_transition")
+    assert (incomplete.status_code, incomplete.json()["errors"][0]["field"]) == (422, "/restock")
+    assert (returned.status_code, returned.json()["status"]) == (200, "returned_to_sender")
+    assert returned.json()["restocked"] is True
 
 
 @pytest.mark.parametrize(
@@ -509,6 +532,8 @@ ROUTES = [
     ("POST", f"{UNKNOWN_ORDER_PATH}/fulfilments", {"orders:manage"}),
     ("GET", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}", {"orders", "orders:manage"}),
     ("POST", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}/deliver", {"orders:manage"}),
+    ("POST", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}/lost", {"orders:manage"}),
+    ("POST", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}/returned", {"orders:manage"}),
 ]
 
 

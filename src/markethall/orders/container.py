@@ -25,6 +25,7 @@ from markethall.orders.service import (
     ReservationPolicy,
 )
 from markethall.orders.service.export_orders import OrderExporter
+from markethall.orders.service.fulfilments import FulfilmentService
 from markethall.orders.service.order_changes import OrderChangeService
 from markethall.orders.service.order_metrics import ORDER_COUNTERS
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
@@ -209,8 +210,9 @@ class OrdersContainer(ContextContainer):
         singleton(_tax_calculator, settings),
     )
     checkout = singleton(Checkout, clients, database, pricing, reservation_policy, clock)
+    fulfilments = singleton(FulfilmentService, inventory, database, clock)
     orders: providers.Singleton[Orders] = singleton(
-        OrderService, checkout, inventory, database, cursors, clock
+        OrderService, checkout, fulfilments, database, cursors, clock
     )
     order_changes: providers.Singleton[OrderChanges] = singleton(
         OrderChangeService, inventory, pricing, database, clock

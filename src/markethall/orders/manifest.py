@@ -90,5 +90,6 @@ MANIFEST: Final = ContextManifest(
         # deliveries of one order wait for each other
         Subscription("orders.order_fulfilled", "capture_shipped"),
         Subscription("orders.order_fulfilled", "on_order_fulfilled"),
+        Subscription("orders.fulfilment_returned", "on_fulfilment_returned"),
     ),
 )

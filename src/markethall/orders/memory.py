@@ -64,7 +64,7 @@ class MemoryOrderStore(MemoryConfigurationStore):
 
     async def save_fulfilment(self, fulfilment: Fulfilment) -> None:
         stored = self._tables.fulfilments.get(fulfilment.fulfilment_id)
-        if stored is None or stored.status is FulfilmentStatus.DELIVERED:
+        if stored is None or stored.status is not FulfilmentStatus.SHIPPED:
             raise ConcurrentUpdate
         self._tables.fulfilments.put(fulfilment.fulfilment_id, fulfilment)
 

@@ -85,7 +85,7 @@ class Store(ReadStore, configuration.Store, Protocol):
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None: ...
 
     async def save_fulfilment(self, fulfilment: Fulfilment) -> None:
-        """Update the fulfilment. Raises ConcurrentUpdate when it is delivered already."""
+        """Update the fulfilment. Raises ConcurrentUpdate when the stored one is not `shipped`."""
 
     async def publish(self, event: Event, ctx: CallContext) -> None:
         """Write the event to the outbox. It is published if this transaction commits."""

@@ -10,6 +10,7 @@ from tests.partitions.scenario.orders import (
     access_by_others,
     cancelled_orders,
     declined_payment,
+    failed_shipments,
     idempotency_keys,
     order_to_delivery,
     rejected_orders,
@@ -28,6 +29,7 @@ async def play(runner: ScenarioRunner) -> None:
     await register_users(runner)
     products = await create_products(runner)
     await order_to_delivery(runner, products)
+    await failed_shipments(runner, products)
     await declined_payment(runner, products)
     await cancelled_orders(runner, products)
     await rejected_orders(runner, products)

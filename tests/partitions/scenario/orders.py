@@ -38,6 +38,24 @@ async def order_to_delivery(runner: ScenarioRunner, products: dict[str, str]) ->
     await runner.get(f"/orders/{order['order_id']}", "anna")
 
 
+async def failed_shipments(runner: ScenarioRunner, products: dict[str, str]) -> None:
+    order = await place_order(runner, "anna", {products["tea"]: 3})
+    await confirm_payment(runner, "anna", order)
+    path, line_id = f"/orders/{order['order_id']}", order["lines"][0]["line_id"]
+    for end, body in (("lost", None), ("returned", {"restock": True})):
+        parcel = {"lines": [{"line_id": line_id, "quantity": 1}]}
+        sent = await runner.post(f"{path}/fulfilments", "admin", parcel)
+        await runner.wait_until_idle()
+        await runner.post(f"/fulfilments/{sent['fulfilment_id']}/{end}", "admin", body)
+        await runner.wait_until_idle()
+    await fulfil(runner, order, [{"line_id": line_id, "quantity": 2}])
+    rest = {"reason": "lost", "lines": [{"line_id": line_id, "quantity": 1}]}
+    await runner.post(f"{path}/cancel", "admin", rest)
+    await runner.wait_until_idle()
+    await read_order(runner, order)
+    await runner.get(f"/products/{products['tea']}/stock-movements", "admin")
+
+
 async def declined_payment(runner: ScenarioRunner, products: dict[str, str]) -> None:
     order = await place_order(runner, "anna", {products["tea"]: 1})
     for method in ("sandbox_declined", "sandbox_insufficient_funds", "sandbox_action_required"):

@@ -23,6 +23,7 @@ from markethall.orders.contract.commands import OrderQuery as OrderQuery
 from markethall.orders.contract.commands import OrderSort as OrderSort
 from markethall.orders.contract.commands import PlaceOrder as PlaceOrder
 from markethall.orders.contract.commands import Quantity as Quantity
+from markethall.orders.contract.commands import ReturnShipment as ReturnShipment
 from markethall.orders.contract.errors import AddressChangesPrice as AddressChangesPrice
 from markethall.orders.contract.errors import FulfilmentNotFound as FulfilmentNotFound
 from markethall.orders.contract.errors import InvalidTransition as InvalidTransition
@@ -31,6 +32,8 @@ from markethall.orders.contract.errors import TooMuchToCancel as TooMuchToCancel
 from markethall.orders.contract.errors import TooMuchToFulfil as TooMuchToFulfil
 from markethall.orders.contract.errors import TotalChanged as TotalChanged
 from markethall.orders.contract.events import FulfilledLine as FulfilledLine
+from markethall.orders.contract.events import FulfilmentLost as FulfilmentLost
+from markethall.orders.contract.events import FulfilmentReturned as FulfilmentReturned
 from markethall.orders.contract.events import OrderCancelled as OrderCancelled
 from markethall.orders.contract.events import OrderCompleted as OrderCompleted
 from markethall.orders.contract.events import OrderEvent as OrderEvent
@@ -128,6 +131,9 @@ class Orders(Protocol):
     ) -> FulfilmentView:
         """Ship lines of an order. The attempt's id is the fulfilment id. Staff only.
 
+        Units of lost or returned shipments get a new reservation. Raises OutOfStock and
+        ProductNotFound if that is not possible.
+
         Raises Forbidden, OrderNotFound, InvalidTransition, TooMuchToFulfil. Raises OutOfStock or
         ReservationClosed when the order is paid but its stock was sold to others; the handler of
         OrderPaid then cancels the order.
@@ -142,6 +148,27 @@ class Orders(Protocol):
         """Mark a fulfilment as delivered. The last delivery completes the order. Staff only.
 
         Raises Forbidden, FulfilmentNotFound, InvalidTransition.
+        """
+
+    async def mark_lost(
+        self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        """Record that a shipment is lost. Staff only.
+
+        Staff then ship its units again or cancel them; until then, the order does not complete.
+        Raises Forbidden, FulfilmentNotFound, InvalidTransition.
+        """
+
+    async def mark_returned(
+        self,
+        ctx: CallContext,
+        fulfilment_id: UUID,
+        command: ReturnShipment,
+        attempt: IdempotentCommand,
+    ) -> FulfilmentView:
+        """Record that a shipment has come back. Staff only.
+
+        An event handler restocks its units if the command says so. The rest is as for `mark_lost`.
         """
 
     async def count(self) -> int:

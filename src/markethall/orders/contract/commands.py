@@ -122,7 +122,10 @@ LineQuantities = Annotated[
 
 
 class CancelOrder(RequestModel):
-    """A cancellation. Without `lines`, everything that is not shipped is cancelled."""
+    """A cancellation. Without `lines`, everything that is not shipped is cancelled.
+
+    Units of lost and returned shipments count as not shipped, and are cancelled first.
+    """
 
     reason: Annotated[VisibleText, non_blank(500, examples=["changed my mind"])]
     lines: LineQuantities | None = None
@@ -152,11 +155,26 @@ class ChangeOrder(RequestModel):
 
 
 class FulfilOrder(RequestModel):
-    """A shipment. Without `lines`, everything that is not fulfilled yet is shipped."""
+    """A shipment. Without `lines`, everything that is not fulfilled yet is shipped.
+
+    `lines` may also name units of lost or returned shipments, to ship them again. `carrier` and
+    `tracking_number` are left out for a pick-up, or digital goods.
+    """
 
     lines: LineQuantities | None = None
-    carrier: Annotated[VisibleText, non_blank(100, examples=["DHL"])]
-    tracking_number: Annotated[VisibleText, non_blank(200, examples=["00340434161094042557"])]
+    carrier: Annotated[VisibleText, non_blank(100, examples=["DHL"])] | None = None
+    tracking_number: (
+        Annotated[VisibleText, non_blank(200, examples=["00340434161094042557"])] | None
+    ) = None
+
+
+class ReturnShipment(RequestModel):
+    """A shipment that has come back. With `restock`, its units are sold again."""
+
+    restock: Bool
+    reason: Annotated[VisibleText, non_blank(500, examples=["refused by the recipient"])] | None = (
+        None
+    )
 
 
 OrderNumber = Annotated[

@@ -20,7 +20,7 @@ class FulfilmentNotFound(DomainError):
 
 
 class InvalidTransition(DomainError):
-    """The order's status does not accept the command. Details: status, allowed (commands)."""
+    """The status does not accept the command. Details: status, allowed (commands)."""
 
     code = "orders.invalid_transition"
     status = 409
@@ -46,7 +46,8 @@ class AddressChangesPrice(DomainError):
 class TooMuchToCancel(DomainError):
     """A cancellation has more units of a line than are unfulfilled.
 
-    Details: lines (each with line_id, requested, unfulfilled).
+    Units of lost and returned shipments count as unfulfilled. Details: lines (each with line_id,
+    requested, unfulfilled).
     """
 
     code = "orders.too_much_to_cancel"
@@ -57,7 +58,8 @@ class TooMuchToCancel(DomainError):
 class TooMuchToFulfil(DomainError):
     """A shipment has more units of a line than are unfulfilled.
 
-    Details: lines (each with line_id, requested, unfulfilled).
+    Units of lost and returned shipments count as unfulfilled. Details: lines (each with line_id,
+    requested, unfulfilled).
     """
 
     code = "orders.too_much_to_fulfil"

@@ -71,12 +71,33 @@ class OrderOverpaid(OrderEvent):
 
 
 class OrderFulfilled(OrderEvent):
-    """One fulfilment of an order was shipped."""
+    """One fulfilment of an order was shipped.
+
+    `lines` are units of the order's reservation. `reshipped` are units of earlier shipments that
+    were lost or returned, from the reservation `reshipment_id`.
+    """
 
     type: ClassVar[str] = "orders.order_fulfilled"
     reservation_id: UUID
     fulfilment_id: UUID
     lines: tuple[FulfilledLine, ...]
+    reshipped: tuple[FulfilledLine, ...] = ()
+    reshipment_id: UUID | None = None
+
+
+class FulfilmentLost(OrderEvent):
+    """The shipment of a fulfilment is lost."""
+
+    type: ClassVar[str] = "orders.fulfilment_lost"
+    fulfilment_id: UUID
+
+
+class FulfilmentReturned(OrderEvent):
+    """The shipment of a fulfilment has come back. `restocked` are its units that are sold again."""
+
+    type: ClassVar[str] = "orders.fulfilment_returned"
+    fulfilment_id: UUID
+    restocked: tuple[FulfilledLine, ...]
 
 
 class OrderCompleted(OrderEvent):

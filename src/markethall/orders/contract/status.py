@@ -46,8 +46,12 @@ class OrderFulfilmentStatus(StrEnum):
 
 
 class FulfilmentStatus(StrEnum):
+    """Status of a fulfilment. Transitions: shipped -> delivered, lost or returned_to_sender."""
+
     SHIPPED = "shipped"
     DELIVERED = "delivered"
+    LOST = "lost"
+    RETURNED_TO_SENDER = "returned_to_sender"
 
 
 class OrderStatusView(Dto):

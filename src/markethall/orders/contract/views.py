@@ -22,6 +22,9 @@ from markethall.shared.kernel.money import Money
 class OrderLineView(Dto):
     """A line. `total` is the price of all units; `charged` is the total without the discount and
     with the `tax` that is added to it. `included_tax` is the tax that the price contains.
+
+    `fulfilled` counts the units of shipments. `failed` counts the units of lost and returned
+    shipments that are not shipped again or cancelled yet, which `fulfilled` leaves out.
     """
 
     line_id: UUID
@@ -31,6 +34,8 @@ class OrderLineView(Dto):
     unit_price: Money
     quantity: int
     fulfilled: int
+    delivered: int = 0
+    failed: int = 0
     cancelled: int = 0
     total: Money
     discount: Money
@@ -128,11 +133,18 @@ class FulfilmentLineView(Dto):
 
 
 class FulfilmentView(Dto):
+    """A shipment. `failed_at` is the time at which it was reported as lost or returned.
+
+    `restocked` tells whether the units of a returned shipment are sold again.
+    """
+
     fulfilment_id: UUID
     order_id: UUID
     status: FulfilmentStatus
     lines: tuple[FulfilmentLineView, ...]
-    carrier: str
-    tracking_number: str
+    carrier: str | None
+    tracking_number: str | None
     shipped_at: datetime
     delivered_at: datetime | None
+    failed_at: datetime | None = None
+    restocked: bool = False

@@ -1,7 +1,12 @@
 """The order, its fulfilments, and the times of the checks of its payment."""
 
 from markethall.orders.domain.amounts_due import shipped_due, total_due
-from markethall.orders.domain.fulfilment import Fulfilment, FulfilmentLine, build_fulfilment_lines
+from markethall.orders.domain.fulfilment import (
+    FULFILMENT_TRANSITIONS,
+    Fulfilment,
+    FulfilmentLine,
+    build_fulfilment_lines,
+)
 from markethall.orders.domain.order import Order
 from markethall.orders.domain.order_command import OrderCommand
 from markethall.orders.domain.order_line import OrderLine
@@ -20,6 +25,7 @@ from markethall.orders.domain.transitions import TRANSITIONS, allowed_commands
 __all__ = [
     "CHECK_AGES",
     "ENDED_PAYMENT_STATUSES",
+    "FULFILMENT_TRANSITIONS",
     "TRANSITIONS",
     "AuditInfo",
     "Fulfilment",

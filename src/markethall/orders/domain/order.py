@@ -1,6 +1,6 @@
 """The order: its commands."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -15,6 +15,7 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
 )
 from markethall.orders.domain.order_command import OrderCommand
+from markethall.orders.domain.order_line import OrderLine
 from markethall.orders.domain.order_state import OrderState
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
@@ -96,34 +97,39 @@ class Order(OrderState):
             self._record_capture()
         self._record("cancelled", audit)
 
-    def cancel_lines(self, quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
+    def cancel_lines(self, quantities: Mapping[UUID, int], audit: AuditInfo) -> dict[UUID, int]:
         """Cancel quantities, given by line id, of a paid order.
 
-        To cancel all units of an order of which nothing is shipped, call `cancel` instead. Raises
+        Return the units among them that are reserved; the others are of failed shipments. To cancel
+        all units of an order of which nothing is shipped, call `cancel` instead. Raises
         InvalidTransition, TooMuchToCancel.
         """
         self._transition(OrderCommand.CANCEL_LINES, audit.at)
         if excess := self._excess_quantities(quantities):
             raise TooMuchToCancel(lines=excess)
-        self.lines = tuple(
-            replace(line, cancelled=line.cancelled + quantities.get(line.line_id, 0))
-            for line in self.lines
-        )
-        self.fulfilment_status = self._derive_fulfilment_status()
+        reserved = self.unfulfilled_quantities()
+        self._change_lines(quantities, OrderLine.cancel)
         self._record("lines_cancelled", audit)
         self._complete_when_delivered(audit)
+        return _decrease(reserved, self.unfulfilled_quantities())
 
-    def fulfil(self, shipped_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
-        """Ship quantities, given by line id. Raises InvalidTransition, TooMuchToFulfil."""
+    def fulfil(self, shipped_quantities: Mapping[UUID, int], audit: AuditInfo) -> dict[UUID, int]:
+        """Ship quantities, given by line id. Raises InvalidTransition, TooMuchToFulfil.
+
+        Return the units among them that are reserved; the others are of failed shipments, and need
+        a new reservation.
+        """
         self._transition(OrderCommand.FULFIL, audit.at)
+        if not shipped_quantities:
+            raise InvalidTransition(
+                status=self.status.value, allowed=allowed_commands(self, audit.at)
+            )
         if excess := self._excess_quantities(shipped_quantities):
             raise TooMuchToFulfil(lines=excess)
-        self.lines = tuple(
-            replace(line, fulfilled=line.fulfilled + shipped_quantities.get(line.line_id, 0))
-            for line in self.lines
-        )
-        self.fulfilment_status = self._derive_fulfilment_status()
+        reserved = self.unfulfilled_quantities()
+        self._change_lines(shipped_quantities, OrderLine.ship)
         self._record("fulfilled", audit)
+        return _decrease(reserved, self.unfulfilled_quantities())
 
     def deliver(self, delivered_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
         """Mark quantities, given by line id, as delivered.
@@ -131,11 +137,10 @@ class Order(OrderState):
         The last delivery completes the order.
         """
         self._transition(OrderCommand.DELIVER, audit.at)
-        self.lines = tuple(
-            replace(line, delivered=line.delivered + delivered_quantities.get(line.line_id, 0))
-            for line in self.lines
+        self._change_lines(
+            delivered_quantities,
+            lambda line, units: replace(line, delivered=line.delivered + units),
         )
-        self.fulfilment_status = self._derive_fulfilment_status()
         self._record("delivered", audit)
         self._complete_when_delivered(audit)
 
@@ -163,6 +168,12 @@ class Order(OrderState):
         self._transition(OrderCommand.CHANGE_ADDRESS, audit.at)
         self.shipping_address = address
         self._record("shipping_address_changed", audit)
+
+    def fail_shipment(self, quantities: Mapping[UUID, int], change: str, audit: AuditInfo) -> None:
+        """Record that a shipment was lost or returned. `change` is the name of its entry."""
+        self._transition(OrderCommand.FAIL_SHIPMENT, audit.at)
+        self._change_lines(quantities, OrderLine.fail)
+        self._record(change, audit)
 
     def follow_payment(self, status: str, payment_version: int, audit: AuditInfo) -> None:
         """Record a status of the payment other than `captured`. Ignore an outdated status."""
@@ -237,8 +248,8 @@ class Order(OrderState):
             self.payment_status = OrderPaymentStatus.PAID
 
     def _excess_quantities(self, quantities: Mapping[UUID, int]) -> list[dict[str, object]]:
-        """Return the lines of which more units are requested than are unfulfilled."""
-        unfulfilled = self.unfulfilled_quantities()
+        """Return the lines of which more units are requested than can be shipped or cancelled."""
+        unfulfilled = self.unsettled_quantities()
         return [
             {
                 "line_id": str(line_id),
@@ -249,13 +260,23 @@ class Order(OrderState):
             if quantity > unfulfilled.get(line_id, 0)
         ]
 
+    def _change_lines(
+        self, quantities: Mapping[UUID, int], change: Callable[[OrderLine, int], OrderLine]
+    ) -> None:
+        """Apply the change to the lines with these ids, and derive the fulfilment status."""
+        self.lines = tuple(
+            change(line, quantities[line.line_id]) if line.line_id in quantities else line
+            for line in self.lines
+        )
+        self.fulfilment_status = self._derive_fulfilment_status()
+
     def _derive_fulfilment_status(self) -> OrderFulfilmentStatus:
         shipped, delivered = (
             sum(getattr(line, name) for line in self.lines) for name in ("fulfilled", "delivered")
         )
         if not shipped:
             return OrderFulfilmentStatus.UNFULFILLED
-        if self.unfulfilled_quantities():
+        if self.unsettled_quantities():
             return OrderFulfilmentStatus.PARTIAL
         is_delivered = delivered == shipped
         return OrderFulfilmentStatus.DELIVERED if is_delivered else OrderFulfilmentStatus.FULFILLED
@@ -286,3 +307,12 @@ class Order(OrderState):
             fulfilment_status=self.fulfilment_status,
         )
         self.pending_timeline_entries = (*self.pending_timeline_entries, entry)
+
+
+def _decrease(before: Mapping[UUID, int], after: Mapping[UUID, int]) -> dict[UUID, int]:
+    """Return by how much each quantity has decreased, without those that are the same."""
+    return {
+        line_id: quantity - after.get(line_id, 0)
+        for line_id, quantity in before.items()
+        if quantity > after.get(line_id, 0)
+    }

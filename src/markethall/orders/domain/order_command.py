@@ -12,4 +12,5 @@ class OrderCommand(StrEnum):
     CHANGE_ADDRESS = "change_address"
     FULFIL = "fulfil"
     DELIVER = "deliver"
+    FAIL_SHIPMENT = "fail_shipment"
     COMPLETE = "complete"

@@ -1,6 +1,6 @@
 """A line of an order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from markethall.orders.totals.domain import AppliedDiscount, LineBreakdown, LineShare, TaxLine
@@ -16,8 +16,11 @@ class OrderLine:
     name: str
     unit_price: int
     quantity: int
+    # units of shipments, without those that have failed
     fulfilled: int = 0
     delivered: int = 0
+    # units of lost and returned shipments that are not shipped again or cancelled yet
+    failed: int = 0
     cancelled: int = 0
     discounts: tuple[AppliedDiscount, ...] = ()
     tax_lines: tuple[TaxLine, ...] = ()
@@ -68,4 +71,24 @@ class OrderLine:
 
     @property
     def unfulfilled(self) -> int:
-        return self.quantity - self.fulfilled - self.cancelled
+        """The units that the reservation of the order still reserves."""
+        return self.quantity - self.fulfilled - self.failed - self.cancelled
+
+    @property
+    def unsettled(self) -> int:
+        """The units that can be shipped or cancelled."""
+        return self.unfulfilled + self.failed
+
+    def cancel(self, units: int) -> "OrderLine":
+        """Cancel units, at first failed ones, because unfulfilled ones can still be shipped."""
+        failed = self.failed - min(units, self.failed)
+        return replace(self, failed=failed, cancelled=self.cancelled + units)
+
+    def ship(self, units: int) -> "OrderLine":
+        """Ship units, at first unfulfilled ones, because they are reserved."""
+        failed = self.failed - max(units - self.unfulfilled, 0)
+        return replace(self, failed=failed, fulfilled=self.fulfilled + units)
+
+    def fail(self, units: int) -> "OrderLine":
+        """Record that shipped units were lost or returned."""
+        return replace(self, failed=self.failed + units, fulfilled=self.fulfilled - units)

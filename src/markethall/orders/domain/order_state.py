@@ -113,7 +113,7 @@ class OrderState:
 
     @property
     def has_nothing_shipped(self) -> bool:
-        return not any(line.fulfilled for line in self.lines)
+        return not any(line.fulfilled or line.failed for line in self.lines)
 
     @property
     def is_captured(self) -> bool:
@@ -132,6 +132,10 @@ class OrderState:
 
     def unfulfilled_quantities(self) -> dict[UUID, int]:
         return {line.line_id: line.unfulfilled for line in self.lines if line.unfulfilled}
+
+    def unsettled_quantities(self) -> dict[UUID, int]:
+        """Return the units that can be shipped or cancelled, also those of failed shipments."""
+        return {line.line_id: line.unsettled for line in self.lines if line.unsettled}
 
 
 def split_number(text: str) -> tuple[str, int]:

@@ -32,7 +32,7 @@ def is_overdue(order: OrderState, now: datetime) -> bool:
 
 def has_unfulfilled_paid_lines(order: OrderState, _: datetime) -> bool:
     """Tell whether there are lines to ship whose payment is not refunded or voided."""
-    return bool(order.unfulfilled_quantities()) and order.payment_status not in {
+    return bool(order.unsettled_quantities()) and order.payment_status not in {
         OrderPaymentStatus.REFUNDED,
         OrderPaymentStatus.VOIDED,
     }
@@ -51,8 +51,8 @@ def is_fully_delivered(order: OrderState, _: datetime) -> bool:
     return all(line.delivered + line.cancelled == line.quantity for line in order.lines)
 
 
-def has_unfulfilled_lines(order: OrderState, _: datetime) -> bool:
-    return bool(order.unfulfilled_quantities())
+def has_unsettled_lines(order: OrderState, _: datetime) -> bool:
+    return bool(order.unsettled_quantities())
 
 
 _S, _C = OrderStatus, OrderCommand
@@ -63,9 +63,10 @@ TRANSITIONS: Final = (
     Transition(_S.PROCESSING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
     Transition(_S.PENDING, _C.CHANGE_ADDRESS, always, _S.PENDING),
     Transition(_S.PROCESSING, _C.CHANGE_ADDRESS, has_nothing_shipped, _S.PROCESSING),
-    Transition(_S.PROCESSING, _C.CANCEL_LINES, has_unfulfilled_lines, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.CANCEL_LINES, has_unsettled_lines, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.FULFIL, can_be_shipped, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.DELIVER, has_undelivered_shipments, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.FAIL_SHIPMENT, has_undelivered_shipments, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.COMPLETE, is_fully_delivered, _S.COMPLETED),
     Transition(_S.EXPIRED, _C.REINSTATE, always, _S.PROCESSING),
 )

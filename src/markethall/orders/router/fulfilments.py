@@ -8,6 +8,7 @@ from markethall.orders.contract import (
     FulfilOrder,
     InvalidTransition,
     OrderNotFound,
+    ReturnShipment,
     TooMuchToFulfil,
 )
 from markethall.orders.router.dependencies import (
@@ -57,7 +58,11 @@ async def fulfil_order(
     orders: OrdersDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Ship lines. Without `lines`, everything that is not fulfilled yet is shipped."""
+    """Ship lines. Without `lines`, everything that is not fulfilled yet is shipped.
+
+    `lines` may also name units of lost or returned shipments. They are reserved again, so the
+    response may be `inventory.out_of_stock`.
+    """
     return await run_idempotent(
         request,
         ctx,
@@ -98,6 +103,66 @@ async def deliver_fulfilment(
         None,
         idempotency,
         lambda attempt: orders.deliver(ctx, fulfilment_id, attempt),
+        ok_response,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
+
+
+@router.post(
+    "/fulfilments/{fulfilment_id}/lost",
+    response_model=FulfilmentView,
+    summary="Mark a shipment as lost",
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
+    ),
+)
+async def mark_fulfilment_lost(
+    request: Request, ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
+) -> Response:
+    """Record that a shipment is lost.
+
+    Its units are neither delivered nor unfulfilled. Ship them again by `fulfilments`, or refund
+    them by `cancel`, each with `lines`; until then, the order does not complete.
+    """
+    return await run_idempotent(
+        request,
+        ctx,
+        None,
+        idempotency,
+        lambda attempt: orders.mark_lost(ctx, fulfilment_id, attempt),
+        ok_response,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
+
+
+@router.post(
+    "/fulfilments/{fulfilment_id}/returned",
+    response_model=FulfilmentView,
+    summary="Mark a shipment as returned to the sender",
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
+    ),
+)
+async def mark_fulfilment_returned(
+    request: Request,
+    *,
+    ctx: Staff,
+    fulfilment_id: Id,
+    body: ReturnShipment,
+    orders: OrdersDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """Record that a shipment has come back undelivered.
+
+    With `restock`, its units are soon in the main warehouse again. For the order, the units count
+    as those of a lost shipment.
+    """
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        lambda attempt: orders.mark_returned(ctx, fulfilment_id, body, attempt),
         ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )

@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from markethall.inventory.contract import Inventory
 from markethall.orders.contract import (
     CancelOrder,
-    FulfilmentNotFound,
     FulfilmentView,
     FulfilOrder,
     OrderCompleted,
@@ -16,24 +14,24 @@ from markethall.orders.contract import (
     OrderStatus,
     OrderView,
     PlaceOrder,
+    ReturnShipment,
     TimelineView,
     VersionedOrderStatus,
 )
-from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilment_lines
+from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.service.checkout import Checkout
+from markethall.orders.service.fulfilments import FulfilmentService
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import (
     cancelled_event,
-    fulfilled_event,
     lines_cancelled_event,
 )
 from markethall.orders.service.status_waits import ChangeReportingDatabase
 from markethall.orders.service.views import (
-    to_fulfilment_view,
     to_order_view,
     to_timeline_entry_view,
 )
-from markethall.orders.service.visible_orders import check_staff, get_visible_order, is_staff
+from markethall.orders.service.visible_orders import get_visible_order, is_staff
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -47,13 +45,13 @@ class OrderService:
     def __init__(
         self,
         checkout: Checkout,
-        inventory: Inventory,
+        fulfilments: FulfilmentService,
         database: ChangeReportingDatabase,
         cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._checkout = checkout
-        self._inventory = inventory
+        self._fulfilments = fulfilments
         self._database = database
         self._cursors = cursors
         self._clock = clock
@@ -134,15 +132,15 @@ class OrderService:
         the first shipment, a customer cannot cancel anything: `order.cancel` then raises
         InvalidTransition. Return the events to publish.
         """
-        audit, unfulfilled = self._audit(ctx, command.reason), order.unfulfilled_quantities()
+        audit, unfulfilled = self._audit(ctx, command.reason), order.unsettled_quantities()
         quantities = {line.line_id: line.quantity for line in command.lines or ()} or unfulfilled
         may_cancel_lines = order.has_nothing_shipped or ctx.actor.has_scope(ORDERS_MANAGE)
         is_whole_order = order.has_nothing_shipped and quantities == unfulfilled
         if is_whole_order or not may_cancel_lines:
             order.cancel(audit)
             return [cancelled_event(order, command.reason)]
-        order.cancel_lines(quantities, audit)
-        event = lines_cancelled_event(order, quantities, cancellation_id, command.reason)
+        reserved = order.cancel_lines(quantities, audit)
+        event = lines_cancelled_event(order, quantities, reserved, cancellation_id, command.reason)
         if order.status is OrderStatus.COMPLETED:
             return [event, OrderCompleted(order_id=order.order_id)]
         return [event]
@@ -150,85 +148,29 @@ class OrderService:
     async def fulfil(
         self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
     ) -> FulfilmentView:
-        check_staff(ctx)
-        return await retry_on_conflict(lambda: self._fulfil(ctx, order_id, command, attempt))
-
-    async def _fulfil(
-        self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
-    ) -> FulfilmentView:
-        order = await self._read_visible_order(ctx, order_id)
-        if order.status is OrderStatus.PROCESSING:
-            # the handler of OrderPaid commits the reservation; if it has not run yet, the stock
-            # could still be given to another order while these goods are shipped
-            await self._inventory.commit(ctx, order.reservation_id)
-        async with self._database.transaction() as store:
-            fulfilment = await store.get_fulfilment(attempt.id)
-            if fulfilment is None:
-                fulfilment = self._build_fulfilment(order, command, ctx, attempt.id)
-                await store.save_order(order)
-                await store.add_fulfilment(fulfilment)
-                await store.publish(fulfilled_event(order, fulfilment), ctx)
-            view = to_fulfilment_view(fulfilment)
-            await store.store_response(attempt, view)
-        return view
-
-    def _build_fulfilment(
-        self, order: Order, command: FulfilOrder, ctx: CallContext, fulfilment_id: UUID
-    ) -> Fulfilment:
-        audit = self._audit(ctx, f"{command.carrier} {command.tracking_number}")
-        shipped_quantities = (
-            {line.line_id: line.quantity for line in command.lines}
-            if command.lines
-            else order.unfulfilled_quantities()
-        )
-        order.fulfil(shipped_quantities, audit)
-        return Fulfilment(
-            fulfilment_id=fulfilment_id,
-            order_id=order.order_id,
-            lines=build_fulfilment_lines(order.lines, shipped_quantities),
-            carrier=command.carrier,
-            tracking_number=command.tracking_number,
-            shipped_at=audit.at,
-        )
+        return await self._fulfilments.fulfil(ctx, order_id, command, attempt)
 
     async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:
-        async with self._database.read_session() as store:
-            fulfilment = await store.get_fulfilment(fulfilment_id)
-            owner_and_status = (
-                await store.get_order_status(fulfilment.order_id) if fulfilment else None
-            )
-        if (
-            fulfilment is None
-            or owner_and_status is None
-            or not ctx.can_view(owner_and_status[0], ORDERS_MANAGE)
-        ):
-            raise FulfilmentNotFound(fulfilment_id=str(fulfilment_id))
-        return to_fulfilment_view(fulfilment)
+        return await self._fulfilments.get_fulfilment(ctx, fulfilment_id)
 
     async def deliver(
         self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
     ) -> FulfilmentView:
-        check_staff(ctx)
-        return await retry_on_conflict(lambda: self._deliver(ctx, fulfilment_id, attempt))
+        return await self._fulfilments.deliver(ctx, fulfilment_id, attempt)
 
-    async def _deliver(
+    async def mark_lost(
         self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
     ) -> FulfilmentView:
-        async with self._database.transaction() as store:
-            fulfilment = await store.get_fulfilment(fulfilment_id)
-            if fulfilment is None:
-                raise FulfilmentNotFound(fulfilment_id=str(fulfilment_id))
-            order = await get_visible_order(store, ctx, fulfilment.order_id)
-            audit = self._audit(ctx, f"{fulfilment.carrier} {fulfilment.tracking_number}")
-            fulfilment.deliver(audit.at)
-            order.deliver(fulfilment.quantities, audit)
-            await store.save_fulfilment(fulfilment)
-            await store.save_order(order)
-            if order.status is OrderStatus.COMPLETED:
-                await store.publish(OrderCompleted(order_id=order.order_id), ctx)
-            view = to_fulfilment_view(fulfilment)
-            await store.store_response(attempt, view)
-        return view
+        return await self._fulfilments.mark_lost(ctx, fulfilment_id, attempt)
+
+    async def mark_returned(
+        self,
+        ctx: CallContext,
+        fulfilment_id: UUID,
+        command: ReturnShipment,
+        attempt: IdempotentCommand,
+    ) -> FulfilmentView:
+        return await self._fulfilments.mark_returned(ctx, fulfilment_id, command, attempt)
 
     async def count(self) -> int:
         async with self._database.read_session() as store:

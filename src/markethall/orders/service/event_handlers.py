@@ -19,9 +19,11 @@ from markethall.inventory.contract import (
     ReservationClosed,
     ReservationStatus,
     Reserve,
+    Restock,
 )
 from markethall.orders.contract import (
     FulfilledLine,
+    FulfilmentReturned,
     OrderCancelled,
     OrderExpired,
     OrderFulfilled,
@@ -313,14 +315,7 @@ class OrderEventHandlers:
         If the payment is only authorized, their price is never captured.
         """
         ctx = delivery.call_context()
-        command = ReleasePart(
-            reservation_id=event.reservation_id,
-            release_id=event.cancellation_id,
-            lines=_to_requested_lines(event.lines),
-        )
-        # ReservationClosed: the order was cancelled meanwhile, which has released all its units
-        with suppress(ReservationClosed):
-            await self._inventory.release_part(ctx, command)
+        await self._release_lines(ctx, event)
         if not event.amount.amount:
             capture_id = derive_uuid7(event.cancellation_id, "capture")
             await retry_on_conflict(
@@ -335,6 +330,18 @@ class OrderEventHandlers:
         )
         await self._returns.refund_up_to(ctx, refund)
         await self._orders.mark_processed(delivery)
+
+    async def _release_lines(self, ctx: CallContext, event: OrderLinesCancelled) -> None:
+        if not event.lines:
+            return
+        command = ReleasePart(
+            reservation_id=event.reservation_id,
+            release_id=event.cancellation_id,
+            lines=_to_requested_lines(event.lines),
+        )
+        # ReservationClosed: the order was cancelled meanwhile, which has released all its units
+        with suppress(ReservationClosed):
+            await self._inventory.release_part(ctx, command)
 
     async def on_order_overpaid(self, delivery: Delivery, event: OrderOverpaid) -> None:
         """Refund what was captured for units that had been cancelled before."""
@@ -352,16 +359,41 @@ class OrderEventHandlers:
         await self._orders.mark_processed(delivery)
 
     async def on_order_fulfilled(self, delivery: Delivery, event: OrderFulfilled) -> None:
-        command = Consume(
-            reservation_id=event.reservation_id,
-            fulfilment_id=event.fulfilment_id,
-            lines=_to_requested_lines(event.lines),
-        )
+        ctx = delivery.call_context()
         try:
-            await self._inventory.consume(delivery.call_context(), command)
+            if event.lines:
+                await self._consume(ctx, event.reservation_id, event.fulfilment_id, event.lines)
+            if event.reshipment_id:
+                # the reservation may have expired if this handler runs late
+                await self._inventory.commit(ctx, event.reshipment_id)
+                await self._consume(ctx, event.reshipment_id, event.reshipment_id, event.reshipped)
         except OutOfStock as error:
             # the units were sold as backorder, so retry until they are on hand
             raise RetryLater("the goods are not on hand") from error
+        await self._orders.mark_processed(delivery)
+
+    async def _consume(
+        self,
+        ctx: CallContext,
+        reservation_id: UUID,
+        fulfilment_id: UUID,
+        lines: Iterable[FulfilledLine],
+    ) -> None:
+        command = Consume(
+            reservation_id=reservation_id,
+            fulfilment_id=fulfilment_id,
+            lines=_to_requested_lines(lines),
+        )
+        await self._inventory.consume(ctx, command)
+
+    async def on_fulfilment_returned(self, delivery: Delivery, event: FulfilmentReturned) -> None:
+        """Add the units of a shipment that has come back to the stock, if staff chose so."""
+        if event.restocked:
+            command = Restock(
+                restock_id=derive_uuid7(event.fulfilment_id, "restock"),
+                lines=_to_requested_lines(event.restocked),
+            )
+            await self._inventory.restock(delivery.call_context(), command)
         await self._orders.mark_processed(delivery)
 
     async def capture_shipped(self, delivery: Delivery, event: OrderFulfilled) -> None:

@@ -1,17 +1,19 @@
 """Build the events of orders from their entities."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from markethall.orders.contract import (
     FulfilledLine,
+    FulfilmentReturned,
     OrderCancelled,
     OrderFulfilled,
     OrderLinesCancelled,
     OrderOverpaid,
     OrderPaid,
 )
-from markethall.orders.domain import Fulfilment, Order, OrderLine
+from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLine
+from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.money import Money
 
 
@@ -29,8 +31,13 @@ def cancelled_event(order: Order, reason: str) -> OrderCancelled:
 
 
 def lines_cancelled_event(
-    order: Order, quantities: Mapping[UUID, int], cancellation_id: UUID, reason: str
+    order: Order,
+    quantities: Mapping[UUID, int],
+    reserved: Mapping[UUID, int],
+    cancellation_id: UUID,
+    reason: str,
 ) -> OrderLinesCancelled:
+    """Return the event; `reserved` are the cancelled units whose stock is still reserved."""
     cancelled = [line for line in order.lines if line.line_id in quantities]
     price = sum(_share_of_last_cancelled(line, quantities[line.line_id]) for line in cancelled)
     # without a capture there is nothing to refund: the captures leave out these units
@@ -40,10 +47,7 @@ def lines_cancelled_event(
         reservation_id=order.reservation_id,
         payment_id=order.payment_id,
         cancellation_id=cancellation_id,
-        lines=tuple(
-            FulfilledLine(product_id=line.product_id, quantity=quantities[line.line_id])
-            for line in cancelled
-        ),
+        lines=_to_fulfilled_lines(order.lines, reserved),
         amount=Money(amount=amount, currency=order.currency),
         reason=reason,
     )
@@ -63,14 +67,49 @@ def overpaid_event(order: Order, excess: int) -> OrderOverpaid:
     )
 
 
-def fulfilled_event(order: Order, fulfilment: Fulfilment) -> OrderFulfilled:
-    lines = (
-        FulfilledLine(product_id=line.product_id, quantity=line.quantity)
-        for line in fulfilment.lines
-    )
+def fulfilled_event(
+    order: Order, fulfilment: Fulfilment, reserved: Mapping[UUID, int]
+) -> OrderFulfilled:
+    """Return the event; `reserved` are the units that the order's reservation reserves."""
+    reshipped = reshipped_quantities(fulfilment.quantities, reserved)
     return OrderFulfilled(
         order_id=order.order_id,
         reservation_id=order.reservation_id,
         fulfilment_id=fulfilment.fulfilment_id,
-        lines=tuple(lines),
+        lines=_to_fulfilled_lines(fulfilment.lines, reserved),
+        reshipped=_to_fulfilled_lines(fulfilment.lines, reshipped),
+        reshipment_id=reshipment_id(fulfilment.fulfilment_id) if reshipped else None,
+    )
+
+
+def reshipped_quantities(
+    shipped: Mapping[UUID, int], reserved: Mapping[UUID, int]
+) -> dict[UUID, int]:
+    """Return the shipped units, by line id, that the order's reservation does not reserve."""
+    quantities = {line_id: units - reserved.get(line_id, 0) for line_id, units in shipped.items()}
+    return {line_id: units for line_id, units in quantities.items() if units}
+
+
+def reshipment_id(fulfilment_id: UUID) -> UUID:
+    """Return the id of the reservation of units that are shipped again."""
+    return derive_uuid7(fulfilment_id, "reshipment")
+
+
+def fulfilment_returned_event(fulfilment: Fulfilment) -> FulfilmentReturned:
+    return FulfilmentReturned(
+        order_id=fulfilment.order_id,
+        fulfilment_id=fulfilment.fulfilment_id,
+        restocked=_to_fulfilled_lines(
+            fulfilment.lines, fulfilment.quantities if fulfilment.restocked else {}
+        ),
+    )
+
+
+def _to_fulfilled_lines(
+    lines: Iterable[OrderLine | FulfilmentLine], quantities: Mapping[UUID, int]
+) -> tuple[FulfilledLine, ...]:
+    return tuple(
+        FulfilledLine(product_id=line.product_id, quantity=quantities[line.line_id])
+        for line in lines
+        if line.line_id in quantities
     )

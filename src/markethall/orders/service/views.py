@@ -70,6 +70,8 @@ def _to_line_view(line: OrderLine, currency: str) -> OrderLineView:
         unit_price=money(line.unit_price),
         quantity=line.quantity,
         fulfilled=line.fulfilled,
+        delivered=line.delivered,
+        failed=line.failed,
         cancelled=line.cancelled,
         total=money(line.total),
         discount=money(line.discount),
@@ -154,4 +156,6 @@ def to_fulfilment_view(fulfilment: Fulfilment) -> FulfilmentView:
         tracking_number=fulfilment.tracking_number,
         shipped_at=fulfilment.shipped_at,
         delivered_at=fulfilment.delivered_at,
+        failed_at=fulfilment.failed_at,
+        restocked=fulfilment.restocked,
     )

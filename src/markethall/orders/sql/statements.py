@@ -19,7 +19,7 @@ from markethall.shared.persistence.postgres import Statement, sql_literal
 
 TIMELINE_COLUMNS = tuple(column.name for column in timeline.c if column.name != "order_id")
 LINE_COLUMNS = tuple(column.name for column in lines.c if column.name != "order_id")
-LINE_COUNTS = ("fulfilled", "delivered", "cancelled")
+LINE_COUNTS = ("fulfilled", "delivered", "failed", "cancelled")
 UPDATABLE_COLUMNS = (
     "status",
     "payment_status",
@@ -302,12 +302,14 @@ def _select_fulfilment() -> Statement:
 
 INSERT_FULFILMENT = _insert_fulfilment()
 GET_FULFILMENT = _select_fulfilment()
-# a fulfilment is delivered once: the second of two concurrent updates changes no row
+# a fulfilment ends once: the second of two concurrent updates changes no row
 UPDATE_FULFILMENT = Statement(
     sa.update(fulfilments)
     .where(
         fulfilments.c.fulfilment_id == bindparam("fulfilment_id"),
-        fulfilments.c.delivered_at.is_(None),
+        fulfilments.c.status == sql_literal("shipped"),
     )
-    .values(status=bindparam("status"), delivered_at=bindparam("delivered_at"))
+    .values(
+        {name: bindparam(name) for name in ("status", "delivered_at", "failed_at", "restocked")}
+    )
 )

@@ -106,6 +106,8 @@ class SqlOrderStore(SqlConfigurationStore):
             tracking_number=fulfilment.tracking_number,
             shipped_at=fulfilment.shipped_at,
             delivered_at=fulfilment.delivered_at,
+            failed_at=fulfilment.failed_at,
+            restocked=fulfilment.restocked,
             **_arrays("line", ("line_id", "quantity"), fulfilment.lines),
         )
 
@@ -115,6 +117,8 @@ class SqlOrderStore(SqlConfigurationStore):
             fulfilment_id=fulfilment.fulfilment_id,
             status=fulfilment.status,
             delivered_at=fulfilment.delivered_at,
+            failed_at=fulfilment.failed_at,
+            restocked=fulfilment.restocked,
         )
         if not saved:
             raise ConcurrentUpdate
@@ -226,6 +230,7 @@ def _to_line(line: Mapping[str, Any]) -> OrderLine:
         quantity=line["quantity"],
         fulfilled=line["fulfilled"],
         delivered=line["delivered"],
+        failed=line["failed"],
         cancelled=line["cancelled"],
         **line_fields(line["breakdown"]),
     )
@@ -253,6 +258,8 @@ def _to_fulfilment(row: "Record") -> Fulfilment:
         tracking_number=row["tracking_number"],
         shipped_at=row["shipped_at"],
         delivered_at=row["delivered_at"],
+        failed_at=row["failed_at"],
+        restocked=row["restocked"],
         lines=tuple(
             FulfilmentLine(UUID(line["line_id"]), UUID(line["product_id"]), line["quantity"])
             for line in json.loads(row["lines"])

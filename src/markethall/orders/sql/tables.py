@@ -102,7 +102,9 @@ orders = sa.Table(
         name="nothing_shipped",
     ),
     sa.CheckConstraint(
-        "status <> 'completed' OR fulfilment_status = 'delivered'", name="completed"
+        # `unfulfilled`: all shipments have failed, and their units were cancelled
+        "status <> 'completed' OR fulfilment_status IN ('delivered', 'unfulfilled')",
+        name="completed",
     ),
     sa.CheckConstraint(
         "CASE WHEN status IN ('processing', 'completed')"
@@ -156,6 +158,7 @@ lines = sa.Table(
     sa.Column("quantity", sa.Integer, nullable=False),
     sa.Column("fulfilled", sa.Integer, nullable=False),
     sa.Column("delivered", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False, server_default="0"),
     sa.Column("cancelled", sa.Integer, nullable=False, server_default="0"),
     _amount_column("total"),
     *(
@@ -174,7 +177,8 @@ lines = sa.Table(
     sa.CheckConstraint("quantity BETWEEN 1 AND 999", name="quantity"),
     sa.CheckConstraint("fulfilled BETWEEN 0 AND quantity", name="fulfilled"),
     sa.CheckConstraint("delivered BETWEEN 0 AND fulfilled", name="delivered"),
-    sa.CheckConstraint("cancelled BETWEEN 0 AND quantity - fulfilled", name="cancelled"),
+    sa.CheckConstraint("failed BETWEEN 0 AND quantity - fulfilled", name="failed"),
+    sa.CheckConstraint("cancelled BETWEEN 0 AND quantity - fulfilled - failed", name="cancelled"),
     sa.CheckConstraint("unit_price >= 0", name="unit_price"),
     sa.CheckConstraint("total = unit_price * quantity", name="total"),
 )
@@ -199,12 +203,18 @@ fulfilments = sa.Table(
     sa.Column("fulfilment_id", sa.Uuid, primary_key=True),
     sa.Column("order_id", sa.ForeignKey(orders.c.order_id), nullable=False, index=True),
     _required_column("status", sa.Text),
-    _required_column("carrier", sa.Text),
-    _required_column("tracking_number", sa.Text),
+    sa.Column("carrier", sa.Text),
+    sa.Column("tracking_number", sa.Text),
     timestamp_column("shipped_at"),
     timestamp_column("delivered_at", nullable=True),
+    timestamp_column("failed_at", nullable=True),
+    sa.Column("restocked", sa.Boolean, nullable=False, server_default="false"),
     sa.CheckConstraint(_enum_check("status", FulfilmentStatus), name="status"),
     sa.CheckConstraint("(status = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_at"),
+    sa.CheckConstraint(
+        "(status IN ('lost', 'returned_to_sender')) = (failed_at IS NOT NULL)", name="failed_at"
+    ),
+    sa.CheckConstraint("NOT restocked OR status = 'returned_to_sender'", name="restocked"),
 )
 
 fulfilment_lines = sa.Table(

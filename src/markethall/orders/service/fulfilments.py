@@ -1,0 +1,207 @@
+"""The use cases of fulfilments: ship units, and record what happens to a shipment."""
+
+from collections.abc import Callable, Mapping
+from uuid import UUID
+
+from markethall.inventory.contract import (
+    MAX_RESERVATION_DURATION,
+    Inventory,
+    RequestedLine,
+    Reserve,
+)
+from markethall.orders.contract import (
+    FulfilmentLost,
+    FulfilmentNotFound,
+    FulfilmentView,
+    FulfilOrder,
+    OrderCompleted,
+    OrderStatus,
+    ReturnShipment,
+)
+from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilment_lines
+from markethall.orders.ports import Store
+from markethall.orders.service.optimistic_retry import retry_on_conflict
+from markethall.orders.service.order_events import (
+    fulfilled_event,
+    fulfilment_returned_event,
+    reshipment_id,
+    reshipped_quantities,
+)
+from markethall.orders.service.status_waits import ChangeReportingDatabase
+from markethall.orders.service.views import to_fulfilment_view
+from markethall.orders.service.visible_orders import check_staff, get_visible_order
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.scopes import ORDERS_MANAGE
+from markethall.shared.messaging.events import Event
+
+# changes the fulfilment and its order, and returns the event to publish, if there is one
+Change = Callable[[Fulfilment, Order], Event | None]
+
+
+class FulfilmentService:
+    def __init__(
+        self, inventory: Inventory, database: ChangeReportingDatabase, clock: Clock
+    ) -> None:
+        self._inventory = inventory
+        self._database = database
+        self._clock = clock
+
+    async def fulfil(
+        self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        check_staff(ctx)
+        return await retry_on_conflict(lambda: self._fulfil(ctx, order_id, command, attempt))
+
+    async def _fulfil(
+        self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        async with self._database.read_session() as store:
+            order = await get_visible_order(store, ctx, order_id)
+            shipped = await store.get_fulfilment(attempt.id)
+        if shipped is None:
+            fulfilment, reserved = self._ship(ctx, order, command, attempt.id)
+            await self._secure_stock(ctx, order, fulfilment, reserved)
+        async with self._database.transaction() as store:
+            # a concurrent attempt with the same id may have stored the fulfilment meanwhile
+            shipped = shipped or await store.get_fulfilment(attempt.id)
+            if shipped is None:
+                await store.save_order(order)
+                await store.add_fulfilment(fulfilment)
+                await store.publish(fulfilled_event(order, fulfilment, reserved), ctx)
+            view = to_fulfilment_view(shipped or fulfilment)
+            await store.store_response(attempt, view)
+        return view
+
+    def _ship(
+        self, ctx: CallContext, order: Order, command: FulfilOrder, fulfilment_id: UUID
+    ) -> tuple[Fulfilment, Mapping[UUID, int]]:
+        """Return the fulfilment, and the units in it that the order's reservation reserves."""
+        quantities = (
+            {line.line_id: line.quantity for line in command.lines}
+            if command.lines
+            else order.unfulfilled_quantities()
+        )
+        fulfilment = Fulfilment(
+            fulfilment_id=fulfilment_id,
+            order_id=order.order_id,
+            lines=build_fulfilment_lines(order.lines, quantities),
+            carrier=command.carrier,
+            tracking_number=command.tracking_number,
+            shipped_at=self._clock(),
+        )
+        return fulfilment, order.fulfil(quantities, self._audit(ctx, fulfilment.label))
+
+    async def _secure_stock(
+        self, ctx: CallContext, order: Order, fulfilment: Fulfilment, reserved: Mapping[UUID, int]
+    ) -> None:
+        """Commit the order's reservation, and reserve the units that are shipped again.
+
+        Raises OutOfStock, ReservationClosed, ProductNotFound.
+        """
+        if reserved:
+            # the handler of OrderPaid commits the reservation; if it has not run yet, the stock
+            # could still be given to another order while these goods are shipped
+            await self._inventory.commit(ctx, order.reservation_id)
+        again = reshipped_quantities(fulfilment.quantities, reserved)
+        if not again:
+            return
+        # the handler of OrderFulfilled commits this reservation; if the fulfilment is not stored,
+        # it expires
+        command = Reserve(
+            reservation_id=reshipment_id(fulfilment.fulfilment_id),
+            order_id=order.order_id,
+            customer_id=order.user_id,
+            lines=tuple(
+                RequestedLine(product_id=line.product_id, quantity=again[line.line_id])
+                for line in fulfilment.lines
+                if line.line_id in again
+            ),
+            expires_at=self._clock() + MAX_RESERVATION_DURATION,
+        )
+        await self._inventory.reserve(ctx, command)
+
+    async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:
+        async with self._database.read_session() as store:
+            fulfilment = await store.get_fulfilment(fulfilment_id)
+            owner_and_status = (
+                await store.get_order_status(fulfilment.order_id) if fulfilment else None
+            )
+        if (
+            fulfilment is None
+            or owner_and_status is None
+            or not ctx.can_view(owner_and_status[0], ORDERS_MANAGE)
+        ):
+            raise FulfilmentNotFound(fulfilment_id=str(fulfilment_id))
+        return to_fulfilment_view(fulfilment)
+
+    async def deliver(
+        self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        def deliver(fulfilment: Fulfilment, order: Order) -> Event | None:
+            audit = self._audit(ctx, fulfilment.label)
+            fulfilment.deliver(audit.at)
+            order.deliver(fulfilment.quantities, audit)
+            is_completed = order.status is OrderStatus.COMPLETED
+            return OrderCompleted(order_id=order.order_id) if is_completed else None
+
+        return await self._change(ctx, fulfilment_id, deliver, attempt)
+
+    async def mark_lost(
+        self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        def mark_lost(fulfilment: Fulfilment, order: Order) -> Event:
+            audit = self._audit(ctx, fulfilment.label)
+            fulfilment.mark_lost(audit.at)
+            order.fail_shipment(fulfilment.quantities, "shipment_lost", audit)
+            return FulfilmentLost(order_id=order.order_id, fulfilment_id=fulfilment_id)
+
+        return await self._change(ctx, fulfilment_id, mark_lost, attempt)
+
+    async def mark_returned(
+        self,
+        ctx: CallContext,
+        fulfilment_id: UUID,
+        command: ReturnShipment,
+        attempt: IdempotentCommand,
+    ) -> FulfilmentView:
+        def mark_returned(fulfilment: Fulfilment, order: Order) -> Event:
+            audit = self._audit(ctx, command.reason or fulfilment.label)
+            fulfilment.mark_returned(restock=command.restock, now=audit.at)
+            order.fail_shipment(fulfilment.quantities, "shipment_returned", audit)
+            return fulfilment_returned_event(fulfilment)
+
+        return await self._change(ctx, fulfilment_id, mark_returned, attempt)
+
+    async def _change(
+        self, ctx: CallContext, fulfilment_id: UUID, change: Change, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        check_staff(ctx)
+
+        async def run() -> FulfilmentView:
+            async with self._database.transaction() as store:
+                fulfilment, order = await _get_with_order(store, ctx, fulfilment_id)
+                event = change(fulfilment, order)
+                await store.save_fulfilment(fulfilment)
+                await store.save_order(order)
+                if event:
+                    await store.publish(event, ctx)
+                view = to_fulfilment_view(fulfilment)
+                await store.store_response(attempt, view)
+            return view
+
+        return await retry_on_conflict(run)
+
+    def _audit(self, ctx: CallContext, reason: str) -> AuditInfo:
+        return AuditInfo(ctx.actor.audit_name, self._clock(), reason)
+
+
+async def _get_with_order(
+    store: Store, ctx: CallContext, fulfilment_id: UUID
+) -> tuple[Fulfilment, Order]:
+    """Raises FulfilmentNotFound."""
+    fulfilment = await store.get_fulfilment(fulfilment_id)
+    if fulfilment is None:
+        raise FulfilmentNotFound(fulfilment_id=str(fulfilment_id))
+    return fulfilment, await get_visible_order(store, ctx, fulfilment.order_id)
