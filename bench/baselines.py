@@ -92,7 +92,7 @@ def sql_app(database_url: str) -> FastAPI:
 
 def same_app(database_url: str) -> FastAPI:
     """Serve the results of the application's own statements, without its other code."""
-    product_statement, page = _application_statements()
+    product_statement, page, family_statement = _application_statements()
     app = _app_with_pool(database_url)
 
     @app.get("/products/{product_id}")
@@ -105,12 +105,20 @@ def same_app(database_url: str) -> FastAPI:
         sql, values = page.bind({"limit": limit, "now": datetime.now(UTC)})
         return _json((await app.state.pool.fetchrow(sql, *values))["json"])
 
+    @app.get("/families/{slug}")
+    async def family(slug: str) -> Response:
+        names = {"family_id": None, "product_id": None, "key": slug}
+        sql, values = family_statement.bind({**names, "now": datetime.now(UTC)})
+        row = await app.state.pool.fetchrow(sql, *values)
+        return _json(f'{{"products":[{row["products"]}]}}')
+
     return app
 
 
-def _application_statements() -> "tuple[Statement, Statement]":
-    """Return the application's statements for one product and for the first page."""
+def _application_statements() -> "tuple[Statement, Statement, Statement]":
+    """Return the application's statements for a product, for the first page, and for a family."""
     from markethall.inventory.catalogue.contract.fields import ProductStatus
+    from markethall.inventory.catalogue.sql.family_summaries import GET_FAMILY
     from markethall.inventory.catalogue.sql.statements import GET_PRODUCT_JSON
     from markethall.inventory.search.sql.product_page_statements import (
         PageQueryShape,
@@ -120,7 +128,7 @@ def _application_statements() -> "tuple[Statement, Statement]":
     shape = PageQueryShape(
         frozenset(), ProductStatus.ACTIVE, "-created_at", size=20, after=False, terms=0
     )
-    return GET_PRODUCT_JSON, product_page_statement(shape)
+    return GET_PRODUCT_JSON, product_page_statement(shape), GET_FAMILY
 
 
 def _json(text: str | None) -> Response:

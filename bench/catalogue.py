@@ -16,13 +16,12 @@ from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-from markethall.local.demo.generate_products import generate_products
-from markethall.local.demo.vocabulary import CATEGORIES
 from markethall.schema_migrations import upgrade
 
 from . import servers, tables
+from .catalogue_lists import FAMILY_LISTS, SORTS, searches
 from .client import Request, Tally, call_all, load, repeat, request_bytes
 from .loop import Loop
 from .servers import OTHERS, Server, Ticks
@@ -30,15 +29,17 @@ from .shop import PAGE, fetch
 
 WARMUP: Final = 1.0
 READERS: Final = 16
-SEARCHERS: Final = 4
 PRODUCTS_READ: Final = 2000  # the number of different products that are read
+FAMILIES_READ: Final = 700  # with about as many products
 PAGE_SIZE: Final = 100  # products per page on the way to a deep page
 DEEP_READS: Final = 200  # reads of each of the two pages: the first and the deep one
 HEADER: Final = (
     *("measure", "application /s", "bare /s", "ratio", "by round", "cpu ratio", "p50 ms", "p99 ms"),
     *("n", "goal"),
 )
-SEARCH_HEADER: Final = ("search", "p50 ms", "p99 ms", "max ms", "n", "distinct queries")
+SEARCH_HEADER: Final = (
+    *("search", "connections", "p50 ms", "p99 ms", "max ms", "n", "distinct queries"),
+)
 DEEP_HEADER: Final = ("list", "items before it", "first p50 ms", "deep p50 ms", "deep / first")
 # maps each measure to its baseline and to the target: a share of the baseline's rate
 GOALS: Final[Mapping[str, tuple[str, float]]] = {
@@ -47,21 +48,8 @@ GOALS: Final[Mapping[str, tuple[str, float]]] = {
     "304, cached": ("raw, product", 0.45),
     "product, uncached": ("same statement, product", 0.6),
     "page of 20, uncached": ("same statement, page", 0.7),
-}
-SORTS: Final[Mapping[str, Mapping[str, str]]] = {
-    "newest first": {},
-    "by name": {"sort": "name"},
-    "by price": {"sort": "price"},
-    "by price, descending": {"sort": "-price"},
-    "of a category, by price": {"category": "clothing", "sort": "price"},
-    "of a tag": {"tag": "sale"},
-    "found by a word, by relevance": {"q": "jacket"},
-}
-FAMILY_LISTS: Final[Mapping[str, Mapping[str, str]]] = {
-    "families, newest first": {},
-    "families, by price": {"sort": "price"},
-    "families of a category, by price": {"category": "clothing", "sort": "price"},
-    "families of a tag": {"tag": "sale"},
+    "family, cached": ("raw, family", 0.45),
+    "family, uncached": ("same statement, family", 0.5),
 }
 # a family of the generated catalogue has about three products
 PRODUCTS_PER_FAMILY: Final = 3
@@ -91,7 +79,8 @@ class CatalogueResult:
     options: Options
     phases: dict[str, list[Phase]] = field(default_factory=dict)
     latencies: dict[str, list[float]] = field(default_factory=dict)
-    searches: dict[str, tuple[list[float], int]] = field(default_factory=dict)
+    # times, number of different queries, connections
+    searches: dict[str, tuple[list[float], int, int]] = field(default_factory=dict)
     deep: dict[str, tuple[int, float, float]] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     foreign: float = 0.0
@@ -122,8 +111,12 @@ class CatalogueResult:
                 "rates": {
                     name: [phase.rate for phase in phases] for name, phases in self.phases.items()
                 },
-                "search_p99_ms": {
-                    name: _percentile(times, 99) for name, (times, _) in self.searches.items()
+                **{
+                    f"search_p{percent}_ms": {
+                        name: _percentile(times, percent)
+                        for name, (times, *_) in self.searches.items()
+                    }
+                    for percent in (50, 99)
                 },
                 "deep": {name: deep / first for name, (_, first, deep) in self.deep.items()},
                 "failures": dict(self.failures),
@@ -151,10 +144,7 @@ class CatalogueResult:
 
     def _remarks(self, bullet: str = "") -> str:
         lines = [
-            (
-                f"{self.options.products:,} products, {READERS} readers; {SEARCHERS} searchers, "
-                f"uncached"
-            ),
+            (f"{self.options.products:,} products, {READERS} readers; searches are uncached"),
             tables.machine_line(),
             f"other programs used {self.foreign:.0%} of the cores",
             *(f"FAILED, {message}: {times}" for message, times in self.failures.items()),
@@ -162,9 +152,9 @@ class CatalogueResult:
         return "\n" + "\n".join(bullet + line for line in lines) + "\n"
 
 
-def _search_row(name: str, times: list[float], distinct: int) -> tuple[str, ...]:
-    figures = (_percentile(times, percent) for percent in (50, 99, 100))
-    return (name, *(f"{figure:.1f}" for figure in figures), str(len(times)), str(distinct))
+def _search_row(name: str, times: list[float], distinct: int, connections: int) -> tuple[str, ...]:
+    figures = (f"{_percentile(times, percent):.1f}" for percent in (50, 99, 100))
+    return (name, str(connections), *figures, str(len(times)), str(distinct))
 
 
 def _deep_row(name: str, before: int, first: float, deep: float) -> tuple[str, ...]:
@@ -227,8 +217,9 @@ def _servers(url: str, folder: Path, loop: Loop) -> Iterator["_CatalogueBench"]:
         for server in (cached, uncached):
             server.wait("/ready", 120)
         paths = loop.do(_products(cached.port))
+        families = loop.do(_families(cached.port))
         bare = {}
-        for name, path in (("product", paths[0]), ("page", PAGE)):
+        for name, path in (("product", paths[0]), ("page", PAGE), ("family", families[0])):
             body = folder / f"{name}.json"
             [answer] = loop.do(call_all(cached.port, [_get(path)], concurrency=1))
             body.write_bytes(answer.body)
@@ -249,13 +240,22 @@ def _servers(url: str, folder: Path, loop: Loop) -> Iterator["_CatalogueBench"]:
         )
         for server in (*bare.values(), same):
             server.wait(PAGE)
-        yield _CatalogueBench(loop, cached, uncached, same, bare, paths)
+        yield _CatalogueBench(loop, cached, uncached, same, bare, paths, families)
 
 
 async def _products(port: int) -> list[str]:
     """Return the paths of some products in random order."""
-    walk = _walk(port, "/products", {}, PRODUCTS_READ)
-    result = [f"/products/{item['product_id']}" async for items, _ in walk for item in items]
+    return await _paths(port, "/products", "product_id", PRODUCTS_READ)
+
+
+async def _families(port: int) -> list[str]:
+    """Return the paths of some families in random order."""
+    return await _paths(port, "/families", "slug", FAMILIES_READ)
+
+
+async def _paths(port: int, path: str, key: str, count: int) -> list[str]:
+    walk = _walk(port, path, {}, count)
+    result = [f"{path}/{quote(item[key])}" async for items, _ in walk for item in items]
     Random(7).shuffle(result)
     return result
 
@@ -282,6 +282,7 @@ class _CatalogueBench:
     same: Server
     bare: Mapping[str, Server]
     paths: Sequence[str]
+    families: Sequence[str]
 
     def reads(self, result: CatalogueResult) -> None:
         phases = self._phases()
@@ -294,6 +295,7 @@ class _CatalogueBench:
 
     def _phases(self) -> Mapping[str, tuple[Server, Sequence[Request]]]:
         products, page = [_get(path) for path in self.paths], [_get(PAGE)]
+        families = [_get(path) for path in self.families]
         tags = {path: _etag(self.cached.port, path) for path in (*self.paths[:100], PAGE)}
         conditional = [_get(path, if_none_match=tag) for path, tag in tags.items()]
         return {
@@ -306,6 +308,10 @@ class _CatalogueBench:
             "product, uncached": (self.uncached, products),
             "same statement, page": (self.same, page),
             "page of 20, uncached": (self.uncached, page),
+            "raw, family": (self.bare["raw, family"], families),
+            "family, cached": (self.cached, families),
+            "same statement, family": (self.same, families),
+            "family, uncached": (self.uncached, families),
         }
 
     def _phase(
@@ -323,16 +329,16 @@ class _CatalogueBench:
         result.failures.update({f"{name}, {item}": n for item, n in tally.failures.items()})
 
     def searches(self, result: CatalogueResult) -> None:
-        for name, queries in _searches(result.options.products).items():
+        for name, search in searches(result.options.products).items():
             _print_progress(name)
-            paths = [f"/products?{urlencode(query)}" for query in queries]
             tally = Tally()
-            scripts = repeat([_get(path) for path in paths], SEARCHERS)
+            scripts = repeat([_get(path) for path in search.paths], search.connections)
             seconds = 2 * result.options.seconds
             self.loop.do(load(self.uncached.port, scripts, tally, WARMUP, seconds))
             result.searches[name] = (
                 [item * 1000 for item in tally.latencies["GET"]],
-                len(set(paths)),
+                len(set(search.paths)),
+                search.connections,
             )
             result.failures.update({f"{name}, {item}": n for item, n in tally.failures.items()})
 
@@ -376,46 +382,6 @@ def _etag(port: int, path: str) -> str:
 
 def _get(path: str, **headers: str) -> Request:
     return Request("GET", request_bytes("GET", path, **headers))
-
-
-def _searches(products: int) -> Mapping[str, Sequence[Mapping[str, str]]]:
-    """Return kinds of searches, each with many different queries, so that no result is cached."""
-    rows = Random(11).sample([*generate_products(products)], min(200, products))
-    nouns = sorted({row["name"].split(",")[0].split()[-1] for row in rows})
-    makers = sorted({row["attributes"]["maker"] for row in rows})
-    materials = sorted({row["attributes"]["material"].split()[-1] for row in rows})
-    categories = list(CATEGORIES)
-    pairs = [(maker, nouns[index % len(nouns)]) for index, maker in enumerate(makers)]
-    prices = [row["price"]["amount"] for row in rows]
-    return {
-        "a word of names": [{"q": noun} for noun in nouns],
-        "a word prefix": [{"q": noun[:3]} for noun in nouns],
-        "maker and noun": [{"q": f"{maker} {noun}"} for maker, noun in pairs],
-        "a SKU": [{"q": row["sku"]} for row in rows],
-        "a misspelled word": [{"q": _misspell(noun)} for noun in nouns if len(noun) > 4],
-        "a word of descriptions": [{"q": material} for material in materials],
-        "a word of every second description": [{"q": "guaranteed"}, {"q": "made"}],
-        "a word in a category": [
-            {"q": noun, "category": categories[index % len(categories)]}
-            for index, noun in enumerate(nouns)
-        ],
-        "a category": [{"category": name} for name in categories],
-        "a category, in stock, by price": [
-            {"category": name, "in_stock": "true", "sort": "price"} for name in categories
-        ],
-        "a tag": [{"tag": tag} for tag in sorted({tag for row in rows for tag in row["tags"]})],
-        "a price range": [
-            {"min_price": str(price), "max_price": str(price + 500)} for price in prices
-        ],
-        "a word, facets counted": [{"q": noun, "facets": "category,options,tag"} for noun in nouns],
-        "everything, facets counted": [{"facets": "category,options,tag"}],
-    }
-
-
-def _misspell(word: str) -> str:
-    """Return the word with two letters swapped."""
-    index = len(word) // 2
-    return word[: index - 1] + word[index] + word[index - 1] + word[index + 1 :]
 
 
 def _print_progress(message: str) -> None:
