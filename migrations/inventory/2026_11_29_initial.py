@@ -559,6 +559,7 @@ def _imports() -> None:
         sa.Column("dry_run", sa.Boolean(), nullable=False),
         sa.Column("with_stock", sa.Boolean(), nullable=False),
         sa.Column("missing", sa.Text(), nullable=False),
+        sa.Column("fetch_images", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),

@@ -80,6 +80,12 @@ def import_file(
             help="Archive products that the file does not have, of families that it has",
         ),
     ] = False,
+    fetch_images: Annotated[
+        bool,
+        typer.Option(
+            "--fetch-images", help="Fetch images that rows name by URL, and store them as media"
+        ),
+    ] = False,
     currency: Annotated[str, typer.Option(help="Currency of prices without one")] = "EUR",
 ) -> None:
     """Import products from a file. Valid rows are imported; the exit code is 1 if a row failed."""
@@ -96,6 +102,7 @@ def import_file(
         dry_run=dry_run,
         with_stock=with_stock,
         archive_missing=archive_missing,
+        fetch_images=fetch_images,
     )
 
     async def run(container: "ApplicationContainer") -> import_command.ImportResult:

@@ -62,6 +62,7 @@ class ImportFile:
     dry_run: bool = False
     with_stock: bool = False
     archive_missing: bool = False
+    fetch_images: bool = False
 
     def command(self, sha256: str) -> NewImport:
         """Return the command for a file with this hash. Raises ValidationFailed."""
@@ -75,6 +76,7 @@ class ImportFile:
                 with_stock=self.with_stock,
                 missing=(MissingProducts.ARCHIVE if self.archive_missing else MissingProducts.KEEP),
                 currency=self.currency,
+                fetch_images=self.fetch_images,
             )
         except ValidationError:
             raise ValidationFailed("--currency must be an ISO 4217 code in capitals.") from None

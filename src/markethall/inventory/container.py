@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from ipaddress import ip_network
 
 from dependency_injector import providers
 
@@ -17,6 +18,8 @@ from markethall.inventory.contract import Inventory
 from markethall.inventory.imports.contract import Imports
 from markethall.inventory.imports.service.api import ImportService
 from markethall.inventory.imports.service.jobs import ImportWorker
+from markethall.inventory.imports.service.read_models import ReadModels
+from markethall.inventory.imports.service.row_images import MAX_IMAGE_REDIRECTS, RowImages
 from markethall.inventory.media.contract import MediaLibrary
 from markethall.inventory.media.gateway.directory_storage import DirectoryStorage
 from markethall.inventory.media.gateway.image_processor import SubprocessImageProcessor
@@ -74,6 +77,8 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.integrity import IntegrityCheck
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
+from markethall.shared.outbound.client import GuardedHttpClient
+from markethall.shared.outbound.port import OutboundHttp, OutboundLimits
 from markethall.shared.persistence.database import SnapshotDatabase
 from markethall.shared.persistence.postgres import Postgres
 
@@ -142,6 +147,21 @@ def _file_storage(settings: InventorySettings, tools: ContextTools) -> MediaStor
 
 def _image_processor(settings: InventorySettings) -> SubprocessImageProcessor:
     return SubprocessImageProcessor(settings.media_max_pixels)
+
+
+def _image_sources(settings: InventorySettings) -> GuardedHttpClient:
+    return GuardedHttpClient([ip_network(network) for network in settings.import_image_networks])
+
+
+def _row_images(
+    settings: InventorySettings, image_sources: OutboundHttp, media: MediaLibrary
+) -> RowImages:
+    limits = OutboundLimits(
+        max_bytes=settings.max_media_bytes,
+        max_redirects=MAX_IMAGE_REDIRECTS,
+        schemes=frozenset({"https", "http"}),
+    )
+    return RowImages(image_sources, media, limits)
 
 
 def _background_tasks(cache: CoherentCache) -> Sequence[BackgroundTask]:
@@ -232,13 +252,6 @@ class InventoryContainer(ContextContainer):
     )
     warehouses: providers.Singleton[Warehouses] = singleton(WarehouseService, database, cursors)
 
-    import_worker = singleton(
-        ImportWorker, database, product_cache, reservation_expiry, search_index, clock
-    )
-    imports: providers.Singleton[Imports] = singleton(
-        _imports, database, import_worker, cursors, clock
-    )
-
     media_storage: providers.Selector[MediaStorage] = by_storage(
         settings,
         memory=singleton(MemoryMediaStorage, clock),
@@ -249,6 +262,16 @@ class InventoryContainer(ContextContainer):
         MediaService, database, media_storage, image_processor, cursors, clock
     )
     media_garbage = singleton(MediaGarbageJob, database, media_storage, clock)
+
+    image_sources: providers.Singleton[OutboundHttp] = singleton(_image_sources, settings)
+    row_images = singleton(_row_images, settings, image_sources, media)
+    read_models = singleton(ReadModels, product_cache, search_index)
+    import_worker = singleton(
+        ImportWorker, database, read_models, reservation_expiry, row_images, clock
+    )
+    imports: providers.Singleton[Imports] = singleton(
+        _imports, database, import_worker, cursors, clock
+    )
 
     periodic_jobs = singleton(_periodic_jobs, reservation_expiry, import_worker)
     long_running_tasks = singleton(_long_running_tasks, import_worker, media_garbage)

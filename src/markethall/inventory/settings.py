@@ -2,12 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
 
-from markethall.shared.composition.settings import ContextSettings, Secret, SettingsError
+from markethall.shared.composition.settings import (
+    CommaList,
+    ContextSettings,
+    Secret,
+    SettingsError,
+)
 from markethall.shared.kernel.languages import LANGUAGE_TAG
 
 # the boundary and the headers of the part that contains the file
@@ -104,6 +111,23 @@ class InventorySettings(ContextSettings):
             "up to 25 MB of memory while the image is processed",
         ),
     ] = 25_000_000
+
+    import_image_networks: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        CommaList,
+        Field(
+            description="Internal networks, as a comma list, from which imports may fetch images, "
+            "on any port: `10.1.0.0/16`. All other images are fetched from public addresses only"
+        ),
+    ] = ()
+
+    @field_validator("import_image_networks")
+    @classmethod
+    def _validate_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            ip_network(network)
+        return networks
 
     @model_validator(mode="after")
     def _check_media_storage(self) -> Self:

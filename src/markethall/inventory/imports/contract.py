@@ -48,8 +48,8 @@ class ImportFormat(StrEnum):
 class NoteKind(StrEnum):
     """The kind of a note about a row.
 
-    error: the row is not imported. warning: a value was cut or dropped. change: the row changes a
-    product; only a dry run records changes.
+    error: the row is not imported. warning: a value was cut or dropped, or an image not fetched.
+    change: the row changes a product; only a dry run records changes.
     """
 
     ERROR = "error"
@@ -71,9 +71,9 @@ class ImportRowCounts(Dto):
     outcomes that a real import would have. If the quantity of a row differs from the stock of an
     existing product, `stock_changed` counts the row with the option `with_stock`, else
     `stock_skipped`. `archived` counts products that were archived because they are not in the
-    file. `warnings` counts values that were cut or dropped. `families_created` and
-    `families_updated` count families; one that a file changes in several places may be counted
-    several times.
+    file. `warnings` counts values that were cut or dropped, and images that were not fetched.
+    `families_created` and `families_updated` count families; one that a file changes in several
+    places may be counted several times.
     """
 
     read: int
@@ -114,6 +114,7 @@ class ImportView(Dto):
     dry_run: bool
     with_stock: bool
     missing: MissingProducts
+    fetch_images: bool
     format: ImportFormat
     size: int
     rows: ImportRowCounts
@@ -160,6 +161,9 @@ class NewImport(RequestModel):
         Field(description="archive: products that the file does not have, of families that it has"),
     ] = MissingProducts.KEEP
     currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
+    fetch_images: Annotated[
+        Bool, Field(description="Fetch images that rows name by URL, and store them as media")
+    ] = False
 
 
 class ImportedFamily(FamilyChange):

@@ -87,6 +87,9 @@ class ImportQuery(BaseModel):
         Field(description="archive: products that the file does not have, of families that it has"),
     ] = MissingProducts.KEEP
     currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
+    fetch_images: Annotated[
+        bool, Field(description="Fetch images that rows name by URL, and store them as media")
+    ] = False
 
 
 # an import changes products and stock, so it needs both scopes
@@ -133,7 +136,8 @@ async def start_import(
     The file is NDJSON, CSV with the columns of the export, or a CSV of Shopify or WooCommerce. A
     row changes the existing product with the same `sku`, or in a Shopify file the one with the same
     handle and options. If there is none, the row creates a product. Fields that the file does not
-    have stay unchanged. An invalid row does not stop the import. The scopes `catalogue:write` and
+    have stay unchanged. An invalid row does not stop the import. With `fetch_images`, an image that
+    cannot be fetched is a warning, and the product keeps its URL. The scopes `catalogue:write` and
     `stock:write` are required.
     """
     format_ = _import_format(request)

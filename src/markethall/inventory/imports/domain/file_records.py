@@ -36,7 +36,7 @@ class RowError(RowNote):
 
 
 class RowWarning(RowNote):
-    """A value of a row was cut or dropped. The row is imported."""
+    """A value of a row was cut or dropped, or an image was not fetched. The row is imported."""
 
 
 class RowChange(RowNote):

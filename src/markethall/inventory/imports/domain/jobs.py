@@ -61,6 +61,7 @@ class ImportJob:
     currency: str
     actor: str
     created_at: datetime
+    fetch_images: bool = False
     status: ImportStatus = ImportStatus.WAITING
     position: FilePosition = field(default_factory=FilePosition)
     read: int = 0
@@ -91,7 +92,12 @@ class ImportJob:
             currency=command.currency,
             actor=actor,
             created_at=now,
+            fetch_images=command.fetch_images,
         )
+
+    @property
+    def fetches_images(self) -> bool:
+        return self.fetch_images and not self.dry_run
 
     @property
     def is_fully_read(self) -> bool:
@@ -138,6 +144,7 @@ class ImportJob:
             dry_run=self.dry_run,
             with_stock=self.with_stock,
             missing=self.missing,
+            fetch_images=self.fetch_images,
             format=self.format,
             size=self.size,
             rows=ImportRowCounts(read=self.read, **self._outcome_counts()),

@@ -10,7 +10,6 @@ from uuid import UUID
 
 import structlog
 
-from markethall.inventory.catalogue.ports import ProductCache, ProductIndex
 from markethall.inventory.imports.contract import ImportView, MissingProducts, NoteKind
 from markethall.inventory.imports.domain.file_records import FilePosition, RowNote, UnreadableFile
 from markethall.inventory.imports.domain.jobs import MAX_STORED_NOTES, ImportJob
@@ -26,6 +25,8 @@ from markethall.inventory.imports.service.import_batch import (
     persist,
 )
 from markethall.inventory.imports.service.import_reader import ImportReader, Prefetcher, RowBatch
+from markethall.inventory.imports.service.read_models import ReadModels
+from markethall.inventory.imports.service.row_images import RowImages
 from markethall.inventory.stock.ports import ReservationExpiry
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
@@ -37,8 +38,11 @@ log = structlog.get_logger("markethall.imports")
 MAX_BATCH_ROWS: Final = 1000
 # a batch that fails, for example by the statement timeout, is halved until it has this size
 _MIN_BATCH_ROWS: Final = 50
+# the rows of a batch whose images are fetched: a crash makes the next worker fetch these again
+_MAX_BATCH_ROWS_WITH_IMAGES: Final = 50
 # if a lease is not renewed for this time, another worker takes over the import
 LEASE_DURATION: Final = timedelta(seconds=30)
+_LEASE_RENEWAL_SECONDS: Final = 10.0
 _UNUSED_UPLOAD_RETENTION: Final = timedelta(hours=1)
 # a failed import can be retried for this time; then its file, up to 64 MiB, is deleted
 _FAILED_UPLOAD_RETENTION: Final = timedelta(days=7)
@@ -71,15 +75,15 @@ class ImportWorker:
     def __init__(
         self,
         database: Database[ReadStore, Store],
-        cache: ProductCache,
+        read_models: ReadModels,
         reservation_expiry: ReservationExpiry,
-        search_index: ProductIndex,
+        row_images: RowImages,
         clock: Clock,
     ) -> None:
         self._database = database
-        self._cache = cache
+        self._row_images = row_images
+        self._read_models = read_models
         self._reservation_expiry = reservation_expiry
-        self._search_index = search_index
         self._clock = clock
         self._work_available = asyncio.Event()
         self._next_cleanup_at = clock()
@@ -167,10 +171,7 @@ class ImportWorker:
         """
         while position.offset < job.size:
             position = (await import_reader.read_batch(file_index, position, 1)).next_position
-            renewed = replace(job, lease_until=self._clock() + LEASE_DURATION)
-            async with self._database.transaction() as store:
-                if not await store.advance_import_job(renewed, token, job.position.offset):
-                    raise ImportLeaseLost
+            await self._renew_lease(job, token)
 
     async def _process_batches(
         self, job: ImportJob, token: UUID, prefetcher: Prefetcher, first_row: FilePosition
@@ -180,12 +181,46 @@ class ImportWorker:
         try:
             while not job.finished_at:
                 position = max(job.position, first_row, key=lambda position: position.offset)
+                if job.fetches_images:
+                    batch_size = min(batch_size, _MAX_BATCH_ROWS_WITH_IMAGES)
                 batch = await prefetcher.get_batch(position, batch_size)
                 prefetcher.start(batch.next_position, batch_size)
+                if job.fetches_images:
+                    batch = await self._fetch_images(job, token, batch)
                 job, batch_size = await self._apply_with_retries(job, token, batch, batch_size)
         finally:
             await prefetcher.cancel()
         return job
+
+    async def _fetch_images(self, job: ImportJob, token: UUID, batch: RowBatch) -> RowBatch:
+        """Replace the URLs of images in the rows. Renew the lease meanwhile.
+
+        Raises ImportLeaseLost, Unavailable.
+        """
+        fetching = asyncio.ensure_future(self._row_images.fetch(batch.rows))
+        renewal = asyncio.create_task(self._keep_lease(job, token))
+        try:
+            await asyncio.wait({fetching, renewal}, return_when=asyncio.FIRST_COMPLETED)
+            if not fetching.done():
+                # raises the error that ended the renewal
+                renewal.result()
+            return replace(batch, rows=await fetching)
+        finally:
+            fetching.cancel()
+            renewal.cancel()
+            await asyncio.gather(fetching, renewal, return_exceptions=True)
+
+    async def _keep_lease(self, job: ImportJob, token: UUID) -> None:
+        """Renew the lease until cancelled. Raises ImportLeaseLost, Unavailable."""
+        while True:
+            await asyncio.sleep(_LEASE_RENEWAL_SECONDS)
+            await self._renew_lease(job, token)
+
+    async def _renew_lease(self, job: ImportJob, token: UUID) -> None:
+        renewed = replace(job, lease_until=self._clock() + LEASE_DURATION)
+        async with self._database.transaction() as store:
+            if not await store.advance_import_job(renewed, token, job.position.offset):
+                raise ImportLeaseLost
 
     async def _apply_with_retries(
         self, job: ImportJob, token: UUID, batch: RowBatch, batch_size: int
@@ -259,10 +294,10 @@ class ImportWorker:
         except Unavailable:
             # the transaction may have committed, so the cached products may be outdated
             if changes and not job.dry_run:
-                self._cache.invalidate(changes.touched_product_ids, pages=True)
+                self._read_models.invalidate(changes)
             raise
         if not job.dry_run:
-            await self._invalidate_and_index(changes)
+            await self._read_models.update(changes)
         return job
 
     async def _persist_batch(
@@ -283,13 +318,6 @@ class ImportWorker:
         if advanced.finished_at:
             await store.delete_upload_if_unused(job.upload_id)
         return advanced
-
-    async def _invalidate_and_index(self, changes: BatchChanges) -> None:
-        product_ids = changes.touched_product_ids
-        has_changes = bool(product_ids or changes.families.changed)
-        self._cache.invalidate(product_ids, pages=has_changes)
-        if products := changes.written_products:
-            await self._search_index.index(products)
 
     async def _mark_failed(self, job: ImportJob, token: UUID, reason: UnreadableFile) -> ImportJob:
         failed = replace(job)

@@ -217,6 +217,7 @@ _PLAIN_COLUMNS = (
     "size",
     "dry_run",
     "with_stock",
+    "fetch_images",
     "currency",
     "actor",
     "read",

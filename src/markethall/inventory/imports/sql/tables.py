@@ -42,6 +42,8 @@ import_jobs = sa.Table(
     sa.Column("dry_run", sa.Boolean, nullable=False),
     sa.Column("with_stock", sa.Boolean, nullable=False),
     _text("missing"),
+    # the server default is for processes of an older release
+    sa.Column("fetch_images", sa.Boolean, nullable=False, server_default="false"),
     _text("currency"),
     _text("actor"),
     _text("status"),
