@@ -1,5 +1,7 @@
 """Shipments without a carrier, and shipments that are lost or come back."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -232,7 +234,11 @@ async def test_cancellation_takes_failed_units_first(orders_app: OrdersApp) -> N
 async def test_every_command_after_the_end_of_a_shipment_is_refused(orders_app: OrdersApp) -> None:
     order = await paid_order(orders_app, 3)
     line_id = order.lines[0].line_id
-    ends = (deliver, lose, lambda app, key: take_back(app, key, restock=True))
+    ends: list[Callable[[OrdersApp, UUID], Awaitable[None]]] = [
+        deliver,
+        lose,
+        partial(take_back, restock=True),
+    ]
 
     for end, status in zip(ends, ("delivered", "lost", "returned_to_sender"), strict=True):
         shipped = await ship(orders_app, order, line_id, 1)
