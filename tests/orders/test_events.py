@@ -10,9 +10,13 @@ from markethall.inventory.contract import ReservationStatus
 from markethall.orders.contract import (
     InvalidTransition,
     OrderPaymentStatus,
+    OrderPlaced,
     OrderStatus,
     OrderView,
 )
+from markethall.orders.domain import AuditInfo, Order
+from markethall.orders.ports import ConcurrentUpdate
+from markethall.orders.service.order_events import cancelled_event, paid_event
 from markethall.payments.contract import PaymentRefunded, PaymentStatus, RefundPayment
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.errors import Unavailable
@@ -540,6 +544,51 @@ async def test_concurrent_handler_runs_have_one_effect(orders_app: OrdersApp) ->
 
     await assert_consistent(orders_app, order)
     assert await orders_app.changes(order) == ["placed", "paid"]
+
+
+async def test_handled_order_is_saved_with_its_events_or_not_at_all(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    await orders_app.receive_event(orders_app.fake_payments.capture(order.payment.payment_id))
+    (delivery,) = await orders_app.claim()
+    database, audit = orders_app.container.database(), AuditInfo("test", orders_app.clock())
+    stale, other = await load_order(orders_app, order), await load_order(orders_app, order)
+    other.cancel(audit)
+    async with database.transaction() as store:
+        await store.save_order(other)
+    stale.pay(audit)
+
+    with pytest.raises(ConcurrentUpdate):
+        async with database.autocommit() as store:
+            await store.save_handled_order(delivery, stale, [paid_event(stale)])
+    assert await published_after_placing(orders_app) == []
+    latest = await load_order(orders_app, order)
+    latest.record_late_payment(audit)
+    events = [cancelled_event(latest, "first"), cancelled_event(latest, "second")]
+    async with database.autocommit() as store:
+        assert await store.save_handled_order(delivery, latest, events)
+    latest = await load_order(orders_app, order)
+    latest.record_late_payment(audit)
+    async with database.autocommit() as store:
+        assert not await store.save_handled_order(delivery, latest, events)
+
+    assert await published_after_placing(orders_app) == [
+        event.model_dump_json() for event in events
+    ]
+    assert (await load_order(orders_app, order)).version == latest.version - 1
+
+
+async def load_order(orders_app: OrdersApp, order: OrderView) -> Order:
+    async with orders_app.container.database().read_session() as store:
+        loaded = await store.get_order(order.order_id)
+    assert loaded is not None
+    return loaded
+
+
+async def published_after_placing(orders_app: OrdersApp) -> list[str]:
+    """Return the payloads of the published events, without OrderPlaced."""
+    later = orders_app.clock() + timedelta(hours=1)
+    envelopes = await orders_app.persistence.outbox.list_unpublished(later, None, 100)
+    return [envelope.payload for envelope in envelopes if envelope.type != OrderPlaced.type]
 
 
 # Outages of other contexts

@@ -19,9 +19,11 @@ from markethall.orders.contract import (
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan, split_number
 from markethall.orders.domain.integrity import OrderLink, OrderSums
 from markethall.orders.ports import ConcurrentUpdate
+from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.kernel.pagination import TimeKeyset
+from markethall.shared.messaging.events import Delivery, Event
 from markethall.shared.persistence.memory import Table
 
 FIRST_NUMBER = 1001
@@ -43,11 +45,12 @@ class MemoryOrderStore(MemoryConfigurationStore):
         self._tables = tables
         self.saved_order_ids: set[UUID] = set()
 
-    async def add_order(self, order: Order) -> int | None:
+    async def add_order(self, order: Order, event: Event, ctx: CallContext) -> int | None:
         if order.order_id in self._tables.orders:
             return None
         number = FIRST_NUMBER + len(self._tables.orders)
         self._write(replace(order, number=number))
+        await self.publish(event, ctx)
         return number
 
     async def save_order(self, order: Order) -> None:
@@ -58,6 +61,16 @@ class MemoryOrderStore(MemoryConfigurationStore):
             raise ConcurrentUpdate
         self._write(order)
         self.saved_order_ids.add(order.order_id)
+
+    async def save_handled_order(
+        self, delivery: Delivery, order: Order, events: Sequence[Event]
+    ) -> bool:
+        if not await self.mark_processed(delivery):
+            return False
+        await self.save_order(order)
+        for event in events:
+            await self.publish(event, delivery.call_context())
+        return True
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         self._tables.fulfilments.put(fulfilment.fulfilment_id, fulfilment)

@@ -64,13 +64,25 @@ class Store(ReadStore, configuration.Store, Protocol):
     # the orders that `save_order` has changed in this transaction
     saved_order_ids: set[UUID]
 
-    async def add_order(self, order: Order) -> int | None:
-        """Insert the order and its timeline. Return its number, or None when the order exists."""
+    async def add_order(self, order: Order, event: Event, ctx: CallContext) -> int | None:
+        """Insert the order and its timeline, and publish the event, in one statement.
+
+        Return the number of the order, or None when the order exists.
+        """
 
     async def save_order(self, order: Order) -> None:
         """Update the order and append its pending timeline entries; if it has none, do nothing.
 
         Raises ConcurrentUpdate.
+        """
+
+    async def save_handled_order(
+        self, delivery: Delivery, order: Order, events: Sequence[Event]
+    ) -> bool:
+        """Save a changed order, publish the events, mark the delivery as processed: all or nothing.
+
+        All of it is one statement. Return False if the delivery was processed before. Raises
+        ConcurrentUpdate.
         """
 
     async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:

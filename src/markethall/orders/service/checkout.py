@@ -192,16 +192,13 @@ class Checkout:
     async def _persist(
         self, ctx: CallContext, order: Order, attempt: IdempotentCommand
     ) -> OrderView:
-        async with self._database.transaction() as store:
-            if order.is_guest:
+        if order.is_guest:
+            async with self._database.transaction() as store:
                 await self._follow_claim(store, order)
-            number = await store.add_order(order)
-            if number is None:
-                # an earlier attempt wrote the order, and the order may have changed since then
-                order = await _get_existing_order(store, order.order_id)
-            else:
-                order.number = number
-                await store.publish(_placed_event(order), ctx)
+                order = await _add_or_get(store, ctx, order)
+        else:
+            async with self._database.autocommit() as store:
+                order = await _add_or_get(store, ctx, order)
         return await self._activate_and_respond(ctx, order, attempt)
 
     async def _follow_claim(self, store: Store, order: Order) -> None:
@@ -270,6 +267,15 @@ class Checkout:
             reservation_id=str(released.reservation_id),
             status=released.status.value,
         )
+
+
+async def _add_or_get(store: Store, ctx: CallContext, order: Order) -> Order:
+    number = await store.add_order(order, _placed_event(order), ctx)
+    if number is None:
+        # an earlier attempt wrote the order, and the order may have changed since then
+        return await _get_existing_order(store, order.order_id)
+    order.number = number
+    return order
 
 
 async def _get_existing_order(store: Store, order_id: UUID) -> Order:

@@ -46,13 +46,10 @@ class HandledOrders:
 
         Raises ConcurrentUpdate.
         """
-        async with self._database.transaction() as store:
-            if not await store.mark_processed(delivery):
-                return False
-            await store.save_order(order)
-            for event in events:
-                await store.publish(event, delivery.call_context())
-        return True
+        async with self._database.autocommit() as store:
+            if order.has_changed or events:
+                return await store.save_handled_order(delivery, order, events)
+            return await store.mark_processed(delivery)
 
     def audit(self, delivery: Delivery, reason: str = "") -> AuditInfo:
         return AuditInfo(delivery.call_context().actor.audit_name, self._clock(), reason)

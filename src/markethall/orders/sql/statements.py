@@ -15,7 +15,14 @@ from markethall.orders.sql.tables import (
     orders,
     timeline,
 )
+from markethall.shared.messaging.sql.combined_writes import (
+    insert_events,
+    lock_delivery,
+    mark_processed,
+)
 from markethall.shared.persistence.postgres import Statement, sql_literal
+
+_outbox, _inbox = (orders.metadata.tables[f"orders.{name}"] for name in ("outbox", "inbox"))
 
 TIMELINE_COLUMNS = tuple(column.name for column in timeline.c if column.name != "order_id")
 LINE_COLUMNS = tuple(column.name for column in lines.c if column.name != "order_id")
@@ -69,7 +76,7 @@ def _insert_children(table: sa.Table, names: tuple[str, ...], alias: str, parent
 
 
 def _insert_order() -> Statement:
-    """Insert the order, its lines and its timeline.
+    """Insert the order, its lines, its timeline and its events.
 
     Returns the order's number, or no row when the order exists already.
     """
@@ -86,19 +93,18 @@ def _insert_order() -> Statement:
     timeline_entries = _insert_children(timeline, TIMELINE_COLUMNS, "entry", added).cte(
         "timeline_entries"
     )
-    return Statement(sa.select(added.c.number).add_cte(order_lines, timeline_entries))
+    events = insert_events(_outbox, added)
+    return Statement(sa.select(added.c.number).add_cte(order_lines, timeline_entries, events))
 
 
-def _update_order() -> Statement:
-    """Update the order and its lines, and insert timeline entries.
-
-    The row count is the number of inserted entries; 0 means that the version differs.
-    """
+def _save_order(*conditions: "sa.ColumnElement[bool]") -> tuple[sa.CTE, sa.CTE, Any]:
+    """Build the updates of the order and of its lines, and the insert of its timeline entries."""
     saved = (
         sa.update(orders)
         .where(
             orders.c.order_id == bindparam("order_id"),
             orders.c.version == bindparam("expected_version"),
+            *conditions,
         )
         .values({name: bindparam(name) for name in UPDATABLE_COLUMNS})
         .returning(orders.c.order_id)
@@ -116,8 +122,37 @@ def _update_order() -> Statement:
         .values({name: new_quantities.c[name] for name in LINE_COUNTS})
         .cte("order_lines")
     )
+    return saved, order_lines, _insert_children(timeline, TIMELINE_COLUMNS, "entry", saved)
+
+
+def _update_order() -> Statement:
+    """Update the order and its lines, and insert timeline entries.
+
+    The row count is the number of inserted entries; 0 means that the version differs.
+    """
+    _, order_lines, timeline_entries = _save_order()
+    return Statement(timeline_entries.add_cte(order_lines))
+
+
+def _save_handled_order() -> Statement:
+    """Save the order, insert its events, and mark the delivery of an event as processed.
+
+    All of it, or nothing. Selects whether the delivery was waiting and whether the order was saved.
+    The locks are taken in the order of the transactions that do the same in several statements.
+    """
+    delivery = lock_delivery(_inbox)
+    saved, order_lines, entries = _save_order(sa.exists().select_from(delivery))
+    writes = (
+        order_lines,
+        entries.cte("timeline_entries"),
+        insert_events(_outbox, saved),
+        mark_processed(_inbox, saved),
+    )
     return Statement(
-        _insert_children(timeline, TIMELINE_COLUMNS, "entry", saved).add_cte(order_lines)
+        sa.select(
+            sa.exists().select_from(delivery).label("was_waiting"),
+            sa.exists().select_from(saved).label("is_saved"),
+        ).add_cte(*writes)
     )
 
 
@@ -142,6 +177,7 @@ _LIMIT = bindparam("limit", type_=sa.Integer)
 
 INSERT_ORDER = _insert_order()
 UPDATE_ORDER = _update_order()
+SAVE_HANDLED_ORDER = _save_handled_order()
 GET_ORDER = Statement(_select_with_lines().where(orders.c.order_id == bindparam("order_id")))
 GET_ORDER_STATUS = Statement(
     sa.select(

@@ -36,9 +36,12 @@ from markethall.orders.sql.breakdowns import (
 )
 from markethall.orders.sql.tables import orders
 from markethall.shared.composition.sql import ContextStatements
+from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.kernel.pagination import TimeKeyset
+from markethall.shared.messaging.events import Delivery, Event
+from markethall.shared.messaging.sql.combined_writes import delivery_values, event_values
 from markethall.shared.persistence.postgres import Connection
 
 if TYPE_CHECKING:
@@ -72,29 +75,41 @@ class SqlOrderStore(SqlConfigurationStore):
         super().__init__(connection, statements, clock)
         self.saved_order_ids: set[UUID] = set()
 
-    async def add_order(self, order: Order) -> int | None:
+    async def add_order(self, order: Order, event: Event, ctx: CallContext) -> int | None:
         number: int | None = await self._connection.fetch_value(
             sql.INSERT_ORDER,
             **_order_row(order, orders.c.keys()),
             **_line_arrays(order.lines),
             **_timeline_arrays(order.pending_timeline_entries),
+            **event_values(self._wrap_events([event], ctx)),
         )
+        if number is not None:
+            self._note_published([event])
         return number
 
     async def save_order(self, order: Order) -> None:
         if not order.pending_timeline_entries:
             return
-        written = await self._connection.execute(
-            sql.UPDATE_ORDER,
-            order_id=order.order_id,
-            expected_version=order.expected_version,
-            **_order_row(order, sql.UPDATABLE_COLUMNS),
-            **_arrays("line", ("line_id", *sql.LINE_COUNTS), order.lines),
-            **_timeline_arrays(order.pending_timeline_entries),
-        )
-        if not written:
+        if not await self._connection.execute(sql.UPDATE_ORDER, **_update_values(order)):
             raise ConcurrentUpdate
         self.saved_order_ids.add(order.order_id)
+
+    async def save_handled_order(
+        self, delivery: Delivery, order: Order, events: Sequence[Event]
+    ) -> bool:
+        row = await self._connection.fetch_one(
+            sql.SAVE_HANDLED_ORDER,
+            **_update_values(order),
+            **event_values(self._wrap_events(events, delivery.call_context())),
+            **delivery_values(delivery, self._clock()),
+        )
+        if row is None or not row["was_waiting"]:
+            return False
+        if not row["is_saved"]:
+            raise ConcurrentUpdate
+        self.saved_order_ids.add(order.order_id)
+        self._note_published(events)
+        return True
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         await self._connection.execute(
@@ -203,6 +218,16 @@ class SqlOrderStore(SqlConfigurationStore):
 def _order_row(order: Order, names: Iterable[str]) -> dict[str, Any]:
     row = {name: getattr(order, name) for name in names}
     return row | {name: encode(row[name]) for name, encode in _ENCODERS.items() if name in row}
+
+
+def _update_values(order: Order) -> dict[str, Any]:
+    return {
+        "order_id": order.order_id,
+        "expected_version": order.expected_version,
+        **_order_row(order, sql.UPDATABLE_COLUMNS),
+        **_arrays("line", ("line_id", *sql.LINE_COUNTS), order.lines),
+        **_timeline_arrays(order.pending_timeline_entries),
+    }
 
 
 def _to_order(row: "Record") -> Order:

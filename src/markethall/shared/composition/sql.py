@@ -1,6 +1,6 @@
 """The Postgres storage of a context: common tables, statements and unit of work."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,7 +23,7 @@ from markethall.shared.idempotency.sql import (
 )
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.messaging.events import Delivery, Event, wrap_event
+from markethall.shared.messaging.events import Delivery, Event, EventEnvelope, wrap_event
 from markethall.shared.messaging.sql.inbox import InboxStatements, SqlInbox, delivery_binds
 from markethall.shared.messaging.sql.outbox import OutboxStatements, SqlOutbox
 from markethall.shared.messaging.sql.tables import add_inbox_table, add_outbox_table
@@ -60,6 +60,16 @@ class SqlUnitOfWork:
         self._clock = clock
         self.published_events: list[Event] = []
         self.commit_counts: list[CommitCount] = []
+
+    def _wrap_events(self, events: Sequence[Event], ctx: CallContext) -> list[EventEnvelope]:
+        """Return the envelopes for a statement that writes its effect and its events together.
+
+        Call `_note_published` if the statement has written them.
+        """
+        return [wrap_event(event, ctx, self._clock()) for event in events]
+
+    def _note_published(self, events: Iterable[Event]) -> None:
+        self.published_events.extend(events)
 
     async def publish(self, event: Event, ctx: CallContext) -> None:
         """Write the event to the outbox. It is sent only if this transaction commits."""
