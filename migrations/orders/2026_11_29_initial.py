@@ -1,4 +1,4 @@
-"""Create the orders schema: orders, their lines, timeline, fulfilments, the configuration."""
+"""Create the orders schema: carts, orders with their parts, and the configuration."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,6 +20,8 @@ TABLES = (
     "fulfilment",
     "timeline",
     "order_line",
+    "cart_line",
+    "cart",
     "guest_owner",
     "order",
 )
@@ -73,6 +75,7 @@ CREATE TRIGGER timeline_is_append_only BEFORE UPDATE OR DELETE ON orders.timelin
 def upgrade() -> None:
     _order()
     _guest_owner()
+    _cart()
     _order_line()
     _timeline()
     _fulfilment()
@@ -116,6 +119,7 @@ def _order() -> None:
         *_texts("provider_payment_status"),
         sa.Column("payment_version", sa.Integer(), nullable=False),
         sa.Column("reservation_id", sa.Uuid(), nullable=False),
+        sa.Column("cart_id", sa.Uuid(), nullable=True),
         *(
             _timestamp(name)
             for name in ("expires_at", "overdue_check_at", "created_at", "updated_at")
@@ -124,6 +128,7 @@ def _order() -> None:
         sa.PrimaryKeyConstraint("order_id", name=op.f("pk_order")),
         sa.UniqueConstraint("number", name=op.f("uq_order_number")),
         sa.UniqueConstraint("payment_id", name=op.f("uq_order_payment_id")),
+        sa.UniqueConstraint("cart_id", name=op.f("uq_order_cart_id")),
         *_checks("order", ORDER_CHECKS),
         schema=SCHEMA,
     )
@@ -141,6 +146,54 @@ def _guest_owner() -> None:
         sa.Column("guest_id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=True),
         sa.PrimaryKeyConstraint("guest_id", name=op.f("pk_guest_owner")),
+        schema=SCHEMA,
+    )
+
+
+def _cart() -> None:
+    op.create_table(
+        "cart",
+        sa.Column("cart_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("is_guest", sa.Boolean(), nullable=False),
+        *_texts("status"),
+        sa.Column("currency", sa.Text(), nullable=True),
+        sa.Column("email", sa.Text(), nullable=True),
+        sa.Column("shipping_address", JSONB(), nullable=True),
+        sa.Column("billing_address", JSONB(), nullable=True),
+        sa.Column("shipping_method", sa.Text(), nullable=True),
+        sa.Column("voucher_code", sa.Text(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("metadata", JSONB(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=True),
+        sa.Column("merged_into", sa.Uuid(), nullable=True),
+        *(_timestamp(name) for name in ("created_at", "updated_at")),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("cart_id", name=op.f("pk_cart")),
+        sa.UniqueConstraint("order_id", name=op.f("uq_cart_order_id")),
+        *_checks("cart", CART_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_cart_user_id", "cart", ["user_id"])
+    _index("ix_cart_updated_at", "cart", ["updated_at"])
+    op.create_table(
+        "cart_line",
+        sa.Column("cart_id", sa.Uuid(), nullable=False),
+        sa.Column("product_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("quantity", sa.Integer(), nullable=False),
+        *_texts("sku", "name"),
+        *_amounts("seen_amount"),
+        *_texts("seen_currency"),
+        sa.Column("seen_available", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("cart_id", "product_id", name=op.f("pk_cart_line")),
+        sa.ForeignKeyConstraint(
+            ["cart_id"],
+            [f"{SCHEMA}.cart.cart_id"],
+            name=op.f("fk_cart_line_cart_id"),
+            ondelete="CASCADE",
+        ),
+        *_checks("cart_line", CART_LINE_CHECKS),
         schema=SCHEMA,
     )
 
@@ -235,6 +288,20 @@ def _configuration() -> None:
     _index("ix_configuration_kind_item_id", "configuration", ["kind", "item_id"])
 
 
+CART_CHECKS = {
+    "status": "status IN ('open', 'checked_out', 'merged')",
+    "order_id": "(status = 'checked_out') = (order_id IS NOT NULL)",
+    "merged_into": "(status = 'merged') = (merged_into IS NOT NULL) AND merged_into <> cart_id",
+    "currency": "currency ~ '^[A-Z]{3}$'",
+    "email": "length(email) <= 254",
+    "metadata": "jsonb_typeof(metadata) = 'object'",
+    "version": "version >= 1",
+}
+CART_LINE_CHECKS = {
+    "position": "position BETWEEN 1 AND 100",
+    "quantity": "quantity BETWEEN 1 AND 999",
+    "seen_available": "seen_available BETWEEN 0 AND 999",
+}
 CONFIGURATION_CHECKS = {
     "kind": "kind IN ('shop', 'shipping_method', 'tax_rate')",
     "fields": "jsonb_typeof(fields) = 'object'",

@@ -142,6 +142,8 @@ class ApplicationContainer:
             # the provider, not the signer: building the signer needs the private key, which only
             # the token issuer has
             access_token_signer=self.process.access_token_signer,
+            # the verifier is built later, because only some contexts use it
+            verify_access_token=lambda token: self.process.user_token_verifier().verify(token),
             data_directory=self.settings.data_directory,
         )
 

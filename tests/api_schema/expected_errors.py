@@ -15,6 +15,8 @@ BUSINESS_STATUSES: Final = (401, 403, 404, 409)
 # maps the `code` of a problem to the reason
 REASONS_BY_CODE: Final = {
     "request.if_match_failed": "the schema cannot know which version is the current one",
+    "request.if_match_missing": "staff need If-Match for the cart of another owner",
+    "orders.currency_mismatch": "a schema cannot know the currencies of the prices of a product",
     "users.password_unacceptable": "a list of common passwords, and the user name, are refused",
     "users.bad_guest_token": "a schema cannot know which tokens have been issued",
     "inventory.image_refused": "a schema cannot describe which files are images",
@@ -37,6 +39,9 @@ REASONS_BY_FIELD_ERROR: Final = {
     "too_deep": "the names of a path of categories are counted",
     "not_below_parent": "the path of a category begins with its parent: no two fields compare",
     "line_named_twice": "each line is named once: JSON Schema compares whole items only",
+    "product_named_twice": "each product is named once: JSON Schema compares whole items only",
+    "same_cart": "the other cart is not the one in the path: no two parts compare",
+    "bad_guest_token": "a schema cannot know which tokens have been issued",
     "currency_missing": "a total has a currency: OpenAPI relates no two parameters",
     "year_out_of_range": "the offset moves a time of the year 1 or 9999 into another in UTC",
     "too_many_units": "the lines of a product are added up: JSON Schema adds nothing up",

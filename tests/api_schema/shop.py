@@ -40,6 +40,7 @@ class ShopSeeder:
         ids |= self._create_catalogue()
         ids |= self._create_stock(ids["product_id"])
         ids |= self._create_shop_settings()
+        ids |= self._create_cart(customer, ids["product_id"])
         ids |= self._create_order(customer, ids["product_id"])
         return SeededShop({"admin": self._admin, "customer": customer}, ids)
 
@@ -105,6 +106,11 @@ class ShopSeeder:
             "shipping_method_id": method["shipping_method_id"],
             "tax_rate_id": tax_rate["tax_rate_id"],
         }
+
+    def _create_cart(self, customer: str, product_id: str) -> dict[str, str]:
+        lines = [{"product_id": product_id, "quantity": 1}]
+        body = {"lines": lines, "shipping_address": "Market 1"}
+        return {"cart_id": self._post("/carts", json=body, token=customer)["cart_id"]}
 
     def _create_order(self, customer: str, product_id: str) -> dict[str, str]:
         body: dict[str, Any] = {

@@ -178,7 +178,7 @@ async def test_price_change_releases_reservation_and_reports_total(orders_app: O
     with pytest.raises(TotalChanged) as error:
         await orders_app.place(product_id, 2, expected_total={"amount": 2000, "currency": "EUR"})
 
-    assert error.value.details == {"total": {"amount": 2200, "currency": "EUR"}}
+    assert error.value.details["total"] == {"amount": 2200, "currency": "EUR"}
     assert orders_app.fake_inventory.available(product_id) == 5
 
 

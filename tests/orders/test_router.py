@@ -20,9 +20,9 @@ from markethall.inventory.contract import (
     TooManyUnits,
     TooManyUnpaidOrders,
 )
+from markethall.orders.carts.router.upstream_errors import CHECKOUT_ERROR_CODES
 from markethall.orders.contract import OrderView
 from markethall.orders.router import router
-from markethall.orders.router.orders import _UPSTREAM_ERROR_CODES
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.shared.http.problem_details import problem_handler, validation_handler
 from markethall.shared.kernel.call_context import CallContext
@@ -36,6 +36,7 @@ from tests.shared.cache_fixtures import until
 pytestmark = pytest.mark.parametrize("orders_app", ["memory"], indirect=True)
 
 UNKNOWN_ORDER_PATH = "/orders/0199c0de-0000-7000-8000-000000000009"
+UNKNOWN_CART_PATH = f"/carts/{UNKNOWN_ORDER_PATH[8:]}"
 SOME_ID = "0199c0de-0000-7000-8000-000000000001"
 
 
@@ -244,7 +245,8 @@ async def test_invalid_order_is_rejected_with_field_errors(order_client: OrderCl
     again = await order_client.place(dear)
 
     assert (changed.status_code, changed.json()["code"]) == (409, "orders.total_changed")
-    assert changed.json()["details"] == {"total": {"amount": 2000, "currency": "EUR"}}
+    details = changed.json()["details"]
+    assert details["total"] == details["breakdown"]["total"] == {"amount": 2000, "currency": "EUR"}
     assert (short_of.status_code, short_of.json()["code"]) == (409, "inventory.out_of_stock")
     assert short_of.json()["details"]["lines"][0]["available"] == 5
     assert (again.status_code, again.json()["code"]) == (409, "orders.total_changed")
@@ -534,6 +536,16 @@ ROUTES = [
     ("POST", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}/deliver", {"orders:manage"}),
     ("POST", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}/lost", {"orders:manage"}),
     ("POST", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}/returned", {"orders:manage"}),
+    ("POST", "/carts", {"orders"}),
+    ("GET", UNKNOWN_CART_PATH, {"orders", "orders:manage"}),
+    ("PUT", UNKNOWN_CART_PATH, {"orders", "orders:manage"}),
+    ("PUT", f"{UNKNOWN_CART_PATH}/lines/{UNKNOWN_ORDER_PATH[8:]}", {"orders", "orders:manage"}),
+    ("DELETE", f"{UNKNOWN_CART_PATH}/lines/{UNKNOWN_ORDER_PATH[8:]}", {"orders", "orders:manage"}),
+    ("PUT", f"{UNKNOWN_CART_PATH}/voucher", {"orders", "orders:manage"}),
+    ("DELETE", f"{UNKNOWN_CART_PATH}/voucher", {"orders", "orders:manage"}),
+    ("GET", f"{UNKNOWN_CART_PATH}/shipping-options", {"orders", "orders:manage"}),
+    ("POST", f"{UNKNOWN_CART_PATH}/merge", {"orders"}),
+    ("POST", f"{UNKNOWN_CART_PATH}/checkout", {"orders"}),
 ]
 
 
@@ -565,7 +577,7 @@ def test_errors_of_other_contexts_are_documented(orders_app: OrdersApp) -> None:
     )
 
     documented = {
-        (status, code) for status, codes in _UPSTREAM_ERROR_CODES.items() for code in codes
+        (status, code) for status, codes in CHECKOUT_ERROR_CODES.items() for code in codes
     }
 
     assert documented == {(kind.status, kind.code) for kind in passing}

@@ -193,7 +193,7 @@ async def test_expected_total_guards_the_whole_total(orders_app: OrdersApp) -> N
     with pytest.raises(TotalChanged) as refused:
         await orders_app.orders.place(orders_app.buyer, command, attempt_without_key())
 
-    assert refused.value.details == {"total": {"amount": 7982, "currency": "EUR"}}
+    assert refused.value.details["total"] == {"amount": 7982, "currency": "EUR"}
     for line in command.lines:
         assert orders_app.fake_inventory.available(line.product_id) == 2 * line.quantity
 

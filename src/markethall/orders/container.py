@@ -6,6 +6,17 @@ from datetime import timedelta
 from dependency_injector import providers
 
 from markethall.inventory.contract import Inventory
+from markethall.orders.carts.contract import CartCheckouts, CartMerges, Carts
+from markethall.orders.carts.ports import VerifyAccessToken
+from markethall.orders.carts.service import (
+    CartCheckoutService,
+    CartEditor,
+    CartMergeService,
+    CartPolicy,
+    CartPreviews,
+    CartService,
+    ExpiredCartsJob,
+)
 from markethall.orders.configuration.service import ConfigurationCache, ItemService
 from markethall.orders.contract import OrderChanges, Orders
 from markethall.orders.contract.exports import OrderExport
@@ -142,8 +153,22 @@ def _tax_calculator(settings: OrdersSettings) -> TaxCalculator:
     return calculator
 
 
-def _periodic_jobs(pending_orders_job: PendingOrdersJob) -> Sequence[PeriodicJob]:
-    return [pending_orders_job.run_once]
+def _cart_policy(settings: OrdersSettings) -> CartPolicy:
+    return CartPolicy(
+        settings.max_open_carts_per_owner,
+        timedelta(days=settings.guest_cart_retention_days),
+        timedelta(days=settings.customer_cart_retention_days),
+    )
+
+
+def _verify_access_token(tools: ContextTools) -> VerifyAccessToken:
+    return tools.verify_access_token
+
+
+def _periodic_jobs(
+    pending_orders_job: PendingOrdersJob, expired_carts_job: ExpiredCartsJob
+) -> Sequence[PeriodicJob]:
+    return [pending_orders_job.run_once, expired_carts_job.run_once]
 
 
 def _memory_snapshots(
@@ -232,7 +257,27 @@ class OrdersContainer(ContextContainer):
         clock,
     )
 
-    periodic_jobs = singleton(_periodic_jobs, pending_orders_job)
+    cart_policy = singleton(_cart_policy, settings)
+    verify_access_token = singleton(_verify_access_token, tools)
+    cart_editor = singleton(CartEditor, stored_database, cart_policy)
+    cart_previews = singleton(CartPreviews, inventory, pricing)
+    carts: providers.Singleton[Carts] = singleton(
+        CartService, cart_editor, cart_previews, stored_database, cart_policy, clock
+    )
+    cart_merges: providers.Singleton[CartMerges] = singleton(
+        CartMergeService,
+        cart_editor,
+        cart_previews,
+        verify_access_token,
+        stored_database,
+        clock,
+    )
+    cart_checkouts: providers.Singleton[CartCheckouts] = singleton(
+        CartCheckoutService, checkout, stored_database
+    )
+    expired_carts_job = singleton(ExpiredCartsJob, stored_database, cart_policy, clock)
+
+    periodic_jobs = singleton(_periodic_jobs, pending_orders_job, expired_carts_job)
     background_tasks = singleton(_background_tasks, status_waits, byte_cache, bus)
     on_drain = singleton(_on_drain, status_waits)
     on_close = singleton(_on_close, byte_cache)

@@ -31,6 +31,7 @@ MANIFEST: Final = ContextManifest(
     name="orders",
     path_prefixes=(
         "orders",
+        "carts",
         "fulfilments",
         "shop",
         "shipping-methods",
@@ -39,6 +40,7 @@ MANIFEST: Final = ContextManifest(
     long_paths=(r"/orders/export\.csv", r"/orders/[^/]+/events"),
     tags={
         "orders": "Orders, their status and timeline, and their fulfilment.",
+        "carts": "Carts of customers and guests, and their checkout.",
         "shop": "The settings of the shop, its shipping methods and tax rates.",
     },
     migrations=built_in_migrations("orders"),

@@ -5,10 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.orders.configuration.memory import (
-    ConfigurationTables,
-    MemoryConfigurationStore,
-)
+from markethall.orders.carts.memory import CartTables, MemoryCartStore
 from markethall.orders.contract import (
     FulfilmentStatus,
     OrderFilters,
@@ -17,7 +14,7 @@ from markethall.orders.contract import (
     VersionedOrderStatus,
 )
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan, split_number
-from markethall.orders.domain.integrity import OrderLink, OrderSums
+from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -29,7 +26,7 @@ from markethall.shared.persistence.memory import Table
 FIRST_NUMBER = 1001
 
 
-class Tables(ConfigurationTables):
+class Tables(CartTables):
     def __init__(self) -> None:
         super().__init__()
         self.orders: Table[UUID, Order] = Table()
@@ -39,14 +36,14 @@ class Tables(ConfigurationTables):
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
-class MemoryOrderStore(MemoryConfigurationStore):
+class MemoryOrderStore(MemoryCartStore):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables
         self.saved_order_ids: set[UUID] = set()
 
     async def add_order(self, order: Order, event: Event, ctx: CallContext) -> int | None:
-        if order.order_id in self._tables.orders:
+        if order.order_id in self._tables.orders or self._has_order(order.cart_id):
             return None
         number = FIRST_NUMBER + len(self._tables.orders)
         self._write(replace(order, number=number))
@@ -157,6 +154,11 @@ class MemoryOrderStore(MemoryConfigurationStore):
     async def count(self) -> int:
         return len(self._tables.orders)
 
+    def _has_order(self, cart_id: UUID | None) -> bool:
+        return cart_id is not None and bool(
+            self._tables.orders.where(lambda order: order.cart_id == cart_id)
+        )
+
     def _write(self, order: Order) -> None:
         entries = self._tables.timeline.get(order.order_id) or ()
         self._tables.timeline.put(order.order_id, entries + order.pending_timeline_entries)
@@ -205,6 +207,24 @@ def _created_position(order: Order) -> tuple[datetime, UUID]:
 class MemoryOrderIntegrityReads:
     def __init__(self, tables: Tables) -> None:
         self._orders = list(tables.orders.rows())
+        self._carts = {cart.cart_id: cart for cart in tables.carts.rows()}
+
+    async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
+        checked_out = (cart.cart_id for cart in self._carts.values() if cart.order_id)
+        ids = {order.cart_id for order in self._orders if order.cart_id} | set(checked_out)
+        found = sorted(cart_id for cart_id in ids if after is None or cart_id > after)
+        return [self._ordered_cart(cart_id) for cart_id in found[:limit]]
+
+    def _ordered_cart(self, cart_id: UUID) -> OrderedCart:
+        order_ids = [order.order_id for order in self._orders if order.cart_id == cart_id]
+        cart = self._carts.get(cart_id)
+        return OrderedCart(
+            cart_id=cart_id,
+            order_id=min(order_ids, default=None),
+            order_count=len(order_ids),
+            cart_status=cart.status if cart else None,
+            cart_order_id=cart.order_id if cart else None,
+        )
 
     async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]:
         orders = sorted(self._orders, key=lambda order: order.order_id)

@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from markethall.orders.carts import ports as carts
 from markethall.orders.configuration import ports as configuration
 from markethall.orders.contract import OrderFilters, VersionedOrderStatus
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
-from markethall.orders.domain.integrity import OrderLink, OrderSums
+from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
@@ -20,7 +21,7 @@ class ConcurrentUpdate(Exception):
     """Another transaction saved the order after it was read. The caller must read it again."""
 
 
-class ReadStore(configuration.ReadStore, Protocol):
+class ReadStore(configuration.ReadStore, carts.ReadStore, Protocol):
     """Reads without locks."""
 
     async def get_order(self, order_id: UUID) -> Order | None: ...
@@ -58,7 +59,7 @@ class ReadStore(configuration.ReadStore, Protocol):
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, configuration.Store, Protocol):
+class Store(ReadStore, configuration.Store, carts.Store, Protocol):
     """Reads and writes of one transaction."""
 
     # the orders that `save_order` has changed in this transaction
@@ -114,6 +115,9 @@ class Store(ReadStore, configuration.Store, Protocol):
 
 class OrderIntegrityReads(Protocol):
     """The reads of the integrity checks, in pages. `after` is the last key of the previous page."""
+
+    async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
+        """Return carts that are checked out or have an order, sorted by cart id."""
 
     async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]: ...
 

@@ -99,3 +99,23 @@ class OrdersSettings(ContextSettings):
             " are installed as packages"
         ),
     ] = BUILT_IN_NAME
+    max_open_carts_per_owner: Annotated[
+        int,
+        Field(ge=1, le=1000, description="Open carts that one customer or guest may have"),
+    ] = 20
+    guest_cart_retention_days: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=3650,
+            description="Days after its last change at which the cart of a guest is deleted",
+        ),
+    ] = 30
+    customer_cart_retention_days: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=3650,
+            description="Days after its last change at which the cart of a customer is deleted",
+        ),
+    ] = 90

@@ -28,7 +28,7 @@ from markethall.shared.http.problem_details import (
     validation_handler,
 )
 from markethall.shared.http.rate_limits import RateLimiter
-from markethall.shared.kernel.call_context import system_context
+from markethall.shared.kernel.call_context import Actor, system_context
 from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.pagination import Cursors
@@ -64,6 +64,10 @@ def context_tools(
             raise LookupError("this test gave no signer of access tokens")
         return signer
 
+    async def verify_access_token(token: str) -> Actor:
+        issuer = access_token_signer()
+        return AccessTokenVerifier(issuer.jwks, issuer.issuer, issuer.audience, clock).verify(token)
+
     return ContextTools(
         postgres=postgres,
         redis=RedisClient(None),
@@ -72,6 +76,7 @@ def context_tools(
         secret_key=secret_key,
         cache_mode=cache_mode,
         access_token_signer=access_token_signer,
+        verify_access_token=verify_access_token,
         data_directory=data_directory or Path(tempfile.gettempdir(), "markethall-tests"),
     )
 

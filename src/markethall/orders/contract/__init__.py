@@ -55,7 +55,6 @@ from markethall.orders.contract.views import FulfilmentView as FulfilmentView
 from markethall.orders.contract.views import OrderLineView as OrderLineView
 from markethall.orders.contract.views import OrderPaymentView as OrderPaymentView
 from markethall.orders.contract.views import OrderView as OrderView
-from markethall.orders.contract.views import ShippingLineView as ShippingLineView
 from markethall.orders.contract.views import TimelineEntryView as TimelineEntryView
 from markethall.orders.contract.views import TimelineView as TimelineView
 from markethall.orders.pricing.contract import OrderCurrencyMismatch as OrderCurrencyMismatch
@@ -65,7 +64,9 @@ from markethall.orders.shop.contract import CountryNotServed as CountryNotServed
 from markethall.orders.shop.contract.addresses import Address as Address
 from markethall.orders.shop.contract.addresses import AnyAddress as AnyAddress
 from markethall.orders.totals.contract import DiscountView as DiscountView
+from markethall.orders.totals.contract import ShippingLineView as ShippingLineView
 from markethall.orders.totals.contract import TaxLineView as TaxLineView
+from markethall.orders.totals.contract import TotalsView as TotalsView
 from markethall.orders.totals.contract import TotalTooLarge as TotalTooLarge
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext

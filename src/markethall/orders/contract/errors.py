@@ -28,7 +28,7 @@ class InvalidTransition(DomainError):
 
 
 class TotalChanged(DomainError):
-    """The total differs from `expected_total`. Details: total (Money)."""
+    """The total differs from `expected_total`. Details: total (Money), breakdown (its parts)."""
 
     code = "orders.total_changed"
     status = 409

@@ -13,7 +13,7 @@ from markethall.orders.contract.status import (
     OrderStatus,
 )
 from markethall.orders.shop.contract.addresses import AnyAddress
-from markethall.orders.totals.contract import DiscountView, TaxLineView
+from markethall.orders.totals.contract import DiscountView, ShippingLineView, TaxLineView
 from markethall.shared.kernel.metadata import FrozenMetadata
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import Money
@@ -38,20 +38,6 @@ class OrderLineView(Dto):
     failed: int = 0
     cancelled: int = 0
     total: Money
-    discount: Money
-    tax: Money
-    included_tax: Money
-    charged: Money
-    discounts: tuple[DiscountView, ...]
-    tax_lines: tuple[TaxLineView, ...]
-
-
-class ShippingLineView(Dto):
-    """The shipping method of an order. The amounts have the same meaning as in a line."""
-
-    code: str
-    name: str
-    price: Money
     discount: Money
     tax: Money
     included_tax: Money
@@ -100,6 +86,7 @@ class OrderView(Dto):
     metadata: FrozenMetadata = Field(default_factory=dict)
     tags: Annotated[tuple[str, ...] | None, Field(description="Shown to staff only")] = None
     staff_note: Annotated[str | None, Field(description="Shown to staff only")] = None
+    cart_id: Annotated[UUID | None, Field(description="The cart it was made of")] = None
     expires_at: datetime
     created_at: datetime
     updated_at: datetime

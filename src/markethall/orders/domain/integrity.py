@@ -59,6 +59,18 @@ class OrderLink:
 
 
 @dataclass(frozen=True)
+class OrderedCart:
+    """A cart that is checked out or has orders. `cart_status` is None if the cart is deleted."""
+
+    cart_id: UUID
+    # the smallest id if there are several
+    order_id: UUID | None
+    order_count: int
+    cart_status: str | None
+    cart_order_id: UUID | None
+
+
+@dataclass(frozen=True)
 class PaymentFacts:
     """The fields of a payment that have to agree with its order. Amounts are in minor units."""
 
@@ -116,6 +128,23 @@ def judge_pending(order: OrderLink) -> Iterator[OffendingRow]:
     yield _order_row(
         order.order_id, f"pending, although it has expired at {order.expires_at.isoformat()}"
     )
+
+
+def judge_cart(cart: OrderedCart) -> Iterator[OffendingRow]:
+    """Check that a cart has one order, and that the cart and the order name each other."""
+    row = f"cart cart_id={cart.cart_id}"
+    if cart.order_count > 1:
+        yield OffendingRow(row=row, problem=f"has {cart.order_count} orders")
+    elif not cart.order_count:
+        yield OffendingRow(
+            row=row, problem=f"checked out, but order {cart.cart_order_id} does not have it"
+        )
+    elif cart.cart_status and cart.cart_order_id != cart.order_id:
+        yield OffendingRow(
+            row=row,
+            problem=f"is {cart.cart_status} with order {cart.cart_order_id}, but order"
+            f" {cart.order_id} has it",
+        )
 
 
 def judge_amount(order: OrderLink | None, payment: PaymentFacts | None) -> Iterator[OffendingRow]:

@@ -68,6 +68,8 @@ class OrderState:
     staff_note: str | None = None
     on_hold: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    # the cart that the order was made of
+    cart_id: UUID | None = None
     version: int = 0
     pending_timeline_entries: tuple[TimelineEntry, ...] = ()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from markethall.orders.pricing.contract import OrderCurrencyMismatch
+from markethall.orders.shipping.contract import ShippingUnavailable
 from markethall.orders.shipping.domain import ShippedLine, ShippingOption
 from markethall.orders.shop.contract import AnyAddress
 from markethall.orders.totals.domain import Breakdown, PricedLine
@@ -43,7 +44,8 @@ class QuotedLine:
 class QuoteRequest:
     """An order that is to be priced. Without `currency`, the currency of the lines is used.
 
-    Without `shipping_method`, which is a code, the cheapest method is chosen.
+    Without `shipping_method`, which is a code, the cheapest method is chosen. If no method serves a
+    preview, its price has no shipping.
     """
 
     customer_id: UUID
@@ -52,6 +54,7 @@ class QuoteRequest:
     currency: str | None = None
     shipping_method: str | None = None
     voucher_code: str | None = None
+    is_preview: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Quote:
     number_prefix: str
     # the methods that serve the order
     shipping_options: tuple[ShippingOption, ...] = ()
+    # the reason why a preview has no shipping
+    shipping_error: ShippingUnavailable | None = None
 
     @property
     def total(self) -> Money:

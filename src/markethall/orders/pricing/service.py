@@ -11,7 +11,7 @@ from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
 from markethall.orders.configuration.service import ConfigurationCache, items_by_kind
 from markethall.orders.pricing.domain import Quote, QuoteRequest, find_currency
 from markethall.orders.promotions.contract import VoucherInvalid
-from markethall.orders.shipping.contract import NewShippingMethod
+from markethall.orders.shipping.contract import NewShippingMethod, ShippingUnavailable
 from markethall.orders.shipping.domain import ShippingOption, ShippingRequest, choose_option
 from markethall.orders.shipping.ports import ShippingCalculator
 from markethall.orders.shipping.service import SHIPPING_METHODS, ShippingRates
@@ -72,7 +72,7 @@ class TotalsPricing:
         lines = [line.to_priced_line() for line in request.lines]
         check_subtotal(lines)
         options = await self._list_options(request, rules, currency, destination)
-        option = self._choose(options, rules, request.shipping_method)
+        option, shipping_error = self._choose(options, rules, request)
         charge = option.charge if option else None
         discounted = apply_promotions(lines, (), charge)
         if option and option.pickup:
@@ -85,7 +85,9 @@ class TotalsPricing:
             taxes,
             rules.shop.prices_include_tax,
         )
-        return Quote(currency, breakdown, rules.shop.order_number_prefix, tuple(options))
+        return Quote(
+            currency, breakdown, rules.shop.order_number_prefix, tuple(options), shipping_error
+        )
 
     async def _get_rules(self) -> PricingRules:
         items = await self._configuration.list_all()
@@ -133,13 +135,21 @@ class TotalsPricing:
         return taxes
 
     def _choose(
-        self, options: Sequence[ShippingOption], rules: PricingRules, code: str | None
-    ) -> ShippingOption | None:
-        """Return None if the shop has no shipping. Raises ShippingUnavailable."""
+        self, options: Sequence[ShippingOption], rules: PricingRules, request: QuoteRequest
+    ) -> tuple[ShippingOption | None, ShippingUnavailable | None]:
+        """Return no option if the shop has no shipping.
+
+        If no method serves the order, return the error for a preview, else raise it.
+        """
         is_built_in = isinstance(self._shipping, ShippingRates)
-        if is_built_in and not rules.has_methods and code is None:
-            return None
-        return choose_option(options, code)
+        if is_built_in and not rules.has_methods and request.shipping_method is None:
+            return None, None
+        try:
+            return choose_option(options, request.shipping_method), None
+        except ShippingUnavailable as error:
+            if request.is_preview:
+                return None, error
+            raise
 
 
 def parse_rules(items: Sequence[ConfigurationItem]) -> PricingRules:

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from markethall.orders.carts import router as carts
 from markethall.orders.router import (
     exports,
     fulfilments,
@@ -15,5 +16,8 @@ from markethall.orders.tax import router as tax
 
 router = APIRouter()
 # the export comes before the route of an order, whose path also matches
-for module in (exports, orders, order_changes, status_streams, fulfilments, shop, shipping, tax):
+for module in (
+    *(exports, orders, order_changes, status_streams, fulfilments),
+    *(carts, shop, shipping, tax),
+):
     router.routes.extend(module.router.routes)

@@ -18,9 +18,9 @@ from markethall.orders.router.dependencies import (
     OrderChangesDep,
     OwnerOrStaff,
 )
-from markethall.orders.router.upstream_errors import with_upstream_errors
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, VERSION_ERRORS
 from markethall.shared.http.conditional_requests import if_match
+from markethall.shared.http.problem_details import with_upstream_errors
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.etags import ExpectedVersions, etag
 from markethall.shared.kernel.model import Id

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Request, Response
 from pydantic import Field, WrapValidator
 from typing_extensions import TypeAliasType
 
+from markethall.orders.carts.router.upstream_errors import CHECKOUT_ERROR_CODES
 from markethall.orders.contract import (
     EMAIL_DESCRIPTION,
     AnyAddress,
@@ -38,7 +39,6 @@ from markethall.orders.router.dependencies import (
     Owner,
     OwnerOrStaff,
 )
-from markethall.orders.router.upstream_errors import with_upstream_errors
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
@@ -56,7 +56,7 @@ from markethall.shared.http.idempotent_routes import (
     ok_response,
     run_idempotent,
 )
-from markethall.shared.http.problem_details import problems
+from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel import model
@@ -127,26 +127,13 @@ PlaceBody = Annotated[
 ]
 
 
-# status -> codes of errors of other contexts that reach the client
-_UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
-    403: ("users.inactive",),
-    404: ("users.not_found", "inventory.product_not_found"),
-    409: (
-        "inventory.out_of_stock",
-        "inventory.reservation_closed",
-        "inventory.too_many_reservations",
-        "inventory.too_many_units",
-    ),
-}
-
-
 @router.post(
     "/orders",
     status_code=201,
     response_model=OrderView,
     summary="Place an order",
     responses=with_upstream_errors(
-        _UPSTREAM_ERROR_CODES,
+        CHECKOUT_ERROR_CODES,
         *AUTHENTICATED_ERRORS,
         *REQUIRED_IDEMPOTENCY_ERRORS,
         TotalChanged,

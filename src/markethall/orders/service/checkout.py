@@ -20,6 +20,8 @@ from markethall.inventory.contract import (
     ReservationView,
     Reserve,
 )
+from markethall.orders.carts.contract import CartChanged, CartClosed, CartNotFound
+from markethall.orders.carts.domain import CartRef
 from markethall.orders.contract import (
     Address,
     OrderPlaced,
@@ -30,6 +32,7 @@ from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote
 from markethall.orders.pricing.ports import Pricing
+from markethall.orders.service.cart_conflicts import cart_conflict, check_reserved_lines
 from markethall.orders.service.guest_orders import claim_audit
 from markethall.orders.service.quotes import (
     build_lines,
@@ -96,14 +99,24 @@ class Checkout:
         self._clock = clock
 
     async def place(
-        self, ctx: CallContext, command: PlaceOrder, attempt: IdempotentCommand
+        self,
+        ctx: CallContext,
+        command: PlaceOrder,
+        attempt: IdempotentCommand,
+        cart: CartRef | None = None,
     ) -> OrderView:
+        """Place an order. With `cart`, its transaction also closes the cart.
+
+        Raises the errors of `Orders.place`; with `cart` also CartClosed, CartChanged, CartNotFound.
+        """
         customer = await self._users.get_active_customer(ctx, ctx.user_id)
         email = _choose_email(command, customer)
         reservation = await self._inventory.reserve(
             ctx, self._reserve_command(ctx, command, attempt.id)
         )
         try:
+            if cart and reservation.lines:
+                check_reserved_lines(cart, command, reservation)
             quote = await self._quote(ctx, command, reservation)
         except Unavailable:
             raise  # the reservation is kept, because a retry with the same key may succeed
@@ -118,12 +131,13 @@ class Checkout:
         )
         order = self._build_order(ctx, command, reservation, quote, payment)
         order.email, order.is_guest = email, customer.is_guest
+        order.cart_id = cart.cart_id if cart else None
         has_payment_expired = payment.expires_at <= order.created_at
         # true if the settings of the shop have changed since an earlier attempt opened the payment
         has_other_amount = payment.amount != quote.total
         if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired or has_other_amount:
             return await self._resume_or_reject(ctx, reservation, attempt)
-        return await self._persist(ctx, order, attempt)
+        return await self._persist(ctx, order, attempt, cart)
 
     def _reserve_command(self, ctx: CallContext, command: PlaceOrder, order_id: UUID) -> Reserve:
         lines = (
@@ -190,16 +204,33 @@ class Checkout:
         return order
 
     async def _persist(
-        self, ctx: CallContext, order: Order, attempt: IdempotentCommand
+        self, ctx: CallContext, order: Order, attempt: IdempotentCommand, cart: CartRef | None
     ) -> OrderView:
-        if order.is_guest:
-            async with self._database.transaction() as store:
-                await self._follow_claim(store, order)
-                order = await _add_or_get(store, ctx, order)
-        else:
-            async with self._database.autocommit() as store:
-                order = await _add_or_get(store, ctx, order)
+        try:
+            order = await self._write(ctx, order, cart)
+        except (CartClosed, CartChanged, CartNotFound):
+            await self._inventory.release(ctx, order.reservation_id)
+            raise
         return await self._activate_and_respond(ctx, order, attempt)
+
+    async def _write(self, ctx: CallContext, order: Order, cart: CartRef | None) -> Order:
+        """Write the order and close the cart, or return the order that an earlier attempt wrote.
+
+        Raises CartClosed, CartChanged, CartNotFound.
+        """
+        if not (order.is_guest or cart):
+            async with self._database.autocommit() as store:
+                return await _add_or_get(store, ctx, order)
+        async with self._database.transaction() as store:
+            if order.is_guest:
+                await self._follow_claim(store, order)
+            if cart and not await store.check_out_cart(cart, order.order_id, order.created_at):
+                # an earlier attempt has closed the cart, or another request has changed it
+                existing = await store.get_order(order.order_id)
+                if existing is None:
+                    raise cart_conflict(cart, await store.get_cart(cart.cart_id))
+                return existing
+            return await _add_or_get(store, ctx, order)
 
     async def _follow_claim(self, store: Store, order: Order) -> None:
         """Change the owner to the user, if a user has claimed the guest after this checkout began.

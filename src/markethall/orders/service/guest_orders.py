@@ -1,4 +1,4 @@
-"""Change the owner of a guest's orders to the user who has claimed the guest."""
+"""Change the owner of a guest's orders and carts to the user who has claimed the guest."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,9 +23,9 @@ class GuestOrders:
         self._clock = clock
 
     async def claim(self, delivery: Delivery, event: GuestClaimed) -> None:
-        """Store the claim, then change the owner of each order, then mark the event as processed.
+        """Store the claim, then change the owner of each order and cart.
 
-        From the first commit on, orders that the guest places belong to the user, see
+        From the first commit on, the orders and carts that the guest makes belong to the user, see
         `Checkout._follow_claim`. After a crash the handler runs again and continues with the
         remaining orders.
         """
@@ -33,6 +33,7 @@ class GuestOrders:
             await store.set_guest_owner(event.guest_id, event.user_id)
         await self._claim_orders(event)
         async with self._database.transaction() as store:
+            await store.claim_carts(event.guest_id, event.user_id)
             await store.mark_processed(delivery)
 
     async def _claim_orders(self, event: GuestClaimed) -> None:

@@ -21,6 +21,7 @@ from markethall.orders.domain.integrity import (
     PaymentFacts,
     ReservationFacts,
     judge_amount,
+    judge_cart,
     judge_paid,
     judge_pending,
     judge_reserved,
@@ -82,6 +83,11 @@ class OrderIntegrity:
                 self._find_wrong_totals,
             ),
             IntegrityCheck(
+                "O6.one_order_per_cart",
+                "A cart that is checked out has one order, and no other cart has orders.",
+                self._find_wrong_carts,
+            ),
+            IntegrityCheck(
                 "O8.pending_orders_end",
                 "No order is pending after its expiry.",
                 self._find_overdue,
@@ -92,6 +98,12 @@ class OrderIntegrity:
         async with self._snapshots.snapshot() as reads:
             await scan_pages(
                 reads.list_order_sums, lambda sums: sums.order_id, judge_total, findings
+            )
+
+    async def _find_wrong_carts(self, findings: Findings, _: timedelta) -> None:
+        async with self._snapshots.snapshot() as reads:
+            await scan_pages(
+                reads.list_ordered_carts, lambda cart: cart.cart_id, judge_cart, findings
             )
 
     async def _find_overdue(self, findings: Findings, grace: timedelta) -> None:

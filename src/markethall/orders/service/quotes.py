@@ -7,6 +7,7 @@ from markethall.orders.contract import PlaceOrder, TotalChanged
 from markethall.orders.domain import OrderLine, ShippingLine
 from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
 from markethall.orders.totals.domain import Breakdown
+from markethall.orders.totals.service import to_totals_view
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import derive_uuid7
 
@@ -15,7 +16,10 @@ def check_expected_total(command: PlaceOrder, quote: Quote) -> None:
     """Raises TotalChanged."""
     expected = command.expected_total
     if expected and (expected.amount, expected.currency) != (quote.total.amount, quote.currency):
-        raise TotalChanged(total=quote.total.model_dump())
+        breakdown = to_totals_view(quote.breakdown, quote.currency)
+        raise TotalChanged(
+            total=quote.total.model_dump(), breakdown=breakdown.model_dump(mode="json")
+        )
 
 
 def quote_request(

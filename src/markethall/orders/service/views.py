@@ -1,20 +1,20 @@
 """Convert entities of orders to DTOs of the contract."""
 
-from collections.abc import Sequence
-
 from markethall.orders.contract import (
-    DiscountView,
     FulfilmentLineView,
     FulfilmentView,
     OrderLineView,
     OrderPaymentView,
     OrderView,
     ShippingLineView,
-    TaxLineView,
     TimelineEntryView,
 )
 from markethall.orders.domain import Fulfilment, Order, OrderLine, ShippingLine, TimelineEntry
-from markethall.orders.totals.domain import AppliedDiscount, TaxLine
+from markethall.orders.totals.service import (
+    to_discount_views,
+    to_shipping_line_view,
+    to_tax_line_views,
+)
 from markethall.shared.kernel.money import Money
 
 
@@ -40,8 +40,10 @@ def to_order_view(order: Order, *, for_staff: bool = False) -> OrderView:
         tax=money(order.tax),
         total=money(order.total),
         included_tax=money(order.included_tax),
-        discounts=_to_discount_views(order.discounts, order.currency),
-        tax_lines=_to_tax_line_views(order.tax_lines, order.currency, order.prices_include_tax),
+        discounts=to_discount_views(order.discounts, order.currency),
+        tax_lines=to_tax_line_views(
+            order.tax_lines, order.currency, included=order.prices_include_tax
+        ),
         shipping_line=_to_shipping_line_view(order.shipping_line, order.currency),
         shipping_address=order.shipping_address,
         billing_address=order.billing_address,
@@ -51,6 +53,7 @@ def to_order_view(order: Order, *, for_staff: bool = False) -> OrderView:
         metadata=order.metadata,
         tags=order.tags if for_staff else None,
         staff_note=order.staff_note if for_staff else None,
+        cart_id=order.cart_id,
         expires_at=order.expires_at,
         created_at=order.created_at,
         updated_at=order.updated_at,
@@ -78,58 +81,15 @@ def _to_line_view(line: OrderLine, currency: str) -> OrderLineView:
         tax=money(line.tax),
         included_tax=money(line.included_tax),
         charged=money(line.charged),
-        discounts=_to_discount_views(line.discounts, currency),
-        tax_lines=_to_tax_line_views(line.tax_lines, currency, line.prices_include_tax),
+        discounts=to_discount_views(line.discounts, currency),
+        tax_lines=to_tax_line_views(line.tax_lines, currency, included=line.prices_include_tax),
     )
 
 
 def _to_shipping_line_view(shipping: ShippingLine | None, currency: str) -> ShippingLineView | None:
     if shipping is None:
         return None
-
-    def money(amount: int) -> Money:
-        return Money(amount=amount, currency=currency)
-
-    part = shipping.breakdown
-    return ShippingLineView(
-        code=shipping.code,
-        name=shipping.name,
-        price=money(part.subtotal),
-        discount=money(part.discount),
-        tax=money(part.tax),
-        included_tax=money(part.included_tax),
-        charged=money(part.total),
-        discounts=_to_discount_views(part.discounts, currency),
-        tax_lines=_to_tax_line_views(part.tax_lines, currency, part.prices_include_tax),
-    )
-
-
-def _to_discount_views(
-    discounts: Sequence[AppliedDiscount], currency: str
-) -> tuple[DiscountView, ...]:
-    return tuple(
-        DiscountView(
-            promotion_id=discount.promotion_id,
-            name=discount.name,
-            code=discount.code,
-            amount=Money(amount=discount.amount, currency=currency),
-        )
-        for discount in discounts
-    )
-
-
-def _to_tax_line_views(
-    tax_lines: Sequence[TaxLine], currency: str, included: bool
-) -> tuple[TaxLineView, ...]:
-    return tuple(
-        TaxLineView(
-            name=line.name,
-            rate=f"{line.rate.normalize():f}",
-            amount=Money(amount=line.amount, currency=currency),
-            included=included,
-        )
-        for line in tax_lines
-    )
+    return to_shipping_line_view(shipping.code, shipping.name, shipping.breakdown, currency)
 
 
 def to_timeline_entry_view(entry: TimelineEntry) -> TimelineEntryView:

@@ -8,7 +8,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from markethall.orders.domain.integrity import OrderLink, OrderSums
+from markethall.orders.carts.sql.tables import carts
+from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.sql.tables import lines, orders
 from markethall.shared.persistence.postgres import Connection, Statement, sql_literal
 
@@ -53,6 +54,48 @@ def _links(key: "sa.ColumnElement[Any]") -> Statement:
     )
 
 
+def _ordered_carts() -> Statement:
+    of_orders = (
+        sa.select(
+            orders.c.cart_id,
+            sa.func.min(sa.cast(orders.c.order_id, sa.Text)).label("order_id"),
+            sa.func.count().label("order_count"),
+        )
+        .where(orders.c.cart_id > bindparam("after", type_=sa.Uuid))
+        .group_by(orders.c.cart_id)
+        .order_by(orders.c.cart_id)
+        .limit(_LIMIT)
+        .cte("of_orders")
+    )
+    checked_out = (
+        sa.select(carts.c.cart_id)
+        .where(
+            carts.c.status == sql_literal("checked_out"),
+            carts.c.cart_id > bindparam("after", type_=sa.Uuid),
+        )
+        .order_by(carts.c.cart_id)
+        .limit(_LIMIT)
+        .cte("checked_out")
+    )
+    ids = sa.union(sa.select(of_orders.c.cart_id), sa.select(checked_out.c.cart_id)).cte("ids")
+    found = ids.outerjoin(of_orders, of_orders.c.cart_id == ids.c.cart_id).outerjoin(
+        carts, carts.c.cart_id == ids.c.cart_id
+    )
+    return Statement(
+        sa.select(
+            ids.c.cart_id,
+            sa.cast(of_orders.c.order_id, sa.Uuid).label("order_id"),
+            sa.func.coalesce(of_orders.c.order_count, sa.literal_column("0")).label("order_count"),
+            carts.c.status.label("cart_status"),
+            carts.c.order_id.label("cart_order_id"),
+        )
+        .select_from(found)
+        .order_by(ids.c.cart_id)
+        .limit(_LIMIT)
+    )
+
+
+_LIST_ORDERED_CARTS: Final = _ordered_carts()
 _LIST_ORDER_SUMS: Final = _order_sums()
 _LIST_LINKS_BY_PAYMENT: Final = _links(orders.c.payment_id)
 _LIST_LINKS_BY_ORDER: Final = _links(orders.c.order_id)
@@ -81,6 +124,12 @@ class SqlOrderIntegrityReads:
             _LIST_ORDER_SUMS, after=after or _NO_ID, limit=limit
         )
         return [OrderSums(**dict(row)) for row in rows]
+
+    async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
+        rows = await self._connection.fetch_all(
+            _LIST_ORDERED_CARTS, after=after or _NO_ID, limit=limit
+        )
+        return [OrderedCart(**dict(row)) for row in rows]
 
     async def list_overdue_orders(
         self, before: datetime, after: tuple[datetime, UUID] | None, limit: int

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from markethall.orders.configuration.sql import SqlConfigurationStore, metadata
+from markethall.orders.carts.sql import SqlCartStore
+from markethall.orders.configuration.sql import metadata
 from markethall.orders.contract import (
     Address,
     FulfilmentStatus,
@@ -70,7 +71,7 @@ _PLAIN_COLUMNS = tuple(
 )
 
 
-class SqlOrderStore(SqlConfigurationStore):
+class SqlOrderStore(SqlCartStore):
     def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
         super().__init__(connection, statements, clock)
         self.saved_order_ids: set[UUID] = set()

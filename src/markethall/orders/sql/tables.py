@@ -77,6 +77,8 @@ orders = sa.Table(
     _required_column("provider_payment_status", sa.Text),
     sa.Column("payment_version", sa.Integer, nullable=False),
     sa.Column("reservation_id", sa.Uuid, nullable=False),
+    # a cart has one order at most; carts are deleted after some time, so there is no foreign key
+    sa.Column("cart_id", sa.Uuid),
     timestamp_column("expires_at"),
     timestamp_column("overdue_check_at"),
     timestamp_column("created_at"),
@@ -84,6 +86,7 @@ orders = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.UniqueConstraint("number"),
     sa.UniqueConstraint("payment_id"),
+    sa.UniqueConstraint("cart_id"),
     sa.CheckConstraint(_enum_check("status", OrderStatus), name="status"),
     sa.CheckConstraint(_enum_check("payment_status", OrderPaymentStatus), name="payment_status"),
     sa.CheckConstraint(

@@ -27,6 +27,34 @@ class TaxLineView(Dto):
     included: bool
 
 
+class ShippingLineView(Dto):
+    """The shipping method of an order. The amounts have the same meaning as in a line."""
+
+    code: str
+    name: str
+    price: Money
+    discount: Money
+    tax: Money
+    included_tax: Money
+    charged: Money
+    discounts: tuple[DiscountView, ...]
+    tax_lines: tuple[TaxLineView, ...]
+
+
+class TotalsView(Dto):
+    """The parts of a total. The amounts have the same meaning as in an order."""
+
+    subtotal: Money
+    discount: Money
+    shipping: Money
+    tax: Money
+    total: Money
+    included_tax: Money
+    discounts: tuple[DiscountView, ...]
+    tax_lines: tuple[TaxLineView, ...]
+    shipping_line: ShippingLineView | None
+
+
 class TotalTooLarge(DomainError):
     """The total exceeds the limit. Details: limit (minor units)."""
 

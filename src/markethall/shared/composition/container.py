@@ -40,6 +40,9 @@ class ContextTools:
     cache_mode: Literal["on", "off"]
     # a function, because it needs the private key, which only the issuer of access tokens has
     access_token_signer: Callable[[], AccessTokenSigner]
+    # returns the user or guest of an access token in the body of a request; raises Unauthenticated,
+    # and Unavailable if the keys cannot be fetched
+    verify_access_token: Callable[[str], Awaitable[Actor]]
     # the directory for files that a context stores
     data_directory: Path
 

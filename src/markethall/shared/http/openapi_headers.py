@@ -18,6 +18,8 @@ _TAG_LIST: Final = _TEXT | {
     "pattern": r'^(\*|(W/)?"[\x21\x23-\x7e]*"(\s*,\s*(W/)?"[\x21\x23-\x7e]*")*)$',
     "examples": ['"v1"'],
 }
+# a key of `openapi_extra`: the route needs If-Match only from some callers
+IF_MATCH_IS_OPTIONAL: Final = "x-if-match-is-optional"
 # error responses with these statuses are not stored for an idempotency key, so never replayed
 _NEVER_STORED: Final = frozenset({"401", "408", "429", "500", "503"})
 HEADERS: Final[dict[str, dict[str, Any]]] = {
@@ -76,7 +78,9 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
 def add_headers(operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
     """Document the request headers that an operation reads and the headers of its responses."""
     responses = operation["responses"]
-    for name, is_required in _request_headers(responses):
+    is_optional = operation.pop(IF_MATCH_IS_OPTIONAL, False)
+    for name, is_needed in _request_headers(responses):
+        is_required = is_needed and not (is_optional and name == "If-Match")
         parameter = {"name": name, "in": "header", "required": is_required} | PARAMETERS[name]
         operation.setdefault("parameters", []).append(parameter)
     for status, response in responses.items():

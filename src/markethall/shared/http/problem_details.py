@@ -1,6 +1,7 @@
 """Errors as problem details (RFC 9457): responses, exception handlers and OpenAPI entries."""
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from itertools import islice
 from typing import Any, Final
@@ -203,3 +204,14 @@ def openapi_problem_response(description: str, examples: dict[str, Any]) -> dict
 def _example_problem(error_type: type[DomainError]) -> dict[str, Any]:
     scope = {"path": "/…", "state": {"request_id": "0199c0de-0000-7000-8000-000000000001"}}
     return _problem_body(scope, error_type())
+
+
+def with_upstream_errors(
+    codes_by_status: Mapping[int, tuple[str, ...]], *errors: type[DomainError]
+) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI responses for these errors and for these codes of other contexts."""
+    responses = problems(*errors)
+    for status, codes in codes_by_status.items():
+        entry = responses.setdefault(status, openapi_problem_response("Refused", {}))
+        entry["description"] += ", " + ", ".join(f"`{code}`" for code in codes)
+    return responses

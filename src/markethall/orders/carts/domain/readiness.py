@@ -1,0 +1,63 @@
+"""The reasons why a cart cannot be checked out."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+from uuid import UUID
+
+from markethall.orders.carts.contract import ReadinessProblem
+from markethall.orders.carts.domain.cart import Cart
+from markethall.orders.carts.domain.lines import Offer
+from markethall.orders.contract import (
+    CountryNotServed,
+    OrderCurrencyMismatch,
+    ShippingUnavailable,
+    TotalTooLarge,
+    VoucherInvalid,
+)
+from markethall.shared.kernel.errors import DomainError
+
+# the field of the cart that causes an error of pricing
+_FIELD_BY_ERROR: Final[Mapping[type[DomainError], str]] = {
+    OrderCurrencyMismatch: "/currency",
+    CountryNotServed: "/shipping_address/country",
+    ShippingUnavailable: "/shipping_method",
+    TotalTooLarge: "/lines",
+    VoucherInvalid: "/voucher_code",
+}
+
+
+def find_missing_fields(cart: Cart) -> Iterator[ReadinessProblem]:
+    if not cart.lines:
+        yield _missing("/lines", "The cart is empty.")
+    if cart.shipping_address is None:
+        yield _missing("/shipping_address", "The cart has no shipping address.")
+    if cart.is_guest and cart.email is None:
+        yield _missing("/email", "A guest must give an e-mail address.")
+
+
+def find_line_problems(cart: Cart, offers: Mapping[UUID, Offer]) -> Iterator[ReadinessProblem]:
+    """List the lines whose products are not sold, or of which too few units are available."""
+    for index, line in enumerate(cart.lines):
+        offer = offers.get(line.product_id)
+        if offer is None:
+            yield ReadinessProblem(
+                code="inventory.product_not_found",
+                field=f"/lines/{index}/product_id",
+                message="The product is no longer sold.",
+            )
+        elif offer.available < line.quantity:
+            yield ReadinessProblem(
+                code="inventory.out_of_stock",
+                field=f"/lines/{index}/quantity",
+                message=f"Only {max(0, offer.available)} of this product are available.",
+            )
+
+
+def pricing_problem(error: DomainError) -> ReadinessProblem:
+    return ReadinessProblem(
+        code=error.code, field=_FIELD_BY_ERROR.get(type(error), ""), message=error.detail
+    )
+
+
+def _missing(field: str, message: str) -> ReadinessProblem:
+    return ReadinessProblem(code="missing", field=field, message=message)

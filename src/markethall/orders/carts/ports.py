@@ -1,0 +1,82 @@
+"""Ports of carts: storage, the placing of orders, and the verification of guest tokens."""
+
+from collections.abc import Awaitable
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from markethall.orders.carts.domain import Cart, CartRef
+from markethall.orders.contract import OrderView, PlaceOrder
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.model import Dto
+
+
+class ConcurrentCartUpdate(Exception):
+    """Another transaction saved the cart after it was read. The caller must read it again."""
+
+
+class ReadStore(Protocol):
+    """Reads without locks."""
+
+    async def get_cart(self, cart_id: UUID) -> Cart | None: ...
+
+
+class Store(ReadStore, Protocol):
+    """Reads and writes of one transaction."""
+
+    async def lock_cart_owner(self, user_id: UUID) -> None:
+        """Wait until no other transaction has locked this owner, and lock the owner.
+
+        The lock prevents concurrent transactions from passing the limit of open carts together.
+        """
+
+    async def count_open_carts(self, user_id: UUID) -> int: ...
+
+    async def add_cart(self, cart: Cart) -> bool:
+        """Insert the cart. Return False if its id exists."""
+
+    async def save_cart(self, cart: Cart) -> None:
+        """Update the cart and its lines, if its stored version is the previous one and it is open.
+
+        Raises ConcurrentCartUpdate.
+        """
+
+    async def record_look(self, cart: Cart) -> None:
+        """Store the offers that the owner saw last. The version and the quantities stay."""
+
+    async def check_out_cart(self, cart: CartRef, order_id: UUID, now: datetime) -> bool:
+        """Close the cart if it is open and has this version. Else return False."""
+
+    async def claim_carts(self, guest_id: UUID, user_id: UUID) -> None:
+        """Change the owner of all carts of the guest. The versions stay."""
+
+    async def delete_expired_carts(
+        self, guests_before: datetime, customers_before: datetime, limit: int
+    ) -> int:
+        """Delete carts that were last changed before these times. Return their number.
+
+        Skip carts that another transaction has locked.
+        """
+
+    async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
+        """Return the user who has claimed the guest, or None; lock the guest until the commit."""
+
+    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
+        """Store the response under the idempotency key, so that a retry returns it."""
+
+
+class OrderPlacement(Protocol):
+    async def place(
+        self,
+        ctx: CallContext,
+        command: PlaceOrder,
+        attempt: IdempotentCommand,
+        cart: CartRef | None = None,
+    ) -> OrderView:
+        """Place an order, and close the cart in the same transaction. See `Orders.place`."""
+
+
+class VerifyAccessToken(Protocol):
+    def __call__(self, token: str, /) -> Awaitable[Actor]:
+        """Return the actor of an access token. Raises Unauthenticated, Unavailable."""

@@ -1,0 +1,76 @@
+"""FastAPI dependencies and responses of the routes of carts."""
+
+from typing import Annotated, Any, Final, Protocol
+
+from fastapi import Depends, Request, Response
+
+from markethall.orders.carts.contract import (
+    CartCheckouts,
+    CartClosed,
+    CartMerges,
+    CartNotFound,
+    CartPrecondition,
+    Carts,
+    CartView,
+)
+from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, VERSION_ERRORS
+from markethall.shared.http.conditional_requests import if_match_optional
+from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.openapi_headers import IF_MATCH_IS_OPTIONAL
+from markethall.shared.http.responses import json_response
+from markethall.shared.http.route_policies import require_scope
+from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel import etags
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
+
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    def carts(self) -> Carts: ...
+
+    def cart_merges(self) -> CartMerges: ...
+
+    def cart_checkouts(self) -> CartCheckouts: ...
+
+    def idempotency(self) -> IdempotencyService: ...
+
+
+_from_orders: Final[FromContext[Services]] = FromContext("orders")
+CartsDep = Annotated[Carts, Depends(_from_orders(lambda container: container.carts()))]
+CartMergesDep = Annotated[
+    CartMerges, Depends(_from_orders(lambda container: container.cart_merges()))
+]
+CartCheckoutsDep = Annotated[
+    CartCheckouts, Depends(_from_orders(lambda container: container.cart_checkouts()))
+]
+IdempotencyDep = Annotated[
+    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
+]
+Owner = Annotated[CallContext, require_scope(ORDERS)]
+OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
+
+NO_STORE_HEADERS: Final = {"cache-control": "no-store"}
+CHANGE_ERRORS: Final = (*AUTHENTICATED_ERRORS, *VERSION_ERRORS, CartNotFound, CartClosed)
+# for the owner, If-Match is optional, although staff get 428 without it
+OPTIONAL_IF_MATCH: Final[dict[str, Any]] = {IF_MATCH_IS_OPTIONAL: True}
+
+
+async def _precondition(request: Request) -> CartPrecondition:
+    return CartPrecondition("if-match" in request.headers, await if_match_optional(request))
+
+
+PreconditionDep = Annotated[CartPrecondition, Depends(_precondition)]
+
+
+def cart_response(cart: CartView) -> Response:
+    """Return a 200. The entity tag has a digest, because prices change without a new version."""
+    response = json_response(cart, headers=NO_STORE_HEADERS)
+    response.headers["etag"] = etags.etag(cart.version, etags.content_digest(response.body))
+    return response
+
+
+def deleted_response(version: int) -> Response:
+    """Return a 204 with the entity tag of the cart, which the next change can name."""
+    return Response(status_code=204, headers={"etag": etags.etag(version)})

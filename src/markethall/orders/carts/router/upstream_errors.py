@@ -1,0 +1,20 @@
+"""Codes of errors of other contexts that reach the client.
+
+They are codes, not classes, because a router may not import the contracts of other contexts.
+"""
+
+from typing import Final
+
+# of a checkout, by status
+CHECKOUT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {
+    403: ("users.inactive",),
+    404: ("users.not_found", "inventory.product_not_found"),
+    409: (
+        "inventory.out_of_stock",
+        "inventory.reservation_closed",
+        "inventory.too_many_reservations",
+        "inventory.too_many_units",
+    ),
+}
+# of a change of the products of a cart, by status
+PRODUCT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {404: ("inventory.product_not_found",)}

@@ -1,0 +1,98 @@
+"""The current prices and totals of a cart. Nothing is reserved."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from markethall.inventory.contract import Inventory, ListOffers, ProductNotFound, ProductOffer
+from markethall.orders.carts.domain import Cart, Offer
+from markethall.orders.contract import OrderCurrencyMismatch, VoucherInvalid
+from markethall.orders.pricing.domain import Quote, QuoteRequest
+from markethall.orders.pricing.ports import Pricing
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError, Unavailable
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The offers of the products of a cart, and its price.
+
+    The price is None if the cart has no line to price, or `error` prevents it. If the cart cannot
+    use its voucher, `error` says so, and the price is that without the voucher.
+    """
+
+    offers: Mapping[UUID, Offer]
+    quote: Quote | None = None
+    error: DomainError | None = None
+
+    def require_currency(self) -> None:
+        """Raises OrderCurrencyMismatch."""
+        if isinstance(self.error, OrderCurrencyMismatch):
+            raise self.error
+
+    def require_voucher(self) -> None:
+        """Raises VoucherInvalid."""
+        if isinstance(self.error, VoucherInvalid):
+            raise self.error
+
+
+class CartPreviews:
+    def __init__(self, inventory: Inventory, pricing: Pricing) -> None:
+        self._inventory = inventory
+        self._pricing = pricing
+
+    async def preview(self, ctx: CallContext, cart: Cart) -> Preview:
+        """Read the offers and price the cart. Raises Unavailable."""
+        return await self.price(cart, await self.list_offers(ctx, cart.product_ids, cart.currency))
+
+    async def list_offers(
+        self, ctx: CallContext, product_ids: Iterable[UUID], currency: str | None
+    ) -> Mapping[UUID, Offer]:
+        """Return the offers of the products that are sold. Raises Unavailable."""
+        query = ListOffers(product_ids=tuple(product_ids), currency=currency)
+        if not query.product_ids:
+            return {}
+        offers = await self._inventory.list_offers(ctx, query)
+        return {offer.product_id: _to_offer(offer) for offer in offers.items}
+
+    async def price(self, cart: Cart, offers: Mapping[UUID, Offer]) -> Preview:
+        """Price the lines whose products are sold. Raises Unavailable."""
+        request = cart.to_quote_request(offers)
+        if not request.lines:
+            return Preview(offers)
+        try:
+            return await self._quote(offers, request)
+        except VoucherInvalid as error:
+            without_voucher = replace(request, voucher_code=None)
+            return replace(await self._quote(offers, without_voucher), error=error)
+
+    async def _quote(self, offers: Mapping[UUID, Offer], request: QuoteRequest) -> Preview:
+        """Raises VoucherInvalid, Unavailable."""
+        try:
+            quote = await self._pricing.quote(request)
+        except (Unavailable, VoucherInvalid):
+            raise
+        except DomainError as error:
+            return Preview(offers, error=error)
+        return Preview(offers, quote, quote.shipping_error)
+
+
+def require_offers(offers: Mapping[UUID, Offer], product_ids: Sequence[UUID]) -> None:
+    """Raises ProductNotFound if a product is not sold."""
+    unknown = [str(product_id) for product_id in product_ids if product_id not in offers]
+    if unknown:
+        raise ProductNotFound(product_ids=unknown)
+
+
+def _to_offer(offer: ProductOffer) -> Offer:
+    return Offer(
+        product_id=offer.product_id,
+        sku=offer.sku,
+        name=offer.name,
+        unit_price=offer.unit_price,
+        available=offer.available,
+        tax_class=offer.tax_class,
+        weight_grams=offer.weight_grams or 0,
+        category=offer.category,
+        tags=offer.tags,
+    )

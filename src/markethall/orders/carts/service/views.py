@@ -1,0 +1,142 @@
+"""Convert carts to DTOs of the contract."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from markethall.orders.carts.contract import (
+    CartClosed,
+    CartLineView,
+    CartStatus,
+    CartView,
+    LineChangeView,
+    ReadinessProblem,
+    ShippingOptionsView,
+    ShippingOptionView,
+)
+from markethall.orders.carts.domain import (
+    Cart,
+    CartLine,
+    LineChange,
+    Offer,
+    find_line_problems,
+    find_missing_fields,
+    pricing_problem,
+)
+from markethall.orders.carts.service.previews import Preview
+from markethall.orders.contract import ShippingUnavailable
+from markethall.orders.totals.domain import LineBreakdown
+from markethall.orders.totals.service import (
+    to_discount_views,
+    to_tax_line_views,
+    to_totals_view,
+)
+from markethall.shared.kernel.money import Money
+
+
+def to_cart_view(
+    cart: Cart, preview: Preview, changes: Sequence[LineChange], expires_at: datetime
+) -> CartView:
+    quote = preview.quote
+    return CartView(
+        cart_id=cart.cart_id,
+        user_id=cart.user_id,
+        is_guest=cart.is_guest,
+        status=cart.status,
+        currency=quote.currency if quote else cart.currency,
+        email=cart.email,
+        shipping_address=cart.shipping_address,
+        billing_address=cart.billing_address,
+        shipping_method=cart.shipping_method,
+        voucher_code=cart.voucher_code,
+        note=cart.note,
+        metadata=cart.metadata,
+        lines=_to_line_views(cart, preview),
+        totals=to_totals_view(quote.breakdown, quote.currency) if quote else None,
+        changes=tuple(_to_change_view(change) for change in changes),
+        readiness=tuple(list_readiness_problems(cart, preview)),
+        order_id=cart.order_id,
+        merged_into=cart.merged_into,
+        created_at=cart.created_at,
+        updated_at=cart.updated_at,
+        expires_at=expires_at,
+        version=cart.version,
+    )
+
+
+def list_readiness_problems(cart: Cart, preview: Preview) -> Iterator[ReadinessProblem]:
+    """List the reasons why the cart cannot be checked out."""
+    if cart.status is not CartStatus.OPEN:
+        yield ReadinessProblem(
+            code=CartClosed.code, field="/status", message=f"{CartClosed.title}."
+        )
+        return
+    yield from find_missing_fields(cart)
+    yield from find_line_problems(cart, preview.offers)
+    is_address_missing = cart.shipping_address is None
+    if preview.error and not (
+        is_address_missing and isinstance(preview.error, ShippingUnavailable)
+    ):
+        yield pricing_problem(preview.error)
+
+
+def to_shipping_options_view(preview: Preview) -> ShippingOptionsView:
+    quote = preview.quote
+    return ShippingOptionsView(
+        items=tuple(
+            ShippingOptionView(
+                code=option.charge.code,
+                name=option.charge.name,
+                price=Money(amount=option.charge.price, currency=quote.currency),
+                delivery=option.delivery,
+                pickup=option.pickup,
+            )
+            for option in (quote.shipping_options if quote else ())
+            if quote
+        )
+    )
+
+
+def _to_line_views(cart: Cart, preview: Preview) -> tuple[CartLineView, ...]:
+    parts = {part.key: part for part in preview.quote.breakdown.lines} if preview.quote else {}
+    return tuple(
+        _to_line_view(line, preview.offers.get(line.product_id), parts.get(line.product_id))
+        for line in cart.lines
+    )
+
+
+def _to_line_view(line: CartLine, offer: Offer | None, part: LineBreakdown | None) -> CartLineView:
+    currency = offer.unit_price.currency if offer else ""
+
+    def money(amount: int) -> Money:
+        return Money(amount=amount, currency=currency)
+
+    return CartLineView(
+        product_id=line.product_id,
+        sku=offer.sku if offer else line.sku,
+        name=offer.name if offer else line.name,
+        quantity=line.quantity,
+        available=max(0, offer.available) if offer else 0,
+        unit_price=offer.unit_price if offer else None,
+        total=money(offer.unit_price.amount * line.quantity) if offer else None,
+        discount=money(part.discount) if part else None,
+        tax=money(part.tax) if part else None,
+        included_tax=money(part.included_tax) if part else None,
+        charged=money(part.total) if part else None,
+        discounts=to_discount_views(part.discounts, currency) if part else (),
+        tax_lines=(
+            to_tax_line_views(part.tax_lines, currency, included=part.prices_include_tax)
+            if part
+            else ()
+        ),
+    )
+
+
+def _to_change_view(change: LineChange) -> LineChangeView:
+    return LineChangeView(
+        kind=change.kind,
+        product_id=change.product_id,
+        previous_price=change.previous_price,
+        price=change.price,
+        previous_available=change.previous_available,
+        available=change.available,
+    )
