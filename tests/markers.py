@@ -23,6 +23,7 @@ _PROCESS_FILES: Final = frozenset({"test_cli", "test_local_servers", "test_local
 _SLOW_FILES: Final = frozenset(
     {
         "test_api_schema",
+        "test_backup",
         "test_event_delivery",
         "test_import_kills",
         "test_local_servers_as_root",
@@ -30,6 +31,7 @@ _SLOW_FILES: Final = frozenset(
         "test_races",
         "test_redis_stream_kills",
         "test_relocation",
+        "test_split_trace",
         "test_stateful",
         "test_store_mutants",
     }
