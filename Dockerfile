@@ -12,7 +12,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 # Wheels only, so no compiler is needed. A read-only root cannot store bytecode later; its hashes are unchecked, because no
 # source changes inside an image.
 COPY requirements/ requirements/
-# stripe.txt for an image with the SDK of Stripe
+# stripe.txt for an image with the SDK of Stripe, all.txt for one with all extras
 ARG REQUIREMENTS=run.txt
 RUN python -m venv --without-pip /opt/markethall \
  && python -m pip --python /opt/markethall/bin/python install --require-hashes --only-binary :all: \

@@ -26,6 +26,7 @@ from markethall.process_container import SERVICES_JWKS_PATH
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
 from markethall.settings.validation import lax_settings
+from markethall.shared.composition.settings import SettingsError
 from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
 from markethall.shared.http.cors import cors_policy
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
@@ -41,11 +42,14 @@ from markethall.shared.http.request_body import BodyBudget
 from markethall.shared.http.response_cache import ResponseCacheMiddleware
 from markethall.shared.http.route_index import RouteIndex
 from markethall.shared.http.route_policies import public
+from markethall.shared.http.tracing_middleware import TracingMiddleware
 from markethall.shared.http.work_kinds import WorkKinds
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS
+from markethall.shared.observability.error_reports import ErrorReportsError, error_reports
 from markethall.shared.observability.metrics import CONTEXT_INFO
+from markethall.shared.observability.opentelemetry import TracingError, tracing
 from markethall.shared.persistence.redis_monitor import monitor_redis
 
 log = structlog.get_logger("markethall.app")
@@ -79,7 +83,7 @@ class Gateway:
         self.reset()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._middleware(scope, receive, send)
+        await self._entry(scope, receive, send)
 
     @property
     def body_budget(self) -> BodyBudget:
@@ -102,6 +106,10 @@ class Gateway:
         state.readiness = self.readiness
         state.allow_list = self.container.process.allow_list()
         self._middleware = self._build_middleware()
+        self._entry = self._build_entry()
+
+    def _build_entry(self) -> ASGIApp:
+        return TracingMiddleware(self._middleware) if tracing.is_on else self._middleware
 
     def _build_middleware(self) -> GatewayMiddleware:
         container, ttl_seconds = self.container, self.settings.response_cache_ttl_seconds
@@ -127,7 +135,19 @@ class Gateway:
 def create_app(settings: Settings) -> Gateway:
     """Create the application. It opens no connection before its lifespan starts."""
     application_secrets = load_or_create_secrets(settings)
+    try:
+        tracing.start(_service_name(settings))
+        error_reports.start(__version__)
+    except (TracingError, ErrorReportsError) as error:
+        raise SettingsError([str(error)]) from None
     return Gateway(settings, lambda: ApplicationContainer(settings, application_secrets))
+
+
+def _service_name(settings: Settings) -> str:
+    """Return the name in traces: that of the application, with the contexts if it is split."""
+    if len(settings.contexts) == len(context_names()):
+        return "markethall"
+    return "-".join(["markethall", *sorted(settings.contexts)])
 
 
 def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
@@ -147,6 +167,8 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.serves_docs else None,
+        # off, because TracingMiddleware records the whole request, and the logs are our own
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
         exception_handlers={
             DomainError: problem_handler,
             RequestValidationError: validation_handler,
@@ -268,6 +290,8 @@ def _lifespan_of(gateway: Gateway) -> Lifespan[FastAPI]:
         container, settings = gateway.container, gateway.settings
         async with AsyncExitStack() as stack:
             stack.callback(gateway.reset)
+            stack.callback(tracing.flush)
+            stack.callback(error_reports.flush)
             stack.push_async_callback(container.close)
             await container.start()
             await stack.enter_async_context(_background(container, settings))

@@ -16,8 +16,10 @@ from markethall.shared.composition.parts import ContextParts, InternalApi
 from markethall.shared.composition.settings import SettingsError
 from markethall.shared.composition.topology import InvalidManifest
 from markethall.shared.kernel.clock import Clock, utc_now
+from markethall.shared.observability.opentelemetry import tracing
 from markethall.shared.rpc.client import RpcClient
 from markethall.shared.rpc.client_interceptor import CallGuard
+from markethall.shared.rpc.traced_call_guard import TracedCallGuard
 from markethall.shared.security.current_access import (
     AccessSource,
     LocalAccessSource,
@@ -105,7 +107,8 @@ class ApplicationContainer:
         return container
 
     def _guarded_client(self, target: str, caller: str) -> Any:
-        guard = CallGuard(
+        guard_class = TracedCallGuard if tracing.is_on else CallGuard
+        guard = guard_class(
             caller,
             target,
             self.process.allow_list(),

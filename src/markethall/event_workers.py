@@ -17,8 +17,10 @@ from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
+from markethall.shared.messaging.traced_handlers import traced_handler
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
+from markethall.shared.observability.opentelemetry import tracing
 
 
 def build_event_workers(
@@ -52,7 +54,9 @@ def bind_event_handlers(
         method = getattr(handlers, subscription.handler, None)
         if method is None:
             raise InvalidManifest(f"{context} has no event handler {subscription.handler}")
-        bound[handler_key(context, subscription)] = method
+        bound[handler_key(context, subscription)] = (
+            traced_handler(method) if tracing.is_on else method
+        )
     return bound
 
 

@@ -28,8 +28,10 @@ from markethall.shared.http.rate_limits import (
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.event_signature import EventSigner, EventVerifier
+from markethall.shared.observability.opentelemetry import tracing
 from markethall.shared.persistence.postgres import Databases, PoolSize
 from markethall.shared.persistence.redis_client import RedisClient
+from markethall.shared.persistence.traced_redis_client import TracedRedisClient
 from markethall.shared.rpc.client import HttpClients, RetryPolicy
 from markethall.shared.rpc.client_interceptor import AllowList, InFlightCalls
 from markethall.shared.security.access_tokens import AccessTokenSigner, AccessTokenVerifier
@@ -58,7 +60,8 @@ def _databases(settings: Settings) -> Databases:
 
 
 def _redis(settings: Settings) -> RedisClient:
-    return RedisClient(_redis_url(settings))
+    client_class = TracedRedisClient if tracing.is_on else RedisClient
+    return client_class(_redis_url(settings))
 
 
 def _broker(settings: Settings) -> RedisClient:
@@ -66,7 +69,8 @@ def _broker(settings: Settings) -> RedisClient:
 
     Streams have a separate client, because their blocking reads would delay reads of the cache.
     """
-    return RedisClient(_redis_url(settings), timeout=_BROKER_TIMEOUT_SECONDS)
+    client_class = TracedRedisClient if tracing.is_on else RedisClient
+    return client_class(_redis_url(settings), timeout=_BROKER_TIMEOUT_SECONDS)
 
 
 def _redis_url(settings: Settings) -> str | None:

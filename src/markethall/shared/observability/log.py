@@ -134,15 +134,19 @@ def configure(style: str, level: str) -> None:
 def _renderers(*, pretty: bool) -> list[Processor]:
     """Return the processors at the end of the structlog chain.
 
-    Tracebacks are converted to text before the redaction, so that they are redacted too.
+    Error reports need the exception, so they come first. Tracebacks are converted to text before
+    the redaction, so that they are redacted too.
     """
+    # imported here, because it uses the redaction of this module
+    from markethall.shared.observability.error_reports import error_reports
+
     if pretty:
         renderer: Processor = ConsoleRenderer(colors=sys.stdout.isatty())
     else:
         renderer = structlog.processors.JSONRenderer(
             serializer=lambda event, **_: _encode_json(event)
         )
-    return [structlog.processors.format_exc_info, redact_event, renderer]
+    return [error_reports, structlog.processors.format_exc_info, redact_event, renderer]
 
 
 def _configure_standard_logging(

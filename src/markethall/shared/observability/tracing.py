@@ -10,6 +10,13 @@ def read_traceparent(traceparent: str) -> str | None:
     return carrier.get("traceparent")
 
 
+def current_traceparent() -> str | None:
+    """Return the `traceparent` of the current span, or None if no tracer is installed."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent")
+
+
 def outgoing_trace_headers(traceparent: str | None) -> dict[str, str]:
     """Return the trace headers of an outgoing call.
 

@@ -85,7 +85,7 @@ class CallGuard:
         timeout_seconds: float,
     ) -> None:
         self._caller = caller
-        self._target = target
+        self.target = target
         self._allow_list = allow_list
         self._in_flight_calls = in_flight_calls
         self._clock = clock
@@ -100,11 +100,11 @@ class CallGuard:
         """
         if HOLDS_CONNECTION.get():
             raise CalledWhileHoldingConnection(
-                f"{self._target}.{method} was called while the caller held a connection"
+                f"{self.target}.{method} was called while the caller held a connection"
             )
         outcome = "ok"
         try:
-            self._allow_list.check(self._caller, self._target, method)
+            self._allow_list.check(self._caller, self.target, method)
             return await self._await_before_deadline(ctx, call)
         except DomainError as error:
             outcome = error.code
@@ -113,7 +113,7 @@ class CallGuard:
             outcome = type(error).__name__
             raise
         finally:
-            _call_counter(self._target, method, outcome).inc()
+            _call_counter(self.target, method, outcome).inc()
 
     async def _await_before_deadline(
         self, ctx: CallContext, call: Callable[[CallContext], Coroutine[Any, Any, T]]
@@ -122,7 +122,7 @@ class CallGuard:
         deadline = min(ctx.deadline or now + self._timeout, now + self._timeout)
         seconds = (deadline - now).total_seconds()
         if seconds <= 0:
-            raise DeadlineExceeded(dependency=self._target)
+            raise DeadlineExceeded(dependency=self.target)
         if ctx.deadline != deadline:
             ctx = ctx.model_copy(update={"deadline": deadline})
         task = self._in_flight_calls.start(self._translate_failure(call(ctx), ctx))
@@ -130,7 +130,7 @@ class CallGuard:
         # call over HTTP, where the callee continues
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
-            raise DeadlineExceeded(dependency=self._target)
+            raise DeadlineExceeded(dependency=self.target)
         return task.result()
 
     async def _translate_failure(self, call: Coroutine[Any, Any, T], ctx: CallContext) -> T:
@@ -143,7 +143,7 @@ class CallGuard:
         except DomainError:
             raise
         except Exception as error:
-            log.exception("rpc.handler_failed", target=self._target, request_id=ctx.request_id)
+            log.exception("rpc.handler_failed", target=self.target, request_id=ctx.request_id)
             raise InternalError(error_id=ctx.request_id) from error
 
 

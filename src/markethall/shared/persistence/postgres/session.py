@@ -9,8 +9,10 @@ import structlog
 
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
+from markethall.shared.observability.opentelemetry import tracing
 from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres.connection import Connection
+from markethall.shared.persistence.postgres.traced_connection import TracedConnection
 from markethall.shared.persistence.postgres_errors import (
     SCHEMA_MISMATCH_ERRORS,
     invalidates_connection,
@@ -71,7 +73,8 @@ class PooledSession:
                 await self._abort(error)
                 raise
         self._token = HOLDS_CONNECTION.set("postgres" if self._begin else "reading")
-        return Connection(self._driver, self._fetch_timeout())
+        connection_class = TracedConnection if tracing.is_on else Connection
+        return connection_class(self._driver, self._fetch_timeout())
 
     def _fetch_timeout(self) -> float | None:
         if self._begin is None:

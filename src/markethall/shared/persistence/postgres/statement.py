@@ -26,11 +26,17 @@ class Statement:
 
     def bind(self, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
         """Return the SQL and its positional arguments. Raises KeyError for a missing value."""
-        if not self._sql:
-            self._compile()
+        sql = self._sql or self.sql
         if self._default_values:
             values = {**self._default_values, **values}
-        return self._sql, [values[name] for name in self._parameter_names]
+        return sql, [values[name] for name in self._parameter_names]
+
+    @property
+    def sql(self) -> str:
+        """The SQL with the placeholders of asyncpg."""
+        if not self._sql:
+            self._compile()
+        return self._sql
 
     def _compile(self) -> None:
         compiled = cast("SQLCompiler", self._clause.compile(dialect=_DIALECT))
