@@ -34,14 +34,23 @@ MAKE_RETRIES_DUE = "UPDATE orders.inbox SET due_at = now() WHERE state = 'waitin
 
 
 class RestartableServer:
-    def __init__(self, folder: Path, database_url: str, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        server_database_url: str | None = None,
+        **settings: str,
+    ) -> None:
+        """`server_database_url` is the URL that the server uses, if it has another one."""
         folder.mkdir(exist_ok=True)
         self._port = free_port()
         self._log = folder / "serve.log"
         self._plan = folder / "plan"
         # a full run takes longer than the default lifetime of a token
         settings = FAST_RETRY_SETTINGS | {"token_ttl": "7200"} | settings
-        self._environment = environment(folder, database_url=database_url, **settings)
+        self._environment = environment(
+            folder, database_url=server_database_url or database_url, **settings
+        )
         self._serial = 0
         self.database = DatabaseReader(database_url)
         self.restarts = 0
@@ -120,15 +129,17 @@ class RetryingShop(Shop):
 
 @asynccontextmanager
 async def open_restartable_server(
-    scratch: Path, database_url: str, **settings: str
+    scratch: Path, database_url: str, server_database_url: str | None = None, **settings: str
 ) -> AsyncIterator[RestartableServer]:
-    restartable = RestartableServer(
-        scratch / f"restartable-{secrets.token_hex(4)}", database_url, **settings
+    folder = scratch / f"restartable-{secrets.token_hex(4)}"
+    # in a thread, because the server may wait for a proxy on this event loop
+    restartable = await asyncio.to_thread(
+        RestartableServer, folder, database_url, server_database_url, **settings
     )
     try:
         yield restartable
     finally:
-        restartable.end()
+        await asyncio.to_thread(restartable.end)
 
 
 @asynccontextmanager
