@@ -12,7 +12,7 @@ SQL_ONE = "(ii) FastAPI + asyncpg, one"
 SQL_PAGE = "(ii) FastAPI + asyncpg, page"
 MAX_FOREIGN_SHARE = 0.05  # above this CPU share of other programs a figure is unreliable
 HEADER = (
-    *("measure", "concurrency", "value", "p50 ms", "p99 ms", "n", "stmts"),
+    *("measure", "concurrency", "value", "p50 ms", "p95 ms", "p99 ms", "n", "stmts"),
     *("per cpu s", "server", "others", "foreign", "ratio", "goal"),
 )
 
@@ -26,6 +26,7 @@ class Figure:
     unit: str = "/s"
     concurrency: int | None = None
     p50_ms: float = nan
+    p95_ms: float = nan
     p99_ms: float = nan
     samples: int = 0
     sustained: float | None = None  # rate including the time for the work after the last response
@@ -142,6 +143,7 @@ class Report:
             str(figure.concurrency or ""),
             f"{figure.value:,.{_digits(figure)}f} {figure.unit}",
             tables.number(figure.p50_ms, 2),
+            tables.number(figure.p95_ms, 2),
             tables.number(figure.p99_ms, 2),
             str(figure.samples or ""),
             "" if figure.statements is None else f"{figure.statements:.2f}",
@@ -195,6 +197,7 @@ def merged(first: Figure, second: Figure) -> Figure:
         first,
         value=(first.value + second.value) / 2,
         p50_ms=(first.p50_ms + second.p50_ms) / 2,
+        p95_ms=(first.p95_ms + second.p95_ms) / 2,
         p99_ms=(first.p99_ms + second.p99_ms) / 2,
         samples=first.samples + second.samples,
         busy_server=(first.busy_server + second.busy_server) / 2,

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -113,7 +113,7 @@ class Shop:
             unpaid.extend([] for _ in buyers)
             return [
                 self._place_unpaid_orders(token, requests, method)
-                for token, requests in zip(buyers, unpaid, strict=True)
+                for token, requests in zip(buyers, unpaid[-len(buyers) :], strict=True)
             ]
 
         return scripts
@@ -121,6 +121,25 @@ class Shop:
     def buy(self, customers: int) -> Scripts:
         """Return scripts of customers that repeatedly place an order and pay it."""
         return lambda tally: [self._buy(token, tally) for token in self._tokens_of(customers)]
+
+    def check_out_carts(self, customers: int, unpaid: list[list[Request]]) -> Scripts:
+        """Return scripts that check out carts, and append the requests that pay the orders."""
+
+        def scripts(tally: Tally) -> list[Script]:
+            buyers = self._tokens_of(customers)
+            unpaid.extend([] for _ in buyers)
+            return [
+                self._check_out_carts(token, requests, tally)
+                for token, requests in zip(buyers, unpaid[-len(buyers) :], strict=True)
+            ]
+
+        return scripts
+
+    def buy_from_carts(self, customers: int) -> Scripts:
+        """Return scripts of customers that repeatedly fill a cart, check it out and pay."""
+        return lambda tally: [
+            self._buy_from_carts(token, tally) for token in self._tokens_of(customers)
+        ]
 
     def _tokens_of(self, customers: int) -> list[str]:
         return [self.tokens[number % len(self.tokens)] for number in range(customers)]
@@ -142,13 +161,44 @@ class Shop:
             placed = yield self._order(token)
             if placed.status == 201:
                 paid = yield self._confirm(token, json.loads(placed.body)["payment"]["payment_id"])
-                _record_purchase(paid, started, tally)
+                _record_purchase(paid, "purchase", started, tally)
+
+    def _check_out_carts(self, token: str, unpaid: list[Request], tally: Tally) -> Script:
+        while True:
+            started = perf_counter()
+            ordered = yield from self._check_out_cart(token)
+            if ordered.status == 201:
+                tally.add_success("cart", started, perf_counter())
+                payment_id = json.loads(ordered.body)["payment"]["payment_id"]
+                unpaid.append(self._confirm(token, payment_id))
+
+    def _buy_from_carts(self, token: str, tally: Tally) -> Script:
+        while True:
+            started = perf_counter()
+            ordered = yield from self._check_out_cart(token)
+            if ordered.status == 201:
+                paid = yield self._confirm(token, json.loads(ordered.body)["payment"]["payment_id"])
+                _record_purchase(paid, "cart purchase", started, tally)
+
+    def _check_out_cart(self, token: str) -> Generator[Request, Response, Response]:
+        """Create a cart, add two lines and an address, and check it out; return the response."""
+        created = yield Request("create cart", self._post("/carts", {}, token))
+        if created.status != 201:
+            return created
+        path = f"/carts/{json.loads(created.body)['cart_id']}"
+        for _ in range(2):
+            line = f"{path}/lines/{self._next_product()}"
+            yield Request("cart line", _put(line, {"quantity": 1}, token))
+        yield Request("cart address", _put(path, {"shipping_address": ADDRESS}, token))
+        return (yield Request("checkout", self._post(f"{path}/checkout", {}, token)))
 
     def _order(self, token: str) -> Request:
-        product_id = self.product_ids[next(self._numbers) % len(self.product_ids)]
-        lines = [{"product_id": product_id, "quantity": 1}]
+        lines = [{"product_id": self._next_product(), "quantity": 1}]
         body = {"lines": lines, "shipping_address": ADDRESS}
         return Request("place", self._post("/orders", body, token))
+
+    def _next_product(self) -> str:
+        return self.product_ids[next(self._numbers) % len(self.product_ids)]
 
     def _confirm(self, token: str, payment_id: str, method: str = METHOD) -> Request:
         body = {"payment_method": method}
@@ -186,11 +236,15 @@ class Shop:
         return str(_json(response, 200)["access_token"])
 
 
-def _record_purchase(paid: Response, started: float, tally: Tally) -> None:
+def _record_purchase(paid: Response, kind: str, started: float, tally: Tally) -> None:
     if paid.status == 200 and json.loads(paid.body)["status"] == "captured":
-        tally.add_success("purchase", started, perf_counter())
+        tally.add_success(kind, started, perf_counter())
     else:
-        tally.failures["purchase: not captured"] += 1
+        tally.failures[f"{kind}: not captured"] += 1
+
+
+def _put(path: str, body: object, token: str) -> bytes:
+    return request_bytes("PUT", path, body, authorization=f"Bearer {token}")
 
 
 def _login(username: str, password: str) -> bytes:

@@ -44,6 +44,7 @@ class Phase(NamedTuple):
 PHASES: Final = {
     "product read, cached": Phase("product", "inventory", timed=True),
     "place order": Phase("place", "orders", timed=True),
+    "cart to order": Phase("cart", "orders", timed=True),
     "confirm payment": Phase("confirm", "payments", timed=False),
 }
 
@@ -114,6 +115,10 @@ class Comparison:
             orders = deployment.shop.place_unpaid_orders(concurrency, unpaid[deployment.name])
             tally = self._phase(deployment, Scenario("place order", concurrency), orders)
             self._orders[deployment.name] += tally.answered["place"]
+        for deployment in deployments:
+            carts = deployment.shop.check_out_carts(concurrency, unpaid[deployment.name])
+            tally = self._phase(deployment, Scenario("cart to order", concurrency), carts)
+            self._orders[deployment.name] += tally.answered["cart"]
         for deployment in deployments:
             paying = pay_all(unpaid[deployment.name])
             self._phase(deployment, Scenario("confirm payment", concurrency), paying)

@@ -147,6 +147,10 @@ class Suite:
             self._loop.do(self._shop.stay_logged_in(server.port))
             scripts = self._shop.buy(customers)
             self._measure(server, Scenario("place + confirm", "purchase", customers), scripts)
+        for customers in self._options.buyers:
+            self._loop.do(self._shop.stay_logged_in(server.port))
+            scripts = self._shop.buy_from_carts(customers)
+            self._measure(server, Scenario("cart to payment", "cart purchase", customers), scripts)
 
     def _uncached(self, url: str) -> None:
         with self._application(url, MARKETHALL_CACHE="off") as server:
@@ -293,6 +297,7 @@ def _figure(scenario: Scenario, tally: Tally, statement_count: float | None) -> 
         tally.rate(kind),
         concurrency=scenario.concurrency,
         p50_ms=tally.percentile(kind, 50) * 1000,
+        p95_ms=tally.percentile(kind, 95) * 1000,
         p99_ms=tally.percentile(kind, 99) * 1000,
         samples=len(tally.latencies[kind]),
         statements=statement_count / answered if statement_count is not None and answered else None,
