@@ -19,6 +19,7 @@ TABLES = (
     "fulfilment_line",
     "fulfilment",
     "timeline",
+    "order_edit",
     "order_line",
     "cart_line",
     "cart",
@@ -77,6 +78,7 @@ def upgrade() -> None:
     _guest_owner()
     _cart()
     _order_line()
+    _order_edit()
     _timeline()
     _fulfilment()
     _configuration()
@@ -108,6 +110,7 @@ def _order() -> None:
         sa.Column("shipping_line", JSONB(), nullable=True),
         sa.Column("number_prefix", sa.Text(), nullable=False, server_default="MH-"),
         *_amounts("refunded"),
+        sa.Column("payment_amount", sa.BigInteger(), nullable=True),
         sa.Column("shipping_address", JSONB(), nullable=False),
         sa.Column("billing_address", JSONB(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
@@ -228,6 +231,22 @@ def _order_line() -> None:
     )
 
 
+def _order_edit() -> None:
+    op.create_table(
+        "order_edit",
+        sa.Column("edit_id", sa.Uuid(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        *_amounts("total"),
+        _timestamp("created_at"),
+        sa.PrimaryKeyConstraint("edit_id", name=op.f("pk_order_edit")),
+        sa.UniqueConstraint("order_id", "version", name=op.f("uq_order_edit_order_id_version")),
+        _foreign_key("order_edit", "order_id", "order.order_id"),
+        *_checks("order_edit", {"total": "total >= 0"}),
+        schema=SCHEMA,
+    )
+
+
 def _timeline() -> None:
     op.create_table(
         "timeline",
@@ -319,6 +338,7 @@ ORDER_CHECKS = {
     "amounts": "subtotal >= 0 AND discount >= 0 AND shipping >= 0 AND tax >= 0 AND total >= 0"
     " AND refunded >= 0",
     "included_tax": "included_tax BETWEEN 0 AND total",
+    "payment_amount": "payment_amount >= total",
     "nothing_shipped": "status IN ('processing', 'completed') OR fulfilment_status = 'unfulfilled'",
     "completed": "status <> 'completed' OR fulfilment_status IN ('delivered', 'unfulfilled')",
     "paid": "CASE WHEN status IN ('processing', 'completed')"

@@ -84,6 +84,7 @@ def _payment() -> None:
         "payment",
         sa.Column("payment_id", sa.Uuid(), nullable=False),
         sa.Column("order_id", sa.Uuid(), nullable=True),
+        sa.Column("replaces", sa.Uuid(), nullable=True),
         sa.Column("user_id", sa.Uuid(), nullable=True),
         sa.Column("currency", sa.Text(), nullable=True),
         sa.Column("country", sa.Text(), nullable=True),
@@ -100,11 +101,14 @@ def _payment() -> None:
         _timestamp("created_at"),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("payment_id", name=op.f("pk_payment")),
-        sa.UniqueConstraint("order_id", name=op.f("uq_payment_order_id")),
         *_checks("payment", PAYMENT_CHECKS),
         schema=SCHEMA,
     )
     _index("ix_payment_of_user", "payment", ["user_id", "created_at", "payment_id"])
+    _index("ix_payment_order_id", "payment", ["order_id"])
+    _index(
+        "ix_payment_first_of_order", "payment", ["order_id"], unique=True, where="replaces IS NULL"
+    )
     _index("ix_payment_created_at", "payment", ["created_at", "payment_id"])
     _index(
         "ix_payment_disputed",

@@ -123,6 +123,7 @@ async def test_valid_order_is_accepted(connection: "Connection") -> None:
         {"shipping": -1, "total": 999},
         {"tax": -1, "total": 999},
         {"refunded": -1},
+        {"payment_amount": 999},
         {"status": "lost"},
         {"payment_status": "maybe"},
         {"fulfilment_status": "perhaps"},

@@ -557,7 +557,7 @@ async def test_an_unpaid_order_is_not_shipped(orders_app: OrdersApp) -> None:
 
     assert error.value.details == {
         "status": "pending",
-        "allowed": ["pay", "cancel", "change_address"],
+        "allowed": ["pay", "cancel", "change_address", "edit"],
     }
 
 

@@ -172,7 +172,7 @@ def test_an_order_does_not_expire_before_its_time() -> None:
 
     assert error.value.details == {
         "status": "pending",
-        "allowed": ["pay", "cancel", "change_address"],
+        "allowed": ["pay", "cancel", "change_address", "edit"],
     }
 
 

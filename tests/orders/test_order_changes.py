@@ -144,7 +144,7 @@ async def test_order_on_hold_is_not_shipped(orders_app: OrdersApp) -> None:
 
     with pytest.raises(InvalidTransition) as rejected:
         await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    assert rejected.value.details["allowed"] == ["cancel", "change_address", "cancel_lines"]
+    assert rejected.value.details["allowed"] == ["cancel", "change_address", "edit", "cancel_lines"]
 
     await change(orders_app, held, on_hold=False)
     await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())

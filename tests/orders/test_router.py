@@ -622,3 +622,39 @@ async def test_invalid_change_is_rejected(order_client: OrderClient, patch: Any)
     )
 
     assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [{"product_id": SOME_ID, "quantity": -1}],
+        [{"product_id": SOME_ID, "quantity": 1000}],
+        [{"product_id": SOME_ID, "quantity": 1}] * 2,
+        [{"product_id": SOME_ID, "quantity": 1, "price": 1}],
+    ],
+)
+async def test_invalid_edit_is_rejected(order_client: OrderClient, lines: Any) -> None:
+    answer = await order_client.send(
+        "POST",
+        f"{UNKNOWN_ORDER_PATH}/edits",
+        STAFF,
+        json={"lines": lines},
+        headers={"Idempotency-Key": "key"},
+    )
+
+    assert answer.status_code == 422, answer.text
+
+
+async def test_edit_needs_a_key_and_staff(order_client: OrderClient) -> None:
+    body = {"lines": [{"product_id": SOME_ID, "quantity": 1}]}
+    path = f"{UNKNOWN_ORDER_PATH}/edits"
+
+    without_key = await order_client.send("POST", path, STAFF, json=body)
+    as_buyer = await order_client.send("POST", path, json=body, headers={"Idempotency-Key": "k"})
+    unknown = await order_client.send(
+        "POST", path, STAFF, json=body, headers={"Idempotency-Key": "k"}
+    )
+
+    codes = [without_key.status_code, as_buyer.status_code, unknown.status_code]
+    assert codes == [400, 403, 404]

@@ -82,6 +82,20 @@ async def test_an_order_has_one_payment(payments_app: PaymentsApp) -> None:
     assert error.value.details == {"order_id": str(payment.order_id)}
 
 
+async def test_payments_of_an_order_may_replace_each_other(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open(2000)
+    await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
+
+    # the second attempt follows a crash, after which the first was never activated
+    replacements = [
+        await payments_app.open(amount, order_id=payment.order_id, replaces=payment.payment_id)
+        for amount in (1000, 3000)
+    ]
+
+    assert [one.status for one in replacements] == [PaymentStatus.CREATED] * 2
+    assert [await payments_app.current(one) for one in replacements] == replacements
+
+
 async def test_open_after_cancel_stays_cancelled(payments_app: PaymentsApp) -> None:
     payment_id = new_id()
 

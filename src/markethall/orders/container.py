@@ -18,7 +18,7 @@ from markethall.orders.carts.service import (
     ExpiredCartsJob,
 )
 from markethall.orders.configuration.service import ConfigurationCache, ItemService
-from markethall.orders.contract import OrderChanges, Orders
+from markethall.orders.contract import OrderChanges, OrderEdits, Orders
 from markethall.orders.contract.exports import OrderExport
 from markethall.orders.contract.status_streams import OrderStatusStreams
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
@@ -38,6 +38,7 @@ from markethall.orders.service import (
 from markethall.orders.service.export_orders import OrderExporter
 from markethall.orders.service.fulfilments import FulfilmentService
 from markethall.orders.service.order_changes import OrderChangeService
+from markethall.orders.service.order_edits import OrderEditService
 from markethall.orders.service.order_metrics import ORDER_COUNTERS
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
@@ -245,6 +246,9 @@ class OrdersContainer(ContextContainer):
     order_export: providers.Singleton[OrderExport] = singleton(OrderExporter, stored_database)
     status_streams: providers.Singleton[OrderStatusStreams] = singleton(
         StatusStreams, stored_database, status_waits, singleton(_stream_limits, settings)
+    )
+    order_edits: providers.Singleton[OrderEdits] = singleton(
+        OrderEditService, clients, pricing, database, reservation_policy, clock
     )
     event_handlers: providers.Singleton[OrderEventHandlers] = singleton(
         OrderEventHandlers, clients, database, reservation_policy, clock

@@ -86,6 +86,7 @@ MANIFEST: Final = ContextManifest(
         Subscription("orders.order_paid", "on_order_paid"),
         Subscription("orders.order_cancelled", "on_order_cancelled"),
         Subscription("orders.order_lines_cancelled", "on_order_lines_cancelled"),
+        Subscription("orders.order_edited", "on_order_edited"),
         Subscription("orders.order_overpaid", "on_order_overpaid"),
         Subscription("orders.order_expired", "on_order_expired"),
         # the capture comes first: the other handler may wait until the goods are on hand, and the

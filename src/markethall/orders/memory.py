@@ -33,6 +33,7 @@ class Tables(CartTables):
         self.timeline: Table[UUID, tuple[TimelineEntry, ...]] = Table()
         # the user who has claimed a guest
         self.guest_owners: Table[UUID, UUID] = Table()
+        self.order_edits: Table[UUID, UUID] = Table()
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
@@ -68,6 +69,13 @@ class MemoryOrderStore(MemoryCartStore):
         for event in events:
             await self.publish(event, delivery.call_context())
         return True
+
+    async def save_edited_order(self, order: Order, edit_id: UUID) -> None:
+        await self.save_order(order)
+        self._tables.order_edits.put(edit_id, order.order_id)
+
+    async def has_edit(self, edit_id: UUID) -> bool:
+        return edit_id in self._tables.order_edits
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         self._tables.fulfilments.put(fulfilment.fulfilment_id, fulfilment)

@@ -37,6 +37,9 @@ class ReadStore(configuration.ReadStore, carts.ReadStore, Protocol):
     ) -> Sequence[TimelineEntry]:
         """Return the entries of later versions, the oldest first; at most `limit` of them."""
 
+    async def has_edit(self, edit_id: UUID) -> bool:
+        """Return whether the edit with this id is stored."""
+
     async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None: ...
 
     async def list_orders(
@@ -84,6 +87,12 @@ class Store(ReadStore, configuration.Store, carts.Store, Protocol):
 
         All of it is one statement. Return False if the delivery was processed before. Raises
         ConcurrentUpdate.
+        """
+
+    async def save_edited_order(self, order: Order, edit_id: UUID) -> None:
+        """Update the order with its lines and amounts, and insert the edit.
+
+        Raises ConcurrentUpdate.
         """
 
     async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:

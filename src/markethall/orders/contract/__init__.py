@@ -12,6 +12,8 @@ from markethall.orders.contract.commands import MAX_QUANTITY as MAX_QUANTITY
 from markethall.orders.contract.commands import MAX_STAFF_NOTE_LENGTH as MAX_STAFF_NOTE_LENGTH
 from markethall.orders.contract.commands import CancelOrder as CancelOrder
 from markethall.orders.contract.commands import ChangeOrder as ChangeOrder
+from markethall.orders.contract.commands import EditedLine as EditedLine
+from markethall.orders.contract.commands import EditOrder as EditOrder
 from markethall.orders.contract.commands import ExpectedTotal as ExpectedTotal
 from markethall.orders.contract.commands import FulfilmentLineRequest as FulfilmentLineRequest
 from markethall.orders.contract.commands import FulfilOrder as FulfilOrder
@@ -25,6 +27,8 @@ from markethall.orders.contract.commands import PlaceOrder as PlaceOrder
 from markethall.orders.contract.commands import Quantity as Quantity
 from markethall.orders.contract.commands import ReturnShipment as ReturnShipment
 from markethall.orders.contract.errors import AddressChangesPrice as AddressChangesPrice
+from markethall.orders.contract.errors import EditNeedsPayment as EditNeedsPayment
+from markethall.orders.contract.errors import EditWithDiscount as EditWithDiscount
 from markethall.orders.contract.errors import FulfilmentNotFound as FulfilmentNotFound
 from markethall.orders.contract.errors import InvalidTransition as InvalidTransition
 from markethall.orders.contract.errors import OrderNotFound as OrderNotFound
@@ -36,6 +40,7 @@ from markethall.orders.contract.events import FulfilmentLost as FulfilmentLost
 from markethall.orders.contract.events import FulfilmentReturned as FulfilmentReturned
 from markethall.orders.contract.events import OrderCancelled as OrderCancelled
 from markethall.orders.contract.events import OrderCompleted as OrderCompleted
+from markethall.orders.contract.events import OrderEdited as OrderEdited
 from markethall.orders.contract.events import OrderEvent as OrderEvent
 from markethall.orders.contract.events import OrderExpired as OrderExpired
 from markethall.orders.contract.events import OrderFulfilled as OrderFulfilled
@@ -192,4 +197,24 @@ class OrderChanges(Protocol):
         rejected. It may change only before the first shipment. Raises OrderNotFound, Forbidden,
         PreconditionFailed, InvalidTransition, AddressChangesPrice, ValidationFailed,
         CountryNotServed, ShippingUnavailable; from inventory: ProductNotFound.
+        """
+
+
+class OrderEdits(Protocol):
+    """Edits of the lines of orders. Staff only."""
+
+    async def edit(
+        self, ctx: CallContext, order_id: UUID, command: EditOrder, attempt: IdempotentCommand
+    ) -> OrderView:
+        """Change the lines before the first shipment. `attempt.id` is the id of the edit.
+
+        Existing lines keep their prices, new ones have the current prices; shipping and taxes are
+        computed again. Of a pending order, the payment is replaced by one of the new total, and the
+        old payment is cancelled before. Of a paid order, the difference is refunded soon after; it
+        cannot cost more. If a quantity rises, all units are reserved again, in addition to the old
+        reservation, which is released soon after. Raises Forbidden, OrderNotFound,
+        InvalidTransition, EditNeedsPayment, EditWithDiscount, TotalChanged, TotalTooLarge,
+        ValidationFailed, OrderCurrencyMismatch, CountryNotServed, ShippingUnavailable; from
+        inventory: ProductNotFound, OutOfStock, ReservationClosed; from payments:
+        PaymentInProgress, InvalidPaymentTransition (the customer is paying or has just paid).
         """

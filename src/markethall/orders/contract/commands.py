@@ -154,6 +154,31 @@ class ChangeOrder(RequestModel):
     reason: Annotated[VisibleText, non_blank(500)] | None = None
 
 
+class EditedLine(RequestModel):
+    """The new quantity of a product; 0 removes it from the order."""
+
+    product_id: Id
+    quantity: Annotated[Int, Field(ge=0, le=MAX_QUANTITY, examples=[3])]
+
+
+def _check_products_are_distinct(lines: tuple[EditedLine, ...]) -> tuple[EditedLine, ...]:
+    if len({line.product_id for line in lines}) < len(lines):
+        raise PydanticCustomError("product_named_twice", "must name each product once")
+    return lines
+
+
+class EditOrder(RequestModel):
+    """New quantities of products. Products that are not named stay as they are."""
+
+    lines: Annotated[
+        tuple[EditedLine, ...],
+        Field(min_length=1, max_length=MAX_LINES, fail_fast=True),
+        AfterValidator(_check_products_are_distinct),
+    ]
+    expected_total: ExpectedTotal | None = None
+    reason: Annotated[VisibleText, non_blank(500)] | None = None
+
+
 class FulfilOrder(RequestModel):
     """A shipment. Without `lines`, everything that is not fulfilled yet is shipped.
 

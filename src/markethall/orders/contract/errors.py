@@ -43,6 +43,25 @@ class AddressChangesPrice(DomainError):
     title = "The price is not the same at this address"
 
 
+class EditNeedsPayment(DomainError):
+    """The order is paid, and the edit would raise its total. Details: total, paid (Money)."""
+
+    code = "orders.edit_needs_payment"
+    status = 409
+    title = "The edit would cost more than is paid"
+
+
+class EditWithDiscount(DomainError):
+    """The order has a discount, or would have one after the edit. There are no details.
+
+    The uses of promotions are counted when the order is placed, so they cannot change later.
+    """
+
+    code = "orders.edit_with_discount"
+    status = 409
+    title = "An order with a discount cannot be edited"
+
+
 class TooMuchToCancel(DomainError):
     """A cancellation has more units of a line than are unfulfilled.
 

@@ -62,6 +62,23 @@ class OrderLinesCancelled(OrderEvent):
     reason: str
 
 
+class OrderEdited(OrderEvent):
+    """The lines of an order were changed.
+
+    `reservation_id` is the reservation of the order. If the edit has made it, it replaces
+    `released_reservation_id`; else `released_lines` are no longer needed. `refund` is what a paid
+    order costs less.
+    """
+
+    type: ClassVar[str] = "orders.order_edited"
+    edit_id: UUID
+    reservation_id: UUID
+    released_reservation_id: UUID | None
+    released_lines: tuple[FulfilledLine, ...]
+    payment_id: UUID
+    refund: Money
+
+
 class OrderOverpaid(OrderEvent):
     """More was captured than is due, because units were cancelled before the capture."""
 

@@ -9,6 +9,7 @@ from markethall.orders.domain.fulfilment import (
 )
 from markethall.orders.domain.order import Order
 from markethall.orders.domain.order_command import OrderCommand
+from markethall.orders.domain.order_edit import NewPayment, OrderEdit
 from markethall.orders.domain.order_line import OrderLine
 from markethall.orders.domain.order_state import split_number
 from markethall.orders.domain.payment_checks import (
@@ -30,8 +31,10 @@ __all__ = [
     "AuditInfo",
     "Fulfilment",
     "FulfilmentLine",
+    "NewPayment",
     "Order",
     "OrderCommand",
+    "OrderEdit",
     "OrderLine",
     "ShippingLine",
     "TimeSpan",

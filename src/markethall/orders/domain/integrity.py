@@ -53,6 +53,8 @@ class OrderLink:
     payment_status: OrderPaymentStatus
     currency: str
     total: int
+    # the amount of the payment; None if it equals the total
+    payment_amount: int | None
     refunded: int
     expires_at: datetime
     updated_at: datetime
@@ -155,10 +157,11 @@ def judge_amount(order: OrderLink | None, payment: PaymentFacts | None) -> Itera
         yield _order_row(
             order.order_id, f"its payment {payment.payment_id} is of order {payment.order_id}"
         )
-    if (payment.amount, payment.currency) != (order.total, order.currency):
+    due = order.total if order.payment_amount is None else order.payment_amount
+    if (payment.amount, payment.currency) != (due, order.currency):
         yield _order_row(
             order.order_id,
-            f"total is {order.total} {order.currency}, its payment {payment.payment_id} is of"
+            f"total is {due} {order.currency}, its payment {payment.payment_id} is of"
             f" {payment.amount} {payment.currency}",
         )
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NoReturn
 from uuid import UUID
 
 from markethall.orders.contract import (
@@ -15,6 +16,7 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
 )
 from markethall.orders.domain.order_command import OrderCommand
+from markethall.orders.domain.order_edit import OrderEdit
 from markethall.orders.domain.order_line import OrderLine
 from markethall.orders.domain.order_state import OrderState
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES
@@ -175,6 +177,19 @@ class Order(OrderState):
         self._change_lines(quantities, OrderLine.fail)
         self._record(change, audit)
 
+    def check_editable(self, now: datetime) -> None:
+        """Raises InvalidTransition if the lines cannot be edited."""
+        if OrderCommand.EDIT not in allowed_commands(self, now):
+            self._reject(now)
+
+    def edit(self, edit: OrderEdit, audit: AuditInfo) -> None:
+        """Replace the lines. The caller reserves the units and replaces the payment."""
+        self._transition(OrderCommand.EDIT, audit.at)
+        edit.apply(self)
+        if edit.payment:
+            self.payment_status = OrderPaymentStatus.NONE
+        self._record("edited", audit)
+
     def follow_payment(self, status: str, payment_version: int, audit: AuditInfo) -> None:
         """Record a status of the payment other than `captured`. Ignore an outdated status."""
         if not self._is_outdated(status, payment_version):
@@ -291,6 +306,9 @@ class Order(OrderState):
             if (row.status, row.command) == (self.status, command) and row.guard(self, now):
                 self.status = row.to
                 return
+        self._reject(now)
+
+    def _reject(self, now: datetime) -> NoReturn:
         raise InvalidTransition(status=self.status.value, allowed=allowed_commands(self, now))
 
     def _record(self, change: str, audit: AuditInfo) -> None:

@@ -10,6 +10,7 @@ class OrderCommand(StrEnum):
     EXPIRE = "expire"
     REINSTATE = "reinstate"
     CHANGE_ADDRESS = "change_address"
+    EDIT = "edit"
     FULFIL = "fulfil"
     DELIVER = "deliver"
     FAIL_SHIPMENT = "fail_shipment"

@@ -57,6 +57,8 @@ class OrderState:
     # the version of the payment when it had the status `provider_payment_status`
     payment_version: int = 1
     refunded: int = 0
+    # the amount of the payment; None if it equals the total
+    payment_amount: int | None = None
     discount: int = 0
     shipping: int = 0
     tax: int = 0
@@ -121,6 +123,11 @@ class OrderState:
     def is_captured(self) -> bool:
         """Whether the capture of the payment is recorded."""
         return self.provider_payment_status == "captured"
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether the payment is captured or authorized."""
+        return self.status is OrderStatus.PROCESSING
 
     @property
     def is_authorized(self) -> bool:

@@ -38,6 +38,16 @@ def has_unfulfilled_paid_lines(order: OrderState, _: datetime) -> bool:
     }
 
 
+def is_editable(order: OrderState, now: datetime) -> bool:
+    """Tell whether no unit is shipped or cancelled, and the order is paid or can be paid."""
+    is_untouched = not any(line.fulfilled or line.cancelled or line.failed for line in order.lines)
+    return is_untouched and (
+        order.expires_at > now
+        if order.status is OrderStatus.PENDING
+        else has_unfulfilled_paid_lines(order, now)
+    )
+
+
 def can_be_shipped(order: OrderState, now: datetime) -> bool:
     return not order.on_hold and has_unfulfilled_paid_lines(order, now)
 
@@ -63,6 +73,8 @@ TRANSITIONS: Final = (
     Transition(_S.PROCESSING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
     Transition(_S.PENDING, _C.CHANGE_ADDRESS, always, _S.PENDING),
     Transition(_S.PROCESSING, _C.CHANGE_ADDRESS, has_nothing_shipped, _S.PROCESSING),
+    Transition(_S.PENDING, _C.EDIT, is_editable, _S.PENDING),
+    Transition(_S.PROCESSING, _C.EDIT, is_editable, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.CANCEL_LINES, has_unsettled_lines, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.FULFIL, can_be_shipped, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.DELIVER, has_undelivered_shipments, _S.PROCESSING),

@@ -7,6 +7,7 @@ from markethall.orders.router import (
     exports,
     fulfilments,
     order_changes,
+    order_edits,
     orders,
     status_streams,
 )
@@ -17,7 +18,7 @@ from markethall.orders.tax import router as tax
 router = APIRouter()
 # the export comes before the route of an order, whose path also matches
 for module in (
-    *(exports, orders, order_changes, status_streams, fulfilments),
+    *(exports, orders, order_changes, order_edits, status_streams, fulfilments),
     *(carts, shop, shipping, tax),
 ):
     router.routes.extend(module.router.routes)

@@ -6,6 +6,7 @@ from fastapi import Depends
 
 from markethall.orders.contract import (
     OrderChanges,
+    OrderEdits,
     Orders,
 )
 from markethall.orders.contract.exports import OrderExport
@@ -28,6 +29,8 @@ class Services(Protocol):
 
     def status_streams(self) -> OrderStatusStreams: ...
 
+    def order_edits(self) -> OrderEdits: ...
+
     def idempotency(self) -> IdempotencyService: ...
 
 
@@ -35,6 +38,9 @@ _from_orders: Final[FromContext[Services]] = FromContext("orders")
 OrdersDep = Annotated[Orders, Depends(_from_orders(lambda container: container.orders()))]
 OrderChangesDep = Annotated[
     OrderChanges, Depends(_from_orders(lambda container: container.order_changes()))
+]
+OrderEditsDep = Annotated[
+    OrderEdits, Depends(_from_orders(lambda container: container.order_edits()))
 ]
 IdempotencyDep = Annotated[
     IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))

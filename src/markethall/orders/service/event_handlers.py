@@ -25,6 +25,7 @@ from markethall.orders.contract import (
     FulfilledLine,
     FulfilmentReturned,
     OrderCancelled,
+    OrderEdited,
     OrderExpired,
     OrderFulfilled,
     OrderLinesCancelled,
@@ -36,6 +37,7 @@ from markethall.orders.contract import (
 from markethall.orders.domain import Order, total_due
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
+from markethall.orders.service.edited_orders import EditedOrders
 from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.optimistic_retry import retry_on_conflict
@@ -79,6 +81,7 @@ class OrderEventHandlers:
         self._orders = HandledOrders(database, clock)
         self._guest_orders = GuestOrders(database, clock)
         self._captures = ShipmentCaptures(clients.payments, self._orders)
+        self._edits = EditedOrders(clients, self._orders)
         self._policy = policy
         self._clock = clock
 
@@ -90,9 +93,9 @@ class OrderEventHandlers:
 
     async def _apply_capture(self, delivery: Delivery, event: PaymentCaptured) -> None:
         order = await self._orders.get(event.order_id)
-        if order is None:
-            ctx = delivery.call_context()
-            await self._returns.refund(ctx, event.payment_id, "there is no such order")
+        if order is None or order.payment_id != event.payment_id:
+            reason = "the payment was replaced" if order else "there is no such order"
+            await self._returns.refund(delivery.call_context(), event.payment_id, reason)
             await self._orders.mark_processed(delivery)
         elif order.is_captured:
             await self._orders.mark_processed(delivery)
@@ -133,7 +136,7 @@ class OrderEventHandlers:
             order.record_partial_capture(self._orders.audit(delivery, _text(event.amount)))
 
         await retry_on_conflict(
-            lambda: self._orders.change(delivery, event.order_id, record_capture)
+            lambda: self._orders.record_payment(delivery, event, record_capture)
         )
 
     async def _reinstate(
@@ -203,7 +206,7 @@ class OrderEventHandlers:
             order.follow_payment(PaymentStatus.FAILED.value, event.payment_version, audit)
 
         await retry_on_conflict(
-            lambda: self._orders.change(delivery, event.order_id, record_failure)
+            lambda: self._orders.record_payment(delivery, event, record_failure)
         )
 
     async def on_payment_status_changed(
@@ -217,6 +220,11 @@ class OrderEventHandlers:
 
     async def _follow_payment(self, delivery: Delivery, event: PaymentStatusChanged) -> None:
         order = await self._orders.get(event.order_id)
+        if order and order.payment_id != event.payment_id:
+            if event.status is PaymentStatus.AUTHORIZED:
+                ctx = delivery.call_context()
+                await self._returns.void(ctx, event.payment_id, "the payment was replaced")
+            order = None
         if order is None:
             await self._orders.mark_processed(delivery)
             return
@@ -251,9 +259,7 @@ class OrderEventHandlers:
             audit = self._orders.audit(delivery, _text(event.amount))
             order.refund(event.refunded.amount, event.captured.amount, audit)
 
-        await retry_on_conflict(
-            lambda: self._orders.change(delivery, event.order_id, record_refund)
-        )
+        await retry_on_conflict(lambda: self._orders.record_payment(delivery, event, record_refund))
 
     async def on_payment_dispute_changed(self, delivery: Delivery, event: DisputeChanged) -> None:
         """Add the change of the dispute to the timeline. The statuses of the order stay."""
@@ -263,7 +269,7 @@ class OrderEventHandlers:
             order.record_dispute(audit)
 
         await retry_on_conflict(
-            lambda: self._orders.change(delivery, event.order_id, record_dispute)
+            lambda: self._orders.record_payment(delivery, event, record_dispute)
         )
 
     # Events of users
@@ -285,7 +291,8 @@ class OrderEventHandlers:
     async def _cancel_out_of_stock(self, delivery: Delivery, event: OrderPaid) -> None:
         """Cancel the order. The handler of OrderCancelled then returns the money."""
         order = await self._orders.get(event.order_id)
-        if order is None or order.status is not OrderStatus.PROCESSING:
+        is_replaced = order is not None and order.reservation_id != event.reservation_id
+        if order is None or is_replaced or order.status is not OrderStatus.PROCESSING:
             await self._orders.mark_processed(delivery)
             return
         audit = self._orders.audit(delivery, "out of stock")
@@ -342,6 +349,9 @@ class OrderEventHandlers:
         # ReservationClosed: the order was cancelled meanwhile, which has released all its units
         with suppress(ReservationClosed):
             await self._inventory.release_part(ctx, command)
+
+    async def on_order_edited(self, delivery: Delivery, event: OrderEdited) -> None:
+        await self._edits.finish(delivery, event)
 
     async def on_order_overpaid(self, delivery: Delivery, event: OrderOverpaid) -> None:
         """Refund what was captured for units that had been cancelled before."""

@@ -4,6 +4,7 @@ Each write also marks the event as processed, in the same transaction.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.domain import AuditInfo, Order
@@ -11,6 +12,16 @@ from markethall.orders.ports import ReadStore, Store
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event
 from markethall.shared.persistence.database import Database
+
+
+class PaymentEvent(Protocol):
+    """An event about the payment of an order."""
+
+    @property
+    def order_id(self) -> UUID: ...
+
+    @property
+    def payment_id(self) -> UUID: ...
 
 
 class HandledOrders:
@@ -36,6 +47,17 @@ class HandledOrders:
         else:
             change(order)
             await self.save(delivery, order)
+
+    async def record_payment(
+        self, delivery: Delivery, event: PaymentEvent, change: Callable[[Order], None]
+    ) -> None:
+        """Apply the change, unless the event is about a payment that an edit has replaced."""
+
+        def change_if_current(order: Order) -> None:
+            if order.payment_id == event.payment_id:
+                change(order)
+
+        await self.change(delivery, event.order_id, change_if_current)
 
     async def mark_processed(self, delivery: Delivery) -> None:
         async with self._database.autocommit() as store:

@@ -59,7 +59,7 @@ def _array_bind(name: str, kind: Any) -> Any:
     return bindparam(name, type_=ARRAY(kind))
 
 
-def _unnested_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
+def unnested_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
     """Build rows from bind arrays: one array per column, with the name `<alias>_<column>`."""
     arrays = [_array_bind(f"{alias}_{name}", table.c[name].type) for name in names]
     columns = [sa.column(name, table.c[name].type) for name in names]
@@ -68,7 +68,7 @@ def _unnested_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
 
 def _insert_children(table: sa.Table, names: tuple[str, ...], alias: str, parent: Any) -> Any:
     """Insert rows into a child table if the statement `parent` returned a row."""
-    rows = _unnested_rows(table, names, alias)
+    rows = unnested_rows(table, names, alias)
     source = sa.select(parent.c.order_id, *(rows.c[name] for name in names)).join_from(
         parent, rows, sa.true()
     )
@@ -110,7 +110,7 @@ def _save_order(*conditions: "sa.ColumnElement[bool]") -> tuple[sa.CTE, sa.CTE, 
         .returning(orders.c.order_id)
         .cte("saved")
     )
-    new_quantities = _unnested_rows(lines, ("line_id", *LINE_COUNTS), "line")
+    new_quantities = unnested_rows(lines, ("line_id", *LINE_COUNTS), "line")
     order_lines = (
         sa.update(lines)
         .where(
@@ -242,7 +242,7 @@ def list_pending_orders(*, after_keyset: bool) -> Statement:
     return Statement(clause.order_by(*keyset.clauses).limit(_LIMIT))
 
 
-_next_checks = _unnested_rows(orders, ("order_id", "overdue_check_at"), "check")
+_next_checks = unnested_rows(orders, ("order_id", "overdue_check_at"), "check")
 POSTPONE_OVERDUE_CHECKS = Statement(
     sa.update(orders)
     .where(orders.c.order_id == _next_checks.c.order_id)
@@ -306,7 +306,7 @@ def _insert_fulfilment() -> Statement:
         .returning(fulfilments.c.fulfilment_id)
         .cte("added")
     )
-    rows = _unnested_rows(fulfilment_lines, ("line_id", "quantity"), "line")
+    rows = unnested_rows(fulfilment_lines, ("line_id", "quantity"), "line")
     source = sa.select(added.c.fulfilment_id, rows.c.line_id, rows.c.quantity).join_from(
         added, rows, sa.true()
     )

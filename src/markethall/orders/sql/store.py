@@ -28,6 +28,7 @@ from markethall.orders.domain import (
     split_number,
 )
 from markethall.orders.ports import ConcurrentUpdate
+from markethall.orders.sql import edit_statements as edits
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.breakdowns import (
     line_fields,
@@ -111,6 +112,27 @@ class SqlOrderStore(SqlCartStore):
         self.saved_order_ids.add(order.order_id)
         self._note_published(events)
         return True
+
+    async def save_edited_order(self, order: Order, edit_id: UUID) -> None:
+        await self.save_order(order)
+        order_id = order.order_id
+        amounts = _order_row(order, edits.AMOUNT_COLUMNS)
+        await self._connection.execute(edits.UPDATE_AMOUNTS, order_id=order_id, **amounts)
+        await self._connection.execute(edits.DELETE_LINES, order_id=order_id)
+        await self._connection.execute(
+            edits.INSERT_LINES, order_id=order_id, **_line_arrays(order.lines)
+        )
+        await self._connection.execute(
+            edits.INSERT_EDIT,
+            edit_id=edit_id,
+            order_id=order_id,
+            version=order.version,
+            total=order.total,
+            created_at=order.updated_at,
+        )
+
+    async def has_edit(self, edit_id: UUID) -> bool:
+        return bool(await self._connection.fetch_value(edits.HAS_EDIT, edit_id=edit_id))
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         await self._connection.execute(

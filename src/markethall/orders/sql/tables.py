@@ -66,6 +66,8 @@ orders = sa.Table(
     sa.Column("shipping_line", JSONB),
     sa.Column("number_prefix", sa.Text, nullable=False, server_default="MH-"),
     _amount_column("refunded"),
+    # null if it equals the total; edits of a paid order change the total, not the payment
+    sa.Column("payment_amount", sa.BigInteger),
     sa.Column("shipping_address", JSONB, nullable=False),
     sa.Column("billing_address", JSONB),
     sa.Column("note", sa.Text),
@@ -100,6 +102,8 @@ orders = sa.Table(
         name="amounts",
     ),
     sa.CheckConstraint("included_tax BETWEEN 0 AND total", name="included_tax"),
+    # a paid order never costs more than its payment
+    sa.CheckConstraint("payment_amount >= total", name="payment_amount"),
     sa.CheckConstraint(
         "status IN ('processing', 'completed') OR fulfilment_status = 'unfulfilled'",
         name="nothing_shipped",
@@ -184,6 +188,19 @@ lines = sa.Table(
     sa.CheckConstraint("cancelled BETWEEN 0 AND quantity - fulfilled - failed", name="cancelled"),
     sa.CheckConstraint("unit_price >= 0", name="unit_price"),
     sa.CheckConstraint("total = unit_price * quantity", name="total"),
+)
+
+order_edits = sa.Table(
+    "order_edit",
+    metadata,
+    sa.Column("edit_id", sa.Uuid, primary_key=True),
+    sa.Column("order_id", sa.ForeignKey(orders.c.order_id), nullable=False),
+    # the version of the order after the edit
+    sa.Column("version", sa.Integer, nullable=False),
+    _amount_column("total"),
+    timestamp_column("created_at"),
+    sa.UniqueConstraint("order_id", "version"),
+    sa.CheckConstraint("total >= 0", name="total"),
 )
 
 timeline = sa.Table(

@@ -28,6 +28,8 @@ class OpenPayment(Dto):
     amount: Money
     expires_at: datetime
     country: str | None = None
+    # the cancelled payment of the same order that this one replaces
+    replaces: UUID | None = None
 
 
 class ActivatePayments(Dto):
@@ -137,7 +139,8 @@ class Payments(Protocol):
         """Open a payment. If this id exists already, return the existing payment.
 
         The payment cannot be confirmed before `activate`. If `cancel` was called with this id
-        before, the new payment is cancelled at once. Raises OrderHasPayment.
+        before, the new payment is cancelled at once. An order has one payment, and the payments
+        that replace it; the caller cancels a payment before it replaces it. Raises OrderHasPayment.
         """
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:

@@ -59,6 +59,8 @@ class Payment:
     created_at: datetime
     provider: str
     country: str | None = None
+    # the cancelled payment of the same order that this one replaces
+    replaces: UUID | None = None
     status: PaymentStatus = S.CREATED
     authorized: int = 0
     captured: int = 0

@@ -37,7 +37,10 @@ class MemoryPaymentStore(
         existing = self._tables.payments.get(payment.payment_id)
         if existing:
             return existing
-        if not self._tables.payment_id_by_order_id.add(payment.order_id, payment.payment_id):
+        is_first = payment.replaces is None
+        if is_first and not self._tables.payment_id_by_order_id.add(
+            payment.order_id, payment.payment_id
+        ):
             raise OrderHasPayment(order_id=str(payment.order_id))
         if payment.payment_id in self._tables.tombstones:
             payment.cancel()

@@ -47,6 +47,7 @@ class InternalPaymentService:
         payment = Payment(
             payment_id=command.payment_id,
             order_id=command.order_id,
+            replaces=command.replaces,
             user_id=command.user_id,
             currency=command.amount.currency,
             country=command.country,

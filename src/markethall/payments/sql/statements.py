@@ -47,7 +47,10 @@ def _attach_order_to_tombstone() -> Statement:
     A row that is not a tombstone stays unchanged. The statement returns the row in both cases.
     """
     is_tombstone = payments.c.order_id.is_(None)
-    columns = ("order_id", "user_id", "currency", "country", "expires_at", "amount", "provider")
+    columns = (
+        *("order_id", "replaces", "user_id", "currency", "country", "expires_at", "amount"),
+        "provider",
+    )
     new_values = {name: bindparam(name, type_=payments.c[name].type) for name in columns}
     values = {
         name: sa.case((is_tombstone, value), else_=payments.c[name])

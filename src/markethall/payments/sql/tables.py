@@ -24,7 +24,8 @@ payments = sa.Table(
     metadata,
     sa.Column("payment_id", sa.Uuid, primary_key=True),
     # NULL in a tombstone, which records that a payment was cancelled before it was opened
-    sa.Column("order_id", sa.Uuid, unique=True),
+    sa.Column("order_id", sa.Uuid),
+    sa.Column("replaces", sa.Uuid),
     sa.Column("user_id", sa.Uuid),
     sa.Column("currency", sa.Text),
     sa.Column("country", sa.Text),
@@ -76,6 +77,14 @@ payments = sa.Table(
     ),
 )
 sa.Index("ix_payment_of_user", payments.c.user_id, payments.c.created_at, payments.c.payment_id)
+sa.Index("ix_payment_order_id", payments.c.order_id)
+# a payment that replaces another of its order does not count
+sa.Index(
+    "ix_payment_first_of_order",
+    payments.c.order_id,
+    unique=True,
+    postgresql_where=payments.c.replaces.is_(None),
+)
 sa.Index("ix_payment_created_at", payments.c.created_at, payments.c.payment_id)
 sa.Index(
     "ix_payment_disputed",

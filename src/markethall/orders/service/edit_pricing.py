@@ -1,0 +1,147 @@
+"""Price an edit: existing lines keep their prices, new lines have the current prices."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from markethall.inventory.contract import Inventory, ProductOffer
+from markethall.orders.contract import (
+    MAX_LINES,
+    EditNeedsPayment,
+    EditOrder,
+    EditWithDiscount,
+    FulfilledLine,
+    TotalChanged,
+)
+from markethall.orders.domain import Order, OrderLine
+from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
+from markethall.orders.pricing.ports import Pricing
+from markethall.orders.service.order_offers import list_offers, quoted_line
+from markethall.orders.totals.domain import Breakdown
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.ids import derive_uuid7
+from markethall.shared.kernel.money import Money
+
+
+@dataclass(frozen=True)
+class EditedLines:
+    """The quantities of an order before and after an edit, and the products of its lines."""
+
+    currency: str
+    # the key of the ids of new lines
+    reservation_id: UUID
+    lines: tuple[OrderLine, ...]
+    quantities: Mapping[UUID, int]
+    offers: Mapping[UUID, ProductOffer]
+
+    @property
+    def _previous(self) -> dict[UUID, OrderLine]:
+        return {line.product_id: line for line in self.lines}
+
+    @property
+    def has_raise(self) -> bool:
+        """Whether any product has more units than before."""
+        previous = self._previous
+        return any(
+            product_id not in previous or quantity > previous[product_id].quantity
+            for product_id, quantity in self.quantities.items()
+        )
+
+    @property
+    def released(self) -> tuple[FulfilledLine, ...]:
+        """The units that the order no longer has."""
+        fewer = (
+            (line.product_id, line.quantity - self.quantities.get(line.product_id, 0))
+            for line in self.lines
+        )
+        return tuple(
+            FulfilledLine(product_id=product_id, quantity=quantity)
+            for product_id, quantity in fewer
+            if quantity > 0
+        )
+
+    def to_quoted_lines(self) -> tuple[QuotedLine, ...]:
+        return tuple(
+            self._quote(product_id, quantity) for product_id, quantity in self.quantities.items()
+        )
+
+    def _quote(self, product_id: UUID, quantity: int) -> QuotedLine:
+        line, offer = self._previous.get(product_id), self.offers[product_id]
+        if line is None:
+            line_id = derive_uuid7(self.reservation_id, f"line {product_id}")
+            return quoted_line(line_id, offer, offer.unit_price, quantity)
+        price = Money(amount=line.unit_price, currency=self.currency)
+        return quoted_line(line.line_id, offer, price, quantity)
+
+    def to_order_lines(self, breakdown: Breakdown) -> tuple[OrderLine, ...]:
+        products = dict(zip(map(_line_id, self.to_quoted_lines()), self.quantities, strict=True))
+        previous = self._previous
+        return tuple(
+            OrderLine(
+                line_id=part.key,
+                product_id=product_id,
+                sku=previous[product_id].sku
+                if product_id in previous
+                else self.offers[product_id].sku,
+                name=previous[product_id].name
+                if product_id in previous
+                else self.offers[product_id].name,
+                unit_price=part.unit_price,
+                quantity=part.quantity,
+                discounts=part.discounts,
+                tax_lines=part.tax_lines,
+                prices_include_tax=part.prices_include_tax and bool(part.tax_lines),
+            )
+            for part in breakdown.lines
+            for product_id in [products[part.key]]
+        )
+
+
+async def price_edit(
+    inventory: Inventory, pricing: Pricing, ctx: CallContext, order: Order, command: EditOrder
+) -> tuple[EditedLines, Quote]:
+    """Raises the errors of `OrderEdits.edit` that concern prices and quantities."""
+    quantities = _new_quantities(order, command)
+    offers = await list_offers(inventory, ctx, list(quantities), order.currency)
+    lines = EditedLines(order.currency, order.reservation_id, order.lines, quantities, offers)
+    quote = await pricing.quote(
+        QuoteRequest(
+            customer_id=order.user_id,
+            lines=lines.to_quoted_lines(),
+            shipping_address=order.shipping_address,
+            currency=order.currency,
+            shipping_method=order.shipping_line.code if order.shipping_line else None,
+        )
+    )
+    _check_amounts(order, command, quote)
+    return lines, quote
+
+
+def _new_quantities(order: Order, command: EditOrder) -> dict[UUID, int]:
+    """Return the quantities by product, existing lines first. Raises ValidationFailed."""
+    quantities = {line.product_id: line.quantity for line in order.lines}
+    quantities |= {line.product_id: line.quantity for line in command.lines}
+    quantities = {product_id: number for product_id, number in quantities.items() if number}
+    if not 1 <= len(quantities) <= MAX_LINES:
+        message = f"must leave 1 to {MAX_LINES} lines in the order"
+        raise ValidationFailed(
+            message, errors=[{"field": "/lines", "code": "number_of_lines", "message": message}]
+        )
+    return quantities
+
+
+def _check_amounts(order: Order, command: EditOrder, quote: Quote) -> None:
+    """Raises EditWithDiscount, TotalChanged, EditNeedsPayment."""
+    if order.discount or quote.breakdown.discount:
+        raise EditWithDiscount
+    expected = command.expected_total
+    if expected and (expected.amount, expected.currency) != (quote.total.amount, quote.currency):
+        raise TotalChanged(total=quote.total.model_dump())
+    if order.is_paid and quote.total.amount > order.total:
+        paid = Money(amount=order.total, currency=order.currency)
+        raise EditNeedsPayment(total=quote.total.model_dump(), paid=paid.model_dump())
+
+
+def _line_id(line: QuotedLine) -> UUID:
+    return line.line_id
