@@ -7,6 +7,7 @@ clients are built from must stay: operation ids, parameters, headers, scopes and
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from markethall.shared.http.openapi_sharing import inline_responses
 from scripts.rpc_compatibility import body_of, codes_of
 from scripts.schema_compatibility import REQUEST, RESPONSE, Direction, Schema, compare
 
@@ -34,7 +35,7 @@ def _by_name(document: Document) -> dict[str, Schema]:
     """Map the name of each operation, such as `POST /orders`, to the operation."""
     return {
         f"{method.upper()} {path}": operation
-        for path, methods in document["paths"].items()
+        for path, methods in inline_responses(document)["paths"].items()
         for method, operation in methods.items()
     }
 

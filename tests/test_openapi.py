@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from markethall.app import create_app
+from markethall.shared.http.openapi_sharing import inline_responses
 from tests.test_app import memory_settings, policies, routes
 
 Json = dict[str, Any]
@@ -16,7 +17,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def document() -> Json:
-    return create_app(memory_settings()).app.openapi()
+    return inline_responses(create_app(memory_settings()).app.openapi())
 
 
 def operations(document: Json) -> Iterator[tuple[str, Json]]:

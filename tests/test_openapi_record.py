@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from markethall import __version__
+from markethall.shared.http.openapi_sharing import inline_responses
 from scripts import check_openapi
 from scripts.check_openapi import HOW_TO_CHANGE, HOW_TO_RECORD, found_changes, is_current, main
 from scripts.openapi_compatibility import incompatible_changes
@@ -21,7 +22,7 @@ class ChangedDocument:
 
     def __init__(self, document: Json) -> None:
         # faster than `deepcopy`
-        self.document: Json = json.loads(json.dumps(document))
+        self.document: Json = json.loads(json.dumps(inline_responses(document)))
         self.paths: Json = self.document["paths"]
         self.schemas: Json = self.document["components"]["schemas"]
 

@@ -18,6 +18,7 @@ from markethall.shared.composition.providers import deferred, singleton
 from markethall.shared.http.rate_limits import (
     CHANGE_PASSWORD,
     GUESTS,
+    IMAGES,
     LOGIN,
     REGISTER,
     REQUESTS,
@@ -93,6 +94,7 @@ def configured_limits(settings: Settings) -> Mapping[str, RateLimit]:
         LOGIN: settings.rate_limit_login,
         REGISTER: settings.rate_limit_register,
         GUESTS: settings.rate_limit_guests,
+        IMAGES: settings.rate_limit_images,
         CHANGE_PASSWORD: settings.rate_limit_change_password,
     }
     return {

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from markethall.shared.http.openapi_sharing import resolve_response
+
 # headers of HTTP and of caches, which every client handles without a declaration
 _UNDECLARED: Final = frozenset(
     {
@@ -33,6 +35,7 @@ def header_differences(
     declared = document["paths"][path][method.lower()]["responses"].get(str(status))
     if declared is None:  # another check reports undeclared statuses
         return
+    declared = resolve_response(document, declared)
     names = {name.lower() for name in declared.get("headers", ())}
     for name in sorted(set(headers) - names - _UNDECLARED):
         yield f"{label}: {status} sends {name}, which is not declared"

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from markethall.payments.gateway import SandboxWebhooks
+from markethall.shared.http.openapi_sharing import inline_responses
 from markethall.shared.http.problem_details import Problem
 from markethall.shared.security.access_tokens import generate_private_key
 from tests.e2e.attacks import Attack, AttackContext, attacks
@@ -200,7 +201,7 @@ async def build_context(attack_setup: AttackSetup) -> AttackContext:
     disabled = await shop.customer()
     await patch_user(shop, disabled, {"is_active": False})
     all_users = {**users, "disabled": disabled}
-    document = expect_status(await shop.get("/openapi.json"), 200)
+    document = inline_responses(expect_status(await shop.get("/openapi.json"), 200))
     return AttackContext(
         document=document,
         ids=ids,

@@ -10,6 +10,7 @@ import pytest
 from markethall.shared.http.rate_limits import (
     CHANGE_PASSWORD,
     GUESTS,
+    IMAGES,
     LOGIN,
     RATE_LIMITS,
     REGISTER,
@@ -324,6 +325,25 @@ async def test_each_request_has_its_limit(
     assert rejected == [policy] * 3
 
 
+async def test_files_of_images_do_not_count_as_requests(redis: RedisClient, identity: str) -> None:
+    quotas = {"images": RateLimit("images", 2, 60), "requests": RateLimit("requests", 1, 60)}
+    rate_limiter = RateLimiter("on", redis, limits={**RATE_LIMITS, **quotas})
+
+    async def policy_of(method: str, path: str) -> tuple[str, bool]:
+        decision = await rate_limiter.check(method, path, "ip", identity)
+        assert decision is not None
+        return decision.policy, decision.allowed
+
+    image = f"/media/{uuid4()}/640.webp"
+    assert [await policy_of(method, image) for method in ("GET", "HEAD", "GET")] == [
+        ("images", True),
+        ("images", True),
+        ("images", False),
+    ]
+    assert await policy_of("GET", f"/media/{uuid4()}") == ("requests", True)
+    assert await policy_of("POST", image) == ("requests", False)
+
+
 async def test_ipv6_network_is_one_client(rate_limiter: RateLimiter, identity: str) -> None:
     network = ":".join(identity[start : start + 4] for start in range(0, 16, 4))
 
@@ -368,6 +388,7 @@ def test_rate_limit_table() -> None:
         GUESTS,
         REQUESTS,
         SEARCHES,
+        IMAGES,
     }
     assert {name: (limit.quota, limit.window_seconds) for name, limit in RATE_LIMITS.items()} == {
         "login": (20, 60),
@@ -376,6 +397,7 @@ def test_rate_limit_table() -> None:
         "guests": (30, 60),
         "requests": (600, 60),
         "searches": (120, 60),
+        "images": (6000, 60),
     }
 
 

@@ -180,6 +180,13 @@ class Settings(BaseSettings):
     rate_limit_guests: Annotated[
         RateLimitText, Field(description="New guests of a network: 30/60 is 30 in 60 seconds")
     ] = "30/60"
+    rate_limit_images: Annotated[
+        RateLimitText,
+        Field(
+            description="Files of images, of a user or a network like REQUESTS; they count for no "
+            "other limit"
+        ),
+    ] = "6000/60"
     rate_limit_change_password: Annotated[
         RateLimitText, Field(description="The same for password changes of a user")
     ] = "10/60"

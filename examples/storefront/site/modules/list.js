@@ -10,6 +10,7 @@ import { formatRange } from "./money.js";
 import { items } from "../markethall-client.js";
 
 const PAGE_SIZE = 24;
+const FACETS = "category,options,attributes,tag";
 // a response that arrives after the filters have changed again is ignored
 let latestLoad = 0;
 let cursor = null;
@@ -41,11 +42,11 @@ async function load() {
   byId("summary").textContent = "Loading products …";
   byId("products").setAttribute("aria-busy", "true");
   try {
-    const [page, facets, names] = await Promise.all([readPage(filters), readFacets(filters), categoryNames]);
+    const [page, names] = await Promise.all([readPage(filters), categoryNames]);
     if (number !== latestLoad) return;
     clearMessage();
     byId("products").replaceChildren();
-    drawFacets(facets, filters, names, apply);
+    drawFacets(page.facets, filters, names, apply);
     drawChips(filters, names, apply);
     drawPage(page);
     drawEmptyState(filters);
@@ -72,15 +73,10 @@ async function showMore() {
   }
 }
 
+/** Read the first page with the facets, which count families, or the page after `from`. */
 function readPage(filters, from = null) {
-  return read("/families", { query: { ...apiQuery(filters), limit: PAGE_SIZE, ...(from && { cursor: from }) } });
-}
-
-// the counts are those of products: each size of a shirt counts
-async function readFacets(filters) {
-  const { sort: _, ...query } = apiQuery(filters);
-  const page = await read("/products", { query: { ...query, limit: 1, facets: "category,options,attributes,tag" } });
-  return page.facets;
+  const part = from === null ? { facets: FACETS } : { cursor: from };
+  return read("/families", { query: { ...apiQuery(filters), limit: PAGE_SIZE, ...part } });
 }
 
 /** Return the names of categories by their keys; without names the keys are shown. */

@@ -14,6 +14,7 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.openapi_headers import HEADERS, add_headers
 from markethall.shared.http.openapi_schemas import correct_schemas
 from markethall.shared.http.openapi_security import document_security, requires_token
+from markethall.shared.http.openapi_sharing import share_errors
 from markethall.shared.http.problem_details import PROBLEM_SCHEMA_REF, Problem, problems
 from markethall.shared.http.query_parameters import document_query_parameters
 from markethall.shared.kernel.errors import DomainError
@@ -21,13 +22,18 @@ from markethall.shared.kernel.errors import DomainError
 _FRAMEWORK_ERROR_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
 
 
-def extend_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return a replacement for `app.openapi` that extends the document and builds it only once."""
+def extend_openapi(app: FastAPI, *, shares_errors: bool = False) -> Callable[[], dict[str, Any]]:
+    """Return a replacement for `app.openapi` that extends the document and builds it only once.
+
+    With `shares_errors`, operations refer to the responses of common errors.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _extend(app, generate())
+            if shares_errors:
+                share_errors(app.openapi_schema)
         return app.openapi_schema
 
     return openapi

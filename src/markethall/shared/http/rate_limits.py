@@ -11,6 +11,7 @@ opens connections to which our deadline and circuit breaker do not apply. Counti
 memory of this process takes 3 microseconds.
 """
 
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -231,6 +232,9 @@ def _hash_identity(policy: RateLimit, identity: str, secret: bytes = b"") -> byt
     return blake2b(text, digest_size=16, key=secret).digest()
 
 
+_IMAGE_PATH: Final = re.compile(r"/media/[^/]+/[^/]+\.webp")
+_READ_METHODS: Final = frozenset({"GET", "HEAD"})
+
 LOGIN: Final = RateLimit("login", quota=20, window_seconds=60)
 CHANGE_PASSWORD: Final = RateLimit("change-password", quota=10, window_seconds=60)
 REGISTER: Final = RateLimit("register", quota=10, window_seconds=60)
@@ -238,9 +242,12 @@ GUESTS: Final = RateLimit("guests", quota=30, window_seconds=60)
 REQUESTS: Final = RateLimit("requests", quota=600, window_seconds=60)
 # a search counts towards this limit and also towards REQUESTS
 SEARCHES: Final = RateLimit("searches", quota=120, window_seconds=60)
+# The files of images. A page shows many of them, so they do not count towards REQUESTS.
+IMAGES: Final = RateLimit("images", quota=6000, window_seconds=60)
 # the defaults; the settings of the process may replace the quota and the window of each
 RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
-    policy.name: policy for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, GUESTS, REQUESTS, SEARCHES)
+    policy.name: policy
+    for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, GUESTS, REQUESTS, SEARCHES, IMAGES)
 }
 
 
@@ -256,7 +263,7 @@ class RateLimitDecision(NamedTuple):
 class RateLimiter:
     """Applies the limits to a request.
 
-    Logins, registrations and new guests have limits of their own.
+    Logins, registrations, new guests and files of images have limits of their own.
     """
 
     def __init__(
@@ -324,7 +331,9 @@ def _applicable_limits(
         return ((REGISTER, client_network(client_ip)),)
     if method == "POST" and path == "/guests":
         return ((GUESTS, client_network(client_ip)),)
-    return ((REQUESTS, principal if principal.startswith("user:") else client_network(client_ip)),)
+    identity = principal if principal.startswith("user:") else client_network(client_ip)
+    is_image = method in _READ_METHODS and _IMAGE_PATH.fullmatch(path)
+    return ((IMAGES if is_image else REQUESTS, identity),)
 
 
 def _to_decision(results: Sequence[tuple[RateLimit, LimitResult]]) -> RateLimitDecision:
