@@ -23,7 +23,7 @@ from tests.conftest import plain
 from tests.containers import users_of
 from tests.test_app import ADMIN
 
-MAX_ROUND_TRIPS: Final = 30
+MAX_ROUND_TRIPS: Final = 21
 MAX_IDLE_STATEMENTS_PER_SECOND: Final = 4
 # includes one run of the periodic jobs of an idle process
 IDLE_SECONDS: Final = 15

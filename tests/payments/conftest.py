@@ -286,12 +286,13 @@ class PaymentsApp:
 
     async def record_intent(self, payment: PaymentView, method: str) -> Operation:
         """Record a charge without calling the provider, as if the process had crashed."""
-        return await self.container.charge_payment()._record_intent(
+        _, operation = await self.container.charge_payment()._record_intent(
             user_context(payment.user_id),
             payment.payment_id,
             ChosenMethod(method, self.container.provider_client().provider_of(method)),
             new_id(),
         )
+        return operation
 
     async def mark_paid(
         self,

@@ -53,10 +53,12 @@ async def test_reading_takes_one_statement(payments_app: PaymentsApp) -> None:
     )
 
 
-async def test_paying_takes_ten_statements_with_key_and_provider(payments_app: PaymentsApp) -> None:
+async def test_paying_takes_five_statements_with_key_and_provider(
+    payments_app: PaymentsApp,
+) -> None:
     payment = await payments_app.open()
 
-    assert await statements_of(lambda: payments_app.confirm_with_key(payment, "key")) == 10
+    assert await statements_of(lambda: payments_app.confirm_with_key(payment, "key")) == 5
 
 
 async def test_refunding_takes_ten_statements_with_provider(payments_app: PaymentsApp) -> None:

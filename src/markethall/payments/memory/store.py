@@ -23,8 +23,12 @@ from markethall.payments.ports import (
     PaymentFilter,
     ProviderEvent,
     RefundFilter,
+    Settlement,
     WebhookState,
 )
+from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import TimeKeyset
 
 
@@ -119,6 +123,31 @@ class MemoryPaymentStore(
     async def add_operation(self, payment: Payment, operation: Operation) -> None:
         await self.save_operation(payment, operation)
 
+    async def try_add_operation(self, payment: Payment, operation: Operation) -> bool:
+        if not self._is_next_version(payment):
+            return False
+        await self.add_operation(payment, operation)
+        return True
+
+    async def try_settle(
+        self, settlement: Settlement, ctx: CallContext, attempt: IdempotentCommand, view: Dto
+    ) -> bool:
+        stored = self._tables.operations.get(settlement.operation.operation_id)
+        if not self._is_next_version(settlement.payment) or stored is None or not stored.is_open:
+            return False
+        try:
+            await self.store_response(attempt, view)
+        except LeaseLost:
+            return False
+        await self.save_operation(settlement.payment, settlement.operation)
+        await self.publish(settlement.event, ctx)
+        await self.add_posting(settlement.posting)
+        return True
+
+    def _is_next_version(self, payment: Payment) -> bool:
+        stored = self._tables.payments.get(payment.payment_id)
+        return stored is not None and stored.version == payment.version - 1
+
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
         await self.save_payment(payment)
         self._tables.operations.put(operation.operation_id, operation)
@@ -128,6 +157,11 @@ class MemoryPaymentStore(
 
     async def get_operation(self, operation_id: UUID) -> Operation | None:
         return self._tables.operations.get(operation_id)
+
+    async def get_payment_for_operation(
+        self, payment_id: UUID, operation_id: UUID
+    ) -> tuple[Payment | None, Operation | None]:
+        return await self.get_payment(payment_id), await self.get_operation(operation_id)
 
     async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
         operations = self._tables.operations.where(

@@ -61,6 +61,7 @@ from markethall.payments.ports.storage import (
     PaymentFilter,
     ReadStore,
     RefundFilter,
+    Settlement,
     Store,
     WebhookState,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "SavedMethodFilter",
     "SavedMethodReads",
     "SavedMethodWrites",
+    "Settlement",
     "Sleep",
     "Store",
     "StoredChain",

@@ -12,7 +12,7 @@ from markethall.payments.contract import (
     PaymentStatus,
     RefundStatus,
 )
-from markethall.payments.domain import Operation, Payment
+from markethall.payments.domain import Operation, Payment, Posting
 from markethall.payments.ports.gateway import ProviderEvent
 from markethall.payments.ports.guests import GuestWrites
 from markethall.payments.ports.ledger import LedgerReadStore, LedgerStore
@@ -61,6 +61,16 @@ class RefundFilter:
     after: TimeKeyset | None = None
 
 
+@dataclass(frozen=True)
+class Settlement:
+    """A charge with its outcome: the changed payment and operation, the event and the posting."""
+
+    payment: Payment
+    operation: Operation
+    event: Event
+    posting: Posting
+
+
 # pending: not applied yet; ignored: the event concerns no operation of this shop; superseded: the
 # provider has another outcome by now; refunded: the event reported a second charge of a captured
 # payment, which was refunded; dead: the event cannot be applied, so staff must handle it
@@ -73,6 +83,11 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
     async def get_payment(self, payment_id: UUID) -> Payment | None: ...
     async def list_payments(self, payment_filter: PaymentFilter) -> Sequence[Payment]: ...
     async def get_operation(self, operation_id: UUID) -> Operation | None: ...
+    async def get_payment_for_operation(
+        self, payment_id: UUID, operation_id: UUID
+    ) -> tuple[Payment | None, Operation | None]:
+        """Return the payment, and the operation if it exists, in one statement."""
+
     async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
         """Return operations, the oldest first."""
 
@@ -142,6 +157,21 @@ class Store(ReadStore, LedgerStore, ReconciliationStore, SavedMethodWrites, Gues
     async def save_payment(self, payment: Payment) -> None: ...
     async def add_operation(self, payment: Payment, operation: Operation) -> None:
         """Update the payment and insert the operation."""
+
+    async def try_add_operation(self, payment: Payment, operation: Operation) -> bool:
+        """Do the same for a payment that is not locked, in one statement.
+
+        Return False and write nothing if the stored payment has changed meanwhile.
+        """
+
+    async def try_settle(
+        self, settlement: Settlement, ctx: CallContext, attempt: IdempotentCommand, view: Dto
+    ) -> bool:
+        """Save the settlement and the response in one statement. The payment is not locked.
+
+        Return False and write nothing if the stored payment has changed meanwhile, if the operation
+        is not open, or if another attempt with this key has finished first.
+        """
 
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
         """Update the payment and the operation, whose stored status must be pending or unknown."""

@@ -15,11 +15,13 @@ async def add_postings(store: Store, postings: Iterable[Posting]) -> None:
     """Add the postings. The metrics count captures and refunds if the transaction commits."""
     for posting in postings:
         await store.add_posting(posting)
-        if posting.kind in _COUNTED_KINDS:
-            _count(store, posting)
+        count_posting(store, posting)
 
 
-def _count(store: Store, posting: Posting) -> None:
+def count_posting(store: Store, posting: Posting) -> None:
+    """Count the posting in the metrics if the transaction commits. Only some kinds are counted."""
+    if posting.kind not in _COUNTED_KINDS:
+        return
     # both kinds get a value for the currency, because Prometheus cannot subtract a series that does
     # not exist
     for kind in _COUNTED_KINDS:

@@ -27,6 +27,7 @@ from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.saved_methods import ChosenMethod
+from markethall.payments.service.settle_charge import try_settle_charge
 from markethall.payments.service.views import to_payment_method_view, to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -72,27 +73,49 @@ class ChargePayment:
         """
         # take the slot first, so that a rejected request has recorded no operation
         with self._provider.slot(chosen.provider):
-            operation = await self._record_intent(ctx, payment_id, chosen, attempt.id)
+            payment, operation = await self._record_intent(ctx, payment_id, chosen, attempt.id)
             outcome = await self._submit(ctx, operation) if operation.is_pending else None
-        return await self._record_outcome(ctx, operation, outcome, attempt)
+        return await try_settle_charge(
+            self._database, ctx, (payment, operation), outcome, attempt, self._clock()
+        ) or await self._record_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(
         self, ctx: CallContext, payment_id: UUID, chosen: ChosenMethod, operation_id: UUID
-    ) -> Operation:
-        """Insert the operation, or return the one that an earlier attempt inserted."""
+    ) -> tuple[Payment, Operation]:
+        """Insert the operation, or return the one that an earlier attempt inserted.
+
+        Nothing is locked: the operation is inserted only if the payment is still as it was read.
+        """
+        async with self._database.autocommit() as store:
+            found, existing = await store.get_payment_for_operation(payment_id, operation_id)
+            payment = _require_payable(ctx, payment_id, found)
+            if existing:
+                return payment, existing
+            operation = self._confirm(payment, chosen, operation_id)
+            if await store.try_add_operation(payment, operation):
+                return payment, operation
+        return await self._record_intent_with_lock(ctx, payment_id, chosen, operation_id)
+
+    async def _record_intent_with_lock(
+        self, ctx: CallContext, payment_id: UUID, chosen: ChosenMethod, operation_id: UUID
+    ) -> tuple[Payment, Operation]:
         async with self._database.transaction() as store:
-            payment = await store.get_payment_for_update(payment_id)
-            if payment is None or payment.user_id != ctx.user_id or not payment.is_activated:
-                raise PaymentNotFound(payment_id=str(payment_id))
+            found = await store.get_payment_for_update(payment_id)
+            payment = _require_payable(ctx, payment_id, found)
             existing = await store.get_operation(operation_id)
             if existing:
-                return existing
-            self._check_offered(payment, chosen.method)
-            now = self._clock()
-            operation = self._build_charge(payment, chosen, operation_id, now)
-            payment.confirm(now, operation.provider)
+                return payment, existing
+            operation = self._confirm(payment, chosen, operation_id)
             await store.add_operation(payment, operation)
-            return operation
+            return payment, operation
+
+    def _confirm(self, payment: Payment, chosen: ChosenMethod, operation_id: UUID) -> Operation:
+        """Change the payment, and return its new operation."""
+        self._check_offered(payment, chosen.method)
+        now = self._clock()
+        operation = self._build_charge(payment, chosen, operation_id, now)
+        payment.confirm(now, operation.provider)
+        return operation
 
     def _check_offered(self, payment: Payment, method: str) -> None:
         """Raises UnknownPaymentMethod. A payment of zero accepts any method."""
@@ -166,3 +189,10 @@ class ChargePayment:
             if attempt.is_final:
                 await store.store_response(attempt, payment)
             return payment
+
+
+def _require_payable(ctx: CallContext, payment_id: UUID, payment: Payment | None) -> Payment:
+    """Raises PaymentNotFound if the customer has no such payment, or cannot confirm it yet."""
+    if payment is None or payment.user_id != ctx.user_id or not payment.is_activated:
+        raise PaymentNotFound(payment_id=str(payment_id))
+    return payment

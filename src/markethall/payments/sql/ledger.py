@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from markethall.payments.contract import PostingKind
@@ -25,19 +25,7 @@ if TYPE_CHECKING:
 
 class SqlLedgerStore(SqlUnitOfWork):
     async def add_posting(self, posting: Posting) -> None:
-        await self._connection.execute(
-            sql.INSERT_POSTING,
-            posting_id=posting.posting_id,
-            payment_id=posting.payment_id,
-            operation_id=posting.operation_id,
-            kind=posting.kind.value,
-            created_at=posting.created_at,
-            currency=posting.currency,
-            accounts=[account for account, _ in posting.entries],
-            amounts=[amount for _, amount in posting.entries],
-            chain=chain_of(posting.payment_id),
-            content=canonical_content(posting),
-        )
+        await self._connection.execute(sql.INSERT_POSTING, **posting_values(posting))
 
     async def save_fee(self, operation: Operation) -> None:
         row_count = await self._connection.execute(
@@ -118,6 +106,22 @@ class SqlLedgerStore(SqlUnitOfWork):
         statement = sql.list_payment_differences(has_keyset=after is not None)
         rows = await self._connection.fetch_all(statement, after=after, limit=limit)
         return [(row["payment_id"], row["difference"]) for row in rows]
+
+
+def posting_values(posting: Posting) -> dict[str, Any]:
+    """Return the bind values of `insert_posting`."""
+    return {
+        "posting_id": posting.posting_id,
+        "payment_id": posting.payment_id,
+        "operation_id": posting.operation_id,
+        "kind": posting.kind.value,
+        "created_at": posting.created_at,
+        "currency": posting.currency,
+        "accounts": [account for account, _ in posting.entries],
+        "amounts": [amount for _, amount in posting.entries],
+        "chain": chain_of(posting.payment_id),
+        "content": canonical_content(posting),
+    }
 
 
 def _to_postings(rows: "Sequence[Record]") -> Sequence[RecordedPosting]:

@@ -13,37 +13,7 @@ from markethall.payments.sql.tables import entries, operations, payments, postin
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _content = bindparam("content", type_=sa.LargeBinary)
-# the upsert locks the row of the chain, and computes the hash from its latest committed version
-_chain_head = (
-    insert(posting_chains)
-    .values(
-        chain=bindparam("chain", type_=sa.SmallInteger),
-        sequence=1,
-        hash=sa.func.sha256(sa.literal(GENESIS_HASH, sa.LargeBinary).op("||")(_content)),
-    )
-    .on_conflict_do_update(
-        index_elements=[posting_chains.c.chain],
-        set_={
-            "sequence": posting_chains.c.sequence + 1,
-            "hash": sa.func.sha256(posting_chains.c.hash.op("||")(_content)),
-        },
-    )
-    .returning(posting_chains)
-    .cte("chain_head")
-)
 _posting_columns = ("posting_id", "payment_id", "operation_id", "kind", "created_at")
-_inserted_posting = (
-    sa.insert(postings)
-    .from_select(
-        [*_posting_columns, "chain", "sequence", "hash"],
-        sa.select(
-            *(bindparam(name, type_=postings.c[name].type) for name in _posting_columns),
-            *_chain_head.c,
-        ),
-    )
-    .returning(postings.c.posting_id)
-    .cte("inserted_posting")
-)
 _entry_rows = (
     sa.func.unnest(
         bindparam("accounts", type_=ARRAY(sa.Text)),
@@ -52,18 +22,60 @@ _entry_rows = (
     .table_valued("account", "amount", name="line")
     .render_derived()
 )
-INSERT_POSTING = Statement(
-    sa.insert(entries).from_select(
+
+
+def insert_posting(source: sa.CTE | None = None) -> Any:
+    """Insert a posting with its entries; if there is a `source`, only if it has a row."""
+    chain_head = _advance_chain(source)
+    posting = (
+        sa.insert(postings)
+        .from_select(
+            [*_posting_columns, "chain", "sequence", "hash"],
+            sa.select(
+                *(bindparam(name, type_=postings.c[name].type) for name in _posting_columns),
+                *chain_head.c,
+            ),
+        )
+        .returning(postings.c.posting_id)
+        .cte("inserted_posting")
+    )
+    return sa.insert(entries).from_select(
         ["posting_id", "account", "currency", "amount"],
         sa.select(
-            _inserted_posting.c.posting_id,
+            posting.c.posting_id,
             _entry_rows.c.account,
             bindparam("currency", type_=sa.Text),
             _entry_rows.c.amount,
-        ).select_from(_inserted_posting.join(_entry_rows, sa.true())),
+        ).select_from(posting.join(_entry_rows, sa.true())),
     )
-)
 
+
+def _advance_chain(source: sa.CTE | None) -> sa.CTE:
+    """Lock the row of the chain, and compute the hash from its latest committed version."""
+    first = sa.select(
+        bindparam("chain", type_=sa.SmallInteger),
+        sa.literal(1, posting_chains.c.sequence.type),
+        sa.func.sha256(sa.literal(GENESIS_HASH, sa.LargeBinary).op("||")(_content)),
+    )
+    return (
+        insert(posting_chains)
+        .from_select(
+            ["chain", "sequence", "hash"],
+            first if source is None else first.where(sa.exists().select_from(source)),
+        )
+        .on_conflict_do_update(
+            index_elements=[posting_chains.c.chain],
+            set_={
+                "sequence": posting_chains.c.sequence + 1,
+                "hash": sa.func.sha256(posting_chains.c.hash.op("||")(_content)),
+            },
+        )
+        .returning(posting_chains)
+        .cte("chain_head")
+    )
+
+
+INSERT_POSTING = Statement(insert_posting())
 
 SAVE_FEE = Statement(
     sa.update(operations)

@@ -216,18 +216,17 @@ INSERT_OPERATION = Statement(
 )
 
 
-def _update_operation(statuses: "list[sa.ColumnElement[str]]") -> Statement:
-    """Update a payment and one of its operations.
-
-    If the operation has none of these statuses, the row count is 0.
-    """
+def _update_operation(
+    statuses: "list[sa.ColumnElement[str]]", updated_payment: sa.CTE
+) -> "sa.Update":
+    """Update an operation of the updated payment, unless it has none of these statuses."""
     names = ("status", "provider_reference", "failure_code", "settled_at", "follow_up_at")
-    return Statement(
+    return (
         sa.update(operations)
         .where(
             operations.c.operation_id == bindparam("operation_id"),
             operations.c.status.in_(statuses),
-            operations.c.payment_id == _updated_payment.c.payment_id,
+            operations.c.payment_id == updated_payment.c.payment_id,
         )
         .values(
             {
@@ -238,8 +237,31 @@ def _update_operation(statuses: "list[sa.ColumnElement[str]]") -> Statement:
     )
 
 
-UPDATE_OPERATION = _update_operation(OPEN_LITERALS)
-UPDATE_CORRECTED_OPERATION = _update_operation([sql_literal("failed")])
+UPDATE_OPERATION = Statement(_update_operation(OPEN_LITERALS, _updated_payment))
+UPDATE_CORRECTED_OPERATION = Statement(_update_operation([sql_literal("failed")], _updated_payment))
+
+
+def lock_payment() -> sa.CTE:
+    """Select and lock the payment if its version is the expected one."""
+    payment = sa.select(payments.c.payment_id).where(_payment_at_expected_version)
+    return payment.with_for_update().cte("locked_payment")
+
+
+def settle_open_operation(condition: "sa.ColumnElement[bool]") -> sa.CTE:
+    """Update the payment and its open operation. Selects a row if both are updated, else none."""
+    is_open = sa.exists().where(
+        operations.c.operation_id == bindparam("operation_id"),
+        operations.c.status.in_(OPEN_LITERALS),
+    )
+    updated_payment = (
+        _update_payment.where(condition, is_open)
+        .returning(payments.c.payment_id)
+        .cte("updated_payment")
+    )
+    operation = _update_operation(OPEN_LITERALS, updated_payment)
+    return operation.returning(operations.c.operation_id).cte("settled")
+
+
 GET_OPERATION = Statement(
     sa.select(operations).where(operations.c.operation_id == bindparam("operation_id"))
 )
@@ -277,6 +299,12 @@ def list_refunds(*, filter_columns: tuple[str, ...], has_keyset: bool) -> Statem
     )
 
 
+# the payment, and the operation if it exists
+GET_PAYMENT_FOR_OPERATION = Statement(
+    sa.select(payments, *(c.label(OPERATION_PREFIX + c.name) for c in operations.c))
+    .outerjoin(operations, operations.c.operation_id == bindparam("operation_id", type_=sa.Uuid))
+    .where(payments.c.payment_id == bindparam("payment_id"), _not_tombstone)
+)
 GET_PAYMENT_AND_OPERATION_FOR_UPDATE = Statement(
     _select_payment_and_operation.where(
         operations.c.operation_id == bindparam("operation_id")

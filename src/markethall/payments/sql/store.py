@@ -23,16 +23,22 @@ from markethall.payments.ports import (
     PaymentFilter,
     ProviderEvent,
     RefundFilter,
+    Settlement,
     WebhookState,
 )
 from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
 from markethall.payments.sql.guests import SqlGuestStore
 from markethall.payments.sql.integrity import NO_ID, list_payment_states
-from markethall.payments.sql.ledger import SqlLedgerStore
+from markethall.payments.sql.ledger import SqlLedgerStore, posting_values
 from markethall.payments.sql.reconciliation_store import SqlReconciliationStore
 from markethall.payments.sql.rows import OPERATION_COLUMNS, to_operation
 from markethall.payments.sql.saved_methods import SqlSavedMethodStore
+from markethall.payments.sql.settlement_statements import SETTLE_WITH_KEY, SETTLE_WITHOUT_KEY
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.model import Dto
+from markethall.shared.messaging.sql.combined_writes import event_values
 from markethall.shared.persistence.postgres import Statement
 
 if TYPE_CHECKING:
@@ -121,6 +127,26 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
         values = _update_values(payment) | _operation_row(operation)
         _require_one_row(await self._connection.execute(sql.INSERT_OPERATION, **values))
 
+    async def try_add_operation(self, payment: Payment, operation: Operation) -> bool:
+        values = _update_values(payment) | _operation_row(operation)
+        return bool(await self._connection.execute(sql.INSERT_OPERATION, **values))
+
+    async def try_settle(
+        self, settlement: Settlement, ctx: CallContext, attempt: IdempotentCommand, view: Dto
+    ) -> bool:
+        row = await self._connection.fetch_one(
+            SETTLE_WITH_KEY if attempt.has_key else SETTLE_WITHOUT_KEY,
+            **_update_values(settlement.payment)
+            | _operation_row(settlement.operation)
+            | posting_values(settlement.posting)
+            | event_values(self._wrap_events([settlement.event], ctx))
+            | self._record_values(attempt, view),
+        )
+        if row is None:
+            return False
+        self._note_published([settlement.event])
+        return True
+
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
         await self._update_operation(sql.UPDATE_OPERATION, payment, operation)
 
@@ -138,6 +164,18 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
     async def get_operation(self, operation_id: UUID) -> Operation | None:
         row = await self._connection.fetch_one(sql.GET_OPERATION, operation_id=operation_id)
         return to_operation(row) if row else None
+
+    async def get_payment_for_operation(
+        self, payment_id: UUID, operation_id: UUID
+    ) -> tuple[Payment | None, Operation | None]:
+        row = await self._connection.fetch_one(
+            sql.GET_PAYMENT_FOR_OPERATION, payment_id=payment_id, operation_id=operation_id
+        )
+        if row is None:
+            return None, None
+        has_operation = row[f"{sql.OPERATION_PREFIX}operation_id"] is not None
+        operation = to_operation(row, sql.OPERATION_PREFIX) if has_operation else None
+        return _to_payment(row), operation
 
     async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
         statement = sql.list_operations(

@@ -20,6 +20,7 @@ from markethall.shared.idempotency.sql import (
     SqlIdempotencyStore,
     add_idempotency_table,
     complete_idempotency_record,
+    record_values,
 )
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -90,6 +91,13 @@ class SqlUnitOfWork:
                 now=self._clock(),
             )
         )
+
+    def _record_values(self, command: IdempotentCommand, result: Any) -> dict[str, Any]:
+        """Return the values of a statement that stores the response, or none without a key."""
+        if not command.has_key:
+            return {}
+        expires_at = self._clock() + command.retention
+        return record_values(command.scope, command.build_response(result), expires_at)
 
     async def store_response(self, command: IdempotentCommand, result: Any) -> None:
         """Store the response if the command has an idempotency key.

@@ -59,6 +59,45 @@ class IdempotencyStatements:
         self.purge = delete_bounded(record, [columns.scope], columns.expires_at < bindparam("now"))
 
 
+def lock_open_record(record: sa.Table, source: sa.CTE) -> sa.CTE:
+    """Select and lock the record of `record_values` if it has no response and `source` has a row.
+
+    With `complete_record`, this stores the response in the statement of the effect.
+    """
+    return (
+        sa.select(record.c.scope)
+        .where(_is_open_record(record), sa.exists().select_from(source))
+        .with_for_update()
+        .cte("open_record")
+    )
+
+
+def complete_record(record: sa.Table, source: sa.CTE) -> sa.CTE:
+    """Store the response of `record_values` if `source` has a row."""
+    return (
+        sa.update(record)
+        .where(_is_open_record(record), sa.exists().select_from(source))
+        .values(
+            response=bindparam("record_response"),
+            expires_at=bindparam("record_expires_at", type_=record.c.expires_at.type),
+        )
+        .cte("completed_record")
+    )
+
+
+def _is_open_record(record: sa.Table) -> "sa.ColumnElement[bool]":
+    return sa.and_(record.c.scope == bindparam("record_scope"), record.c.response.is_(None))
+
+
+def record_values(scope: str, response: StoredResponse, expires_at: datetime) -> dict[str, Any]:
+    """Return the bind values of `lock_open_record` and `complete_record`."""
+    return {
+        "record_scope": scope,
+        "record_response": response.model_dump_json(),
+        "record_expires_at": expires_at,
+    }
+
+
 class SqlIdempotencyStore:
     def __init__(self, postgres: Postgres, statements: IdempotencyStatements) -> None:
         self._postgres = postgres
