@@ -16,6 +16,7 @@ from markethall.inventory.media.contract import (
     MediaView,
     UploadedFile,
 )
+from markethall.inventory.media.domain.media import ProcessedImage
 from markethall.inventory.media.memory import MemoryMediaStorage
 from markethall.inventory.media.service.jobs import GARBAGE_AGE
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -28,6 +29,19 @@ from tests.inventory.image_files import InProcessImages, png
 
 class Crash(BaseException):
     """Stops the operation without any further step, as the end of the process does."""
+
+
+class PausedImages(InProcessImages):
+    """Decodes the first image only after `continued` is set."""
+
+    def __init__(self) -> None:
+        self.started, self.continued = asyncio.Event(), asyncio.Event()
+
+    async def process(self, data: bytes) -> ProcessedImage:
+        if not self.started.is_set():
+            self.started.set()
+            await self.continued.wait()
+        return await super().process(data)
 
 
 class FragileStorage(MemoryMediaStorage):
@@ -115,6 +129,28 @@ async def test_refused_file_leaves_nothing(
 
     assert storage.keys == set()
     assert (await inventory_app.container.media().list_media(STAFF, PageQuery())).items == ()
+
+
+async def test_upload_that_outlives_its_lease_stores_one_image(
+    inventory_app: InventoryApp, storage: FragileStorage
+) -> None:
+    """A retry takes over the key after its lease, while the first attempt still decodes."""
+    images = PausedImages()
+    inventory_app.container.image_processor.override(images)
+    attempt = no_key()
+
+    first = asyncio.create_task(upload(inventory_app, attempt=attempt))
+    await images.started.wait()
+    second = await upload(inventory_app, attempt=attempt)
+    images.continued.set()
+
+    assert await first == second
+    media = inventory_app.container.media()
+    assert (await media.list_media(STAFF, PageQuery())).items == (second,)
+    assert len(storage.keys) == 2
+    await collect_garbage(inventory_app)
+    assert len(storage.keys) == 1
+    assert await content(inventory_app, second, 160)
 
 
 async def test_attempt_with_the_same_id_creates_one_image(
