@@ -759,6 +759,21 @@ function getPage(client, path, options, cursor) {
   const get = client.GET;
   return unwrap(get(path, { ...options, params: { ...options?.params, query } }));
 }
+
+// src/uploads.ts
+function imageUpload(image) {
+  return {
+    body: { file: "" },
+    bodySerializer: () => {
+      const form = new FormData();
+      form.append("file", image, "image");
+      return form;
+    }
+  };
+}
+function importUpload(file, mediaType) {
+  return { body: "", bodySerializer: () => file, headers: { "Content-Type": mediaType } };
+}
 export {
   IDEMPOTENCY_KEY_HEADER,
   MemoryTokenStorage,
@@ -768,6 +783,8 @@ export {
   WebTokenStorage,
   createMarkethall,
   idempotencyKey,
+  imageUpload,
+  importUpload,
   items,
   newKey,
   pages,

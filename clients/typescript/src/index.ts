@@ -11,4 +11,5 @@ export {
   type TokenStorage,
 } from "./session.js";
 export type { Transport } from "./transport.js";
+export { imageUpload, importUpload, type FileOptions } from "./uploads.js";
 export type * from "./generated/schema.js";
