@@ -48,6 +48,8 @@ LISTS = [
     "/products?sort=name",
     "/products?sort=price",
     "/products?q=tea",
+    "/promotions",
+    "/promotions?code=SPRING",
     f"/products/{ID}/stock-movements",
     f"/reservations?order_id={ID}",
     "/saved-payment-methods",

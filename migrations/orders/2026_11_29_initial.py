@@ -1,4 +1,4 @@
-"""Create the orders schema: carts, orders with their parts, and the configuration."""
+"""Create the orders schema: carts, orders with their parts, configuration and promotions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,9 @@ depends_on = None
 SCHEMA = "orders"
 
 TABLES = (
+    "promotion_customer",
+    "promotion_use",
+    "promotion",
     "configuration",
     "idempotency_record",
     "inbox",
@@ -82,6 +85,7 @@ def upgrade() -> None:
     _timeline()
     _fulfilment()
     _configuration()
+    _promotion()
     _triggers()
     _outbox()
     _inbox()
@@ -321,6 +325,79 @@ CART_LINE_CHECKS = {
     "quantity": "quantity BETWEEN 1 AND 999",
     "seen_available": "seen_available BETWEEN 0 AND 999",
 }
+
+
+def _promotion() -> None:
+    op.create_table(
+        "promotion",
+        sa.Column("promotion_id", sa.Uuid(), nullable=False),
+        sa.Column("code_key", sa.Text(), nullable=True),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("usage_limit", sa.Integer(), nullable=True),
+        sa.Column("per_customer_limit", sa.Integer(), nullable=True),
+        sa.Column("first_order", sa.Boolean(), nullable=False),
+        sa.Column("used", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("fields", JSONB(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        _timestamp("created_at"),
+        sa.PrimaryKeyConstraint("promotion_id", name=op.f("pk_promotion")),
+        *_checks("promotion", PROMOTION_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_promotion_code_key", "promotion", ["code_key", "promotion_id"])
+    _index("uq_promotion_active_code_key", "promotion", ["code_key"], "is_active", unique=True)
+    _index(
+        "ix_promotion_automatic", "promotion", ["promotion_id"], "is_active AND code_key IS NULL"
+    )
+    _promotion_use()
+    _promotion_customer()
+
+
+def _promotion_use() -> None:
+    op.create_table(
+        "promotion_use",
+        sa.Column("promotion_id", sa.Uuid(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("customer_id", sa.Uuid(), nullable=False),
+        sa.Column("used_by", sa.Uuid(), nullable=False),
+        sa.Column("is_first_order", sa.Boolean(), nullable=False),
+        _timestamp("used_at"),
+        sa.PrimaryKeyConstraint("promotion_id", "order_id", name=op.f("pk_promotion_use")),
+        _foreign_key(
+            "promotion_use", "promotion_id", "promotion.promotion_id", on_delete="CASCADE"
+        ),
+        _foreign_key("promotion_use", "order_id", "order.order_id"),
+        schema=SCHEMA,
+    )
+    _index("ix_promotion_use_order_id", "promotion_use", ["order_id"])
+    _index(
+        "uq_promotion_use_first_order", "promotion_use", ["used_by"], "is_first_order", unique=True
+    )
+
+
+def _promotion_customer() -> None:
+    op.create_table(
+        "promotion_customer",
+        sa.Column("customer_id", sa.Uuid(), nullable=False),
+        sa.Column("promotion_id", sa.Uuid(), nullable=False),
+        sa.Column("used", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("customer_id", "promotion_id", name=op.f("pk_promotion_customer")),
+        _foreign_key(
+            "promotion_customer", "promotion_id", "promotion.promotion_id", on_delete="CASCADE"
+        ),
+        *_checks("promotion_customer", {"used": "used >= 0"}),
+        schema=SCHEMA,
+    )
+    _index("ix_promotion_customer_promotion_id", "promotion_customer", ["promotion_id"])
+
+
+PROMOTION_CHECKS = {
+    "code_key": "code_key <> ''",
+    "limits": "usage_limit >= 1 AND per_customer_limit >= 1",
+    "used": "used >= 0 AND used <= usage_limit",
+    "fields": "jsonb_typeof(fields) = 'object'",
+    "version": "version >= 1",
+}
 CONFIGURATION_CHECKS = {
     "kind": "kind IN ('shop', 'shipping_method', 'tax_rate')",
     "fields": "jsonb_typeof(fields) = 'object'",
@@ -477,17 +554,25 @@ def _texts(*names: str) -> list[sa.Column]:
     return [sa.Column(name, sa.Text(), nullable=False) for name in names]
 
 
-def _foreign_key(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
+def _foreign_key(
+    table: str, column: str, target: str, *, on_delete: str | None = None
+) -> sa.ForeignKeyConstraint:
     return sa.ForeignKeyConstraint(
-        [column], [f"{SCHEMA}.{target}"], name=op.f(f"fk_{table}_{column}")
+        [column],
+        [f"{SCHEMA}.{target}"],
+        name=op.f(f"fk_{table}_{column}"),
+        ondelete=on_delete,
     )
 
 
-def _index(name: str, table: str, columns: list[str], *, where: str | None = None) -> None:
+def _index(
+    name: str, table: str, columns: list[str], where: str | None = None, *, unique: bool = False
+) -> None:
     op.create_index(
         op.f(name),
         table,
         columns,
         schema=SCHEMA,
+        unique=unique,
         postgresql_where=sa.text(where) if where else None,
     )

@@ -102,9 +102,12 @@ class ShopSeeder:
         method = self._post("/shipping-methods", json=body, token=self._admin)
         body = {"country": "DE", "rate": "0.19", "name": "VAT"}
         tax_rate = self._post("/tax-rates", json=body, token=self._admin)
+        body = {"name": "Spring", "kind": "percent", "percent": "10", "code": "SPRING"}
+        promotion = self._post("/promotions", json=body, token=self._admin)
         return {
             "shipping_method_id": method["shipping_method_id"],
             "tax_rate_id": tax_rate["tax_rate_id"],
+            "promotion_id": promotion["promotion_id"],
         }
 
     def _create_cart(self, customer: str, product_id: str) -> dict[str, str]:

@@ -109,20 +109,21 @@ async def test_no_client_input_causes_server_error(
     assert report.parser_answers < report.total / 20
     assert resident_kib(attack_setup.server) - before < MAX_GROWTH_KIB
     assert error_log_lines(attack_setup.server) == []
-    await delete_shipping_methods(attack_setup.shop)
+    await delete_all(attack_setup.shop, "/shipping-methods", "shipping_method_id")
+    await delete_all(attack_setup.shop, "/promotions", "promotion_id")
     await assert_order_can_be_paid(attack_setup.shop)
 
 
-async def delete_shipping_methods(shop: Shop) -> None:
-    """Delete the methods of the attacks.
+async def delete_all(shop: Shop, path: str, id_name: str) -> None:
+    """Delete what the attacks have created.
 
-    With methods, only addresses that one serves are accepted.
+    With shipping methods, only addresses that one serves are accepted; promotions change prices.
     """
-    while found := expect_status(await shop.get("/shipping-methods"), 200)["items"]:
-        for method in found:
-            path = f"/shipping-methods/{method['shipping_method_id']}"
-            headers = {"If-Match": f'"v{method["version"]}"'}
-            deleted = await shop.send("DELETE", path, shop.admin, headers=headers)
+    while found := expect_status(await shop.get(path, shop.admin), 200)["items"]:
+        for item in found:
+            headers = {"If-Match": f'"v{item["version"]}"'}
+            one = f"{path}/{item[id_name]}"
+            deleted = await shop.send("DELETE", one, shop.admin, headers=headers)
             assert deleted.status_code == 204, deleted.text
 
 

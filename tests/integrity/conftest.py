@@ -32,7 +32,10 @@ async def open_shop(
 
 
 async def sell_in_all_ways(shop: Shop) -> None:
-    """Pay, ship, deliver, refund, cancel and decline orders, and leave one of them pending."""
+    """Pay, ship, deliver, refund, cancel and decline orders, and leave two of them pending.
+
+    One of the pending orders has the discount of a voucher.
+    """
     buyer = await shop.customer()
     product_id = (await shop.product(stock=50))["product_id"]
     orders = [expect_status(await shop.place(buyer, product_id, 2), 201) for _ in range(5)]
@@ -49,6 +52,16 @@ async def sell_in_all_ways(shop: Shop) -> None:
     path = f"/payments/{refunded['payment']['payment_id']}/refunds"
     assert (await shop.post(path, shop.admin, json=body)).is_success
     await shop.wait_for_status(buyer, refunded["order_id"], payment_status="partially_refunded")
+    voucher = {"name": "Spring", "kind": "percent", "percent": "10", "code": "SPRING"}
+    expect_status(
+        await shop.post("/promotions", shop.admin, json=voucher | {"usage_limit": 5}), 201
+    )
+    voucher_order = {
+        "lines": [{"product_id": product_id, "quantity": 1}],
+        "shipping_address": "Market 1",
+        "voucher_code": "SPRING",
+    }
+    expect_status(await shop.post("/orders", buyer, json=voucher_order), 201)
 
 
 async def ship(shop: Shop, order_id: str) -> None:

@@ -130,6 +130,16 @@ TAMPERED = {
         "O6.unique_keys_exist",
         "index pk_webhook_event of webhook_event: missing",
     ),
+    "use of a promotion not counted": (
+        ("UPDATE orders.promotion SET used = 0",),
+        "O7.uses_within_limits",
+        "used is 0, 1 orders use it",
+    ),
+    "use of a promotion lost": (
+        ("DELETE FROM orders.promotion_use",),
+        "O7.discounted_orders_use_promotions",
+        "pending, has the discount of promotion",
+    ),
     "order pending for ever": (
         (
             (
@@ -201,7 +211,7 @@ async def test_shop_with_all_kinds_of_orders_has_no_violation(
     assert wrong_rows(report) == {}
     assert report.status == "ok"
     assert {result.check.partition(".")[0] for result in report.checks} == {
-        "O1", "O2", "O3", "O4", "O6", "O8",
+        "O1", "O2", "O3", "O4", "O6", "O7", "O8",
     }  # fmt: skip
 
 

@@ -157,7 +157,9 @@ async def test_result_that_no_order_may_have_is_an_outage(
     product = orders_app.fake_inventory.add_product(5, 0)
     await change_shop(orders_app, prices_include_tax=False)
     configuration = orders_app.container.configuration()
-    orders_app.container.pricing.override(TotalsPricing(configuration, shipping, tax))
+    orders_app.container.pricing.override(
+        TotalsPricing(configuration, orders_app.container.promotion_finder(), shipping, tax)
+    )
 
     with pytest.raises(Unavailable):
         await orders_app.place(product)
@@ -167,7 +169,12 @@ async def test_result_that_no_order_may_have_is_an_outage(
 async def test_tax_that_is_no_whole_number_is_an_outage(orders_app: OrdersApp) -> None:
     product = orders_app.stock_up()
     configuration = orders_app.container.configuration()
-    pricing = TotalsPricing(configuration, ShippingRates(), WRONG_TAXES["decimal tax"])
+    pricing = TotalsPricing(
+        configuration,
+        orders_app.container.promotion_finder(),
+        ShippingRates(),
+        WRONG_TAXES["decimal tax"],
+    )
     orders_app.container.pricing.override(pricing)
 
     with pytest.raises(Unavailable):
@@ -182,7 +189,9 @@ async def test_order_for_which_an_installed_calculator_has_no_option_is_rejected
     product = orders_app.stock_up()
     nothing = ChangedShipping(lambda _, __: [])
     configuration = orders_app.container.configuration()
-    pricing = TotalsPricing(configuration, nothing, ConfiguredTaxRates())
+    pricing = TotalsPricing(
+        configuration, orders_app.container.promotion_finder(), nothing, ConfiguredTaxRates()
+    )
     orders_app.container.pricing.override(pricing)
 
     with pytest.raises(ShippingUnavailable):

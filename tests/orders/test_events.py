@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from markethall.inventory.contract import ReservationStatus
+from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import (
     InvalidTransition,
     OrderPaymentStatus,
@@ -15,7 +16,6 @@ from markethall.orders.contract import (
     OrderView,
 )
 from markethall.orders.domain import AuditInfo, Order
-from markethall.orders.ports import ConcurrentUpdate
 from markethall.orders.service.order_events import cancelled_event, paid_event
 from markethall.payments.contract import PaymentRefunded, PaymentStatus, RefundPayment
 from markethall.shared.kernel.call_context import system_context

@@ -18,7 +18,7 @@ LEASE = timedelta(seconds=15)
 async def assert_one_order(orders_app: OrdersApp, order: OrderView, product_id: UUID) -> None:
     """Assert one order, one reservation and one payment that belong together."""
     assert await orders_app.orders.count() == 1
-    assert await orders_app.read_order(order) == order
+    assert await orders_app.orders.get_order(orders_app.buyer, order.order_id) == order
     (reservation,) = orders_app.fake_inventory.reservations_of(order.order_id)
     (payment,) = orders_app.fake_payments.all_payments()
     assert payment.payment_id == order.payment.payment_id

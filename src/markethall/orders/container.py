@@ -25,6 +25,10 @@ from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore
 from markethall.orders.ports import OrderIntegrityReads, ReadStore, Store
 from markethall.orders.pricing.ports import Pricing
 from markethall.orders.pricing.service import TotalsPricing
+from markethall.orders.promotions.contract import Promotions
+from markethall.orders.promotions.ports import PromotionFinder
+from markethall.orders.promotions.service.finder import StoredPromotions
+from markethall.orders.promotions.service.promotions import PromotionService
 from markethall.orders.service import (
     Checkout,
     ContextClients,
@@ -227,11 +231,19 @@ class OrdersContainer(ContextContainer):
         ItemService, providers.Object(TAX_RATES), stored_database, configuration, cursors, clock
     )
 
+    promotions: providers.Singleton[Promotions] = singleton(
+        PromotionService, stored_database, configuration, cursors, clock
+    )
+    promotion_finder: providers.Singleton[PromotionFinder] = singleton(
+        StoredPromotions, stored_database, clock
+    )
+
     clients = singleton(ContextClients, users, inventory, payments)
     reservation_policy = singleton(_reservation_policy, settings)
     pricing: providers.Singleton[Pricing] = singleton(
         TotalsPricing,
         configuration,
+        promotion_finder,
         singleton(_shipping_calculator, settings),
         singleton(_tax_calculator, settings),
     )

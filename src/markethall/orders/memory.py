@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from markethall.orders.carts.memory import CartTables, MemoryCartStore
+from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import (
     FulfilmentStatus,
     OrderFilters,
@@ -15,7 +16,19 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan, split_number
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
-from markethall.orders.ports import ConcurrentUpdate
+from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
+from markethall.orders.domain.promotion_uses import (
+    UseChange,
+    build_redemption,
+    find_use_change,
+)
+from markethall.orders.promotions.domain import Promotion
+from markethall.orders.promotions.memory import (
+    MemoryPromotionStore,
+    PromotionTables,
+    PromotionUse,
+    count_uses,
+)
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.lookup_key import to_lookup_key
@@ -26,7 +39,7 @@ from markethall.shared.persistence.memory import Table
 FIRST_NUMBER = 1001
 
 
-class Tables(CartTables):
+class Tables(CartTables, PromotionTables):
     def __init__(self) -> None:
         super().__init__()
         self.orders: Table[UUID, Order] = Table()
@@ -37,7 +50,7 @@ class Tables(CartTables):
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
-class MemoryOrderStore(MemoryCartStore):
+class MemoryOrderStore(MemoryCartStore, MemoryPromotionStore):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables
@@ -57,6 +70,7 @@ class MemoryOrderStore(MemoryCartStore):
         stored = self._tables.orders.get(order.order_id)
         if stored is None or stored.version != order.expected_version:
             raise ConcurrentUpdate
+        await self._follow_promotions(order)
         self._write(order)
         self.saved_order_ids.add(order.order_id)
 
@@ -167,6 +181,26 @@ class MemoryOrderStore(MemoryCartStore):
             self._tables.orders.where(lambda order: order.cart_id == cart_id)
         )
 
+    async def _follow_promotions(self, order: Order) -> None:
+        match find_use_change(order):
+            case UseChange.GIVE_BACK:
+                await self.give_back_promotions(order.order_id)
+            case UseChange.REDEEM_AGAIN:
+                await self.redeem_promotions(build_redemption(order, is_reinstatement=True))
+            case UseChange.MOVE:
+                await self.move_promotion_uses(order.order_id, order.user_id)
+
+    def _has_live_order(self, customer_id: UUID, other_than: UUID | None) -> bool:
+        return bool(
+            self._tables.orders.where(
+                lambda order: (
+                    order.user_id == customer_id
+                    and order.order_id != other_than
+                    and order.status not in {OrderStatus.CANCELLED, OrderStatus.EXPIRED}
+                )
+            )
+        )
+
     def _write(self, order: Order) -> None:
         entries = self._tables.timeline.get(order.order_id) or ()
         self._tables.timeline.put(order.order_id, entries + order.pending_timeline_entries)
@@ -216,6 +250,8 @@ class MemoryOrderIntegrityReads:
     def __init__(self, tables: Tables) -> None:
         self._orders = list(tables.orders.rows())
         self._carts = {cart.cart_id: cart for cart in tables.carts.rows()}
+        self._promotions = list(tables.promotions.rows())
+        self._uses = list(tables.promotion_uses.rows())
 
     async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
         checked_out = (cart.cart_id for cart in self._carts.values() if cart.order_id)
@@ -262,6 +298,32 @@ class MemoryOrderIntegrityReads:
     ) -> Sequence[OrderLink]:
         return self._list_links(lambda order: order.order_id, after, until)[:limit]
 
+    async def list_promotion_counts(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[PromotionCounts]:
+        promotions = sorted(self._promotions, key=lambda one: one.promotion_id)
+        return [
+            _promotion_counts(promotion, self._uses)
+            for promotion in promotions
+            if after is None or promotion.promotion_id > after
+        ][:limit]
+
+    async def list_discounted_orders(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[DiscountedOrderFacts]:
+        promotion_ids = frozenset(promotion.promotion_id for promotion in self._promotions)
+        facts = (
+            DiscountedOrderFacts(
+                order.order_id,
+                order.status,
+                promotion_ids & {discount.promotion_id for discount in order.discounts},
+                frozenset(use.promotion_id for use in self._uses if use.order_id == order.order_id),
+            )
+            for order in sorted(self._orders, key=lambda order: order.order_id)
+            if after is None or order.order_id > after
+        )
+        return [one for one in facts if one.discounted or one.used][:limit]
+
     def _list_links(
         self, key_of: Callable[[OrderLink], UUID], after: UUID | None, until: UUID
     ) -> Sequence[OrderLink]:
@@ -271,6 +333,20 @@ class MemoryOrderIntegrityReads:
             for link in links
             if (after is None or key_of(link) > after) and key_of(link) <= until
         ]
+
+
+def _promotion_counts(promotion: Promotion, uses: Sequence[PromotionUse]) -> PromotionCounts:
+    used, most_by_one_customer = count_uses(promotion, uses)
+    return PromotionCounts(
+        promotion_id=promotion.promotion_id,
+        usage_limit=promotion.fields.usage_limit,
+        per_customer_limit=promotion.fields.per_customer_limit,
+        used=promotion.used,
+        uses=used,
+        most_by_one_customer=most_by_one_customer,
+        # in memory the uses themselves are counted
+        wrong_customers=0,
+    )
 
 
 def _order_link(order: Order) -> OrderLink:

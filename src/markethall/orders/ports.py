@@ -6,10 +6,11 @@ from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.carts import ports as carts
-from markethall.orders.configuration import ports as configuration
 from markethall.orders.contract import OrderFilters, VersionedOrderStatus
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
+from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
+from markethall.orders.promotions import ports as promotions
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
@@ -17,11 +18,7 @@ from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
 
 
-class ConcurrentUpdate(Exception):
-    """Another transaction saved the order after it was read. The caller must read it again."""
-
-
-class ReadStore(configuration.ReadStore, carts.ReadStore, Protocol):
+class ReadStore(promotions.ReadStore, carts.ReadStore, Protocol):
     """Reads without locks."""
 
     async def get_order(self, order_id: UUID) -> Order | None: ...
@@ -62,7 +59,7 @@ class ReadStore(configuration.ReadStore, carts.ReadStore, Protocol):
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, configuration.Store, carts.Store, Protocol):
+class Store(ReadStore, promotions.Store, carts.Store, Protocol):
     """Reads and writes of one transaction."""
 
     # the orders that `save_order` has changed in this transaction
@@ -77,7 +74,9 @@ class Store(ReadStore, configuration.Store, carts.Store, Protocol):
     async def save_order(self, order: Order) -> None:
         """Update the order and append its pending timeline entries; if it has none, do nothing.
 
-        Raises ConcurrentUpdate.
+        Give back the uses of promotions if the order is cancelled or expired now, take them again
+        if it is reinstated, and count them for a new owner. Raises ConcurrentUpdate,
+        RedemptionFailed.
         """
 
     async def save_handled_order(
@@ -144,3 +143,13 @@ class OrderIntegrityReads(Protocol):
         self, after: UUID | None, until: UUID, limit: int
     ) -> Sequence[OrderLink]:
         """Return orders with `after` < order id <= `until`, sorted by order id."""
+
+    async def list_promotion_counts(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[PromotionCounts]:
+        """Return promotions, sorted by id."""
+
+    async def list_discounted_orders(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[DiscountedOrderFacts]:
+        """Return orders that have a discount or a use of a promotion, sorted by id."""

@@ -352,7 +352,7 @@ class Carts(Protocol):
     ) -> CartView:
         """Use a voucher. It replaces the one that the cart has.
 
-        It is checked if the cart can be priced. Raises VoucherInvalid.
+        It is checked if the cart can be priced. Raises VoucherInvalid, VoucherExhausted.
         """
 
     async def remove_voucher(

@@ -15,6 +15,8 @@ class ItemKind(StrEnum):
     SHOP = "shop"
     SHIPPING_METHOD = "shipping_method"
     TAX_RATE = "tax_rate"
+    # stored in a table of its own; an item only in `list_all_items`
+    PROMOTION = "promotion"
 
 
 @dataclass(frozen=True)

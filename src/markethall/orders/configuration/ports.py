@@ -9,6 +9,10 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.model import Dto
 
 
+class ConcurrentUpdate(Exception):
+    """Another transaction saved the data after they were read. The caller must read them again."""
+
+
 class ReadStore(Protocol):
     """Reads without locks."""
 

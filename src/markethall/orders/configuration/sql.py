@@ -16,6 +16,9 @@ from markethall.shared.persistence.sql import timestamp_column
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
+# a promotion has a table of its own
+_STORED_KINDS: Final = [kind for kind in ItemKind if kind is not ItemKind.PROMOTION]
+
 metadata: Final = context_metadata("orders")
 
 configuration: Final = sa.Table(
@@ -29,7 +32,7 @@ configuration: Final = sa.Table(
     timestamp_column("created_at"),
     sa.UniqueConstraint("kind", "unique_key"),
     sa.CheckConstraint(
-        f"kind IN ({', '.join(repr(kind.value) for kind in ItemKind)})", name="kind"
+        f"kind IN ({', '.join(repr(kind.value) for kind in _STORED_KINDS)})", name="kind"
     ),
     sa.CheckConstraint("jsonb_typeof(fields) = 'object'", name="fields"),
     sa.CheckConstraint("version >= 1", name="version"),
@@ -69,7 +72,6 @@ LIST_ITEMS: Final = Statement(
     .order_by(configuration.c.item_id)
     .limit(bindparam("limit", type_=sa.Integer))
 )
-LIST_ALL_ITEMS: Final = Statement(_select.order_by(configuration.c.item_id))
 COUNT_ITEMS: Final = Statement(
     sa.select(sa.func.count())
     .select_from(configuration)
@@ -116,9 +118,6 @@ class SqlConfigurationStore(SqlUnitOfWork):
     ) -> Sequence[ConfigurationItem]:
         rows = await self._connection.fetch_all(LIST_ITEMS, kind=kind, after=after, limit=limit)
         return [_to_item(row) for row in rows]
-
-    async def list_all_items(self) -> Sequence[ConfigurationItem]:
-        return [_to_item(row) for row in await self._connection.fetch_all(LIST_ALL_ITEMS)]
 
     async def count_items(self, kind: ItemKind) -> int:
         count: int = await self._connection.fetch_value(COUNT_ITEMS, kind=kind)

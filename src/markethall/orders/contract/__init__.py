@@ -63,6 +63,7 @@ from markethall.orders.contract.views import OrderView as OrderView
 from markethall.orders.contract.views import TimelineEntryView as TimelineEntryView
 from markethall.orders.contract.views import TimelineView as TimelineView
 from markethall.orders.pricing.contract import OrderCurrencyMismatch as OrderCurrencyMismatch
+from markethall.orders.promotions.contract import VoucherExhausted as VoucherExhausted
 from markethall.orders.promotions.contract import VoucherInvalid as VoucherInvalid
 from markethall.orders.shipping.contract import ShippingUnavailable as ShippingUnavailable
 from markethall.orders.shop.contract import CountryNotServed as CountryNotServed
@@ -88,8 +89,8 @@ class Orders(Protocol):
         """Reserve the stock, open the payment, write the order. The attempt's id is the order id.
 
         Raises OrderCurrencyMismatch, CountryNotServed, ShippingUnavailable, VoucherInvalid,
-        TotalChanged, TotalTooLarge, ValidationFailed (a guest without an e-mail address),
-        ReservationClosed (the time to place the order is over); from users: UserNotFound,
+        VoucherExhausted, TotalChanged, TotalTooLarge, ValidationFailed (a guest without an e-mail
+        address), ReservationClosed (the time to place the order is over); from users: UserNotFound,
         UserInactive; from inventory: ProductNotFound, OutOfStock, TooManyUnpaidOrders,
         TooManyUnits.
         """

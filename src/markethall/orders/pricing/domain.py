@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from markethall.orders.pricing.contract import OrderCurrencyMismatch
+from markethall.orders.promotions.domain import category_keys, label_key
 from markethall.orders.shipping.contract import ShippingUnavailable
 from markethall.orders.shipping.domain import ShippedLine, ShippingOption
 from markethall.orders.shop.contract import AnyAddress
@@ -32,8 +33,8 @@ class QuotedLine:
             self.unit_price.amount,
             self.quantity,
             self.tax_class,
-            frozenset({self.category} if self.category else ()),
-            self.tags,
+            category_keys(self.category or ""),
+            frozenset(map(label_key, self.tags)),
         )
 
     def to_shipped_line(self) -> ShippedLine:

@@ -10,7 +10,9 @@ import structlog
 from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
 from markethall.orders.configuration.service import ConfigurationCache, items_by_kind
 from markethall.orders.pricing.domain import Quote, QuoteRequest, find_currency
-from markethall.orders.promotions.contract import VoucherInvalid
+from markethall.orders.promotions.domain import ApplicablePromotions, Promotion, PromotionRequest
+from markethall.orders.promotions.ports import PromotionFinder
+from markethall.orders.promotions.service.finder import parse_promotion
 from markethall.orders.shipping.contract import NewShippingMethod, ShippingUnavailable
 from markethall.orders.shipping.domain import ShippingOption, ShippingRequest, choose_option
 from markethall.orders.shipping.ports import ShippingCalculator
@@ -25,6 +27,7 @@ from markethall.orders.tax.service import TAX_RATES
 from markethall.orders.totals.domain import (
     Destination,
     DiscountedOrder,
+    PricedLine,
     TaxLine,
     add_taxes,
     apply_promotions,
@@ -46,6 +49,8 @@ class PricingRules:
     tax_rates: tuple[NewTaxRate, ...]
     # the shop has shipping methods, active or not
     has_methods: bool
+    # the active promotions without a code
+    promotions: tuple[Promotion, ...]
 
 
 _NO_ITEMS: Final[tuple[ConfigurationItem, ...]] = ()
@@ -55,9 +60,14 @@ class TotalsPricing:
     """Implementation of `Pricing`."""
 
     def __init__(
-        self, configuration: ConfigurationCache, shipping: ShippingCalculator, tax: TaxCalculator
+        self,
+        configuration: ConfigurationCache,
+        promotions: PromotionFinder,
+        shipping: ShippingCalculator,
+        tax: TaxCalculator,
     ) -> None:
         self._configuration = configuration
+        self._promotions = promotions
         self._shipping = shipping
         self._tax = tax
         self._items = _NO_ITEMS
@@ -65,8 +75,6 @@ class TotalsPricing:
 
     async def quote(self, request: QuoteRequest) -> Quote:
         rules = await self._get_rules()
-        if request.voucher_code:
-            raise VoucherInvalid(voucher_code=request.voucher_code, reason="unknown")
         currency = find_currency(request.lines, request.currency, rules.shop.currencies)
         destination = find_destination(rules.shop, request.shipping_address)
         lines = [line.to_priced_line() for line in request.lines]
@@ -74,7 +82,10 @@ class TotalsPricing:
         options = await self._list_options(request, rules, currency, destination)
         option, shipping_error = self._choose(options, rules, request)
         charge = option.charge if option else None
-        discounted = apply_promotions(lines, (), charge)
+        applicable = await self._find_promotions(request, rules, currency, lines)
+        discounted = apply_promotions(lines, applicable.rules, charge)
+        if shipping_error is None:
+            applicable.check_voucher(discounted)
         if option and option.pickup:
             destination = home_destination(rules.shop) or destination
         taxes = await self._calculate_taxes(request, rules, currency, destination, discounted)
@@ -88,6 +99,9 @@ class TotalsPricing:
         return Quote(
             currency, breakdown, rules.shop.order_number_prefix, tuple(options), shipping_error
         )
+
+    def refresh(self) -> None:
+        self._configuration.invalidate()
 
     async def _get_rules(self) -> PricingRules:
         items = await self._configuration.list_all()
@@ -112,6 +126,19 @@ class TotalsPricing:
             if not (isinstance(price, int) and 0 <= price <= MAX_AMOUNT):
                 raise _unusable("shipping_calculator", f"the price of {option.charge.code}")
         return options
+
+    async def _find_promotions(
+        self,
+        request: QuoteRequest,
+        rules: PricingRules,
+        currency: str,
+        lines: Sequence[PricedLine],
+    ) -> ApplicablePromotions:
+        """Raises VoucherInvalid, VoucherExhausted, Unavailable."""
+        return await self._promotions.find(
+            rules.promotions,
+            PromotionRequest(request.customer_id, currency, lines, request.voucher_code),
+        )
 
     async def _calculate_taxes(
         self,
@@ -160,6 +187,7 @@ def parse_rules(items: Sequence[ConfigurationItem]) -> PricingRules:
         shipping_methods=tuple(method for method in methods if method.is_active),
         tax_rates=tuple(map(TAX_RATES.parse, kinds[ItemKind.TAX_RATE])),
         has_methods=bool(kinds[ItemKind.SHIPPING_METHOD]),
+        promotions=tuple(map(parse_promotion, kinds[ItemKind.PROMOTION])),
     )
 
 

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from markethall.orders.carts import router as carts
+from markethall.orders.promotions import router as promotions
 from markethall.orders.router import (
     exports,
     fulfilments,
@@ -19,6 +20,6 @@ router = APIRouter()
 # the export comes before the route of an order, whose path also matches
 for module in (
     *(exports, orders, order_changes, order_edits, status_streams, fulfilments),
-    *(carts, shop, shipping, tax),
+    *(carts, shop, shipping, tax, promotions),
 ):
     router.routes.extend(module.router.routes)

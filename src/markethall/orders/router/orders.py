@@ -30,6 +30,7 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
     VersionedOrderStatus,
+    VoucherExhausted,
     VoucherInvalid,
 )
 from markethall.orders.router.dependencies import (
@@ -142,6 +143,7 @@ PlaceBody = Annotated[
         ShippingUnavailable,
         TotalTooLarge,
         VoucherInvalid,
+        VoucherExhausted,
     ),
 )
 async def place_order(

@@ -27,13 +27,17 @@ from markethall.orders.contract import (
     OrderPlaced,
     OrderView,
     PlaceOrder,
+    TotalChanged,
 )
 from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
+from markethall.orders.domain.promotion_uses import build_redemption
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote
 from markethall.orders.pricing.ports import Pricing
+from markethall.orders.promotions.domain import RedemptionFailed, find_voucher_error
 from markethall.orders.service.cart_conflicts import cart_conflict, check_reserved_lines
 from markethall.orders.service.guest_orders import claim_audit
+from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.quotes import (
     build_lines,
     build_shipping_line,
@@ -137,7 +141,13 @@ class Checkout:
         has_other_amount = payment.amount != quote.total
         if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired or has_other_amount:
             return await self._resume_or_reject(ctx, reservation, attempt)
-        return await self._persist(ctx, order, attempt, cart)
+        try:
+            return await retry_on_conflict(lambda: self._persist(ctx, order, attempt, cart))
+        except RedemptionFailed as failure:
+            failed = find_voucher_error(failure, order.discounts) or await self._total_changed(
+                ctx, command, reservation
+            )
+            return await self._resume_or_raise(ctx, reservation, attempt, failed)
 
     def _reserve_command(self, ctx: CallContext, command: PlaceOrder, order_id: UUID) -> Reserve:
         lines = (
@@ -167,6 +177,22 @@ class Checkout:
         quote = await self._pricing.quote(quote_request(ctx, command, reservation))
         check_expected_total(command, quote)
         return quote
+
+    async def _total_changed(
+        self, ctx: CallContext, command: PlaceOrder, reservation: ReservationView
+    ) -> DomainError:
+        """Price the order again, because its automatic promotions have no use left.
+
+        The payment is open with the earlier total, so the customer must place the order again.
+        """
+        self._pricing.refresh()
+        try:
+            quote = await self._pricing.quote(quote_request(ctx, command, reservation))
+        except Unavailable:
+            raise
+        except DomainError as error:
+            return error
+        return TotalChanged(total=quote.total.model_dump())
 
     def _build_order(
         self,
@@ -218,7 +244,7 @@ class Checkout:
 
         Raises CartClosed, CartChanged, CartNotFound.
         """
-        if not (order.is_guest or cart):
+        if not (order.is_guest or cart or order.discounts):
             async with self._database.autocommit() as store:
                 return await _add_or_get(store, ctx, order)
         async with self._database.transaction() as store:
@@ -306,6 +332,9 @@ async def _add_or_get(store: Store, ctx: CallContext, order: Order) -> Order:
         # an earlier attempt wrote the order, and the order may have changed since then
         return await _get_existing_order(store, order.order_id)
     order.number = number
+    if order.discounts:
+        # last, because other orders with these promotions wait until the commit
+        await store.redeem_promotions(build_redemption(order))
     return order
 
 

@@ -6,6 +6,7 @@ crash between the two steps it runs again, so the calls must be idempotent.
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from uuid import UUID
 
 import structlog
@@ -36,6 +37,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import Order, total_due
 from markethall.orders.ports import ReadStore, Store
+from markethall.orders.promotions.domain import RedemptionFailed
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.edited_orders import EditedOrders
 from markethall.orders.service.guest_orders import GuestOrders
@@ -106,8 +108,7 @@ class OrderEventHandlers:
             await self._orders.save(delivery, order, paid_event(order))
             _log_if_underpaid(order, event.amount.amount)
         elif order.status is OrderStatus.EXPIRED:
-            await self._reinstate(delivery, order)
-            if order.status is not OrderStatus.EXPIRED:
+            if await self._reinstate(delivery, order):
                 _log_if_underpaid(order, event.amount.amount)
         elif order.status is OrderStatus.CANCELLED:
             await self._refund_late_payment(delivery, order, "the order was cancelled: refunded")
@@ -141,24 +142,31 @@ class OrderEventHandlers:
 
     async def _reinstate(
         self, delivery: Delivery, order: Order, authorized_version: int | None = None
-    ) -> None:
-        """Reserve the stock with a new reservation. When stock is missing, return the money.
+    ) -> bool:
+        """Reserve the stock with a new reservation, and take the uses of promotions again.
 
-        `authorized_version` is the version of the payment if it is only authorized.
+        When stock or a use is missing, return the money, and return False. `authorized_version` is
+        the version of the payment if it is only authorized.
         """
         reservation_id = derive_uuid7(order.order_id, "reinstatement")
-        ctx = delivery.call_context()
+        ctx, reason = delivery.call_context(), "out of stock by now"
         if await self._reserve_again(ctx, order, reservation_id):
             audit = self._orders.audit(delivery, "paid after it had expired")
-            order.reinstate(reservation_id, audit, authorized_version)
-            await self._orders.save(delivery, order, paid_event(order))
-            return
+            reinstated = replace(order)
+            reinstated.reinstate(reservation_id, audit, authorized_version)
+            try:
+                await self._orders.save(delivery, reinstated, paid_event(reinstated))
+            except RedemptionFailed:
+                reason = "the promotion is used up by now"
+            else:
+                return True
         # a `reserve` request of an earlier run may arrive late; after this release it has no effect
         await self._inventory.release(ctx, reservation_id)
         if authorized_version is None:
-            await self._refund_late_payment(delivery, order, "out of stock by now: refunded")
+            await self._refund_late_payment(delivery, order, f"{reason}: refunded")
         else:
-            await self._void_late_payment(delivery, order, "out of stock by now")
+            await self._void_late_payment(delivery, order, reason)
+        return False
 
     async def _reserve_again(self, ctx: CallContext, order: Order, reservation_id: UUID) -> bool:
         lines = (

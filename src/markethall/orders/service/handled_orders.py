@@ -8,6 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.domain import AuditInfo, Order
+from markethall.orders.domain.promotion_uses import find_use_change
 from markethall.orders.ports import ReadStore, Store
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event
@@ -66,9 +67,12 @@ class HandledOrders:
     async def save(self, delivery: Delivery, order: Order, *events: Event) -> bool:
         """Save the order and publish the events. Return False if the event was processed before.
 
-        Raises ConcurrentUpdate.
+        Raises ConcurrentUpdate, RedemptionFailed.
         """
-        async with self._database.autocommit() as store:
+        # the uses of promotions are changed by a second statement
+        needs_transaction = find_use_change(order) is not None
+        database = self._database
+        async with database.transaction() if needs_transaction else database.autocommit() as store:
             if order.has_changed or events:
                 return await store.save_handled_order(delivery, order, events)
             return await store.mark_processed(delivery)

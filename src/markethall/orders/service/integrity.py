@@ -27,6 +27,7 @@ from markethall.orders.domain.integrity import (
     judge_reserved,
     judge_total,
 )
+from markethall.orders.domain.promotion_integrity import judge_counts, judge_discounts
 from markethall.orders.ports import OrderIntegrityReads
 from markethall.orders.service.checkout import ContextClients
 from markethall.payments.contract import ListPaymentStates, Payments, PaymentState
@@ -88,6 +89,16 @@ class OrderIntegrity:
                 self._find_wrong_carts,
             ),
             IntegrityCheck(
+                "O7.uses_within_limits",
+                "The counters of a promotion count its uses, and no limit is exceeded.",
+                self._find_wrong_counts,
+            ),
+            IntegrityCheck(
+                "O7.discounted_orders_use_promotions",
+                "An order uses the promotions of its discounts until it is cancelled or expired.",
+                self._find_wrong_uses,
+            ),
+            IntegrityCheck(
                 "O8.pending_orders_end",
                 "No order is pending after its expiry.",
                 self._find_overdue,
@@ -104,6 +115,24 @@ class OrderIntegrity:
         async with self._snapshots.snapshot() as reads:
             await scan_pages(
                 reads.list_ordered_carts, lambda cart: cart.cart_id, judge_cart, findings
+            )
+
+    async def _find_wrong_counts(self, findings: Findings, _: timedelta) -> None:
+        async with self._snapshots.snapshot() as reads:
+            await scan_pages(
+                reads.list_promotion_counts,
+                lambda counts: counts.promotion_id,
+                judge_counts,
+                findings,
+            )
+
+    async def _find_wrong_uses(self, findings: Findings, _: timedelta) -> None:
+        async with self._snapshots.snapshot() as reads:
+            await scan_pages(
+                reads.list_discounted_orders,
+                lambda order: order.order_id,
+                judge_discounts,
+                findings,
             )
 
     async def _find_overdue(self, findings: Findings, grace: timedelta) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 
+from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import OrderExpired
 from markethall.orders.domain import (
     AuditInfo,
@@ -19,7 +20,7 @@ from markethall.orders.domain import (
     due_check_spans,
     next_overdue_check,
 )
-from markethall.orders.ports import ConcurrentUpdate, ReadStore, Store
+from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.payment_changes import apply_payment
 from markethall.orders.service.payment_deadlines import PaymentDeadlines
 from markethall.payments.contract import (

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from markethall.orders.ports import ConcurrentUpdate
+from markethall.orders.configuration.ports import ConcurrentUpdate
 
 T = TypeVar("T")
 

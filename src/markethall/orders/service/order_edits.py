@@ -19,9 +19,10 @@ from markethall.inventory.contract import (
     ReservationStatus,
     Reserve,
 )
+from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import Address, EditOrder, OrderEdited, OrderView
 from markethall.orders.domain import AuditInfo, NewPayment, Order, OrderEdit
-from markethall.orders.ports import ConcurrentUpdate, ReadStore, Store
+from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote
 from markethall.orders.pricing.ports import Pricing
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy

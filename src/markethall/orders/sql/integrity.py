@@ -10,6 +10,7 @@ from sqlalchemy import bindparam
 
 from markethall.orders.carts.sql.tables import carts
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
+from markethall.orders.sql.promotion_integrity import SqlPromotionIntegrityReads
 from markethall.orders.sql.tables import lines, orders
 from markethall.shared.persistence.postgres import Connection, Statement, sql_literal
 
@@ -115,7 +116,7 @@ _LIST_OVERDUE: Final = Statement(
 )
 
 
-class SqlOrderIntegrityReads:
+class SqlOrderIntegrityReads(SqlPromotionIntegrityReads):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 

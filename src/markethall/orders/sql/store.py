@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from markethall.orders.carts.sql import SqlCartStore
+from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.configuration.sql import metadata
 from markethall.orders.contract import (
     Address,
@@ -27,7 +28,12 @@ from markethall.orders.domain import (
     TimeSpan,
     split_number,
 )
-from markethall.orders.ports import ConcurrentUpdate
+from markethall.orders.domain.promotion_uses import (
+    UseChange,
+    build_redemption,
+    find_use_change,
+)
+from markethall.orders.promotions.sql import SqlPromotionStore
 from markethall.orders.sql import edit_statements as edits
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.breakdowns import (
@@ -72,7 +78,7 @@ _PLAIN_COLUMNS = tuple(
 )
 
 
-class SqlOrderStore(SqlCartStore):
+class SqlOrderStore(SqlCartStore, SqlPromotionStore):
     def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
         super().__init__(connection, statements, clock)
         self.saved_order_ids: set[UUID] = set()
@@ -94,6 +100,7 @@ class SqlOrderStore(SqlCartStore):
             return
         if not await self._connection.execute(sql.UPDATE_ORDER, **_update_values(order)):
             raise ConcurrentUpdate
+        await self._follow_promotions(order)
         self.saved_order_ids.add(order.order_id)
 
     async def save_handled_order(
@@ -109,6 +116,7 @@ class SqlOrderStore(SqlCartStore):
             return False
         if not row["is_saved"]:
             raise ConcurrentUpdate
+        await self._follow_promotions(order)
         self.saved_order_ids.add(order.order_id)
         self._note_published(events)
         return True
@@ -133,6 +141,15 @@ class SqlOrderStore(SqlCartStore):
 
     async def has_edit(self, edit_id: UUID) -> bool:
         return bool(await self._connection.fetch_value(edits.HAS_EDIT, edit_id=edit_id))
+
+    async def _follow_promotions(self, order: Order) -> None:
+        match find_use_change(order):
+            case UseChange.GIVE_BACK:
+                await self.give_back_promotions(order.order_id)
+            case UseChange.REDEEM_AGAIN:
+                await self.redeem_promotions(build_redemption(order, is_reinstatement=True))
+            case UseChange.MOVE:
+                await self.move_promotion_uses(order.order_id, order.user_id)
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         await self._connection.execute(

@@ -12,6 +12,7 @@ from markethall.orders.contract import (
     OrderCurrencyMismatch,
     ShippingUnavailable,
     TotalTooLarge,
+    VoucherExhausted,
     VoucherInvalid,
 )
 from markethall.shared.kernel.errors import DomainError
@@ -23,6 +24,7 @@ _FIELD_BY_ERROR: Final[Mapping[type[DomainError], str]] = {
     ShippingUnavailable: "/shipping_method",
     TotalTooLarge: "/lines",
     VoucherInvalid: "/voucher_code",
+    VoucherExhausted: "/voucher_code",
 }
 
 

@@ -27,6 +27,7 @@ from markethall.orders.contract import (
     ShippingUnavailable,
     TotalChanged,
     TotalTooLarge,
+    VoucherExhausted,
     VoucherInvalid,
 )
 from markethall.shared.http.common_errors import (
@@ -109,6 +110,7 @@ async def merge_cart(
         ShippingUnavailable,
         TotalTooLarge,
         VoucherInvalid,
+        VoucherExhausted,
     ),
 )
 async def check_out_cart(

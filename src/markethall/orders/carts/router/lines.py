@@ -18,7 +18,7 @@ from markethall.orders.carts.router.dependencies import (
     deleted_response,
 )
 from markethall.orders.carts.router.upstream_errors import PRODUCT_ERROR_CODES
-from markethall.orders.contract import OrderCurrencyMismatch, VoucherInvalid
+from markethall.orders.contract import OrderCurrencyMismatch, VoucherExhausted, VoucherInvalid
 from markethall.shared.http.common_errors import BODY_ERRORS
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.kernel.model import Id
@@ -73,7 +73,7 @@ async def remove_cart_line(
     "/{cart_id}/voucher",
     response_model=CartView,
     summary="Use a voucher in a cart",
-    responses=problems(*CHANGE_ERRORS, *BODY_ERRORS, VoucherInvalid),
+    responses=problems(*CHANGE_ERRORS, *BODY_ERRORS, VoucherInvalid, VoucherExhausted),
     openapi_extra=OPTIONAL_IF_MATCH,
 )
 async def set_cart_voucher(

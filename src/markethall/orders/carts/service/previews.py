@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 from uuid import UUID
 
 from markethall.inventory.contract import Inventory, ListOffers, ProductNotFound, ProductOffer
 from markethall.orders.carts.domain import Cart, Offer
-from markethall.orders.contract import OrderCurrencyMismatch, VoucherInvalid
+from markethall.orders.contract import OrderCurrencyMismatch, VoucherExhausted, VoucherInvalid
 from markethall.orders.pricing.domain import Quote, QuoteRequest
 from markethall.orders.pricing.ports import Pricing
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError, Unavailable
+
+_VOUCHER_ERRORS: Final = (VoucherInvalid, VoucherExhausted)
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Preview:
             raise self.error
 
     def require_voucher(self) -> None:
-        """Raises VoucherInvalid."""
-        if isinstance(self.error, VoucherInvalid):
+        """Raises VoucherInvalid, VoucherExhausted."""
+        if isinstance(self.error, _VOUCHER_ERRORS):
             raise self.error
 
 
@@ -62,15 +65,15 @@ class CartPreviews:
             return Preview(offers)
         try:
             return await self._quote(offers, request)
-        except VoucherInvalid as error:
+        except _VOUCHER_ERRORS as error:
             without_voucher = replace(request, voucher_code=None)
             return replace(await self._quote(offers, without_voucher), error=error)
 
     async def _quote(self, offers: Mapping[UUID, Offer], request: QuoteRequest) -> Preview:
-        """Raises VoucherInvalid, Unavailable."""
+        """Raises VoucherInvalid, VoucherExhausted, Unavailable."""
         try:
             quote = await self._pricing.quote(request)
-        except (Unavailable, VoucherInvalid):
+        except (Unavailable, *_VOUCHER_ERRORS):
             raise
         except DomainError as error:
             return Preview(offers, error=error)

@@ -1,0 +1,198 @@
+"""The fields of a promotion, and the rules between them."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from markethall.orders.promotions.contract.vouchers import VoucherCode
+from markethall.orders.totals.domain import PromotionKind
+from markethall.shared.kernel.model import (
+    MAX_AMOUNT,
+    Bool,
+    Id,
+    Int,
+    RequestModel,
+    Text,
+    UtcDatetime,
+    VisibleText,
+)
+from markethall.shared.kernel.money import Currency
+
+MAX_NAMES: Final = 100
+MAX_IDS: Final = 500
+MAX_USES: Final = 1_000_000_000
+# above 0, at most 100, with at most four decimals
+_PERCENT_PATTERN: Final = (
+    r"^(100(\.0{1,4})?|[1-9][0-9]?(\.[0-9]{1,4})?"
+    r"|0\.([1-9][0-9]{0,3}|0[1-9][0-9]{0,2}|00[1-9][0-9]?|000[1-9]))$"
+)
+
+PromotionName = Annotated[VisibleText, Field(min_length=1, max_length=100, examples=["Spring"])]
+# `json_schema_extra` repeats the pattern, because the schema would have that of `Text`
+Percent = Annotated[
+    Text,
+    Field(
+        pattern=_PERCENT_PATTERN,
+        json_schema_extra={"pattern": _PERCENT_PATTERN},
+        description="A decimal: 12.5 is 12.5 %",
+        examples=["10"],
+    ),
+]
+UnitCount = Annotated[Int, Field(ge=1, le=999, examples=[2])]
+UseLimit = Annotated[Int, Field(ge=1, le=MAX_USES, examples=[100])]
+Priority = Annotated[
+    Int,
+    Field(ge=-1000, le=1000, description="Promotions of higher priority apply earlier"),
+]
+ConditionCategory = Annotated[
+    VisibleText, Field(min_length=1, max_length=400, examples=["Drinks > Tea"])
+]
+ConditionTag = Annotated[VisibleText, Field(min_length=1, max_length=255, examples=["sale"])]
+
+
+class PromotionAmount(RequestModel):
+    """An amount in minor units: 500 EUR is 5.00 euro."""
+
+    amount: Annotated[Int, Field(ge=1, le=MAX_AMOUNT, examples=[500])]
+    currency: Currency
+
+
+def _check_currencies_are_distinct(
+    amounts: tuple[PromotionAmount, ...],
+) -> tuple[PromotionAmount, ...]:
+    if len({amount.currency for amount in amounts}) < len(amounts):
+        raise PydanticCustomError("currency_named_twice", "must name each currency once")
+    return amounts
+
+
+# one amount per currency
+Amounts = Annotated[
+    tuple[PromotionAmount, ...],
+    Field(max_length=MAX_NAMES, fail_fast=True),
+    AfterValidator(_check_currencies_are_distinct),
+]
+
+
+class PromotionConditions(RequestModel):
+    """The orders, products and customers to which a promotion applies. Empty: all.
+
+    - `min_total`: the smallest subtotal, per currency. In other currencies the promotion does not
+      apply.
+    - `categories`, `products`, `tags`: the discounted lines are those that have one of them. A
+      category includes the categories below it on its path. Letter case and extra spaces are
+      ignored.
+    - `first_order`: the customer has no other order that is not cancelled or expired.
+    """
+
+    min_total: Amounts = ()
+    categories: Annotated[
+        tuple[ConditionCategory, ...], Field(max_length=MAX_NAMES, fail_fast=True)
+    ] = ()
+    products: Annotated[tuple[Id, ...], Field(max_length=MAX_IDS, fail_fast=True)] = ()
+    tags: Annotated[tuple[ConditionTag, ...], Field(max_length=MAX_NAMES, fail_fast=True)] = ()
+    first_order: Bool = False
+    customer_ids: Annotated[tuple[Id, ...], Field(max_length=MAX_IDS, fail_fast=True)] = ()
+
+
+_VALUE_FIELDS: Final = ("percent", "amounts", "buy_quantity", "get_quantity")
+# the fields that a kind needs, and those that it may have too
+_FIELDS_BY_KIND: Final[Mapping[PromotionKind, tuple[frozenset[str], frozenset[str]]]] = (
+    MappingProxyType(
+        {
+            PromotionKind.PERCENT: (frozenset({"percent"}), frozenset()),
+            PromotionKind.FIXED: (frozenset({"amounts"}), frozenset()),
+            PromotionKind.FREE_SHIPPING: (frozenset(), frozenset()),
+            PromotionKind.BUY_X_GET_Y: (
+                frozenset({"buy_quantity", "get_quantity"}),
+                frozenset({"percent"}),
+            ),
+        }
+    )
+)
+
+
+class NewPromotion(RequestModel):
+    """A promotion. With a `code` it is a voucher, otherwise it applies by itself.
+
+    - `percent`: `percent` of the lines.
+    - `fixed`: the amount in the currency of the order. In other currencies it does not apply.
+    - `free_shipping`: the price of shipping.
+    - `buy_x_get_y`: of each `buy_quantity` + `get_quantity` units, the cheapest `get_quantity` are
+      free, or cost `percent` less.
+
+    Promotions apply by descending `priority`, each to the amounts that the earlier ones left. One
+    that is not `stackable` applies only if no other promotion does. Limits count the orders that
+    have the discount and are not cancelled or expired.
+    """
+
+    name: PromotionName
+    kind: PromotionKind
+    code: VoucherCode | None = None
+    percent: Percent | None = None
+    amounts: Amounts = ()
+    buy_quantity: UnitCount | None = None
+    get_quantity: UnitCount | None = None
+    conditions: PromotionConditions = PromotionConditions()
+    usage_limit: UseLimit | None = None
+    per_customer_limit: UseLimit | None = None
+    starts_at: UtcDatetime | None = None
+    ends_at: UtcDatetime | None = None
+    stackable: Bool = True
+    priority: Priority = 0
+    is_active: Bool = True
+
+    @model_validator(mode="after")
+    def _check_fields_of_kind(self) -> Self:
+        needed, optional = _FIELDS_BY_KIND[self.kind]
+        given = {name for name in _VALUE_FIELDS if getattr(self, name)}
+        if not needed <= given <= needed | optional:
+            raise PydanticCustomError(
+                "promotion_kind",
+                "needs {needed} if it is {kind}, and no other values",
+                {"needed": ", ".join(sorted(needed)) or "no value", "kind": self.kind.value},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        if self.starts_at and self.ends_at and self.starts_at >= self.ends_at:
+            raise PydanticCustomError("promotion_window", "must start before it ends")
+        return self
+
+    @property
+    def percent_value(self) -> Decimal:
+        return Decimal(self.percent) if self.percent else Decimal(100)
+
+
+def _remove_defaults(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+class PromotionChange(RequestModel):
+    """A change of a promotion, as a JSON merge patch (RFC 7396) of whole fields.
+
+    Null restores the default of a field.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+
+    name: PromotionName | None = None
+    kind: PromotionKind | None = None
+    code: VoucherCode | None = None
+    percent: Percent | None = None
+    amounts: Amounts | None = None
+    buy_quantity: UnitCount | None = None
+    get_quantity: UnitCount | None = None
+    conditions: PromotionConditions | None = None
+    usage_limit: UseLimit | None = None
+    per_customer_limit: UseLimit | None = None
+    starts_at: UtcDatetime | None = None
+    ends_at: UtcDatetime | None = None
+    stackable: Bool | None = None
+    priority: Priority | None = None
+    is_active: Bool | None = None
