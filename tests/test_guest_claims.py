@@ -1,88 +1,25 @@
-"""Claims of guests while the guests order and pay: each order has one owner, none is orphaned."""
+"""Claims of guests while the guests order and pay: each order and cart has one owner."""
 
 import os
 from asyncio import gather
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import pytest
 
-from markethall.container import ApplicationContainer
-from markethall.inventory.catalogue.contract.products import NewProduct
-from markethall.inventory.stock.contract import Adjustment
-from markethall.orders.contract import OrderQuery, OrderView
-from markethall.payments.contract import PaymentNotFound, PaymentQuery, PaymentView
-from markethall.secret_keys import ApplicationSecrets
-from markethall.settings import read_settings
-from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
-from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.orders.carts.contract import CartNotFound, CartView
+from markethall.orders.contract import OrderView
+from markethall.payments.contract import PaymentNotFound
 from markethall.shared.kernel.errors import Overloaded
-from markethall.shared.kernel.ids import new_id
-from markethall.shared.kernel.scopes import GUEST_SCOPES
-from markethall.shared.security.access_tokens import generate_private_key
-from markethall.testing import deliver
-from markethall.users.contract import GuestClaimed, GuestTokens, Register, UserInactive
-from tests.containers import inventory_of, orders_of, payments_of, users_of
-from tests.inventory.race_setup import slow_connection_to
-from tests.orders.conftest import STAFF, attempt_without_key, order_command, user_context
-from tests.proxy import Mode
+from markethall.users.contract import UserInactive
+from tests.containers import orders_of, payments_of
+from tests.real_shop import FAR, MEMORY, NEAR, Shop, open_real_shop
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
-# the storage, and the latency of its connection in each direction in seconds
-MEMORY, NEAR, FAR = ("memory", 0.0), ("sql", 0.0), ("sql", 0.02)
 ROUNDS: Final = dict.fromkeys((MEMORY, NEAR, FAR), 200) if FULL else {MEMORY: 40, NEAR: 20, FAR: 10}
 # the number of guests that are claimed at the same time
 BATCH: Final = 10
-
-
-@dataclass
-class Shop:
-    container: ApplicationContainer
-    user: CallContext
-    product_id: UUID
-
-    async def create_guest(self) -> tuple[GuestTokens, CallContext]:
-        guest = await users_of(self.container).guests().create_guest(STAFF)
-        actor = Actor(user_id=guest.guest_id, scopes=GUEST_SCOPES, is_guest=True)
-        return guest, CallContext(actor=actor, request_id="test")
-
-    async def place(self, ctx: CallContext, **more: Any) -> OrderView:
-        command = order_command(self.product_id, email="guest@example.com", **more)
-        return await orders_of(self.container).orders().place(ctx, command, attempt_without_key())
-
-    async def confirm(self, ctx: CallContext, order: OrderView, **more: Any) -> PaymentView:
-        attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_EXTENDED, ok_response)
-        api = payments_of(self.container).payment_api()
-        return await api.confirm(ctx, order.payment.payment_id, "sandbox_ok", attempt, **more)
-
-    async def claim(self, guest: GuestTokens) -> None:
-        """Claim the guest, then deliver the event to both contexts, more than once."""
-        guests = users_of(self.container).guests()
-        await guests.claim_guest(self.user, guest.access_token, attempt_without_key())
-        event = GuestClaimed(guest_id=guest.guest_id, user_id=self.user.user_id)
-        orders, payments = orders_of(self.container), payments_of(self.container)
-        await gather(
-            deliver("orders", orders, event, times=2),
-            deliver("payments", payments, event),
-            deliver("orders", orders, event),
-            deliver("payments", payments, event, times=2),
-        )
-
-    async def orders_of(self, owner_id: UUID) -> list[OrderView]:
-        query = OrderQuery(user_id=owner_id, limit=100)
-        return list((await orders_of(self.container).orders().list_orders(STAFF, query)).items)
-
-    async def payments_of(self, owner_id: UUID) -> list[PaymentView]:
-        api = payments_of(self.container).payment_api()
-        return list((await api.list_payments(STAFF, PaymentQuery(user_id=owner_id))).items)
-
-    async def timeline(self, order: OrderView) -> list[tuple[str, str, str]]:
-        view = await orders_of(self.container).orders().get_timeline(STAFF, order.order_id)
-        return [(entry.change, entry.actor, entry.reason) for entry in view.items]
 
 
 @pytest.fixture(params=ROUNDS, ids=lambda place: f"{place[0]}-{place[1] * 1000:.0f}ms")
@@ -98,51 +35,8 @@ def database(request: pytest.FixtureRequest, place: tuple[str, float]) -> str:
 
 @pytest.fixture
 async def shop(place: tuple[str, float], database: str) -> AsyncIterator[Shop]:
-    (storage, latency), url = place, database
-    async with AsyncExitStack() as stack:
-        proxy = None
-        if latency:
-            url, proxy = await stack.enter_async_context(slow_connection_to(url, latency))
-        container = ApplicationContainer(
-            # long timeouts, because the test machine may be busy
-            read_settings(
-                storage=storage,
-                database_url=url,
-                cache="off",
-                database_timeout=60,
-                request_deadline_seconds=60,
-            ),
-            _secrets(),
-        )
-        stack.push_async_callback(container.close)
-        shop = await _open_shop(container)
-        if proxy:
-            proxy.mode = Mode.DELAY
+    async with open_real_shop(*place, database) as shop:
         yield shop
-
-
-def _secrets() -> ApplicationSecrets:
-    return ApplicationSecrets(
-        secret_key=b"a secret of the tests" * 2,
-        access_token_private_key=generate_private_key(),
-        service_token_private_key=generate_private_key(),
-    )
-
-
-async def _open_shop(container: ApplicationContainer) -> Shop:
-    name = f"buyer{new_id().hex[-8:]}"
-    command = Register(username=name, email=f"{name}@example.com", password="a long enough one")
-    accounts = users_of(container).accounts()
-    user = await accounts.register(STAFF, command, attempt_without_key())
-    price = {"amount": 1000, "currency": "EUR"}
-    product = NewProduct.model_validate({"sku": name, "name": "A thing", "price": price})
-    inventory = inventory_of(container)
-    product_id = (
-        await inventory.catalogue().create(STAFF, product, attempt_without_key())
-    ).product_id
-    received = Adjustment(delta=100_000, reason="received")
-    await inventory.stockroom().adjust(STAFF, product_id, received, attempt_without_key())
-    return Shop(container, user_context(user.user_id, "customer"), product_id)
 
 
 async def test_claim_gives_orders_payments_and_saved_methods_to_the_user(shop: Shop) -> None:
@@ -172,27 +66,33 @@ async def test_guests_who_order_and_pay_while_they_are_claimed_leave_no_orphan(
 ) -> None:
     for _ in range(0, ROUNDS[place], BATCH):
         rounds = await gather(*(race(shop) for _ in range(BATCH)))
-        for guest_id, placed in rounds:
+        for guest_id, placed, carts in rounds:
             await assert_owned_by_the_user(shop, guest_id, placed)
+            await assert_carts_follow_their_orders(shop, placed, carts)
 
 
-async def race(shop: Shop) -> tuple[UUID, list[OrderView]]:
-    """Claim a guest while it orders twice and pays an earlier order; return its orders."""
+async def race(shop: Shop) -> tuple[UUID, list[OrderView], list[CartView]]:
+    """Claim a guest while it orders, checks out a cart, creates another and pays an earlier order.
+
+    Return its orders and carts.
+    """
     guest, ctx = await shop.create_guest()
-    earlier = await shop.place(ctx)
+    earlier, cart = await shop.place(ctx), await shop.create_cart(ctx)
     results = await gather(
         shop.place(ctx),
         shop.claim(guest),
         shop.confirm(ctx, earlier),
-        shop.place(ctx),
+        shop.check_out(ctx, cart),
+        shop.create_cart(ctx),
         return_exceptions=True,
     )
-    expected = (UserInactive, PaymentNotFound, Overloaded)
+    expected = (UserInactive, PaymentNotFound, CartNotFound, Overloaded)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, expected):
             raise result
     assert not isinstance(results[1], BaseException)
-    return guest.guest_id, [earlier, *(one for one in results if isinstance(one, OrderView))]
+    placed = [earlier, *(one for one in results if isinstance(one, OrderView))]
+    return guest.guest_id, placed, [cart, *(one for one in results if isinstance(one, CartView))]
 
 
 async def assert_owned_by_the_user(shop: Shop, guest_id: UUID, placed: list[OrderView]) -> None:
@@ -209,3 +109,14 @@ async def assert_owned_by_the_user(shop: Shop, guest_id: UUID, placed: list[Orde
         assert (order.user_id, order.is_guest, payment.user_id) == (user_id, False, user_id)
         changes = [change for change, _, _ in await shop.timeline(order)]
         assert changes.count("claimed") == 1
+
+
+async def assert_carts_follow_their_orders(
+    shop: Shop, placed: list[OrderView], carts: list[CartView]
+) -> None:
+    """Check that the user owns the carts, and that a cart is closed exactly if it has an order."""
+    order_ids = {order.cart_id: order.order_id for order in placed if order.cart_id}
+    for cart in carts:
+        found = await orders_of(shop.container).carts().get(shop.user, cart.cart_id)
+        assert (found.user_id, found.is_guest) == (shop.user.user_id, False)
+        assert found.order_id == order_ids.get(cart.cart_id)

@@ -125,6 +125,17 @@ TAMPERED = {
         "O4.ledger_intact",
         "unbalanced",
     ),
+    "cart checked out without an order": (
+        (
+            (
+                "INSERT INTO orders.cart (cart_id, user_id, is_guest, status, metadata, order_id,"
+                " created_at, updated_at, version) VALUES (gen_random_uuid(), gen_random_uuid(),"
+                " false, 'checked_out', '{}', gen_random_uuid(), now(), now(), 2)"
+            ),
+        ),
+        "O6.one_order_per_cart",
+        "checked out, but order",
+    ),
     "unique key dropped": (
         ("ALTER TABLE payments.webhook_event DROP CONSTRAINT pk_webhook_event",),
         "O6.unique_keys_exist",
