@@ -48,6 +48,28 @@ async def test_products_are_public(shop: Shop) -> None:
     assert one["available"] == 3
 
 
+async def test_cart_becomes_one_paid_order(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=5, amount=1250)
+    line = {"product_id": product["product_id"], "quantity": 1}
+    created = await shop.post("/carts", buyer, json={"lines": [line]})
+    path = created.headers["location"]
+    await shop.send("PUT", f"{path}/lines/{line['product_id']}", buyer, json={"quantity": 2})
+    await shop.send("PUT", path, buyer, json={"shipping_address": "Market 1"})
+    cart = expect_status(await shop.get(path, buyer), 200)
+    body = {"expected_total": cart["totals"]["total"]}
+
+    placed = await shop.post(f"{path}/checkout", buyer, json=body)
+    again = await shop.post(f"{path}/checkout", buyer, json=body)
+
+    order = expect_status(placed, 201)
+    assert cart["readiness"] == []
+    assert (order["cart_id"], order["total"]["amount"]) == (cart["cart_id"], 2500)
+    problem = expect_problem(again, 409, "orders.cart_closed")
+    assert problem["details"]["order_id"] == order["order_id"]
+    expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    await shop.wait_for_status(buyer, order["order_id"], status="processing")
+
+
 async def test_order_is_paid_fulfilled_and_delivered(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=5, amount=1250)
 

@@ -4,6 +4,11 @@ Requests are sent one after another. After each request that publishes events th
 all events are processed, so the result does not depend on timing.
 """
 
+from tests.partitions.scenario.carts import (
+    cart_of_a_claimed_guest,
+    cart_to_paid_order,
+    merged_carts,
+)
 from tests.partitions.scenario.catalogue import create_products
 from tests.partitions.scenario.guests import guest_is_claimed_later, guests_become_users
 from tests.partitions.scenario.orders import (
@@ -42,6 +47,9 @@ async def play(runner: ScenarioRunner) -> None:
     await deactivated_user(runner, products)
     await guests_become_users(runner, products)
     await guest_is_claimed_later(runner, products)
+    await cart_to_paid_order(runner, products)
+    await merged_carts(runner, products)
+    await cart_of_a_claimed_guest(runner, products)
     await final_reads(runner, products)
 
 
