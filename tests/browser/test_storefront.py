@@ -154,7 +154,7 @@ async def find_shirt(tab: Tab) -> None:
     filters = page.get_by_text("Filters", exact=True)
     if await filters.is_visible():
         await filters.click()
-    await page.get_by_label("blue (3)").check()
+    await page.get_by_label("blue (1)").check()
     await expect(page.get_by_role("button", name="Remove Colour: blue")).to_be_visible()
     await tab.check_view()
     await page.get_by_role("link", name="Linen Shirt").click()
@@ -181,7 +181,7 @@ async def test_facets_take_several_values_and_can_be_removed(tab: Tab) -> None:
     await tab.go("/")
     await expect(page.locator(".card")).to_have_count(4)
 
-    await page.get_by_label("shirts (6)").check()
+    await page.get_by_label("shirts (1)").check()
     await page.get_by_label("kitchen (2)").check()
     await expect(page.locator(".card")).to_have_count(3)
     await page.get_by_role("button", name="Remove Category: Shirts").click()
