@@ -14,7 +14,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/markethall/__init
   bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
   test-event-delivery test-relocation test-malformed-requests test-card-numbers test-facets test-example \
-  test-pgbouncer test-monitoring test-api-schema test-payments test-package \
+  test-pgbouncer test-monitoring test-compose test-api-schema test-payments test-package \
   client-document clients test-client-typescript test-client-python
 
 ## help: list the targets
@@ -112,6 +112,10 @@ test-package: $(DEV)
 ## test-pgbouncer: run the shop behind PgBouncer in transaction mode (needs the program pgbouncer)
 test-pgbouncer: $(DEV)
 	$(BIN)/python -m pytest -q -n 0 tests/pgbouncer.py $(ARGS)
+
+## test-compose: run the services of compose.yaml as processes, behind their proxy (needs the program nginx)
+test-compose: $(DEV)
+	$(BIN)/python -m pytest -q -n 0 tests/compose.py $(ARGS)
 
 ## test-monitoring: test the alert rules, and the dashboard on a real shop (needs the programs prometheus and promtool)
 test-monitoring: $(DEV)
