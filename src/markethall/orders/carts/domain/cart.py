@@ -59,7 +59,7 @@ class Cart:
     shipping_method: str | None = None
     voucher_code: str | None = None
     note: str | None = None
-    metadata: Mapping[str, str] = field(default=_NO_METADATA)
+    metadata: Mapping[str, str] = field(default_factory=lambda: _NO_METADATA)
     order_id: UUID | None = None
     merged_into: UUID | None = None
     version: int = 1
