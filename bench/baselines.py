@@ -4,6 +4,7 @@ raw   an ASGI app with one constant body: the maximum rate of uvicorn.
 sql   FastAPI and asyncpg, one statement per request, JSON text stored in Postgres: the maximum rate
       of these libraries without computation in Python.
 same  like sql, with the statements and tables of the application.
+purchase  a hand-written purchase: see purchase_baseline.py.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from uuid import UUID
 import asyncpg
 import uvicorn
 from fastapi import FastAPI, Response
+
+from . import purchase_baseline
 
 if TYPE_CHECKING:
     from markethall.shared.persistence.postgres import Statement
@@ -148,6 +151,8 @@ async def fill(database_url: str, products: dict[UUID, str], list_items: dict[UU
         await connection.copy_records_to_table(
             "list_items", schema_name="bench", records=list(list_items.items())
         )
+        await connection.execute(purchase_baseline.TABLES)
+        await connection.execute(purchase_baseline.FILL, list(products))
         await connection.execute("VACUUM ANALYZE bench.products")
         await connection.execute("VACUUM ANALYZE bench.list_items")
     finally:
@@ -165,12 +170,12 @@ async def clear(database_url: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.baselines")
-    parser.add_argument("name", choices=("raw", "sql", "same"))
+    parser.add_argument("name", choices=("raw", "sql", "same", "purchase"))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--body", type=Path, help="raw: a file with the response body")
     options = parser.parse_args()
     raw = options.name == "raw"
-    apps = {"sql": sql_app, "same": same_app}
+    apps = {"sql": sql_app, "same": same_app, "purchase": purchase_baseline.purchase_app}
     app: Any = (
         raw_app(options.body.read_bytes())
         if raw

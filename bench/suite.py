@@ -17,7 +17,7 @@ from uuid import UUID
 from . import baselines, servers
 from .client import Request, Scripts, Tally, load, repeat, request_bytes
 from .loop import Loop
-from .report import RAW, SQL_ONE, SQL_PAGE, Figure, Report
+from .report import PURCHASE, RAW, SQL_ONE, SQL_PAGE, Figure, Report
 from .servers import OTHERS, SERVER, SETTLE_TIMEOUT_SECONDS, Server, Ticks, settle
 from .shop import ADMIN, PAGE, Shop, fetch, fetch_bodies, fetch_statement_count
 
@@ -122,7 +122,17 @@ class Suite:
         with self._baseline("sql", BENCH_DATABASE_URL=dsn) as server:
             self._reads(server, SQL_ONE, reads)
             self._reads(server, SQL_PAGE, page)
+        with self._baseline("purchase", BENCH_DATABASE_URL=dsn) as server:
+            self._hand_written_purchases(server, sample)
         self._loop.do(baselines.clear(dsn))
+
+    def _hand_written_purchases(self, server: Server, sample: Sample) -> None:
+        buyers = [f"customer {number}" for number in range(self._options.customers)]
+        product_ids = [str(product_id) for product_id in sample.products]
+        shop = Shop("", product_ids=product_ids, tokens=buyers)
+        for customers in self._options.buyers:
+            scenario = Scenario(PURCHASE, "purchase", customers)
+            self._measure(server, scenario, shop.buy(customers))
 
     def _cached(self, url: str) -> None:
         with self._application(url) as server:
