@@ -19,6 +19,7 @@ from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.inventory.imports.domain.family_rows import FAMILY_HEADER
 from markethall.orders.domain import FULFILMENT_TRANSITIONS
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
+from markethall.orders.returns.domain import RETURN_TRANSITIONS
 from markethall.payments.domain import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
 from markethall.shared.http.route_policies import RoutePolicy
@@ -139,6 +140,16 @@ def fulfilment_states() -> str:
     return _mermaid(lines)
 
 
+def return_states() -> str:
+    lines = ["stateDiagram-v2", "    [*] --> requested"]
+    lines += [
+        f"    {status} --> {to}: {command}"
+        for status, command, to in RETURN_TRANSITIONS
+        if to is not status
+    ]
+    return _mermaid(lines)
+
+
 def payment_states() -> str:
     lines = ["stateDiagram-v2", "    [*] --> created"]
     for status, commands in PAYMENT_TRANSITIONS.items():
@@ -217,6 +228,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "relocation": relocation,
     "order-states": order_states,
     "fulfilment-states": fulfilment_states,
+    "return-states": return_states,
     "payment-states": payment_states,
     "routes": routes_table,
     "roles": roles_table,

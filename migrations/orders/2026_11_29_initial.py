@@ -19,6 +19,8 @@ TABLES = (
     "idempotency_record",
     "inbox",
     "outbox",
+    "return_line",
+    "return",
     "fulfilment_line",
     "fulfilment",
     "timeline",
@@ -84,6 +86,7 @@ def upgrade() -> None:
     _order_edit()
     _timeline()
     _fulfilment()
+    _return()
     _configuration()
     _promotion()
     _triggers()
@@ -218,7 +221,10 @@ def _order_line() -> None:
         sa.Column("fulfilled", sa.Integer(), nullable=False),
         sa.Column("delivered", sa.Integer(), nullable=False),
         sa.Column("failed", sa.Integer(), nullable=False, server_default="0"),
-        sa.Column("cancelled", sa.Integer(), nullable=False, server_default="0"),
+        *(
+            sa.Column(name, sa.Integer(), nullable=False, server_default="0")
+            for name in ("cancelled", "in_return", "returned")
+        ),
         *_amounts("total"),
         *(
             sa.Column(name, sa.BigInteger(), nullable=False, server_default="0")
@@ -293,6 +299,51 @@ def _fulfilment() -> None:
         *_checks("fulfilment_line", FULFILMENT_LINE_CHECKS),
         schema=SCHEMA,
     )
+
+
+def _return() -> None:
+    op.create_table(
+        "return",
+        sa.Column("return_id", sa.Uuid(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        *_texts("status", "reason"),
+        sa.Column("receipts", JSONB(), nullable=False),
+        *_amounts("refund", "shipping_refund"),
+        sa.Column("refunded", sa.BigInteger(), nullable=True),
+        _timestamp("created_at"),
+        _timestamp("updated_at"),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("return_id", name=op.f("pk_return")),
+        _foreign_key("return", "order_id", "order.order_id"),
+        *_checks("return", RETURN_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_return_order_id", "return", ["order_id", "return_id"])
+    op.create_index(
+        op.f("uq_return_shipping_refund"),
+        "return",
+        ["order_id"],
+        unique=True,
+        schema=SCHEMA,
+        postgresql_where=sa.text("shipping_refund > 0"),
+    )
+    op.create_table(
+        "return_line",
+        sa.Column("return_id", sa.Uuid(), nullable=False),
+        sa.Column("line_id", sa.Uuid(), nullable=False),
+        sa.Column("product_id", sa.Uuid(), nullable=False),
+        *(
+            sa.Column(name, sa.Integer(), nullable=False)
+            for name in ("quantity", "restocked", "scrapped")
+        ),
+        *_amounts("price", "discount", "tax", "included_tax"),
+        sa.PrimaryKeyConstraint("return_id", "line_id", name=op.f("pk_return_line")),
+        _foreign_key("return_line", "return_id", "return.return_id"),
+        _foreign_key("return_line", "line_id", "order_line.line_id"),
+        *_checks("return_line", RETURN_LINE_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_return_line_line_id", "return_line", ["line_id"])
 
 
 def _configuration() -> None:
@@ -437,6 +488,7 @@ ORDER_LINE_CHECKS = {
     "delivered": "delivered BETWEEN 0 AND fulfilled",
     "failed": "failed BETWEEN 0 AND quantity - fulfilled",
     "cancelled": "cancelled BETWEEN 0 AND quantity - fulfilled - failed",
+    "returned": "in_return >= 0 AND returned >= 0 AND in_return + returned <= delivered",
     "unit_price": "unit_price >= 0",
     "total": "total = unit_price * quantity",
 }
@@ -445,6 +497,20 @@ FULFILMENT_CHECKS = {
     "delivered_at": "(status = 'delivered') = (delivered_at IS NOT NULL)",
     "failed_at": "(status IN ('lost', 'returned_to_sender')) = (failed_at IS NOT NULL)",
     "restocked": "NOT restocked OR status = 'returned_to_sender'",
+}
+RETURN_CHECKS = {
+    "status": "status IN ('requested', 'approved', 'rejected', 'received', 'closed', 'cancelled')",
+    "receipts": "jsonb_typeof(receipts) = 'array'",
+    "refund": "0 <= shipping_refund AND shipping_refund <= refund"
+    " AND (refund = 0 OR status = 'closed')",
+    "refunded": "refunded IS NULL OR (status = 'closed' AND refunded BETWEEN 0 AND refund)",
+    "version": "version >= 1",
+}
+RETURN_LINE_CHECKS = {
+    "quantity": "quantity BETWEEN 1 AND 999",
+    "received": "restocked >= 0 AND scrapped >= 0 AND restocked + scrapped <= quantity",
+    "refund": "discount BETWEEN 0 AND price AND tax >= 0"
+    " AND included_tax BETWEEN 0 AND price - discount AND (tax = 0 OR included_tax = 0)",
 }
 FULFILMENT_LINE_CHECKS = {
     "quantity": "quantity BETWEEN 1 AND 999",

@@ -130,15 +130,26 @@ class ShopSeeder:
         lines = [{"line_id": order["lines"][0]["line_id"], "quantity": 1}]
         body = {"lines": lines, "carrier": "DHL", "tracking_number": "1"}
         fulfilment = self._post(f"{order_path}/fulfilments", json=body, token=self._admin)
+        return_id = self._create_return(order_path, lines)
         body = {"amount": {"amount": 100, "currency": "EUR"}, "reason": "damaged"}
         refund = self._post(f"/payments/{payment_id}/refunds", json=body, token=self._admin)
         return {
             "order_id": order["order_id"],
             "payment_id": payment_id,
             "fulfilment_id": fulfilment["fulfilment_id"],
+            "return_id": return_id,
             "refund_id": refund["refund_id"],
             "saved_payment_method_id": saved["saved_payment_method_id"],
         }
+
+    def _create_return(self, order_path: str, lines: list[dict[str, Any]]) -> str:
+        """Deliver another fulfilment of these lines, and request to return its units."""
+        sent = self._post(f"{order_path}/fulfilments", json={"lines": lines}, token=self._admin)
+        self._post(f"/fulfilments/{sent['fulfilment_id']}/deliver", token=self._admin)
+        body = {"lines": lines, "reason": "does not fit"}
+        made = self._post(f"{order_path}/returns", json=body, token=self._admin)
+        return_id: str = made["return_id"]
+        return return_id
 
     def _sign_in(self, name: str, password: str) -> str:
         token: str = self._post("/token", data={"username": name, "password": password})[

@@ -316,3 +316,98 @@ async def test_order_with_timeline_cannot_be_deleted(connection: "Connection") -
 
     with pytest.raises(asyncpg.ForeignKeyViolationError):
         await connection.execute('DELETE FROM orders."order"')
+
+
+RETURN: dict[str, Any] = {
+    "status": "requested",
+    "reason": "broken",
+    "receipts": "[]",
+    "refund": 0,
+    "shipping_refund": 0,
+    "refunded": None,
+    "version": 1,
+}
+RETURN_LINE: dict[str, Any] = {
+    "quantity": 2,
+    "restocked": 0,
+    "scrapped": 0,
+    "price": 0,
+    "discount": 0,
+    "tax": 0,
+    "included_tax": 0,
+}
+
+
+async def insert_return(connection: "Connection", order_id: UUID, **changes: Any) -> UUID:
+    times = await connection.fetchrow("SELECT now() AS created_at, now() AS updated_at")
+    return_id = new_id()
+    ids = {"return_id": return_id, "order_id": order_id}
+    await insert(connection, "return", {**ids, **dict(times or {}), **RETURN, **changes})
+    return return_id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "lost"},
+        {"receipts": "{}"},
+        {"refund": 1},
+        {"refund": -1, "status": "closed"},
+        {"refund": 1, "shipping_refund": 2, "status": "closed"},
+        {"refunded": 0},
+        {"refund": 1, "refunded": 2, "status": "closed"},
+        {"version": 0},
+    ],
+    ids=str,
+)
+async def test_inconsistent_return_is_rejected(
+    connection: "Connection", changes: dict[str, Any]
+) -> None:
+    order_id, _ = await insert_order_with_line(connection)
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert_return(connection, order_id, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quantity": 0},
+        {"restocked": 2, "scrapped": 1},
+        {"scrapped": -1},
+        {"discount": 1},
+        {"price": 10, "tax": -1},
+        {"price": 10, "tax": 1, "included_tax": 1},
+        {"price": 10, "discount": 5, "included_tax": 6},
+    ],
+    ids=str,
+)
+async def test_inconsistent_line_of_a_return_is_rejected(
+    connection: "Connection", changes: dict[str, Any]
+) -> None:
+    order_id, line_id = await insert_order_with_line(connection)
+    ids = {"return_id": await insert_return(connection, order_id), "line_id": line_id}
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert(
+            connection, "return_line", {**ids, "product_id": new_id(), **RETURN_LINE, **changes}
+        )
+
+
+async def test_shipping_is_refunded_once_per_order(connection: "Connection") -> None:
+    order_id, _ = await insert_order_with_line(connection)
+    closed = {"status": "closed", "refund": 5, "shipping_refund": 5}
+    await insert_return(connection, order_id, **closed)
+
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await insert_return(connection, order_id, **closed)
+
+
+@pytest.mark.parametrize(
+    "change", ["in_return = 1", "returned = 1", "in_return = -1", "returned = -1"]
+)
+async def test_only_delivered_units_are_in_returns(connection: "Connection", change: str) -> None:
+    await insert_order_with_line(connection)
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await connection.execute(f"UPDATE orders.order_line SET {change}")

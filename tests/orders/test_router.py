@@ -64,6 +64,8 @@ class OrderClient:
         self, method: str, path: str, ctx: CallContext | None = None, **options: Any
     ) -> httpx2.Response:
         self.gateway.call_context = ctx or self.orders_app.buyer
+        if key := options.pop("key", None):
+            options["headers"] = {"Idempotency-Key": key}
         return await self.http.request(method, path, **options)
 
     async def place(self, body: Any, key: str = "key") -> httpx2.Response:
@@ -384,6 +386,40 @@ async def test_fulfilment_with_invalid_fields_is_rejected(
     assert response.status_code == 422
 
 
+async def test_return_over_http(order_client: OrderClient) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
+    path = f"/orders/{order['order_id']}"
+    order_client.orders_app.fake_payments.capture(UUID(order["payment"]["payment_id"]))
+    await order_client.orders_app.process_events()
+    sent = await order_client.send("POST", f"{path}/fulfilments", STAFF, json={})
+    await order_client.send("POST", f"{sent.headers['location']}/deliver", STAFF)
+    line = {"line_id": order["lines"][0]["line_id"], "quantity": 1}
+    body = {"lines": [line], "reason": "does not fit"}
+    arrived = {"lines": [{**line, "condition": "used", "disposition": "scrap"}]}
+
+    made = await order_client.send("POST", f"{path}/returns", json=body)
+    place = made.headers["location"]
+    too_early = await order_client.send("POST", f"{place}/close", STAFF, json={}, key="a")
+    approved = await order_client.send("POST", f"{place}/approve", STAFF)
+    without_key = await order_client.send("POST", f"{place}/receive", STAFF, json=arrived)
+    received = await order_client.send("POST", f"{place}/receive", STAFF, json=arrived, key="b")
+    again = await order_client.send("POST", f"{place}/receive", STAFF, json=arrived, key="b")
+    closed = await order_client.send("POST", f"{place}/close", STAFF, json={}, key="c")
+    listed = await order_client.send("GET", f"{path}/returns")
+
+    assert (made.status_code, made.json()["status"]) == (201, "requested")
+    assert (too_early.status_code, too_early.json()["details"]) == (
+        409,
+        {"status": "requested", "allowed": ["approve", "reject", "cancel"]},
+    )
+    assert approved.json()["status"] == "approved"
+    assert without_key.json()["code"] == "idempotency.key_missing"
+    assert (received.status_code, again.json()) == (200, received.json())
+    assert closed.json()["refund"]["amount"] == {"amount": 1000, "currency": "EUR"}
+    assert listed.json() == {"items": [closed.json()], "next_cursor": None}
+    assert (await order_client.send("GET", place)).json() == closed.json()
+
+
 async def test_shipments_are_lost_and_come_back(order_client: OrderClient) -> None:
     order = (await order_client.place(short_body(order_client))).json()
     path = f"/orders/{order['order_id']}/fulfilments"
@@ -546,6 +582,14 @@ ROUTES = [
     ("GET", f"{UNKNOWN_CART_PATH}/shipping-options", {"orders", "orders:manage"}),
     ("POST", f"{UNKNOWN_CART_PATH}/merge", {"orders"}),
     ("POST", f"{UNKNOWN_CART_PATH}/checkout", {"orders"}),
+    ("POST", f"{UNKNOWN_ORDER_PATH}/returns", {"orders", "orders:manage"}),
+    ("GET", f"{UNKNOWN_ORDER_PATH}/returns", {"orders", "orders:manage"}),
+    ("GET", f"/returns{UNKNOWN_ORDER_PATH[7:]}", {"orders", "orders:manage"}),
+    ("POST", f"/returns{UNKNOWN_ORDER_PATH[7:]}/approve", {"orders:manage"}),
+    ("POST", f"/returns{UNKNOWN_ORDER_PATH[7:]}/reject", {"orders:manage"}),
+    ("POST", f"/returns{UNKNOWN_ORDER_PATH[7:]}/cancel", {"orders", "orders:manage"}),
+    ("POST", f"/returns{UNKNOWN_ORDER_PATH[7:]}/receive", {"orders:manage"}),
+    ("POST", f"/returns{UNKNOWN_ORDER_PATH[7:]}/close", {"orders:manage"}),
 ]
 
 

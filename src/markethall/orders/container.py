@@ -29,6 +29,7 @@ from markethall.orders.promotions.contract import Promotions
 from markethall.orders.promotions.ports import PromotionFinder
 from markethall.orders.promotions.service.finder import StoredPromotions
 from markethall.orders.promotions.service.promotions import PromotionService
+from markethall.orders.returns.contract import Returns
 from markethall.orders.service import (
     Checkout,
     ContextClients,
@@ -44,6 +45,7 @@ from markethall.orders.service.fulfilments import FulfilmentService
 from markethall.orders.service.order_changes import OrderChangeService
 from markethall.orders.service.order_edits import OrderEditService
 from markethall.orders.service.order_metrics import ORDER_COUNTERS
+from markethall.orders.service.returns import ReturnService
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
 from markethall.orders.settings import (
@@ -262,6 +264,7 @@ class OrdersContainer(ContextContainer):
     order_edits: providers.Singleton[OrderEdits] = singleton(
         OrderEditService, clients, pricing, database, reservation_policy, clock
     )
+    returns: providers.Singleton[Returns] = singleton(ReturnService, database, cursors, clock)
     event_handlers: providers.Singleton[OrderEventHandlers] = singleton(
         OrderEventHandlers, clients, database, reservation_policy, clock
     )

@@ -33,6 +33,7 @@ MANIFEST: Final = ContextManifest(
         "orders",
         "carts",
         "fulfilments",
+        "returns",
         "shop",
         "shipping-methods",
         "tax-rates",
@@ -96,5 +97,7 @@ MANIFEST: Final = ContextManifest(
         Subscription("orders.order_fulfilled", "capture_shipped"),
         Subscription("orders.order_fulfilled", "on_order_fulfilled"),
         Subscription("orders.fulfilment_returned", "on_fulfilment_returned"),
+        Subscription("orders.return_received", "on_return_received"),
+        Subscription("orders.return_closed", "on_return_closed"),
     ),
 )

@@ -29,6 +29,7 @@ from markethall.orders.promotions.memory import (
     PromotionUse,
     count_uses,
 )
+from markethall.orders.returns.memory import MemoryReturnStore, ReturnTables
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.lookup_key import to_lookup_key
@@ -39,7 +40,7 @@ from markethall.shared.persistence.memory import Table
 FIRST_NUMBER = 1001
 
 
-class Tables(CartTables, PromotionTables):
+class Tables(CartTables, PromotionTables, ReturnTables):
     def __init__(self) -> None:
         super().__init__()
         self.orders: Table[UUID, Order] = Table()
@@ -50,7 +51,7 @@ class Tables(CartTables, PromotionTables):
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
-class MemoryOrderStore(MemoryCartStore, MemoryPromotionStore):
+class MemoryOrderStore(MemoryCartStore, MemoryPromotionStore, MemoryReturnStore):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables

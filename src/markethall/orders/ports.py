@@ -11,6 +11,7 @@ from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
 from markethall.orders.promotions import ports as promotions
+from markethall.orders.returns import ports as returns
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
@@ -18,7 +19,7 @@ from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
 
 
-class ReadStore(promotions.ReadStore, carts.ReadStore, Protocol):
+class ReadStore(promotions.ReadStore, carts.ReadStore, returns.ReadStore, Protocol):
     """Reads without locks."""
 
     async def get_order(self, order_id: UUID) -> Order | None: ...
@@ -59,7 +60,7 @@ class ReadStore(promotions.ReadStore, carts.ReadStore, Protocol):
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, promotions.Store, carts.Store, Protocol):
+class Store(ReadStore, promotions.Store, carts.Store, returns.Store, Protocol):
     """Reads and writes of one transaction."""
 
     # the orders that `save_order` has changed in this transaction

@@ -19,6 +19,7 @@ from tests.partitions.scenario.orders import (
     idempotency_keys,
     order_to_delivery,
     rejected_orders,
+    returned_units,
 )
 from tests.partitions.scenario.payments import (
     delayed_provider_outcomes,
@@ -35,6 +36,7 @@ async def play(runner: ScenarioRunner) -> None:
     products = await create_products(runner)
     await order_to_delivery(runner, products)
     await failed_shipments(runner, products)
+    await returned_units(runner, products)
     await declined_payment(runner, products)
     await cancelled_orders(runner, products)
     await rejected_orders(runner, products)

@@ -56,6 +56,28 @@ async def failed_shipments(runner: ScenarioRunner, products: dict[str, str]) -> 
     await runner.get(f"/products/{products['tea']}/stock-movements", "admin")
 
 
+async def returned_units(runner: ScenarioRunner, products: dict[str, str]) -> None:
+    order = await place_order(runner, "anna", {products["tea"]: 3})
+    await confirm_payment(runner, "anna", order)
+    await fulfil(runner, order)
+    line = {"line_id": order["lines"][0]["line_id"], "quantity": 2}
+    body = {"lines": [line], "reason": "does not fit"}
+    sent = await runner.post(f"/orders/{order['order_id']}/returns", "anna", body)
+    await runner.post(f"/orders/{order['order_id']}/returns", "anna", body)
+    path = f"/returns/{sent['return_id']}"
+    await runner.post(f"{path}/approve", "admin")
+    for disposition in ("restock", "scrap"):
+        part = {**line, "quantity": 1, "condition": "opened", "disposition": disposition}
+        await runner.post(f"{path}/receive", "admin", {"lines": [part]})
+        await runner.wait_until_idle()
+    await runner.post(f"{path}/close", "admin", {"refund_shipping": True})
+    await runner.wait_until_idle()
+    await runner.post(f"{path}/close", "admin", {})
+    await runner.get(path, "anna")
+    await read_order(runner, order)
+    await runner.get(f"/products/{products['tea']}/stock-movements", "admin")
+
+
 async def declined_payment(runner: ScenarioRunner, products: dict[str, str]) -> None:
     order = await place_order(runner, "anna", {products["tea"]: 1})
     for method in ("sandbox_declined", "sandbox_insufficient_funds", "sandbox_action_required"):

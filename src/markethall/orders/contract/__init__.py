@@ -48,6 +48,9 @@ from markethall.orders.contract.events import OrderLinesCancelled as OrderLinesC
 from markethall.orders.contract.events import OrderOverpaid as OrderOverpaid
 from markethall.orders.contract.events import OrderPaid as OrderPaid
 from markethall.orders.contract.events import OrderPlaced as OrderPlaced
+from markethall.orders.contract.events import ReturnClosed as ReturnClosed
+from markethall.orders.contract.events import ReturnReceived as ReturnReceived
+from markethall.orders.contract.events import ReturnStatusChanged as ReturnStatusChanged
 from markethall.orders.contract.status import FulfilmentStatus as FulfilmentStatus
 from markethall.orders.contract.status import OrderFulfilmentStatus as OrderFulfilmentStatus
 from markethall.orders.contract.status import OrderPaymentStatus as OrderPaymentStatus

@@ -119,3 +119,29 @@ class FulfilmentReturned(OrderEvent):
 
 class OrderCompleted(OrderEvent):
     type: ClassVar[str] = "orders.order_completed"
+
+
+class ReturnStatusChanged(OrderEvent):
+    """A return was requested, approved, rejected or cancelled."""
+
+    type: ClassVar[str] = "orders.return_status_changed"
+    return_id: UUID
+    status: str
+
+
+class ReturnReceived(OrderEvent):
+    """Units of a return have arrived. `restocked` are those that are sold again."""
+
+    type: ClassVar[str] = "orders.return_received"
+    return_id: UUID
+    receipt_id: UUID
+    restocked: tuple[FulfilledLine, ...]
+
+
+class ReturnClosed(OrderEvent):
+    """A return is closed, and `refund` is due for it."""
+
+    type: ClassVar[str] = "orders.return_closed"
+    return_id: UUID
+    payment_id: UUID
+    refund: Money

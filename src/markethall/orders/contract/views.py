@@ -24,7 +24,8 @@ class OrderLineView(Dto):
     with the `tax` that is added to it. `included_tax` is the tax that the price contains.
 
     `fulfilled` counts the units of shipments. `failed` counts the units of lost and returned
-    shipments that are not shipped again or cancelled yet, which `fulfilled` leaves out.
+    shipments that are not shipped again or cancelled yet, which `fulfilled` leaves out. `in_return`
+    counts the units of open returns, `returned` those that closed returns have taken back.
     """
 
     line_id: UUID
@@ -37,6 +38,8 @@ class OrderLineView(Dto):
     delivered: int = 0
     failed: int = 0
     cancelled: int = 0
+    in_return: int = 0
+    returned: int = 0
     total: Money
     discount: Money
     tax: Money

@@ -21,5 +21,4 @@ def shipped_due(order: Order) -> int:
     shipped = sum(
         line.share(line.quantity - line.fulfilled, line.fulfilled).amount for line in order.lines
     )
-    shipping = order.total - sum(line.charged for line in order.lines)
-    return min(max(shipped + shipping, 0), total_due(order))
+    return min(max(shipped + order.shipping_charged, 0), total_due(order))

@@ -22,6 +22,8 @@ from markethall.orders.domain.order_state import OrderState
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES
 from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
 from markethall.orders.domain.transitions import TRANSITIONS, allowed_commands, is_fully_delivered
+from markethall.orders.returns.contract import TooMuchToReturn
+from markethall.orders.totals.domain import LineShare
 
 
 @dataclass
@@ -189,6 +191,60 @@ class Order(OrderState):
         if edit.payment:
             self.payment_status = OrderPaymentStatus.NONE
         self._record("edited", audit)
+
+    def start_return(self, quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
+        """Reserve delivered units, by line id, for a return. Raises TooMuchToReturn."""
+        returnable = {line.line_id: line.returnable for line in self.lines}
+        excess = [
+            {
+                "line_id": str(line_id),
+                "requested": quantity,
+                "returnable": returnable.get(line_id, 0),
+            }
+            for line_id, quantity in quantities.items()
+            if quantity > returnable.get(line_id, 0)
+        ]
+        if excess:
+            raise TooMuchToReturn(lines=excess)
+        self._change_lines(
+            quantities, lambda line, units: replace(line, in_return=line.in_return + units)
+        )
+        self._record("return_requested", audit)
+
+    def end_return(self, quantities: Mapping[UUID, int], change: str, audit: AuditInfo) -> None:
+        """Give the units of a return back, because it was rejected or cancelled."""
+        self._change_lines(
+            quantities, lambda line, units: replace(line, in_return=line.in_return - units)
+        )
+        self._record(change, audit)
+
+    def close_return(
+        self, quantities: Mapping[UUID, int], received: Mapping[UUID, int], audit: AuditInfo
+    ) -> dict[UUID, LineShare]:
+        """Take the received units back. Units of the return that have not arrived are given back.
+
+        Return the amounts of the received units, by line id. The shares of all closed returns of a
+        line never overlap.
+        """
+        shares = {
+            line.line_id: line.share_of_next_returned(received[line.line_id])
+            for line in self.lines
+            if line.line_id in received
+        }
+        self._change_lines(
+            quantities,
+            lambda line, units: replace(
+                line,
+                in_return=line.in_return - units,
+                returned=line.returned + received.get(line.line_id, 0),
+            ),
+        )
+        self._record("return_closed", audit)
+        return shares
+
+    def record_return(self, change: str, audit: AuditInfo) -> None:
+        """Record a change of a return that leaves the units of the order as they are."""
+        self._record(change, audit)
 
     def follow_payment(self, status: str, payment_version: int, audit: AuditInfo) -> None:
         """Record a status of the payment other than `captured`. Ignore an outdated status."""

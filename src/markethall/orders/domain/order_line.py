@@ -22,6 +22,9 @@ class OrderLine:
     # units of lost and returned shipments that are not shipped again or cancelled yet
     failed: int = 0
     cancelled: int = 0
+    # units of open returns, and units that closed returns have taken back
+    in_return: int = 0
+    returned: int = 0
     discounts: tuple[AppliedDiscount, ...] = ()
     tax_lines: tuple[TaxLine, ...] = ()
     prices_include_tax: bool = False
@@ -53,9 +56,14 @@ class OrderLine:
     def share(self, first: int, units: int) -> LineShare:
         """Return the amounts of `units` consecutive units, from the index `first` on.
 
-        Cancelled units have the lowest indexes of the line, and shipped units the highest.
+        Cancelled units have the lowest indexes of the line, and shipped units the highest. Of the
+        shipped units, those that were returned first have the highest indexes.
         """
         return self._breakdown.share(first, units)
+
+    def share_of_next_returned(self, units: int) -> LineShare:
+        """Return the amounts of the units that are returned next."""
+        return self.share(self.quantity - self.returned - units, units)
 
     @property
     def _breakdown(self) -> LineBreakdown:
@@ -78,6 +86,10 @@ class OrderLine:
     def unsettled(self) -> int:
         """The units that can be shipped or cancelled."""
         return self.unfulfilled + self.failed
+
+    @property
+    def returnable(self) -> int:
+        return self.delivered - self.in_return - self.returned
 
     def cancel(self, units: int) -> "OrderLine":
         """Cancel units, at first failed ones, because unfulfilled ones can still be shipped."""

@@ -89,6 +89,11 @@ class OrderState:
         return self.subtotal - self.discount + self.shipping + self.tax
 
     @property
+    def shipping_charged(self) -> int:
+        """The amount that the customer pays for shipping, with its discounts and taxes."""
+        return self.total - sum(line.charged for line in self.lines)
+
+    @property
     def discounts(self) -> tuple[AppliedDiscount, ...]:
         """The discounts of the order: one per promotion."""
         return sum_discounts(part.discounts for part in self._taxed_parts())

@@ -10,6 +10,7 @@ from markethall.orders.router import (
     order_changes,
     order_edits,
     orders,
+    returns,
     status_streams,
 )
 from markethall.orders.shipping import router as shipping
@@ -20,6 +21,6 @@ router = APIRouter()
 # the export comes before the route of an order, whose path also matches
 for module in (
     *(exports, orders, order_changes, order_edits, status_streams, fulfilments),
-    *(carts, shop, shipping, tax, promotions),
+    *(carts, returns, shop, shipping, tax, promotions),
 ):
     router.routes.extend(module.router.routes)

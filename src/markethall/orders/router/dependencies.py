@@ -11,6 +11,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.contract.exports import OrderExport
 from markethall.orders.contract.status_streams import OrderStatusStreams
+from markethall.orders.returns.contract import Returns
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.route_policies import CardCheck, require_scope
 from markethall.shared.idempotency.service import IdempotencyService
@@ -30,6 +31,8 @@ class Services(Protocol):
     def status_streams(self) -> OrderStatusStreams: ...
 
     def order_edits(self) -> OrderEdits: ...
+
+    def returns(self) -> Returns: ...
 
     def idempotency(self) -> IdempotencyService: ...
 
@@ -51,6 +54,7 @@ OrderExportDep = Annotated[
 StatusStreamsDep = Annotated[
     OrderStatusStreams, Depends(_from_orders(lambda container: container.status_streams()))
 ]
+ReturnsDep = Annotated[Returns, Depends(_from_orders(lambda container: container.returns()))]
 Owner = Annotated[CallContext, require_scope(ORDERS)]
 Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
 # the tracking numbers of some carriers have the form of card numbers

@@ -34,6 +34,8 @@ from markethall.orders.contract import (
     OrderPaid,
     OrderPaymentStatus,
     OrderStatus,
+    ReturnClosed,
+    ReturnReceived,
 )
 from markethall.orders.domain import Order, total_due
 from markethall.orders.ports import ReadStore, Store
@@ -47,6 +49,7 @@ from markethall.orders.service.order_events import cancelled_event, overpaid_eve
 from markethall.orders.service.payment_changes import REFUNDED_IN_FULL, cancel_without_payment
 from markethall.orders.service.payment_deadlines import PaymentDeadlines
 from markethall.orders.service.payment_returns import PaymentReturns
+from markethall.orders.service.return_settlements import ReturnSettlements
 from markethall.orders.service.shipment_captures import ShipmentCaptures
 from markethall.payments.contract import (
     DisputeChanged,
@@ -80,6 +83,7 @@ class OrderEventHandlers:
         self._inventory = clients.inventory
         self._deadlines = PaymentDeadlines(clients, policy)
         self._returns = PaymentReturns(clients.payments)
+        self._return_settlements = ReturnSettlements(clients, database, clock)
         self._orders = HandledOrders(database, clock)
         self._guest_orders = GuestOrders(database, clock)
         self._captures = ShipmentCaptures(clients.payments, self._orders)
@@ -413,6 +417,12 @@ class OrderEventHandlers:
             )
             await self._inventory.restock(delivery.call_context(), command)
         await self._orders.mark_processed(delivery)
+
+    async def on_return_received(self, delivery: Delivery, event: ReturnReceived) -> None:
+        await self._return_settlements.restock(delivery, event)
+
+    async def on_return_closed(self, delivery: Delivery, event: ReturnClosed) -> None:
+        await self._return_settlements.refund(delivery, event)
 
     async def capture_shipped(self, delivery: Delivery, event: OrderFulfilled) -> None:
         """Capture the price of the shipped units, if the payment is only authorized."""

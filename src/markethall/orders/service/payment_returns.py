@@ -76,17 +76,19 @@ class PaymentReturns:
         with suppress(RefundExceedsCaptured):
             await self._submit(ctx, command)
 
-    async def refund_up_to(self, ctx: CallContext, command: RefundPayment) -> None:
-        """Refund the amount, but at most what is refundable."""
+    async def refund_up_to(self, ctx: CallContext, command: RefundPayment) -> int:
+        """Refund the amount, but at most what is refundable. Return the refunded amount."""
         try:
-            await self._submit(ctx, command)
+            return await self._submit(ctx, command)
         except RefundExceedsCaptured as error:
             left = Money.model_validate(error.details["refundable"])
-            if left.amount:
-                await self._submit(ctx, command.model_copy(update={"amount": left}))
+            if not left.amount:
+                return 0
+            return await self._submit(ctx, command.model_copy(update={"amount": left}))
 
-    async def _submit(self, ctx: CallContext, command: RefundPayment) -> None:
+    async def _submit(self, ctx: CallContext, command: RefundPayment) -> int:
         refund = await self._payments.refund(ctx, command)
         if refund.status is RefundStatus.FAILED:
             # the event becomes a dead letter, because staff must settle this refund
             raise RefundFailed(refund.failure_code)
+        return refund.amount.amount

@@ -76,6 +76,8 @@ def _to_line_view(line: OrderLine, currency: str) -> OrderLineView:
         delivered=line.delivered,
         failed=line.failed,
         cancelled=line.cancelled,
+        in_return=line.in_return,
+        returned=line.returned,
         total=money(line.total),
         discount=money(line.discount),
         tax=money(line.tax),

@@ -26,7 +26,7 @@ _outbox, _inbox = (orders.metadata.tables[f"orders.{name}"] for name in ("outbox
 
 TIMELINE_COLUMNS = tuple(column.name for column in timeline.c if column.name != "order_id")
 LINE_COLUMNS = tuple(column.name for column in lines.c if column.name != "order_id")
-LINE_COUNTS = ("fulfilled", "delivered", "failed", "cancelled")
+LINE_COUNTS = ("fulfilled", "delivered", "failed", "cancelled", "in_return", "returned")
 UPDATABLE_COLUMNS = (
     "status",
     "payment_status",

@@ -34,6 +34,7 @@ from markethall.orders.domain.promotion_uses import (
     find_use_change,
 )
 from markethall.orders.promotions.sql import SqlPromotionStore
+from markethall.orders.returns.sql import SqlReturnStore
 from markethall.orders.sql import edit_statements as edits
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.breakdowns import (
@@ -78,7 +79,7 @@ _PLAIN_COLUMNS = tuple(
 )
 
 
-class SqlOrderStore(SqlCartStore, SqlPromotionStore):
+class SqlOrderStore(SqlCartStore, SqlPromotionStore, SqlReturnStore):
     def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
         super().__init__(connection, statements, clock)
         self.saved_order_ids: set[UUID] = set()
@@ -297,6 +298,8 @@ def _to_line(line: Mapping[str, Any]) -> OrderLine:
         delivered=line["delivered"],
         failed=line["failed"],
         cancelled=line["cancelled"],
+        in_return=line["in_return"],
+        returned=line["returned"],
         **line_fields(line["breakdown"]),
     )
 

@@ -167,6 +167,8 @@ lines = sa.Table(
     sa.Column("delivered", sa.Integer, nullable=False),
     sa.Column("failed", sa.Integer, nullable=False, server_default="0"),
     sa.Column("cancelled", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("in_return", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("returned", sa.Integer, nullable=False, server_default="0"),
     _amount_column("total"),
     *(
         sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
@@ -186,6 +188,9 @@ lines = sa.Table(
     sa.CheckConstraint("delivered BETWEEN 0 AND fulfilled", name="delivered"),
     sa.CheckConstraint("failed BETWEEN 0 AND quantity - fulfilled", name="failed"),
     sa.CheckConstraint("cancelled BETWEEN 0 AND quantity - fulfilled - failed", name="cancelled"),
+    sa.CheckConstraint(
+        "in_return >= 0 AND returned >= 0 AND in_return + returned <= delivered", name="returned"
+    ),
     sa.CheckConstraint("unit_price >= 0", name="unit_price"),
     sa.CheckConstraint("total = unit_price * quantity", name="total"),
 )
