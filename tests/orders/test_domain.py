@@ -21,6 +21,7 @@ from markethall.orders.domain import (
     Fulfilment,
     Order,
     OrderCommand,
+    OrderEdit,
     OrderLine,
     build_fulfilment_lines,
 )
@@ -93,6 +94,10 @@ def expired() -> Order:
     return order
 
 
+def edited(order: Order) -> OrderEdit:
+    return OrderEdit(new_id(), order.lines, None, discount=0, shipping=0, tax=0, included_tax=0)
+
+
 COMMANDS: dict[OrderCommand, Callable[[Order], object]] = {
     OrderCommand.PAY: lambda order: order.pay(AUDIT),
     OrderCommand.CANCEL: lambda order: order.cancel(AUDIT),
@@ -106,12 +111,14 @@ COMMANDS: dict[OrderCommand, Callable[[Order], object]] = {
         {line.line_id: line.fulfilled for line in order.lines}, AUDIT
     ),
     OrderCommand.CHANGE_ADDRESS: lambda order: order.change_shipping_address("Market 2", AUDIT),
+    OrderCommand.EDIT: lambda order: order.edit(edited(order), AUDIT),
     OrderCommand.FAIL_SHIPMENT: lambda order: order.fail_shipment(
         {line.line_id: line.fulfilled for line in order.lines}, "shipment_lost", AUDIT
     ),
 }
 # for each state of an order: the allowed commands, each with the status that it leads to
 ALLOWED_COMMANDS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
+    # not EDIT, because the time to pay is over
     placed: {
         OrderCommand.PAY: OrderStatus.PROCESSING,
         OrderCommand.EXPIRE: OrderStatus.EXPIRED,
@@ -121,6 +128,7 @@ ALLOWED_COMMANDS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
     paid: {
         OrderCommand.CANCEL: OrderStatus.CANCELLED,
         OrderCommand.CHANGE_ADDRESS: OrderStatus.PROCESSING,
+        OrderCommand.EDIT: OrderStatus.PROCESSING,
         OrderCommand.CANCEL_LINES: OrderStatus.PROCESSING,
         OrderCommand.FULFIL: OrderStatus.PROCESSING,
     },

@@ -250,6 +250,7 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                     amount=AMOUNT,
                     expires_at=TIME,
                     country="AT",
+                    replaces=new_id(),
                 ),
                 _PAYMENT,
             ),
