@@ -14,7 +14,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/markethall/__init
   bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
   test-event-delivery test-relocation test-malformed-requests test-card-numbers test-facets test-example \
-  test-pgbouncer test-monitoring test-compose test-api-schema test-payments test-package \
+  test-acidrain test-pgbouncer test-monitoring test-compose test-api-schema test-payments test-package \
   client-document clients test-client-typescript test-client-python
 
 ## help: list the targets
@@ -145,6 +145,10 @@ test-concurrency: $(DEV)
 ## test-payments: run every race for money 200 times, with 0 and 20 ms of database latency, random commands, and compare 100,000 lines of a report (minutes)
 test-payments: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/payments/test_money_races.py tests/payments/test_capture_races.py tests/payments/test_stateful.py tests/payments/test_mark_paid.py tests/orders/test_manual_payment.py tests/payments/test_reconciliation_memory.py $(ARGS)
+
+## test-acidrain: attack vouchers and inventory with requests that arrive together, the database 0 and 200 ms away (minutes)
+test-acidrain: $(DEV)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/acidrain $(ARGS)
 
 ## test-event-delivery: deliver 2,000 events to two subscribers during twenty kill -9 (a minute)
 test-event-delivery: $(DEV)

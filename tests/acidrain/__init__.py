@@ -1,0 +1,1 @@
+"""The attacks of the ACIDRain study on vouchers and inventory."""
