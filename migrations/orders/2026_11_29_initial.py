@@ -15,6 +15,7 @@ TABLES = (
     "promotion_customer",
     "promotion_use",
     "promotion",
+    "draft_order",
     "configuration",
     "idempotency_record",
     "inbox",
@@ -84,6 +85,7 @@ def upgrade() -> None:
     _cart()
     _order_line()
     _order_edit()
+    _draft_order()
     _timeline()
     _fulfilment()
     _return()
@@ -239,6 +241,25 @@ def _order_line() -> None:
         *_checks("order_line", ORDER_LINE_CHECKS),
         schema=SCHEMA,
     )
+
+
+def _draft_order() -> None:
+    op.create_table(
+        "draft_order",
+        sa.Column("draft_order_id", sa.Uuid(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("fields", JSONB(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=True),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        _timestamp("created_at"),
+        _timestamp("updated_at"),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("draft_order_id", name=op.f("pk_draft_order")),
+        sa.UniqueConstraint("order_id", name=op.f("uq_draft_order_order_id")),
+        *_checks("draft_order", DRAFT_ORDER_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_draft_order_created_at", "draft_order", ["created_at", "draft_order_id"])
 
 
 def _order_edit() -> None:
@@ -491,6 +512,12 @@ ORDER_LINE_CHECKS = {
     "returned": "in_return >= 0 AND returned >= 0 AND in_return + returned <= delivered",
     "unit_price": "unit_price >= 0",
     "total": "total = unit_price * quantity",
+}
+DRAFT_ORDER_CHECKS = {
+    "status": "status IN ('open', 'completed')",
+    "completed": "(status = 'completed') = (order_id IS NOT NULL)",
+    "fields": "jsonb_typeof(fields) = 'object'",
+    "version": "version >= 1",
 }
 FULFILMENT_CHECKS = {
     "status": "status IN ('shipped', 'delivered', 'lost', 'returned_to_sender')",

@@ -43,6 +43,8 @@ REASONS_BY_FIELD_ERROR: Final = {
     "not_below_parent": "the path of a category begins with its parent: no two fields compare",
     "line_named_twice": "each line is named once: JSON Schema compares whole items only",
     "product_named_twice": "each product is named once: JSON Schema compares whole items only",
+    "buyer_missing": "a draft order names a customer or an e-mail address, either may be null",
+    "number_of_lines": "an edit cannot know how many lines the order has",
     "same_cart": "the other cart is not the one in the path: no two parts compare",
     "bad_guest_token": "a schema cannot know which tokens have been issued",
     "currency_missing": "a total has a currency: OpenAPI relates no two parameters",

@@ -41,6 +41,7 @@ class ShopSeeder:
         ids |= self._create_stock(ids["product_id"])
         ids |= self._create_shop_settings()
         ids |= self._create_cart(customer, ids["product_id"])
+        ids |= self._create_draft_order(ids["product_id"])
         ids |= self._create_order(customer, ids["product_id"])
         return SeededShop({"admin": self._admin, "customer": customer}, ids)
 
@@ -109,6 +110,15 @@ class ShopSeeder:
             "tax_rate_id": tax_rate["tax_rate_id"],
             "promotion_id": promotion["promotion_id"],
         }
+
+    def _create_draft_order(self, product_id: str) -> dict[str, str]:
+        body = {
+            "email": "buyer@example.com",
+            "lines": [{"product_id": product_id, "quantity": 1}],
+            "shipping_address": "Market 1",
+        }
+        draft = self._post("/draft-orders", json=body, token=self._admin)
+        return {"draft_order_id": draft["draft_order_id"]}
 
     def _create_cart(self, customer: str, product_id: str) -> dict[str, str]:
         lines = [{"product_id": product_id, "quantity": 1}]

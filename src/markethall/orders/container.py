@@ -21,6 +21,8 @@ from markethall.orders.configuration.service import ConfigurationCache, ItemServ
 from markethall.orders.contract import OrderChanges, OrderEdits, Orders
 from markethall.orders.contract.exports import OrderExport
 from markethall.orders.contract.status_streams import OrderStatusStreams
+from markethall.orders.drafts.contract import DraftOrders
+from markethall.orders.drafts.service import DraftOrderService
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
 from markethall.orders.ports import OrderIntegrityReads, ReadStore, Store
 from markethall.orders.pricing.ports import Pricing
@@ -40,6 +42,7 @@ from markethall.orders.service import (
     PendingOrdersJob,
     ReservationPolicy,
 )
+from markethall.orders.service.draft_placement import DraftPlacer
 from markethall.orders.service.export_orders import OrderExporter
 from markethall.orders.service.fulfilments import FulfilmentService
 from markethall.orders.service.order_changes import OrderChangeService
@@ -260,6 +263,9 @@ class OrdersContainer(ContextContainer):
     order_export: providers.Singleton[OrderExport] = singleton(OrderExporter, stored_database)
     status_streams: providers.Singleton[OrderStatusStreams] = singleton(
         StatusStreams, stored_database, status_waits, singleton(_stream_limits, settings)
+    )
+    draft_orders: providers.Singleton[DraftOrders] = singleton(
+        DraftOrderService, singleton(DraftPlacer, checkout), stored_database, cursors, clock
     )
     order_edits: providers.Singleton[OrderEdits] = singleton(
         OrderEditService, clients, pricing, database, reservation_policy, clock

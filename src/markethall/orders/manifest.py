@@ -31,6 +31,7 @@ MANIFEST: Final = ContextManifest(
     name="orders",
     path_prefixes=(
         "orders",
+        "draft-orders",
         "carts",
         "fulfilments",
         "returns",

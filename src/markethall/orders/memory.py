@@ -22,6 +22,8 @@ from markethall.orders.domain.promotion_uses import (
     build_redemption,
     find_use_change,
 )
+from markethall.orders.drafts.domain import DraftOrder
+from markethall.orders.drafts.memory import MemoryDraftStore
 from markethall.orders.promotions.domain import Promotion
 from markethall.orders.promotions.memory import (
     MemoryPromotionStore,
@@ -47,14 +49,16 @@ class Tables(CartTables, PromotionTables, ReturnTables):
         self.timeline: Table[UUID, tuple[TimelineEntry, ...]] = Table()
         # the user who has claimed a guest
         self.guest_owners: Table[UUID, UUID] = Table()
+        self.drafts: Table[UUID, DraftOrder] = Table()
         self.order_edits: Table[UUID, UUID] = Table()
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
-class MemoryOrderStore(MemoryCartStore, MemoryPromotionStore, MemoryReturnStore):
+class MemoryOrderStore(MemoryDraftStore, MemoryCartStore, MemoryPromotionStore, MemoryReturnStore):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables
+        self._drafts = tables.drafts
         self.saved_order_ids: set[UUID] = set()
 
     async def add_order(self, order: Order, event: Event, ctx: CallContext) -> int | None:

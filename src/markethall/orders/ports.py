@@ -10,6 +10,7 @@ from markethall.orders.contract import OrderFilters, VersionedOrderStatus
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
+from markethall.orders.drafts import ports as drafts
 from markethall.orders.promotions import ports as promotions
 from markethall.orders.returns import ports as returns
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -19,7 +20,9 @@ from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
 
 
-class ReadStore(promotions.ReadStore, carts.ReadStore, returns.ReadStore, Protocol):
+class ReadStore(
+    promotions.ReadStore, carts.ReadStore, drafts.ReadStore, returns.ReadStore, Protocol
+):
     """Reads without locks."""
 
     async def get_order(self, order_id: UUID) -> Order | None: ...
@@ -60,7 +63,7 @@ class ReadStore(promotions.ReadStore, carts.ReadStore, returns.ReadStore, Protoc
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, promotions.Store, carts.Store, returns.Store, Protocol):
+class Store(ReadStore, promotions.Store, carts.Store, drafts.Store, returns.Store, Protocol):
     """Reads and writes of one transaction."""
 
     # the orders that `save_order` has changed in this transaction

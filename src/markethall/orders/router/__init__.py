@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from markethall.orders.carts import router as carts
+from markethall.orders.drafts import router as drafts
 from markethall.orders.promotions import router as promotions
 from markethall.orders.router import (
     exports,
@@ -21,6 +22,6 @@ router = APIRouter()
 # the export comes before the route of an order, whose path also matches
 for module in (
     *(exports, orders, order_changes, order_edits, status_streams, fulfilments),
-    *(carts, returns, shop, shipping, tax, promotions),
+    *(carts, drafts, returns, shop, shipping, tax, promotions),
 ):
     router.routes.extend(module.router.routes)

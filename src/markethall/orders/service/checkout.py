@@ -31,11 +31,13 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
 from markethall.orders.domain.promotion_uses import build_redemption
+from markethall.orders.drafts.contract import DraftOrderChanged, DraftOrderCompleted
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote
 from markethall.orders.pricing.ports import Pricing
 from markethall.orders.promotions.domain import RedemptionFailed, find_voucher_error
 from markethall.orders.service.cart_conflicts import cart_conflict, check_reserved_lines
+from markethall.orders.service.completed_drafts import CompletedDraft
 from markethall.orders.service.guest_orders import claim_audit
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.quotes import (
@@ -108,12 +110,16 @@ class Checkout:
         command: PlaceOrder,
         attempt: IdempotentCommand,
         cart: CartRef | None = None,
+        draft: CompletedDraft | None = None,
     ) -> OrderView:
-        """Place an order. With `cart`, its transaction also closes the cart.
+        """Place an order. With `cart` or `draft`, its transaction also closes the cart or draft.
 
-        Raises the errors of `Orders.place`; with `cart` also CartClosed, CartChanged, CartNotFound.
+        Raises the errors of `Orders.place`; with `cart` also CartClosed, CartChanged, CartNotFound;
+        with `draft` also DraftOrderCompleted, DraftOrderChanged.
         """
-        customer = await self._users.get_active_customer(ctx, ctx.user_id)
+        customer = draft.buyer if draft else None
+        if customer is None:
+            customer = await self._users.get_active_customer(ctx, ctx.user_id)
         email = _choose_email(command, customer)
         reservation = await self._inventory.reserve(
             ctx, self._reserve_command(ctx, command, attempt.id)
@@ -121,6 +127,8 @@ class Checkout:
         try:
             if cart and reservation.lines:
                 check_reserved_lines(cart, command, reservation)
+            if draft and reservation.lines:
+                draft.check_reserved_lines(command, reservation)
             quote = await self._quote(ctx, command, reservation)
         except Unavailable:
             raise  # the reservation is kept, because a retry with the same key may succeed
@@ -136,13 +144,15 @@ class Checkout:
         order = self._build_order(ctx, command, reservation, quote, payment)
         order.email, order.is_guest = email, customer.is_guest
         order.cart_id = cart.cart_id if cart else None
+        placed_by = draft.completed_by if draft else ctx.actor.audit_name
+        order.mark_placed(AuditInfo(placed_by, order.created_at))
         has_payment_expired = payment.expires_at <= order.created_at
         # true if the settings of the shop have changed since an earlier attempt opened the payment
         has_other_amount = payment.amount != quote.total
         if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired or has_other_amount:
             return await self._resume_or_reject(ctx, reservation, attempt)
         try:
-            return await retry_on_conflict(lambda: self._persist(ctx, order, attempt, cart))
+            return await retry_on_conflict(lambda: self._persist(ctx, order, attempt, cart, draft))
         except RedemptionFailed as failure:
             failed = find_voucher_error(failure, order.discounts) or await self._total_changed(
                 ctx, command, reservation
@@ -204,7 +214,7 @@ class Checkout:
     ) -> Order:
         now = self._clock()
         breakdown = quote.breakdown
-        order = Order(
+        return Order(
             order_id=payment.order_id,  # equals the attempt's id
             user_id=ctx.user_id,
             currency=quote.currency,
@@ -226,25 +236,34 @@ class Checkout:
             updated_at=now,
             overdue_check_at=payment.expires_at,
         )
-        order.mark_placed(AuditInfo(ctx.actor.audit_name, now))
-        return order
 
     async def _persist(
-        self, ctx: CallContext, order: Order, attempt: IdempotentCommand, cart: CartRef | None
+        self,
+        ctx: CallContext,
+        order: Order,
+        attempt: IdempotentCommand,
+        cart: CartRef | None,
+        draft: CompletedDraft | None,
     ) -> OrderView:
         try:
-            order = await self._write(ctx, order, cart)
-        except (CartClosed, CartChanged, CartNotFound):
+            order = await self._write(ctx, order, cart, draft)
+        except (CartClosed, CartChanged, CartNotFound, DraftOrderCompleted, DraftOrderChanged):
             await self._inventory.release(ctx, order.reservation_id)
             raise
         return await self._activate_and_respond(ctx, order, attempt)
 
-    async def _write(self, ctx: CallContext, order: Order, cart: CartRef | None) -> Order:
-        """Write the order and close the cart, or return the order that an earlier attempt wrote.
+    async def _write(
+        self,
+        ctx: CallContext,
+        order: Order,
+        cart: CartRef | None,
+        draft: CompletedDraft | None,
+    ) -> Order:
+        """Write the order and close its cart or draft; or return the order of an earlier attempt.
 
-        Raises CartClosed, CartChanged, CartNotFound.
+        Raises CartClosed, CartChanged, CartNotFound, DraftOrderCompleted, DraftOrderChanged.
         """
-        if not (order.is_guest or cart or order.discounts):
+        if not (order.is_guest or cart or draft or order.discounts):
             async with self._database.autocommit() as store:
                 return await _add_or_get(store, ctx, order)
         async with self._database.transaction() as store:
@@ -255,6 +274,13 @@ class Checkout:
                 existing = await store.get_order(order.order_id)
                 if existing is None:
                     raise cart_conflict(cart, await store.get_cart(cart.cart_id))
+                return existing
+            if draft and not await store.complete_draft(
+                draft.ref, order.order_id, order.created_at
+            ):
+                existing = await store.get_order(order.order_id)
+                if existing is None:
+                    raise draft.conflict(await store.get_draft(draft.ref.draft_order_id))
                 return existing
             return await _add_or_get(store, ctx, order)
 

@@ -33,6 +33,7 @@ from markethall.orders.domain.promotion_uses import (
     build_redemption,
     find_use_change,
 )
+from markethall.orders.drafts.sql import SqlDraftStore
 from markethall.orders.promotions.sql import SqlPromotionStore
 from markethall.orders.returns.sql import SqlReturnStore
 from markethall.orders.sql import edit_statements as edits
@@ -79,7 +80,7 @@ _PLAIN_COLUMNS = tuple(
 )
 
 
-class SqlOrderStore(SqlCartStore, SqlPromotionStore, SqlReturnStore):
+class SqlOrderStore(SqlDraftStore, SqlCartStore, SqlPromotionStore, SqlReturnStore):
     def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
         super().__init__(connection, statements, clock)
         self.saved_order_ids: set[UUID] = set()
