@@ -52,6 +52,7 @@ LISTS = [
     "/promotions",
     "/promotions?code=SPRING",
     f"/products/{ID}/stock-movements",
+    "/draft-orders",
     f"/reservations?order_id={ID}",
     "/saved-payment-methods",
     "/shipping-methods",

@@ -169,8 +169,10 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
             f"{PLACE}: request fields: type object | object -> object | object",
             "POST /carts: request field lines[].quantity: type integer -> string",
             "POST /draft-orders: request field lines[].quantity: type integer -> string",
-            "PATCH /draft-orders/{draft_order_id}: request field lines[].quantity:"
-            " type integer -> string",
+            (
+                "PATCH /draft-orders/{draft_order_id}: request field lines[].quantity:"
+                " type integer -> string"
+            ),
         },
     ),
     "a request field is shorter": (

@@ -66,7 +66,7 @@ LIST_DRAFTS: Final = Statement(
 INSERT_DRAFT: Final = Statement(
     insert(drafts)
     .values({column.name: bindparam(column.name) for column in drafts.c})
-    .on_conflict_do_nothing(index_elements=[drafts.c.draft_order_id])
+    .on_conflict_do_nothing()
 )
 UPDATE_DRAFT: Final = Statement(
     sa.update(drafts)
