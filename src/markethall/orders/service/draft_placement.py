@@ -31,7 +31,7 @@ class DraftPlacer:
 
 
 def _buyer_without_account(draft: DraftOrder) -> Customer | None:
-    """Return a buyer whose id nobody can sign in with, or None if the draft has a customer."""
+    """Return a buyer without an account, or None if the draft has a customer."""
     if draft.fields.customer_id:
         return None
     user_id = derive_uuid7(draft.draft_order_id, "buyer")
