@@ -97,6 +97,14 @@ TAMPERED = {
         "O2.paid_orders_are_captured",
         "refunded is 0, of its payment 500",
     ),
+    "units returned without a return": (
+        (
+            "ALTER TABLE orders.order_line DROP CONSTRAINT ck_order_line_returned",
+            "UPDATE orders.order_line SET returned = 1",
+        ),
+        "O2.returns_match_lines",
+        "in return are 0, returned 1 units; of its returns 0 and 0",
+    ),
     "total changed": (
         (
             'ALTER TABLE orders."order" DROP CONSTRAINT ck_order_total',

@@ -1,6 +1,6 @@
 """The in-memory store of orders."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -14,7 +14,14 @@ from markethall.orders.contract import (
     OrderStatusView,
     VersionedOrderStatus,
 )
-from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan, split_number
+from markethall.orders.domain import (
+    Fulfilment,
+    Order,
+    OrderLine,
+    TimelineEntry,
+    TimeSpan,
+    split_number,
+)
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
 from markethall.orders.domain.promotion_uses import (
@@ -22,6 +29,7 @@ from markethall.orders.domain.promotion_uses import (
     build_redemption,
     find_use_change,
 )
+from markethall.orders.domain.return_integrity import ReturnedLine, build_returned_line
 from markethall.orders.drafts.domain import DraftOrder
 from markethall.orders.drafts.memory import MemoryDraftStore
 from markethall.orders.promotions.domain import Promotion
@@ -257,6 +265,23 @@ class MemoryOrderIntegrityReads:
         self._carts = {cart.cart_id: cart for cart in tables.carts.rows()}
         self._promotions = list(tables.promotions.rows())
         self._uses = list(tables.promotion_uses.rows())
+        self._returns = list(tables.returns.rows())
+
+    async def list_returned_lines(self, after: UUID | None, limit: int) -> Sequence[ReturnedLine]:
+        found = (
+            build_returned_line(line, order.order_id, self._returns)
+            for order, line in self._lines()
+        )
+        later = (line for line in found if after is None or line.line_id > after)
+        used = (
+            line
+            for line in later
+            if line.in_return or line.returned or line.open_units or line.received_units
+        )
+        return sorted(used, key=lambda line: line.line_id)[:limit]
+
+    def _lines(self) -> Iterator[tuple[Order, OrderLine]]:
+        return ((order, line) for order in self._orders for line in order.lines)
 
     async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
         checked_out = (cart.cart_id for cart in self._carts.values() if cart.order_id)

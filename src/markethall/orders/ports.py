@@ -10,6 +10,7 @@ from markethall.orders.contract import OrderFilters, VersionedOrderStatus
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
+from markethall.orders.domain.return_integrity import ReturnedLine
 from markethall.orders.drafts import ports as drafts
 from markethall.orders.promotions import ports as promotions
 from markethall.orders.returns import ports as returns
@@ -130,6 +131,9 @@ class OrderIntegrityReads(Protocol):
 
     async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
         """Return carts that are checked out or have an order, sorted by cart id."""
+
+    async def list_returned_lines(self, after: UUID | None, limit: int) -> Sequence[ReturnedLine]:
+        """Return lines with units in returns, or with open or closed returns, by line id."""
 
     async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]: ...
 

@@ -38,6 +38,9 @@ RETURN_TRANSITIONS: Final = (
 )
 
 
+OPEN_STATUSES: Final = frozenset({_S.REQUESTED, _S.APPROVED, _S.RECEIVED})
+
+
 @dataclass(frozen=True)
 class ReceiptLine:
     line_id: UUID

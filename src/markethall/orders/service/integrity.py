@@ -28,6 +28,7 @@ from markethall.orders.domain.integrity import (
     judge_total,
 )
 from markethall.orders.domain.promotion_integrity import judge_counts, judge_discounts
+from markethall.orders.domain.return_integrity import judge_returns
 from markethall.orders.ports import OrderIntegrityReads
 from markethall.orders.service.checkout import ContextClients
 from markethall.payments.contract import ListPaymentStates, Payments, PaymentState
@@ -72,6 +73,11 @@ class OrderIntegrity:
                 "An order is paid if its payment is captured, with the same refunds.",
                 judge_paid,
             ),
+            IntegrityCheck(
+                "O2.returns_match_lines",
+                "Units and refunds of returns are those of the lines of their orders.",
+                self._find_wrong_returns,
+            ),
             self._payment_check(
                 "O3.charged_as_listed",
                 "The payment of an order asks for the total of the order.",
@@ -109,6 +115,12 @@ class OrderIntegrity:
         async with self._snapshots.snapshot() as reads:
             await scan_pages(
                 reads.list_order_sums, lambda sums: sums.order_id, judge_total, findings
+            )
+
+    async def _find_wrong_returns(self, findings: Findings, _: timedelta) -> None:
+        async with self._snapshots.snapshot() as reads:
+            await scan_pages(
+                reads.list_returned_lines, lambda line: line.line_id, judge_returns, findings
             )
 
     async def _find_wrong_carts(self, findings: Findings, _: timedelta) -> None:

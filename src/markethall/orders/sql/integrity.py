@@ -10,6 +10,9 @@ from sqlalchemy import bindparam
 
 from markethall.orders.carts.sql.tables import carts
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
+from markethall.orders.domain.return_integrity import ReturnedLine
+from markethall.orders.returns.domain import OPEN_STATUSES
+from markethall.orders.returns.sql import return_lines, returns
 from markethall.orders.sql.promotion_integrity import SqlPromotionIntegrityReads
 from markethall.orders.sql.tables import lines, orders
 from markethall.shared.persistence.postgres import Connection, Statement, sql_literal
@@ -42,6 +45,60 @@ def _order_sums() -> Statement:
         .join_from(orders, of_lines, sa.true())
         .where(orders.c.order_id > bindparam("after", type_=sa.Uuid))
         .order_by(orders.c.order_id)
+        .limit(_LIMIT)
+    )
+
+
+def _returned_lines() -> Statement:
+    is_open = sa.or_(
+        *(returns.c.status == sql_literal(status.value) for status in sorted(OPEN_STATUSES))
+    )
+    is_closed = returns.c.status == sql_literal("closed")
+    received = return_lines.c.restocked + return_lines.c.scrapped
+    closed_sums = {
+        "received_units": received,
+        "returned_price": return_lines.c.price,
+        "returned_discount": return_lines.c.discount,
+        "returned_tax": return_lines.c.tax,
+    }
+    none = sa.literal_column("0", sa.BigInteger)
+    of_returns = (
+        sa.select(
+            _sum(sa.case((is_open, return_lines.c.quantity), else_=none)).label("open_units"),
+            *(
+                _sum(sa.case((is_closed, amount), else_=none)).label(name)
+                for name, amount in closed_sums.items()
+            ),
+        )
+        .join_from(return_lines, returns)
+        .where(return_lines.c.line_id == lines.c.line_id)
+        .lateral("of_returns")
+    )
+    names = [
+        "line_id",
+        "order_id",
+        "unit_price",
+        "quantity",
+        "delivered",
+        "in_return",
+        "returned",
+        "discount",
+        "tax",
+    ]
+    units = (
+        lines.c.in_return,
+        lines.c.returned,
+        of_returns.c.open_units,
+        of_returns.c.received_units,
+    )
+    return Statement(
+        sa.select(*(lines.c[name] for name in names), *of_returns.c)
+        .join_from(lines, of_returns, sa.true())
+        .where(
+            lines.c.line_id > bindparam("after", type_=sa.Uuid),
+            sa.or_(*(column != none for column in units)),
+        )
+        .order_by(lines.c.line_id)
         .limit(_LIMIT)
     )
 
@@ -97,6 +154,7 @@ def _ordered_carts() -> Statement:
 
 
 _LIST_ORDERED_CARTS: Final = _ordered_carts()
+_LIST_RETURNED_LINES: Final = _returned_lines()
 _LIST_ORDER_SUMS: Final = _order_sums()
 _LIST_LINKS_BY_PAYMENT: Final = _links(orders.c.payment_id)
 _LIST_LINKS_BY_ORDER: Final = _links(orders.c.order_id)
@@ -119,6 +177,12 @@ _LIST_OVERDUE: Final = Statement(
 class SqlOrderIntegrityReads(SqlPromotionIntegrityReads):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    async def list_returned_lines(self, after: UUID | None, limit: int) -> Sequence[ReturnedLine]:
+        rows = await self._connection.fetch_all(
+            _LIST_RETURNED_LINES, after=after or _NO_ID, limit=limit
+        )
+        return [ReturnedLine(**dict(row)) for row in rows]
 
     async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]:
         rows = await self._connection.fetch_all(
