@@ -13,7 +13,7 @@ lock stripe.txt --extra stripe -c requirements/run.txt
 # run.txt and the client of S3, for the container image
 lock s3.txt --extra s3 -c requirements/run.txt
 # run.txt and all extras but the embedded servers, for the container image
-lock all.txt --extra otel --extra s3 --extra sentry --extra stripe -c requirements/run.txt
+lock all.txt --extra otel --extra pdf --extra s3 --extra sentry --extra stripe -c requirements/run.txt
 lock build.txt --group build
 lock relocate.txt --extra relocation
 lock serve.txt --extra embedded --group build

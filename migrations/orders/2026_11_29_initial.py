@@ -22,6 +22,8 @@ TABLES = (
     "outbox",
     "return_line",
     "return",
+    "invoice",
+    "invoice_counter",
     "fulfilment_line",
     "fulfilment",
     "timeline",
@@ -77,6 +79,26 @@ END $$;
 CREATE TRIGGER timeline_is_append_only BEFORE UPDATE OR DELETE ON orders.timeline
     FOR EACH ROW EXECUTE FUNCTION orders.timeline_is_append_only();
 """
+# numbers have no gap: the counter goes up by one, and no invoice is changed or deleted
+INVOICE_COUNTER_COUNTS = """
+CREATE FUNCTION orders.invoice_counter_counts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the next number is one higher' USING ERRCODE = 'restrict_violation';
+END $$;
+CREATE TRIGGER invoice_counter_counts BEFORE UPDATE ON orders.invoice_counter
+    FOR EACH ROW WHEN (NEW.last_number <> OLD.last_number + 1)
+    EXECUTE FUNCTION orders.invoice_counter_counts();
+CREATE TRIGGER invoice_counter_stays BEFORE DELETE ON orders.invoice_counter
+    FOR EACH ROW EXECUTE FUNCTION orders.invoice_counter_counts();
+"""
+INVOICE_IS_APPEND_ONLY = """
+CREATE FUNCTION orders.invoice_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'an invoice does not change' USING ERRCODE = 'restrict_violation';
+END $$;
+CREATE TRIGGER invoice_is_append_only BEFORE UPDATE OR DELETE ON orders.invoice
+    FOR EACH ROW EXECUTE FUNCTION orders.invoice_is_append_only();
+"""
 
 
 def upgrade() -> None:
@@ -89,6 +111,7 @@ def upgrade() -> None:
     _timeline()
     _fulfilment()
     _return()
+    _invoice()
     _configuration()
     _promotion()
     _triggers()
@@ -100,7 +123,13 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in TABLES:
         op.drop_table(table, schema=SCHEMA)
-    for function in ("lines_match_subtotal", "line_order_is_immutable", "timeline_is_append_only"):
+    for function in (
+        "lines_match_subtotal",
+        "line_order_is_immutable",
+        "timeline_is_append_only",
+        "invoice_counter_counts",
+        "invoice_is_append_only",
+    ):
         op.execute(f"DROP FUNCTION {SCHEMA}.{function}()")
 
 
@@ -367,6 +396,32 @@ def _return() -> None:
     _index("ix_return_line_line_id", "return_line", ["line_id"])
 
 
+def _invoice() -> None:
+    op.create_table(
+        "invoice_counter",
+        *_texts("kind"),
+        sa.Column("last_number", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", name=op.f("pk_invoice_counter")),
+        *_checks("invoice_counter", INVOICE_COUNTER_CHECKS),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "invoice",
+        *_texts("kind"),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("source_id", sa.Uuid(), nullable=False),
+        _timestamp("issued_at"),
+        sa.Column("document", JSONB(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "number", name=op.f("pk_invoice")),
+        sa.UniqueConstraint("kind", "source_id", name=op.f("uq_invoice_kind_source_id")),
+        _foreign_key("invoice", "order_id", "order.order_id"),
+        *_checks("invoice", INVOICE_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_invoice_order_id", "invoice", ["order_id"])
+
+
 def _configuration() -> None:
     op.create_table(
         "configuration",
@@ -542,10 +597,23 @@ RETURN_LINE_CHECKS = {
 FULFILMENT_LINE_CHECKS = {
     "quantity": "quantity BETWEEN 1 AND 999",
 }
+_INVOICE_KIND = "kind IN ('invoice', 'credit_note')"
+INVOICE_COUNTER_CHECKS = {"kind": _INVOICE_KIND, "last_number": "last_number >= 1"}
+INVOICE_CHECKS = {
+    "kind": _INVOICE_KIND,
+    "number": "number >= 1",
+    "document": "jsonb_typeof(document) = 'object'",
+}
 
 
 def _triggers() -> None:
-    for sql in (LINES_MATCH_SUBTOTAL, LINE_ORDER_IS_IMMUTABLE, TIMELINE_IS_APPEND_ONLY):
+    for sql in (
+        LINES_MATCH_SUBTOTAL,
+        LINE_ORDER_IS_IMMUTABLE,
+        TIMELINE_IS_APPEND_ONLY,
+        INVOICE_COUNTER_COUNTS,
+        INVOICE_IS_APPEND_ONLY,
+    ):
         for statement in _statements(sql):
             op.execute(statement)
 

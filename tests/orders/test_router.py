@@ -23,6 +23,7 @@ from markethall.inventory.contract import (
 from markethall.orders.carts.router.upstream_errors import CHECKOUT_ERROR_CODES
 from markethall.orders.contract import OrderView
 from markethall.orders.router import router
+from markethall.orders.router.invoices.html import CONTENT_SECURITY_POLICY
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.shared.http.problem_details import problem_handler, validation_handler
 from markethall.shared.kernel.call_context import CallContext
@@ -483,6 +484,8 @@ async def test_unknown_id_is_404_and_invalid_id_is_422(order_client: OrderClient
         f"{UNKNOWN_ORDER_PATH}/status",
         f"{UNKNOWN_ORDER_PATH}/timeline",
         f"{UNKNOWN_ORDER_PATH}/events",
+        f"{UNKNOWN_ORDER_PATH}/invoice",
+        f"{UNKNOWN_ORDER_PATH}/invoice.pdf",
     ):
         response = await order_client.send("GET", path)
         assert (response.status_code, response.json()["code"]) == (404, "orders.not_found")
@@ -565,6 +568,8 @@ ROUTES = [
     ("GET", f"{UNKNOWN_ORDER_PATH}/status", {"orders", "orders:manage"}),
     ("GET", f"{UNKNOWN_ORDER_PATH}/timeline", {"orders", "orders:manage"}),
     ("GET", f"{UNKNOWN_ORDER_PATH}/events", {"orders", "orders:manage"}),
+    ("GET", f"{UNKNOWN_ORDER_PATH}/invoice", {"orders", "orders:manage"}),
+    ("GET", f"{UNKNOWN_ORDER_PATH}/invoice.pdf", {"orders", "orders:manage"}),
     ("GET", "/orders/export.csv", {"orders:manage"}),
     ("POST", f"{UNKNOWN_ORDER_PATH}/cancel", {"orders", "orders:manage"}),
     ("POST", f"{UNKNOWN_ORDER_PATH}/fulfilments", {"orders:manage"}),
@@ -702,3 +707,29 @@ async def test_edit_needs_a_key_and_staff(order_client: OrderClient) -> None:
 
     codes = [without_key.status_code, as_buyer.status_code, unknown.status_code]
     assert codes == [400, 403, 404]
+
+
+async def test_invoice_is_a_page_and_a_file(order_client: OrderClient) -> None:
+    orders_app = order_client.orders_app
+    order = await orders_app.paid(orders_app.stock_up())
+    path = f"/orders/{order.order_id}/invoice"
+
+    page = await order_client.send("GET", path, headers={"Accept-Language": "de"})
+    file = await order_client.send("GET", f"{path}.pdf")
+
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-language"] == "de"
+    assert page.headers["cache-control"] == "no-store"
+    assert page.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert "Rechnung INV-1" in page.text
+    assert file.headers["content-type"] == "application/pdf"
+    assert file.headers["content-disposition"] == 'inline; filename="INV-1.pdf"'
+    assert file.content.startswith(b"%PDF-")
+
+
+async def test_order_that_is_not_paid_has_no_invoice(order_client: OrderClient) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
+
+    for end in ("invoice", "invoice.pdf"):
+        response = await order_client.send("GET", f"/orders/{order['order_id']}/{end}")
+        assert (response.status_code, response.json()["code"]) == (404, "orders.invoice_not_found")

@@ -23,6 +23,7 @@ from markethall.orders.contract.exports import OrderExport
 from markethall.orders.contract.status_streams import OrderStatusStreams
 from markethall.orders.drafts.contract import DraftOrders
 from markethall.orders.drafts.service import DraftOrderService
+from markethall.orders.invoices.contract import Invoices
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
 from markethall.orders.ports import OrderIntegrityReads, ReadStore, Store
 from markethall.orders.pricing.ports import Pricing
@@ -45,6 +46,7 @@ from markethall.orders.service import (
 from markethall.orders.service.draft_placement import DraftPlacer
 from markethall.orders.service.export_orders import OrderExporter
 from markethall.orders.service.fulfilments import FulfilmentService
+from markethall.orders.service.invoices import InvoiceDrafts, InvoiceService
 from markethall.orders.service.order_changes import OrderChangeService
 from markethall.orders.service.order_edits import OrderEditService
 from markethall.orders.service.order_metrics import ORDER_COUNTERS
@@ -260,6 +262,8 @@ class OrdersContainer(ContextContainer):
     order_changes: providers.Singleton[OrderChanges] = singleton(
         OrderChangeService, inventory, pricing, database, clock
     )
+    invoice_drafts = singleton(InvoiceDrafts, configuration)
+    invoices: providers.Singleton[Invoices] = singleton(InvoiceService, stored_database)
     order_export: providers.Singleton[OrderExport] = singleton(OrderExporter, stored_database)
     status_streams: providers.Singleton[OrderStatusStreams] = singleton(
         StatusStreams, stored_database, status_waits, singleton(_stream_limits, settings)
@@ -272,13 +276,14 @@ class OrdersContainer(ContextContainer):
     )
     returns: providers.Singleton[Returns] = singleton(ReturnService, database, cursors, clock)
     event_handlers: providers.Singleton[OrderEventHandlers] = singleton(
-        OrderEventHandlers, clients, database, reservation_policy, clock
+        OrderEventHandlers, clients, database, reservation_policy, invoice_drafts, clock
     )
     pending_orders_job = singleton(
         PendingOrdersJob,
         payments,
         singleton(PaymentDeadlines, clients, reservation_policy),
         database,
+        invoice_drafts,
         clock,
     )
 

@@ -32,6 +32,8 @@ from markethall.orders.domain.promotion_uses import (
 from markethall.orders.domain.return_integrity import ReturnedLine, build_returned_line
 from markethall.orders.drafts.domain import DraftOrder
 from markethall.orders.drafts.memory import MemoryDraftStore
+from markethall.orders.invoices.domain import NewInvoice
+from markethall.orders.invoices.memory import InvoiceTables, MemoryInvoiceStore
 from markethall.orders.promotions.domain import Promotion
 from markethall.orders.promotions.memory import (
     MemoryPromotionStore,
@@ -50,7 +52,7 @@ from markethall.shared.persistence.memory import Table
 FIRST_NUMBER = 1001
 
 
-class Tables(CartTables, PromotionTables, ReturnTables):
+class Tables(CartTables, PromotionTables, ReturnTables, InvoiceTables):
     def __init__(self) -> None:
         super().__init__()
         self.orders: Table[UUID, Order] = Table()
@@ -62,7 +64,13 @@ class Tables(CartTables, PromotionTables, ReturnTables):
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
-class MemoryOrderStore(MemoryDraftStore, MemoryCartStore, MemoryPromotionStore, MemoryReturnStore):
+class MemoryOrderStore(
+    MemoryDraftStore,
+    MemoryCartStore,
+    MemoryPromotionStore,
+    MemoryReturnStore,
+    MemoryInvoiceStore,
+):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables
@@ -88,13 +96,19 @@ class MemoryOrderStore(MemoryDraftStore, MemoryCartStore, MemoryPromotionStore, 
         self.saved_order_ids.add(order.order_id)
 
     async def save_handled_order(
-        self, delivery: Delivery, order: Order, events: Sequence[Event]
+        self,
+        delivery: Delivery,
+        order: Order,
+        events: Sequence[Event],
+        invoice: NewInvoice | None = None,
     ) -> bool:
         if not await self.mark_processed(delivery):
             return False
         await self.save_order(order)
         for event in events:
             await self.publish(event, delivery.call_context())
+        if invoice:
+            await self.add_invoice(invoice)
         return True
 
     async def save_edited_order(self, order: Order, edit_id: UUID) -> None:

@@ -12,6 +12,8 @@ from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
 from markethall.orders.domain.return_integrity import ReturnedLine
 from markethall.orders.drafts import ports as drafts
+from markethall.orders.invoices import ports as invoices
+from markethall.orders.invoices.domain import NewInvoice
 from markethall.orders.promotions import ports as promotions
 from markethall.orders.returns import ports as returns
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -22,7 +24,12 @@ from markethall.shared.messaging.events import Delivery, Event
 
 
 class ReadStore(
-    promotions.ReadStore, carts.ReadStore, drafts.ReadStore, returns.ReadStore, Protocol
+    promotions.ReadStore,
+    carts.ReadStore,
+    drafts.ReadStore,
+    returns.ReadStore,
+    invoices.ReadStore,
+    Protocol,
 ):
     """Reads without locks."""
 
@@ -64,7 +71,15 @@ class ReadStore(
     async def count(self) -> int: ...
 
 
-class Store(ReadStore, promotions.Store, carts.Store, drafts.Store, returns.Store, Protocol):
+class Store(
+    ReadStore,
+    promotions.Store,
+    carts.Store,
+    drafts.Store,
+    returns.Store,
+    invoices.Store,
+    Protocol,
+):
     """Reads and writes of one transaction."""
 
     # the orders that `save_order` has changed in this transaction
@@ -85,12 +100,16 @@ class Store(ReadStore, promotions.Store, carts.Store, drafts.Store, returns.Stor
         """
 
     async def save_handled_order(
-        self, delivery: Delivery, order: Order, events: Sequence[Event]
+        self,
+        delivery: Delivery,
+        order: Order,
+        events: Sequence[Event],
+        invoice: NewInvoice | None = None,
     ) -> bool:
         """Save a changed order, publish the events, mark the delivery as processed: all or nothing.
 
-        All of it is one statement. Return False if the delivery was processed before. Raises
-        ConcurrentUpdate.
+        Also add the invoice, if there is one. All of it is one statement. Return False if the
+        delivery was processed before. Raises ConcurrentUpdate.
         """
 
     async def save_edited_order(self, order: Order, edit_id: UUID) -> None:

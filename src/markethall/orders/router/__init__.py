@@ -8,6 +8,7 @@ from markethall.orders.promotions import router as promotions
 from markethall.orders.router import (
     exports,
     fulfilments,
+    invoices,
     order_changes,
     order_edits,
     orders,
@@ -21,7 +22,7 @@ from markethall.orders.tax import router as tax
 router = APIRouter()
 # the export comes before the route of an order, whose path also matches
 for module in (
-    *(exports, orders, order_changes, order_edits, status_streams, fulfilments),
+    *(exports, orders, order_changes, order_edits, status_streams, invoices, fulfilments),
     *(carts, drafts, returns, shop, shipping, tax, promotions),
 ):
     router.routes.extend(module.router.routes)

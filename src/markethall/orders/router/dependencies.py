@@ -11,6 +11,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.contract.exports import OrderExport
 from markethall.orders.contract.status_streams import OrderStatusStreams
+from markethall.orders.invoices.contract import Invoices
 from markethall.orders.returns.contract import Returns
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.route_policies import CardCheck, require_scope
@@ -27,6 +28,8 @@ class Services(Protocol):
     def order_changes(self) -> OrderChanges: ...
 
     def order_export(self) -> OrderExport: ...
+
+    def invoices(self) -> Invoices: ...
 
     def status_streams(self) -> OrderStatusStreams: ...
 
@@ -51,6 +54,7 @@ IdempotencyDep = Annotated[
 OrderExportDep = Annotated[
     OrderExport, Depends(_from_orders(lambda container: container.order_export()))
 ]
+InvoicesDep = Annotated[Invoices, Depends(_from_orders(lambda container: container.invoices()))]
 StatusStreamsDep = Annotated[
     OrderStatusStreams, Depends(_from_orders(lambda container: container.status_streams()))
 ]

@@ -44,6 +44,7 @@ from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.edited_orders import EditedOrders
 from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
+from markethall.orders.service.invoices import InvoiceDrafts
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event, overpaid_event, paid_event
 from markethall.orders.service.payment_changes import REFUNDED_IN_FULL, cancel_without_payment
@@ -78,13 +79,14 @@ class OrderEventHandlers:
         clients: ContextClients,
         database: Database[ReadStore, Store],
         policy: ReservationPolicy,
+        invoices: InvoiceDrafts,
         clock: Clock,
     ) -> None:
         self._inventory = clients.inventory
         self._deadlines = PaymentDeadlines(clients, policy)
         self._returns = PaymentReturns(clients.payments)
         self._return_settlements = ReturnSettlements(clients, database, clock)
-        self._orders = HandledOrders(database, clock)
+        self._orders = HandledOrders(database, invoices, clock)
         self._guest_orders = GuestOrders(database, clock)
         self._captures = ShipmentCaptures(clients.payments, self._orders)
         self._edits = EditedOrders(clients, self._orders)

@@ -10,6 +10,7 @@ from uuid import UUID
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.domain.promotion_uses import find_use_change
 from markethall.orders.ports import ReadStore, Store
+from markethall.orders.service.invoices import InvoiceDrafts
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event
 from markethall.shared.persistence.database import Database
@@ -26,8 +27,11 @@ class PaymentEvent(Protocol):
 
 
 class HandledOrders:
-    def __init__(self, database: Database[ReadStore, Store], clock: Clock) -> None:
+    def __init__(
+        self, database: Database[ReadStore, Store], invoices: InvoiceDrafts, clock: Clock
+    ) -> None:
         self._database = database
+        self._invoices = invoices
         self._clock = clock
 
     async def get(self, order_id: UUID) -> Order | None:
@@ -67,14 +71,15 @@ class HandledOrders:
     async def save(self, delivery: Delivery, order: Order, *events: Event) -> bool:
         """Save the order and publish the events. Return False if the event was processed before.
 
-        Raises ConcurrentUpdate, RedemptionFailed.
+        Add the invoice if the order has been paid. Raises ConcurrentUpdate, RedemptionFailed.
         """
+        invoice = await self._invoices.draft_if_paid(order, events)
         # the uses of promotions are changed by a second statement
         needs_transaction = find_use_change(order) is not None
         database = self._database
         async with database.transaction() if needs_transaction else database.autocommit() as store:
             if order.has_changed or events:
-                return await store.save_handled_order(delivery, order, events)
+                return await store.save_handled_order(delivery, order, events, invoice)
             return await store.mark_processed(delivery)
 
     def audit(self, delivery: Delivery, reason: str = "") -> AuditInfo:

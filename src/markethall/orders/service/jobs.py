@@ -21,6 +21,7 @@ from markethall.orders.domain import (
     next_overdue_check,
 )
 from markethall.orders.ports import ReadStore, Store
+from markethall.orders.service.invoices import InvoiceDrafts
 from markethall.orders.service.payment_changes import apply_payment
 from markethall.orders.service.payment_deadlines import PaymentDeadlines
 from markethall.payments.contract import (
@@ -50,11 +51,13 @@ class PendingOrdersJob:
         payments: Payments,
         deadlines: PaymentDeadlines,
         database: Database[ReadStore, Store],
+        invoices: InvoiceDrafts,
         clock: Clock,
     ) -> None:
         self._payments = payments
         self._deadlines = deadlines
         self._database = database
+        self._invoices = invoices
         self._clock = clock
         self._checked_at: datetime | None = None
 
@@ -139,10 +142,13 @@ class PendingOrdersJob:
             event = await self._expire(order, now)
         if not order.has_changed:
             return
+        invoice = await self._invoices.draft_if_paid(order, [event] if event else [])
         async with self._database.transaction() as store:
             await store.save_order(order)
             if event:
                 await store.publish(event, ctx)
+            if invoice:
+                await store.add_invoice(invoice)
 
     async def _expire(self, order: Order, now: datetime) -> OrderExpired:
         """Cancel the payment, then expire the order."""

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, func
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, insert
 
+from markethall.orders.invoices.sql import add_invoice
 from markethall.orders.sql.tables import (
     fulfilment_lines,
     fulfilments,
@@ -134,8 +135,10 @@ def _update_order() -> Statement:
     return Statement(timeline_entries.add_cte(order_lines))
 
 
-def _save_handled_order() -> Statement:
+def _save_handled_order(*, with_invoice: bool = False) -> Statement:
     """Save the order, insert its events, and mark the delivery of an event as processed.
+
+    With `with_invoice`, also add its invoice; the counter is locked after the order.
 
     All of it, or nothing. Selects whether the delivery was waiting and whether the order was saved.
     The locks are taken in the order of the transactions that do the same in several statements.
@@ -147,6 +150,7 @@ def _save_handled_order() -> Statement:
         entries.cte("timeline_entries"),
         insert_events(_outbox, saved),
         mark_processed(_inbox, saved),
+        *([add_invoice(saved).cte("invoice")] if with_invoice else []),
     )
     return Statement(
         sa.select(
@@ -178,6 +182,7 @@ _LIMIT = bindparam("limit", type_=sa.Integer)
 INSERT_ORDER = _insert_order()
 UPDATE_ORDER = _update_order()
 SAVE_HANDLED_ORDER = _save_handled_order()
+SAVE_PAID_ORDER = _save_handled_order(with_invoice=True)
 GET_ORDER = Statement(_select_with_lines().where(orders.c.order_id == bindparam("order_id")))
 GET_ORDER_STATUS = Statement(
     sa.select(

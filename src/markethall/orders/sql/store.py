@@ -34,6 +34,8 @@ from markethall.orders.domain.promotion_uses import (
     find_use_change,
 )
 from markethall.orders.drafts.sql import SqlDraftStore
+from markethall.orders.invoices.domain import NewInvoice
+from markethall.orders.invoices.sql import SqlInvoiceStore, invoice_values
 from markethall.orders.promotions.sql import SqlPromotionStore
 from markethall.orders.returns.sql import SqlReturnStore
 from markethall.orders.sql import edit_statements as edits
@@ -80,7 +82,9 @@ _PLAIN_COLUMNS = tuple(
 )
 
 
-class SqlOrderStore(SqlDraftStore, SqlCartStore, SqlPromotionStore, SqlReturnStore):
+class SqlOrderStore(
+    SqlDraftStore, SqlCartStore, SqlPromotionStore, SqlReturnStore, SqlInvoiceStore
+):
     def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
         super().__init__(connection, statements, clock)
         self.saved_order_ids: set[UUID] = set()
@@ -106,10 +110,15 @@ class SqlOrderStore(SqlDraftStore, SqlCartStore, SqlPromotionStore, SqlReturnSto
         self.saved_order_ids.add(order.order_id)
 
     async def save_handled_order(
-        self, delivery: Delivery, order: Order, events: Sequence[Event]
+        self,
+        delivery: Delivery,
+        order: Order,
+        events: Sequence[Event],
+        invoice: NewInvoice | None = None,
     ) -> bool:
         row = await self._connection.fetch_one(
-            sql.SAVE_HANDLED_ORDER,
+            sql.SAVE_PAID_ORDER if invoice else sql.SAVE_HANDLED_ORDER,
+            **(invoice_values(invoice) if invoice else {}),
             **_update_values(order),
             **event_values(self._wrap_events(events, delivery.call_context())),
             **delivery_values(delivery, self._clock()),
