@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from markethall.shared.http.openapi_sharing import resolve_response
 
-# headers of HTTP and of caches, which every client handles without a declaration
+# headers of HTTP, of caches and for proxies, which clients handle without a declaration
 _UNDECLARED: Final = frozenset(
     {
         "cache-control",
@@ -14,6 +14,7 @@ _UNDECLARED: Final = frozenset(
         "content-type",
         "pragma",
         "vary",
+        "x-accel-buffering",
         "x-content-type-options",
     }
 )
