@@ -7,6 +7,7 @@ is answered, or gives up at the first lost answer.
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -56,16 +57,31 @@ class Setup:
         self.proxy.kill_at_message(number, self.shop.restartable.server.pids[0])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def setup(scratch: Path, server_url: str, template: str) -> AsyncIterator[Setup]:
+    """A server whose reservations do not expire before a repeated request arrives."""
+    async with _open_setup(scratch, server_url, template) as setup:
+        yield setup
+
+
+@pytest.fixture
+async def setup_with_short_reservations(
+    scratch: Path, server_url: str, template: str
+) -> AsyncIterator[Setup]:
+    ttl = str(RESERVATION_TTL_SECONDS)
+    async with _open_setup(scratch, server_url, template, reservation_ttl_seconds=ttl) as setup:
+        yield setup
+
+
+@asynccontextmanager
+async def _open_setup(
+    scratch: Path, server_url: str, template: str, **settings: str
+) -> AsyncIterator[Setup]:
     async with (
         dedicated_database(server_url, template) as url,
         message_proxy(url) as (proxy, proxied_url),
         open_restartable_server(
-            scratch,
-            url,
-            server_database_url=proxied_url,
-            reservation_ttl_seconds=str(RESERVATION_TTL_SECONDS),
+            scratch, url, server_database_url=proxied_url, **settings
         ) as restartable,
         httpx2.AsyncClient(timeout=20) as http,
     ):
@@ -97,9 +113,10 @@ async def test_cart_becomes_one_paid_order_whenever_server_is_killed(
 
 
 async def test_cart_settles_without_its_client(
-    setup: Setup, capsys: pytest.CaptureFixture[str]
+    setup_with_short_reservations: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The client never repeats a request. The order ends paid, or with its stock released."""
+    setup = setup_with_short_reservations
     restarts, outcomes = setup.shop.restartable.restarts, Counter[str]()
     messages = await _count_messages(setup)
 
