@@ -12,6 +12,7 @@ _UNDECLARED: Final = frozenset(
         "content-disposition",
         "content-length",
         "content-type",
+        "content-security-policy",
         "pragma",
         "vary",
         "x-accel-buffering",

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from markethall.orders.contract import OrderNotFound
 from markethall.orders.contract.status_streams import OrderStatusEvent
@@ -32,9 +33,8 @@ data: {"order_id":"0199c0de-0000-7000-8000-000000000001","status":"processing",\
 
 """
 LastEventId = Annotated[
-    int | None,
+    Annotated[int, Field(ge=0, le=_MAX_VERSION)] | SkipJsonSchema[None],
     Header(alias="Last-Event-ID", description="The `id` of the last event that was received"),
-    Field(ge=0, le=_MAX_VERSION),
 ]
 
 

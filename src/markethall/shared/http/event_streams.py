@@ -29,8 +29,8 @@ _HEADERS: Final = {
 
 def documented_event_stream(description: str, example: str) -> dict[int | str, dict[str, Any]]:
     """Return the entry of a route's `responses` that documents a stream of events."""
-    content = {"schema": {"type": "string"}, "example": example}
-    return {200: {"description": description, "content": {EVENT_STREAM_MEDIA_TYPE: content}}}
+    content = {EVENT_STREAM_MEDIA_TYPE: {"example": example}}
+    return {200: {"description": description, "content": content}}
 
 
 class EventStreamResponse(StreamingResponse, Generic[T]):

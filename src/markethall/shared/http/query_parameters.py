@@ -148,12 +148,13 @@ def _describe_mapping(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     object are named `name.NAME`.
     """
     [(pattern, values)] = schema["patternProperties"].items()
-    longest = len(name) + 1 + schema["propertyNames"]["maxLength"]
+    prefix_length, names = len(name) + 1, schema["propertyNames"]
     members = {
         "type": "object",
         "propertyNames": {
             "pattern": pattern.replace("^", rf"^{name}\.", 1),
-            "maxLength": longest,
+            "minLength": prefix_length + names.get("minLength", 0),
+            "maxLength": prefix_length + names["maxLength"],
         },
         "additionalProperties": {**values, "minItems": 1},
         "maxProperties": schema["maxProperties"],

@@ -71,6 +71,15 @@ def cart_response(cart: CartView) -> Response:
     return response
 
 
+# documents the response of `deleted_response`
+DELETED: Final[dict[int | str, dict[str, Any]]] = {
+    204: {
+        "description": "Removed",
+        "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
+    }
+}
+
+
 def deleted_response(version: int) -> Response:
     """Return a 204 with the entity tag of the cart, which the next change can name."""
     return Response(status_code=204, headers={"etag": etags.etag(version)})

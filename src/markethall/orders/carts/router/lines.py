@@ -10,6 +10,7 @@ from markethall.orders.carts.contract import (
 )
 from markethall.orders.carts.router.dependencies import (
     CHANGE_ERRORS,
+    DELETED,
     OPTIONAL_IF_MATCH,
     CartsDep,
     OwnerOrStaff,
@@ -55,7 +56,7 @@ async def set_cart_line(
     status_code=204,
     response_class=Response,
     summary="Remove a product from a cart",
-    responses=problems(*CHANGE_ERRORS),
+    responses={**DELETED, **problems(*CHANGE_ERRORS)},
     openapi_extra=OPTIONAL_IF_MATCH,
 )
 async def remove_cart_line(
@@ -92,7 +93,7 @@ async def set_cart_voucher(
     status_code=204,
     response_class=Response,
     summary="Remove the voucher of a cart",
-    responses=problems(*CHANGE_ERRORS),
+    responses={**DELETED, **problems(*CHANGE_ERRORS)},
     openapi_extra=OPTIONAL_IF_MATCH,
 )
 async def remove_cart_voucher(
