@@ -48,7 +48,7 @@ class MemoryPromotionStore(MemoryConfigurationStore):
 
     def _has_live_order(self, customer_id: UUID, other_than: UUID | None) -> bool:
         """Tell whether the customer has another order that is not cancelled or expired."""
-        raise NotImplementedError
+        raise NotImplementedError("only the store of orders has the orders of a customer")
 
     async def list_all_items(self) -> Sequence[ConfigurationItem]:
         automatic = self._promotions.where(lambda promotion: promotion.is_automatic)
