@@ -482,6 +482,16 @@ async def test_event_without_subscription_is_dropped(
     assert await backend.inbox.claim(clock(), timedelta(seconds=1), 5) == []
 
 
+async def test_events_without_subscribers_are_marked_as_relayed(
+    subscriber: Subscriber, ctx: CallContext, clock: FakeClock
+) -> None:
+    subscriber.relay = OutboxRelay("probe", [], clock, outbox=subscriber.backend.outbox)
+    await subscriber.publish(ctx, happened(1), happened(2))
+
+    assert [await subscriber.relay_all() for _ in range(2)] == [2, 0]
+    assert await subscriber.process() == 0
+
+
 async def test_relay_to_an_inbox_beside_the_outbox_equals_a_delivery(
     probe: Postgres, clock: FakeClock, ctx: CallContext
 ) -> None:

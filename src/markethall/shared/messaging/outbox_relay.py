@@ -36,9 +36,10 @@ class OutboxRelay:
             and outbox is not None
             and outbox.is_beside(transport.route.inbox)
         ]
-        has_others = lossy_transports or len(direct) < len(transports) or outbox is None
-        # None: some events need another transport, so each batch is read, delivered and marked
-        self._direct_transports = None if has_others else direct
+        all_direct = direct and len(direct) == len(transports) and not lossy_transports
+        # None: some events need another transport, or the context has no subscriber, so each
+        # batch is read, delivered and marked
+        self._direct_transports = direct if all_direct else None
 
     def reset_transports(self) -> None:
         """Reset the lossy transports. Call this when the process becomes the leader."""
