@@ -22,10 +22,8 @@ from markethall.shared.http.conditional_requests import (
 )
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
+    IdempotencyRunner,
     created_response,
-    ok_response,
-    run_idempotent,
 )
 from markethall.shared.http.problem_details import (
     http_exception_handler,
@@ -111,19 +109,20 @@ class ProbeApp:
             body: ThingBody,
             service: service_type,
         ) -> Response:
-            return await run_idempotent(
-                request, ctx, body, service, lambda attempt: self.create(attempt, body.name),
+            return await IdempotencyRunner(request, service).run(
+                ctx,
+                body,
+                lambda attempt: self.create(attempt, body.name),
                 created_response(lambda dto: f"/things/{dto.thing_id}"),
-            )  # fmt: skip
+            )
 
         @app.post("/payments")
         async def pay(
             request: Request, ctx: Annotated[CallContext, public()], service: service_type
         ) -> Response:
-            return await run_idempotent(
-                request, ctx, None, service, lambda attempt: self.create(attempt, "paid"),
-                ok_response, required=True, retention=IDEMPOTENCY_RETENTION_EXTENDED,
-            )  # fmt: skip
+            return await IdempotencyRunner(request, service).run_with_key(
+                ctx, None, lambda attempt: self.create(attempt, "paid")
+            )
 
         @app.patch("/things/1")
         async def change_thing(

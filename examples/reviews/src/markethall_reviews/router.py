@@ -2,15 +2,18 @@
 
 from typing import Annotated, Final, Protocol
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, IDEMPOTENCY_ERRORS
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import (
+    IdempotencyRunner,
+    created_response,
+    idempotency_runner,
+)
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import public, require_scope
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.pagination import CursorInvalid, Page
 from markethall.shared.kernel.scopes import ORDERS
@@ -30,14 +33,10 @@ class Services(Protocol):
 
     def reviews(self) -> ReviewApi: ...
 
-    def idempotency(self) -> IdempotencyService: ...
-
 
 _from_reviews: Final[FromContext[Services]] = FromContext("reviews")
 ReviewsDep = Annotated[ReviewApi, Depends(_from_reviews(lambda container: container.reviews()))]
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_reviews(lambda container: container.idempotency()))
-]
+IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("reviews"))]
 
 router = APIRouter(tags=["reviews"])
 
@@ -57,17 +56,14 @@ router = APIRouter(tags=["reviews"])
     ),
 )
 async def create_review(
-    request: Request,
     ctx: Annotated[CallContext, require_scope(ORDERS)],
     body: NewReview,
     reviews: ReviewsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         body,
-        idempotency,
         lambda command: reviews.create(ctx, body, command),
         created_response(lambda view: f"/reviews?product_id={view.product_id}"),
     )

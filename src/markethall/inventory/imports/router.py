@@ -30,12 +30,11 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, json_with_etag
 from markethall.shared.http.csv_responses import CSV_MEDIA_TYPE, csv_response, documented_csv
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import accepted_response, run_idempotent
+from markethall.shared.http.idempotent_routes import accepted_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import require_scope
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
@@ -144,12 +143,13 @@ async def start_import(
     upload = await imports.upload(ctx, request.stream())
     body = NewImport(sha256=upload.sha256, format=format_, **query.model_dump())
 
-    async def effect(attempt: IdempotentCommand) -> ImportView:
-        return await imports.start_import(ctx, upload, body, attempt)
-
-    to_response = accepted_response(lambda made: f"/imports/{made.import_id}")
     try:
-        return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
+        return await idempotency.run(
+            ctx,
+            body,
+            lambda attempt: imports.start_import(ctx, upload, body, attempt),
+            accepted_response(lambda made: f"/imports/{made.import_id}"),
+        )
     finally:
         await imports.discard_upload(ctx, upload)
 
@@ -258,22 +258,18 @@ async def list_import_changes(
     ),
 )
 async def retry_import(
-    request: Request,
-    ctx: CatalogueAndStockWriter,
-    import_id: Id,
-    imports: ImportsDep,
-    idempotency: IdempotencyDep,
+    ctx: CatalogueAndStockWriter, import_id: Id, imports: ImportsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Continue a failed import at the row where it stopped.
 
     The scopes `catalogue:write` and `stock:write` are required.
     """
-
-    async def effect(attempt: IdempotentCommand) -> ImportView:
-        return await imports.retry_import(ctx, import_id, attempt)
-
-    to_response = accepted_response(lambda made: f"/imports/{made.import_id}")
-    return await run_idempotent(request, ctx, None, idempotency, effect, to_response)
+    return await idempotency.run(
+        ctx,
+        None,
+        lambda attempt: imports.retry_import(ctx, import_id, attempt),
+        accepted_response(lambda made: f"/imports/{made.import_id}"),
+    )
 
 
 @router.get(

@@ -31,13 +31,12 @@ from markethall.shared.http.conditional_requests import (
     etag_matches,
 )
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.multipart_file import file_chunks
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import CardCheck, require_scope
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
@@ -119,13 +118,13 @@ async def upload_media(
     of a product.
     """
     async with media.upload(ctx, file_chunks(request)) as file:
-
-        async def run_create(attempt: IdempotentCommand) -> MediaView:
-            return await media.create(ctx, file, attempt)
-
-        present = created_response(lambda made: f"/media/{made.media_id}")
         body = NewMedia(sha256=file.sha256)
-        return await run_idempotent(request, ctx, body, idempotency, run_create, present)
+        return await idempotency.run(
+            ctx,
+            body,
+            lambda attempt: media.create(ctx, file, attempt),
+            created_response(lambda made: f"/media/{made.media_id}"),
+        )
 
 
 @router.get(

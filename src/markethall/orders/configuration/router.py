@@ -1,14 +1,13 @@
 """FastAPI dependencies and responses of configuration items."""
 
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 from fastapi import Depends, Response
 
 from markethall.shared.http.conditional_requests import if_match
-from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import public, require_scope
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
@@ -17,17 +16,7 @@ from markethall.shared.kernel.scopes import ORDERS_MANAGE
 # the same values as for responses of the catalogue
 PUBLIC_CACHE_CONTROL: Final = "public, max-age=5, stale-while-revalidate=30"
 
-
-class Services(Protocol):
-    """The services that these routes call."""
-
-    def idempotency(self) -> IdempotencyService: ...
-
-
-_from_orders: Final[FromContext[Services]] = FromContext("orders")
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
-]
+IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("orders"))]
 ExpectedVersionsDep = Annotated[etags.ExpectedVersions, Depends(if_match)]
 Anyone = Annotated[CallContext, public()]
 Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]

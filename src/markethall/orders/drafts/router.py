@@ -36,15 +36,14 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
+    IdempotencyRunner,
     created_response,
-    run_idempotent,
+    idempotency_runner,
 )
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import require_scope
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page
@@ -58,16 +57,12 @@ class Services(Protocol):
 
     def draft_orders(self) -> DraftOrders: ...
 
-    def idempotency(self) -> IdempotencyService: ...
-
 
 _from_orders: Final[FromContext[Services]] = FromContext("orders")
 DraftOrdersDep = Annotated[
     DraftOrders, Depends(_from_orders(lambda container: container.draft_orders()))
 ]
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
-]
+IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("orders"))]
 Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
 _NO_STORE_HEADERS: Final = {"cache-control": "no-store"}
 
@@ -80,18 +75,12 @@ _NO_STORE_HEADERS: Final = {"cache-control": "no-store"}
     responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS),
 )
 async def create_draft_order(
-    request: Request,
-    ctx: Staff,
-    body: NewDraftOrder,
-    drafts: DraftOrdersDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, body: NewDraftOrder, drafts: DraftOrdersDep, idempotency: IdempotencyDep
 ) -> Response:
     """Prepare an order for a customer, or for a buyer without an account. Nothing is reserved."""
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         body,
-        idempotency,
         lambda attempt: drafts.create(ctx, body, attempt),
         created_response(lambda draft: f"/draft-orders/{draft.draft_order_id}"),
     )
@@ -160,10 +149,7 @@ async def change_draft_order(
     ),
 )
 async def delete_draft_order(
-    ctx: Staff,
-    draft_order_id: Id,
-    expected_versions: ExpectedVersionsDep,
-    drafts: DraftOrdersDep,
+    ctx: Staff, draft_order_id: Id, expected_versions: ExpectedVersionsDep, drafts: DraftOrdersDep
 ) -> Response:
     """Delete a draft order that is not completed."""
     await drafts.delete(ctx, draft_order_id, expected_versions)
@@ -192,11 +178,7 @@ async def delete_draft_order(
     ),
 )
 async def complete_draft_order(
-    request: Request,
-    ctx: Staff,
-    draft_order_id: Id,
-    drafts: DraftOrdersDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, draft_order_id: Id, drafts: DraftOrdersDep, idempotency: IdempotencyDep
 ) -> Response:
     """Place the order, as the customer would. A draft has one order ever.
 
@@ -204,13 +186,9 @@ async def complete_draft_order(
     chosen a manual payment method (`POST /payments/{payment_id}/mark-paid`). Like every unpaid
     order, it expires at `expires_at`.
     """
-    return await run_idempotent(
-        request,
+    return await idempotency.run_with_key(
         ctx,
         None,
-        idempotency,
         lambda attempt: drafts.complete(ctx, draft_order_id, attempt),
         created_response(lambda order: f"/orders/{order.order_id}"),
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )

@@ -29,11 +29,10 @@ from markethall.shared.http.common_errors import (
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page
 
@@ -92,19 +91,15 @@ async def get_promotion(
     ),
 )
 async def create_promotion(
-    request: Request,
-    ctx: Staff,
-    body: NewPromotion,
-    promotions: PromotionsDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, body: NewPromotion, promotions: PromotionsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Create a voucher, or without a `code` a promotion that applies by itself."""
-
-    async def run_create(attempt: IdempotentCommand) -> PromotionView:
-        return await promotions.create(ctx, body, attempt)
-
-    to_response = created_response(lambda made: f"/promotions/{made.promotion_id}")
-    return await run_idempotent(request, ctx, body, idempotency, run_create, to_response)
+    return await idempotency.run(
+        ctx,
+        body,
+        lambda attempt: promotions.create(ctx, body, attempt),
+        created_response(lambda made: f"/promotions/{made.promotion_id}"),
+    )
 
 
 @router.patch(
@@ -141,10 +136,7 @@ async def change_promotion(
     responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, PromotionNotFound),
 )
 async def delete_promotion(
-    ctx: Staff,
-    promotion_id: Id,
-    expected_versions: ExpectedVersionsDep,
-    promotions: PromotionsDep,
+    ctx: Staff, promotion_id: Id, expected_versions: ExpectedVersionsDep, promotions: PromotionsDep
 ) -> Response:
     """Delete a promotion. Orders keep its discount."""
     await promotions.delete(ctx, promotion_id, expected_versions)

@@ -4,18 +4,14 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import Depends
 
-from markethall.orders.contract import (
-    OrderChanges,
-    OrderEdits,
-    Orders,
-)
+from markethall.orders.contract import OrderChanges, OrderEdits, Orders
 from markethall.orders.contract.exports import OrderExport
 from markethall.orders.contract.status_streams import OrderStatusStreams
 from markethall.orders.invoices.contract import Invoices
 from markethall.orders.returns.contract import Returns
 from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
 from markethall.shared.http.route_policies import CardCheck, require_scope
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
 
@@ -37,8 +33,6 @@ class Services(Protocol):
 
     def returns(self) -> Returns: ...
 
-    def idempotency(self) -> IdempotencyService: ...
-
 
 _from_orders: Final[FromContext[Services]] = FromContext("orders")
 OrdersDep = Annotated[Orders, Depends(_from_orders(lambda container: container.orders()))]
@@ -48,9 +42,7 @@ OrderChangesDep = Annotated[
 OrderEditsDep = Annotated[
     OrderEdits, Depends(_from_orders(lambda container: container.order_edits()))
 ]
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
-]
+IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("orders"))]
 OrderExportDep = Annotated[
     OrderExport, Depends(_from_orders(lambda container: container.order_export()))
 ]

@@ -1,6 +1,6 @@
 """HTTP API of fulfilments."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from markethall.orders.contract import (
     FulfilmentNotFound,
@@ -19,15 +19,10 @@ from markethall.orders.router.dependencies import (
     Shipper,
     Staff,
 )
-from markethall.shared.http.common_errors import (
-    AUTHENTICATED_ERRORS,
-    IDEMPOTENCY_ERRORS,
-)
+from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, IDEMPOTENCY_ERRORS
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
-    ok_response,
-    run_idempotent,
 )
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
@@ -50,24 +45,16 @@ router = APIRouter(tags=["orders"])
     ),
 )
 async def fulfil_order(
-    request: Request,
-    *,
-    ctx: Shipper,
-    order_id: Id,
-    body: FulfilOrder,
-    orders: OrdersDep,
-    idempotency: IdempotencyDep,
+    ctx: Shipper, order_id: Id, body: FulfilOrder, orders: OrdersDep, idempotency: IdempotencyDep
 ) -> Response:
     """Ship lines. Without `lines`, everything that is not fulfilled yet is shipped.
 
     `lines` may also name units of lost or returned shipments. They are reserved again, so the
     response may be `inventory.out_of_stock`.
     """
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         body,
-        idempotency,
         lambda attempt: orders.fulfil(ctx, order_id, body, attempt),
         created_response(lambda fulfilment: f"/fulfilments/{fulfilment.fulfilment_id}"),
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
@@ -94,16 +81,13 @@ async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep
     ),
 )
 async def deliver_fulfilment(
-    request: Request, ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
+    ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
 ) -> Response:
     """Mark a fulfilment as delivered. The last delivery completes the order."""
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         None,
-        idempotency,
         lambda attempt: orders.deliver(ctx, fulfilment_id, attempt),
-        ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
@@ -117,20 +101,17 @@ async def deliver_fulfilment(
     ),
 )
 async def mark_fulfilment_lost(
-    request: Request, ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
+    ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
 ) -> Response:
     """Record that a shipment is lost.
 
     Its units are neither delivered nor unfulfilled. Ship them again by `fulfilments`, or refund
     them by `cancel`, each with `lines`; until then, the order does not complete.
     """
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         None,
-        idempotency,
         lambda attempt: orders.mark_lost(ctx, fulfilment_id, attempt),
-        ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
@@ -144,8 +125,6 @@ async def mark_fulfilment_lost(
     ),
 )
 async def mark_fulfilment_returned(
-    request: Request,
-    *,
     ctx: Staff,
     fulfilment_id: Id,
     body: ReturnShipment,
@@ -157,12 +136,9 @@ async def mark_fulfilment_returned(
     With `restock`, its units are soon in the main warehouse again. For the order, the units count
     as those of a lost shipment.
     """
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         body,
-        idempotency,
         lambda attempt: orders.mark_returned(ctx, fulfilment_id, body, attempt),
-        ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )

@@ -1,6 +1,6 @@
 """HTTP API of the edits of orders."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from markethall.orders.contract import (
     CountryNotServed,
@@ -17,11 +17,6 @@ from markethall.orders.contract import (
 )
 from markethall.orders.router.dependencies import IdempotencyDep, OrderEditsDep, Staff
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    ok_response,
-    run_idempotent,
-)
 from markethall.shared.http.problem_details import with_upstream_errors
 from markethall.shared.kernel.model import Id
 
@@ -56,13 +51,7 @@ router = APIRouter(tags=["orders"])
     ),
 )
 async def edit_order(
-    request: Request,
-    *,
-    ctx: Staff,
-    order_id: Id,
-    body: EditOrder,
-    edits: OrderEditsDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, order_id: Id, body: EditOrder, edits: OrderEditsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Set quantities, add products or remove them with quantity 0, before the first shipment.
 
@@ -71,13 +60,6 @@ async def edit_order(
     more; if it costs less, the difference is refunded soon after the response. If a quantity rises,
     all units must be in stock in addition to those that the order has reserved.
     """
-    return await run_idempotent(
-        request,
-        ctx,
-        body,
-        idempotency,
-        lambda attempt: edits.edit(ctx, order_id, body, attempt),
-        ok_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    return await idempotency.run_with_key(
+        ctx, body, lambda attempt: edits.edit(ctx, order_id, body, attempt)
     )

@@ -54,8 +54,6 @@ from markethall.shared.http.disconnects import while_connected
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
-    ok_response,
-    run_idempotent,
 )
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
@@ -147,22 +145,18 @@ PlaceBody = Annotated[
     ),
 )
 async def place_order(
-    request: Request, ctx: Owner, body: PlaceBody, orders: OrdersDep, idempotency: IdempotencyDep
+    ctx: Owner, body: PlaceBody, orders: OrdersDep, idempotency: IdempotencyDep
 ) -> Response:
     """Reserve the stock and open the payment. An unpaid order expires at `expires_at`.
 
     The `Idempotency-Key` is required. A retry with the same key returns the same order.
     """
     command = body.to_place_order() if isinstance(body, PlaceOrderShortForm) else body
-    return await run_idempotent(
-        request,
+    return await idempotency.run_with_key(
         ctx,
         body,
-        idempotency,
         lambda attempt: orders.place(ctx, command, attempt),
         created_response(lambda order: f"/orders/{order.order_id}"),
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
 
@@ -256,8 +250,6 @@ async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep)
     ),
 )
 async def cancel_order(
-    request: Request,
-    *,
     ctx: OwnerOrStaff,
     order_id: Id,
     body: CancelOrder,
@@ -269,12 +261,9 @@ async def cancel_order(
     After the first shipment, only staff can cancel the units that are not shipped. Soon after the
     response, the stock is released and the payment is cancelled or refunded.
     """
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         body,
-        idempotency,
         lambda attempt: orders.cancel(ctx, order_id, body, attempt),
-        ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )

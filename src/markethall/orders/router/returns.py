@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from markethall.orders.contract import InvalidTransition, OrderNotFound
 from markethall.orders.returns.contract import (
@@ -31,8 +31,6 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
-    ok_response,
-    run_idempotent,
 )
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
@@ -51,8 +49,6 @@ router = APIRouter(tags=["orders"])
     responses=problems(*AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, OrderNotFound, TooMuchToReturn),
 )
 async def request_return(
-    request: Request,
-    *,
     ctx: OwnerOrStaff,
     order_id: Id,
     body: RequestReturn,
@@ -60,11 +56,9 @@ async def request_return(
     idempotency: IdempotencyDep,
 ) -> Response:
     """Request to send delivered units back. A unit can be in one return at a time."""
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         body,
-        idempotency,
         lambda attempt: returns.request(ctx, order_id, body, attempt),
         created_response(lambda made: f"/returns/{made.return_id}"),
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
@@ -108,16 +102,13 @@ async def get_return(ctx: OwnerOrStaff, return_id: Id, returns: ReturnsDep) -> R
     ),
 )
 async def approve_return(
-    request: Request, ctx: Staff, return_id: Id, returns: ReturnsDep, idempotency: IdempotencyDep
+    ctx: Staff, return_id: Id, returns: ReturnsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Approve a requested return: the customer may send the units."""
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         None,
-        idempotency,
         lambda attempt: returns.approve(ctx, return_id, attempt),
-        ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
@@ -131,22 +122,13 @@ async def approve_return(
     ),
 )
 async def reject_return(
-    request: Request,
-    *,
-    ctx: Staff,
-    return_id: Id,
-    body: RejectReturn,
-    returns: ReturnsDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, return_id: Id, body: RejectReturn, returns: ReturnsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Reject a requested return. Its units can be in another return."""
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         body,
-        idempotency,
         lambda attempt: returns.reject(ctx, return_id, body, attempt),
-        ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
@@ -160,20 +142,13 @@ async def reject_return(
     ),
 )
 async def cancel_return(
-    request: Request,
-    ctx: OwnerOrStaff,
-    return_id: Id,
-    returns: ReturnsDep,
-    idempotency: IdempotencyDep,
+    ctx: OwnerOrStaff, return_id: Id, returns: ReturnsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Cancel a return before its units arrive."""
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         None,
-        idempotency,
         lambda attempt: returns.cancel(ctx, return_id, attempt),
-        ok_response,
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
@@ -191,28 +166,15 @@ async def cancel_return(
     ),
 )
 async def receive_return(
-    request: Request,
-    *,
-    ctx: Staff,
-    return_id: Id,
-    body: ReceiveReturn,
-    returns: ReturnsDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, return_id: Id, body: ReceiveReturn, returns: ReturnsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Record units that have arrived; more may arrive later.
 
     Units with the disposition `restock` are soon in the main warehouse again. The
     `Idempotency-Key` is required.
     """
-    return await run_idempotent(
-        request,
-        ctx,
-        body,
-        idempotency,
-        lambda attempt: returns.receive(ctx, return_id, body, attempt),
-        ok_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    return await idempotency.run_with_key(
+        ctx, body, lambda attempt: returns.receive(ctx, return_id, body, attempt)
     )
 
 
@@ -229,13 +191,7 @@ async def receive_return(
     ),
 )
 async def close_return(
-    request: Request,
-    *,
-    ctx: Staff,
-    return_id: Id,
-    body: CloseReturn,
-    returns: ReturnsDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, return_id: Id, body: CloseReturn, returns: ReturnsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Close a return. Soon after the response, the received units are refunded.
 
@@ -243,13 +199,6 @@ async def close_return(
     most what is left to refund of the payment. Units that have not arrived can be in another
     return. The `Idempotency-Key` is required.
     """
-    return await run_idempotent(
-        request,
-        ctx,
-        body,
-        idempotency,
-        lambda attempt: returns.close(ctx, return_id, body, attempt),
-        ok_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    return await idempotency.run_with_key(
+        ctx, body, lambda attempt: returns.close(ctx, return_id, body, attempt)
     )

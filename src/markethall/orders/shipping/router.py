@@ -29,10 +29,9 @@ from markethall.shared.http.common_errors import (
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
@@ -92,7 +91,6 @@ async def get_shipping_method(
     ),
 )
 async def create_shipping_method(
-    request: Request,
     ctx: Staff,
     body: NewShippingMethod,
     shipping_methods: ShippingMethodsDep,
@@ -104,12 +102,12 @@ async def create_shipping_method(
     inactive one, an order that no active method serves is rejected with
     `orders.shipping_unavailable`.
     """
-
-    async def run_create(attempt: IdempotentCommand) -> ShippingMethodView:
-        return await shipping_methods.create(ctx, body, attempt)
-
-    to_response = created_response(lambda made: f"/shipping-methods/{made.shipping_method_id}")
-    return await run_idempotent(request, ctx, body, idempotency, run_create, to_response)
+    return await idempotency.run(
+        ctx,
+        body,
+        lambda attempt: shipping_methods.create(ctx, body, attempt),
+        created_response(lambda made: f"/shipping-methods/{made.shipping_method_id}"),
+    )
 
 
 @router.patch(

@@ -29,10 +29,9 @@ from markethall.shared.http.common_errors import (
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
@@ -57,9 +56,7 @@ TaxRatesDep = Annotated[TaxRates, Depends(_from_orders(lambda container: contain
     responses=problems(ValidationFailed, CursorInvalid, Unavailable),
 )
 async def list_tax_rates(
-    ctx: Anyone,
-    query: Annotated[PageQuery, from_query(PageQuery)],
-    tax_rates: TaxRatesDep,
+    ctx: Anyone, query: Annotated[PageQuery, from_query(PageQuery)], tax_rates: TaxRatesDep
 ) -> Response:
     """Return tax rates in the order in which they were created."""
     return public_page(await tax_rates.list_page(ctx, query))
@@ -89,19 +86,15 @@ async def get_tax_rate(
     ),
 )
 async def create_tax_rate(
-    request: Request,
-    ctx: Staff,
-    body: NewTaxRate,
-    tax_rates: TaxRatesDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, body: NewTaxRate, tax_rates: TaxRatesDep, idempotency: IdempotencyDep
 ) -> Response:
     """Create a tax rate."""
-
-    async def run_create(attempt: IdempotentCommand) -> TaxRateView:
-        return await tax_rates.create(ctx, body, attempt)
-
-    to_response = created_response(lambda made: f"/tax-rates/{made.tax_rate_id}")
-    return await run_idempotent(request, ctx, body, idempotency, run_create, to_response)
+    return await idempotency.run(
+        ctx,
+        body,
+        lambda attempt: tax_rates.create(ctx, body, attempt),
+        created_response(lambda made: f"/tax-rates/{made.tax_rate_id}"),
+    )
 
 
 @router.patch(
@@ -135,10 +128,7 @@ async def change_tax_rate(
     responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, TaxRateNotFound),
 )
 async def delete_tax_rate(
-    ctx: Staff,
-    tax_rate_id: Id,
-    expected_versions: ExpectedVersionsDep,
-    tax_rates: TaxRatesDep,
+    ctx: Staff, tax_rate_id: Id, expected_versions: ExpectedVersionsDep, tax_rates: TaxRatesDep
 ) -> Response:
     """Delete a tax rate. Orders that exist stay unchanged."""
     await tax_rates.delete(ctx, tax_rate_id, expected_versions)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import Field, StrictBool
 
 from markethall.payments.contract import (
@@ -21,10 +21,6 @@ from markethall.payments.router.dependencies import (
     Staff,
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    run_idempotent,
-)
 from markethall.shared.http.problem_details import problems
 from markethall.shared.idempotency.records import IdempotentCommand, StoredResponse
 from markethall.shared.kernel.model import Id, RequestModel
@@ -68,8 +64,6 @@ class CaptureRequest(RequestModel):
     | problems(*_ERRORS, UnsupportedByProvider, CaptureExceedsAuthorized, CurrencyMismatch),
 )
 async def capture_payment(
-    request: Request,
-    *,
     ctx: Staff,
     payment_id: Id,
     api: PaymentApiDep,
@@ -90,16 +84,7 @@ async def capture_payment(
     change = _Change(
         lambda attempt: api.capture(ctx, payment_id, body.money, attempt, is_final=body.final)
     )
-    return await run_idempotent(
-        request,
-        ctx,
-        body,
-        idempotency,
-        change.run,
-        change.to_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
-    )
+    return await idempotency.run_with_key(ctx, body, change.run, change.to_response)
 
 
 @router.post(
@@ -109,12 +94,7 @@ async def capture_payment(
     responses=_UNKNOWN_OUTCOME_RESPONSE | problems(*_ERRORS),
 )
 async def void_payment(
-    request: Request,
-    *,
-    ctx: Staff,
-    payment_id: Id,
-    api: PaymentApiDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, payment_id: Id, api: PaymentApiDep, idempotency: IdempotencyDep
 ) -> Response:
     """Release what is not captured of an authorized payment.
 
@@ -123,16 +103,7 @@ async def void_payment(
     """
 
     change = _Change(lambda attempt: api.void(ctx, payment_id, attempt))
-    return await run_idempotent(
-        request,
-        ctx,
-        None,
-        idempotency,
-        change.run,
-        change.to_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
-    )
+    return await idempotency.run_with_key(ctx, None, change.run, change.to_response)
 
 
 class _Change:

@@ -5,15 +5,12 @@ from typing import Annotated, Final, Protocol
 from fastapi import Depends
 from pydantic import Field
 
-from markethall.payments.contract import (
-    LedgerApi,
-    PaymentApi,
-)
+from markethall.payments.contract import LedgerApi, PaymentApi
 from markethall.payments.contract.manual_refunds import ManualRefunds
 from markethall.payments.contract.reconciliation import Reconciliations
 from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
 from markethall.shared.http.route_policies import public, require_scope
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import MAX_AMOUNT, Int, RequestModel
 from markethall.shared.kernel.money import Currency
@@ -27,8 +24,6 @@ class Services(Protocol):
 
     def ledger(self) -> LedgerApi: ...
 
-    def idempotency(self) -> IdempotencyService: ...
-
     def reconciliations(self) -> Reconciliations: ...
 
     def manual_refunds(self) -> ManualRefunds: ...
@@ -39,9 +34,7 @@ PaymentApiDep = Annotated[
     PaymentApi, Depends(_from_payments(lambda container: container.payment_api()))
 ]
 LedgerDep = Annotated[LedgerApi, Depends(_from_payments(lambda container: container.ledger()))]
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_payments(lambda container: container.idempotency()))
-]
+IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("payments"))]
 ReconciliationsDep = Annotated[
     Reconciliations, Depends(_from_payments(lambda container: container.reconciliations()))
 ]

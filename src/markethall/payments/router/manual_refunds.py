@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from markethall.payments.contract import (
@@ -14,15 +14,9 @@ from markethall.payments.contract import (
 from markethall.payments.contract.manual_refunds import RefundQuery
 from markethall.payments.router.dependencies import IdempotencyDep, ManualRefundsDep, Staff
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    ok_response,
-    run_idempotent,
-)
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.model import Id, RequestModel, Text
 from markethall.shared.kernel.pagination import CursorInvalid, Page
 
@@ -42,9 +36,7 @@ class MarkRefundPaidRequest(RequestModel):
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_all_refunds(
-    ctx: Staff,
-    query: Annotated[RefundQuery, from_query(RefundQuery)],
-    refunds: ManualRefundsDep,
+    ctx: Staff, query: Annotated[RefundQuery, from_query(RefundQuery)], refunds: ManualRefundsDep
 ) -> Response:
     """List refunds, the oldest first.
 
@@ -66,7 +58,6 @@ async def list_all_refunds(
     ),
 )
 async def mark_refund_paid(
-    request: Request,
     *,
     ctx: Staff,
     payment_id: Id,
@@ -79,17 +70,10 @@ async def mark_refund_paid(
 
     The amount then counts as refunded in the payment, the order and the ledger.
     """
-
-    async def effect(attempt: IdempotentCommand) -> RefundView:
-        return await refunds.mark_refund_paid(ctx, payment_id, refund_id, body.reference, attempt)
-
-    return await run_idempotent(
-        request,
+    return await idempotency.run_with_key(
         ctx,
         body,
-        idempotency,
-        effect,
-        ok_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        lambda attempt: refunds.mark_refund_paid(
+            ctx, payment_id, refund_id, body.reference, attempt
+        ),
     )

@@ -30,18 +30,10 @@ from markethall.payments.router.dependencies import (
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    ok_response,
-    run_idempotent,
-)
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.records import (
-    IdempotentCommand,
-    StoredResponse,
-)
+from markethall.shared.idempotency.records import StoredResponse
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id, RequestModel, Text
 from markethall.shared.kernel.money import CurrencyMismatch, Money
@@ -126,8 +118,6 @@ async def get_payment(
     ),
 )
 async def confirm_payment(
-    request: Request,
-    *,
     ctx: Owner,
     payment_id: Id,
     body: ConfirmPaymentRequest,
@@ -146,21 +136,13 @@ async def confirm_payment(
     sandbox_webhook_first. Stripe accepts tokens that Stripe.js has created, and the method
     `stripe`: the shop's page then collects the payment data with Stripe.js.
     """
-
-    async def effect(attempt: IdempotentCommand) -> PaymentView:
-        return await api.confirm(
-            ctx, payment_id, body.payment_method, attempt, save_method=body.save_payment_method
-        )
-
-    return await run_idempotent(
-        request,
+    return await idempotency.run_with_key(
         ctx,
         body,
-        idempotency,
-        effect,
+        lambda attempt: api.confirm(
+            ctx, payment_id, body.payment_method, attempt, save_method=body.save_payment_method
+        ),
         _to_confirm_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
 
@@ -196,8 +178,6 @@ async def list_payment_operations(
     ),
 )
 async def mark_payment_paid(
-    request: Request,
-    *,
     ctx: Staff,
     payment_id: Id,
     body: MarkPaidRequest,
@@ -213,18 +193,8 @@ async def mark_payment_paid(
     """
     amount = Money(**body.amount.model_dump())
 
-    async def effect(attempt: IdempotentCommand) -> PaymentView:
-        return await api.mark_paid(ctx, payment_id, amount, body.reference, attempt)
-
-    return await run_idempotent(
-        request,
-        ctx,
-        body,
-        idempotency,
-        effect,
-        ok_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    return await idempotency.run_with_key(
+        ctx, body, lambda attempt: api.mark_paid(ctx, payment_id, amount, body.reference, attempt)
     )
 
 

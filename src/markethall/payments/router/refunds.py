@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from markethall.payments.contract import (
@@ -19,17 +19,10 @@ from markethall.payments.router.dependencies import (
     Staff,
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    created_response,
-    run_idempotent,
-)
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.records import (
-    IdempotentCommand,
-)
 from markethall.shared.kernel.model import Id, RequestModel, Text
 from markethall.shared.kernel.money import CurrencyMismatch, Money
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
@@ -63,34 +56,17 @@ class RefundRequest(RequestModel):
     ),
 )
 async def create_refund(
-    request: Request,
-    *,
-    ctx: Staff,
-    payment_id: Id,
-    body: RefundRequest,
-    api: PaymentApiDep,
-    idempotency: IdempotencyDep,
+    ctx: Staff, payment_id: Id, body: RefundRequest, api: PaymentApiDep, idempotency: IdempotencyDep
 ) -> Response:
     """Refund a payment. A retry with the same `Idempotency-Key` returns the same refund.
 
     The status is `unknown` while the provider does not answer; a job then looks up the outcome.
     """
-
-    async def effect(attempt: IdempotentCommand) -> RefundView:
-        return await api.refund(ctx, payment_id, body.money, body.reason, attempt)
-
-    to_response = created_response(
-        lambda made: f"/payments/{made.payment_id}/refunds/{made.refund_id}"
-    )
-    return await run_idempotent(
-        request,
+    return await idempotency.run_with_key(
         ctx,
         body,
-        idempotency,
-        effect,
-        to_response,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        lambda attempt: api.refund(ctx, payment_id, body.money, body.reason, attempt),
+        created_response(lambda made: f"/payments/{made.payment_id}/refunds/{made.refund_id}"),
     )
 
 

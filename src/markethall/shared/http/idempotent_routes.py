@@ -4,11 +4,12 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import PROBLEM_MEDIA_TYPE
 from markethall.shared.idempotency.records import (
     IdempotencyKeyInvalid,
@@ -59,42 +60,99 @@ def accepted_response(path: Callable[[Any], str]) -> Callable[[Any], StoredRespo
     return to_response
 
 
-async def run_idempotent(
-    request: Request,
-    ctx: CallContext,
-    body: BaseModel | None,
-    service: IdempotencyService,
-    command: Callable[[IdempotentCommand], Awaitable[D]],
-    to_response: Callable[[Any], StoredResponse],
-    *,
-    required: bool = False,
-    retention: timedelta = IDEMPOTENCY_RETENTION_DEFAULT,
-) -> Response:
-    """Run the command once per Idempotency-Key; a repeated key gets the stored response.
+class IdempotencyRunner:
+    """Runs the command of one request once per Idempotency-Key.
 
-    Raises IdempotencyKeyMissing, IdempotencyKeyInvalid, InFlight, PayloadMismatch, and the errors
-    of the command.
+    A repeated key gets the stored response. Both methods raise IdempotencyKeyInvalid, InFlight,
+    PayloadMismatch, and the errors of the command.
     """
-    key = _read_idempotency_key(request, required=required)
-    if key is None:
-        attempt = IdempotentCommand("", new_id(), retention, to_response)
-        return _to_http_response(attempt.build_response(await command(attempt)))
-    idempotent_request = IdempotentRequest(
-        principal=_principal(request, ctx),
-        method=request.method,
-        # lower case, because a UUID in capitals names the same resource
-        path=request.url.path.lower().rstrip("/"),
-        key=key,
-        payload=body.model_dump(mode="json") if body else None,
-    )
-    stored_response, is_replay = await service.run(
-        idempotent_request, retention, to_response, command
-    )
-    return (
-        _replay_response(request, stored_response)
-        if is_replay
-        else _to_http_response(stored_response)
-    )
+
+    def __init__(self, request: Request, service: IdempotencyService) -> None:
+        self._request = request
+        self._service = service
+
+    async def run(
+        self,
+        ctx: CallContext,
+        body: BaseModel | None,
+        command: Callable[[IdempotentCommand], Awaitable[D]],
+        to_response: Callable[[Any], StoredResponse] = ok_response,
+        retention: timedelta = IDEMPOTENCY_RETENTION_DEFAULT,
+    ) -> Response:
+        """Run the command. Without a key, every request runs it."""
+        key = self._read_key()
+        if key is None:
+            attempt = IdempotentCommand("", new_id(), retention, to_response)
+            return _to_http_response(attempt.build_response(await command(attempt)))
+        return await self._run_once(key, ctx, body, command, to_response, retention)
+
+    async def run_with_key(
+        self,
+        ctx: CallContext,
+        body: BaseModel | None,
+        command: Callable[[IdempotentCommand], Awaitable[D]],
+        to_response: Callable[[Any], StoredResponse] = ok_response,
+    ) -> Response:
+        """Run a command that moves stock or money. Raises IdempotencyKeyMissing without a key.
+
+        The response is stored for IDEMPOTENCY_RETENTION_EXTENDED.
+        """
+        key = self._read_key()
+        if key is None:
+            raise IdempotencyKeyMissing
+        return await self._run_once(
+            key, ctx, body, command, to_response, IDEMPOTENCY_RETENTION_EXTENDED
+        )
+
+    async def _run_once(
+        self,
+        key: str,
+        ctx: CallContext,
+        body: BaseModel | None,
+        command: Callable[[IdempotentCommand], Awaitable[D]],
+        to_response: Callable[[Any], StoredResponse],
+        retention: timedelta,
+    ) -> Response:
+        idempotent_request = IdempotentRequest(
+            principal=_principal(self._request, ctx),
+            method=self._request.method,
+            # lower case, because a UUID in capitals names the same resource
+            path=self._request.url.path.lower().rstrip("/"),
+            key=key,
+            payload=body.model_dump(mode="json") if body else None,
+        )
+        stored_response, is_replay = await self._service.run(
+            idempotent_request, retention, to_response, command
+        )
+        return (
+            _replay_response(self._request, stored_response)
+            if is_replay
+            else _to_http_response(stored_response)
+        )
+
+    def _read_key(self) -> str | None:
+        header = self._request.headers.get("idempotency-key")
+        if header is None:
+            return None
+        match = _KEY_PATTERN.fullmatch(header)
+        if not match:
+            raise IdempotencyKeyInvalid
+        return match[1] or match[2]
+
+
+class _Services(Protocol):
+    def idempotency(self) -> IdempotencyService: ...
+
+
+def idempotency_runner(context: str) -> Callable[[Request], Awaitable[IdempotencyRunner]]:
+    """Return a FastAPI dependency: the runner, with the records of this context."""
+    from_context: FromContext[_Services] = FromContext(context)
+    find_service = from_context(lambda container: container.idempotency())
+
+    async def resolve(request: Request) -> IdempotencyRunner:
+        return IdempotencyRunner(request, await find_service(request))
+
+    return resolve
 
 
 def _principal(request: Request, ctx: CallContext) -> str:
@@ -102,18 +160,6 @@ def _principal(request: Request, ctx: CallContext) -> str:
     if ctx.actor.user_id:
         return ctx.actor.audit_name
     return f"{ctx.actor.audit_name} {request.scope['state'].get('client_ip', '')}"
-
-
-def _read_idempotency_key(request: Request, *, required: bool) -> str | None:
-    header = request.headers.get("idempotency-key")
-    if header is None:
-        if required:
-            raise IdempotencyKeyMissing
-        return None
-    match = _KEY_PATTERN.fullmatch(header)
-    if not match:
-        raise IdempotencyKeyInvalid
-    return match[1] or match[2]
 
 
 def _to_http_response(stored_response: StoredResponse) -> Response:

@@ -11,7 +11,7 @@ from markethall.shared.http.conditional_requests import (
     apply_if_none_match,
     if_match_optional,
 )
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import public, require_scope
@@ -98,8 +98,6 @@ class ChangePasswordRequest(RequestModel):
     ),
 )
 async def register_user(
-    request: Request,
-    *,
     ctx: Annotated[CallContext, public()],
     body: RegisterRequest,
     accounts: AccountsDep,
@@ -121,14 +119,11 @@ async def register_user(
         if secret is not None
     }
     fingerprinted_body = body.model_copy(update=fingerprints)
-    to_response = created_response(lambda account: f"/users/{account.user_id}")
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         fingerprinted_body,
-        idempotency,
         lambda attempt: accounts.register(ctx, command, attempt),
-        to_response,
+        created_response(lambda account: f"/users/{account.user_id}"),
     )
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Final, Protocol
 from fastapi import Depends, Response
 
 from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.etags import etag
 from markethall.users.contract import Accounts, Guests, Sessions, UserView
 
@@ -20,16 +20,12 @@ class Services(Protocol):
 
     def sessions(self) -> Sessions: ...
 
-    def idempotency(self) -> IdempotencyService: ...
-
 
 _from_users: Final[FromContext[Services]] = FromContext("users")
 AccountsDep = Annotated[Accounts, Depends(_from_users(lambda container: container.accounts()))]
 GuestsDep = Annotated[Guests, Depends(_from_users(lambda container: container.guests()))]
 SessionsDep = Annotated[Sessions, Depends(_from_users(lambda container: container.sessions()))]
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_users(lambda container: container.idempotency()))
-]
+IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("users"))]
 
 
 def send_user(user: UserView) -> Response:

@@ -2,11 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, IDEMPOTENCY_ERRORS
-from markethall.shared.http.idempotent_routes import ok_response, run_idempotent
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import public, require_scope
@@ -65,8 +64,6 @@ async def create_guest(ctx: Annotated[CallContext, public()], guests: GuestsDep)
     ),
 )
 async def claim_guest(
-    request: Request,
-    *,
     ctx: Annotated[CallContext, require_scope(PROFILE)],
     body: ClaimGuestRequest,
     guests: GuestsDep,
@@ -80,11 +77,8 @@ async def claim_guest(
     response. A repeated claim changes nothing.
     """
     fingerprint = await sessions.compute_fingerprint(body.guest_token)
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         body.model_copy(update={"guest_token": fingerprint}),
-        idempotency,
         lambda attempt: guests.claim_guest(ctx, body.guest_token, attempt),
-        ok_response,
     )

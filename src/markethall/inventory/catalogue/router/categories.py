@@ -35,11 +35,10 @@ from markethall.shared.http.common_errors import (
     VERSION_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
@@ -98,22 +97,18 @@ async def get_category(
     ),
 )
 async def create_category(
-    request: Request,
-    ctx: CatalogueWriter,
-    body: NewCategory,
-    tree: CategoriesDep,
-    idempotency: IdempotencyDep,
+    ctx: CatalogueWriter, body: NewCategory, tree: CategoriesDep, idempotency: IdempotencyDep
 ) -> Response:
     """Create a category.
 
     A new product with an unknown category path also creates the categories of this path.
     """
-
-    async def effect(attempt: IdempotentCommand) -> CategoryView:
-        return await tree.create(ctx, body, attempt)
-
-    to_response = created_response(lambda made: f"/categories/{made.category_id}")
-    return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
+    return await idempotency.run(
+        ctx,
+        body,
+        lambda attempt: tree.create(ctx, body, attempt),
+        created_response(lambda made: f"/categories/{made.category_id}"),
+    )
 
 
 @router.patch(

@@ -14,10 +14,10 @@ from markethall.inventory.catalogue.router.localization import (
 )
 from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
 from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
 from markethall.shared.http.response_cache import offer
 from markethall.shared.http.responses import RawJsonResponse
 from markethall.shared.http.route_policies import LONG_TEXT_BODY_LIMITS, public, require_scope
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
@@ -32,8 +32,6 @@ class Services(Protocol):
 
     def families(self) -> Families: ...
 
-    def idempotency(self) -> IdempotencyService: ...
-
 
 _from_inventory: Final[FromContext[Services]] = FromContext("inventory")
 CatalogueDep = Annotated[
@@ -43,9 +41,7 @@ CategoriesDep = Annotated[
     Categories, Depends(_from_inventory(lambda container: container.categories()))
 ]
 FamiliesDep = Annotated[Families, Depends(_from_inventory(lambda container: container.families()))]
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_inventory(lambda container: container.idempotency()))
-]
+IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("inventory"))]
 ExpectedVersionsDep = Annotated[etags.ExpectedVersions, Depends(if_match)]
 Anyone = Annotated[CallContext, public()]
 # with the scope, drafts and archived products are shown too

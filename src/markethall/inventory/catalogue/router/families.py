@@ -31,10 +31,9 @@ from markethall.shared.http.common_errors import (
     VERSION_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Text
@@ -89,22 +88,18 @@ async def get_family(
     ),
 )
 async def create_family(
-    request: Request,
-    ctx: ProductWriter,
-    body: NewFamily,
-    families: FamiliesDep,
-    idempotency: IdempotencyDep,
+    ctx: ProductWriter, body: NewFamily, families: FamiliesDep, idempotency: IdempotencyDep
 ) -> Response:
     """Create a family. Customers see it when it has an active product.
 
     A new product with an unknown `family` also creates a family.
     """
-
-    async def effect(attempt: IdempotentCommand) -> FamilyDetail:
-        return await families.create(ctx, body, attempt)
-
-    to_response = created_response(lambda made: f"/families/{made.slug}")
-    return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
+    return await idempotency.run(
+        ctx,
+        body,
+        lambda attempt: families.create(ctx, body, attempt),
+        created_response(lambda made: f"/families/{made.slug}"),
+    )
 
 
 @router.patch(

@@ -30,10 +30,9 @@ from markethall.shared.http.common_errors import (
     VERSION_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id, Text
@@ -87,11 +86,7 @@ async def get_product(
     ),
 )
 async def create_product(
-    request: Request,
-    ctx: ProductWriter,
-    body: NewProduct,
-    catalogue: CatalogueDep,
-    idempotency: IdempotencyDep,
+    ctx: ProductWriter, body: NewProduct, catalogue: CatalogueDep, idempotency: IdempotencyDep
 ) -> Response:
     """Create a product. It has no stock yet.
 
@@ -100,12 +95,12 @@ async def create_product(
     The comparison ignores extra spaces and letter case. `family` is the label or slug of a family;
     an unknown text creates a family with this label.
     """
-
-    async def effect(attempt: IdempotentCommand) -> ProductView:
-        return await catalogue.create(ctx, body, attempt)
-
-    to_response = created_response(lambda made: f"/products/{made.product_id}")
-    return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
+    return await idempotency.run(
+        ctx,
+        body,
+        lambda attempt: catalogue.create(ctx, body, attempt),
+        created_response(lambda made: f"/products/{made.product_id}"),
+    )
 
 
 @router.patch(

@@ -5,9 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Request, Response
 from typing_extensions import TypeAliasType
 
-from markethall.inventory.catalogue.router.dependencies import (
-    IdempotencyDep,
-)
+from markethall.inventory.catalogue.router.dependencies import IdempotencyDep
 from markethall.inventory.contract import ProductNotFound
 from markethall.inventory.stock.contract import (
     Adjustment,
@@ -37,15 +35,10 @@ from markethall.shared.http.common_errors import (
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, json_with_etag
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    created_response,
-    run_idempotent,
-)
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 
@@ -94,8 +87,6 @@ async def get_stock(
     responses=problems(*STOCK_CHANGE_ERRORS),
 )
 async def adjust_stock(
-    request: Request,
-    *,
     ctx: StockWriter,
     product_id: Id,
     body: Adjustment,
@@ -103,22 +94,13 @@ async def adjust_stock(
     idempotency: IdempotencyDep,
 ) -> Response:
     """Change the units on hand by `delta`, or set them to `counted`. Send exactly one field."""
-
-    async def run_adjustment(attempt: IdempotentCommand) -> Movement:
-        return await stockroom.adjust(ctx, product_id, body, attempt)
-
-    present = created_response(
-        lambda made: f"/products/{made.product_id}/stock-movements/{made.movement_id}"
-    )
-    return await run_idempotent(
-        request,
+    return await idempotency.run_with_key(
         ctx,
         body,
-        idempotency,
-        run_adjustment,
-        present,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        lambda attempt: stockroom.adjust(ctx, product_id, body, attempt),
+        created_response(
+            lambda made: f"/products/{made.product_id}/stock-movements/{made.movement_id}"
+        ),
     )
 
 
@@ -159,27 +141,14 @@ async def get_movement(
     responses=problems(*STOCK_CHANGE_ERRORS),
 )
 async def transfer_stock(
-    request: Request,
-    ctx: StockWriter,
-    body: NewTransfer,
-    stockroom: StockroomDep,
-    idempotency: IdempotencyDep,
+    ctx: StockWriter, body: NewTransfer, stockroom: StockroomDep, idempotency: IdempotencyDep
 ) -> Response:
     """Move units that are not reserved to another warehouse."""
-
-    async def run_transfer(attempt: IdempotentCommand) -> Transfer:
-        return await stockroom.transfer(ctx, body, attempt)
-
-    present = created_response(lambda made: f"/stock-transfers/{made.transfer_id}")
-    return await run_idempotent(
-        request,
+    return await idempotency.run_with_key(
         ctx,
         body,
-        idempotency,
-        run_transfer,
-        present,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        lambda attempt: stockroom.transfer(ctx, body, attempt),
+        created_response(lambda made: f"/stock-transfers/{made.transfer_id}"),
     )
 
 
@@ -204,30 +173,17 @@ async def get_transfer(
     responses=problems(*STOCK_CHANGE_ERRORS),
 )
 async def record_stocktake(
-    request: Request,
-    ctx: StocktakeWriter,
-    body: NewStocktake,
-    stockroom: StockroomDep,
-    idempotency: IdempotencyDep,
+    ctx: StocktakeWriter, body: NewStocktake, stockroom: StockroomDep, idempotency: IdempotencyDep
 ) -> Response:
     """Set the units on hand in one warehouse to the counted units, for all lines or none.
 
     A count must not be lower than the reserved units.
     """
-
-    async def run_stocktake(attempt: IdempotentCommand) -> Stocktake:
-        return await stockroom.record_stocktake(ctx, body, attempt)
-
-    present = created_response(lambda made: f"/stocktakes/{made.stocktake_id}")
-    return await run_idempotent(
-        request,
+    return await idempotency.run_with_key(
         ctx,
         body,
-        idempotency,
-        run_stocktake,
-        present,
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        lambda attempt: stockroom.record_stocktake(ctx, body, attempt),
+        created_response(lambda made: f"/stocktakes/{made.stocktake_id}"),
     )
 
 

@@ -4,10 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from markethall.inventory.catalogue.router.dependencies import (
-    ExpectedVersionsDep,
-    IdempotencyDep,
-)
+from markethall.inventory.catalogue.router.dependencies import ExpectedVersionsDep, IdempotencyDep
 from markethall.inventory.stock.contract import (
     NewWarehouse,
     WarehouseChange,
@@ -23,11 +20,10 @@ from markethall.shared.http.common_errors import (
     VERSION_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
@@ -74,19 +70,15 @@ async def get_warehouse(
     responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS),
 )
 async def create_warehouse(
-    request: Request,
-    ctx: StockWriter,
-    body: NewWarehouse,
-    warehouses: WarehousesDep,
-    idempotency: IdempotencyDep,
+    ctx: StockWriter, body: NewWarehouse, warehouses: WarehousesDep, idempotency: IdempotencyDep
 ) -> Response:
     """Create a warehouse without stock."""
-
-    async def run_create(attempt: IdempotentCommand) -> WarehouseView:
-        return await warehouses.create(ctx, body, attempt)
-
-    present = created_response(lambda made: f"/warehouses/{made.warehouse_id}")
-    return await run_idempotent(request, ctx, body, idempotency, run_create, present)
+    return await idempotency.run(
+        ctx,
+        body,
+        lambda attempt: warehouses.create(ctx, body, attempt),
+        created_response(lambda made: f"/warehouses/{made.warehouse_id}"),
+    )
 
 
 @router.patch(

@@ -29,7 +29,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
-from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.model import Id
@@ -52,17 +52,15 @@ router = APIRouter(prefix="/carts", tags=["carts"])
     ),
 )
 async def create_cart(
-    request: Request, ctx: Owner, body: NewCart, carts: CartsDep, idempotency: IdempotencyDep
+    ctx: Owner, body: NewCart, carts: CartsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Create a cart of the caller, who is a customer or a guest. It may have lines already.
 
     An unchanged cart is deleted at `expires_at`.
     """
-    return await run_idempotent(
-        request,
+    return await idempotency.run(
         ctx,
         body,
-        idempotency,
         lambda attempt: carts.create(ctx, body, attempt),
         created_response(lambda cart: f"/carts/{cart.cart_id}"),
     )
@@ -90,11 +88,7 @@ async def get_cart(request: Request, ctx: OwnerOrStaff, cart_id: Id, carts: Cart
     openapi_extra=OPTIONAL_IF_MATCH,
 )
 async def change_cart(
-    ctx: OwnerOrStaff,
-    cart_id: Id,
-    body: CartChange,
-    precondition: PreconditionDep,
-    carts: CartsDep,
+    ctx: OwnerOrStaff, cart_id: Id, body: CartChange, precondition: PreconditionDep, carts: CartsDep
 ) -> Response:
     """Change the fields that the request contains. Other fields and the lines stay unchanged.
 

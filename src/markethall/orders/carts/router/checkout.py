@@ -1,6 +1,6 @@
 """Routes that end a cart: merge it into another cart, and check it out."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from markethall.orders.carts.contract import (
     CartChanged,
@@ -36,12 +36,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    created_response,
-    ok_response,
-    run_idempotent,
-)
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.kernel.errors import PreconditionFailed
 from markethall.shared.kernel.model import Id
@@ -65,7 +60,6 @@ router = APIRouter(prefix="/carts", tags=["carts"])
     ),
 )
 async def merge_cart(
-    request: Request,
     *,
     ctx: Owner,
     cart_id: Id,
@@ -79,13 +73,8 @@ async def merge_cart(
     The quantities of a product are added up, to 999 at most. Fields that the cart lacks come from
     the other cart. A repeated merge changes nothing.
     """
-    return await run_idempotent(
-        request,
-        ctx,
-        body,
-        idempotency,
-        lambda attempt: merges.merge(ctx, cart_id, body, precondition, attempt),
-        ok_response,
+    return await idempotency.run(
+        ctx, body, lambda attempt: merges.merge(ctx, cart_id, body, precondition, attempt)
     )
 
 
@@ -114,7 +103,6 @@ async def merge_cart(
     ),
 )
 async def check_out_cart(
-    request: Request,
     *,
     ctx: Owner,
     cart_id: Id,
@@ -128,13 +116,9 @@ async def check_out_cart(
     The `Idempotency-Key` is required. The prices are fixed now, so send the total that the customer
     saw as `expected_total`. After an error, change the cart and use another key.
     """
-    return await run_idempotent(
-        request,
+    return await idempotency.run_with_key(
         ctx,
         body,
-        idempotency,
         lambda attempt: checkouts.check_out(ctx, cart_id, body, precondition, attempt),
         created_response(lambda order: f"/orders/{order.order_id}"),
-        required=True,
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )

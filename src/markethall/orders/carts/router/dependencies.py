@@ -16,10 +16,10 @@ from markethall.orders.carts.contract import (
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, VERSION_ERRORS
 from markethall.shared.http.conditional_requests import if_match_optional
 from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
 from markethall.shared.http.openapi_headers import IF_MATCH_IS_OPTIONAL
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import require_scope
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
@@ -34,8 +34,6 @@ class Services(Protocol):
 
     def cart_checkouts(self) -> CartCheckouts: ...
 
-    def idempotency(self) -> IdempotencyService: ...
-
 
 _from_orders: Final[FromContext[Services]] = FromContext("orders")
 CartsDep = Annotated[Carts, Depends(_from_orders(lambda container: container.carts()))]
@@ -45,9 +43,7 @@ CartMergesDep = Annotated[
 CartCheckoutsDep = Annotated[
     CartCheckouts, Depends(_from_orders(lambda container: container.cart_checkouts()))
 ]
-IdempotencyDep = Annotated[
-    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency()))
-]
+IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("orders"))]
 Owner = Annotated[CallContext, require_scope(ORDERS)]
 OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
 
