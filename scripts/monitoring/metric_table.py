@@ -1,5 +1,7 @@
 """The table of metrics, read from the registry; docs, alert rules and dashboard follow from it."""
 
+import ast
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -32,7 +34,8 @@ class Metric:
 
 def list_metrics() -> list[Metric]:
     """Return all metrics in the order of their declaration."""
-    return [_describe(declared) for declared in _declared_metrics()]
+    labels = _declared_labels()
+    return [_describe(declared, labels) for declared in _declared_metrics()]
 
 
 def metric_rows() -> str:
@@ -50,10 +53,25 @@ def _declared_metrics() -> Iterator[MetricWrapperBase]:
             yield value
 
 
-def _describe(declared: MetricWrapperBase) -> Metric:
+def _describe(declared: MetricWrapperBase, labels: dict[str, tuple[str, ...]]) -> Metric:
     (family,) = declared.describe()
     kind = _KINDS[type(declared)]
     name = f"{family.name}_total" if kind == "counter" else family.name
-    # prometheus_client has no public way to read the label names of a metric without samples
-    labels = tuple(declared._labelnames)  # noqa: SLF001
-    return Metric(name, kind, labels, family.documentation)
+    return Metric(name, kind, labels[family.name], family.documentation)
+
+
+def _declared_labels() -> dict[str, tuple[str, ...]]:
+    """Return the label names by the name of the metric.
+
+    They are read from the source, because prometheus_client has no public way to read the label
+    names of a metric without samples.
+    """
+    kinds = {kind.__name__ for kind in _KINDS}
+    tree = ast.parse(inspect.getsource(metrics))
+    return {
+        ast.literal_eval(call.args[0]): tuple(
+            ast.literal_eval(call.args[2]) if call.args[2:] else ()
+        )
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds
+    }

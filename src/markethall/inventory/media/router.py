@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final, Protocol
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import (
-    PUBLIC_CACHE_CONTROL,
     Anyone,
     CatalogueWriter,
     ExpectedVersionsDep,
@@ -35,10 +34,9 @@ from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.multipart_file import file_chunks
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.http.route_policies import CardCheck, require_scope
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
@@ -136,8 +134,7 @@ async def upload_media(
 async def get_media(request: Request, ctx: Anyone, media_id: Id, media: MediaDep) -> Response:
     """Return the sizes of an image and their addresses."""
     view = await media.get_media(ctx, media_id)
-    headers = {"etag": etag(view.version), "cache-control": PUBLIC_CACHE_CONTROL.decode()}
-    return apply_if_none_match(request, json_response(view, headers=headers))
+    return apply_if_none_match(request, versioned_response(view, is_public=True))
 
 
 @router.get(

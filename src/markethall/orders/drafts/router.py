@@ -5,7 +5,7 @@ from typing import Annotated, Final, Protocol
 from fastapi import APIRouter, Depends, Request, Response
 
 from markethall.orders.carts.router.upstream_errors import CHECKOUT_ERROR_CODES
-from markethall.orders.configuration.router import ExpectedVersionsDep, with_etag
+from markethall.orders.configuration.router import ExpectedVersionsDep
 from markethall.orders.contract import (
     CountryNotServed,
     OrderCurrencyMismatch,
@@ -42,7 +42,7 @@ from markethall.shared.http.idempotent_routes import (
 )
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Id
@@ -64,7 +64,6 @@ DraftOrdersDep = Annotated[
 ]
 IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("orders"))]
 Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
-_NO_STORE_HEADERS: Final = {"cache-control": "no-store"}
 
 
 @router.post(
@@ -98,7 +97,7 @@ async def list_draft_orders(
     drafts: DraftOrdersDep,
 ) -> Response:
     """Return draft orders, the newest first."""
-    return json_response(await drafts.list_page(ctx, query), headers=_NO_STORE_HEADERS)
+    return json_response(await drafts.list_page(ctx, query))
 
 
 @router.get(
@@ -112,7 +111,7 @@ async def get_draft_order(
 ) -> Response:
     """Return a draft order."""
     view = await drafts.get(ctx, draft_order_id)
-    return apply_if_none_match(request, with_etag(view, view.version))
+    return apply_if_none_match(request, versioned_response(view))
 
 
 @router.patch(
@@ -136,7 +135,7 @@ async def change_draft_order(
 ) -> Response:
     """Change a draft order by a JSON merge patch (RFC 7396). `lines` replaces all lines."""
     view = await drafts.change(ctx, draft_order_id, body, expected_versions)
-    return with_etag(view, view.version)
+    return versioned_response(view)
 
 
 @router.delete(

@@ -5,12 +5,7 @@ from typing import Annotated, Final, Protocol
 from fastapi import APIRouter, Depends, Request, Response
 
 from markethall.orders.configuration.contract import TooManyItems
-from markethall.orders.configuration.router import (
-    ExpectedVersionsDep,
-    IdempotencyDep,
-    Staff,
-    with_etag,
-)
+from markethall.orders.configuration.router import ExpectedVersionsDep, IdempotencyDep, Staff
 from markethall.orders.promotions.contract import (
     NewPromotion,
     PromotionChange,
@@ -32,7 +27,7 @@ from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page
 
@@ -49,7 +44,6 @@ _from_orders: Final[FromContext[Services]] = FromContext("orders")
 PromotionsDep = Annotated[
     Promotions, Depends(_from_orders(lambda container: container.promotions()))
 ]
-_NO_STORE_HEADERS: Final = {"cache-control": "no-store"}
 
 
 @router.get(
@@ -64,7 +58,7 @@ async def list_promotions(
     promotions: PromotionsDep,
 ) -> Response:
     """Return promotions in the order in which they were created."""
-    return json_response(await promotions.list_page(ctx, query), headers=_NO_STORE_HEADERS)
+    return json_response(await promotions.list_page(ctx, query))
 
 
 @router.get(
@@ -78,7 +72,7 @@ async def get_promotion(
 ) -> Response:
     """Return a promotion. The `ETag` does not change with `used`."""
     view = await promotions.get(ctx, promotion_id)
-    return apply_if_none_match(request, with_etag(view, view.version))
+    return apply_if_none_match(request, versioned_response(view))
 
 
 @router.post(
@@ -125,7 +119,7 @@ async def change_promotion(
 ) -> Response:
     """Change a promotion by a JSON merge patch (RFC 7396). Orders that exist stay unchanged."""
     view = await promotions.change(ctx, promotion_id, body, expected_versions)
-    return with_etag(view, view.version)
+    return versioned_response(view)
 
 
 @router.delete(

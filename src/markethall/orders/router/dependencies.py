@@ -61,5 +61,3 @@ Shipper = Annotated[
     ),
 ]
 OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
-
-NO_STORE_HEADERS = {"cache-control": "no-store"}

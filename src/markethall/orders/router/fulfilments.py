@@ -12,7 +12,6 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
 )
 from markethall.orders.router.dependencies import (
-    NO_STORE_HEADERS,
     IdempotencyDep,
     OrdersDep,
     OwnerOrStaff,
@@ -69,7 +68,7 @@ async def fulfil_order(
 )
 async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep) -> Response:
     """Return a shipment of an order, and its delivery."""
-    return json_response(await orders.get_fulfilment(ctx, fulfilment_id), headers=NO_STORE_HEADERS)
+    return json_response(await orders.get_fulfilment(ctx, fulfilment_id))
 
 
 @router.post(

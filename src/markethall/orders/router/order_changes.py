@@ -13,16 +13,12 @@ from markethall.orders.contract import (
     OrderView,
     ShippingUnavailable,
 )
-from markethall.orders.router.dependencies import (
-    NO_STORE_HEADERS,
-    OrderChangesDep,
-    OwnerOrStaff,
-)
+from markethall.orders.router.dependencies import OrderChangesDep, OwnerOrStaff
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, VERSION_ERRORS
 from markethall.shared.http.conditional_requests import if_match
 from markethall.shared.http.problem_details import with_upstream_errors
-from markethall.shared.http.responses import json_response
-from markethall.shared.kernel.etags import ExpectedVersions, etag
+from markethall.shared.http.responses import versioned_response
+from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.model import Id
 
 router = APIRouter(tags=["orders"])
@@ -57,4 +53,4 @@ async def change_order(
     taxes would differ there.
     """
     order = await changes.change(ctx, order_id, body, expected_versions)
-    return json_response(order, headers=NO_STORE_HEADERS | {"etag": etag(order.version)})
+    return versioned_response(order)

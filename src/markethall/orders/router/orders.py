@@ -33,13 +33,7 @@ from markethall.orders.contract import (
     VoucherExhausted,
     VoucherInvalid,
 )
-from markethall.orders.router.dependencies import (
-    NO_STORE_HEADERS,
-    IdempotencyDep,
-    OrdersDep,
-    Owner,
-    OwnerOrStaff,
-)
+from markethall.orders.router.dependencies import IdempotencyDep, OrdersDep, Owner, OwnerOrStaff
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
@@ -57,7 +51,7 @@ from markethall.shared.http.idempotent_routes import (
 )
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.kernel import model
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.email_address import EmailAddress
@@ -170,7 +164,7 @@ async def list_orders(
     ctx: OwnerOrStaff, query: Annotated[OrderQuery, from_query(OrderQuery)], orders: OrdersDep
 ) -> Response:
     """Return orders. Customers and guests see their own orders, staff see all."""
-    return json_response(await orders.list_orders(ctx, query), headers=NO_STORE_HEADERS)
+    return json_response(await orders.list_orders(ctx, query))
 
 
 @router.get(
@@ -184,8 +178,7 @@ async def get_order(
 ) -> Response:
     """Return an order, with its lines and its payment."""
     order = await orders.get_order(ctx, order_id)
-    headers = NO_STORE_HEADERS | {"etag": etag(order.version)}
-    return apply_if_none_match(request, json_response(order, headers=headers))
+    return apply_if_none_match(request, versioned_response(order))
 
 
 @router.get(
@@ -214,7 +207,7 @@ async def get_order_status(
         if query.wait
         else await orders.get_order_status(ctx, order_id)
     )
-    headers = NO_STORE_HEADERS | {"etag": etag(found.version)}
+    headers = {"etag": etag(found.version)}
     return apply_if_none_match(request, json_response(found.status, headers=headers))
 
 
@@ -234,7 +227,7 @@ async def _wait_for_status(
 )
 async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
     """Return all changes of the order with actor, time and reason, the oldest first."""
-    return json_response(await orders.get_timeline(ctx, order_id), headers=NO_STORE_HEADERS)
+    return json_response(await orders.get_timeline(ctx, order_id))
 
 
 @router.post(

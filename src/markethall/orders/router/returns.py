@@ -16,13 +16,7 @@ from markethall.orders.returns.contract import (
     TooMuchReceived,
     TooMuchToReturn,
 )
-from markethall.orders.router.dependencies import (
-    NO_STORE_HEADERS,
-    IdempotencyDep,
-    OwnerOrStaff,
-    ReturnsDep,
-    Staff,
-)
+from markethall.orders.router.dependencies import IdempotencyDep, OwnerOrStaff, ReturnsDep, Staff
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
@@ -79,7 +73,7 @@ async def list_order_returns(
 ) -> Response:
     """Return the returns of an order, the oldest first."""
     page = await returns.list_returns(ctx, order_id, query)
-    return json_response(page, headers=NO_STORE_HEADERS)
+    return json_response(page)
 
 
 @router.get(
@@ -90,7 +84,7 @@ async def list_order_returns(
 )
 async def get_return(ctx: OwnerOrStaff, return_id: Id, returns: ReturnsDep) -> Response:
     """Return a return, with the units that have arrived and its refund."""
-    return json_response(await returns.get_return(ctx, return_id), headers=NO_STORE_HEADERS)
+    return json_response(await returns.get_return(ctx, return_id))
 
 
 @router.post(

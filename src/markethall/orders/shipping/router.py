@@ -10,8 +10,6 @@ from markethall.orders.configuration.router import (
     ExpectedVersionsDep,
     IdempotencyDep,
     Staff,
-    public_page,
-    with_etag,
 )
 from markethall.orders.shipping.contract import (
     NewShippingMethod,
@@ -32,6 +30,7 @@ from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
+from markethall.shared.http.responses import public_response, versioned_response
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
@@ -63,7 +62,7 @@ async def list_shipping_methods(
     shipping_methods: ShippingMethodsDep,
 ) -> Response:
     """Return shipping methods in the order in which they were created."""
-    return public_page(await shipping_methods.list_page(ctx, query))
+    return public_response(await shipping_methods.list_page(ctx, query))
 
 
 @router.get(
@@ -78,7 +77,7 @@ async def get_shipping_method(
 ) -> Response:
     """Return a shipping method."""
     view = await shipping_methods.get(ctx, shipping_method_id)
-    return apply_if_none_match(request, with_etag(view, view.version, is_public=True))
+    return apply_if_none_match(request, versioned_response(view, is_public=True))
 
 
 @router.post(
@@ -134,7 +133,7 @@ async def change_shipping_method(
     Orders that exist stay unchanged.
     """
     view = await shipping_methods.change(ctx, shipping_method_id, body, expected_versions)
-    return with_etag(view, view.version)
+    return versioned_response(view)
 
 
 @router.delete(

@@ -4,12 +4,13 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from markethall.orders.configuration.router import Anyone, ExpectedVersionsDep, with_etag
+from markethall.orders.configuration.router import Anyone, ExpectedVersionsDep
 from markethall.orders.shop.contract import Shop, ShopChange, ShopView
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, BODY_ERRORS, VERSION_ERRORS
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import versioned_response
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Unavailable
@@ -38,7 +39,7 @@ Admin = Annotated[CallContext, require_scope(SHOP_MANAGE)]
 async def get_shop(request: Request, ctx: Anyone, shop: ShopDep) -> Response:
     """Return the settings of the shop. A shop that was never changed has the defaults."""
     view = await shop.get(ctx)
-    return apply_if_none_match(request, with_etag(view, view.version, is_public=True))
+    return apply_if_none_match(request, versioned_response(view, is_public=True))
 
 
 @router.patch(
@@ -56,4 +57,4 @@ async def change_shop(
     is added to them.
     """
     view = await shop.change(ctx, body, expected_versions)
-    return with_etag(view, view.version)
+    return versioned_response(view)

@@ -10,8 +10,6 @@ from markethall.orders.configuration.router import (
     ExpectedVersionsDep,
     IdempotencyDep,
     Staff,
-    public_page,
-    with_etag,
 )
 from markethall.orders.tax.contract import (
     NewTaxRate,
@@ -32,6 +30,7 @@ from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
+from markethall.shared.http.responses import public_response, versioned_response
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
@@ -59,7 +58,7 @@ async def list_tax_rates(
     ctx: Anyone, query: Annotated[PageQuery, from_query(PageQuery)], tax_rates: TaxRatesDep
 ) -> Response:
     """Return tax rates in the order in which they were created."""
-    return public_page(await tax_rates.list_page(ctx, query))
+    return public_response(await tax_rates.list_page(ctx, query))
 
 
 @router.get(
@@ -73,7 +72,7 @@ async def get_tax_rate(
 ) -> Response:
     """Return a tax rate."""
     view = await tax_rates.get(ctx, tax_rate_id)
-    return apply_if_none_match(request, with_etag(view, view.version, is_public=True))
+    return apply_if_none_match(request, versioned_response(view, is_public=True))
 
 
 @router.post(
@@ -117,7 +116,7 @@ async def change_tax_rate(
     Orders that exist stay unchanged.
     """
     view = await tax_rates.change(ctx, tax_rate_id, body, expected_versions)
-    return with_etag(view, view.version)
+    return versioned_response(view)
 
 
 @router.delete(

@@ -32,9 +32,8 @@ from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.idempotency.records import StoredResponse
-from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id, RequestModel, Text
 from markethall.shared.kernel.money import CurrencyMismatch, Money
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
@@ -99,7 +98,7 @@ async def get_payment(
 ) -> Response:
     """Return a payment, with the next action of the customer."""
     view = await api.get_payment(ctx, payment_id)
-    return apply_if_none_match(request, json_response(view, headers={"etag": etag(view.version)}))
+    return apply_if_none_match(request, versioned_response(view))
 
 
 @router.post(

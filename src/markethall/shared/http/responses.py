@@ -1,17 +1,43 @@
 """JSON responses that Pydantic has serialised. FastAPI sends a Response object unchanged."""
 
-from typing import Final
+from typing import Final, Protocol
 
 from fastapi import Response
 from pydantic import BaseModel
 
+from markethall.shared.kernel.etags import etag
+
 JSON_MEDIA_TYPE: Final = "application/json"
+# The gateway adds `no-store` to responses without a Cache-Control.
+PUBLIC_CACHE_CONTROL: Final = "public, max-age=5, stale-while-revalidate=30"
+
+
+class Versioned(Protocol):
+    """A DTO with a version."""
+
+    @property
+    def version(self) -> int: ...
+
+    def model_dump_json(self) -> str: ...
 
 
 def json_response(
     dto: BaseModel, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     return Response(dto.model_dump_json().encode(), status, headers, JSON_MEDIA_TYPE)
+
+
+def public_response(dto: BaseModel) -> Response:
+    """Return a 200 that caches may store, because it is the same for every client."""
+    return json_response(dto, headers={"cache-control": PUBLIC_CACHE_CONTROL})
+
+
+def versioned_response(dto: Versioned, *, is_public: bool = False) -> Response:
+    """Return a 200 with the entity tag of the version. Caches may store a public response."""
+    headers = {"etag": etag(dto.version)}
+    if is_public:
+        headers["cache-control"] = PUBLIC_CACHE_CONTROL
+    return Response(dto.model_dump_json().encode(), 200, headers, JSON_MEDIA_TYPE)
 
 
 class RawJsonResponse(Response):

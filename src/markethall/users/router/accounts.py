@@ -13,7 +13,7 @@ from markethall.shared.http.conditional_requests import (
 )
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.email_address import EmailAddress
@@ -40,7 +40,7 @@ from markethall.users.contract import (
     UserNotFound,
     UserView,
 )
-from markethall.users.router.dependencies import AccountsDep, IdempotencyDep, SessionsDep, send_user
+from markethall.users.router.dependencies import AccountsDep, IdempotencyDep, SessionsDep
 from markethall.users.router.fields import (
     FullName,
     GuestToken,
@@ -137,7 +137,7 @@ async def get_me(
     request: Request, ctx: Annotated[CallContext, require_scope(PROFILE)], accounts: AccountsDep
 ) -> Response:
     """Return the account of the token."""
-    return apply_if_none_match(request, send_user(await accounts.get_me(ctx)))
+    return apply_if_none_match(request, versioned_response(await accounts.get_me(ctx)))
 
 
 @router.get(
@@ -175,7 +175,7 @@ async def update_me(
 ) -> Response:
     """Change the caller's profile. `If-Match` is optional."""
     change = ChangeProfile(**body.model_dump(include=body.model_fields_set))
-    return send_user(await accounts.update_me(ctx, change, expected_versions))
+    return versioned_response(await accounts.update_me(ctx, change, expected_versions))
 
 
 @router.post(

@@ -2,13 +2,11 @@
 
 from typing import Annotated, Final, Protocol
 
-from fastapi import Depends, Response
+from fastapi import Depends
 
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
-from markethall.shared.http.responses import json_response
-from markethall.shared.kernel.etags import etag
-from markethall.users.contract import Accounts, Guests, Sessions, UserView
+from markethall.users.contract import Accounts, Guests, Sessions
 
 
 class Services(Protocol):
@@ -26,7 +24,3 @@ AccountsDep = Annotated[Accounts, Depends(_from_users(lambda container: containe
 GuestsDep = Annotated[Guests, Depends(_from_users(lambda container: container.guests()))]
 SessionsDep = Annotated[Sessions, Depends(_from_users(lambda container: container.sessions()))]
 IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("users"))]
-
-
-def send_user(user: UserView) -> Response:
-    return json_response(user, headers={"etag": etag(user.version)})

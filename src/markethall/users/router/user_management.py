@@ -13,7 +13,7 @@ from markethall.shared.http.conditional_requests import (
 )
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions
@@ -21,7 +21,7 @@ from markethall.shared.kernel.model import Bool, Id, RequestModel
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 from markethall.shared.kernel.scopes import ORDERS_MANAGE, PROFILE, USERS_MANAGE
 from markethall.users.contract import ChangeUser, LastAdmin, Role, UserNotFound, UserView
-from markethall.users.router.dependencies import AccountsDep, send_user
+from markethall.users.router.dependencies import AccountsDep
 
 router = APIRouter(tags=["users"])
 
@@ -64,7 +64,7 @@ async def get_user(
     accounts: AccountsDep,
 ) -> Response:
     """Return a user. Admins and staff of orders may read every user, others only themselves."""
-    return apply_if_none_match(request, send_user(await accounts.get_user(ctx, user_id)))
+    return apply_if_none_match(request, versioned_response(await accounts.get_user(ctx, user_id)))
 
 
 @router.patch(
@@ -91,4 +91,4 @@ async def change_user(
     loses its effect within a minute. A scope that the new roles add is in the next access token.
     """
     change = ChangeUser(is_active=body.is_active, roles=body.roles)
-    return send_user(await accounts.change_user(ctx, user_id, change, expected_versions))
+    return versioned_response(await accounts.change_user(ctx, user_id, change, expected_versions))

@@ -38,9 +38,8 @@ from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import versioned_response
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
-from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page
 
@@ -134,7 +133,7 @@ async def change_category(
 ) -> Response:
     """Change a category by a JSON merge patch (RFC 7396). The categories below move with it."""
     changed = await tree.change(ctx, category_id, body, expected_versions)
-    return json_response(changed, headers={"etag": etag(changed.version)})
+    return versioned_response(changed)
 
 
 @router.delete(

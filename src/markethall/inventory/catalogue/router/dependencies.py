@@ -16,7 +16,7 @@ from markethall.shared.http.conditional_requests import apply_if_none_match, if_
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
 from markethall.shared.http.response_cache import offer
-from markethall.shared.http.responses import RawJsonResponse
+from markethall.shared.http.responses import PUBLIC_CACHE_CONTROL, RawJsonResponse
 from markethall.shared.http.route_policies import LONG_TEXT_BODY_LIMITS, public, require_scope
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
@@ -51,8 +51,6 @@ ProductWriter = Annotated[
     CallContext, require_scope(CATALOGUE_WRITE, body_limits=LONG_TEXT_BODY_LIMITS)
 ]
 
-PUBLIC_CACHE_CONTROL: Final = b"public, max-age=5, stale-while-revalidate=30"
-
 
 def send_rendered(
     request: Request, rendered: RenderedResponse, requested: LanguageRequest
@@ -68,8 +66,8 @@ def send_rendered(
     language = select(", ".join(request.headers.getlist("accept-language")).encode("latin-1"))
     if language and language != requested.own_language.encode():
         rendered = localize(rendered, language.decode())
-    cache_control = PUBLIC_CACHE_CONTROL if rendered.is_public else b"no-store"
-    response = RawJsonResponse(rendered.body, rendered.etag, cache_control)
+    cache_control = PUBLIC_CACHE_CONTROL if rendered.is_public else "no-store"
+    response = RawJsonResponse(rendered.body, rendered.etag, cache_control.encode())
     response.raw_headers.append((b"vary", b"Accept-Language"))
     if language:
         response.raw_headers.append((b"content-language", language))

@@ -33,9 +33,8 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import versioned_response
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
-from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Text
 
 router = APIRouter(tags=["inventory"])
@@ -129,7 +128,7 @@ async def change_family(
     family cannot be changed here: create a family, and set `family` of the product to its label.
     """
     changed = await families.change(ctx, slug, body, expected_versions)
-    return json_response(changed, headers={"etag": etag(changed.version)})
+    return versioned_response(changed)
 
 
 @router.delete(

@@ -32,9 +32,8 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import versioned_response
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
-from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id, Text
 
 router = APIRouter(tags=["inventory"])
@@ -128,7 +127,7 @@ async def change_product(
     A sale does not change the version, so If-Match does not fail after a sale.
     """
     changed = await catalogue.change(ctx, product_id, body, expected_versions)
-    return json_response(changed, headers={"etag": etag(changed.version)})
+    return versioned_response(changed)
 
 
 @router.delete(

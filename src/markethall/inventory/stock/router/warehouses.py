@@ -23,8 +23,7 @@ from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, a
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response
-from markethall.shared.kernel.etags import etag
+from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 
@@ -58,7 +57,7 @@ async def get_warehouse(
 ) -> Response:
     """Return a warehouse."""
     return apply_if_none_match(
-        request, _with_etag(await warehouses.get_warehouse(ctx, warehouse_id))
+        request, versioned_response(await warehouses.get_warehouse(ctx, warehouse_id))
     )
 
 
@@ -100,7 +99,7 @@ async def change_warehouse(
 
     Only a warehouse without stock can be closed (`"active": false`).
     """
-    return _with_etag(await warehouses.change(ctx, warehouse_id, body, expected_versions))
+    return versioned_response(await warehouses.change(ctx, warehouse_id, body, expected_versions))
 
 
 @router.delete(
@@ -119,7 +118,3 @@ async def delete_warehouse(
     """Delete a warehouse that never had stock. A warehouse that had stock can only be closed."""
     await warehouses.delete(ctx, warehouse_id, expected_versions)
     return Response(status_code=204)
-
-
-def _with_etag(warehouse: WarehouseView) -> Response:
-    return json_response(warehouse, headers={"etag": etag(warehouse.version)})

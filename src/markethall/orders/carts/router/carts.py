@@ -12,7 +12,6 @@ from markethall.orders.carts.contract import (
 )
 from markethall.orders.carts.router.dependencies import (
     CHANGE_ERRORS,
-    NO_STORE_HEADERS,
     OPTIONAL_IF_MATCH,
     CartsDep,
     IdempotencyDep,
@@ -106,4 +105,4 @@ async def change_cart(
 async def list_cart_shipping_options(ctx: OwnerOrStaff, cart_id: Id, carts: CartsDep) -> Response:
     """Return the shipping methods for the address and the lines of the cart, with their prices."""
     options = await carts.list_shipping_options(ctx, cart_id)
-    return json_response(options, headers=NO_STORE_HEADERS)
+    return json_response(options)

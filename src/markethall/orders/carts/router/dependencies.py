@@ -47,7 +47,6 @@ IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("orders
 Owner = Annotated[CallContext, require_scope(ORDERS)]
 OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
 
-NO_STORE_HEADERS: Final = {"cache-control": "no-store"}
 CHANGE_ERRORS: Final = (*AUTHENTICATED_ERRORS, *VERSION_ERRORS, CartNotFound, CartClosed)
 # for the owner, If-Match is optional, although staff get 428 without it
 OPTIONAL_IF_MATCH: Final[dict[str, Any]] = {IF_MATCH_IS_OPTIONAL: True}
@@ -62,7 +61,7 @@ PreconditionDep = Annotated[CartPrecondition, Depends(_precondition)]
 
 def cart_response(cart: CartView) -> Response:
     """Return a 200. The entity tag has a digest, because prices change without a new version."""
-    response = json_response(cart, headers=NO_STORE_HEADERS)
+    response = json_response(cart)
     response.headers["etag"] = etags.etag(cart.version, etags.content_digest(response.body))
     return response
 
