@@ -23,19 +23,21 @@ from markethall.settings import read_settings
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import GUEST_SCOPES
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.testing import deliver
 from markethall.users.contract import GuestClaimed, GuestTokens, Register
 from tests.containers import inventory_of, orders_of, payments_of, users_of
+from tests.event_pump import EventPump
 from tests.inventory.race_setup import slow_connection_to
 from tests.orders.conftest import STAFF, attempt_without_key, order_command, user_context
+from tests.orders.fakes import FakeClock
 from tests.proxy import Mode
 
-# the storage, and the latency of its connection in each direction in seconds
-MEMORY, NEAR, FAR = ("memory", 0.0), ("sql", 0.0), ("sql", 0.02)
 MANY: Final = 1_000_000
+LARGE_STOCK: Final = 100_000
 
 
 @dataclass
@@ -43,14 +45,20 @@ class Shop:
     container: ApplicationContainer
     user: CallContext
     product_id: UUID
+    clock: FakeClock
+    events: EventPump
 
     async def create_guest(self) -> tuple[GuestTokens, CallContext]:
         guest = await users_of(self.container).guests().create_guest(STAFF)
         actor = Actor(user_id=guest.guest_id, scopes=GUEST_SCOPES, is_guest=True)
         return guest, CallContext(actor=actor, request_id="test")
 
-    async def place(self, ctx: CallContext, **more: Any) -> OrderView:
-        command = order_command(self.product_id, email="guest@example.com", **more)
+    async def place(
+        self, ctx: CallContext, product_id: UUID | None = None, quantity: int = 1, **more: Any
+    ) -> OrderView:
+        command = order_command(
+            product_id or self.product_id, quantity, email="guest@example.com", **more
+        )
         return await orders_of(self.container).orders().place(ctx, command, attempt_without_key())
 
     async def create_cart(
@@ -87,10 +95,12 @@ class Shop:
             )
         )
 
-    async def confirm(self, ctx: CallContext, order: OrderView, **more: Any) -> PaymentView:
+    async def confirm(
+        self, ctx: CallContext, order: OrderView, method: str = "sandbox_ok", **more: Any
+    ) -> PaymentView:
         attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_EXTENDED, ok_response)
         api = payments_of(self.container).payment_api()
-        return await api.confirm(ctx, order.payment.payment_id, "sandbox_ok", attempt, **more)
+        return await api.confirm(ctx, order.payment.payment_id, method, attempt, **more)
 
     async def claim(self, guest: GuestTokens) -> None:
         """Claim the guest, then deliver the event to both contexts, more than once."""
@@ -117,9 +127,8 @@ class Shop:
         view = await orders_of(self.container).orders().get_timeline(STAFF, order.order_id)
         return [(entry.change, entry.actor, entry.reason) for entry in view.items]
 
-    async def add_product(self, amount: int = 1000) -> UUID:
-        """Create a product with a large stock."""
-        return await _add_product(self.container, amount)
+    async def add_product(self, amount: int = 1000, stock: int = LARGE_STOCK) -> UUID:
+        return await _add_product(self.container, amount, stock)
 
 
 @asynccontextmanager
@@ -128,6 +137,7 @@ async def open_real_shop(storage: str, latency: float, url: str) -> AsyncIterato
         proxy = None
         if latency:
             url, proxy = await stack.enter_async_context(slow_connection_to(url, latency))
+        clock = FakeClock(utc_now())
         container = ApplicationContainer(
             # long timeouts, because the test machine may be busy
             read_settings(
@@ -141,9 +151,10 @@ async def open_real_shop(storage: str, latency: float, url: str) -> AsyncIterato
                 max_open_carts_per_owner=1000,
             ),
             _secrets(),
+            clock=clock,
         )
         stack.push_async_callback(container.close)
-        shop = await _open_shop(container)
+        shop = await _open_shop(container, clock)
         if proxy:
             proxy.mode = Mode.DELAY
         yield shop
@@ -157,16 +168,24 @@ def _secrets() -> ApplicationSecrets:
     )
 
 
-async def _open_shop(container: ApplicationContainer) -> Shop:
+async def _open_shop(container: ApplicationContainer, clock: FakeClock) -> Shop:
     name = f"buyer{new_id().hex[-8:]}"
     command = Register(username=name, email=f"{name}@example.com", password="a long enough one")
     accounts = users_of(container).accounts()
     user = await accounts.register(STAFF, command, attempt_without_key())
     product_id = await _add_product(container, 1000)
-    return Shop(container, user_context(user.user_id, "customer"), product_id)
+    return Shop(
+        container,
+        user_context(user.user_id, "customer"),
+        product_id,
+        clock,
+        EventPump(container, clock),
+    )
 
 
-async def _add_product(container: ApplicationContainer, amount: int) -> UUID:
+async def _add_product(
+    container: ApplicationContainer, amount: int, stock: int = LARGE_STOCK
+) -> UUID:
     fields = {
         "sku": f"SKU-{new_id().hex}",
         "name": "A thing",
@@ -176,6 +195,6 @@ async def _add_product(container: ApplicationContainer, amount: int) -> UUID:
     product = await inventory.catalogue().create(
         STAFF, NewProduct.model_validate(fields), attempt_without_key()
     )
-    received = Adjustment(delta=100_000, reason="received")
+    received = Adjustment(delta=stock, reason="received")
     await inventory.stockroom().adjust(STAFF, product.product_id, received, attempt_without_key())
     return product.product_id

@@ -1,6 +1,5 @@
 """Claims of guests while the guests order and pay: each order and cart has one owner."""
 
-import os
 from asyncio import gather
 from collections.abc import AsyncIterator
 from typing import Final
@@ -14,28 +13,19 @@ from markethall.payments.contract import PaymentNotFound
 from markethall.shared.kernel.errors import Overloaded
 from markethall.users.contract import UserInactive
 from tests.containers import orders_of, payments_of
-from tests.real_shop import FAR, MEMORY, NEAR, Shop, open_real_shop
+from tests.race_rounds import Place, place, race_database, race_rounds
+from tests.real_shop import Shop, open_real_shop
 
-FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
-ROUNDS: Final = dict.fromkeys((MEMORY, NEAR, FAR), 200) if FULL else {MEMORY: 40, NEAR: 20, FAR: 10}
+__all__ = ["place", "race_database"]  # fixtures
+
+ROUNDS: Final = race_rounds(200, memory=40, near=20, far=10)
 # the number of guests that are claimed at the same time
 BATCH: Final = 10
 
 
-@pytest.fixture(params=ROUNDS, ids=lambda place: f"{place[0]}-{place[1] * 1000:.0f}ms")
-def place(request: pytest.FixtureRequest) -> tuple[str, float]:
-    return request.param  # type: ignore[no-any-return]  # pytest does not type parameters
-
-
 @pytest.fixture
-def database(request: pytest.FixtureRequest, place: tuple[str, float]) -> str:
-    """The URL of the database, empty for the memory storage."""
-    return request.getfixturevalue("database_url") if place[0] == "sql" else ""
-
-
-@pytest.fixture
-async def shop(place: tuple[str, float], database: str) -> AsyncIterator[Shop]:
-    async with open_real_shop(*place, database) as shop:
+async def shop(place: Place, race_database: str) -> AsyncIterator[Shop]:
+    async with open_real_shop(*place, race_database) as shop:
         yield shop
 
 
@@ -62,7 +52,7 @@ async def test_claim_gives_orders_payments_and_saved_methods_to_the_user(shop: S
 
 
 async def test_guests_who_order_and_pay_while_they_are_claimed_leave_no_orphan(
-    shop: Shop, place: tuple[str, float]
+    shop: Shop, place: Place
 ) -> None:
     for _ in range(0, ROUNDS[place], BATCH):
         rounds = await gather(*(race(shop) for _ in range(BATCH)))

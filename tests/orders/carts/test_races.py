@@ -1,6 +1,5 @@
 """Races for carts in the real contexts: one order per cart, of the lines that were priced."""
 
-import os
 from asyncio import gather, sleep
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
@@ -32,67 +31,63 @@ from markethall.shared.idempotency.records import (
 from markethall.shared.kernel.call_context import CallContext
 from tests.containers import inventory_of, orders_of, payments_of
 from tests.orders.conftest import STAFF, attempt_without_key
-from tests.real_shop import FAR, MEMORY, NEAR, Shop, open_real_shop
+from tests.race_rounds import Place, place, race_database, race_rounds
+from tests.real_shop import Shop, open_real_shop
 
-FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
-ROUNDS: Final = dict.fromkeys((MEMORY, NEAR, FAR), 200) if FULL else {MEMORY: 40, NEAR: 20, FAR: 5}
+__all__ = ["place", "race_database"]  # fixtures
+
+ROUNDS: Final = race_rounds(200, memory=40, near=20, far=5)
+# rounds with many racers for one cart
+CHECKOUT_ROUNDS: Final = race_rounds(20, memory=3, near=2, far=1)
 # the number of carts that are raced for at the same time
 BATCH: Final = 5
 RACERS: Final = 50
 ANY_VERSION: Final = CartPrecondition(is_given=False, expected_versions=None)
 
 
-@pytest.fixture(params=ROUNDS, ids=lambda place: f"{place[0]}-{place[1] * 1000:.0f}ms")
-def place(request: pytest.FixtureRequest) -> tuple[str, float]:
-    return request.param  # type: ignore[no-any-return]  # pytest does not type parameters
-
-
 @pytest.fixture
-def database(request: pytest.FixtureRequest, place: tuple[str, float]) -> str:
-    """The URL of the database, empty for the memory storage."""
-    return request.getfixturevalue("database_url") if place[0] == "sql" else ""
-
-
-@pytest.fixture
-async def shop(place: tuple[str, float], database: str) -> AsyncIterator[Shop]:
-    async with open_real_shop(*place, database) as shop:
+async def shop(place: Place, race_database: str) -> AsyncIterator[Shop]:
+    async with open_real_shop(*place, race_database) as shop:
         yield shop
 
 
-async def test_many_checkouts_of_one_cart_give_one_order(shop: Shop) -> None:
-    _, ctx = await shop.create_guest()
-    cart = await shop.create_cart(ctx, quantity=2)
-    before = await available(shop, shop.product_id)
+async def test_many_checkouts_of_one_cart_give_one_order(shop: Shop, place: Place) -> None:
+    for _ in range(CHECKOUT_ROUNDS[place]):
+        _, ctx = await shop.create_guest()
+        cart = await shop.create_cart(ctx, quantity=2)
+        before = await available(shop, shop.product_id)
 
-    results = await gather(
-        *(shop.check_out(ctx, cart) for _ in range(RACERS)), return_exceptions=True
-    )
+        results = await gather(
+            *(shop.check_out(ctx, cart) for _ in range(RACERS)), return_exceptions=True
+        )
 
-    orders = [result for result in results if isinstance(result, OrderView)]
-    losers = [result for result in results if not isinstance(result, OrderView)]
-    assert len(orders) == 1
-    for loser in losers:
-        assert isinstance(loser, CartClosed), repr(loser)
-        assert loser.details["order_id"] == str(orders[0].order_id)
-    assert [order.order_id for order in await shop.orders_of(ctx.user_id)] == [orders[0].order_id]
-    assert before - await available(shop, shop.product_id) == 2
-    assert await charged(shop, ctx, orders[0]) == 2000
+        orders = [result for result in results if isinstance(result, OrderView)]
+        losers = [result for result in results if not isinstance(result, OrderView)]
+        assert len(orders) == 1
+        for loser in losers:
+            assert isinstance(loser, CartClosed), repr(loser)
+            assert loser.details["order_id"] == str(orders[0].order_id)
+        (stored,) = await shop.orders_of(ctx.user_id)
+        assert stored.order_id == orders[0].order_id
+        assert before - await available(shop, shop.product_id) == 2
+        assert await charged(shop, ctx, orders[0]) == 2000
 
 
-async def test_many_checkouts_with_one_key_get_one_answer(shop: Shop) -> None:
-    _, ctx = await shop.create_guest()
-    cart = await shop.create_cart(ctx)
+async def test_many_checkouts_with_one_key_get_one_answer(shop: Shop, place: Place) -> None:
+    for _ in range(CHECKOUT_ROUNDS[place]):
+        _, ctx = await shop.create_guest()
+        cart = await shop.create_cart(ctx)
 
-    answers = await gather(*(check_out_until_answered(shop, ctx, cart) for _ in range(RACERS)))
+        answers = await gather(*(check_out_until_answered(shop, ctx, cart) for _ in range(RACERS)))
 
-    assert len(set(answers)) == 1
-    (order,) = await shop.orders_of(ctx.user_id)
-    assert str(order.order_id) in answers[0].body
-    assert (answers[0].status, answers[0].location) == (201, f"/orders/{order.order_id}")
+        assert len(set(answers)) == 1
+        (order,) = await shop.orders_of(ctx.user_id)
+        assert str(order.order_id) in answers[0].body
+        assert (answers[0].status, answers[0].location) == (201, f"/orders/{order.order_id}")
 
 
 async def test_changes_of_lines_during_a_checkout_never_change_the_order(
-    shop: Shop, place: tuple[str, float]
+    shop: Shop, place: Place
 ) -> None:
     others = [await shop.add_product(amount) for amount in (7, 30)]
 
@@ -115,7 +110,7 @@ async def test_changes_of_lines_during_a_checkout_never_change_the_order(
 
 
 async def test_change_of_a_price_during_a_checkout_gives_the_quoted_total_or_409(
-    shop: Shop, place: tuple[str, float]
+    shop: Shop, place: Place
 ) -> None:
     async def race(number: int) -> None:
         products = [await shop.add_product(1000), await shop.add_product(500)]
@@ -140,8 +135,8 @@ async def test_change_of_a_price_during_a_checkout_gives_the_quoted_total_or_409
         await gather(*(race(number) for number in range(start, start + BATCH)))
 
 
-async def test_merge_and_checkout_of_one_cart_exclude_each_other(shop: Shop) -> None:
-    for _ in range(BATCH):
+async def test_merge_and_checkout_of_one_cart_exclude_each_other(shop: Shop, place: Place) -> None:
+    async def race(_: int) -> None:
         _, ctx = await shop.create_guest()
         source, target = await shop.create_cart(ctx, quantity=2), await shop.create_cart(ctx)
 
@@ -157,6 +152,9 @@ async def test_merge_and_checkout_of_one_cart_exclude_each_other(shop: Shop) -> 
         else:
             assert (closed.status, units) == (CartStatus.MERGED, [3])
             assert await shop.orders_of(ctx.user_id) == []
+
+    for start in range(0, ROUNDS[place], BATCH):
+        await gather(*(race(number) for number in range(start, start + BATCH)))
 
 
 async def assert_order_is_the_closed_cart(
