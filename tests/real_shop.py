@@ -4,6 +4,7 @@ from asyncio import gather
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,8 +17,10 @@ from markethall.orders.carts.contract import (
     CheckOutCart,
     NewCart,
 )
-from markethall.orders.contract import OrderQuery, OrderView
+from markethall.orders.contract import CancelOrder, OrderQuery, OrderView
 from markethall.payments.contract import PaymentQuery, PaymentView
+from markethall.payments.domain import Succeeded
+from markethall.payments.gateway import SandboxWebhooks
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import read_settings
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
@@ -25,6 +28,8 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.integrity import Findings
+from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.kernel.scopes import GUEST_SCOPES
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.testing import deliver
@@ -126,6 +131,54 @@ class Shop:
     async def timeline(self, order: OrderView) -> list[tuple[str, str, str]]:
         view = await orders_of(self.container).orders().get_timeline(STAFF, order.order_id)
         return [(entry.change, entry.actor, entry.reason) for entry in view.items]
+
+    async def pay_at_the_provider(self, order: OrderView) -> None:
+        """Let the webhook arrive that says that the action of the customer has succeeded."""
+        payments = payments_of(self.container)
+        payment_id = order.payment.payment_id
+        page = await payments.payment_api().list_operations(STAFF, payment_id, PageQuery())
+        operation_id = page.items[0].operation_id
+        headers, body = SandboxWebhooks(payments.tools().secret_key).build_signed_event(
+            operation_id, Succeeded(f"ch_{operation_id.hex}"), self.clock()
+        )
+        await payments.payment_api().receive_webhook(STAFF, "sandbox", headers, body)
+
+    async def cancel(self, ctx: CallContext, order: OrderView, **fields: Any) -> OrderView:
+        command = CancelOrder.model_validate({"reason": "changed my mind", **fields})
+        orders = orders_of(self.container).orders()
+        return await orders.cancel(ctx, order.order_id, command, attempt_without_key())
+
+    async def run_periodic_jobs(self) -> None:
+        for context in (orders_of(self.container), inventory_of(self.container)):
+            for job in context.periodic_jobs():
+                await job()
+
+    async def read_order(self, order: OrderView) -> OrderView:
+        return await orders_of(self.container).orders().get_order(STAFF, order.order_id)
+
+    async def kept_money(self, order: OrderView) -> int:
+        """Return what is captured and not refunded, of all payments of the order."""
+        api = payments_of(self.container).payment_api()
+        page = await api.list_payments(STAFF, PaymentQuery(order_id=order.order_id))
+        return sum(one.captured.amount - one.refunded.amount for one in page.items)
+
+    async def stock(self, product_id: UUID) -> tuple[int, int]:
+        """Return the units on hand, and the reserved ones."""
+        stock = await inventory_of(self.container).stockroom().get_stock(STAFF, product_id)
+        return (
+            sum(level.on_hand for level in stock.warehouses),
+            sum(level.reserved for level in stock.warehouses),
+        )
+
+    async def find_offending_rows(self) -> list[str]:
+        """Return what the integrity checks find a second later."""
+        self.clock.now += timedelta(seconds=1)
+        findings = Findings()
+        contexts = (orders_of(self.container), inventory_of(self.container))
+        for context in (*contexts, payments_of(self.container)):
+            for check in context.integrity_checks():
+                await check.find(findings, timedelta())
+        return [f"{found.row}: {found.problem}" for found in findings.rows]
 
     async def add_product(self, amount: int = 1000, stock: int = LARGE_STOCK) -> UUID:
         return await _add_product(self.container, amount, stock)

@@ -194,6 +194,25 @@ async def test_first_order_is_one_that_has_no_live_order_before(orders_app: Orde
     assert [one.discount.amount for one in (first, second, again)] == [100, 0, 100]
 
 
+async def test_first_order_has_the_discounts_of_all_promotions_for_first_orders(
+    orders_app: OrdersApp,
+) -> None:
+    product_id, first_order = orders_app.stock_up(9), {"first_order": True}
+    made = [
+        await create(orders_app, fields(conditions=first_order, usage_limit=9))
+        for fields in (voucher, promotion)
+    ]
+
+    order = await orders_app.place(product_id, voucher_code="SPRING")
+    second = await orders_app.place(product_id)
+
+    assert {one.promotion_id for one in order.discounts} == {one.promotion_id for one in made}
+    assert [(await read(orders_app, one)).used for one in made] == [1, 1]
+    assert second.discounts == ()
+    await orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key())
+    assert [(await read(orders_app, one)).used for one in made] == [0, 0]
+
+
 async def test_exhausted_automatic_promotion_changes_the_total(orders_app: OrdersApp) -> None:
     """The other order takes the last use after this process has read the promotion."""
     product_id, made = orders_app.stock_up(5), await create(orders_app, promotion(usage_limit=1))

@@ -171,12 +171,14 @@ class MemoryPromotionStore(MemoryConfigurationStore):
         return None
 
     def _has_other_first_order(self, redemption: Redemption) -> bool:
-        customer_id = redemption.customer_id
-        if self._uses.where(lambda use: use.is_first_order and use.used_by == customer_id):
+        customer_id, order_id = redemption.customer_id, redemption.order_id
+        if self._uses.where(
+            lambda use: (
+                use.is_first_order and use.used_by == customer_id and use.order_id != order_id
+            )
+        ):
             return True
-        return not redemption.is_reinstatement and self._has_live_order(
-            customer_id, redemption.order_id
-        )
+        return not redemption.is_reinstatement and self._has_live_order(customer_id, order_id)
 
     def _add_to_used(self, promotion_id: UUID, difference: int) -> None:
         promotion = self._promotions.get(promotion_id)

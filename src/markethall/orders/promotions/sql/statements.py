@@ -145,6 +145,9 @@ GET_CUSTOMER_HISTORY: Final = _text(
 # The locking SELECTs return the newest version of a row, also if it has changed since the statement
 # began. A promotion to which a limit was added or removed meanwhile is in none of them, although
 # the snapshot has it: then `is_changed` is true.
+#
+# An order may have several promotions for first orders. One of its uses is marked as a first order,
+# because a unique index allows a customer one mark.
 REDEEM_PROMOTIONS: Final = _text(
     f"""
     WITH limited AS MATERIALIZED (
@@ -182,7 +185,11 @@ REDEEM_PROMOTIONS: Final = _text(
     ), taken AS (
         INSERT INTO orders.promotion_use
             (promotion_id, order_id, customer_id, used_by, is_first_order, used_at)
-        SELECT promotion_id, :order_id, :customer_id, :customer_id, first_order, :used_at
+        SELECT promotion_id, :order_id, :customer_id, :customer_id,
+            promotion_id IS NOT DISTINCT FROM (
+                SELECT promotion_id FROM usable WHERE first_order ORDER BY promotion_id LIMIT 1
+            ),
+            :used_at
         FROM usable
         WHERE promotion_id IN (SELECT promotion_id FROM by_customer)
             AND (:is_reinstatement OR NOT first_order OR NOT EXISTS (
