@@ -146,7 +146,7 @@ test-concurrency: $(DEV)
 test-payments: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/payments/test_money_races.py tests/payments/test_capture_races.py tests/payments/test_stateful.py tests/payments/test_mark_paid.py tests/orders/test_manual_payment.py tests/payments/test_reconciliation_memory.py $(ARGS)
 
-## test-acidrain: attack vouchers and inventory with requests that arrive together, the database 0 and 200 ms away (minutes)
+## test-acidrain: attack vouchers, inventory and carts with requests that arrive together, the database 0 and 200 ms away (minutes)
 test-acidrain: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/acidrain $(ARGS)
 

@@ -18,7 +18,9 @@ _SERVER_FIXTURES: Final = frozenset({"server_url", "redis_url", "scratch"})
 # words in parameter ids; a `remote` test calls an implementation on Postgres over RPC
 _SERVER_STORAGES: Final = frozenset({"sql", "remote", "redis", "postgres"})
 _BROWSER_FOLDER: Final = "browser"
-_PROCESS_FOLDERS: Final = frozenset({_BROWSER_FOLDER, "e2e", "local_cluster", "partitions"})
+_PROCESS_FOLDERS: Final = frozenset(
+    {_BROWSER_FOLDER, "acidrain", "e2e", "local_cluster", "partitions"}
+)
 _PROCESS_FILES: Final = frozenset({"test_cli", "test_local_servers", "test_local_servers_as_root"})
 _SLOW_FILES: Final = frozenset(
     {

@@ -5,27 +5,36 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+# a header that a change by staff needs
+ANY_VERSION: Final = ("If-Match: *",)
 
 
 @dataclass(frozen=True)
 class RawRequest:
-    """A request with a JSON body. It has its own idempotency key."""
+    """A request with a JSON body, or without a body. It has its own idempotency key."""
 
     method: str
     path: str
-    body: dict[str, Any]
+    body: dict[str, Any] | None
     token: str = ""
+    headers: Sequence[str] = ()
     key: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def encode(self) -> bytes:
-        body = json.dumps(self.body).encode()
-        head = (
-            f"{self.method} {self.path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            f"Idempotency-Key: {self.key}\r\nAuthorization: Bearer {self.token}\r\n\r\n"
-        )
-        return head.encode() + body
+        body = b"" if self.body is None else json.dumps(self.body).encode()
+        head = [
+            f"{self.method} {self.path} HTTP/1.1",
+            "Host: shop",
+            "Connection: close",
+            f"Idempotency-Key: {self.key}",
+            f"Authorization: Bearer {self.token}",
+            *self.headers,
+            *(["Content-Type: application/json", f"Content-Length: {len(body)}"] if body else []),
+        ]
+        # without a body, the last byte is the last one of the head
+        return "\r\n".join([*head, "", ""]).encode() + body
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,32 @@ class RawResponse:
     status: int
     body: dict[str, Any]
 
+    @property
+    def is_final(self) -> bool:
+        """False if the server was too busy, or if it still handles the idempotency key."""
+        return self.status != 503 and self.body.get("code") != "idempotency.in_flight"
+
+
+def expect_statuses(answers: Sequence[RawResponse], *statuses: int) -> None:
+    """Raise AssertionError with the answers that have another status."""
+    unexpected = [answer for answer in answers if answer.status not in statuses]
+    assert unexpected == [], unexpected
+
 
 async def send_together(port: int, requests: Sequence[RawRequest]) -> list[RawResponse]:
     """Send the last bytes of all requests when everything before them is sent."""
     all_are_sent = asyncio.Barrier(len(requests))
     return await asyncio.gather(*(_send(port, request, all_are_sent) for request in requests))
+
+
+async def send_until_final(port: int, requests: Sequence[RawRequest]) -> list[RawResponse]:
+    """Send the requests together, and those again that have no final response."""
+    answers = await send_together(port, requests)
+    for index, request in enumerate(requests):
+        while not answers[index].is_final:
+            await asyncio.sleep(0.2)
+            (answers[index],) = await send_together(port, [request])
+    return answers
 
 
 async def _send(port: int, request: RawRequest, all_are_sent: asyncio.Barrier) -> RawResponse:

@@ -64,13 +64,20 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    folder: Path, environment: Mapping[str, str], *arguments: str, port: int | None = None
+    folder: Path,
+    environment: Mapping[str, str],
+    *arguments: str,
+    port: int | None = None,
+    program: tuple[str, ...] = ("markethall",),
 ) -> Iterator[RunningServer]:
-    """Run `markethall serve` during the block, which starts when the server is ready."""
+    """Run `markethall serve` during the block, which starts when the server is ready.
+
+    `program` is another module that has the command `serve`, with the module's own arguments.
+    """
     port = port or free_port()
     log = folder / f"serve-{port}.log"
     with log.open("ab") as output:
-        process = spawn(port, environment, arguments, output)
+        process = spawn(port, environment, arguments, output, program)
         try:
             wait_until_ready(process, port, log)
             address = f"http://127.0.0.1:{port}"
