@@ -1,17 +1,16 @@
 """The settings of the process, without those of its contexts."""
 
 import ipaddress
-import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from platformdirs import user_data_path
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from markethall.contexts import context_names, topology
+from markethall.settings.data_directory import default_data_directory
 from markethall.settings.field_types import (
     ContextName,
     Origin,
@@ -31,11 +30,6 @@ from markethall.shared.composition.settings import (
     Storage,
     validate_secret_strength,
 )
-
-# used if it exists, because earlier versions stored their data there
-_FORMER_DATA_DIR: Final = "~/.local/share/markethall"
-# the default for root: Postgres runs as another user, who cannot enter the home of root
-ROOT_DATA_DIRECTORY: Final = Path("/var/lib/markethall")
 
 
 class Settings(BaseSettings):
@@ -397,9 +391,4 @@ class Settings(BaseSettings):
     @cached_property
     def data_directory(self) -> Path:
         """The data directory, with `~` replaced by the home directory."""
-        if self.data_dir:
-            return self.data_dir.expanduser()
-        if os.geteuid() == 0:
-            return ROOT_DATA_DIRECTORY
-        former = Path(_FORMER_DATA_DIR).expanduser()
-        return former if former.exists() else user_data_path("markethall")
+        return self.data_dir.expanduser() if self.data_dir else default_data_directory()

@@ -20,8 +20,8 @@ from markethall.payments.domain.payment_transitions import (
     PAYABLE_STATUSES,
     TRANSITIONS,
     PaymentCommand,
-    amount_not_positive,
     invalid_transition,
+    resolve_amount,
 )
 from markethall.shared.kernel.money import Money
 
@@ -134,7 +134,7 @@ class Payment:
         CurrencyMismatch, ValidationFailed.
         """
         self.check_capturable(now)
-        amount = self._resolve_amount(requested, self.capturable)
+        amount = resolve_amount(requested, self.money(self.capturable))
         if amount > self.capturable or not amount:
             raise CaptureExceedsAuthorized(
                 requested=self.money(amount).model_dump(),
@@ -384,22 +384,10 @@ class Payment:
 
     def _resolve_refund_amount(self, requested_amount: Money | None) -> int:
         refundable = self.money(self.refundable)
-        amount = self._resolve_amount(requested_amount, refundable.amount)
+        amount = resolve_amount(requested_amount, refundable)
         if amount > refundable.amount or not amount:
             requested = requested_amount or self.money(self.captured)
             raise RefundExceedsCaptured(
                 requested=requested.model_dump(), refundable=refundable.model_dump()
             )
-        return amount
-
-    def _resolve_amount(self, requested: Money | None, available: int) -> int:
-        """Return the requested amount; None requests all that is available.
-
-        Raises CurrencyMismatch, ValidationFailed.
-        """
-        if requested is None:
-            return available
-        amount = (requested - self.money(0)).amount
-        if amount <= 0:
-            raise amount_not_positive()
         return amount

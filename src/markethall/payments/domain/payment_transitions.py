@@ -1,9 +1,10 @@
-"""The transitions of a payment, and the errors for commands that are not allowed."""
+"""The transitions of a payment, and the checks of its commands."""
 
 from enum import StrEnum
 
 from markethall.payments.contract import InvalidPaymentTransition, PaymentStatus
 from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.money import Money
 
 S = PaymentStatus
 
@@ -73,9 +74,17 @@ def invalid_transition(status: PaymentStatus) -> InvalidPaymentTransition:
     )
 
 
-def amount_not_positive() -> ValidationFailed:
-    """Return the error for an amount of zero or less in the body of a request."""
-    message = "must be greater than 0"
-    return ValidationFailed(
-        errors=[{"field": "/amount/amount", "code": "greater_than", "message": message}]
-    )
+def resolve_amount(requested: Money | None, available: Money) -> int:
+    """Return the requested amount; None requests all that is available.
+
+    Raises CurrencyMismatch, ValidationFailed.
+    """
+    if requested is None:
+        return available.amount
+    amount = (requested - Money(amount=0, currency=available.currency)).amount
+    if amount <= 0:
+        errors = [
+            {"field": "/amount/amount", "code": "greater_than", "message": "must be greater than 0"}
+        ]
+        raise ValidationFailed(errors=errors)
+    return amount

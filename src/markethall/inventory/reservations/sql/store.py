@@ -19,7 +19,7 @@ from markethall.inventory.reservations.domain.reservations import (
     ReservationLine,
 )
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
-from markethall.inventory.reservations.sql import statements
+from markethall.inventory.reservations.sql import expiry_statements, statements
 from markethall.inventory.reservations.sql.integrity import LIST_RESERVATION_STATES
 from markethall.inventory.reservations.sql.offers import LIST_OFFERS, to_offer
 from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
@@ -219,11 +219,13 @@ class SqlReservationStore(SqlUnitOfWork):
         self, now: datetime, limit: int, product_ids: Collection[UUID] | None
     ) -> ExpiredReservations:
         if product_ids is None:
-            rows = await self._connection.fetch_all(statements.EXPIRE_OVERDUE, now=now, limit=limit)
+            rows = await self._connection.fetch_all(
+                expiry_statements.EXPIRE_OVERDUE, now=now, limit=limit
+            )
         else:
             ids = list(product_ids)
             rows = await self._connection.fetch_all(
-                statements.EXPIRE_OVERDUE_OF_PRODUCTS, now=now, limit=limit, product_ids=ids
+                expiry_statements.EXPIRE_OVERDUE_OF_PRODUCTS, now=now, limit=limit, product_ids=ids
             )
         quantities = [
             StockQuantity(row["product_id"], row["warehouse_id"], row["reserved"])

@@ -1,0 +1,161 @@
+"""The reads of the integrity checks, from the in-memory tables."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from markethall.orders.contract import (
+    OrderStatus,
+)
+from markethall.orders.domain import (
+    Order,
+    OrderLine,
+)
+from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
+from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
+from markethall.orders.domain.return_integrity import ReturnedLine, build_returned_line
+from markethall.orders.memory.tables import Tables
+from markethall.orders.promotions.domain import Promotion
+from markethall.orders.promotions.memory import (
+    PromotionUse,
+    count_uses,
+)
+
+
+class MemoryOrderIntegrityReads:
+    def __init__(self, tables: Tables) -> None:
+        self._orders = list(tables.orders.rows())
+        self._carts = {cart.cart_id: cart for cart in tables.carts.rows()}
+        self._promotions = list(tables.promotions.rows())
+        self._uses = list(tables.promotion_uses.rows())
+        self._returns = list(tables.returns.rows())
+
+    async def list_returned_lines(self, after: UUID | None, limit: int) -> Sequence[ReturnedLine]:
+        found = (
+            build_returned_line(line, order.order_id, self._returns)
+            for order, line in self._lines()
+        )
+        later = (line for line in found if after is None or line.line_id > after)
+        used = (
+            line
+            for line in later
+            if line.in_return or line.returned or line.open_units or line.received_units
+        )
+        return sorted(used, key=lambda line: line.line_id)[:limit]
+
+    def _lines(self) -> Iterator[tuple[Order, OrderLine]]:
+        return ((order, line) for order in self._orders for line in order.lines)
+
+    async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
+        checked_out = (cart.cart_id for cart in self._carts.values() if cart.order_id)
+        ids = {order.cart_id for order in self._orders if order.cart_id} | set(checked_out)
+        found = sorted(cart_id for cart_id in ids if after is None or cart_id > after)
+        return [self._ordered_cart(cart_id) for cart_id in found[:limit]]
+
+    def _ordered_cart(self, cart_id: UUID) -> OrderedCart:
+        order_ids = [order.order_id for order in self._orders if order.cart_id == cart_id]
+        cart = self._carts.get(cart_id)
+        return OrderedCart(
+            cart_id=cart_id,
+            order_id=min(order_ids, default=None),
+            order_count=len(order_ids),
+            cart_status=cart.status if cart else None,
+            cart_order_id=cart.order_id if cart else None,
+        )
+
+    async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]:
+        orders = sorted(self._orders, key=lambda order: order.order_id)
+        return [_order_sums(order) for order in orders if after is None or order.order_id > after][
+            :limit
+        ]
+
+    async def list_overdue_orders(
+        self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
+    ) -> Sequence[OrderLink]:
+        overdue = [
+            _order_link(order)
+            for order in self._orders
+            if order.status is OrderStatus.PENDING
+            and order.expires_at < before
+            and (after is None or (order.expires_at, order.order_id) > after)
+        ]
+        return sorted(overdue, key=lambda order: (order.expires_at, order.order_id))[:limit]
+
+    async def list_links_by_payment(
+        self, after: UUID | None, until: UUID, limit: int
+    ) -> Sequence[OrderLink]:
+        return self._list_links(lambda order: order.payment_id, after, until)[:limit]
+
+    async def list_links_by_order(
+        self, after: UUID | None, until: UUID, limit: int
+    ) -> Sequence[OrderLink]:
+        return self._list_links(lambda order: order.order_id, after, until)[:limit]
+
+    async def list_promotion_counts(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[PromotionCounts]:
+        promotions = sorted(self._promotions, key=lambda one: one.promotion_id)
+        return [
+            _promotion_counts(promotion, self._uses)
+            for promotion in promotions
+            if after is None or promotion.promotion_id > after
+        ][:limit]
+
+    async def list_discounted_orders(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[DiscountedOrderFacts]:
+        promotion_ids = frozenset(promotion.promotion_id for promotion in self._promotions)
+        facts = (
+            DiscountedOrderFacts(
+                order.order_id,
+                order.status,
+                promotion_ids & {discount.promotion_id for discount in order.discounts},
+                frozenset(use.promotion_id for use in self._uses if use.order_id == order.order_id),
+            )
+            for order in sorted(self._orders, key=lambda order: order.order_id)
+            if after is None or order.order_id > after
+        )
+        return [one for one in facts if one.discounted or one.used][:limit]
+
+    def _list_links(
+        self, key_of: Callable[[OrderLink], UUID], after: UUID | None, until: UUID
+    ) -> Sequence[OrderLink]:
+        links = sorted(map(_order_link, self._orders), key=key_of)
+        return [
+            link
+            for link in links
+            if (after is None or key_of(link) > after) and key_of(link) <= until
+        ]
+
+
+def _promotion_counts(promotion: Promotion, uses: Sequence[PromotionUse]) -> PromotionCounts:
+    used, most_by_one_customer = count_uses(promotion, uses)
+    return PromotionCounts(
+        promotion_id=promotion.promotion_id,
+        usage_limit=promotion.fields.usage_limit,
+        per_customer_limit=promotion.fields.per_customer_limit,
+        used=promotion.used,
+        uses=used,
+        most_by_one_customer=most_by_one_customer,
+        # in memory the uses themselves are counted
+        wrong_customers=0,
+    )
+
+
+def _order_link(order: Order) -> OrderLink:
+    return OrderLink(**{name: getattr(order, name) for name in OrderLink.__dataclass_fields__})
+
+
+def _order_sums(order: Order) -> OrderSums:
+    return OrderSums(
+        order_id=order.order_id,
+        subtotal=order.subtotal,
+        discount=order.discount,
+        shipping=order.shipping,
+        tax=order.tax,
+        total=order.total,
+        line_total=sum(line.total for line in order.lines),
+        unit_total=sum(line.unit_price * line.quantity for line in order.lines),
+        line_discount=sum(line.discount for line in order.lines),
+        line_tax=sum(line.tax for line in order.lines),
+    )
