@@ -137,8 +137,7 @@ def _configuration(caller: str, token: str | None) -> dict[str, Any]:
                 "expected-statuses": [400, 405, 412, 413, 415, 422, 428, *BUSINESS_STATUSES],
             },
             # 428: If-Match is missing (RFC 6585)
-            # 412: the checkout of a cart compares If-Match before it reads the other headers
-            "missing_required_header": {"expected-statuses": [400, 401, 403, 412, 428]},
+            "missing_required_header": {"expected-statuses": [400, 401, 403, 428]},
         },
     }
 

@@ -56,14 +56,6 @@ REASONS_BY_ACCEPTED_BODY: Final = {
     "POST /media": "an invalid part may be an image, whose name and type are ignored",
     "POST /imports": "every body is a file, whose rows are checked in the background",
 }
-# maps an operation to the titles of failures that are expected there, each with its reason
-_SHARED_PATH: Final = "the path of the export also matches the path of an order, which has PATCH"
-REASONS_BY_TITLE: Final = {
-    "GET /orders/export.csv": {
-        "Allow header mismatch": _SHARED_PATH,
-        "Wrong response to undeclared method": _SHARED_PATH,
-    }
-}
 # operations whose body may have members that the schema does not describe: the event of a provider,
 # and forms with unknown parameters (RFC 6749, section 3.2)
 _WITH_UNKNOWN_MEMBERS: Final = frozenset(
@@ -76,8 +68,6 @@ def reason_of(failure: Failure, case: Case[Any], response: Response) -> str | No
     """Return the reason why the failure is expected, or None if it is a real failure."""
     if isinstance(failure, RejectedPositiveData):
         return _reason_of_problem(case, response.json())
-    if failure.title in REASONS_BY_TITLE.get(case.operation.label, {}):
-        return REASONS_BY_TITLE[case.operation.label][failure.title]
     if isinstance(failure, AcceptedNegativeData) and _is_only_body_invalid(case):
         return REASONS_BY_ACCEPTED_BODY.get(case.operation.label)
     return None
@@ -94,8 +84,6 @@ def _reason_of_problem(case: Case[Any], problem: dict[str, Any]) -> str | None:
     if problem["code"] != "request.invalid":
         return REASONS_BY_CODE.get(problem["code"])
     code = problem["errors"][0]["code"]
-    if (case.operation.label, code) == ("PATCH /promotions/{promotion_id}", "missing"):
-        return "null resets a field to its default, and some fields have none"
     if code == "text_invalid" and case.operation.label not in _WITH_UNKNOWN_MEMBERS:
         return None
     if code in _FLOAT_ERRORS and not any(isinstance(value, float) for value in _values(case.body)):

@@ -58,13 +58,17 @@ def build_app(recorder: Recorder | None = None) -> FastAPI:
     async def anything(anything: str) -> str:
         return f"anything {anything}"
 
-    @app.get("/users/me")
-    async def me() -> str:
-        return "me"
-
     @app.get("/users/{user_id}")
     async def user(user_id: str) -> str:
         return f"user {user_id}"
+
+    @app.patch("/users/{user_id}")
+    async def change(user_id: str) -> str:
+        return f"changed {user_id}"
+
+    @app.get("/users/me")
+    async def me() -> str:
+        return "me"
 
     @app.post("/users")
     async def create() -> str:
@@ -99,6 +103,8 @@ async def http(app: FastAPI) -> Any:
         ("GET", "/orders/7", 200, "order 7"),
         ("GET", "/payments/me", 200, "anything payments"),
         ("DELETE", "/users/me", 405, {"detail": "Method Not Allowed"}),
+        ("PATCH", "/users/me", 405, {"detail": "Method Not Allowed"}),
+        ("PATCH", "/users/7", 200, "changed 7"),
         ("GET", "/users", 405, {"detail": "Method Not Allowed"}),
         ("GET", "/users/7/orders", 404, {"detail": "Not Found"}),
         ("GET", "/", 404, {"detail": "Not Found"}),
@@ -139,7 +145,8 @@ async def test_only_routes_with_the_first_segment_are_compared(
         "anything": 0,
         "me": 1,
         "user": 1,
-        "create": 0,
+        "change": 0,
+        "create": 1,
         "order": 0,
     }
 

@@ -103,6 +103,19 @@ async def test_checkout_needs_a_key_and_replays_its_answer(order_client: OrderCl
     assert other.json()["details"]["order_id"] == order_id
 
 
+async def test_checkout_without_a_key_is_refused_before_other_headers_are_read(
+    order_client: OrderClient,
+) -> None:
+    path, _ = await create(order_client, shipping_address="Market 1")
+
+    for if_match in ("not an entity tag", '"v99"'):
+        response = await order_client.send(
+            "POST", f"{path}/checkout", json={}, headers={"If-Match": if_match}
+        )
+
+        assert (response.status_code, response.json()["code"]) == (400, "idempotency.key_missing")
+
+
 async def test_invalid_changes_are_rejected(order_client: OrderClient) -> None:
     path, cart = await create(order_client)
     product_id = cart["lines"][0]["product_id"]

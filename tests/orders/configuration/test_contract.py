@@ -143,9 +143,9 @@ async def test_patch_that_makes_an_invalid_rate_is_rejected(orders_app: OrdersAp
     await rates.create(STAFF, VAT, attempt)
 
     with pytest.raises(ValidationFailed) as refused:
-        await rates.change(STAFF, attempt.id, TaxRateChange(country=None), {1})
+        await rates.change(STAFF, attempt.id, TaxRateChange(region="DE-"), {1})
 
-    assert refused.value.details["errors"][0]["field"] == "/country"
+    assert refused.value.details["errors"][0]["field"] == "/region"
 
 
 async def test_list_has_pages_in_the_order_of_creation(orders_app: OrdersApp) -> None:

@@ -8,12 +8,12 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from markethall.inventory.catalogue.contract.fields import remove_null_defaults
 from markethall.inventory.contract import MAX_UNITS
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.merge_patch import remove_null_defaults
 from markethall.shared.kernel.model import (
     Bool,
     Dto,

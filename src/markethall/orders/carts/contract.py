@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Final, Protocol
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -27,6 +27,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.merge_patch import remove_null_defaults
 from markethall.shared.kernel.metadata import (
     MAX_METADATA_ENTRIES,
     FrozenMetadata,
@@ -64,12 +65,6 @@ class LineChangeKind(StrEnum):
     AVAILABLE_AGAIN = "available_again"
 
 
-def _remove_defaults(schema: dict[str, Any]) -> None:
-    """Remove the defaults of a change, because an absent field stays unchanged."""
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
 def _check_products_are_distinct(
     lines: tuple[OrderLineRequest, ...],
 ) -> tuple[OrderLineRequest, ...]:
@@ -88,7 +83,7 @@ class CartChange(RequestModel):
     one that is not a pick-up. `metadata` replaces all entries.
     """
 
-    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
     email: EmailAddress | None = None
     shipping_address: AnyAddress | None = None

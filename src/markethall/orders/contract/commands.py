@@ -1,6 +1,6 @@
 """The requests to orders."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
@@ -16,6 +16,7 @@ from markethall.orders.promotions.contract import VoucherCode
 from markethall.orders.shipping.contract import ShippingCode
 from markethall.orders.shop.contract.addresses import AnyAddress, non_blank
 from markethall.shared.kernel.email_address import EmailAddress
+from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.metadata import MetadataPatch
 from markethall.shared.kernel.model import (
     Bool,
@@ -131,12 +132,6 @@ class CancelOrder(RequestModel):
     lines: LineQuantities | None = None
 
 
-def _remove_defaults(schema: dict[str, Any]) -> None:
-    """Remove the defaults from the schema, because an absent field stays unchanged."""
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
 class ChangeOrder(RequestModel):
     """A change of an order, as a JSON merge patch (RFC 7396). Absent fields stay unchanged.
 
@@ -144,13 +139,13 @@ class ChangeOrder(RequestModel):
     shown in the timeline, also to the owner.
     """
 
-    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
     tags: OrderTags | None = None
     staff_note: Annotated[Text, Field(max_length=MAX_STAFF_NOTE_LENGTH)] | None = None
     on_hold: Annotated[Bool | None, Field(description="Whether nothing may be shipped")] = None
     metadata: MetadataPatch | None = None
-    shipping_address: Annotated[AnyAddress, Field(default=None)]
+    shipping_address: AnyAddress = omittable_field()
     reason: Annotated[VisibleText, non_blank(500)] | None = None
 
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Protocol, Self
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
@@ -22,6 +22,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.model import Dto, Id, RequestModel, Text
 from markethall.shared.kernel.money import Currency
 from markethall.shared.kernel.pagination import Page, PageQuery
@@ -72,21 +73,18 @@ class NewDraftOrder(RequestModel):
 _SHARED = frozenset(NewDraftOrder.model_fields) & frozenset(PlaceOrder.model_fields)
 
 
-def _remove_defaults(schema: dict[str, Any]) -> None:
-    """Remove the defaults from the schema, because an absent field stays unchanged."""
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
 class ChangeDraftOrder(RequestModel):
-    """A change of a draft order, as a JSON merge patch (RFC 7396). Null clears a field."""
+    """A change of a draft order, as a JSON merge patch (RFC 7396).
 
-    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+    Null clears a field; `lines` and `shipping_address` cannot be null.
+    """
+
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
     customer_id: Id | None = None
     email: EmailAddress | None = None
-    lines: DraftLines | None = None
-    shipping_address: AnyAddress | None = None
+    lines: DraftLines = omittable_field()
+    shipping_address: AnyAddress = omittable_field()
     billing_address: AnyAddress | None = None
     currency: Currency | None = None
     shipping_method: ShippingCode | None = None

@@ -1,6 +1,6 @@
 """The contract of shipping: the methods by which a shop ships, and their prices."""
 
-from typing import Annotated, Any, Final, Literal, Protocol, Self
+from typing import Annotated, Final, Literal, Protocol, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -13,6 +13,7 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.model import MAX_AMOUNT, Bool, Int, RequestModel, Text, VisibleText
 from markethall.shared.kernel.money import Currency
 from markethall.shared.kernel.pagination import Page, PageQuery
@@ -131,23 +132,18 @@ class NewShippingMethod(RequestModel):
     is_active: Bool = True
 
 
-def _remove_defaults(schema: dict[str, Any]) -> None:
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
 class ShippingMethodChange(RequestModel):
     """A change of a method, as a JSON merge patch (RFC 7396) of whole fields.
 
-    Null restores the default of a field.
+    Null restores the default of a field; a field without a default cannot be null.
     """
 
-    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
-    code: ShippingCode | None = None
-    name: MethodName | None = None
+    code: ShippingCode = omittable_field()
+    name: MethodName = omittable_field()
     zones: Zones | None = None
-    rate: ShippingRate | None = None
+    rate: ShippingRate = omittable_field()
     tax_class: TaxClass | None = None
     pickup: Bool | None = None
     delivery: DeliveryText | None = None

@@ -1,7 +1,7 @@
 """The contract of taxes: the rates of a shop by country, region and tax class."""
 
 from decimal import Decimal
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Final, Protocol
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
@@ -14,6 +14,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.countries import Country
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.model import RequestModel, Text, VisibleText
 from markethall.shared.kernel.pagination import Page, PageQuery
 
@@ -68,24 +69,19 @@ class NewTaxRate(RequestModel):
         return Decimal(self.rate)
 
 
-def _remove_defaults(schema: dict[str, Any]) -> None:
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
 class TaxRateChange(RequestModel):
     """A change of a rate, as a JSON merge patch (RFC 7396).
 
-    Null restores the default of a field.
+    Null restores the default of a field; a field without a default cannot be null.
     """
 
-    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
-    country: Country | None = None
+    country: Country = omittable_field()
     region: Region | None = None
     tax_class: TaxClassName | None = None
-    rate: Rate | None = None
-    name: TaxName | None = None
+    rate: Rate = omittable_field()
+    name: TaxName = omittable_field()
 
 
 class TaxRateView(ItemView):

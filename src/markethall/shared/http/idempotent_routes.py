@@ -80,7 +80,7 @@ class IdempotencyRunner:
         retention: timedelta = IDEMPOTENCY_RETENTION_DEFAULT,
     ) -> Response:
         """Run the command. Without a key, every request runs it."""
-        key = self._read_key()
+        key = _read_key(self._request)
         if key is None:
             attempt = IdempotentCommand("", new_id(), retention, to_response)
             return _to_http_response(attempt.build_response(await command(attempt)))
@@ -97,7 +97,7 @@ class IdempotencyRunner:
 
         The response is stored for IDEMPOTENCY_RETENTION_EXTENDED.
         """
-        key = self._read_key()
+        key = _read_key(self._request)
         if key is None:
             raise IdempotencyKeyMissing
         return await self._run_once(
@@ -130,15 +130,6 @@ class IdempotencyRunner:
             else _to_http_response(stored_response)
         )
 
-    def _read_key(self) -> str | None:
-        header = self._request.headers.get("idempotency-key")
-        if header is None:
-            return None
-        match = _KEY_PATTERN.fullmatch(header)
-        if not match:
-            raise IdempotencyKeyInvalid
-        return match[1] or match[2]
-
 
 class _Services(Protocol):
     def idempotency(self) -> IdempotencyService: ...
@@ -153,6 +144,26 @@ def idempotency_runner(context: str) -> Callable[[Request], Awaitable[Idempotenc
         return IdempotencyRunner(request, await find_service(request))
 
     return resolve
+
+
+async def require_idempotency_key(request: Request) -> None:
+    """Dependency: refuse a request without a valid Idempotency-Key before other headers are read.
+
+    Only for routes with a dependency that can refuse the request too. Raises IdempotencyKeyMissing,
+    IdempotencyKeyInvalid.
+    """
+    if _read_key(request) is None:
+        raise IdempotencyKeyMissing
+
+
+def _read_key(request: Request) -> str | None:
+    header = request.headers.get("idempotency-key")
+    if header is None:
+        return None
+    match = _KEY_PATTERN.fullmatch(header)
+    if not match:
+        raise IdempotencyKeyInvalid
+    return match[1] or match[2]
 
 
 def _principal(request: Request, ctx: CallContext) -> str:

@@ -12,6 +12,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import compile_path
 from starlette.types import Scope
 
+from markethall.shared.http.route_index import methods_of
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
 
@@ -153,16 +154,17 @@ def matched_route(scope: Scope) -> Any:
 
 
 def allowed_methods(scope: Scope) -> list[str]:
-    """Return the methods of all routes with this path.
+    """Return the methods of all routes with the template of this path.
 
     FastAPI has a route for each method, and the error that it raises names the methods of only one
     route.
     """
-    methods: set[str] = set()
-    for context in iter_route_contexts(scope["app"].routes):
-        if context.path and _path_pattern(context.path).match(scope["path"]):
-            methods |= context.methods or set()
-    return sorted(methods)
+    found = (
+        (context.path, context.methods)
+        for context in iter_route_contexts(scope["app"].routes)
+        if context.path and _path_pattern(context.path).match(scope["path"])
+    )
+    return sorted(methods_of(found))
 
 
 @lru_cache(maxsize=1024)

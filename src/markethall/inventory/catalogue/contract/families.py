@@ -13,8 +13,6 @@ from markethall.inventory.catalogue.contract.fields import (
     CategoryPath,
     Label,
     Language,
-    omittable_field,
-    remove_null_defaults,
 )
 from markethall.inventory.catalogue.contract.products import (
     PriceRange,
@@ -35,6 +33,7 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES, MetadataName, MetadataValue
 from markethall.shared.kernel.model import Dto, RequestModel, Text, VisibleText
 

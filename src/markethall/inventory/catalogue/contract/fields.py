@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -85,17 +85,3 @@ Language = Annotated[
         examples=["de"],
     ),
 ]
-
-
-def omittable_field() -> Any:
-    """Declare a field of a merge patch that may be absent, but not null."""
-    return Field(default=None)
-
-
-def remove_null_defaults(schema: dict[str, Any]) -> None:
-    """Remove the defaults from the schema of a merge patch.
-
-    An absent field stays unchanged, so its default null would mislead clients.
-    """
-    for field in schema["properties"].values():
-        field.pop("default", None)

@@ -1,6 +1,6 @@
 """Routes that end a cart: merge it into another cart, and check it out."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from markethall.orders.carts.contract import (
     CartChanged,
@@ -36,7 +36,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
-from markethall.shared.http.idempotent_routes import created_response
+from markethall.shared.http.idempotent_routes import created_response, require_idempotency_key
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.kernel.errors import PreconditionFailed
 from markethall.shared.kernel.model import Id
@@ -81,6 +81,7 @@ async def merge_cart(
 @router.post(
     "/{cart_id}/checkout",
     status_code=201,
+    dependencies=[Depends(require_idempotency_key)],
     response_model=OrderView,
     summary="Check out a cart",
     responses=with_upstream_errors(

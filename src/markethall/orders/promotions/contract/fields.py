@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from markethall.orders.promotions.contract.vouchers import VoucherCode
 from markethall.orders.totals.domain import PromotionKind
+from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.model import (
     MAX_AMOUNT,
     Bool,
@@ -168,21 +169,16 @@ class NewPromotion(RequestModel):
         return Decimal(self.percent) if self.percent else Decimal(100)
 
 
-def _remove_defaults(schema: dict[str, Any]) -> None:
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
 class PromotionChange(RequestModel):
     """A change of a promotion, as a JSON merge patch (RFC 7396) of whole fields.
 
-    Null restores the default of a field.
+    Null restores the default of a field; a field without a default cannot be null.
     """
 
-    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
-    name: PromotionName | None = None
-    kind: PromotionKind | None = None
+    name: PromotionName = omittable_field()
+    kind: PromotionKind = omittable_field()
     code: VoucherCode | None = None
     percent: Percent | None = None
     amounts: Amounts | None = None

@@ -1,6 +1,6 @@
 """The contract of the shop: its name, currencies, countries and tax settings."""
 
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Final, Protocol
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -14,6 +14,7 @@ from markethall.shared.kernel.countries import Country
 from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.merge_patch import remove_null_defaults
 from markethall.shared.kernel.model import Bool, Dto, RequestModel, Text, VisibleText
 from markethall.shared.kernel.money import Currency
 
@@ -93,16 +94,10 @@ class ShopSettings(RequestModel):
     logo_url: LogoUrl | None = None
 
 
-def _remove_defaults(schema: dict[str, Any]) -> None:
-    """Remove the defaults of a merge patch, because an absent field stays unchanged."""
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
 class ShopChange(RequestModel):
     """A change of the shop, as a JSON merge patch (RFC 7396). Null restores the default."""
 
-    model_config = ConfigDict(json_schema_extra=_remove_defaults)
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
     name: ShopName | None = None
     currencies: Currencies | None = None

@@ -12,8 +12,6 @@ from markethall.inventory.catalogue.contract.fields import (
     Label,
     Language,
     ProductStatus,
-    omittable_field,
-    remove_null_defaults,
 )
 from markethall.inventory.catalogue.contract.products.fields import (
     MAX_ATTRIBUTES,
@@ -34,6 +32,7 @@ from markethall.inventory.catalogue.contract.products.fields import (
     TaxClass,
     TranslatedDescription,
 )
+from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.model import MAX_AMOUNT, Bool, Int, RequestModel, UtcDatetime
 from markethall.shared.kernel.money import Currency
 
