@@ -165,10 +165,15 @@ def ratios(by_deployment: Mapping[str, Samples]) -> dict[str, float]:
 
 
 def by_round(by_deployment: Mapping[str, Samples]) -> dict[str, list[float]]:
-    """Map each figure to the ratios of split to monolith, one per round."""
-    pairs = list(
-        zip(*(by_deployment[deployment].rounds for deployment in DEPLOYMENTS), strict=True)
-    )
+    """Map each figure to the ratios of split to monolith, one per round.
+
+    A round without a response of one deployment has no ratio. If all are such rounds, the ratio
+    is not a number.
+    """
+    rounds = (by_deployment[deployment].rounds for deployment in DEPLOYMENTS)
+    pairs = [pair for pair in zip(*rounds, strict=True) if all(item.rate for item in pair)]
+    if not pairs:
+        return {name: [nan] for name in Round._fields}
     return {
         name: [getattr(split, name) / getattr(monolith, name) for monolith, split in pairs]
         for name in Round._fields

@@ -137,7 +137,10 @@ class Comparison:
         cpu = Ticks.now(*deployment.pids).seconds(before) - idle_cpu
         self.result.samples(scenario, deployment.name).add(tally, kind, cpu)
         self.result.foreign.setdefault(scenario, []).append(foreign)
-        for name, count in tally.failures.items():
+        failures = Counter(tally.failures)
+        if not tally.answered[kind]:
+            failures[f"{kind}: no response in a round"] = 1
+        for name, count in failures.items():
             self.result.failures[
                 f"{deployment.name}, {scenario.measure} at {scenario.concurrency}, {name}"
             ] += count
