@@ -1,6 +1,7 @@
 """Fixtures of the tests with a real browser."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -13,6 +14,14 @@ from tests.browser.chromium import (
     running_chromium,
     static_site,
 )
+from tests.browser.storefront_process import (
+    add_prices,
+    add_products,
+    running_storefront,
+    signed_in_staff,
+)
+from tests.browser.storefront_tab import Storefront, Tab, opened_tab
+from tests.e2e.servers import free_port, running
 
 NO_CHROMIUM: Final = (
     "no Chromium on this machine, so nothing is tested in a browser: install it (on Debian: "
@@ -52,3 +61,26 @@ def foreign_origin() -> Iterator[str]:
     """The origin of an empty page that no server under test allows."""
     with static_site({"/index.html": EMPTY_PAGE}) as origin:
         yield origin
+
+
+@pytest.fixture(scope="session")
+def shop(scratch: Path) -> Iterator[Storefront]:
+    """The storefront, and a shop in memory with products, shipping methods and a voucher."""
+    folder = scratch / "storefront"
+    folder.mkdir()
+    port = free_port()
+    origin = f"http://127.0.0.1:{port}"
+    settings = {"MARKETHALL_DATA_DIR": str(folder), "MARKETHALL_CORS_ORIGINS": origin}
+    with running(folder, settings, "--memory") as server:
+        api = server.url("/").removesuffix("/")
+        with signed_in_staff(api) as staff, running_storefront(folder, port, api) as output:
+            add_products(staff)
+            add_prices(staff)
+            yield Storefront(origin, api, staff, output)
+
+
+@pytest.fixture
+async def tab(chromium: Browser, shop: Storefront) -> AsyncIterator[Tab]:
+    """A tab with an empty storage."""
+    async with opened_tab(chromium, shop) as found:
+        yield found

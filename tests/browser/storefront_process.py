@@ -1,9 +1,11 @@
 """Runs `markethall demo --storefront` as a process, and adds products for its pages."""
 
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -11,10 +13,14 @@ from typing import Any, Final
 import httpx2
 from PIL import Image
 
-from tests.e2e.servers import ADMIN, RunningServer
+from tests.e2e.servers import ADMIN
 
 XSS_NAME: Final = "<img src=x onerror=\"document.title='attacked'\">"
-_SHIRT_STOCK: Final = {"S": 2, "M": 50, "L": 4}
+_SHIRT_STOCK: Final = {"S": 2, "M": 200, "L": 4}
+_SHIPPING: Final = (
+    {"code": "parcel", "name": "Parcel", "delivery": "2 to 3 working days", "price": 490},
+    {"code": "express", "name": "Express", "delivery": None, "price": 1290},
+)
 
 
 @contextmanager
@@ -41,30 +47,82 @@ def _wait_until_served(url: str, process: subprocess.Popen[bytes]) -> None:
     assert process.poll() is None
 
 
-def add_products(server: RunningServer) -> None:
-    """Add shirts, a teapot, a product with markup in its texts, and one without stock."""
+@dataclass(frozen=True)
+class Staff:
+    """The API with the token of the admin."""
+
+    http: httpx2.Client
+
+    def post(self, path: str, body: Mapping[str, Any], status: int = 201) -> Any:
+        key = {"Idempotency-Key": secrets.token_hex(8)}
+        response = self.http.post(path, json=dict(body), headers=key)
+        assert response.status_code == status, response.text
+        return response.json()
+
+    def change_product(self, sku: str, **fields: object) -> None:
+        path = f"/products/{self._product(sku)['product_id']}"
+        etag = self.http.get(path).headers["ETag"]
+        changed = self.http.patch(path, json=fields, headers={"If-Match": etag})
+        assert changed.status_code == 200, changed.text
+
+    def change_stock(self, sku: str, delta: int) -> None:
+        path = f"/products/{self._product(sku)['product_id']}/stock-adjustments"
+        self.post(path, {"delta": delta, "reason": "adjusted"})
+
+    def _product(self, sku: str) -> Any:
+        response = self.http.get(f"/products/by-sku/{sku}")
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def add_shirt(self, sku: str, *, stock: int = 5) -> None:
+        """Add a product that no other test uses."""
+        price = {"amount": 4990, "currency": "EUR"}
+        product = {"sku": sku, "name": f"Shirt {sku}", "price": price, "family": sku.lower()}
+        self.post("/products", product)
+        self.change_stock(sku, stock)
+
+
+@contextmanager
+def signed_in_staff(api: str) -> Iterator[Staff]:
     username, password = ADMIN
     form = {"grant_type": "password", "username": username, "password": password}
-    token = httpx2.post(server.url("/token"), data=form).json()["access_token"]
-    with httpx2.Client(headers={"Authorization": f"Bearer {token}"}) as admin:
-        for colour in ("white", "blue"):
-            for size, stock in _SHIRT_STOCK.items():
-                product = _shirt(colour, size)
-                _add(admin, server, product, 0 if (colour, size) == ("blue", "L") else stock)
-        images = [_uploaded_image(admin, server)]
-        pot = {"sku": "POT", "name": "Teapot", "category": "kitchen", "images": images}
-        _add(admin, server, pot, 5)
-        markup = {"description": XSS_NAME, "category": "kitchen", "tags": [XSS_NAME]}
-        _add(admin, server, {"sku": "XSS", "name": XSS_NAME, **markup}, 5)
-        _add(admin, server, {"sku": "GONE", "name": "Sold Lamp", "category": "lamps"}, 0)
+    token = httpx2.post(f"{api}/token", data=form).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx2.Client(base_url=api, headers=headers, timeout=30) as http:
+        yield Staff(http)
 
 
-def _uploaded_image(admin: httpx2.Client, server: RunningServer) -> str:
+def add_products(staff: Staff) -> None:
+    """Add shirts, a teapot, a product with markup in its texts, and one without stock."""
+    for colour in ("white", "blue"):
+        for size, stock in _SHIRT_STOCK.items():
+            product = _shirt(colour, size)
+            _add(staff, product, 0 if (colour, size) == ("blue", "L") else stock)
+    images = [_uploaded_image(staff)]
+    pot = {"sku": "POT", "name": "Teapot", "category": "kitchen", "images": images}
+    _add(staff, pot, 5)
+    markup = {"description": XSS_NAME, "category": "kitchen", "tags": [XSS_NAME]}
+    _add(staff, {"sku": "XSS", "name": XSS_NAME, **markup}, 5)
+    _add(staff, {"sku": "GONE", "name": "Sold Lamp", "category": "lamps"}, 0)
+
+
+def add_prices(staff: Staff) -> None:
+    """Add two shipping methods, a tax that prices include, and the voucher SPRING10."""
+    for method in _SHIPPING:
+        rate = {"kind": "flat", "currency": "EUR", "price": method["price"]}
+        fields = {name: method[name] for name in ("code", "name", "delivery")}
+        staff.post("/shipping-methods", {**fields, "rate": rate})
+    staff.post("/tax-rates", {"country": "DE", "rate": "0.19", "name": "VAT"})
+    voucher = {"name": "Spring", "kind": "percent", "percent": "10", "code": "SPRING10"}
+    staff.post("/promotions", voucher)
+
+
+def _uploaded_image(staff: Staff) -> str:
     """Upload a picture of 320 x 240 pixels, and return its path."""
     file = BytesIO()
     Image.new("RGB", (320, 240), "teal").save(file, "PNG")
     files = {"file": ("pot.png", file.getvalue(), "image/png")}
-    uploaded = admin.post(server.url("/media"), files=files)
+    uploaded = staff.http.post("/media", files=files)
     assert uploaded.status_code == 201, uploaded.text
     return str(uploaded.json()["url"])
 
@@ -81,15 +139,7 @@ def _shirt(colour: str, size: str) -> dict[str, Any]:
     }
 
 
-def _add(
-    admin: httpx2.Client, server: RunningServer, product: Mapping[str, Any], stock: int
-) -> None:
-    price = {"amount": 4990, "currency": "EUR"}
-    created = admin.post(server.url("/products"), json={"price": price, **product})
-    assert created.status_code == 201, created.text
+def _add(staff: Staff, product: Mapping[str, Any], stock: int) -> None:
+    staff.post("/products", {"price": {"amount": 4990, "currency": "EUR"}, **product})
     if stock:
-        admin.post(
-            server.url(f"/products/{created.json()['product_id']}/stock-adjustments"),
-            json={"delta": stock, "reason": "received"},
-            headers={"Idempotency-Key": product["sku"]},
-        ).raise_for_status()
+        staff.change_stock(product["sku"], stock)

@@ -10,18 +10,20 @@ const response = await fetch("config.json");
 const config = await response.json();
 
 export const apiUrl = config.api_url;
-export const shop = createMarkethall({
-  baseUrl: apiUrl,
-  tokenStorage: new WebTokenStorage(localStorage, "storefront.tokens"),
-  retries: { maxRetries: 2 },
-});
+export const tokenStorage = new WebTokenStorage(localStorage, "storefront.tokens");
+export const shop = createClient(tokenStorage);
+
+/** Return a client with the tokens of this storage. */
+export function createClient(storage) {
+  return createMarkethall({ baseUrl: apiUrl, tokenStorage: storage, retries: { maxRetries: 2 } });
+}
 
 /** Send a GET request. Returns the body; throws as `unwrap` of the client does. */
 export function read(path, params = {}) {
   return unwrap(shop.GET(path, { params }));
 }
 
-/** Tell whether the error is the problem document with this code. */
-export function hasCode(error, code) {
-  return error instanceof ProblemError && error.code === code;
+/** Tell whether the error is the problem document with one of these codes. */
+export function hasCode(error, ...codes) {
+  return error instanceof ProblemError && codes.includes(error.code);
 }

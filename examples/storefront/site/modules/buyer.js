@@ -1,28 +1,36 @@
-// The buyer: a guest, or a user who signs in.
-import { shop } from "./api.js";
+// The buyer: a guest, or a user who has signed in. The browser stores the tokens, the id and the name.
+import { shop, tokenStorage } from "./api.js";
+import { store, stored } from "./storage.js";
 import { unwrap } from "../markethall-client.js";
 
 const STORAGE_KEY = "storefront.buyer";
 
-/** Return the name of the signed-in user, or null for a guest and for nobody. */
-export async function signedInName() {
-  return (await shop.session.isSignedIn()) ? localStorage.getItem(STORAGE_KEY) : null;
+/** Return the buyer as { id, name }, or null. Guests have no name. */
+export function currentBuyer() {
+  const buyer = tokenStorage.load() === null ? null : stored(STORAGE_KEY);
+  return typeof buyer?.id === "string" ? buyer : null;
 }
 
-/** Sign in. Throws the problem `users.bad_credentials`. */
-export async function signIn(username, password) {
-  await shop.session.login(username, password);
-  localStorage.setItem(STORAGE_KEY, username);
+/** Return the name of the signed-in user, or null for a guest and for nobody. */
+export function signedInName() {
+  return currentBuyer()?.name ?? null;
+}
+
+export function setBuyer(buyer) {
+  store(STORAGE_KEY, buyer);
+}
+
+/** Return the buyer. Without one, create a guest. */
+export async function ensureBuyer() {
+  if (currentBuyer() === null) {
+    const guest = await unwrap(shop.POST("/guests"));
+    await shop.session.use(guest);
+    setBuyer({ id: guest.guest_id, name: null });
+  }
+  return currentBuyer();
 }
 
 export async function signOut() {
-  localStorage.removeItem(STORAGE_KEY);
+  setBuyer(null);
   await shop.session.logout();
-}
-
-/** Create a guest, unless the browser has the tokens of a buyer already. */
-export async function ensureGuest() {
-  if (await shop.session.isSignedIn()) return;
-  localStorage.removeItem(STORAGE_KEY);
-  await shop.session.use(await unwrap(shop.POST("/guests")));
 }

@@ -1,92 +1,120 @@
 // The view of the cart.
-import { cartLines, MAX_QUANTITY, setQuantity, showCartCount } from "./cart.js";
-import { readCart, subtotals } from "./cart-contents.js";
+import { hasCode, read } from "./api.js";
+import { MAX_QUANTITY, readCart, setQuantity } from "./cart.js";
+import { changesNotice } from "./cart-changes.js";
 import { byId, element, pageUrl } from "./dom.js";
 import { productImage } from "./images.js";
-import { clearMessage, showError } from "./messages.js";
+import { clearMessage, emptyCartNotice, showError } from "./messages.js";
 import { formatMoney } from "./money.js";
+import { problemsOfContents } from "./readiness.js";
+import { takeOverGuest } from "./sign-in.js";
+import { totalsList } from "./totals.js";
+import { voucherForm, VoucherError } from "./voucher.js";
 
-showCartCount();
-await load();
+// products by id, for pictures and links; null: not sold any more
+const products = new Map();
+let pending = Promise.resolve();
 
-async function load() {
+await enqueue(async () => {
+  await takeOverGuest();
+  return readCart();
+});
+// another tab may have changed the cart
+addEventListener("visibilitychange", () => document.visibilityState === "visible" && enqueue(readCart));
+addEventListener("pageshow", (event) => event.persisted && enqueue(readCart));
+
+/** Send one request after the other, because each needs the entity tag of the response before. */
+function enqueue(request, focusId = null) {
+  pending = pending.then(async () => {
+    try {
+      await draw(await request());
+      clearMessage();
+      if (focusId !== null) (byId(focusId) ?? byId("main")).focus();
+    } catch (error) {
+      await showFailure(error);
+    }
+  });
+  return pending;
+}
+
+function showFailure(error) {
+  if (error instanceof VoucherError) error.show();
+  else showError(error, byId("message"), element("button", { type: "button", click: () => enqueue(readCart) }, "Try again"));
+}
+
+async function draw(cart) {
+  if (cart?.status !== "open" || cart.lines.length === 0) return byId("cart").replaceChildren(emptyCartNotice(cart));
+  const changes = changesNotice();
+  if (changes !== null) byId("changes").replaceChildren(changes);
+  await Promise.all(cart.lines.map(readProduct));
+  return byId("cart").replaceChildren(
+    element("ul", { class: "lines" }, ...cart.lines.map(cartLine)),
+    element("div", { class: "total" }, voucherForm(cart, enqueue), ...sums(cart), ...nextStep(cart)),
+  );
+}
+
+async function readProduct({ product_id: id }) {
+  if (products.has(id)) return;
   try {
-    const contents = await readCart();
-    clearMessage();
-    draw(contents);
+    products.set(id, await read("/products/{product_id}", { path: { product_id: id } }));
   } catch (error) {
-    showError(error, byId("message"), element("button", { type: "button", click: load }, "Try again"));
+    if (!hasCode(error, "inventory.product_not_found")) throw error;
+    products.set(id, null);
   }
 }
 
-function draw(contents) {
-  if (contents.length === 0) {
-    byId("cart").replaceChildren(element("p", { class: "empty" }, "The cart is empty. ",
-      element("a", { href: "index.html" }, "See all products")));
-    return;
-  }
-  const sold = contents.filter(({ product }) => product !== null);
-  const isComplete = contents.every(({ line, product }) => product !== null && product.available >= line.quantity);
-  byId("cart").replaceChildren(
-    element("ul", { class: "lines" }, ...contents.map((content) => cartLine(content, contents))),
-    element("div", { class: "total" },
-      ...subtotals(sold).map((sum) => element("p", {}, "Subtotal ", element("strong", {}, formatMoney(sum)))),
-      element("p", { class: "hint" }, "Shipping is added at the checkout."),
-      isComplete ? element("a", { class: "button primary wide", href: "checkout.html" }, "Check out")
-        : element("p", { class: "sold-out" }, "Change or remove the marked lines to check out."),
-    ),
-  );
+function sums(cart) {
+  if (cart.totals === null) return [];
+  const hint = cart.shipping_address === null ? [element("p", { class: "hint" }, "Shipping and taxes depend on your address.")] : [];
+  return [totalsList(cart.totals), ...hint];
 }
 
-function cartLine({ line, product }, contents) {
-  if (product === null) {
-    return element("li", { class: "line" }, element("p", { class: "line-name sold-out" }, "A product that is not sold any more"),
-      removeButton(line, "the product that is not sold any more", contents));
-  }
-  const url = pageUrl("product.html", { slug: line.slug, sku: product.sku });
+function nextStep(cart) {
+  const problems = problemsOfContents(cart);
+  if (problems.length === 0) return [element("a", { class: "button primary wide", href: "checkout.html" }, "Check out")];
+  return [element("div", { class: "problems" },
+    element("p", {}, "Before you check out:"),
+    element("ul", {}, ...problems.map((text) => element("li", {}, text))))];
+}
+
+function cartLine(line) {
+  const product = products.get(line.product_id);
   return element("li", { class: "line" },
-    element("div", { class: "line-picture" }, productImage(product.images, product.name)),
+    element("div", { class: "line-picture" }, productImage(product?.images ?? [], line.name)),
     element("div", { class: "line-name" },
-      element("a", { href: url }, product.name),
-      element("p", { class: "hint" }, `${formatMoney(product.price)} each`),
-      stockNote(line, product),
+      product === null ? line.name : element("a", { href: productUrl(product) }, line.name),
+      line.unit_price === null ? null : element("p", { class: "hint" }, `${formatMoney(line.unit_price)} each`),
+      stockNote(line),
     ),
-    quantityField(line, product, contents),
-    element("p", { class: "price" }, formatMoney({ ...product.price, amount: product.price.amount * line.quantity })),
-    removeButton(line, product.name, contents),
+    quantityField(line),
+    element("p", { class: "price" }, line.total === null ? "–" : formatMoney(line.total)),
+    element("button", {
+      type: "button",
+      class: "link",
+      click: () => enqueue(() => setQuantity(line.product_id, 0), "main"),
+      "aria-label": `Remove ${line.name}`,
+    }, "Remove"),
   );
 }
 
-function stockNote(line, product) {
-  if (product.available >= line.quantity) return null;
-  const text = product.available === 0 ? "Sold out" : `Only ${product.available} left`;
-  return element("p", { class: "sold-out" }, text);
+// a product without a family is a family of its own, which its id names
+function productUrl({ family, product_id: id, sku }) {
+  return pageUrl("product.html", { slug: family ?? id, sku });
 }
 
-function quantityField(line, product, contents) {
+function stockNote({ unit_price: price, available, quantity }) {
+  if (price !== null && available >= quantity) return null;
+  if (price === null) return element("p", { class: "sold-out" }, "Not sold any more");
+  return element("p", { class: "sold-out" }, available === 0 ? "Sold out" : `Only ${available} left`);
+}
+
+function quantityField(line) {
   const id = `quantity-${line.product_id}`;
   const input = element("input", { id, type: "number", min: 1, max: MAX_QUANTITY, value: line.quantity, inputmode: "numeric" });
   input.addEventListener("change", () => {
     const quantity = Math.min(Math.max(Math.trunc(input.valueAsNumber) || 1, 1), MAX_QUANTITY);
-    setQuantity(line.product_id, quantity);
-    redraw(contents);
-    byId(id).focus();
+    return enqueue(() => setQuantity(line.product_id, quantity), id);
   });
   return element("div", { class: "line-quantity" },
-    element("label", { for: id }, "Quantity", element("span", { class: "visually-hidden" }, ` of ${product.name}`)), input);
-}
-
-function removeButton(line, name, contents) {
-  const remove = () => {
-    setQuantity(line.product_id, 0);
-    redraw(contents);
-    byId("main").focus();
-  };
-  return element("button", { type: "button", class: "link", click: remove, "aria-label": `Remove ${name}` }, "Remove");
-}
-
-// the products are known already
-function redraw(contents) {
-  const products = new Map(contents.map(({ line, product }) => [line.product_id, product]));
-  draw(cartLines().map((line) => ({ line, product: products.get(line.product_id) ?? null })));
+    element("label", { for: id }, "Quantity", element("span", { class: "visually-hidden" }, ` of ${line.name}`)), input);
 }

@@ -1,53 +1,148 @@
-// The cart: kept in this browser, as an array of { product_id, slug, quantity }.
+// The cart of the buyer. The API has it; the browser stores its id.
+import { hasCode, shop } from "./api.js";
+import { currentBuyer, ensureBuyer } from "./buyer.js";
+import { noteChanges } from "./cart-changes.js";
 import { byId } from "./dom.js";
+import { store, stored, withLock } from "./storage.js";
+import { idempotencyKey, unwrap } from "../markethall-client.js";
 
-const STORAGE_KEY = "storefront.cart";
+const STORAGE_KEY = "storefront.carts";
 export const MAX_QUANTITY = 999;
-export const MAX_LINES = 100;
+// the cart that the page shows, and its entity tag
+let shown = null;
 
-/** Return the lines. Stored data that is no cart counts as an empty cart. */
-export function cartLines() {
+/** Return the id of the buyer's cart, or null. */
+export function cartIdOf(buyer) {
+  const id = buyer === null ? null : stored(STORAGE_KEY)?.[buyer.id];
+  return typeof id === "string" ? id : null;
+}
+
+export function forgetCart(buyer = currentBuyer()) {
+  const { [buyer?.id]: _, ...others } = stored(STORAGE_KEY) ?? {};
+  store(STORAGE_KEY, others);
+}
+
+/**
+ * Return the cart with current prices, or null if there is none. A cart that was ordered, maybe in
+ * another tab, is the buyer's cart until the next one is created.
+ */
+export async function readCart() {
+  const id = cartIdOf(currentBuyer());
+  if (id === null) return null;
   try {
-    const stored = JSON.parse(localStorage.getItem(STORAGE_KEY) ?? "[]");
-    return Array.isArray(stored) ? stored.filter(isLine) : [];
-  } catch {
-    return [];
+    return await receive(shop.GET("/carts/{cart_id}", { params: { path: { cart_id: id } }, cache: "no-store" }));
+  } catch (error) {
+    if (!hasCode(error, "auth.unauthenticated", "orders.cart_not_found", "request.invalid")) throw error;
+    forgetCart();
+    return null;
   }
 }
 
-/** Add units of a product. Returns false if the cart has too many different products already. */
-export function addToCart(productId, slug, quantity) {
-  const lines = cartLines();
-  const known = lines.find((line) => line.product_id === productId);
-  if (known === undefined && lines.length >= MAX_LINES) return false;
-  if (known === undefined) lines.push({ product_id: productId, slug, quantity });
-  else known.quantity = Math.min(known.quantity + quantity, MAX_QUANTITY);
-  save(lines);
-  return true;
+/** Create the cart. Throws problems, as all functions below. */
+export async function createCart(lines) {
+  const call = () => shop.POST("/carts", { params: { header: idempotencyKey() }, body: { lines } });
+  await ensureBuyer();
+  try {
+    return await receive(call());
+  } catch (error) {
+    // the session has ended, so that the client has deleted its tokens
+    if (!hasCode(error, "auth.unauthenticated") || currentBuyer() !== null) throw error;
+    await ensureBuyer();
+    return receive(call());
+  }
+}
+
+/** Add units of a product. Without a cart, create one. */
+export function addUnits(productId, quantity) {
+  return withLock("storefront.cart", async () => {
+    const cart = await readCart();
+    if (cart?.status !== "open") return createCart([{ product_id: productId, quantity }]);
+    return changeCart((latest) => {
+      const known = latest.cart.lines.find((line) => line.product_id === productId)?.quantity ?? 0;
+      return putLine(latest, productId, Math.min(known + quantity, MAX_QUANTITY));
+    });
+  });
 }
 
 /** Set the quantity of a product; 0 removes its line. */
 export function setQuantity(productId, quantity) {
-  const lines = cartLines().map((line) => (line.product_id === productId ? { ...line, quantity } : line));
-  save(lines.filter((line) => line.quantity > 0));
+  return changeCart((latest) => (quantity > 0 ? putLine(latest, productId, quantity) : deleteLine(latest, productId)));
 }
 
-export function emptyCart() {
-  save([]);
+/** Change fields of the cart, such as `email` and `shipping_address`. */
+export function changeFields(fields) {
+  return changeCart((latest) => shop.PUT("/carts/{cart_id}", { params: paramsOf(latest), body: fields }));
 }
 
-/** Write the number of units into the navigation. */
-export function showCartCount() {
-  const units = cartLines().reduce((sum, line) => sum + line.quantity, 0);
+export function useVoucher(code) {
+  return changeCart((latest) => shop.PUT("/carts/{cart_id}/voucher", { params: paramsOf(latest), body: { code } }));
+}
+
+export function removeVoucher() {
+  return changeCart((latest) => shop.DELETE("/carts/{cart_id}/voucher", { params: paramsOf(latest) }));
+}
+
+/** Order the cart for this total. The same key orders it once. */
+export function checkOut(total, key) {
+  const { path, header } = paramsOf(shown);
+  return unwrap(shop.POST("/carts/{cart_id}/checkout", {
+    params: { path, header: { ...header, ...idempotencyKey(key) } },
+    body: { expected_total: total },
+  }));
+}
+
+/** Write the number of units into the navigation. A failure is left to the content of the page. */
+export async function showCartCount() {
+  await readCart().catch(() => null);
+  drawCount();
+}
+
+/**
+ * Send a change with the entity tag of the cart that the page shows. If another tab has changed the
+ * cart, read it and send the change once more. Returns the changed cart, or the closed cart if
+ * another tab has ordered it.
+ */
+async function changeCart(send) {
+  try {
+    return await receive(send(shown));
+  } catch (error) {
+    if (!hasCode(error, "request.if_match_failed")) throw error;
+    const cart = await readCart();
+    return cart?.status === "open" ? receive(send(shown)) : cart;
+  }
+}
+
+async function receive(call) {
+  const { response } = await call;
+  const cart = await unwrap(call);
+  // a removal returns no cart
+  if (response.status === 204) return readCart();
+  shown = { cart, etag: response.headers.get("ETag") };
+  store(STORAGE_KEY, { ...stored(STORAGE_KEY), [cart.user_id]: cart.cart_id });
+  noteChanges(cart);
+  drawCount();
+  return cart;
+}
+
+function putLine(latest, productId, quantity) {
+  return shop.PUT("/carts/{cart_id}/lines/{product_id}", { params: lineParams(latest, productId), body: { quantity } });
+}
+
+function deleteLine(latest, productId) {
+  return shop.DELETE("/carts/{cart_id}/lines/{product_id}", { params: lineParams(latest, productId) });
+}
+
+function lineParams(latest, productId) {
+  const { path, header } = paramsOf(latest);
+  return { path: { ...path, product_id: productId }, header };
+}
+
+function paramsOf({ cart, etag }) {
+  return { path: { cart_id: cart.cart_id }, header: { "If-Match": etag } };
+}
+
+function drawCount() {
+  const isOpen = shown?.cart.status === "open" && cartIdOf(currentBuyer()) !== null;
+  const units = isOpen ? shown.cart.lines.reduce((sum, line) => sum + line.quantity, 0) : 0;
   byId("cart-count").textContent = units > 0 ? `(${units})` : "";
-}
-
-function save(lines) {
-  localStorage.setItem(STORAGE_KEY, JSON.stringify(lines));
-  showCartCount();
-}
-
-function isLine(line) {
-  const isQuantity = Number.isInteger(line?.quantity) && line.quantity > 0 && line.quantity <= MAX_QUANTITY;
-  return isQuantity && typeof line.product_id === "string" && typeof line.slug === "string";
 }

@@ -1,41 +1,64 @@
-// The view of the checkout: the buyer, the address, and the order.
-import { hasCode, read, shop } from "./api.js";
-import { ensureGuest, signedInName, signIn, signOut } from "./buyer.js";
-import { emptyCart, showCartCount } from "./cart.js";
-import { readCart, subtotals } from "./cart-contents.js";
+// The view of the checkout. What the buyer enters is saved in the cart, so that a reload keeps it.
+import { hasCode, read } from "./api.js";
+import { setUpAccount, showAccount } from "./account.js";
+import { signedInName } from "./buyer.js";
+import { changeFields, checkOut, readCart } from "./cart.js";
+import { changesNotice } from "./cart-changes.js";
 import { countries } from "./countries.js";
 import { byId, element, pageUrl } from "./dom.js";
-import { clearMessage, markField, markFields, showError, unmarkFields } from "./messages.js";
+import { checkRequired, enteredAddress, fillAddress, isSameAddress } from "./forms.js";
+import { clearMessage, emptyCartNotice, markFields, showError, unmarkFields } from "./messages.js";
 import { formatMoney } from "./money.js";
-import { idempotencyKey, newKey, ProblemError, unwrap } from "../markethall-client.js";
+import { forgetOrderKey, orderKey } from "./order-key.js";
+import { problemsOf } from "./readiness.js";
+import { chosenShippingOption, drawShippingOptions } from "./shipping-options.js";
+import { takeOverGuest } from "./sign-in.js";
+import { totalsList } from "./totals.js";
 
-const FIELDS = ["recipient", "line1", "line2", "postal_code", "city", "country"];
 const form = byId("order");
-let contents = [];
+let cart = null;
+let saving = Promise.resolve();
+let isOrdering = false;
 
-showCartCount();
+form.addEventListener("change", () => save().catch(showSaveProblem));
 form.addEventListener("submit", submit);
-form.addEventListener("change", showBuyer);
-byId("sign-out").addEventListener("click", leave);
-await load();
+// the browser may show the page of before without a load, when the buyer comes back
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+await start();
 
-async function load() {
+async function start() {
   try {
-    const [shopSettings, lines] = await Promise.all([read("/shop"), readCart()]);
-    contents = lines.filter(({ product }) => product !== null);
-    clearMessage();
-    if (contents.length === 0) {
-      byId("message").replaceChildren(element("p", { class: "empty" }, "The cart is empty. ",
-        element("a", { href: "index.html" }, "See all products")));
-      return;
-    }
+    await takeOverGuest();
+    const shopSettings = await read("/shop");
     drawCountries(shopSettings.countries);
-    drawSummary();
-    await showBuyer();
-    byId("checkout").hidden = false;
+    setUpAccount(load);
+    await load();
   } catch (error) {
-    showError(error);
+    showError(error, byId("message"), element("button", { type: "button", click: () => location.reload() }, "Try again"));
   }
+}
+
+/** Read the cart, and write what it has into the inputs that are empty. */
+async function load() {
+  cart = await readCart();
+  byId("checkout").hidden = cart?.status !== "open" || cart.lines.length === 0;
+  if (byId("checkout").hidden) {
+    byId("message").replaceChildren(emptyCartNotice(cart));
+    return;
+  }
+  clearMessage();
+  showAccount();
+  if (byId("email").value === "") byId("email").value = cart.email ?? "";
+  fillAddress(cart.shipping_address);
+  await draw();
+}
+
+async function draw() {
+  const changes = changesNotice();
+  if (changes !== null) byId("changes").replaceChildren(changes);
+  drawSummary();
+  drawProblems();
+  await drawShippingOptions(cart);
 }
 
 function drawCountries(codes) {
@@ -45,109 +68,112 @@ function drawCountries(codes) {
 }
 
 function drawSummary() {
-  const lines = contents.map(({ line, product }) => element("li", {},
-    element("span", {}, `${line.quantity} × ${product.name}`),
-    element("span", {}, formatMoney({ ...product.price, amount: product.price.amount * line.quantity }))));
-  const sums = subtotals(contents).map((sum) => element("p", { class: "sum" }, "Subtotal ", element("strong", {}, formatMoney(sum))));
-  byId("summary").replaceChildren(element("ul", { class: "short-lines" }, ...lines), ...sums,
-    element("p", { class: "hint" }, "The order shows the total with shipping before you pay."));
+  const lines = cart.lines.map(({ name, quantity, total }) => element("li", {},
+    element("span", {}, `${quantity} × ${name}`), element("span", {}, total === null ? "–" : formatMoney(total))));
+  byId("summary").replaceChildren(
+    element("ul", { class: "short-lines" }, ...lines),
+    cart.totals === null ? element("p", {}, "There is no total for this cart yet.") : totalsList(cart.totals),
+    element("p", { class: "hint" }, element("a", { href: "cart.html" }, "Change the cart")),
+  );
+  byId("place").textContent = cart.totals === null ? "Place the order" : `Place the order for ${formatMoney(cart.totals.total)}`;
 }
 
-async function showBuyer() {
-  const name = await signedInName();
-  const signsIn = form.elements.buyer.value === "user";
-  byId("signed-in").hidden = name === null;
-  byId("buyer-name").textContent = name ?? "";
-  byId("choose-buyer").hidden = name !== null;
-  byId("sign-in").hidden = !signsIn;
-  byId("email-field").hidden = name !== null || signsIn;
+// the form says itself that an e-mail or an address is missing
+function drawProblems() {
+  const texts = problemsOf(cart).filter(({ field }) => !["/email", "/shipping_address"].includes(field)).map(({ text }) => text);
+  const list = element("div", { class: "problems" }, element("p", {}, "Before you order:"),
+    element("ul", {}, ...texts.map((text) => element("li", {}, text))));
+  byId("problems").replaceChildren(...(texts.length === 0 ? [] : [list]));
 }
 
-async function leave() {
-  try {
-    await signOut();
-  } catch (error) {
-    showError(error);
-  }
-  await showBuyer();
+/** Save what differs from the cart. One request follows the other. */
+function save() {
+  saving = saving.catch(() => null).then(async () => {
+    const fields = changedFields();
+    if (Object.keys(fields).length === 0) return;
+    unmarkFields(form);
+    cart = await changeFields(fields);
+    await draw();
+  });
+  return saving;
+}
+
+// a message for an input does not take the focus from the next one
+function showSaveProblem(error) {
+  return markFields(form, error).length > 0 || !error.problem?.errors?.length ? showProblem(error) : undefined;
+}
+
+function changedFields() {
+  const [address, email, method] = [enteredAddress(), byId("email").value.trim(), chosenShippingOption()];
+  const current = cart.shipping_method ?? cart.totals?.shipping_line?.code ?? null;
+  return {
+    ...(signedInName() === null && email !== "" && email !== cart.email ? { email } : {}),
+    ...(address !== null && !isSameAddress(address, cart.shipping_address) ? { shipping_address: address } : {}),
+    ...(method !== null && method !== current ? { shipping_method: method } : {}),
+  };
 }
 
 async function submit(event) {
   event.preventDefault();
+  if (isOrdering) return;
   clearMessage();
-  unmarkFields(form);
-  if (!validate()) return;
-  byId("place").disabled = true;
+  if (!checkRequired(form)) return;
+  setOrdering(true);
   try {
-    await identify();
-    const order = await placeOrder();
-    emptyCart();
-    sessionStorage.removeItem("storefront.order");
-    location.assign(pageUrl("order.html", { id: order.order_id }));
+    const total = cart.totals?.total ?? null;
+    await save();
+    if (await isReady(total)) location.assign(pageUrl("order.html", { id: await placeOrder(total) }));
+    else setOrdering(false);
   } catch (error) {
-    await showProblem(error);
-  } finally {
-    byId("place").disabled = false;
+    await showProblem(error).catch(showError);
+    setOrdering(false);
   }
 }
 
-/** Mark required inputs that are empty, and focus the first one. Returns whether there is none. */
-function validate() {
-  const inputs = [...form.querySelectorAll("[data-pointer][required]")];
-  const empty = inputs.filter((input) => !input.closest("[hidden]") && input.value.trim() === "");
-  for (const input of empty) markField(form, input.dataset.pointer, "Fill in this field.");
-  empty[0]?.focus();
-  return empty.length === 0;
+/** Tell whether the cart can be ordered for the total that the buyer saw before the click. */
+async function isReady(total) {
+  if (cart?.status !== "open") {
+    await load();
+    return false;
+  }
+  if (cart.readiness.length > 0) {
+    byId("problems").scrollIntoView();
+    return false;
+  }
+  if (total?.amount === cart.totals.total.amount && total.currency === cart.totals.total.currency) return true;
+  showNewTotal();
+  return false;
 }
 
-async function identify() {
-  if ((await signedInName()) !== null) return;
-  if (form.elements.buyer.value === "user") await signIn(byId("username").value, byId("password").value);
-  else await ensureGuest();
-  await showBuyer();
-}
-
-async function placeOrder() {
-  const body = orderBody();
-  return unwrap(shop.POST("/orders", { params: { header: idempotencyKey(keyOf(body)) }, body }));
-}
-
-function orderBody() {
-  const address = FIELDS.map((name) => [name, byId(name).value.trim()]).filter(([, value]) => value !== "");
-  const body = {
-    lines: contents.map(({ line }) => ({ product_id: line.product_id, quantity: line.quantity })),
-    shipping_address: Object.fromEntries(address),
-  };
-  const email = byId("email").value.trim();
-  return byId("email-field").hidden ? body : { ...body, email };
-}
-
-/**
- * Return the key of this order. It is stored with the request, so that the same order is not placed
- * twice if the page was reloaded before the response arrived. Another order gets another key.
- */
-function keyOf(body) {
-  const request = JSON.stringify(body);
-  const stored = JSON.parse(sessionStorage.getItem("storefront.order") ?? "null");
-  if (stored?.request === request) return stored.key;
-  const key = newKey();
-  sessionStorage.setItem("storefront.order", JSON.stringify({ request, key }));
-  return key;
+/** Place the order and return its id. */
+async function placeOrder(total) {
+  const order = await checkOut(total, orderKey(cart, total));
+  forgetOrderKey();
+  return order.order_id;
 }
 
 async function showProblem(error) {
   // The API repeats such an error for the same key. After a lost response the key must stay the same.
-  if (error instanceof ProblemError && !error.problem.retryable) sessionStorage.removeItem("storefront.order");
-  if (hasCode(error, "auth.unauthenticated")) await leave();
-  if (hasCode(error, "inventory.out_of_stock")) return showShortLines(error);
+  if (error.problem && !error.problem.retryable) forgetOrderKey();
+  if (hasCode(error, "orders.cart_closed", "auth.unauthenticated", "orders.cart_not_found")) return load();
+  if (hasCode(error, "orders.total_changed", "orders.cart_changed", "request.if_match_failed")) {
+    await load();
+    return cart?.status === "open" ? showNewTotal() : undefined;
+  }
+  if (hasCode(error, "inventory.out_of_stock", "orders.cart_not_ready")) await load();
   const others = markFields(form, error);
   const details = others.length === 0 ? [] : [element("ul", {}, ...others.map(({ field, message }) => element("li", {}, `${field}: ${message}`)))];
-  showError(error, byId("message"), ...details);
+  return showError(error, byId("message"), ...details);
 }
 
-function showShortLines(error) {
-  const names = new Map(contents.map(({ product }) => [product.product_id, product.name]));
-  const lines = error.problem.details.lines.map(({ product_id, requested, available }) =>
-    element("li", {}, `${names.get(product_id) ?? "A product"}: ${available} left, ${requested} in the cart`));
-  showError(error, byId("message"), element("ul", {}, ...lines), element("a", { href: "cart.html" }, "Change the cart"));
+function showNewTotal() {
+  const text = `The total is now ${formatMoney(cart.totals.total)}. Check your order, then place it again.`;
+  const notice = element("p", { class: "notice", role: "alert", tabindex: "-1" }, text);
+  byId("message").replaceChildren(notice);
+  notice.focus();
+}
+
+function setOrdering(value) {
+  isOrdering = value;
+  byId("place").disabled = value;
 }

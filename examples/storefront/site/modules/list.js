@@ -21,7 +21,7 @@ byId("search").addEventListener("submit", search);
 byId("sort").addEventListener("change", (event) => apply(replaced(currentFilters(), "sort", event.target.value)));
 byId("more").addEventListener("click", showMore);
 addEventListener("popstate", load);
-showCartCount();
+void showCartCount();
 await load();
 
 function search(event) {

@@ -1,6 +1,6 @@
 // Shows errors, mostly from problem documents (RFC 9457).
 import { apiUrl } from "./api.js";
-import { byId, element } from "./dom.js";
+import { byId, element, pageUrl } from "./dom.js";
 import { ProblemError } from "../markethall-client.js";
 
 /** Replace the content of the target by an error message, and move the focus to it. */
@@ -13,6 +13,14 @@ export function showError(error, target = byId("message"), ...details) {
 
 export function clearMessage(target = byId("message")) {
   target.replaceChildren();
+}
+
+/** Return the text for a cart without lines, for null, and for a cart that is already an order. */
+export function emptyCartNotice(cart) {
+  const products = element("a", { href: "index.html" }, "See all products");
+  if (!cart?.order_id) return element("p", { class: "empty" }, "The cart is empty. ", products);
+  const order = element("a", { href: pageUrl("order.html", { id: cart.order_id }) }, "See your order");
+  return element("p", { class: "empty" }, "You have ordered this cart. ", order, " · ", products);
 }
 
 /** Return a sentence for people. */

@@ -18,7 +18,7 @@ const TEXTS = {
 const STEPS = ["pending", "processing", "completed"];
 const STEP_NAMES = { pending: "Ordered", processing: "Paid, in preparation", completed: "Delivered", cancelled: "Cancelled", expired: "Expired" };
 
-showCartCount();
+void showCartCount();
 await load();
 
 async function load() {

@@ -1,6 +1,6 @@
 // The view of a family: its options choose the product.
 import { hasCode, read } from "./api.js";
-import { addToCart, MAX_QUANTITY, showCartCount } from "./cart.js";
+import { addUnits, MAX_QUANTITY, showCartCount } from "./cart.js";
 import { byId, element, pageUrl } from "./dom.js";
 import { titleOf } from "./filters.js";
 import { apiImages, productImage } from "./images.js";
@@ -9,7 +9,7 @@ import { formatMoney } from "./money.js";
 import { areDistinct, chosenProduct, initialProduct, isAvailable } from "./options.js";
 
 const parameters = new URLSearchParams(location.search);
-showCartCount();
+void showCartCount();
 await load();
 
 async function load() {
@@ -32,7 +32,7 @@ function showNotFound() {
 function draw(family, product) {
   document.title = `${product.name} · Demo storefront`;
   const form = element("form", { class: "buy" }, ...optionFields(family, product), ...buyFields(product));
-  form.addEventListener("submit", (event) => add(event, family, product));
+  form.addEventListener("submit", (event) => add(event, product));
   byId("product").replaceChildren(
     gallery(product, family),
     element("div", { class: "details" },
@@ -118,12 +118,20 @@ function buyFields(product) {
   ];
 }
 
-function add(event, family, product) {
+async function add(event, product) {
   event.preventDefault();
-  const isAdded = addToCart(product.product_id, family.slug, byId("quantity").valueAsNumber);
-  const text = isAdded ? `${product.name} is in the cart. ` : "The cart is full. ";
-  byId("added").replaceChildren(
-    element("p", { class: "notice" }, text, element("a", { href: "cart.html" }, "Go to the cart")));
+  const button = event.target.querySelector("[type=submit]");
+  if (button.disabled) return;
+  button.disabled = true;
+  try {
+    await addUnits(product.product_id, byId("quantity").valueAsNumber);
+    byId("added").replaceChildren(
+      element("p", { class: "notice" }, `${product.name} is in the cart. `, element("a", { href: "cart.html" }, "Go to the cart")));
+  } catch (error) {
+    showError(error, byId("added"));
+  } finally {
+    button.disabled = false;
+  }
 }
 
 function gallery(product, family) {

@@ -1,0 +1,153 @@
+"""A page of the example storefront, with the actions of a buyer as methods."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Locator, Page, Route, expect
+
+from tests.browser.chromium import OpenPage, opened_page
+from tests.browser.storefront_process import Staff
+
+WIDTHS: Final = (1280, 400)
+EMAIL: Final = "ada@example.com"
+ADDRESS: Final = {
+    "Name": "Ada Lovelace",
+    "Street and number": "1 Market Square",
+    "Postal code": "10115",
+    "City": "Berlin",
+}
+
+
+@dataclass(frozen=True)
+class Storefront:
+    """The address of the pages, that of the API, its staff, and the output of the command."""
+
+    origin: str
+    api: str
+    staff: Staff
+    output: Path
+
+
+@dataclass
+class Tab:
+    """A page of the storefront, and the origins of all requests that it has sent."""
+
+    opened: OpenPage
+    shop: Storefront
+    origins: set[str] = field(default_factory=set)
+
+    @property
+    def page(self) -> Page:
+        return self.opened.page
+
+    @property
+    def alert(self) -> Locator:
+        return self.page.get_by_role("alert")
+
+    @property
+    def place(self) -> Locator:
+        return self.page.get_by_role("button", name="Place the order")
+
+    async def go(self, path: str) -> None:
+        await self.page.goto(self.shop.origin + path)
+
+    async def check_accessibility(self) -> None:
+        """Assert that axe finds nothing serious or critical."""
+        results = await Axe().run(self.page)
+        found = results.response["violations"]
+        serious = [one for one in found if one["impact"] in {"serious", "critical"}]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious] == []
+
+    async def check_width(self) -> None:
+        """Assert that nothing is wider than the page."""
+        width = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert await self.page.evaluate(width) == 0
+
+    async def check_view(self) -> None:
+        await self.check_accessibility()
+        await self.check_width()
+
+    async def put_shirt_into_cart(self, size: str = "M") -> None:
+        await self.put_into_cart("linen-shirt", f"SHIRT-white-{size}")
+
+    async def put_into_cart(self, slug: str, sku: str) -> None:
+        await self.go(f"/product.html?slug={slug}&sku={sku}")
+        await self.page.get_by_role("button", name="Add to cart").click()
+        await expect(self.page.get_by_text("is in the cart")).to_be_visible()
+
+    async def open_checkout(self) -> None:
+        await self.go("/checkout.html")
+        await expect(self.place).to_be_visible()
+
+    async def fill_email(self, email: str = EMAIL) -> None:
+        await self.page.get_by_label("E-mail", exact=True).fill(email)
+
+    async def fill_address(self) -> None:
+        """Fill in the address, and wait until the shipping options for it are shown."""
+        for label, value in ADDRESS.items():
+            await self.page.get_by_label(label, exact=True).fill(value)
+        await self.page.get_by_label("Country").select_option("DE")
+        await expect(self.page.get_by_label("Parcel")).to_be_checked()
+
+    async def place_order(self) -> None:
+        await self.place.click()
+        await self.page.wait_for_url("**/order.html?id=*")
+
+    async def order_shirt(self) -> None:
+        """Order a shirt as a guest, and wait for the page of the order."""
+        await self.put_shirt_into_cart()
+        await self.open_checkout()
+        await self.fill_email()
+        await self.fill_address()
+        await self.place_order()
+
+    async def count_orders(self) -> int:
+        count: int = await self.page.evaluate(_COUNT_ORDERS)
+        return count
+
+    async def stored_names(self) -> list[str]:
+        """Return the names of the values in the local storage, and those of each cart."""
+        names: list[str] = await self.page.evaluate("Object.keys(localStorage).sort()")
+        return names
+
+
+_COUNT_ORDERS: Final = """
+async () => {
+  const { read } = await import("/modules/api.js");
+  return (await read("/orders")).items.length;
+}
+"""
+
+
+async def lose_response(route: Route) -> None:
+    """Let the API handle the request, and abort it for the page."""
+    await route.fetch()
+    await route.abort()
+
+
+@asynccontextmanager
+async def opened_tab(browser: Browser, shop: Storefront, width: int = 1280) -> AsyncIterator[Tab]:
+    async with opened_page(browser, width) as opened:
+        yield watched_tab(opened, shop)
+
+
+def watched_tab(opened: OpenPage, shop: Storefront) -> Tab:
+    tab = Tab(opened, shop)
+    opened.page.on("request", lambda request: tab.origins.add(origin_of(request.url)))
+    return tab
+
+
+async def second_tab(tab: Tab) -> Tab:
+    """Open another tab of the same browser profile: it has the same local storage."""
+    opened = OpenPage(await tab.page.context.new_page())
+    return watched_tab(opened, tab.shop)
+
+
+def origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
