@@ -9,7 +9,7 @@ When no retry follows, the reservation and the payment expire, and the customer 
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from markethall.inventory.contract import (
@@ -23,8 +23,6 @@ from markethall.inventory.contract import (
 from markethall.orders.carts.contract import CartChanged, CartClosed, CartNotFound
 from markethall.orders.carts.domain import CartRef
 from markethall.orders.contract import (
-    Address,
-    OrderPlaced,
     OrderView,
     PlaceOrder,
     TotalChanged,
@@ -37,9 +35,11 @@ from markethall.orders.pricing.domain import Quote
 from markethall.orders.pricing.ports import Pricing
 from markethall.orders.promotions.domain import RedemptionFailed, find_voucher_error
 from markethall.orders.service.cart_conflicts import cart_conflict, check_reserved_lines
+from markethall.orders.service.checkout_commands import choose_email, open_payment_command
 from markethall.orders.service.completed_drafts import CompletedDraft
 from markethall.orders.service.guest_orders import claim_audit
 from markethall.orders.service.optimistic_retry import retry_on_conflict
+from markethall.orders.service.order_events import placed_event
 from markethall.orders.service.quotes import (
     build_lines,
     build_shipping_line,
@@ -49,18 +49,16 @@ from markethall.orders.service.quotes import (
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import (
     ActivatePayments,
-    OpenPayment,
     Payments,
     PaymentSummary,
 )
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.errors import DomainError, Unavailable, ValidationFailed
+from markethall.shared.kernel.errors import DomainError, Unavailable
 from markethall.shared.kernel.ids import derive_uuid7
-from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database import Database
-from markethall.users.contract import Customer, Users
+from markethall.users.contract import Users
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class Checkout:
         customer = draft.buyer if draft else None
         if customer is None:
             customer = await self._users.get_active_customer(ctx, ctx.user_id)
-        email = _choose_email(command, customer)
+        email = choose_email(command, customer)
         reservation = await self._inventory.reserve(
             ctx, self._reserve_command(ctx, command, attempt.id)
         )
@@ -139,7 +137,7 @@ class Checkout:
         if quote is None or not _is_held(reservation) or is_too_late_to_pay:
             return await self._resume_or_reject(ctx, reservation, attempt)
         payment = await self._payments.open(
-            ctx, _open_payment_command(ctx, command, attempt.id, quote, payment_deadline)
+            ctx, open_payment_command(ctx, command, attempt.id, quote, payment_deadline)
         )
         order = self._build_order(ctx, command, reservation, quote, payment)
         order.email, order.is_guest = email, customer.is_guest
@@ -353,7 +351,7 @@ class Checkout:
 
 
 async def _add_or_get(store: Store, ctx: CallContext, order: Order) -> Order:
-    number = await store.add_order(order, _placed_event(order), ctx)
+    number = await store.add_order(order, placed_event(order), ctx)
     if number is None:
         # an earlier attempt wrote the order, and the order may have changed since then
         return await _get_existing_order(store, order.order_id)
@@ -373,40 +371,3 @@ async def _get_existing_order(store: Store, order_id: UUID) -> Order:
 
 def _is_held(reservation: ReservationView) -> bool:
     return reservation.status is ReservationStatus.HELD
-
-
-def _open_payment_command(
-    ctx: CallContext,
-    command: PlaceOrder,
-    order_id: UUID,
-    quote: Quote,
-    expires_at: datetime,
-) -> OpenPayment:
-    address = command.shipping_address
-    return OpenPayment(
-        payment_id=derive_uuid7(order_id, "payment"),
-        order_id=order_id,
-        user_id=ctx.user_id,
-        amount=quote.total,
-        expires_at=expires_at,
-        # a free-text address has no field for the country
-        country=address.country if isinstance(address, Address) else None,
-    )
-
-
-def _choose_email(command: PlaceOrder, customer: Customer) -> str:
-    """Return the address for messages. Raises ValidationFailed if a guest gives none."""
-    email = command.email or customer.email
-    if not email:
-        message = "A guest must give an e-mail address."
-        errors = [{"field": "/email", "code": "missing", "message": message}]
-        raise ValidationFailed(message, errors=errors)
-    return email
-
-
-def _placed_event(order: Order) -> OrderPlaced:
-    return OrderPlaced(order_id=order.order_id, user_id=order.user_id, total=_total(order))
-
-
-def _total(order: Order) -> Money:
-    return Money(amount=order.total, currency=order.currency)

@@ -6,7 +6,6 @@ crash between the two steps it runs again, so the calls must be idempotent.
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from uuid import UUID
 
 import structlog
@@ -14,12 +13,9 @@ import structlog
 from markethall.inventory.contract import (
     Consume,
     OutOfStock,
-    ProductNotFound,
     ReleasePart,
     RequestedLine,
     ReservationClosed,
-    ReservationStatus,
-    Reserve,
     Restock,
 )
 from markethall.orders.contract import (
@@ -39,12 +35,12 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import Order, total_due
 from markethall.orders.ports import ReadStore, Store
-from markethall.orders.promotions.domain import RedemptionFailed
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.edited_orders import EditedOrders
 from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.invoices import InvoiceDrafts
+from markethall.orders.service.late_payments import LatePayments
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event, overpaid_event, paid_event
 from markethall.orders.service.payment_changes import REFUNDED_IN_FULL, cancel_without_payment
@@ -90,8 +86,7 @@ class OrderEventHandlers:
         self._guest_orders = GuestOrders(database, clock)
         self._captures = ShipmentCaptures(clients.payments, self._orders)
         self._edits = EditedOrders(clients, self._orders)
-        self._policy = policy
-        self._clock = clock
+        self._late_payments = LatePayments(clients, self._orders, policy, clock)
 
     # Events of payments
 
@@ -114,10 +109,10 @@ class OrderEventHandlers:
             await self._orders.save(delivery, order, paid_event(order))
             _log_if_underpaid(order, event.amount.amount)
         elif order.status is OrderStatus.EXPIRED:
-            if await self._reinstate(delivery, order):
+            if await self._late_payments.reinstate(delivery, order):
                 _log_if_underpaid(order, event.amount.amount)
         elif order.status is OrderStatus.CANCELLED:
-            await self._refund_late_payment(delivery, order, "the order was cancelled: refunded")
+            await self._late_payments.refund(delivery, order, "the order was cancelled: refunded")
         else:
             await self._record_capture(delivery, order, event)
 
@@ -145,62 +140,6 @@ class OrderEventHandlers:
         await retry_on_conflict(
             lambda: self._orders.record_payment(delivery, event, record_capture)
         )
-
-    async def _reinstate(
-        self, delivery: Delivery, order: Order, authorized_version: int | None = None
-    ) -> bool:
-        """Reserve the stock with a new reservation, and take the uses of promotions again.
-
-        When stock or a use is missing, return the money, and return False. `authorized_version` is
-        the version of the payment if it is only authorized.
-        """
-        reservation_id = derive_uuid7(order.order_id, "reinstatement")
-        ctx, reason = delivery.call_context(), "out of stock by now"
-        if await self._reserve_again(ctx, order, reservation_id):
-            audit = self._orders.audit(delivery, "paid after it had expired")
-            reinstated = replace(order)
-            reinstated.reinstate(reservation_id, audit, authorized_version)
-            try:
-                await self._orders.save(delivery, reinstated, paid_event(reinstated))
-            except RedemptionFailed:
-                reason = "the promotion is used up by now"
-            else:
-                return True
-        # a `reserve` request of an earlier run may arrive late; after this release it has no effect
-        await self._inventory.release(ctx, reservation_id)
-        if authorized_version is None:
-            await self._refund_late_payment(delivery, order, f"{reason}: refunded")
-        else:
-            await self._void_late_payment(delivery, order, reason)
-        return False
-
-    async def _reserve_again(self, ctx: CallContext, order: Order, reservation_id: UUID) -> bool:
-        lines = (
-            RequestedLine(product_id=line.product_id, quantity=line.quantity)
-            for line in order.lines
-        )
-        command = Reserve(
-            reservation_id=reservation_id,
-            order_id=order.order_id,
-            customer_id=order.user_id,
-            lines=tuple(lines),
-            expires_at=self._clock() + self._policy.reservation_ttl,
-        )
-        try:
-            reservation = await self._inventory.reserve(ctx, command)
-        except (OutOfStock, ProductNotFound):
-            return False
-        return reservation.status is not ReservationStatus.RELEASED
-
-    async def _refund_late_payment(self, delivery: Delivery, order: Order, reason: str) -> None:
-        await self._returns.refund(delivery.call_context(), order.payment_id, reason)
-        order.record_late_payment(self._orders.audit(delivery, reason))
-        await self._orders.save(delivery, order)
-
-    async def _void_late_payment(self, delivery: Delivery, order: Order, reason: str) -> None:
-        """Void the payment. The event about its end then changes the order."""
-        await self._returns.void(delivery.call_context(), order.payment_id, reason)
-        await self._orders.mark_processed(delivery)
 
     async def _ignore_refunded_capture(self, delivery: Delivery, order: Order) -> None:
         """Record the capture of a payment that is refunded already. Cancel a pending order."""
@@ -262,9 +201,9 @@ class OrderEventHandlers:
             order.authorize(payment_version, self._orders.audit(delivery))
             await self._orders.save(delivery, order, paid_event(order))
         elif order.status is OrderStatus.EXPIRED:
-            await self._reinstate(delivery, order, payment_version)
+            await self._late_payments.reinstate(delivery, order, payment_version)
         elif order.status is OrderStatus.CANCELLED:
-            await self._void_late_payment(delivery, order, "the order was cancelled")
+            await self._late_payments.void(delivery, order, "the order was cancelled")
         else:
             await self._orders.mark_processed(delivery)
 

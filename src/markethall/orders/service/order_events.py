@@ -11,10 +11,16 @@ from markethall.orders.contract import (
     OrderLinesCancelled,
     OrderOverpaid,
     OrderPaid,
+    OrderPlaced,
 )
 from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLine
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.money import Money
+
+
+def placed_event(order: Order) -> OrderPlaced:
+    total = Money(amount=order.total, currency=order.currency)
+    return OrderPlaced(order_id=order.order_id, user_id=order.user_id, total=total)
 
 
 def paid_event(order: Order) -> OrderPaid:

@@ -1,0 +1,135 @@
+"""The contract of carts for the HTTP API."""
+
+from typing import Protocol
+from uuid import UUID
+
+from markethall.orders.carts.contract.commands import CartChange as CartChange
+from markethall.orders.carts.contract.commands import CartLineChange as CartLineChange
+from markethall.orders.carts.contract.commands import CartPrecondition as CartPrecondition
+from markethall.orders.carts.contract.commands import CartVoucherChange as CartVoucherChange
+from markethall.orders.carts.contract.commands import CheckOutCart as CheckOutCart
+from markethall.orders.carts.contract.commands import MergeCart as MergeCart
+from markethall.orders.carts.contract.commands import NewCart as NewCart
+from markethall.orders.carts.contract.errors import CartChanged as CartChanged
+from markethall.orders.carts.contract.errors import CartClosed as CartClosed
+from markethall.orders.carts.contract.errors import CartNotFound as CartNotFound
+from markethall.orders.carts.contract.errors import CartNotReady as CartNotReady
+from markethall.orders.carts.contract.errors import TooManyCartLines as TooManyCartLines
+from markethall.orders.carts.contract.errors import TooManyCarts as TooManyCarts
+from markethall.orders.carts.contract.views import CartLineView as CartLineView
+from markethall.orders.carts.contract.views import CartStatus as CartStatus
+from markethall.orders.carts.contract.views import CartView as CartView
+from markethall.orders.carts.contract.views import LineChangeKind as LineChangeKind
+from markethall.orders.carts.contract.views import LineChangeView as LineChangeView
+from markethall.orders.carts.contract.views import ReadinessProblem as ReadinessProblem
+from markethall.orders.carts.contract.views import ShippingOptionsView as ShippingOptionsView
+from markethall.orders.carts.contract.views import ShippingOptionView as ShippingOptionView
+from markethall.orders.contract import OrderView
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+
+
+class Carts(Protocol):
+    """The API of carts. Owners see and change their own carts, staff see and change all.
+
+    Reads and changes return the cart with current prices. Changes raise CartNotFound, CartClosed,
+    PreconditionFailed; PreconditionRequired if staff give no precondition for the cart of others.
+    """
+
+    async def create(
+        self, ctx: CallContext, command: NewCart, attempt: IdempotentCommand
+    ) -> CartView:
+        """Create a cart. The attempt's id is the cart id.
+
+        Raises TooManyCarts, OrderCurrencyMismatch; from inventory: ProductNotFound.
+        """
+
+    async def get(self, ctx: CallContext, cart_id: UUID) -> CartView:
+        """Return the cart. If the owner reads it, the next read lists only later changes.
+
+        Raises CartNotFound.
+        """
+
+    async def change(
+        self, ctx: CallContext, cart_id: UUID, change: CartChange, precondition: CartPrecondition
+    ) -> CartView:
+        """Raises OrderCurrencyMismatch."""
+
+    async def set_line(
+        self,
+        ctx: CallContext,
+        cart_id: UUID,
+        product_id: UUID,
+        change: CartLineChange,
+        precondition: CartPrecondition,
+    ) -> CartView:
+        """Set the quantity of a product. A new product becomes the last line.
+
+        Raises TooManyCartLines, OrderCurrencyMismatch; from inventory: ProductNotFound.
+        """
+
+    async def remove_line(
+        self, ctx: CallContext, cart_id: UUID, product_id: UUID, precondition: CartPrecondition
+    ) -> int:
+        """Remove the line of a product, if there is one. Return the version of the cart."""
+
+    async def set_voucher(
+        self,
+        ctx: CallContext,
+        cart_id: UUID,
+        change: CartVoucherChange,
+        precondition: CartPrecondition,
+    ) -> CartView:
+        """Use a voucher. It replaces the one that the cart has.
+
+        It is checked if the cart can be priced. Raises VoucherInvalid, VoucherExhausted.
+        """
+
+    async def remove_voucher(
+        self, ctx: CallContext, cart_id: UUID, precondition: CartPrecondition
+    ) -> int:
+        """Remove the voucher, if there is one. Return the version of the cart."""
+
+    async def list_shipping_options(self, ctx: CallContext, cart_id: UUID) -> ShippingOptionsView:
+        """Return the methods that serve the cart; none if it cannot be priced.
+
+        Raises CartNotFound.
+        """
+
+
+class CartMerges(Protocol):
+    """The API that merges two carts, such as those before and after a login."""
+
+    async def merge(
+        self,
+        ctx: CallContext,
+        cart_id: UUID,
+        command: MergeCart,
+        precondition: CartPrecondition,
+        attempt: IdempotentCommand,
+    ) -> CartView:
+        """Add the lines of another cart to an own cart, and close the other cart.
+
+        Quantities of one product are added up to the largest quantity. Fields that the cart lacks
+        come from the other cart. A repeated merge changes nothing. Raises CartNotFound, CartClosed,
+        PreconditionFailed, TooManyCartLines, OrderCurrencyMismatch, ValidationFailed (the same
+        cart, or a bad guest token).
+        """
+
+
+class CartCheckouts(Protocol):
+    """The API that makes an order of a cart."""
+
+    async def check_out(
+        self,
+        ctx: CallContext,
+        cart_id: UUID,
+        command: CheckOutCart,
+        precondition: CartPrecondition,
+        attempt: IdempotentCommand,
+    ) -> OrderView:
+        """Place an order with the lines of an own cart, and close the cart.
+
+        A cart becomes one order at most. The attempt's id is the order id. Raises CartNotFound,
+        CartClosed, CartChanged, CartNotReady, PreconditionFailed, and the errors of `Orders.place`.
+        """
