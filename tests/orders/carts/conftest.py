@@ -17,10 +17,9 @@ from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import GUEST_SCOPES
 from tests.orders.conftest import OrdersApp, attempt_without_key
-from tests.orders.test_constraints import connection
 from tests.orders.test_router import order_client
 
-__all__ = ["connection", "order_client"]  # fixtures
+__all__ = ["order_client"]  # a fixture
 
 ANY_VERSION = CartPrecondition(is_given=False, expected_versions=None)
 
