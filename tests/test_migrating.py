@@ -14,7 +14,8 @@ from alembic import command
 
 from markethall import schema_migrations
 from markethall.contexts import context_names
-from markethall.schema_migrations import upgrade, upgrade_outdated
+from markethall.schema_migrations import upgrade
+from markethall.schema_state import upgrade_outdated
 from markethall.shared.kernel.ids import new_id
 from tests.conftest import on_server, plain, url_of
 

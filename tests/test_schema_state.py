@@ -1,17 +1,20 @@
 """Test that a process compares the schemas in its databases with its own revisions."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from alembic.script import ScriptDirectory
 
 from markethall.app import create_app
 from markethall.contexts import context_names, topology
 from markethall.operations.readiness import RESULT_TTL, Readiness
-from markethall.schema_migrations import upgrade
-from markethall.schema_state import MigrationRecord
+from markethall.schema_migrations import alembic_config, upgrade
+from markethall.schema_state import MigrationRecord, read_revisions
 from markethall.settings import read_settings
 from markethall.shared.observability.metrics import REGISTRY
 from tests.conftest import on_server
@@ -50,6 +53,41 @@ def statement_count() -> float:
 async def record(url: str, context: str, revision: str, release: str) -> None:
     comment = MigrationRecord(revision, release).to_comment()
     await on_server(url, f"COMMENT ON TABLE {context}.alembic_version IS '{comment}'")
+
+
+@pytest.mark.parametrize("context", context_names())
+def test_revisions_are_those_of_alembic(context: str) -> None:
+    scripts = ScriptDirectory.from_config(alembic_config(context))
+
+    revisions = read_revisions(topology().contexts[context].migrations)
+
+    assert list(revisions) == [script.revision for script in scripts.walk_revisions()]
+
+
+def test_newest_revision_is_first(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "1_first.py").write_text('revision = "a1"\ndown_revision = None\n')
+    (tmp_path / "2_second.py").write_text(
+        'revision: str = "b2"\ndown_revision: str | None = "a1"\n'
+    )
+    (tmp_path / "3_third.py").write_text("revision = 'c3'\ndown_revision = ('b2',)\n")
+
+    revisions = read_revisions(tmp_path)
+
+    assert revisions[0] == "c3"
+    assert sorted(revisions) == ["a1", "b2", "c3"]
+
+
+async def test_current_schemas_are_recognized_without_alembic(url: str) -> None:
+    code = (
+        "import sys; from markethall import cli, schema_state\n"
+        f"assert schema_state.upgrade_outdated({url!r}, {list(context_names())}) == []\n"
+        "sys.exit('alembic' in sys.modules)"
+    )
+
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+
+    assert await process.wait() == 0
 
 
 async def test_migrated_schemas_are_ready(url: str, tmp_path: Any) -> None:

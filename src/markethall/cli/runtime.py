@@ -126,7 +126,7 @@ def refuse_relocated(settings: Settings) -> None:
 
 def migrate(settings: Settings, contexts: list[str]) -> None:
     from markethall.cli.database_wait import wait_for_database
-    from markethall.schema_migrations import upgrade_outdated
+    from markethall.schema_state import upgrade_outdated
 
     by_url: dict[str, list[str]] = {}
     for context in contexts:
