@@ -6,7 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from markethall.inventory.contract import OutOfStock, ReservationStatus
+from markethall.inventory.contract import (
+    OutOfStock,
+    ReservationStatus,
+    ReservationView,
+    Reserve,
+)
 from markethall.orders.contract import (
     FulfilmentNotFound,
     FulfilmentStatus,
@@ -19,6 +24,7 @@ from markethall.orders.contract import (
     TooMuchToCancel,
     TooMuchToFulfil,
 )
+from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.ids import new_id
 from tests.orders.conftest import SHIP, STAFF, OrdersApp, attempt_without_key
@@ -145,6 +151,38 @@ async def test_reshipment_without_stock_is_refused(orders_app: OrdersApp) -> Non
     assert counts(after) == [(0, 0, 1, 0)]
     with pytest.raises(TooMuchToFulfil):
         await ship(orders_app, order, line.line_id, 2)
+
+
+@pytest.mark.parametrize("others", [1, 2])
+async def test_reshipment_reserves_what_it_needs_when_the_order_changes_meanwhile(
+    orders_app: OrdersApp, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another unit is shipped, or all of them, after the failed unit is reserved again."""
+    order = await paid_order(orders_app, 3)
+    line_id = order.lines[0].line_id
+    await lose(orders_app, await ship(orders_app, order, line_id, 1))
+    await lose(orders_app, await ship(orders_app, order, line_id, 1))
+    reserve = orders_app.fake_inventory.reserve
+
+    async def reserve_while_another_ships(ctx: CallContext, command: Reserve) -> ReservationView:
+        monkeypatch.undo()
+        reservation = await reserve(ctx, command)
+        await ship(orders_app, order, line_id, others)
+        return reservation
+
+    monkeypatch.setattr(orders_app.fake_inventory, "reserve", reserve_while_another_ships)
+    shipping = ship(orders_app, order, line_id, 2)
+    if others == 1:
+        await shipping
+    else:
+        with pytest.raises(TooMuchToFulfil):
+            await shipping
+    await orders_app.process_events(times=2)
+
+    after = await orders_app.read_order(order)
+    found = (counts(after), stock(orders_app, order))
+    expected = {1: ([(3, 0, 0, 0)], [(0, 0)]), 2: ([(2, 0, 1, 0)], [(1, 1)])}
+    assert found == expected[others]
 
 
 async def test_reshipment_that_expired_waits_for_stock(orders_app: OrdersApp) -> None:

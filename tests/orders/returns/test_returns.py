@@ -318,6 +318,26 @@ async def test_concurrent_closings_refund_once(orders_app: OrdersApp) -> None:
     assert left(orders_app, order) == 1000
 
 
+async def test_concurrent_ends_of_a_return_free_its_units_once(orders_app: OrdersApp) -> None:
+    order, returns = await delivered_order(orders_app, 2), returns_of(orders_app)
+    for _ in range(5):
+        made = await request(orders_app, order, 2)
+
+        ends = [
+            returns.cancel(orders_app.buyer, made.return_id, attempt_without_key())
+            for _ in range(4)
+        ]
+        reject = RejectReturn(reason="too late")
+        ends += [
+            returns.reject(STAFF, made.return_id, reject, attempt_without_key()) for _ in range(4)
+        ]
+        results = await gather(*ends, return_exceptions=True)
+
+        assert sum(isinstance(result, ReturnView) for result in results) == 1
+        assert sum(isinstance(result, InvalidTransition) for result in results) == 7
+        assert await counts(orders_app, order) == [(0, 0)]
+
+
 async def test_concurrent_receipts_never_exceed_the_return(orders_app: OrdersApp) -> None:
     order = await delivered_order(orders_app, 3)
     made = await request(orders_app, order, 2)

@@ -1,6 +1,6 @@
 """The use cases of fulfilments: ship units, and record what happens to a shipment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from uuid import UUID
 
 from markethall.inventory.contract import (
@@ -9,6 +9,7 @@ from markethall.inventory.contract import (
     RequestedLine,
     Reserve,
 )
+from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import (
     FulfilmentLost,
     FulfilmentNotFound,
@@ -22,10 +23,9 @@ from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilm
 from markethall.orders.ports import Store
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import (
+    ShippedUnits,
     fulfilled_event,
     fulfilment_returned_event,
-    reshipment_id,
-    reshipped_quantities,
 )
 from markethall.orders.service.status_waits import ChangeReportingDatabase
 from markethall.orders.service.views import to_fulfilment_view
@@ -33,6 +33,7 @@ from markethall.orders.service.visible_orders import check_staff, get_visible_or
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.scopes import ORDERS_MANAGE
 from markethall.shared.messaging.events import Event
 
@@ -60,24 +61,39 @@ class FulfilmentService:
         async with self._database.read_session() as store:
             order = await get_visible_order(store, ctx, order_id)
             shipped = await store.get_fulfilment(attempt.id)
-        if shipped is None:
-            fulfilment, reserved = self._ship(ctx, order, command, attempt.id)
-            await self._secure_stock(ctx, order, fulfilment, reserved)
+        if shipped is not None:
+            return await self._store(ctx, order, shipped, None, attempt)
+        fulfilment, shipment = self._ship(ctx, order, command, attempt.id)
+        await self._secure_stock(ctx, order, fulfilment, shipment)
+        try:
+            return await self._store(ctx, order, fulfilment, shipment, attempt)
+        except ConcurrentUpdate:
+            await self._release(ctx, attempt.id, shipment)
+            raise
+
+    async def _store(
+        self,
+        ctx: CallContext,
+        order: Order,
+        fulfilment: Fulfilment,
+        shipment: ShippedUnits | None,
+        attempt: IdempotentCommand,
+    ) -> FulfilmentView:
+        """Store the fulfilment and the response; only the response if `shipment` is None."""
         async with self._database.transaction() as store:
             # a concurrent attempt with the same id may have stored the fulfilment meanwhile
-            shipped = shipped or await store.get_fulfilment(attempt.id)
-            if shipped is None:
+            stored = await store.get_fulfilment(attempt.id)
+            if shipment and stored is None:
                 await store.save_order(order)
                 await store.add_fulfilment(fulfilment)
-                await store.publish(fulfilled_event(order, fulfilment, reserved), ctx)
-            view = to_fulfilment_view(shipped or fulfilment)
+                await store.publish(fulfilled_event(order, fulfilment, shipment), ctx)
+            view = to_fulfilment_view(stored or fulfilment)
             await store.store_response(attempt, view)
         return view
 
     def _ship(
         self, ctx: CallContext, order: Order, command: FulfilOrder, fulfilment_id: UUID
-    ) -> tuple[Fulfilment, Mapping[UUID, int]]:
-        """Return the fulfilment, and the units in it that the order's reservation reserves."""
+    ) -> tuple[Fulfilment, ShippedUnits]:
         quantities = (
             {line.line_id: line.quantity for line in command.lines}
             if command.lines
@@ -91,26 +107,29 @@ class FulfilmentService:
             tracking_number=command.tracking_number,
             shipped_at=self._clock(),
         )
-        return fulfilment, order.fulfil(quantities, self._audit(ctx, fulfilment.label))
+        # each version of the order may need another number of units
+        reshipment_id = derive_uuid7(fulfilment_id, f"reshipment {order.version}")
+        reserved = order.fulfil(quantities, self._audit(ctx, fulfilment.label))
+        return fulfilment, ShippedUnits(quantities, reserved, reshipment_id)
 
     async def _secure_stock(
-        self, ctx: CallContext, order: Order, fulfilment: Fulfilment, reserved: Mapping[UUID, int]
+        self, ctx: CallContext, order: Order, fulfilment: Fulfilment, shipment: ShippedUnits
     ) -> None:
         """Commit the order's reservation, and reserve the units that are shipped again.
 
         Raises OutOfStock, ReservationClosed, ProductNotFound.
         """
-        if reserved:
+        if shipment.reserved:
             # the handler of OrderPaid commits the reservation; if it has not run yet, the stock
             # could still be given to another order while these goods are shipped
             await self._inventory.commit(ctx, order.reservation_id)
-        again = reshipped_quantities(fulfilment.quantities, reserved)
+        again = shipment.reshipped
         if not again:
             return
         # the handler of OrderFulfilled commits this reservation; if the fulfilment is not stored,
-        # it expires
+        # because the process has ended, it expires
         command = Reserve(
-            reservation_id=reshipment_id(fulfilment.fulfilment_id),
+            reservation_id=shipment.reshipment_id,
             order_id=order.order_id,
             customer_id=order.user_id,
             lines=tuple(
@@ -121,6 +140,18 @@ class FulfilmentService:
             expires_at=self._clock() + MAX_RESERVATION_DURATION,
         )
         await self._inventory.reserve(ctx, command)
+
+    async def _release(self, ctx: CallContext, fulfilment_id: UUID, shipment: ShippedUnits) -> None:
+        """Release the units to ship again, because the order has changed since its read.
+
+        They stay reserved if a concurrent attempt with the same id has stored the fulfilment.
+        """
+        if not shipment.reshipped:
+            return
+        async with self._database.read_session() as store:
+            stored = await store.get_fulfilment(fulfilment_id)
+        if stored is None:
+            await self._inventory.release(ctx, shipment.reshipment_id)
 
     async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:
         async with self._database.read_session() as store:

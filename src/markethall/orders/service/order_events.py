@@ -1,6 +1,7 @@
 """Build the events of orders from their entities."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from markethall.orders.contract import (
@@ -14,7 +15,6 @@ from markethall.orders.contract import (
     OrderPlaced,
 )
 from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLine
-from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.money import Money
 
 
@@ -73,32 +73,37 @@ def overpaid_event(order: Order, excess: int) -> OrderOverpaid:
     )
 
 
-def fulfilled_event(
-    order: Order, fulfilment: Fulfilment, reserved: Mapping[UUID, int]
-) -> OrderFulfilled:
-    """Return the event; `reserved` are the units that the order's reservation reserves."""
-    reshipped = reshipped_quantities(fulfilment.quantities, reserved)
+@dataclass(frozen=True)
+class ShippedUnits:
+    """The units of a shipment, by line id.
+
+    The order's reservation reserves `reserved` of them; `reshipment_id` is the reservation of the
+    others, which are shipped again.
+    """
+
+    quantities: Mapping[UUID, int]
+    reserved: Mapping[UUID, int]
+    reshipment_id: UUID
+
+    @property
+    def reshipped(self) -> dict[UUID, int]:
+        units = {
+            line_id: quantity - self.reserved.get(line_id, 0)
+            for line_id, quantity in self.quantities.items()
+        }
+        return {line_id: quantity for line_id, quantity in units.items() if quantity}
+
+
+def fulfilled_event(order: Order, fulfilment: Fulfilment, shipment: ShippedUnits) -> OrderFulfilled:
+    reshipped = shipment.reshipped
     return OrderFulfilled(
         order_id=order.order_id,
         reservation_id=order.reservation_id,
         fulfilment_id=fulfilment.fulfilment_id,
-        lines=_to_fulfilled_lines(fulfilment.lines, reserved),
+        lines=_to_fulfilled_lines(fulfilment.lines, shipment.reserved),
         reshipped=_to_fulfilled_lines(fulfilment.lines, reshipped),
-        reshipment_id=reshipment_id(fulfilment.fulfilment_id) if reshipped else None,
+        reshipment_id=shipment.reshipment_id if reshipped else None,
     )
-
-
-def reshipped_quantities(
-    shipped: Mapping[UUID, int], reserved: Mapping[UUID, int]
-) -> dict[UUID, int]:
-    """Return the shipped units, by line id, that the order's reservation does not reserve."""
-    quantities = {line_id: units - reserved.get(line_id, 0) for line_id, units in shipped.items()}
-    return {line_id: units for line_id, units in quantities.items() if units}
-
-
-def reshipment_id(fulfilment_id: UUID) -> UUID:
-    """Return the id of the reservation of units that are shipped again."""
-    return derive_uuid7(fulfilment_id, "reshipment")
 
 
 def fulfilment_returned_event(fulfilment: Fulfilment) -> FulfilmentReturned:

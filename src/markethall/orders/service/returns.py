@@ -199,9 +199,10 @@ class ReturnService:
                 event = change(pair)
                 if refunds_shipping and await store.has_shipping_refund(pair.order.order_id):
                     raise ShippingRefunded(order_id=str(pair.order.order_id))
-                await store.save_order(pair.order)
+                # the return first: the order may be newer than the return, which was read before it
                 if not await store.save_return(pair.entity):
                     raise ConcurrentUpdate
+                await store.save_order(pair.order)
                 await store.publish(event, ctx)
                 view = to_return_view(pair.entity, pair.order.currency)
                 await store.store_response(attempt, view)
