@@ -186,7 +186,7 @@ class Suite:
             self._memory(server, "memory of the server, idle, embedded database")
 
     def _cold_start(self) -> tuple[dict[str, float], float]:
-        """Return the seconds to the first 200 of each path, and the share of other programs."""
+        """Return the seconds to the first 200 of each path, and the CPU share of other programs."""
         settings, before = self._settings("cold", None), Ticks.now()
         with servers.serving(
             "markethall", "serve", log=self._log("cold"), environ=settings

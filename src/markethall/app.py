@@ -186,7 +186,7 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
     # FastAPI resolves included routes when they are first used, which takes half a second. This
     # line resolves them at start-up, so that the first request does not wait.
     list(iter_route_contexts(app.routes))
-    # the documented way
+    # FastAPI documents this way to extend the OpenAPI document
     app.openapi = extend_openapi(app, shares_errors=True)  # type: ignore[method-assign]
     return app
 

@@ -63,7 +63,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_header = False
         self._in_body = True
         self._header_bytes = 0
-        # for streams to clients that do not read
+        # an event stream calls this if its client does not read
         self.scope["state"]["abort_connection"] = self.transport.abort
         super().on_headers_complete()
 

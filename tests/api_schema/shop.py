@@ -35,7 +35,7 @@ class ShopSeeder:
         user = self._create_customer()
         customer = self._sign_in(CUSTOMER, PASSWORD)
         ids = {"user_id": user["user_id"], "sku": "TEA-1", "slug": "tea", "provider": "sandbox"}
-        # only the job of each day creates one, so these requests get 404
+        # there is no reconciliation, because only the daily job creates them: requests get 404
         ids["reconciliation_id"] = "0199c0de-0000-7000-8000-000000000001"
         ids |= self._create_catalogue()
         ids |= self._create_stock(ids["product_id"])

@@ -12,7 +12,7 @@ from tests.test_cli import markethall
 
 OVERDUE = (
     "UPDATE inventory.reservation SET expires_at = now() - interval '1 hour' WHERE status = 'held'",
-    # triggers are off, so the copy in the lines is not updated
+    # `tamper` disables triggers, so the test itself must update the copy in the lines
     (
         "UPDATE inventory.reservation_line AS line SET expires_at = reservation.expires_at"
         " FROM inventory.reservation"

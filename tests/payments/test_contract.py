@@ -86,7 +86,7 @@ async def test_payments_of_an_order_may_replace_each_other(payments_app: Payment
     payment = await payments_app.open(2000)
     await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
 
-    # the second attempt follows a crash, after which the first was never activated
+    # two attempts may replace the payment, if a crash prevented the activation of the first one
     replacements = [
         await payments_app.open(amount, order_id=payment.order_id, replaces=payment.payment_id)
         for amount in (1000, 3000)

@@ -204,7 +204,8 @@ async def test_concurrent_leader_election_has_one_winner(probe_url: str) -> None
             barrier = asyncio.Barrier(2)
             leads = await asyncio.gather(try_to_lead(one, barrier), try_to_lead(two, barrier))
 
-            # possibly neither leads, because each tests the lock by taking it for a moment
+            # It may be that neither leads: each process tests whether the lock is free by taking it
+            # for a moment, so both may find it taken.
             assert leads.count(True) <= 1
 
 

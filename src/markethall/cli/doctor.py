@@ -62,7 +62,7 @@ def doctor(
     try:
         report = runtime.run_with_container(check, migrates=False)
     except (OSError, RuntimeError) as error:
-        # such as an embedded Postgres that does not start
+        # for example, the embedded Postgres does not start
         print_errors([str(error)])
         raise typer.Exit(EXIT_NOT_CHECKED) from None
     _print(report, as_json=as_json)

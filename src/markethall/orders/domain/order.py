@@ -212,7 +212,7 @@ class Order(OrderState):
         self._record("return_requested", audit)
 
     def end_return(self, quantities: Mapping[UUID, int], change: str, audit: AuditInfo) -> None:
-        """Give the units of a return back, because it was rejected or cancelled."""
+        """Count the units of a rejected or cancelled return as in no return."""
         self._change_lines(
             quantities, lambda line, units: replace(line, in_return=line.in_return - units)
         )
@@ -221,7 +221,7 @@ class Order(OrderState):
     def close_return(
         self, quantities: Mapping[UUID, int], received: Mapping[UUID, int], audit: AuditInfo
     ) -> dict[UUID, LineShare]:
-        """Take the received units back. Units of the return that have not arrived are given back.
+        """Count the received units as returned, and the others of the return as in no return.
 
         Return the amounts of the received units, by line id. The shares of all closed returns of a
         line never overlap.

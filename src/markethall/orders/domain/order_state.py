@@ -65,7 +65,7 @@ class OrderState:
     included_tax: int = 0
     shipping_line: ShippingLine | None = None
     number_prefix: str = DEFAULT_NUMBER_PREFIX
-    # for the work of staff; `on_hold`: nothing may be shipped
+    # fields that staff maintain; if `on_hold` is true, nothing may be shipped
     tags: tuple[str, ...] = ()
     staff_note: str | None = None
     on_hold: bool = False

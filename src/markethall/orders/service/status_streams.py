@@ -75,7 +75,7 @@ class StatusStreams:
         last_version: int | None,
         check_actor: ActorCheck,
     ) -> AsyncGenerator[OrderStatusEvent | None, None]:
-        """Yield None for `open`, then events and heartbeats."""
+        """Yield None once the stream is counted, then the events and heartbeats of `open`."""
         loop, limits = asyncio.get_running_loop(), self._limits
         # register before the read, so that a change between the read and the wait is not missed
         with self._place(ctx), self._waits.watch(order_id) as wait:
@@ -112,7 +112,7 @@ class StatusStreams:
             async with self._database.read_session() as store:
                 entries = await store.list_timeline_entries(order_id, version, _PAGE_SIZE)
         except Unavailable:
-            return ()  # read again after the next wake-up or heartbeat
+            return ()  # the stream calls this again after the next wake-up or heartbeat
         return [_to_event(order_id, entry) for entry in entries]
 
     async def _get_status(self, actor: Actor, order_id: UUID) -> VersionedOrderStatus | None:

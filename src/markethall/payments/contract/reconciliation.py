@@ -19,9 +19,10 @@ class ReportKind(StrEnum):
 
     PAYMENT = "payment"
     REFUND = "refund"
-    # takes back a part of the payment with the same reference, such as what was not captured
+    # a part of the payment with the same reference that the provider did not take in the end, for
+    # example because it was not captured
     REVERSAL = "reversal"
-    # anything that is no operation of ours, such as a payout or a dispute; it is only counted
+    # a line that is no operation of the shop, such as a payout or a dispute; it is only counted
     OTHER = "other"
 
 

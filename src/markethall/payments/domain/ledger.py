@@ -18,7 +18,8 @@ from markethall.payments.contract import (
 from markethall.payments.domain.operation import Operation
 from markethall.shared.kernel.ids import derive_uuid7
 
-# a liability account; the other accounts have the name of the provider after their prefix
+# The liability account has a fixed name. The names of the other accounts are a prefix and the name
+# of the provider.
 CUSTOMER_PAYMENTS_ACCOUNT: Final = "customers:payments"
 _PROVIDER_PREFIX: Final = "provider:"
 _FEES_PREFIX: Final = "fees:"

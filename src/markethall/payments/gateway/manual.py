@@ -47,7 +47,7 @@ class ManualGateway(PaymentGateway):
 
     async def lookup(self, request: OperationRequest) -> Outcome | None:
         if request.kind is OperationKind.REFUND:
-            # staff mark it as paid
+            # the outcome is known when staff mark the refund as paid
             raise OutcomePending
         return await self.charge(request)
 

@@ -67,7 +67,8 @@ class PaymentJobs:
             )
         ctx = system_context("payments.refund_ended")
         for payment_id in payment_ids:
-            self._refunded_up_to = payment_id  # before the refund, so that an error is passed over
+            # set before the refund, so that an error does not make the next run begin here again
+            self._refunded_up_to = payment_id
             await self._issue_refund.refund_ended_payment(ctx, payment_id)
         if len(payment_ids) < _REFUND_BATCH_SIZE:
             self._refunded_up_to = None

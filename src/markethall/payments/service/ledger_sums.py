@@ -9,22 +9,22 @@ from markethall.payments.domain import ChainPosition
 from markethall.payments.ports import DaySums, ReadStore
 from markethall.shared.persistence.database import ReadDatabase
 
-# postings in one statement, which takes some 50 ms
+# the number of postings that one statement sums, which takes about 50 ms
 _PAGE_SIZE: Final = 10_000
 
 
 class LedgerSums:
     """Sums the postings, and keeps the sums of those that it has read.
 
-    A reading takes the postings up to the heads that the chains have at its start. A chain has no
-    gaps, so these are the postings that were committed at that time. Postings are never changed, so
-    the next reading only adds those that follow. The kept sums are dropped if the ledger does
-    not contain the last postings in them, for example after a backup was restored.
+    `read` first reads the heads of the chains, and then sums the postings up to these heads. A
+    chain has no gaps, so the sums contain all postings that were committed when it read the heads.
+    Postings are never changed, so the next `read` only adds the later postings. The kept sums are
+    dropped if the ledger lacks the last posting in them, for example after a backup was restored.
     """
 
     def __init__(self, database: ReadDatabase[ReadStore]) -> None:
         self._database = database
-        # one reading at a time: the others wait for it, and then read what follows
+        # one `read` at a time, so that concurrent calls do not add the same postings twice
         self._lock = asyncio.Lock()
         self._ends: dict[int, ChainPosition] = {}
         self._totals: dict[tuple[date, str, str], tuple[int, int]] = {}

@@ -51,7 +51,7 @@ def _build_settlement(
 ) -> Settlement | None:
     if not isinstance(outcome, Succeeded) or outcome.saved_method or outcome.fee:
         return None
-    # copies, because the caller may have to settle the charge in another way
+    # copies, because the caller settles the originals if this function returns None
     payment, operation = replace(charge[0]), replace(charge[1])
     if not operation.is_open:
         return None

@@ -93,7 +93,7 @@ class GatewayMiddleware:
     async def _handle(self, request: RequestContext, receive: Receive, send: Send) -> None:
         try:
             if self._cors and (preflight := self._cors.apply(request)):
-                # before all checks, because a browser shows no error of a preflight to the page
+                # before all checks, because a page cannot read the reason of a rejected preflight
                 await preflight(request.scope, receive, send)
                 return
             request.validate_headers(self._config.repeatable_parameters)

@@ -28,7 +28,7 @@ _EXPORTERS: Final = frozenset({"otlp", "console"})
 
 
 class TracingError(Exception):
-    """The environment asks for traces that this process cannot send. The text says why."""
+    """The environment variables ask for traces, but this process cannot send them."""
 
 
 def is_tracing_wanted() -> bool:

@@ -52,7 +52,7 @@ class RowImages:
         self._media = media
         self._limits = limits
         self._requests = asyncio.Semaphore(_CONCURRENT_REQUESTS)
-        # images are decoded one at a time anyway
+        # only one image is stored at a time, because the decoder takes one image at a time
         self._storing = asyncio.Lock()
 
     async def fetch(self, rows: Sequence[RowResult]) -> list[RowResult]:
@@ -99,7 +99,7 @@ class RowImages:
                 try:
                     return (await self._media.create(ctx, UploadedFile(data, digest), attempt)).url
                 except Overloaded:
-                    # uploads use the decoder
+                    # the decoder is busy with images that staff upload
                     await asyncio.sleep(_STORE_PAUSE_SECONDS)
                 except ImageRefused as refused:
                     reason = str((refused.details or {}).get("reason", "")).replace("_", " ")

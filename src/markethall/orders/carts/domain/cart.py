@@ -39,7 +39,7 @@ class CartRef:
 
 @dataclass(frozen=True)
 class Cart:
-    """A cart. A change returns a copy with the next version; without an effect, it returns itself.
+    """A cart. A change returns a copy with the next version, or the same object if nothing changes.
 
     Changes of a closed cart raise CartClosed.
     """
@@ -135,7 +135,7 @@ class Cart:
     def look(self, offers: Mapping[UUID, Offer]) -> tuple["Cart", tuple[LineChange, ...]]:
         """Return the cart after its owner has seen the offers, and the changes since the last look.
 
-        The version stays: the owner has changed nothing.
+        The version stays, because the owner has changed nothing.
         """
         lines, changes = look_at_lines(self.lines, offers)
         return (self if lines == self.lines else replace(self, lines=lines)), changes

@@ -5,7 +5,7 @@ They are codes, not classes, because a router may not import the contracts of ot
 
 from typing import Final
 
-# of a checkout, by status
+# error codes of a checkout, by HTTP status
 CHECKOUT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {
     403: ("users.inactive",),
     404: ("users.not_found", "inventory.product_not_found"),
@@ -16,5 +16,5 @@ CHECKOUT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {
         "inventory.too_many_units",
     ),
 }
-# of a change of the products of a cart, by status
+# error codes of a change of the products of a cart, by HTTP status
 PRODUCT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {404: ("inventory.product_not_found",)}

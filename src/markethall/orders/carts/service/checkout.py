@@ -40,7 +40,8 @@ class CartCheckoutService:
         attempt: IdempotentCommand,
     ) -> OrderView:
         cart = await self._read(ctx, cart_id)
-        if cart.order_id != attempt.id:  # otherwise an earlier attempt has placed the order
+        # if the ids are equal, an earlier attempt has placed the order
+        if cart.order_id != attempt.id:
             check_precondition(ctx, cart, precondition)
             cart.require_open()
             _require_complete(cart)
@@ -51,7 +52,8 @@ class CartCheckoutService:
         except (CartClosed, Unavailable):
             raise
         except DomainError:
-            # a lack of stock may be caused by another checkout of the same cart
+            # if another checkout of the same cart has reserved the missing stock, the error is
+            # CartClosed
             await self._require_open(ctx, cart_id)
             raise
 

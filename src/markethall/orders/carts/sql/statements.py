@@ -136,7 +136,7 @@ def _delete_expired() -> Statement:
     expired = (
         sa.select(carts.c.cart_id)
         .where(
-            # the first condition uses the index
+            # redundant, but lets Postgres use the index on updated_at
             carts.c.updated_at < func.greatest(guests_before, customers_before),
             carts.c.updated_at < sa.case((carts.c.is_guest, guests_before), else_=customers_before),
         )

@@ -84,7 +84,7 @@ GET_USAGE: Final = Statement(
 _counted_fields: Final = promotions.c.fields.op("||", return_type=JSONB)(
     sa.func.jsonb_build_object(sql_literal("used"), promotions.c.used)
 )
-# the configuration and the automatic promotions, which every price depends on, in one statement
+# reads the configuration and the automatic promotions, because every price depends on both
 LIST_ALL_ITEMS: Final = Statement(
     sa.union_all(
         sa.select(
@@ -142,9 +142,9 @@ GET_CUSTOMER_HISTORY: Final = _text(
 # by promotion, so that there is no deadlock. A promotion without a usage limit is locked only
 # against changes by staff, because its orders need not wait for each other.
 #
-# The locking SELECTs return the newest version of a row, also if it has changed since the statement
-# began. A promotion to which a limit was added or removed meanwhile is in none of them, although
-# the snapshot has it: then `is_changed` is true.
+# `limited` and `unlimited` read the newest version of a row, other SELECTs the version at the start
+# of the statement. If a limit was added to a promotion or removed from it in between, the promotion
+# may be in neither of the two, although it exists. Then `is_changed` is true.
 #
 # An order may have several promotions for first orders. One of its uses is marked as a first order,
 # because a unique index allows a customer one mark.

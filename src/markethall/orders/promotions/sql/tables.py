@@ -60,7 +60,7 @@ promotion_uses: Final = sa.Table(
     timestamp_column("used_at"),
 )
 sa.Index("ix_promotion_use_order_id", promotion_uses.c.order_id)
-# a customer places one first order at a time
+# a customer has at most one use that counts as a first order
 sa.Index(
     "uq_promotion_use_first_order",
     promotion_uses.c.used_by,

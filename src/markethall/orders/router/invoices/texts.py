@@ -12,9 +12,9 @@ from markethall.orders.shop.contract import Address, AnyAddress
 from markethall.shared.kernel.languages import lookup_language, parse_accept_language
 from markethall.shared.kernel.money import format_major_units
 
-# before the numbers of each kind
+# the prefixes of the numbers
 _PREFIX: Final = MappingProxyType({InvoiceKind.INVOICE: "INV-", InvoiceKind.CREDIT_NOTE: "CN-"})
-# the amount and its currency stay on one line
+# keeps an amount and its currency on one line
 _NO_BREAK_SPACE: Final = "\N{NO-BREAK SPACE}"
 
 

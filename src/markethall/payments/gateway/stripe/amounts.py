@@ -56,7 +56,7 @@ def from_stripe_amount(amount: int, currency: str) -> Money:
 
 
 def _decimals(currency: str) -> int:
-    """Return the decimals of an amount at Stripe. Raises AmountNotSupported."""
+    """Return the number of decimals of the currency at Stripe. Raises AmountNotSupported."""
     if currency in _ZERO_DECIMALS:
         return 0
     if currency in _THREE_DECIMALS:

@@ -122,10 +122,10 @@ class Postgres:
         return pool, await pool.acquire()
 
     async def _open_and_check_clock(self) -> "Pool":
-        """Open the pool. Raises Unavailable if this has corrected the clock.
+        """Open the pool, which compares the clock of this process with that of the database.
 
-        Opening the pool compares the clock of this process with that of the database. The caller
-        may have read the wrong time before the correction, and would store it.
+        Raises Unavailable if the clock was wrong and is corrected now: the caller may have read the
+        wrong time before, and would store it.
         """
         corrections = self.clock.corrections
         pool = await self._open()
