@@ -36,6 +36,7 @@ _SLOW_FILES: Final = frozenset(
         "test_split_trace",
         "test_stateful",
         "test_store_mutants",
+        "test_whole_life",
     }
 )
 # Files whose tests are `portable`, except slow tests and tests with the parameter `remote`, which

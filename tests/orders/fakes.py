@@ -478,6 +478,8 @@ class FakePayments:
         if not self.captures_several_times and not command.due.amount and command.total.amount:
             return payment
         reached = command.due if self.captures_several_times else command.total
+        if reached.amount < payment.captured.amount:  # a capture cannot be taken back
+            reached = payment.captured
         if self.captures_several_times and command.due != command.total:
             return self._capture_part(payment, command.capture_id, reached)
         self._end(payment.payment_id, reached)
@@ -498,7 +500,8 @@ class FakePayments:
         payment = self._payments.get(command.payment_id)
         if payment is None:
             raise PaymentNotFound(payment_id=str(command.payment_id))
-        if payment.status is not PaymentStatus.CAPTURED:
+        has_captures = payment.status is PaymentStatus.AUTHORIZED and payment.captured.amount
+        if payment.status is not PaymentStatus.CAPTURED and not has_captures:
             raise InvalidPaymentTransition(status=payment.status, allowed=[])
         refundable = payment.captured - payment.refunded
         amount = command.amount or refundable

@@ -1,0 +1,108 @@
+"""Faulty variants of the app, which the machines must find."""
+
+from collections.abc import Callable
+from typing import Final
+
+from markethall.inventory.contract import RequestedLine, Restock
+from markethall.orders.container import OrdersContainer
+from markethall.orders.contract import (
+    OrderCancelled,
+    OrderLinesCancelled,
+    OrderStatus,
+    ReturnReceived,
+)
+from markethall.orders.domain import Order
+from markethall.orders.memory import MemoryOrderStore, Tables
+from markethall.orders.service import OrderEventHandlers
+from markethall.orders.service.order_metrics import ORDER_COUNTERS
+from markethall.shared.composition.memory import build_memory_persistence
+from markethall.shared.composition.providers import singleton
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
+from markethall.shared.messaging.events import Delivery
+from tests.orders.conftest import OrdersApp, build_orders_app
+
+
+class RestocksTwice(OrderEventHandlers):
+    """Adds the units of a return to the stock once more, under another id."""
+
+    async def on_return_received(self, delivery: Delivery, event: ReturnReceived) -> None:
+        again = event.model_copy(update={"receipt_id": new_id()})
+        await self._return_settlements.restock(delivery, again)
+        await super().on_return_received(delivery, event)
+
+
+class ReturnsStockTwice(OrderEventHandlers):
+    """Releases the stock of a cancelled order, and also adds it to the stock on hand."""
+
+    async def on_order_cancelled(self, delivery: Delivery, event: OrderCancelled) -> None:
+        order = await self._orders.get(event.order_id)
+        assert order is not None
+        lines = tuple(
+            RequestedLine(product_id=line.product_id, quantity=line.quantity)
+            for line in order.lines
+        )
+        restock = Restock(restock_id=event.order_id, lines=lines)
+        await self._inventory.restock(delivery.call_context(), restock)
+        await super().on_order_cancelled(delivery, event)
+
+
+class RoundsRefundDown(OrderEventHandlers):
+    """Refunds the same amount for each unit of a line, and so never what is left over."""
+
+    async def on_order_lines_cancelled(
+        self, delivery: Delivery, event: OrderLinesCancelled
+    ) -> None:
+        order = await self._orders.get(event.order_id)
+        assert order is not None
+        per_unit = {line.product_id: line.charged // line.quantity for line in order.lines}
+        amount = sum(per_unit[line.product_id] * line.quantity for line in event.lines)
+        if event.amount.amount and event.lines:
+            refund = Money(amount=amount, currency=event.amount.currency)
+            event = event.model_copy(update={"amount": refund})
+        await super().on_order_lines_cancelled(delivery, event)
+
+
+class KeepsUses(MemoryOrderStore):
+    """Does not give the uses of promotions back when an order expires."""
+
+    async def _follow_promotions(self, order: Order) -> None:
+        if order.status is not OrderStatus.EXPIRED:
+            await super()._follow_promotions(order)
+
+
+def with_handlers(handlers: type[OrderEventHandlers]) -> Callable[[], OrdersApp]:
+    """Return a function that builds the app with these event handlers."""
+
+    def build() -> OrdersApp:
+        app = build_orders_app("memory", None)
+        wired: OrdersContainer = app.container
+        wired.event_handlers.override(
+            singleton(
+                handlers,
+                wired.clients,
+                wired.database,
+                wired.reservation_policy,
+                wired.invoice_drafts,
+                wired.clock,
+            )
+        )
+        return app
+
+    return build
+
+
+def build_with_kept_uses() -> OrdersApp:
+    app = build_orders_app("memory", None)
+    clock = app.container.clock()
+    persistence = build_memory_persistence(Tables(), KeepsUses, clock, ORDER_COUNTERS)
+    app.container.memory_persistence.override(persistence)
+    return app
+
+
+FAULTS: Final = {
+    "restock twice": with_handlers(RestocksTwice),
+    "stock returned twice at cancel": with_handlers(ReturnsStockTwice),
+    "refund rounded down per unit": with_handlers(RoundsRefundDown),
+    "uses kept at expiry": build_with_kept_uses,
+}

@@ -1,0 +1,29 @@
+"""The machines find each planted fault within the lives of the ordinary test run."""
+
+import asyncio
+
+import pytest
+
+from tests.orders.lifecycle.faults import FAULTS
+from tests.orders.lifecycle.machine import ShopMachine
+from tests.orders.lifecycle.machines import DeliveryMachine, PurchaseMachine
+from tests.orders.lifecycle.runs import run_lives
+from tests.orders.lifecycle.test_whole_life import LIVES
+
+
+@pytest.mark.parametrize(
+    ("fault", "machine", "difference"),
+    [
+        ("restock twice", DeliveryMachine, "on_hand"),
+        ("stock returned twice at cancel", DeliveryMachine, "on_hand"),
+        ("refund rounded down per unit", DeliveryMachine, "kept"),
+        ("uses kept at expiry", PurchaseMachine, "O7"),
+    ],
+)
+def test_planted_fault_is_found(
+    fault: str, machine: type[ShopMachine], difference: str, loop: asyncio.AbstractEventLoop
+) -> None:
+    with pytest.raises(AssertionError) as found:
+        run_lives(machine, FAULTS[fault], loop, LIVES["memory"], shrinks=False)
+
+    assert difference in f"{found.traceback[-1].statement} {found.value}"
