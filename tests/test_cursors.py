@@ -40,6 +40,7 @@ LISTS = [
     f"/ledger/reconciliations/{ID}/differences",
     "/media",
     "/orders",
+    f"/orders/{ID}/fulfilments",
     f"/orders/{ID}/returns",
     "/payments",
     "/payments/refunds",

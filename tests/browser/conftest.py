@@ -70,7 +70,12 @@ def shop(scratch: Path) -> Iterator[Storefront]:
     folder.mkdir()
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
-    settings = {"MARKETHALL_DATA_DIR": str(folder), "MARKETHALL_CORS_ORIGINS": origin}
+    settings = {
+        "MARKETHALL_DATA_DIR": str(folder),
+        "MARKETHALL_CORS_ORIGINS": origin,
+        # short, so that pages must open streams again
+        "MARKETHALL_ORDER_STREAM_MAX_SECONDS": "4",
+    }
     with running(folder, settings, "--memory") as server:
         api = server.url("/").removesuffix("/")
         with signed_in_staff(api) as staff, running_storefront(folder, port, api) as output:

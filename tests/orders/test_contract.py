@@ -32,7 +32,7 @@ from markethall.payments.contract import PaymentStatus
 from markethall.shared.idempotency.records import InFlight
 from markethall.shared.kernel.errors import Forbidden, Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.kernel.pagination import CursorInvalid
+from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.users.contract import UserInactive
 from tests.orders.conftest import (
@@ -295,6 +295,7 @@ async def test_order_of_other_customer_is_not_found(orders_app: OrdersApp) -> No
         lambda order_id: orders_app.orders.get_order(stranger, order_id),
         lambda order_id: orders_app.orders.get_order_status(stranger, order_id),
         lambda order_id: orders_app.orders.get_timeline(stranger, order_id),
+        lambda order_id: orders_app.orders.list_fulfilments(stranger, order_id, PageQuery()),
         lambda order_id: orders_app.orders.cancel(
             stranger, order_id, CANCEL, attempt_without_key()
         ),

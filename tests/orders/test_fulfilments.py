@@ -27,6 +27,7 @@ from markethall.orders.contract import (
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
 from tests.orders.conftest import SHIP, STAFF, OrdersApp, attempt_without_key
 from tests.orders.test_cancel_lines import cancel, paid_order, ship, stock
 
@@ -70,6 +71,28 @@ async def test_pick_up_needs_no_carrier(orders_app: OrdersApp) -> None:
     assert read == shipped
     assert (read.carrier, read.tracking_number) == (None, None)
     assert (await orders_app.read_timeline(order)).items[-1].reason == ""
+
+
+async def test_buyer_reads_the_shipments_of_an_order_page_by_page(orders_app: OrdersApp) -> None:
+    order, other = await paid_order(orders_app, 2, 1), await paid_order(orders_app, 1)
+    shipments = [await ship(orders_app, order, line.line_id, 1) for line in order.lines]
+    shipments.append(await ship(orders_app, order, order.lines[0].line_id, 1))
+    await ship(orders_app, other, other.lines[0].line_id, 1)
+    list_page = orders_app.orders.list_fulfilments
+
+    first = await list_page(orders_app.buyer, order.order_id, PageQuery(limit=2))
+    second = await list_page(
+        orders_app.buyer, order.order_id, PageQuery(limit=2, cursor=first.next_cursor)
+    )
+
+    found = (*first.items, *second.items)
+    assert [len(first.items), len(second.items), second.next_cursor] == [2, 1, None]
+    assert [shipped.fulfilment_id for shipped in found] == sorted(shipments)
+    for shipped in found:
+        assert await orders_app.orders.get_fulfilment(STAFF, shipped.fulfilment_id) == shipped
+    assert (await list_page(STAFF, order.order_id, PageQuery())).items == found
+    with pytest.raises(CursorInvalid):
+        await list_page(STAFF, other.order_id, PageQuery(cursor=first.next_cursor))
 
 
 async def test_lost_units_are_neither_delivered_nor_unfulfilled(orders_app: OrdersApp) -> None:

@@ -318,6 +318,7 @@ async def test_order_lifecycle_over_http(order_client: OrderClient) -> None:
 
     shipped = await order_client.send("POST", f"{path}/fulfilments", STAFF, json=parcel)
     seen = await order_client.send("GET", shipped.headers["location"])
+    listed = await order_client.send("GET", f"{path}/fulfilments")
     delivered = await order_client.send("POST", f"{shipped.headers['location']}/deliver", STAFF)
     status = await order_client.send("GET", f"{path}/status")
     timeline = await order_client.send("GET", f"{path}/timeline")
@@ -325,6 +326,7 @@ async def test_order_lifecycle_over_http(order_client: OrderClient) -> None:
 
     assert (shipped.status_code, shipped.json()["status"]) == (201, "shipped")
     assert seen.json() == shipped.json()
+    assert listed.json() == {"items": [shipped.json()], "next_cursor": None}
     assert (delivered.status_code, delivered.json()["status"]) == (200, "delivered")
     assert set(status.json()) == {
         "order_id",
@@ -572,6 +574,7 @@ ROUTES = [
     ("GET", "/orders/export.csv", {"orders:manage"}),
     ("POST", f"{UNKNOWN_ORDER_PATH}/cancel", {"orders", "orders:manage"}),
     ("POST", f"{UNKNOWN_ORDER_PATH}/fulfilments", {"orders:manage"}),
+    ("GET", f"{UNKNOWN_ORDER_PATH}/fulfilments", {"orders", "orders:manage"}),
     ("GET", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}", {"orders", "orders:manage"}),
     ("POST", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}/deliver", {"orders:manage"}),
     ("POST", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}/lost", {"orders:manage"}),

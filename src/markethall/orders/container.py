@@ -255,7 +255,7 @@ class OrdersContainer(ContextContainer):
         singleton(_tax_calculator, settings),
     )
     checkout = singleton(Checkout, clients, database, pricing, reservation_policy, clock)
-    fulfilments = singleton(FulfilmentService, inventory, database, clock)
+    fulfilments = singleton(FulfilmentService, inventory, database, cursors, clock)
     orders: providers.Singleton[Orders] = singleton(
         OrderService, checkout, fulfilments, database, cursors, clock
     )

@@ -51,6 +51,11 @@ class ReadStore(
 
     async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None: ...
 
+    async def list_fulfilments(
+        self, order_id: UUID, after: UUID | None, limit: int
+    ) -> Sequence[Fulfilment]:
+        """Return at most `limit` fulfilments of the order, by id, after this one."""
+
     async def list_orders(
         self, filters: OrderFilters, owner_id: UUID | None, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:

@@ -152,7 +152,12 @@ async def access_by_others(runner: ScenarioRunner, products: dict[str, str]) -> 
         f"/orders/{order['order_id']}",
         f"/payments/{order['payment']['payment_id']}",
     )
-    absent = (f"/orders/{NOWHERE}", f"/payments/{NOWHERE}", f"/fulfilments/{NOWHERE}")
+    absent = (
+        f"/orders/{NOWHERE}",
+        f"/orders/{NOWHERE}/fulfilments",
+        f"/payments/{NOWHERE}",
+        f"/fulfilments/{NOWHERE}",
+    )
     for path in (
         order_path,
         f"{order_path}/status",

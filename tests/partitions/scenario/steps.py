@@ -71,3 +71,4 @@ async def fulfil(
         await runner.wait_until_idle()
         await runner.post(f"{path}/deliver", "admin")
         await runner.get(path, "anna")
+        await runner.get(f"/orders/{order['order_id']}/fulfilments", "anna")

@@ -14,8 +14,8 @@ export const tokenStorage = new WebTokenStorage(localStorage, "storefront.tokens
 export const shop = createClient(tokenStorage);
 
 /** Return a client with the tokens of this storage. */
-export function createClient(storage) {
-  return createMarkethall({ baseUrl: apiUrl, tokenStorage: storage, retries: { maxRetries: 2 } });
+export function createClient(storage, retries = { maxRetries: 2 }) {
+  return createMarkethall({ baseUrl: apiUrl, tokenStorage: storage, retries });
 }
 
 /** Send a GET request. Returns the body; throws as `unwrap` of the client does. */

@@ -1,12 +1,15 @@
-// The view of an order: what was ordered, the payment, and the status, which updates by itself.
+// The view of an order: what was ordered, the payment, the shipments and all changes. It updates by itself.
 import { hasCode, read } from "./api.js";
+import { showCancellation } from "./cancellation.js";
 import { showCartCount } from "./cart.js";
 import { countryName } from "./countries.js";
 import { byId, element } from "./dom.js";
 import { clearMessage, showError } from "./messages.js";
 import { formatMoney } from "./money.js";
+import { watchOrder } from "./order-updates.js";
 import { showPayment } from "./payment.js";
-import { watchStatus } from "./status.js";
+import { drawShipments, drawTimeline } from "./timeline.js";
+import { totalsList } from "./totals.js";
 
 const TEXTS = {
   pending: "We wait for your payment.",
@@ -15,28 +18,51 @@ const TEXTS = {
   cancelled: "This order was cancelled.",
   expired: "This order was not paid in time and has expired.",
 };
-const STEPS = ["pending", "processing", "completed"];
-const STEP_NAMES = { pending: "Ordered", processing: "Paid, in preparation", completed: "Delivered", cancelled: "Cancelled", expired: "Expired" };
+const SHIPPED_TEXTS = {
+  partial: "A part of your order is on its way.",
+  fulfilled: "Your order is on its way.",
+  delivered: "Your shipments have arrived. The rest follows.",
+};
+const STEPS = ["Ordered", "Paid, in preparation", "On its way", "Delivered"];
+const FULFILMENTS = { query: { limit: 100 } };
+
+const path = { order_id: new URLSearchParams(location.search).get("id") || "-" };
+let shown = null;
 
 void showCartCount();
-await load();
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+await start();
 
-async function load() {
+async function start() {
   try {
-    const path = { order_id: new URLSearchParams(location.search).get("id") || "-" };
-    const order = await read("/orders/{order_id}", { path });
+    await refresh();
     clearMessage();
-    draw(order);
-    await watchStatus(path, (status) => showStatus(status, order));
+    await watchOrder(path, { shownVersion: () => shown.version, changed: refresh, showLost });
   } catch (error) {
-    if (hasCode(error, "orders.order_not_found") || hasCode(error, "request.invalid")) showNotFound();
-    else showError(error);
+    if (hasCode(error, "orders.not_found", "request.invalid")) showNotFound();
+    else showError(error, byId("message"), element("button", { type: "button", click: () => location.reload() }, "Try again"));
   }
+}
+
+async function refresh() {
+  const [order, timeline, fulfilments] = await Promise.all([
+    read("/orders/{order_id}", { path }),
+    read("/orders/{order_id}/timeline", { path }),
+    read("/orders/{order_id}/fulfilments", { path, ...FULFILMENTS }),
+  ]);
+  draw(order);
+  drawTimeline(timeline.items);
+  drawShipments(fulfilments.items, order.lines);
+  shown = order;
 }
 
 function showNotFound() {
   byId("message").replaceChildren(element("p", { class: "empty" }, "There is no such order, or it belongs to another buyer. ",
     element("a", { href: "index.html" }, "See all products")));
+}
+
+function showLost(isLost) {
+  byId("connection").textContent = isLost ? "The shop cannot be reached. This page tries again." : "";
 }
 
 function draw(order) {
@@ -46,20 +72,14 @@ function draw(order) {
     element("span", {}, `${quantity} × ${name}`), element("span", {}, formatMoney(total))));
   byId("lines").replaceChildren(
     element("ul", { class: "short-lines" }, ...lines),
-    sums(order),
+    totalsList(order),
     element("h3", {}, "Shipping address"),
     element("p", { class: "address" }, addressText(order.shipping_address)),
     order.email === null ? null : element("p", { class: "hint" }, `Messages go to ${order.email}`),
   );
+  drawStatus(order);
+  showCancellation(order, refresh);
   byId("order").hidden = false;
-}
-
-function sums(order) {
-  const optional = [["Discount", order.discount], ["Tax", order.tax]].filter(([, money]) => money.amount !== 0);
-  const included = order.included_tax.amount === 0 ? [] : [["of it tax", order.included_tax]];
-  const rows = [["Subtotal", order.subtotal], ["Shipping", order.shipping], ...optional, ["Total", order.total], ...included];
-  return element("dl", { class: "sums" }, ...rows.map(([name, money]) =>
-    element("div", { class: name === "Total" ? "grand-total" : null }, element("dt", {}, name), element("dd", {}, formatMoney(money)))));
 }
 
 // an address is a text or has fields
@@ -70,18 +90,30 @@ function addressText(address) {
   return [recipient, line1, line2, town, region, countryName(country)].filter(Boolean).join("\n");
 }
 
-function showStatus(status, order) {
-  byId("status").textContent = TEXTS[status.status] ?? status.status;
-  byId("status").dataset.status = status.status;
-  drawSteps(status.status);
-  const isPending = status.status === "pending";
+function drawStatus(order) {
+  byId("status").textContent = statusText(order);
+  drawSteps(order);
+  const isPending = order.status === "pending";
   if (isPending && byId("payment").hidden) showPayment(order);
   byId("payment").hidden = !isPending;
 }
 
-function drawSteps(status) {
-  const steps = STEPS.includes(status) ? STEPS : ["pending", status];
-  const reached = steps.indexOf(status);
-  byId("steps").replaceChildren(...steps.map((step, index) =>
-    element("li", { class: index <= reached ? "done" : null, "aria-current": index === reached ? "step" : null }, STEP_NAMES[step] ?? step)));
+function statusText({ status, payment_status: payment, fulfilment_status: fulfilment }) {
+  if (status === "processing") return SHIPPED_TEXTS[fulfilment] ?? TEXTS.processing;
+  const text = TEXTS[status] ?? status;
+  return status === "cancelled" && payment === "refunded" ? `${text} Your payment was refunded.` : text;
+}
+
+function drawSteps({ status, fulfilment_status: fulfilment }) {
+  const isClosed = ["cancelled", "expired"].includes(status);
+  const steps = isClosed ? ["Ordered", status === "expired" ? "Expired" : "Cancelled"] : STEPS;
+  const reached = isClosed ? 1 : stepReached(status, fulfilment);
+  byId("steps").replaceChildren(...steps.map((name, index) =>
+    element("li", { class: index <= reached ? "done" : null, "aria-current": index === reached ? "step" : null }, name)));
+}
+
+function stepReached(status, fulfilment) {
+  if (status === "pending") return 0;
+  if (status === "completed") return 3;
+  return fulfilment === "unfulfilled" ? 1 : 2;
 }

@@ -80,7 +80,7 @@ from markethall.orders.totals.contract import TotalTooLarge as TotalTooLarge
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions
-from markethall.shared.kernel.pagination import Page
+from markethall.shared.kernel.pagination import Page, PageQuery
 
 
 class Orders(Protocol):
@@ -147,6 +147,14 @@ class Orders(Protocol):
         Raises Forbidden, OrderNotFound, InvalidTransition, TooMuchToFulfil. Raises OutOfStock or
         ReservationClosed when the order is paid but its stock was sold to others; the handler of
         OrderPaid then cancels the order.
+        """
+
+    async def list_fulfilments(
+        self, ctx: CallContext, order_id: UUID, query: PageQuery
+    ) -> Page[FulfilmentView]:
+        """Return the fulfilments of an order, the oldest first.
+
+        Raises OrderNotFound, CursorInvalid.
         """
 
     async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:

@@ -135,6 +135,14 @@ class MemoryOrderStore(
     async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None:
         return self._tables.fulfilments.get(fulfilment_id)
 
+    async def list_fulfilments(
+        self, order_id: UUID, after: UUID | None, limit: int
+    ) -> Sequence[Fulfilment]:
+        found = self._tables.fulfilments.where(
+            lambda row: row.order_id == order_id and (after is None or row.fulfilment_id > after)
+        )
+        return sorted(found, key=lambda row: row.fulfilment_id)[:limit]
+
     async def list_orders(
         self, filters: OrderFilters, owner_id: UUID | None, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:

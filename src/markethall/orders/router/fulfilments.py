@@ -1,5 +1,7 @@
 """HTTP API of fulfilments."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Response
 
 from markethall.orders.contract import (
@@ -24,8 +26,10 @@ from markethall.shared.http.idempotent_routes import (
     created_response,
 )
 from markethall.shared.http.problem_details import problems
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.model import Id
+from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 
 router = APIRouter(tags=["orders"])
 
@@ -58,6 +62,22 @@ async def fulfil_order(
         created_response(lambda fulfilment: f"/fulfilments/{fulfilment.fulfilment_id}"),
         retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
+
+
+@router.get(
+    "/orders/{order_id}/fulfilments",
+    response_model=Page[FulfilmentView],
+    summary="List the fulfilments of an order",
+    responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound, CursorInvalid),
+)
+async def list_order_fulfilments(
+    ctx: OwnerOrStaff,
+    order_id: Id,
+    query: Annotated[PageQuery, from_query(PageQuery)],
+    orders: OrdersDep,
+) -> Response:
+    """Return the shipments of an order with their tracking numbers, the oldest first."""
+    return json_response(await orders.list_fulfilments(ctx, order_id, query))
 
 
 @router.get(

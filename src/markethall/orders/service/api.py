@@ -35,7 +35,7 @@ from markethall.orders.service.visible_orders import get_visible_order, is_staff
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
+from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, PageQuery, TimeKeyset
 from markethall.shared.kernel.scopes import ORDERS_MANAGE
 
 
@@ -149,6 +149,11 @@ class OrderService:
         self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
     ) -> FulfilmentView:
         return await self._fulfilments.fulfil(ctx, order_id, command, attempt)
+
+    async def list_fulfilments(
+        self, ctx: CallContext, order_id: UUID, query: PageQuery
+    ) -> Page[FulfilmentView]:
+        return await self._fulfilments.list_fulfilments(ctx, order_id, query)
 
     async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:
         return await self._fulfilments.get_fulfilment(ctx, fulfilment_id)

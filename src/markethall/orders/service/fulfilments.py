@@ -1,7 +1,10 @@
 """The use cases of fulfilments: ship units, and record what happens to a shipment."""
 
 from collections.abc import Callable
+from typing import Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.inventory.contract import (
     MAX_RESERVATION_DURATION,
@@ -34,19 +37,26 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7
+from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 from markethall.shared.kernel.scopes import ORDERS_MANAGE
 from markethall.shared.messaging.events import Event
 
+_FULFILMENT_ID: Final = TypeAdapter(UUID)
 # changes the fulfilment and its order, and returns the event to publish, if there is one
 Change = Callable[[Fulfilment, Order], Event | None]
 
 
 class FulfilmentService:
     def __init__(
-        self, inventory: Inventory, database: ChangeReportingDatabase, clock: Clock
+        self,
+        inventory: Inventory,
+        database: ChangeReportingDatabase,
+        cursors: Cursors,
+        clock: Clock,
     ) -> None:
         self._inventory = inventory
         self._database = database
+        self._cursors = cursors
         self._clock = clock
 
     async def fulfil(
@@ -152,6 +162,19 @@ class FulfilmentService:
             stored = await store.get_fulfilment(fulfilment_id)
         if stored is None:
             await self._inventory.release(ctx, shipment.reshipment_id)
+
+    async def list_fulfilments(
+        self, ctx: CallContext, order_id: UUID, query: PageQuery
+    ) -> Page[FulfilmentView]:
+        listing = f"fulfilments {order_id}"
+        after = self._cursors.decode(listing, query.cursor, _FULFILMENT_ID)
+        async with self._database.read_session() as store:
+            await get_visible_order(store, ctx, order_id)
+            found = await store.list_fulfilments(order_id, after, query.limit + 1)
+        views = [to_fulfilment_view(fulfilment) for fulfilment in found]
+        return self._cursors.build_page(
+            listing, views, query.limit, lambda view: view.fulfilment_id
+        )
 
     async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:
         async with self._database.read_session() as store:

@@ -319,7 +319,7 @@ def _insert_fulfilment() -> Statement:
     return Statement(sa.insert(fulfilment_lines).from_select(names, source))
 
 
-def _select_fulfilment() -> Statement:
+def _select_fulfilments() -> "sa.Select[Any]":
     line = func.jsonb_build_object(
         sql_literal("line_id"),
         lines.c.line_id,
@@ -334,15 +334,23 @@ def _select_fulfilment() -> Statement:
         .where(fulfilment_lines.c.fulfilment_id == fulfilments.c.fulfilment_id)
         .scalar_subquery()
     )
-    return Statement(
-        sa.select(fulfilments, sa.cast(order_lines, sa.Text).label("lines")).where(
-            fulfilments.c.fulfilment_id == bindparam("fulfilment_id")
-        )
-    )
+    return sa.select(fulfilments, sa.cast(order_lines, sa.Text).label("lines"))
 
 
 INSERT_FULFILMENT = _insert_fulfilment()
-GET_FULFILMENT = _select_fulfilment()
+GET_FULFILMENT = Statement(
+    _select_fulfilments().where(fulfilments.c.fulfilment_id == bindparam("fulfilment_id"))
+)
+_after = bindparam("after", type_=sa.Uuid)
+LIST_FULFILMENTS = Statement(
+    _select_fulfilments()
+    .where(
+        fulfilments.c.order_id == bindparam("order_id"),
+        sa.or_(_after.is_(None), fulfilments.c.fulfilment_id > _after),
+    )
+    .order_by(fulfilments.c.fulfilment_id)
+    .limit(bindparam("limit", type_=sa.Integer))
+)
 # a fulfilment ends once: the second of two concurrent updates changes no row
 UPDATE_FULFILMENT = Statement(
     sa.update(fulfilments)

@@ -228,6 +228,14 @@ class SqlOrderStore(
         row = await self._connection.fetch_one(sql.GET_FULFILMENT, fulfilment_id=fulfilment_id)
         return _to_fulfilment(row) if row else None
 
+    async def list_fulfilments(
+        self, order_id: UUID, after: UUID | None, limit: int
+    ) -> Sequence[Fulfilment]:
+        rows = await self._connection.fetch_all(
+            sql.LIST_FULFILMENTS, order_id=order_id, after=after, limit=limit
+        )
+        return [_to_fulfilment(row) for row in rows]
+
     async def list_orders(
         self, filters: OrderFilters, owner_id: UUID | None, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
