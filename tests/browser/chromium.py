@@ -25,8 +25,8 @@ _ARGUMENTS: Final = (
     "--disable-sync",
 )
 # long, because a busy machine needs half a minute to render the page of the documentation
-_TIMEOUT_MILLISECONDS: Final = 30_000
-_EXPECTATION_MILLISECONDS: Final = 20_000
+_TIMEOUT_MILLISECONDS: Final = 180_000
+_EXPECTATION_MILLISECONDS: Final = 60_000
 _MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",

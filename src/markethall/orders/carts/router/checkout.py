@@ -1,6 +1,6 @@
 """Routes that end a cart: merge it into another cart, and check it out."""
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from markethall.orders.carts.contract import (
     CartChanged,
@@ -15,6 +15,7 @@ from markethall.orders.carts.contract import (
 from markethall.orders.carts.router.dependencies import (
     CartCheckoutsDep,
     CartMergesDep,
+    CheckoutPreconditionDep,
     IdempotencyDep,
     Owner,
     PreconditionDep,
@@ -36,7 +37,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
-from markethall.shared.http.idempotent_routes import created_response, require_idempotency_key
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.kernel.errors import PreconditionFailed
 from markethall.shared.kernel.model import Id
@@ -81,7 +82,6 @@ async def merge_cart(
 @router.post(
     "/{cart_id}/checkout",
     status_code=201,
-    dependencies=[Depends(require_idempotency_key)],
     response_model=OrderView,
     summary="Check out a cart",
     responses=with_upstream_errors(
@@ -108,7 +108,7 @@ async def check_out_cart(
     ctx: Owner,
     cart_id: Id,
     body: CheckOutCart,
-    precondition: PreconditionDep,
+    precondition: CheckoutPreconditionDep,
     checkouts: CartCheckoutsDep,
     idempotency: IdempotencyDep,
 ) -> Response:

@@ -16,7 +16,11 @@ from markethall.orders.carts.contract import (
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, VERSION_ERRORS
 from markethall.shared.http.conditional_requests import if_match_optional
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
+from markethall.shared.http.idempotent_routes import (
+    IdempotencyRunner,
+    idempotency_runner,
+    require_idempotency_key,
+)
 from markethall.shared.http.openapi_headers import IF_MATCH_IS_OPTIONAL
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import require_scope
@@ -56,7 +60,14 @@ async def _precondition(request: Request) -> CartPrecondition:
     return CartPrecondition("if-match" in request.headers, await if_match_optional(request))
 
 
+async def _checkout_precondition(request: Request) -> CartPrecondition:
+    await require_idempotency_key(request)
+    return await _precondition(request)
+
+
 PreconditionDep = Annotated[CartPrecondition, Depends(_precondition)]
+# a checkout without a key is refused for that, whatever its If-Match says
+CheckoutPreconditionDep = Annotated[CartPrecondition, Depends(_checkout_precondition)]
 
 
 def cart_response(cart: CartView) -> Response:
