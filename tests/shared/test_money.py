@@ -1,11 +1,8 @@
-"""Money: integer minor units, rounding half to even, and exact division into parts."""
+"""Money: integer minor units of one currency."""
 
 from collections.abc import Callable
-from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from markethall.shared.kernel.model import MAX_AMOUNT
@@ -14,11 +11,7 @@ from markethall.shared.kernel.money import (
     AmountOutOfRange,
     CurrencyMismatch,
     Money,
-    sum_amounts,
 )
-
-amounts = st.integers(-MAX_AMOUNT, MAX_AMOUNT)
-rates = st.decimals(0, 1, allow_nan=False, allow_infinity=False)
 
 
 def euro(amount: int) -> Money:
@@ -49,7 +42,6 @@ def test_amount_is_integer_within_bounds(amount: object) -> None:
 def test_same_currency_adds_and_subtracts() -> None:
     assert euro(5) + euro(7) == euro(12)
     assert euro(5) - euro(7) == euro(-2)
-    assert euro(5).multiply(3) == euro(15)
 
 
 def test_different_currencies_are_not_added() -> None:
@@ -59,15 +51,8 @@ def test_different_currencies_are_not_added() -> None:
         euro(1) + yen
     with pytest.raises(CurrencyMismatch):
         euro(1) - yen
-    with pytest.raises(CurrencyMismatch):
-        sum_amounts([euro(1), yen], "EUR")
 
     assert raised.value.details == {"currencies": ["EUR", "JPY"]}
-
-
-def test_empty_total_is_zero() -> None:
-    assert sum_amounts([], "JPY") == Money(amount=0, currency="JPY")
-    assert sum_amounts([euro(1), euro(2)], "EUR") == euro(3)
 
 
 def test_overflow_is_a_client_error() -> None:
@@ -75,62 +60,12 @@ def test_overflow_is_a_client_error() -> None:
     ways: tuple[Callable[[], Money], ...] = (
         lambda: most + euro(1),
         lambda: euro(-MAX_AMOUNT) - euro(1),
-        lambda: most.multiply(2),
-        lambda: most.apply_rate(Decimal(2)),
-        lambda: sum_amounts([most, most], "EUR"),
     )
     for grow in ways:
         with pytest.raises(AmountOutOfRange) as raised:
             grow()
 
         assert raised.value.status == 422
-
-
-@pytest.mark.parametrize(
-    ("amount", "rate", "part"),
-    [(1, "0.5", 0), (3, "0.5", 2), (5, "0.5", 2), (-1, "0.5", 0), (-3, "0.5", -2),
-     (1999, "0.19", 380), (1000, "0.0825", 82), (999, "0", 0), (999, "1", 999)],
-)  # fmt: skip
-def test_share_is_rounded_half_to_even(amount: int, rate: str, part: int) -> None:
-    assert euro(amount).apply_rate(Decimal(rate)) == euro(part)
-
-
-@given(amounts, rates)
-def test_share_is_exact_for_any_rate_precision(amount: int, rate: Decimal) -> None:
-    with localcontext(prec=2000):
-        exact = (Decimal(amount) * rate).quantize(Decimal(1), ROUND_HALF_EVEN)
-
-    assert euro(amount).apply_rate(rate).amount == int(exact)
-
-
-@given(amounts, st.lists(st.integers(0, 10**12), min_size=1, max_size=50).filter(any))
-def test_split_sums_exactly_and_parts_differ_by_less_than_one_unit(
-    amount: int, weights: list[int]
-) -> None:
-    parts = euro(amount).allocate(weights)
-
-    assert sum(part.amount for part in parts) == amount
-    for part, weight in zip(parts, weights, strict=True):
-        assert abs(part.amount * sum(weights) - amount * weight) < sum(weights)
-
-
-@given(st.integers(0, 10**6), st.lists(st.integers(0, 9), min_size=2, max_size=9).filter(any))
-def test_split_gives_zero_to_zero_weight(amount: int, weights: list[int]) -> None:
-    parts = euro(amount).allocate(weights)
-
-    assert all(part.amount == 0 for part, w in zip(parts, weights, strict=True) if w == 0)
-
-
-def test_largest_remainder_gets_odd_unit() -> None:
-    assert euro(100).allocate([1, 1, 1]) == (euro(34), euro(33), euro(33))
-    assert euro(10).allocate([1, 2]) == (euro(3), euro(7))
-    assert euro(-10).allocate([1, 1, 1]) == (euro(-3), euro(-3), euro(-4))
-
-
-@pytest.mark.parametrize("weights", [[], [0, 0], [2, -1], [-1, -1]])
-def test_zero_total_weight_is_rejected(weights: list[int]) -> None:
-    with pytest.raises(ValueError, match="weights"):
-        euro(1).allocate(weights)
 
 
 def test_money_is_immutable() -> None:

@@ -1,9 +1,7 @@
 """Money in integer minor units of an ISO 4217 currency."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
-from fractions import Fraction
+from collections.abc import Mapping
 from typing import Annotated, Final, Self
 
 import iso4217
@@ -24,7 +22,7 @@ EXPONENT_BY_CURRENCY: Final[Mapping[str, int]] = {
 
 
 class AmountOutOfRange(DomainError):
-    """A sum or product exceeds MAX_AMOUNT. Details: limit in minor units."""
+    """A sum exceeds MAX_AMOUNT. Details: limit in minor units."""
 
     code = "money.amount_out_of_range"
     status = 422
@@ -77,30 +75,6 @@ class Money(Dto):
         """Subtract an amount. Raises CurrencyMismatch, AmountOutOfRange."""
         return self + Money(amount=-other.amount, currency=other.currency)
 
-    def multiply(self, quantity: int) -> "Money":
-        """Multiply by a quantity. Raises AmountOutOfRange."""
-        return self._with_amount(self.amount * quantity)
-
-    def apply_rate(self, rate: Decimal) -> "Money":
-        """Return the amount times the rate, rounded half to even. Raises AmountOutOfRange."""
-        # a Fraction, because Decimal rounds a product to 28 digits
-        return self._with_amount(round(self.amount * Fraction(rate)))
-
-    def allocate(self, weights: Sequence[int]) -> tuple["Money", ...]:
-        """Divide the amount in proportion to the weights, by the largest-remainder method.
-
-        The sum of the parts is exactly this amount. Raises ValueError for invalid weights.
-        """
-        total = sum(weights)
-        if total <= 0 or min(weights) < 0:
-            raise ValueError("weights must be positive in sum and none negative")
-        parts = [self.amount * weight // total for weight in weights]
-        remainders = [self.amount * weight % total for weight in weights]
-        order = sorted(range(len(weights)), key=lambda i: (-remainders[i], i))
-        for i in order[: self.amount - sum(parts)]:
-            parts[i] += 1
-        return tuple(self._with_amount(part) for part in parts)
-
     def _with_amount(self, amount: int) -> "Money":
         return money_in_range(amount, self.currency)
 
@@ -131,8 +105,3 @@ def parse_major_units(text: str, currency: str) -> int:
     if len(fraction_part) > EXPONENT_BY_CURRENCY[currency]:
         raise ValueError(f"has more decimals than {currency}")
     return int(integer_part + fraction_part.ljust(EXPONENT_BY_CURRENCY[currency], "0"))
-
-
-def sum_amounts(amounts: Iterable[Money], currency: str) -> Money:
-    """Add amounts of this currency. Raises CurrencyMismatch, AmountOutOfRange."""
-    return sum(amounts, start=Money.zero(currency))

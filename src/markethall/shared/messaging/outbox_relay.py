@@ -78,11 +78,6 @@ class OutboxRelay:
             EVENTS_RELAYED.labels(self.context).inc(len(event_types))
         return len(event_types)
 
-    @property
-    def must_reconcile(self) -> bool:
-        """Tell whether `reconcile` does anything."""
-        return bool(self._lossy_transports)
-
     async def reconcile(self, leader: LeaderSession) -> None:
         for transport in self._lossy_transports:
             await transport.reconcile(leader)
