@@ -23,7 +23,8 @@ from markethall.shared.cache.redis_cache import RedisCache, TombstoneChannel
 from markethall.shared.http.rate_limits import LimitResult, RateLimit, RedisHitCounter
 from markethall.shared.kernel.circuit_breaker import Breaker
 from markethall.shared.observability.metrics import REGISTRY
-from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
+from markethall.shared.persistence.redis_client import LuaScript, RedisClient
+from markethall.shared.persistence.redis_errors import RedisUnavailable
 from tests.shared.cache_fixtures import Source
 
 FAILURES = 3
@@ -291,7 +292,8 @@ async def test_dead_idle_connection_is_replaced(
     redis_setup: RedisSetup,
 ) -> None:
     await redis_setup.redis.execute("ECHO", "x")
-    redis: Any = redis_setup.redis._redis
+    connections: Any = redis_setup.redis._connections
+    redis = connections._redis
     (idle,) = redis.connection_pool._available_connections
     redis_setup.proxy.cut()
     async with asyncio.timeout(LONG_TIMEOUT):

@@ -25,7 +25,8 @@ from markethall.shared.messaging.redis_stream_format import (
 )
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.observability.metrics import STREAM_ENTRIES, STREAM_UNAVAILABLE
-from markethall.shared.persistence.redis_client import RedisClient, RedisUnavailable
+from markethall.shared.persistence.redis_client import RedisClient
+from markethall.shared.persistence.redis_errors import RedisUnavailable
 
 log = structlog.get_logger("markethall.redis_streams")
 

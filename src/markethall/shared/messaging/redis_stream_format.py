@@ -6,11 +6,10 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import ValidationError
-from redis.exceptions import ResponseError
 
 from markethall.shared.messaging.event_signature import EVENT_FIELD
 from markethall.shared.messaging.events import EventEnvelope
-from markethall.shared.persistence.redis_client import RedisUnavailable
+from markethall.shared.persistence.redis_errors import ErrorReply, RedisUnavailable
 
 Fields = Mapping[bytes, bytes]
 # The id and the fields of an entry. The fields are None if the entry was trimmed from the stream.
@@ -82,4 +81,4 @@ def next_entry_id(entry_id: bytes) -> str:
 
 def is_response_error(error: RedisUnavailable, text: str) -> bool:
     """Return whether Redis has answered with an error that contains the text."""
-    return isinstance(error.__cause__, ResponseError) and text in str(error)
+    return isinstance(error.__cause__, ErrorReply) and text in str(error)

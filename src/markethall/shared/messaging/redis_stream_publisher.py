@@ -31,7 +31,8 @@ from markethall.shared.observability.metrics import (
     STREAM_REPUBLISHED,
     STREAM_UNAVAILABLE,
 )
-from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
+from markethall.shared.persistence.redis_client import LuaScript, RedisClient
+from markethall.shared.persistence.redis_errors import RedisUnavailable
 
 log = structlog.get_logger("markethall.redis_streams")
 

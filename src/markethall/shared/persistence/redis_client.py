@@ -5,25 +5,20 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha1
-from typing import Any, TypeVar
-
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from markethall.shared.kernel.circuit_breaker import Breaker, BreakerOpen
+from markethall.shared.persistence.redis_errors import (
+    ErrorReply,
+    RedisUnavailable,
+    ScriptNotCached,
+)
+
+if TYPE_CHECKING:
+    from markethall.shared.persistence.redis_connections import RedisConnections
 
 T = TypeVar("T")
 CommandArgument = str | bytes | int
-
-
-class RedisUnavailable(Exception):
-    """Redis has rejected a command, or has not answered in time.
-
-    Callers handle this error, so that an API client never gets it.
-    """
 
 
 class LuaScript:
@@ -53,7 +48,7 @@ class RedisClient:
     ) -> None:
         self.timeout = timeout
         self.breaker = breaker or Breaker(time.monotonic)
-        self._redis = _create_client(url, max_connections) if url else None
+        self._connections = _connect(url, max_connections) if url else None
         # callers wait for this before they take a connection, because redis-py does not wait: it
         # raises an error when its pool is empty
         self._free_connections = asyncio.Semaphore(max_connections)
@@ -61,7 +56,7 @@ class RedisClient:
     @property
     def is_configured(self) -> bool:
         """Tell whether this client has a URL and is not closed."""
-        return self._redis is not None
+        return self._connections is not None
 
     def deadline_in(self, seconds: float | None = None) -> float:
         """Return a deadline for one or more commands, by the clock of the event loop."""
@@ -88,7 +83,7 @@ class RedisClient:
         async def evaluate() -> Any:
             try:
                 return await self._send_command("EVALSHA", script.sha, *arguments)
-            except NoScriptError:
+            except ScriptNotCached:
                 return await self._send_command("EVAL", script.source, *arguments)
 
         return await self._run_with_breaker(evaluate, deadline)
@@ -98,11 +93,11 @@ class RedisClient:
 
         The ping is sent even while the breaker is open, and its result updates the breaker.
         """
-        if self._redis is None:
+        if self._connections is None:
             return False
         try:
             await self._run_with_deadline(lambda: self._send_command("PING"), None)
-        except (_NoResponse, ResponseError):
+        except (_NoResponse, ErrorReply):
             self.breaker.record_failure()
             return False
         self.breaker.record_success()
@@ -117,13 +112,13 @@ class RedisClient:
         After `heartbeat_interval` seconds without a message the connection is pinged; the answer
         must arrive within the same time. This method and the function raise RedisUnavailable.
         """
-        if self._redis is None:
+        if self._connections is None:
             raise RedisUnavailable("no Redis is configured")
-        subscription = ChannelSubscription(self._redis.pubsub(), heartbeat_interval)
+        subscription = self._connections.subscription(heartbeat_interval)
         try:
             await subscription.start(channel)
             yield subscription.next_message
-        except (OSError, RedisError) as error:
+        except OSError as error:
             raise RedisUnavailable(str(error)) from error
         finally:
             with suppress(Exception):
@@ -131,30 +126,29 @@ class RedisClient:
 
     async def close(self) -> None:
         """Close all connections; later commands raise RedisUnavailable."""
-        redis, self._redis = self._redis, None
-        if redis is not None:
+        connections, self._connections = self._connections, None
+        if connections is not None:
             # limited in time, because a paused server does not answer the end of a TLS connection
             with suppress(Exception):
                 async with asyncio.timeout(self.timeout):
-                    await redis.aclose()
+                    await connections.close()
 
     async def _send_command(self, *arguments: CommandArgument) -> Any:
-        if self._redis is None:
+        if self._connections is None:
             raise ConnectionError("closed")
-        execute: Any = self._redis.execute_command  # untyped in redis-py
-        return await execute(*arguments)
+        return await self._connections.execute(*arguments)
 
     async def _run_with_breaker(
         self, operation: Callable[[], Awaitable[T]], deadline: float | None
     ) -> T:
-        if self._redis is None:
+        if self._connections is None:
             raise RedisUnavailable("no Redis is configured")
         try:
             with self.breaker.guard(_NoResponse):
                 return await self._run_with_deadline(operation, deadline)
         except BreakerOpen:
             raise RedisUnavailable("the circuit breaker is open") from None
-        except ResponseError as error:
+        except ErrorReply as error:
             # any reply shows that the server is reachable, also an error such as "out of memory"
             self.breaker.record_success()
             raise RedisUnavailable(str(error)) from error
@@ -168,66 +162,18 @@ class RedisClient:
         try:
             async with asyncio.timeout_at(expires_at), self._free_connections:
                 return await operation()
-        except ResponseError:
+        except ErrorReply:
             raise
         except Exception as error:
             raise _NoResponse(str(error) or type(error).__name__) from error
-
-
-class ChannelSubscription:
-    """A connection that is subscribed to one channel."""
-
-    def __init__(self, pubsub: PubSub, heartbeat_interval: float) -> None:
-        self._pubsub = pubsub
-        self._heartbeat_interval = heartbeat_interval
-
-    async def start(self, channel: str) -> None:
-        async with asyncio.timeout(2 * self._heartbeat_interval):
-            await self._pubsub.subscribe(channel)
-            while (await self._receive() or {}).get("type") != "subscribe":
-                pass
-
-    async def next_message(self) -> bytes:
-        is_ping_pending = False
-        while True:
-            message = await self._receive()
-            if message is None:
-                if is_ping_pending:
-                    raise TimeoutError("no answer to a ping")
-                await self._pubsub.ping()
-            elif message["type"] == "message":
-                return bytes(message["data"])
-            is_ping_pending = message is None
-
-    async def close(self) -> None:
-        close: Any = self._pubsub.aclose  # untyped in redis-py
-        await close()
-
-    async def _receive(self) -> Any:
-        return await self._pubsub.get_message(timeout=self._heartbeat_interval)
 
 
 class _NoResponse(Exception):
     """Redis has sent no reply, or one that redis-py cannot parse."""
 
 
-def _create_client(url: str, max_connections: int) -> "Redis":
-    """Return a redis-py client with its own timeouts, retries and handshake switched off.
+def _connect(url: str, max_connections: int) -> "RedisConnections":
+    # imported here: see the module
+    from markethall.shared.persistence.redis_connections import RedisConnections
 
-    By default redis-py 8 retries ten times, waits five seconds, sends four commands at the start of
-    a connection, and lets the server lengthen the timeouts (maintenance notifications, RESP3 only).
-    RedisClient sets one deadline for the whole command instead. At the deadline, or when the caller
-    is cancelled, redis-py closes the connection (`AbstractConnection.read_response`), so the next
-    command never reads a late reply.
-    """
-    pool = ConnectionPool.from_url(
-        url,
-        # one more connection, for ChannelSubscription
-        max_connections=max_connections + 1,
-        protocol=2,
-        driver_info=None,
-        socket_timeout=None,
-        socket_connect_timeout=None,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return Redis.from_pool(pool)
+    return RedisConnections(url, max_connections)
