@@ -10,7 +10,11 @@ from markethall.orders.contract.status_streams import OrderStatusStreams
 from markethall.orders.invoices.contract import Invoices
 from markethall.orders.returns.contract import Returns
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
+from markethall.shared.http.idempotent_routes import (
+    IDEMPOTENCY_RETENTION_EXTENDED,
+    IdempotencyRunner,
+    idempotency_runner,
+)
 from markethall.shared.http.route_policies import CardCheck, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
@@ -42,7 +46,9 @@ OrderChangesDep = Annotated[
 OrderEditsDep = Annotated[
     OrderEdits, Depends(_from_orders(lambda container: container.order_edits()))
 ]
-IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("orders"))]
+IdempotencyDep = Annotated[
+    IdempotencyRunner, Depends(idempotency_runner("orders", IDEMPOTENCY_RETENTION_EXTENDED))
+]
 OrderExportDep = Annotated[
     OrderExport, Depends(_from_orders(lambda container: container.order_export()))
 ]

@@ -21,10 +21,7 @@ from markethall.orders.router.dependencies import (
     Staff,
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, IDEMPOTENCY_ERRORS
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    created_response,
-)
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
@@ -60,7 +57,6 @@ async def fulfil_order(
         body,
         lambda attempt: orders.fulfil(ctx, order_id, body, attempt),
         created_response(lambda fulfilment: f"/fulfilments/{fulfilment.fulfilment_id}"),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
 
@@ -104,10 +100,7 @@ async def deliver_fulfilment(
 ) -> Response:
     """Mark a fulfilment as delivered. The last delivery completes the order."""
     return await idempotency.run(
-        ctx,
-        None,
-        lambda attempt: orders.deliver(ctx, fulfilment_id, attempt),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        ctx, None, lambda attempt: orders.deliver(ctx, fulfilment_id, attempt)
     )
 
 
@@ -128,10 +121,7 @@ async def mark_fulfilment_lost(
     them by `cancel`, each with `lines`; until then, the order does not complete.
     """
     return await idempotency.run(
-        ctx,
-        None,
-        lambda attempt: orders.mark_lost(ctx, fulfilment_id, attempt),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        ctx, None, lambda attempt: orders.mark_lost(ctx, fulfilment_id, attempt)
     )
 
 
@@ -156,8 +146,5 @@ async def mark_fulfilment_returned(
     as those of a lost shipment.
     """
     return await idempotency.run(
-        ctx,
-        body,
-        lambda attempt: orders.mark_returned(ctx, fulfilment_id, body, attempt),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        ctx, body, lambda attempt: orders.mark_returned(ctx, fulfilment_id, body, attempt)
     )

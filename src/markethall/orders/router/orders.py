@@ -45,10 +45,7 @@ from markethall.shared.http.conditional_requests import (
     etag_matches,
 )
 from markethall.shared.http.disconnects import while_connected
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    created_response,
-)
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response, versioned_response
@@ -255,8 +252,5 @@ async def cancel_order(
     response, the stock is released and the payment is cancelled or refunded.
     """
     return await idempotency.run(
-        ctx,
-        body,
-        lambda attempt: orders.cancel(ctx, order_id, body, attempt),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        ctx, body, lambda attempt: orders.cancel(ctx, order_id, body, attempt)
     )

@@ -22,10 +22,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
-from markethall.shared.http.idempotent_routes import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
-    created_response,
-)
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
@@ -55,7 +52,6 @@ async def request_return(
         body,
         lambda attempt: returns.request(ctx, order_id, body, attempt),
         created_response(lambda made: f"/returns/{made.return_id}"),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
 
@@ -100,10 +96,7 @@ async def approve_return(
 ) -> Response:
     """Approve a requested return: the customer may send the units."""
     return await idempotency.run(
-        ctx,
-        None,
-        lambda attempt: returns.approve(ctx, return_id, attempt),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        ctx, None, lambda attempt: returns.approve(ctx, return_id, attempt)
     )
 
 
@@ -120,10 +113,7 @@ async def reject_return(
 ) -> Response:
     """Reject a requested return. Its units can be in another return."""
     return await idempotency.run(
-        ctx,
-        body,
-        lambda attempt: returns.reject(ctx, return_id, body, attempt),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+        ctx, body, lambda attempt: returns.reject(ctx, return_id, body, attempt)
     )
 
 
@@ -139,12 +129,7 @@ async def cancel_return(
     ctx: OwnerOrStaff, return_id: Id, returns: ReturnsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Cancel a return before its units arrive."""
-    return await idempotency.run(
-        ctx,
-        None,
-        lambda attempt: returns.cancel(ctx, return_id, attempt),
-        retention=IDEMPOTENCY_RETENTION_EXTENDED,
-    )
+    return await idempotency.run(ctx, None, lambda attempt: returns.cancel(ctx, return_id, attempt))
 
 
 @router.post(

@@ -67,9 +67,15 @@ class IdempotencyRunner:
     PayloadMismatch, and the errors of the command.
     """
 
-    def __init__(self, request: Request, service: IdempotencyService) -> None:
+    def __init__(
+        self,
+        request: Request,
+        service: IdempotencyService,
+        retention: timedelta = IDEMPOTENCY_RETENTION_DEFAULT,
+    ) -> None:
         self._request = request
         self._service = service
+        self._retention = retention
 
     async def run(
         self,
@@ -135,13 +141,18 @@ class _Services(Protocol):
     def idempotency(self) -> IdempotencyService: ...
 
 
-def idempotency_runner(context: str) -> Callable[[Request], Awaitable[IdempotencyRunner]]:
-    """Return a FastAPI dependency: the runner, with the records of this context."""
+def idempotency_runner(
+    context: str, retention: timedelta = IDEMPOTENCY_RETENTION_DEFAULT
+) -> Callable[[Request], Awaitable[IdempotencyRunner]]:
+    """Return a FastAPI dependency: the runner, with the records of this context.
+
+    `retention` is the time that `run` stores a response.
+    """
     from_context: FromContext[_Services] = FromContext(context)
     find_service = from_context(lambda container: container.idempotency())
 
     async def resolve(request: Request) -> IdempotencyRunner:
-        return IdempotencyRunner(request, await find_service(request))
+        return IdempotencyRunner(request, await find_service(request), retention)
 
     return resolve
 
