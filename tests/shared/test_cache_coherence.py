@@ -192,7 +192,7 @@ async def test_busy_pool_delays_no_invalidation(
 async def test_process_that_never_listens_sends_its_invalidations_when_it_closes(
     two: Two, namespace: str, bus_url: str, database_url: str
 ) -> None:
-    """The command `markethall import` is such a process."""
+    """The command `markethall import` invalidates products, but does not listen."""
     for cache in two:
         await get(cache, namespace, "key", b"old")
 

@@ -225,7 +225,7 @@ class ShopModel:
     # Payments
 
     def pay(self, order: ModelOrder, payment: str) -> None:
-        """Pay a pending order. If its reservation has expired, its stock may be sold."""
+        """Pay a pending order. If its reservation has expired, others may have bought its stock."""
         order.payment, order.status = payment, "processing"
         if order.is_stock_reserved:
             return

@@ -403,12 +403,15 @@ async def test_return_of_an_order_without_captured_money_refunds_nothing(
     orders_app: OrdersApp,
 ) -> None:
     order = await delivered_order(orders_app, 1)
-    orders_app.fake_payments.change_status(order.payment.payment_id, PaymentStatus.AUTHORIZED)
+    nothing = Money(amount=0, currency="EUR")
+    orders_app.fake_payments.change_status(
+        order.payment.payment_id, PaymentStatus.AUTHORIZED, captured=nothing
+    )
 
     closed = await closed_return(orders_app, order, 1)
 
     assert closed.refund
-    assert closed.refund.refunded == Money(amount=0, currency="EUR")
+    assert closed.refund.refunded == nothing
 
 
 @pytest.mark.parametrize("when", ["before", "after", "killed before", "killed after"])

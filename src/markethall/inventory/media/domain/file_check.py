@@ -132,7 +132,7 @@ def _webp_end(data: bytes) -> int:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Return width and height from the first chunk."""
+    """Return the width and height that the first chunk of a WebP file names."""
     kind, content = data[12:16], data[20:30]
     match kind:
         case b"VP8X":
