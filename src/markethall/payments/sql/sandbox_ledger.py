@@ -5,7 +5,7 @@ provider.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -28,28 +28,28 @@ class SqlSandboxLedger:
     async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
         """Insert the charge unless its id exists. One statement needs no transaction."""
         async with self._postgres.read_session() as connection:
-            if await connection.execute(sql.INSERT_SANDBOX_CHARGE, **asdict(charge)):
+            if await connection.execute(sql.INSERT_SANDBOX_CHARGE, **vars(charge)):
                 return charge
             existing = await _get_charge(connection, charge.operation_id)
         return existing or charge
 
     async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
         async with self._postgres.transaction() as connection:
-            if await connection.execute(sql.INSERT_SANDBOX_REFUND, **asdict(refund)):
+            if await connection.execute(sql.INSERT_SANDBOX_REFUND, **vars(refund)):
                 return await _deduct_from_charge(connection, refund)
             existing = await _get_refund(connection, refund.operation_id)
         return existing or refund
 
     async def record_capture(self, capture: SandboxCapture) -> SandboxCapture:
         async with self._postgres.transaction() as connection:
-            if await connection.execute(sql.INSERT_SANDBOX_CAPTURE, **asdict(capture)):
+            if await connection.execute(sql.INSERT_SANDBOX_CAPTURE, **vars(capture)):
                 return await _change_authorization(connection, capture)
             existing = await _get_capture(connection, capture.operation_id)
         return existing or capture
 
     async def advance_charge(self, charge: SandboxCharge) -> None:
         async with self._postgres.transaction() as connection:
-            if not await connection.execute(sql.INSERT_SANDBOX_CHARGE, **asdict(charge)):
+            if not await connection.execute(sql.INSERT_SANDBOX_CHARGE, **vars(charge)):
                 await connection.execute(
                     sql.ADVANCE_SANDBOX_CHARGE,
                     operation_id=charge.operation_id,
@@ -74,7 +74,7 @@ class SqlSandboxLedger:
 
     async def record_saved_method(self, method: SandboxSavedMethod) -> None:
         async with self._postgres.read_session() as connection:
-            await connection.execute(sql.INSERT_SANDBOX_SAVED_METHOD, **asdict(method))
+            await connection.execute(sql.INSERT_SANDBOX_SAVED_METHOD, **vars(method))
 
     async def get_saved_method(self, token: str) -> SandboxSavedMethod | None:
         async with self._postgres.read_session() as connection:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -30,6 +31,7 @@ from markethall.shared.messaging.sql.outbox import OutboxStatements, SqlOutbox
 from markethall.shared.messaging.sql.tables import add_inbox_table, add_outbox_table
 from markethall.shared.messaging.wake_signal import WakeSignal
 from markethall.shared.persistence.postgres import Connection, Postgres
+from markethall.shared.persistence.postgres.session import PooledSession
 from markethall.shared.persistence.sql import NAMING_CONVENTION
 
 
@@ -146,21 +148,23 @@ class SqlDatabase(Generic[S_co]):
         self._event_counters = event_counters
         self.write_count = 0
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[S_co]:
+    def transaction(self) -> "StoreSession[S_co]":
         """Commit when the block ends; roll back when it raises. Raises Unavailable."""
-        async with self._postgres.transaction() as connection:
-            store = self._store_factory(connection, self._statements, self._clock)
-            yield store
-        self._after_write(store)
+        return StoreSession(self._postgres.transaction(), self._build_store, self._after_write)
 
-    @asynccontextmanager
-    async def autocommit(self) -> AsyncIterator[S_co]:
+    def autocommit(self) -> "StoreSession[S_co]":
         """Commit each statement by itself. Raises Unavailable."""
-        async with self._postgres.read_session() as connection:
-            store = self._store_factory(connection, self._statements, self._clock)
-            yield store
-        self._after_write(store)
+        return StoreSession(self._postgres.read_session(), self._build_store, self._after_write)
+
+    def read_session(self) -> "StoreSession[S_co]":
+        """Return a store for reads without a transaction: each statement sees the latest commits.
+
+        Raises Unavailable.
+        """
+        return StoreSession(self._postgres.read_session(), self._build_store)
+
+    def _build_store(self, connection: Connection) -> S_co:
+        return self._store_factory(connection, self._statements, self._clock)
 
     def _after_write(self, store: SqlUnitOfWork) -> None:
         self.write_count += 1
@@ -168,14 +172,39 @@ class SqlDatabase(Generic[S_co]):
         if store.published_events:
             self.after_publish()
 
-    @asynccontextmanager
-    async def read_session(self) -> AsyncIterator[S_co]:
-        """Yield a store for reads without a transaction: each statement sees the latest commits.
 
-        Raises Unavailable.
-        """
-        async with self._postgres.read_session() as connection:
-            yield self._store_factory(connection, self._statements, self._clock)
+class StoreSession(Generic[S_co]):
+    """A context manager: a session of Postgres with the store of a context.
+
+    It is a class for the same reason as PooledSession. `after_write` is called after the end of a
+    block that has not failed.
+    """
+
+    __slots__ = ("_after_write", "_build_store", "_session", "_store")
+
+    def __init__(
+        self,
+        session: PooledSession,
+        build_store: Callable[[Connection], S_co],
+        after_write: Callable[[SqlUnitOfWork], None] | None = None,
+    ) -> None:
+        self._session = session
+        self._build_store = build_store
+        self._after_write = after_write
+
+    async def __aenter__(self) -> S_co:
+        self._store = self._build_store(await self._session.__aenter__())
+        return self._store
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._session.__aexit__(kind, error, traceback)
+        if error is None and self._after_write is not None:
+            self._after_write(self._store)
 
 
 R_co = TypeVar("R_co", covariant=True)

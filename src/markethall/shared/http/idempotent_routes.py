@@ -123,7 +123,7 @@ class IdempotencyRunner:
             principal=_principal(self._request, ctx),
             method=self._request.method,
             # lower case, because a UUID in capitals names the same resource
-            path=self._request.url.path.lower().rstrip("/"),
+            path=self._request.scope["path"].lower().rstrip("/"),
             key=key,
             payload=body.model_dump(mode="json") if body else None,
         )

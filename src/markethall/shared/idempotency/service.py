@@ -53,7 +53,7 @@ class IdempotencyService:
         record = await self._claim_key(request, retention)
         if record.response:
             return record.response, True
-        attempt = IdempotentCommand(request.scope, record.id, retention, to_response)
+        attempt = IdempotentCommand(record.scope, record.id, retention, to_response)
         try:
             response = attempt.build_response(await command(attempt))
         except Exception as error:

@@ -114,8 +114,12 @@ class Postgres:
                     )  # if the timeout cancels this, asyncpg terminates all connections
 
     async def _acquire(self) -> "tuple[Pool, PooledDriver]":
-        with translate_login_errors():
+        try:
             return await wait_within_budget(self._acquire_now(), self._timeout)
+        except Exception:
+            # entered only after an error, because this method runs before each statement
+            with translate_login_errors():
+                raise
 
     async def _acquire_now(self) -> "tuple[Pool, PooledDriver]":
         pool = self._pool or await self._open_and_check_clock()
