@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,8 +23,11 @@ from tests.conftest import plain
 from tests.containers import users_of
 from tests.test_app import ADMIN
 
-# 21, and a read of the settings of the shop if they are no longer in the cache
+# 21 and 47; on a busy machine, events are relayed one by one
 MAX_ROUND_TRIPS: Final = 22
+MAX_ROUND_TRIPS_OF_CART: Final = 49
+STEPS: Final = ("POST /orders", "POST /payments/{id}/confirm", "events")
+CART_STEPS: Final = ("POST /carts", "two lines", "address", "checkout", *STEPS[1:])
 MAX_IDLE_STATEMENTS_PER_SECOND: Final = 4
 # includes one run of the periodic jobs of an idle process
 IDLE_SECONDS: Final = 15
@@ -54,6 +57,7 @@ class Shop:
     proxy: RecordingProxy
     database: "asyncpg.Connection[asyncpg.Record]"
     product_id: str
+    other_product_id: str
 
 
 @pytest.fixture
@@ -70,20 +74,25 @@ async def shop(database_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
         await users_of(app.container).accounts().create_first_admin(*ADMIN.values())
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
-            yield Shop(app, http, proxy, database, await _create_product(http))
+            await _sign_in(http)
+            products = [await _create_product(http, sku) for sku in ("TEA", "CUP")]
+            yield Shop(app, http, proxy, database, *products)
         await app.container.close()
     await database.close()
 
 
-async def _create_product(http: httpx2.AsyncClient) -> str:
+async def _sign_in(http: httpx2.AsyncClient) -> None:
     form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
     token = (await http.post("/token", data=form)).json()["access_token"]
     http.headers["Authorization"] = f"Bearer {token}"
-    body = {"sku": "TEA", "name": "Tea", "price": {"amount": 1999, "currency": "EUR"}}
+
+
+async def _create_product(http: httpx2.AsyncClient, sku: str) -> str:
+    body = {"sku": sku, "name": "Tea", "price": {"amount": 1999, "currency": "EUR"}}
     product = (await http.post("/products", json=body)).raise_for_status().json()
     path = f"/products/{product['product_id']}/stock-adjustments"
     receipt = {"delta": 1000, "reason": "received"}
-    headers = {"Idempotency-Key": "stock"}
+    headers = {"Idempotency-Key": f"stock-{sku}"}
     (await http.post(path, json=receipt, headers=headers)).raise_for_status()
     return str(product["product_id"])
 
@@ -103,14 +112,38 @@ async def _buy(shop: Shop, number: int) -> list[int]:
     steps = [shop.proxy.round_trips]
     body = {"product_id": shop.product_id, "quantity": 2, "shipping_address": "Market 1"}
     order = await _post(shop, "/orders", body, f"order {number}")
+    return [*steps, *await _pay(shop, order, f"payment {number}")]
+
+
+async def _buy_from_cart(shop: Shop, number: int) -> list[int]:
+    """Buy as `_buy` does, from a cart with two lines and an address."""
+    steps = [shop.proxy.round_trips]
+    cart = f"/carts/{(await _post(shop, '/carts', {}, f'cart {number}'))['cart_id']}"
     steps.append(shop.proxy.round_trips)
+    for product_id in (shop.product_id, shop.other_product_id):
+        await _put(shop, f"{cart}/lines/{product_id}", {"quantity": 1})
+    steps.append(shop.proxy.round_trips)
+    await _put(shop, cart, {"shipping_address": "Market 1"})
+    steps.append(shop.proxy.round_trips)
+    order = await _post(shop, f"{cart}/checkout", {}, f"checkout {number}")
+    return [*steps, *await _pay(shop, order, f"payment of cart {number}")]
+
+
+async def _pay(shop: Shop, order: dict[str, Any], key: str) -> list[int]:
+    """Pay the order and wait for its events. Return the round trips before and after."""
+    steps = [shop.proxy.round_trips]
     path = f"/payments/{order['payment']['payment_id']}/confirm"
-    payment = await _post(shop, path, {"payment_method": "sandbox_ok"}, f"payment {number}")
+    payment = await _post(shop, path, {"payment_method": "sandbox_ok"}, key)
     steps.append(shop.proxy.round_trips)
     assert payment["status"] == "captured"
     await _wait_until_processing(shop, order["order_id"])
     steps.append(shop.proxy.round_trips)
     return steps
+
+
+async def _put(shop: Shop, path: str, body: dict[str, Any]) -> None:
+    response = await shop.http.put(path, json=body)
+    assert response.is_success, response.text
 
 
 async def _post(shop: Shop, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
@@ -134,23 +167,43 @@ async def _wait_until_processing(shop: Shop, order_id: str) -> None:
 
 
 async def test_purchase_takes_few_round_trips(shop: Shop) -> None:
-    async with _background_work(shop.app, ONLY_WOKEN):
-        await _buy(shop, 0)  # prepares the statements
-        purchases = [await _buy(shop, number) for number in range(1, PURCHASES + 1)]
-    # the second purchase starts after the last statement of the first, so `pairwise` counts all
-    totals = [later[0] - earlier[0] for earlier, later in pairwise(purchases)]
+    await _assert_few_round_trips(shop, _buy, STEPS, MAX_ROUND_TRIPS)
 
-    table = _describe(shop.proxy, purchases[-2], purchases[-1][0])
+
+async def test_purchase_from_a_cart_takes_few_round_trips(shop: Shop) -> None:
+    await _assert_few_round_trips(shop, _buy_from_cart, CART_STEPS, MAX_ROUND_TRIPS_OF_CART)
+
+
+async def _assert_few_round_trips(
+    shop: Shop,
+    buy: Callable[[Shop, int], Awaitable[list[int]]],
+    names: tuple[str, ...],
+    max_round_trips: int,
+) -> None:
+    async with _background_work(shop.app, ONLY_WOKEN):
+        await buy(shop, 0)  # prepares the statements
+        purchases = [await buy(shop, number) for number in range(1, PURCHASES + 1)]
+    # the second purchase starts after the last statement of the first, so `pairwise` counts all
+    totals = [
+        _count_round_trips(shop.proxy, earlier[0], later[0])
+        for earlier, later in pairwise(purchases)
+    ]
+
+    table = _describe(shop.proxy, names, [*purchases[-2][:-1], purchases[-1][0]])
     print(table)
     # the median, because a measurement of the background work may fall into one purchase
-    assert median(totals) <= MAX_ROUND_TRIPS, (totals, table)
+    assert median(totals) <= max_round_trips, (totals, table)
 
 
-def _describe(proxy: RecordingProxy, steps: list[int], end: int) -> str:
+def _count_round_trips(proxy: RecordingProxy, start: int, stop: int) -> int:
+    """Count all but reads of the settings of the shop, which a cache keeps for seconds."""
+    return sum("orders.configuration" not in sql for sql in proxy.statements[start:stop])
+
+
+def _describe(proxy: RecordingProxy, names: tuple[str, ...], steps: list[int]) -> str:
     """Return a table of the statements of one purchase by step."""
     lines = []
-    names = ("POST /orders", "POST /payments/{id}/confirm", "events")
-    for name, (start, stop) in zip(names, pairwise([*steps[:3], end]), strict=True):
+    for name, (start, stop) in zip(names, pairwise(steps), strict=True):
         lines.append(f"{name}: {stop - start} round trips")
         lines.extend(f"    {_shorten(sql)}" for sql in proxy.statements[start:stop])
     return "\n".join(lines)

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 import pytest
@@ -15,6 +15,23 @@ from markethall.settings import read_settings
 from markethall.shared.observability.metrics import EVENTS_HANDLED, RPC_CLIENT_CALLS, STATEMENTS
 from tests.containers import inventory_of, users_of
 from tests.test_app import ADMIN
+
+BERLIN: Final = {
+    "recipient": "Ada Lovelace",
+    "line1": "Market 1",
+    "city": "Berlin",
+    "postal_code": "10115",
+    "country": "DE",
+}
+# statements per step
+CART_BUDGETS: Final = {
+    "create": 4,
+    "line": 4,
+    "second line": 3,
+    "address": 3,
+    "voucher": 4,
+    "checkout": 15,
+}
 
 
 @pytest.fixture
@@ -44,13 +61,27 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
 
 @pytest.fixture
 async def product_id(http: httpx2.AsyncClient) -> str:
+    return await create_product(http, "TEA")
+
+
+async def create_product(http: httpx2.AsyncClient, sku: str) -> str:
     price = {"amount": 1999, "currency": "EUR"}
-    body = {"sku": "TEA", "name": "Tea", "price": price}
+    body = {"sku": sku, "name": "Tea", "price": price}
     product = (await http.post("/products", json=body)).json()
     path = f"/products/{product['product_id']}/stock-adjustments"
     receipt = {"delta": 100, "reason": "received"}
-    assert (await http.post(path, json=receipt, headers=key("stock"))).status_code == 201
+    headers = key(f"stock-{sku}")
+    assert (await http.post(path, json=receipt, headers=headers)).status_code == 201
     return str(product["product_id"])
+
+
+async def configure_voucher_and_shipping(http: httpx2.AsyncClient) -> None:
+    rate = {"kind": "flat", "currency": "EUR", "price": 490}
+    method = {"code": "post", "name": "Post", "rate": rate}
+    voucher = {"name": "Spring", "kind": "percent", "percent": "10", "code": "SPRING"}
+    (await http.post("/shipping-methods", json=method)).raise_for_status()
+    limits = {"usage_limit": 9, "per_customer_limit": 9}
+    (await http.post("/promotions", json=voucher | limits)).raise_for_status()
 
 
 def key(name: str) -> dict[str, str]:
@@ -173,6 +204,40 @@ async def test_order_makes_four_context_calls_and_one_after_payment(
         "payments.activate": 1,
     }
     assert count_context_calls() - before == {**placing, "inventory.commit": 1}
+
+
+async def test_checkout_of_cart_with_voucher_and_shipping_makes_four_context_calls(
+    http: httpx2.AsyncClient, product_id: str
+) -> None:
+    await configure_voucher_and_shipping(http)
+    costs: dict[str, tuple[int, Counter[str]]] = {}
+
+    async def step(name: str, method: str, path: str, **options: Any) -> Any:
+        before = count_context_calls()
+        statements, answer = await cost(http, method, path, **options)
+        costs[name] = (statements, count_context_calls() - before)
+        return answer
+
+    other_id = await create_product(http, "CUP")
+    cart = f"/carts/{(await step('create', 'POST', '/carts', json={}))['cart_id']}"
+    await step("line", "PUT", f"{cart}/lines/{product_id}", json={"quantity": 2})
+    await step("second line", "PUT", f"{cart}/lines/{other_id}", json={"quantity": 1})
+    await step("address", "PUT", cart, json={"shipping_address": BERLIN})
+    await step("voucher", "PUT", f"{cart}/voucher", json={"code": "SPRING"})
+    order = await step("checkout", "POST", f"{cart}/checkout", json={}, headers=key("order"))
+
+    assert (order["discount"]["amount"], order["shipping"]["amount"]) == (600, 490)
+    assert costs["checkout"][1] == {
+        "users.get_active_customer": 1,
+        "inventory.reserve": 1,
+        "payments.open": 1,
+        "payments.activate": 1,
+    }
+    assert not costs["create"][1]
+    for name in ("line", "second line", "address", "voucher"):
+        assert costs[name][1] == {"inventory.list_offers": 1}
+    for name, budget in CART_BUDGETS.items():
+        assert costs[name][0] <= budget, (name, costs[name])
 
 
 async def test_product_page_takes_one_statement(http: httpx2.AsyncClient, product_id: str) -> None:

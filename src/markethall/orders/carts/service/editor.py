@@ -49,7 +49,8 @@ class CartEditor:
         """Raises ConcurrentCartUpdate."""
         if changed.version == cart.version and changed == cart:
             return
-        async with self._database.transaction() as store:
+        # a single statement, so no transaction is needed
+        async with self._database.autocommit() as store:
             if changed.version == cart.version:
                 await store.record_look(changed)
             else:
