@@ -268,9 +268,6 @@ class OrdersContainer(ContextContainer):
     status_streams: providers.Singleton[OrderStatusStreams] = singleton(
         StatusStreams, stored_database, status_waits, singleton(_stream_limits, settings)
     )
-    draft_orders: providers.Singleton[DraftOrders] = singleton(
-        DraftOrderService, singleton(DraftPlacer, checkout), stored_database, cursors, clock
-    )
     order_edits: providers.Singleton[OrderEdits] = singleton(
         OrderEditService, clients, pricing, database, reservation_policy, clock
     )
@@ -291,6 +288,14 @@ class OrdersContainer(ContextContainer):
     verify_access_token = singleton(_verify_access_token, tools)
     cart_editor = singleton(CartEditor, stored_database, cart_policy)
     cart_previews = singleton(CartPreviews, inventory, pricing)
+    draft_orders: providers.Singleton[DraftOrders] = singleton(
+        DraftOrderService,
+        singleton(DraftPlacer, checkout),
+        cart_previews,
+        stored_database,
+        cursors,
+        clock,
+    )
     carts: providers.Singleton[Carts] = singleton(
         CartService, cart_editor, cart_previews, stored_database, cart_policy, clock
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from markethall.orders.carts.contract import ReadinessProblem
 from markethall.orders.contract import (
     MAX_LINES,
     AnyAddress,
@@ -17,6 +18,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.promotions.contract import VoucherCode
 from markethall.orders.shipping.contract import ShippingCode
+from markethall.orders.totals.contract import TotalsView
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.email_address import EmailAddress
@@ -124,6 +126,18 @@ class DraftOrderView(Dto):
     version: int
 
 
+class DraftOrderPreview(DraftOrderView):
+    """A draft order with its current totals. Nothing is reserved.
+
+    `readiness` lists the reasons why the draft cannot be completed now. If one of them is its
+    voucher, `totals` are those without the voucher. `totals` is null if the draft cannot be priced.
+    The totals of a completed draft are those of its order.
+    """
+
+    totals: TotalsView | None
+    readiness: tuple[ReadinessProblem, ...]
+
+
 class DraftOrderNotFound(DomainError):
     """Details: draft_order_id."""
 
@@ -156,8 +170,8 @@ class DraftOrders(Protocol):
     ) -> DraftOrderView:
         """Create a draft order. `attempt.id` becomes its id. Nothing is reserved."""
 
-    async def get(self, ctx: CallContext, draft_order_id: UUID) -> DraftOrderView:
-        """Raises DraftOrderNotFound."""
+    async def get(self, ctx: CallContext, draft_order_id: UUID) -> DraftOrderPreview:
+        """Return the draft with its current totals. Raises DraftOrderNotFound, Unavailable."""
 
     async def list_page(self, ctx: CallContext, query: DraftOrderQuery) -> Page[DraftOrderView]:
         """Return draft orders, the newest first. Raises CursorInvalid."""

@@ -1,11 +1,16 @@
 """The draft order."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from markethall.orders.carts.domain import Offer
 from markethall.orders.drafts.contract import DraftOrderCompleted, DraftStatus, NewDraftOrder
+from markethall.orders.pricing.domain import QuoteRequest
+from markethall.shared.kernel.ids import derive_uuid7
 
 
 class DraftRef(NamedTuple):
@@ -30,6 +35,41 @@ class DraftOrder:
     @property
     def ref(self) -> DraftRef:
         return DraftRef(self.draft_order_id, self.version)
+
+    @property
+    def buyer_id(self) -> UUID:
+        """The customer; without one, an id that is derived from that of the draft."""
+        return self.fields.customer_id or derive_uuid7(self.draft_order_id, "buyer")
+
+    @property
+    def units_by_product(self) -> Mapping[UUID, int]:
+        units: Counter[UUID] = Counter()
+        for line in self.fields.lines:
+            units[line.product_id] += line.quantity
+        return units
+
+    @property
+    def requested_lines(self) -> tuple[tuple[UUID, int], ...]:
+        """The product of each line, and the units of the product in all lines."""
+        units = self.units_by_product
+        return tuple((line.product_id, units[line.product_id]) for line in self.fields.lines)
+
+    def to_quote_request(self, offers: Mapping[UUID, Offer]) -> QuoteRequest:
+        """Build the request for a preview of the products that are sold."""
+        fields = self.fields
+        return QuoteRequest(
+            customer_id=self.buyer_id,
+            lines=tuple(
+                offers[product_id].to_quoted_line(quantity)
+                for product_id, quantity in self.units_by_product.items()
+                if product_id in offers
+            ),
+            shipping_address=fields.shipping_address,
+            currency=fields.currency,
+            shipping_method=fields.shipping_method,
+            voucher_code=fields.voucher_code,
+            is_preview=True,
+        )
 
     def check_open(self) -> None:
         """Raises DraftOrderCompleted."""

@@ -21,6 +21,7 @@ from markethall.orders.drafts.contract import (
     DraftOrderChanged,
     DraftOrderCompleted,
     DraftOrderNotFound,
+    DraftOrderPreview,
     DraftOrderQuery,
     DraftOrders,
     DraftOrderView,
@@ -42,7 +43,7 @@ from markethall.shared.http.idempotent_routes import (
 )
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response, versioned_response
+from markethall.shared.http.responses import current_response, json_response, versioned_response
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Id
@@ -102,16 +103,16 @@ async def list_draft_orders(
 
 @router.get(
     "/{draft_order_id}",
-    response_model=DraftOrderView,
+    response_model=DraftOrderPreview,
     summary="Get a draft order",
     responses=problems(*AUTHENTICATED_ERRORS, DraftOrderNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_draft_order(
     request: Request, ctx: Staff, draft_order_id: Id, drafts: DraftOrdersDep
 ) -> Response:
-    """Return a draft order."""
+    """Return a draft order with its current totals, and what prevents its completion."""
     view = await drafts.get(ctx, draft_order_id)
-    return apply_if_none_match(request, versioned_response(view))
+    return apply_if_none_match(request, current_response(view))
 
 
 @router.patch(

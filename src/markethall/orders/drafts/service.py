@@ -2,18 +2,25 @@
 
 from uuid import UUID
 
+from markethall.orders.carts.contract import ReadinessProblem
+from markethall.orders.carts.domain import find_unavailable_lines, pricing_problem
+from markethall.orders.carts.service import CartPreviews
 from markethall.orders.configuration.domain import apply_merge_patch
 from markethall.orders.contract import OrderView
 from markethall.orders.drafts.contract import (
     ChangeDraftOrder,
     DraftLineView,
     DraftOrderNotFound,
+    DraftOrderPreview,
     DraftOrderQuery,
     DraftOrderView,
+    DraftStatus,
     NewDraftOrder,
 )
 from markethall.orders.drafts.domain import DraftOrder
 from markethall.orders.drafts.ports import DraftPlacement, ReadStore, Store
+from markethall.orders.totals.contract import TotalsView
+from markethall.orders.totals.service import to_totals_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -30,11 +37,13 @@ class DraftOrderService:
     def __init__(
         self,
         placement: DraftPlacement,
+        previews: CartPreviews,
         database: Database[ReadStore, Store],
         cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._placement = placement
+        self._previews = previews
         self._database = database
         self._cursors = cursors
         self._clock = clock
@@ -52,8 +61,29 @@ class DraftOrderService:
             await store.store_response(attempt, view)
         return view
 
-    async def get(self, ctx: CallContext, draft_order_id: UUID) -> DraftOrderView:
-        return _to_view(await self._read(ctx, draft_order_id))
+    async def get(self, ctx: CallContext, draft_order_id: UUID) -> DraftOrderPreview:
+        draft = await self._read(ctx, draft_order_id)
+        view = dict(_to_view(draft))
+        if draft.status is not DraftStatus.OPEN:
+            return DraftOrderPreview(**view, totals=None, readiness=())
+        totals, readiness = await self._preview(ctx, draft)
+        return DraftOrderPreview(**view, totals=totals, readiness=readiness)
+
+    async def _preview(
+        self, ctx: CallContext, draft: DraftOrder
+    ) -> tuple[TotalsView | None, tuple[ReadinessProblem, ...]]:
+        """Price the draft as a cart of its buyer, which is not stored. Raises Unavailable."""
+        units = draft.units_by_product
+        offers = await self._previews.list_offers(ctx, units, draft.fields.currency)
+        request = draft.to_quote_request(offers)
+        preview = await self._previews.price(request, offers)
+        problems = [
+            *find_unavailable_lines(draft.requested_lines, offers),
+            *([pricing_problem(preview.error)] if preview.error else []),
+        ]
+        quote = preview.quote
+        totals = to_totals_view(quote.breakdown, quote.currency) if quote else None
+        return totals, tuple(problems)
 
     async def list_page(self, ctx: CallContext, query: DraftOrderQuery) -> Page[DraftOrderView]:
         _check_staff(ctx)

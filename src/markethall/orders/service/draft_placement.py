@@ -6,7 +6,6 @@ from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.completed_drafts import CompletedDraft
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
-from markethall.shared.kernel.ids import derive_uuid7
 from markethall.users.contract import Customer
 
 
@@ -24,8 +23,7 @@ class DraftPlacer:
         attempt: IdempotentCommand,
     ) -> OrderView:
         buyer = _buyer_without_account(draft)
-        user_id = buyer.user_id if buyer else draft.fields.customer_id
-        buyer_ctx = ctx.model_copy(update={"actor": Actor(user_id=user_id)})
+        buyer_ctx = ctx.model_copy(update={"actor": Actor(user_id=draft.buyer_id)})
         completed = CompletedDraft(draft.ref, ctx.actor.audit_name, buyer)
         return await self._checkout.place(buyer_ctx, command, attempt, draft=completed)
 
@@ -34,5 +32,5 @@ def _buyer_without_account(draft: DraftOrder) -> Customer | None:
     """Return a buyer without an account, or None if the draft has a customer."""
     if draft.fields.customer_id:
         return None
-    user_id = derive_uuid7(draft.draft_order_id, "buyer")
-    return Customer(user_id=user_id, email=draft.fields.email or "", full_name=None, is_guest=True)
+    email = draft.fields.email or ""
+    return Customer(user_id=draft.buyer_id, email=email, full_name=None, is_guest=True)

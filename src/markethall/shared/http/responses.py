@@ -5,7 +5,7 @@ from typing import Final, Protocol
 from fastapi import Response
 from pydantic import BaseModel
 
-from markethall.shared.kernel.etags import etag
+from markethall.shared.kernel.etags import content_digest, etag
 
 JSON_MEDIA_TYPE: Final = "application/json"
 # The gateway adds `no-store` to responses without a Cache-Control.
@@ -38,6 +38,16 @@ def versioned_response(dto: Versioned, *, is_public: bool = False) -> Response:
     if is_public:
         headers["cache-control"] = PUBLIC_CACHE_CONTROL
     return Response(dto.model_dump_json().encode(), 200, headers, JSON_MEDIA_TYPE)
+
+
+def current_response(dto: Versioned) -> Response:
+    """Return a 200 with an entity tag of the version and the content.
+
+    For content that changes without a new version, such as current prices.
+    """
+    body = dto.model_dump_json().encode()
+    headers = {"etag": etag(dto.version, content_digest(body))}
+    return Response(body, 200, headers, JSON_MEDIA_TYPE)
 
 
 class RawJsonResponse(Response):

@@ -72,9 +72,9 @@ class LineChangeView(Dto):
 
 
 class ReadinessProblem(Dto):
-    """A reason why the cart cannot be checked out now. `field` is a JSON pointer into the cart.
+    """A reason why a cart or a draft order cannot be ordered now. `field` is a JSON pointer.
 
-    `code` is `missing`, or the code of the error that checkout would return.
+    `code` is `missing`, or the code of the error that ordering would return.
     """
 
     code: Annotated[str, Field(examples=["missing"])]

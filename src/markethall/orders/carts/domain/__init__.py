@@ -5,6 +5,7 @@ from markethall.orders.carts.domain.lines import CartLine, LineChange, Offer
 from markethall.orders.carts.domain.readiness import (
     find_line_problems,
     find_missing_fields,
+    find_unavailable_lines,
     pricing_problem,
 )
 
@@ -16,5 +17,6 @@ __all__ = [
     "Offer",
     "find_line_problems",
     "find_missing_fields",
+    "find_unavailable_lines",
     "pricing_problem",
 ]

@@ -1,6 +1,6 @@
 """The reasons why a cart cannot be checked out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -38,16 +38,26 @@ def find_missing_fields(cart: Cart) -> Iterator[ReadinessProblem]:
 
 
 def find_line_problems(cart: Cart, offers: Mapping[UUID, Offer]) -> Iterator[ReadinessProblem]:
-    """List the lines whose products are not sold, or of which too few units are available."""
-    for index, line in enumerate(cart.lines):
-        offer = offers.get(line.product_id)
+    lines = [(line.product_id, line.quantity) for line in cart.lines]
+    return find_unavailable_lines(lines, offers)
+
+
+def find_unavailable_lines(
+    lines: Iterable[tuple[UUID, int]], offers: Mapping[UUID, Offer]
+) -> Iterator[ReadinessProblem]:
+    """List the lines whose products are not sold, or of which too few units are available.
+
+    A line is given as its product and quantity.
+    """
+    for index, (product_id, quantity) in enumerate(lines):
+        offer = offers.get(product_id)
         if offer is None:
             yield ReadinessProblem(
                 code="inventory.product_not_found",
                 field=f"/lines/{index}/product_id",
                 message="The product is no longer sold.",
             )
-        elif offer.available < line.quantity:
+        elif offer.available < quantity:
             yield ReadinessProblem(
                 code="inventory.out_of_stock",
                 field=f"/lines/{index}/quantity",

@@ -22,7 +22,7 @@ from markethall.shared.http.idempotent_routes import (
     require_idempotency_key,
 )
 from markethall.shared.http.openapi_headers import IF_MATCH_IS_OPTIONAL
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import current_response
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
@@ -71,10 +71,8 @@ CheckoutPreconditionDep = Annotated[CartPrecondition, Depends(_checkout_precondi
 
 
 def cart_response(cart: CartView) -> Response:
-    """Return a 200. The entity tag has a digest, because prices change without a new version."""
-    response = json_response(cart)
-    response.headers["etag"] = etags.etag(cart.version, etags.content_digest(response.body))
-    return response
+    # prices change without a new version
+    return current_response(cart)
 
 
 # documents the response of `deleted_response`

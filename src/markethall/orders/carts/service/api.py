@@ -55,7 +55,7 @@ class CartService:
             CartLine.from_offer(offers[line.product_id], line.quantity) for line in command.lines
         ]
         cart = self._new_cart(ctx, command, attempt.id, tuple(lines))
-        preview = await self._previews.price(cart, offers)
+        preview = await self._previews.price_cart(cart, offers)
         preview.require_currency()
         return await self._insert(cart, preview, attempt)
 
@@ -122,7 +122,7 @@ class CartService:
             offers = await self._previews.list_offers(ctx, product_ids, cart.currency)
             require_offers(offers, [product_id])
             changed = cart.set_line(offers[product_id], change.quantity, self._clock())
-            preview = await self._previews.price(changed, offers)
+            preview = await self._previews.price_cart(changed, offers)
             if is_new:
                 preview.require_currency()
             return await self._editor.save(cart, changed, preview)

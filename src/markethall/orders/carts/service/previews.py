@@ -1,4 +1,4 @@
-"""The current prices and totals of a cart. Nothing is reserved."""
+"""The current prices and totals of carts and draft orders. Nothing is reserved."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ _VOUCHER_ERRORS: Final = (VoucherInvalid, VoucherExhausted)
 
 @dataclass(frozen=True)
 class Preview:
-    """The offers of the products of a cart, and its price.
+    """The offers of the products of a cart or a draft order, and its price.
 
-    The price is None if the cart has no line to price, or `error` prevents it. If the cart cannot
+    The price is None if there is no line to price, or `error` prevents it. If the cart cannot
     use its voucher, `error` says so, and the price is that without the voucher.
     """
 
@@ -46,7 +46,9 @@ class CartPreviews:
 
     async def preview(self, ctx: CallContext, cart: Cart) -> Preview:
         """Read the offers and price the cart. Raises Unavailable."""
-        return await self.price(cart, await self.list_offers(ctx, cart.product_ids, cart.currency))
+        return await self.price_cart(
+            cart, await self.list_offers(ctx, cart.product_ids, cart.currency)
+        )
 
     async def list_offers(
         self, ctx: CallContext, product_ids: Iterable[UUID], currency: str | None
@@ -58,9 +60,12 @@ class CartPreviews:
         offers = await self._inventory.list_offers(ctx, query)
         return {offer.product_id: _to_offer(offer) for offer in offers.items}
 
-    async def price(self, cart: Cart, offers: Mapping[UUID, Offer]) -> Preview:
+    async def price_cart(self, cart: Cart, offers: Mapping[UUID, Offer]) -> Preview:
         """Price the lines whose products are sold. Raises Unavailable."""
-        request = cart.to_quote_request(offers)
+        return await self.price(cart.to_quote_request(offers), offers)
+
+    async def price(self, request: QuoteRequest, offers: Mapping[UUID, Offer]) -> Preview:
+        """Price lines of these offers. Raises Unavailable."""
         if not request.lines:
             return Preview(offers)
         try:
