@@ -14,13 +14,8 @@ from tests.browser.chromium import (
     running_chromium,
     static_site,
 )
-from tests.browser.storefront_process import (
-    add_prices,
-    add_products,
-    running_storefront,
-    signed_in_staff,
-)
-from tests.browser.storefront_tab import Storefront, Tab, opened_tab
+from tests.browser.storefront_process import running_storefront
+from tests.browser.storefront_tab import Storefront, Tab, filled_storefront, opened_tab
 from tests.e2e.servers import free_port, running
 
 NO_CHROMIUM: Final = (
@@ -78,10 +73,8 @@ def shop(scratch: Path) -> Iterator[Storefront]:
     }
     with running(folder, settings, "--memory") as server:
         api = server.url("/").removesuffix("/")
-        with signed_in_staff(api) as staff, running_storefront(folder, port, api) as output:
-            add_products(staff)
-            add_prices(staff)
-            yield Storefront(origin, api, staff, output)
+        with running_storefront(folder, port, api) as output:
+            yield filled_storefront(origin, api, output)
 
 
 @pytest.fixture

@@ -49,30 +49,47 @@ def _wait_until_served(url: str, process: subprocess.Popen[bytes]) -> None:
 
 @dataclass(frozen=True)
 class Staff:
-    """The API with the token of the admin."""
+    """Calls the API as the admin. Each call signs in, so that no token expires between tests."""
 
-    http: httpx2.Client
+    api: str
+
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, **content: Any
+    ) -> httpx2.Response:
+        username, password = ADMIN
+        form = {"grant_type": "password", "username": username, "password": password}
+        with httpx2.Client(base_url=self.api, timeout=60) as http:
+            token = http.post("/token", data=form).json()["access_token"]
+            authorization = {"Authorization": f"Bearer {token}"}
+            return http.request(
+                method, path, headers={**authorization, **(headers or {})}, **content
+            )
+
+    def get(self, path: str) -> httpx2.Response:
+        response = self.request("GET", path)
+        assert response.status_code == 200, response.text
+        return response
 
     def post(self, path: str, body: Mapping[str, Any], status: int = 201) -> Any:
         key = {"Idempotency-Key": secrets.token_hex(8)}
-        response = self.http.post(path, json=dict(body), headers=key)
+        response = self.request("POST", path, key, json=dict(body))
         assert response.status_code == status, response.text
         return response.json()
 
+    def patch(self, path: str, **fields: object) -> None:
+        etag = self.get(path).headers["ETag"]
+        response = self.request("PATCH", path, {"If-Match": etag}, json=fields)
+        assert response.status_code == 200, response.text
+
     def change_product(self, sku: str, **fields: object) -> None:
-        path = f"/products/{self._product(sku)['product_id']}"
-        etag = self.http.get(path).headers["ETag"]
-        changed = self.http.patch(path, json=fields, headers={"If-Match": etag})
-        assert changed.status_code == 200, changed.text
+        self.patch(f"/products/{self._product_id(sku)}", **fields)
 
     def change_stock(self, sku: str, delta: int) -> None:
-        path = f"/products/{self._product(sku)['product_id']}/stock-adjustments"
+        path = f"/products/{self._product_id(sku)}/stock-adjustments"
         self.post(path, {"delta": delta, "reason": "adjusted"})
 
-    def _product(self, sku: str) -> Any:
-        response = self.http.get(f"/products/by-sku/{sku}")
-        assert response.status_code == 200, response.text
-        return response.json()
+    def _product_id(self, sku: str) -> str:
+        return str(self.get(f"/products/by-sku/{sku}").json()["product_id"])
 
     def add_shirt(self, sku: str, *, stock: int = 5) -> None:
         """Add a product that no other test uses."""
@@ -80,16 +97,6 @@ class Staff:
         product = {"sku": sku, "name": f"Shirt {sku}", "price": price, "family": sku.lower()}
         self.post("/products", product)
         self.change_stock(sku, stock)
-
-
-@contextmanager
-def signed_in_staff(api: str) -> Iterator[Staff]:
-    username, password = ADMIN
-    form = {"grant_type": "password", "username": username, "password": password}
-    token = httpx2.post(f"{api}/token", data=form).json()["access_token"]
-    headers = {"Authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=api, headers=headers, timeout=30) as http:
-        yield Staff(http)
 
 
 def add_products(staff: Staff) -> None:
@@ -122,7 +129,7 @@ def _uploaded_image(staff: Staff) -> str:
     file = BytesIO()
     Image.new("RGB", (320, 240), "teal").save(file, "PNG")
     files = {"file": ("pot.png", file.getvalue(), "image/png")}
-    uploaded = staff.http.post("/media", files=files)
+    uploaded = staff.request("POST", "/media", files=files)
     assert uploaded.status_code == 201, uploaded.text
     return str(uploaded.json()["url"])
 

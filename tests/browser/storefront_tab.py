@@ -1,19 +1,22 @@
 """A page of the example storefront, with the actions of a buyer as methods."""
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.chromium import OpenPage, opened_page
-from tests.browser.storefront_process import Staff
+from tests.browser.storefront_process import Staff, add_prices, add_products
 
 WIDTHS: Final = (1280, 400)
+PASSWORD: Final = "a long and quiet sentence"
 EMAIL: Final = "ada@example.com"
 ADDRESS: Final = {
     "Name": "Ada Lovelace",
@@ -31,6 +34,14 @@ class Storefront:
     api: str
     staff: Staff
     output: Path
+
+
+def filled_storefront(origin: str, api: str, output: Path) -> Storefront:
+    """Return the storefront of a shop with products, shipping methods and a voucher."""
+    staff = Staff(api)
+    add_products(staff)
+    add_prices(staff)
+    return Storefront(origin, api, staff, output)
 
 
 @dataclass
@@ -106,6 +117,28 @@ class Tab:
         await self.fill_address()
         await self.place_order()
 
+    async def sign_in(self, name: str) -> None:
+        await self.open_checkout()
+        await self.fill_credentials(name, PASSWORD)
+        await expect(self.page.get_by_text(f"You buy as {name}.")).to_be_visible()
+
+    async def fill_credentials(self, name: str, password: str) -> None:
+        """Enter them at the checkout, and click."""
+        await self.page.get_by_label("Sign in").check()
+        await self.page.get_by_label("User name or e-mail").fill(name)
+        await self.page.get_by_label("Password").fill(password)
+        await self.page.get_by_role("button", name="Sign in").click()
+
+    async def pay(self) -> None:
+        await self.page.get_by_role("button", name="Pay").click()
+        await expect(self.page.locator("#status")).to_have_text("Paid. We prepare your order.")
+
+    async def order_paid_shirt(self) -> str:
+        """Return the path of the order in the API."""
+        await self.order_shirt()
+        await self.pay()
+        return f"/orders/{parse_qs(urlsplit(self.page.url).query)['id'][0]}"
+
     async def count_orders(self) -> int:
         count: int = await self.page.evaluate(_COUNT_ORDERS)
         return count
@@ -122,6 +155,14 @@ async () => {
   return (await read("/orders")).items.length;
 }
 """
+
+
+def new_account(shop: Storefront) -> str:
+    """Create an account, and return its name."""
+    name = f"grace_{secrets.token_hex(4)}"
+    account = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+    httpx2.post(f"{shop.api}/users", json=account, timeout=60).raise_for_status()
+    return name
 
 
 async def lose_response(route: Route) -> None:

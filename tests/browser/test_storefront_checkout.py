@@ -2,24 +2,25 @@
 
 import re
 import secrets
-from typing import Final
+from typing import Any, Final
 
-import httpx2
 import pytest
 from playwright.async_api import Browser, expect
 
+from tests.browser.storefront_process import Staff
 from tests.browser.storefront_tab import (
     EMAIL,
+    PASSWORD,
     WIDTHS,
     Storefront,
     Tab,
     lose_response,
+    new_account,
     opened_tab,
     second_tab,
 )
 
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
-PASSWORD: Final = "a long and quiet sentence"
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -239,9 +240,7 @@ async def test_country_that_is_not_served_is_explained(tab: Tab) -> None:
     await tab.open_checkout()
     await tab.fill_email()
     await tab.fill_address()
-    methods = staff.http.get("/shipping-methods").json()["items"]
-    zones = [{"countries": ["DE"]}]
-    limit_methods(staff.http, methods, zones)
+    limit_methods(staff, [{"countries": ["DE"]}])
     try:
         await page.get_by_label("Country").select_option("JP")
         await expect(page.locator("#problems")).to_contain_text("shipping method")
@@ -251,14 +250,12 @@ async def test_country_that_is_not_served_is_explained(tab: Tab) -> None:
         await expect(page.get_by_label("Parcel")).to_be_checked()
         assert await tab.count_orders() == 0
     finally:
-        limit_methods(staff.http, methods, [])
+        limit_methods(staff, [])
 
 
-def limit_methods(http: httpx2.Client, methods: list[dict[str, str]], zones: object) -> None:
-    for method in methods:
-        path = f"/shipping-methods/{method['shipping_method_id']}"
-        etag = {"If-Match": http.get(path).headers["ETag"]}
-        http.patch(path, json={"zones": zones}, headers=etag).raise_for_status()
+def limit_methods(staff: Staff, zones: list[dict[str, Any]]) -> None:
+    for method in staff.get("/shipping-methods").json()["items"]:
+        staff.patch(f"/shipping-methods/{method['shipping_method_id']}", zones=zones)
 
 
 async def test_customer_signs_in_orders_and_signs_out(tab: Tab) -> None:
@@ -266,11 +263,11 @@ async def test_customer_signs_in_orders_and_signs_out(tab: Tab) -> None:
     await tab.put_shirt_into_cart()
     await tab.open_checkout()
     await page.get_by_label("Sign in").check()
+    # first the account, then the order
+    await expect(tab.place).to_be_hidden()
     await tab.check_view()
 
-    await page.get_by_label("User name or e-mail").fill(name)
-    await page.get_by_label("Password").fill("not her password")
-    await page.get_by_role("button", name="Sign in").click()
+    await tab.fill_credentials(name, "not her password")
     await expect(tab.alert).to_be_visible()
     await page.get_by_label("Password").fill(PASSWORD)
     await page.get_by_role("button", name="Sign in").click()
@@ -287,23 +284,16 @@ async def test_customer_signs_in_orders_and_signs_out(tab: Tab) -> None:
     await expect(page.get_by_text("The cart is empty.")).to_be_visible()
 
 
-def new_account(shop: Storefront) -> str:
-    name = f"grace_{secrets.token_hex(4)}"
-    account = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
-    httpx2.post(f"{shop.api}/users", json=account).raise_for_status()
-    return name
-
-
 async def test_sign_in_merges_the_carts_and_claims_the_orders_of_the_guest(tab: Tab) -> None:
     page, name = tab.page, new_account(tab.shop)
     await tab.put_shirt_into_cart("L")
-    await sign_in(tab, name)
+    await tab.sign_in(name)
     await page.get_by_role("button", name="Sign out").click()
     await expect(page.get_by_text("The cart is empty.")).to_be_visible()
     await tab.order_shirt()
     await tab.put_shirt_into_cart()
 
-    await sign_in(tab, name)
+    await tab.sign_in(name)
 
     summary = page.get_by_label("Your order")
     await expect(summary).to_contain_text(f"1 {TIMES} Linen Shirt, white, L")
@@ -316,26 +306,13 @@ async def test_sign_in_merges_the_carts_and_claims_the_orders_of_the_guest(tab: 
     assert await tab.count_orders() == 1
 
 
-async def sign_in(tab: Tab, name: str) -> None:
-    page = tab.page
-    await tab.open_checkout()
-    await page.get_by_label("Sign in").check()
-    await page.get_by_label("User name or e-mail").fill(name)
-    await page.get_by_label("Password").fill(PASSWORD)
-    await page.get_by_role("button", name="Sign in").click()
-    await expect(page.get_by_text(f"You buy as {name}.")).to_be_visible()
-
-
 async def test_takeover_continues_after_a_lost_response(tab: Tab) -> None:
     page, name = tab.page, new_account(tab.shop)
     await tab.put_shirt_into_cart()
     await tab.open_checkout()
     merges = re.compile(rf"{re.escape(tab.shop.api)}/carts/[^/]+/merge$")
     await page.route(merges, lose_response)
-    await page.get_by_label("Sign in").check()
-    await page.get_by_label("User name or e-mail").fill(name)
-    await page.get_by_label("Password").fill(PASSWORD)
-    await page.get_by_role("button", name="Sign in").click()
+    await tab.fill_credentials(name, PASSWORD)
     await expect(tab.alert).to_contain_text("cannot be reached")
 
     await page.unroute(merges)

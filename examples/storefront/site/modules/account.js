@@ -3,7 +3,7 @@ import { hasCode } from "./api.js";
 import { signedInName, signOut } from "./buyer.js";
 import { byId } from "./dom.js";
 import { checkRequired } from "./forms.js";
-import { clearMessage, markField, markFields, showError, unmarkFields } from "./messages.js";
+import { clearMessage, markField, markFields, showError, unmarkField, unmarkFields } from "./messages.js";
 import { register, signIn } from "./sign-in.js";
 
 const form = byId("account");
@@ -17,6 +17,7 @@ const PASSWORD_REASONS = {
 /** Show the buyer. `changed()` is called after each sign-in and sign-out. */
 export function setUpAccount(changed) {
   form.addEventListener("change", showAccount);
+  form.addEventListener("input", (event) => unmarkField(event.target));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     return run(identify, changed);
@@ -38,6 +39,8 @@ export function showAccount() {
   byId("password").autocomplete = isNew ? "new-password" : "current-password";
   byId("sign-in").textContent = isNew ? "Create the account" : "Sign in";
   byId("email-field").hidden = name !== null;
+  // first the account, then the order: an account changes the cart
+  byId("order").hidden = name === null && choice !== "guest";
 }
 
 async function run(action, changed) {

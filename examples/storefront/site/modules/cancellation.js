@@ -1,7 +1,7 @@
 // Cancels an order that is not shipped.
 import { hasCode, shop } from "./api.js";
 import { byId } from "./dom.js";
-import { clearMessage, showError } from "./messages.js";
+import { clearMessage, showError, showErrorText } from "./messages.js";
 import { idempotencyKey, unwrap } from "../markethall-client.js";
 
 const form = byId("cancel");
@@ -25,7 +25,8 @@ async function cancel(event, orderId, changed) {
     await changed();
     byId("main").focus();
   } catch (error) {
-    showError(hasCode(error, "orders.invalid_transition") ? new Error("this order cannot be cancelled any more.") : error, byId("cancel-message"));
+    if (hasCode(error, "orders.invalid_transition")) showErrorText("This order cannot be cancelled any more.", byId("cancel-message"));
+    else showError(error, byId("cancel-message"));
   } finally {
     button.disabled = false;
   }

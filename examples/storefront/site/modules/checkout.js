@@ -7,7 +7,7 @@ import { changesNotice } from "./cart-changes.js";
 import { countries } from "./countries.js";
 import { byId, element, pageUrl } from "./dom.js";
 import { checkRequired, enteredAddress, fillAddress, isSameAddress } from "./forms.js";
-import { clearMessage, emptyCartNotice, markFields, showError, unmarkFields } from "./messages.js";
+import { clearMessage, emptyCartNotice, markFields, showError, unmarkField, unmarkFields } from "./messages.js";
 import { formatMoney } from "./money.js";
 import { forgetOrderKey, orderKey } from "./order-key.js";
 import { problemsOf } from "./readiness.js";
@@ -21,6 +21,7 @@ let saving = Promise.resolve();
 let isOrdering = false;
 
 form.addEventListener("change", () => save().catch(showSaveProblem));
+form.addEventListener("input", (event) => unmarkField(event.target));
 form.addEventListener("submit", submit);
 // the browser may show the page of before without a load, when the buyer comes back
 addEventListener("pageshow", (event) => event.persisted && location.reload());

@@ -5,7 +5,11 @@ import { ProblemError } from "../markethall-client.js";
 
 /** Replace the content of the target by an error message, and move the focus to it. */
 export function showError(error, target = byId("message"), ...details) {
-  const box = element("div", { class: "error", role: "alert", tabindex: "-1" }, element("p", {}, errorText(error)));
+  showErrorText(errorText(error), target, ...details);
+}
+
+export function showErrorText(text, target = byId("message"), ...details) {
+  const box = element("div", { class: "error", role: "alert", tabindex: "-1" }, element("p", {}, text));
   box.append(...details);
   target.replaceChildren(box);
   box.focus();
@@ -41,11 +45,13 @@ export function markFields(form, error) {
 }
 
 export function unmarkFields(form) {
-  for (const note of form.querySelectorAll(".field-error")) note.remove();
-  for (const input of form.querySelectorAll("[aria-invalid]")) {
-    input.removeAttribute("aria-invalid");
-    input.removeAttribute("aria-describedby");
-  }
+  for (const input of form.querySelectorAll("[aria-invalid]")) unmarkField(input);
+}
+
+export function unmarkField(input) {
+  document.getElementById(`${input.id}-error`)?.remove();
+  input.removeAttribute("aria-invalid");
+  input.removeAttribute("aria-describedby");
 }
 
 /** Show a message at the input with this JSON pointer. Returns whether there is such an input. */

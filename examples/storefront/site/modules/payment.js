@@ -1,10 +1,14 @@
 // The payment of an order.
 import { read, shop } from "./api.js";
 import { byId, element, webUrl } from "./dom.js";
-import { clearMessage, showError } from "./messages.js";
+import { clearMessage, showError, showErrorText } from "./messages.js";
 import { formatMoney } from "./money.js";
 import { idempotencyKey, unwrap } from "../markethall-client.js";
 
+const FAILURES = {
+  insufficient_funds: "The payment was declined: there is not enough money.",
+  expired_card: "The payment was declined: the card has expired.",
+};
 const message = byId("payment-message");
 const form = byId("pay");
 
@@ -52,8 +56,8 @@ function confirm(paymentId, method) {
 
 function showOutcome(payment, method) {
   if (payment.status === "failed") {
-    const reason = payment.failure_code ? ` (${payment.failure_code.replaceAll("_", " ")})` : "";
-    showError(new Error(`the payment was declined${reason}. Choose another method.`), message);
+    const reason = FAILURES[payment.failure_code] ?? "The payment was declined.";
+    showErrorText(`${reason} Choose another method.`, message);
     return;
   }
   const text = { captured: "The payment was accepted.", authorized: "The payment was authorized." }[payment.status];

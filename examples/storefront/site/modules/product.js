@@ -4,7 +4,7 @@ import { addUnits, MAX_QUANTITY, showCartCount } from "./cart.js";
 import { byId, element, pageUrl } from "./dom.js";
 import { titleOf } from "./filters.js";
 import { apiImages, productImage } from "./images.js";
-import { clearMessage, showError } from "./messages.js";
+import { clearMessage, showError, showErrorText } from "./messages.js";
 import { formatMoney } from "./money.js";
 import { areDistinct, chosenProduct, initialProduct, isAvailable } from "./options.js";
 
@@ -16,7 +16,7 @@ async function load() {
   try {
     const family = await read("/families/{slug}", { path: { slug: parameters.get("slug") || "-" } });
     clearMessage();
-    if (family.products.length === 0) throw new Error("this product is not sold any more.");
+    if (family.products.length === 0) return showErrorText("This product is not sold any more.");
     draw(family, initialProduct(family.products, parameters.get("sku")));
   } catch (error) {
     if (hasCode(error, "inventory.family_not_found")) showNotFound();

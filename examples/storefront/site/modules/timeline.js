@@ -50,8 +50,7 @@ const SHIPMENTS = {
 export function drawTimeline(entries) {
   const shown = entries.filter(({ change }) => change !== "details_changed").reverse();
   byId("timeline").replaceChildren(...shown.map(({ change, at, reason }) => element("li", {},
-    time(at), element("span", {}, changeText(change)),
-    WITH_REASON.includes(change) && reason ? element("span", { class: "hint" }, ` ${reason}`) : null)));
+    time(at), element("span", {}, changeText(change), WITH_REASON.includes(change) && reason ? ` “${reason}”` : null))));
 }
 
 /** Draw the shipments, with the names of their products from the lines of the order. */
