@@ -20,7 +20,10 @@ from markethall.shared.composition.providers import singleton
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Delivery
+from tests.containers import orders_of
 from tests.orders.conftest import OrdersApp, build_orders_app
+from tests.orders.lifecycle.real_contexts import build_contexts_app
+from tests.orders.test_with_real_contexts import ContextsApp
 
 
 class RestocksTwice(OrderEventHandlers):
@@ -63,6 +66,14 @@ class RoundsRefundDown(OrderEventHandlers):
         await super().on_order_lines_cancelled(delivery, event)
 
 
+class KeepsStock(OrderEventHandlers):
+    """Returns the money of a cancelled order, but not its stock."""
+
+    async def on_order_cancelled(self, delivery: Delivery, event: OrderCancelled) -> None:
+        await self._returns.end(delivery.call_context(), event.payment_id, event.reason)
+        await self._orders.mark_processed(delivery)
+
+
 class KeepsUses(MemoryOrderStore):
     """Does not give the uses of promotions back when an order expires."""
 
@@ -76,20 +87,29 @@ def with_handlers(handlers: type[OrderEventHandlers]) -> Callable[[], OrdersApp]
 
     def build() -> OrdersApp:
         app = build_orders_app("memory", None)
-        wired: OrdersContainer = app.container
-        wired.event_handlers.override(
-            singleton(
-                handlers,
-                wired.clients,
-                wired.database,
-                wired.reservation_policy,
-                wired.invoice_drafts,
-                wired.clock,
-            )
-        )
+        override_handlers(app.container, handlers)
         return app
 
     return build
+
+
+def override_handlers(wired: OrdersContainer, handlers: type[OrderEventHandlers]) -> None:
+    wired.event_handlers.override(
+        singleton(
+            handlers,
+            wired.clients,
+            wired.database,
+            wired.reservation_policy,
+            wired.invoice_drafts,
+            wired.clock,
+        )
+    )
+
+
+def build_with_kept_stock() -> ContextsApp:
+    app = build_contexts_app()
+    override_handlers(orders_of(app.container), KeepsStock)
+    return app
 
 
 def build_with_kept_uses() -> OrdersApp:

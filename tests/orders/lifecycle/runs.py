@@ -5,18 +5,15 @@ from collections.abc import Callable
 from typing import Final
 
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
-
-from tests.orders.conftest import OrdersApp
-from tests.orders.lifecycle.machine import ShopMachine
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 STEPS: Final = 40
 _SEARCH_ONLY: Final = (Phase.explicit, Phase.generate)
 
 
 def run_lives(
-    machine: type[ShopMachine],
-    build_app: Callable[[], OrdersApp],
+    machine: type[RuleBasedStateMachine],
+    build_app: Callable[[], object],
     loop: asyncio.AbstractEventLoop,
     examples: int,
     *,

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from tests.orders.lifecycle.faults import FAULTS
+from tests.orders.lifecycle.faults import FAULTS, build_with_kept_stock
 from tests.orders.lifecycle.machine import ShopMachine
 from tests.orders.lifecycle.machines import DeliveryMachine, PurchaseMachine
+from tests.orders.lifecycle.real_contexts import ContextsMachine
 from tests.orders.lifecycle.runs import run_lives
 from tests.orders.lifecycle.test_whole_life import LIVES
 
@@ -27,3 +28,10 @@ def test_planted_fault_is_found(
         run_lives(machine, FAULTS[fault], loop, LIVES["memory"], shrinks=False)
 
     assert difference in f"{found.traceback[-1].statement} {found.value}"
+
+
+def test_stock_kept_after_a_cancel_violates_the_integrity_of_the_data(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    with pytest.raises(AssertionError, match=r"O1\.committed_stock_is_sold"):
+        run_lives(ContextsMachine, build_with_kept_stock, loop, LIVES["memory"], shrinks=False)

@@ -13,6 +13,7 @@ from tests.conftest import RECORD_INITIAL_STATE, RESTORE_INITIAL_STATE, plain
 from tests.orders.conftest import OrdersApp, build_orders_app
 from tests.orders.lifecycle.machine import ShopMachine
 from tests.orders.lifecycle.machines import DeliveryMachine, PurchaseMachine, WholeLifeMachine
+from tests.orders.lifecycle.real_contexts import ContextsMachine, build_contexts_app
 from tests.orders.lifecycle.runs import run_lives
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
@@ -51,3 +52,11 @@ def test_any_life_of_orders_agrees_with_the_model(
     build_app: Callable[[], OrdersApp],
 ) -> None:
     run_lives(machine, build_app, loop, LIVES[storage], is_random=FULL)
+
+
+@pytest.mark.parametrize("capture", ["automatic", "on_fulfilment"])
+def test_data_of_all_contexts_has_integrity_after_each_step(
+    capture: str, loop: asyncio.AbstractEventLoop
+) -> None:
+    lives = LIVES["memory"]
+    run_lives(ContextsMachine, lambda: build_contexts_app(capture), loop, lives, is_random=FULL)
