@@ -125,10 +125,10 @@ test-monitoring: $(DEV)
 test-topologies: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/partitions tests/e2e/test_flow.py $(ARGS)
 
-## test-crash-recovery: kill -9 at every commit of the main flow, of payments without a retry, and at every message from cart to payment (hours)
+## test-crash-recovery: kill -9 at every commit of the main flow, of payments without a retry, and at every message from cart to payment and from a return to its refund (hours)
 test-crash-recovery: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py tests/e2e/test_payment_crash.py tests/e2e/test_capture_crash.py \
-	  tests/e2e/test_cart_crash.py $(ARGS)
+	  tests/e2e/test_cart_crash.py tests/e2e/test_return_crash.py $(ARGS)
 
 ## test-network-faults: cause every network fault between four processes, twenty times each, and ten minutes without Redis (hours)
 test-network-faults: $(DEV)

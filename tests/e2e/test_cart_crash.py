@@ -60,7 +60,7 @@ class Setup:
 @pytest.fixture
 async def setup(scratch: Path, server_url: str, template: str) -> AsyncIterator[Setup]:
     """A server whose reservations do not expire before a repeated request arrives."""
-    async with _open_setup(scratch, server_url, template) as setup:
+    async with open_setup(scratch, server_url, template) as setup:
         yield setup
 
 
@@ -69,12 +69,12 @@ async def setup_with_short_reservations(
     scratch: Path, server_url: str, template: str
 ) -> AsyncIterator[Setup]:
     ttl = str(RESERVATION_TTL_SECONDS)
-    async with _open_setup(scratch, server_url, template, reservation_ttl_seconds=ttl) as setup:
+    async with open_setup(scratch, server_url, template, reservation_ttl_seconds=ttl) as setup:
         yield setup
 
 
 @asynccontextmanager
-async def _open_setup(
+async def open_setup(
     scratch: Path, server_url: str, template: str, **settings: str
 ) -> AsyncIterator[Setup]:
     async with (
@@ -97,7 +97,7 @@ async def test_cart_becomes_one_paid_order_whenever_server_is_killed(
     restarts, outcomes = setup.shop.restartable.restarts, Counter[str]()
     messages = await _count_messages(setup)
 
-    for number in _points(messages):
+    for number in crash_points(messages):
         buyer, products = await _new_buyer(setup.shop)
         setup.kill_at_message(number)
         await buy(setup.shop, buyer, products)
@@ -109,7 +109,7 @@ async def test_cart_becomes_one_paid_order_whenever_server_is_killed(
 
     crashes = setup.shop.restartable.restarts - restarts
     report(capsys, "cart to paid order", messages, crashes, outcomes)
-    assert crashes >= _min_crashes(messages)
+    assert crashes >= min_crashes(messages)
 
 
 async def test_cart_settles_without_its_client(
@@ -120,7 +120,7 @@ async def test_cart_settles_without_its_client(
     restarts, outcomes = setup.shop.restartable.restarts, Counter[str]()
     messages = await _count_messages(setup)
 
-    for number in _points(messages):
+    for number in crash_points(messages):
         buyer, products = await _new_buyer(setup.shop)
         setup.kill_at_message(number)
         try:
@@ -133,7 +133,7 @@ async def test_cart_settles_without_its_client(
 
     crashes = setup.shop.restartable.restarts - restarts
     report(capsys, "cart without client", messages, crashes, outcomes)
-    assert crashes >= _min_crashes(messages)
+    assert crashes >= min_crashes(messages)
 
 
 async def buy(shop: Shop, buyer: Person, products: Sequence[str]) -> None:
@@ -169,14 +169,14 @@ async def _count_messages(setup: Setup) -> int:
     return messages
 
 
-def _points(messages: int) -> Sequence[int]:
+def crash_points(messages: int) -> Sequence[int]:
     if FULL:
         return range(1, messages + 1)
     step = (messages - 1) / (SAMPLE_SIZE - 1)
     return [1 + round(step * index) for index in range(SAMPLE_SIZE)]
 
 
-def _min_crashes(messages: int) -> int:
+def min_crashes(messages: int) -> int:
     # the number of messages varies, because idle processes send some too, so a journey may end
     # before the planned message
     return messages * 2 // 3 if FULL else SAMPLE_SIZE - 2

@@ -60,6 +60,14 @@ UNION ALL SELECT 'the ledger does not balance' FROM payments.entry
   GROUP BY posting_id, currency HAVING sum(amount) <> 0
 UNION ALL SELECT 'two orders of one key' FROM orders."order" GROUP BY reservation_id
   HAVING count(*) > 1
+UNION ALL SELECT 'the numbers of invoices have a gap' FROM orders.invoice
+  GROUP BY kind HAVING (min(number), max(number)) <> (1, count(*))
+UNION ALL SELECT 'the last number is not that of an invoice' FROM orders.invoice_counter c
+  WHERE last_number <> (SELECT count(*) FROM orders.invoice i WHERE i.kind = c.kind)
+UNION ALL SELECT 'a paid order has no invoice' FROM orders."order" o
+  WHERE status IN ('processing', 'completed')
+  AND NOT EXISTS (SELECT FROM orders.invoice i
+                  WHERE (i.kind, i.source_id) = ('invoice', o.order_id))
 """
 
 
