@@ -149,6 +149,7 @@ def _order() -> None:
         sa.Column("number_prefix", sa.Text(), nullable=False, server_default="MH-"),
         *_amounts("refunded"),
         sa.Column("payment_amount", sa.BigInteger(), nullable=True),
+        sa.Column("additional_paid", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("shipping_address", JSONB(), nullable=False),
         sa.Column("billing_address", JSONB(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
@@ -299,11 +300,42 @@ def _order_edit() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         *_amounts("total"),
         _timestamp("created_at"),
+        sa.Column("status", sa.Text(), server_default="applied", nullable=False),
+        sa.Column("payment_id", sa.Uuid(), nullable=True),
+        sa.Column("amount", sa.BigInteger(), nullable=True),
+        sa.Column("refunded", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("reservation_id", sa.Uuid(), nullable=True),
+        _timestamp("expires_at", nullable=True),
+        sa.Column("content", JSONB(), nullable=True),
         sa.PrimaryKeyConstraint("edit_id", name=op.f("pk_order_edit")),
         sa.UniqueConstraint("order_id", "version", name=op.f("uq_order_edit_order_id_version")),
+        sa.UniqueConstraint("payment_id", name=op.f("uq_order_edit_payment_id")),
         _foreign_key("order_edit", "order_id", "order.order_id"),
-        *_checks("order_edit", {"total": "total >= 0"}),
+        *_checks(
+            "order_edit",
+            {
+                "total": "total >= 0",
+                "status": "status IN ('open', 'applied', 'dropped')",
+                "payment": "(payment_id IS NULL) = (amount IS NULL)"
+                " AND (payment_id IS NULL) = (expires_at IS NULL)"
+                " AND (payment_id IS NOT NULL OR status = 'applied' AND reservation_id IS NULL)",
+                "amount": "amount > 0",
+                "refunded": "refunded = 0"
+                " OR refunded > 0 AND status = 'applied' AND refunded <= amount",
+                "content": "(status = 'open') = (content IS NOT NULL)",
+            },
+        ),
         schema=SCHEMA,
+    )
+    _index(
+        "uq_order_edit_open",
+        "order_edit",
+        ["order_id"],
+        unique=True,
+        where="status = 'open'",
+    )
+    _index(
+        "ix_order_edit_overdue", "order_edit", ["expires_at", "edit_id"], where="status = 'open'"
     )
 
 
@@ -542,7 +574,8 @@ ORDER_CHECKS = {
     "amounts": "subtotal >= 0 AND discount >= 0 AND shipping >= 0 AND tax >= 0 AND total >= 0"
     " AND refunded >= 0",
     "included_tax": "included_tax BETWEEN 0 AND total",
-    "payment_amount": "payment_amount >= total",
+    "payment_amount": "payment_amount + additional_paid >= total",
+    "additional_paid": "additional_paid = 0 OR additional_paid > 0 AND payment_amount IS NOT NULL",
     "nothing_shipped": "status IN ('processing', 'completed') OR fulfilment_status = 'unfulfilled'",
     "completed": "status <> 'completed' OR fulfilment_status IN ('delivered', 'unfulfilled')",
     "paid": "CASE WHEN status IN ('processing', 'completed')"

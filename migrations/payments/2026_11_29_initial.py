@@ -85,6 +85,7 @@ def _payment() -> None:
         sa.Column("payment_id", sa.Uuid(), nullable=False),
         sa.Column("order_id", sa.Uuid(), nullable=True),
         sa.Column("replaces", sa.Uuid(), nullable=True),
+        sa.Column("is_additional", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=True),
         sa.Column("currency", sa.Text(), nullable=True),
         sa.Column("country", sa.Text(), nullable=True),
@@ -107,7 +108,11 @@ def _payment() -> None:
     _index("ix_payment_of_user", "payment", ["user_id", "created_at", "payment_id"])
     _index("ix_payment_order_id", "payment", ["order_id"])
     _index(
-        "ix_payment_first_of_order", "payment", ["order_id"], unique=True, where="replaces IS NULL"
+        "ix_payment_first_of_order",
+        "payment",
+        ["order_id"],
+        unique=True,
+        where="replaces IS NULL AND NOT is_additional",
     )
     _index("ix_payment_created_at", "payment", ["created_at", "payment_id"])
     _index(

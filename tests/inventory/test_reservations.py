@@ -9,6 +9,7 @@ import pytest
 
 from markethall.inventory.contract import (
     Extend,
+    MergeReservations,
     OutOfStock,
     ReservationClosed,
     ReservationStatus,
@@ -346,6 +347,123 @@ async def test_partial_release_of_ended_reservation_is_rejected(
             )
 
     assert await inventory_app.main_stock(tea.product_id) == (9, 0)
+
+
+# Merges
+
+
+async def test_merge_moves_all_units_once(inventory_app: InventoryApp) -> None:
+    tea, cup = await inventory_app.product(stock=9), await inventory_app.product(stock=5)
+    kept, merged = await reserve_twice(
+        inventory_app, {tea.product_id: 3}, {tea.product_id: 2, cup.product_id: 1}
+    )
+    command = merge_command(kept, merged)
+
+    first = await inventory_app.inventory.merge(ANYONE, command)
+    again = await inventory_app.inventory.merge(ANYONE, command)
+
+    assert first == again
+    assert {line.product_id: line.quantity for line in first.lines} == {
+        tea.product_id: 5,
+        cup.product_id: 1,
+    }
+    assert first.status == HELD
+    assert await inventory_app.main_stock(tea.product_id) == (9, 5)
+    assert await inventory_app.main_stock(cup.product_id) == (5, 1)
+    await inventory_app.inventory.release(ANYONE, merged.reservation_id)
+    assert await inventory_app.main_stock(tea.product_id) == (9, 5)
+    await inventory_app.inventory.release(ANYONE, kept.reservation_id)
+    assert await inventory_app.main_stock(tea.product_id) == (9, 0)
+    assert await inventory_app.main_stock(cup.product_id) == (5, 0)
+
+
+async def test_merge_of_held_into_committed_never_expires(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=9)
+    kept, merged = await reserve_twice(inventory_app, {tea.product_id: 3}, {tea.product_id: 2})
+    await inventory_app.inventory.commit(ANYONE, kept.reservation_id)
+    await inventory_app.inventory.consume(
+        ANYONE, consume_command(kept.reservation_id, {tea.product_id: 1})
+    )
+
+    result = await inventory_app.inventory.merge(ANYONE, merge_command(kept, merged))
+    inventory_app.clock.advance(minutes=60)
+    await inventory_app.run_periodic_jobs()
+
+    [line] = result.lines
+    assert (result.status, line.quantity, line.consumed) == (COMMITTED, 5, 1)
+    assert await inventory_app.main_stock(tea.product_id) == (8, 4)
+    shipped = await inventory_app.inventory.consume(
+        ANYONE, consume_command(kept.reservation_id, {tea.product_id: 4})
+    )
+    assert shipped.status == CONSUMED
+    assert await inventory_app.main_stock(tea.product_id) == (4, 0)
+
+
+async def test_concurrent_identical_merges_apply_once(inventory_app: InventoryApp) -> None:
+    tea, cup = await inventory_app.product(stock=9), await inventory_app.product(stock=9)
+    both = {tea.product_id: 2, cup.product_id: 3}
+    kept, merged = await reserve_twice(inventory_app, both, both)
+
+    await gather(
+        *(inventory_app.inventory.merge(ANYONE, merge_command(kept, merged)) for _ in range(10))
+    )
+
+    assert await inventory_app.main_stock(tea.product_id) == (9, 4)
+    assert await inventory_app.main_stock(cup.product_id) == (9, 6)
+
+
+@pytest.mark.parametrize("ended", ["kept", "merged"])
+async def test_merge_of_an_ended_reservation_is_rejected(
+    inventory_app: InventoryApp, ended: str
+) -> None:
+    tea = await inventory_app.product(stock=9)
+    kept, merged = await reserve_twice(inventory_app, {tea.product_id: 3}, {tea.product_id: 2})
+    if ended == "kept":
+        await inventory_app.inventory.release(ANYONE, kept.reservation_id)
+    else:
+        await inventory_app.inventory.commit(ANYONE, kept.reservation_id)
+        inventory_app.clock.advance(minutes=31)
+        await inventory_app.run_periodic_jobs()
+
+    with pytest.raises(ReservationClosed) as raised:
+        await inventory_app.inventory.merge(ANYONE, merge_command(kept, merged))
+
+    closed = kept if ended == "kept" else merged
+    assert raised.value.details["reservation_id"] == str(closed.reservation_id)
+    assert await inventory_app.main_stock(tea.product_id) == (9, 2 if ended == "kept" else 3)
+
+
+async def test_reservations_of_two_orders_are_not_merged(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=9)
+    one, other = [await inventory_app.reserve({tea.product_id: n}) for n in (2, 3)]
+
+    for command in (
+        merge_command(one, other),
+        merge_command(one, one),
+        MergeReservations(reservation_id=one.reservation_id, merged_reservation_id=new_id()),
+    ):
+        with pytest.raises(ReservationClosed):
+            await inventory_app.inventory.merge(ANYONE, command)
+
+    assert await inventory_app.main_stock(tea.product_id) == (9, 5)
+
+
+async def reserve_twice(
+    inventory_app: InventoryApp, first: dict[UUID, int], second: dict[UUID, int]
+) -> tuple[ReservationView, ReservationView]:
+    """Make two reservations of one order."""
+    command = inventory_app.order(first)
+    more = inventory_app.order(second).model_copy(update={"order_id": command.order_id})
+    return (
+        await inventory_app.inventory.reserve(ANYONE, command),
+        await inventory_app.inventory.reserve(ANYONE, more),
+    )
+
+
+def merge_command(kept: ReservationView, merged: ReservationView) -> MergeReservations:
+    return MergeReservations(
+        reservation_id=kept.reservation_id, merged_reservation_id=merged.reservation_id
+    )
 
 
 async def test_late_commit_reserves_only_remaining_quantity(inventory_app: InventoryApp) -> None:

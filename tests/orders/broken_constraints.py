@@ -42,7 +42,11 @@ CHECKS: Final[dict[str, dict[str, Sequence[Changes]]]] = {
             {"refunded": -1},
         ],
         "included_tax": [{"included_tax": -1}, {"included_tax": 1001}],
-        "payment_amount": [{"payment_amount": 999}],
+        "payment_amount": [
+            {"payment_amount": 999},
+            {"payment_amount": 500, "additional_paid": 499},
+        ],
+        "additional_paid": [{"additional_paid": -1}, {"additional_paid": 1}],
         "nothing_shipped": [{"fulfilment_status": "partial"}],
         "completed": [
             {"status": "completed", "payment_status": "paid", "fulfilment_status": "partial"}
@@ -95,7 +99,19 @@ CHECKS: Final[dict[str, dict[str, Sequence[Changes]]]] = {
         "unit_price": [{"unit_price": -1, "total": -2}],
         "total": [{"total": 999}],
     },
-    "order_edit": {"total": [{"total": -1}]},
+    "order_edit": {
+        "total": [{"total": -1}],
+        "status": [{"status": "lost"}],
+        "payment": [
+            {"payment_id": None},
+            {"amount": None},
+            {"expires_at": None},
+            {"payment_id": None, "amount": None, "expires_at": None, "status": "dropped"},
+        ],
+        "amount": [{"amount": 0}],
+        "refunded": [{"refunded": -1}, {"refunded": 501}, {"refunded": 1, "status": "dropped"}],
+        "content": [{"content": "{}"}, {"status": "open"}],
+    },
     "fulfilment": {
         "status": [{"status": "misplaced"}],
         "delivered_at": [{"status": "delivered"}, {"delivered_at": NOW}],
@@ -188,7 +204,11 @@ CHECKS: Final[dict[str, dict[str, Sequence[Changes]]]] = {
 UNIQUE: Final[dict[str, dict[str, Sequence[str]]]] = {
     "order": {"number": ["number"], "payment_id": ["payment_id"], "cart_id": ["cart_id"]},
     "order_line": {"order_id_product_id": ["product_id"]},
-    "order_edit": {"order_id_version": ["version"]},
+    "order_edit": {
+        "order_id_version": ["version"],
+        "payment_id": ["payment_id"],
+        "open": ["status", "content"],
+    },
     "return": {"shipping_refund": ["shipping_refund"]},
     "invoice": {"kind_source_id": ["source_id"]},
     "cart": {"order_id": ["order_id"]},

@@ -15,6 +15,7 @@ from markethall.inventory.contract import (
     Extend,
     ListOffers,
     ListReservationStates,
+    MergeReservations,
     OutOfStock,
     ProductNotFound,
     ProductOffer,
@@ -336,6 +337,23 @@ class FakeInventory:
             self._set_status(fake, ReservationStatus.RELEASED)
         return self._effective(self._reservations[reservation_id])
 
+    async def merge(self, ctx: CallContext, command: MergeReservations) -> ReservationView:
+        merged = self._reservations[command.merged_reservation_id]
+        if merged.reservation.status is not ReservationStatus.RELEASED:
+            fake, _ = map(self._get_live, (command.reservation_id, command.merged_reservation_id))
+            lines = {line.product_id: line for line in fake.reservation.lines}
+            for line in merged.reservation.lines:
+                units = merged.remaining(line.product_id)
+                known = lines.get(line.product_id, line.model_copy(update={"quantity": 0}))
+                lines[line.product_id] = known.model_copy(
+                    update={"quantity": known.quantity + units}
+                )
+            update = {"lines": tuple(lines[product_id] for product_id in sorted(lines))}
+            reservation = fake.reservation.model_copy(update=update)
+            self._set_status(replace(fake, reservation=reservation), reservation.status)
+            self._set_status(merged, ReservationStatus.RELEASED)
+        return self._effective(self._reservations[command.reservation_id])
+
     async def restock(self, ctx: CallContext, command: Restock) -> None:
         if command.restock_id in self.restock_ids:
             return
@@ -395,6 +413,13 @@ class FakeInventory:
         fake = self._reservations.get(reservation_id)
         if fake is None or fake.reservation.status is ReservationStatus.RELEASED:
             status = fake.reservation.status if fake else None
+            raise ReservationClosed(reservation_id=str(reservation_id), status=status)
+        return fake
+
+    def _get_live(self, reservation_id: UUID) -> FakeReservation:
+        fake = self._reservations[reservation_id]
+        if not self._is_live(fake):
+            status = self._effective(fake).status.value
             raise ReservationClosed(reservation_id=str(reservation_id), status=status)
         return fake
 

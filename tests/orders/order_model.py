@@ -78,17 +78,18 @@ class OrderModel:
     def pay(self, order: ModelOrder) -> None:
         order.status, order.kept = "processing", order.total
 
-    def edit(self, order: ModelOrder, index: int, quantity: int) -> bool:
+    def edit(self, order: ModelOrder, index: int, quantity: int, *, pays: bool) -> bool:
+        """`pays`: whether the customer pays if a paid order costs more after the edit."""
         before = {i: line.quantity for i, line in order.lines.items()}
         after = {i: n for i, n in (before | {index: quantity}).items() if n}
         is_untouched = not any(line.shipped or line.cancelled for line in order.lines.values())
         total = sum(PRICES[i] * number for i, number in after.items())
-        costs_too_much = order.status == "processing" and total > order.total
-        if not (order.is_live and is_untouched and after) or costs_too_much:
+        if not (order.is_live and is_untouched and after):
             return False
-        has_raise = any(number > before.get(i, 0) for i, number in after.items())
-        if has_raise and any(number > self.available(i) for i, number in after.items()):
+        if any(number - before.get(i, 0) > self.available(i) for i, number in after.items()):
             return False
+        if order.status == "processing" and total > order.total and not pays:
+            return True
         order.lines = {i: ModelLine(number) for i, number in after.items()}
         if order.status == "processing":
             order.kept = total

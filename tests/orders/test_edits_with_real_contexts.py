@@ -73,6 +73,67 @@ async def test_difference_of_a_paid_order_is_refunded(contexts_app: ContextsApp)
     assert await find_offending_rows(contexts_app) == []
 
 
+async def test_additional_payment_is_charged_split_and_returned(contexts_app: ContextsApp) -> None:
+    product_id = await contexts_app.product(stock=9)
+    order = await contexts_app.place(product_id, 2)
+    await contexts_app.confirm(order)
+    await contexts_app.process_events()
+
+    edited = await edit(contexts_app, order, product_id, 5)
+    assert edited.open_edit
+    await contexts_app.confirm_payment(edited.open_edit.payment_id)
+    await contexts_app.process_events()
+    assert await contexts_app.available(product_id) == 4
+    lower = await edit(contexts_app, order, product_id, 1)
+    await contexts_app.process_events()
+
+    payments = await payments_of_order(contexts_app, order)
+    assert sorted((one.captured.amount, one.refunded.amount) for one in payments) == [
+        (2000, 2000),
+        (3000, 2000),
+    ]
+    assert (lower.total.amount, await contexts_app.available(product_id)) == (1000, 8)
+    assert await find_offending_rows(contexts_app) == []
+    await contexts_app.orders.cancel(STAFF, order.order_id, CANCEL, attempt_without_key())
+    await contexts_app.process_events()
+    payments = await payments_of_order(contexts_app, order)
+    assert all(one.captured == one.refunded for one in payments)
+    assert await find_offending_rows(contexts_app) == []
+
+
+async def test_additional_payment_races_to_one_legal_outcome(contexts_app: ContextsApp) -> None:
+    product_id = await contexts_app.product(stock=200)
+    for _ in range(10):
+        await contexts_app.open()
+        order = await contexts_app.place(product_id, 2)
+        await contexts_app.confirm(order)
+        await contexts_app.process_events()
+        edited = await edit(contexts_app, order, product_id, 3)
+        assert edited.open_edit
+
+        await gather(
+            contexts_app.confirm_payment(edited.open_edit.payment_id),
+            contexts_app.process_events(),
+            contexts_app.orders.cancel(STAFF, order.order_id, CANCEL, attempt_without_key()),
+            contexts_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key()),
+            edit(contexts_app, order, product_id, 1),
+            return_exceptions=True,
+        )
+        await contexts_app.process_events()
+
+        found = await contexts_app.read_order(order)
+        kept = sum(
+            one.captured.amount - one.refunded.amount
+            for one in await payments_of_order(contexts_app, order)
+        )
+        is_paid = found.status in {OrderStatus.PROCESSING, OrderStatus.COMPLETED}
+        assert kept == (found.total.amount if is_paid else 0)
+    contexts_app.clock.now += DAY
+    await contexts_app.run_periodic_jobs()
+    await contexts_app.process_events()
+    assert await find_offending_rows(contexts_app) == []
+
+
 async def test_edit_payment_cancel_and_shipment_race_to_one_legal_outcome(
     contexts_app: ContextsApp,
 ) -> None:

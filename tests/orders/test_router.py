@@ -711,6 +711,17 @@ async def test_edit_needs_a_key_and_staff(order_client: OrderClient) -> None:
     assert codes == [400, 403, 404]
 
 
+async def test_unknown_edit_is_not_cancelled(order_client: OrderClient) -> None:
+    order = await order_client.orders_app.paid(order_client.orders_app.stock_up())
+    path = f"/orders/{order.order_id}/edits/{SOME_ID}/cancel"
+
+    as_buyer = await order_client.send("POST", path)
+    unknown = await order_client.send("POST", path, STAFF)
+
+    assert (as_buyer.status_code, unknown.status_code) == (403, 404)
+    assert unknown.json()["code"] == "orders.edit_not_found"
+
+
 async def test_invoice_is_a_page_and_a_file(order_client: OrderClient) -> None:
     orders_app = order_client.orders_app
     order = await orders_app.paid(orders_app.stock_up())

@@ -102,16 +102,25 @@ class OrderMachine(RuleBasedStateMachine):
             self.run(self.app.process_events())
 
     @precondition(lambda self: self.placed)
-    @rule(number=ORDERS, index=PRODUCTS, quantity=st.integers(0, 4))
-    def edit(self, number: int, index: int, quantity: int) -> None:
+    @rule(number=ORDERS, index=PRODUCTS, quantity=st.integers(0, 4), pays=st.booleans())
+    def edit(self, number: int, index: int, quantity: int, pays: bool) -> None:
+        """Edit an order. If it waits for a payment then, pay or cancel the edit."""
         order, expected = self.pick(number)
         line = {"product_id": self.products[index], "quantity": quantity}
         command = EditOrder.model_validate({"lines": [line]})
         edits = self.app.container.order_edits()
-        self.check(
+        edited = self.check(
             edits.edit(STAFF, order.order_id, command, attempt_without_key()),
-            self.model.edit(expected, index, quantity),
+            self.model.edit(expected, index, quantity, pays=pays),
         )
+        if edited is None or edited.open_edit is None:
+            return
+        if pays:
+            self.app.fake_payments.capture(edited.open_edit.payment_id)
+        else:
+            edit_id = edited.open_edit.edit_id
+            self.run(edits.cancel_edit(STAFF, order.order_id, edit_id, attempt_without_key()))
+        self.run(self.app.process_events())
 
     @precondition(lambda self: self.placed)
     @rule(number=ORDERS, on_hold=st.booleans())
@@ -201,7 +210,10 @@ class OrderMachine(RuleBasedStateMachine):
             assert sum(one.captured.amount - one.refunded.amount for one in payments) == (
                 expected.kept
             )
-            assert sum(one.status is PaymentStatus.CAPTURED for one in payments) <= 1
+            found = self.read(order)
+            known = {found.payment.payment_id, *(p.payment_id for p in found.additional_payments)}
+            captured = {one.payment_id for one in payments if one.status is PaymentStatus.CAPTURED}
+            assert captured <= known
             activated = self.app.fake_payments.activated
             payable = [
                 one.payment_id

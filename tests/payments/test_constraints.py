@@ -27,6 +27,7 @@ PAYMENT: dict[str, Any] = {
     "created_at": "2026-11-21T12:00:00Z",
     "expires_at": "2026-11-21T12:15:00Z",
     "is_activated": True,
+    "is_additional": False,
     "version": 1,
 }
 CAPTURED = {"status": "captured", "authorized": 1000, "captured": 1000}

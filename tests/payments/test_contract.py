@@ -96,6 +96,22 @@ async def test_payments_of_an_order_may_replace_each_other(payments_app: Payment
     assert [await payments_app.current(one) for one in replacements] == replacements
 
 
+async def test_additional_payments_stand_beside_the_first_one(payments_app: PaymentsApp) -> None:
+    first = await payments_app.open(2000)
+
+    more = [
+        await payments_app.open(amount, order_id=first.order_id, is_additional=True)
+        for amount in (500, 700)
+    ]
+    for payment in (first, *more):
+        await payments_app.confirm(payment)
+
+    current = [await payments_app.current(payment) for payment in (first, *more)]
+    assert [one.captured.amount for one in current] == [2000, 500, 700]
+    with pytest.raises(OrderHasPayment):
+        await payments_app.open(order_id=first.order_id)
+
+
 async def test_open_after_cancel_stays_cancelled(payments_app: PaymentsApp) -> None:
     payment_id = new_id()
 

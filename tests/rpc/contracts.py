@@ -21,6 +21,7 @@ from markethall.inventory.contract import (
     Inventory,
     ListOffers,
     ListReservationStates,
+    MergeReservations,
     ProductOffer,
     ProductOffers,
     ReleasePart,
@@ -202,6 +203,10 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                 _RESERVATION,
             ),
             "release": (new_id(), _TOMBSTONE),
+            "merge": (
+                MergeReservations(reservation_id=new_id(), merged_reservation_id=new_id()),
+                _RESERVATION,
+            ),
             "restock": (Restock(restock_id=new_id(), lines=LINES), None),
             "list_reservation_states": (
                 ListReservationStates(
@@ -251,6 +256,7 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                     expires_at=TIME,
                     country="AT",
                     replaces=new_id(),
+                    is_additional=True,
                 ),
                 _PAYMENT,
             ),

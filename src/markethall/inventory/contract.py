@@ -84,6 +84,13 @@ class ReleasePart(Dto):
     lines: tuple[RequestedLine, ...]
 
 
+class MergeReservations(Dto):
+    """Two reservations of one order. The units of the merged one are added to the other one."""
+
+    reservation_id: UUID
+    merged_reservation_id: UUID
+
+
 class Restock(Dto):
     """Units that were sold and are in the main warehouse again."""
 
@@ -94,9 +101,9 @@ class Restock(Dto):
 class ReservationLineView(Dto):
     """The units of one product in a reservation. `unit_price` is the price when it was reserved.
 
-    `quantity` includes the units `consumed` (shipped) and `released` (by `release_part`).
-    `tax_class` and the fields after it are those of the product when it was reserved;
-    `weight_grams` is the weight of one unit.
+    `quantity` includes the units `consumed` (shipped) and `released` (by `release_part`, or by
+    `merge`, which moves them). `tax_class` and the fields after it are those of the product when it
+    was reserved; `weight_grams` is the weight of one unit.
     """
 
     product_id: UUID
@@ -286,6 +293,15 @@ class Inventory(Protocol):
 
         If the id is unknown, store a tombstone, so that a `reserve` with this id that arrives later
         reserves nothing.
+        """
+
+    async def merge(self, ctx: CallContext, command: MergeReservations) -> ReservationView:
+        """Add the units of one reservation to another one, and return this one.
+
+        The merged reservation is then released, and its units stay reserved. The other one keeps
+        its status and its expiry. A repeated call changes nothing, and neither does a merge of a
+        reservation that was released or consumed. Raises ReservationClosed if one of them is
+        unknown, or not held or committed, or if they are not of the same order.
         """
 
     async def restock(self, ctx: CallContext, command: Restock) -> None:

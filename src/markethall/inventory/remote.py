@@ -11,6 +11,7 @@ from markethall.inventory.contract import (
     Inventory,
     ListOffers,
     ListReservationStates,
+    MergeReservations,
     OutOfStock,
     ProductNotFound,
     ProductOffers,
@@ -116,6 +117,15 @@ async def release(
     return json_response(await inventory.release(ctx, reservation_ref.reservation_id))
 
 
+@router.post("/merge", response_model=ReservationView, responses=problems(ReservationClosed))
+async def merge(
+    ctx: Annotated[CallContext, require_service_token("inventory.merge")],
+    command: Annotated[MergeReservations, FORBID_UNKNOWN_FIELDS],
+    inventory: InventoryDep,
+) -> Response:
+    return json_response(await inventory.merge(ctx, command))
+
+
 @router.post(
     "/restock", status_code=204, response_class=Response, responses=problems(ProductNotFound)
 )
@@ -171,6 +181,9 @@ class RemoteInventory:
         reservation_ref = ReservationRef(reservation_id=reservation_id)
         return await self._rpc_client.call(ctx, "release", reservation_ref, ReservationView)
 
+    async def merge(self, ctx: CallContext, command: MergeReservations) -> ReservationView:
+        return await self._rpc_client.call(ctx, "merge", command, ReservationView)
+
     async def restock(self, ctx: CallContext, command: Restock) -> None:
         await self._rpc_client.call_without_result(ctx, "restock", command)
 
@@ -218,6 +231,11 @@ class GuardedInventory:
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         return await self._guard.invoke(
             ctx, "release", lambda ctx: self._inventory.release(ctx, reservation_id)
+        )
+
+    async def merge(self, ctx: CallContext, command: MergeReservations) -> ReservationView:
+        return await self._guard.invoke(
+            ctx, "merge", lambda ctx: self._inventory.merge(ctx, command)
         )
 
     async def restock(self, ctx: CallContext, command: Restock) -> None:

@@ -50,6 +50,7 @@ from markethall.orders.service.invoices import InvoiceDrafts, InvoiceService
 from markethall.orders.service.order_changes import OrderChangeService
 from markethall.orders.service.order_edits import OrderEditService
 from markethall.orders.service.order_metrics import ORDER_COUNTERS
+from markethall.orders.service.overdue_edits import OverdueEditsJob
 from markethall.orders.service.returns import ReturnService
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
@@ -150,7 +151,10 @@ def _on_close(cache: CoherentCache) -> Sequence[LifecycleHook]:
 
 
 def _reservation_policy(settings: OrdersSettings) -> ReservationPolicy:
-    return ReservationPolicy(timedelta(seconds=settings.reservation_ttl_seconds))
+    return ReservationPolicy(
+        timedelta(seconds=settings.reservation_ttl_seconds),
+        timedelta(hours=settings.edit_payment_hours),
+    )
 
 
 def _shipping_calculator(settings: OrdersSettings) -> ShippingCalculator:
@@ -178,9 +182,11 @@ def _verify_access_token(tools: ContextTools) -> VerifyAccessToken:
 
 
 def _periodic_jobs(
-    pending_orders_job: PendingOrdersJob, expired_carts_job: ExpiredCartsJob
+    pending_orders_job: PendingOrdersJob,
+    overdue_edits_job: OverdueEditsJob,
+    expired_carts_job: ExpiredCartsJob,
 ) -> Sequence[PeriodicJob]:
-    return [pending_orders_job.run_once, expired_carts_job.run_once]
+    return [pending_orders_job.run_once, overdue_edits_job.run_once, expired_carts_job.run_once]
 
 
 def _memory_snapshots(
@@ -312,7 +318,10 @@ class OrdersContainer(ContextContainer):
     )
     expired_carts_job = singleton(ExpiredCartsJob, stored_database, cart_policy, clock)
 
-    periodic_jobs = singleton(_periodic_jobs, pending_orders_job, expired_carts_job)
+    overdue_edits_job = singleton(OverdueEditsJob, payments, database, clock)
+    periodic_jobs = singleton(
+        _periodic_jobs, pending_orders_job, overdue_edits_job, expired_carts_job
+    )
     background_tasks = singleton(_background_tasks, status_waits, byte_cache, bus)
     on_drain = singleton(_on_drain, status_waits)
     on_close = singleton(_on_close, byte_cache)

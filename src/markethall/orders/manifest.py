@@ -62,6 +62,7 @@ MANIFEST: Final = ContextManifest(
                 "consume",
                 "release_part",
                 "release",
+                "merge",
                 "restock",
                 "list_reservation_states",
                 "list_offers",
@@ -91,6 +92,8 @@ MANIFEST: Final = ContextManifest(
         Subscription("orders.order_cancelled", "on_order_cancelled"),
         Subscription("orders.order_lines_cancelled", "on_order_lines_cancelled"),
         Subscription("orders.order_edited", "on_order_edited"),
+        Subscription("orders.order_edit_opened", "on_order_edit_opened"),
+        Subscription("orders.order_edit_dropped", "on_order_edit_dropped"),
         Subscription("orders.order_overpaid", "on_order_overpaid"),
         Subscription("orders.order_expired", "on_order_expired"),
         # the capture comes first: the other handler may wait until the goods are on hand, and the

@@ -6,8 +6,8 @@ from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.carts import ports as carts
-from markethall.orders.contract import OrderFilters, VersionedOrderStatus
-from markethall.orders.domain import Fulfilment, Order, TimelineEntry, TimeSpan
+from markethall.orders.contract import EditStatus, OrderFilters, VersionedOrderStatus
+from markethall.orders.domain import AdditionalPayment, Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
 from markethall.orders.domain.return_integrity import ReturnedLine
@@ -48,6 +48,14 @@ class ReadStore(
 
     async def has_edit(self, edit_id: UUID) -> bool:
         """Return whether the edit with this id is stored."""
+
+    async def get_edit_status(self, order_id: UUID, edit_id: UUID) -> EditStatus | None:
+        """Return the status of the edit, or None if the order has no such edit."""
+
+    async def list_overdue_edits(
+        self, now: datetime, after: TimeKeyset | None, limit: int
+    ) -> Sequence[Order]:
+        """Return orders whose open edits have expired, by this expiry and the id of the edit."""
 
     async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None: ...
 
@@ -99,6 +107,8 @@ class Store(
     async def save_order(self, order: Order) -> None:
         """Update the order and append its pending timeline entries; if it has none, do nothing.
 
+        Also update the statuses and amounts of its additional payments.
+
         Give back the uses of promotions if the order is cancelled or expired now, take them again
         if it is reinstated, and count them for a new owner. Raises ConcurrentUpdate,
         RedemptionFailed.
@@ -122,6 +132,12 @@ class Store(
 
         Raises ConcurrentUpdate.
         """
+
+    async def save_opened_edit(self, order: Order, payment: AdditionalPayment) -> None:
+        """Update the order, and insert its open edit. Raises ConcurrentUpdate."""
+
+    async def save_applied_edit(self, order: Order) -> None:
+        """Update the order with its lines and amounts, and its edits. Raises ConcurrentUpdate."""
 
     async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
         """Return the user who has claimed the guest, or None; lock the guest until the commit."""

@@ -53,6 +53,15 @@ class OrdersSettings(ContextSettings):
             description="Seconds that stock is reserved for an unpaid order; 900 at most",
         ),
     ] = 900
+    edit_payment_hours: Annotated[
+        int,
+        # inventory and payments allow at most 90 days
+        Field(
+            ge=1,
+            le=720,
+            description="Hours in which a customer can pay what an edit of a paid order costs more",
+        ),
+    ] = 24
     order_stream_heartbeat_seconds: Annotated[
         float,
         Field(

@@ -27,7 +27,10 @@ from markethall.orders.contract.commands import PlaceOrder as PlaceOrder
 from markethall.orders.contract.commands import Quantity as Quantity
 from markethall.orders.contract.commands import ReturnShipment as ReturnShipment
 from markethall.orders.contract.errors import AddressChangesPrice as AddressChangesPrice
-from markethall.orders.contract.errors import EditNeedsPayment as EditNeedsPayment
+from markethall.orders.contract.errors import EditApplied as EditApplied
+from markethall.orders.contract.errors import EditNeedsCapture as EditNeedsCapture
+from markethall.orders.contract.errors import EditNotFound as EditNotFound
+from markethall.orders.contract.errors import EditOpen as EditOpen
 from markethall.orders.contract.errors import EditWithDiscount as EditWithDiscount
 from markethall.orders.contract.errors import FulfilmentNotFound as FulfilmentNotFound
 from markethall.orders.contract.errors import InvalidTransition as InvalidTransition
@@ -40,7 +43,9 @@ from markethall.orders.contract.events import FulfilmentLost as FulfilmentLost
 from markethall.orders.contract.events import FulfilmentReturned as FulfilmentReturned
 from markethall.orders.contract.events import OrderCancelled as OrderCancelled
 from markethall.orders.contract.events import OrderCompleted as OrderCompleted
+from markethall.orders.contract.events import OrderEditDropped as OrderEditDropped
 from markethall.orders.contract.events import OrderEdited as OrderEdited
+from markethall.orders.contract.events import OrderEditOpened as OrderEditOpened
 from markethall.orders.contract.events import OrderEvent as OrderEvent
 from markethall.orders.contract.events import OrderExpired as OrderExpired
 from markethall.orders.contract.events import OrderFulfilled as OrderFulfilled
@@ -51,6 +56,7 @@ from markethall.orders.contract.events import OrderPlaced as OrderPlaced
 from markethall.orders.contract.events import ReturnClosed as ReturnClosed
 from markethall.orders.contract.events import ReturnReceived as ReturnReceived
 from markethall.orders.contract.events import ReturnStatusChanged as ReturnStatusChanged
+from markethall.orders.contract.status import EditStatus as EditStatus
 from markethall.orders.contract.status import FulfilmentStatus as FulfilmentStatus
 from markethall.orders.contract.status import OrderFulfilmentStatus as OrderFulfilmentStatus
 from markethall.orders.contract.status import OrderPaymentStatus as OrderPaymentStatus
@@ -58,8 +64,10 @@ from markethall.orders.contract.status import OrderStatus as OrderStatus
 from markethall.orders.contract.status import OrderStatusQuery as OrderStatusQuery
 from markethall.orders.contract.status import OrderStatusView as OrderStatusView
 from markethall.orders.contract.status import VersionedOrderStatus as VersionedOrderStatus
+from markethall.orders.contract.views import AdditionalPaymentView as AdditionalPaymentView
 from markethall.orders.contract.views import FulfilmentLineView as FulfilmentLineView
 from markethall.orders.contract.views import FulfilmentView as FulfilmentView
+from markethall.orders.contract.views import OpenEditView as OpenEditView
 from markethall.orders.contract.views import OrderLineView as OrderLineView
 from markethall.orders.contract.views import OrderPaymentView as OrderPaymentView
 from markethall.orders.contract.views import OrderView as OrderView
@@ -222,11 +230,21 @@ class OrderEdits(Protocol):
 
         Existing lines keep their prices, new ones have the current prices; shipping and taxes are
         computed again. Of a pending order, the payment is replaced by one of the new total, and the
-        old payment is cancelled before. Of a paid order, the difference is refunded soon after; it
-        cannot cost more. If a quantity rises, all units are reserved again, in addition to the old
-        reservation, which is released soon after. Raises Forbidden, OrderNotFound,
-        InvalidTransition, EditNeedsPayment, EditWithDiscount, TotalChanged, TotalTooLarge,
+        old one is cancelled before. A paid order that costs less is refunded in part soon after.
+        One that costs more gets an additional payment of the difference: the edit is open, and
+        takes effect when this payment is captured. The additional units are reserved until then.
+        Raises Forbidden, OrderNotFound, InvalidTransition, EditOpen (an earlier edit waits for its
+        payment), EditNeedsCapture, EditWithDiscount, TotalChanged, TotalTooLarge,
         ValidationFailed, OrderCurrencyMismatch, CountryNotServed, ShippingUnavailable; from
         inventory: ProductNotFound, OutOfStock, ReservationClosed; from payments:
         PaymentInProgress, InvalidPaymentTransition (the customer is paying or has just paid).
+        """
+
+    async def cancel_edit(
+        self, ctx: CallContext, order_id: UUID, edit_id: UUID, attempt: IdempotentCommand
+    ) -> OrderView:
+        """Cancel an open edit and its additional payment. A dropped edit stays as it is.
+
+        Raises Forbidden, OrderNotFound, EditNotFound, EditApplied; from payments:
+        PaymentInProgress, InvalidPaymentTransition (the customer has just paid).
         """

@@ -43,12 +43,42 @@ class AddressChangesPrice(DomainError):
     title = "The price is not the same at this address"
 
 
-class EditNeedsPayment(DomainError):
-    """The order is paid, and the edit would raise its total. Details: total, paid (Money)."""
+class EditNeedsCapture(DomainError):
+    """The edit would raise the total of an order whose payment is authorized, but not captured.
 
-    code = "orders.edit_needs_payment"
+    Capture the payment first. Details: total, paid (Money).
+    """
+
+    code = "orders.edit_needs_capture"
     status = 409
-    title = "The edit would cost more than is paid"
+    title = "The payment must be captured before the order can cost more"
+
+
+class EditOpen(DomainError):
+    """An edit of the order waits for its payment. Details: edit_id, payment_id.
+
+    Until it is paid, cancelled or has expired, the order is not shipped or changed otherwise.
+    """
+
+    code = "orders.edit_open"
+    status = 409
+    title = "An edit of this order waits for its payment"
+
+
+class EditApplied(DomainError):
+    """The edit has taken effect already, so it cannot be cancelled. Details: edit_id."""
+
+    code = "orders.edit_applied"
+    status = 409
+    title = "The edit has taken effect already"
+
+
+class EditNotFound(DomainError):
+    """The order has no edit with this id. Details: edit_id."""
+
+    code = "orders.edit_not_found"
+    status = 404
+    title = "There is no such edit of this order"
 
 
 class EditWithDiscount(DomainError):

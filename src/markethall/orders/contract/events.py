@@ -1,5 +1,6 @@
 """The events of orders."""
 
+from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
@@ -34,6 +35,10 @@ class OrderCancelled(OrderEvent):
     type: ClassVar[str] = "orders.order_cancelled"
     reservation_id: UUID
     payment_id: UUID
+    # of the open edit and of the applied edits
+    additional_payment_ids: tuple[UUID, ...] = ()
+    # the additional units of the open edit
+    edit_reservation_id: UUID | None = None
     reason: str
 
 
@@ -60,23 +65,46 @@ class OrderLinesCancelled(OrderEvent):
     lines: tuple[FulfilledLine, ...]
     amount: Money
     reason: str
+    additional_payment_ids: tuple[UUID, ...] = ()
 
 
 class OrderEdited(OrderEvent):
     """The lines of an order were changed.
 
-    `reservation_id` is the reservation of the order. If the edit has made it, it replaces
-    `released_reservation_id`; else `released_lines` are no longer needed. `refund` is what a paid
-    order costs less.
+    `reservation_id` is the reservation of the order. If quantities rise, `merged_reservation_id`
+    has the additional units. `released_lines` are no longer needed. `refund` is what a paid order
+    costs less.
     """
 
     type: ClassVar[str] = "orders.order_edited"
     edit_id: UUID
     reservation_id: UUID
-    released_reservation_id: UUID | None
+    merged_reservation_id: UUID | None
     released_lines: tuple[FulfilledLine, ...]
     payment_id: UUID
     refund: Money
+    additional_payment_ids: tuple[UUID, ...] = ()
+
+
+class OrderEditOpened(OrderEvent):
+    """An edit of a paid order waits for an additional payment until `expires_at`."""
+
+    type: ClassVar[str] = "orders.order_edit_opened"
+    edit_id: UUID
+    payment_id: UUID
+    reservation_id: UUID | None
+    amount: Money
+    expires_at: datetime
+
+
+class OrderEditDropped(OrderEvent):
+    """An edit has ended without an effect. Its payment and its reservation are no longer needed."""
+
+    type: ClassVar[str] = "orders.order_edit_dropped"
+    edit_id: UUID
+    payment_id: UUID
+    reservation_id: UUID | None
+    reason: str
 
 
 class OrderOverpaid(OrderEvent):
@@ -145,3 +173,4 @@ class ReturnClosed(OrderEvent):
     return_id: UUID
     payment_id: UUID
     refund: Money
+    additional_payment_ids: tuple[UUID, ...] = ()

@@ -24,6 +24,14 @@ class OrderStatus(StrEnum):
     EXPIRED = "expired"
 
 
+class EditStatus(StrEnum):
+    """Status of an edit. Transitions: open (waits for its payment) -> applied or dropped."""
+
+    OPEN = "open"
+    APPLIED = "applied"
+    DROPPED = "dropped"
+
+
 class OrderPaymentStatus(StrEnum):
     """Payment status of an order, according to the latest event of the context `payments`."""
 

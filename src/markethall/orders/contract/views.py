@@ -56,6 +56,31 @@ class OrderPaymentView(Dto):
     status: str
 
 
+class AdditionalPaymentView(Dto):
+    """A captured payment of an edit, and what is refunded of it."""
+
+    payment_id: UUID
+    amount: Money
+    refunded: Money
+
+
+class OpenEditView(Dto):
+    """An edit that takes effect when its payment is captured, with the lines and amounts then.
+
+    Confirm the payment `payment_id` of `amount` before `expires_at`; else the order stays as it is.
+    """
+
+    edit_id: UUID
+    payment_id: UUID
+    amount: Money
+    expires_at: datetime
+    lines: tuple[OrderLineView, ...]
+    discount: Money
+    shipping: Money
+    tax: Money
+    total: Money
+
+
 class OrderView(Dto):
     """An order: `total` = `subtotal` - `discount` + `shipping` + `tax`.
 
@@ -85,6 +110,12 @@ class OrderView(Dto):
     billing_address: AnyAddress | None
     note: str | None
     payment: OrderPaymentView
+    additional_payments: Annotated[
+        tuple[AdditionalPaymentView, ...], Field(description="Payments of edits after the first")
+    ] = ()
+    open_edit: Annotated[
+        OpenEditView | None, Field(description="The edit that waits for its payment")
+    ] = None
     on_hold: Annotated[bool, Field(description="Whether staff have stopped the shipping")] = False
     metadata: FrozenMetadata = Field(default_factory=dict)
     tags: Annotated[tuple[str, ...] | None, Field(description="Shown to staff only")] = None

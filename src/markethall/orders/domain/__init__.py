@@ -1,5 +1,6 @@
 """The order, its fulfilments, and the times of the checks of its payment."""
 
+from markethall.orders.domain.additional_payment import AdditionalPayment
 from markethall.orders.domain.amounts_due import shipped_due, total_due
 from markethall.orders.domain.fulfilment import (
     FULFILMENT_TRANSITIONS,
@@ -28,6 +29,7 @@ __all__ = [
     "ENDED_PAYMENT_STATUSES",
     "FULFILMENT_TRANSITIONS",
     "TRANSITIONS",
+    "AdditionalPayment",
     "AuditInfo",
     "Fulfilment",
     "FulfilmentLine",

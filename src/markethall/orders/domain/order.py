@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NoReturn
 from uuid import UUID
 
 from markethall.orders.contract import (
@@ -15,19 +14,18 @@ from markethall.orders.contract import (
     TooMuchToCancel,
     TooMuchToFulfil,
 )
+from markethall.orders.domain.editable_order import EditableOrder
 from markethall.orders.domain.order_command import OrderCommand
-from markethall.orders.domain.order_edit import OrderEdit
 from markethall.orders.domain.order_line import OrderLine
-from markethall.orders.domain.order_state import OrderState
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES
-from markethall.orders.domain.timeline import AuditInfo, TimelineEntry
-from markethall.orders.domain.transitions import TRANSITIONS, allowed_commands, is_fully_delivered
+from markethall.orders.domain.timeline import AuditInfo
+from markethall.orders.domain.transitions import allowed_commands, is_fully_delivered
 from markethall.orders.returns.contract import TooMuchToReturn
 from markethall.orders.totals.domain import LineShare
 
 
 @dataclass
-class Order(OrderState):
+class Order(EditableOrder):
     """An order. Every change adds a timeline entry.
 
     A command that the status does not accept raises InvalidTransition.
@@ -97,6 +95,7 @@ class Order(OrderState):
 
     def cancel(self, audit: AuditInfo) -> None:
         self._transition(OrderCommand.CANCEL, audit.at)
+        self._end_open_edit()
         if self.is_captured:
             self._record_capture()
         self._record("cancelled", audit)
@@ -178,19 +177,6 @@ class Order(OrderState):
         self._transition(OrderCommand.FAIL_SHIPMENT, audit.at)
         self._change_lines(quantities, OrderLine.fail)
         self._record(change, audit)
-
-    def check_editable(self, now: datetime) -> None:
-        """Raises InvalidTransition if the lines cannot be edited."""
-        if OrderCommand.EDIT not in allowed_commands(self, now):
-            self._reject(now)
-
-    def edit(self, edit: OrderEdit, audit: AuditInfo) -> None:
-        """Replace the lines. The caller reserves the units and replaces the payment."""
-        self._transition(OrderCommand.EDIT, audit.at)
-        edit.apply(self)
-        if edit.payment:
-            self.payment_status = OrderPaymentStatus.NONE
-        self._record("edited", audit)
 
     def start_return(self, quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
         """Reserve delivered units, by line id, for a return. Raises TooMuchToReturn."""
@@ -275,6 +261,14 @@ class Order(OrderState):
                 self.payment_status = self._refunded_status(captured)
             self._record("payment_refunded", audit)
 
+    def refund_additional(self, payment_id: UUID, refunded: int, audit: AuditInfo) -> None:
+        """Record the sum of all refunds of an additional payment. Ignore one that is not higher."""
+        payment = self.get_additional_payment(payment_id)
+        if payment and refunded > payment.refunded:
+            self._replace_additional(replace(payment, refunded=refunded))
+            self.payment_status = self._refunded_status(self.paid_amount)
+            self._record("payment_refunded", audit)
+
     def record_dispute(self, audit: AuditInfo) -> None:
         """Record that a dispute of the payment was opened or has changed."""
         self._record("payment_disputed", audit)
@@ -305,7 +299,7 @@ class Order(OrderState):
         self.payment_version = max(self.payment_version, payment_version)
 
     def _refunded_status(self, captured: int) -> OrderPaymentStatus:
-        if self.refunded >= captured:
+        if self.refunded >= captured and not self.has_unrefunded_additional_payment:
             return OrderPaymentStatus.REFUNDED
         return OrderPaymentStatus.PARTIALLY_REFUNDED
 
@@ -315,7 +309,7 @@ class Order(OrderState):
         if has_ended and not self.total:
             # an order with a total of 0 gets no refund, so its payment ends as voided
             self.payment_status = OrderPaymentStatus.VOIDED
-        elif not self.refunded:
+        elif not self.total_refunded:
             self.payment_status = OrderPaymentStatus.PAID
 
     def _excess_quantities(self, quantities: Mapping[UUID, int]) -> list[dict[str, object]]:
@@ -356,31 +350,6 @@ class Order(OrderState):
         if is_fully_delivered(self, audit.at):
             self._transition(OrderCommand.COMPLETE, audit.at)
             self._record("completed", audit)
-
-    def _transition(self, command: OrderCommand, now: datetime) -> None:
-        for row in TRANSITIONS:
-            if (row.status, row.command) == (self.status, command) and row.guard(self, now):
-                self.status = row.to
-                return
-        self._reject(now)
-
-    def _reject(self, now: datetime) -> NoReturn:
-        raise InvalidTransition(status=self.status.value, allowed=allowed_commands(self, now))
-
-    def _record(self, change: str, audit: AuditInfo) -> None:
-        self.version += 1
-        self.updated_at = audit.at
-        entry = TimelineEntry(
-            version=self.version,
-            change=change,
-            actor=audit.actor,
-            at=audit.at,
-            reason=audit.reason,
-            status=self.status,
-            payment_status=self.payment_status,
-            fulfilment_status=self.fulfilment_status,
-        )
-        self.pending_timeline_entries = (*self.pending_timeline_entries, entry)
 
 
 def _decrease(before: Mapping[UUID, int], after: Mapping[UUID, int]) -> dict[UUID, int]:

@@ -7,10 +7,12 @@ from uuid import UUID
 
 from markethall.orders.contract import (
     Address,
+    EditStatus,
     OrderFulfilmentStatus,
     OrderPaymentStatus,
     OrderStatus,
 )
+from markethall.orders.domain.additional_payment import AdditionalPayment
 from markethall.orders.domain.order_line import OrderLine
 from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES
 from markethall.orders.domain.shipping_line import ShippingLine
@@ -72,6 +74,8 @@ class OrderState:
     metadata: Mapping[str, str] = field(default_factory=dict)
     # the cart that the order was made of
     cart_id: UUID | None = None
+    # of the open edit, and of the edits that have taken effect
+    additional_payments: tuple[AdditionalPayment, ...] = ()
     version: int = 0
     pending_timeline_entries: tuple[TimelineEntry, ...] = ()
 
@@ -119,6 +123,40 @@ class OrderState:
     def has_changed(self) -> bool:
         """Whether this object has changes that are not stored."""
         return bool(self.pending_timeline_entries)
+
+    @property
+    def open_edit(self) -> AdditionalPayment | None:
+        """The edit that waits for its additional payment. An order has at most one."""
+        open_edits = (one for one in self.additional_payments if one.status is EditStatus.OPEN)
+        return next(open_edits, None)
+
+    @property
+    def applied_payments(self) -> tuple[AdditionalPayment, ...]:
+        """The additional payments that are captured, the oldest first."""
+        return tuple(one for one in self.additional_payments if one.status is EditStatus.APPLIED)
+
+    @property
+    def additional_paid(self) -> int:
+        return sum(payment.amount for payment in self.applied_payments)
+
+    @property
+    def paid_amount(self) -> int:
+        """The amount of the payment `payment_id`."""
+        return self.total if self.payment_amount is None else self.payment_amount
+
+    @property
+    def total_refunded(self) -> int:
+        """The sum of the refunds of all payments."""
+        return self.refunded + sum(payment.refunded for payment in self.applied_payments)
+
+    @property
+    def has_unrefunded_additional_payment(self) -> bool:
+        return any(payment.refunded < payment.amount for payment in self.applied_payments)
+
+    def get_additional_payment(self, payment_id: UUID) -> AdditionalPayment | None:
+        """Return the additional payment with this id, of an open or an applied edit."""
+        live = (one for one in self.additional_payments if one.status is not EditStatus.DROPPED)
+        return next((one for one in live if one.payment_id == payment_id), None)
 
     @property
     def has_nothing_shipped(self) -> bool:

@@ -41,15 +41,20 @@ def has_unfulfilled_paid_lines(order: OrderState, _: datetime) -> bool:
 def is_editable(order: OrderState, now: datetime) -> bool:
     """Tell whether no unit is shipped or cancelled, and the order is paid or can be paid."""
     is_untouched = not any(line.fulfilled or line.cancelled or line.failed for line in order.lines)
-    return is_untouched and (
-        order.expires_at > now
-        if order.status is OrderStatus.PENDING
-        else has_unfulfilled_paid_lines(order, now)
+    return (
+        is_untouched
+        and not order.open_edit
+        and (
+            order.expires_at > now
+            if order.status is OrderStatus.PENDING
+            else has_unfulfilled_paid_lines(order, now)
+        )
     )
 
 
 def can_be_shipped(order: OrderState, now: datetime) -> bool:
-    return not order.on_hold and has_unfulfilled_paid_lines(order, now)
+    is_stopped = order.on_hold or order.open_edit is not None
+    return not is_stopped and has_unfulfilled_paid_lines(order, now)
 
 
 def has_undelivered_shipments(order: OrderState, _: datetime) -> bool:
@@ -61,8 +66,12 @@ def is_fully_delivered(order: OrderState, _: datetime) -> bool:
     return all(line.delivered + line.cancelled == line.quantity for line in order.lines)
 
 
-def has_unsettled_lines(order: OrderState, _: datetime) -> bool:
-    return bool(order.unsettled_quantities())
+def can_cancel_units(order: OrderState, _: datetime) -> bool:
+    return bool(order.unsettled_quantities()) and not order.open_edit
+
+
+def can_change_address(order: OrderState, _: datetime) -> bool:
+    return order.has_nothing_shipped and not order.open_edit
 
 
 _S, _C = OrderStatus, OrderCommand
@@ -72,10 +81,10 @@ TRANSITIONS: Final = (
     Transition(_S.PENDING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
     Transition(_S.PROCESSING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
     Transition(_S.PENDING, _C.CHANGE_ADDRESS, always, _S.PENDING),
-    Transition(_S.PROCESSING, _C.CHANGE_ADDRESS, has_nothing_shipped, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.CHANGE_ADDRESS, can_change_address, _S.PROCESSING),
     Transition(_S.PENDING, _C.EDIT, is_editable, _S.PENDING),
     Transition(_S.PROCESSING, _C.EDIT, is_editable, _S.PROCESSING),
-    Transition(_S.PROCESSING, _C.CANCEL_LINES, has_unsettled_lines, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.CANCEL_LINES, can_cancel_units, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.FULFIL, can_be_shipped, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.DELIVER, has_undelivered_shipments, _S.PROCESSING),
     Transition(_S.PROCESSING, _C.FAIL_SHIPMENT, has_undelivered_shipments, _S.PROCESSING),

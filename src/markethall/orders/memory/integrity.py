@@ -1,12 +1,11 @@
 """The reads of the integrity checks, from the in-memory tables."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.orders.contract import (
-    OrderStatus,
-)
+from markethall.orders.contract import EditStatus, OrderPaymentStatus, OrderStatus
 from markethall.orders.domain import (
     Order,
     OrderLine,
@@ -84,12 +83,16 @@ class MemoryOrderIntegrityReads:
     async def list_links_by_payment(
         self, after: UUID | None, until: UUID, limit: int
     ) -> Sequence[OrderLink]:
-        return self._list_links(lambda order: order.payment_id, after, until)[:limit]
+        links = [
+            link for order in self._orders for link in (_order_link(order), *_payment_links(order))
+        ]
+        return _select_links(links, lambda link: link.payment_id, after, until)[:limit]
 
     async def list_links_by_order(
         self, after: UUID | None, until: UUID, limit: int
     ) -> Sequence[OrderLink]:
-        return self._list_links(lambda order: order.order_id, after, until)[:limit]
+        links = [_order_link(order) for order in self._orders]
+        return _select_links(links, lambda link: link.order_id, after, until)[:limit]
 
     async def list_promotion_counts(
         self, after: UUID | None, limit: int
@@ -117,15 +120,35 @@ class MemoryOrderIntegrityReads:
         )
         return [one for one in facts if one.discounted or one.used][:limit]
 
-    def _list_links(
-        self, key_of: Callable[[OrderLink], UUID], after: UUID | None, until: UUID
-    ) -> Sequence[OrderLink]:
-        links = sorted(map(_order_link, self._orders), key=key_of)
-        return [
-            link
-            for link in links
-            if (after is None or key_of(link) > after) and key_of(link) <= until
-        ]
+
+def _select_links(
+    links: Sequence[OrderLink],
+    key_of: Callable[[OrderLink], UUID],
+    after: UUID | None,
+    until: UUID,
+) -> Sequence[OrderLink]:
+    return [
+        link
+        for link in sorted(links, key=key_of)
+        if (after is None or key_of(link) > after) and key_of(link) <= until
+    ]
+
+
+def _payment_links(order: Order) -> list[OrderLink]:
+    """Return the links of the additional payments."""
+    return [
+        replace(
+            _order_link(order),
+            payment_id=payment.payment_id,
+            payment_status=OrderPaymentStatus.PAID
+            if payment.status is EditStatus.APPLIED
+            else OrderPaymentStatus.NONE,
+            total=payment.amount,
+            payment_amount=payment.amount,
+            refunded=payment.refunded,
+        )
+        for payment in order.additional_payments
+    ]
 
 
 def _promotion_counts(promotion: Promotion, uses: Sequence[PromotionUse]) -> PromotionCounts:

@@ -9,6 +9,7 @@ from uuid import UUID
 from markethall.orders.carts.memory import MemoryCartStore
 from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import (
+    EditStatus,
     FulfilmentStatus,
     OrderFilters,
     OrderStatus,
@@ -16,6 +17,7 @@ from markethall.orders.contract import (
     VersionedOrderStatus,
 )
 from markethall.orders.domain import (
+    AdditionalPayment,
     Fulfilment,
     Order,
     TimelineEntry,
@@ -93,7 +95,32 @@ class MemoryOrderStore(
 
     async def save_edited_order(self, order: Order, edit_id: UUID) -> None:
         await self.save_order(order)
-        self._tables.order_edits.put(edit_id, order.order_id)
+        self._tables.order_edits.put(edit_id, (order.order_id, EditStatus.APPLIED))
+
+    async def save_opened_edit(self, order: Order, payment: AdditionalPayment) -> None:
+        await self.save_order(order)
+
+    async def save_applied_edit(self, order: Order) -> None:
+        await self.save_order(order)
+
+    async def get_edit_status(self, order_id: UUID, edit_id: UUID) -> EditStatus | None:
+        found = self._tables.order_edits.get(edit_id)
+        return found[1] if found and found[0] == order_id else None
+
+    async def list_overdue_edits(
+        self, now: datetime, after: TimeKeyset | None, limit: int
+    ) -> Sequence[Order]:
+        open_edits = (
+            (TimeKeyset(order.open_edit.expires_at, order.open_edit.edit_id), order)
+            for order in self._tables.orders.where(lambda order: order.open_edit is not None)
+            if order.open_edit
+        )
+        overdue = [
+            (keyset, order)
+            for keyset, order in open_edits
+            if keyset.timestamp <= now and (after is None or keyset > after)
+        ]
+        return [order for _, order in sorted(overdue, key=lambda pair: pair[0])][:limit]
 
     async def has_edit(self, edit_id: UUID) -> bool:
         return edit_id in self._tables.order_edits
@@ -221,9 +248,20 @@ class MemoryOrderStore(
         self._tables.timeline.put(order.order_id, entries + order.pending_timeline_entries)
         stored = self._tables.orders.get(order.order_id)
         check_at = stored.overdue_check_at if stored else order.overdue_check_at
+        for payment in order.additional_payments:
+            self._tables.order_edits.put(payment.edit_id, (order.order_id, payment.status))
         self._tables.orders.put(
             order.order_id,
-            replace(order, pending_timeline_entries=(), overdue_check_at=check_at),
+            replace(
+                order,
+                pending_timeline_entries=(),
+                overdue_check_at=check_at,
+                additional_payments=tuple(
+                    payment
+                    for payment in order.additional_payments
+                    if payment.status is not EditStatus.DROPPED
+                ),
+            ),
         )
 
 

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from markethall.orders.carts.memory import CartTables
+from markethall.orders.contract import EditStatus
 from markethall.orders.domain import (
     Fulfilment,
     Order,
@@ -25,5 +26,5 @@ class Tables(CartTables, PromotionTables, ReturnTables, InvoiceTables):
         # the user who has claimed a guest
         self.guest_owners: Table[UUID, UUID] = Table()
         self.drafts: Table[UUID, DraftOrder] = Table()
-        self.order_edits: Table[UUID, UUID] = Table()
+        self.order_edits: Table[UUID, tuple[UUID, EditStatus]] = Table()
         self.fulfilments: Table[UUID, Fulfilment] = Table()

@@ -4,7 +4,10 @@ from fastapi import APIRouter, Response
 
 from markethall.orders.contract import (
     CountryNotServed,
-    EditNeedsPayment,
+    EditApplied,
+    EditNeedsCapture,
+    EditNotFound,
+    EditOpen,
     EditOrder,
     EditWithDiscount,
     InvalidTransition,
@@ -16,7 +19,11 @@ from markethall.orders.contract import (
     TotalTooLarge,
 )
 from markethall.orders.router.dependencies import IdempotencyDep, OrderEditsDep, Staff
-from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    REQUIRED_IDEMPOTENCY_ERRORS,
+)
 from markethall.shared.http.problem_details import with_upstream_errors
 from markethall.shared.kernel.model import Id
 
@@ -41,7 +48,8 @@ router = APIRouter(tags=["orders"])
         *REQUIRED_IDEMPOTENCY_ERRORS,
         OrderNotFound,
         InvalidTransition,
-        EditNeedsPayment,
+        EditOpen,
+        EditNeedsCapture,
         EditWithDiscount,
         TotalChanged,
         TotalTooLarge,
@@ -56,10 +64,39 @@ async def edit_order(
     """Set quantities, add products or remove them with quantity 0, before the first shipment.
 
     Existing lines keep their prices; shipping and taxes are computed again. A pending order gets a
-    new payment of the new total (`payment`), and the old one is cancelled. A paid order cannot cost
-    more; if it costs less, the difference is refunded soon after the response. If a quantity rises,
-    all units must be in stock in addition to those that the order has reserved.
+    new payment of the new total (`payment`), and the old one is cancelled. If a paid order costs
+    less, the difference is refunded soon after the response. If it costs more, the response has an
+    `open_edit` with a payment of the difference: the order stays as it is until this payment is
+    captured, and cannot be shipped or changed otherwise. At the deadline the edit ends without an
+    effect. If quantities rise, the additional units must be in stock.
     """
     return await idempotency.run_with_key(
         ctx, body, lambda attempt: edits.edit(ctx, order_id, body, attempt)
+    )
+
+
+@router.post(
+    "/orders/{order_id}/edits/{edit_id}/cancel",
+    response_model=OrderView,
+    summary="Cancel an edit that waits for its payment",
+    responses=with_upstream_errors(
+        {409: ("payments.in_progress", "payments.invalid_transition")},
+        *AUTHENTICATED_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        OrderNotFound,
+        EditNotFound,
+        EditApplied,
+    ),
+)
+async def cancel_order_edit(
+    *,
+    ctx: Staff,
+    order_id: Id,
+    edit_id: Id,
+    edits: OrderEditsDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """Cancel the payment of the open edit, and release its units. The order stays as it is."""
+    return await idempotency.run(
+        ctx, None, lambda attempt: edits.cancel_edit(ctx, order_id, edit_id, attempt)
     )

@@ -72,9 +72,10 @@ class ContextClients:
 
 @dataclass(frozen=True)
 class ReservationPolicy:
-    """Time limits of the reservation of an unpaid order."""
+    """Time limits of the reservations of unpaid orders, and of edits that wait for a payment."""
 
     reservation_ttl: timedelta
+    edit_payment_ttl: timedelta = timedelta(hours=24)
 
     @property
     def payment_safety_margin(self) -> timedelta:

@@ -7,10 +7,9 @@ from uuid import UUID
 from markethall.inventory.contract import Inventory, ProductOffer
 from markethall.orders.contract import (
     MAX_LINES,
-    EditNeedsPayment,
+    EditNeedsCapture,
     EditOrder,
     EditWithDiscount,
-    FulfilledLine,
     TotalChanged,
 )
 from markethall.orders.domain import Order, OrderLine
@@ -40,26 +39,11 @@ class EditedLines:
         return {line.product_id: line for line in self.lines}
 
     @property
-    def has_raise(self) -> bool:
-        """Whether any product has more units than before."""
-        previous = self._previous
-        return any(
-            product_id not in previous or quantity > previous[product_id].quantity
-            for product_id, quantity in self.quantities.items()
-        )
-
-    @property
-    def released(self) -> tuple[FulfilledLine, ...]:
-        """The units that the order no longer has."""
-        fewer = (
-            (line.product_id, line.quantity - self.quantities.get(line.product_id, 0))
-            for line in self.lines
-        )
-        return tuple(
-            FulfilledLine(product_id=product_id, quantity=quantity)
-            for product_id, quantity in fewer
-            if quantity > 0
-        )
+    def raised(self) -> dict[UUID, int]:
+        """The units that the order has more than before, by product."""
+        before = {line.product_id: line.quantity for line in self.lines}
+        more = {key: units - before.get(key, 0) for key, units in self.quantities.items()}
+        return {product_id: units for product_id, units in more.items() if units > 0}
 
     def to_quoted_lines(self) -> tuple[QuotedLine, ...]:
         return tuple(
@@ -132,15 +116,15 @@ def _new_quantities(order: Order, command: EditOrder) -> dict[UUID, int]:
 
 
 def _check_amounts(order: Order, command: EditOrder, quote: Quote) -> None:
-    """Raises EditWithDiscount, TotalChanged, EditNeedsPayment."""
+    """Raises EditWithDiscount, TotalChanged, EditNeedsCapture."""
     if order.discount or quote.breakdown.discount:
         raise EditWithDiscount
     expected = command.expected_total
     if expected and (expected.amount, expected.currency) != (quote.total.amount, quote.currency):
         raise TotalChanged(total=quote.total.model_dump())
-    if order.is_paid and quote.total.amount > order.total:
+    if order.is_paid and quote.total.amount > order.total and not order.is_captured:
         paid = Money(amount=order.total, currency=order.currency)
-        raise EditNeedsPayment(total=quote.total.model_dump(), paid=paid.model_dump())
+        raise EditNeedsCapture(total=quote.total.model_dump(), paid=paid.model_dump())
 
 
 def _line_id(line: QuotedLine) -> UUID:

@@ -1,8 +1,9 @@
-"""Finish an edit after its commit: commit the new reservation, release units, refund."""
+"""Finish an edit after its commit: merge the reservations, release units, refund."""
 
 from contextlib import suppress
 
 from markethall.inventory.contract import (
+    MergeReservations,
     OutOfStock,
     ReleasePart,
     RequestedLine,
@@ -28,7 +29,7 @@ class EditedOrders:
 
     async def finish(self, delivery: Delivery, event: OrderEdited) -> None:
         ctx = delivery.call_context()
-        is_out_of_stock = await self._replace_reservation(ctx, event)
+        is_out_of_stock = not await self._merge_reservations(ctx, event)
         await self._release_units(ctx, event)
         if is_out_of_stock:
             await retry_on_conflict(lambda: self._cancel(delivery, event))
@@ -40,26 +41,37 @@ class EditedOrders:
                 amount=event.refund,
                 reason="the order was edited",
             )
-            await self._returns.refund_up_to(ctx, refund)
+            await self._returns.refund_over(ctx, refund, event.additional_payment_ids)
         await self._orders.mark_processed(delivery)
 
-    async def _replace_reservation(self, ctx: CallContext, event: OrderEdited) -> bool:
-        """Commit the new reservation of a paid order, and release the old one.
+    async def _merge_reservations(self, ctx: CallContext, event: OrderEdited) -> bool:
+        """Add the additional units to the reservation of the order.
 
-        Return whether the units of the new one were sold meanwhile, because it had expired.
+        Return False if they were sold meanwhile, because their reservation had expired.
         """
-        if event.released_reservation_id is None:
+        if event.merged_reservation_id is None:
+            return True
+        command = MergeReservations(
+            reservation_id=event.reservation_id, merged_reservation_id=event.merged_reservation_id
+        )
+        try:
+            await self._inventory.merge(ctx, command)
+        except ReservationClosed as error:
+            if error.details["reservation_id"] == str(event.reservation_id):
+                # the order was cancelled or has expired meanwhile
+                await self._inventory.release(ctx, event.merged_reservation_id)
+                return True
+            return await self._merge_expired(ctx, command)
+        return True
+
+    async def _merge_expired(self, ctx: CallContext, command: MergeReservations) -> bool:
+        """Reserve the expired units again, and merge them. Return False if they are sold."""
+        try:
+            await self._inventory.commit(ctx, command.merged_reservation_id)
+        except OutOfStock:
             return False
-        order = await self._orders.get(event.order_id)
-        is_current = order is not None and order.reservation_id == event.reservation_id
-        is_out_of_stock = False
-        if order and is_current and order.status is OrderStatus.PROCESSING:
-            try:
-                await self._inventory.commit(ctx, event.reservation_id)
-            except (OutOfStock, ReservationClosed):
-                is_out_of_stock = True
-        await self._inventory.release(ctx, event.released_reservation_id)
-        return is_out_of_stock
+        await self._inventory.merge(ctx, command)
+        return True
 
     async def _release_units(self, ctx: CallContext, event: OrderEdited) -> None:
         if not event.released_lines:
@@ -81,7 +93,7 @@ class EditedOrders:
         order = await self._orders.get(event.order_id)
         if (
             order is None
-            or order.status is not OrderStatus.PROCESSING
+            or order.status not in {OrderStatus.PENDING, OrderStatus.PROCESSING}
             or order.reservation_id != event.reservation_id
         ):
             await self._orders.mark_processed(delivery)

@@ -5,7 +5,6 @@ crash between the two steps it runs again, so the calls must be idempotent.
 """
 
 from collections.abc import Iterable
-from contextlib import suppress
 from uuid import UUID
 
 import structlog
@@ -13,7 +12,6 @@ import structlog
 from markethall.inventory.contract import (
     Consume,
     OutOfStock,
-    ReleasePart,
     RequestedLine,
     ReservationClosed,
     Restock,
@@ -22,7 +20,9 @@ from markethall.orders.contract import (
     FulfilledLine,
     FulfilmentReturned,
     OrderCancelled,
+    OrderEditDropped,
     OrderEdited,
+    OrderEditOpened,
     OrderExpired,
     OrderFulfilled,
     OrderLinesCancelled,
@@ -35,12 +35,14 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import Order, total_due
 from markethall.orders.ports import ReadStore, Store
+from markethall.orders.service.cancelled_lines import CancelledLines
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.edited_orders import EditedOrders
 from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.invoices import InvoiceDrafts
 from markethall.orders.service.late_payments import LatePayments
+from markethall.orders.service.open_edits import OpenEdits
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event, overpaid_event, paid_event
 from markethall.orders.service.payment_changes import REFUNDED_IN_FULL, cancel_without_payment
@@ -85,8 +87,10 @@ class OrderEventHandlers:
         self._orders = HandledOrders(database, invoices, clock)
         self._guest_orders = GuestOrders(database, clock)
         self._captures = ShipmentCaptures(clients.payments, self._orders)
+        self._cancelled_lines = CancelledLines(clients, self._orders, self._captures)
         self._edits = EditedOrders(clients, self._orders)
         self._late_payments = LatePayments(clients, self._orders, policy, clock)
+        self._open_edits = OpenEdits(clients, database, policy, self._orders)
 
     # Events of payments
 
@@ -96,7 +100,9 @@ class OrderEventHandlers:
 
     async def _apply_capture(self, delivery: Delivery, event: PaymentCaptured) -> None:
         order = await self._orders.get(event.order_id)
-        if order is None or order.payment_id != event.payment_id:
+        if order and order.get_additional_payment(event.payment_id):
+            await self._open_edits.apply(delivery, order, event)
+        elif order is None or order.payment_id != event.payment_id:
             reason = "the payment was replaced" if order else "there is no such order"
             await self._returns.refund(delivery.call_context(), event.payment_id, reason)
             await self._orders.mark_processed(delivery)
@@ -173,6 +179,9 @@ class OrderEventHandlers:
 
     async def _follow_payment(self, delivery: Delivery, event: PaymentStatusChanged) -> None:
         order = await self._orders.get(event.order_id)
+        if order and order.get_additional_payment(event.payment_id):
+            await self._open_edits.follow(delivery, order, event)
+            return
         if order and order.payment_id != event.payment_id:
             if event.status is PaymentStatus.AUTHORIZED:
                 ctx = delivery.call_context()
@@ -208,21 +217,20 @@ class OrderEventHandlers:
             await self._orders.mark_processed(delivery)
 
     async def on_payment_refunded(self, delivery: Delivery, event: PaymentRefunded) -> None:
-        def record_refund(order: Order) -> None:
-            audit = self._orders.audit(delivery, _text(event.amount))
-            order.refund(event.refunded.amount, event.captured.amount, audit)
-
-        await retry_on_conflict(lambda: self._orders.record_payment(delivery, event, record_refund))
+        await retry_on_conflict(lambda: self._open_edits.record_refund(delivery, event))
 
     async def on_payment_dispute_changed(self, delivery: Delivery, event: DisputeChanged) -> None:
         """Add the change of the dispute to the timeline. The statuses of the order stay."""
 
         def record_dispute(order: Order) -> None:
+            is_additional = order.get_additional_payment(event.payment_id) is not None
+            if order.payment_id != event.payment_id and not is_additional:
+                return
             audit = self._orders.audit(delivery, f"{event.status}: {event.reason}")
             order.record_dispute(audit)
 
         await retry_on_conflict(
-            lambda: self._orders.record_payment(delivery, event, record_dispute)
+            lambda: self._orders.change(delivery, event.order_id, record_dispute)
         )
 
     # Events of users
@@ -256,6 +264,10 @@ class OrderEventHandlers:
         """Release the stock. Cancel the payment, or void or refund it."""
         ctx = delivery.call_context()
         await self._inventory.release(ctx, event.reservation_id)
+        if event.edit_reservation_id:
+            await self._inventory.release(ctx, event.edit_reservation_id)
+        for payment_id in event.additional_payment_ids:
+            await self._returns.end(ctx, payment_id, event.reason)
         if await self._returns.end(ctx, event.payment_id, event.reason):
             await retry_on_conflict(
                 lambda: self._orders.change(
@@ -270,41 +282,16 @@ class OrderEventHandlers:
     async def on_order_lines_cancelled(
         self, delivery: Delivery, event: OrderLinesCancelled
     ) -> None:
-        """Release the stock of the cancelled units and refund their price.
-
-        If the payment is only authorized, their price is never captured.
-        """
-        ctx = delivery.call_context()
-        await self._release_lines(ctx, event)
-        if not event.amount.amount:
-            capture_id = derive_uuid7(event.cancellation_id, "capture")
-            await retry_on_conflict(
-                lambda: self._captures.capture(delivery, event.order_id, capture_id)
-            )
-            return
-        refund = RefundPayment(
-            payment_id=event.payment_id,
-            refund_id=derive_uuid7(event.cancellation_id, "refund"),
-            amount=event.amount,
-            reason=event.reason,
-        )
-        await self._returns.refund_up_to(ctx, refund)
-        await self._orders.mark_processed(delivery)
-
-    async def _release_lines(self, ctx: CallContext, event: OrderLinesCancelled) -> None:
-        if not event.lines:
-            return
-        command = ReleasePart(
-            reservation_id=event.reservation_id,
-            release_id=event.cancellation_id,
-            lines=_to_requested_lines(event.lines),
-        )
-        # ReservationClosed: the order was cancelled meanwhile, which has released all its units
-        with suppress(ReservationClosed):
-            await self._inventory.release_part(ctx, command)
+        await self._cancelled_lines.settle(delivery, event)
 
     async def on_order_edited(self, delivery: Delivery, event: OrderEdited) -> None:
         await self._edits.finish(delivery, event)
+
+    async def on_order_edit_opened(self, delivery: Delivery, event: OrderEditOpened) -> None:
+        await self._open_edits.start(delivery, event)
+
+    async def on_order_edit_dropped(self, delivery: Delivery, event: OrderEditDropped) -> None:
+        await self._open_edits.end(delivery, event)
 
     async def on_order_overpaid(self, delivery: Delivery, event: OrderOverpaid) -> None:
         """Refund what was captured for units that had been cancelled before."""

@@ -74,8 +74,8 @@ class HandledOrders:
         Add the invoice if the order has been paid. Raises ConcurrentUpdate, RedemptionFailed.
         """
         invoice = await self._invoices.draft_if_paid(order, events)
-        # the uses of promotions are changed by a second statement
-        needs_transaction = find_use_change(order) is not None
+        # the uses of promotions and the edits are changed by another statement
+        needs_transaction = find_use_change(order) is not None or bool(order.additional_payments)
         database = self._database
         async with database.transaction() if needs_transaction else database.autocommit() as store:
             if order.has_changed or events:

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from markethall.orders.contract import (
+    EditStatus,
     FulfilledLine,
     FulfilmentReturned,
     OrderCancelled,
+    OrderEditDropped,
     OrderFulfilled,
     OrderLinesCancelled,
     OrderOverpaid,
     OrderPaid,
     OrderPlaced,
 )
-from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLine
+from markethall.orders.domain import AdditionalPayment, Fulfilment, FulfilmentLine, Order, OrderLine
 from markethall.shared.kernel.money import Money
 
 
@@ -32,8 +34,33 @@ def cancelled_event(order: Order, reason: str) -> OrderCancelled:
         order_id=order.order_id,
         reservation_id=order.reservation_id,
         payment_id=order.payment_id,
+        additional_payment_ids=tuple(one.payment_id for one in order.additional_payments),
+        # the event is built after the cancellation, which has ended the open edit
+        edit_reservation_id=next(
+            (
+                payment.reservation_id
+                for payment in order.additional_payments
+                if payment.status is EditStatus.DROPPED
+            ),
+            None,
+        ),
         reason=reason,
     )
+
+
+def edit_dropped_event(order: Order, payment: AdditionalPayment, reason: str) -> OrderEditDropped:
+    return OrderEditDropped(
+        order_id=order.order_id,
+        edit_id=payment.edit_id,
+        payment_id=payment.payment_id,
+        reservation_id=payment.reservation_id,
+        reason=reason,
+    )
+
+
+def additional_payment_ids(order: Order) -> tuple[UUID, ...]:
+    """Return the ids of the payments that refunds are split over, besides the first one."""
+    return tuple(payment.payment_id for payment in order.applied_payments)
 
 
 def lines_cancelled_event(
@@ -56,6 +83,7 @@ def lines_cancelled_event(
         lines=_to_fulfilled_lines(order.lines, reserved),
         amount=Money(amount=amount, currency=order.currency),
         reason=reason,
+        additional_payment_ids=additional_payment_ids(order),
     )
 
 

@@ -1,5 +1,6 @@
 """Return the money of an order: cancel, void or refund its payment."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -85,6 +86,28 @@ class PaymentReturns:
             if not left.amount:
                 return 0
             return await self._submit(ctx, command.model_copy(update={"amount": left}))
+
+    async def refund_over(
+        self, ctx: CallContext, command: RefundPayment, additional_payment_ids: Sequence[UUID]
+    ) -> int:
+        """Refund the amount: of the payment, and what is left of it of the additional payments.
+
+        The ids of the refunds are derived from that of the command, and a known refund keeps its
+        amount. So a repeated call makes the same refunds. Return the refunded amount.
+        """
+        refunded = await self.refund_up_to(ctx, command)
+        for payment_id in additional_payment_ids:
+            left = command.amount.amount - refunded if command.amount else 0
+            if left <= 0:
+                break
+            refund_id = derive_uuid7(command.refund_id, f"payment {payment_id}")
+            update = {
+                "payment_id": payment_id,
+                "refund_id": refund_id,
+                "amount": command.amount and command.amount.model_copy(update={"amount": left}),
+            }
+            refunded += await self.refund_up_to(ctx, command.model_copy(update=update))
+        return refunded
 
     async def _submit(self, ctx: CallContext, command: RefundPayment) -> int:
         refund = await self._payments.refund(ctx, command)

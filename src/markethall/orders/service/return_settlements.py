@@ -57,7 +57,9 @@ class ReturnSettlements:
             reason="return",
         )
         try:
-            return await self._payment_returns.refund_up_to(ctx, command)
+            return await self._payment_returns.refund_over(
+                ctx, command, event.additional_payment_ids
+            )
         except InvalidPaymentTransition:
             # nothing was captured, for example because the authorization had expired
             return 0

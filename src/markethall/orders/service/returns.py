@@ -28,6 +28,7 @@ from markethall.orders.returns.contract import (
 )
 from markethall.orders.returns.domain import Receipt, ReceiptLine, Return, ReturnLine
 from markethall.orders.service.optimistic_retry import retry_on_conflict
+from markethall.orders.service.order_events import additional_payment_ids
 from markethall.orders.service.return_views import to_return_view
 from markethall.orders.service.status_waits import ChangeReportingDatabase
 from markethall.orders.service.visible_orders import check_staff, get_visible_order
@@ -251,4 +252,5 @@ def _closed_event(pair: _Pair) -> ReturnClosed:
         return_id=pair.entity.return_id,
         payment_id=pair.order.payment_id,
         refund=Money(amount=pair.entity.refund, currency=pair.order.currency),
+        additional_payment_ids=additional_payment_ids(pair.order),
     )

@@ -1,15 +1,23 @@
 """Convert entities of orders to DTOs of the contract."""
 
 from markethall.orders.contract import (
+    AdditionalPaymentView,
     FulfilmentLineView,
     FulfilmentView,
+    OpenEditView,
     OrderLineView,
     OrderPaymentView,
     OrderView,
     ShippingLineView,
     TimelineEntryView,
 )
-from markethall.orders.domain import Fulfilment, Order, OrderLine, ShippingLine, TimelineEntry
+from markethall.orders.domain import (
+    Fulfilment,
+    Order,
+    OrderLine,
+    ShippingLine,
+    TimelineEntry,
+)
 from markethall.orders.totals.service import (
     to_discount_views,
     to_shipping_line_view,
@@ -49,6 +57,15 @@ def to_order_view(order: Order, *, for_staff: bool = False) -> OrderView:
         billing_address=order.billing_address,
         note=order.note,
         payment=OrderPaymentView(payment_id=order.payment_id, status=order.provider_payment_status),
+        additional_payments=tuple(
+            AdditionalPaymentView(
+                payment_id=payment.payment_id,
+                amount=money(payment.amount),
+                refunded=money(payment.refunded),
+            )
+            for payment in order.applied_payments
+        ),
+        open_edit=_to_open_edit_view(order),
         on_hold=order.on_hold,
         metadata=order.metadata,
         tags=order.tags if for_staff else None,
@@ -58,6 +75,28 @@ def to_order_view(order: Order, *, for_staff: bool = False) -> OrderView:
         created_at=order.created_at,
         updated_at=order.updated_at,
         version=order.version,
+    )
+
+
+def _to_open_edit_view(order: Order) -> OpenEditView | None:
+    payment, currency = order.open_edit, order.currency
+    edit = payment.edit if payment else None
+    if payment is None or edit is None:
+        return None
+
+    def money(amount: int) -> Money:
+        return Money(amount=amount, currency=currency)
+
+    return OpenEditView(
+        edit_id=payment.edit_id,
+        payment_id=payment.payment_id,
+        amount=money(payment.amount),
+        expires_at=payment.expires_at,
+        lines=tuple(_to_line_view(line, currency) for line in edit.lines),
+        discount=money(edit.discount),
+        shipping=money(edit.shipping),
+        tax=money(edit.tax),
+        total=money(edit.total),
     )
 
 

@@ -1,12 +1,20 @@
 """The SQL statements of edits of orders."""
 
+from functools import lru_cache
+
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
-from markethall.orders.sql.statements import LINE_COLUMNS, unnested_rows
+from markethall.orders.sql.statements import (
+    AFTER_KEYSET,
+    LIMIT,
+    LINE_COLUMNS,
+    select_with_lines,
+    unnested_rows,
+)
 from markethall.orders.sql.tables import lines, order_edits, orders
-from markethall.shared.persistence.postgres import Statement
+from markethall.shared.persistence.postgres import Statement, sql_literal
 
 AMOUNT_COLUMNS = (
     "subtotal",
@@ -18,6 +26,7 @@ AMOUNT_COLUMNS = (
     "shipping_line",
     "payment_id",
     "payment_amount",
+    "additional_paid",
 )
 _the_order = bindparam("order_id", type_=sa.Uuid)
 
@@ -39,6 +48,40 @@ INSERT_LINES = _insert_lines()
 INSERT_EDIT = Statement(
     insert(order_edits).values({column.name: bindparam(column.name) for column in order_edits.c})
 )
+UPDATE_EDIT = Statement(
+    sa.update(order_edits)
+    .where(order_edits.c.edit_id == bindparam("the_edit_id", type_=sa.Uuid))
+    .values(
+        status=bindparam("status"),
+        refunded=bindparam("refunded"),
+        expires_at=bindparam("expires_at"),
+        content=sa.case(
+            (order_edits.c.status == bindparam("status"), order_edits.c.content), else_=sa.null()
+        ),
+    )
+)
+GET_EDIT_STATUS = Statement(
+    sa.select(order_edits.c.status).where(
+        order_edits.c.edit_id == bindparam("edit_id", type_=sa.Uuid),
+        order_edits.c.order_id == bindparam("order_id", type_=sa.Uuid),
+    )
+)
 HAS_EDIT = Statement(
     sa.select(sa.exists().where(order_edits.c.edit_id == bindparam("edit_id", type_=sa.Uuid)))
 )
+_edit_keyset = sa.tuple_(order_edits.c.expires_at, order_edits.c.edit_id)
+
+
+@lru_cache(maxsize=2)
+def list_overdue_edits(*, after_keyset: bool) -> Statement:
+    """Build the statement, which reads the partial index of open edits."""
+    clause = (
+        select_with_lines()
+        .join_from(orders, order_edits, order_edits.c.order_id == orders.c.order_id)
+        .where(
+            order_edits.c.status == sql_literal("open"),
+            order_edits.c.expires_at <= bindparam("now"),
+            *([_edit_keyset > AFTER_KEYSET] if after_keyset else []),
+        )
+    )
+    return Statement(clause.order_by(*_edit_keyset.clauses).limit(LIMIT))

@@ -14,7 +14,7 @@ from markethall.orders.domain.return_integrity import ReturnedLine
 from markethall.orders.returns.domain import OPEN_STATUSES
 from markethall.orders.returns.sql import return_lines, returns
 from markethall.orders.sql.promotion_integrity import SqlPromotionIntegrityReads
-from markethall.orders.sql.tables import lines, orders
+from markethall.orders.sql.tables import lines, order_edits, orders
 from markethall.shared.persistence.postgres import Connection, Statement, sql_literal
 
 _NO_ID: Final = UUID(int=0)
@@ -112,6 +112,37 @@ def _links(key: "sa.ColumnElement[Any]") -> Statement:
     )
 
 
+def _links_by_payment() -> Statement:
+    """Select the links of the orders and of their additional payments."""
+    is_applied = order_edits.c.status == sql_literal("applied")
+    of_edits = {
+        "payment_id": order_edits.c.payment_id,
+        "payment_status": sa.case((is_applied, sql_literal("paid")), else_=sql_literal("none")),
+        "total": order_edits.c.amount,
+        "payment_amount": order_edits.c.amount,
+        "refunded": order_edits.c.refunded,
+    }
+    additional = (
+        sa.select(
+            *(of_edits.get(column.name, column).label(column.name) for column in _link_columns)
+        )
+        .join_from(order_edits, orders)
+        .where(order_edits.c.status != sql_literal("dropped"))
+    )
+
+    def page(select: "sa.Select[Any]", key: "sa.ColumnElement[Any]") -> "sa.Subquery":
+        after, until = (bindparam(name, type_=sa.Uuid) for name in ("after", "until"))
+        chosen = select.where(key > after, key <= until)
+        return chosen.order_by(key).limit(_LIMIT).subquery()
+
+    pages = (
+        page(sa.select(*_link_columns), orders.c.payment_id),
+        page(additional, order_edits.c.payment_id),
+    )
+    links = sa.union_all(*(sa.select(*found.c) for found in pages)).subquery("links")
+    return Statement(sa.select(*links.c).order_by(links.c.payment_id).limit(_LIMIT))
+
+
 def _ordered_carts() -> Statement:
     of_orders = (
         sa.select(
@@ -156,7 +187,7 @@ def _ordered_carts() -> Statement:
 _LIST_ORDERED_CARTS: Final = _ordered_carts()
 _LIST_RETURNED_LINES: Final = _returned_lines()
 _LIST_ORDER_SUMS: Final = _order_sums()
-_LIST_LINKS_BY_PAYMENT: Final = _links(orders.c.payment_id)
+_LIST_LINKS_BY_PAYMENT: Final = _links_by_payment()
 _LIST_LINKS_BY_ORDER: Final = _links(orders.c.order_id)
 _LIST_OVERDUE: Final = Statement(
     sa.select(*_link_columns)

@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, func
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, insert
 
 from markethall.orders.invoices.sql import add_invoice
+from markethall.orders.sql.edits import select_additional_payments
 from markethall.orders.sql.tables import (
     fulfilment_lines,
     fulfilments,
@@ -160,7 +161,7 @@ def _save_handled_order(*, with_invoice: bool = False) -> Statement:
     )
 
 
-def _select_with_lines() -> "sa.Select[Any]":
+def select_with_lines() -> "sa.Select[Any]":
     """Select orders, each with its lines as one JSON array."""
     line = func.jsonb_build_object(
         *(part for name in LINE_COLUMNS for part in (sql_literal(name), lines.c[name]))
@@ -170,20 +171,24 @@ def _select_with_lines() -> "sa.Select[Any]":
         .where(lines.c.order_id == orders.c.order_id)
         .scalar_subquery()
     )
-    return sa.select(*_SELECT_COLUMNS, sa.cast(order_lines, sa.Text).label("lines"))
+    return sa.select(
+        *_SELECT_COLUMNS,
+        sa.cast(order_lines, sa.Text).label("lines"),
+        sa.cast(select_additional_payments(), sa.Text).label("additional_payments"),
+    )
 
 
-_AFTER_KEYSET = sa.tuple_(
+AFTER_KEYSET = sa.tuple_(
     bindparam("after_timestamp", type_=sa.TIMESTAMP(timezone=True)),
     bindparam("after_order_id", type_=sa.Uuid),
 )
-_LIMIT = bindparam("limit", type_=sa.Integer)
+LIMIT = bindparam("limit", type_=sa.Integer)
 
 INSERT_ORDER = _insert_order()
 UPDATE_ORDER = _update_order()
 SAVE_HANDLED_ORDER = _save_handled_order()
 SAVE_PAID_ORDER = _save_handled_order(with_invoice=True)
-GET_ORDER = Statement(_select_with_lines().where(orders.c.order_id == bindparam("order_id")))
+GET_ORDER = Statement(select_with_lines().where(orders.c.order_id == bindparam("order_id")))
 GET_ORDER_STATUS = Statement(
     sa.select(
         orders.c.order_id,
@@ -208,14 +213,14 @@ LIST_TIMELINE_ENTRIES = Statement(
     )
     .order_by(timeline.c.version)
     # a limit of null is no limit
-    .limit(_LIMIT)
+    .limit(LIMIT)
 )
 COUNT_ORDERS = Statement(sa.select(func.count()).select_from(orders))
 LIST_OVERDUE_ORDERS = Statement(
-    _select_with_lines()
+    select_with_lines()
     .where(orders.c.status == sql_literal("pending"), orders.c.overdue_check_at <= bindparam("now"))
     .order_by(orders.c.overdue_check_at, orders.c.order_id)
-    .limit(_LIMIT)
+    .limit(LIMIT)
 )
 _created = (
     func.unnest(
@@ -237,14 +242,14 @@ def list_pending_orders(*, after_keyset: bool) -> Statement:
     orders.
     """
     keyset = sa.tuple_(orders.c.created_at, orders.c.order_id)
-    clause = _select_with_lines().where(
+    clause = select_with_lines().where(
         orders.c.status == sql_literal("pending"),
         orders.c.overdue_check_at > bindparam("now"),
         orders.c.created_at > _created.c.after,
         orders.c.created_at <= _created.c.until,
-        *([keyset > _AFTER_KEYSET] if after_keyset else []),
+        *([keyset > AFTER_KEYSET] if after_keyset else []),
     )
-    return Statement(clause.order_by(*keyset.clauses).limit(_LIMIT))
+    return Statement(clause.order_by(*keyset.clauses).limit(LIMIT))
 
 
 _next_checks = unnested_rows(orders, ("order_id", "overdue_check_at"), "check")
@@ -278,9 +283,9 @@ def list_orders(filters: frozenset[str], sort: str, *, after_keyset: bool) -> St
     """Build one statement per combination of filters, so that each uses its best index."""
     keyset = sa.tuple_(orders.c.created_at, orders.c.order_id)
     newest_first = sort.startswith("-")
-    clause = _select_with_lines().where(*(_FILTERS[name] for name in sorted(filters))).limit(_LIMIT)
+    clause = select_with_lines().where(*(_FILTERS[name] for name in sorted(filters))).limit(LIMIT)
     if after_keyset:
-        clause = clause.where(keyset < _AFTER_KEYSET if newest_first else keyset > _AFTER_KEYSET)
+        clause = clause.where(keyset < AFTER_KEYSET if newest_first else keyset > AFTER_KEYSET)
     columns = (orders.c.created_at, orders.c.order_id)
     return Statement(clause.order_by(*(c.desc() if newest_first else c.asc() for c in columns)))
 

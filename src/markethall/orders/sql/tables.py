@@ -11,6 +11,7 @@ from markethall.orders.contract import (
     MAX_ORDER_TAG_LENGTH,
     MAX_ORDER_TAGS,
     MAX_STAFF_NOTE_LENGTH,
+    EditStatus,
     FulfilmentStatus,
     OrderFulfilmentStatus,
     OrderPaymentStatus,
@@ -68,6 +69,8 @@ orders = sa.Table(
     _amount_column("refunded"),
     # null if it equals the total; edits of a paid order change the total, not the payment
     sa.Column("payment_amount", sa.BigInteger),
+    # the sum of the captured payments of edits
+    sa.Column("additional_paid", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("shipping_address", JSONB, nullable=False),
     sa.Column("billing_address", JSONB),
     sa.Column("note", sa.Text),
@@ -102,8 +105,12 @@ orders = sa.Table(
         name="amounts",
     ),
     sa.CheckConstraint("included_tax BETWEEN 0 AND total", name="included_tax"),
-    # a paid order never costs more than its payment
-    sa.CheckConstraint("payment_amount >= total", name="payment_amount"),
+    # a paid order never costs more than its payments
+    sa.CheckConstraint("payment_amount + additional_paid >= total", name="payment_amount"),
+    sa.CheckConstraint(
+        "additional_paid = 0 OR additional_paid > 0 AND payment_amount IS NOT NULL",
+        name="additional_paid",
+    ),
     sa.CheckConstraint(
         "status IN ('processing', 'completed') OR fulfilment_status = 'unfulfilled'",
         name="nothing_shipped",
@@ -204,8 +211,43 @@ order_edits = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     _amount_column("total"),
     timestamp_column("created_at"),
+    sa.Column("status", sa.Text, nullable=False, server_default="applied"),
+    # of an edit that makes a paid order cost more: its additional payment, and the reservation of
+    # the additional units; while it is open, `content` is the edit to apply
+    sa.Column("payment_id", sa.Uuid),
+    sa.Column("amount", sa.BigInteger),
+    sa.Column("refunded", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("reservation_id", sa.Uuid),
+    timestamp_column("expires_at", nullable=True),
+    sa.Column("content", JSONB),
     sa.UniqueConstraint("order_id", "version"),
+    sa.UniqueConstraint("payment_id"),
     sa.CheckConstraint("total >= 0", name="total"),
+    sa.CheckConstraint(_enum_check("status", EditStatus), name="status"),
+    sa.CheckConstraint(
+        "(payment_id IS NULL) = (amount IS NULL) AND (payment_id IS NULL) = (expires_at IS NULL)"
+        " AND (payment_id IS NOT NULL OR status = 'applied' AND reservation_id IS NULL)",
+        name="payment",
+    ),
+    sa.CheckConstraint("amount > 0", name="amount"),
+    sa.CheckConstraint(
+        "refunded = 0 OR refunded > 0 AND status = 'applied' AND refunded <= amount",
+        name="refunded",
+    ),
+    sa.CheckConstraint("(status = 'open') = (content IS NOT NULL)", name="content"),
+)
+# an order has one open edit at most
+sa.Index(
+    "uq_order_edit_open",
+    order_edits.c.order_id,
+    unique=True,
+    postgresql_where=order_edits.c.status == sql_literal("open"),
+)
+sa.Index(
+    "ix_order_edit_overdue",
+    order_edits.c.expires_at,
+    order_edits.c.edit_id,
+    postgresql_where=order_edits.c.status == sql_literal("open"),
 )
 
 timeline = sa.Table(

@@ -30,6 +30,8 @@ class OpenPayment(Dto):
     country: str | None = None
     # the cancelled payment of the same order that this one replaces
     replaces: UUID | None = None
+    # an order may have any number of additional payments, of later changes, beside its payment
+    is_additional: bool = False
 
 
 class ActivatePayments(Dto):
@@ -139,8 +141,9 @@ class Payments(Protocol):
         """Open a payment. If this id exists already, return the existing payment.
 
         The payment cannot be confirmed before `activate`. If `cancel` was called with this id
-        before, the new payment is cancelled at once. An order has one payment, and the payments
-        that replace it; the caller cancels a payment before it replaces it. Raises OrderHasPayment.
+        before, the new payment is cancelled at once. An order has one payment, the payments that
+        replace it, and additional ones; the caller cancels a payment before it replaces it. Raises
+        OrderHasPayment.
         """
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:

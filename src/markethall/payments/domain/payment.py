@@ -61,6 +61,7 @@ class Payment:
     country: str | None = None
     # the cancelled payment of the same order that this one replaces
     replaces: UUID | None = None
+    is_additional: bool = False
     status: PaymentStatus = S.CREATED
     authorized: int = 0
     captured: int = 0

@@ -41,7 +41,7 @@ class MemoryPaymentStore(
         existing = self._tables.payments.get(payment.payment_id)
         if existing:
             return existing
-        is_first = payment.replaces is None
+        is_first = payment.replaces is None and not payment.is_additional
         if is_first and not self._tables.payment_id_by_order_id.add(
             payment.order_id, payment.payment_id
         ):

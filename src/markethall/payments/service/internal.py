@@ -48,6 +48,7 @@ class InternalPaymentService:
             payment_id=command.payment_id,
             order_id=command.order_id,
             replaces=command.replaces,
+            is_additional=command.is_additional,
             user_id=command.user_id,
             currency=command.amount.currency,
             country=command.country,

@@ -48,7 +48,16 @@ def _attach_order_to_tombstone() -> Statement:
     """
     is_tombstone = payments.c.order_id.is_(None)
     columns = (
-        *("order_id", "replaces", "user_id", "currency", "country", "expires_at", "amount"),
+        *(
+            "order_id",
+            "replaces",
+            "is_additional",
+            "user_id",
+            "currency",
+            "country",
+            "expires_at",
+            "amount",
+        ),
         "provider",
     )
     new_values = {name: bindparam(name, type_=payments.c[name].type) for name in columns}

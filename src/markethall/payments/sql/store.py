@@ -333,6 +333,7 @@ def _tombstone_row(payment_id: UUID, now: datetime) -> dict[str, Any]:
     tombstone_values = {
         "payment_id": payment_id,
         "is_activated": False,
+        "is_additional": False,
         "status": "cancelled",
         "provider": "",
         "created_at": now,

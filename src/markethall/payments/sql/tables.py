@@ -26,6 +26,7 @@ payments = sa.Table(
     # NULL in a tombstone, which records that a payment was cancelled before it was opened
     sa.Column("order_id", sa.Uuid),
     sa.Column("replaces", sa.Uuid),
+    sa.Column("is_additional", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("user_id", sa.Uuid),
     sa.Column("currency", sa.Text),
     sa.Column("country", sa.Text),
@@ -78,12 +79,12 @@ payments = sa.Table(
 )
 sa.Index("ix_payment_of_user", payments.c.user_id, payments.c.created_at, payments.c.payment_id)
 sa.Index("ix_payment_order_id", payments.c.order_id)
-# a payment that replaces another of its order does not count
+# a payment that replaces another of its order, or is additional, does not count
 sa.Index(
     "ix_payment_first_of_order",
     payments.c.order_id,
     unique=True,
-    postgresql_where=payments.c.replaces.is_(None),
+    postgresql_where=payments.c.replaces.is_(None) & ~payments.c.is_additional,
 )
 sa.Index("ix_payment_created_at", payments.c.created_at, payments.c.payment_id)
 sa.Index(

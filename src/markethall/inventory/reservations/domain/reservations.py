@@ -54,6 +54,15 @@ class ReservationLine:
     tags: tuple[str, ...] = ()
 
     @property
+    def key(self) -> tuple[UUID, UUID]:
+        return self.product_id, self.warehouse_id
+
+    @property
+    def has_units(self) -> bool:
+        """Whether the line has or had any units."""
+        return self.quantity + self.released > 0
+
+    @property
     def remaining_quantity(self) -> int:
         return self.quantity - self.consumed
 
@@ -159,6 +168,22 @@ class Reservation:
             any_consumed = any(line.consumed for line in self.lines)
             self.status = CONSUMED if any_consumed else RELEASED
         return released
+
+    def merge(self, other: "Reservation") -> None:
+        """Move all remaining units of the other reservation to this one. It is then released.
+
+        Raises ReservationClosed if one of them is not held or committed.
+        """
+        for reservation in (self, other):
+            if reservation.status not in {HELD, COMMITTED}:
+                raise reservation_closed_error(reservation.reservation_id, reservation.status)
+        lines = {line.key: line for line in self.lines}
+        for moved in other.lines:
+            known = lines.get(moved.key, replace(moved, quantity=0, consumed=0, released=0))
+            lines[moved.key] = replace(known, quantity=known.quantity + moved.remaining_quantity)
+        self.lines = tuple(lines[key] for key in sorted(lines) if lines[key].has_units)
+        other.lines = tuple(line.release(line.remaining_quantity) for line in other.lines)
+        other.status = CONSUMED if any(line.consumed for line in other.lines) else RELEASED
 
     def expire(self) -> tuple[StockQuantity, ...]:
         """Set the status to expired. Return the units whose stock the caller must release."""

@@ -12,11 +12,13 @@ from markethall.inventory.contract import (
     Extend,
     ListOffers,
     ListReservationStates,
+    MergeReservations,
     OutOfStock,
     ProductNotFound,
     ProductOffers,
     ReleasePart,
     ReservationStates,
+    ReservationStatus,
     ReservationView,
     Reserve,
     Restock,
@@ -186,6 +188,21 @@ class InventoryService:
             await store.release_stock(released)
         return await self._invalidate_and_view(reservation)
 
+    async def merge(self, ctx: CallContext, command: MergeReservations) -> ReservationView:
+        async with self._database.transaction() as store:
+            ids = sorted({command.reservation_id, command.merged_reservation_id})
+            locked = {one: await _get_reservation_for_update(store, one) for one in ids}
+            reservation = locked[command.reservation_id]
+            merged = locked[command.merged_reservation_id]
+            if merged.status not in {ReservationStatus.RELEASED, ReservationStatus.CONSUMED}:
+                _check_same_order(reservation, merged)
+                reservation.merge(merged)
+                # The merged one is saved first, and its lines are counted at commit: by then, the
+                # inserted lines of the other one have locked all stock rows in the right order.
+                await store.save_reservation_lines(merged)
+                await store.replace_lines(reservation)
+        return reservation.to_view(self._clock())
+
     async def restock(self, ctx: CallContext, command: Restock) -> None:
         quantities = allocate_from_main_warehouse(quantity_by_product(command.lines))
         changes = self._changes(ctx, MovementReason.RETURNED, command.restock_id, quantities)
@@ -263,6 +280,13 @@ class InventoryService:
         """Invalidate the cached products and return the view. Call it after the commit."""
         self._cache.invalidate([line.product_id for line in reservation.lines], pages=False)
         return reservation.to_view(self._clock())
+
+
+def _check_same_order(reservation: Reservation, merged: Reservation) -> None:
+    """Raises ReservationClosed if these are not two reservations of one order."""
+    is_same = reservation.reservation_id == merged.reservation_id
+    if is_same or reservation.order_id != merged.order_id:
+        raise reservation_closed_error(merged.reservation_id, merged.status)
 
 
 def _untracked_supply(sale: StockChange) -> StockChange:

@@ -1,0 +1,186 @@
+"""Convert orders, their lines, timelines and fulfilments to rows and back."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from markethall.orders.contract import (
+    Address,
+    FulfilmentStatus,
+    OrderFilters,
+    OrderFulfilmentStatus,
+    OrderPaymentStatus,
+    OrderStatus,
+)
+from markethall.orders.domain import (
+    Fulfilment,
+    FulfilmentLine,
+    Order,
+    OrderLine,
+    TimelineEntry,
+    split_number,
+)
+from markethall.orders.sql import statements as sql
+from markethall.orders.sql.breakdowns import (
+    line_fields,
+    line_to_json,
+    shipping_from_json,
+    shipping_to_json,
+)
+from markethall.orders.sql.edits import payments_from_json
+from markethall.orders.sql.tables import orders
+from markethall.shared.kernel.lookup_key import to_lookup_key
+from markethall.shared.kernel.pagination import TimeKeyset
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
+
+# columns that have the same name and type in the entity
+_PLAIN_COLUMNS = tuple(
+    column.name
+    for column in orders.c
+    if column.name
+    not in {
+        "status",
+        "payment_status",
+        "fulfilment_status",
+        "email_key",
+        "shipping_address",
+        "billing_address",
+        "subtotal",
+        "total",
+        "shipping_line",
+        "tags",
+        "metadata",
+        "additional_paid",
+    }
+)
+
+
+def order_row(order: Order, names: Iterable[str]) -> dict[str, Any]:
+    row = {name: getattr(order, name) for name in names}
+    return row | {name: encode(row[name]) for name, encode in _ENCODERS.items() if name in row}
+
+
+def update_values(order: Order) -> dict[str, Any]:
+    return {
+        "order_id": order.order_id,
+        "expected_version": order.expected_version,
+        **order_row(order, sql.UPDATABLE_COLUMNS),
+        **arrays("line", ("line_id", *sql.LINE_COUNTS), order.lines),
+        **timeline_arrays(order.pending_timeline_entries),
+    }
+
+
+def to_order(row: "Record") -> Order:
+    return Order(
+        **{name: row[name] for name in _PLAIN_COLUMNS},
+        status=OrderStatus(row["status"]),
+        payment_status=OrderPaymentStatus(row["payment_status"]),
+        fulfilment_status=OrderFulfilmentStatus(row["fulfilment_status"]),
+        shipping_line=shipping_from_json(row["shipping_line"]),
+        shipping_address=address_from_json(row["shipping_address"]),
+        billing_address=row["billing_address"] and address_from_json(row["billing_address"]),
+        tags=tuple(row["tags"]),
+        metadata=json.loads(row["metadata"]),
+        lines=tuple(to_line(line) for line in json.loads(row["lines"])),
+        additional_payments=payments_from_json(row["additional_payments"]),
+    )
+
+
+def to_line(line: Mapping[str, Any]) -> OrderLine:
+    return OrderLine(
+        line_id=UUID(line["line_id"]),
+        product_id=UUID(line["product_id"]),
+        sku=line["sku"],
+        name=line["name"],
+        unit_price=line["unit_price"],
+        quantity=line["quantity"],
+        fulfilled=line["fulfilled"],
+        delivered=line["delivered"],
+        failed=line["failed"],
+        cancelled=line["cancelled"],
+        in_return=line["in_return"],
+        returned=line["returned"],
+        **line_fields(line["breakdown"]),
+    )
+
+
+def to_timeline_entry(row: "Record") -> TimelineEntry:
+    return TimelineEntry(
+        version=row["version"],
+        change=row["change"],
+        actor=row["actor"],
+        at=row["at"],
+        reason=row["reason"],
+        status=OrderStatus(row["status"]),
+        payment_status=OrderPaymentStatus(row["payment_status"]),
+        fulfilment_status=OrderFulfilmentStatus(row["fulfilment_status"]),
+    )
+
+
+def to_fulfilment(row: "Record") -> Fulfilment:
+    return Fulfilment(
+        fulfilment_id=row["fulfilment_id"],
+        order_id=row["order_id"],
+        status=FulfilmentStatus(row["status"]),
+        carrier=row["carrier"],
+        tracking_number=row["tracking_number"],
+        shipped_at=row["shipped_at"],
+        delivered_at=row["delivered_at"],
+        failed_at=row["failed_at"],
+        restocked=row["restocked"],
+        lines=tuple(
+            FulfilmentLine(UUID(line["line_id"]), UUID(line["product_id"]), line["quantity"])
+            for line in json.loads(row["lines"])
+        ),
+    )
+
+
+def address_to_json(address: str | Address) -> str:
+    return address.model_dump_json() if isinstance(address, Address) else json.dumps(address)
+
+
+def address_from_json(text: str) -> str | Address:
+    value = json.loads(text)
+    return value if isinstance(value, str) else Address.model_validate(value)
+
+
+# the columns that are stored as JSON
+_ENCODERS: Final[Mapping[str, Callable[[Any], str | None]]] = {
+    "shipping_line": shipping_to_json,
+    "shipping_address": address_to_json,
+    "billing_address": lambda address: address and address_to_json(address),
+    "metadata": lambda metadata: json.dumps(dict(metadata)),
+}
+
+
+def timeline_arrays(entries: Sequence[TimelineEntry]) -> dict[str, list[Any]]:
+    return arrays("entry", sql.TIMELINE_COLUMNS, entries)
+
+
+def line_arrays(lines: Sequence[OrderLine]) -> dict[str, list[Any]]:
+    names = tuple(name for name in sql.LINE_COLUMNS if name not in {"position", "breakdown"})
+    return arrays("line", names, lines) | {
+        "line_position": list(range(1, len(lines) + 1)),
+        "line_breakdown": [line_to_json(line) for line in lines],
+    }
+
+
+def arrays(alias: str, names: Iterable[str], items: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return one array per column, named `<alias>_<column>`."""
+    return {f"{alias}_{name}": [getattr(thing, name) for thing in items] for name in names}
+
+
+def filter_values(query: OrderFilters, owner_id: UUID | None) -> dict[str, Any]:
+    filters = query.model_dump(exclude={"limit", "cursor", "sort"}, exclude_none=True)
+    if query.email:
+        filters["email"] = to_lookup_key(query.email)
+    if query.number:
+        filters["number_prefix"], filters["number"] = split_number(query.number)
+    return filters if owner_id is None else filters | {"owner_id": owner_id}
+
+
+def keyset_values(keyset: TimeKeyset) -> dict[str, Any]:
+    return {"after_timestamp": keyset.timestamp, "after_order_id": keyset.row_id}
