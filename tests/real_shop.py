@@ -149,7 +149,8 @@ class Shop:
         return await orders.cancel(ctx, order.order_id, command, attempt_without_key())
 
     async def run_periodic_jobs(self) -> None:
-        for context in (orders_of(self.container), inventory_of(self.container)):
+        contexts = (orders_of(self.container), inventory_of(self.container))
+        for context in (*contexts, payments_of(self.container)):
             for job in context.periodic_jobs():
                 await job()
 
