@@ -20,6 +20,7 @@ from markethall.shared.http.rate_limits import (
     GUESTS,
     IMAGES,
     LOGIN,
+    ORDER_LOOKUPS,
     REGISTER,
     REQUESTS,
     SEARCHES,
@@ -94,6 +95,7 @@ def configured_limits(settings: Settings) -> Mapping[str, RateLimit]:
         LOGIN: settings.rate_limit_login,
         REGISTER: settings.rate_limit_register,
         GUESTS: settings.rate_limit_guests,
+        ORDER_LOOKUPS: settings.rate_limit_order_lookups,
         IMAGES: settings.rate_limit_images,
         CHANGE_PASSWORD: settings.rate_limit_change_password,
     }

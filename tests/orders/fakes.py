@@ -66,7 +66,7 @@ from markethall.shared.rpc.client_interceptor import (
     CallGuard,
     InFlightCalls,
 )
-from markethall.users.contract import Customer, UserInactive
+from markethall.users.contract import Customer, IssueOrderToken, OrderToken, UserInactive
 
 ALLOWED = AllowList(topology().allowed_calls)
 
@@ -143,6 +143,11 @@ class FakeUsers:
         if user_id in self.disabled:
             raise UserInactive(user_id=str(user_id))
         return Customer(user_id=user_id, email="user@example.com", full_name=None)
+
+    async def issue_order_token(self, ctx: CallContext, command: IssueOrderToken) -> OrderToken:
+        if command.owner_id in self.disabled:
+            raise UserInactive(user_id=str(command.owner_id))
+        return OrderToken(order_token=f"token-of-{command.order_id}", expires_in=60)
 
 
 @dataclass(frozen=True)

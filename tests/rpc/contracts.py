@@ -58,7 +58,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.rpc.client import RpcClient
 from markethall.shared.rpc.client_interceptor import CallGuard
-from markethall.users.contract import Customer, Users
+from markethall.users.contract import Customer, IssueOrderToken, OrderToken, Users
 
 TIME: Final = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
 AMOUNT: Final = Money(amount=123456789012345, currency="KWD")
@@ -172,7 +172,11 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
             "get_active_customer": (
                 new_id(),
                 Customer(user_id=new_id(), email="ä@example.com", full_name="Ada", is_guest=True),
-            )
+            ),
+            "issue_order_token": (
+                IssueOrderToken(order_id=new_id(), owner_id=new_id()),
+                OrderToken(order_token="a token", expires_in=3600),
+            ),
         },
     ),
     "inventory": Contract(

@@ -340,7 +340,7 @@ def test_last_recorded_release_is_not_newer() -> None:
 
 
 def test_record_contains_all_methods_and_events(current_schema: dict[str, Any]) -> None:
-    assert len(current_schema["openapi"]["paths"]) == 18
+    assert len(current_schema["openapi"]["paths"]) == 19
     assert "payments.payment_captured" in current_schema["events"]
     assert current_schema["errors"]["inventory.out_of_stock"] == 409
     assert json.dumps(current_schema, sort_keys=True) == json.dumps(

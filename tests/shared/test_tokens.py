@@ -112,6 +112,36 @@ def rejection_reason(verifier: AccessTokenVerifier, token: str) -> str:
     return str(raised.value.details["reason"])
 
 
+def test_order_token_gives_access_to_its_order_and_to_no_user(
+    signer: AccessTokenSigner, verifier: AccessTokenVerifier
+) -> None:
+    order_id = new_id()
+
+    actor = verifier.verify(signer.sign_order_token(order_id, TTL))
+
+    assert actor == Actor(order_id=order_id, name="order", scopes=frozenset({"orders:one"}))
+    assert (actor.is_authenticated, actor.audit_name) == (True, f"order:{order_id}")
+
+
+def test_type_of_a_token_decides_how_its_claims_are_read(verifier: AccessTokenVerifier) -> None:
+    """The claims of one kind under the type of the other kind give no access of the first kind."""
+    as_order = verifier.verify(signed(claims(guest=True, sid=str(new_id())), typ="order+jwt"))
+    as_user = verifier.verify(signed(claims(scope="orders:one", roles=[])))
+
+    assert as_order == Actor(order_id=USER.user_id, name="order", scopes=frozenset({"orders:one"}))
+    assert (as_user.user_id, as_user.order_id) == (USER.user_id, None)
+
+
+def test_order_token_expires(
+    signer: AccessTokenSigner, verifier: AccessTokenVerifier, clock: FakeClock
+) -> None:
+    token = signer.sign_order_token(new_id(), timedelta(minutes=1))
+    verifier.verify(token)
+    clock.now += timedelta(minutes=1)
+
+    assert rejection_reason(verifier, token) == "expired"
+
+
 def test_signed_user_is_verified(signer: AccessTokenSigner, verifier: AccessTokenVerifier) -> None:
     token = signer.sign(USER)
 

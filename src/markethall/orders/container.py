@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from typing import Final
 
 from dependency_injector import providers
 
@@ -20,12 +21,13 @@ from markethall.orders.carts.service import (
 from markethall.orders.configuration.service import ConfigurationCache, ItemService
 from markethall.orders.contract import OrderChanges, OrderEdits, Orders
 from markethall.orders.contract.exports import OrderExport
+from markethall.orders.contract.lookups import OrderLookups
 from markethall.orders.contract.status_streams import OrderStatusStreams
 from markethall.orders.drafts.contract import DraftOrders
 from markethall.orders.drafts.service import DraftOrderService
 from markethall.orders.invoices.contract import Invoices
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
-from markethall.orders.ports import OrderIntegrityReads, ReadStore, Store
+from markethall.orders.ports import LookupLimiter, OrderIntegrityReads, ReadStore, Store
 from markethall.orders.pricing.ports import Pricing
 from markethall.orders.pricing.service import TotalsPricing
 from markethall.orders.promotions.contract import Promotions
@@ -44,13 +46,19 @@ from markethall.orders.service import (
     ReservationPolicy,
 )
 from markethall.orders.service.draft_placement import DraftPlacer
+from markethall.orders.service.event_handlers import DelegatedEvents
 from markethall.orders.service.export_orders import OrderExporter
 from markethall.orders.service.fulfilments import FulfilmentService
+from markethall.orders.service.guest_orders import GuestOrders
+from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.invoices import InvoiceDrafts, InvoiceService
+from markethall.orders.service.open_edits import OpenEdits
 from markethall.orders.service.order_changes import OrderChangeService
 from markethall.orders.service.order_edits import OrderEditService
+from markethall.orders.service.order_lookups import OrderLinks, OrderLookupService
 from markethall.orders.service.order_metrics import ORDER_COUNTERS
 from markethall.orders.service.overdue_edits import OverdueEditsJob
+from markethall.orders.service.return_settlements import ReturnSettlements
 from markethall.orders.service.returns import ReturnService
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
@@ -92,12 +100,16 @@ from markethall.shared.composition.memory import (
 )
 from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.sql import SqlDatabase, SqlSnapshots, build_sql_persistence
+from markethall.shared.http.identity_limiter import IdentityLimiter
+from markethall.shared.http.rate_limits import RateLimit
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.integrity import IntegrityCheck
 from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.database import Database, SnapshotDatabase
 from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
+
+LOOKUPS_PER_EMAIL: Final = RateLimit("order-lookups-per-email", quota=5, window_seconds=3600)
 
 
 def _memory_persistence(
@@ -155,6 +167,17 @@ def _reservation_policy(settings: OrdersSettings) -> ReservationPolicy:
         timedelta(seconds=settings.reservation_ttl_seconds),
         timedelta(hours=settings.edit_payment_hours),
     )
+
+
+def _lookup_limiter(settings: OrdersSettings, tools: ContextTools) -> LookupLimiter:
+    return IdentityLimiter(LOOKUPS_PER_EMAIL, settings.rate_limits, tools.redis, tools.secret_key)
+
+
+def _order_links(
+    settings: OrdersSettings, users: Users, database: Database[ReadStore, Store]
+) -> OrderLinks:
+    is_development = settings.environment == "development"
+    return OrderLinks(users, database, settings.order_link_url if is_development else None)
 
 
 def _shipping_calculator(settings: OrdersSettings) -> ShippingCalculator:
@@ -278,8 +301,23 @@ class OrdersContainer(ContextContainer):
         OrderEditService, clients, pricing, database, reservation_policy, clock
     )
     returns: providers.Singleton[Returns] = singleton(ReturnService, database, cursors, clock)
+    handled_orders = singleton(HandledOrders, database, invoice_drafts, clock)
     event_handlers: providers.Singleton[OrderEventHandlers] = singleton(
-        OrderEventHandlers, clients, database, reservation_policy, invoice_drafts, clock
+        OrderEventHandlers,
+        clients,
+        handled_orders,
+        reservation_policy,
+        singleton(
+            DelegatedEvents,
+            singleton(GuestOrders, database, clock),
+            singleton(ReturnSettlements, clients, database, clock),
+            singleton(_order_links, settings, users, stored_database),
+            singleton(OpenEdits, clients, database, reservation_policy, handled_orders),
+        ),
+        clock,
+    )
+    order_lookups: providers.Singleton[OrderLookups] = singleton(
+        OrderLookupService, stored_database, singleton(_lookup_limiter, settings, tools)
     )
     pending_orders_job = singleton(
         PendingOrdersJob,

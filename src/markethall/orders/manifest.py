@@ -53,7 +53,7 @@ MANIFEST: Final = ContextManifest(
     load_metadata=_load_metadata,
     counters=("order_count",),
     calls={
-        "users": frozenset({"get_active_customer"}),
+        "users": frozenset({"get_active_customer", "issue_order_token"}),
         "inventory": frozenset(
             {
                 "reserve",
@@ -103,5 +103,7 @@ MANIFEST: Final = ContextManifest(
         Subscription("orders.fulfilment_returned", "on_fulfilment_returned"),
         Subscription("orders.return_received", "on_return_received"),
         Subscription("orders.return_closed", "on_return_closed"),
+        Subscription("orders.order_lookup_requested", "on_order_lookup_requested"),
+        Subscription("orders.order_link_requested", "on_order_link_requested"),
     ),
 )

@@ -166,6 +166,13 @@ class Store(
         """
 
 
+class LookupLimiter(Protocol):
+    """A limit for each e-mail address."""
+
+    async def check(self, identity: str) -> None:
+        """Count a lookup with this address. Raises TooManyRequests."""
+
+
 class OrderIntegrityReads(Protocol):
     """The reads of the integrity checks, in pages. `after` is the last key of the previous page."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
-from markethall.shared.composition.settings import ContextSettings
+from markethall.shared.composition.settings import ContextSettings, RateLimits
 
 SHIPPING_CALCULATORS: Final = "markethall.shipping_calculators"
 TAX_CALCULATORS: Final = "markethall.tax_calculators"
@@ -92,6 +92,15 @@ class OrdersSettings(ContextSettings):
             " network, in a process",
         ),
     ] = 8
+    rate_limits: RateLimits = "on"
+    order_link_url: Annotated[
+        str,
+        Field(
+            pattern=r"^(https?://[^\s#]+)?$",
+            description="Page of the shop that opens the link of `POST /orders/lookup`: its"
+            " fragment has `order_id` and `order_token`",
+        ),
+    ] = ""
     shipping_calculator: Annotated[
         str,
         AfterValidator(_require_installed(SHIPPING_CALCULATORS)),

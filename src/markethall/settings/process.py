@@ -174,6 +174,9 @@ class Settings(BaseSettings):
     rate_limit_guests: Annotated[
         RateLimitText, Field(description="New guests of a network: 30/60 is 30 in 60 seconds")
     ] = "30/60"
+    rate_limit_order_lookups: Annotated[
+        RateLimitText, Field(description="The same for lookups of orders by number and e-mail")
+    ] = "10/60"
     rate_limit_images: Annotated[
         RateLimitText,
         Field(

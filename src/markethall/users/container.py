@@ -73,6 +73,10 @@ def _guest_retention(settings: UsersSettings) -> timedelta:
     return timedelta(days=settings.guest_retention_days)
 
 
+def _order_token_lifetime(settings: UsersSettings) -> timedelta:
+    return timedelta(seconds=settings.order_token_ttl_seconds)
+
+
 def _passwords(settings: UsersSettings) -> Passwords:
     return Passwords(settings.bcrypt_cost, workers=2, queue=64)
 
@@ -145,7 +149,9 @@ class UsersContainer(ContextContainer):
     token_pairs = singleton(TokenPairs, signer)
     guest_retention = singleton(_guest_retention, settings)
     guest_claims = singleton(GuestClaims, database, singleton(_token_verifier, tools, clock), clock)
-    users: providers.Singleton[Users] = singleton(InternalUserService, database)
+    users: providers.Singleton[Users] = singleton(
+        InternalUserService, database, signer, singleton(_order_token_lifetime, settings)
+    )
     accounts: providers.Singleton[Accounts] = singleton(
         AccountService, database, password_check, guest_claims, cursors, clock
     )

@@ -13,7 +13,14 @@ from markethall.shared.kernel.model import Dto
 from markethall.shared.rpc.client import RpcClient
 from markethall.shared.rpc.client_interceptor import CallGuard
 from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
-from markethall.users.contract import Customer, UserInactive, UserNotFound, Users
+from markethall.users.contract import (
+    Customer,
+    IssueOrderToken,
+    OrderToken,
+    UserInactive,
+    UserNotFound,
+    Users,
+)
 
 router = APIRouter(prefix="/internal/users", tags=["internal"])
 
@@ -41,6 +48,15 @@ async def get_active_customer(
     return json_response(await users.get_active_customer(ctx, user.user_id))
 
 
+@router.post("/issue_order_token", response_model=OrderToken, responses=problems(UserInactive))
+async def issue_order_token(
+    ctx: Annotated[CallContext, require_service_token("users.issue_order_token")],
+    command: Annotated[IssueOrderToken, FORBID_UNKNOWN_FIELDS],
+    users: UsersDep,
+) -> Response:
+    return json_response(await users.issue_order_token(ctx, command))
+
+
 class RemoteUsers:
     """Client of users in another deployment."""
 
@@ -51,6 +67,9 @@ class RemoteUsers:
         return await self._rpc_client.call(
             ctx, "get_active_customer", UserRef(user_id=user_id), Customer
         )
+
+    async def issue_order_token(self, ctx: CallContext, command: IssueOrderToken) -> OrderToken:
+        return await self._rpc_client.call(ctx, "issue_order_token", command, OrderToken)
 
 
 class GuardedUsers:
@@ -63,4 +82,9 @@ class GuardedUsers:
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         return await self._guard.invoke(
             ctx, "get_active_customer", lambda ctx: self._users.get_active_customer(ctx, user_id)
+        )
+
+    async def issue_order_token(self, ctx: CallContext, command: IssueOrderToken) -> OrderToken:
+        return await self._guard.invoke(
+            ctx, "issue_order_token", lambda ctx: self._users.issue_order_token(ctx, command)
         )

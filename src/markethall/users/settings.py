@@ -34,6 +34,14 @@ class UsersSettings(ContextSettings):
             "orders stay",
         ),
     ] = 90
+    order_token_ttl_seconds: Annotated[
+        int,
+        Field(
+            ge=60,
+            le=86_400,
+            description="Lifetime of the token in the link that `POST /orders/lookup` sends",
+        ),
+    ] = 3600
     admin_email: Annotated[
         str, Field(description="With ADMIN_PASSWORD: the first admin, created if there is none")
     ] = ""

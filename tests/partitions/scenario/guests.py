@@ -50,6 +50,10 @@ async def _buy(runner: ScenarioRunner, name: str, products: dict[str, str]) -> d
     await runner.get("/orders", name)
     await runner.get(f"/orders?email={email.upper()}", "admin")
     await read_order(runner, order)
+    for number in (order["number"], "MH-99999"):
+        lookup = {"number": number, "email": email}
+        await runner.post("/orders/lookup", body=lookup, key=None)
+        await runner.wait_until_idle()
     return order
 
 

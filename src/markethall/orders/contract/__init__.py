@@ -50,6 +50,8 @@ from markethall.orders.contract.events import OrderEvent as OrderEvent
 from markethall.orders.contract.events import OrderExpired as OrderExpired
 from markethall.orders.contract.events import OrderFulfilled as OrderFulfilled
 from markethall.orders.contract.events import OrderLinesCancelled as OrderLinesCancelled
+from markethall.orders.contract.events import OrderLinkRequested as OrderLinkRequested
+from markethall.orders.contract.events import OrderLookupRequested as OrderLookupRequested
 from markethall.orders.contract.events import OrderOverpaid as OrderOverpaid
 from markethall.orders.contract.events import OrderPaid as OrderPaid
 from markethall.orders.contract.events import OrderPlaced as OrderPlaced

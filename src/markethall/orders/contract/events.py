@@ -174,3 +174,38 @@ class ReturnClosed(OrderEvent):
     payment_id: UUID
     refund: Money
     additional_payment_ids: tuple[UUID, ...] = ()
+
+
+class OrderLookupRequested(Event):
+    """Someone asks for a link to the order with this number, and this e-mail address of its buyer.
+
+    Whether there is such an order is not known yet.
+    """
+
+    type: ClassVar[str] = "orders.order_lookup_requested"
+    lookup_id: UUID
+    number: str
+    email: str
+
+    @property
+    def key(self) -> UUID:
+        return self.lookup_id
+
+
+class OrderLinkRequested(Event):
+    """A link to the order is to be sent to `email`, the address that the buyer gave for the order.
+
+    The event has no token, because events are stored. `Users.issue_order_token` makes the token of
+    the link. The key is not the order, because other events of the order need not wait for a mail.
+    """
+
+    type: ClassVar[str] = "orders.order_link_requested"
+    lookup_id: UUID
+    order_id: UUID
+    owner_id: UUID
+    number: str
+    email: str
+
+    @property
+    def key(self) -> UUID:
+        return self.lookup_id

@@ -9,6 +9,7 @@ from markethall.orders.router import (
     exports,
     fulfilments,
     invoices,
+    lookups,
     order_changes,
     order_edits,
     orders,
@@ -22,7 +23,7 @@ from markethall.orders.tax import router as tax
 router = APIRouter()
 # the export comes before the route of an order, whose path also matches
 for module in (
-    *(exports, orders, order_changes, order_edits, status_streams, invoices, fulfilments),
+    *(exports, lookups, orders, order_changes, order_edits, status_streams, invoices, fulfilments),
     *(carts, drafts, returns, shop, shipping, tax, promotions),
 ):
     router.routes.extend(module.router.routes)

@@ -6,6 +6,7 @@ from fastapi import Depends
 
 from markethall.orders.contract import OrderChanges, OrderEdits, Orders
 from markethall.orders.contract.exports import OrderExport
+from markethall.orders.contract.lookups import OrderLookups
 from markethall.orders.contract.status_streams import OrderStatusStreams
 from markethall.orders.invoices.contract import Invoices
 from markethall.orders.returns.contract import Returns
@@ -17,7 +18,7 @@ from markethall.shared.http.idempotent_routes import (
 )
 from markethall.shared.http.route_policies import CardCheck, require_scope
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
+from markethall.shared.kernel.scopes import ONE_ORDER, ORDERS, ORDERS_MANAGE
 
 
 class Services(Protocol):
@@ -30,6 +31,8 @@ class Services(Protocol):
     def order_export(self) -> OrderExport: ...
 
     def invoices(self) -> Invoices: ...
+
+    def order_lookups(self) -> OrderLookups: ...
 
     def status_streams(self) -> OrderStatusStreams: ...
 
@@ -52,6 +55,9 @@ IdempotencyDep = Annotated[
 OrderExportDep = Annotated[
     OrderExport, Depends(_from_orders(lambda container: container.order_export()))
 ]
+OrderLookupsDep = Annotated[
+    OrderLookups, Depends(_from_orders(lambda container: container.order_lookups()))
+]
 InvoicesDep = Annotated[Invoices, Depends(_from_orders(lambda container: container.invoices()))]
 StatusStreamsDep = Annotated[
     OrderStatusStreams, Depends(_from_orders(lambda container: container.status_streams()))
@@ -67,3 +73,5 @@ Shipper = Annotated[
     ),
 ]
 OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
+# also the holder of a token of the order
+OrderViewer = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE, ONE_ORDER)]

@@ -16,7 +16,7 @@ from markethall.orders.contract import (
 from markethall.orders.router.dependencies import (
     IdempotencyDep,
     OrdersDep,
-    OwnerOrStaff,
+    OrderViewer,
     Shipper,
     Staff,
 )
@@ -67,7 +67,7 @@ async def fulfil_order(
     responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound, CursorInvalid),
 )
 async def list_order_fulfilments(
-    ctx: OwnerOrStaff,
+    ctx: OrderViewer,
     order_id: Id,
     query: Annotated[PageQuery, from_query(PageQuery)],
     orders: OrdersDep,
@@ -82,7 +82,7 @@ async def list_order_fulfilments(
     summary="Get a fulfilment",
     responses=problems(*AUTHENTICATED_ERRORS, FulfilmentNotFound),
 )
-async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep) -> Response:
+async def get_fulfilment(ctx: OrderViewer, fulfilment_id: Id, orders: OrdersDep) -> Response:
     """Return a shipment of an order, and its delivery."""
     return json_response(await orders.get_fulfilment(ctx, fulfilment_id))
 

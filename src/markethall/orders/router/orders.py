@@ -33,7 +33,13 @@ from markethall.orders.contract import (
     VoucherExhausted,
     VoucherInvalid,
 )
-from markethall.orders.router.dependencies import IdempotencyDep, OrdersDep, Owner, OwnerOrStaff
+from markethall.orders.router.dependencies import (
+    IdempotencyDep,
+    OrdersDep,
+    OrderViewer,
+    Owner,
+    OwnerOrStaff,
+)
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
@@ -171,7 +177,7 @@ async def list_orders(
     responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_order(
-    request: Request, ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep
+    request: Request, ctx: OrderViewer, order_id: Id, orders: OrdersDep
 ) -> Response:
     """Return an order, with its lines and its payment."""
     order = await orders.get_order(ctx, order_id)
@@ -187,7 +193,7 @@ async def get_order(
 async def get_order_status(
     request: Request,
     *,
-    ctx: OwnerOrStaff,
+    ctx: OrderViewer,
     order_id: Id,
     query: Annotated[OrderStatusQuery, from_query(OrderStatusQuery)],
     orders: OrdersDep,
@@ -222,7 +228,7 @@ async def _wait_for_status(
     summary="Get the timeline of an order",
     responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
 )
-async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
+async def get_order_timeline(ctx: OrderViewer, order_id: Id, orders: OrdersDep) -> Response:
     """Return all changes of the order with actor, time and reason, the oldest first."""
     return json_response(await orders.get_timeline(ctx, order_id))
 
@@ -240,7 +246,7 @@ async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep)
     ),
 )
 async def cancel_order(
-    ctx: OwnerOrStaff,
+    ctx: OrderViewer,
     order_id: Id,
     body: CancelOrder,
     orders: OrdersDep,

@@ -16,7 +16,7 @@ from markethall.orders.returns.contract import (
     TooMuchReceived,
     TooMuchToReturn,
 )
-from markethall.orders.router.dependencies import IdempotencyDep, OwnerOrStaff, ReturnsDep, Staff
+from markethall.orders.router.dependencies import IdempotencyDep, OrderViewer, ReturnsDep, Staff
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
@@ -40,7 +40,7 @@ router = APIRouter(tags=["orders"])
     responses=problems(*AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, OrderNotFound, TooMuchToReturn),
 )
 async def request_return(
-    ctx: OwnerOrStaff,
+    ctx: OrderViewer,
     order_id: Id,
     body: RequestReturn,
     returns: ReturnsDep,
@@ -62,7 +62,7 @@ async def request_return(
     responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound, CursorInvalid),
 )
 async def list_order_returns(
-    ctx: OwnerOrStaff,
+    ctx: OrderViewer,
     order_id: Id,
     query: Annotated[PageQuery, from_query(PageQuery)],
     returns: ReturnsDep,
@@ -78,7 +78,7 @@ async def list_order_returns(
     summary="Get a return",
     responses=problems(*AUTHENTICATED_ERRORS, ReturnNotFound),
 )
-async def get_return(ctx: OwnerOrStaff, return_id: Id, returns: ReturnsDep) -> Response:
+async def get_return(ctx: OrderViewer, return_id: Id, returns: ReturnsDep) -> Response:
     """Return a return, with the units that have arrived and its refund."""
     return json_response(await returns.get_return(ctx, return_id))
 
@@ -126,7 +126,7 @@ async def reject_return(
     ),
 )
 async def cancel_return(
-    ctx: OwnerOrStaff, return_id: Id, returns: ReturnsDep, idempotency: IdempotencyDep
+    ctx: OrderViewer, return_id: Id, returns: ReturnsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Cancel a return before its units arrive."""
     return await idempotency.run(ctx, None, lambda attempt: returns.cancel(ctx, return_id, attempt))

@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from markethall.orders.contract import OrderNotFound
 from markethall.orders.contract.status_streams import OrderStatusEvent
-from markethall.orders.router.dependencies import OwnerOrStaff, StatusStreamsDep
+from markethall.orders.router.dependencies import OrderViewer, StatusStreamsDep
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
 from markethall.shared.http.event_streams import (
     EventStreamResponse,
@@ -48,7 +48,7 @@ LastEventId = Annotated[
 async def stream_order_events(
     request: Request,
     *,
-    ctx: OwnerOrStaff,
+    ctx: OrderViewer,
     order_id: Id,
     last_event_id: LastEventId = None,
     streams: StatusStreamsDep,

@@ -78,7 +78,9 @@ class OrderService:
     async def get_order_status(self, ctx: CallContext, order_id: UUID) -> VersionedOrderStatus:
         async with self._database.read_session() as store:
             owner_and_status = await store.get_order_status(order_id)
-        if owner_and_status is None or not ctx.can_view(owner_and_status[0], ORDERS_MANAGE):
+        if owner_and_status is None or not ctx.can_view_order(
+            order_id, owner_and_status[0], ORDERS_MANAGE
+        ):
             raise OrderNotFound(order_id=str(order_id))
         return owner_and_status[1]
 
@@ -90,7 +92,9 @@ class OrderService:
         is_known: Callable[[int], bool] | None = None,
     ) -> VersionedOrderStatus:
         # register before the read, so that a change between the read and the wait is not missed
-        with self._database.waits.register(order_id, ctx.user_id, seconds) as wait:
+        with self._database.waits.register(
+            order_id, ctx.actor.order_id or ctx.user_id, seconds
+        ) as wait:
             found = await self.get_order_status(ctx, order_id)
             while wait and not _is_news(found, is_known):
                 if not await wait.wait_for_change(found.version):

@@ -5,6 +5,7 @@ crash between the two steps it runs again, so the calls must be idempotent.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -26,6 +27,8 @@ from markethall.orders.contract import (
     OrderExpired,
     OrderFulfilled,
     OrderLinesCancelled,
+    OrderLinkRequested,
+    OrderLookupRequested,
     OrderOverpaid,
     OrderPaid,
     OrderPaymentStatus,
@@ -34,17 +37,16 @@ from markethall.orders.contract import (
     ReturnReceived,
 )
 from markethall.orders.domain import Order, total_due
-from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.cancelled_lines import CancelledLines
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.edited_orders import EditedOrders
 from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
-from markethall.orders.service.invoices import InvoiceDrafts
 from markethall.orders.service.late_payments import LatePayments
 from markethall.orders.service.open_edits import OpenEdits
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event, overpaid_event, paid_event
+from markethall.orders.service.order_lookups import OrderLinks
 from markethall.orders.service.payment_changes import REFUNDED_IN_FULL, cancel_without_payment
 from markethall.orders.service.payment_deadlines import PaymentDeadlines
 from markethall.orders.service.payment_returns import PaymentReturns
@@ -65,32 +67,42 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Delivery, RetryLater
-from markethall.shared.persistence.database import Database
 from markethall.users.contract import GuestClaimed
 
 log = structlog.get_logger("markethall.orders")
+
+
+@dataclass(frozen=True)
+class DelegatedEvents:
+    """The parts that handle some events alone."""
+
+    guest_orders: GuestOrders
+    return_settlements: ReturnSettlements
+    links: OrderLinks
+    open_edits: OpenEdits
 
 
 class OrderEventHandlers:
     def __init__(
         self,
         clients: ContextClients,
-        database: Database[ReadStore, Store],
+        orders: HandledOrders,
         policy: ReservationPolicy,
-        invoices: InvoiceDrafts,
+        delegated: DelegatedEvents,
         clock: Clock,
     ) -> None:
         self._inventory = clients.inventory
         self._deadlines = PaymentDeadlines(clients, policy)
         self._returns = PaymentReturns(clients.payments)
-        self._return_settlements = ReturnSettlements(clients, database, clock)
-        self._orders = HandledOrders(database, invoices, clock)
-        self._guest_orders = GuestOrders(database, clock)
+        self._return_settlements = delegated.return_settlements
+        self._orders = orders
+        self._guest_orders = delegated.guest_orders
+        self._links = delegated.links
         self._captures = ShipmentCaptures(clients.payments, self._orders)
         self._cancelled_lines = CancelledLines(clients, self._orders, self._captures)
         self._edits = EditedOrders(clients, self._orders)
         self._late_payments = LatePayments(clients, self._orders, policy, clock)
-        self._open_edits = OpenEdits(clients, database, policy, self._orders)
+        self._open_edits = delegated.open_edits
 
     # Events of payments
 
@@ -351,6 +363,14 @@ class OrderEventHandlers:
 
     async def on_return_closed(self, delivery: Delivery, event: ReturnClosed) -> None:
         await self._return_settlements.refund(delivery, event)
+
+    async def on_order_lookup_requested(
+        self, delivery: Delivery, event: OrderLookupRequested
+    ) -> None:
+        await self._links.find(delivery, event)
+
+    async def on_order_link_requested(self, delivery: Delivery, event: OrderLinkRequested) -> None:
+        await self._links.send(delivery, event)
 
     async def capture_shipped(self, delivery: Delivery, event: OrderFulfilled) -> None:
         """Capture the price of the shipped units, if the payment is only authorized."""

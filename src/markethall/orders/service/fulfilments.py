@@ -185,7 +185,7 @@ class FulfilmentService:
         if (
             fulfilment is None
             or owner_and_status is None
-            or not ctx.can_view(owner_and_status[0], ORDERS_MANAGE)
+            or not ctx.can_view_order(fulfilment.order_id, owner_and_status[0], ORDERS_MANAGE)
         ):
             raise FulfilmentNotFound(fulfilment_id=str(fulfilment_id))
         return to_fulfilment_view(fulfilment)

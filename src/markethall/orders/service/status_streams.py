@@ -118,7 +118,9 @@ class StatusStreams:
     async def _get_status(self, actor: Actor, order_id: UUID) -> VersionedOrderStatus | None:
         async with self._database.read_session() as store:
             found = await store.get_order_status(order_id)
-        if found is None or not (found[0] == actor.user_id or actor.has_scope(ORDERS_MANAGE)):
+        if found is None or not (
+            actor.acts_for_owner(order_id, found[0]) or actor.has_scope(ORDERS_MANAGE)
+        ):
             return None
         return found[1]
 
@@ -147,8 +149,9 @@ def _first_version(last_version: int | None, current_version: int) -> int:
 
 
 def _client_of(ctx: CallContext) -> str:
-    # a guest counts as its network, because a client can create any number of guests
-    if ctx.actor.is_guest:
+    # a guest and the holder of an order token count as their network, because a client can create
+    # any number of guests and orders
+    if ctx.actor.user_id is None or ctx.actor.is_guest:
         return client_network(ctx.client_ip)
     return str(ctx.user_id)
 

@@ -13,7 +13,7 @@ from markethall.shared.kernel.scopes import ORDERS_MANAGE
 async def get_visible_order(store: ReadStore, ctx: CallContext, order_id: UUID) -> Order:
     """Raises OrderNotFound when the order does not exist or the caller may not see it."""
     order = await store.get_order(order_id)
-    if order is None or not ctx.can_view(order.user_id, ORDERS_MANAGE):
+    if order is None or not ctx.can_view_order(order_id, order.user_id, ORDERS_MANAGE):
         raise OrderNotFound(order_id=str(order_id))
     return order
 

@@ -14,7 +14,7 @@ from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import MAX_AMOUNT, Int, RequestModel
 from markethall.shared.kernel.money import Currency
-from markethall.shared.kernel.scopes import PAYMENTS, PAYMENTS_MANAGE
+from markethall.shared.kernel.scopes import ONE_ORDER, PAYMENTS, PAYMENTS_MANAGE
 
 
 class Services(Protocol):
@@ -45,6 +45,9 @@ Anyone = Annotated[CallContext, public()]
 Owner = Annotated[CallContext, require_scope(PAYMENTS)]
 Staff = Annotated[CallContext, require_scope(PAYMENTS_MANAGE)]
 OwnerOrStaff = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE)]
+# also the holder of a token of the order
+Payer = Annotated[CallContext, require_scope(PAYMENTS, ONE_ORDER)]
+PaymentViewer = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE, ONE_ORDER)]
 
 
 class PositiveMoney(RequestModel):

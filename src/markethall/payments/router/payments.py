@@ -22,9 +22,10 @@ from markethall.payments.contract import (
 from markethall.payments.router.dependencies import (
     Anyone,
     IdempotencyDep,
-    Owner,
     OwnerOrStaff,
+    Payer,
     PaymentApiDep,
+    PaymentViewer,
     PositiveMoney,
     Staff,
 )
@@ -94,7 +95,7 @@ async def list_payments(
     responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound) | NOT_MODIFIED_RESPONSE,
 )
 async def get_payment(
-    request: Request, ctx: OwnerOrStaff, payment_id: Id, api: PaymentApiDep
+    request: Request, ctx: PaymentViewer, payment_id: Id, api: PaymentApiDep
 ) -> Response:
     """Return a payment, with the next action of the customer."""
     view = await api.get_payment(ctx, payment_id)
@@ -117,7 +118,7 @@ async def get_payment(
     ),
 )
 async def confirm_payment(
-    ctx: Owner,
+    ctx: Payer,
     payment_id: Id,
     body: ConfirmPaymentRequest,
     api: PaymentApiDep,

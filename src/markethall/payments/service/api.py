@@ -146,7 +146,9 @@ class PaymentApiService:
     async def _get_visible_payment(self, ctx: CallContext, payment_id: UUID) -> Payment:
         async with self._database.read_session() as store:
             payment = await store.get_payment(payment_id)
-        if payment is None or not ctx.can_view(payment.user_id, PAYMENTS_MANAGE):
+        if payment is None or not ctx.can_view_order(
+            payment.order_id, payment.user_id, PAYMENTS_MANAGE
+        ):
             raise PaymentNotFound(payment_id=str(payment_id))
         return payment
 

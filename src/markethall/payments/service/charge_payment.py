@@ -193,6 +193,10 @@ class ChargePayment:
 
 def _require_payable(ctx: CallContext, payment_id: UUID, payment: Payment | None) -> Payment:
     """Raises PaymentNotFound if the customer has no such payment, or cannot confirm it yet."""
-    if payment is None or payment.user_id != ctx.user_id or not payment.is_activated:
+    if (
+        payment is None
+        or not payment.is_activated
+        or not ctx.actor.acts_for_owner(payment.order_id, payment.user_id)
+    ):
         raise PaymentNotFound(payment_id=str(payment_id))
     return payment

@@ -98,7 +98,8 @@ class SavedMethods:
     async def _choose_saved(
         self, ctx: CallContext, saved: SavedMethod, method: str, operation_id: UUID
     ) -> ChosenMethod:
-        is_own = saved.user_id == ctx.user_id
+        # the holder of an order token has no user id, and so no saved methods
+        is_own = saved.user_id == ctx.actor.user_id
         is_usable = self._provider.can(saved.provider, Capability.SAVED_METHODS)
         if is_own and is_usable and not saved.is_deleted:
             return ChosenMethod(saved.details.token, saved.provider, saved.customer)

@@ -258,7 +258,7 @@ def _leaving(slots: Slots, send: Send) -> Send:
 
 def _client_is_known(scope: Scope) -> bool:
     actor: Actor = scope["state"]["actor"]
-    return actor.user_id is not None or "service_identity" in scope["state"]
+    return actor.is_authenticated or "service_identity" in scope["state"]
 
 
 def _client_of(scope: Scope) -> str:

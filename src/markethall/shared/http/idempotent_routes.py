@@ -179,7 +179,7 @@ def _read_key(request: Request) -> str | None:
 
 def _principal(request: Request, ctx: CallContext) -> str:
     """Return the owner of the key. The key of an anonymous client belongs to its IP address."""
-    if ctx.actor.user_id:
+    if ctx.actor.is_authenticated:
         return ctx.actor.audit_name
     return f"{ctx.actor.audit_name} {request.scope['state'].get('client_ip', '')}"
 

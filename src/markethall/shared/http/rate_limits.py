@@ -151,6 +151,13 @@ class RedisHitCounter:
         )
 
 
+def build_hit_counter(redis: RedisClient, secret: bytes) -> HitCounter:
+    """Return a counter in Redis if Redis is configured, else in the memory of this process."""
+    if not redis.is_configured:
+        return ProcessHitCounter()
+    return RedisHitCounter(redis, secret=derive_key(secret, KeyPurpose.RATE_LIMIT))
+
+
 # KEYS: the hashed identity. ARGV: the quota, the window in milliseconds. Returns: whether the hit
 # is allowed (1 or 0), the hits of the current and of the previous window, and the milliseconds
 # since the start of the current window. The script uses the clock of Redis, because the clocks of
@@ -240,6 +247,7 @@ LOGIN: Final = RateLimit("login", quota=20, window_seconds=60)
 CHANGE_PASSWORD: Final = RateLimit("change-password", quota=10, window_seconds=60)
 REGISTER: Final = RateLimit("register", quota=10, window_seconds=60)
 GUESTS: Final = RateLimit("guests", quota=30, window_seconds=60)
+ORDER_LOOKUPS: Final = RateLimit("order-lookups", quota=10, window_seconds=60)
 REQUESTS: Final = RateLimit("requests", quota=600, window_seconds=60)
 # a search counts towards this limit and also towards REQUESTS
 SEARCHES: Final = RateLimit("searches", quota=120, window_seconds=60)
@@ -248,7 +256,18 @@ IMAGES: Final = RateLimit("images", quota=6000, window_seconds=60)
 # the defaults; the settings of the process may replace the quota and the window of each
 RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
     policy.name: policy
-    for policy in (LOGIN, CHANGE_PASSWORD, REGISTER, GUESTS, REQUESTS, SEARCHES, IMAGES)
+    for policy in (
+        *(LOGIN, CHANGE_PASSWORD, REGISTER, GUESTS),
+        *(ORDER_LOOKUPS, REQUESTS, SEARCHES, IMAGES),
+    )
+}
+
+
+# the limits of POST requests that anyone may make, for each network
+_LIMIT_BY_PUBLIC_PATH: Final[Mapping[str, RateLimit]] = {
+    "/users": REGISTER,
+    "/guests": GUESTS,
+    "/orders/lookup": ORDER_LOOKUPS,
 }
 
 
@@ -264,7 +283,8 @@ class RateLimitDecision(NamedTuple):
 class RateLimiter:
     """Applies the limits to a request.
 
-    Logins, registrations, new guests and files of images have limits of their own.
+    Logins, registrations, new guests, lookups of orders and files of images have limits of their
+    own.
     """
 
     def __init__(
@@ -279,14 +299,7 @@ class RateLimiter:
         `limits` has the same names as RATE_LIMITS.
         """
         self._limits = limits
-        process_counter = ProcessHitCounter()
-        hash_key = derive_key(secret, KeyPurpose.RATE_LIMIT)
-        counter: HitCounter = (
-            RedisHitCounter(redis, process_counter, hash_key)
-            if redis.is_configured
-            else process_counter
-        )
-        self._counter = None if mode == "off" else counter
+        self._counter = None if mode == "off" else build_hit_counter(redis, secret)
         self.is_enabled = self._counter is not None
 
     async def check(
@@ -328,10 +341,8 @@ def _applicable_limits(
         return ((LOGIN if is_login else REQUESTS, client_network(client_ip)),)
     if method == "POST" and path == "/users/me/password":
         return ((CHANGE_PASSWORD, principal),)
-    if method == "POST" and path == "/users":
-        return ((REGISTER, client_network(client_ip)),)
-    if method == "POST" and path == "/guests":
-        return ((GUESTS, client_network(client_ip)),)
+    if method == "POST" and path in _LIMIT_BY_PUBLIC_PATH:
+        return ((_LIMIT_BY_PUBLIC_PATH[path], client_network(client_ip)),)
     identity = principal if principal.startswith("user:") else client_network(client_ip)
     is_image = method in _READ_METHODS and _IMAGE_PATH.fullmatch(path)
     return ((IMAGES if is_image else REQUESTS, identity),)

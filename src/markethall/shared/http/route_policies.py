@@ -92,7 +92,7 @@ def _check_scope(request: Request, actor: Actor, scope: str, *alternative_scopes
     )
     if authentication_error:
         raise authentication_error
-    if actor.user_id is None:
+    if not actor.is_authenticated:
         raise Unauthenticated(reason="missing")
     if not any(actor.has_scope(accepted) for accepted in (scope, *alternative_scopes)):
         raise Forbidden(scope=scope)

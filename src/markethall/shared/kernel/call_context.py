@@ -14,7 +14,11 @@ DEADLINE_HEADER: Final = "x-deadline-ms"
 
 
 class Actor(Dto):
-    """The caller: a user or a guest (user_id), or a part of the system (name), with its scopes."""
+    """The caller, with its scopes.
+
+    It is a user or a guest (user_id), the holder of an order token (order_id), or a part of the
+    system (name).
+    """
 
     user_id: UUID | None = None
     name: str = "anonymous"
@@ -24,13 +28,32 @@ class Actor(Dto):
     session_id: UUID | None = None
     # a buyer without an account; `user_id` is the id of the guest
     is_guest: bool = False
+    # the only order that the caller may access; then there is no `user_id`, so that a check of the
+    # owner that does not know order tokens fails
+    order_id: UUID | None = None
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Tell whether the caller has a token of a user, a guest or an order."""
+        return self.user_id is not None or self.order_id is not None
 
     def has_scope(self, scope: str) -> bool:
         return scope in self.scopes
 
+    def is_owner(self, owner_id: UUID) -> bool:
+        """Tell whether the actor is this user or guest."""
+        return self.user_id is not None and self.user_id == owner_id
+
+    def acts_for_owner(self, order_id: UUID, owner_id: UUID) -> bool:
+        """Tell whether the actor is the owner of the order, or has a token of the order."""
+        has_order_token = self.order_id is not None and self.order_id == order_id
+        return has_order_token or self.is_owner(owner_id)
+
     @property
     def audit_name(self) -> str:
         """Return a name for timelines and ledgers, which is stable and has no personal data."""
+        if self.order_id is not None:
+            return f"order:{self.order_id}"
         if self.user_id is None:
             return self.name
         return f"guest:{self.user_id}" if self.is_guest else f"user:{self.user_id}"
@@ -62,8 +85,11 @@ class CallContext(Dto):
 
     def can_view(self, owner_id: UUID, scope: str) -> bool:
         """Tell whether the actor is the owner or has this staff scope."""
-        is_owner = self.actor.user_id is not None and self.actor.user_id == owner_id
-        return is_owner or self.actor.has_scope(scope)
+        return self.actor.is_owner(owner_id) or self.actor.has_scope(scope)
+
+    def can_view_order(self, order_id: UUID, owner_id: UUID, scope: str) -> bool:
+        """Tell whether the actor is the owner, has an order token, or has this staff scope."""
+        return self.actor.acts_for_owner(order_id, owner_id) or self.actor.has_scope(scope)
 
 
 def system_context(

@@ -4,6 +4,8 @@ from typing import Final
 
 PROFILE: Final = "profile"
 ORDERS: Final = "orders"
+# of order tokens only; no role grants this scope
+ONE_ORDER: Final = "orders:one"
 PAYMENTS: Final = "payments"
 CATALOGUE_WRITE: Final = "catalogue:write"
 STOCK_WRITE: Final = "stock:write"
@@ -14,8 +16,9 @@ STATS_READ: Final = "stats:read"
 USERS_MANAGE: Final = "users:manage"
 INTEGRITY_READ: Final = "integrity:read"
 
-# these give access to the user's own data; every other scope is a staff scope
 CUSTOMER_SCOPES: Final = frozenset({PROFILE, ORDERS, PAYMENTS})
+# these give access to the caller's own data; every other scope is a staff scope
+OWNER_SCOPES: Final = CUSTOMER_SCOPES | {ONE_ORDER}
 # without `profile`, because a guest has no account
 GUEST_SCOPES: Final = frozenset({ORDERS, PAYMENTS})
 _CATALOGUE_SCOPES = {CATALOGUE_WRITE, STOCK_WRITE, STATS_READ}
@@ -34,6 +37,7 @@ SCOPES_BY_ROLE: Final[dict[str, set[str]]] = {
 SCOPE_DESCRIPTIONS: Final[dict[str, str]] = {
     PROFILE: "read and change one's own account",
     ORDERS: "place and see one's own orders",
+    ONE_ORDER: "see, pay, cancel and return the one order of an order token",
     PAYMENTS: "pay for one's own orders",
     CATALOGUE_WRITE: "change products",
     STOCK_WRITE: "see and change stock",

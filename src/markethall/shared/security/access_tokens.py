@@ -2,6 +2,9 @@
 
 As RFC 8725 recommends, only one algorithm is accepted, the `typ` header distinguishes access tokens
 from other tokens, and issuer, audience and times are always checked.
+
+An order token is a second kind, with another `typ`. Its subject is an order instead of a user or a
+guest, so it gives access to this order only (decision 0041).
 """
 
 import base64
@@ -31,9 +34,11 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
+from markethall.shared.kernel.scopes import ONE_ORDER
 
 ALGORITHM: Final = "EdDSA"
 TOKEN_TYPE: Final = "at+jwt"
+ORDER_TOKEN_TYPE: Final = "order+jwt"
 MAX_TOKEN_LENGTH: Final = 4096
 # tolerance for `iat`, because the clock of the issuer may be ahead
 CLOCK_SKEW_SECONDS: Final = 60
@@ -113,15 +118,9 @@ class AccessTokenSigner:
 
     def sign(self, actor: Actor) -> str:
         """Return a token for a user or a guest, with the roles and scopes of the actor."""
-        now = int(self._clock().timestamp())
-        claims = {
-            "iss": self.issuer,
-            "aud": self.audience,
+        claims: dict[str, Any] = {
             "sub": str(actor.user_id),
             "client_id": "markethall",
-            "iat": now,
-            "exp": now + int(self.lifetime.total_seconds()),
-            "jti": str(new_id()),
             "scope": " ".join(sorted(actor.scopes)),
             "roles": list(actor.roles),
         }
@@ -129,8 +128,23 @@ class AccessTokenSigner:
             claims["sid"] = str(actor.session_id)
         if actor.is_guest:
             claims["guest"] = True
-        headers = {"typ": TOKEN_TYPE, "kid": self._kid}
-        return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers=headers)
+        return self._sign(TOKEN_TYPE, claims, self.lifetime)
+
+    def sign_order_token(self, order_id: UUID, lifetime: timedelta) -> str:
+        """Return a token that gives access to this order only."""
+        return self._sign(ORDER_TOKEN_TYPE, {"sub": str(order_id)}, lifetime)
+
+    def _sign(self, token_type: str, claims: dict[str, Any], lifetime: timedelta) -> str:
+        now = int(self._clock().timestamp())
+        common = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "iat": now,
+            "exp": now + int(lifetime.total_seconds()),
+            "jti": str(new_id()),
+        }
+        headers = {"typ": token_type, "kid": self._kid}
+        return jwt.encode(common | claims, self._key, algorithm=ALGORITHM, headers=headers)
 
     def jwks(self) -> Mapping[str, Any]:
         """Return the public keys as a JSON Web Key Set (RFC 7517)."""
@@ -149,10 +163,11 @@ class _VerifiedToken:
 
 
 class AccessTokenVerifier:
-    """Verifies access tokens, and caches valid tokens by their hash until they expire.
+    """Verifies access tokens and order tokens, and caches valid ones by hash until they expire.
 
-    `get_key_set` returns the current public keys and must not block. The cache is cleared when the
-    keys change.
+    The `typ` header alone decides how the claims are read. So an order token never yields a user,
+    and an access token never yields an order. `get_key_set` returns the current public keys and
+    must not block. The cache is cleared when the keys change.
     """
 
     def __init__(
@@ -208,15 +223,16 @@ class AccessTokenVerifier:
 
     def _verify_uncached(self, token: str) -> _VerifiedToken:
         try:
-            return self._to_verified_token(self._decode(token))
+            return self._to_verified_token(*self._decode(token))
         except DECODE_ERRORS:
             # the same error for every defect, so that an attacker learns nothing from it
             raise Unauthenticated(reason="invalid") from None
 
-    def _decode(self, token: str) -> dict[str, Any]:
+    def _decode(self, token: str) -> tuple[str, dict[str, Any]]:
+        """Return the type and the claims. Raises DECODE_ERRORS."""
         header = jwt.get_unverified_header(token)
         # no other members are allowed, because a forged header could name its own key (jwk, x5u)
-        if set(header) != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
+        if set(header) != {"alg", "typ", "kid"} or header["typ"] not in _READERS:
             raise ValueError("not the header of an access token")
         claims: dict[str, Any] = jwt.decode(
             token,
@@ -226,19 +242,33 @@ class AccessTokenVerifier:
             audience=self._audience,
             options=_DECODE_OPTIONS,
         )
-        return claims
+        return header["typ"], claims
 
-    def _to_verified_token(self, claims: dict[str, Any]) -> _VerifiedToken:
+    def _to_verified_token(self, token_type: str, claims: dict[str, Any]) -> _VerifiedToken:
         check_not_from_future(claims, self._clock())
-        actor = Actor(
-            user_id=UUID(claims["sub"]),
-            name="user",
-            roles=tuple(claims.get("roles", ())),
-            scopes=frozenset(claims.get("scope", "").split()),
-            session_id=claims.get("sid"),
-            is_guest=claims.get("guest") is True,
-        )
-        return _VerifiedToken(actor, int(claims["exp"]))
+        return _VerifiedToken(_READERS[token_type](claims), int(claims["exp"]))
+
+
+def _to_user(claims: Mapping[str, Any]) -> Actor:
+    return Actor(
+        user_id=UUID(claims["sub"]),
+        name="user",
+        roles=tuple(claims.get("roles", ())),
+        scopes=frozenset(claims.get("scope", "").split()),
+        session_id=claims.get("sid"),
+        is_guest=claims.get("guest") is True,
+    )
+
+
+def _to_order_holder(claims: Mapping[str, Any]) -> Actor:
+    return Actor(order_id=UUID(claims["sub"]), name="order", scopes=frozenset({ONE_ORDER}))
+
+
+# the actor of the claims, by the type of the token
+_READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Actor]]] = {
+    TOKEN_TYPE: _to_user,
+    ORDER_TOKEN_TYPE: _to_order_holder,
+}
 
 
 def check_not_from_future(claims: Mapping[str, Any], now: datetime) -> None:

@@ -20,7 +20,7 @@ import httpx2
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated, Unavailable
-from markethall.shared.kernel.scopes import CUSTOMER_SCOPES
+from markethall.shared.kernel.scopes import OWNER_SCOPES
 from markethall.shared.security.access_tokens import DECODE_ERRORS
 from markethall.shared.security.jwks import UserTokenVerifier
 
@@ -61,7 +61,7 @@ class CurrentAccessVerifier:
         Raises Unauthenticated, and Unavailable if the keys or the roles cannot be fetched.
         """
         actor = await self._verifier.verify(token)
-        if actor.scopes <= CUSTOMER_SCOPES:
+        if actor.scopes <= OWNER_SCOPES:
             return actor
         scopes = (await self._confirm(token, actor)).scopes
         if scopes is None:

@@ -45,6 +45,20 @@ class UserInactive(DomainError):
     title = "This account is disabled"
 
 
+class IssueOrderToken(Dto):
+    """Issue a token of an order. `owner_id` is the user or guest who has the order."""
+
+    order_id: UUID
+    owner_id: UUID
+
+
+class OrderToken(Dto):
+    """A token that gives access to one order."""
+
+    order_token: str = Field(repr=False)
+    expires_in: int
+
+
 class Users(Protocol):
     """The calls that other contexts may make."""
 
@@ -52,6 +66,14 @@ class Users(Protocol):
         """Return the user or the guest with this id.
 
         Raises UserNotFound, UserInactive (the account is disabled, or the guest is claimed).
+        """
+
+    async def issue_order_token(self, ctx: CallContext, command: IssueOrderToken) -> OrderToken:
+        """Return a token with which its holder sees, pays, cancels and returns the order.
+
+        The caller must have checked that the holder may do so. The owner may be a guest that is
+        claimed or deleted, because the orders of a guest outlive it. Raises UserInactive if the
+        owner is a user whose account is disabled.
         """
 
 

@@ -1,19 +1,33 @@
 """The calls that other contexts may make."""
 
+from datetime import timedelta
 from uuid import UUID
 
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.persistence.database import Database
-from markethall.users.contract import Customer, UserInactive, UserNotFound
+from markethall.users.contract import (
+    Customer,
+    IssueOrderToken,
+    OrderToken,
+    UserInactive,
+    UserNotFound,
+)
 from markethall.users.domain import Guest
-from markethall.users.ports import ReadStore, Store
+from markethall.users.ports import ReadStore, Store, TokenSigner
 
 
 class InternalUserService:
     """Implementation of the contract `Users` in this process."""
 
-    def __init__(self, database: Database[ReadStore, Store]) -> None:
+    def __init__(
+        self,
+        database: Database[ReadStore, Store],
+        signer: TokenSigner,
+        order_token_lifetime: timedelta,
+    ) -> None:
         self._database = database
+        self._signer = signer
+        self._order_token_lifetime = order_token_lifetime
 
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         async with self._database.read_session() as store:
@@ -25,6 +39,18 @@ class InternalUserService:
             raise UserNotFound(user_id=str(user_id))
         user.check_active()
         return Customer(user_id=user.user_id, email=user.identity.email, full_name=user.full_name)
+
+    async def issue_order_token(self, ctx: CallContext, command: IssueOrderToken) -> OrderToken:
+        async with self._database.read_session() as store:
+            guest = await store.get_guest(command.owner_id)
+            user = await store.get_user((guest and guest.claimed_by) or command.owner_id)
+        if user:
+            user.check_active()
+        lifetime = self._order_token_lifetime
+        return OrderToken(
+            order_token=self._signer.sign_order_token(command.order_id, lifetime),
+            expires_in=int(lifetime.total_seconds()),
+        )
 
 
 def _to_customer(guest: Guest) -> Customer:

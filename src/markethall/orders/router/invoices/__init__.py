@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from markethall.orders.contract import OrderNotFound
 from markethall.orders.invoices.contract import InvoiceNotFound
-from markethall.orders.router.dependencies import InvoicesDep, OwnerOrStaff
+from markethall.orders.router.dependencies import InvoicesDep, OrderViewer
 from markethall.orders.router.invoices.html import CONTENT_SECURITY_POLICY, render_html
 from markethall.orders.router.invoices.pdf import InvoicePdfUnavailable, render_pdf
 from markethall.orders.router.invoices.texts import choose_texts, number_text
@@ -36,7 +36,7 @@ def _documented(description: str, media_type: str, schema: dict[str, Any]) -> di
     | _documented("The invoice, to print on A4", "text/html", {"type": "string"}),
 )
 async def get_invoice(
-    ctx: OwnerOrStaff, order_id: Id, invoices: InvoicesDep, accept_language: AcceptLanguage = ""
+    ctx: OrderViewer, order_id: Id, invoices: InvoicesDep, accept_language: AcceptLanguage = ""
 ) -> Response:
     """Return the invoice as an HTML page. An order gets its invoice when it is paid.
 
@@ -59,7 +59,7 @@ async def get_invoice(
     ),
 )
 async def get_invoice_pdf(
-    ctx: OwnerOrStaff, order_id: Id, invoices: InvoicesDep, accept_language: AcceptLanguage = ""
+    ctx: OrderViewer, order_id: Id, invoices: InvoicesDep, accept_language: AcceptLanguage = ""
 ) -> Response:
     """Return the invoice as a PDF file. The server needs the extra `pdf` for it."""
     view = await invoices.get_invoice(ctx, order_id)
