@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 
 from tests.e2e.dedicated_server import wait_for_exit
 from tests.e2e.servers import ADMIN, CONTEXTS, free_port
-from tests.e2e.shop import Person, Shop, expect_problem, expect_status
+from tests.e2e.shop import TIMEOUT_SECONDS, Person, Shop, expect_problem, expect_status
+from tests.e2e.test_order_events import next_of, order_events, placed
 from tests.e2e.test_shutdown import wait_until
 from tests.local_cluster.cluster_process import (
     ClusterProcess,
@@ -30,6 +32,7 @@ from tests.progress import progress_limit
 
 # four services, Postgres, Valkey and the proxy
 MIN_PROCESSES = 7
+MAX_STREAMS = 2
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,11 @@ def metrics_port() -> int:
 
 @pytest.fixture(scope="module")
 def cluster(scratch: Path, metrics_port: int) -> Iterator[ClusterProcess]:
-    with ready_cluster(scratch / "cluster-1", metrics_port=str(metrics_port)) as found:
+    with ready_cluster(
+        scratch / "cluster-1",
+        metrics_port=str(metrics_port),
+        max_order_streams_per_client=str(MAX_STREAMS),
+    ) as found:
         yield found
 
 
@@ -68,6 +75,44 @@ async def test_order_is_placed_paid_and_fulfilled_through_proxy(shop: Shop) -> N
     await shop.wait_for_status(buyer, order["order_id"], status="completed")
 
     await shop.wait_for_available(product["product_id"], 3)
+
+
+async def test_order_events_arrive_through_the_proxy_while_the_stream_is_open(shop: Shop) -> None:
+    buyer, order = await placed(shop)
+
+    async with order_events(shop, buyer, order["order_id"]) as events:
+        first = await next_of(events)
+        expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+        paid = await next_of(events)
+    async with order_events(shop, buyer, order["order_id"], paid["version"] - 1) as events:
+        again = await next_of(events)
+
+    assert (first["change"], first["status"]) == ("placed", "pending")
+    assert (paid["change"], paid["version"]) == ("paid", first["version"] + 1)
+    assert again == paid
+
+
+async def test_disconnected_client_ends_its_stream_in_the_service(shop: Shop) -> None:
+    """The service limits the streams of a client, so it shows which streams have ended."""
+    buyer, order = await placed(shop)
+    path = f"/orders/{order['order_id']}/events"
+
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_STREAMS):
+            events = await stack.enter_async_context(order_events(shop, buyer, order["order_id"]))
+            await next_of(events)
+        expect_problem(await shop.get(path, buyer), 429, "request.rate_limited")
+
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        for _ in range(MAX_STREAMS):
+            while not await opens_stream(shop, buyer, path):
+                await asyncio.sleep(0.05)  # until the disconnect has reached the service
+
+
+async def opens_stream(shop: Shop, person: Person, path: str) -> bool:
+    url = shop.server.url(path)
+    async with shop.http.stream("GET", url, headers=person.headers) as response:
+        return response.status_code == 200
 
 
 async def test_each_process_is_reported_with_its_pid_and_url(cluster: ClusterProcess) -> None:

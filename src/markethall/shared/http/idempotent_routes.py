@@ -158,9 +158,9 @@ def idempotency_runner(
 
 
 async def require_idempotency_key(request: Request) -> None:
-    """Dependency: refuse a request without a valid Idempotency-Key before other headers are read.
+    """Refuse a request without a valid Idempotency-Key before other headers are read.
 
-    Only for routes with a dependency that can refuse the request too. Raises IdempotencyKeyMissing,
+    Only for routes with another header that can be refused. Raises IdempotencyKeyMissing,
     IdempotencyKeyInvalid.
     """
     if _read_key(request) is None:
