@@ -149,10 +149,13 @@ class Shop:
         return await orders.cancel(ctx, order.order_id, command, attempt_without_key())
 
     async def run_periodic_jobs(self) -> None:
-        contexts = (orders_of(self.container), inventory_of(self.container))
-        for context in (*contexts, payments_of(self.container)):
+        for context in (orders_of(self.container), inventory_of(self.container)):
             for job in context.periodic_jobs():
                 await job()
+
+    async def end_overdue_payments(self) -> None:
+        for job in payments_of(self.container).periodic_jobs():
+            await job()
 
     async def read_order(self, order: OrderView) -> OrderView:
         return await orders_of(self.container).orders().get_order(STAFF, order.order_id)

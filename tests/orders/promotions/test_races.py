@@ -176,6 +176,7 @@ async def test_use_is_given_back_once_by_cancel_or_expiry_and_taken_again_by_lat
         await assert_uses_are_live_orders(shop, made, [*old, *placed], limit)
     # ends the payments of the buyers who got no use, and the orders of earlier rounds
     await shop.run_periodic_jobs()
+    await shop.end_overdue_payments()
     await shop.events.drain()
     assert await shop.find_offending_rows() == []
 
