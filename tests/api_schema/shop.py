@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import uuid4
 
 import requests
 
@@ -148,6 +149,8 @@ class ShopSeeder:
             "payment_id": payment_id,
             "fulfilment_id": fulfilment["fulfilment_id"],
             "return_id": return_id,
+            # no edit waits for its payment, so a cancellation of it is 404
+            "edit_id": str(uuid4()),
             "refund_id": refund["refund_id"],
             "saved_payment_method_id": saved["saved_payment_method_id"],
         }

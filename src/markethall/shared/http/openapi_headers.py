@@ -136,7 +136,8 @@ def _creates_resource(status: str, responses: Mapping[str, Any]) -> bool:
     Tokens (201 without Idempotency-Key, because they are not stored) have no URL.
     """
     has_key = any(name == "Idempotency-Key" for name, _ in _request_headers(responses))
-    return (status == "201" and has_key) or (status == "202" and "200" not in responses)
+    is_job = status == "202" and "200" not in responses and "content" in responses[status]
+    return (status == "201" and has_key) or is_job
 
 
 def _has_etag(
