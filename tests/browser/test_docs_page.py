@@ -1,10 +1,11 @@
 """Test in a real Chromium that a reader of /docs can sign in, order and pay, with clicks only."""
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 import pytest
@@ -13,6 +14,15 @@ from playwright.async_api import Locator
 from tests.browser.chromium import OpenPage
 from tests.e2e.servers import ADMIN, RunningServer, running
 from tests.e2e.shop import Person, Shop
+
+SCROLL_SECONDS: Final = 60
+# half a screen further, or back to the top from the end; then two frames, in which the page renders
+SCROLL: Final = """async () => {
+    const before = scrollY;
+    scrollBy(0, innerHeight / 2);
+    if (scrollY === before) scrollTo(0, 0);
+    for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +66,16 @@ class DocsPage:
     async def open(self, tag: str, operation_id: str) -> Locator:
         """Open an operation for a request, and return its block."""
         block = self.page.locator(f"#operations-{tag}-{operation_id}")
+        await self._scroll_to(block)
         await block.locator(".opblock-summary-control").click()
         await block.locator(".try-out__btn").click()
         return block
+
+    async def _scroll_to(self, block: Locator) -> None:
+        """Scroll until the page has the block, because it renders only what is near the view."""
+        async with asyncio.timeout(SCROLL_SECONDS):
+            while not await block.count():
+                await self.page.evaluate(SCROLL)
 
     async def execute(self, block: Locator) -> tuple[int, Any]:
         """Send the request. Return the status and the body that the page shows."""
