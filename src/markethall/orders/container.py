@@ -302,19 +302,15 @@ class OrdersContainer(ContextContainer):
     )
     returns: providers.Singleton[Returns] = singleton(ReturnService, database, cursors, clock)
     handled_orders = singleton(HandledOrders, database, invoice_drafts, clock)
+    delegated_events = singleton(
+        DelegatedEvents,
+        singleton(GuestOrders, database, clock),
+        singleton(ReturnSettlements, clients, database, clock),
+        singleton(_order_links, settings, users, stored_database),
+        singleton(OpenEdits, clients, database, reservation_policy, handled_orders),
+    )
     event_handlers: providers.Singleton[OrderEventHandlers] = singleton(
-        OrderEventHandlers,
-        clients,
-        handled_orders,
-        reservation_policy,
-        singleton(
-            DelegatedEvents,
-            singleton(GuestOrders, database, clock),
-            singleton(ReturnSettlements, clients, database, clock),
-            singleton(_order_links, settings, users, stored_database),
-            singleton(OpenEdits, clients, database, reservation_policy, handled_orders),
-        ),
-        clock,
+        OrderEventHandlers, clients, handled_orders, reservation_policy, delegated_events, clock
     )
     order_lookups: providers.Singleton[OrderLookups] = singleton(
         OrderLookupService, stored_database, singleton(_lookup_limiter, settings, tools)

@@ -37,14 +37,24 @@ class ChangeRules(ShopMachine):
         return self.app.orders.cancel(STAFF, order.order_id, command, attempt_without_key())
 
     @precondition(lambda self: self.has(lambda order: order.is_editable))
-    @rule(choice=CHOICES, index=PRODUCTS, quantity=st.integers(0, 4))
-    def edit(self, choice: int, index: int, quantity: int) -> None:
-        """Edit a paid order; the life of an unpaid one is in `tests/orders/test_stateful.py`."""
+    @rule(choice=CHOICES, index=PRODUCTS, quantity=st.integers(0, 4), pays=st.booleans())
+    def edit(self, choice: int, index: int, quantity: int, pays: bool) -> None:
+        """Edit a paid order. If the edit waits for a payment then, pay or cancel it.
+
+        The life of an unpaid order is in `tests/orders/test_stateful.py`.
+        """
         placed = self.pick(choice, lambda order: order.is_editable)
         if placed.expected.status == "pending":
             return
+        order_id, edits = placed.order.order_id, self.app.container.order_edits()
         command = EditOrder.model_validate({"lines": self.lines_of({index: quantity})})
-        editing = self.app.container.order_edits().edit(
-            STAFF, placed.order.order_id, command, attempt_without_key()
-        )
-        self.check(editing, self.model.edit(placed.expected, index, quantity))
+        editing = edits.edit(STAFF, order_id, command, attempt_without_key())
+        edited = self.check(editing, self.model.edit(placed.expected, index, quantity, pays=pays))
+        if edited is None or edited.open_edit is None:
+            return
+        if pays:
+            self.app.fake_payments.capture(edited.open_edit.payment_id)
+        else:
+            edit_id = edited.open_edit.edit_id
+            self.run(edits.cancel_edit(STAFF, order_id, edit_id, attempt_without_key()))
+        self.settle()

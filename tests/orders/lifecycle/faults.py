@@ -98,9 +98,9 @@ def override_handlers(wired: OrdersContainer, handlers: type[OrderEventHandlers]
         singleton(
             handlers,
             wired.clients,
-            wired.database,
+            wired.handled_orders,
             wired.reservation_policy,
-            wired.invoice_drafts,
+            wired.delegated_events,
             wired.clock,
         )
     )

@@ -76,7 +76,7 @@ class ModelOrder:
     voucher: str | None
     expires_at: datetime
     lines: dict[int, ModelLine]
-    # the amount of the payment; an edit does not change it
+    # the amount of the first payment; an edit does not change it
     payment_amount: int
     status: str = "pending"
     payment: str = "created"
@@ -288,20 +288,24 @@ class ShopModel:
         order.capture_shipped()
         return True
 
-    def edit(self, order: ModelOrder, index: int, quantity: int) -> bool:
-        """Change the units of one product of a paid order, which may not become dearer."""
+    def edit(self, order: ModelOrder, index: int, quantity: int, *, pays: bool) -> bool:
+        """Change the units of one product of a paid order.
+
+        `pays`: whether the customer pays the difference if the order costs more then.
+        """
         before = {i: line.quantity for i, line in order.lines.items()}
         after = {i: n for i, n in (before | {index: quantity}).items() if n}
         if not order.is_editable or not after or order.amounts.discount:
             return False
         amounts = calculate(after, None)
-        if amounts.discount or amounts.total > order.amounts.total:
+        costs_more = amounts.total > order.amounts.total
+        if amounts.discount or (costs_more and order.payment == "authorized"):
             return False
-        # a raise reserves all units again before the first reservation is released
-        if quantity > before.get(index, 0) and not self.has_stock(after):
+        if quantity - before.get(index, 0) > self.available(index):
             return False
-        order.amounts = amounts
-        order.lines = {i: ModelLine(amounts.units[i]) for i in after}
+        if not costs_more or pays:
+            order.amounts = amounts
+            order.lines = {i: ModelLine(amounts.units[i]) for i in after}
         return True
 
     # Shipments

@@ -1,6 +1,7 @@
-"""The machines find each planted fault within the lives of the ordinary test run."""
+"""The machines find each planted fault within a few random lives."""
 
 import asyncio
+from typing import Final
 
 import pytest
 
@@ -9,7 +10,8 @@ from tests.orders.lifecycle.machine import ShopMachine
 from tests.orders.lifecycle.machines import DeliveryMachine, PurchaseMachine
 from tests.orders.lifecycle.real_contexts import ContextsMachine
 from tests.orders.lifecycle.runs import run_lives
-from tests.orders.lifecycle.test_whole_life import LIVES
+
+MAX_LIVES: Final = 60
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,7 @@ def test_planted_fault_is_found(
     fault: str, machine: type[ShopMachine], difference: str, loop: asyncio.AbstractEventLoop
 ) -> None:
     with pytest.raises(AssertionError) as found:
-        run_lives(machine, FAULTS[fault], loop, LIVES["memory"], shrinks=False)
+        run_lives(machine, FAULTS[fault], loop, MAX_LIVES, shrinks=False)
 
     assert difference in f"{found.traceback[-1].statement} {found.value}"
 
@@ -34,4 +36,4 @@ def test_stock_kept_after_a_cancel_violates_the_integrity_of_the_data(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     with pytest.raises(AssertionError, match=r"O1\.committed_stock_is_sold"):
-        run_lives(ContextsMachine, build_with_kept_stock, loop, LIVES["memory"], shrinks=False)
+        run_lives(ContextsMachine, build_with_kept_stock, loop, MAX_LIVES, shrinks=False)
