@@ -38,7 +38,7 @@ async def test_checks_of_a_pending_order_write_nothing(orders_app: OrdersApp) ->
 
 
 @pytest.mark.parametrize("orders_app", ["sql"], indirect=True)
-async def test_idle_job_runs_two_statements(orders_app: OrdersApp) -> None:
+async def test_idle_jobs_run_two_statements_and_one_for_each_check(orders_app: OrdersApp) -> None:
     await orders_app.run_periodic_jobs()
     before = STATEMENTS._value.get()
 
@@ -47,8 +47,9 @@ async def test_idle_job_runs_two_statements(orders_app: OrdersApp) -> None:
     orders_app.advance_clock(INTERVAL)
     await orders_app.run_periodic_jobs()
 
-    assert between_checks - before == 1
-    assert STATEMENTS._value.get() - between_checks == 2
+    # overdue orders and overdue edits; then also the payments of pending orders
+    assert between_checks - before == 2
+    assert STATEMENTS._value.get() - between_checks == 3
 
 
 async def test_all_orders_of_one_age_are_asked_about_in_batches(orders_app: OrdersApp) -> None:
