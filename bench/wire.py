@@ -55,14 +55,18 @@ class RecordingProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         database_reader, database_writer = await asyncio.open_connection(*self._target)
-        for forward in (
-            self._forward_messages(reader, database_writer),
-            _forward(database_reader, writer),
-        ):
-            task = asyncio.create_task(forward)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        try:
+            await asyncio.gather(
+                self._forward_messages(reader, database_writer), _forward(database_reader, writer)
+            )
+        finally:
+            writer.close()
+            database_writer.close()
 
     async def _forward_messages(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
