@@ -67,10 +67,14 @@ async def _send(connection: socket.socket, data: bytes) -> None:
 
 
 async def _receive(connection: socket.socket) -> bytes:
+    """Receive until the server closes the connection, or the start of a stream of events."""
     loop, received = asyncio.get_running_loop(), b""
     with suppress(ConnectionError):
         while part := await loop.sock_recv(connection, 1 << 16):
             received += part
+            head, is_complete, _ = received.partition(b"\r\n\r\n")
+            if is_complete and b"text/event-stream" in head:
+                break
     return received
 
 
