@@ -36,7 +36,7 @@ ALLOWED = AllowList(topology().allowed_calls)
 # long timeouts for slow machines, because the contract suites do not test timeouts
 LONG_TIMEOUTS = RetryPolicy(attempt_timeout_seconds=30, total_timeout_seconds=60)
 GATEWAY_CONFIG = GatewayConfig(
-    max_body_bytes=1024 * 1024, body_timeout_seconds=10, trusted_proxies=(), context_by_path={}
+    max_body_bytes=1024 * 1024, body_timeout_seconds=60, trusted_proxies=(), context_by_path={}
 )
 
 

@@ -106,7 +106,7 @@ async def client(payments_app: PaymentsApp) -> AsyncIterator[Client]:
 
 def app_of(payments_app: PaymentsApp, signer: AccessTokenSigner) -> FastAPI:
     gateway_config = GatewayConfig(
-        max_body_bytes=1024 * 1024, body_timeout_seconds=10, trusted_proxies=(), context_by_path={}
+        max_body_bytes=1024 * 1024, body_timeout_seconds=60, trusted_proxies=(), context_by_path={}
     )
     limits = RateLimiter("off", RedisClient(None))
     user_tokens = UserTokenVerifier(

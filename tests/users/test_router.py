@@ -29,7 +29,7 @@ FORM_HEADERS = {"content-type": "application/x-www-form-urlencoded"}
 
 GATEWAY_CONFIG = GatewayConfig(
     max_body_bytes=1024 * 1024,
-    body_timeout_seconds=10,
+    body_timeout_seconds=60,
     trusted_proxies=(),
     context_by_path={"users": "users", "token": "users", ".well-known": "users"},
     form_paths=frozenset({"/token", "/token/revoke"}),

@@ -134,7 +134,7 @@ def _gateway(app: ASGIApp, context: str, signer: ServiceSigner) -> GatewayMiddle
     no_users = UserTokenVerifier(AccessTokenVerifier(no_keys.get_key_set, "", "", utc_now), no_keys)
     services = ServiceVerifier({TEST_CALLER: LocalJwks(signer.jwks)}, {context}, utc_now)
     config = GatewayConfig(
-        max_body_bytes=1024 * 1024, body_timeout_seconds=10, trusted_proxies=(), context_by_path={}
+        max_body_bytes=1024 * 1024, body_timeout_seconds=60, trusted_proxies=(), context_by_path={}
     )
     verifiers = TokenVerifiers(lambda: no_users, lambda: services)
     return GatewayMiddleware(app, config, verifiers, RateLimiter("off", RedisClient(None)))
