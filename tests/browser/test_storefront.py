@@ -27,6 +27,18 @@ async def test_facets_take_several_values_and_can_be_removed(tab: Tab) -> None:
     assert tab.opened.errors == []
 
 
+async def test_second_filter_does_not_wait_for_the_list_of_the_first(tab: Tab) -> None:
+    page = tab.page
+    await tab.go("/")
+    boxes = [page.get_by_label(label) for label in ("shirts (1)", "kitchen (2)")]
+    handles = [await box.element_handle() for box in boxes]
+
+    await page.evaluate("boxes => boxes.forEach(box => box.click())", handles)
+
+    await expect(page.locator(".card")).to_have_count(3)
+    assert tab.opened.errors == []
+
+
 async def test_search_without_result_says_so(tab: Tab) -> None:
     await tab.go("/?q=nothing-like-this")
 

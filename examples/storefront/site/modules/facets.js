@@ -1,6 +1,6 @@
 // Draws the facets: a list of checkboxes for each name, and a removable chip for each filter.
 import { byId, element } from "./dom.js";
-import { facetGroups, removable, replaced, titleOf, toggled } from "./filters.js";
+import { currentFilters, facetGroups, removable, replaced, titleOf, withoutValue, withValue } from "./filters.js";
 
 const OPEN_GROUPS = 4;
 
@@ -21,7 +21,7 @@ export function drawFacets(facets, filters, categoryNames, apply) {
 export function drawChips(filters, categoryNames, apply) {
   const chips = removable(filters).map(([name, value]) => {
     const text = chipText(name, value, categoryNames);
-    const remove = () => apply(toggled(filters, name, value));
+    const remove = () => apply(withoutValue(currentFilters(), name, value));
     return element("li", {}, element("button", { type: "button", class: "chip", click: remove, "aria-label": `Remove ${text}` },
       text, element("span", { "aria-hidden": "true" }, " ×")));
   });
@@ -59,7 +59,8 @@ function choice(name, value, text, count, filters, apply) {
     type: "checkbox",
     id: `filter-${encodeURIComponent(`${name}=${value}`)}`,
     checked: filters.has(name, value),
-    change: () => apply(toggled(filters, name, value)),
+    // the current filters, because a user may change two before the list is drawn again
+    change: ({ target }) => apply((target.checked ? withValue : withoutValue)(currentFilters(), name, value)),
   });
   const number = count === null ? null : element("span", { class: "facet-count" }, ` (${count})`);
   return element("label", { class: "choice" }, input, " ", element("span", {}, text), number);

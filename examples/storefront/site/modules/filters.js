@@ -23,11 +23,17 @@ export function apiQuery(filters) {
   return query;
 }
 
-/** Return the filters with the value added, or removed if they contain it. */
-export function toggled(filters, name, value) {
+/** Return the filters with the value. */
+export function withValue(filters, name, value) {
+  const changed = withoutValue(filters, name, value);
+  changed.append(name, value);
+  return changed;
+}
+
+/** Return the filters without the value. */
+export function withoutValue(filters, name, value) {
   const changed = new URLSearchParams(filters);
-  if (changed.has(name, value)) changed.delete(name, value);
-  else changed.append(name, value);
+  changed.delete(name, value);
   return changed;
 }
 
