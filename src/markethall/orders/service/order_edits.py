@@ -175,8 +175,8 @@ class OrderEditService:
     ) -> AsyncIterator[UUID | None]:
         """Reserve the additional units. Yield None if no quantity rises.
 
-        If the edit is rejected, or the order has changed, release the new reservation. If a retry
-        with the same key may succeed, keep it.
+        If the edit is rejected, or the order has changed, release the new reservation. Keep it if a
+        retry with the same key may succeed, or if a concurrent attempt has saved the edit.
         """
         if not priced.lines.raised:
             yield None
@@ -186,9 +186,14 @@ class OrderEditService:
         try:
             yield reservation_id
         except (DomainError, ConcurrentUpdate) as error:
-            if not (isinstance(error, DomainError) and error.retryable):
+            may_succeed = isinstance(error, DomainError) and error.retryable
+            if not may_succeed and not await self._is_saved(priced.edit_id):
                 await self._inventory.release(ctx, reservation_id)
             raise
+
+    async def _is_saved(self, edit_id: UUID) -> bool:
+        async with self._database.read_session() as reads:
+            return await reads.has_edit(edit_id)
 
     async def _reserve(
         self, ctx: CallContext, order: Order, priced: _PricedEdit, reservation_id: UUID
