@@ -22,7 +22,8 @@ def race_rounds(full: int, *, memory: int, near: int, far: int) -> Mapping[Place
 
 @pytest.fixture(params=[MEMORY, NEAR, FAR], ids=lambda place: f"{place[0]}-{place[1] * 1000:.0f}ms")
 def place(request: pytest.FixtureRequest) -> Place:
-    return request.param  # type: ignore[no-any-return]  # pytest does not type parameters
+    place: Place = request.param
+    return place
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The in-memory store of promotions."""
 
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,15 +41,15 @@ class PromotionTables(ConfigurationTables):
         self.promotion_uses: Table[tuple[UUID, UUID], PromotionUse] = Table()
 
 
-class MemoryPromotionStore(MemoryConfigurationStore):
+class MemoryPromotionStore(MemoryConfigurationStore, ABC):
     def __init__(self, tables: PromotionTables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._promotions = tables.promotions
         self._uses = tables.promotion_uses
 
+    @abstractmethod
     def _has_live_order(self, customer_id: UUID, other_than: UUID | None) -> bool:
         """Tell whether the customer has another order that is not cancelled or expired."""
-        raise NotImplementedError("only the store of orders has the orders of a customer")
 
     async def list_all_items(self) -> Sequence[ConfigurationItem]:
         automatic = self._promotions.where(lambda promotion: promotion.is_automatic)
