@@ -391,3 +391,13 @@ async def test_payment_races_with_the_end_of_the_edit(orders_app: OrdersApp, riv
     units = 0 if found.status is OrderStatus.CANCELLED else quantities_of(found)[product_id]
     assert orders_app.fake_inventory.available(product_id) == 5 - units
     assert found.open_edit is None
+
+
+async def test_concurrent_attempts_of_one_edit_keep_its_units(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(9, amount=1000)
+    order = await orders_app.paid(product_id, 2)
+    attempt = attempt_without_key(new_id())
+
+    await gather(*(edit(orders_app, order, {product_id: 3}, attempt) for _ in range(5)))
+
+    assert orders_app.fake_inventory.available(product_id) == 6
