@@ -22,7 +22,14 @@ from .shop import ADMIN, Shop
 
 MONOLITH: Final = (frozenset(context_names()),)
 FULL_SPLIT: Final = tuple(frozenset({context}) for context in context_names())
-COMMON: Final = {"rate_limits": "off", "log_format": "json", "admin_email": ADMIN}
+COMMON: Final = {
+    "rate_limits": "off",
+    "log_format": "json",
+    "admin_email": ADMIN,
+    # high limits, because each customer places many orders before it pays them
+    "max_unpaid_orders_per_customer": "1000000",
+    "max_reserved_units_per_customer": "1000000",
+}
 
 
 @dataclass(frozen=True)
