@@ -167,8 +167,8 @@ def ratios(by_deployment: Mapping[str, Samples]) -> dict[str, float]:
 def by_round(by_deployment: Mapping[str, Samples]) -> dict[str, list[float]]:
     """Map each figure to the ratios of split to monolith, one per round.
 
-    A round without a response of one deployment has no ratio. If all are such rounds, the ratio
-    is not a number.
+    A round in which one deployment gave no response has no ratio. If no round has a ratio, the only
+    value is not a number (NaN).
     """
     rounds = (by_deployment[deployment].rounds for deployment in DEPLOYMENTS)
     pairs = [pair for pair in zip(*rounds, strict=True) if all(item.rate for item in pair)]
