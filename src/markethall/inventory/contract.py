@@ -85,7 +85,7 @@ class ReleasePart(Dto):
 
 
 class MergeReservations(Dto):
-    """Two reservations of one order. The units of the merged one are added to the other one."""
+    """The units of the merged reservation are added to the other one. Both are of one order."""
 
     reservation_id: UUID
     merged_reservation_id: UUID
@@ -296,12 +296,12 @@ class Inventory(Protocol):
         """
 
     async def merge(self, ctx: CallContext, command: MergeReservations) -> ReservationView:
-        """Add the units of one reservation to another one, and return this one.
+        """Add the units of the merged reservation to the other one, and return the other one.
 
-        The merged reservation is then released, and its units stay reserved. The other one keeps
-        its status and its expiry. A repeated call changes nothing, and neither does a merge of a
-        reservation that was released or consumed. Raises ReservationClosed if one of them is
-        unknown, or not held or committed, or if they are not of the same order.
+        The merged reservation is then released, but its units stay reserved. The other one keeps
+        its status and its expiry. A repeated call changes nothing: a merged reservation that is
+        released or consumed is skipped. Raises ReservationClosed if one of them is unknown, or
+        neither held nor committed, or if they belong to different orders.
         """
 
     async def restock(self, ctx: CallContext, command: Restock) -> None:

@@ -55,14 +55,14 @@ class ReadStore(
     async def list_overdue_edits(
         self, now: datetime, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
-        """Return orders whose open edits have expired, by this expiry and the id of the edit."""
+        """Return orders whose open edits have expired, sorted by this expiry and the edit id."""
 
     async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None: ...
 
     async def list_fulfilments(
         self, order_id: UUID, after: UUID | None, limit: int
     ) -> Sequence[Fulfilment]:
-        """Return at most `limit` fulfilments of the order, by id, after this one."""
+        """Return at most `limit` fulfilments of the order with ids after `after`, sorted by id."""
 
     async def list_orders(
         self, filters: OrderFilters, owner_id: UUID | None, after: TimeKeyset | None, limit: int
@@ -105,12 +105,13 @@ class Store(
         """
 
     async def save_order(self, order: Order) -> None:
-        """Update the order and append its pending timeline entries; if it has none, do nothing.
+        """Update the order and append its pending timeline entries.
 
+        An order without pending entries is unchanged, so it is not written.
         Also update the statuses and amounts of its additional payments.
 
-        Give back the uses of promotions if the order is cancelled or expired now, take them again
-        if it is reinstated, and count them for a new owner. Raises ConcurrentUpdate,
+        Give back the uses of promotions if the order has just been cancelled or has expired, take
+        them again if it is reinstated, and move them to a new owner. Raises ConcurrentUpdate,
         RedemptionFailed.
         """
 

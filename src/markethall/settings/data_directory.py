@@ -6,9 +6,9 @@ from typing import Final
 
 from platformdirs import user_data_path
 
-# used if it exists, because earlier versions stored their data there
+# used if this folder exists, because earlier versions stored their data there
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
-# the default for root: Postgres runs as another user, who cannot enter the home of root
+# the default for root: Postgres then runs as another user, who cannot enter the home of root
 ROOT_DATA_DIRECTORY: Final = Path("/var/lib/markethall")
 
 

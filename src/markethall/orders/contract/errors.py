@@ -57,7 +57,7 @@ class EditNeedsCapture(DomainError):
 class EditOpen(DomainError):
     """An edit of the order waits for its payment. Details: edit_id, payment_id.
 
-    Until it is paid, cancelled or has expired, the order is not shipped or changed otherwise.
+    Until the edit is paid or cancelled, or has expired, the order cannot be shipped or changed.
     """
 
     code = "orders.edit_open"

@@ -72,8 +72,8 @@ class OrderEdited(OrderEvent):
     """The lines of an order were changed.
 
     `reservation_id` is the reservation of the order. If quantities rise, `merged_reservation_id`
-    has the additional units. `released_lines` are no longer needed. `refund` is what a paid order
-    costs less.
+    has the additional units. `released_lines` are units that the order no longer has. `refund` is
+    the amount by which a paid order has become cheaper.
     """
 
     type: ClassVar[str] = "orders.order_edited"
@@ -98,7 +98,7 @@ class OrderEditOpened(OrderEvent):
 
 
 class OrderEditDropped(OrderEvent):
-    """An edit has ended without an effect. Its payment and its reservation are no longer needed."""
+    """An edit has ended without effect. Its payment and its reservation are no longer needed."""
 
     type: ClassVar[str] = "orders.order_edit_dropped"
     edit_id: UUID
@@ -177,9 +177,9 @@ class ReturnClosed(OrderEvent):
 
 
 class OrderLookupRequested(Event):
-    """Someone asks for a link to the order with this number, and this e-mail address of its buyer.
+    """A client has asked for a link to the order with this number and this e-mail address.
 
-    Whether there is such an order is not known yet.
+    Such an order may not exist.
     """
 
     type: ClassVar[str] = "orders.order_lookup_requested"
@@ -195,8 +195,9 @@ class OrderLookupRequested(Event):
 class OrderLinkRequested(Event):
     """A link to the order is to be sent to `email`, the address that the buyer gave for the order.
 
-    The event has no token, because events are stored. `Users.issue_order_token` makes the token of
-    the link. The key is not the order, because other events of the order need not wait for a mail.
+    The event contains no token, because events are stored. `Users.issue_order_token` creates the
+    token of the link. The key of the event is not the order id, so that a slow mail does not delay
+    other events of the order.
     """
 
     type: ClassVar[str] = "orders.order_link_requested"

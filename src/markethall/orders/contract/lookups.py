@@ -21,6 +21,6 @@ class OrderLookups(Protocol):
     async def request(self, ctx: CallContext, command: LookUpOrder) -> None:
         """Store the lookup. Event handlers then find the order, and send a link to its address.
 
-        Neither the result nor the time tells whether there is such an order. Raises
-        TooManyRequests after some lookups with one address.
+        Neither the result nor the duration shows whether such an order exists. Raises
+        TooManyRequests after too many lookups with one address.
         """

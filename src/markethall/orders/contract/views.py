@@ -20,8 +20,10 @@ from markethall.shared.kernel.money import Money
 
 
 class OrderLineView(Dto):
-    """A line. `total` is the price of all units; `charged` is the total without the discount and
-    with the `tax` that is added to it. `included_tax` is the tax that the price contains.
+    """A line of an order. `total` is the price of all units before the discount.
+
+    `charged` is the total minus the discount plus the added `tax`. `included_tax` is the tax that
+    the price contains.
 
     `fulfilled` counts the units of shipments. `failed` counts the units of lost and returned
     shipments that are not shipped again or cancelled yet, which `fulfilled` leaves out. `in_return`

@@ -1,4 +1,4 @@
-"""An additional payment of an order: the amount that an edit costs more than is paid."""
+"""An additional payment of an order: the amount by which an edit raises the total."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +12,8 @@ from markethall.orders.domain.order_edit import OrderEdit
 class AdditionalPayment:
     """The payment of an edit. Amounts are in minor units of the currency of the order.
 
-    The edit is open until the payment is captured, or has ended without money. `edit` has the new
-    lines; `reservation_id` has the additional units, or is None if no quantity rises.
+    The edit is open until the payment is captured, or has ended without a capture. `edit` has the
+    new lines. `reservation_id` has the additional units, or is None if no quantity rises.
     """
 
     edit_id: UUID

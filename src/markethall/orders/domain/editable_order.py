@@ -41,7 +41,7 @@ class EditableOrder(RecordedOrder):
             self._record("edited", audit)
 
     def drop_open_edit(self, audit: AuditInfo) -> None:
-        """End the open edit without an effect."""
+        """End the open edit without applying it."""
         if self._end_open_edit():
             self._record("edit_dropped", audit)
 

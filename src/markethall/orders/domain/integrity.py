@@ -110,7 +110,7 @@ def judge_total(sums: OrderSums) -> Iterator[OffendingRow]:
 
 
 def _judge_shipping(sums: OrderSums) -> Iterator[OffendingRow]:
-    """Check discount and tax of the shipping: those of the order minus those of its lines."""
+    """Check discount and tax of the shipping: those of the order minus the sums of its lines."""
     discount, tax = sums.discount - sums.line_discount, sums.tax - sums.line_tax
     if not 0 <= discount <= sums.shipping:
         yield _order_row(

@@ -198,7 +198,7 @@ class Order(EditableOrder):
         self._record("return_requested", audit)
 
     def end_return(self, quantities: Mapping[UUID, int], change: str, audit: AuditInfo) -> None:
-        """Count the units of a rejected or cancelled return as in no return."""
+        """Take the units out of a return that was rejected or cancelled."""
         self._change_lines(
             quantities, lambda line, units: replace(line, in_return=line.in_return - units)
         )
@@ -207,10 +207,10 @@ class Order(EditableOrder):
     def close_return(
         self, quantities: Mapping[UUID, int], received: Mapping[UUID, int], audit: AuditInfo
     ) -> dict[UUID, LineShare]:
-        """Count the received units as returned, and the others of the return as in no return.
+        """Count the received units as returned, and take the other units out of the return.
 
-        Return the amounts of the received units, by line id. The shares of all closed returns of a
-        line never overlap.
+        Return the amounts of the received units, by line id. If a line has several closed returns,
+        their amounts never include the same unit twice.
         """
         shares = {
             line.line_id: line.share_of_next_returned(received[line.line_id])
@@ -262,7 +262,7 @@ class Order(EditableOrder):
             self._record("payment_refunded", audit)
 
     def refund_additional(self, payment_id: UUID, refunded: int, audit: AuditInfo) -> None:
-        """Record the sum of all refunds of an additional payment. Ignore one that is not higher."""
+        """Record the sum of all refunds of an additional payment. Ignore a lower sum."""
         payment = self.get_additional_payment(payment_id)
         if payment and refunded > payment.refunded:
             self._replace_additional(replace(payment, refunded=refunded))

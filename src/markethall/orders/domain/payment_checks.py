@@ -47,8 +47,8 @@ def due_check_spans(since: datetime | None, now: datetime) -> list[TimeSpan]:
     stored, because a write per check would cost more than the check itself.
     """
     first, last = CHECK_AGES[0], CHECK_AGES[-1]
-    # No two ages are less than `first` apart. So the spans of a shorter pause do not overlap; those
-    # of a longer pause might.
+    # Any two ages differ by at least `first`. So the spans do not overlap if the pause since the
+    # previous check is shorter than `first`; after a longer pause they might.
     if since is None or now - since >= first:
         return [TimeSpan(now - last - first, now - first)]
     return [TimeSpan(since - age, now - age) for age in CHECK_AGES]

@@ -12,7 +12,7 @@ from markethall.orders.domain.transitions import TRANSITIONS, allowed_commands
 
 class RecordedOrder(OrderState):
     def _transition(self, command: OrderCommand, now: datetime) -> None:
-        """Raises InvalidTransition; EditOpen if the open edit is the reason."""
+        """Raises InvalidTransition, or EditOpen if the open edit prevents the transition."""
         for row in TRANSITIONS:
             if (row.status, row.command) == (self.status, command) and row.guard(self, now):
                 self.status = row.to

@@ -129,9 +129,9 @@ class DraftOrderView(Dto):
 class DraftOrderPreview(DraftOrderView):
     """A draft order with its current totals. Nothing is reserved.
 
-    `readiness` lists the reasons why the draft cannot be completed now. If one of them is its
-    voucher, `totals` are those without the voucher. `totals` is null if the draft cannot be priced.
-    The totals of a completed draft are those of its order.
+    `readiness` lists the reasons why the draft cannot be completed now. If the voucher is one of
+    these reasons, `totals` are the totals without the voucher. `totals` is null if the draft cannot
+    be priced. The totals of a completed draft are the totals of its order.
     """
 
     totals: TotalsView | None

@@ -38,7 +38,7 @@ class DraftOrder:
 
     @property
     def buyer_id(self) -> UUID:
-        """The customer; without one, an id that is derived from that of the draft."""
+        """The id of the customer; without a customer, an id derived from the draft's id."""
         return self.fields.customer_id or derive_uuid7(self.draft_order_id, "buyer")
 
     @property
@@ -50,7 +50,7 @@ class DraftOrder:
 
     @property
     def requested_lines(self) -> tuple[tuple[UUID, int], ...]:
-        """The product of each line, and the units of the product in all lines."""
+        """The product of each line, and the sum of its units over all lines."""
         units = self.units_by_product
         return tuple((line.product_id, units[line.product_id]) for line in self.fields.lines)
 

@@ -160,7 +160,7 @@ def _promotion_counts(promotion: Promotion, uses: Sequence[PromotionUse]) -> Pro
         used=promotion.used,
         uses=used,
         most_by_one_customer=most_by_one_customer,
-        # in memory the uses themselves are counted
+        # always 0, because the storage in memory counts the uses themselves
         wrong_customers=0,
     )
 

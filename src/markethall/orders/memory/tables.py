@@ -23,7 +23,7 @@ class Tables(CartTables, PromotionTables, ReturnTables, InvoiceTables):
         super().__init__()
         self.orders: Table[UUID, Order] = Table()
         self.timeline: Table[UUID, tuple[TimelineEntry, ...]] = Table()
-        # the user who has claimed a guest
+        # the user who has claimed the guest, by guest id
         self.guest_owners: Table[UUID, UUID] = Table()
         self.drafts: Table[UUID, DraftOrder] = Table()
         self.order_edits: Table[UUID, tuple[UUID, EditStatus]] = Table()

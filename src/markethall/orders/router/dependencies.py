@@ -73,5 +73,5 @@ Shipper = Annotated[
     ),
 ]
 OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
-# also the holder of a token of the order
+# also allows the holder of a token of the order
 OrderViewer = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE, ONE_ORDER)]

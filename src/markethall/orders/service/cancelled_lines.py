@@ -58,6 +58,7 @@ class CancelledLines:
             release_id=event.cancellation_id,
             lines=tuple(lines),
         )
-        # ReservationClosed: the order was cancelled meanwhile, which has released all its units
+        # ReservationClosed: the order was cancelled meanwhile, and the cancellation has released
+        # all its units
         with suppress(ReservationClosed):
             await self._inventory.release_part(ctx, command)

@@ -26,13 +26,13 @@ def open_payment_command(
         user_id=ctx.user_id,
         amount=quote.total,
         expires_at=expires_at,
-        # a free-text address has no field for the country
+        # a free-text address has no separate field for the country
         country=address.country if isinstance(address, Address) else None,
     )
 
 
 def choose_email(command: PlaceOrder, customer: Customer) -> str:
-    """Return the address for messages. Raises ValidationFailed if a guest gives none."""
+    """Return the address for messages. Raises ValidationFailed if a guest has given none."""
     email = command.email or customer.email
     if not email:
         message = "A guest must give an e-mail address."

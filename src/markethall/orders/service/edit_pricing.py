@@ -40,7 +40,7 @@ class EditedLines:
 
     @property
     def raised(self) -> dict[UUID, int]:
-        """The units that the order has more than before, by product."""
+        """By product, the number of units by which the edit raises the quantity."""
         before = {line.product_id: line.quantity for line in self.lines}
         more = {key: units - before.get(key, 0) for key, units in self.quantities.items()}
         return {product_id: units for product_id, units in more.items() if units > 0}

@@ -74,7 +74,7 @@ log = structlog.get_logger("markethall.orders")
 
 @dataclass(frozen=True)
 class DelegatedEvents:
-    """The parts that handle some events alone."""
+    """The objects that handle some kinds of events completely."""
 
     guest_orders: GuestOrders
     return_settlements: ReturnSettlements

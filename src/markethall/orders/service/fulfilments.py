@@ -89,7 +89,7 @@ class FulfilmentService:
         shipment: ShippedUnits | None,
         attempt: IdempotentCommand,
     ) -> FulfilmentView:
-        """Store the fulfilment and the response; only the response if `shipment` is None."""
+        """Store the fulfilment and the response. If `shipment` is None, store only the response."""
         async with self._database.transaction() as store:
             # a concurrent attempt with the same id may have stored the fulfilment meanwhile
             stored = await store.get_fulfilment(attempt.id)
@@ -117,7 +117,8 @@ class FulfilmentService:
             tracking_number=command.tracking_number,
             shipped_at=self._clock(),
         )
-        # each version of the order may need another number of units
+        # the id depends on the version, because each version of the order may need another number
+        # of units
         reshipment_id = derive_uuid7(fulfilment_id, f"reshipment {order.version}")
         reserved = order.fulfil(quantities, self._audit(ctx, fulfilment.label))
         return fulfilment, ShippedUnits(quantities, reserved, reshipment_id)
@@ -136,8 +137,8 @@ class FulfilmentService:
         again = shipment.reshipped
         if not again:
             return
-        # the handler of OrderFulfilled commits this reservation; if the fulfilment is not stored,
-        # because the process has ended, it expires
+        # The handler of OrderFulfilled commits this reservation. If the process ends before the
+        # fulfilment is stored, the reservation expires.
         command = Reserve(
             reservation_id=shipment.reshipment_id,
             order_id=order.order_id,
@@ -152,7 +153,7 @@ class FulfilmentService:
         await self._inventory.reserve(ctx, command)
 
     async def _release(self, ctx: CallContext, fulfilment_id: UUID, shipment: ShippedUnits) -> None:
-        """Release the units to ship again, because the order has changed since its read.
+        """Release the reshipped units, because the order was changed after it was read.
 
         They stay reserved if a concurrent attempt with the same id has stored the fulfilment.
         """

@@ -74,7 +74,7 @@ class HandledOrders:
         Add the invoice if the order has been paid. Raises ConcurrentUpdate, RedemptionFailed.
         """
         invoice = await self._invoices.draft_if_paid(order, events)
-        # the uses of promotions and the edits are changed by another statement
+        # another statement updates the uses of promotions and the edits
         needs_transaction = find_use_change(order) is not None or bool(order.additional_payments)
         database = self._database
         async with database.transaction() if needs_transaction else database.autocommit() as store:

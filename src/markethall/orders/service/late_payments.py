@@ -45,8 +45,8 @@ class LatePayments:
     ) -> bool:
         """Reserve the stock with a new reservation, and take the uses of promotions again.
 
-        When stock or a use is missing, return the money, and return False. `authorized_version` is
-        the version of the payment if it is only authorized.
+        If stock or a use is missing, return the money, and return False. `authorized_version` is
+        the version of the payment if the payment is only authorized.
         """
         reservation_id = derive_uuid7(order.order_id, "reinstatement")
         ctx, reason = delivery.call_context(), "out of stock by now"
@@ -60,7 +60,7 @@ class LatePayments:
                 reason = "the promotion is used up by now"
             else:
                 return True
-        # a `reserve` request of an earlier run may arrive late; after this release it has no effect
+        # a `reserve` request of an earlier run may arrive after this release; it then has no effect
         await self._inventory.release(ctx, reservation_id)
         if authorized_version is None:
             await self.refund(delivery, order, f"{reason}: refunded")
@@ -92,6 +92,6 @@ class LatePayments:
         await self._orders.save(delivery, order)
 
     async def void(self, delivery: Delivery, order: Order, reason: str) -> None:
-        """Void the payment. The event about its end then changes the order."""
+        """Void the payment. The handler of the resulting event changes the order."""
         await self._returns.void(delivery.call_context(), order.payment_id, reason)
         await self._orders.mark_processed(delivery)

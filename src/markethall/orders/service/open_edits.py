@@ -1,9 +1,10 @@
 """Edits that wait for an additional payment: start, apply, extend and drop them.
 
-The events of the additional payment decide. The edit takes effect with its capture, in the
-transaction that also marks the event as processed. Before that, the additional units are committed,
-so an order never has lines without stock. An edit that ends otherwise is dropped: the handler of
-OrderEditDropped returns the money and releases the units. The order itself is never at risk.
+The events of the additional payment decide. When the payment is captured, the edit takes effect in
+the transaction that marks the event as processed. The additional units are committed before that
+transaction, so the lines of an order always have stock. If the payment ends without a capture, the
+edit is dropped: the handler of OrderEditDropped returns the money and releases the units. The order
+itself then stays as it was.
 """
 
 from collections.abc import Iterable
@@ -96,14 +97,15 @@ class OpenEdits:
     async def start(self, delivery: Delivery, event: OrderEditOpened) -> None:
         """Reserve the units until the deadline, then let the customer pay.
 
-        The request that opened the edit does the same; this repeats it after a crash.
+        The request that opened the edit also does this. The handler repeats it in case the process
+        has crashed.
         """
         try:
             await start_open_edit(
                 delivery.call_context(), self._clients, self._policy, to_open_edit(event)
             )
         except ReservationClosed as error:
-            # committed: the payment is captured already, and the edit takes effect
+            # committed: the payment is already captured, and the edit takes effect
             if error.details["status"] == ReservationStatus.COMMITTED:
                 await self._orders.mark_processed(delivery)
                 return
@@ -112,7 +114,7 @@ class OpenEdits:
             await self._orders.mark_processed(delivery)
 
     async def _drop_late(self, delivery: Delivery, event: OrderEditOpened) -> None:
-        """Drop the edit, because its reservation has expired before it was extended."""
+        """Drop the edit, because its reservation expired before it could be extended."""
         order = await self._orders.get(event.order_id)
         payment = order.open_edit if order else None
         if order and payment and payment.payment_id == event.payment_id:
@@ -121,7 +123,7 @@ class OpenEdits:
             await self._orders.mark_processed(delivery)
 
     async def apply(self, delivery: Delivery, order: Order, event: PaymentCaptured) -> None:
-        """Let the edit take effect. If its units are sold meanwhile, drop it instead."""
+        """Apply the edit. If its units have been sold meanwhile, drop the edit."""
         payment = order.open_edit
         if payment is None or payment.payment_id != event.payment_id:
             await self._orders.mark_processed(delivery)
@@ -131,7 +133,7 @@ class OpenEdits:
             await self._drop(delivery, order, payment, OUT_OF_STOCK)
 
     async def _commit(self, ctx: CallContext, payment: AdditionalPayment) -> bool:
-        """Return False if the additional units are not reserved any more, and are sold."""
+        """Return False if the additional units are no longer reserved, and have been sold."""
         if payment.reservation_id is None:
             return True
         try:
@@ -190,7 +192,7 @@ class OpenEdits:
         except PaymentInProgress as error:
             raise RetryLater("the capture is being decided") from error
         except InvalidPaymentTransition:
-            return  # the payment has ended, and its event follows
+            return  # the handler of the event about the end of the payment drops the edit
         if captured.status is PaymentStatus.AUTHORIZED:
             log.error(
                 "order.edit_capture_failed",
@@ -215,9 +217,10 @@ class OpenEdits:
         await self._orders.save(delivery, order)
 
     async def record_refund(self, delivery: Delivery, event: PaymentRefunded) -> None:
-        """Record a refund of the payment or of an additional one.
+        """Record a refund of the first payment or of an additional payment.
 
-        If the order is refunded in full, drop its open edit: the customer must not pay again.
+        If the order is refunded in full, drop its open edit, so that the customer does not pay
+        again.
         """
         order = await self._orders.get(event.order_id)
         if order is None:
@@ -252,7 +255,7 @@ class OpenEdits:
 def list_released_lines(
     before: Iterable[OrderLine], after: Iterable[OrderLine]
 ) -> tuple[FulfilledLine, ...]:
-    """Return the units that the order has no longer."""
+    """Return the units that the order no longer has."""
     quantities = {line.product_id: line.quantity for line in after}
     fewer = ((line, line.quantity - quantities.get(line.product_id, 0)) for line in before)
     return tuple(

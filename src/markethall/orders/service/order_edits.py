@@ -2,10 +2,10 @@
 
 All ids are derived from the attempt's id and the version of the order, so a retry continues where
 an earlier attempt stopped. Only the transaction that saves the order makes the edit effective. A
-crash before it leaves a reservation that expires, and of a pending order a cancelled payment: the
-customer cannot pay then until the edit is repeated, else the order expires. After it, the handler
-of OrderEdited adds the additional units to the reservation of the order, releases what is no longer
-needed and refunds the difference.
+crash before this transaction leaves a reservation that expires. If the order is pending, it also
+leaves a cancelled payment: the customer cannot pay until the edit is repeated, else the order
+expires. After the transaction, the handler of OrderEdited adds the additional units to the
+reservation of the order, releases units that are no longer needed, and refunds the difference.
 """
 
 from collections.abc import AsyncIterator

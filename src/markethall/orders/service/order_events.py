@@ -35,7 +35,7 @@ def cancelled_event(order: Order, reason: str) -> OrderCancelled:
         reservation_id=order.reservation_id,
         payment_id=order.payment_id,
         additional_payment_ids=tuple(one.payment_id for one in order.additional_payments),
-        # the event is built after the cancellation, which has ended the open edit
+        # the event is built after the cancellation, and the cancellation has ended the open edit
         edit_reservation_id=next(
             (
                 payment.reservation_id
@@ -59,7 +59,7 @@ def edit_dropped_event(order: Order, payment: AdditionalPayment, reason: str) ->
 
 
 def additional_payment_ids(order: Order) -> tuple[UUID, ...]:
-    """Return the ids of the payments that refunds are split over, besides the first one."""
+    """Return the ids of the additional payments, which share refunds with the first payment."""
     return tuple(payment.payment_id for payment in order.applied_payments)
 
 

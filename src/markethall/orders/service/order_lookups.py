@@ -1,6 +1,6 @@
 """Look up orders by number and e-mail address, and send a link to the address.
 
-The request only stores an event, so that its duration is the same for orders that do not exist.
+The request only stores an event, so it takes the same time whether the order exists or not.
 """
 
 import structlog
@@ -27,7 +27,8 @@ class OrderLookupService:
         self._limiter = limiter
 
     async def request(self, ctx: CallContext, command: LookUpOrder) -> None:
-        # also for addresses without an order, so that the limit tells nothing
+        # addresses without an order count too, so that the limit does not show which addresses have
+        # orders
         await self._limiter.check(to_lookup_key(command.email))
         event = OrderLookupRequested(lookup_id=new_id(), number=command.number, email=command.email)
         async with self._database.transaction() as store:
@@ -40,13 +41,13 @@ class OrderLinks:
     def __init__(
         self, users: Users, database: Database[ReadStore, Store], logged_link_url: str | None
     ) -> None:
-        """`logged_link_url` is the page of the links in the log; None logs no link."""
+        """`logged_link_url` is the page to which the logged links lead; None logs no links."""
         self._users = users
         self._database = database
         self._logged_link_url = logged_link_url
 
     async def find(self, delivery: Delivery, event: OrderLookupRequested) -> None:
-        """Request a link if an order has this number and this address."""
+        """Request a link if an order has this number and this e-mail address."""
         filters = OrderFilters(number=event.number, email=event.email)
         async with self._database.transaction() as store:
             orders = await store.list_orders(filters, None, None, 1)
@@ -56,7 +57,7 @@ class OrderLinks:
                 await store.publish(_link_event(event, order), delivery.call_context())
 
     async def send(self, delivery: Delivery, event: OrderLinkRequested) -> None:
-        """Log the link if the setting says so. No link is sent by mail yet."""
+        """Log the link if `logged_link_url` is set. The application does not send mails yet."""
         if self._logged_link_url is not None:
             await self._log_link(delivery.call_context(), event, self._logged_link_url)
         async with self._database.transaction() as store:
@@ -78,7 +79,7 @@ def _link_event(event: OrderLookupRequested, order: Order) -> OrderLinkRequested
         order_id=order.order_id,
         owner_id=order.user_id,
         number=f"{order.number_prefix}{order.number}",
-        # not the address of the lookup: both are the same to our comparison, but the mail server
+        # not the address of the lookup: our comparison treats both as equal, but the mail server
         # may deliver them to different people
         email=order.email or "",
     )

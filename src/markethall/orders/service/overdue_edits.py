@@ -39,7 +39,7 @@ class OverdueEditsJob:
         self._clock = clock
 
     async def run_once(self) -> None:
-        """Check each overdue edit once. One that fails does not stop the others."""
+        """Check each overdue edit once. A failed edit does not stop the others."""
         now = self._clock()
         after: TimeKeyset | None = None
         while orders := await self._list(now, after):
@@ -66,10 +66,10 @@ class OverdueEditsJob:
             log.exception("order.edit_expiry_failed", order_id=order_id)
 
     async def _can_end(self, ctx: CallContext, payment: AdditionalPayment) -> bool:
-        """Cancel the payment. Return False if it is captured: its event applies the edit.
+        """Cancel the payment. Return False if it is captured, because the edit then takes effect.
 
-        An authorized payment, whose capture has failed, is voided by the handler of
-        OrderEditDropped.
+        If the payment is authorized because its capture has failed, the handler of OrderEditDropped
+        voids it.
         """
         try:
             await self._payments.cancel(ctx, payment.payment_id)

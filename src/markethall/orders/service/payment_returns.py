@@ -67,8 +67,9 @@ class PaymentReturns:
             log.error("order.void_failed", payment_id=str(payment_id), reason=payment.failure_code)
 
     async def refund(self, ctx: CallContext, payment_id: UUID, reason: str) -> None:
-        """Refund all that is refundable. The payment id determines the refund id, so a repeated
-        call returns the same refund.
+        """Refund all that is refundable.
+
+        The payment id determines the refund id, so a repeated call returns the same refund.
         """
         command = RefundPayment(
             payment_id=payment_id, refund_id=derive_uuid7(payment_id, "refund"), reason=reason
@@ -90,9 +91,9 @@ class PaymentReturns:
     async def refund_over(
         self, ctx: CallContext, command: RefundPayment, additional_payment_ids: Sequence[UUID]
     ) -> int:
-        """Refund the amount: of the payment, and what is left of it of the additional payments.
+        """Refund the amount from the payment, and the rest of it from the additional payments.
 
-        The ids of the refunds are derived from that of the command, and a known refund keeps its
+        The ids of the refunds are derived from the id of the command, and a known refund keeps its
         amount. So a repeated call makes the same refunds. Return the refunded amount.
         """
         refunded = await self.refund_up_to(ctx, command)

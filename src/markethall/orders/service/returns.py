@@ -200,7 +200,8 @@ class ReturnService:
                 event = change(pair)
                 if refunds_shipping and await store.has_shipping_refund(pair.order.order_id):
                     raise ShippingRefunded(order_id=str(pair.order.order_id))
-                # the return first: the order may be newer than the return, which was read before it
+                # save the return first, which checks its version: the order was read after the
+                # return, and may be newer
                 if not await store.save_return(pair.entity):
                     raise ConcurrentUpdate
                 await store.save_order(pair.order)

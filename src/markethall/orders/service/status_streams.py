@@ -75,7 +75,7 @@ class StatusStreams:
         last_version: int | None,
         check_actor: ActorCheck,
     ) -> AsyncGenerator[OrderStatusEvent | None, None]:
-        """Yield None once the stream is counted, then the events and heartbeats of `open`."""
+        """Yield None when the stream is counted, then yield the events and heartbeats of `open`."""
         loop, limits = asyncio.get_running_loop(), self._limits
         # register before the read, so that a change between the read and the wait is not missed
         with self._place(ctx), self._waits.watch(order_id) as wait:
@@ -149,8 +149,8 @@ def _first_version(last_version: int | None, current_version: int) -> int:
 
 
 def _client_of(ctx: CallContext) -> str:
-    # a guest and the holder of an order token count as their network, because a client can create
-    # any number of guests and orders
+    # streams of guests and of holders of order tokens are counted by network, because a client can
+    # create any number of guests and orders
     if ctx.actor.user_id is None or ctx.actor.is_guest:
         return client_network(ctx.client_ip)
     return str(ctx.user_id)

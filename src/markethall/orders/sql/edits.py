@@ -56,7 +56,7 @@ def select_additional_payments() -> "sa.ScalarSelect[Any]":
         *("edit_id", "payment_id", "amount", "expires_at", "reservation_id", "status"),
         *("refunded", "content"),
     )
-    # an alias, because a statement may also join the table
+    # an alias, because an outer statement may also contain the table
     edits = order_edits.alias("payment_edit")
     payment = func.jsonb_build_object(
         *(part for name in names for part in (sql_literal(name), edits.c[name]))

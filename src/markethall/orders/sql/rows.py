@@ -36,7 +36,7 @@ from markethall.shared.kernel.pagination import TimeKeyset
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
-# columns that have the same name and type in the entity
+# columns with the name and type of a field of the entity
 _PLAIN_COLUMNS = tuple(
     column.name
     for column in orders.c
@@ -147,7 +147,7 @@ def address_from_json(text: str) -> str | Address:
     return value if isinstance(value, str) else Address.model_validate(value)
 
 
-# the columns that are stored as JSON
+# encoders of the columns that are stored as JSON
 _ENCODERS: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "shipping_line": shipping_to_json,
     "shipping_address": address_to_json,

@@ -212,8 +212,8 @@ order_edits = sa.Table(
     _amount_column("total"),
     timestamp_column("created_at"),
     sa.Column("status", sa.Text, nullable=False, server_default="applied"),
-    # of an edit that makes a paid order cost more: its additional payment, and the reservation of
-    # the additional units; while it is open, `content` is the edit to apply
+    # The columns are only for an edit that makes a paid order cost more: its additional payment,
+    # and the reservation of the additional units. While it is open, `content` is the edit to apply.
     sa.Column("payment_id", sa.Uuid),
     sa.Column("amount", sa.BigInteger),
     sa.Column("refunded", sa.BigInteger, nullable=False, server_default="0"),

@@ -19,7 +19,7 @@ class ReportKind(StrEnum):
 
     PAYMENT = "payment"
     REFUND = "refund"
-    # a part of the payment with the same reference that the provider did not take in the end, for
+    # a part of the payment with the same reference that the provider in the end has not taken, for
     # example because it was not captured
     REVERSAL = "reversal"
     # a line that is no operation of the shop, such as a payout or a dispute; it is only counted

@@ -75,7 +75,7 @@ def invalid_transition(status: PaymentStatus) -> InvalidPaymentTransition:
 
 
 def resolve_amount(requested: Money | None, available: Money) -> int:
-    """Return the requested amount; None requests all that is available.
+    """Return the requested amount, or the whole available amount for None.
 
     Raises CurrencyMismatch, ValidationFailed.
     """

@@ -67,7 +67,8 @@ class PaymentJobs:
             )
         ctx = system_context("payments.refund_ended")
         for payment_id in payment_ids:
-            # set before the refund, so that an error does not make the next run begin here again
+            # set before the refund, so that the next run does not start again at a payment that
+            # raises an error
             self._refunded_up_to = payment_id
             await self._issue_refund.refund_ended_payment(ctx, payment_id)
         if len(payment_ids) < _REFUND_BATCH_SIZE:

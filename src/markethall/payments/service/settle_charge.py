@@ -33,7 +33,7 @@ async def try_settle_charge(
     attempt: IdempotentCommand,
     now: datetime,
 ) -> PaymentView | None:
-    """Store the outcome and the response. Return None if `apply_outcome` must do it instead."""
+    """Store the outcome and the response. Return None if the caller must call `apply_outcome`."""
     settlement = _build_settlement(charge, outcome, now)
     if settlement is None:
         return None

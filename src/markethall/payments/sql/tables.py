@@ -79,7 +79,7 @@ payments = sa.Table(
 )
 sa.Index("ix_payment_of_user", payments.c.user_id, payments.c.created_at, payments.c.payment_id)
 sa.Index("ix_payment_order_id", payments.c.order_id)
-# a payment that replaces another of its order, or is additional, does not count
+# payments that replace another payment of the order, and additional payments, are not in the index
 sa.Index(
     "ix_payment_first_of_order",
     payments.c.order_id,

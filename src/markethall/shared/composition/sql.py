@@ -176,8 +176,8 @@ class SqlDatabase(Generic[S_co]):
 class StoreSession(Generic[S_co]):
     """A context manager: a session of Postgres with the store of a context.
 
-    It is a class for the same reason as PooledSession. `after_write` is called after the end of a
-    block that has not failed.
+    It is a class for the same reason as PooledSession. `after_write` is called at the end of a
+    block that has raised no error.
     """
 
     __slots__ = ("_after_write", "_build_store", "_session", "_store")

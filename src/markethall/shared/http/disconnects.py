@@ -15,7 +15,7 @@ class ClientClosedRequest(DomainError):
     """The client has disconnected. Only the access log shows the status."""
 
     code = "request.client_closed"
-    # not a registered status; the access log of nginx has it for the same case
+    # an unregistered status that the access log of nginx has for the same case
     status = 499
     title = "The client has disconnected"
 

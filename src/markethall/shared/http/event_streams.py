@@ -79,7 +79,7 @@ class EventStreamResponse(StreamingResponse, Generic[T]):
                 abort: Callable[[], None] | None = scope["state"].get("abort_connection")
                 if abort:
                     abort()
-                    # the server reports the disconnect within this time, and so cancels this task
+                    # the server reports the disconnect within this time, which cancels this task
                     await asyncio.sleep(_ABORT_SECONDS)
                 raise _ClientDoesNotRead from None
 

@@ -122,7 +122,7 @@ class IdempotencyRunner:
         idempotent_request = IdempotentRequest(
             principal=_principal(self._request, ctx),
             method=self._request.method,
-            # lower case, because a UUID in capitals names the same resource
+            # lower case, because a UUID in capital letters names the same resource
             path=self._request.scope["path"].lower().rstrip("/"),
             key=key,
             payload=body.model_dump(mode="json") if body else None,
@@ -144,9 +144,9 @@ class _Services(Protocol):
 def idempotency_runner(
     context: str, retention: timedelta = IDEMPOTENCY_RETENTION_DEFAULT
 ) -> Callable[[Request], Awaitable[IdempotencyRunner]]:
-    """Return a FastAPI dependency: the runner, with the records of this context.
+    """Return a FastAPI dependency: the runner, with the idempotency records of this context.
 
-    `retention` is the time that `run` stores a response.
+    `retention` is the time for which `run` stores a response.
     """
     from_context: FromContext[_Services] = FromContext(context)
     find_service = from_context(lambda container: container.idempotency())
@@ -160,7 +160,7 @@ def idempotency_runner(
 async def require_idempotency_key(request: Request) -> None:
     """Refuse a request without a valid Idempotency-Key before other headers are read.
 
-    Only for routes with another header that can be refused. Raises IdempotencyKeyMissing,
+    For routes that can also refuse another header. Raises IdempotencyKeyMissing,
     IdempotencyKeyInvalid.
     """
     if _read_key(request) is None:

@@ -100,7 +100,8 @@ class _FilePartReader:
             raise _invalid("missing", "is required, and must be the only part of the body")
         if b"filename" not in options:
             raise _invalid("not_a_file", "must be a file, not a text")
-        # rejected, so that no content must be decoded; RFC 7578, section 4.7, deprecates the header
+        # Rejected, because we do not decode such content. RFC 7578, section 4.7, deprecates the
+        # header.
         if self._headers.get(b"content-transfer-encoding", b"binary").lower() != b"binary":
             raise _invalid("encoded", "must have no Content-Transfer-Encoding")
 

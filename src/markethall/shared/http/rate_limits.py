@@ -263,7 +263,7 @@ RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
 }
 
 
-# the limits of POST requests that anyone may make, for each network
+# per network: the limits of POST requests that need no token
 _LIMIT_BY_PUBLIC_PATH: Final[Mapping[str, RateLimit]] = {
     "/users": REGISTER,
     "/guests": GUESTS,

@@ -12,16 +12,16 @@ _NO_MATCH: Final[tuple[Match, Scope]] = (Match.NONE, {})
 
 
 class RouteIndex(BaseRoute):
-    """A route that stands before all others and finds most of them faster than FastAPI.
+    """A route that is tried before all others, and finds most of them faster than FastAPI.
 
-    FastAPI tries all routes in turn. That takes a fifth of the processor time of a simple read.
-    This route tries only those with the first segment of the path. If none of them matches the
+    FastAPI tries all routes in turn, which takes a fifth of the processor time of a simple read.
+    This route tries only the routes with the first segment of the path. If none of them matches the
     path, FastAPI goes on with all routes. A route whose first segment is a parameter is not in the
-    index, so another route that matches has precedence over it.
+    index, so any indexed route that matches has precedence over it.
 
     If a path matches several templates, it belongs to the most literal one: `/users/me` is not the
-    path of a user. A method that this template does not have gets 405, although another template
-    may have it.
+    path of a user. If this template lacks the method, the response is 405, even if another template
+    has the method.
 
     `path_format` is the path template of the last route that matched. FastAPI reads it right after
     `matches`, for the telemetry of the request; no other request can match in between.
@@ -47,7 +47,7 @@ class RouteIndex(BaseRoute):
                 return self._found(route, child_scope)
             if match is not Match.NONE and other_method is None:
                 other_method = route, child_scope
-        # this route then answers 405
+        # this route then responds with 405
         return self._found(*other_method) if other_method else _NO_MATCH
 
     def _found(self, route: APIRoute, child_scope: Scope) -> tuple[Match, Scope]:
@@ -67,7 +67,7 @@ class RouteIndex(BaseRoute):
 
 
 def literal_first(template: str) -> tuple[tuple[bool, bool, str], ...]:
-    """Return a sort key of a path template: of two that match a path, the more literal is first.
+    """Return a sort key of a path template: if two match a path, the more literal one is first.
 
     The keys of templates that differ only in the names of parameters are equal.
     """
@@ -78,7 +78,7 @@ def literal_first(template: str) -> tuple[tuple[bool, bool, str], ...]:
 
 
 def methods_of(matches: Iterable[tuple[str, Collection[str] | None]]) -> set[str]:
-    """Return the methods of the most literal of these templates; none if there is no template."""
+    """Return the methods of the most literal of these templates, or none if the list is empty."""
     found: defaultdict[tuple[tuple[bool, bool, str], ...], set[str]] = defaultdict(set)
     for template, methods in matches:
         found[literal_first(template)].update(methods or ())

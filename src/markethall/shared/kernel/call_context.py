@@ -28,8 +28,8 @@ class Actor(Dto):
     session_id: UUID | None = None
     # a buyer without an account; `user_id` is the id of the guest
     is_guest: bool = False
-    # the only order that the caller may access; then there is no `user_id`, so that a check of the
-    # owner that does not know order tokens fails
+    # The only order that the caller may access. There is then no `user_id`, so a check of the owner
+    # that does not know order tokens fails.
     order_id: UUID | None = None
 
     @property

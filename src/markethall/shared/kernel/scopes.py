@@ -4,7 +4,7 @@ from typing import Final
 
 PROFILE: Final = "profile"
 ORDERS: Final = "orders"
-# of order tokens only; no role grants this scope
+# only order tokens have this scope; no role grants it
 ONE_ORDER: Final = "orders:one"
 PAYMENTS: Final = "payments"
 CATALOGUE_WRITE: Final = "catalogue:write"

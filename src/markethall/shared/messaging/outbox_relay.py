@@ -37,8 +37,8 @@ class OutboxRelay:
             and outbox.is_beside(transport.route.inbox)
         ]
         all_direct = direct and len(direct) == len(transports) and not lossy_transports
-        # None: some events need another transport, or the context has no subscriber, so each
-        # batch is read, delivered and marked
+        # None if some events need another transport, or if the context has no subscriber; each
+        # batch is then read, delivered and marked in separate steps
         self._direct_transports = direct if all_direct else None
 
     def reset_transports(self) -> None:

@@ -231,7 +231,7 @@ class AccessTokenVerifier:
     def _decode(self, token: str) -> tuple[str, dict[str, Any]]:
         """Return the type and the claims. Raises DECODE_ERRORS."""
         header = jwt.get_unverified_header(token)
-        # no other members are allowed, because a forged header could name its own key (jwk, x5u)
+        # no other members are allowed, because a forged header could contain its own key (jwk, x5u)
         if set(header) != {"alg", "typ", "kid"} or header["typ"] not in _READERS:
             raise ValueError("not the header of an access token")
         claims: dict[str, Any] = jwt.decode(
@@ -264,7 +264,7 @@ def _to_order_holder(claims: Mapping[str, Any]) -> Actor:
     return Actor(order_id=UUID(claims["sub"]), name="order", scopes=frozenset({ONE_ORDER}))
 
 
-# the actor of the claims, by the type of the token
+# by token type, the function that reads the actor from the claims
 _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Actor]]] = {
     TOKEN_TYPE: _to_user,
     ORDER_TOKEN_TYPE: _to_order_holder,

@@ -12,7 +12,7 @@ class UsernameTaken(DomainError):
 
 
 class EmailTaken(DomainError):
-    """Another user has this e-mail address. There are no details.
+    """Another user has this e-mail address. The error has no details.
 
     The comparison ignores letter case and the Unicode normalization form.
     """

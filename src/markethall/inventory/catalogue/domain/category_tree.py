@@ -97,8 +97,9 @@ class CategoryTree:
         return self.find(text) or [self._plan(split_path(text))]
 
     def new_key(self, category: str, parent: str | None) -> str:
-        """Return the key of a new category below the parent: `category`, or its path if another
-        category has the key `category`.
+        """Return the key of a new category below the parent.
+
+        The key is `category`, or the path of the category if another one has the key `category`.
 
         Raises CategoryTaken if the parent has a child of this name. Also raises it if both keys
         are in use or exceed the limits of a request.
@@ -179,8 +180,9 @@ class CategoryTree:
 
 
 def paths_by_category(nodes: Sequence[CategoryNode]) -> Mapping[str, str]:
-    """Map each category to a text that names it: its path, or its key if the path exceeds the
-    limits of a request or names another category.
+    """Map each category to a text that names it: its path or its key.
+
+    It is the key if the path exceeds the limits of a request, or names another category.
     """
     tree = CategoryTree(nodes)
     parents = {node.category: node.parent for node in nodes}

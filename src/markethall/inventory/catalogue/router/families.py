@@ -121,8 +121,9 @@ async def change_family(
     body: FamilyChange,
     families: FamiliesDep,
 ) -> Response:
-    """Change a family by a JSON merge patch (RFC 7396). After a change of the slug, the former slug
-    responds with 301.
+    """Change a family by a JSON merge patch (RFC 7396).
+
+    After a change of the slug, the former slug responds with 301.
 
     The path may also have a former slug, the label or the id of the family. A product without a
     family cannot be changed here: create a family, and set `family` of the product to its label.

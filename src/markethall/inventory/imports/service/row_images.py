@@ -52,7 +52,7 @@ class RowImages:
         self._media = media
         self._limits = limits
         self._requests = asyncio.Semaphore(_CONCURRENT_REQUESTS)
-        # only one image is stored at a time, because the decoder takes one image at a time
+        # images are stored one after another, because the decoder takes one image at a time
         self._storing = asyncio.Lock()
 
     async def fetch(self, rows: Sequence[RowResult]) -> list[RowResult]:

@@ -132,7 +132,7 @@ def _webp_end(data: bytes) -> int:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Return the width and height that the first chunk of a WebP file names."""
+    """Return the width and height in the first chunk of a WebP file."""
     kind, content = data[12:16], data[20:30]
     match kind:
         case b"VP8X":

@@ -59,7 +59,7 @@ class ReservationLine:
 
     @property
     def has_units(self) -> bool:
-        """Whether the line has or had any units."""
+        """Whether the line has or had units."""
         return self.quantity + self.released > 0
 
     @property
@@ -170,7 +170,7 @@ class Reservation:
         return released
 
     def merge(self, other: "Reservation") -> None:
-        """Move all remaining units of the other reservation to this one. It is then released.
+        """Move all remaining units of the other reservation to this one, and release the other.
 
         Raises ReservationClosed if one of them is not held or committed.
         """

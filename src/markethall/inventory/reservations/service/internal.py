@@ -197,8 +197,9 @@ class InventoryService:
             if merged.status not in {ReservationStatus.RELEASED, ReservationStatus.CONSUMED}:
                 _check_same_order(reservation, merged)
                 reservation.merge(merged)
-                # The merged one is saved first, and its lines are counted at commit: by then, the
-                # inserted lines of the other one have locked all stock rows in the right order.
+                # The merged reservation is saved first. Its lines are counted only at commit. By
+                # then, the inserted lines of the other reservation have locked all stock rows in
+                # the right order.
                 await store.save_reservation_lines(merged)
                 await store.replace_lines(reservation)
         return reservation.to_view(self._clock())
@@ -283,7 +284,7 @@ class InventoryService:
 
 
 def _check_same_order(reservation: Reservation, merged: Reservation) -> None:
-    """Raises ReservationClosed if these are not two reservations of one order."""
+    """Raises ReservationClosed if both are one reservation, or are of different orders."""
     is_same = reservation.reservation_id == merged.reservation_id
     if is_same or reservation.order_id != merged.order_id:
         raise reservation_closed_error(merged.reservation_id, merged.status)

@@ -30,10 +30,11 @@ from markethall.shared.kernel.call_context import CallContext
 
 
 class Carts(Protocol):
-    """The API of carts. Owners see and change their own carts, staff see and change all.
+    """The API of carts. Owners see and change their own carts; staff see and change all carts.
 
     Reads and changes return the cart with current prices. Changes raise CartNotFound, CartClosed,
-    PreconditionFailed; PreconditionRequired if staff give no precondition for the cart of others.
+    PreconditionFailed, and PreconditionRequired if staff change a cart of another user without a
+    precondition.
     """
 
     async def create(
@@ -45,7 +46,7 @@ class Carts(Protocol):
         """
 
     async def get(self, ctx: CallContext, cart_id: UUID) -> CartView:
-        """Return the cart. If the owner reads it, the next read lists only later changes.
+        """Return the cart. A read by the owner resets the list of changes.
 
         Raises CartNotFound.
         """
@@ -71,7 +72,7 @@ class Carts(Protocol):
     async def remove_line(
         self, ctx: CallContext, cart_id: UUID, product_id: UUID, precondition: CartPrecondition
     ) -> int:
-        """Remove the line of a product, if there is one. Return the version of the cart."""
+        """Remove the line of a product, if the cart has one. Return the version of the cart."""
 
     async def set_voucher(
         self,
@@ -80,15 +81,15 @@ class Carts(Protocol):
         change: CartVoucherChange,
         precondition: CartPrecondition,
     ) -> CartView:
-        """Use a voucher. It replaces the one that the cart has.
+        """Use a voucher. It replaces the current voucher of the cart.
 
-        It is checked if the cart can be priced. Raises VoucherInvalid, VoucherExhausted.
+        The voucher is checked if the cart can be priced. Raises VoucherInvalid, VoucherExhausted.
         """
 
     async def remove_voucher(
         self, ctx: CallContext, cart_id: UUID, precondition: CartPrecondition
     ) -> int:
-        """Remove the voucher, if there is one. Return the version of the cart."""
+        """Remove the voucher, if the cart has one. Return the version of the cart."""
 
     async def list_shipping_options(self, ctx: CallContext, cart_id: UUID) -> ShippingOptionsView:
         """Return the methods that serve the cart; none if it cannot be priced.

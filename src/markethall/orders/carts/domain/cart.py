@@ -133,7 +133,7 @@ class Cart:
         return self.change({"status": CartStatus.MERGED, "merged_into": cart_id}, now)
 
     def look(self, offers: Mapping[UUID, Offer]) -> tuple["Cart", tuple[LineChange, ...]]:
-        """Return the cart after its owner has seen the offers, and the changes since the last look.
+        """Record that the owner has seen the offers. Return the cart, and what has changed since.
 
         The version stays, because the owner has changed nothing.
         """

@@ -66,12 +66,12 @@ async def _checkout_precondition(request: Request) -> CartPrecondition:
 
 
 PreconditionDep = Annotated[CartPrecondition, Depends(_precondition)]
-# a checkout without a key is refused for that, whatever its If-Match says
+# a checkout without an Idempotency-Key is refused before If-Match is read
 CheckoutPreconditionDep = Annotated[CartPrecondition, Depends(_checkout_precondition)]
 
 
 def cart_response(cart: CartView) -> Response:
-    # prices change without a new version
+    # the entity tag also depends on the content, because prices change without a new version
     return current_response(cart)
 
 

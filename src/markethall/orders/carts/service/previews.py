@@ -20,8 +20,8 @@ _VOUCHER_ERRORS: Final = (VoucherInvalid, VoucherExhausted)
 class Preview:
     """The offers of the products of a cart or a draft order, and its price.
 
-    The price is None if there is no line to price, or `error` prevents it. If the cart cannot
-    use its voucher, `error` says so, and the price is that without the voucher.
+    The price is None if there is no line to price, or if `error` prevents it. If the cart cannot
+    use its voucher, `error` is the reason, and the price is the one without the voucher.
     """
 
     offers: Mapping[UUID, Offer]

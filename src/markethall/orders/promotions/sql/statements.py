@@ -84,7 +84,8 @@ GET_USAGE: Final = Statement(
 _counted_fields: Final = promotions.c.fields.op("||", return_type=JSONB)(
     sa.func.jsonb_build_object(sql_literal("used"), promotions.c.used)
 )
-# reads the configuration and the automatic promotions, because every price depends on both
+# one statement for the configuration and the automatic promotions, because every price depends on
+# both
 LIST_ALL_ITEMS: Final = Statement(
     sa.union_all(
         sa.select(

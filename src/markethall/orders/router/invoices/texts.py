@@ -12,7 +12,7 @@ from markethall.orders.shop.contract import Address, AnyAddress
 from markethall.shared.kernel.languages import lookup_language, parse_accept_language
 from markethall.shared.kernel.money import format_major_units
 
-# the prefixes of the numbers
+# the prefixes of the numbers of invoices and credit notes
 _PREFIX: Final = MappingProxyType({InvoiceKind.INVOICE: "INV-", InvoiceKind.CREDIT_NOTE: "CN-"})
 # keeps an amount and its currency on one line
 _NO_BREAK_SPACE: Final = "\N{NO-BREAK SPACE}"
