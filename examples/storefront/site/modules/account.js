@@ -39,7 +39,8 @@ export function showAccount() {
   byId("password").autocomplete = isNew ? "new-password" : "current-password";
   byId("sign-in").textContent = isNew ? "Create the account" : "Sign in";
   byId("email-field").hidden = name !== null;
-  // first the account, then the order: an account changes the cart
+  // show the form of the order only after a sign-in or the choice to be a guest: a sign-in changes
+  // the cart
   byId("order").hidden = name === null && choice !== "guest";
 }
 
@@ -58,7 +59,10 @@ async function run(action, changed) {
   }
 }
 
-/** Show an error at the input that caused it, and focus the input. Returns whether there is one. */
+/**
+ * Show an error at the input that caused it, and focus the input. Returns whether the page shows
+ * it.
+ */
 function markAccountField(error) {
   if (hasCode(error, "users.password_unacceptable")) {
     markField(form, "/password", PASSWORD_REASONS[error.problem.details.reason] ?? error.problem.detail);

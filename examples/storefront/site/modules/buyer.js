@@ -11,7 +11,7 @@ export function currentBuyer() {
   return typeof buyer?.id === "string" ? buyer : null;
 }
 
-/** Return the name of the signed-in user, or null for a guest and for nobody. */
+/** Return the name of the signed-in user, or null for a guest or if there is no buyer. */
 export function signedInName() {
   return currentBuyer()?.name ?? null;
 }
@@ -20,7 +20,7 @@ export function setBuyer(buyer) {
   store(STORAGE_KEY, buyer);
 }
 
-/** Return the buyer. Without one, create a guest. */
+/** Return the buyer. If there is none, create a guest. */
 export async function ensureBuyer() {
   if (currentBuyer() === null) {
     const guest = await unwrap(shop.POST("/guests"));

@@ -5,7 +5,10 @@ import { store, stored } from "./storage.js";
 
 const STORAGE_KEY = "storefront.changes";
 
-/** Store the changes of a cart until a page shows them: every page reads the cart, not all show it. */
+/**
+ * Store the changes of a cart until a page shows them: every page reads the cart, but only some
+ * pages show its changes.
+ */
 export function noteChanges(cart) {
   if (cart.changes.length === 0) return;
   const names = new Map(cart.lines.map((line) => [line.product_id, line.name]));

@@ -11,7 +11,7 @@ import { takeOverGuest } from "./sign-in.js";
 import { totalsList } from "./totals.js";
 import { voucherForm, VoucherError } from "./voucher.js";
 
-// products by id, for pictures and links; null: not sold any more
+// products by id, for pictures and links; null if the product is no longer sold
 const products = new Map();
 let pending = Promise.resolve();
 
@@ -23,7 +23,9 @@ await enqueue(async () => {
 addEventListener("visibilitychange", () => document.visibilityState === "visible" && enqueue(readCart));
 addEventListener("pageshow", (event) => event.persisted && enqueue(readCart));
 
-/** Send one request after the other, because each needs the entity tag of the response before. */
+/**
+ * Send the requests one after another, because each needs the entity tag of the previous response.
+ */
 function enqueue(request, focusId = null) {
   pending = pending.then(async () => {
     try {
@@ -97,7 +99,7 @@ function cartLine(line) {
   );
 }
 
-// a product without a family is a family of its own, which its id names
+// a product without a family is its own family, so the family id is the id of the product
 function productUrl({ family, product_id: id, sku }) {
   return pageUrl("product.html", { slug: family ?? id, sku });
 }

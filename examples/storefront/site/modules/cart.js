@@ -1,4 +1,4 @@
-// The cart of the buyer. The API has it; the browser stores its id.
+// The cart of the buyer. The API stores the cart; the browser stores only its id.
 import { hasCode, shop } from "./api.js";
 import { currentBuyer, ensureBuyer } from "./buyer.js";
 import { noteChanges } from "./cart-changes.js";
@@ -23,8 +23,8 @@ export function forgetCart(buyer = currentBuyer()) {
 }
 
 /**
- * Return the cart with current prices, or null if there is none. A cart that was ordered, maybe in
- * another tab, is the buyer's cart until the next one is created.
+ * Return the cart with current prices, or null if there is none. An ordered cart, which another tab
+ * may have ordered, stays the buyer's cart until the next one is created.
  */
 export async function readCart() {
   const id = cartIdOf(currentBuyer());
@@ -45,7 +45,7 @@ export async function createCart(lines) {
   try {
     return await receive(call());
   } catch (error) {
-    // the session has ended, so that the client has deleted its tokens
+    // the session has ended, and the client has deleted its tokens
     if (!hasCode(error, "auth.unauthenticated") || currentBuyer() !== null) throw error;
     await ensureBuyer();
     return receive(call());
@@ -82,7 +82,7 @@ export function removeVoucher() {
   return changeCart((latest) => shop.DELETE("/carts/{cart_id}/voucher", { params: paramsOf(latest) }));
 }
 
-/** Order the cart for this total. The same key orders it once. */
+/** Order the cart for this total. Repeated calls with the same key place one order. */
 export function checkOut(total, key) {
   const { path, header } = paramsOf(shown);
   return unwrap(shop.POST("/carts/{cart_id}/checkout", {
@@ -91,7 +91,7 @@ export function checkOut(total, key) {
   }));
 }
 
-/** Write the number of units into the navigation. A failure is left to the content of the page. */
+/** Write the number of units into the navigation. The content of the page shows any failure. */
 export async function showCartCount() {
   await readCart().catch(() => null);
   drawCount();

@@ -23,7 +23,7 @@ let isOrdering = false;
 form.addEventListener("change", () => save().catch(showSaveProblem));
 form.addEventListener("input", (event) => unmarkField(event.target));
 form.addEventListener("submit", submit);
-// the browser may show the page of before without a load, when the buyer comes back
+// when the buyer comes back, the browser may show the previous page without a new load
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 await start();
 
@@ -39,7 +39,7 @@ async function start() {
   }
 }
 
-/** Read the cart, and write what it has into the inputs that are empty. */
+/** Read the cart, and copy its values into the inputs that are empty. */
 async function load() {
   cart = await readCart();
   byId("checkout").hidden = cart?.status !== "open" || cart.lines.length === 0;
@@ -87,7 +87,7 @@ function drawProblems() {
   byId("problems").replaceChildren(...(texts.length === 0 ? [] : [list]));
 }
 
-/** Save what differs from the cart. One request follows the other. */
+/** Save the inputs that differ from the cart. Each request waits for the previous one. */
 function save() {
   saving = saving.catch(() => null).then(async () => {
     const fields = changedFields();
@@ -99,7 +99,7 @@ function save() {
   return saving;
 }
 
-// a message for an input does not take the focus from the next one
+// an error message at one input must not move the focus away from the next input
 function showSaveProblem(error) {
   return markFields(form, error).length > 0 || !error.problem?.errors?.length ? showProblem(error) : undefined;
 }

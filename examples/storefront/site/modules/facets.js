@@ -59,7 +59,7 @@ function choice(name, value, text, count, filters, apply) {
     type: "checkbox",
     id: `filter-${encodeURIComponent(`${name}=${value}`)}`,
     checked: filters.has(name, value),
-    // the current filters, because a user may change two before the list is drawn again
+    // the current filters, because a user may change two filters before the list is drawn again
     change: ({ target }) => apply((target.checked ? withValue : withoutValue)(currentFilters(), name, value)),
   });
   const number = count === null ? null : element("span", { class: "facet-count" }, ` (${count})`);

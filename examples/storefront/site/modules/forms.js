@@ -4,7 +4,10 @@ import { markField } from "./messages.js";
 
 const ADDRESS_FIELDS = ["recipient", "line1", "line2", "postal_code", "city", "country"];
 
-/** Mark required inputs that are empty, and focus the first one. Returns whether there is none. */
+/**
+ * Mark the required inputs that are empty, and focus the first one. Returns true if all are filled
+ * in.
+ */
 export function checkRequired(form) {
   const empty = emptyInputs(form);
   for (const input of empty) markField(form, input.dataset.pointer, "Fill in this field.");
@@ -12,7 +15,7 @@ export function checkRequired(form) {
   return empty.length === 0;
 }
 
-/** Return the address of the inputs, or null while required ones are empty. */
+/** Return the address of the inputs, or null if required inputs are empty. */
 export function enteredAddress() {
   const values = ADDRESS_FIELDS.map((name) => [name, byId(name).value.trim()]).filter(([, value]) => value !== "");
   const isComplete = ADDRESS_FIELDS.every((name) => !byId(name).required || byId(name).value.trim() !== "");

@@ -19,7 +19,7 @@ export function clearMessage(target = byId("message")) {
   target.replaceChildren();
 }
 
-/** Return the text for a cart without lines, for null, and for a cart that is already an order. */
+/** Return the text for a cart that is empty, is missing (null), or is already an order. */
 export function emptyCartNotice(cart) {
   const products = element("a", { href: "index.html" }, "See all products");
   if (!cart?.order_id) return element("p", { class: "empty" }, "The cart is empty. ", products);

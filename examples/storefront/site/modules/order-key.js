@@ -4,7 +4,10 @@ import { newKey } from "../markethall-client.js";
 
 const STORAGE_KEY = "storefront.order-key";
 
-/** Return the key for this version of the cart and this total. Another one gets another key. */
+/**
+ * Return the key for this version of the cart and this total. Another version or total gets another
+ * key.
+ */
 export function orderKey(cart, total) {
   const request = JSON.stringify([cart.cart_id, cart.version, total]);
   const known = stored(STORAGE_KEY, sessionStorage);

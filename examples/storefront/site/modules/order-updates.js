@@ -4,18 +4,19 @@ import { ProblemError, unwrap } from "../markethall-client.js";
 
 // the API sends a comment every 15 seconds while nothing changes
 const MAX_SILENCE_MS = 40_000;
-// after a stream that failed, the page polls for this time before it tries the next one
+// after a failed stream, the page polls for this time before it opens the next stream
 const POLLING_MS = 60_000;
 const POLL_WAIT_SECONDS = 25;
-// polls that respond at once, and streams that end at once, are not repeated more often
+// the shortest time between two polls or two streams, even if they end at once
 const MIN_INTERVAL_MS = 1000;
-// a failed stream is no reason to wait: the page polls
+// no retries, because the page polls after a failed stream
 const streams = createClient(tokenStorage, { maxRetries: 0 });
 
 /**
- * Call `changed()` after each change of the order, which returns when the page shows the change.
- * `shownVersion()` is the version that the page shows. `showLost(isLost)` tells whether the API
- * responds. Ends when the user leaves the page; throws if the buyer may not read the order any more.
+ * Call `changed()` after each change of the order. `changed()` returns when the page shows the
+ * change. `shownVersion()` is the version that the page shows. `showLost(isLost)` tells whether the
+ * API responds. Ends when the user leaves the page; throws if the buyer may no longer read the
+ * order.
  */
 export async function watchOrder(path, { shownVersion, changed, showLost }) {
   const leaving = new AbortController();
@@ -32,7 +33,7 @@ export async function watchOrder(path, { shownVersion, changed, showLost }) {
   }
 }
 
-/** Read the stream until it ends. It continues after the version that the page shows. */
+/** Read the stream until it ends. The stream starts after the version that the page shows. */
 async function followStream({ path, shownVersion, changed, showLost, signal }) {
   const silence = silenceLimit(signal);
   try {
@@ -47,7 +48,10 @@ async function followStream({ path, shownVersion, changed, showLost, signal }) {
   }
 }
 
-/** Poll for a while, because the stream has failed, such as with 429 when there are too many. */
+/**
+ * Poll for a while, because the stream has failed, for example with 429 if too many streams are
+ * open.
+ */
 async function pollInstead({ path, changed, showLost, signal }, error) {
   if (isFinal(error)) throw error;
   const end = performance.now() + POLLING_MS;
@@ -69,7 +73,7 @@ async function pollInstead({ path, changed, showLost, signal }, error) {
   }
 }
 
-/** Wait until the status differs from the one of this entity tag. Returns the latest entity tag. */
+/** Wait until the order no longer has this entity tag. Returns the latest entity tag. */
 async function poll(path, etag, signal) {
   const known = etag === null ? {} : { query: { wait: POLL_WAIT_SECONDS }, header: { "If-None-Match": etag } };
   const call = shop.GET("/orders/{order_id}/status", { params: { path, ...known }, signal, cache: "no-store" });
@@ -79,12 +83,14 @@ async function poll(path, etag, signal) {
   return response.headers.get("ETag");
 }
 
-// the buyer is not signed in, or the order belongs to another one
+// the buyer is not signed in, or the order belongs to another buyer
 function isFinal(error) {
   return error instanceof ProblemError && [401, 403, 404].includes(error.status);
 }
 
-/** Return the data of each event of the stream. `received()` is called after each part of it. */
+/**
+ * Return the data of each event of the stream. `received()` is called for each chunk of the stream.
+ */
 async function* events(stream, received) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -99,7 +105,10 @@ async function* events(stream, received) {
   }
 }
 
-/** Return a signal that aborts with the other one, and when `restart` was not called for too long. */
+/**
+ * Return a signal that aborts when the other one does, or when `restart` was not called for too
+ * long.
+ */
 function silenceLimit(signal) {
   const silence = new AbortController();
   const abort = () => silence.abort();

@@ -1,6 +1,6 @@
 // Sentences for the reasons why a cart cannot be ordered, and why a voucher cannot be used.
 
-// the checkout asks for these, so the cart does not
+// the checkout has inputs for these fields, so the cart page does not report them
 const ASKED_AT_CHECKOUT = ["/email", "/shipping_address", "/shipping_method"];
 
 const MISSING = {
@@ -24,18 +24,20 @@ const VOUCHER_CONDITIONS = {
   discount: "This voucher takes nothing off this cart.",
 };
 
-/** Return { field, text } of each reason why the cart cannot be ordered. */
+/** Return the field and the text of each reason why the cart cannot be ordered. */
 export function problemsOf(cart) {
   return cart.readiness.map((problem) => ({ field: problem.field, text: problemText(problem, cart) }));
 }
 
-/** Return the sentences of those problems that the checkout cannot solve. */
+/** Return the sentences for the problems that the buyer cannot solve at the checkout. */
 export function problemsOfContents(cart) {
   const own = problemsOf(cart).filter(({ field }) => !ASKED_AT_CHECKOUT.some((asked) => field.startsWith(asked)));
   return own.map(({ text }) => text);
 }
 
-/** Return a sentence for an error of `PUT /carts/{cart_id}/voucher`, or null for another error. */
+/**
+ * Return a sentence for an error of `PUT /carts/{cart_id}/voucher`, or null for any other error.
+ */
 export function voucherErrorText({ code, details }) {
   if (code === "orders.voucher_exhausted") return "This voucher is used up.";
   if (code !== "orders.voucher_invalid") return null;

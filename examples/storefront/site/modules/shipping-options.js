@@ -4,8 +4,8 @@ import { byId, element } from "./dom.js";
 import { formatMoney } from "./money.js";
 
 /**
- * Draw the options as radio buttons. The one of the current total is checked. A shop without shipping
- * methods has no options, and the reason why none serves an address is a problem of the cart.
+ * Draw the options as radio buttons, and check the option of the current total. A shop without
+ * shipping methods has no options. If no method serves the address, the cart reports the reason.
  */
 export async function drawShippingOptions(cart) {
   if (cart.shipping_address === null) return;

@@ -1,4 +1,4 @@
-// Signs in, and gives the user the cart, the orders and the payments of the guest before.
+// Signs in, and moves the cart, the orders and the payments of the earlier guest to the user.
 import { createClient, hasCode, read, shop, tokenStorage } from "./api.js";
 import { currentBuyer, setBuyer } from "./buyer.js";
 import { cartIdOf, createCart, forgetCart, readCart } from "./cart.js";
@@ -9,7 +9,7 @@ const STORAGE_KEY = "storefront.guest";
 const guestTokens = new WebTokenStorage(localStorage, "storefront.guest-tokens");
 const CLAIM_ENDED = ["users.bad_guest_token", "users.guest_already_claimed"];
 
-/** Sign in. After an error, such as `users.bad_credentials`, the buyer is the same as before. */
+/** Sign in. If this fails, such as with `users.bad_credentials`, the buyer stays the same. */
 export async function signIn(username, password) {
   const [before, tokens] = [currentBuyer(), tokenStorage.load()];
   await shop.session.login(username, password);
@@ -31,8 +31,8 @@ export async function register(account) {
 }
 
 /**
- * Give the user what a guest has who was here before the last sign-in. Every step can be repeated:
- * after an error or a reload of the page, the next call continues.
+ * Move everything of the guest who used this browser before the last sign-in to the user. Every
+ * step can be repeated: after an error or a reload of the page, the next call continues.
  */
 export async function takeOverGuest() {
   const guest = stored(STORAGE_KEY);
@@ -48,7 +48,8 @@ function setGuestAside(guest, tokens) {
   store(STORAGE_KEY, guest);
 }
 
-// Before the claim: it ends the session of the guest, and moves carts later than it responds.
+// This step is before the claim, because the claim ends the session of the guest, and moves carts
+// only after its response.
 async function mergeCart(guest) {
   const source = await readGuestCart(cartIdOf(guest));
   if (source?.status === "open" && source.lines.length > 0) {

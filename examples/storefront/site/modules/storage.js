@@ -15,7 +15,7 @@ export function store(name, value, storage = localStorage) {
   else storage.setItem(name, JSON.stringify(value));
 }
 
-/** Run the function while no other tab of this site runs it, where the browser has such locks. */
+/** Run the function while no other tab of this site runs it, if the browser supports such locks. */
 export function withLock(name, run) {
   return navigator.locks === undefined ? run() : navigator.locks.request(name, run);
 }

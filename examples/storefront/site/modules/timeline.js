@@ -46,7 +46,9 @@ const SHIPMENTS = {
   returned_to_sender: "Came back to the sender",
 };
 
-/** Draw the changes, the latest first. Changes of staff that say nothing to a buyer are left out. */
+/**
+ * Draw the changes, the latest first. Changes by staff that do not concern the buyer are left out.
+ */
 export function drawTimeline(entries) {
   const shown = entries.filter(({ change }) => change !== "details_changed").reverse();
   byId("timeline").replaceChildren(...shown.map(({ change, at, reason }) => element("li", {},
@@ -69,7 +71,7 @@ function trackingText({ carrier, tracking_number: number }) {
   return element("p", {}, `${carrier ?? "Tracking number"}: `, element("code", {}, number));
 }
 
-// a change that is newer than this page is shown by its name
+// a kind of change that this page does not know is shown by its name
 function changeText(change) {
   if (CHANGES[change] !== undefined) return CHANGES[change];
   const words = change.replaceAll("_", " ");

@@ -4,7 +4,10 @@ import { byId, element } from "./dom.js";
 import { problemsOf, voucherErrorText } from "./readiness.js";
 import { ProblemError } from "../markethall-client.js";
 
-/** Return a form for the voucher. `enqueue(request, focusId)` sends the request, and draws the cart that it returns. */
+/**
+ * Return a form for the voucher. `enqueue(request, focusId)` sends the request, and draws the
+ * returned cart.
+ */
 export function voucherForm(cart, enqueue) {
   if (cart.voucher_code !== null) return usedVoucher(cart, enqueue);
   const input = element("input", { id: "voucher", maxlength: 50, autocomplete: "off" });
@@ -30,7 +33,7 @@ function usedVoucher(cart, enqueue) {
     problem === undefined ? null : element("p", { class: "field-error" }, problem.text));
 }
 
-// A voucher that cannot be used is shown at its input, and the page stays as it is.
+// Show an unusable voucher at its input; the rest of the page stays as it is.
 async function use(code) {
   try {
     return await useVoucher(code);
@@ -41,7 +44,7 @@ async function use(code) {
   }
 }
 
-/** A voucher that the cart cannot use. `show` writes the reason below the input. */
+/** The cart cannot use a voucher. `show` writes the reason below the input. */
 export class VoucherError extends Error {
   show() {
     const input = byId("voucher");
