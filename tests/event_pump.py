@@ -43,7 +43,7 @@ class EventPump:
         return results
 
     async def drain(self) -> None:
-        """Handle events until none is left."""
+        """Handle events until no event is left."""
         while await self._relay() + await self._handle_batch():
             pass
 

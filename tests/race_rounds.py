@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 Place = tuple[str, float]
-# the storage, and the latency of its connection in each direction in seconds
+# the storage, and the delay of its connection in each direction in seconds
 MEMORY: Final[Place] = ("memory", 0.0)
 NEAR: Final[Place] = ("sql", 0.0)
 FAR: Final[Place] = ("sql", 0.02)
@@ -15,7 +15,7 @@ FULL: Final = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 
 
 def race_rounds(full: int, *, memory: int, near: int, far: int) -> Mapping[Place, int]:
-    """Return the number of rounds in each place: `full` of them in a full run."""
+    """Return the number of rounds in each place. A full run has `full` rounds in each."""
     reduced = {MEMORY: memory, NEAR: near, FAR: far}
     return dict.fromkeys(reduced, full) if FULL else reduced
 
@@ -28,5 +28,5 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @pytest.fixture
 def race_database(request: pytest.FixtureRequest, place: Place) -> str:
-    """The URL of the database, empty for the memory storage."""
+    """The URL of the database. It is empty for the storage in memory."""
     return request.getfixturevalue("database_url") if place[0] == "sql" else ""

@@ -133,7 +133,7 @@ class Shop:
         return [(entry.change, entry.actor, entry.reason) for entry in view.items]
 
     async def pay_at_the_provider(self, order: OrderView) -> None:
-        """Let the webhook arrive that says that the action of the customer has succeeded."""
+        """Deliver the webhook that reports that the customer has done the required action."""
         payments = payments_of(self.container)
         payment_id = order.payment.payment_id
         page = await payments.payment_api().list_operations(STAFF, payment_id, PageQuery())
@@ -161,13 +161,13 @@ class Shop:
         return await orders_of(self.container).orders().get_order(STAFF, order.order_id)
 
     async def kept_money(self, order: OrderView) -> int:
-        """Return what is captured and not refunded, of all payments of the order."""
+        """Return the captured amount minus the refunded amount, of all payments of the order."""
         api = payments_of(self.container).payment_api()
         page = await api.list_payments(STAFF, PaymentQuery(order_id=order.order_id))
         return sum(one.captured.amount - one.refunded.amount for one in page.items)
 
     async def stock(self, product_id: UUID) -> tuple[int, int]:
-        """Return the units on hand, and the reserved ones."""
+        """Return the numbers of units on hand and of reserved units."""
         stock = await inventory_of(self.container).stockroom().get_stock(STAFF, product_id)
         return (
             sum(level.on_hand for level in stock.warehouses),
@@ -175,7 +175,7 @@ class Shop:
         )
 
     async def find_offending_rows(self) -> list[str]:
-        """Return what the integrity checks find a second later."""
+        """Return the rows that the integrity checks report after one second."""
         self.clock.now += timedelta(seconds=1)
         findings = Findings()
         contexts = (orders_of(self.container), inventory_of(self.container))

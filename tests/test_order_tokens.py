@@ -1,4 +1,4 @@
-"""Test that an order token gives access to its order and to nothing else, together and split."""
+"""An order token gives access to its order and to nothing else, in one process and in a split."""
 
 import asyncio
 import re
@@ -86,7 +86,7 @@ class Shop:
         return order
 
     async def look_up(self, order: dict[str, Any]) -> dict[str, str]:
-        """Look up the order. Return the headers with the token in the link of the log."""
+        """Look up the order. Return headers with the token of the logged link."""
         with capture_logs() as lines:
             body = {"number": order["number"], "email": EMAIL}
             response = await self.request("POST", "/orders/lookup", json=body)
@@ -119,7 +119,7 @@ def bearer(token: str) -> dict[str, str]:
 @pytest.fixture(params=[MONOLITH, FULL_SPLIT])
 async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
     async with AsyncExitStack() as stack:
-        # only a split shop needs Redis, for the events between its processes
+        # only the split needs Redis, for the events between its processes
         redis_url = "" if request.param == MONOLITH else stack.enter_context(EmbeddedValkey())
         app = await stack.enter_async_context(
             open_partitioned_app(

@@ -23,7 +23,7 @@ from tests.conftest import plain
 from tests.containers import users_of
 from tests.test_app import ADMIN
 
-# 21 and 47; on a busy machine, events are relayed one by one
+# 21 and 47 are the exact numbers; on a busy machine, events are relayed one by one
 MAX_ROUND_TRIPS: Final = 22
 MAX_ROUND_TRIPS_OF_CART: Final = 49
 STEPS: Final = ("POST /orders", "POST /payments/{id}/confirm", "events")
@@ -116,7 +116,7 @@ async def _buy(shop: Shop, number: int) -> list[int]:
 
 
 async def _buy_from_cart(shop: Shop, number: int) -> list[int]:
-    """Buy as `_buy` does, from a cart with two lines and an address."""
+    """Buy from a cart with two lines and an address. The other steps are those of `_buy`."""
     steps = [shop.proxy.round_trips]
     cart = f"/carts/{(await _post(shop, '/carts', {}, f'cart {number}'))['cart_id']}"
     steps.append(shop.proxy.round_trips)
@@ -130,7 +130,7 @@ async def _buy_from_cart(shop: Shop, number: int) -> list[int]:
 
 
 async def _pay(shop: Shop, order: dict[str, Any], key: str) -> list[int]:
-    """Pay the order and wait for its events. Return the round trips before and after."""
+    """Pay the order and wait for its events. Return the round trips before and after each."""
     steps = [shop.proxy.round_trips]
     path = f"/payments/{order['payment']['payment_id']}/confirm"
     payment = await _post(shop, path, {"payment_method": "sandbox_ok"}, key)
@@ -181,9 +181,10 @@ async def _assert_few_round_trips(
     max_round_trips: int,
 ) -> None:
     async with _background_work(shop.app, ONLY_WOKEN):
-        await buy(shop, 0)  # prepares the statements
+        await buy(shop, 0)  # this first purchase also prepares the statements
         purchases = [await buy(shop, number) for number in range(1, PURCHASES + 1)]
-    # the second purchase starts after the last statement of the first, so `pairwise` counts all
+    # each purchase starts after the last statement of the previous one, so `pairwise` counts all
+    # statements
     totals = [
         _count_round_trips(shop.proxy, earlier[0], later[0])
         for earlier, later in pairwise(purchases)
@@ -191,12 +192,12 @@ async def _assert_few_round_trips(
 
     table = _describe(shop.proxy, names, [*purchases[-2][:-1], purchases[-1][0]])
     print(table)
-    # the median, because a measurement of the background work may fall into one purchase
+    # the median, because background work may run during one of the purchases
     assert median(totals) <= max_round_trips, (totals, table)
 
 
 def _count_round_trips(proxy: RecordingProxy, start: int, stop: int) -> int:
-    """Count all but reads of the settings of the shop, which a cache keeps for seconds."""
+    """Count all statements, except reads of the settings of the shop, which are cached."""
     return sum("orders.configuration" not in sql for sql in proxy.statements[start:stop])
 
 

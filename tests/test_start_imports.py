@@ -24,7 +24,7 @@ def test_monolith_without_redis_does_not_import(library: str, imported: frozense
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> frozenset[str]:
-    """The modules of a process that has created the application, with a database."""
+    """The modules of a process that has created the application with a database."""
     return modules_of(tmp_path_factory.mktemp("data"))
 
 

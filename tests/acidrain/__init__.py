@@ -1,1 +1,1 @@
-"""The attacks of the ACIDRain study on vouchers, inventory and carts."""
+"""The attacks of the ACIDRain study, on vouchers, inventory and carts."""

@@ -1,6 +1,6 @@
-"""The attack on a cart: it is checked out, changed and repriced at the same moment.
+"""The attack on a cart: requests check it out, change it and change a price at the same moment.
 
-What the customer pays must be the price of what the order contains.
+The customer must pay the price of the ordered lines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from tests.acidrain.order_attacks import created
 from tests.acidrain.target import Target
 from tests.e2e.shop import Person, Shop, expect_status
 
-# raise a line, remove one, add one, and change a price
+# the four changes: raise the quantity of a line, remove a line, add a line, change a price
 CHANGES: Final = 4
 RAISED_QUANTITY, ADDED_QUANTITY = 5, 3
 
@@ -22,12 +22,12 @@ class AttackedCart:
     guest: Person
     path: str
     total: dict[str, Any]
-    # products of the cart: one is raised, one is removed, one is repriced; the last one is added
+    # three products of the cart (the changes raise, remove and reprice one each), and one to add
     product_ids: Sequence[str]
 
 
 async def attack_cart(target: Target, racers: int) -> list[str]:
-    """Get goods that are not paid, or two orders of one cart. Return the violations."""
+    """Try to get unpaid goods, or two orders of one cart. Return the violations."""
     cart = await _create_cart(target)
     checkouts = [_checkout(cart, has_quote=number % 2 == 1) for number in range(racers - CHANGES)]
 
@@ -37,7 +37,7 @@ async def attack_cart(target: Target, racers: int) -> list[str]:
     expect_statuses(answers_of_changes, 200, 204, 409)
     violations = _other_totals_than_quoted(cart, checkouts, answers_of_checkouts)
     orders = {order["order_id"]: order for order in created(answers_of_checkouts)}
-    if not orders:  # each checkout has found that the cart has changed
+    if not orders:  # each checkout was rejected, because the cart had changed
         (answer,) = await target.send_together([_checkout(cart, has_quote=False)])
         orders = {order["order_id"]: order for order in created([answer])}
     return [*violations, *await _find_violations(target.shop, cart, orders)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-# a header that a change by staff needs
+# the header that changes by staff require
 ANY_VERSION: Final = ("If-Match: *",)
 
 
@@ -33,7 +33,7 @@ class RawRequest:
             *self.headers,
             *(["Content-Type: application/json", f"Content-Length: {len(body)}"] if body else []),
         ]
-        # without a body, the last byte is the last one of the head
+        # without a body, the last byte of the request is in the head
         return "\r\n".join([*head, "", ""]).encode() + body
 
 
@@ -44,12 +44,12 @@ class RawResponse:
 
     @property
     def is_final(self) -> bool:
-        """False if the server was too busy, or if it still handles the idempotency key."""
+        """False if the server was too busy, or still processes a request with the same key."""
         return self.status != 503 and self.body.get("code") != "idempotency.in_flight"
 
 
 def expect_statuses(answers: Sequence[RawResponse], *statuses: int) -> None:
-    """Raise AssertionError with the answers that have another status."""
+    """Raise AssertionError if an answer has none of these statuses."""
     unexpected = [answer for answer in answers if answer.status not in statuses]
     assert unexpected == [], unexpected
 
@@ -61,7 +61,7 @@ async def send_together(port: int, requests: Sequence[RawRequest]) -> list[RawRe
 
 
 async def send_until_final(port: int, requests: Sequence[RawRequest]) -> list[RawResponse]:
-    """Send the requests together, and those again that have no final response."""
+    """Send the requests together, then repeat each one until its response is final."""
     answers = await send_together(port, requests)
     for index, request in enumerate(requests):
         while not answers[index].is_final:

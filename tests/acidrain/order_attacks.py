@@ -13,7 +13,7 @@ PRICE: Final = 2000
 
 
 async def attack_voucher(target: Target, racers: int) -> list[str]:
-    """Use a voucher more often than its limit allows. Return the violations."""
+    """Try to use a voucher more often than its limit allows. Return the violations."""
     shop, code = target.shop, f"CODE-{secrets.token_hex(6)}"
     product_id = (await shop.product(stock=2 * racers, amount=PRICE))["product_id"]
     voucher = {"name": "Spring", "kind": "percent", "percent": "10", "code": code}
@@ -35,7 +35,7 @@ async def attack_voucher(target: Target, racers: int) -> list[str]:
 
 
 async def attack_inventory(target: Target, racers: int) -> list[str]:
-    """Order more units than there are. Return the violations."""
+    """Try to order more units than are in stock. Return the violations."""
     product_id = (await target.shop.product(stock=LIMIT, amount=PRICE))["product_id"]
     requests = _orders_of(await target.list_guest_tokens(racers), product_id)
 
@@ -46,7 +46,7 @@ async def attack_inventory(target: Target, racers: int) -> list[str]:
 
 
 def created(answers: Sequence[RawResponse]) -> list[dict[str, Any]]:
-    """Return the orders. Raises AssertionError if there is an answer other than 201 and 409."""
+    """Return the created orders. Raises AssertionError if a status is neither 201 nor 409."""
     expect_statuses(answers, 201, 409)
     return [answer.body for answer in answers if answer.status == 201]
 

@@ -1,4 +1,4 @@
-"""The server that the attacks run against, with its database at a distance."""
+"""The server that the attacks run against. The connection to its database can be slow."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ from tests.e2e.shop import Shop, expect_status
 from tests.inventory.race_setup import slow_connection_to
 from tests.proxy import Mode
 
-# high, because a racer sends all checkouts of its cart
+# high, because a customer of an attack sends many checkouts at once
 _MAX_UNPAID_ORDERS: Final = "1000"
 
 
@@ -36,7 +36,7 @@ class Target:
         return [expect_status(answer, 201)["access_token"] for answer in answers]
 
 
-# runs one round with a number of racers, and returns the violations
+# runs one round with this number of concurrent requests, and returns the violations
 Attack = Callable[[Target, int], Awaitable[list[str]]]
 
 
@@ -44,9 +44,9 @@ Attack = Callable[[Target, int], Awaitable[list[str]]]
 async def open_target(
     database_url: str, folder: Path, delay: float, *arguments: str, program: str = "markethall"
 ) -> AsyncIterator[Target]:
-    """Run `markethall serve`, or that command of another module.
+    """Run `markethall serve`, or the command `serve` of another module.
 
-    When it has started, its database is `delay` seconds away in each direction.
+    After the start, messages to and from its database take `delay` seconds each.
     """
     async with slow_connection_to(database_url, delay) as (url, proxy):
         environment = {

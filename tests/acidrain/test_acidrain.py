@@ -1,6 +1,6 @@
-"""Attacks by requests that arrive together, over real sockets, as in the study ACIDRain.
+"""Attacks with requests that arrive together, over real sockets, as in the ACIDRain study.
 
-`make test-acidrain` runs all rounds with the database 0 and 200 ms away.
+`make test-acidrain` runs all rounds, with a round trip to the database of 0 and of 200 ms.
 """
 
 import os
@@ -17,7 +17,7 @@ from tests.e2e.dedicated_server import dedicated_database
 FULL: Final = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 RACERS: Final = 20 if FULL else 10
 ROUNDS: Final = 5 if FULL else 1
-# the delay of each direction in seconds, by the round trip to the database in milliseconds
+# maps the round trip to the database in milliseconds to the delay of one direction in seconds
 DELAYS: Final = {0: 0.0, 200: 0.1} if FULL else {0: 0.0}
 
 

@@ -1,4 +1,4 @@
-"""Each attack finds a broken implementation, so an attack without a violation is a result."""
+"""Each attack finds a broken implementation, so it would also find such a defect in the app."""
 
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from tests.e2e.dedicated_server import dedicated_database
 SERVER: Final = "tests.acidrain.broken.server"
 RACERS: Final = 10
 MAX_ROUNDS: Final = 20
-# the delay of each direction in seconds; the broken checks and writes are this far apart
+# the delay of each direction in seconds, which also parts the check from the write
 DELAY: Final = 0.01
 
 
@@ -36,7 +36,7 @@ async def test_attack_finds_broken_implementation(
     violation: str,
 ) -> None:
     async with dedicated_database(server_url, template) as url:
-        # a constraint of the database would refuse what the store has not checked
+        # drop the constraint, which would reject what the broken store does not check
         await on_server(url, "ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
         async with open_target(url, tmp_path, DELAY, implementation, program=SERVER) as target:
             found: list[str] = []

@@ -36,7 +36,7 @@ class ShopSeeder:
         user = self._create_customer()
         customer = self._sign_in(CUSTOMER, PASSWORD)
         ids = {"user_id": user["user_id"], "sku": "TEA-1", "slug": "tea", "provider": "sandbox"}
-        # there is no reconciliation, because only the daily job creates them: requests get 404
+        # only the daily job creates reconciliations, so there is none, and requests get 404
         ids["reconciliation_id"] = "0199c0de-0000-7000-8000-000000000001"
         ids |= self._create_catalogue()
         ids |= self._create_stock(ids["product_id"])
@@ -149,7 +149,7 @@ class ShopSeeder:
             "payment_id": payment_id,
             "fulfilment_id": fulfilment["fulfilment_id"],
             "return_id": return_id,
-            # no edit waits for its payment, so a cancellation of it is 404
+            # no edit waits for its payment, so the cancellation of an edit gets 404
             "edit_id": str(uuid4()),
             "refund_id": refund["refund_id"],
             "saved_payment_method_id": saved["saved_payment_method_id"],

@@ -68,7 +68,7 @@ def shop(scratch: Path) -> Iterator[Storefront]:
     settings = {
         "MARKETHALL_DATA_DIR": str(folder),
         "MARKETHALL_CORS_ORIGINS": origin,
-        # short, so that pages must open streams again
+        # a short time, so that pages must open streams again
         "MARKETHALL_ORDER_STREAM_MAX_SECONDS": "4",
     }
     with running(folder, settings, "--memory") as server:

@@ -28,7 +28,7 @@ ADDRESS: Final = {
 
 @dataclass(frozen=True)
 class Storefront:
-    """The address of the pages, that of the API, its staff, and the output of the command."""
+    """The addresses of the pages and of the API, the staff, and the output of the command."""
 
     origin: str
     api: str
@@ -68,7 +68,7 @@ class Tab:
         await self.page.goto(self.shop.origin + path)
 
     async def check_accessibility(self) -> None:
-        """Assert that axe finds nothing serious or critical."""
+        """Assert that axe finds no serious or critical problem."""
         results = await Axe().run(self.page)
         found = results.response["violations"]
         serious = [one for one in found if one["impact"] in {"serious", "critical"}]
@@ -123,7 +123,7 @@ class Tab:
         await expect(self.page.get_by_text(f"You buy as {name}.")).to_be_visible()
 
     async def fill_credentials(self, name: str, password: str) -> None:
-        """Enter them at the checkout, and click."""
+        """Enter the credentials at the checkout, and click the button."""
         await self.page.get_by_label("Sign in").check()
         await self.page.get_by_label("User name or e-mail").fill(name)
         await self.page.get_by_label("Password").fill(password)
@@ -134,7 +134,7 @@ class Tab:
         await expect(self.page.locator("#status")).to_have_text("Paid. We prepare your order.")
 
     async def order_paid_shirt(self) -> str:
-        """Return the path of the order in the API."""
+        """Order a shirt and pay it. Return the path of the order in the API."""
         await self.order_shirt()
         await self.pay()
         return f"/orders/{parse_qs(urlsplit(self.page.url).query)['id'][0]}"
@@ -144,7 +144,7 @@ class Tab:
         return count
 
     async def stored_names(self) -> list[str]:
-        """Return the names of the values in the local storage, and those of each cart."""
+        """Return the names of the values in the local storage, sorted."""
         names: list[str] = await self.page.evaluate("Object.keys(localStorage).sort()")
         return names
 

@@ -90,7 +90,7 @@ async def test_changes_since_the_last_look_are_shown_once(tab: Tab) -> None:
 
     staff.change_product("CHANGES", price={"amount": 5990, "currency": "EUR"})
     staff.change_stock("CHANGES", -4)
-    # another page reads the cart first, for the number of its units
+    # another page reads the cart first, to show the number of units
     await tab.go("/")
     await expect(page.get_by_role("link", name="Cart (3)")).to_be_visible()
     await tab.go("/cart.html")
@@ -129,7 +129,7 @@ async def test_two_tabs_change_one_cart(tab: Tab) -> None:
     await other.put_shirt_into_cart("L")
     await expect(other.page.get_by_role("link", name="Cart (2)")).to_be_visible()
 
-    # the entity tag of the first tab is the one before the change of the other
+    # the first tab still has the entity tag from before the change by the other tab
     await page.get_by_label("Quantity of Linen Shirt, white, M").fill("4")
     await page.keyboard.press("Tab")
 
@@ -144,7 +144,7 @@ async def test_first_products_of_two_tabs_are_in_one_cart(tab: Tab) -> None:
     for one, size in ((tab, "M"), (other, "L")):
         await one.go(f"/product.html?slug=linen-shirt&sku=SHIRT-white-{size}")
         await expect(one.page.get_by_role("button", name="Add to cart")).to_be_visible()
-    # both clicks are before the first response
+    # both clicks happen before the first response
     for one in (tab, other):
         await one.page.get_by_role("button", name="Add to cart").click(no_wait_after=True)
     for one in (tab, other):

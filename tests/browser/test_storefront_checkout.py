@@ -209,7 +209,7 @@ async def test_checkout_shows_what_is_missing_and_what_the_api_refuses(tab: Tab)
     await tab.check_view()
     await tab.fill_email("not an address")
     await page.keyboard.press("Tab")
-    # the message of the input does not take the focus from the next one
+    # the error message of the input does not move the focus away from the next input
     await expect(page.locator("#email")).to_have_attribute("aria-invalid", "true")
     await expect(page.get_by_label("Name", exact=True)).to_be_focused()
     await tab.fill_email()
@@ -263,7 +263,7 @@ async def test_customer_signs_in_orders_and_signs_out(tab: Tab) -> None:
     await tab.put_shirt_into_cart()
     await tab.open_checkout()
     await page.get_by_label("Sign in").check()
-    # first the account, then the order
+    # the button that orders is hidden until the sign-in
     await expect(tab.place).to_be_hidden()
     await tab.check_view()
 
@@ -300,7 +300,7 @@ async def test_sign_in_merges_the_carts_and_claims_the_orders_of_the_guest(tab: 
     await expect(summary).to_contain_text(f"1 {TIMES} Linen Shirt, white, M")
     await expect(page.get_by_label("City")).to_have_value("")
     assert await tab.stored_names() == ["storefront.buyer", "storefront.carts", "storefront.tokens"]
-    # the order of the guest changes its owner by an event, soon after the response
+    # an event changes the owner of the order soon after the response
     while await tab.count_orders() == 0:
         await page.reload()
     assert await tab.count_orders() == 1

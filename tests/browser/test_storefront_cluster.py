@@ -59,7 +59,7 @@ async def test_guest_signs_in_and_keeps_cart_and_orders(cluster_tab: Tab) -> Non
     await tab.sign_in(name)
 
     await expect(tab.page.get_by_label("Your order")).to_contain_text("Linen Shirt, white, L")
-    # the order changes its owner by an event, soon after the response
+    # an event changes the owner of the order soon after the response
     while await tab.count_orders() == 0:
         await tab.page.reload()
     assert await tab.count_orders() == 1

@@ -57,7 +57,7 @@ async def test_cancellation_after_shipping_is_refused_in_words(tab: Tab) -> None
     page = tab.page
     path = await tab.order_paid_shirt()
     await page.get_by_text("Cancel this order").click()
-    # the page does not see the shipment before the click
+    # the page has not shown the shipment before the click
     await page.route(re.compile(r"/(events|status|fulfilments|timeline)\b"), lose)
     tab.shop.staff.post(f"{path}/fulfilments", {})
 

@@ -59,7 +59,7 @@ class Setup:
 
 @pytest.fixture
 async def setup(scratch: Path, server_url: str, template: str) -> AsyncIterator[Setup]:
-    """A server whose reservations do not expire before a repeated request arrives."""
+    """A server whose reservations outlive the test, so that a repeated request still finds them."""
     async with open_setup(scratch, server_url, template) as setup:
         yield setup
 

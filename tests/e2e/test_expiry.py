@@ -124,7 +124,7 @@ async def test_reservation_without_order_expires(
 
         await shop.wait_for_available(product["product_id"], 3)
 
-        # one row of the order in `write_number_of`, and one of the request that was killed
+        # one row of the order in `write_number_of`, and one row of the request that was killed
         assert rows == 2
         assert expect_status(await shop.get("/orders", buyer), 200)["items"] == []
         await wait_until_payments_ended(shop)

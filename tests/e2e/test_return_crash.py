@@ -1,4 +1,4 @@
-"""Test SIGKILL at any message to Postgres between the request of a return and its refund.
+"""Test SIGKILL at each message to Postgres from the request of a return until its refund.
 
 The client either repeats each request until it is answered, or gives up at the first lost answer.
 """
@@ -24,7 +24,7 @@ from tests.e2e.test_cart_crash import (
 from tests.e2e.test_crash import BROKEN
 
 STOCK, AMOUNT, ORDERED = 10, 700, 4
-# the units that come back are restocked, except the scrapped ones
+# all returned units are restocked, except the scrapped ones
 RETURNED, SCRAPPED = 3, 1
 LEFT: Final = STOCK - ORDERED
 
@@ -85,7 +85,7 @@ async def test_return_is_refunded_once_whenever_server_is_killed(
 async def test_return_settles_without_its_client(
     setup: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The client never repeats a request. What was acknowledged before is kept and settled."""
+    """The client never repeats a request. The server keeps and settles what it has acknowledged."""
     restarts, outcomes = setup.shop.restartable.restarts, Counter[str]()
     messages = await count_messages(setup)
 
@@ -139,7 +139,7 @@ async def deliver_order(shop: RetryingShop) -> Delivered:
 
 
 async def count_messages(setup: Setup) -> int:
-    """Return units without a crash. Return the number of messages."""
+    """Return the number of messages of a return without a crash."""
     delivered = await deliver_order(setup.shop)
     setup.kill_at_message(NO_CRASH)
     await return_units(setup.shop, delivered)

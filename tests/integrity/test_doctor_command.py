@@ -12,7 +12,8 @@ from tests.test_cli import markethall
 
 OVERDUE = (
     "UPDATE inventory.reservation SET expires_at = now() - interval '1 hour' WHERE status = 'held'",
-    # `tamper` disables triggers, so the test itself must update the copy in the lines
+    # `tamper` disables triggers, so the test itself must update the copy of this column in the
+    # lines
     (
         "UPDATE inventory.reservation_line AS line SET expires_at = reservation.expires_at"
         " FROM inventory.reservation"

@@ -299,7 +299,7 @@ async def test_image_is_deleted_once(inventory_app: InventoryApp, storage: Fragi
 async def test_files_of_another_database_are_kept(
     inventory_app: InventoryApp, storage: FragileStorage
 ) -> None:
-    """The state after a start with a new database and with the directory of the old one."""
+    """The database is new, but the directory still has the files of the previous database."""
     keys = {new_id() for _ in range(3)}
     for key in keys:
         await storage.put(key, 160, b"file")

@@ -188,7 +188,7 @@ async def test_waiting_images_are_limited(broken: SubprocessImageProcessor) -> N
     )
 
     assert [type(result) for result in results] == [Overloaded] * 8
-    # three images found the queue full, which has a Retry-After of its own
+    # three images were refused because the queue was full; this error has its own Retry-After
     assert [result.retry_after for result in results if isinstance(result, Overloaded)].count(
         2
     ) == 3

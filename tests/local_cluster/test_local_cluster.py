@@ -93,13 +93,14 @@ async def test_order_events_arrive_through_the_proxy_while_the_stream_is_open(sh
 
 
 async def test_disconnected_client_ends_its_stream_in_the_service(shop: Shop) -> None:
-    """The service limits the streams of a client, so it shows which streams have ended."""
+    """Streams per client are limited, so a new stream shows that an old one has ended."""
     buyer, order = await placed(shop)
     path = f"/orders/{order['order_id']}/events"
 
     async with AsyncExitStack() as stack:
         opened = [await open_stream(stack, shop, buyer, path) for _ in range(MAX_STREAMS)]
-        # a stream ends if its token cannot be verified in time, and then another takes its place
+        # a stream ends if its token cannot be verified in time, and its slot is then free for
+        # another one
         while opened[-1].status_code == 200:
             opened.append(await open_stream(stack, shop, buyer, path))
         await opened[-1].aread()
@@ -108,13 +109,13 @@ async def test_disconnected_client_ends_its_stream_in_the_service(shop: Shop) ->
     async with asyncio.timeout(TIMEOUT_SECONDS):
         for _ in range(MAX_STREAMS):
             while not await opens_stream(shop, buyer, path):
-                await asyncio.sleep(0.05)  # until the disconnect has reached the service
+                await asyncio.sleep(0.05)  # until the service has noticed the disconnect
 
 
 async def open_stream(
     stack: AsyncExitStack, shop: Shop, person: Person, path: str
 ) -> httpx2.Response:
-    """Start a response that the stack closes."""
+    """Start a response. The caller closes it with `stack`."""
     url = shop.server.url(path)
     return await stack.enter_async_context(shop.http.stream("GET", url, headers=person.headers))
 

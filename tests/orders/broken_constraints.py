@@ -1,6 +1,6 @@
-"""For each constraint of the schema `orders`: changes of a valid row that break it.
+"""For each constraint of the schema `orders`: changes that make a valid row break it.
 
-The keys are the name of the table and the rest of the name of the constraint.
+The keys are the name of the table, and the name of the constraint without its prefix.
 """
 
 import json
@@ -200,7 +200,7 @@ CHECKS: Final[dict[str, dict[str, Sequence[Changes]]]] = {
     "promotion_customer": {"used": [{"used": -1}]},
     "inbox": {"state": [{"state": "lost"}]},
 }
-# the columns that a further row shares with the first one
+# by unique constraint, the columns in which the second row equals the first one
 UNIQUE: Final[dict[str, dict[str, Sequence[str]]]] = {
     "order": {"number": ["number"], "payment_id": ["payment_id"], "cart_id": ["cart_id"]},
     "order_line": {"order_id_product_id": ["product_id"]},

@@ -1,4 +1,4 @@
-"""A valid row of each table of the schema `orders`, and further rows that refer to these."""
+"""A valid row of each table of the schema `orders`, and a second valid row of each table."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ EVENT: Final[dict[str, Any]] = {
     "occurred_at": NOW,
     "request_id": "test",
 }
-# sorted so that a row comes after the rows that it refers to
+# sorted so that each row comes after the rows to which it refers
 ROWS: Final[dict[str, dict[str, Any]]] = {
     "order": {
         "order_id": UUID(int=1),
@@ -221,8 +221,8 @@ ROWS: Final[dict[str, dict[str, Any]]] = {
         "expires_at": NOW,
     },
 }
-# the columns that a further row must not share with the row above: its keys, and the columns of
-# unique constraints
+# the columns in which the second row of a table must differ from the first: its keys and the
+# columns of unique constraints
 FURTHER: Final[dict[str, dict[str, Any]]] = {
     "order": {"order_id": UUID(int=6), "number": 2, "payment_id": new_id, "cart_id": new_id},
     "order_line": {"line_id": new_id, "product_id": new_id},
@@ -255,7 +255,7 @@ FURTHER: Final[dict[str, dict[str, Any]]] = {
 
 
 def further_row(table: str, **changes: Any) -> dict[str, Any]:
-    """Return a row with keys of its own. Values that are functions are called."""
+    """Return a second row, with keys of its own. Values that are functions are called."""
     row = ROWS[table] | FURTHER[table] | changes
     return {name: value() if callable(value) else value for name, value in row.items()}
 
@@ -263,7 +263,7 @@ def further_row(table: str, **changes: Any) -> dict[str, Any]:
 async def insert_row(connection: "Connection", table: str, row: Mapping[str, Any]) -> None:
     columns = ", ".join(row)
     places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
-    # the numbers of orders and events are generated, but a test chooses them
+    # the database generates the numbers of orders and events, but the tests choose them
     await connection.execute(
         f'INSERT INTO orders."{table}" ({columns}) OVERRIDING SYSTEM VALUE VALUES ({places})',
         *row.values(),

@@ -79,7 +79,7 @@ class OrderModel:
         order.status, order.kept = "processing", order.total
 
     def edit(self, order: ModelOrder, index: int, quantity: int, *, pays: bool) -> bool:
-        """`pays`: whether the customer pays if a paid order costs more after the edit."""
+        """`pays`: whether the customer pays if the edit makes a paid order cost more."""
         before = {i: line.quantity for i, line in order.lines.items()}
         after = {i: n for i, n in (before | {index: quantity}).items() if n}
         is_untouched = not any(line.shipped or line.cancelled for line in order.lines.values())

@@ -36,7 +36,7 @@ async def test_draft_shows_the_totals_that_its_order_will_have(orders_app: Order
 
     assert preview.totals is not None
     assert problems(preview) == []
-    # 5997 - 600, with 19 % tax on this and on the shipping
+    # 5997 - 600 for the line, 490 for the shipping, and 19 % tax on each amount
     assert preview.totals.total.amount == 5397 + 1025 + 490 + 93
     for name in ("subtotal", "discount", "shipping", "tax", "total", "discounts", "tax_lines"):
         assert getattr(preview.totals, name) == getattr(order, name)
@@ -56,7 +56,7 @@ async def test_totals_follow_the_current_prices(orders_app: OrdersApp) -> None:
 
 
 async def test_draft_names_the_lines_without_enough_stock(orders_app: OrdersApp) -> None:
-    """Units of a product in several lines count together, as they do in its completion."""
+    """Units of one product in several lines are added up, as the completion of the draft does."""
     scarce, plenty, gone = (add_product(orders_app, stock) for stock in (3, 9, 9))
     lines = [{"product_id": one, "quantity": 2} for one in (plenty, scarce, scarce, gone)]
     draft = await create(orders_app, plenty, lines=lines)

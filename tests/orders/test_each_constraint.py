@@ -14,7 +14,7 @@ from tests.orders.constraint_rows import FURTHER, ROWS, further_row, insert_row
 if TYPE_CHECKING:
     from tests.orders.constraint_rows import Connection
 
-# a constraint trigger, which `test_triggers.py` tests, and the key of the table of migrations
+# `test_triggers.py` tests the constraint trigger; the second one belongs to the table of migrations
 OTHERS: Final = {"lines_match_subtotal", "alembic_version_pkc"}
 LIST_CONSTRAINTS: Final = """
 SELECT conname FROM pg_constraint
@@ -31,7 +31,7 @@ WHERE conrelid = format('orders.%I', $1::text)::regclass AND contype = 'c'
 
 @pytest.fixture
 async def connection(database_copy: str) -> AsyncIterator["Connection"]:
-    """A transaction with a valid row in each table. It is rolled back."""
+    """A transaction that is rolled back, with a valid row in each table."""
     connection = await asyncpg.connect(plain(database_copy))
     transaction = connection.transaction()
     await transaction.start()
@@ -51,7 +51,7 @@ async def expect_refused(
 
 
 async def drop_other_checks(connection: "Connection", table: str, check: str) -> None:
-    """Drop the other checks of the table, because one of them may refuse the row first."""
+    """Drop the other checks of the table, because one of them might refuse the row first."""
     # a table with pending triggers cannot be altered
     await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     others = [row["conname"] for row in await connection.fetch(LIST_CHECKS, table)]
@@ -111,7 +111,7 @@ async def test_reference_to_a_missing_row_is_refused(
 
 async def test_further_row_without_a_change_is_accepted(connection: "Connection") -> None:
     for table, own_columns in FURTHER.items():
-        if own_columns:  # others only join rows of other tables
+        if own_columns:  # tables without own columns only join rows of other tables
             await insert_row(connection, table, further_row(table))
 
 

@@ -664,7 +664,7 @@ def test_every_subscription_of_the_manifest_has_a_handler(orders_app: OrdersApp)
     keys = {key for keys in HANDLER_KEYS.values() for key in keys}
 
     assert set(orders_app.handlers) == keys
-    # the event about a fulfilment has two handlers
+    # two handlers subscribe to the event about a fulfilment
     assert len(keys) == len(HANDLER_KEYS) + 1
 
 

@@ -180,7 +180,7 @@ async def test_reshipment_without_stock_is_refused(orders_app: OrdersApp) -> Non
 async def test_reshipment_reserves_what_it_needs_when_the_order_changes_meanwhile(
     orders_app: OrdersApp, others: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another unit is shipped, or all of them, after the failed unit is reserved again."""
+    """After the failed unit is reserved again, another request ships one or all units."""
     order = await paid_order(orders_app, 3)
     line_id = order.lines[0].line_id
     await lose(orders_app, await ship(orders_app, order, line_id, 1))

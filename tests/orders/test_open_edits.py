@@ -28,8 +28,9 @@ DAY = timedelta(days=1)
 
 
 async def paid_with_open_edit(app: OrdersApp) -> tuple[UUID, OrderView, OrderView]:
-    """Return a product of 10.00, a paid order of 2 units of 5, and this order with an open edit
-    to 3 units.
+    """Return a product, a paid order, and this order with an open edit.
+
+    The product costs 10.00 and has 5 units. The order has 2 of them, 3 after the edit.
     """
     product_id = app.fake_inventory.add_product(5, amount=1000)
     order = await app.paid(product_id, 2)
@@ -208,7 +209,7 @@ async def test_cancelled_order_returns_all_payments(
 
 
 async def test_refunds_are_split_over_the_payments(orders_app: OrdersApp) -> None:
-    """Paid are 20.00 and 30.00. Two units of five are left, and 30.00 are refunded."""
+    """20.00 and 30.00 are paid. Then three of the five units are removed, so 30.00 are refunded."""
     product_id = orders_app.fake_inventory.add_product(5, amount=1000)
     order = await orders_app.paid(product_id, 2)
     edited = await edit(orders_app, order, {product_id: 5})
@@ -231,7 +232,7 @@ async def test_refunds_are_split_over_the_payments(orders_app: OrdersApp) -> Non
 
 async def test_units_that_are_sold_meanwhile_drop_the_edit(orders_app: OrdersApp) -> None:
     product_id, order, edited = await paid_with_open_edit(orders_app)
-    orders_app.clock.now += 2 * DAY  # no job has run: the reservation has expired
+    orders_app.clock.now += 2 * DAY  # no periodic job has run, but the reservation has expired
     orders_app.fake_inventory.remove_stock(product_id, 3)
 
     orders_app.fake_payments.capture(additional_id(edited))
@@ -298,7 +299,7 @@ async def test_customer_cannot_cancel_an_edit(orders_app: OrdersApp) -> None:
 async def test_retry_after_a_failed_call_opens_one_edit(
     orders_app: OrdersApp, number: int, when: str
 ) -> None:
-    """The calls: list_offers, reserve, open, extend, activate."""
+    """One of these calls to other contexts fails: list_offers, reserve, open, extend, activate."""
     product_id = orders_app.fake_inventory.add_product(9, amount=1000)
     order = await orders_app.paid(product_id, 2)
     attempt_id = new_id()
@@ -336,7 +337,7 @@ async def test_crash_after_the_commit_still_allows_the_payment(orders_app: Order
 
 @pytest.mark.parametrize("number", range(1, 4))
 async def test_crash_of_a_handler_applies_the_edit_once(orders_app: OrdersApp, number: int) -> None:
-    """The calls of the handlers: commit, then merge."""
+    """The handlers call `commit` and then `merge` in the context inventory."""
     product_id, order, edited = await paid_with_open_edit(orders_app)
     await orders_app.process_events(times=2)
     orders_app.call_failures.fail_call(number, "after")

@@ -47,7 +47,8 @@ async def test_idle_jobs_run_two_statements_and_one_for_each_check(orders_app: O
     orders_app.advance_clock(INTERVAL)
     await orders_app.run_periodic_jobs()
 
-    # overdue orders and overdue edits; then also the payments of pending orders
+    # one statement for overdue orders and one for overdue edits; a third one for the checks of
+    # payments
     assert between_checks - before == 2
     assert STATEMENTS._value.get() - between_checks == 3
 

@@ -1,6 +1,6 @@
 """Races over the life of orders in the real contexts: each order ends in one legal state.
 
-The stock and the money of an order are compared with the commands that succeeded.
+The stock and the money of an order must agree with the commands that have succeeded.
 """
 
 from asyncio import gather
@@ -40,7 +40,7 @@ from tests.real_shop import Shop, open_real_shop
 __all__ = ["place", "race_database"]  # fixtures
 
 ROUNDS: Final = race_rounds(200, memory=20, near=20, far=10)
-# the number of orders that are raced for at the same time
+# the number of orders that take part in a race at the same time
 BATCH: Final = 10
 STOCK, PRICE, QUANTITY = 10, 1000, 4
 RANDOM: Final = Random(1)
@@ -82,7 +82,7 @@ class RacedOrder:
         await self.shop.cancel(STAFF, self.order, **lines)
 
     async def ship(self, quantity: int = 0) -> FulfilmentView:
-        """Ship some units, or all that are left."""
+        """Ship some units, or all remaining units."""
         lines = {"lines": self.lines(quantity)} if quantity else {}
         command = FulfilOrder.model_validate(lines)
         orders = orders_of(self.shop.container).orders()
@@ -186,7 +186,7 @@ async def race(
 ) -> list[list[Any]]:
     """Run the commands of all orders at once, in a random sequence, while events are handled.
 
-    Return the results of each order: a value, or a domain error. Other errors fail the test.
+    Return the results by order: a result is a value or a domain error. Other errors fail the test.
     """
     commands = [
         (number, each) for number, order in enumerate(orders) for each in commands_of(order)
@@ -211,14 +211,14 @@ def succeeded(results: Iterable[Any]) -> list[Any]:
 
 
 async def finish(shop: Shop, orders: Sequence[RacedOrder]) -> list[OrderView]:
-    """Check each order, and that the integrity checks find nothing."""
+    """Check each order, and check that the integrity checks find nothing."""
     after = [await order.assert_legal() for order in orders]
     assert await shop.find_offending_rows() == []
     return after
 
 
 async def test_cancel_pay_and_ship_race_to_one_legal_outcome(shop: Shop, place: Place) -> None:
-    """Two races: first while the order is unpaid, then over what is left of it."""
+    """The first race is over the unpaid order, the second over the rest of the order."""
     for _ in range(0, ROUNDS[place], BATCH):
         orders = await place_orders(shop)
 
@@ -252,7 +252,7 @@ async def test_shipment_is_delivered_lost_or_returned_once(shop: Shop, place: Pl
 
 
 async def race_for_shipments(shop: Shop) -> None:
-    """End shipments while the rest of the orders is shipped or cancelled. Then end failed units."""
+    """End shipments while other units are shipped or cancelled. Then ship or cancel the rest."""
     orders = await paid_orders(shop)
     shipped = await gather(*(one.ship(2) for one in orders))
     shipments = {one.product_id: made for one, made in zip(orders, shipped, strict=True)}
@@ -330,7 +330,7 @@ async def test_overdue_order_is_sold_with_its_stock_or_its_money_is_refunded(
 
 
 async def race_for_late_payments(shop: Shop) -> None:
-    """Let late payments and other orders race for all units, while the orders expire."""
+    """Let late payments race with new orders for all units, while the old orders expire."""
     orders = await place_orders(shop, stock=QUANTITY)
     waiting = orders[: BATCH // 2]
     for one in waiting:

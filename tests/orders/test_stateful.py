@@ -104,7 +104,7 @@ class OrderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.placed)
     @rule(number=ORDERS, index=PRODUCTS, quantity=st.integers(0, 4), pays=st.booleans())
     def edit(self, number: int, index: int, quantity: int, pays: bool) -> None:
-        """Edit an order. If it waits for a payment then, pay or cancel the edit."""
+        """Edit an order. If the edit must be paid, pay or cancel it."""
         order, expected = self.pick(number)
         line = {"product_id": self.products[index], "quantity": quantity}
         command = EditOrder.model_validate({"lines": [line]})

@@ -161,7 +161,7 @@ async def test_cancelled_units_get_their_share_of_tax(orders_app: OrdersApp) -> 
         payment = orders_app.fake_payments.payment(placed.payment.payment_id)
         refunded.append(payment.refunded.amount)
 
-    # 1361 is 1250 and the tax 111. The tax of three cables is 89: 30, 30 and 29.
+    # 1361 is 1250 plus 111 of tax. The tax of three cables is 89, split into 30, 30 and 29.
     assert refunded == [1361, 1361 + 666 + 60, 1361 + 999 + 89]
 
 

@@ -30,7 +30,7 @@ class Fault(Enum):
     LOST_AFTER = auto()  # the connection ends after the effect
     RESET_BEFORE = auto()
     RESET_AFTER = auto()
-    SILENT_BEFORE = auto()  # there is no answer before the timeout of the client
+    SILENT_BEFORE = auto()  # no answer before the timeout of the client
     SILENT_AFTER = auto()
     DELAYED = auto()  # no answer; the request takes effect when `release` is called
     RATE_LIMITED = auto()

@@ -98,7 +98,7 @@ async def test_settlement_that_is_too_late_writes_nothing(
     elif reason == "settled before":
         without_key = IdempotentCommand.without_key(charge[1].operation_id)
         assert await settle(payments_app, settlement, without_key)
-        # makes the version fit again, so that only the status of the operation can stop the retry
+        # restores the expected version, so that only the status of the operation can stop the retry
         payment_after = replace(settlement.payment, version=settlement.payment.version + 1)
         settlement = replace(settlement, payment=payment_after)
     else:

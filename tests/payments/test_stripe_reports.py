@@ -34,7 +34,7 @@ COLUMNS = (
 @pytest.fixture
 async def app(storage: tuple[str, Postgres | None]) -> AsyncIterator[StripeApp]:
     async with StripeServer() as server, stripe_app(*storage, server) as payments_app:
-        # the answers to requests then contain no fees, so the shop learns them from the reports
+        # the server then leaves fees out of its answers, so the shop reads them from the reports
         payments_app.stripe.books_late = True
         yield payments_app
 

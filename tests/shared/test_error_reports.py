@@ -43,7 +43,7 @@ def log(transport: RecordingTransport) -> Any:
         structlog.ReturnLogger(),
         processors=[structlog.stdlib.add_log_level, reports, lambda *_: ""],
     )
-    # an SDK that stays on would add headers to the requests of all later tests
+    # an SDK that stays active would add headers to the requests of all later tests
     sentry_sdk.get_global_scope().set_client(None)
 
 

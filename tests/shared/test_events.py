@@ -204,8 +204,8 @@ async def test_concurrent_leader_election_has_one_winner(probe_url: str) -> None
             barrier = asyncio.Barrier(2)
             leads = await asyncio.gather(try_to_lead(one, barrier), try_to_lead(two, barrier))
 
-            # It may be that neither leads: each process tests whether the lock is free by taking it
-            # for a moment, so both may find it taken.
+            # Possibly neither is the leader: each process briefly takes the lock to test whether it
+            # is free, so both may find it taken.
             assert leads.count(True) <= 1
 
 

@@ -124,7 +124,7 @@ def test_order_token_gives_access_to_its_order_and_to_no_user(
 
 
 def test_type_of_a_token_decides_how_its_claims_are_read(verifier: AccessTokenVerifier) -> None:
-    """The claims of one kind under the type of the other kind give no access of the first kind."""
+    """The header `typ` decides alone; claims that only the other type has are ignored."""
     as_order = verifier.verify(signed(claims(guest=True, sid=str(new_id())), typ="order+jwt"))
     as_user = verifier.verify(signed(claims(scope="orders:one", roles=[])))
 

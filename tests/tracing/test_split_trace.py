@@ -36,7 +36,7 @@ REQUESTS = {"POST /orders", "POST /payments/{payment_id}/confirm"}
 async def buy(shop: Shop, trace_id: str) -> tuple[Person, str]:
     """Read a product, order and pay it, as a client that has one trace for these requests."""
     buyer, product = await shop.customer(), await shop.product()
-    # the requests above have no traceparent, so each of them begins another trace
+    # the requests above have no traceparent header, so each of them begins its own trace
     headers = {"traceparent": f"00-{trace_id}-{'c' * 16}-01"}
     placing = headers | {"Idempotency-Key": secrets.token_hex(16)}
     paying = headers | {"Idempotency-Key": secrets.token_hex(16)}
@@ -95,7 +95,7 @@ async def test_purchase_through_four_services_is_one_trace(
     assert len([span for span in spans if span.name == "POST /orders"]) == 1
     assert {span.service for span in with_system(spans, "postgresql")} == SERVICES
     assert with_system(spans, "redis")
-    # each trace begins with a request: background work, such as polls, begins no trace
+    # background work, such as polls, begins no trace, so each trace begins with a request
     assert {span.kind for span in every if not span.parent_id} == {SERVER}
     assert "correct horse" not in repr(every)
 

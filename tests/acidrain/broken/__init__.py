@@ -1,1 +1,1 @@
-"""Broken implementations that check in one statement or transaction, and write in another."""
+"""Broken implementations, which check in one statement or transaction and write in another."""

@@ -1,4 +1,4 @@
-"""Checkouts of carts that read and write the cart in several transactions."""
+"""Broken checkouts of carts, which read and write the cart in separate transactions."""
 
 from uuid import UUID
 
@@ -37,7 +37,7 @@ class CloseCartLater(Checkout):
 
 
 class ChargeThenReadLines(Checkout):
-    """Opens the payment for the lines of the cart, and orders the lines that the cart has then."""
+    """Opens the payment for the lines of the cart, then reads the cart again and orders these."""
 
     async def place(
         self,

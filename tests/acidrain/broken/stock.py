@@ -33,7 +33,7 @@ class CheckThenReserveStore(SqlInventoryStore):
     async def reserve_single_statement(
         self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None
     ) -> ReservationLine | None:
-        return None  # the service then reserves line by line
+        return None  # the service then calls `reserve_line` for each line
 
     async def reserve_line(
         self, reservation: Reservation, stock_quantity: StockQuantity, *, include_backorder: bool

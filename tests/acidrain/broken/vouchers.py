@@ -8,7 +8,7 @@ from markethall.orders.sql import SqlOrderStore
 
 class LostUpdateOrderStore(SqlOrderStore):
     async def redeem_promotions(self, redemption: Redemption) -> None:
-        """Count a use of each promotion. Uses at the same time are counted once."""
+        """Count a use of each promotion. Simultaneous uses are counted as one."""
         for promotion_id in sorted(redemption.promotion_ids):
             promotion = await self.get_promotion(promotion_id)
             if promotion is None:

@@ -318,7 +318,7 @@ async def test_availability_changes_are_reported_when_the_line_is_affected(
         for cart in seen
     ]
     assert kinds == [
-        [],  # 6 units are left, more than the 4 of the line
+        [],  # 6 units are left, which is more than the 4 units of the line
         [(LineChangeKind.LESS_AVAILABLE, 4, 3)],
         [(LineChangeKind.UNAVAILABLE, 3, 0)],
         [(LineChangeKind.AVAILABLE_AGAIN, 0, 4)],

@@ -37,7 +37,7 @@ from tests.real_shop import Shop, open_real_shop
 __all__ = ["place", "race_database"]  # fixtures
 
 ROUNDS: Final = race_rounds(200, memory=40, near=20, far=5)
-# rounds with many racers for one cart
+# rounds in which many requests race for one cart
 CHECKOUT_ROUNDS: Final = race_rounds(20, memory=3, near=2, far=1)
 # the number of carts that are raced for at the same time
 BATCH: Final = 5

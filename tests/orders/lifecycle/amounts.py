@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 PRICES: Final = (1009, 701)
 SHIPPING: Final = 499
 TAX_PERCENT: Final = 19
-# without a code: 5 % of each order of at least this subtotal
+# an automatic promotion: 5 % off each order with at least this subtotal
 BULK_MIN_SUBTOTAL: Final = 4000
 BULK_PERCENT: Final = 5
-# units by the index of their product
+# number of units by index of the product
 Units = Mapping[int, int]
 Discounts = dict[int, int]
 
@@ -33,7 +33,7 @@ def _fifteen_percent(units: Units) -> Discounts:
 
 
 def _amount_off(units: Units) -> Discounts:
-    """Split the amount by the method of the largest remainder."""
+    """Split the amount by the largest-remainder method."""
     exact = {
         i: Fraction(251 * n, sum(subtotals(units).values())) for i, n in subtotals(units).items()
     }
@@ -44,7 +44,7 @@ def _amount_off(units: Units) -> Discounts:
 
 
 def _third_unit_free(units: Units) -> Discounts:
-    """Discount the cheapest of each three units."""
+    """For every three units, one of the cheapest units is free."""
     prices = sorted(
         (PRICES[index], index) for index, number in units.items() for _ in range(number)
     )
@@ -59,7 +59,7 @@ def _nothing(units: Units) -> Discounts:
 
 
 class Voucher(NamedTuple):
-    """A promotion with a code; `fields` are those of its creation."""
+    """A promotion with a code. `fields` are the fields of the request that creates it."""
 
     fields: Mapping[str, Any]
     discount: Callable[[Units], Discounts]
@@ -93,15 +93,15 @@ CODES: Final = (None, *VOUCHERS)
 
 @dataclass(frozen=True)
 class Amounts:
-    """The cost of an order. `units` has the amount that is paid for each unit of each product."""
+    """The amounts of an order. `units` has, by product, the amount paid for each unit."""
 
     subtotal: int
     discount: int
     tax: int
     units: Mapping[int, tuple[int, ...]]
-    # with its discount and its tax
+    # the price of shipping, minus its discount, plus its tax
     shipping_paid: int
-    # what the voucher takes off
+    # the discount of the voucher
     voucher_discount: int
 
     @property
@@ -141,12 +141,12 @@ def calculate(units: Units, code: str | None) -> Amounts:
 
 
 def split_over_units(amount: int, number: int) -> list[int]:
-    """Split equally; the first units get one minor unit more until nothing is left."""
+    """Split equally. If a remainder is left, each of the first units gets one minor unit of it."""
     return [amount // number + (1 if unit < amount % number else 0) for unit in range(number)]
 
 
 def promotion_fields(code: str, start: datetime) -> dict[str, Any]:
-    """Return the fields with which the voucher is created."""
+    """Return the fields of the request that creates the voucher."""
     voucher = VOUCHERS[code]
     times = {
         "starts_at": voucher.starts_after and start + voucher.starts_after,

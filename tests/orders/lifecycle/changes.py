@@ -39,7 +39,7 @@ class ChangeRules(ShopMachine):
     @precondition(lambda self: self.has(lambda order: order.is_editable))
     @rule(choice=CHOICES, index=PRODUCTS, quantity=st.integers(0, 4), pays=st.booleans())
     def edit(self, choice: int, index: int, quantity: int, pays: bool) -> None:
-        """Edit a paid order. If the edit waits for a payment then, pay or cancel it.
+        """Edit a paid order. If the edit must be paid, pay or cancel it.
 
         The life of an unpaid order is in `tests/orders/test_stateful.py`.
         """

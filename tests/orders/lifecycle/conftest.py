@@ -1,4 +1,4 @@
-"""The fixture of the random lives."""
+"""The event loop of the random tests of orders."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Faulty variants of the app, which the machines must find."""
+"""Variants of the app with a planted fault each. The random tests must find each fault."""
 
 from collections.abc import Callable
 from typing import Final
@@ -27,7 +27,7 @@ from tests.orders.test_with_real_contexts import ContextsApp
 
 
 class RestocksTwice(OrderEventHandlers):
-    """Adds the units of a return to the stock once more, under another id."""
+    """Adds the returned units to the stock a second time, under another id."""
 
     async def on_return_received(self, delivery: Delivery, event: ReturnReceived) -> None:
         again = event.model_copy(update={"receipt_id": new_id()})
@@ -51,7 +51,7 @@ class ReturnsStockTwice(OrderEventHandlers):
 
 
 class RoundsRefundDown(OrderEventHandlers):
-    """Refunds the same amount for each unit of a line, and so never what is left over."""
+    """Refunds the same amount for each unit of a line, so that the remainder is never refunded."""
 
     async def on_order_lines_cancelled(
         self, delivery: Delivery, event: OrderLinesCancelled

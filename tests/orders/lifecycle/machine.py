@@ -1,4 +1,4 @@
-"""The state of the random test of orders: the app under test, the model, and how they compare."""
+"""The base of the random tests of orders: it runs commands on the app and on the model."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -44,13 +44,16 @@ BULK: Final = {
 QUANTITIES = st.dictionaries(st.integers(0, 1), st.integers(1, 4), min_size=1)
 PRODUCTS = st.integers(0, 1)
 UNITS = st.integers(1, 3)
-# selects one of the candidates, and seldom one of all
+# usually selects a suitable order (values up to 12), and rarely any order
 CHOICES = st.integers(0, 15)
 _FIRST_OF_ALL: Final = 13
 
 
 class Placed(NamedTuple):
-    """An order, and its ids of what the model has in lists of the same positions."""
+    """An order, its model, and the ids of its shipments and returns.
+
+    The ids are in the same order as the shipments and returns of the model.
+    """
 
     order: OrderView
     expected: ModelOrder
@@ -100,14 +103,14 @@ class ShopMachine(RuleBasedStateMachine):
         self.settle()
 
     def add_order(self, order: OrderView) -> None:
-        """Remember an order that the model has placed last."""
+        """Remember this order with the last order of the model."""
         self.placed.append(Placed(order, self.model.orders[-1], [], []))
 
     def has(self, is_candidate: Callable[[ModelOrder], object]) -> bool:
         return any(is_candidate(one.expected) for one in self.placed)
 
     def pick(self, choice: int, is_candidate: Callable[[ModelOrder], object]) -> Placed:
-        """Return an order of the candidates, or seldom one for which the command is illegal."""
+        """Return a suitable order, or rarely any order, for which the command may be illegal."""
         candidates = [one for one in self.placed if is_candidate(one.expected)]
         pool = candidates if candidates and choice < _FIRST_OF_ALL else self.placed
         return pool[choice % len(pool)]
@@ -136,7 +139,7 @@ class ShopMachine(RuleBasedStateMachine):
             payments.capture(payment_id)
 
     def check(self, command: Coroutine[Any, Any, T], accepted: bool) -> T | None:
-        """Run the command, and handle all events. It must succeed exactly if `accepted`."""
+        """Run the command and handle all events. It must succeed if and only if `accepted`."""
         result = None
         if accepted:
             result = self.run(command)
@@ -147,7 +150,7 @@ class ShopMachine(RuleBasedStateMachine):
         return result
 
     def settle(self) -> None:
-        """Handle all events, also those that a handler has postponed by a second."""
+        """Handle all events, including events that a handler has postponed by a second."""
         for _ in range(2):
             self.run(self.app.process_events())
             self.app.advance_clock(timedelta(seconds=2))
@@ -162,7 +165,7 @@ class ShopMachine(RuleBasedStateMachine):
         return self.customers[customer]
 
     def claim(self, customer: int) -> None:
-        """Let the guest's orders and carts belong to the buyer."""
+        """Transfer the orders and carts of this guest to the buyer."""
         for order in self.model.orders:
             order.customer = BUYER if order.customer == customer else order.customer
         for _, cart in self.carts:

@@ -1,4 +1,7 @@
-"""The machines, and what must hold after each step."""
+"""The random tests of orders, and the conditions that must hold after each step.
+
+O1 to O8 are groups of checks in docs/integrity.md.
+"""
 
 from datetime import timedelta
 
@@ -50,7 +53,7 @@ class CheckedMachine(ShopMachine):
         }
 
     def _compare_money(self, placed: Placed) -> None:
-        """O2: the shop keeps what the model says, and never refunds more than it has."""
+        """O2: the shop keeps as much as the model, and refunds at most the captured amount."""
         payments = self.app.fake_payments.payments_of(placed.order.order_id)
         for one in payments:
             assert 0 <= one.refunded.amount <= one.captured.amount <= one.amount.amount
@@ -69,14 +72,14 @@ class CheckedMachine(ShopMachine):
             assert inventory.available(product_id) == self.model.available(index)
 
     def _compare_uses(self) -> None:
-        """O7: the uses of a voucher are the orders that carry it."""
+        """O7: the uses of a voucher are the live orders that have it."""
         for code, promotion_id in self.vouchers.items():
             if VOUCHERS[code].max_uses is not None:
                 promotion = self.run(self.app.container.promotions().get(STAFF, promotion_id))
                 assert promotion.used == self.model.uses(code)
 
     def _compare_carts(self) -> None:
-        """O6: a cart is open, or it is merged, or it has its one order."""
+        """O6: a cart is open, merged, or checked out."""
         for cart, expected in self.carts:
             ctx = self.buyer_context(expected.customer)
             now = self.run(self.app.container.carts().get(ctx, cart.cart_id))
@@ -88,7 +91,8 @@ class CheckedMachine(ShopMachine):
         for check in self.app.container.integrity_checks():
             findings = Findings()
             self.run(check.find(findings, timedelta(0)))
-            # an order does not expire before the provider has answered, and the job runs again
+            # an overdue order does not expire while the provider has not answered; the job checks
+            # it again later
             is_excused = check.check_id == "O8.pending_orders_end" and self.has(self.is_overdue)
             assert is_excused or findings.rows == [], check.check_id
 
@@ -97,7 +101,7 @@ class CheckedMachine(ShopMachine):
 
 
 def _compare_amounts(placed: Placed, now: OrderView) -> None:
-    """O3: the total is the sum of its parts, and the parts are those of the model."""
+    """O3: the total is the sum of its parts, and the parts agree with the model."""
     amounts = placed.expected.amounts
     parts = (now.subtotal, now.discount, now.tax, now.total)
     expected = (amounts.subtotal, amounts.discount, amounts.tax, amounts.total)
@@ -107,14 +111,14 @@ def _compare_amounts(placed: Placed, now: OrderView) -> None:
 
 
 class PurchaseMachine(CheckedMachine, CartRules, PaymentRules, ChangeRules):
-    """Carts, vouchers, guests and payments."""
+    """Random purchases: carts, vouchers, guests and payments."""
 
 
 class DeliveryMachine(CheckedMachine, OrderRules, ShipmentRules, ReturnRules, ChangeRules):
-    """Paid orders: shipments, returns, cancellations and edits."""
+    """Random changes of paid orders: shipments, returns, cancellations and edits."""
 
 
 class WholeLifeMachine(
     CheckedMachine, CartRules, PaymentRules, ShipmentRules, ReturnRules, ChangeRules
 ):
-    """All commands."""
+    """All commands in one test."""

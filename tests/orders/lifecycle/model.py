@@ -1,6 +1,6 @@
-"""A model of a shop: what each command must do, written without the code under test.
+"""A model of a shop: the effect of each command, written without the code under test.
 
-All events are handled after each command.
+The model assumes that all events are handled after each command.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from tests.orders.lifecycle.amounts import VOUCHERS, Amounts, Units, calculate
 STOCK: Final = (14, 8)
 BUYER, OTHER, GUEST = range(3)
 ORDER_LIFETIME: Final = timedelta(minutes=14)
-# the reservation of an order outlives the order
+# the reservation of an order ends later than the order
 RESERVATION_MARGIN: Final = timedelta(minutes=1)
 PAYABLE_STATUSES: Final = frozenset({"created", "failed", "requires_action"})
 LIVE_STATUSES: Final = frozenset({"pending", "processing", "completed"})
@@ -21,10 +21,10 @@ LIVE_STATUSES: Final = frozenset({"pending", "processing", "completed"})
 
 @dataclass
 class ModelLine:
-    """A line. Its first units are cancelled first, and its last ones are shipped first."""
+    """A line. Units are cancelled from the first one on, and shipped from the last one on."""
 
     amounts: tuple[int, ...]
-    # units of shipments that have not failed
+    # number of shipped units, without the units of failed shipments
     shipped: int = 0
     delivered: int = 0
     failed: int = 0
@@ -76,13 +76,13 @@ class ModelOrder:
     voucher: str | None
     expires_at: datetime
     lines: dict[int, ModelLine]
-    # the amount of the first payment; an edit does not change it
+    # the amount of the first payment, which an edit does not change
     payment_amount: int
     status: str = "pending"
     payment: str = "created"
     on_hold: bool = False
     is_stock_reserved: bool = True
-    # what is captured of an authorized payment
+    # the captured part of an authorized payment
     captured_parts: int = 0
     is_shipping_refunded: bool = False
     shipments: list[ModelShipment] = field(default_factory=list)
@@ -90,7 +90,7 @@ class ModelOrder:
 
     @property
     def kept(self) -> int:
-        """The part of the customer's money that the shop keeps."""
+        """The amount of the customer's money that the shop keeps."""
         if self.status in {"pending", "cancelled", "expired"}:
             return 0
         if self.payment == "authorized":
@@ -108,7 +108,7 @@ class ModelOrder:
 
     @property
     def shipped_due(self) -> int:
-        """The amount due for the units shipped so far. Shipping is due with the first."""
+        """The amount due for the shipped units. Shipping costs are due with the first shipment."""
         if not any(line.unfulfilled for line in self.lines.values()):
             return self.total_due
         if self.nothing_shipped:
@@ -136,7 +136,7 @@ class ModelOrder:
         return {i: line.unsettled for i, line in self.lines.items() if line.unsettled}
 
     def capture_shipped(self) -> None:
-        """Capture what is due, if the payment is authorized. It ends when all is captured."""
+        """Capture the due amount of an authorized payment. The last part makes it captured."""
         if self.payment == "authorized":
             self.captured_parts = max(self.captured_parts, self.shipped_due)
             if self.shipped_due == self.total_due:
@@ -225,7 +225,7 @@ class ShopModel:
     # Payments
 
     def pay(self, order: ModelOrder, payment: str) -> None:
-        """Pay a pending order. If its reservation has expired, others may have bought its stock."""
+        """Pay a pending order. If its reservation has expired, its stock may be sold to others."""
         order.payment, order.status = payment, "processing"
         if order.is_stock_reserved:
             return
@@ -235,7 +235,7 @@ class ShopModel:
             self.end(order, "cancelled")
 
     def pay_late(self, order: ModelOrder, payment: str) -> None:
-        """Pay an order that has ended. An expired one continues, if nothing is missing."""
+        """Pay an order that has ended. An expired order continues if stock and voucher are left."""
         units = {i: line.quantity for i, line in order.lines.items()}
         has_use = order.voucher is None or self.has_use_left(order.voucher, order.customer)
         if order.status == "expired" and self.has_stock(units) and has_use:
@@ -291,7 +291,7 @@ class ShopModel:
     def edit(self, order: ModelOrder, index: int, quantity: int, *, pays: bool) -> bool:
         """Change the units of one product of a paid order.
 
-        `pays`: whether the customer pays the difference if the order costs more then.
+        `pays`: whether the customer pays the difference if the edit makes the order cost more.
         """
         before = {i: line.quantity for i, line in order.lines.items()}
         after = {i: n for i, n in (before | {index: quantity}).items() if n}

@@ -1,4 +1,4 @@
-"""Payments of all outcomes, at their time and late."""
+"""Payments with all outcomes, in time and late."""
 
 from datetime import timedelta
 from typing import Final
@@ -57,7 +57,7 @@ class PaymentRules(ShopMachine):
     @precondition(lambda self: self.has(is_payable))
     @rule(choice=CHOICES)
     def choose_transfer(self, choice: int) -> None:
-        """Choose a payment method with a deadline of a day."""
+        """Choose a payment method that may take a day."""
         placed = self.pick(choice, is_payable)
         if self._can_confirm(placed.expected):
             until = self.app.clock() + TRANSFER_LIFETIME
@@ -71,7 +71,7 @@ class PaymentRules(ShopMachine):
     @precondition(lambda self: self.has(is_payable))
     @rule(choice=CHOICES)
     def confirm_without_answer(self, choice: int) -> None:
-        """Confirm the payment. The provider answers later, see `answer`."""
+        """Confirm the payment. The provider answers later, in the rule `answer`."""
         placed = self.pick(choice, is_payable)
         if self._can_confirm(placed.expected):
             self.app.fake_payments.start_processing(placed.order.payment.payment_id)
@@ -101,7 +101,7 @@ class PaymentRules(ShopMachine):
     @precondition(lambda self: self.has(can_be_paid_late))
     @rule(choice=CHOICES, is_authorized=st.booleans())
     def pay_late(self, choice: int, is_authorized: bool) -> None:
-        """Pay an order that has ended, as if the provider had not received the cancel."""
+        """Pay an order that has ended, as if the provider had not received the cancellation."""
         placed = self.pick(choice, can_be_paid_late)
         if can_be_paid_late(placed.expected):
             self.app.fake_payments.reopen(placed.order.payment.payment_id)
@@ -112,7 +112,7 @@ class PaymentRules(ShopMachine):
     @precondition(lambda self: self.has(has_unused_authorization))
     @rule(choice=CHOICES)
     def end_authorization(self, choice: int) -> None:
-        """The authorization expires at the provider, or staff void it. This cancels the order."""
+        """Let the authorization expire, or let staff void it. The order is then cancelled."""
         placed = self.pick(choice, has_unused_authorization)
         if has_unused_authorization(placed.expected):
             payment_id = placed.order.payment.payment_id

@@ -1,4 +1,4 @@
-"""Purchases from lines and carts, with vouchers; guests and their claims."""
+"""Random purchases from lines and carts, with vouchers; guests place orders and are claimed."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ EMAIL = "buyer@example.com"
 
 
 class OrderRules(ShopMachine):
-    """Orders from lines. Staff create and complete draft orders."""
+    """Orders from lines, without a cart. Staff create and complete draft orders."""
 
     @precondition(lambda self: len(self.placed) < MAX_ORDERS)
     @rule(customer=CUSTOMERS, units=QUANTITIES, code=st.sampled_from(CODES), by_staff=st.booleans())
@@ -83,7 +83,7 @@ class OrderRules(ShopMachine):
         return await drafts.complete(STAFF, draft.draft_order_id, attempt_without_key())
 
     def owner(self, customer: int) -> int:
-        """Return the customer, or the buyer who has claimed the guest."""
+        """Return the customer, or the buyer if the customer is a claimed guest."""
         is_claimed = self.customers[customer] is self.customers[BUYER]
         return BUYER if is_claimed else customer
 
@@ -156,7 +156,7 @@ class CartRules(OrderRules):
     @precondition(lambda self: len(self.carts) > 1)
     @rule(choice=CHOICES)
     def merge_carts(self, choice: int) -> None:
-        """Merge two carts of one customer. The target keeps its voucher, or takes the other's."""
+        """Merge two carts of one customer. The target takes the other voucher if it has none."""
         cart, expected = self.carts[choice % len(self.carts)]
         source, absorbed = self.carts[(choice + 1) % len(self.carts)]
         if expected.customer != absorbed.customer:

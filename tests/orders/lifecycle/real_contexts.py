@@ -1,4 +1,4 @@
-"""A machine on the real contexts, whose data must have integrity after each step."""
+"""A random test with the real contexts. All stored data must have integrity after each step."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -41,7 +41,7 @@ STOCK: Final = 20
 
 
 class ContextsMachine(RuleBasedStateMachine):
-    """Commands that may be rejected. The sandbox keeps its own ledger, which O2 compares."""
+    """Random commands, which may be rejected. O2 compares payments with the sandbox's ledger."""
 
     build_app: ClassVar[Callable[[], ContextsApp]]
     loop: ClassVar[asyncio.AbstractEventLoop]
@@ -135,7 +135,7 @@ class ContextsMachine(RuleBasedStateMachine):
 
     @invariant()
     def all_data_has_integrity(self) -> None:
-        """O1 to O4, O6 and O7. O8 is about real time."""
+        """Checks O1 to O4, O6 and O7 of docs/integrity.md. O8 depends on real time."""
         container = self.app.container
         for context in (orders_of, inventory_of, payments_of):
             checks = [

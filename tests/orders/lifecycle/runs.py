@@ -1,4 +1,4 @@
-"""Run a machine on an app."""
+"""Run a random test of orders on an app."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def run_lives(
     is_random: bool = False,
     shrinks: bool = True,
 ) -> None:
-    """Run random lives, the same ones in each run unless `is_random`."""
+    """Run random lives of orders. They are the same in each run unless `is_random`."""
     configuration = {"build_app": staticmethod(build_app), "loop": loop}
     run_state_machine_as_test(
         type(machine.__name__, (machine,), configuration),

@@ -1,4 +1,4 @@
-"""Shipments in parts, delivered, lost or returned to the sender, and orders on hold."""
+"""Shipments of parts, which are delivered, lost or returned to the sender; and orders on hold."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
@@ -49,7 +49,7 @@ class ShipmentRules(ShopMachine):
         status=st.sampled_from(["delivered", "delivered", "lost", "restocked", "scrapped"]),
     )
     def end_shipment(self, choice: int, which: int, status: str) -> None:
-        """Deliver a shipment, or report that it is lost, or has come back."""
+        """Deliver a shipment, or report that it was lost or has come back."""
         placed = self.pick(choice, has_open_shipment)
         if placed.fulfilment_ids:
             self._end_shipment(placed, which % len(placed.fulfilment_ids), status)
@@ -71,7 +71,7 @@ class ShipmentRules(ShopMachine):
     @precondition(lambda self: self.has(can_be_shipped))
     @rule(choice=CHOICES)
     def deliver_all(self, choice: int) -> None:
-        """Ship and deliver all that is left of an order, because this takes many steps."""
+        """Ship and deliver the rest of an order. Random single steps seldom get that far."""
         placed = self.pick(choice, can_be_shipped)
         for index, units in placed.expected.unsettled.items():
             self._ship(placed, index, units)

@@ -1,4 +1,4 @@
-"""The machines find each planted fault within a few random lives."""
+"""The random tests find each planted fault within a few lives."""
 
 import asyncio
 from typing import Final

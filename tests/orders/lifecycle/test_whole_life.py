@@ -25,7 +25,7 @@ LIVES: Final = {"memory": 300, "sql": 60} if FULL else {"memory": 15, "sql": 2}
 def build_app(
     storage: str, loop: asyncio.AbstractEventLoop, request: pytest.FixtureRequest
 ) -> Iterator[Callable[[], OrdersApp]]:
-    """Return a function that builds the app; with Postgres, on a database without data."""
+    """Return a function that builds the app. With Postgres, the database is empty."""
     if storage == "memory":
         yield lambda: build_orders_app(storage, None)
         return

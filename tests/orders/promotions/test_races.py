@@ -1,4 +1,8 @@
-"""Races for the uses of promotions in the real contexts: uses = orders that have them <= limits."""
+"""Races for the uses of promotions, in the real contexts.
+
+After each race, the counted uses equal the live orders with the promotion, and stay within the
+limits.
+"""
 
 from asyncio import gather
 from collections import Counter
@@ -31,7 +35,7 @@ ROUNDS: Final = race_rounds(20, memory=2, near=1, far=1)
 BATCH: Final = 8
 SECOND: Final = timedelta(seconds=1)
 ENDED: Final = {OrderStatus.CANCELLED, OrderStatus.EXPIRED}
-# fewer, equal and more than there are racers
+# limits that are lower than, equal to and higher than the number of racing requests
 LIMITS: Final = (1, 7, RACERS, RACERS + 10) if FULL else (7, RACERS + 10)
 
 
@@ -61,7 +65,7 @@ async def create_guests(shop: Shop, number: int = RACERS) -> list[CallContext]:
 async def race_for_orders(
     shop: Shop, buyers: Sequence[CallContext], **fields: Any
 ) -> tuple[list[OrderView], list[BaseException]]:
-    """Let each buyer place an order, all at once. Return the orders, and the errors."""
+    """Let all buyers place an order at the same time. Return the orders and the errors."""
     results = await gather(*(shop.place(ctx, **fields) for ctx in buyers), return_exceptions=True)
     return (
         [result for result in results if isinstance(result, OrderView)],
@@ -93,7 +97,7 @@ async def test_voucher_is_used_as_often_as_its_limit_allows(
 async def test_automatic_promotion_is_used_as_often_as_its_limit_allows(
     shop: Shop, place: Place, limit: int
 ) -> None:
-    """A buyer without a use gets the new total as an error, or pays the full price."""
+    """A buyer who gets no use either gets an error with the new total, or pays the full price."""
     buyers, expected = await create_guests(shop), min(limit, RACERS)
     for _ in range(ROUNDS[place]):
         product_id = await shop.add_product()
@@ -153,7 +157,7 @@ async def test_customer_has_one_first_order_of_several_promotions(shop: Shop, pl
 async def test_use_is_given_back_once_by_cancel_or_expiry_and_taken_again_by_late_payment(
     shop: Shop, place: Place
 ) -> None:
-    """All orders are overdue. Their uses are wanted by their late payments and by new orders."""
+    """All orders are overdue. Their late payments and new orders race for the same uses."""
     for number in range(ROUNDS[place]):
         limit = 10
         guests = await create_guests(shop, 2 * limit)
@@ -174,7 +178,7 @@ async def test_use_is_given_back_once_by_cancel_or_expiry_and_taken_again_by_lat
         placed, errors = new
         assert {type(error) for error in errors} <= {VoucherExhausted}, errors
         await assert_uses_are_live_orders(shop, made, [*old, *placed], limit)
-    # ends the payments of the buyers who got no use, and the orders of earlier rounds
+    # end the open payments: of buyers who got no use, and of orders of earlier rounds
     await shop.run_periodic_jobs()
     await shop.end_overdue_payments()
     await shop.events.drain()
@@ -184,7 +188,7 @@ async def test_use_is_given_back_once_by_cancel_or_expiry_and_taken_again_by_lat
 async def test_claim_and_cancel_of_an_order_give_its_use_back_once(
     shop: Shop, place: Place
 ) -> None:
-    """The user who claims the guests has their uses, and gives back those of cancelled orders."""
+    """A user claims the guests and so has their uses. Cancelled orders give their uses back."""
     for number in range(ROUNDS[place]):
         guests = await gather(*(shop.create_guest() for _ in range(BATCH)))
         made = await create(shop, voucher(f"CODE{number}", usage_limit=2 * BATCH))
@@ -209,7 +213,7 @@ def user_of(order: OrderView, guests: Sequence[CallContext]) -> CallContext:
 async def assert_uses_are_live_orders(
     shop: Shop, made: PromotionView, orders: Sequence[OrderView], limit: int
 ) -> None:
-    """Check that the uses are the live orders, and that only paid orders have kept money."""
+    """Check that each live order counts one use, and that only paid orders keep money."""
     after = [await shop.read_order(order) for order in orders]
     live = [order for order in after if order.status not in ENDED]
     assert await used(shop, made) == len(live) <= limit
