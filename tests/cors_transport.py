@@ -25,7 +25,7 @@ class RefusedByBrowser(httpx2.TransportError):
 
 
 class BrowserTransport(httpx2.AsyncBaseTransport):
-    """Sends the requests of a page of `origin`; stores no answers to preflights.
+    """Sends requests as a page of `origin` does. Does not cache the responses to preflights.
 
     The page sees only the response headers that the server exposes. Raises RefusedByBrowser.
     """

@@ -102,7 +102,7 @@ def run_first(kinds: Collection[str]) -> int:
     return 2 if "slow" in kinds else int("unit" not in kinds)
 
 
-@pytest.hookimpl(trylast=True)  # after pytest has registered the terminal reporter
+@pytest.hookimpl(trylast=True)  # after the terminal reporter is registered
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unit: in memory, without a server")
     config.addinivalue_line("markers", "integration: with a database, a Valkey or a process")

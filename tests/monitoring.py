@@ -89,7 +89,7 @@ class Queries:
         self._url = url
 
     async def run(self, expression: str) -> list[Any]:
-        """Return the result. Variables of Grafana get the values of a dashboard just opened."""
+        """Return the result. Variables of Grafana get the values of a newly opened dashboard."""
         text = expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
         answer = await self._http.get(f"{self._url}/api/v1/query", params={"query": text})
         assert answer.status_code == 200, f"{text}: {answer.text}"
@@ -123,7 +123,7 @@ async def buy_and_cancel(shop: Shop) -> None:
 
 
 async def wait_for_panels(queries: Queries, panels: list[dict[str, Any]]) -> set[str]:
-    """Return the panels that stay empty: a rate needs two scrapes of its series."""
+    """Wait for data in the panels, because a rate needs two scrapes. Return the empty panels."""
     loop = asyncio.get_running_loop()
     end = loop.time() + 30
     while True:

@@ -1,4 +1,4 @@
-"""A shop of the real contexts in this process, with a slow database if wanted, for race tests."""
+"""A shop of the real contexts in this process, with an optional slow database, for race tests."""
 
 from asyncio import gather
 from collections.abc import AsyncIterator

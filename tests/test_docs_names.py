@@ -15,7 +15,7 @@ from markethall.settings import Settings
 from scripts.monitoring.metric_table import list_metrics
 
 ROOT: Final = Path(__file__).parents[1]
-# the changelog names what was removed; a decision names what it has rejected
+# the changelog contains names of removed things, and decisions contain names of rejected things
 DOCUMENTS: Final = sorted(
     path
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench/README.md"]
@@ -25,7 +25,7 @@ FOLDERS: Final = (
     *("bench", "clients", "compose", "docs", "examples", "k8s", "migrations", "monitoring"),
     *("requirements", "scripts", "src", "tests"),
 )
-# these two build a distribution that is not here, step by step
+# these documents build, step by step, a package that is not in this repository
 TUTORIALS: Final = frozenset({"writing-a-context.md", "writing-a-payment-provider.md"})
 # variables of the command line, not of the settings
 OTHER_VARIABLES: Final = frozenset(

@@ -16,7 +16,8 @@ _NAMES = ("LOG_LEVEL", "SECRET_KEY", "ISSUER")
 @pytest.fixture(autouse=True)
 def _restored_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (*_NAMES, "ENV_FILE", "SECRETS_DIR"):
-        # set first, so that the variable is removed again at the end, whatever the test sets
+        # set first, so that monkeypatch removes the variable at the end, even if the test has set
+        # it
         monkeypatch.setenv(f"MARKETHALL_{name}", "")
         monkeypatch.delenv(f"MARKETHALL_{name}")
     monkeypatch.chdir(tmp_path)

@@ -104,7 +104,7 @@ async def assert_owned_by_the_user(shop: Shop, guest_id: UUID, placed: list[Orde
 async def assert_carts_follow_their_orders(
     shop: Shop, placed: list[OrderView], carts: list[CartView]
 ) -> None:
-    """Check that the user owns the carts, and that a cart is closed exactly if it has an order."""
+    """Check that the user owns the carts, and that exactly the carts with an order are closed."""
     order_ids = {order.cart_id: order.order_id for order in placed if order.cart_id}
     for cart in carts:
         found = await orders_of(shop.container).carts().get(shop.user, cart.cart_id)

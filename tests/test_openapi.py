@@ -104,7 +104,7 @@ def test_openapi_documents_conditional_headers(document: Json) -> None:
     assert ("patch", "/products/{product_id}", True) in required
     assert ("patch", "/users/me", False) in required
     assert len(required) >= 15
-    # a guest has tokens, but no resource
+    # the response for a new guest contains tokens, but no resource
     created = {path for path, ops in paths.items() if _created_response(ops)} - {"/guests"}
     assert all("Location" in _headers_of_201(paths[path]) for path in created)
 
@@ -137,7 +137,7 @@ def test_schema_names_are_short_and_unique(document: Json) -> None:
     assert [name for name in schemas if name.endswith(("Input", "Output"))] == []
     assert [name for name, schema in schemas.items() if schema.get("title", name) != name] == []
     assert {"Money", "Problem", "OrderPage", "ProductPage", "UserPage"} <= schemas.keys()
-    # a schema of one field may repeat another
+    # schemas with only one field may be equal
     assert [
         text for text, count in Counter(contents).items() if count > 1 and len(text) > 300
     ] == []

@@ -25,7 +25,7 @@ async def app(tmp_path: Any) -> AsyncIterator[Gateway]:
             storage="memory",
             data_dir=tmp_path,
             cache="off",
-            # one slot: a stream that held it would block all other requests
+            # one slot: a stream that held the slot would block all other requests
             max_concurrent_requests=1,
             token_ttl=60,
             order_stream_heartbeat_seconds=0.05,
@@ -51,7 +51,7 @@ async def test_stream_ends_with_its_token_and_holds_no_slot(
     in_use = {b.name: b.in_use for kind in admission.bulkheads.values() for b in kind}
     clients = dict(admission.clients.in_use)
 
-    # a token that is signed with a new key set is not known any more
+    # an empty key set, so that the token can no longer be verified
     verifier: Any = app.container.process.user_token_verifier()
     verifier._verifier._verifier._get_key_set = lambda: {"keys": []}
     async with asyncio.timeout(20):

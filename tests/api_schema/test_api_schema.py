@@ -9,7 +9,7 @@ from tests.api_schema.document import labels_of
 from tests.api_schema.engine import run_schemathesis, seeded_app
 
 
-# in a full run, the text form of a scenario becomes larger than Hypothesis wants
+# in a full run, the text of a scenario is longer than Hypothesis allows without a warning
 @pytest.mark.filterwarnings(
     "ignore:Generating overly large repr:hypothesis.errors.HypothesisWarning"
 )

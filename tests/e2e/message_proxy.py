@@ -1,4 +1,4 @@
-"""A TCP proxy in front of Postgres that counts messages and kills a process at a planned one.
+"""A TCP proxy in front of Postgres that counts messages and kills a process at a planned message.
 
 It reads the stream from the client by the rules of the Postgres protocol: a message has a type of
 one byte and a length of four bytes. The first messages of a connection have no type.
@@ -90,7 +90,7 @@ class MessageProxy:
             await writer.drain()
 
     def _count_message(self) -> bool:
-        """Count a message. Kill the process if it is the planned one, and return whether it is."""
+        """Count a message. At the planned message, kill the process and return True."""
         self.count += 1
         if self._kill_at is None or self.count < self._kill_at[0]:
             return False
@@ -101,7 +101,7 @@ class MessageProxy:
         return True
 
     def _end_other_connections(self, last: asyncio.StreamWriter) -> None:
-        """Drop what the killed process has sent on its other connections."""
+        """Discard the data that the killed process has sent on its other connections."""
         for writer in self._writers - {last}:
             writer.transport.abort()
 

@@ -31,13 +31,14 @@ from tests.e2e.schema_samples import with_value
 from tests.e2e.servers import RunningServer
 from tests.e2e.shop import Shop, expect_status
 
-# an ordinary run cycles through the brands, one in each position; a full run sends all in each
+# an ordinary run sends one brand in each position, in turn; a full run sends all brands in each
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 HEADERS = ("Idempotency-Key", "X-Request-ID", "User-Agent", "If-Match", "If-None-Match")
 VISA = CARD_NUMBERS["Visa"]
 # a number in a range that Canada Post and Visa share
 CANADA_POST = "4002600000000007"
-# the signed events of a provider, and images, of which only the pixels are stored
+# bodies that are not checked: signed events of a provider, and images, which are stored as pixels
+# only
 UNCHECKED_BODIES = {"/payments/webhooks/{provider}", "/media"}
 # fields whose valid values may have the form of a card number
 UNCHECKED = {("/orders/{order_id}/fulfilments", "/tracking_number")}

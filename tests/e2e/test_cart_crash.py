@@ -115,7 +115,7 @@ async def test_cart_becomes_one_paid_order_whenever_server_is_killed(
 async def test_cart_settles_without_its_client(
     setup_with_short_reservations: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The client never repeats a request. The order ends paid, or with its stock released."""
+    """The client never repeats a request. The order is paid, or its stock is released."""
     setup = setup_with_short_reservations
     restarts, outcomes = setup.shop.restartable.restarts, Counter[str]()
     messages = await _count_messages(setup)

@@ -115,9 +115,9 @@ async def test_no_client_input_causes_server_error(
 
 
 async def delete_all(shop: Shop, path: str, id_name: str) -> None:
-    """Delete what the attacks have created.
+    """Delete the entities that the attacks have created.
 
-    With shipping methods, only addresses that one serves are accepted; promotions change prices.
+    Shipping methods would limit the accepted addresses, and promotions would change prices.
     """
     while found := expect_status(await shop.get(path, shop.admin), 200)["items"]:
         for item in found:

@@ -103,13 +103,13 @@ async def test_refunds_are_made_once_whenever_server_is_killed(
     assert crashes >= (len(points) * 2 // 3 if FULL else SAMPLE_SIZE - 2)
 
 
-# With a client that is gone
+# With a client that gives up
 
 
 async def test_payment_settles_without_its_client(
     retrying_shop: RetryingShop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The client never repeats a request. The order ends paid, or with its stock released."""
+    """The client never repeats a request. The order is paid, or its stock is released."""
     journey = AbandonedJourney(
         "client gone", pay_and_refund, outcome_of, complete="paid and refunded in part"
     )

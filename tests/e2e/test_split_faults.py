@@ -41,8 +41,9 @@ STOCK = 10_000
 DEADLINE = 5.0  # the default of MARKETHALL_REQUEST_DEADLINE_SECONDS
 SLACK = 2.0 if FULL else 10.0  # seconds added to limits, for slow machines
 FAULT_SECONDS = 2.0
-# the duration of a fault that causes only timeouts (`is_timeout_only`). Calls between processes
-# must time out; in a full run, the requests of clients must also reach their deadline.
+# The duration of a fault that causes only timeouts (`is_timeout_only`). It must be so long that
+# calls between processes time out. In a full run, the requests of clients must also reach their
+# deadline.
 TIMEOUT_FAULT_SECONDS = DEADLINE + 1 if FULL else 3.5
 # the limit of the time from the repair to the first order: 1 s for the circuit breaker, 1 s for
 # Retry-After, and a margin for slow machines
@@ -140,8 +141,8 @@ class Report:
 class Calls:
     """Counts by target context.
 
-    `calls` and `attempts` are those of the `orders` process, `pid`; `sent` counts the requests that
-    the proxies have forwarded.
+    `calls` and `attempts` are counts of the `orders` process, whose process id is `pid`. `sent`
+    counts the requests that the proxies have forwarded.
     """
 
     pid: int

@@ -83,7 +83,7 @@ def wrong_rows(report: IntegrityReport) -> dict[str, list[str]]:
 
 
 async def wait_until_sound(container: ApplicationContainer) -> IntegrityReport:
-    """Repeat the checks without grace until the background work has followed."""
+    """Repeat the checks, without grace, until the background work is done and they find nothing."""
     async with asyncio.timeout(60):
         while (report := await check(container)).status != "ok":
             await asyncio.sleep(0.2)

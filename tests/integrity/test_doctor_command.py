@@ -146,7 +146,7 @@ async def test_repair_changes_nothing_else(database: dict[str, str]) -> None:
 
 
 async def test_repair_that_fails_is_reported(database: dict[str, str]) -> None:
-    """The expiry finds lines whose copy of the expiry differs, and refuses to write."""
+    """The repair refuses to expire a reservation whose lines have another expiry."""
     await tamper(database["database_url"], OVERDUE[0])
 
     done = markethall("doctor", "--repair", **database)

@@ -60,7 +60,7 @@ async def test_each_process_checks_the_contexts_that_it_serves(
     settings = {"database_url": database_url, "redis_url": redis_url}
     async with open_shop(tmp_path, HALVES, **settings) as (shop, app):
         await sell_in_all_ways(shop)
-        # orders compares itself with payments and inventory over HTTP
+        # the checks of orders read payments and inventory over HTTP
         await wait_until_sound(app.containers["orders"])
         await wait_until_sound(app.containers["payments"])
 

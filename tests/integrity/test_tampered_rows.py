@@ -1,4 +1,4 @@
-"""Each check names a row that was changed behind the back of the application."""
+"""Each check names a row that was changed by SQL, without the application."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A decoder for tests. It does not decode the file, whose content selects how the process ends."""
+"""A decoder for tests. The content of the file selects how the process ends."""
 
 import os
 import signal

@@ -136,7 +136,7 @@ def webp_frames(count: int) -> bytes:
     return webp_of(webp_canvas(64, 48, 2), webp_chunk(b"ANIM", bytes(6)), frame * count)
 
 
-# others
+# Other formats
 
 
 def tiff_bomb() -> bytes:

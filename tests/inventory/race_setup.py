@@ -31,8 +31,8 @@ from tests.proxy import Mode, Proxy
 if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record]
 
-# the pool sizes of the application; the timeout is longer, 30 s, because a hundred buyers wait for
-# twenty connections, which may be slow
+# The pool sizes of the application. The timeout is longer (30 s), because a hundred buyers wait for
+# twenty connections, which may be slow.
 POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
 
 

@@ -212,7 +212,7 @@ async def test_constraint_violation_is_rejected(raw_sql: RawSql, violation: str)
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as raised:
         await raw_sql.execute(*VIOLATIONS[violation])
 
-    assert raised.value.sqlstate in {"23514", "23503"}  # check constraint, foreign key
+    assert raised.value.sqlstate in {"23514", "23503"}  # check constraint or foreign key
     assert await raw_sql.inventory_app.main_stock(raw_sql.product_id) == (5, 2)
 
 

@@ -106,7 +106,7 @@ def import_client(request: pytest.FixtureRequest) -> ImportClient:
 async def images(import_client: ImportClient) -> AsyncIterator[ImageServer]:
     container = import_client.inventory_app.container
     container.image_processor.override(InProcessImages())
-    # the test server has an inner address, which the guard refuses by default
+    # the test server has a loopback address, which an import refuses by default
     http = GuardedHttpClient([ip_network("127.0.0.0/8")], resolve)
     container.row_images.override(RowImages(http, container.media(), LIMITS))
     async with image_server() as server:

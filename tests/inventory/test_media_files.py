@@ -132,14 +132,14 @@ def test_transparency_is_kept() -> None:
 
 
 def profile_with_exchanged_primaries() -> bytes:
-    """Return a colour profile in which red has the place of blue, and blue that of red."""
+    """Return a colour profile that exchanges red and blue."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     (count,) = struct.unpack_from(">I", profile, 128)
     tags = (struct.unpack_from(">4sII", profile, 132 + 12 * number) for number in range(count))
     places = {name: slice(start, start + size) for name, start, size in tags}
     red, blue = places[b"rXYZ"], places[b"bXYZ"]
     profile[red], profile[blue] = profile[blue], profile[red]
-    # a profile of this name is taken for sRGB
+    # another name, because a profile with the name sRGB is not converted
     return bytes(profile).replace("sRGB".encode("utf-16-be"), "test".encode("utf-16-be"))
 
 

@@ -183,7 +183,7 @@ async def with_orders_at(orders: str, **settings: float) -> AsyncIterator[httpx2
 
 
 async def closes(writer: asyncio.StreamWriter) -> None:
-    """Send nothing, after which the server closes the connection."""
+    """Send no response. The server then closes the connection."""
 
 
 async def resets(writer: asyncio.StreamWriter) -> None:
@@ -267,7 +267,7 @@ def test_proxy_waits_longer_when_the_client_lets_the_service_wait(
 
 async def test_response_within_the_requested_wait_is_no_timeout() -> None:
     async def waits(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(2)  # longer than 0.4 s, the timeout of a request without `wait`
+        await asyncio.sleep(2)  # more than 0.4 s, the timeout of a request without `wait`
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnews")
         await writer.drain()
 

@@ -152,7 +152,7 @@ class FakeUsers:
 
 @dataclass(frozen=True)
 class Product:
-    """A product. `totals` are its fields that the totals of orders depend on."""
+    """A product. `totals` has the fields on which the totals of orders depend."""
 
     product_id: UUID
     sku: str
@@ -558,7 +558,7 @@ class FakePayments:
         return list(self._payments.values())
 
     def reopen(self, payment_id: UUID) -> None:
-        """Make the payment payable again, as if the provider had not received the cancel."""
+        """Make the payment payable again, as if the provider had not received the cancellation."""
         self._change(payment_id, status=PaymentStatus.CREATED)
 
     def captured_minus_refunded(self, payment_id: UUID) -> int:

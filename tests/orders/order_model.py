@@ -1,6 +1,6 @@
-"""A model of orders: what each command must do, written without the code under test.
+"""A model of orders: the effect of each command, written without the code under test.
 
-All events are handled after each command, and an order has two products.
+The model assumes that all events are handled after each command. An order has two products.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class ModelOrder:
     lines: dict[int, ModelLine]
     status: str = "pending"
     on_hold: bool = False
-    # what the shop keeps of the customer's money
+    # the amount of the customer's money that the shop keeps
     kept: int = 0
 
     @property

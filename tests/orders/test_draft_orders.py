@@ -218,7 +218,7 @@ async def test_change_during_completion_is_never_mixed_in(orders_app: OrdersApp)
 async def test_retry_of_a_failed_completion_gives_one_order(
     orders_app: OrdersApp, number: int, when: str
 ) -> None:
-    """The calls for a buyer without account: reserve, open, activate."""
+    """One of these calls fails: reserve, open, activate. The buyer has no account."""
     product_id = orders_app.fake_inventory.add_product(5)
     draft = await create(orders_app, product_id, quantity=2)
     attempt_id = new_id()

@@ -29,7 +29,7 @@ async def payments_of_order(app: ContextsApp, order: OrderView) -> Sequence[Paym
 
 
 async def find_offending_rows(app: ContextsApp) -> list[str]:
-    """Return what the integrity checks of orders find a day later."""
+    """Return the rows that the integrity checks of orders report one day later."""
     app.clock.now += DAY
     findings = Findings()
     for check in orders_of(app.container).integrity_checks():
@@ -172,7 +172,7 @@ async def test_edit_payment_cancel_and_shipment_race_to_one_legal_outcome(
 
 
 async def _assert_legal(app: ContextsApp, order: OrderView) -> None:
-    """Check that the kept money is the total of a living order, and nothing of an ended one."""
+    """Check that the shop keeps the total of a live order, and no money of an ended order."""
     order = await app.read_order(order)
     kept = {
         one.payment_id: one.captured.amount - one.refunded.amount

@@ -322,7 +322,7 @@ async def test_repeated_edit_has_one_effect(orders_app: OrdersApp) -> None:
 async def test_retry_after_a_failed_call_gives_one_edit(
     orders_app: OrdersApp, number: int, when: str
 ) -> None:
-    """The calls of an edit: list_offers, reserve, cancel, open, activate."""
+    """One of these calls of an edit fails: list_offers, reserve, cancel, open, activate."""
     product_id = orders_app.fake_inventory.add_product(9, amount=1000)
     order = await orders_app.place(product_id, 2)
     attempt_id = new_id()

@@ -204,7 +204,7 @@ class OrderMachine(RuleBasedStateMachine):
 
     @invariant()
     def money_agrees_with_the_model(self) -> None:
-        """The shop keeps what the model says, and an order has at most one payable payment."""
+        """The shop keeps as much money as the model. At most one payment of an order is payable."""
         for order, expected in zip(self.placed, self.model.orders, strict=True):
             payments = self.app.fake_payments.payments_of(order.order_id)
             assert sum(one.captured.amount - one.refunded.amount for one in payments) == (
@@ -234,7 +234,7 @@ class OrderMachine(RuleBasedStateMachine):
         return self.placed[index], self.model.orders[index]
 
     def _line(self, order: OrderView, index: int, units: int) -> dict[str, Any] | None:
-        """Return units of the order's line of this product, or None if it has no such line."""
+        """Return a request line for units of this product, or None if the order lacks it."""
         found = (
             line.line_id
             for line in self.read(order).lines
@@ -244,7 +244,7 @@ class OrderMachine(RuleBasedStateMachine):
         return {"line_id": line_id, "quantity": units} if line_id else None
 
     def check(self, command: Coroutine[Any, Any, T], accepted: bool) -> T | None:
-        """Run the command, and handle all events. It must succeed exactly if `accepted`."""
+        """Run the command and handle all events. It must succeed if and only if `accepted`."""
         result = None
         if accepted:
             result = self.run(command)

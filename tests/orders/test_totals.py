@@ -326,7 +326,7 @@ async def test_number_has_the_prefix_of_the_shop_when_it_was_placed(orders_app: 
 async def test_retry_after_a_change_of_prices_charges_no_other_amount(
     orders_app: OrdersApp,
 ) -> None:
-    """The payment of the first attempt has the old total, so the order is not placed with it."""
+    """The payment of the first attempt has the old total, so the retry places no order."""
     command, attempt = new_order(orders_app, *TEA_AND_KETTLE), attempt_without_key()
     orders_app.call_failures.fail_call(3, "killed after")
     with pytest.raises(Killed):

@@ -84,7 +84,7 @@ class MoneyModel:
 
 
 class ReportingGateway(PaymentGateway):
-    """Reports the effect of each call, also of a failed one, at the sandbox to the model."""
+    """Reports the effect of each call at the sandbox to the model, even if the call fails."""
 
     provider = "sandbox"
 

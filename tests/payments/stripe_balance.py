@@ -18,7 +18,7 @@ class BalanceOfAccount:
 
     def __init__(self) -> None:
         super().__init__()
-        # for tests: times of transactions by the id of their intent or refund; more transactions
+        # for tests: `created` has times by the id of an intent or refund
         self.created: dict[str, int] = {}
         self.other_transactions: list[Json] = []
 
@@ -53,7 +53,8 @@ class BalanceOfAccount:
             "amount_captured": intent["amount_received"],
             "currency": intent["currency"],
             "payment_intent": intent["id"],
-            # copied from the intent at the confirm, before the capture adds its id to the intent
+            # Stripe copies the metadata when the intent is confirmed, before the capture adds its
+            # id
             "metadata": {
                 name: value
                 for name, value in intent["metadata"].items()

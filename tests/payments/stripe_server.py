@@ -105,7 +105,7 @@ class StripeServer(BalanceOfAccount, StripeAccount):
         """Forget the idempotency keys, as Stripe does after 24 hours."""
         self._keys.clear()
 
-    # HTTP
+    # The HTTP protocol
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -1,4 +1,4 @@
-"""Refunds of a provider that is disabled wait, and are driven on when it is enabled again."""
+"""Refunds wait while their provider is disabled, and continue when it is enabled again."""
 
 from collections.abc import Callable
 from typing import Any

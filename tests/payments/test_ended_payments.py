@@ -1,4 +1,4 @@
-"""The job that refunds money of ended payments reaches all of them, whatever their refunds do."""
+"""The job that refunds money of ended payments reaches all payments, even if some refunds fail."""
 
 import pytest
 from dependency_injector import providers
@@ -23,7 +23,7 @@ REJECTED, ACCEPTED = 300, 400
 
 
 class RefundingGateway(ManualGateway):
-    """Takes money that arrives outside of the shop, and refunds it, except for one amount."""
+    """A gateway for money from outside of the shop. It rejects refunds of one amount."""
 
     capabilities = frozenset({Capability.MARK_PAID, Capability.REFUND})
 

@@ -211,7 +211,7 @@ async def change_payment(payments_app: PaymentsApp, payment: PaymentView, **chan
 
 
 class DatabaseThatGoes:
-    """Opens some read sessions of another database; later ones are Unavailable."""
+    """Opens a number of read sessions of another database, then raises Unavailable."""
 
     def __init__(self, database: Any, session_count: int) -> None:
         self._database = database
@@ -229,7 +229,7 @@ async def test_ledger_check_that_ends_early_names_what_it_has_found() -> None:
     payment = await payments_app.paid()
     await change_payment(payments_app, payment, captured=5000)
     container = payments_app.container
-    # the heads, one chain and the payments, but not the operations
+    # enough for the heads, one chain and the payments, but not for the operations
     database: Any = DatabaseThatGoes(container.database(), 3)
     integrity = PaymentIntegrity(container.snapshots(), VerifyLedger(database), payments_app.clock)
     checks = {check.check_id: check for check in integrity.list_checks()}

@@ -285,7 +285,7 @@ async def test_large_ledger_is_verified_in_pages(
 
 
 def due_in(payments_app: PaymentsApp, seconds: float) -> CallContext:
-    """Return the context of staff whose request ends after this time."""
+    """Return a context of staff with a deadline in this number of seconds."""
     deadline = payments_app.clock() + timedelta(seconds=seconds)
     return STAFF.model_copy(update={"deadline": deadline})
 

@@ -287,11 +287,11 @@ async def test_sum_above_the_largest_amount_is_refused(payments_app: PaymentsApp
         await payments_app.ledger.list_account_balances(STAFF)
 
 
-# The sums that both read
+# The sums of postings
 
 
 class ObservedDatabase:
-    """Passes on read sessions, counts them, and acts once before the second one."""
+    """Counts the read sessions, and calls `act` once before the second session."""
 
     def __init__(self, payments_app: PaymentsApp) -> None:
         self.database: Any = payments_app.container.database()
@@ -353,7 +353,7 @@ async def test_each_posting_is_summed_once(
     sessions_of_one = observed.session_count - sessions_of_all
     again = balances_of(await sums.read())
 
-    # the heads of the chains, and the pages of two postings
+    # one session for the heads of the chains, and one for each page of two postings
     assert (sessions_of_all, sessions_of_one) == (1 + 5, 1 + 1)
     assert found == again == {"provider:sandbox": 91, "customers:payments": -91}
 

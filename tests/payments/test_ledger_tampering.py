@@ -52,7 +52,7 @@ class Ledger:
         return [(one.problem, self._number(one)) for one in report.findings]
 
     def _number(self, finding: LedgerFinding) -> int | None:
-        """Return the number of the posting that a finding names, or its sequence number."""
+        """Return the sequence number of the posting that the finding names."""
         for posting in self.postings:
             if posting.posting_id == finding.posting_id:
                 return posting.sequence

@@ -99,7 +99,7 @@ async def test_outage_of_an_hour_ends_without_unknown_status(shop: MoneyShop) ->
 
 
 async def assert_can_be_paid(shop: MoneyShop, payment: PaymentView) -> None:
-    """Pay again if the charge has failed."""
+    """Check that a failed charge can be repeated, and that the payment is then captured."""
     if payment.status is PaymentStatus.FAILED:
         payment = await shop.app.confirm(payment, shop.ok)
     assert payment.status is PaymentStatus.CAPTURED

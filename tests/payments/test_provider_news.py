@@ -293,7 +293,7 @@ async def test_all_orders_of_five_events_give_the_state_of_the_provider(
 async def test_response_that_a_webhook_has_overtaken_is_no_conflict(
     payments_app: PaymentsApp,
 ) -> None:
-    """The customer has acted before the response arrives that requires the action."""
+    """The customer has already acted when the response that requires the action arrives."""
     payment, attempt = await payments_app.open(), attempt_without_key()
     payments_app.gateway.before_response = lambda: send_event(
         payments_app, attempt.id, "charge.succeeded"

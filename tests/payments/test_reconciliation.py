@@ -482,7 +482,7 @@ async def test_process_whose_comparison_was_taken_over_stores_nothing(
         async def report(self, start: datetime, end: datetime) -> AsyncIterator[ReportLine]:
             self.requests.append((start, end))
             if len(self.requests) == 1:
-                # this process hangs, and another one takes over meanwhile
+                # the first process is suspended, and another one takes over meanwhile
                 payments_app.clock.advance(16 * 60)
                 await daily(payments_app).run_due()
             return

@@ -210,7 +210,7 @@ async def redis_setup(server: EmbeddedValkey) -> AsyncIterator[RedisSetup]:
     await created.close()
 
 
-# the client
+# The client
 
 
 async def test_connection_is_lazy(redis_setup: RedisSetup) -> None:
@@ -426,7 +426,7 @@ async def test_cancel_at_any_step_keeps_replies_and_connections(
     await asyncio.gather(*last)
 
 
-# the cache
+# The cache
 
 
 async def get(cache: RedisCache, source: Source, key: str = "a") -> bytes | None:
@@ -638,7 +638,7 @@ async def test_store_that_paused_server_executes_late_does_not_undo_invalidation
         assert await get(cache, source) == b"new"
 
 
-# rate limits
+# Rate limits
 
 
 async def hits(

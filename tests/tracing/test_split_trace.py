@@ -58,7 +58,7 @@ async def wait_for_spans(collector: Collector, trace_id: str, names: set[str]) -
         while True:
             spans = collector.spans_of(trace_id)
             if names <= {span.name for span in spans}:
-                await asyncio.sleep(1)  # the spans around them end a moment later
+                await asyncio.sleep(1)  # the parent spans end a moment later
                 return collector.spans_of(trace_id)
             await asyncio.sleep(0.1)
 

@@ -160,7 +160,7 @@ async def test_merge_and_checkout_of_one_cart_exclude_each_other(shop: Shop, pla
 async def assert_order_is_the_closed_cart(
     shop: Shop, ctx: CallContext, cart: CartView, checkout: object
 ) -> None:
-    """Check that the order has the lines of the closed cart, and is charged for them."""
+    """Check that the order has the lines of the closed cart, and that the payment has its total."""
     stored = await orders_of(shop.container).carts().get(ctx, cart.cart_id)
     if isinstance(checkout, CartChanged):
         assert stored.status is CartStatus.OPEN
@@ -179,7 +179,7 @@ def quantities(lines: Sequence[Any]) -> dict[UUID, int]:
 
 
 async def check_out_until_answered(shop: Shop, ctx: CallContext, cart: CartView) -> StoredResponse:
-    """Check out with one key, and again while another request with the key runs."""
+    """Check out with one key. Repeat the request while another request with this key runs."""
     request = IdempotentRequest(
         principal=ctx.actor.audit_name,
         method="POST",
@@ -245,7 +245,7 @@ async def available(shop: Shop, product_id: UUID) -> int:
 
 
 async def charged(shop: Shop, ctx: CallContext, order: OrderView) -> int:
-    """Return the amount of the payment of the order, which is the total that the order lists."""
+    """Return the amount of the payment. Check that the order shows the same total."""
     api = payments_of(shop.container).payment_api()
     payment = await api.get_payment(ctx, order.payment.payment_id)
     assert payment.amount == order.total

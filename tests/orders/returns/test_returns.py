@@ -48,7 +48,7 @@ async def delivered_order(orders_app: OrdersApp, *quantities: int) -> OrderView:
 
 
 def request_command(order: OrderView, *quantities: int) -> RequestReturn:
-    """Request units of the first lines of the order."""
+    """Build the request for a return of units of the first lines of the order."""
     lines = [
         {"line_id": line.line_id, "quantity": quantity}
         for line, quantity in zip(order.lines, quantities, strict=False)
