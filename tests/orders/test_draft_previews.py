@@ -9,7 +9,14 @@ from tests.orders.conftest import STAFF, OrdersApp
 from tests.orders.promotions.shop import create as create_promotion
 from tests.orders.promotions.shop import voucher
 from tests.orders.test_draft_orders import complete, create, drafts_of
-from tests.orders.test_totals import BERLIN, GERMAN_TAXES, change_shop, configure
+from tests.orders.test_totals import (
+    BERLIN,
+    GERMAN_TAXES,
+    NEW_YORK,
+    NEW_YORK_TAX,
+    change_shop,
+    configure,
+)
 
 
 async def read(app: OrdersApp, draft: DraftOrderView) -> DraftOrderPreview:
@@ -91,6 +98,18 @@ async def test_draft_that_cannot_be_priced_has_no_totals(orders_app: OrdersApp) 
 
     assert problems(preview) == [("orders.country_not_served", "/shipping_address/country")]
     assert preview.totals is None
+
+
+async def test_draft_without_the_region_of_its_tax_shows_its_totals(orders_app: OrdersApp) -> None:
+    await configure(orders_app, NEW_YORK_TAX, None)
+    address = NEW_YORK | {"region": None}
+    draft = await create(orders_app, add_product(orders_app), shipping_address=address)
+
+    preview = await read(orders_app, draft)
+
+    assert problems(preview) == [("orders.region_required", "/shipping_address/region")]
+    assert preview.totals is not None
+    assert preview.totals.total.amount == 1999
 
 
 async def test_voucher_of_a_draft_is_checked_for_its_customer(orders_app: OrdersApp) -> None:

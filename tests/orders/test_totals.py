@@ -15,6 +15,7 @@ from markethall.orders.contract import (
     OrderQuery,
     OrderView,
     PlaceOrder,
+    RegionRequired,
     ShippingUnavailable,
     TotalChanged,
     TotalTooLarge,
@@ -240,6 +241,22 @@ async def test_shop_limits_currencies_and_countries(orders_app: OrdersApp) -> No
         await orders_app.place(product, currency="CHF", shipping_address=NEW_YORK)
     order = await orders_app.place(product, currency="CHF", shipping_address=BERLIN)
     assert order.total == Money(amount=950, currency="CHF")
+
+
+@pytest.mark.parametrize("address", [NEW_YORK | {"region": None}, "1 Market Street, New York"])
+async def test_no_order_escapes_a_regional_tax_by_leaving_out_the_region(
+    orders_app: OrdersApp, address: Any
+) -> None:
+    await configure(orders_app, NEW_YORK_TAX, None, "USD")
+    await change_shop(orders_app, prices_include_tax=False, address=NEW_YORK)
+    command = new_order(orders_app, *US_LINES, address=address, product_currency="USD")
+
+    with pytest.raises(RegionRequired) as refused:
+        await orders_app.orders.place(orders_app.buyer, command, attempt_without_key())
+
+    assert refused.value.details == {"country": "US"}
+    for line in command.lines:
+        assert orders_app.fake_inventory.available(line.product_id) == 2 * line.quantity
 
 
 async def test_shipping_method_is_chosen_by_code(orders_app: OrdersApp) -> None:

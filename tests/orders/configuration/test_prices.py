@@ -24,7 +24,7 @@ from markethall.orders.shipping.domain import (
 from markethall.orders.shop.contract import CountryNotServed, ShopSettings
 from markethall.orders.shop.domain import find_destination, home_destination
 from markethall.orders.tax.contract import NewTaxRate
-from markethall.orders.tax.domain import find_rules
+from markethall.orders.tax.domain import find_missing_region, find_rules
 from markethall.orders.totals.domain import Destination
 
 BERLIN = Destination("DE", "BE", "10 115")
@@ -143,6 +143,34 @@ def test_rates_of_a_region_replace_those_of_its_country() -> None:
     assert found("US", "CA") == found("US", None) == Decimal("0.05")
     assert found("DE", "NY") == Decimal("0.19")
     assert found("FR", None) == 0
+
+
+@pytest.mark.parametrize(
+    ("destination", "is_missing"),
+    [
+        (Destination("US", "NY"), False),
+        (Destination("US", "OR"), False),  # a region without a tax
+        (Destination("US"), True),
+        (Destination("US", "US-"), True),
+        (Destination("ES"), False),  # the rate of the country applies
+        (Destination("FR"), False),
+        (Destination(), False),
+    ],
+)
+def test_region_is_required_where_only_regions_have_rates(
+    destination: Destination, is_missing: bool
+) -> None:
+    rates = [
+        tax("US", "0.04", region="NY"),
+        tax("US", "0.0625", region="TX"),
+        tax("ES", "0.21"),
+        tax("ES", "0.07", region="CN"),
+    ]
+
+    error = find_missing_region(rates, destination)
+
+    assert (error is not None) is is_missing
+    assert error is None or error.details == {"country": "US"}
 
 
 def tax(country: str, value: str, **fields: str) -> NewTaxRate:

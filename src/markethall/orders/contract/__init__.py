@@ -82,6 +82,7 @@ from markethall.orders.shipping.contract import ShippingUnavailable as ShippingU
 from markethall.orders.shop.contract import CountryNotServed as CountryNotServed
 from markethall.orders.shop.contract.addresses import Address as Address
 from markethall.orders.shop.contract.addresses import AnyAddress as AnyAddress
+from markethall.orders.tax.contract import RegionRequired as RegionRequired
 from markethall.orders.totals.contract import DiscountView as DiscountView
 from markethall.orders.totals.contract import ShippingLineView as ShippingLineView
 from markethall.orders.totals.contract import TaxLineView as TaxLineView
@@ -101,11 +102,11 @@ class Orders(Protocol):
     ) -> OrderView:
         """Reserve the stock, open the payment, write the order. The attempt's id is the order id.
 
-        Raises OrderCurrencyMismatch, CountryNotServed, ShippingUnavailable, VoucherInvalid,
-        VoucherExhausted, TotalChanged, TotalTooLarge, ValidationFailed (a guest without an e-mail
-        address), ReservationClosed (the time to place the order is over); from users: UserNotFound,
-        UserInactive; from inventory: ProductNotFound, OutOfStock, TooManyUnpaidOrders,
-        TooManyUnits.
+        Raises OrderCurrencyMismatch, CountryNotServed, RegionRequired, ShippingUnavailable,
+        VoucherInvalid, VoucherExhausted, TotalChanged, TotalTooLarge, ValidationFailed (a guest
+        without an e-mail address), ReservationClosed (the time to place the order is over); from
+        users: UserNotFound, UserInactive; from inventory: ProductNotFound, OutOfStock,
+        TooManyUnpaidOrders, TooManyUnits.
         """
 
     async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:
@@ -218,7 +219,7 @@ class OrderChanges(Protocol):
         The amounts never change: a shipping address at which the shipping or a tax would differ is
         rejected. It may change only before the first shipment. Raises OrderNotFound, Forbidden,
         PreconditionFailed, InvalidTransition, AddressChangesPrice, ValidationFailed,
-        CountryNotServed, ShippingUnavailable; from inventory: ProductNotFound.
+        CountryNotServed, RegionRequired, ShippingUnavailable; from inventory: ProductNotFound.
         """
 
 
@@ -237,7 +238,7 @@ class OrderEdits(Protocol):
         open until this payment is captured, and then takes effect. The additional units are
         reserved until then. Raises Forbidden, OrderNotFound, InvalidTransition, EditOpen (an
         earlier edit waits for its payment), EditNeedsCapture, EditWithDiscount, TotalChanged,
-        TotalTooLarge, ValidationFailed, OrderCurrencyMismatch, CountryNotServed,
+        TotalTooLarge, ValidationFailed, OrderCurrencyMismatch, CountryNotServed, RegionRequired,
         ShippingUnavailable; from inventory: ProductNotFound, OutOfStock, ReservationClosed; from
         payments: PaymentInProgress, InvalidPaymentTransition (the customer is paying or has just
         paid).

@@ -9,6 +9,7 @@ from markethall.orders.promotions.domain import category_keys, label_key
 from markethall.orders.shipping.contract import ShippingUnavailable
 from markethall.orders.shipping.domain import ShippedLine, ShippingOption
 from markethall.orders.shop.contract import AnyAddress
+from markethall.orders.tax.contract import RegionRequired
 from markethall.orders.totals.domain import Breakdown, PricedLine
 from markethall.shared.kernel.money import Money
 
@@ -68,8 +69,8 @@ class Quote:
     number_prefix: str
     # the methods that serve the order
     shipping_options: tuple[ShippingOption, ...] = ()
-    # the reason why a preview has no shipping
-    shipping_error: ShippingUnavailable | None = None
+    # the reason why a preview has no shipping, or may lack taxes
+    error: ShippingUnavailable | RegionRequired | None = None
 
     @property
     def total(self) -> Money:

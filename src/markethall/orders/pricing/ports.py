@@ -14,6 +14,6 @@ class Pricing(Protocol):
 
         No SQL statement is executed if the settings are cached, and if neither a voucher nor the
         history of the customer must be read. Raises OrderCurrencyMismatch, CountryNotServed,
-        ShippingUnavailable, VoucherInvalid, VoucherExhausted, TotalTooLarge; Unavailable if a
-        calculator or the database does not answer.
+        RegionRequired, ShippingUnavailable, VoucherInvalid, VoucherExhausted, TotalTooLarge;
+        Unavailable if a calculator or the database does not answer.
         """

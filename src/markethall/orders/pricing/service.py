@@ -21,7 +21,7 @@ from markethall.orders.shop.contract import ShopSettings
 from markethall.orders.shop.domain import find_destination, home_destination
 from markethall.orders.shop.service import parse_shop
 from markethall.orders.tax.contract import NewTaxRate
-from markethall.orders.tax.domain import TaxRequest
+from markethall.orders.tax.domain import TaxRequest, find_missing_region
 from markethall.orders.tax.ports import TaxCalculator
 from markethall.orders.tax.service import TAX_RATES
 from markethall.orders.totals.domain import (
@@ -88,6 +88,9 @@ class TotalsPricing:
             applicable.check_voucher(discounted)
         if option and option.pickup:
             destination = home_destination(rules.shop) or destination
+        region_error = find_missing_region(rules.tax_rates, destination)
+        if region_error and not request.is_preview:
+            raise region_error
         taxes = await self._calculate_taxes(request, rules, currency, destination, discounted)
         breakdown = add_taxes(
             [line.key for line in lines],
@@ -97,7 +100,11 @@ class TotalsPricing:
             rules.shop.prices_include_tax,
         )
         return Quote(
-            currency, breakdown, rules.shop.order_number_prefix, tuple(options), shipping_error
+            currency,
+            breakdown,
+            rules.shop.order_number_prefix,
+            tuple(options),
+            shipping_error or region_error,
         )
 
     def refresh(self) -> None:

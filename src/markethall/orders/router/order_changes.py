@@ -11,6 +11,7 @@ from markethall.orders.contract import (
     InvalidTransition,
     OrderNotFound,
     OrderView,
+    RegionRequired,
     ShippingUnavailable,
 )
 from markethall.orders.router.dependencies import OrderChangesDep, OwnerOrStaff
@@ -36,6 +37,7 @@ router = APIRouter(tags=["orders"])
         InvalidTransition,
         AddressChangesPrice,
         CountryNotServed,
+        RegionRequired,
         ShippingUnavailable,
     ),
 )

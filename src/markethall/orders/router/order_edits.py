@@ -14,6 +14,7 @@ from markethall.orders.contract import (
     OrderCurrencyMismatch,
     OrderNotFound,
     OrderView,
+    RegionRequired,
     ShippingUnavailable,
     TotalChanged,
     TotalTooLarge,
@@ -55,6 +56,7 @@ router = APIRouter(tags=["orders"])
         TotalTooLarge,
         OrderCurrencyMismatch,
         CountryNotServed,
+        RegionRequired,
         ShippingUnavailable,
     ),
 )

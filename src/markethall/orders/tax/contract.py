@@ -109,6 +109,14 @@ class TaxRateTaken(DomainError):
     title = "A tax rate with these values exists already"
 
 
+class RegionRequired(DomainError):
+    """The tax rates of a country are by region, and the address has no region. Details: country."""
+
+    code = "orders.region_required"
+    status = 422
+    title = "The tax in this country depends on the region"
+
+
 class TaxRates(Protocol):
     """The API of tax rates."""
 

@@ -1,10 +1,10 @@
 """The tax of an order by the rates of the shop."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from markethall.orders.tax.contract import NewTaxRate
+from markethall.orders.tax.contract import NewTaxRate, RegionRequired
 from markethall.orders.totals.domain import (
     Destination,
     LineBreakdown,
@@ -47,6 +47,21 @@ def find_rules(
         {name: found.get(True) or found[False] for name, found in by_class.items()},
         prices_include_tax,
     )
+
+
+def find_missing_region(
+    rates: Iterable[NewTaxRate], destination: Destination
+) -> RegionRequired | None:
+    """Return an error if the destination has no region, and its country only has regional rates.
+
+    Otherwise, a customer who omits the region would pay no tax.
+    """
+    if destination.region_key:
+        return None
+    regions = [rate.region for rate in rates if rate.country == destination.country]
+    if not regions or None in regions:
+        return None
+    return RegionRequired(country=destination.country)
 
 
 def region_key(rate: NewTaxRate) -> str:

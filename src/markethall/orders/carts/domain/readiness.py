@@ -10,6 +10,7 @@ from markethall.orders.carts.domain.lines import Offer
 from markethall.orders.contract import (
     CountryNotServed,
     OrderCurrencyMismatch,
+    RegionRequired,
     ShippingUnavailable,
     TotalTooLarge,
     VoucherExhausted,
@@ -21,6 +22,7 @@ from markethall.shared.kernel.errors import DomainError
 _FIELD_BY_ERROR: Final[Mapping[type[DomainError], str]] = {
     OrderCurrencyMismatch: "/currency",
     CountryNotServed: "/shipping_address/country",
+    RegionRequired: "/shipping_address/region",
     ShippingUnavailable: "/shipping_method",
     TotalTooLarge: "/lines",
     VoucherInvalid: "/voucher_code",

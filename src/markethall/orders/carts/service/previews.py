@@ -82,7 +82,7 @@ class CartPreviews:
             raise
         except DomainError as error:
             return Preview(offers, error=error)
-        return Preview(offers, quote, quote.shipping_error)
+        return Preview(offers, quote, quote.error)
 
 
 def require_offers(offers: Mapping[UUID, Offer], product_ids: Sequence[UUID]) -> None:

@@ -23,7 +23,7 @@ from markethall.orders.carts.domain import (
     pricing_problem,
 )
 from markethall.orders.carts.service.previews import Preview
-from markethall.orders.contract import ShippingUnavailable
+from markethall.orders.contract import RegionRequired, ShippingUnavailable
 from markethall.orders.totals.domain import LineBreakdown
 from markethall.orders.totals.service import (
     to_discount_views,
@@ -74,7 +74,7 @@ def list_readiness_problems(cart: Cart, preview: Preview) -> Iterator[ReadinessP
     yield from find_line_problems(cart, preview.offers)
     is_address_missing = cart.shipping_address is None
     if preview.error and not (
-        is_address_missing and isinstance(preview.error, ShippingUnavailable)
+        is_address_missing and isinstance(preview.error, ShippingUnavailable | RegionRequired)
     ):
         yield pricing_problem(preview.error)
 
