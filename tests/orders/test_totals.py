@@ -236,11 +236,28 @@ async def test_shop_limits_currencies_and_countries(orders_app: OrdersApp) -> No
     product = orders_app.fake_inventory.add_product(5, 1000, "EUR", {"CHF": 950})
 
     with pytest.raises(OrderCurrencyMismatch):
-        await orders_app.place(product)
+        await orders_app.place(product, currency="EUR")
     with pytest.raises(CountryNotServed):
         await orders_app.place(product, currency="CHF", shipping_address=NEW_YORK)
     order = await orders_app.place(product, currency="CHF", shipping_address=BERLIN)
     assert order.total == Money(amount=950, currency="CHF")
+
+
+async def test_default_currency_applies_if_the_shop_lists_its_currencies(
+    orders_app: OrdersApp,
+) -> None:
+    both = orders_app.fake_inventory.add_product(9, 1000, "EUR", {"CHF": 950})
+    eur_only = orders_app.fake_inventory.add_product(9, 700, "EUR")
+
+    await change_shop(orders_app, default_currency="CHF")
+    assert (await orders_app.place(both)).total == Money(amount=1000, currency="EUR")
+
+    await change_shop(orders_app, currencies=["CHF", "EUR"])
+    assert (await orders_app.place(both)).total == Money(amount=950, currency="CHF")
+    assert (await orders_app.place(both, currency="EUR")).total.currency == "EUR"
+    with pytest.raises(OrderCurrencyMismatch) as refused:
+        await orders_app.place(eur_only)
+    assert refused.value.details["lines"] == [{"product_id": str(eur_only), "currency": "EUR"}]
 
 
 @pytest.mark.parametrize("address", [NEW_YORK | {"region": None}, "1 Market Street, New York"])

@@ -26,6 +26,7 @@ from tests.orders.carts.conftest import (
     amounts,
     at_version,
     change_cart,
+    check_out,
     create_cart,
     get_cart,
     guest_context,
@@ -34,6 +35,7 @@ from tests.orders.carts.conftest import (
     set_line,
 )
 from tests.orders.conftest import STAFF, OrdersApp, attempt_without_key, user_context
+from tests.orders.test_totals import change_shop
 
 ADDRESS = {
     "recipient": "Ada Lovelace",
@@ -360,6 +362,19 @@ async def test_cart_in_any_currency_of_all_lines(orders_app: OrdersApp) -> None:
     assert changed.totals
     assert (changed.totals.total.amount, changed.totals.total.currency) == (2400, "USD")
     assert changed.changes == ()  # the owner has chosen the other price
+
+
+async def test_cart_without_a_currency_has_the_default_of_the_shop(orders_app: OrdersApp) -> None:
+    tea = orders_app.fake_inventory.add_product(5, amount=1000, prices={"CHF": 950})
+    await change_shop(orders_app, currencies=["CHF", "EUR"], default_currency="CHF")
+    cart = await create_cart(orders_app, (tea, 2), shipping_address="Market 1")
+
+    order = await check_out(orders_app, cart)
+
+    assert cart.totals
+    assert cart.totals.total == order.total == Money(amount=1900, currency="CHF")
+    assert cart.lines[0].unit_price == Money(amount=950, currency="CHF")
+    assert cart.currency == "CHF"
 
 
 async def test_lines_without_a_price_in_the_currency_are_named(orders_app: OrdersApp) -> None:

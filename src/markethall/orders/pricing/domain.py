@@ -44,7 +44,10 @@ class QuotedLine:
 
 @dataclass(frozen=True)
 class QuoteRequest:
-    """An order that is to be priced. Without `currency`, the currency of the lines is used.
+    """An order that is to be priced.
+
+    Without `currency`, the default currency of the shop is used if the shop lists its currencies,
+    else that of the lines.
 
     Without `shipping_method`, which is a code, the cheapest method is chosen. If no method serves a
     preview, its price has no shipping.

@@ -9,6 +9,13 @@ class Pricing(Protocol):
     def refresh(self) -> None:
         """Let the next quotes read the settings and the promotions of the shop again."""
 
+    async def choose_currency(self, requested: str | None) -> str | None:
+        """Return the requested currency, or the default currency of the shop.
+
+        None means the currency of the lines: none is requested, and the shop does not list its
+        currencies. Raises Unavailable if the settings cannot be read.
+        """
+
     async def quote(self, request: QuoteRequest) -> Quote:
         """Price an order by the current settings of the shop.
 

@@ -18,7 +18,7 @@ from markethall.orders.shipping.domain import ShippingOption, ShippingRequest, c
 from markethall.orders.shipping.ports import ShippingCalculator
 from markethall.orders.shipping.service import SHIPPING_METHODS, ShippingRates
 from markethall.orders.shop.contract import ShopSettings
-from markethall.orders.shop.domain import find_destination, home_destination
+from markethall.orders.shop.domain import choose_currency, find_destination, home_destination
 from markethall.orders.shop.service import parse_shop
 from markethall.orders.tax.contract import NewTaxRate
 from markethall.orders.tax.domain import TaxRequest, find_missing_region
@@ -73,9 +73,13 @@ class TotalsPricing:
         self._items = _NO_ITEMS
         self._rules = parse_rules(_NO_ITEMS)
 
+    async def choose_currency(self, requested: str | None) -> str | None:
+        return choose_currency(requested, (await self._get_rules()).shop)
+
     async def quote(self, request: QuoteRequest) -> Quote:
         rules = await self._get_rules()
-        currency = find_currency(request.lines, request.currency, rules.shop.currencies)
+        requested = choose_currency(request.currency, rules.shop)
+        currency = find_currency(request.lines, requested, rules.shop.currencies)
         destination = find_destination(rules.shop, request.shipping_address)
         lines = [line.to_priced_line() for line in request.lines]
         check_subtotal(lines)

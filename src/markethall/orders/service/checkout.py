@@ -120,6 +120,8 @@ class Checkout:
         if customer is None:
             customer = await self._users.get_active_customer(ctx, ctx.user_id)
         email = choose_email(command, customer)
+        currency = await self._pricing.choose_currency(command.currency)
+        command = command.model_copy(update={"currency": currency})
         reservation = await self._inventory.reserve(
             ctx, self._reserve_command(ctx, command, attempt.id)
         )

@@ -14,6 +14,14 @@ def check_default_currency(settings: ShopSettings) -> None:
         )
 
 
+def choose_currency(requested: str | None, settings: ShopSettings) -> str | None:
+    """Return the requested currency, else the default of a shop that lists its currencies.
+
+    None means the currency of the lines.
+    """
+    return requested or (settings.default_currency if settings.currencies else None)
+
+
 def home_destination(settings: ShopSettings) -> Destination | None:
     """Return the place of the shop: its address, or its only country. None if it has neither."""
     address = settings.address

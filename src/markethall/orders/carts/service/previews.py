@@ -53,10 +53,16 @@ class CartPreviews:
     async def list_offers(
         self, ctx: CallContext, product_ids: Iterable[UUID], currency: str | None
     ) -> Mapping[UUID, Offer]:
-        """Return the offers of the products that are sold. Raises Unavailable."""
-        query = ListOffers(product_ids=tuple(product_ids), currency=currency)
-        if not query.product_ids:
+        """Return the offers of the products that are sold. Raises Unavailable.
+
+        Without `currency`, the prices are in the default currency of the shop. A product without a
+        price in the currency is offered at its own price.
+        """
+        ids = tuple(product_ids)
+        if not ids:
             return {}
+        chosen = await self._pricing.choose_currency(currency)
+        query = ListOffers(product_ids=ids, currency=chosen)
         offers = await self._inventory.list_offers(ctx, query)
         return {offer.product_id: _to_offer(offer) for offer in offers.items}
 

@@ -79,12 +79,21 @@ LogoUrl = Annotated[
 ]
 
 
+DefaultCurrency = Annotated[
+    Currency,
+    Field(
+        description="Of carts and orders that name no currency. It only applies if `currencies` is "
+        "not empty; otherwise they have the currency of their products"
+    ),
+]
+
+
 class ShopSettings(RequestModel):
     """The settings of the shop. Their defaults apply until an admin changes them."""
 
     name: ShopName = "Shop"
     currencies: Currencies = ()
-    default_currency: Currency = "EUR"
+    default_currency: DefaultCurrency = "EUR"
     countries: Countries = ()
     prices_include_tax: Bool = True
     order_number_prefix: NumberPrefix = DEFAULT_NUMBER_PREFIX
@@ -101,7 +110,7 @@ class ShopChange(RequestModel):
 
     name: ShopName | None = None
     currencies: Currencies | None = None
-    default_currency: Currency | None = None
+    default_currency: DefaultCurrency | None = None
     countries: Countries | None = None
     prices_include_tax: Bool | None = None
     order_number_prefix: NumberPrefix | None = None
