@@ -30,7 +30,7 @@ from .shop import PAGE, fetch
 WARMUP: Final = 1.0
 READERS: Final = 16
 PRODUCTS_READ: Final = 2000  # the number of different products that are read
-FAMILIES_READ: Final = 700  # with about as many products
+FAMILIES_READ: Final = 700  # families, with about the same number of products
 PAGE_SIZE: Final = 100  # products per page on the way to a deep page
 DEEP_READS: Final = 200  # reads of each of the two pages: the first and the deep one
 HEADER: Final = (

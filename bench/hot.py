@@ -40,7 +40,7 @@ from .servers import OTHERS, SERVER, Server, Ticks
 from .shop import Shop
 
 STOCK: Final = 1_000_000
-CONNECTIONS: Final = 20  # the same as the pool size of the application
+CONNECTIONS: Final = 20  # the pool size of the application
 WARMUP: Final = 0.5
 CREATE_PLAIN_TABLE: Final = """
 CREATE TABLE plain_stock (product_id uuid PRIMARY KEY, on_hand bigint NOT NULL, reserved bigint

@@ -28,12 +28,12 @@ from .loop import Loop
 from .servers import OTHERS, Server, Ticks
 from .shop import ADMIN, Shop
 
-CONNECTIONS: Final = 20  # the same as the pool size of the application
+CONNECTIONS: Final = 20  # the pool size of the application
 OTHER_CUSTOMERS: Final = 9
 BURST: Final = 500  # orders that one customer sends at the same time, every second
 STORM: Final = 24  # connections of one client address
 WARMUP: Final = 1.0
-MULTIPLES: Final = (1, 2, 3)  # of the capacity
+MULTIPLES: Final = (1, 2, 3)  # a share of the capacity
 GOAL: Final = 0.9  # goodput at three times the capacity / at the capacity
 LOAD_HEADER: Final = (
     *("load", "offered /s", "goodput /s", "ratio", "by round", "ratio by cpu", "refused"),

@@ -31,7 +31,8 @@ LATENCY: Final = 0.2  # seconds
 # seconds; payments with this latency are few, so that their own work hardly uses the CPU
 LONG_LATENCY: Final = 6.0
 WARMUP: Final = 0.5
-# the payments of a phase with waiting payments start in this time, which takes CPU; then they wait
+# the time in which the waiting payments of a phase start, which uses CPU; the measurement begins
+# after it
 LONG_WARMUP: Final = 2.0
 PLACERS: Final = 16  # customers who place the orders; more would be refused
 READERS: Final = 16
@@ -61,7 +62,7 @@ READ_HEADER: Final = (
 
 @dataclass(frozen=True)
 class Options:
-    """`rounds` phases of about `seconds` each."""
+    """The number of phases (`rounds`), and the approximate duration of each in `seconds`."""
 
     seconds: float = 3
     rounds: int = 5
@@ -300,7 +301,7 @@ class _PaymentsBench:
     ) -> list[list[Request]]:
         """Place orders. Return the requests that pay them, one list for each customer.
 
-        With a latency, a list has at most as many as one customer can pay in a phase.
+        With a latency, a list has no more requests than one customer can send in a phase.
         """
         placed: list[list[Request]] = []
         orders = self.shop.place_unpaid_orders(PLACERS, placed, METHODS[latency])

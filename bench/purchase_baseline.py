@@ -1,8 +1,8 @@
-"""A hand-written purchase, as a yardstick: two endpoints on FastAPI and asyncpg.
+"""A hand-written purchase for comparison: two endpoints on FastAPI and asyncpg.
 
-Each request is one statement, which is wholly done or not at all: the stock never gets negative, a
-key has one effect and one answer, and the posting balances. There are no tokens, no other rules, no
-events and no provider: it shows the cost of the libraries and of Postgres.
+Each request is one statement, which has its whole effect or none: the stock never becomes negative,
+a key has one effect and one answer, and the posting balances. There are no tokens, no other rules,
+no events and no provider. So the baseline shows the cost of the libraries and of Postgres.
 """
 
 import json

@@ -14,7 +14,7 @@ HEADER: Final = (
     *("measure", "concurrency", "monolith /s", "split /s", "ratio", "by round"),
     *("p50 ms", "ratio", "p99 ms", "ratio", "cpu us", "ratio", "n", "foreign"),
 )
-MAX_FOREIGN_SHARE: Final = 0.05  # above this CPU share of other programs a figure is unreliable
+MAX_FOREIGN_SHARE: Final = 0.05  # unreliable if other programs use a larger share of the CPU
 DEPLOYMENTS: Final = ("monolith", "split")
 
 

@@ -11,7 +11,7 @@ RAW = "(i) raw ASGI"
 PURCHASE = "(iii) hand-written purchase"
 SQL_ONE = "(ii) FastAPI + asyncpg, one"
 SQL_PAGE = "(ii) FastAPI + asyncpg, page"
-MAX_FOREIGN_SHARE = 0.05  # above this CPU share of other programs a figure is unreliable
+MAX_FOREIGN_SHARE = 0.05  # a figure is unreliable if other programs use a larger share of the CPU
 HEADER = (
     *("measure", "concurrency", "value", "p50 ms", "p95 ms", "p99 ms", "n", "stmts"),
     *("per cpu s", "server", "others", "foreign", "ratio", "goal"),

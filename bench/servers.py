@@ -22,7 +22,7 @@ from typing import Protocol, cast
 ROOT = Path(__file__).resolve().parent.parent
 ALL = os.sched_getaffinity(0)
 SERVER = {min(ALL)}
-OTHERS = ALL - SERVER or SERVER  # on a machine with one core all processes share it
+OTHERS = ALL - SERVER or SERVER  # on a machine with one core, all processes share this core
 IDLE_SHARE = 0.15  # a server is idle if it uses a smaller share of a core
 SETTLE_TIMEOUT_SECONDS = 10.0
 

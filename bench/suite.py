@@ -23,7 +23,7 @@ from .shop import ADMIN, PAGE, Shop, fetch, fetch_bodies, fetch_statement_count
 
 # a login may get 503, because the queue for password hashes is bounded
 TOLERATED = {"login": frozenset({503})}
-START_PATHS = ["/health", "/ready", PAGE]  # the time to the first 200 is measured for each
+START_PATHS = ["/health", "/ready", PAGE]  # paths for which the time to the first 200 is measured
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Suite:
 
     def _cold_starts(self) -> None:
         """Measure cold starts with an embedded database in a separate data directory."""
-        exists = (self._folder / "cold").exists()  # true if an earlier run has used --data-dir
+        exists = (self._folder / "cold").exists()  # whether an earlier run has used --data-dir
         name = "first start of this run" if exists else "first start, empty directory"
         with self._application(None, folder="cold") as server:
             self._report_start(name, server.wait("/ready", 120))
