@@ -114,7 +114,7 @@ def _error_line(line: int, column: str, message: str) -> str:
 def _period(
     first_day: datetime | None, last_day: datetime | None, *, has_file: bool
 ) -> Period | None:
-    """Return the period of the options, or None for the days of the file. Raises SettingsError."""
+    """Return the compared period; None means all days of the file. Raises SettingsError."""
     if first_day is None:
         if last_day:
             fail("--to: needs --from")

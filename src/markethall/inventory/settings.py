@@ -17,7 +17,7 @@ from markethall.shared.composition.settings import (
 )
 from markethall.shared.kernel.languages import LANGUAGE_TAG
 
-# the boundary and the headers of the part that contains the file
+# bytes for the boundary and the headers of the part that contains the file
 MULTIPART_OVERHEAD_BYTES: Final = 16 * 1024
 
 

@@ -10,14 +10,14 @@ MAX_ITEMS = 2000
 
 
 class ItemView(Dto):
-    """A configuration item. Its fields follow in the class of its kind."""
+    """A configuration item. The subclass of each kind adds the fields of this kind."""
 
     version: int
     created_at: datetime
 
 
 class TooManyItems(DomainError):
-    """There is no room for more items of this kind. Details: limit."""
+    """The shop already has the maximum number of items of this kind. Details: limit."""
 
     code = "orders.too_many_items"
     status = 409

@@ -15,7 +15,7 @@ class ItemKind(StrEnum):
     SHOP = "shop"
     SHIPPING_METHOD = "shipping_method"
     TAX_RATE = "tax_rate"
-    # stored in a table of its own; an item only in `list_all_items`
+    # promotions have a table of their own; only `list_all_items` returns them as items
     PROMOTION = "promotion"
 
 

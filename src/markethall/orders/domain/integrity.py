@@ -133,7 +133,7 @@ def judge_pending(order: OrderLink) -> Iterator[OffendingRow]:
 
 
 def judge_cart(cart: OrderedCart) -> Iterator[OffendingRow]:
-    """Check that a cart has one order, and that the cart and the order name each other."""
+    """Check that a cart has one order, and that both have the id of the other."""
     row = f"cart cart_id={cart.cart_id}"
     if cart.order_count > 1:
         yield OffendingRow(row=row, problem=f"has {cart.order_count} orders")
@@ -167,7 +167,7 @@ def judge_amount(order: OrderLink | None, payment: PaymentFacts | None) -> Itera
 
 
 def judge_paid(order: OrderLink | None, payment: PaymentFacts | None) -> Iterator[OffendingRow]:
-    """Check that an order is paid exactly if its payment is captured, with the same refunds."""
+    """Check that an order is paid if and only if its payment is captured, with the same refunds."""
     if order is None:
         yield from _judge_without_order(payment)
         return

@@ -193,7 +193,7 @@ class DraftOrders(Protocol):
     async def complete(
         self, ctx: CallContext, draft_order_id: UUID, attempt: IdempotentCommand
     ) -> OrderView:
-        """Place the order. A draft has one order ever; the attempt's id is the order id.
+        """Place the order. A draft never has more than one order; the attempt's id is the order id.
 
         The order is pending until its payment is paid, by its customer or by staff. Raises the
         errors of `Orders.place`, DraftOrderNotFound, DraftOrderCompleted, DraftOrderChanged.

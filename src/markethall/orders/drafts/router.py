@@ -182,7 +182,7 @@ async def delete_draft_order(
 async def complete_draft_order(
     ctx: Staff, draft_order_id: Id, drafts: DraftOrdersDep, idempotency: IdempotencyDep
 ) -> Response:
-    """Place the order, as the customer would. A draft has one order ever.
+    """Place the order, as the customer would. A draft never has more than one order.
 
     The order is pending until its payment is paid: by the customer, or by staff if the customer has
     chosen a manual payment method (`POST /payments/{payment_id}/mark-paid`). Like every unpaid

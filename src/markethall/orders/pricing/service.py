@@ -47,7 +47,7 @@ class PricingRules:
     # the active methods
     shipping_methods: tuple[NewShippingMethod, ...]
     tax_rates: tuple[NewTaxRate, ...]
-    # the shop has shipping methods, active or not
+    # whether the shop has shipping methods, active or not
     has_methods: bool
     # the active promotions without a code
     promotions: tuple[Promotion, ...]
@@ -175,9 +175,10 @@ class TotalsPricing:
     def _choose(
         self, options: Sequence[ShippingOption], rules: PricingRules, request: QuoteRequest
     ) -> tuple[ShippingOption | None, ShippingUnavailable | None]:
-        """Return no option if the shop has no shipping.
+        """Choose the shipping option. A shop without shipping methods has none.
 
-        If no method serves the order, return the error for a preview, else raise it.
+        If no method serves the order, raise the error. For a preview, return it beside the missing
+        option.
         """
         is_built_in = isinstance(self._shipping, ShippingRates)
         if is_built_in and not rules.has_methods and request.shipping_method is None:

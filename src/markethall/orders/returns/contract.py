@@ -126,8 +126,9 @@ class ReceiptView(Dto):
 class ReturnRefundView(Dto):
     """The refund of a closed return: `amount` includes `shipping`.
 
-    `refunded` is the part of it for which a refund of the payment was made: less than `amount` if
-    the payment had been refunded otherwise before. It is null until then, soon after the closing.
+    `refunded` is the amount that was really refunded. It is less than `amount` if too little was
+    left to refund, because the payment had been refunded before. It is null until soon after the
+    return is closed.
     """
 
     amount: Money

@@ -28,7 +28,7 @@ class EditedLines:
     """The quantities of an order before and after an edit, and the products of its lines."""
 
     currency: str
-    # the key of the ids of new lines
+    # the ids of new lines are derived from this id
     reservation_id: UUID
     lines: tuple[OrderLine, ...]
     quantities: Mapping[UUID, int]

@@ -84,10 +84,10 @@ class OrderChangeService:
     async def _check_same_price(
         self, ctx: CallContext, order: Order, previous: str | Address
     ) -> None:
-        """Raises AddressChangesPrice if the order costs something else than at the old address.
+        """Raises AddressChangesPrice if the order has another price at the new address.
 
-        Both addresses are priced by the current settings of the shop. So a setting that has
-        changed since the order was placed makes no difference.
+        Both addresses are priced by the current settings of the shop. So a setting that has changed
+        since the order was placed makes no difference.
         """
         lines = await quote_order_lines(self._inventory, ctx, order)
 

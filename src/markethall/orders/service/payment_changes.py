@@ -37,7 +37,8 @@ def apply_payment(
 def cancel_without_payment(order: Order, audit: AuditInfo) -> OrderCancelled | None:
     """Cancel an order whose authorized payment has ended without a capture.
 
-    Return the event to publish. After a shipment the order stays, and staff must get the money.
+    Return the event to publish. After a shipment the order stays as it is, and staff must collect
+    the money.
     """
     reason = _END_REASONS.get(order.provider_payment_status)
     if reason is None or not order.has_changed:

@@ -1,7 +1,7 @@
 """Capture the authorized payment of an order, as its goods are shipped.
 
-The amounts are sums over all shipments. So the sequence of the events does not matter, and the next
-capture also takes the amount of one that was missed.
+The amounts are sums over all shipments. So the sequence of the events does not matter, and if a
+capture is missed, the next one includes its amount.
 """
 
 from uuid import UUID

@@ -173,16 +173,17 @@ class LedgerChainHead(Dto):
 
 
 class LedgerReport(Dto):
-    """The result of verifying the ledger.
+    """The result of a verification of the ledger.
 
     `balanced`: each posting sums to zero, and the ledger agrees with the amounts of the payments.
-    `intact`: in addition, the hash chains are unbroken, and the ledger is the one that the
-    operations give. `findings` lists at most 100 rows, those of a chain in the order of the chain;
-    `finding_count` counts all. Each list of ids has at most 100.
+    `intact`: in addition, the hash chains are unbroken, and the ledger equals the ledger that is
+    built again from the operations. `findings` lists at most 100 rows; those of a chain are in the
+    order of the chain. `finding_count` is the number of all findings. Each list of ids has at most
+    100 entries.
 
-    `unfinished_checks` are those that did not finish before the deadline of the request; then
-    `balanced` and `intact` are false, and the findings are those of the part that was checked.
-    `posting_count` postings of the `posting_total` at the beginning were checked.
+    `unfinished_checks` are the checks that did not finish before the deadline of the request. Then
+    `balanced` and `intact` are false, and the findings cover only the checked part: `posting_count`
+    of `posting_total` postings.
     """
 
     balanced: bool

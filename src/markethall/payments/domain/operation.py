@@ -44,11 +44,12 @@ class ActionRequired:
     Either the customer then confirms the payment again, which starts a new charge; or a webhook
     reports that this charge has succeeded. `reference` is the provider's id of the charge, if it
     has one. A later `expires_at` postpones the expiry of the payment, the order and the
-    reservation, to at most 90 days after the payment was opened. So does `lifetime`, the time that
-    the customer has from the opening of the payment on; another charge does not renew it.
+    reservation, to at most 90 days after the payment was opened. `lifetime` does the same: it is
+    the time that the customer has, counted from the opening of the payment, so another charge does
+    not renew it.
 
-    `is_cancellable` tells that the gateway can cancel the charge, and that it must: the charge
-    could otherwise succeed after the payment has ended. A job then follows the charge up.
+    If `is_cancellable` is true, the gateway can cancel the charge and must do so when the payment
+    ends, because the charge could otherwise succeed later. A job then follows the charge up.
     """
 
     next_action: NextAction

@@ -29,9 +29,9 @@ log = structlog.get_logger("markethall.payments")
 MAX_LISTED_DIFFERENCES: Final = 10_000
 _POLL_SECONDS: Final = 60
 _DAY: Final = timedelta(days=1)
-# the days that are compared after the job did not run
+# the maximum number of past days that are still compared if the job did not run
 _MAX_DAYS: Final = 7
-# another process continues after this time if the one that compares has died
+# after this time, another process continues a comparison whose process has died
 _LEASE: Final = timedelta(minutes=15)
 _RETRY_AFTER: Final = timedelta(minutes=15)
 

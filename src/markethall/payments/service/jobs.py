@@ -57,9 +57,9 @@ class PaymentJobs:
     async def refund_ended_payments(self) -> None:
         """Refund the money that was received for voided, cancelled or expired payments.
 
-        A payment whose refund was rejected stays in the list. So a run goes on after the payment
-        that the run before took last, and begins again at the end of the list. The position is kept
-        in this process only, because after a restart any position will do.
+        A payment whose refund was rejected stays in the list. So each run continues after the last
+        payment of the previous run, and at the end of the list starts again at its beginning. The
+        position is stored only in this process, because any position is good after a restart.
         """
         async with self._database.read_session() as store:
             payment_ids = await store.list_payments_to_refund(

@@ -34,8 +34,8 @@ log = structlog.get_logger("markethall.payments")
 
 # methods that one statement deletes
 _BATCH_SIZE: Final = 100
-# Concurrent calls of providers. One run of the job detaches no more, because the other jobs wait
-# meanwhile, up to the timeout of the provider.
+# The number of concurrent calls of providers, and of methods that one run of the job detaches. It
+# is low, because the other jobs wait meanwhile, up to the timeout of the provider.
 MAX_CONCURRENT_DETACHES: Final = 8
 _DETACH_RETRY_DELAY: Final = timedelta(minutes=1)
 

@@ -126,7 +126,7 @@ class VerifyLedger:
         """Return the findings that are found again in this range of operations.
 
         Operations and postings are read one after the other, so an operation that succeeds in
-        between looks like a difference. It does not at the second look.
+        between looks like a difference. The second read shows no such difference.
         """
         async with self._database.read_session() as store:
             operations = await store.list_succeeded_operations(after, None, until)

@@ -115,7 +115,7 @@ class SqlIdempotencyStore:
                 if is_new:
                     return None
                 existing = await connection.fetch_one(self._statements.get, scope=record.scope)
-                # None: the record was purged between the two statements, so insert again
+                # if the record was purged between the two statements, insert it again
                 if existing:
                     return _to_record(existing)
 

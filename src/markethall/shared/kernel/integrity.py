@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from markethall.shared.kernel.model import Dto
 
-# maximum number of rows that a result lists; it counts all
+# the maximum number of rows that a result lists; its count includes the others
 MAX_LISTED_ROWS: Final = 20
 # number of rows that one statement reads; low, so that it stays far below the statement timeout
 PAGE_SIZE: Final = 500
@@ -38,9 +38,9 @@ class OffendingRow(Dto):
 
 
 class CheckResult(Dto):
-    """The result of one check. `violations` counts all offending rows; `rows` lists the first.
+    """The result of one check. `violations` counts all offending rows; `rows` lists the first ones.
 
-    `reason` says why the check has not read all rows, if it has not.
+    If the check has not read all rows, `reason` says why.
     """
 
     context: str

@@ -1,4 +1,4 @@
-"""The backlog of an outbox or inbox: what waits, and since when; and its metrics."""
+"""The backlog of an outbox or inbox: the waiting rows, the age of the oldest, and the metrics."""
 
 import asyncio
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from markethall.shared.observability.metrics import (
 
 log = structlog.get_logger("markethall.backlog")
 
-# the greatest count, so that the measurement of a large backlog is not another load
+# the maximum count, so that the measurement of a large backlog is cheap
 MAX_COUNT: Final = 10_000
 # half a minute, because a process that is idle should send few statements
 INTERVAL_SECONDS: Final = 30.0
@@ -39,7 +39,7 @@ class Measurable(Protocol):
 class BacklogMonitor:
     """Measures the backlogs of one context while this process is its leader.
 
-    Only the leader reports them, so the metrics of all processes have one value per context.
+    Only the leader sets these metrics, so all processes together report one value per context.
     """
 
     def __init__(

@@ -90,14 +90,14 @@ class Outbox(Protocol):
         """
 
     async def notify_outbox(self) -> None:
-        """Tell the leader, in whichever process it is, that the outbox has new events.
+        """Notify the leader, which may be any process, that the outbox has new events.
 
-        A notification may be lost; the heartbeats of the leader also find events.
-        Raises Unavailable.
+        A notification may be lost; the heartbeats of the leader also find events. Raises
+        Unavailable.
         """
 
     async def notify_inbox(self) -> None:
-        """Tell the leader, in whichever process it is, that the inbox has new deliveries.
+        """Notify the leader, which may be any process, that the inbox has new deliveries.
 
         A notification may be lost; the leader also polls. Raises Unavailable.
         """

@@ -124,8 +124,9 @@ class CategoryService:
         self, ctx: CallContext, category_id: UUID, expected_versions: ExpectedVersions
     ) -> None:
         async with self._database.transaction() as store:
-            # Do not lock the tree before the row, which is locked FOR UPDATE. A transaction that
-            # adds a child may lock the row before the tree, so the two could deadlock.
+            # Do not lock the tree before this row, which is locked FOR UPDATE. A transaction that
+            # adds a child may lock the row before the tree, and two transactions with opposite
+            # orders could deadlock.
             category = await store.get_category_for_deletion(category_id)
             await store.remove_category(_check_found(category, category_id, expected_versions))
         self._cache.invalidate([], pages=True)

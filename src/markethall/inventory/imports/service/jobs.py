@@ -38,7 +38,8 @@ log = structlog.get_logger("markethall.imports")
 MAX_BATCH_ROWS: Final = 1000
 # a batch that fails, for example by the statement timeout, is halved until it has this size
 _MIN_BATCH_ROWS: Final = 50
-# the rows of a batch whose images are fetched: a crash makes the next worker fetch these again
+# the batch size if images are fetched: after a crash, the next worker fetches the images of a batch
+# again
 _MAX_BATCH_ROWS_WITH_IMAGES: Final = 50
 # if a lease is not renewed for this time, another worker takes over the import
 LEASE_DURATION: Final = timedelta(seconds=30)

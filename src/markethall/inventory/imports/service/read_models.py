@@ -10,7 +10,7 @@ class ReadModels:
         self._search_index = search_index
 
     def invalidate(self, changes: BatchChanges) -> None:
-        """Invalidate the products of the batch, and all pages, since it may have been applied."""
+        """Invalidate the products of the batch, which may have been applied, and all pages."""
         self._cache.invalidate(changes.touched_product_ids, pages=True)
 
     async def update(self, changes: BatchChanges) -> None:

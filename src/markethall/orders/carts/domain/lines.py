@@ -53,8 +53,8 @@ class LineChange:
 class CartLine:
     """Units of a product, and the offer that the owner saw last.
 
-    `seen_available` never exceeds the quantity, so that sales to others do not change a line of
-    which enough is left. It is None if the product was no longer sold.
+    `seen_available` never exceeds the quantity. So sales to other customers are no change while
+    enough units are left. It is None if the product was no longer sold.
     """
 
     product_id: UUID
@@ -80,7 +80,7 @@ class CartLine:
         return replace(self, quantity=min(MAX_QUANTITY, self.quantity + quantity))
 
     def look(self, offer: Offer | None) -> "CartLine":
-        """Return the line after the owner has seen this offer; None: it is no longer sold."""
+        """Return the line after the owner has seen this offer; without an offer it is not sold."""
         if offer is None:
             return replace(self, seen_available=None)
         return CartLine.from_offer(offer, self.quantity)

@@ -46,7 +46,7 @@ async def set_cart_line(
 ) -> Response:
     """Set the quantity. A product that the cart does not have is added as the last line.
 
-    More units than are available are accepted; `readiness` then says so.
+    More units than are available are accepted; `readiness` then reports the missing units.
     """
     return cart_response(await carts.set_line(ctx, cart_id, product_id, body, precondition))
 
@@ -84,7 +84,7 @@ async def set_cart_voucher(
     precondition: PreconditionDep,
     carts: CartsDep,
 ) -> Response:
-    """Use a voucher. It replaces the one that the cart has. An empty cart takes every code."""
+    """Use a voucher. It replaces the current voucher. An empty cart accepts every code."""
     return cart_response(await carts.set_voucher(ctx, cart_id, body, precondition))
 
 
@@ -99,5 +99,5 @@ async def set_cart_voucher(
 async def remove_cart_voucher(
     ctx: OwnerOrStaff, cart_id: Id, precondition: PreconditionDep, carts: CartsDep
 ) -> Response:
-    """Remove the voucher. Without one, nothing changes."""
+    """Remove the voucher. If the cart has none, nothing changes."""
     return deleted_response(await carts.remove_voucher(ctx, cart_id, precondition))

@@ -9,7 +9,7 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
 
 _BATCH_SIZE: Final = 200
-# carts are kept for days, so their deletion may be this late
+# carts are kept for days, so their deletion may be late by this time
 _INTERVAL: Final = timedelta(minutes=10)
 
 
@@ -25,7 +25,7 @@ class ExpiredCartsJob:
     async def run_once(self) -> None:
         """Delete all expired carts, in batches, once per interval. Their orders stay."""
         now = self._clock()
-        # a later time than the next regular one means that the clock was set back
+        # if the next run is more than one interval away, the clock was set back: run now
         if now < self._next_run <= now + _INTERVAL:
             return
         while await self._delete_batch(now) == _BATCH_SIZE:

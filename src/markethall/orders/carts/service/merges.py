@@ -91,7 +91,8 @@ class CartMergeService:
         source.require_open()
         merged = target.absorb(source, now)
         if merged is target:
-            # an empty source: the target gets a new version too, so that both are saved together
+            # The source is empty, so the target is unchanged. It still gets a new version, so that
+            # both carts are saved together.
             merged = target.touch(now)
         preview = await self._previews.preview(ctx, merged)
         preview.require_currency()

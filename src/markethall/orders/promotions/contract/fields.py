@@ -100,7 +100,7 @@ class PromotionConditions(RequestModel):
 
 
 _VALUE_FIELDS: Final = ("percent", "amounts", "buy_quantity", "get_quantity")
-# the fields that a kind needs, and those that it may have too
+# by kind: the required fields, and further allowed fields
 _FIELDS_BY_KIND: Final[Mapping[PromotionKind, tuple[frozenset[str], frozenset[str]]]] = (
     MappingProxyType(
         {

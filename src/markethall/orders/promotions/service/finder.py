@@ -38,7 +38,8 @@ class StoredPromotions:
         candidates = [
             promotion
             for promotion in automatic
-            # without the history, so that it is read only for promotions that may depend on it
+            # first check without the history, which is read only if promotions remain that depend
+            # on it
             if find_problem(promotion, request, _NO_HISTORY, now) is None
         ]
         history = await self._read_history(candidates, request)
@@ -65,7 +66,7 @@ class StoredPromotions:
 
 
 def parse_promotion(item: ConfigurationItem) -> Promotion:
-    """Return the promotion of an item that a store has built of it."""
+    """Parse the promotion that the store has converted to this item."""
     counted = _CountedPromotion.model_validate_json(item.fields)
     return Promotion(item.item_id, counted, item.version, item.created_at, counted.used)
 

@@ -60,7 +60,7 @@ footer { margin-top: 2.5rem; padding-top: 0.75rem; border-top: 1px solid #ddd; c
 @media print { :root { font-size: 10pt; } body { max-width: none; padding: 0; } }
 """
 _CSS_HASH: Final = base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()
-# also in the page, because a page that a browser opens from memory has no response headers
+# the policy is also in the page itself, because a saved page has no response headers
 _PAGE_POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{_CSS_HASH}'; img-src https: http:;"
     " base-uri 'none'; form-action 'none'"

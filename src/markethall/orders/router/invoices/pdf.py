@@ -60,7 +60,7 @@ def render_pdf(view: InvoiceView, texts: Texts) -> bytes:
 
 
 class _InvoicePdf:
-    """One PDF file; the position moves down the page from part to part."""
+    """One PDF file. Each part is written below the previous one."""
 
     def __init__(self, view: InvoiceView, texts: Texts) -> None:
         self._view = view

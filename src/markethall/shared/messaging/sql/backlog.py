@@ -15,9 +15,9 @@ def backlog_statement(
     *,
     is_late: sa.ColumnElement[bool] | None = None,
 ) -> Statement:
-    """Count the waiting rows, and read the column `since` of the first of them.
+    """Count the waiting rows, and read the column `since` of the row with the lowest position.
 
-    The first row has the lowest position, and fulfils `is_late` too if that is given.
+    If `is_late` is given, only rows that fulfil it are considered for `since`.
     """
     waiting = sa.select(sa.literal(1)).where(is_waiting).limit(MAX_COUNT).subquery()
     conditions = [is_waiting] if is_late is None else [is_waiting, is_late]

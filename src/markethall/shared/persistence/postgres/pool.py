@@ -216,7 +216,7 @@ def _connect_arguments(url: str, pool_size: PoolSize, application_name: str) -> 
             # shorter than the client's timeout, after which the connection is closed; at least
             # 1 ms, because 0 means no limit
             "lock_timeout": str(max(1, int(milliseconds * 0.9))),
-            # so that Postgres ends a statement even if its client has ended
+            # Postgres then ends a statement even if its client has disconnected
             "statement_timeout": str(max(2, int(milliseconds * 0.95))),
             "idle_in_transaction_session_timeout": "10000",
             # With these, the server ends a connection 25 s after the client machine has become
