@@ -47,7 +47,7 @@ def migrate(connection: Connection) -> None:
     """Migrate one context. A lock makes concurrent runs for the same context wait."""
     lock = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
     connection.execute(lock, {"name": f"markethall.migrate.{schema}"})
-    # fails after 5 s, because a change that waits for a long query blocks all later queries
+    # fails after 5 s, because a change that waits for a long query would block all later queries
     connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
     connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
     context.configure(
