@@ -69,7 +69,7 @@ def _default(field: FieldInfo) -> str:
     return f"`{value}`"
 
 
-# Pictures
+# Diagrams
 
 
 def monolith() -> str:

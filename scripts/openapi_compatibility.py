@@ -54,7 +54,7 @@ def _operation(name: str, old: Schema, new: Schema, roots: _Roots) -> Iterator[s
 
 
 def _security(name: str, old: Schema, new: Schema) -> Iterator[str]:
-    """Yield a line for each list of scopes that was enough and is not enough any more."""
+    """Yield a line for each list of scopes that was sufficient and no longer is."""
     accepted = _accepted_scopes(new)
     for scopes in _accepted_scopes(old):
         if not any(one <= scopes for one in accepted):

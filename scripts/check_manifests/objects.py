@@ -22,7 +22,7 @@ def check_schemas(manifests: Manifests) -> Iterator[str]:
             yield f"{title(document)}: Kubernetes {version} {fault}"
 
 
-@cache  # because the tests check the same documents many times
+@cache  # cached, because the tests check the same documents many times
 def _schema_fault(document_json: str, version: str) -> str | None:
     document = json.loads(document_json)
     try:

@@ -26,7 +26,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """A row of the dashboard: panels of its own, then one for each metric with such a prefix."""
+    """A row of the dashboard: its own panels, then a panel per metric with one of the prefixes."""
 
     title: str
     prefixes: tuple[str, ...]
