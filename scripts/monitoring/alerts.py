@@ -85,7 +85,7 @@ ALERTS: Final = (
         TICKET,
         "10m",
         "sum by (reason) (rate({http_rejected_total}[5m])) > 0",
-        "Requests are refused, because too many are at work ({{ $labels.reason }}).",
+        "Requests are refused, because too many run at the same time ({{ $labels.reason }}).",
         "Add processes, or find the client that sends so many.",
     ),
     Alert(

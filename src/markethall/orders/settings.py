@@ -59,7 +59,7 @@ class OrdersSettings(ContextSettings):
         Field(
             ge=1,
             le=720,
-            description="Hours in which a customer can pay what an edit of a paid order costs more",
+            description="Hours in which a customer can pay the additional amount of an edit",
         ),
     ] = 24
     order_stream_heartbeat_seconds: Annotated[

@@ -185,22 +185,22 @@ class Settings(BaseSettings):
         ),
     ] = "6000/60"
     rate_limit_change_password: Annotated[
-        RateLimitText, Field(description="The same for password changes of a user")
+        RateLimitText, Field(description="Password changes of a user: 10/60 is 10 in 60 seconds")
     ] = "10/60"
     max_concurrent_requests: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Requests at work at once; four times as many may wait, and beyond them a "
-            "request gets 503. Empty: DATABASE_POOL_MAX",
+            description="Requests that run at the same time; four times as many may wait, and "
+            "beyond them a request gets 503. Empty: DATABASE_POOL_MAX",
         ),
     ] = None
     max_concurrent_requests_per_client: Annotated[
         int,
         Field(
             ge=1,
-            description="Requests at work at once of one user, or of one address without a user; "
-            "beyond them a request gets 429",
+            description="Requests of one user, or of one address without a user, that run at the "
+            "same time; beyond them a request gets 429",
         ),
     ] = 16
     trusted_proxies: Annotated[

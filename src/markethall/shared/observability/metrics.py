@@ -185,8 +185,8 @@ RATE_LIMITED = Counter(
 )
 REJECTED = Counter(
     "markethall_http_rejected",
-    "Requests refused because too many are at work. reason: `requests`, `reads`, `searches`, "
-    "`facets`, `long` (the bound of the process), `client` (the bound of one client).",
+    "Requests refused because too many run at the same time. reason: `requests`, `reads`, "
+    "`searches`, `facets`, `long` (the limit of the process), `client` (the limit of one client).",
     ["reason"],
     registry=REGISTRY,
 )
