@@ -217,8 +217,8 @@ class OrderChanges(Protocol):
         """Change the fields that staff maintain. The owner may change the metadata while pending.
 
         The amounts never change: a shipping address at which the shipping or a tax would differ is
-        rejected. It may change only before the first shipment. Raises OrderNotFound, Forbidden,
-        PreconditionFailed, InvalidTransition, AddressChangesPrice, ValidationFailed,
+        rejected. The address may change only before the first shipment. Raises OrderNotFound,
+        Forbidden, PreconditionFailed, InvalidTransition, AddressChangesPrice, ValidationFailed,
         CountryNotServed, RegionRequired, ShippingUnavailable; from inventory: ProductNotFound.
         """
 

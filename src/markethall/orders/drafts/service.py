@@ -72,7 +72,7 @@ class DraftOrderService:
     async def _preview(
         self, ctx: CallContext, draft: DraftOrder
     ) -> tuple[TotalsView | None, tuple[ReadinessProblem, ...]]:
-        """Price the draft as a cart of its buyer, which is not stored. Raises Unavailable."""
+        """Price the draft like a cart of its buyer. No cart is stored. Raises Unavailable."""
         units = draft.units_by_product
         offers = await self._previews.list_offers(ctx, units, draft.fields.currency)
         request = draft.to_quote_request(offers)

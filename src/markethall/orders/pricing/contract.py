@@ -6,8 +6,8 @@ from markethall.shared.kernel.errors import DomainError
 class OrderCurrencyMismatch(DomainError):
     """The lines have different currencies, or not the requested one.
 
-    Details: currencies; lines (each with product_id, currency) that have another currency than the
-    requested one, or without a request than the first line.
+    Details: currencies; lines (each with product_id, currency). These are the lines whose currency
+    differs from the requested currency or, if none was requested, from that of the first line.
     """
 
     code = "orders.currency_mismatch"

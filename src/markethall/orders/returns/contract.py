@@ -127,8 +127,8 @@ class ReturnRefundView(Dto):
     """The refund of a closed return: `amount` includes `shipping`.
 
     `refunded` is the amount that was really refunded. It is less than `amount` if too little was
-    left to refund, because the payment had been refunded before. It is null until soon after the
-    return is closed.
+    left to refund, because the payment had been refunded before. It is null until the refund is
+    made, soon after the return is closed.
     """
 
     amount: Money

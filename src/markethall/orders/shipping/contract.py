@@ -118,8 +118,8 @@ class NewShippingMethod(RequestModel):
     """A shipping method. Without `tax_class` its price is not taxed.
 
     With `pickup`, customers collect the order at the shop. Its zones are not used, and the taxes at
-    the address of the shop apply. If the shop has no address, its only country counts, else the
-    address of the order.
+    the address of the shop apply. If the shop has no address but sells to one country only, the
+    taxes of this country apply; otherwise those at the address of the order.
     """
 
     code: ShippingCode

@@ -162,10 +162,10 @@ class Payments(Protocol):
     async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
         """Capture what is due and not captured yet. A captured payment stays as it is.
 
-        A provider that captures only once captures `total` as soon as anything is due; one that
-        captures only the whole amount captures that. If the provider rejects the capture, the
-        payment stays `authorized`, and `failure_code` has the reason. A call with a known capture
-        id captures nothing more. Raises PaymentNotFound, InvalidPaymentTransition,
+        A provider that captures only once captures `total` as soon as anything is due; a provider
+        that captures only the whole amount captures the whole amount. If the provider rejects the
+        capture, the payment stays `authorized`, and `failure_code` has the reason. A call with a
+        known capture id captures nothing more. Raises PaymentNotFound, InvalidPaymentTransition,
         CurrencyMismatch, OperationIdTaken, PaymentInProgress while the outcome of this or another
         capture, or of a void, is not known.
         """

@@ -68,7 +68,7 @@ class Operation:
 
     A charge or authorization has a `method`. A capture, void or refund has `charge_id`, the id of
     the charge or authorization that it changes, and `charge_reference`, the provider's id of that
-    operation. `is_final` tells for a capture that the provider releases what is not captured. If
+    operation. `is_final` of a capture makes the provider release what is not captured. If
     the operation is still open at `due_at`, the reconciliation job looks up its outcome.
 
     `customer` is the reference of the user's customer object at the provider. The operation needs

@@ -256,9 +256,9 @@ class PaymentGateway(Protocol):
     async def ensure_customer(self, user_id: UUID, known: str | None = None) -> str:
         """Return the reference of the user's customer object, which owns the saved methods.
 
-        Create the object, unless that of the reference `known`, which an earlier call returned,
-        exists at the provider. A repeated call, for example after a lost answer, may create an
-        object that is never used.
+        `known` is the reference that an earlier call returned, or None. Return it if its object
+        still exists at the provider; otherwise create an object. A repeated call, for example after
+        a lost answer, may create an object that is never used.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.SAVED_METHODS)
 

@@ -37,7 +37,8 @@ _IGNORE_BATCH_SIZE = 1000
 # the number is small, because each call without an answer takes up to the timeout of the provider,
 # and the other jobs wait meanwhile
 _MAX_UNANSWERED = 3
-# an event that could not be applied is tried again after a delay of its age, within these limits
+# The delay before an event that could not be applied is tried again. It is as long as the event is
+# old, within these limits.
 _MIN_RETRY_DELAY = timedelta(seconds=5)
 _MAX_RETRY_DELAY = timedelta(minutes=10)
 # Each operation is committed before the provider receives it. So an event without operation belongs

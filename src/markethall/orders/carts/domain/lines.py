@@ -54,7 +54,7 @@ class CartLine:
     """Units of a product, and the offer that the owner saw last.
 
     `seen_available` never exceeds the quantity. So sales to other customers are no change while
-    enough units are left. It is None if the product was no longer sold.
+    enough units are left. `seen_available` is None if the product was no longer sold.
     """
 
     product_id: UUID

@@ -85,5 +85,5 @@ DELETED: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def deleted_response(version: int) -> Response:
-    """Return a 204 with the entity tag of the cart, which the next change can name."""
+    """Return a 204 with the new entity tag of the cart, for the If-Match of the next change."""
     return Response(status_code=204, headers={"etag": etags.etag(version)})

@@ -125,9 +125,9 @@ class NewPromotion(RequestModel):
     - `buy_x_get_y`: of each `buy_quantity` + `get_quantity` units, the cheapest `get_quantity` are
       free, or cost `percent` less.
 
-    Promotions apply by descending `priority`, each to the amounts that the earlier ones left. One
-    that is not `stackable` applies only if no other promotion does. Limits count the orders that
-    have the discount and are not cancelled or expired.
+    Promotions apply by descending `priority`, each to the amounts that the earlier ones left. A
+    promotion that is not `stackable` applies only if no other promotion does. Limits count the
+    orders that have the discount and are not cancelled or expired.
     """
 
     name: PromotionName

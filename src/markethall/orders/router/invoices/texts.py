@@ -185,7 +185,7 @@ def address_lines(address: AnyAddress) -> list[str]:
 def seller_lines(view: InvoiceView, texts: Texts) -> list[str]:
     """Return the name, the address and the tax id of the seller.
 
-    The recipient of the address may be the name.
+    If the address begins with the name, the name is not repeated.
     """
     seller = view.document.seller
     lines = address_lines(seller.address) if seller.address else []

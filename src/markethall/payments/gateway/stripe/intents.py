@@ -101,7 +101,7 @@ class IntentOperations:
         return payment_outcome(intent, request) if intent else None
 
     async def cancel_unknown_payment(self, request: OperationRequest) -> Outcome:
-        """Cancel the intent unless it was confirmed. Stripe then rejects a confirm that is late."""
+        """Cancel the intent unless it was confirmed, so that Stripe rejects a later confirm."""
         try:
             intent = await self._find(request)
         except Rejected as rejection:

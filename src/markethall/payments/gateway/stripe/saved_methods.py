@@ -23,7 +23,8 @@ class SavedMethodOperations:
         found = await self._api.find_customer(known)
         if found and not found.deleted:
             return known
-        # another key than that of `known`, which Stripe may still return for its key
+        # not the idempotency key with which `known` was created: for this key Stripe may still
+        # return `known`
         return await self._create_customer(user_id, uuid5(user_id, known))
 
     async def _create_customer(self, user_id: UUID, key: UUID) -> str:
