@@ -1,4 +1,4 @@
-"""Relays and handles the events of orders and payments while commands race with them."""
+"""Relays and handles the events of orders and payments while commands run concurrently."""
 
 from asyncio import gather, sleep
 from collections.abc import Awaitable

@@ -58,8 +58,8 @@ async def test_demoted_admin_cannot_restore_own_role(
     path = f"/users/{(await http.post('/users', json=body)).json()['user_id']}"
     await http.patch(path, json={"roles": ["admin"]}, headers=admin | {"If-Match": '"v1"'})
     eve = await login_headers(http, "eve", body["password"])
-    # At this request the gateway confirms the scopes of the token, and not again for 30 s. It would
-    # therefore still accept the PATCH of eve below; only the route can refuse that.
+    # At this request the gateway confirms the scopes of the token, and not again for 30 s. So the
+    # gateway would still accept the PATCH of eve below; only the route can refuse it.
     assert (await http.get("/users", headers=eve)).status_code == 200
     demotion = {"is_active": False, "roles": ["customer"]}
     await http.patch(path, json=demotion, headers=admin | {"If-Match": '"v2"'})

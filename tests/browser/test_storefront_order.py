@@ -1,4 +1,4 @@
-"""Test the page of an order of the example storefront in a real Chromium. It updates by itself."""
+"""Test the order page of the example storefront in a real Chromium. The page updates by itself."""
 
 import re
 from typing import Any

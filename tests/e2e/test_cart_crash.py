@@ -93,7 +93,7 @@ async def open_setup(
 async def test_cart_becomes_one_paid_order_whenever_server_is_killed(
     setup: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An ordinary run tries a few messages; `make test-crash-recovery` tries all."""
+    """An ordinary run kills at a few messages; `make test-crash-recovery` kills at each."""
     restarts, outcomes = setup.shop.restartable.restarts, Counter[str]()
     messages = await _count_messages(setup)
 

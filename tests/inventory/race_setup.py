@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record]
 
 # The pool sizes of the application. The timeout is longer (30 s), because a hundred buyers wait for
-# twenty connections, which may be slow.
+# twenty connections, and the test machine may be slow.
 POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
 
 

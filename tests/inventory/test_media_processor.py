@@ -144,7 +144,10 @@ async def test_memory_of_the_decoder_is_limited(
 
 
 def test_lower_limits_of_the_server_remain() -> None:
-    """An operator may have set them, and a process without privileges cannot raise them."""
+    """The limits of the worker replace no lower limits that an operator has set.
+
+    A process without privileges cannot raise them.
+    """
     code = (
         "import resource, sys\n"
         "from markethall.inventory.media.gateway.image_worker import main\n"
