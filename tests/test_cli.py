@@ -263,8 +263,17 @@ def test_demo_is_idempotent(database_url: str, tmp_path: Path) -> None:
 
     first, second = markethall("demo", **database), markethall("demo", **database)
 
-    assert first.stdout.strip() == "24 products added.", first.stderr
-    assert second.stdout.strip() == "0 products added."
+    vouchers = "Vouchers: WELCOME10 (10 % off), FREESHIP (free shipping)"
+    assert first.stdout.splitlines() == [
+        "24 products added.",
+        "3 shipping methods, 6 tax rates and 2 vouchers added.",
+        vouchers,
+    ], first.stderr
+    assert second.stdout.splitlines() == [
+        "0 products added.",
+        "0 shipping methods, 0 tax rates and 0 vouchers added.",
+        vouchers,
+    ]
 
 
 def test_generated_catalogue_is_created_once_and_grows(database_url: str, tmp_path: Path) -> None:

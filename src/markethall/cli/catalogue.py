@@ -35,7 +35,10 @@ def demo(
         str, typer.Option(help="Address of the API for the storefront")
     ] = "http://127.0.0.1:8000",
 ) -> None:
-    """Create a small demo catalogue with stock. A second run adds nothing."""
+    """Create a small demo shop: products with stock, shipping methods, tax rates and vouchers.
+
+    A second run adds nothing.
+    """
     if storefront:
         from markethall.cli.storefront import serve_storefront
 
@@ -44,17 +47,7 @@ def demo(
     if products:
         _import_generated(products)
         return
-    from markethall.inventory.container import InventoryContainer
-    from markethall.local import demo as catalogue
-    from markethall.shared.kernel.call_context import system_context
-
-    async def fill(container: "ApplicationContainer") -> int:
-        inventory = container.context("inventory", InventoryContainer)
-        return await catalogue.fill(
-            inventory.catalogue(), inventory.stockroom(), system_context("demo")
-        )
-
-    out.print(f"{run_with_container(fill)} products added.")
+    _fill_shop()
 
 
 @cli.command("import")
@@ -141,6 +134,32 @@ def export_file(
                 output.write(chunk)
 
     run_with_container(run)
+
+
+def _fill_shop() -> None:
+    from markethall.inventory.container import InventoryContainer
+    from markethall.local import demo as shop
+    from markethall.orders.container import OrdersContainer
+    from markethall.shared.kernel.call_context import system_context
+
+    async def fill(container: "ApplicationContainer") -> list[str]:
+        ctx = system_context("demo")
+        inventory = container.context("inventory", InventoryContainer)
+        products = await shop.fill(inventory.catalogue(), inventory.stockroom(), ctx)
+        lines = [f"{products} products added."]
+        # while a service is extracted, a process may serve inventory without orders
+        if "orders" in container.contexts:
+            orders = container.context("orders", OrdersContainer)
+            services = shop.ConfigurationServices(
+                orders.shop(), orders.shipping_methods(), orders.tax_rates(), orders.promotions()
+            )
+            new = await shop.fill_configuration(services, ctx)
+            counts = f"{new.shipping_methods} shipping methods, {new.tax_rates} tax rates"
+            lines += [f"{counts} and {new.vouchers} vouchers added.", shop.VOUCHER_LINE]
+        return lines
+
+    for line in run_with_container(fill):
+        out.print(line, markup=False)
 
 
 def _import_generated(products: int) -> None:

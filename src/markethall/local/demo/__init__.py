@@ -1,5 +1,10 @@
-"""Demo data: a small hand-written catalogue, and a generated catalogue of any size."""
+"""Demo data: a small hand-written shop, and a generated catalogue of any size."""
 
+from markethall.local.demo.configuration import (
+    VOUCHER_LINE,
+    ConfigurationServices,
+    fill_configuration,
+)
 from markethall.local.demo.generated_catalogue import (
     GeneratedCatalogue,
     create_categories,
@@ -7,4 +12,12 @@ from markethall.local.demo.generated_catalogue import (
 )
 from markethall.local.demo.shop import fill
 
-__all__ = ["GeneratedCatalogue", "create_categories", "fill", "known_skus"]
+__all__ = [
+    "VOUCHER_LINE",
+    "ConfigurationServices",
+    "GeneratedCatalogue",
+    "create_categories",
+    "fill",
+    "fill_configuration",
+    "known_skus",
+]

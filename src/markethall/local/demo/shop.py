@@ -15,6 +15,8 @@ from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 # Unix time in milliseconds, part of the ids (UUIDv7); constant, so that a product has the same id
 # in all installations
 _CREATED_AT_MS: Final = 1_795_219_200_000
+# food and books have a lower tax rate than other goods
+_REDUCED_TAX_CATEGORIES: Final = frozenset({"tea", "books"})
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ async def fill(catalogue: Catalogue, stockroom: Stockroom, ctx: CallContext) -> 
                 price=Price(amount=cents, currency="EUR"),
                 description=family.description,
                 category=family.category,
+                tax_class="reduced" if family.category in _REDUCED_TAX_CATEGORIES else "standard",
                 family=family.name,
                 options=dict(options),
                 tags=family.tags,
@@ -202,7 +205,7 @@ async def _add(
 
     Every step is idempotent, so a retry completes an interrupted run.
     """
-    product_id = _fixed_id(product.sku)
+    product_id = fixed_id(product.sku)
     new = not await _exists(catalogue, ctx, product_id)
     try:
         await catalogue.create(ctx, product, IdempotentCommand.without_key(product_id))
@@ -210,7 +213,7 @@ async def _add(
         return False
     delivery = Adjustment(delta=units, reason="received", note="first delivery")
     await stockroom.adjust(
-        ctx, product_id, delivery, IdempotentCommand.without_key(_fixed_id(f"{product.sku} stock"))
+        ctx, product_id, delivery, IdempotentCommand.without_key(fixed_id(f"{product.sku} stock"))
     )
     return new
 
@@ -228,6 +231,6 @@ def _with_write_scopes(call: CallContext) -> CallContext:
     return call.model_copy(update={"actor": call.actor.model_copy(update={"scopes": scopes})})
 
 
-def _fixed_id(name: str) -> UUID:
+def fixed_id(name: str) -> UUID:
     low = uuid5(NAMESPACE_URL, f"urn:markethall:demo:{name}").int & (1 << 80) - 1
     return UUID(int=_CREATED_AT_MS << 80 | low & ~(0xF << 76) | 0x7 << 76)
