@@ -193,6 +193,22 @@ def test_no_secret_is_logged(style: str) -> None:
     assert leaked == []
 
 
+@pytest.mark.parametrize("style", ["json", "pretty"])
+def test_only_texts_that_are_marked_are_not_redacted(style: str) -> None:
+    (line,) = lines_of(
+        """
+        from markethall.shared.observability.log import UnredactedText
+
+        link = f"http://shop.example/order.html#order_token={JWT}"
+        log.info("x", link=UnredactedText(link), other=link)
+        """,
+        style,
+    )
+
+    assert line.count(f"http://shop.example/order.html#order_token={JWT}") == 1
+    assert line.count("http://shop.example/order.html#order_token=***") == 1
+
+
 def test_http_client_library_does_not_log() -> None:
     code = 'logging.getLogger("httpx2").info("HTTP Request"); logging.getLogger("other").info("x")'
 

@@ -13,6 +13,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.messaging.events import Delivery
+from markethall.shared.observability.log import UnredactedText
 from markethall.shared.persistence.database import Database
 from markethall.users.contract import IssueOrderToken, UserInactive, Users
 
@@ -70,7 +71,7 @@ class OrderLinks:
         except UserInactive:
             return
         link = f"{url}#order_id={event.order_id}&order_token={token.order_token}"
-        log.info("order.link_issued", order_id=str(event.order_id), link=link)
+        log.info("order.link_issued", order_id=str(event.order_id), link=UnredactedText(link))
 
 
 def _link_event(event: OrderLookupRequested, order: Order) -> OrderLinkRequested:

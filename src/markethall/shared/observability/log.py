@@ -54,6 +54,12 @@ _SECRET_HINTS: Final = (
 _encode_json: Final = JSONEncoder(default=repr, separators=(",", ":")).encode
 
 
+class UnredactedText(str):
+    """A text that is logged as it is, such as a link that developers open from the log."""
+
+    __slots__ = ()
+
+
 class AccessLog:
     """Writes one line per request to the log.
 
@@ -181,6 +187,8 @@ def redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _redact_value(value: Any) -> Any:
+    if isinstance(value, UnredactedText):
+        return value
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
