@@ -21,7 +21,16 @@ from tests.browser.chromium import static_site
 from tests.test_cli import markethall
 
 API: Final = "http://127.0.0.1:8000"
-PAGES: Final = ("", "product.html", "cart.html", "checkout.html", "order.html")
+PAGES: Final = (
+    "",
+    "product.html",
+    "cart.html",
+    "checkout.html",
+    "order.html",
+    "orders.html",
+    "sign-in.html",
+    "find-order.html",
+)
 
 
 @pytest.fixture
@@ -147,3 +156,4 @@ def test_signal_ends_the_command(number: signal.Signals, code: int, tmp_path: Pa
         assert process.wait(30) == code
     assert f"MARKETHALL_CORS_ORIGINS={origin}" in lines[1]
     assert lines[2].startswith("No API answers")
+    assert f"MARKETHALL_ORDER_LINK_URL={origin}/order.html" in lines[4]

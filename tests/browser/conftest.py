@@ -68,13 +68,14 @@ def shop(scratch: Path) -> Iterator[Storefront]:
     settings = {
         "MARKETHALL_DATA_DIR": str(folder),
         "MARKETHALL_CORS_ORIGINS": origin,
+        "MARKETHALL_ORDER_LINK_URL": f"{origin}/order.html",
         # a short time, so that pages must open streams again
         "MARKETHALL_ORDER_STREAM_MAX_SECONDS": "4",
     }
     with running(folder, settings, "--memory") as server:
         api = server.url("/").removesuffix("/")
         with running_storefront(folder, port, api) as output:
-            yield filled_storefront(origin, api, output)
+            yield filled_storefront(origin, api, output, server.log.read_text)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A page of the example storefront, with the actions of a buyer as methods."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,20 +28,26 @@ ADDRESS: Final = {
 
 @dataclass(frozen=True)
 class Storefront:
-    """The addresses of the pages and of the API, the staff, and the output of the command."""
+    """The addresses of the pages and of the API, the staff, and the output of the command.
+
+    `read_log` returns the log of the API as JSON lines.
+    """
 
     origin: str
     api: str
     staff: Staff
     output: Path
+    read_log: Callable[[], str]
 
 
-def filled_storefront(origin: str, api: str, output: Path) -> Storefront:
+def filled_storefront(
+    origin: str, api: str, output: Path, read_log: Callable[[], str]
+) -> Storefront:
     """Return the storefront of a shop with products, shipping methods and a voucher."""
     staff = Staff(api)
     add_products(staff)
     add_prices(staff)
-    return Storefront(origin, api, staff, output)
+    return Storefront(origin, api, staff, output, read_log)
 
 
 @dataclass
@@ -117,6 +123,14 @@ class Tab:
         await self.fill_address()
         await self.place_order()
 
+    async def sign_in_by_header(self, name: str) -> None:
+        """Sign in from the page that is open, and wait until it is open again."""
+        await self.page.locator("#account-links").get_by_role("link", name="Sign in").click()
+        await self.page.get_by_label("User name or e-mail").fill(name)
+        await self.page.get_by_label("Password").fill(PASSWORD)
+        await self.page.get_by_role("button", name="Sign in").click()
+        await expect(self.page.locator("#account-links")).to_contain_text(name)
+
     async def sign_in(self, name: str) -> None:
         await self.open_checkout()
         await self.fill_credentials(name, PASSWORD)
@@ -138,6 +152,13 @@ class Tab:
         await self.order_shirt()
         await self.pay()
         return f"/orders/{parse_qs(urlsplit(self.page.url).query)['id'][0]}"
+
+    async def deliver(self, path: str) -> None:
+        """Ship and deliver the whole order, and wait until the page shows it."""
+        staff = self.shop.staff
+        shipment = staff.post(f"{path}/fulfilments", {"carrier": "DHL"})
+        staff.post(f"/fulfilments/{shipment['fulfilment_id']}/deliver", {}, 200)
+        await expect(self.page.locator("#status")).to_have_text("Your order has been delivered.")
 
     async def count_orders(self) -> int:
         count: int = await self.page.evaluate(_COUNT_ORDERS)

@@ -1,5 +1,6 @@
 """Test the list and the product page of the example storefront in a real Chromium."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ async def test_command_and_page_say_when_the_api_refuses_the_origin(
     origin = f"http://127.0.0.1:{port}"
     with running_storefront(folder, port, shop.api) as output:
         assert f"refuses the pages of {origin}" in output.read_text()
-        async with opened_tab(chromium, Storefront(origin, shop.api, shop.staff, output)) as tab:
+        async with opened_tab(chromium, replace(shop, origin=origin, output=output)) as tab:
             await tab.go("/")
             alert = tab.page.get_by_role("alert")
             await expect(alert).to_contain_text(f"MARKETHALL_CORS_ORIGINS={origin}")

@@ -28,7 +28,7 @@ def cluster_shop(scratch: Path) -> Iterator[Storefront]:
         ready_cluster(folder, cors_origins=origin) as cluster,
         running_storefront(folder, port, cluster.url) as output,
     ):
-        yield filled_storefront(origin, cluster.url, output)
+        yield filled_storefront(origin, cluster.url, output, lambda: "\n".join(cluster.log_lines))
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""Serves the example storefront, and prints the setting that the API needs for its pages."""
+"""Serves the example storefront, and prints the settings that the API needs for its pages."""
 
 from contextlib import suppress
 from typing import Final
 
 from markethall.cli.console import fail, out
 from markethall.cli.runtime import exit_on_sigterm
+from markethall.local.demo import VOUCHER_LINE
 from markethall.local.storefront import (
     ApiState,
     StorefrontFiles,
@@ -16,6 +17,7 @@ from markethall.local.storefront import (
 )
 
 _SETTING: Final = "MARKETHALL_CORS_ORIGINS"
+_LINK_SETTING: Final = "MARKETHALL_ORDER_LINK_URL"
 
 
 def serve_storefront(port: int, api: str) -> None:
@@ -40,6 +42,8 @@ def _introduction(origin: str, api_url: str) -> list[str]:
         f"Storefront: {origin}",
         f"API: {api_url}, which needs {_SETTING}={origin}",
         *_advice(check_api(api_url, origin), origin, api_url),
+        f"Links to orders, which the API logs: {_link_setting(origin)}",
+        f"{VOUCHER_LINE}, after `markethall demo`",
         "Press Ctrl-C to stop.",
     ]
 
@@ -49,14 +53,22 @@ def _advice(state: ApiState, origin: str, api_url: str) -> list[str]:
         case ApiState.USABLE:
             return []
         case ApiState.EMPTY:
-            return ["The catalogue is empty. `markethall demo` adds products."]
+            return ["The catalogue is empty. `markethall demo` fills the shop."]
         case ApiState.ORIGIN_REFUSED:
             return [
                 f"The API at {api_url} refuses the pages of {origin}. Restart it with the setting:",
-                f"  {_SETTING}={origin} markethall serve",
+                _serve_command(origin),
             ]
         case ApiState.UNREACHABLE:
             return [
                 f"No API answers at {api_url}. Start it with the setting:",
-                f"  {_SETTING}={origin} markethall serve",
+                _serve_command(origin),
             ]
+
+
+def _serve_command(origin: str) -> str:
+    return f"  {_SETTING}={origin} {_link_setting(origin)} markethall serve"
+
+
+def _link_setting(origin: str) -> str:
+    return f"{_LINK_SETTING}={origin}/order.html"

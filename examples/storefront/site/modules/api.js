@@ -11,11 +11,11 @@ const config = await response.json();
 
 export const apiUrl = config.api_url;
 export const tokenStorage = new WebTokenStorage(localStorage, "storefront.tokens");
-export const shop = createClient(tokenStorage);
+export const shop = createClient({ tokenStorage });
 
-/** Return a client with the tokens of this storage. */
-export function createClient(storage, retries = { maxRetries: 2 }) {
-  return createMarkethall({ baseUrl: apiUrl, tokenStorage: storage, retries });
+/** Return a client of the API; see `MarkethallOptions` of the client for the options. */
+export function createClient({ retries = { maxRetries: 2 }, ...options }) {
+  return createMarkethall({ baseUrl: apiUrl, retries, ...options });
 }
 
 /** Send a GET request. Returns the body; throws as `unwrap` of the client does. */

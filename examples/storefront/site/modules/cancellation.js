@@ -1,7 +1,8 @@
 // Cancels an order that is not shipped.
-import { hasCode, shop } from "./api.js";
+import { hasCode } from "./api.js";
 import { byId } from "./dom.js";
 import { clearMessage, showError, showErrorText } from "./messages.js";
+import { orderShop } from "./order-client.js";
 import { idempotencyKey, unwrap } from "../markethall-client.js";
 
 const form = byId("cancel");
@@ -21,7 +22,7 @@ async function cancel(event, orderId, changed) {
   clearMessage(byId("cancel-message"));
   try {
     const params = { path: { order_id: orderId }, header: idempotencyKey() };
-    await unwrap(shop.POST("/orders/{order_id}/cancel", { params, body: { reason: byId("reason").value } }));
+    await unwrap(orderShop.POST("/orders/{order_id}/cancel", { params, body: { reason: byId("reason").value } }));
     await changed();
     byId("main").focus();
   } catch (error) {

@@ -3,6 +3,7 @@ import { hasCode, read } from "./api.js";
 import { MAX_QUANTITY, readCart, setQuantity } from "./cart.js";
 import { changesNotice } from "./cart-changes.js";
 import { byId, element, pageUrl } from "./dom.js";
+import { drawAccountLinks } from "./header.js";
 import { productImage } from "./images.js";
 import { clearMessage, emptyCartNotice, showError } from "./messages.js";
 import { formatMoney } from "./money.js";
@@ -14,6 +15,8 @@ import { voucherForm, VoucherError } from "./voucher.js";
 // products by id, for pictures and links; null if the product is no longer sold
 const products = new Map();
 let pending = Promise.resolve();
+
+drawAccountLinks();
 
 await enqueue(async () => {
   await takeOverGuest();

@@ -1,12 +1,14 @@
 // The view of the checkout. What the buyer enters is saved in the cart, so that a reload keeps it.
 import { hasCode, read } from "./api.js";
 import { setUpAccount, showAccount } from "./account.js";
+import { AddressFields, isSameAddress } from "./address-fields.js";
 import { signedInName } from "./buyer.js";
 import { changeFields, checkOut, readCart } from "./cart.js";
 import { changesNotice } from "./cart-changes.js";
 import { countries } from "./countries.js";
 import { byId, element, pageUrl } from "./dom.js";
-import { checkRequired, enteredAddress, fillAddress, isSameAddress } from "./forms.js";
+import { checkRequired } from "./forms.js";
+import { drawAccountLinks } from "./header.js";
 import { clearMessage, emptyCartNotice, markFields, showError, unmarkField, unmarkFields } from "./messages.js";
 import { formatMoney } from "./money.js";
 import { forgetOrderKey, orderKey } from "./order-key.js";
@@ -16,10 +18,15 @@ import { takeOverGuest } from "./sign-in.js";
 import { totalsList } from "./totals.js";
 
 const form = byId("order");
+const sameAddress = byId("same-address");
+let shippingAddress = null;
+let billingAddress = null;
 let cart = null;
 let saving = Promise.resolve();
 let isOrdering = false;
 
+drawAccountLinks();
+sameAddress.addEventListener("change", drawBillingAddress);
 form.addEventListener("change", () => save().catch(showSaveProblem));
 form.addEventListener("input", (event) => unmarkField(event.target));
 form.addEventListener("submit", submit);
@@ -31,7 +38,11 @@ async function start() {
   try {
     await takeOverGuest();
     const shopSettings = await read("/shop");
-    drawCountries(shopSettings.countries);
+    const served = countries(shopSettings.countries);
+    shippingAddress = new AddressFields("shipping", served);
+    // an invoice can go to every country
+    billingAddress = new AddressFields("billing", countries([]));
+    shippingAddress.draw();
     setUpAccount(load);
     await load();
   } catch (error) {
@@ -50,7 +61,8 @@ async function load() {
   clearMessage();
   showAccount();
   if (byId("email").value === "") byId("email").value = cart.email ?? "";
-  fillAddress(cart.shipping_address);
+  shippingAddress.fill(cart.shipping_address);
+  fillBillingAddress();
   await draw();
 }
 
@@ -62,10 +74,15 @@ async function draw() {
   await drawShippingOptions(cart);
 }
 
-function drawCountries(codes) {
-  const choose = element("option", { value: "" }, "Choose …");
-  const options = countries(codes).map(([code, name]) => element("option", { value: code }, name));
-  byId("country").replaceChildren(choose, ...options);
+function fillBillingAddress() {
+  if (cart.billing_address !== null) sameAddress.checked = false;
+  drawBillingAddress();
+  if (billingAddress.isDrawn) billingAddress.fill(cart.billing_address);
+}
+
+function drawBillingAddress() {
+  if (sameAddress.checked) billingAddress.remove();
+  else if (!billingAddress.isDrawn) billingAddress.draw();
 }
 
 function drawSummary() {
@@ -105,13 +122,22 @@ function showSaveProblem(error) {
 }
 
 function changedFields() {
-  const [address, email, method] = [enteredAddress(), byId("email").value.trim(), chosenShippingOption()];
+  const [address, email, method] = [shippingAddress.entered(), byId("email").value.trim(), chosenShippingOption()];
   const current = cart.shipping_method ?? cart.totals?.shipping_line?.code ?? null;
   return {
     ...(signedInName() === null && email !== "" && email !== cart.email ? { email } : {}),
     ...(address !== null && !isSameAddress(address, cart.shipping_address) ? { shipping_address: address } : {}),
+    ...changedBillingAddress(),
     ...(method !== null && method !== current ? { shipping_method: method } : {}),
   };
+}
+
+function changedBillingAddress() {
+  const address = billingAddress.isDrawn ? billingAddress.entered() : null;
+  // an address that is not complete is no reason to clear the one of before
+  if (billingAddress.isDrawn && address === null) return {};
+  const isSame = address === null ? cart.billing_address === null : isSameAddress(address, cart.billing_address);
+  return isSame ? {} : { billing_address: address };
 }
 
 async function submit(event) {

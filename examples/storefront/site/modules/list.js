@@ -4,6 +4,7 @@ import { showCartCount } from "./cart.js";
 import { byId, element, pageUrl } from "./dom.js";
 import { drawChips, drawFacets } from "./facets.js";
 import { apiQuery, currentFilters, replaced } from "./filters.js";
+import { drawAccountLinks } from "./header.js";
 import { productImage } from "./images.js";
 import { clearMessage, showError } from "./messages.js";
 import { formatRange } from "./money.js";
@@ -21,6 +22,7 @@ byId("search").addEventListener("submit", search);
 byId("sort").addEventListener("change", (event) => apply(replaced(currentFilters(), "sort", event.target.value)));
 byId("more").addEventListener("click", showMore);
 addEventListener("popstate", load);
+drawAccountLinks();
 void showCartCount();
 await load();
 

@@ -3,6 +3,9 @@ import { apiUrl } from "./api.js";
 import { byId, element, pageUrl } from "./dom.js";
 import { ProblemError } from "../markethall-client.js";
 
+// instead of messages for developers, such as one with a regular expression
+const FIELD_TEXTS = { string_pattern_mismatch: "This does not look right. Please check it." };
+
 /** Replace the content of the target by an error message, and move the focus to it. */
 export function showError(error, target = byId("message"), ...details) {
   showErrorText(errorText(error), target, ...details);
@@ -41,7 +44,7 @@ export function errorText(error) {
 export function markFields(form, error) {
   unmarkFields(form);
   const errors = error instanceof ProblemError ? (error.problem.errors ?? []) : [];
-  return errors.filter(({ field, message }) => !markField(form, field, message));
+  return errors.filter(({ field, code, message }) => !markField(form, field, FIELD_TEXTS[code] ?? message));
 }
 
 export function unmarkFields(form) {
@@ -59,12 +62,17 @@ export function markField(form, pointer, message) {
   const inputs = [...form.querySelectorAll("[data-pointer]")];
   const input = inputs.find((one) => one.dataset.pointer === pointer);
   if (input === undefined) return false;
-  if (input.hasAttribute("aria-invalid")) return true;
+  markInput(input, message);
+  return true;
+}
+
+/** Show a message at the input, unless it has one. */
+export function markInput(input, message) {
+  if (input.hasAttribute("aria-invalid")) return;
   const note = element("p", { class: "field-error", id: `${input.id}-error` }, message);
   input.setAttribute("aria-invalid", "true");
   input.setAttribute("aria-describedby", note.id);
   input.after(note);
-  return true;
 }
 
 function problemText({ code, problem, response }) {

@@ -1,5 +1,5 @@
 // Follows the changes of an order: by its event stream, or by polling while there is no stream.
-import { createClient, shop, tokenStorage } from "./api.js";
+import { createOrderClient, orderShop, path } from "./order-client.js";
 import { ProblemError, unwrap } from "../markethall-client.js";
 
 // the API sends a comment every 15 seconds while nothing changes
@@ -10,7 +10,7 @@ const POLL_WAIT_SECONDS = 25;
 // the shortest time between two polls or two streams, even if they end at once
 const MIN_INTERVAL_MS = 1000;
 // no retries, because the page polls after a failed stream
-const streams = createClient(tokenStorage, { maxRetries: 0 });
+const streams = createOrderClient({ maxRetries: 0 });
 
 /**
  * Call `changed()` after each change of the order. `changed()` returns when the page shows the
@@ -18,10 +18,10 @@ const streams = createClient(tokenStorage, { maxRetries: 0 });
  * API responds. Ends when the user leaves the page; throws if the buyer may no longer read the
  * order.
  */
-export async function watchOrder(path, { shownVersion, changed, showLost }) {
+export async function watchOrder({ shownVersion, changed, showLost }) {
   const leaving = new AbortController();
   addEventListener("pagehide", () => leaving.abort());
-  const order = { path, shownVersion, changed, showLost, signal: leaving.signal };
+  const order = { shownVersion, changed, showLost, signal: leaving.signal };
   while (!leaving.signal.aborted) {
     const startedAt = performance.now();
     try {
@@ -34,7 +34,7 @@ export async function watchOrder(path, { shownVersion, changed, showLost }) {
 }
 
 /** Read the stream until it ends. The stream starts after the version that the page shows. */
-async function followStream({ path, shownVersion, changed, showLost, signal }) {
+async function followStream({ shownVersion, changed, showLost, signal }) {
   const silence = silenceLimit(signal);
   try {
     const header = { "Last-Event-ID": shownVersion() };
@@ -52,7 +52,7 @@ async function followStream({ path, shownVersion, changed, showLost, signal }) {
  * Poll for a while, because the stream has failed, for example with 429 if too many streams are
  * open.
  */
-async function pollInstead({ path, changed, showLost, signal }, error) {
+async function pollInstead({ changed, showLost, signal }, error) {
   if (isFinal(error)) throw error;
   const end = performance.now() + POLLING_MS;
   let etag = null;
@@ -60,7 +60,7 @@ async function pollInstead({ path, changed, showLost, signal }, error) {
     const startedAt = performance.now();
     try {
       const known = etag;
-      etag = await poll(path, known, signal);
+      etag = await poll(known, signal);
       showLost(false);
       if (etag !== known) await changed();
     } catch (failure) {
@@ -74,9 +74,9 @@ async function pollInstead({ path, changed, showLost, signal }, error) {
 }
 
 /** Wait until the order no longer has this entity tag. Returns the latest entity tag. */
-async function poll(path, etag, signal) {
+async function poll(etag, signal) {
   const known = etag === null ? {} : { query: { wait: POLL_WAIT_SECONDS }, header: { "If-None-Match": etag } };
-  const call = shop.GET("/orders/{order_id}/status", { params: { path, ...known }, signal, cache: "no-store" });
+  const call = orderShop.GET("/orders/{order_id}/status", { params: { path, ...known }, signal, cache: "no-store" });
   const { response } = await call;
   if (response.status === 304) return etag;
   await unwrap(call);

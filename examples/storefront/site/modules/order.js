@@ -1,34 +1,27 @@
 // The view of an order: what was ordered, the payment, the shipments and all changes. It updates by itself.
-import { hasCode, read } from "./api.js";
+import { hasCode } from "./api.js";
 import { showCancellation } from "./cancellation.js";
 import { showCartCount } from "./cart.js";
 import { countryName } from "./countries.js";
-import { byId, element } from "./dom.js";
+import { byId, element, pageUrl } from "./dom.js";
+import { drawAccountLinks } from "./header.js";
+import { showInvoice } from "./invoice.js";
 import { clearMessage, showError } from "./messages.js";
 import { formatMoney } from "./money.js";
+import { forgetLink, isByLink, path, readOrder } from "./order-client.js";
+import { statusText } from "./order-status.js";
 import { watchOrder } from "./order-updates.js";
 import { showPayment } from "./payment.js";
+import { drawReturns } from "./returns.js";
 import { drawShipments, drawTimeline } from "./timeline.js";
 import { totalsList } from "./totals.js";
 
-const TEXTS = {
-  pending: "We wait for your payment.",
-  processing: "Paid. We prepare your order.",
-  completed: "Your order has been delivered.",
-  cancelled: "This order was cancelled.",
-  expired: "This order was not paid in time and has expired.",
-};
-const SHIPPED_TEXTS = {
-  partial: "A part of your order is on its way.",
-  fulfilled: "Your order is on its way.",
-  delivered: "Your shipments have arrived. The rest follows.",
-};
 const STEPS = ["Ordered", "Paid, in preparation", "On its way", "Delivered"];
-const FULFILMENTS = { query: { limit: 100 } };
+const FIRST_PAGE = { query: { limit: 100 } };
 
-const path = { order_id: new URLSearchParams(location.search).get("id") || "-" };
 let shown = null;
 
+drawAccountLinks();
 void showCartCount();
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 await start();
@@ -37,28 +30,42 @@ async function start() {
   try {
     await refresh();
     clearMessage();
-    await watchOrder(path, { shownVersion: () => shown.version, changed: refresh, showLost });
+    await watchOrder({ shownVersion: () => shown.version, changed: refresh, showLost });
   } catch (error) {
     if (hasCode(error, "orders.not_found", "request.invalid")) showNotFound();
+    else if (hasCode(error, "auth.unauthenticated")) showUnauthenticated();
     else showError(error, byId("message"), element("button", { type: "button", click: () => location.reload() }, "Try again"));
   }
 }
 
 async function refresh() {
-  const [order, timeline, fulfilments] = await Promise.all([
-    read("/orders/{order_id}", { path }),
-    read("/orders/{order_id}/timeline", { path }),
-    read("/orders/{order_id}/fulfilments", { path, ...FULFILMENTS }),
+  const [order, timeline, fulfilments, returns] = await Promise.all([
+    readOrder("/orders/{order_id}"),
+    readOrder("/orders/{order_id}/timeline"),
+    readOrder("/orders/{order_id}/fulfilments", FIRST_PAGE),
+    readOrder("/orders/{order_id}/returns", FIRST_PAGE),
   ]);
   draw(order);
   drawTimeline(timeline.items);
   drawShipments(fulfilments.items, order.lines);
+  drawReturns(order, returns.items, refresh);
   shown = order;
 }
 
 function showNotFound() {
-  byId("message").replaceChildren(element("p", { class: "empty" }, "There is no such order, or it belongs to another buyer. ",
-    element("a", { href: "index.html" }, "See all products")));
+  showNotice("There is no such order, or it belongs to another buyer. ");
+}
+
+function showUnauthenticated() {
+  const signIn = element("a", { href: pageUrl("sign-in.html", { next: pageUrl("order.html", { id: path.order_id }) }) }, "Sign in");
+  if (isByLink) forgetLink();
+  if (isByLink) showNotice("The link to this order has expired. Ask for another one: ");
+  else showNotice("You are not signed in, or your session has ended. ", signIn, " · ");
+}
+
+function showNotice(text, ...links) {
+  byId("order").hidden = true;
+  byId("message").replaceChildren(element("p", { class: "empty" }, text, ...links, element("a", { href: "find-order.html" }, "Find my order")));
 }
 
 function showLost(isLost) {
@@ -75,11 +82,18 @@ function draw(order) {
     totalsList(order),
     element("h3", {}, "Shipping address"),
     element("p", { class: "address" }, addressText(order.shipping_address)),
+    ...billingAddress(order),
     order.email === null ? null : element("p", { class: "hint" }, `Messages go to ${order.email}`),
   );
   drawStatus(order);
+  showInvoice(order);
   showCancellation(order, refresh);
   byId("order").hidden = false;
+}
+
+function billingAddress({ billing_address: address }) {
+  if (address === null) return [];
+  return [element("h3", {}, "Billing address"), element("p", { class: "address" }, addressText(address))];
 }
 
 // an address is a text or has fields
@@ -96,12 +110,6 @@ function drawStatus(order) {
   const isPending = order.status === "pending";
   if (isPending && byId("payment").hidden) showPayment(order);
   byId("payment").hidden = !isPending;
-}
-
-function statusText({ status, payment_status: payment, fulfilment_status: fulfilment }) {
-  if (status === "processing") return SHIPPED_TEXTS[fulfilment] ?? TEXTS.processing;
-  const text = TEXTS[status] ?? status;
-  return status === "cancelled" && payment === "refunded" ? `${text} Your payment was refunded.` : text;
 }
 
 function drawSteps({ status, fulfilment_status: fulfilment }) {

@@ -1,8 +1,9 @@
 // The payment of an order.
-import { read, shop } from "./api.js";
+import { read } from "./api.js";
 import { byId, element, webUrl } from "./dom.js";
 import { clearMessage, showError, showErrorText } from "./messages.js";
 import { formatMoney } from "./money.js";
+import { orderShop } from "./order-client.js";
 import { idempotencyKey, unwrap } from "../markethall-client.js";
 
 const FAILURES = {
@@ -51,7 +52,7 @@ async function pay(event, order, methods) {
 // each click is an attempt with a key of its own; the client repeats lost requests with this key
 function confirm(paymentId, method) {
   const params = { path: { payment_id: paymentId }, header: idempotencyKey() };
-  return unwrap(shop.POST("/payments/{payment_id}/confirm", { params, body: { payment_method: method } }));
+  return unwrap(orderShop.POST("/payments/{payment_id}/confirm", { params, body: { payment_method: method } }));
 }
 
 function showOutcome(payment, method) {

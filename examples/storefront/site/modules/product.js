@@ -3,12 +3,14 @@ import { hasCode, read } from "./api.js";
 import { addUnits, MAX_QUANTITY, showCartCount } from "./cart.js";
 import { byId, element, pageUrl } from "./dom.js";
 import { titleOf } from "./filters.js";
+import { drawAccountLinks } from "./header.js";
 import { apiImages, productImage } from "./images.js";
 import { clearMessage, showError, showErrorText } from "./messages.js";
 import { formatMoney } from "./money.js";
 import { areDistinct, chosenProduct, initialProduct, isAvailable } from "./options.js";
 
 const parameters = new URLSearchParams(location.search);
+drawAccountLinks();
 void showCartCount();
 await load();
 

@@ -67,7 +67,7 @@ async function mergeCart(guest) {
 async function readGuestCart(cartId) {
   if (cartId === null || guestTokens.load() === null) return null;
   try {
-    return await unwrap(createClient(guestTokens).GET("/carts/{cart_id}", { params: { path: { cart_id: cartId } } }));
+    return await unwrap(createClient({ tokenStorage: guestTokens }).GET("/carts/{cart_id}", { params: { path: { cart_id: cartId } } }));
   } catch (error) {
     if (hasCode(error, "auth.unauthenticated", "orders.cart_not_found")) return null;
     throw error;

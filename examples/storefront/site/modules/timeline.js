@@ -1,4 +1,5 @@
 // The changes and the shipments of an order, in words.
+import { formatTime } from "./dates.js";
 import { byId, element } from "./dom.js";
 
 const CHANGES = {
@@ -52,7 +53,7 @@ const SHIPMENTS = {
 export function drawTimeline(entries) {
   const shown = entries.filter(({ change }) => change !== "details_changed").reverse();
   byId("timeline").replaceChildren(...shown.map(({ change, at, reason }) => element("li", {},
-    time(at), element("span", {}, changeText(change), WITH_REASON.includes(change) && reason ? ` “${reason}”` : null))));
+    formatTime(at), element("span", {}, changeText(change), WITH_REASON.includes(change) && reason ? ` “${reason}”` : null))));
 }
 
 /** Draw the shipments, with the names of their products from the lines of the order. */
@@ -61,7 +62,7 @@ export function drawShipments(fulfilments, lines) {
   byId("shipments").hidden = fulfilments.length === 0;
   byId("shipment-list").replaceChildren(...fulfilments.map((fulfilment) => element("li", { class: "shipment" },
     element("p", {}, element("strong", {}, SHIPMENTS[fulfilment.status] ?? fulfilment.status), " ",
-      time(fulfilment.delivered_at ?? fulfilment.failed_at ?? fulfilment.shipped_at)),
+      formatTime(fulfilment.delivered_at ?? fulfilment.failed_at ?? fulfilment.shipped_at)),
     trackingText(fulfilment),
     element("p", { class: "hint" }, fulfilment.lines.map((line) => `${line.quantity} × ${names.get(line.line_id)}`).join(", ")))));
 }
@@ -76,9 +77,4 @@ function changeText(change) {
   if (CHANGES[change] !== undefined) return CHANGES[change];
   const words = change.replaceAll("_", " ");
   return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
-}
-
-function time(at) {
-  const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
-  return element("time", { datetime: at, class: "hint" }, format.format(new Date(at)));
 }
