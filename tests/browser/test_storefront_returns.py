@@ -69,6 +69,9 @@ async def test_buyer_returns_a_delivered_shirt_and_sees_each_state(
         await expect(returns(page)).to_contain_text(["Arrived"])
         staff.post(f"{made}/close", {}, 200)
         await expect(returns(page)).to_contain_text(["€49.90"])
+        await expect(page.locator("#timeline")).to_contain_text(
+            "A part of your payment was refunded."
+        )
         await expect(page.get_by_text("Cancel the return")).to_have_count(0)
         await tab.check_view()
 

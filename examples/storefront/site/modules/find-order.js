@@ -40,7 +40,7 @@ function withPrefix(number, prefix) {
   return hasPrefix ? prefix + number.slice(prefix.length) : number;
 }
 
-// the API does not tell whether there is such an order, so that nobody can search for orders of others
+// the API does not tell whether there is such an order, so that no one can search for orders of others
 function showSent() {
   const notice = element("div", { class: "notice", role: "status", tabindex: "-1" },
     element("p", {}, "If there is an order with this number and this address, we have sent a link to the address. It works for an hour."),

@@ -57,7 +57,7 @@ function drawPage(page) {
 
 function orderItem(order) {
   const units = order.lines.reduce((sum, line) => sum + line.quantity, 0);
-  const names = order.lines.map(({ name, quantity }) => (quantity === 1 ? name : `${quantity} × ${name}`));
+  const names = order.lines.map(({ name, quantity }) => (quantity === 1 ? name : `${quantity}\u00a0×\u00a0${name}`));
   return element("li", { class: "order-item" },
     element("h2", {}, element("a", { href: pageUrl("order.html", { id: order.order_id }) }, `Order ${order.number}`)),
     element("p", { class: "order-status" }, statusLabel(order)),

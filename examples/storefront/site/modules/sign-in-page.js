@@ -4,7 +4,7 @@ import { showCartCount } from "./cart.js";
 import { drawCredentials, sendCredentials } from "./credentials.js";
 import { byId, element } from "./dom.js";
 import { drawAccountLinks } from "./header.js";
-import { showError, unmarkField } from "./messages.js";
+import { clearMessage, showError, unmarkField, unmarkFields } from "./messages.js";
 import { takeOverGuest } from "./sign-in.js";
 
 // pages of this site only, so that a link to this page cannot lead to another one
@@ -12,7 +12,7 @@ const OWN_PAGE = /^[a-z-]+\.html(\?.*)?$/;
 const form = byId("account");
 const isNew = () => form.elements.buyer.value === "new";
 
-form.addEventListener("change", () => drawCredentials(isNew()));
+for (const choice of form.elements.buyer) choice.addEventListener("change", switchForm);
 form.addEventListener("input", (event) => unmarkField(event.target));
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -22,6 +22,12 @@ drawAccountLinks();
 drawCredentials(isNew());
 void showCartCount();
 await showSignedIn();
+
+function switchForm() {
+  clearMessage();
+  unmarkFields(form);
+  drawCredentials(isNew());
+}
 
 /** Tell a user that is signed in. The takeover of a guest's cart continues here after an error. */
 async function showSignedIn() {

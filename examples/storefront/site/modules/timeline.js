@@ -52,8 +52,8 @@ const SHIPMENTS = {
  */
 export function drawTimeline(entries) {
   const shown = entries.filter(({ change }) => change !== "details_changed").reverse();
-  byId("timeline").replaceChildren(...shown.map(({ change, at, reason }) => element("li", {},
-    formatTime(at), element("span", {}, changeText(change), WITH_REASON.includes(change) && reason ? ` “${reason}”` : null))));
+  byId("timeline").replaceChildren(...shown.map(({ change, at, reason, payment_status: payment }) => element("li", {},
+    formatTime(at), element("span", {}, changeText(change, payment), WITH_REASON.includes(change) && reason ? ` “${reason}”` : null))));
 }
 
 /** Draw the shipments, with the names of their products from the lines of the order. */
@@ -73,7 +73,8 @@ function trackingText({ carrier, tracking_number: number }) {
 }
 
 // a kind of change that this page does not know is shown by its name
-function changeText(change) {
+function changeText(change, payment) {
+  if (change === "payment_refunded" && payment === "partially_refunded") return CHANGES.payment_partially_refunded;
   if (CHANGES[change] !== undefined) return CHANGES[change];
   const words = change.replaceAll("_", " ");
   return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;

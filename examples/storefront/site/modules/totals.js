@@ -14,7 +14,7 @@ export function totalsList(totals) {
   return element("dl", { class: "sums" },
     ...rows.map(([name, amount]) => row(name, amount)),
     row("Total", formatMoney(totals.total), "grand-total"),
-    ...included.map((tax) => row(`of it ${taxName(tax)}`, formatMoney(tax.amount), "hint")));
+    ...included.map((tax) => row(`includes ${taxName(tax)}`, formatMoney(tax.amount), "hint")));
 }
 
 function row(name, amount, style = null) {

@@ -25,7 +25,7 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import PreconditionFailed
 
-# the version of settings that nobody has changed
+# the version of settings that were never changed
 _INITIAL_VERSION: Final = 1
 
 SETTINGS: Final = ShopChange.model_validate(

@@ -141,8 +141,8 @@ SHOP: Final = (
         description="Heavy linen with mitred corners. It gets better with every wash.",
         tags=("linen", "europe"),
         products=(
-            ("LIN-CLOTH-150", "Tablecloth, 150 x 150 cm", 6500, 14, {"size": "150 x 150 cm"}),
-            ("LIN-CLOTH-250", "Tablecloth, 150 x 250 cm", 8900, 9, {"size": "150 x 250 cm"}),
+            ("LIN-CLOTH-150", "Tablecloth, 150x150 cm", 6500, 14, {"size": "150x150 cm"}),
+            ("LIN-CLOTH-250", "Tablecloth, 150x250 cm", 8900, 9, {"size": "150x250 cm"}),
         ),
         attributes={"material": "linen", "wash_at": 60},
     ),
