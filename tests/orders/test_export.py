@@ -10,7 +10,8 @@ import pytest
 from markethall.orders.contract import OrderFilters, OrderView
 from markethall.orders.service import export_orders
 from markethall.orders.service.export_orders import CSV_HEADER
-from tests.orders.conftest import STAFF, OrdersApp
+from tests.orders.conftest import CANCEL, STAFF, OrdersApp, attempt_without_key
+from tests.orders.test_open_edits import additional_id, paid_with_open_edit
 from tests.orders.test_status_waits import cancel, placed
 
 ADDRESS = {
@@ -78,6 +79,18 @@ async def test_address_of_free_text_stands_in_the_first_line(orders_app: OrdersA
     (row,) = await exported(orders_app)
 
     assert (row["shipping_line1"], row["shipping_recipient"]) == ("Market 1", "")
+
+
+async def test_refunds_of_additional_payments_are_counted(orders_app: OrdersApp) -> None:
+    _, order, edited = await paid_with_open_edit(orders_app)
+    orders_app.fake_payments.capture(additional_id(edited))
+    await orders_app.process_events(times=2)
+    await orders_app.orders.cancel(STAFF, order.order_id, CANCEL, attempt_without_key())
+    await orders_app.process_events(times=3)
+
+    (row,) = await exported(orders_app)
+
+    assert (row["total"], row["refunded"]) == ("30.00", "30.00")
 
 
 async def test_export_has_the_filters_of_the_list(orders_app: OrdersApp) -> None:

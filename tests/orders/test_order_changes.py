@@ -20,6 +20,7 @@ from markethall.orders.tax.contract import NewTaxRate
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Forbidden, PreconditionFailed, ValidationFailed
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import PageQuery
 from tests.orders.conftest import (
     CANCEL,
     SHIP,
@@ -246,13 +247,46 @@ async def test_setting_that_changed_since_the_order_makes_no_difference(
     assert changed.total == order.total
 
 
-async def test_address_of_an_order_with_an_archived_product_stays(orders_app: OrdersApp) -> None:
+async def test_destination_of_an_order_with_an_archived_product_stays(
+    orders_app: OrdersApp,
+) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
+    order = await orders_app.place(product_id, shipping_address=BERLIN)
+    orders_app.fake_inventory.archive(product_id)
+
+    with pytest.raises(ProductNotFound):
+        await change(orders_app, order, shipping_address=HAMBURG)
+
+
+async def test_street_is_corrected_although_product_and_method_are_gone(
+    orders_app: OrdersApp,
+) -> None:
+    await _charge_tax_and_shipping(orders_app)
+    product_id = orders_app.fake_inventory.add_product(5)
+    order = await orders_app.place(product_id, shipping_address=BERLIN)
+    orders_app.fake_inventory.archive(product_id)
+    [method] = (await orders_app.container.shipping_methods().list_page(STAFF, PageQuery())).items
+    await orders_app.container.shipping_methods().delete(STAFF, method.shipping_method_id, None)
+    no_germany = ShopChange.model_validate({"countries": ["AT"]})
+    await orders_app.container.shop().change(STAFF, no_germany, None)
+
+    changed = await change(
+        orders_app, order, shipping_address=BERLIN | {"line1": "Linienstrasse 100"}
+    )
+
+    assert isinstance(changed.shipping_address, Address)
+    assert changed.shipping_address.line1 == "Linienstrasse 100"
+    assert changed.total == order.total
+
+
+async def test_free_text_is_corrected_although_the_product_is_gone(orders_app: OrdersApp) -> None:
     product_id = orders_app.fake_inventory.add_product(5)
     order = await orders_app.place(product_id)
     orders_app.fake_inventory.archive(product_id)
 
-    with pytest.raises(ProductNotFound):
-        await change(orders_app, order, shipping_address="Market 2")
+    changed = await change(orders_app, order, shipping_address="Market 2")
+
+    assert (changed.shipping_address, changed.total) == ("Market 2", order.total)
 
 
 async def test_shipping_address_of_a_shipped_order_stays(orders_app: OrdersApp) -> None:

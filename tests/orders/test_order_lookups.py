@@ -43,6 +43,7 @@ async def test_number_and_address_of_an_order_give_a_link_to_it(orders_app: Orde
 
     assert await links_after(orders_app, order.number, "ada@example.com") == [link_to(order)]
     assert await links_after(orders_app, other.number, "Ada@Example.com") == [link_to(other)]
+    assert await links_after(orders_app, "mh-1001", "ada@example.com") == [link_to(order)]
 
 
 async def test_order_of_a_user_is_found_by_the_address_of_the_account(

@@ -80,6 +80,11 @@ class OrderState:
     pending_timeline_entries: tuple[TimelineEntry, ...] = ()
 
     @property
+    def number_key(self) -> tuple[str, int]:
+        """The key by which the order of a number is found."""
+        return prefix_key(self.number_prefix), self.number
+
+    @property
     def email_key(self) -> str | None:
         """The key by which staff find the orders of an e-mail address."""
         return None if self.email is None else to_lookup_key(self.email)
@@ -191,6 +196,11 @@ class OrderState:
 
 
 def split_number(text: str) -> tuple[str, int]:
-    """Return the prefix and the number of a text such as "MH-1001", which ends with digits."""
+    """Return the key of a text such as "MH-1001", which ends with digits: ("mh-", 1001)."""
     prefix = text.rstrip("0123456789")
-    return prefix, int(text.removeprefix(prefix))
+    return prefix_key(prefix), int(text.removeprefix(prefix))
+
+
+def prefix_key(prefix: str) -> str:
+    """Return the prefix without letter case, because people type numbers as they like."""
+    return prefix.lower()

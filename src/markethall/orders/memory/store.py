@@ -286,7 +286,7 @@ def _build_filter(query: OrderFilters, owner_id: UUID | None) -> Callable[[Order
         return (
             owner_id in {None, order.user_id}
             and all(getattr(order, name) == value for name, value in filters.items())
-            and number in {None, (order.number_prefix, order.number)}
+            and number in {None, order.number_key}
             and email_key in {None, order.email_key}
             and (query.created_after is None or order.created_at > query.created_after)
             and (query.created_before is None or order.created_at < query.created_before)

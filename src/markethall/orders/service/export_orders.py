@@ -46,10 +46,11 @@ _AMOUNT_COLUMNS: Final = (
     "tax",
     "included_tax",
     "total",
-    "refunded",
 )
 _ORDER_COLUMNS: Final = (
     *_AMOUNT_COLUMNS,
+    # of all payments of the order
+    "refunded",
     "payment_id",
     "shipping_method",
     *(f"shipping_{name}" for name in _ADDRESS_FIELDS),
@@ -124,6 +125,7 @@ def _identity_cells(order: Order) -> tuple[str, ...]:
 def _order_cells(order: Order) -> tuple[str, ...]:
     return (
         *(format_major_units(getattr(order, name), order.currency) for name in _AMOUNT_COLUMNS),
+        format_major_units(order.total_refunded, order.currency),
         str(order.payment_id),
         escape_formula(order.shipping_line.code if order.shipping_line else ""),
         *_address_cells(order.shipping_address),

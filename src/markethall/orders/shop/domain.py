@@ -42,3 +42,15 @@ def find_destination(settings: ShopSettings, address: AnyAddress) -> Destination
     if settings.countries and address.country not in settings.countries:
         raise CountryNotServed(country=address.country, countries=list(settings.countries))
     return Destination(address.country, address.region, address.postal_code)
+
+
+def have_same_destination(first: AnyAddress, second: AnyAddress) -> bool:
+    """Whether an order costs the same at both addresses, whatever the settings of the shop are."""
+    return _known_destination(first) == _known_destination(second)
+
+
+def _known_destination(address: AnyAddress) -> Destination | None:
+    """Return None for free text, which all settings treat alike."""
+    if not isinstance(address, Address):
+        return None
+    return Destination(address.country, address.region, address.postal_code)

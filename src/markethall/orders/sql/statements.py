@@ -267,11 +267,12 @@ _FILTERS: dict[str, "sa.ColumnElement[bool]"] = {
         "payment_status",
         "fulfilment_status",
         "number",
-        "number_prefix",
     )
 } | {
     # the user whose orders the caller may see; `user_id` is a filter that the caller chose
     "owner_id": orders.c.user_id == bindparam("owner_id"),
+    # the number is unique, so the prefix needs no index
+    "number_prefix": func.lower(orders.c.number_prefix) == bindparam("number_prefix"),
     "email": orders.c.email_key == bindparam("email"),
     "created_after": orders.c.created_at > bindparam("created_after"),
     "created_before": orders.c.created_at < bindparam("created_before"),
