@@ -28,6 +28,7 @@ K = TypeVar("K")
 
 ID = UUID("0199c0de-0000-7000-8000-000000000001")
 LISTS = [
+    "/carts",
     "/categories",
     "/families",
     "/families?sort=name",

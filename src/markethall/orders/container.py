@@ -7,11 +7,12 @@ from typing import Final
 from dependency_injector import providers
 
 from markethall.inventory.contract import Inventory
-from markethall.orders.carts.contract import CartCheckouts, CartMerges, Carts
+from markethall.orders.carts.contract import CartCheckouts, CartLists, CartMerges, Carts
 from markethall.orders.carts.ports import VerifyAccessToken
 from markethall.orders.carts.service import (
     CartCheckoutService,
     CartEditor,
+    CartListService,
     CartMergeService,
     CartPolicy,
     CartPreviews,
@@ -338,6 +339,9 @@ class OrdersContainer(ContextContainer):
     )
     carts: providers.Singleton[Carts] = singleton(
         CartService, cart_editor, cart_previews, stored_database, cart_policy, clock
+    )
+    cart_lists: providers.Singleton[CartLists] = singleton(
+        CartListService, stored_database, cart_policy, cursors
     )
     cart_merges: providers.Singleton[CartMerges] = singleton(
         CartMergeService,

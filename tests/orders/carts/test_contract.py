@@ -19,6 +19,7 @@ from markethall.orders.contract import MAX_LINES, OrderCurrencyMismatch
 from markethall.orders.shipping.contract import NewShippingMethod
 from markethall.shared.kernel.errors import PreconditionFailed, PreconditionRequired
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
 from markethall.shared.observability.metrics import STATEMENTS
 from tests.orders.carts.conftest import (
@@ -437,6 +438,17 @@ async def test_shipping_options_follow_the_address(orders_app: OrdersApp) -> Non
 
 
 # Limits and expiry
+
+
+async def test_cart_with_a_total_out_of_range_is_shown_without_it(orders_app: OrdersApp) -> None:
+    yacht = orders_app.fake_inventory.add_product(999, amount=MAX_AMOUNT)
+
+    cart = await create_cart(orders_app, (yacht, 999), shipping_address="Market 1")
+
+    assert (cart.lines[0].unit_price, cart.lines[0].total) == (euros(MAX_AMOUNT), None)
+    assert (cart.totals, readiness(cart)) == (None, [("orders.total_too_large", "/lines")])
+    fewer = await set_line(orders_app, cart, yacht, 1)
+    assert fewer.lines[0].total == euros(MAX_AMOUNT)
 
 
 async def test_number_of_open_carts_is_limited(orders_app: OrdersApp) -> None:

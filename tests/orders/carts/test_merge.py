@@ -115,6 +115,15 @@ async def test_fields_of_the_target_win(orders_app: OrdersApp) -> None:
     assert merged.metadata == {"a": "1", "b": "3"}
 
 
+async def test_merged_cart_has_at_most_50_entries_of_metadata(orders_app: OrdersApp) -> None:
+    own = await create_cart(orders_app, metadata={f"own{n}": "x" for n in range(49)})
+    source = await create_cart(orders_app, metadata={"own0": "y", "b": "2", "a": "1"})
+
+    merged = await merge(orders_app, own, source)
+
+    assert merged.metadata == {f"own{n}": "x" for n in range(49)} | {"a": "1"}
+
+
 async def test_repeated_merge_changes_nothing(orders_app: OrdersApp) -> None:
     tea = orders_app.fake_inventory.add_product(99)
     own, source = (

@@ -1,5 +1,6 @@
 """The in-memory store of carts."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -26,6 +27,18 @@ class MemoryCartStore(MemoryConfigurationStore):
 
     async def get_cart(self, cart_id: UUID) -> Cart | None:
         return self._carts.get(cart_id)
+
+    async def list_carts(
+        self, user_id: UUID, status: CartStatus | None, after: UUID | None, limit: int
+    ) -> Sequence[Cart]:
+        found = self._carts.where(
+            lambda cart: (
+                cart.user_id == user_id
+                and status in {None, cart.status}
+                and (after is None or cart.cart_id < after)
+            )
+        )
+        return sorted(found, key=lambda cart: cart.cart_id, reverse=True)[:limit]
 
     async def lock_cart_owner(self, user_id: UUID) -> None:
         """Do nothing, because transactions in memory run one at a time."""

@@ -1,10 +1,11 @@
 """Ports of carts: storage, the placing of orders, and the verification of guest tokens."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from markethall.orders.carts.contract import CartStatus
 from markethall.orders.carts.domain import Cart, CartRef
 from markethall.orders.contract import OrderView, PlaceOrder
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -20,6 +21,14 @@ class ReadStore(Protocol):
     """Reads without locks."""
 
     async def get_cart(self, cart_id: UUID) -> Cart | None: ...
+
+    async def list_carts(
+        self, user_id: UUID, status: CartStatus | None, after: UUID | None, limit: int
+    ) -> Sequence[Cart]:
+        """Return the carts of the owner with ids before `after`, by descending id.
+
+        The ids are sorted by the time at which the carts were created.
+        """
 
 
 class Store(ReadStore, Protocol):

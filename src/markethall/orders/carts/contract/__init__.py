@@ -6,6 +6,7 @@ from uuid import UUID
 from markethall.orders.carts.contract.commands import CartChange as CartChange
 from markethall.orders.carts.contract.commands import CartLineChange as CartLineChange
 from markethall.orders.carts.contract.commands import CartPrecondition as CartPrecondition
+from markethall.orders.carts.contract.commands import CartQuery as CartQuery
 from markethall.orders.carts.contract.commands import CartVoucherChange as CartVoucherChange
 from markethall.orders.carts.contract.commands import CheckOutCart as CheckOutCart
 from markethall.orders.carts.contract.commands import MergeCart as MergeCart
@@ -18,6 +19,7 @@ from markethall.orders.carts.contract.errors import TooManyCartLines as TooManyC
 from markethall.orders.carts.contract.errors import TooManyCarts as TooManyCarts
 from markethall.orders.carts.contract.views import CartLineView as CartLineView
 from markethall.orders.carts.contract.views import CartStatus as CartStatus
+from markethall.orders.carts.contract.views import CartSummaryView as CartSummaryView
 from markethall.orders.carts.contract.views import CartView as CartView
 from markethall.orders.carts.contract.views import LineChangeKind as LineChangeKind
 from markethall.orders.carts.contract.views import LineChangeView as LineChangeView
@@ -27,6 +29,7 @@ from markethall.orders.carts.contract.views import ShippingOptionView as Shippin
 from markethall.orders.contract import OrderView
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.pagination import Page
 
 
 class Carts(Protocol):
@@ -96,6 +99,13 @@ class Carts(Protocol):
 
         Raises CartNotFound.
         """
+
+
+class CartLists(Protocol):
+    """The API that lists carts, so that their owner finds them again, for example elsewhere."""
+
+    async def list_page(self, ctx: CallContext, query: CartQuery) -> Page[CartSummaryView]:
+        """Return the caller's own carts, the newest first. Raises CursorInvalid."""
 
 
 class CartMerges(Protocol):

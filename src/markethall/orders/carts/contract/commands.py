@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from markethall.orders.carts.contract.views import CartStatus
 from markethall.orders.contract import (
     MAX_LINES,
     AnyAddress,
@@ -25,6 +26,7 @@ from markethall.shared.kernel.metadata import (
 )
 from markethall.shared.kernel.model import Id, RequestModel, Text
 from markethall.shared.kernel.money import Currency
+from markethall.shared.kernel.pagination import PageQuery
 
 # longer than every access token that `users` issues
 _MAX_TOKEN_LENGTH: Final = 4096
@@ -95,6 +97,12 @@ class MergeCart(RequestModel):
         Annotated[Text, Field(min_length=1, max_length=_MAX_TOKEN_LENGTH)] | None,
         Field(repr=False),
     ] = None
+
+
+class CartQuery(PageQuery):
+    """Filters of the list of carts."""
+
+    status: CartStatus | None = None
 
 
 class CheckOutCart(RequestModel):

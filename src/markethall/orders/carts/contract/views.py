@@ -42,7 +42,7 @@ class CartLineView(Dto):
     """A line. The amounts have the same meaning as in an order.
 
     They are null if the product is no longer sold. Without a common currency of all lines, only
-    `unit_price` and `total` are known. `available` counts the units that can be bought now.
+    `unit_price` and `total` are known; `total` is null if it is out of range. `available` counts the units that can be bought now.
     """
 
     product_id: UUID
@@ -107,6 +107,21 @@ class CartView(Dto):
     totals: TotalsView | None
     changes: tuple[LineChangeView, ...]
     readiness: tuple[ReadinessProblem, ...]
+    order_id: Annotated[UUID | None, Field(description="The order of a checked out cart")]
+    merged_into: Annotated[UUID | None, Field(description="The cart that took over the lines")]
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+    version: int
+
+
+class CartSummaryView(Dto):
+    """A cart in a list, without its lines and prices. `unit_count` is the sum of the quantities."""
+
+    cart_id: UUID
+    status: CartStatus
+    line_count: int
+    unit_count: int
     order_id: Annotated[UUID | None, Field(description="The order of a checked out cart")]
     merged_into: Annotated[UUID | None, Field(description="The cart that took over the lines")]
     created_at: datetime

@@ -15,6 +15,7 @@ from markethall.orders.carts.contract import (
 from markethall.orders.carts.domain.lines import CartLine, LineChange, Offer, look_at_lines
 from markethall.orders.contract import MAX_LINES, Address
 from markethall.orders.pricing.domain import QuoteRequest
+from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES
 
 # fields that a merge takes from the other cart if the cart lacks them
 _INHERITED_FIELDS: Final = (
@@ -125,7 +126,7 @@ class Cart:
         inherited = {
             name: getattr(source, name) for name in _INHERITED_FIELDS if getattr(self, name) is None
         }
-        metadata = MappingProxyType({**source.metadata, **self.metadata})
+        metadata = _inherit_metadata(self.metadata, source.metadata)
         return self.change({"lines": _limited(known), "metadata": metadata, **inherited}, now)
 
     def close_into(self, cart_id: UUID, now: datetime) -> "Cart":
@@ -156,6 +157,13 @@ class Cart:
             voucher_code=self.voucher_code,
             is_preview=True,
         )
+
+
+def _inherit_metadata(own: Mapping[str, str], other: Mapping[str, str]) -> Mapping[str, str]:
+    """Add the entries that the cart lacks, by name, as far as the limit allows."""
+    room = MAX_METADATA_ENTRIES - len(own)
+    added = sorted(other.keys() - own.keys())[:room]
+    return MappingProxyType({**own, **{name: other[name] for name in added}})
 
 
 def _limited(lines: Mapping[UUID, CartLine]) -> tuple[CartLine, ...]:

@@ -1,10 +1,14 @@
 """Routes of carts: create, read and change them, and list their shipping options."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Request, Response
 
 from markethall.orders.carts.contract import (
     CartChange,
     CartNotFound,
+    CartQuery,
+    CartSummaryView,
     CartView,
     NewCart,
     ShippingOptionsView,
@@ -13,6 +17,7 @@ from markethall.orders.carts.contract import (
 from markethall.orders.carts.router.dependencies import (
     CHANGE_ERRORS,
     OPTIONAL_IF_MATCH,
+    CartListsDep,
     CartsDep,
     IdempotencyDep,
     Owner,
@@ -30,8 +35,10 @@ from markethall.shared.http.common_errors import (
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems, with_upstream_errors
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.model import Id
+from markethall.shared.kernel.pagination import CursorInvalid, Page
 
 router = APIRouter(prefix="/carts", tags=["carts"])
 
@@ -63,6 +70,19 @@ async def create_cart(
         lambda attempt: carts.create(ctx, body, attempt),
         created_response(lambda cart: f"/carts/{cart.cart_id}"),
     )
+
+
+@router.get(
+    "",
+    response_model=Page[CartSummaryView],
+    summary="List own carts",
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
+)
+async def list_carts(
+    ctx: Owner, query: Annotated[CartQuery, from_query(CartQuery)], lists: CartListsDep
+) -> Response:
+    """Return the carts of the caller, the newest first, without lines and prices."""
+    return json_response(await lists.list_page(ctx, query))
 
 
 @router.get(

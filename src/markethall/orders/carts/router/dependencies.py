@@ -7,6 +7,7 @@ from fastapi import Depends, Request, Response
 from markethall.orders.carts.contract import (
     CartCheckouts,
     CartClosed,
+    CartLists,
     CartMerges,
     CartNotFound,
     CartPrecondition,
@@ -34,6 +35,7 @@ class Services(Protocol):
 
     def carts(self) -> Carts: ...
 
+    def cart_lists(self) -> CartLists: ...
     def cart_merges(self) -> CartMerges: ...
 
     def cart_checkouts(self) -> CartCheckouts: ...
@@ -41,6 +43,7 @@ class Services(Protocol):
 
 _from_orders: Final[FromContext[Services]] = FromContext("orders")
 CartsDep = Annotated[Carts, Depends(_from_orders(lambda container: container.carts()))]
+CartListsDep = Annotated[CartLists, Depends(_from_orders(lambda container: container.cart_lists()))]
 CartMergesDep = Annotated[
     CartMerges, Depends(_from_orders(lambda container: container.cart_merges()))
 ]

@@ -7,6 +7,7 @@ from markethall.orders.carts.contract import (
     CartClosed,
     CartLineView,
     CartStatus,
+    CartSummaryView,
     CartView,
     LineChangeView,
     ReadinessProblem,
@@ -30,6 +31,7 @@ from markethall.orders.totals.service import (
     to_tax_line_views,
     to_totals_view,
 )
+from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
 
 
@@ -54,6 +56,21 @@ def to_cart_view(
         totals=to_totals_view(quote.breakdown, quote.currency) if quote else None,
         changes=tuple(_to_change_view(change) for change in changes),
         readiness=tuple(list_readiness_problems(cart, preview)),
+        order_id=cart.order_id,
+        merged_into=cart.merged_into,
+        created_at=cart.created_at,
+        updated_at=cart.updated_at,
+        expires_at=expires_at,
+        version=cart.version,
+    )
+
+
+def to_cart_summary_view(cart: Cart, expires_at: datetime) -> CartSummaryView:
+    return CartSummaryView(
+        cart_id=cart.cart_id,
+        status=cart.status,
+        line_count=len(cart.lines),
+        unit_count=sum(line.quantity for line in cart.lines),
         order_id=cart.order_id,
         merged_into=cart.merged_into,
         created_at=cart.created_at,
@@ -117,7 +134,7 @@ def _to_line_view(line: CartLine, offer: Offer | None, part: LineBreakdown | Non
         quantity=line.quantity,
         available=max(0, offer.available) if offer else 0,
         unit_price=offer.unit_price if offer else None,
-        total=money(offer.unit_price.amount * line.quantity) if offer else None,
+        total=_line_total(offer.unit_price, line.quantity) if offer else None,
         discount=money(part.discount) if part else None,
         tax=money(part.tax) if part else None,
         included_tax=money(part.included_tax) if part else None,
@@ -129,6 +146,12 @@ def _to_line_view(line: CartLine, offer: Offer | None, part: LineBreakdown | Non
             else ()
         ),
     )
+
+
+def _line_total(unit_price: Money, quantity: int) -> Money | None:
+    """Return None if the amount is out of range; `readiness` then says so."""
+    amount = unit_price.amount * quantity
+    return None if amount > MAX_AMOUNT else unit_price.model_copy(update={"amount": amount})
 
 
 def _to_change_view(change: LineChange) -> LineChangeView:

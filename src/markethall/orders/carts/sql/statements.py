@@ -92,8 +92,8 @@ def _record_look() -> Statement:
     )
 
 
-def _get_cart() -> Statement:
-    """Select a cart with its lines as one JSON array."""
+def _select_carts() -> "sa.Select[Any]":
+    """Select carts, each with its lines as one JSON array."""
     line = func.jsonb_build_object(
         *(part for name in LINE_COLUMNS for part in (sql_literal(name), cart_lines.c[name]))
     )
@@ -107,10 +107,21 @@ def _get_cart() -> Statement:
         sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
         for column in carts.c
     ]
+    return sa.select(*columns, sa.cast(lines, sa.Text).label("lines"))
+
+
+def _list_carts() -> Statement:
+    status = bindparam("status", type_=sa.Text)
+    after = bindparam("after", type_=sa.Uuid)
     return Statement(
-        sa.select(*columns, sa.cast(lines, sa.Text).label("lines")).where(
-            carts.c.cart_id == _CART_ID
+        _select_carts()
+        .where(
+            carts.c.user_id == bindparam("user_id", type_=sa.Uuid),
+            sa.or_(status.is_(None), carts.c.status == status),
+            sa.or_(after.is_(None), carts.c.cart_id < after),
         )
+        .order_by(carts.c.cart_id.desc())
+        .limit(bindparam("limit", type_=sa.Integer))
     )
 
 
@@ -147,7 +158,8 @@ def _delete_expired() -> Statement:
     return Statement(sa.delete(carts).where(carts.c.cart_id == expired.c.cart_id))
 
 
-GET_CART: Final = _get_cart()
+GET_CART: Final = Statement(_select_carts().where(carts.c.cart_id == _CART_ID))
+LIST_CARTS: Final = _list_carts()
 INSERT_CART: Final = _insert_cart()
 SAVE_CART: Final = _save_cart()
 RECORD_LOOK: Final = _record_look()

@@ -31,6 +31,14 @@ class SqlCartStore(SqlConfigurationStore):
         row = await self._connection.fetch_one(sql.GET_CART, cart_id=cart_id)
         return _to_cart(row) if row else None
 
+    async def list_carts(
+        self, user_id: UUID, status: CartStatus | None, after: UUID | None, limit: int
+    ) -> Sequence[Cart]:
+        rows = await self._connection.fetch_all(
+            sql.LIST_CARTS, user_id=user_id, status=status, after=after, limit=limit
+        )
+        return [_to_cart(row) for row in rows]
+
     async def lock_cart_owner(self, user_id: UUID) -> None:
         await self._connection.execute(sql.LOCK_CART_OWNER, user_id=user_id)
 
