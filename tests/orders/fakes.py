@@ -66,7 +66,13 @@ from markethall.shared.rpc.client_interceptor import (
     CallGuard,
     InFlightCalls,
 )
-from markethall.users.contract import Customer, IssueOrderToken, OrderToken, UserInactive
+from markethall.users.contract import (
+    Customer,
+    IssueOrderToken,
+    OrderToken,
+    UserInactive,
+    UserNotFound,
+)
 
 ALLOWED = AllowList(topology().allowed_calls)
 
@@ -138,10 +144,16 @@ class FakeUsers:
 
     def __init__(self) -> None:
         self.disabled: set[UUID] = set()
+        self.unknown: set[UUID] = set()
+        self.guests: set[UUID] = set()
 
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         if user_id in self.disabled:
             raise UserInactive(user_id=str(user_id))
+        if user_id in self.unknown:
+            raise UserNotFound(user_id=str(user_id))
+        if user_id in self.guests:
+            return Customer(user_id=user_id, email="", full_name=None, is_guest=True)
         return Customer(user_id=user_id, email="user@example.com", full_name=None)
 
     async def issue_order_token(self, ctx: CallContext, command: IssueOrderToken) -> OrderToken:

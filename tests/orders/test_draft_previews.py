@@ -3,7 +3,10 @@
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from markethall.orders.drafts.contract import DraftOrderPreview, DraftOrderView
+from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
 from tests.orders.conftest import STAFF, OrdersApp
 from tests.orders.promotions.shop import create as create_promotion
@@ -125,3 +128,23 @@ async def test_voucher_of_a_draft_is_checked_for_its_customer(orders_app: Orders
 
     assert await read_for(buyer) == [("orders.voucher_exhausted", "/voucher_code")]
     assert await read_for(new_id()) == []
+
+
+async def test_draft_names_a_buyer_who_cannot_order(orders_app: OrdersApp) -> None:
+    product_id = add_product(orders_app)
+    disabled, unknown, guest = new_id(), new_id(), new_id()
+    users = orders_app.fake_users
+    users.disabled, users.unknown, users.guests = {disabled}, {unknown}, {guest}
+
+    async def read_for(customer_id: UUID, **fields: Any) -> list[tuple[str, str]]:
+        draft = await create(orders_app, product_id, customer_id=customer_id, **fields)
+        found = problems(await read(orders_app, draft))
+        if found:
+            with pytest.raises(DomainError):
+                await complete(orders_app, draft)
+        return found
+
+    assert await read_for(disabled) == [("users.inactive", "/customer_id")]
+    assert await read_for(unknown) == [("users.not_found", "/customer_id")]
+    assert await read_for(guest) == [("missing", "/email")]
+    assert await read_for(guest, email="ada@example.com") == []

@@ -258,10 +258,10 @@ class PaymentsApp:
         attempt: IdempotentCommand | None = None,
         *,
         save_method: bool = False,
+        ctx: CallContext | None = None,
     ) -> PaymentView:
-        ctx = user_context(payment.user_id)
         return await self.payment_api.confirm(
-            ctx,
+            ctx or user_context(payment.user_id),
             payment.payment_id,
             method,
             attempt or attempt_without_key(),

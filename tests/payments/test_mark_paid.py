@@ -22,7 +22,13 @@ from markethall.payments.domain import Succeeded
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import CurrencyMismatch
 from markethall.shared.kernel.pagination import PageQuery
-from tests.payments.conftest import ORDERS_CONTEXT, STAFF, PaymentsApp, attempt_without_key
+from tests.payments.conftest import (
+    ORDERS_CONTEXT,
+    STAFF,
+    PaymentsApp,
+    attempt_without_key,
+    user_context,
+)
 from tests.payments.manual_refunds import pay_due_refunds
 from tests.payments.test_router import Client, assert_problem, client
 
@@ -68,6 +74,28 @@ async def test_transfer_captures_the_payment(payments_app: PaymentsApp) -> None:
     receipt = operations.items[-1]
     assert (receipt.kind, receipt.status) == (OperationKind.CAPTURE, OperationStatus.SUCCEEDED)
     assert (receipt.provider, receipt.provider_reference) == ("manual", "2026-11-30/17")
+
+
+async def test_staff_confirm_the_payment_of_a_customer_with_a_manual_method(
+    payments_app: PaymentsApp,
+) -> None:
+    payment = await payments_app.open(1000)
+
+    with pytest.raises(UnsupportedByProvider):
+        await payments_app.confirm(payment, "sandbox_ok", ctx=STAFF)
+    with pytest.raises(PaymentNotFound):
+        await payments_app.confirm(payment, TRANSFER, ctx=user_context(new_id()))
+    waiting = await payments_app.confirm(payment, TRANSFER, ctx=STAFF)
+    paid = await payments_app.mark_paid(payment, 1000)
+
+    assert waiting.status is PaymentStatus.REQUIRES_ACTION
+    assert (paid.status, paid.user_id) == (PaymentStatus.CAPTURED, payment.user_id)
+
+
+async def test_staff_confirm_a_free_payment(payments_app: PaymentsApp) -> None:
+    paid = await payments_app.confirm(await payments_app.open(0), "free", ctx=STAFF)
+
+    assert paid.status is PaymentStatus.CAPTURED
 
 
 async def test_partial_amounts_add_up(payments_app: PaymentsApp) -> None:

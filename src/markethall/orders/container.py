@@ -331,7 +331,7 @@ class OrdersContainer(ContextContainer):
     cart_previews = singleton(CartPreviews, inventory, pricing)
     draft_orders: providers.Singleton[DraftOrders] = singleton(
         DraftOrderService,
-        singleton(DraftPlacer, checkout),
+        singleton(DraftPlacer, checkout, users),
         cart_previews,
         stored_database,
         cursors,

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from markethall.orders.carts.contract import ReadinessProblem
 from markethall.orders.contract import OrderView, PlaceOrder
 from markethall.orders.drafts.contract import DraftStatus
 from markethall.orders.drafts.domain import DraftOrder, DraftRef
@@ -46,6 +47,11 @@ class Store(ReadStore, Protocol):
 
 
 class DraftPlacement(Protocol):
+    async def find_buyer_problem(
+        self, ctx: CallContext, draft: DraftOrder
+    ) -> ReadinessProblem | None:
+        """Return the reason why the buyer of the draft cannot order. Raises Unavailable."""
+
     async def place_draft(
         self,
         ctx: CallContext,

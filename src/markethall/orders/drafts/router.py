@@ -184,9 +184,9 @@ async def complete_draft_order(
 ) -> Response:
     """Place the order, as the customer would. A draft never has more than one order.
 
-    The order is pending until its payment is paid: by the customer, or by staff if the customer has
-    chosen a manual payment method (`POST /payments/{payment_id}/mark-paid`). Like every unpaid
-    order, it expires at `expires_at`.
+    The order is pending until its payment is paid: by the customer, or by staff, who confirm it
+    with a manual payment method (`POST /payments/{payment_id}/confirm`) and later record the money
+    (`mark-paid`). Like every unpaid order, it expires at `expires_at`.
     """
     return await idempotency.run_with_key(
         ctx,

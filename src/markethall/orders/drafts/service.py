@@ -77,7 +77,9 @@ class DraftOrderService:
         offers = await self._previews.list_offers(ctx, units, draft.fields.currency)
         request = draft.to_quote_request(offers)
         preview = await self._previews.price(request, offers)
+        buyer_problem = await self._placement.find_buyer_problem(ctx, draft)
         problems = [
+            *([buyer_problem] if buyer_problem else []),
             *find_unavailable_lines(draft.requested_lines, offers),
             *([pricing_problem(preview.error)] if preview.error else []),
         ]

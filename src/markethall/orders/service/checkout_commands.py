@@ -1,6 +1,7 @@
 """Parts of a checkout: the address for messages, and the command that opens the payment."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from markethall.orders.contract import Address, PlaceOrder
@@ -10,6 +11,8 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.users.contract import Customer
+
+GUEST_WITHOUT_EMAIL: Final = "A guest must give an e-mail address."
 
 
 def open_payment_command(
@@ -35,7 +38,6 @@ def choose_email(command: PlaceOrder, customer: Customer) -> str:
     """Return the address for messages. Raises ValidationFailed if a guest has given none."""
     email = command.email or customer.email
     if not email:
-        message = "A guest must give an e-mail address."
-        errors = [{"field": "/email", "code": "missing", "message": message}]
-        raise ValidationFailed(message, errors=errors)
+        errors = [{"field": "/email", "code": "missing", "message": GUEST_WITHOUT_EMAIL}]
+        raise ValidationFailed(GUEST_WITHOUT_EMAIL, errors=errors)
     return email

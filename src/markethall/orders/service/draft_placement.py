@@ -1,19 +1,36 @@
 """Place the order of a draft for its buyer."""
 
+from markethall.orders.carts.contract import ReadinessProblem
 from markethall.orders.contract import OrderView, PlaceOrder
 from markethall.orders.drafts.domain import DraftOrder
 from markethall.orders.service.checkout import Checkout
+from markethall.orders.service.checkout_commands import GUEST_WITHOUT_EMAIL
 from markethall.orders.service.completed_drafts import CompletedDraft
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
-from markethall.users.contract import Customer
+from markethall.users.contract import Customer, UserInactive, UserNotFound, Users
 
 
 class DraftPlacer:
     """Implementation of `DraftPlacement`."""
 
-    def __init__(self, checkout: Checkout) -> None:
+    def __init__(self, checkout: Checkout, users: Users) -> None:
         self._checkout = checkout
+        self._users = users
+
+    async def find_buyer_problem(
+        self, ctx: CallContext, draft: DraftOrder
+    ) -> ReadinessProblem | None:
+        customer_id = draft.fields.customer_id
+        if customer_id is None:
+            return None
+        try:
+            customer = await self._users.get_active_customer(ctx, customer_id)
+        except (UserNotFound, UserInactive) as error:
+            return ReadinessProblem(code=error.code, field="/customer_id", message=error.detail)
+        if draft.fields.email or customer.email:
+            return None
+        return ReadinessProblem(code="missing", field="/email", message=GUEST_WITHOUT_EMAIL)
 
     async def place_draft(
         self,

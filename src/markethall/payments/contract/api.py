@@ -167,8 +167,9 @@ class PaymentApi(Protocol):
         saved when the charge succeeds.
 
         Raises PaymentNotFound (also before the transaction that stores its order is committed),
-        UnknownPaymentMethod, UnsupportedByProvider (the provider cannot save methods),
-        InvalidPaymentTransition, PaymentInProgress.
+        UnknownPaymentMethod, UnsupportedByProvider (the provider cannot save methods, or staff
+        confirm the payment of a customer with a method that takes money), InvalidPaymentTransition,
+        PaymentInProgress.
         """
 
     async def list_saved_methods(

@@ -45,8 +45,8 @@ Anyone = Annotated[CallContext, public()]
 Owner = Annotated[CallContext, require_scope(PAYMENTS)]
 Staff = Annotated[CallContext, require_scope(PAYMENTS_MANAGE)]
 OwnerOrStaff = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE)]
-# also the holder of a token of the order
-Payer = Annotated[CallContext, require_scope(PAYMENTS, ONE_ORDER)]
+# also the holder of a token of the order, and staff with a method of the provider `manual`
+Payer = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE, ONE_ORDER)]
 PaymentViewer = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE, ONE_ORDER)]
 
 

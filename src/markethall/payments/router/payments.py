@@ -128,6 +128,9 @@ async def confirm_payment(
 
     The status is `failed` after a decline; a request with a new key charges again.
 
+    Staff may confirm the payment of a customer with a method of the provider `manual`, for example
+    for an order by phone.
+
     With `save_payment_method`, the method is saved when the charge succeeds; see
     `GET /saved-payment-methods`. `payment_method` may be the id of a saved method of the caller.
 

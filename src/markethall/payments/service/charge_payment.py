@@ -15,6 +15,7 @@ from markethall.payments.contract import (
     PaymentStatus,
     PaymentView,
     UnknownPaymentMethod,
+    UnsupportedByProvider,
 )
 from markethall.payments.domain import (
     FREE_METHOD,
@@ -33,6 +34,7 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.scopes import PAYMENTS_MANAGE
 from markethall.shared.persistence.database import Database
 
 CaptureMode = Literal["automatic", "on_fulfilment"]
@@ -68,8 +70,9 @@ class ChargePayment:
     ) -> PaymentView:
         """Charge the payment; authorize it if the shop captures on fulfilment.
 
-        Raises UnknownPaymentMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress;
-        Unavailable or Overloaded when the provider cannot be called.
+        Raises UnknownPaymentMethod, PaymentNotFound, UnsupportedByProvider,
+        InvalidPaymentTransition, PaymentInProgress; Unavailable or Overloaded when the provider
+        cannot be called.
         """
         # take the slot first, so that a rejected request has recorded no operation
         with self._provider.slot(chosen.provider):
@@ -88,7 +91,7 @@ class ChargePayment:
         """
         async with self._database.autocommit() as store:
             found, existing = await store.get_payment_for_operation(payment_id, operation_id)
-            payment = _require_payable(ctx, payment_id, found)
+            payment = self._require_payable(ctx, payment_id, found, chosen)
             if existing:
                 return payment, existing
             operation = self._confirm(payment, chosen, operation_id)
@@ -101,13 +104,31 @@ class ChargePayment:
     ) -> tuple[Payment, Operation]:
         async with self._database.transaction() as store:
             found = await store.get_payment_for_update(payment_id)
-            payment = _require_payable(ctx, payment_id, found)
+            payment = self._require_payable(ctx, payment_id, found, chosen)
             existing = await store.get_operation(operation_id)
             if existing:
                 return payment, existing
             operation = self._confirm(payment, chosen, operation_id)
             await store.add_operation(payment, operation)
             return payment, operation
+
+    def _require_payable(
+        self, ctx: CallContext, payment_id: UUID, payment: Payment | None, chosen: ChosenMethod
+    ) -> Payment:
+        """Return the payment if the caller may confirm it with this method.
+
+        Staff may, for an order by phone or in the shop, if no provider takes money then. Raises
+        PaymentNotFound, also if the payment cannot be confirmed yet; UnsupportedByProvider.
+        """
+        if payment is None or not payment.is_activated:
+            raise PaymentNotFound(payment_id=str(payment_id))
+        if ctx.actor.acts_for_owner(payment.order_id, payment.user_id):
+            return payment
+        if not ctx.actor.has_scope(PAYMENTS_MANAGE):
+            raise PaymentNotFound(payment_id=str(payment_id))
+        if payment.amount and not self._provider.can(chosen.provider, Capability.MARK_PAID):
+            raise UnsupportedByProvider(provider=chosen.provider, capability=Capability.MARK_PAID)
+        return payment
 
     def _confirm(self, payment: Payment, chosen: ChosenMethod, operation_id: UUID) -> Operation:
         """Change the payment, and return its new operation."""
@@ -189,14 +210,3 @@ class ChargePayment:
             if attempt.is_final:
                 await store.store_response(attempt, payment)
             return payment
-
-
-def _require_payable(ctx: CallContext, payment_id: UUID, payment: Payment | None) -> Payment:
-    """Raises PaymentNotFound if the customer has no such payment, or cannot confirm it yet."""
-    if (
-        payment is None
-        or not payment.is_activated
-        or not ctx.actor.acts_for_owner(payment.order_id, payment.user_id)
-    ):
-        raise PaymentNotFound(payment_id=str(payment_id))
-    return payment

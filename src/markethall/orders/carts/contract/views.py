@@ -42,7 +42,8 @@ class CartLineView(Dto):
     """A line. The amounts have the same meaning as in an order.
 
     They are null if the product is no longer sold. Without a common currency of all lines, only
-    `unit_price` and `total` are known; `total` is null if it is out of range. `available` counts the units that can be bought now.
+    `unit_price` and `total` are known; `total` is null if it is out of range. `available` counts
+    the units that can be bought now.
     """
 
     product_id: UUID
