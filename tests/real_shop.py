@@ -103,9 +103,14 @@ class Shop:
     async def confirm(
         self, ctx: CallContext, order: OrderView, method: str = "sandbox_ok", **more: Any
     ) -> PaymentView:
+        return await self.confirm_payment(ctx, order.payment.payment_id, method, **more)
+
+    async def confirm_payment(
+        self, ctx: CallContext, payment_id: UUID, method: str = "sandbox_ok", **more: Any
+    ) -> PaymentView:
         attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_EXTENDED, ok_response)
         api = payments_of(self.container).payment_api()
-        return await api.confirm(ctx, order.payment.payment_id, method, attempt, **more)
+        return await api.confirm(ctx, payment_id, method, attempt, **more)
 
     async def claim(self, guest: GuestTokens) -> None:
         """Claim the guest, then deliver the event to both contexts, more than once."""

@@ -146,6 +146,7 @@ def _order() -> None:
         *_amounts("subtotal", "discount", "shipping", "tax", "total"),
         sa.Column("included_tax", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("shipping_line", JSONB(), nullable=True),
+        sa.Column("promotions", JSONB(), nullable=True),
         sa.Column("number_prefix", sa.Text(), nullable=False, server_default="MH-"),
         *_amounts("refunded"),
         sa.Column("payment_amount", sa.BigInteger(), nullable=True),

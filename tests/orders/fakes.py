@@ -224,6 +224,11 @@ class FakeInventory:
         price = Money(amount=amount, currency=product.price.currency)
         self._products[product_id] = replace(product, price=price)
 
+    def change_product(self, product_id: UUID, **totals: Any) -> None:
+        """Replace the fields that determine the totals, such as the tags."""
+        product = self._products[product_id]
+        self._products[product_id] = replace(product, totals={**product.totals, **totals})
+
     def archive(self, product_id: UUID) -> None:
         """Stop selling the product."""
         del self._products[product_id]

@@ -46,9 +46,6 @@ class ReadStore(
     ) -> Sequence[TimelineEntry]:
         """Return the entries of later versions, the oldest first; at most `limit` of them."""
 
-    async def has_edit(self, edit_id: UUID) -> bool:
-        """Return whether the edit with this id is stored."""
-
     async def get_edit_status(self, order_id: UUID, edit_id: UUID) -> EditStatus | None:
         """Return the status of the edit, or None if the order has no such edit."""
 

@@ -103,18 +103,22 @@ class Amounts:
     shipping_paid: int
     # the discount of the voucher
     voucher_discount: int
+    # whether the promotion without a code takes something off
+    has_bulk_discount: bool
 
     @property
     def total(self) -> int:
         return sum(map(sum, self.units.values())) + self.shipping_paid
 
 
-def calculate(units: Units, code: str | None) -> Amounts:
+def calculate(units: Units, code: str | None, *, may_have_bulk: bool = True) -> Amounts:
+    """Without `may_have_bulk`, the promotion without a code does not apply."""
     voucher = VOUCHERS[code] if code else None
     full = subtotals(units)
     by_voucher = voucher.discount(units) if voucher else _nothing(units)
     discounts = dict(by_voucher)
-    if sum(full.values()) >= BULK_MIN_SUBTOTAL:
+    has_bulk = may_have_bulk and sum(full.values()) >= BULK_MIN_SUBTOTAL
+    if has_bulk:
         for index, amount in full.items():
             discounts[index] += percent_of(amount - by_voucher[index], BULK_PERCENT)
     taxes = {i: percent_of(amount - discounts[i], TAX_PERCENT) for i, amount in full.items()}
@@ -137,6 +141,7 @@ def calculate(units: Units, code: str | None) -> Amounts:
         },
         shipping_paid=SHIPPING - shipping_discount + shipping_tax,
         voucher_discount=sum(by_voucher.values()) + shipping_discount,
+        has_bulk_discount=has_bulk,
     )
 
 

@@ -289,22 +289,25 @@ class ShopModel:
         return True
 
     def edit(self, order: ModelOrder, index: int, quantity: int, *, pays: bool) -> bool:
-        """Change the units of one product of a paid order.
+        """Change the units of one product of a paid order, which keeps its promotions.
 
+        A promotion that takes nothing off any more is dropped.
         `pays`: whether the customer pays the difference if the edit makes the order cost more.
         """
         before = {i: line.quantity for i, line in order.lines.items()}
         after = {i: n for i, n in (before | {index: quantity}).items() if n}
-        if not order.is_editable or not after or order.amounts.discount:
+        if not order.is_editable or not after:
             return False
-        amounts = calculate(after, None)
+        may_have_bulk = order.amounts.has_bulk_discount
+        amounts = calculate(after, order.voucher, may_have_bulk=may_have_bulk)
         costs_more = amounts.total > order.amounts.total
-        if amounts.discount or (costs_more and order.payment == "authorized"):
+        if costs_more and order.payment == "authorized":
             return False
         if quantity - before.get(index, 0) > self.available(index):
             return False
         if not costs_more or pays:
             order.amounts = amounts
+            order.voucher = order.voucher if amounts.voucher_discount else None
             order.lines = {i: ModelLine(amounts.units[i]) for i in after}
         return True
 

@@ -31,7 +31,6 @@ from markethall.orders.contract.errors import EditApplied as EditApplied
 from markethall.orders.contract.errors import EditNeedsCapture as EditNeedsCapture
 from markethall.orders.contract.errors import EditNotFound as EditNotFound
 from markethall.orders.contract.errors import EditOpen as EditOpen
-from markethall.orders.contract.errors import EditWithDiscount as EditWithDiscount
 from markethall.orders.contract.errors import FulfilmentNotFound as FulfilmentNotFound
 from markethall.orders.contract.errors import InvalidTransition as InvalidTransition
 from markethall.orders.contract.errors import OrderNotFound as OrderNotFound
@@ -232,16 +231,17 @@ class OrderEdits(Protocol):
         """Change the lines before the first shipment. `attempt.id` is the id of the edit.
 
         Existing lines keep their prices, new lines have current prices; shipping and taxes are
-        computed again. The payment of a pending order is cancelled, and replaced by a payment of
-        the new total. If a paid order costs less after the edit, the difference is refunded soon
-        after. If it costs more, it gets an additional payment of the difference: the edit stays
-        open until this payment is captured, and then takes effect. The additional units are
-        reserved until then. Raises Forbidden, OrderNotFound, InvalidTransition, EditOpen (an
-        earlier edit waits for its payment), EditNeedsCapture, EditWithDiscount, TotalChanged,
-        TotalTooLarge, ValidationFailed, OrderCurrencyMismatch, CountryNotServed, RegionRequired,
-        ShippingUnavailable; from inventory: ProductNotFound, OutOfStock, ReservationClosed; from
-        payments: PaymentInProgress, InvalidPaymentTransition (the customer is paying or has just
-        paid).
+        computed again. The order keeps its promotions, with the terms that it was placed with; a
+        promotion that takes nothing off any more is dropped, and its use is given back. The
+        payment of a pending order is cancelled, and replaced by a payment of the new total. If a
+        paid order costs less after the edit, the difference is refunded soon after. If it costs
+        more, it gets an additional payment of the difference: the edit stays open until this
+        payment is captured, and then takes effect. The additional units are reserved until then.
+        Raises Forbidden, OrderNotFound, InvalidTransition, EditOpen (an earlier edit waits for its
+        payment), EditNeedsCapture, TotalChanged, TotalTooLarge, ValidationFailed,
+        OrderCurrencyMismatch, CountryNotServed, RegionRequired, ShippingUnavailable; from
+        inventory: ProductNotFound, OutOfStock, ReservationClosed; from payments: PaymentInProgress,
+        InvalidPaymentTransition (the customer is paying or has just paid).
         """
 
     async def cancel_edit(

@@ -81,17 +81,6 @@ class EditNotFound(DomainError):
     title = "There is no such edit of this order"
 
 
-class EditWithDiscount(DomainError):
-    """The order has a discount, or would have one after the edit. There are no details.
-
-    The uses of promotions are counted when the order is placed, so they cannot change later.
-    """
-
-    code = "orders.edit_with_discount"
-    status = 409
-    title = "An order with a discount cannot be edited"
-
-
 class TooMuchToCancel(DomainError):
     """A cancellation has more units of a line than are unfulfilled.
 

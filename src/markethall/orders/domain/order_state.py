@@ -21,6 +21,7 @@ from markethall.orders.shop.contract import DEFAULT_NUMBER_PREFIX
 from markethall.orders.totals.domain import (
     AppliedDiscount,
     LineBreakdown,
+    PromotionRule,
     TaxLine,
     sum_discounts,
     sum_tax_lines,
@@ -67,6 +68,8 @@ class OrderState:
     included_tax: int = 0
     shipping_line: ShippingLine | None = None
     number_prefix: str = DEFAULT_NUMBER_PREFIX
+    # the terms of the promotions with which the order was placed; an edit may drop some of these
+    promotions: tuple[PromotionRule, ...] = ()
     # fields that staff maintain; if `on_hold` is true, nothing may be shipped
     tags: tuple[str, ...] = ()
     staff_note: str | None = None
@@ -106,6 +109,12 @@ class OrderState:
     def discounts(self) -> tuple[AppliedDiscount, ...]:
         """The discounts of the order: one per promotion."""
         return sum_discounts(part.discounts for part in self._taxed_parts())
+
+    @property
+    def applied_promotions(self) -> tuple[PromotionRule, ...]:
+        """The terms of the promotions whose discounts the order has."""
+        discounted = {discount.promotion_id for discount in self.discounts}
+        return tuple(rule for rule in self.promotions if rule.promotion_id in discounted)
 
     @property
     def tax_lines(self) -> tuple[TaxLine, ...]:

@@ -10,6 +10,8 @@ class UseChange(Enum):
     """A change of the uses that must be stored together with the order."""
 
     GIVE_BACK = auto()
+    # keep the uses of the promotions whose discounts the order still has
+    GIVE_BACK_DROPPED = auto()
     REDEEM_AGAIN = auto()
     MOVE = auto()
 
@@ -17,6 +19,7 @@ class UseChange(Enum):
 _USE_CHANGES = {
     "cancelled": UseChange.GIVE_BACK,
     "expired": UseChange.GIVE_BACK,
+    "edited": UseChange.GIVE_BACK_DROPPED,
     "revived": UseChange.REDEEM_AGAIN,
     "claimed": UseChange.MOVE,
 }
@@ -24,10 +27,11 @@ _USE_CHANGES = {
 
 def find_use_change(order: OrderState) -> UseChange | None:
     """Return the change that follows from the pending timeline entries, if there is one."""
-    if not order.discounts:
-        return None
     changes = (_USE_CHANGES.get(entry.change) for entry in order.pending_timeline_entries)
-    return next((change for change in changes if change), None)
+    change = next((change for change in changes if change), None)
+    # an edit may have dropped the last discount
+    may_have_uses = order.promotions if change is UseChange.GIVE_BACK_DROPPED else order.discounts
+    return change if may_have_uses else None
 
 
 def build_redemption(order: OrderState, *, is_reinstatement: bool = False) -> Redemption:

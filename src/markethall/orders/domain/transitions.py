@@ -31,11 +31,12 @@ def is_overdue(order: OrderState, now: datetime) -> bool:
 
 
 def has_unfulfilled_paid_lines(order: OrderState, _: datetime) -> bool:
-    """Tell whether there are lines to ship whose payment is not refunded or voided."""
-    return bool(order.unsettled_quantities()) and order.payment_status not in {
-        OrderPaymentStatus.REFUNDED,
-        OrderPaymentStatus.VOIDED,
-    }
+    """Tell whether there are lines to ship whose payment is not refunded or voided.
+
+    An order that costs nothing needs no payment: an edit may have refunded all of it.
+    """
+    is_returned = order.payment_status in {OrderPaymentStatus.REFUNDED, OrderPaymentStatus.VOIDED}
+    return bool(order.unsettled_quantities()) and not (is_returned and order.total)
 
 
 def is_editable(order: OrderState, now: datetime) -> bool:

@@ -122,9 +122,6 @@ class MemoryOrderStore(
         ]
         return [order for _, order in sorted(overdue, key=lambda pair: pair[0])][:limit]
 
-    async def has_edit(self, edit_id: UUID) -> bool:
-        return edit_id in self._tables.order_edits
-
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         self._tables.fulfilments.put(fulfilment.fulfilment_id, fulfilment)
 
@@ -227,6 +224,9 @@ class MemoryOrderStore(
         match find_use_change(order):
             case UseChange.GIVE_BACK:
                 await self.give_back_promotions(order.order_id)
+            case UseChange.GIVE_BACK_DROPPED:
+                kept = [discount.promotion_id for discount in order.discounts]
+                await self.give_back_promotions(order.order_id, kept)
             case UseChange.REDEEM_AGAIN:
                 await self.redeem_promotions(build_redemption(order, is_reinstatement=True))
             case UseChange.MOVE:

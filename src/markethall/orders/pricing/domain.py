@@ -10,7 +10,7 @@ from markethall.orders.shipping.contract import ShippingUnavailable
 from markethall.orders.shipping.domain import ShippedLine, ShippingOption
 from markethall.orders.shop.contract import AnyAddress
 from markethall.orders.tax.contract import RegionRequired
-from markethall.orders.totals.domain import Breakdown, PricedLine
+from markethall.orders.totals.domain import Breakdown, PricedLine, PromotionRule
 from markethall.shared.kernel.money import Money
 
 
@@ -50,7 +50,8 @@ class QuoteRequest:
     else that of the lines.
 
     Without `shipping_method`, which is a code, the cheapest method is chosen. If no method serves a
-    preview, its price has no shipping.
+    preview, its price has no shipping. With `promotions`, these are applied, and no others are
+    looked up: an edit keeps the promotions of its order.
     """
 
     customer_id: UUID
@@ -59,6 +60,7 @@ class QuoteRequest:
     currency: str | None = None
     shipping_method: str | None = None
     voucher_code: str | None = None
+    promotions: tuple[PromotionRule, ...] | None = None
     is_preview: bool = False
 
 
@@ -70,6 +72,8 @@ class Quote:
     breakdown: Breakdown
     # the prefix of order numbers
     number_prefix: str
+    # the terms of the promotions that take something off
+    promotions: tuple[PromotionRule, ...] = ()
     # the methods that serve the order
     shipping_options: tuple[ShippingOption, ...] = ()
     # the reason why a preview has no shipping, or may lack taxes

@@ -107,6 +107,11 @@ class TotalsPricing:
             currency,
             breakdown,
             rules.shop.order_number_prefix,
+            tuple(
+                rule.with_products_of(lines)
+                for rule in applicable.rules
+                if rule.promotion_id in discounted.promotion_ids
+            ),
             tuple(options),
             shipping_error or region_error,
         )
@@ -146,6 +151,8 @@ class TotalsPricing:
         lines: Sequence[PricedLine],
     ) -> ApplicablePromotions:
         """Raises VoucherInvalid, VoucherExhausted, Unavailable."""
+        if request.promotions is not None:
+            return ApplicablePromotions(request.promotions)
         return await self._promotions.find(
             rules.promotions,
             PromotionRequest(request.customer_id, currency, lines, request.voucher_code),

@@ -152,7 +152,7 @@ class ApplicablePromotions:
         """Raise VoucherInvalid if the voucher takes nothing off, so that it is not used up."""
         if self.voucher_code is None or self.voucher_id is None:
             return
-        if self.voucher_id not in promotion_ids(order):
+        if self.voucher_id not in order.promotion_ids:
             raise voucher_error(self.voucher_code, PromotionProblem.DISCOUNT)
 
 
@@ -174,10 +174,6 @@ class RedemptionFailed(Exception):
     def __init__(self, problems: Mapping[UUID, PromotionProblem]) -> None:
         super().__init__(f"promotions have no use left: {problems}")
         self.problems = problems
-
-
-def promotion_ids(order: DiscountedOrder) -> frozenset[UUID]:
-    return frozenset(discount.promotion_id for part in order.parts for discount in part.discounts)
 
 
 def find_problem(

@@ -127,8 +127,10 @@ class MemoryPromotionStore(MemoryConfigurationStore, ABC):
         if problems:
             raise RedemptionFailed(problems)
 
-    async def give_back_promotions(self, order_id: UUID) -> None:
-        for use in self._uses.where(lambda use: use.order_id == order_id):
+    async def give_back_promotions(self, order_id: UUID, kept: Sequence[UUID] = ()) -> None:
+        for use in self._uses.where(
+            lambda use: use.order_id == order_id and use.promotion_id not in kept
+        ):
             self._uses.remove((use.promotion_id, use.order_id))
             self._add_to_used(use.promotion_id, -1)
 

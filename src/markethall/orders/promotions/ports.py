@@ -72,8 +72,11 @@ class Store(ReadStore, configuration.Store, Protocol):
         ConcurrentUpdate if a limit was added at the same time.
         """
 
-    async def give_back_promotions(self, order_id: UUID) -> None:
-        """Give back the uses of the order. A second call does nothing."""
+    async def give_back_promotions(self, order_id: UUID, kept: Sequence[UUID] = ()) -> None:
+        """Give back the uses of the order, without those of the promotions `kept`.
+
+        A second call does nothing.
+        """
 
     async def move_promotion_uses(self, order_id: UUID, customer_id: UUID) -> None:
         """Count the uses of the order for this customer, its new owner.

@@ -226,6 +226,7 @@ class Checkout:
             included_tax=breakdown.included_tax,
             shipping_line=build_shipping_line(breakdown),
             number_prefix=quote.number_prefix,
+            promotions=quote.promotions,
             shipping_address=command.shipping_address,
             billing_address=command.billing_address,
             note=command.note,

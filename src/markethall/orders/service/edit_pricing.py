@@ -1,4 +1,8 @@
-"""Price an edit: existing lines keep their prices, new lines have the current prices."""
+"""Price an edit: existing lines keep their prices, new lines have the current prices.
+
+The promotions of the order are applied to the new lines, with the terms of the time at which it was
+placed. One that takes nothing off any more is dropped. No other promotion is looked up.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +13,13 @@ from markethall.orders.contract import (
     MAX_LINES,
     EditNeedsCapture,
     EditOrder,
-    EditWithDiscount,
     TotalChanged,
 )
-from markethall.orders.domain import Order, OrderLine
+from markethall.orders.domain import NewPayment, Order, OrderEdit, OrderLine
 from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
 from markethall.orders.pricing.ports import Pricing
 from markethall.orders.service.order_offers import list_offers, quoted_line
+from markethall.orders.service.quotes import build_shipping_line
 from markethall.orders.totals.domain import Breakdown
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import ValidationFailed
@@ -82,9 +86,58 @@ class EditedLines:
         )
 
 
+@dataclass(frozen=True)
+class EditPrice:
+    """The lines and the amounts of an order after an edit."""
+
+    lines: EditedLines
+    quote: Quote
+
+    @property
+    def total(self) -> Money:
+        return self.quote.total
+
+    def to_order_lines(self) -> tuple[OrderLine, ...]:
+        return self.lines.to_order_lines(self.quote.breakdown)
+
+
+@dataclass(frozen=True)
+class PricedEdit:
+    """An edit that is priced, but has no reservation and no payment yet."""
+
+    edit_id: UUID
+    price: EditPrice
+
+    @property
+    def total(self) -> Money:
+        return self.price.total
+
+    @property
+    def raised(self) -> Mapping[UUID, int]:
+        """The units that the order has more than before, by product."""
+        return self.price.lines.raised
+
+    def derive_id(self, order: Order, kind: str) -> UUID:
+        """Derive an id that is the same in all attempts for this version of the order."""
+        return derive_uuid7(self.edit_id, f"{kind} {order.version}")
+
+    def to_order_edit(self, payment: NewPayment | None = None) -> OrderEdit:
+        breakdown = self.price.quote.breakdown
+        return OrderEdit(
+            edit_id=self.edit_id,
+            lines=self.price.to_order_lines(),
+            shipping_line=build_shipping_line(breakdown),
+            discount=breakdown.discount,
+            shipping=breakdown.shipping,
+            tax=breakdown.tax,
+            included_tax=breakdown.included_tax,
+            payment=payment,
+        )
+
+
 async def price_edit(
     inventory: Inventory, pricing: Pricing, ctx: CallContext, order: Order, command: EditOrder
-) -> tuple[EditedLines, Quote]:
+) -> EditPrice:
     """Raises the errors of `OrderEdits.edit` that concern prices and quantities."""
     quantities = _new_quantities(order, command)
     offers = await list_offers(inventory, ctx, list(quantities), order.currency)
@@ -96,10 +149,11 @@ async def price_edit(
             shipping_address=order.shipping_address,
             currency=order.currency,
             shipping_method=order.shipping_line.code if order.shipping_line else None,
+            promotions=order.applied_promotions,
         )
     )
     _check_amounts(order, command, quote)
-    return lines, quote
+    return EditPrice(lines, quote)
 
 
 def _new_quantities(order: Order, command: EditOrder) -> dict[UUID, int]:
@@ -116,9 +170,7 @@ def _new_quantities(order: Order, command: EditOrder) -> dict[UUID, int]:
 
 
 def _check_amounts(order: Order, command: EditOrder, quote: Quote) -> None:
-    """Raises EditWithDiscount, TotalChanged, EditNeedsCapture."""
-    if order.discount or quote.breakdown.discount:
-        raise EditWithDiscount
+    """Raises TotalChanged, EditNeedsCapture."""
     expected = command.expected_total
     if expected and (expected.amount, expected.currency) != (quote.total.amount, quote.currency):
         raise TotalChanged(total=quote.total.model_dump())

@@ -1,15 +1,16 @@
-"""Convert the discounts and taxes of orders to JSON and back."""
+"""Convert the discounts, promotions and taxes of orders to JSON and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
 from markethall.orders.domain import OrderLine, ShippingLine
-from markethall.orders.totals.domain import AppliedDiscount, TaxLine
+from markethall.orders.totals.domain import AppliedDiscount, PromotionRule, TaxLine
 
 _SHIPPING_LINE: Final = TypeAdapter(ShippingLine)
 _DISCOUNTS: Final = TypeAdapter(tuple[AppliedDiscount, ...])
+_PROMOTIONS: Final = TypeAdapter(tuple[PromotionRule, ...])
 _TAX_LINES: Final = TypeAdapter(tuple[TaxLine, ...])
 
 
@@ -19,6 +20,14 @@ def shipping_to_json(shipping: ShippingLine | None) -> str | None:
 
 def shipping_from_json(text: str | None) -> ShippingLine | None:
     return _SHIPPING_LINE.validate_json(text) if text else None
+
+
+def promotions_to_json(promotions: Sequence[PromotionRule]) -> str | None:
+    return _PROMOTIONS.dump_json(tuple(promotions)).decode() if promotions else None
+
+
+def promotions_from_json(text: str | None) -> tuple[PromotionRule, ...]:
+    return _PROMOTIONS.validate_json(text) if text else ()
 
 
 def line_to_json(line: OrderLine) -> str | None:

@@ -66,9 +66,6 @@ GET_EDIT_STATUS = Statement(
         order_edits.c.order_id == bindparam("order_id", type_=sa.Uuid),
     )
 )
-HAS_EDIT = Statement(
-    sa.select(sa.exists().where(order_edits.c.edit_id == bindparam("edit_id", type_=sa.Uuid)))
-)
 _edit_keyset = sa.tuple_(order_edits.c.expires_at, order_edits.c.edit_id)
 
 

@@ -25,6 +25,8 @@ from markethall.orders.sql import statements as sql
 from markethall.orders.sql.breakdowns import (
     line_fields,
     line_to_json,
+    promotions_from_json,
+    promotions_to_json,
     shipping_from_json,
     shipping_to_json,
 )
@@ -51,6 +53,7 @@ _PLAIN_COLUMNS = tuple(
         "subtotal",
         "total",
         "shipping_line",
+        "promotions",
         "tags",
         "metadata",
         "additional_paid",
@@ -80,6 +83,7 @@ def to_order(row: "Record") -> Order:
         payment_status=OrderPaymentStatus(row["payment_status"]),
         fulfilment_status=OrderFulfilmentStatus(row["fulfilment_status"]),
         shipping_line=shipping_from_json(row["shipping_line"]),
+        promotions=promotions_from_json(row["promotions"]),
         shipping_address=address_from_json(row["shipping_address"]),
         billing_address=row["billing_address"] and address_from_json(row["billing_address"]),
         tags=tuple(row["tags"]),
@@ -150,6 +154,7 @@ def address_from_json(text: str) -> str | Address:
 # encoders of the columns that are stored as JSON
 _ENCODERS: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "shipping_line": shipping_to_json,
+    "promotions": promotions_to_json,
     "shipping_address": address_to_json,
     "billing_address": lambda address: address and address_to_json(address),
     "metadata": lambda metadata: json.dumps(dict(metadata)),

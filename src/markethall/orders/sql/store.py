@@ -154,13 +154,13 @@ class SqlOrderStore(
         rows = await self._connection.fetch_all(statement, now=now, limit=limit, **keyset)
         return [to_order(row) for row in rows]
 
-    async def has_edit(self, edit_id: UUID) -> bool:
-        return bool(await self._connection.fetch_value(edits.HAS_EDIT, edit_id=edit_id))
-
     async def _follow_promotions(self, order: Order) -> None:
         match find_use_change(order):
             case UseChange.GIVE_BACK:
                 await self.give_back_promotions(order.order_id)
+            case UseChange.GIVE_BACK_DROPPED:
+                kept = [discount.promotion_id for discount in order.discounts]
+                await self.give_back_promotions(order.order_id, kept)
             case UseChange.REDEEM_AGAIN:
                 await self.redeem_promotions(build_redemption(order, is_reinstatement=True))
             case UseChange.MOVE:

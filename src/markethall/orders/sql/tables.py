@@ -65,6 +65,8 @@ orders = sa.Table(
     sa.Column("included_tax", sa.BigInteger, nullable=False, server_default="0"),
     # the shipping method with the breakdown of its price; null if the order has none
     sa.Column("shipping_line", JSONB),
+    # the terms of the promotions with which the order was placed; null if it had none
+    sa.Column("promotions", JSONB),
     sa.Column("number_prefix", sa.Text, nullable=False, server_default="MH-"),
     _amount_column("refunded"),
     # null if it equals the total; edits of a paid order change the total, not the payment

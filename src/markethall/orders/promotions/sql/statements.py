@@ -225,7 +225,8 @@ GIVE_BACK_PROMOTIONS: Final = _text(
     WITH locked AS MATERIALIZED (
         SELECT promotion_id, usage_limit FROM orders.promotion
         WHERE promotion_id IN (
-            SELECT promotion_id FROM orders.promotion_use WHERE order_id = :order_id
+            SELECT promotion_id FROM orders.promotion_use
+            WHERE order_id = :order_id AND promotion_id <> ALL(:kept_ids)
         )
         ORDER BY promotion_id FOR NO KEY UPDATE
     ), given_back AS (
@@ -249,6 +250,7 @@ GIVE_BACK_PROMOTIONS: Final = _text(
         AND customer.customer_id = customers.customer_id
     """,
     order_id=_UUID,
+    kept_ids=_UUIDS,
 )
 
 MOVE_PROMOTION_USES: Final = _text(

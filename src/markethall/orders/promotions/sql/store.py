@@ -121,8 +121,10 @@ class SqlPromotionStore(SqlConfigurationStore):
         if problems:
             raise RedemptionFailed(problems)
 
-    async def give_back_promotions(self, order_id: UUID) -> None:
-        await self._connection.execute(sql.GIVE_BACK_PROMOTIONS, order_id=order_id)
+    async def give_back_promotions(self, order_id: UUID, kept: Sequence[UUID] = ()) -> None:
+        await self._connection.execute(
+            sql.GIVE_BACK_PROMOTIONS, order_id=order_id, kept_ids=list(kept)
+        )
 
     async def move_promotion_uses(self, order_id: UUID, customer_id: UUID) -> None:
         await self._connection.execute(

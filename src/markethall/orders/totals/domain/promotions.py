@@ -1,7 +1,7 @@
 """The discounts of promotions on the lines and the shipping of an order."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
@@ -62,6 +62,16 @@ class PromotionRule:
             or bool(self.categories & line.categories)
         )
 
+    def with_products_of(self, lines: Iterable[PricedLine]) -> "PromotionRule":
+        """Return the rule with the products of the lines that it matches now.
+
+        These lines still match when their products have lost the tag or the category.
+        """
+        if not (self.product_ids or self.categories or self.tags):
+            return self
+        matched = frozenset(line.product_id for line in lines if self.matches(line))
+        return replace(self, product_ids=self.product_ids | matched)
+
     def applied(self, amount: int) -> AppliedDiscount:
         return AppliedDiscount(self.promotion_id, self.name, self.code, amount)
 
@@ -81,6 +91,13 @@ class DiscountedOrder:
     @property
     def discount(self) -> int:
         return sum(part.discount for part in self.parts)
+
+    @property
+    def promotion_ids(self) -> frozenset[UUID]:
+        """The promotions that take something off."""
+        return frozenset(
+            discount.promotion_id for part in self.parts for discount in part.discounts
+        )
 
 
 def apply_promotions(
