@@ -711,6 +711,25 @@ async def test_edit_needs_a_key_and_staff(order_client: OrderClient) -> None:
     assert codes == [400, 403, 404]
 
 
+async def test_preview_of_an_edit_needs_staff_and_no_key(order_client: OrderClient) -> None:
+    product_id = order_client.orders_app.stock_up()
+    order = await order_client.orders_app.place(product_id, 2)
+    body = {"lines": [{"product_id": str(product_id), "quantity": 3}]}
+    path = f"/orders/{order.order_id}/edits/preview"
+
+    as_buyer = await order_client.send("POST", path, json=body)
+    answer = await order_client.send("POST", path, STAFF, json=body)
+    invalid = await order_client.send("POST", path, STAFF, json=body | {"price": 1})
+    missing = await order_client.send(
+        "POST", f"{UNKNOWN_ORDER_PATH}/edits/preview", STAFF, json=body
+    )
+
+    assert [one.status_code for one in (as_buyer, invalid, missing)] == [403, 422, 404]
+    assert answer.status_code == 200
+    assert answer.json()["difference"] == {"amount": 1000, "currency": "EUR"}
+    assert answer.json()["total"] == {"amount": 3000, "currency": "EUR"}
+
+
 async def test_unknown_edit_is_not_cancelled(order_client: OrderClient) -> None:
     order = await order_client.orders_app.paid(order_client.orders_app.stock_up())
     path = f"/orders/{order.order_id}/edits/{SOME_ID}/cancel"

@@ -6,7 +6,13 @@ from uuid import UUID
 
 import pytest
 
-from markethall.orders.contract import OrderLineView, OrderPaymentStatus, OrderStatus, OrderView
+from markethall.orders.contract import (
+    EditPreview,
+    OrderLineView,
+    OrderPaymentStatus,
+    OrderStatus,
+    OrderView,
+)
 from tests.orders.conftest import SHIP, STAFF, OrdersApp, attempt_without_key
 from tests.orders.edits.examples import REGIMES
 from tests.orders.returns.test_worked_returns import Row, return_units
@@ -48,7 +54,9 @@ def test_difference_by_hand_is_that_of_the_totals(name: str) -> None:
     assert DIFFERENCES[name] == after[-1] - before[-1]
 
 
-def amounts_of(order: OrderView, products: Mapping[str, UUID]) -> dict[str, list[int]]:
+def amounts_of(
+    order: OrderView | EditPreview, products: Mapping[str, UUID]
+) -> dict[str, list[int]]:
     lines = {line.product_id: line for line in order.lines}
     rows = {
         name: line_amounts(lines[product_id])

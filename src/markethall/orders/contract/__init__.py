@@ -66,6 +66,7 @@ from markethall.orders.contract.status import OrderStatusQuery as OrderStatusQue
 from markethall.orders.contract.status import OrderStatusView as OrderStatusView
 from markethall.orders.contract.status import VersionedOrderStatus as VersionedOrderStatus
 from markethall.orders.contract.views import AdditionalPaymentView as AdditionalPaymentView
+from markethall.orders.contract.views import EditPreview as EditPreview
 from markethall.orders.contract.views import FulfilmentLineView as FulfilmentLineView
 from markethall.orders.contract.views import FulfilmentView as FulfilmentView
 from markethall.orders.contract.views import OpenEditView as OpenEditView
@@ -242,6 +243,12 @@ class OrderEdits(Protocol):
         OrderCurrencyMismatch, CountryNotServed, RegionRequired, ShippingUnavailable; from
         inventory: ProductNotFound, OutOfStock, ReservationClosed; from payments: PaymentInProgress,
         InvalidPaymentTransition (the customer is paying or has just paid).
+        """
+
+    async def preview(self, ctx: CallContext, order_id: UUID, command: EditOrder) -> EditPreview:
+        """Return what the order would cost after the edit. Nothing is reserved or stored.
+
+        Raises the errors of `edit`, except ReservationClosed and those from payments.
         """
 
     async def cancel_edit(

@@ -13,7 +13,12 @@ from markethall.orders.contract.status import (
     OrderStatus,
 )
 from markethall.orders.shop.contract.addresses import AnyAddress
-from markethall.orders.totals.contract import DiscountView, ShippingLineView, TaxLineView
+from markethall.orders.totals.contract import (
+    DiscountView,
+    ShippingLineView,
+    TaxLineView,
+    TotalsView,
+)
 from markethall.shared.kernel.metadata import FrozenMetadata
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import Money
@@ -81,6 +86,17 @@ class OpenEditView(Dto):
     shipping: Money
     tax: Money
     total: Money
+
+
+class EditPreview(TotalsView):
+    """The lines and amounts that an order would have after an edit.
+
+    `difference` is the new total minus the current one. For a paid order it is charged, or refunded
+    if it is negative. A pending order gets a payment of the new total instead.
+    """
+
+    lines: tuple[OrderLineView, ...]
+    difference: Money
 
 
 class OrderView(Dto):

@@ -1,5 +1,7 @@
 """HTTP API of the edits of orders."""
 
+from typing import Final
+
 from fastapi import APIRouter, Response
 
 from markethall.orders.contract import (
@@ -9,6 +11,7 @@ from markethall.orders.contract import (
     EditNotFound,
     EditOpen,
     EditOrder,
+    EditPreview,
     InvalidTransition,
     OrderCurrencyMismatch,
     OrderNotFound,
@@ -25,9 +28,23 @@ from markethall.shared.http.common_errors import (
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
 from markethall.shared.http.problem_details import with_upstream_errors
+from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.model import Id
 
 router = APIRouter(tags=["orders"])
+
+_PRICING_ERRORS: Final = (
+    OrderNotFound,
+    InvalidTransition,
+    EditOpen,
+    EditNeedsCapture,
+    TotalChanged,
+    TotalTooLarge,
+    OrderCurrencyMismatch,
+    CountryNotServed,
+    RegionRequired,
+    ShippingUnavailable,
+)
 
 
 @router.post(
@@ -46,16 +63,7 @@ router = APIRouter(tags=["orders"])
         },
         *AUTHENTICATED_ERRORS,
         *REQUIRED_IDEMPOTENCY_ERRORS,
-        OrderNotFound,
-        InvalidTransition,
-        EditOpen,
-        EditNeedsCapture,
-        TotalChanged,
-        TotalTooLarge,
-        OrderCurrencyMismatch,
-        CountryNotServed,
-        RegionRequired,
-        ShippingUnavailable,
+        *_PRICING_ERRORS,
     ),
 )
 async def edit_order(
@@ -75,6 +83,27 @@ async def edit_order(
     return await idempotency.run_with_key(
         ctx, body, lambda attempt: edits.edit(ctx, order_id, body, attempt)
     )
+
+
+@router.post(
+    "/orders/{order_id}/edits/preview",
+    response_model=EditPreview,
+    summary="Preview an edit of an order",
+    responses=with_upstream_errors(
+        {404: ("inventory.product_not_found",), 409: ("inventory.out_of_stock",)},
+        *AUTHENTICATED_ERRORS,
+        *_PRICING_ERRORS,
+    ),
+)
+async def preview_order_edit(
+    ctx: Staff, order_id: Id, body: EditOrder, edits: OrderEditsDep
+) -> Response:
+    """Return the lines and amounts that the order would have after the edit.
+
+    Nothing is reserved, charged or stored. The edit may still be rejected, because the stock is
+    sold or the customer pays meanwhile; its `expected_total` guards against another total.
+    """
+    return json_response(await edits.preview(ctx, order_id, body))
 
 
 @router.post(

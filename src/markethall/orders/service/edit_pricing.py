@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from markethall.inventory.contract import Inventory, ProductOffer
+from markethall.inventory.contract import Inventory, OutOfStock, ProductOffer
 from markethall.orders.contract import (
     MAX_LINES,
     EditNeedsCapture,
     EditOrder,
+    EditPreview,
     TotalChanged,
 )
 from markethall.orders.domain import NewPayment, Order, OrderEdit, OrderLine
@@ -20,7 +21,9 @@ from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
 from markethall.orders.pricing.ports import Pricing
 from markethall.orders.service.order_offers import list_offers, quoted_line
 from markethall.orders.service.quotes import build_shipping_line
+from markethall.orders.service.views import to_line_view
 from markethall.orders.totals.domain import Breakdown
+from markethall.orders.totals.service import to_totals_view
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import derive_uuid7
@@ -48,6 +51,17 @@ class EditedLines:
         before = {line.product_id: line.quantity for line in self.lines}
         more = {key: units - before.get(key, 0) for key, units in self.quantities.items()}
         return {product_id: units for product_id, units in more.items() if units > 0}
+
+    def check_stock(self) -> None:
+        """Raise OutOfStock if the additional units cannot be reserved now."""
+        available = {key: max(self.offers[key].available, 0) for key in self.raised}
+        short = [
+            {"product_id": str(key), "requested": units, "available": available[key]}
+            for key, units in self.raised.items()
+            if units > available[key]
+        ]
+        if short:
+            raise OutOfStock(lines=short)
 
     def to_quoted_lines(self) -> tuple[QuotedLine, ...]:
         return tuple(
@@ -99,6 +113,14 @@ class EditPrice:
 
     def to_order_lines(self) -> tuple[OrderLine, ...]:
         return self.lines.to_order_lines(self.quote.breakdown)
+
+    def to_preview(self, order: Order) -> EditPreview:
+        currency = order.currency
+        return EditPreview(
+            **dict(to_totals_view(self.quote.breakdown, currency)),
+            lines=tuple(to_line_view(line, currency) for line in self.to_order_lines()),
+            difference=self.total - Money(amount=order.total, currency=currency),
+        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from markethall.orders.contract import (
     EditApplied,
     EditNotFound,
     EditOrder,
+    EditPreview,
     EditStatus,
     OrderEdited,
     OrderEditOpened,
@@ -74,6 +75,14 @@ class OrderEditService:
             return await self._activate_and_respond(ctx, order, attempt)
 
         return await self._change(ctx, order_id, attempt.id, change)
+
+    async def preview(self, ctx: CallContext, order_id: UUID, command: EditOrder) -> EditPreview:
+        check_staff(ctx)
+        async with self._database.read_session() as reads:
+            order = await get_visible_order(reads, ctx, order_id)
+        price = await self._price(ctx, order, command)
+        price.lines.check_stock()
+        return price.to_preview(order)
 
     async def cancel_edit(
         self, ctx: CallContext, order_id: UUID, edit_id: UUID, attempt: IdempotentCommand

@@ -41,7 +41,7 @@ def to_order_view(order: Order, *, for_staff: bool = False) -> OrderView:
         status=order.status,
         payment_status=order.payment_status,
         fulfilment_status=order.fulfilment_status,
-        lines=tuple(_to_line_view(line, order.currency) for line in order.lines),
+        lines=tuple(to_line_view(line, order.currency) for line in order.lines),
         subtotal=money(order.subtotal),
         discount=money(order.discount),
         shipping=money(order.shipping),
@@ -92,7 +92,7 @@ def _to_open_edit_view(order: Order) -> OpenEditView | None:
         payment_id=payment.payment_id,
         amount=money(payment.amount),
         expires_at=payment.expires_at,
-        lines=tuple(_to_line_view(line, currency) for line in edit.lines),
+        lines=tuple(to_line_view(line, currency) for line in edit.lines),
         discount=money(edit.discount),
         shipping=money(edit.shipping),
         tax=money(edit.tax),
@@ -100,7 +100,7 @@ def _to_open_edit_view(order: Order) -> OpenEditView | None:
     )
 
 
-def _to_line_view(line: OrderLine, currency: str) -> OrderLineView:
+def to_line_view(line: OrderLine, currency: str) -> OrderLineView:
     def money(amount: int) -> Money:
         return Money(amount=amount, currency=currency)
 
