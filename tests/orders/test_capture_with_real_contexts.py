@@ -3,15 +3,17 @@
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
-from markethall.orders.contract import CancelOrder, FulfilOrder, OrderView
+from markethall.orders.contract import CancelOrder, EditOrder, FulfilOrder, OrderView
 from markethall.payments.contract import OperationKind, OperationStatus
 from markethall.payments.gateway.sandbox import SandboxGateway
 from markethall.payments.ports import Capability
 from markethall.settings import Settings, read_settings
 from markethall.shared.kernel.pagination import PageQuery
-from tests.containers import payments_of
+from tests.containers import orders_of, payments_of
 from tests.orders.conftest import CANCEL, RESERVATION_TTL, SHIP, STAFF, attempt_without_key
+from tests.orders.promotions.shop import promotion
 from tests.orders.test_with_real_contexts import ContextsApp, contexts_app
 
 __all__ = ["contexts_app"]  # a fixture
@@ -97,6 +99,44 @@ async def test_cancelled_units_are_released(
 
     assert await state(contexts_app, order) == ("processing", "paid", "captured", 2000, 0)
     assert await captures(contexts_app, order) == [2000]
+
+
+@pytest.mark.parametrize(
+    ("price", "after"),
+    [
+        (600, ("processing", "paid", "captured", 100, 0)),
+        (400, ("processing", "voided", "voided", 0, 0)),
+    ],
+)
+async def test_discounted_order_is_captured_with_what_it_costs_after_an_edit(
+    contexts_app: ContextsApp, price: int, after: tuple[str, str, str, int, int]
+) -> None:
+    """500 off an order of 1000, then of 600 or of 400. Nothing is captured if it costs nothing."""
+    promotions = orders_of(contexts_app.container).promotions()
+    amounts = [{"amount": 500, "currency": "EUR"}]
+    await promotions.create(
+        STAFF, promotion(kind="fixed", percent=None, amounts=amounts), attempt_without_key()
+    )
+    order = await authorized(contexts_app, 1)
+    small = await contexts_app.product(stock=5, price=price)
+    command = EditOrder.model_validate(
+        {
+            "lines": [
+                {"product_id": order.lines[0].product_id, "quantity": 0},
+                {"product_id": small, "quantity": 1},
+            ]
+        }
+    )
+
+    edits = orders_of(contexts_app.container).order_edits()
+    edited = await edits.edit(STAFF, order.order_id, command, attempt_without_key())
+    await contexts_app.process_events()
+    with capture_logs() as logs:
+        await ship(contexts_app, edited)
+
+    assert (order.total.amount, edited.total.amount) == (500, max(price - 500, 0))
+    assert await state(contexts_app, edited) == after
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == []
 
 
 async def test_cancelled_order_is_voided(contexts_app: ContextsApp) -> None:

@@ -352,6 +352,35 @@ async def test_order_that_costs_nothing_after_an_edit_is_shipped(
     assert kept == 0
 
 
+@pytest.mark.parametrize("is_refunded_first", [False, True])
+async def test_order_that_costs_nothing_is_raised_paid_and_shipped(
+    orders_app: OrdersApp, is_refunded_first: bool
+) -> None:
+    mug, cup = (orders_app.fake_inventory.add_product(9, amount) for amount in (1000, 333))
+    fields = {"kind": "fixed", "percent": None, "amounts": [{"amount": 500, "currency": "EUR"}]}
+    await create(orders_app, voucher(**fields))
+    order = await place_paid(orders_app, mug, 1, voucher_code="SPRING")
+    await edit(orders_app, order, {mug: 0, cup: 1})
+    if is_refunded_first:
+        await orders_app.process_events()
+
+    raised = await edit(orders_app, order, {cup: 2})
+    await orders_app.process_events(times=2)
+    assert raised.open_edit
+    assert raised.open_edit.amount.amount == 166
+    orders_app.fake_payments.capture(raised.open_edit.payment_id)
+    await orders_app.process_events(times=2)
+    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+
+    found = await orders_app.read_order(order)
+    assert (amounts(found), found.payment_status) == (
+        (500, 166),
+        OrderPaymentStatus.PARTIALLY_REFUNDED,
+    )
+    kept = orders_app.fake_payments.captured_minus_refunded
+    assert (kept(order.payment.payment_id), kept(raised.open_edit.payment_id)) == (0, 166)
+
+
 async def test_units_that_are_cancelled_after_an_edit_return_their_share(
     orders_app: OrdersApp,
 ) -> None:

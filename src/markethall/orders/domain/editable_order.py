@@ -38,6 +38,9 @@ class EditableOrder(RecordedOrder):
         if payment and payment.edit:
             payment.edit.apply(self)
             self._replace_additional(replace(payment, status=EditStatus.APPLIED, edit=None))
+            if self.payment_status is OrderPaymentStatus.REFUNDED:
+                # an earlier edit has refunded all; the new payment is not refunded
+                self.payment_status = OrderPaymentStatus.PARTIALLY_REFUNDED
             self._record("edited", audit)
 
     def drop_open_edit(self, audit: AuditInfo) -> None:

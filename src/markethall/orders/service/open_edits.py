@@ -220,7 +220,7 @@ class OpenEdits:
         """Record a refund of the first payment or of an additional payment.
 
         If the order is refunded in full, drop its open edit, so that the customer does not pay
-        again.
+        again. If an earlier edit has refunded all, because the order costs nothing, keep it.
         """
         order = await self._orders.get(event.order_id)
         if order is None:
@@ -232,7 +232,7 @@ class OpenEdits:
         else:
             order.refund_additional(event.payment_id, event.refunded.amount, audit)
         payment = order.open_edit
-        if payment and order.payment_status is OrderPaymentStatus.REFUNDED:
+        if payment and order.total and order.payment_status is OrderPaymentStatus.REFUNDED:
             await self._drop(delivery, order, payment, "the order was refunded")
         else:
             await self._orders.save(delivery, order)

@@ -38,10 +38,10 @@ def cancel_without_payment(order: Order, audit: AuditInfo) -> OrderCancelled | N
     """Cancel an order whose authorized payment has ended without a capture.
 
     Return the event to publish. After a shipment the order stays as it is, and staff must collect
-    the money.
+    the money. An order that costs nothing after an edit also stays as it is.
     """
     reason = _END_REASONS.get(order.provider_payment_status)
-    if reason is None or not order.has_changed:
+    if reason is None or not order.has_changed or not order.total:
         return None
     if not order.has_nothing_shipped:
         log.error("order.shipped_unpaid", order_id=str(order.order_id), reason=reason)
