@@ -107,9 +107,9 @@ class Store(
         An order without pending entries is unchanged, so it is not written.
         Also update the statuses and amounts of its additional payments.
 
-        Give back the uses of promotions if the order has just been cancelled or has expired, take
-        them again if it is reinstated, and move them to a new owner. Raises ConcurrentUpdate,
-        RedemptionFailed.
+        Give back the uses of promotions if the order has just been cancelled or has expired, and
+        those of the promotions that an edit has dropped. Take them again if the order is
+        reinstated, and move them to a new owner. Raises ConcurrentUpdate, RedemptionFailed.
         """
 
     async def save_handled_order(

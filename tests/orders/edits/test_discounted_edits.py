@@ -25,6 +25,13 @@ DAY = timedelta(days=1)
 TOMORROW = (START + DAY).isoformat()
 
 
+FIVE_HUNDRED_OFF: dict[str, Any] = {
+    "kind": "fixed",
+    "percent": None,
+    "amounts": [{"amount": 500, "currency": "EUR"}],
+}
+
+
 def min_total(amount: int) -> dict[str, Any]:
     return {"conditions": {"min_total": [{"amount": amount, "currency": "EUR"}]}}
 
@@ -126,7 +133,7 @@ async def test_line_keeps_its_discount_when_its_product_has_changed(
     orders_app: OrdersApp, conditions: dict[str, Any]
 ) -> None:
     """The dearer line has no discount yet, but it matched when the order was placed."""
-    fields = {"tags": ("sale",), "category": "Drinks > Tea"}
+    fields: dict[str, Any] = {"tags": ("sale",), "category": "Drinks > Tea"}
     tea, cup = (orders_app.fake_inventory.add_product(9, price, **fields) for price in (500, 700))
     half = {"kind": "buy_x_get_y", "percent": None, "buy_quantity": 1, "get_quantity": 1}
     await create(orders_app, promotion(conditions=conditions, **half))
@@ -239,9 +246,10 @@ async def test_edit_that_waits_for_a_payment_keeps_the_use_until_then(
 ) -> None:
     """500 off two mugs of 1000 each; a lamp of 2000, which has no discount, costs 500 more."""
     mug, lamp = (orders_app.fake_inventory.add_product(9, amount) for amount in (1000, 2000))
-    fields = {"kind": "fixed", "percent": None, "amounts": [{"amount": 500, "currency": "EUR"}]}
     conditions = {"products": [str(mug)]}
-    made = await create(orders_app, voucher(usage_limit=1, conditions=conditions, **fields))
+    made = await create(
+        orders_app, voucher(usage_limit=1, conditions=conditions, **FIVE_HUNDRED_OFF)
+    )
     order = await place_paid(orders_app, mug, 2, voucher_code="SPRING")
 
     edited = await edit(orders_app, order, {mug: 0, lamp: 1})
@@ -330,8 +338,7 @@ async def test_order_that_costs_nothing_after_an_edit_is_shipped(
 ) -> None:
     """A discount is never more than its base: 500 off a cup of 333."""
     mug, cup = (orders_app.fake_inventory.add_product(9, amount) for amount in (1000, 333))
-    fields = {"kind": "fixed", "percent": None, "amounts": [{"amount": 500, "currency": "EUR"}]}
-    await create(orders_app, voucher(**fields))
+    await create(orders_app, voucher(**FIVE_HUNDRED_OFF))
     order = await orders_app.place(mug, 1, voucher_code="SPRING")
     if is_authorized:
         orders_app.fake_payments.authorize(order.payment.payment_id)
@@ -357,8 +364,7 @@ async def test_order_that_costs_nothing_is_raised_paid_and_shipped(
     orders_app: OrdersApp, is_refunded_first: bool
 ) -> None:
     mug, cup = (orders_app.fake_inventory.add_product(9, amount) for amount in (1000, 333))
-    fields = {"kind": "fixed", "percent": None, "amounts": [{"amount": 500, "currency": "EUR"}]}
-    await create(orders_app, voucher(**fields))
+    await create(orders_app, voucher(**FIVE_HUNDRED_OFF))
     order = await place_paid(orders_app, mug, 1, voucher_code="SPRING")
     await edit(orders_app, order, {mug: 0, cup: 1})
     if is_refunded_first:

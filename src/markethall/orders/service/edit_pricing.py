@@ -136,7 +136,7 @@ class PricedEdit:
 
     @property
     def raised(self) -> Mapping[UUID, int]:
-        """The units that the order has more than before, by product."""
+        """By product, the number of units by which the edit raises the quantity."""
         return self.price.lines.raised
 
     def derive_id(self, order: Order, kind: str) -> UUID:
