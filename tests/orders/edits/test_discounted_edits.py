@@ -115,9 +115,9 @@ async def test_order_keeps_the_discount_of_a_deleted_promotion(orders_app: Order
 async def test_promotion_of_an_order_may_have_ended_and_be_used_up(orders_app: OrdersApp) -> None:
     """Neither the window, nor the limits, nor the conditions of the customer are checked again."""
     product_id = orders_app.stock_up(9)
-    fields = {"usage_limit": 1, "per_customer_limit": 1, "ends_at": TOMORROW}
     conditions = {"first_order": True, "customer_ids": [str(orders_app.buyer.user_id)]}
-    made = await create(orders_app, voucher(conditions=conditions, **fields))
+    fields = voucher(usage_limit=1, per_customer_limit=1, ends_at=TOMORROW, conditions=conditions)
+    made = await create(orders_app, fields)
     order = await place_paid(orders_app, product_id, 2, voucher_code="SPRING")
     await orders_app.place(product_id)
     orders_app.clock.now += 2 * DAY
