@@ -21,7 +21,7 @@ __all__ = ["place", "race_database"]  # fixtures
 
 ROUNDS: Final = race_rounds(40, memory=3, near=3, far=1)
 # the number of orders that are raced for at the same time
-BATCH: Final = 8
+BATCH: Final = 5
 PRICE, QUANTITY, PERCENT = 1000, 2, 10
 MIN_TOTAL: Final = PRICE * QUANTITY
 SECOND: Final = timedelta(seconds=1)
