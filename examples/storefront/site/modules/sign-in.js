@@ -31,8 +31,8 @@ export async function register(account) {
 }
 
 /**
- * Move everything of the guest who used this browser before the last sign-in to the user. Every
- * step can be repeated: after an error or a reload of the page, the next call continues.
+ * Give the signed-in user everything of the guest who used this browser before. Every step can be
+ * repeated: after an error or a reload of the page, the next call continues.
  */
 export async function takeOverGuest() {
   const guest = stored(STORAGE_KEY);
