@@ -27,8 +27,8 @@ class PaymentDeadlines:
     ) -> OrderCancelled | None:
         """Extend a pending order to the expiry of its payment, if that is later.
 
-        A payment that has ended extends nothing, even if a late event reports an earlier status:
-        the stock would stay reserved for an order that cannot be paid.
+        A payment that has ended extends nothing, even if a late event reports an earlier status.
+        Otherwise the stock would stay reserved for an order that cannot be paid.
 
         If the reservation has expired, cancel the order and return the event OrderCancelled,
         because the stock may be sold to others, so the customer must not pay. The handler of the

@@ -58,7 +58,7 @@ class LedgerCheck(StrEnum):
 class LedgerProblem(StrEnum):
     """Kind of a finding of the verification of the ledger."""
 
-    # this posting, or the hash of the one before, was changed, or their order
+    # this posting, the hash of the posting before it, or the order of the two was changed
     HASH_DIFFERS = "hash_differs"
     # the chain has no posting with this sequence number
     POSTING_MISSING = "posting_missing"

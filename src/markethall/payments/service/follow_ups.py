@@ -26,7 +26,8 @@ log = structlog.get_logger("markethall.payments")
 
 # concurrent calls of providers; storing each outcome takes one database connection
 _CONCURRENCY: Final = 8
-# a charge is looked up again after a delay of its age, within these limits
+# The delay before a charge is looked up again. It is as long as the charge is old, within these
+# limits.
 _MIN_DELAY: Final = timedelta(minutes=1)
 _MAX_DELAY: Final = timedelta(minutes=10)
 # a charge is tried again after this time if the provider gave no answer or the process has crashed

@@ -173,7 +173,7 @@ class LedgerResults:
 
 
 async def _let_others_run() -> None:
-    """Let other tasks run, and the time limit end the check, also if the storage never waits."""
+    """Let other tasks run, also if the storage never waits. The time limit can end the check."""
     await asyncio.sleep(0)
 
 

@@ -62,7 +62,7 @@ class RouteIndex(BaseRoute):
         return template, methods_of((route.path, route.methods) for route in found)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the route that has matched; its `matches` has stored it in the scope."""
+        """Run the matched route, which `matches` has stored in the scope."""
         await scope["route"].handle(scope, receive, send)
 
 

@@ -84,7 +84,7 @@ def find_attribute(
 def find_option(options: Mapping[str, str], name_key: str) -> tuple[str, str] | None:
     """Return the name and the value of the option whose name has this `label_key`.
 
-    Return None if no name has it, because a Python version with older Unicode data computed the
+    Return None if no name has it: a Python version with older Unicode data may have computed the
     stored `name_key`.
     """
     found = ((name, value) for name, value in options.items() if label_key(name) == name_key)

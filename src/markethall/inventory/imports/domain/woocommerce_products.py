@@ -237,7 +237,7 @@ def _read_barcode(row: WooRow) -> str | None:
 def _read_prices(row: WooRow, currency: str) -> dict[str, Any]:
     """Return the price fields.
 
-    A sale without dates replaces the price, else it is an additional one.
+    A sale price without dates replaces the price; with dates it is an additional price.
     """
     regular = row.parse("regular_price", lambda text: parse_localized_amount(text, currency))
     if regular is None:

@@ -55,7 +55,7 @@ _UNSUPPORTED: Final[Mapping[str, str]] = {
     "grouped": "a grouped product has no price: only its parts are imported",
     "external": "an external product is sold by another shop",
 }
-# maps a field of the model to the column that errors of this field name
+# maps a field of the model to the column that an error of the field names
 _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
     "category": "categories",
     "price": "regular_price",

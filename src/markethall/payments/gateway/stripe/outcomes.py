@@ -45,9 +45,9 @@ log = structlog.get_logger("markethall.payments")
 PROVIDER: Final = "stripe"
 # with this method the shop's page collects the payment data and confirms the intent by Stripe.js
 IN_BROWSER: Final = "stripe"
-# Stripe cancels an authorization of a card that is not captured within seven days. The gateway adds
-# them to the creation of the operation, shortly before the authorization, so that the time here
-# ends before the time at Stripe.
+# Stripe cancels an authorization of a card that is not captured within seven days. The gateway
+# counts these days from the creation of the operation, which is shortly before the authorization.
+# So the time here ends before the time at Stripe.
 _AUTHORIZATION_LIFETIME: Final = timedelta(days=7)
 
 
