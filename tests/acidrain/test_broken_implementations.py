@@ -14,7 +14,7 @@ from tests.e2e.dedicated_server import dedicated_database
 SERVER: Final = "tests.acidrain.broken.server"
 RACERS: Final = 10
 MAX_ROUNDS: Final = 20
-# the delay of each direction in seconds, which also parts the check from the write
+# the delay of each direction in seconds; it also makes the time from the check to the write longer
 DELAY: Final = 0.01
 
 

@@ -41,7 +41,7 @@ class RestartableServer:
         server_database_url: str | None = None,
         **settings: str,
     ) -> None:
-        """`server_database_url` is the URL that the server uses, if it has another one."""
+        """`server_database_url` is the URL that the server uses, by default `database_url`."""
         folder.mkdir(exist_ok=True)
         self._port = free_port()
         self._log = folder / "serve.log"

@@ -63,7 +63,7 @@ async def setup(scratch: Path, server_url: str, template: str) -> AsyncIterator[
 async def test_return_is_refunded_once_whenever_server_is_killed(
     setup: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An ordinary run tries a few messages; `make test-crash-recovery` tries all."""
+    """An ordinary run kills at a few messages; `make test-crash-recovery` kills at each."""
     restarts, outcomes = setup.shop.restartable.restarts, Counter[str]()
     messages = await count_messages(setup)
 

@@ -37,7 +37,7 @@ class CloseCartLater(Checkout):
 
 
 class ChargeThenReadLines(Checkout):
-    """Opens the payment for the lines of the cart, then reads the cart again and orders these."""
+    """Opens the payment for the lines of the cart, then orders the lines of a second read."""
 
     async def place(
         self,

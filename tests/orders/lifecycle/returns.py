@@ -122,7 +122,7 @@ class ReturnRules(ShopMachine):
     @precondition(lambda self: self.has(has_returnable))
     @rule(choice=CHOICES, restock=st.booleans())
     def return_one_unit(self, choice: int, restock: bool) -> None:
-        """Return one unit up to the refund. Random single steps seldom get that far."""
+        """Return one unit, up to the refund. Random single steps seldom reach the refund."""
         placed = self.pick(choice, has_returnable)
         for index, line in placed.expected.lines.items():
             if line.returnable:
