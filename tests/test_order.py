@@ -1,5 +1,6 @@
-"""Test the markers `unit`, `integration`, `slow` and `portable`, and the order of the tests."""
+"""Test the markers, the order of the tests, and which objects garbage collections check."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,8 @@ def test_failure_is_reported_before_the_end(tmp_path: Path) -> None:
 
     failed = done.stdout.index("failed: test_two.py::test_wrong: assert 1 == 2")
     assert failed < done.stdout.index("test_two.py::test_right")
+
+
+def test_garbage_collections_do_not_check_the_imported_modules() -> None:
+    # the classes and functions of FastAPI and SQLAlchemy alone are more
+    assert gc.get_freeze_count() > 20_000
