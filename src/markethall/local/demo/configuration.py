@@ -90,7 +90,7 @@ VOUCHER_LINE: Final = "Vouchers: WELCOME10 (10 % off), FREESHIP (free shipping)"
 
 @dataclass(frozen=True)
 class ConfigurationServices:
-    """The services of orders that the demo data is written to."""
+    """The services of orders to which the demo data is written."""
 
     shop: Shop
     shipping_methods: ShippingMethods
@@ -124,7 +124,7 @@ async def _change_initial_settings(shop: Shop, ctx: CallContext) -> None:
     try:
         await shop.change(ctx, SETTINGS, frozenset({_INITIAL_VERSION}))
     except PreconditionFailed:
-        return  # an admin has changed them, or an earlier run
+        return  # an admin or an earlier run has changed the settings
 
 
 F_contra = TypeVar("F_contra", contravariant=True)

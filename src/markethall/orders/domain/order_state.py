@@ -84,7 +84,7 @@ class OrderState:
 
     @property
     def number_key(self) -> tuple[str, int]:
-        """The key by which the order of a number is found."""
+        """The key by which an order is found by its number."""
         return prefix_key(self.number_prefix), self.number
 
     @property
@@ -211,5 +211,5 @@ def split_number(text: str) -> tuple[str, int]:
 
 
 def prefix_key(prefix: str) -> str:
-    """Return the prefix without letter case, because people type numbers as they like."""
+    """Return the prefix in lower case, because buyers type numbers in any letter case."""
     return prefix.lower()

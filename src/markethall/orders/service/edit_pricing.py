@@ -1,7 +1,7 @@
 """Price an edit: existing lines keep their prices, new lines have the current prices.
 
 The promotions of the order are applied to the new lines, with the terms of the time at which it was
-placed. One that takes nothing off any more is dropped. No other promotion is looked up.
+placed. A promotion that takes nothing off any more is dropped. No other promotion is looked up.
 """
 
 from collections.abc import Mapping

@@ -49,7 +49,7 @@ _AMOUNT_COLUMNS: Final = (
 )
 _ORDER_COLUMNS: Final = (
     *_AMOUNT_COLUMNS,
-    # of all payments of the order
+    # the sum over all payments of the order
     "refunded",
     "payment_id",
     "shipping_method",

@@ -80,7 +80,7 @@ class OrderChangeService:
         if "shipping_address" in command.model_fields_set and address != order.shipping_address:
             previous = order.shipping_address
             order.change_shipping_address(address, audit)
-            # without a price: a product or a shipping method of the order may be gone by now
+            # price only if needed: this fails if a product or the shipping method is gone
             if not have_same_destination(previous, address):
                 await self._check_same_price(ctx, order, previous)
 

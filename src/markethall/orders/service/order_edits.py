@@ -95,7 +95,7 @@ class OrderEditService:
     async def _change(
         self, ctx: CallContext, order_id: UUID, edit_id: UUID, change: _Change
     ) -> OrderView:
-        """Let staff change the order, again if another change comes first.
+        """Let staff change the order. If another change is saved first, try again.
 
         `change` gets the order and the status of the edit, or None if the edit is not stored.
         """
@@ -106,7 +106,7 @@ class OrderEditService:
                 order = await get_visible_order(reads, ctx, order_id)
                 status = await reads.get_edit_status(order_id, edit_id)
                 if status:
-                    # again, because the edit may be newer than the first result
+                    # read again, because the edit may be newer than the order that was read
                     order = await get_visible_order(reads, ctx, order_id)
             return await change(order, status)
 

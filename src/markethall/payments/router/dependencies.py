@@ -45,7 +45,7 @@ Anyone = Annotated[CallContext, public()]
 Owner = Annotated[CallContext, require_scope(PAYMENTS)]
 Staff = Annotated[CallContext, require_scope(PAYMENTS_MANAGE)]
 OwnerOrStaff = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE)]
-# also the holder of a token of the order, and staff with a method of the provider `manual`
+# the owner, the holder of an order token, or staff with a method of the provider `manual`
 Payer = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE, ONE_ORDER)]
 PaymentViewer = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE, ONE_ORDER)]
 

@@ -117,8 +117,9 @@ class ChargePayment:
     ) -> Payment:
         """Return the payment if the caller may confirm it with this method.
 
-        Staff may, for an order by phone or in the shop, if no provider takes money then. Raises
-        PaymentNotFound, also if the payment cannot be confirmed yet; UnsupportedByProvider.
+        Staff may confirm it, for an order by phone or in the shop, if the method takes no money.
+        Raises PaymentNotFound, also if the payment cannot be confirmed yet;
+        UnsupportedByProvider.
         """
         if payment is None or not payment.is_activated:
             raise PaymentNotFound(payment_id=str(payment_id))

@@ -144,7 +144,7 @@ class _Run:
             await self._finish(summary)
         except _ClaimLost:
             log.warning("reconciliation.claim_lost", provider=view.provider)
-        except Exception:  # the failed run is stored before the error goes on
+        except Exception:  # store the failed run, then raise the error again
             await self._save(
                 {"status": ReconciliationStatus.FAILED, "finished_at": self._clock()},
                 _RETRY_AFTER,

@@ -102,7 +102,7 @@ class Carts(Protocol):
 
 
 class CartLists(Protocol):
-    """The API that lists carts, so that their owner finds them again, for example elsewhere."""
+    """The API that lists carts, so that their owner finds them again, such as on another device."""
 
     async def list_page(self, ctx: CallContext, query: CartQuery) -> Page[CartSummaryView]:
         """Return the caller's own carts, the newest first. Raises CursorInvalid."""

@@ -73,7 +73,8 @@ async def merge_cart(
     """Add the lines of another cart to an own cart, for example after a login. Close the other.
 
     The quantities of a product are added up, to 999 at most. Fields that the cart lacks come from
-    the other cart, and metadata until the cart has 50 entries. A repeated merge changes nothing.
+    the other cart, also entries of the metadata, until the cart has 50. A repeated merge changes
+    nothing.
     """
     return await idempotency.run(
         ctx, body, lambda attempt: merges.merge(ctx, cart_id, body, precondition, attempt)

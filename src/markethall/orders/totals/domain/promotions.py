@@ -65,7 +65,7 @@ class PromotionRule:
     def with_products_of(self, lines: Iterable[PricedLine]) -> "PromotionRule":
         """Return the rule with the products of the lines that it matches now.
 
-        These lines still match when their products have lost the tag or the category.
+        These lines still match after their products have lost the tag or the category.
         """
         if not (self.product_ids or self.categories or self.tags):
             return self
