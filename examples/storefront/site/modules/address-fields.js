@@ -1,4 +1,4 @@
-// The inputs of an address: for shipping, and for billing if that is another one.
+// The inputs of the shipping address, and of the billing address if it is another one.
 import { byId, element } from "./dom.js";
 
 // name, label, autocomplete, maximum length, required
@@ -11,7 +11,7 @@ const FIELDS = [
 ];
 const NAMES = [...FIELDS.map(([name]) => name), "country"];
 
-/** The inputs of the address `kind`, "shipping" or "billing". `countries` are [code, name]. */
+/** The inputs of one address. `kind` is "shipping" or "billing"; `countries` has pairs [code, name]. */
 export class AddressFields {
   #kind;
   #countries;

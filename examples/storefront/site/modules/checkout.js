@@ -134,7 +134,7 @@ function changedFields() {
 
 function changedBillingAddress() {
   const address = billingAddress.isDrawn ? billingAddress.entered() : null;
-  // an address that is not complete is no reason to clear the one of before
+  // while the inputs are incomplete, the cart keeps the previous address
   if (billingAddress.isDrawn && address === null) return {};
   const isSame = address === null ? cart.billing_address === null : isSameAddress(address, cart.billing_address);
   return isSame ? {} : { billing_address: address };

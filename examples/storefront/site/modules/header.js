@@ -1,4 +1,4 @@
-// The header of all pages: who is signed in, with the way in and out.
+// The account in the header of all pages: the name of the user, and the sign-in or sign-out.
 import { signedInName, signOut } from "./buyer.js";
 import { byId, element, pageUrl } from "./dom.js";
 
@@ -17,7 +17,7 @@ function signInLink() {
   return element("a", { href: pageUrl("sign-in.html", { next: page + location.search }) }, "Sign in");
 }
 
-// the tokens are forgotten also if the API cannot be reached
+// the tokens are deleted also if the API cannot be reached
 async function leave() {
   await signOut().catch(() => null);
   location.reload();

@@ -66,7 +66,7 @@ export function markField(form, pointer, message) {
   return true;
 }
 
-/** Show a message at the input, unless it has one. */
+/** Show a message at the input, unless the input has a message already. */
 export function markInput(input, message) {
   if (input.hasAttribute("aria-invalid")) return;
   const note = element("p", { class: "field-error", id: `${input.id}-error` }, message);

@@ -21,14 +21,14 @@ const LABELS = {
 };
 const SHIPPED_LABELS = { partial: "Partly on its way", fulfilled: "On its way", delivered: "Partly delivered" };
 
-/** Return a sentence. */
+/** Return the status as a sentence. */
 export function statusText({ status, payment_status: payment, fulfilment_status: fulfilment }) {
   if (status === "processing") return SHIPPED_TEXTS[fulfilment] ?? TEXTS.processing;
   const text = TEXTS[status] ?? status;
   return status === "cancelled" && payment === "refunded" ? `${text} Your payment was refunded.` : text;
 }
 
-/** Return a few words, for lists. */
+/** Return the status in a few words, for lists. */
 export function statusLabel({ status, fulfilment_status: fulfilment }) {
   if (status === "processing") return SHIPPED_LABELS[fulfilment] ?? LABELS.processing;
   return LABELS[status] ?? status;

@@ -53,7 +53,7 @@ function refundText({ amount, refunded }) {
   return refunded === null ? `We refund ${money}.` : `We have refunded ${money}.`;
 }
 
-// Inputs that are the same as before are kept, so that an update of the page deletes no entry.
+// If the lines are unchanged, the inputs are kept, with what the buyer has entered.
 function drawFormLines(lines) {
   const key = JSON.stringify(lines.map((line) => [line.line_id, returnableUnits(line)]));
   if (form.dataset.lines === key) return;
@@ -70,7 +70,7 @@ function formLine(line, isOnly) {
 
 const quantityInputs = () => [...byId("return-lines").querySelectorAll("input")];
 
-/** Mark quantities that are no numbers of units, and focus the first one. Returns whether there is none. */
+/** Mark the invalid quantities, and focus the first one. Returns true if all are valid. */
 function checkQuantities() {
   const invalid = quantityInputs().filter((input) => !input.validity.valid);
   for (const input of invalid) markInput(input, `Enter a number from 0 to ${input.max}.`);

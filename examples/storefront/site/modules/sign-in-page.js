@@ -29,7 +29,7 @@ function switchForm() {
   drawCredentials(isNew());
 }
 
-/** Tell a user that is signed in. The takeover of a guest's cart continues here after an error. */
+/** If a user is signed in, say so, and take over the guest's data, which an error may have prevented before. */
 async function showSignedIn() {
   const name = signedInName();
   if (name === null) return;
