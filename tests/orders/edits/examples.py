@@ -15,7 +15,7 @@ CODE: Final = "SPRING"
 
 
 class Product(NamedTuple):
-    """A product, and the units of it when the order is placed; 0 if an edit adds it."""
+    """A product, and its units when the order is placed; 0 if an edit adds the product."""
 
     price: int
     units: int

@@ -113,7 +113,7 @@ async def test_order_keeps_the_discount_of_a_deleted_promotion(orders_app: Order
 
 
 async def test_promotion_of_an_order_may_have_ended_and_be_used_up(orders_app: OrdersApp) -> None:
-    """Neither the window, nor the limits, nor the conditions of the customer are checked again."""
+    """The period, the limits and the conditions about the customer are not checked again."""
     product_id = orders_app.stock_up(9)
     conditions = {"first_order": True, "customer_ids": [str(orders_app.buyer.user_id)]}
     fields = voucher(usage_limit=1, per_customer_limit=1, ends_at=TOMORROW, conditions=conditions)
@@ -200,7 +200,7 @@ async def test_all_promotions_of_an_order_are_applied_in_their_sequence(
     assert edited == await orders_app.read_order(order)
 
 
-# Promotions that fall away
+# Promotions that are dropped
 
 
 async def test_unmet_minimum_drops_the_promotion_and_gives_its_use_back_once(

@@ -113,7 +113,7 @@ class ContextsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.fulfilment_ids)
     @rule(choice=CHOICES, units=UNITS, disposition=st.sampled_from(["restock", "scrap"]))
     def return_units(self, choice: int, units: int, disposition: str) -> None:
-        """Return units from the request to the refund."""
+        """Return units, with all steps from the request to the refund."""
         order, returns = self.pick(choice), orders_of(self.app.container).returns()
         line = _line(order, units)
         request = RequestReturn.model_validate({"lines": [line], "reason": "does not fit"})
