@@ -5,7 +5,7 @@ import { clearMessage, showError, showErrorText } from "./messages.js";
 import { orderShop } from "./order-client.js";
 import { unwrap } from "../markethall-client.js";
 
-// an order gets its invoice with its payment
+// an order gets its invoice when it is paid
 const WITH_INVOICE = ["authorized", "paid", "partially_refunded", "refunded"];
 const KEPT_MS = 60_000;
 const button = byId("download-invoice");
