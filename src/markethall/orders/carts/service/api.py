@@ -185,7 +185,7 @@ class CartService:
 
 
 async def _follow_claim(store: Store, cart: Cart) -> Cart:
-    """Return the cart with its owner: the user, if a user has claimed the guest.
+    """Return the cart. If a user has claimed the guest who owned it, set this user as the owner.
 
     The row lock serializes this transaction and the handler of the claim. Either the handler waits
     for this commit and then finds the cart, or this transaction finds the claim.
