@@ -291,7 +291,7 @@ def test_generated_catalogue_is_created_once_and_grows(database_url: str, tmp_pa
 async def test_incomplete_generated_catalogue_fails(
     database_url: str, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """The import refuses a row with less stock than is reserved of the product with its SKU."""
+    """The import refuses a row whose stock is below the reserved units of its product."""
     row = min(generate_products(30), key=lambda row: row["on_hand"])
     inventory_app = build_inventory_app("sql", postgres)
     product = await inventory_app.product(row["sku"].lower(), stock=row["on_hand"] + 1)
