@@ -9,6 +9,8 @@ import pytest
 from markethall.inventory.contract import ReservationStatus
 from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import (
+    CancelOrder,
+    FulfilOrder,
     InvalidTransition,
     OrderPaymentStatus,
     OrderPlaced,
@@ -134,6 +136,34 @@ async def test_backordered_units_are_consumed_after_receipt(orders_app: OrdersAp
     assert (before, orders_app.fake_inventory.on_hand(product_id)) == (1, 0)
     (reservation,) = orders_app.fake_inventory.reservations_of(order.order_id)
     assert reservation.status is ReservationStatus.CONSUMED
+
+
+async def test_refunds_do_not_wait_for_goods_that_are_not_on_hand(orders_app: OrdersApp) -> None:
+    product_id, other_id = orders_app.stock_up(3), orders_app.stock_up(1)
+    lines = [{"product_id": product_id, "quantity": 3}, {"product_id": other_id, "quantity": 1}]
+    order = await orders_app.place(product_id, lines=lines)
+    orders_app.fake_payments.capture(order.payment.payment_id)
+    await orders_app.process_events()
+    orders_app.fake_inventory.remove_stock(product_id, 3)
+    line_id = order.lines[0].line_id
+    shipped = FulfilOrder.model_validate({"lines": [{"line_id": line_id, "quantity": 2}]})
+    await orders_app.orders.fulfil(STAFF, order.order_id, shipped, attempt_without_key())
+    await orders_app.process_events(TWICE)
+
+    cancelled = CancelOrder.model_validate(
+        {"reason": "x", "lines": [{"line_id": line_id, "quantity": 1}]}
+    )
+    await orders_app.orders.cancel(STAFF, order.order_id, cancelled, attempt_without_key())
+    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.process_events(TWICE)
+
+    paid = orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id)
+    assert order.total.amount - paid == order.lines[0].unit_price.amount
+    assert orders_app.fake_inventory.on_hand(other_id) == 0
+    orders_app.fake_inventory.receive_stock(product_id, 3)
+    orders_app.advance_clock(timedelta(hours=1))
+    await orders_app.process_events(TWICE)
+    assert orders_app.fake_inventory.on_hand(product_id) == 1
 
 
 async def test_refund_before_capture_event_commits_nothing(orders_app: OrdersApp) -> None:

@@ -96,10 +96,9 @@ MANIFEST: Final = ContextManifest(
         Subscription("orders.order_edit_dropped", "on_order_edit_dropped"),
         Subscription("orders.order_overpaid", "on_order_overpaid"),
         Subscription("orders.order_expired", "on_order_expired"),
-        # the capture comes first: the other handler may wait until the goods are on hand, and the
-        # deliveries of one order wait for each other
         Subscription("orders.order_fulfilled", "capture_shipped"),
         Subscription("orders.order_fulfilled", "on_order_fulfilled"),
+        Subscription("orders.sale_deferred", "on_sale_deferred"),
         Subscription("orders.fulfilment_returned", "on_fulfilment_returned"),
         Subscription("orders.return_received", "on_return_received"),
         Subscription("orders.return_closed", "on_return_closed"),

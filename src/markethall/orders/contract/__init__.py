@@ -57,6 +57,7 @@ from markethall.orders.contract.events import OrderPlaced as OrderPlaced
 from markethall.orders.contract.events import ReturnClosed as ReturnClosed
 from markethall.orders.contract.events import ReturnReceived as ReturnReceived
 from markethall.orders.contract.events import ReturnStatusChanged as ReturnStatusChanged
+from markethall.orders.contract.events import SaleDeferred as SaleDeferred
 from markethall.orders.contract.status import EditStatus as EditStatus
 from markethall.orders.contract.status import FulfilmentStatus as FulfilmentStatus
 from markethall.orders.contract.status import OrderFulfilmentStatus as OrderFulfilmentStatus

@@ -130,6 +130,19 @@ class OrderFulfilled(OrderEvent):
     reshipment_id: UUID | None = None
 
 
+class SaleDeferred(OrderFulfilled):
+    """The units of a fulfilment were shipped, but are not on hand, so their sale is not recorded.
+
+    The key is not the order id, so that other events of the order do not wait for the units.
+    """
+
+    type: ClassVar[str] = "orders.sale_deferred"
+
+    @property
+    def key(self) -> UUID:
+        return self.fulfilment_id
+
+
 class FulfilmentLost(OrderEvent):
     """The shipment of a fulfilment is lost."""
 

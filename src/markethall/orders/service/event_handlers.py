@@ -4,21 +4,15 @@ A handler first calls other contexts, then marks the event as processed in a tra
 crash between the two steps it runs again, so the calls must be idempotent.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from uuid import UUID
 
 import structlog
 
 from markethall.inventory.contract import (
-    Consume,
     OutOfStock,
-    RequestedLine,
     ReservationClosed,
-    Restock,
 )
 from markethall.orders.contract import (
-    FulfilledLine,
     FulfilmentReturned,
     OrderCancelled,
     OrderEditDropped,
@@ -35,6 +29,7 @@ from markethall.orders.contract import (
     OrderStatus,
     ReturnClosed,
     ReturnReceived,
+    SaleDeferred,
 )
 from markethall.orders.domain import Order, total_due
 from markethall.orders.service.cancelled_lines import CancelledLines
@@ -52,6 +47,7 @@ from markethall.orders.service.payment_deadlines import PaymentDeadlines
 from markethall.orders.service.payment_returns import PaymentReturns
 from markethall.orders.service.return_settlements import ReturnSettlements
 from markethall.orders.service.shipment_captures import ShipmentCaptures
+from markethall.orders.service.shipped_stock import ShippedStock
 from markethall.payments.contract import (
     DisputeChanged,
     PaymentCaptured,
@@ -62,11 +58,10 @@ from markethall.payments.contract import (
     PaymentStatusChanged,
     RefundPayment,
 )
-from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.money import Money
-from markethall.shared.messaging.events import Delivery, RetryLater
+from markethall.shared.messaging.events import Delivery
 from markethall.users.contract import GuestClaimed
 
 log = structlog.get_logger("markethall.orders")
@@ -98,6 +93,7 @@ class OrderEventHandlers:
         self._orders = orders
         self._guest_orders = delegated.guest_orders
         self._links = delegated.links
+        self._shipped_stock = ShippedStock(clients.inventory, self._orders)
         self._captures = ShipmentCaptures(clients.payments, self._orders)
         self._cancelled_lines = CancelledLines(clients, self._orders, self._captures)
         self._edits = EditedOrders(clients, self._orders)
@@ -321,42 +317,13 @@ class OrderEventHandlers:
         await self._orders.mark_processed(delivery)
 
     async def on_order_fulfilled(self, delivery: Delivery, event: OrderFulfilled) -> None:
-        ctx = delivery.call_context()
-        try:
-            if event.lines:
-                await self._consume(ctx, event.reservation_id, event.fulfilment_id, event.lines)
-            if event.reshipment_id:
-                # the reservation may have expired if this handler runs late
-                await self._inventory.commit(ctx, event.reshipment_id)
-                await self._consume(ctx, event.reshipment_id, event.reshipment_id, event.reshipped)
-        except OutOfStock as error:
-            # the units were sold as backorder, so retry until they are on hand
-            raise RetryLater("the goods are not on hand") from error
-        await self._orders.mark_processed(delivery)
+        await self._shipped_stock.record_sale(delivery, event)
 
-    async def _consume(
-        self,
-        ctx: CallContext,
-        reservation_id: UUID,
-        fulfilment_id: UUID,
-        lines: Iterable[FulfilledLine],
-    ) -> None:
-        command = Consume(
-            reservation_id=reservation_id,
-            fulfilment_id=fulfilment_id,
-            lines=_to_requested_lines(lines),
-        )
-        await self._inventory.consume(ctx, command)
+    async def on_sale_deferred(self, delivery: Delivery, event: SaleDeferred) -> None:
+        await self._shipped_stock.record_deferred_sale(delivery, event)
 
     async def on_fulfilment_returned(self, delivery: Delivery, event: FulfilmentReturned) -> None:
-        """Add the units of a shipment that has come back to the stock, if staff chose so."""
-        if event.restocked:
-            command = Restock(
-                restock_id=derive_uuid7(event.fulfilment_id, "restock"),
-                lines=_to_requested_lines(event.restocked),
-            )
-            await self._inventory.restock(delivery.call_context(), command)
-        await self._orders.mark_processed(delivery)
+        await self._shipped_stock.restock(delivery, event)
 
     async def on_return_received(self, delivery: Delivery, event: ReturnReceived) -> None:
         await self._return_settlements.restock(delivery, event)
@@ -385,12 +352,6 @@ def _log_if_underpaid(order: Order, captured: int) -> None:
     missing = total_due(order) - captured
     if missing > 0:
         log.warning("order.underpaid", order_id=str(order.order_id), missing=missing)
-
-
-def _to_requested_lines(lines: Iterable[FulfilledLine]) -> tuple[RequestedLine, ...]:
-    return tuple(
-        RequestedLine(product_id=line.product_id, quantity=line.quantity) for line in lines
-    )
 
 
 def _text(amount: Money) -> str:

@@ -64,9 +64,12 @@ class HandledOrders:
 
         await self.change(delivery, event.order_id, change_if_current)
 
-    async def mark_processed(self, delivery: Delivery) -> None:
-        async with self._database.autocommit() as store:
-            await store.mark_processed(delivery)
+    async def mark_processed(self, delivery: Delivery, event: Event | None = None) -> None:
+        """Mark the event as processed. Publish the other event, unless this was done before."""
+        database = self._database
+        async with database.transaction() if event else database.autocommit() as store:
+            if await store.mark_processed(delivery) and event:
+                await store.publish(event, delivery.call_context())
 
     async def save(self, delivery: Delivery, order: Order, *events: Event) -> bool:
         """Save the order and publish the events. Return False if the event was processed before.
