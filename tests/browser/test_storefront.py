@@ -1,10 +1,11 @@
 """Test the list and the product page of the example storefront in a real Chromium."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.browser.storefront_process import XSS_NAME, running_storefront
 from tests.browser.storefront_tab import Storefront, Tab, opened_tab
@@ -38,6 +39,23 @@ async def test_second_filter_does_not_wait_for_the_list_of_the_first(tab: Tab) -
 
     await expect(page.locator(".card")).to_have_count(3)
     assert tab.opened.errors == []
+
+
+async def test_text_that_is_entered_while_the_page_loads_is_kept(tab: Tab) -> None:
+    page, is_entered = tab.page, asyncio.Event()
+
+    async def wait_for_entry(route: Route) -> None:
+        await is_entered.wait()
+        await route.continue_()
+
+    await page.route("**/config.json", wait_for_entry)
+    await tab.go("/")
+    await page.get_by_label("Search products").fill("linen")
+    is_entered.set()
+    await expect(page.locator(".card")).to_have_count(4)
+    await page.get_by_role("button", name="Search").click()
+
+    await expect(page.locator(".card")).to_have_count(1)
 
 
 async def test_search_without_result_says_so(tab: Tab) -> None:

@@ -39,7 +39,8 @@ function apply(filters) {
 async function load() {
   const number = (latestLoad += 1);
   const filters = currentFilters();
-  byId("q").value = filters.get("q") ?? "";
+  // on the first load, keep a text that was entered while the page was loading
+  if (number > 1 || byId("q").value === "") byId("q").value = filters.get("q") ?? "";
   byId("sort").value = filters.get("sort") ?? "";
   byId("summary").textContent = "Loading products …";
   byId("products").setAttribute("aria-busy", "true");
