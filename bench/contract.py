@@ -24,6 +24,7 @@ from markethall.container import ApplicationContainer
 from markethall.contexts import context_names
 from markethall.inventory.container import InventoryContainer
 from markethall.inventory.contract import Inventory, RequestedLine, Reserve
+from markethall.local.valkey import EmbeddedValkey
 from markethall.orders.container import OrdersContainer
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import read_settings
@@ -179,12 +180,12 @@ class ContractResult:
 def measure(options: Options, folder: Path) -> ContractResult:
     """Run the measurement. Raises StartFailed, and Refused for a failed call."""
     log.configure("json", "warning")
-    with servers.pinned(OTHERS), closing(Loop()) as loop:
-        return loop.do(_measured(options, folder))
+    with servers.pinned(OTHERS), EmbeddedValkey() as valkey, closing(Loop()) as loop:
+        return loop.do(_measured(options, folder, valkey))
 
 
-async def _measured(options: Options, folder: Path) -> ContractResult:
-    async with _transports(folder) as transports:
+async def _measured(options: Options, folder: Path, redis_url: str) -> ContractResult:
+    async with _transports(folder, redis_url) as transports:
         before = Ticks.now()
         # use the garbage collector settings of the server; with the defaults, garbage collection
         # would be half of the cost
@@ -218,11 +219,13 @@ async def _run_calls(calls: list[Callable[[], Awaitable[object]]], cost: Cost) -
 
 
 @asynccontextmanager
-async def _transports(folder: Path) -> AsyncIterator[list[Transport]]:
+async def _transports(folder: Path, redis_url: str) -> AsyncIterator[list[Transport]]:
     """Yield transports to users and inventory: in process, over ASGI, and in another process."""
     keys = {
         "service_token_private_key": generate_private_key(),
         "secret_key": uuid4().hex + uuid4().hex,
+        # for the events between contexts of different processes
+        "redis_url": redis_url,
     }
     monolith, leaves = (
         _create_app(contexts=frozenset(context_names()), **keys),
