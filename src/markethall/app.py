@@ -4,6 +4,7 @@ import asyncio
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from copy import copy
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -176,9 +177,7 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
             Exception: unexpected_handler,
         },
     )
-    # the internal API comes first: RouteIndex does not contain included routes, so FastAPI would
-    # compare a call with all public routes before them
-    _include_internal_api(app, settings)
+    _add_internal_api(app, settings)
     _add_routes(app, operations_router(settings))
     for context in sorted(settings.contexts):
         _add_routes(app, topology().contexts[context].load_parts().router)
@@ -203,11 +202,11 @@ def _openapi_tags(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _include_internal_api(app: FastAPI, settings: Settings) -> None:
+def _add_internal_api(app: FastAPI, settings: Settings) -> None:
     for context in sorted(settings.contexts):
         internal_api = topology().contexts[context].load_parts().internal_api
         if internal_api and settings.remote_callers_of(context):
-            app.include_router(internal_api.router, include_in_schema=False)
+            _add_undocumented_routes(app, internal_api.router)
     # Other processes fetch the public key of a context from any process that serves the context. So
     # every process with a service key publishes it, even if it makes no calls and sends no events.
     if (
@@ -215,7 +214,7 @@ def _include_internal_api(app: FastAPI, settings: Settings) -> None:
         or settings.has_remote_subscribers
         or settings.service_token_private_key.get_secret_value()
     ):
-        app.include_router(_service_keys(), include_in_schema=False)
+        _add_undocumented_routes(app, _service_keys())
 
 
 def _add_routes(app: FastAPI, router: APIRouter) -> None:
@@ -229,6 +228,16 @@ def _add_routes(app: FastAPI, router: APIRouter) -> None:
             # the name of the route's function, because generated clients use it as a method name
             route.operation_id = route.operation_id or route.name
     app.router.routes.extend(router.routes)
+
+
+def _add_undocumented_routes(app: FastAPI, router: APIRouter) -> None:
+    """Add the routes, without their part of the OpenAPI document."""
+    for route in router.routes:
+        # a copy, because the routes of the router are shared with other applications
+        undocumented = copy(route)
+        if isinstance(undocumented, APIRoute):
+            undocumented.include_in_schema = False
+        app.router.routes.append(undocumented)
 
 
 def _service_keys() -> APIRouter:

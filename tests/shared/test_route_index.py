@@ -8,11 +8,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from opentelemetry import trace
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from markethall.app import create_app
 from markethall.shared.http.route_index import RouteIndex
+from markethall.shared.security.access_tokens import generate_private_key
 from tests.test_app import memory_settings
 
 
@@ -151,9 +152,29 @@ async def test_only_routes_with_the_first_segment_are_compared(
     }
 
 
-def test_index_finds_each_route_of_the_shop_like_a_search_in_turn() -> None:
-    index, *others = create_app(memory_settings()).app.router.routes
+async def test_path_without_parameters_is_compared_with_its_own_routes_only(
+    app: FastAPI, http: httpx2.AsyncClient
+) -> None:
+    await http.get("/users/me")
+
+    counted = [route for route in app.router.routes if isinstance(route, CountedRoute)]
+    assert {route.name for route in counted if route.comparisons} == {"me"}
+
+
+EXTRACTED = {
+    "contexts": frozenset({"inventory"}),
+    "context_urls": {"users": "http://users", "orders": "http://orders"},
+    "redis_url": "redis://redis",
+    "service_token_private_key": generate_private_key(),
+}
+
+
+@pytest.mark.parametrize("settings", [{}, EXTRACTED], ids=["monolith", "extracted service"])
+def test_index_finds_each_route_of_the_shop_like_a_search_in_turn(settings: Any) -> None:
+    index, *others = create_app(memory_settings(**settings)).app.router.routes
     assert isinstance(index, RouteIndex)
+    # no included router, whose routes would not be in the index
+    assert all(isinstance(route, Route) for route in others)
 
     for scope in scopes(others):
         expected = next(route for route in others if route.matches({**scope})[0] is Match.FULL)

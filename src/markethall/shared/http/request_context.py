@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
+from functools import cached_property
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -217,8 +218,9 @@ class RequestContext:
         A cached response is sent without a call context.
         """
         self.state["actor"] = self.actor
-        self.state["get_call_context"] = self._call_context
+        self.state["get_call_context"] = lambda: self._call_context
 
+    @cached_property
     def _call_context(self) -> CallContext:
         elapsed = timedelta(seconds=time.perf_counter() - self.started)
         return CallContext(
@@ -226,10 +228,11 @@ class RequestContext:
             request_id=self.request_id,
             # the peer of an internal request is another process, not the client
             client_ip="" if self.is_internal else self.client_ip,
-            traceparent=self._traceparent(),
+            traceparent=self._traceparent,
             deadline=utc_now() + self._time_limit - elapsed,
         )
 
+    @cached_property
     def _traceparent(self) -> str | None:
         header = self.header(b"traceparent")
         return read_traceparent(header.decode("latin-1")) if header else None
@@ -237,7 +240,7 @@ class RequestContext:
     def trace_fields(self) -> dict[str, str]:
         """Return the log fields that link this request to requests of other processes."""
         fields = {}
-        if traceparent := self._traceparent():
+        if traceparent := self._traceparent:
             fields["trace_id"] = traceparent.split("-")[1]
         if service := self.state.get("service_identity"):
             fields["caller"] = service.caller

@@ -20,12 +20,12 @@ def current_traceparent() -> str | None:
 def outgoing_trace_headers(traceparent: str | None) -> dict[str, str]:
     """Return the trace headers of an outgoing call.
 
-    If a tracer is installed, the headers name the current span; otherwise they repeat the trace
-    context of the incoming request.
+    If a tracer is installed, the headers name the current span; otherwise they repeat
+    `traceparent`, which `read_traceparent` has returned for the incoming request.
     """
     carrier: dict[str, str] = {}
     if trace.get_current_span().get_span_context().is_valid:
         propagate.inject(carrier)
     elif traceparent:
-        propagate.inject(carrier, propagate.extract({"traceparent": traceparent}))
+        carrier["traceparent"] = traceparent
     return carrier
