@@ -221,3 +221,29 @@ def test_openapi_has_examples_for_every_body(document: Json) -> None:
     for name, schema in document["components"]["schemas"].items():
         if schema.get("additionalProperties") is False:  # true only for request bodies
             assert "example" in str(schema["properties"]) or "$ref" in str(schema), name
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        (
+            "post /orders/{order_id}/fulfilments",
+            {
+                "orders.edit_open",
+                "inventory.out_of_stock",
+                "inventory.product_not_found",
+                "inventory.reservation_closed",
+            },
+        ),
+        ("post /orders/{order_id}/cancel", {"orders.edit_open"}),
+        ("patch /orders/{order_id}", {"orders.edit_open", "inventory.product_not_found"}),
+    ],
+)
+def test_errors_of_changes_of_paid_orders_are_documented(
+    document: Json, name: str, codes: set[str]
+) -> None:
+    responses = dict(operations(document))[name]["responses"].values()
+
+    descriptions = " ".join(response["description"] for response in responses)
+
+    assert codes <= set(re.findall(r"`([a-z._]+)`", descriptions))

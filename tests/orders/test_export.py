@@ -10,6 +10,7 @@ import pytest
 from markethall.orders.contract import OrderFilters, OrderView
 from markethall.orders.service import export_orders
 from markethall.orders.service.export_orders import CSV_HEADER
+from markethall.shared.kernel.csv_format import escape_formula, unescape_formula
 from tests.orders.conftest import CANCEL, STAFF, OrdersApp, attempt_without_key
 from tests.orders.test_open_edits import additional_id, paid_with_open_edit
 from tests.orders.test_status_waits import cancel, placed
@@ -71,6 +72,15 @@ async def test_cells_are_no_formulas(orders_app: OrdersApp) -> None:
     assert row["note"] == "'@SUM(A1)"
     assert row["email"] == "'=a@b.example"
     assert row["billing_city"] == ""
+
+
+@pytest.mark.parametrize("sign", [*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20"])
+def test_text_that_a_spreadsheet_may_run_gets_an_apostrophe(sign: str) -> None:
+    for text in (f"{sign}1", f"'{sign}1"):
+        escaped = escape_formula(text)
+
+        assert escaped == f"'{text}"
+        assert unescape_formula(escaped) == text
 
 
 async def test_address_of_free_text_stands_in_the_first_line(orders_app: OrdersApp) -> None:

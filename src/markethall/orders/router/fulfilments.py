@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 
 from markethall.orders.contract import (
+    EditOpen,
     FulfilmentNotFound,
     FulfilmentView,
     FulfilOrder,
@@ -22,7 +23,7 @@ from markethall.orders.router.dependencies import (
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, IDEMPOTENCY_ERRORS
 from markethall.shared.http.idempotent_routes import created_response
-from markethall.shared.http.problem_details import problems
+from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.model import Id
@@ -36,11 +37,16 @@ router = APIRouter(tags=["orders"])
     status_code=201,
     response_model=FulfilmentView,
     summary="Ship lines of an order",
-    responses=problems(
+    responses=with_upstream_errors(
+        {
+            404: ("inventory.product_not_found",),
+            409: ("inventory.out_of_stock", "inventory.reservation_closed"),
+        },
         *AUTHENTICATED_ERRORS,
         *IDEMPOTENCY_ERRORS,
         OrderNotFound,
         InvalidTransition,
+        EditOpen,
         TooMuchToFulfil,
     ),
 )

@@ -13,6 +13,7 @@ from markethall.orders.contract import (
     AnyAddress,
     CancelOrder,
     CountryNotServed,
+    EditOpen,
     InvalidTransition,
     OrderCurrencyMismatch,
     OrderLineRequest,
@@ -244,6 +245,7 @@ async def get_order_timeline(ctx: OrderViewer, order_id: Id, orders: OrdersDep) 
         *IDEMPOTENCY_ERRORS,
         OrderNotFound,
         InvalidTransition,
+        EditOpen,
         TooMuchToCancel,
     ),
 )

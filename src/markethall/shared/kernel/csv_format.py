@@ -1,17 +1,19 @@
 """Rows of CSV files (RFC 4180) whose cells a spreadsheet does not run as formulas.
 
-A spreadsheet runs a cell as a formula if it begins with = + - @, a tab or a carriage return. So an
-export puts an apostrophe before such a text, and an import removes it. If a text begins with
-apostrophes and then one of these characters, the export adds one more apostrophe, and the import
-removes it. So an exported value is imported unchanged.
+A spreadsheet runs a cell as a formula if it begins with = + - @, a tab or the end of a line; some
+do so for the full-width forms of the four signs, too (OWASP, "CSV Injection"). So an export puts an
+apostrophe before such a text, and an import removes it. If a text begins with apostrophes and then
+one of these characters, the export adds one more apostrophe, and the import removes it. So an
+exported value is imported unchanged.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Final
 
-_FORMULA_START: Final = re.compile(r"'*[=+\-@\t\r]")
-_ESCAPED_FORMULA_START: Final = re.compile(r"''*[=+\-@\t\r]")
+_FIRST_CHARACTERS: Final = r"=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+_FORMULA_START: Final = re.compile(f"'*[{_FIRST_CHARACTERS}]")
+_ESCAPED_FORMULA_START: Final = re.compile(f"''*[{_FIRST_CHARACTERS}]")
 _NEEDS_QUOTES: Final = re.compile(r'[",\r\n]')
 
 
