@@ -110,6 +110,7 @@ async def test_no_client_input_causes_server_error(
     assert resident_kib(attack_setup.server) - before < MAX_GROWTH_KIB
     assert error_log_lines(attack_setup.server) == []
     await delete_all(attack_setup.shop, "/shipping-methods", "shipping_method_id")
+    await delete_all(attack_setup.shop, "/tax-rates", "tax_rate_id")
     await delete_all(attack_setup.shop, "/promotions", "promotion_id")
     await assert_order_can_be_paid(attack_setup.shop)
 
@@ -117,7 +118,8 @@ async def test_no_client_input_causes_server_error(
 async def delete_all(shop: Shop, path: str, id_name: str) -> None:
     """Delete the entities that the attacks have created.
 
-    Shipping methods would limit the accepted addresses, and promotions would change prices.
+    Shipping methods and tax rates of regions would limit the accepted addresses, and promotions
+    would change prices.
     """
     while found := expect_status(await shop.get(path, shop.admin), 200)["items"]:
         for item in found:
