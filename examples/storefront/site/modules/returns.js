@@ -64,7 +64,7 @@ function drawFormLines(lines) {
 function formLine(line, isOnly) {
   const [id, max] = [`return-${line.line_id}`, returnableUnits(line)];
   return element("li", { class: "return-line" },
-    element("label", { for: id }, line.name, element("span", { class: "hint" }, ` of ${max}`)),
+    element("label", { for: id }, line.name, element("span", { class: "hint" }, ` of\u00a0${max}`)),
     element("input", { id, type: "number", min: 0, max, value: isOnly ? max : 0, inputmode: "numeric", "data-line": line.line_id }));
 }
 
