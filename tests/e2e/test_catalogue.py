@@ -1,4 +1,7 @@
-"""Test catalogue and stock in every topology, over HTTP."""
+"""Test catalogue and stock over HTTP.
+
+One process serves the catalogue in each split, so one split is enough.
+"""
 
 import asyncio
 import csv
@@ -8,8 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 from tests.e2e.shop import TIMEOUT_SECONDS, Shop, expect_problem, expect_status
+from tests.partitions.partitions import FULL_SPLIT
 from tests.progress import progress_limit
+
+TOPOLOGIES = ["memory", "postgres", "roles", "workers", FULL_SPLIT]
+pytestmark = pytest.mark.parametrize("server", TOPOLOGIES, indirect=True)
 
 SHOPIFY = (
     "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Variant SKU,"

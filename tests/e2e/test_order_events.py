@@ -19,6 +19,7 @@ from tests.e2e.dedicated_server import (
 )
 from tests.e2e.servers import RunningServer
 from tests.e2e.shop import TIMEOUT_SECONDS, Person, Shop, expect_problem, expect_status
+from tests.partitions.partitions import FULL_SPLIT
 
 Events = AsyncIterator[dict[str, Any]]
 
@@ -164,6 +165,7 @@ async def test_streams_are_limited_and_a_disconnect_frees_the_place(
     assert event["status"] == "pending"
 
 
+@pytest.mark.parametrize("server", ["postgres", FULL_SPLIT], indirect=True)
 @pytest.mark.parametrize("value", ["x", "99999999999"])
 async def test_invalid_last_event_id_is_rejected(server: RunningServer, value: str) -> None:
     async with open_shop(server) as shop:

@@ -54,9 +54,17 @@ HALVES = "users+orders|inventory+payments"
 PROCESS_PARTITIONS = (MONOLITH, FULL_SPLIT, ORDERS_ALONE, HALVES)
 
 
-def one_of_each_shape() -> list[str]:
-    """Return the first partition of each shape; the shape is the sizes of the blocks."""
+def one_of_each_other_shape() -> list[str]:
+    """Return the first partition of each shape that no partition with real processes has.
+
+    The shape of a partition is the sizes of its blocks.
+    """
+    with_processes = {shape_of(name) for name in PROCESS_PARTITIONS}
     by_shape: dict[tuple[int, ...], str] = {}
-    for name, partition in PARTITIONS.items():
-        by_shape.setdefault(tuple(sorted(len(block) for block in partition)), name)
-    return list(by_shape.values())
+    for name in PARTITIONS:
+        by_shape.setdefault(shape_of(name), name)
+    return [name for shape, name in by_shape.items() if shape not in with_processes]
+
+
+def shape_of(name: str) -> tuple[int, ...]:
+    return tuple(sorted(len(block) for block in PARTITIONS[name]))

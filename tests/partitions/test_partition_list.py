@@ -2,12 +2,11 @@
 
 from markethall.contexts import context_names
 from tests.partitions.partitions import (
-    FULL_SPLIT,
-    MONOLITH,
     PARTITIONS,
     PROCESS_PARTITIONS,
-    one_of_each_shape,
+    one_of_each_other_shape,
     partitions_of,
+    shape_of,
 )
 
 
@@ -32,9 +31,7 @@ def test_monolith_and_full_split_are_included() -> None:
     assert set(PROCESS_PARTITIONS) <= set(PARTITIONS)
 
 
-def test_sample_has_one_partition_of_each_shape() -> None:
-    sample = [PARTITIONS[name] for name in one_of_each_shape()]
+def test_sample_and_partitions_with_processes_have_each_shape_once() -> None:
+    shapes = [shape_of(name) for name in (*PROCESS_PARTITIONS, *one_of_each_other_shape())]
 
-    shapes = sorted(sorted(len(block) for block in partition) for partition in sample)
-    assert shapes == [[1, 1, 1, 1], [1, 1, 2], [1, 3], [2, 2], [4]]
-    assert {MONOLITH, FULL_SPLIT} <= set(one_of_each_shape())
+    assert sorted(shapes) == [(1, 1, 1, 1), (1, 1, 2), (1, 3), (2, 2), (4,)]
