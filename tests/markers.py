@@ -5,10 +5,11 @@
 - `slow`: suites with many processes, races, or many combinations of states or faults.
 - `browser`: in a real Chromium.
 - `portable`: to repeat on each version of Python. These are the unit tests, and enough others to
-  use Postgres, Valkey, HTTP, a server process and the command line.
+  use Postgres, Valkey, HTTP, a server process and the command line. Of a test with parameters, only
+  the first case in memory and the first with servers.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import PurePath
 from typing import Final
 
@@ -97,12 +98,24 @@ def _is_in_portable_pass(file: PurePath, kinds: Collection[str], parameter: str)
     return file.stem in _PORTABLE_FILES and "slow" not in kinds and not is_remote
 
 
+def repeated_cases(cases: Iterable[tuple[str, Collection[str]]]) -> Iterator[bool]:
+    """Yield whether an earlier case, a name and its markers, has the same name and markers.
+
+    A test that runs in memory and on Postgres has a first case of each.
+    """
+    found = set()
+    for name, kinds in cases:
+        case = (name, frozenset(kinds))
+        yield case in found
+        found.add(case)
+
+
 def run_first(kinds: Collection[str]) -> int:
     """Return the sort key of a test: unit tests first, slow ones last."""
     return 2 if "slow" in kinds else int("unit" not in kinds)
 
 
-@pytest.hookimpl(trylast=True)  # after the terminal reporter is registered
+@pytest.hookimpl(trylast=True)  # after pytest has registered the terminal reporter
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unit: in memory, without a server")
     config.addinivalue_line("markers", "integration: with a database, a Valkey or a process")
@@ -115,6 +128,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     kinds_of_items = {item: _kinds(item) for item in items}
+    cases = [(item.nodeid.partition("[")[0], kinds) for item, kinds in kinds_of_items.items()]
+    for (_, kinds), is_repeated in zip(cases, list(repeated_cases(cases)), strict=True):
+        if is_repeated:
+            kinds.discard("portable")
     for item, kinds in kinds_of_items.items():
         for kind in kinds:
             item.add_marker(kind)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.markers import kind_of, run_first
+from tests.markers import kind_of, repeated_cases, run_first
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,22 @@ def test_fast_tests_run_first() -> None:
     kinds = [{"integration", "slow"}, {"integration"}, {"unit"}]
 
     assert sorted(kinds, key=run_first) == [{"unit"}, {"integration"}, {"integration", "slow"}]
+
+
+def test_first_case_of_each_kind_is_not_repeated() -> None:
+    memory, sql = {"unit", "portable"}, {"integration", "portable"}
+    cases = [("a", memory), ("a", sql), ("a", memory), ("b", memory), ("a", sql)]
+
+    assert list(repeated_cases(cases)) == [False, False, True, False, True]
+
+
+def test_only_the_first_case_with_parameters_is_portable() -> None:
+    file = "tests/users/test_contract.py::test_confusable_username_is_rejected"
+    command = ["-m", "pytest", "-n0", "-q", "--collect-only", "-m", "portable", file]
+
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+
+    assert "2/" in done.stdout.splitlines()[-1]
 
 
 def test_markers_select_tests() -> None:
