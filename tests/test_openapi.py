@@ -236,7 +236,10 @@ def test_openapi_has_examples_for_every_body(document: Json) -> None:
             },
         ),
         ("post /orders/{order_id}/cancel", {"orders.edit_open"}),
-        ("patch /orders/{order_id}", {"orders.edit_open", "inventory.product_not_found"}),
+        (
+            "patch /orders/{order_id}",
+            {"orders.edit_open", "orders.currency_mismatch", "inventory.product_not_found"},
+        ),
     ],
 )
 def test_errors_of_changes_of_paid_orders_are_documented(
