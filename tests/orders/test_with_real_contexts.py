@@ -23,6 +23,7 @@ from markethall.payments.contract import (
     PaymentQuery,
     PaymentStatus,
     PaymentView,
+    UnknownPaymentMethod,
 )
 from markethall.payments.domain import Succeeded
 from markethall.payments.gateway import SandboxWebhooks
@@ -248,6 +249,22 @@ async def test_an_order_is_placed_paid_shipped_and_delivered(contexts_app: Conte
     assert (await contexts_app.read_order(order)).status is OrderStatus.COMPLETED
     stock = await inventory_of(contexts_app.container).stockroom().get_stock(STAFF, product_id)
     assert [(level.on_hand, level.reserved) for level in stock.warehouses] == [(3, 0)]
+
+
+async def test_order_is_refused_if_its_payment_method_is_not_offered(
+    contexts_app: ContextsApp,
+) -> None:
+    product_id = await contexts_app.product(stock=5)
+
+    for method in ("sandbox_unheard_of", "free", str(new_id())):
+        with pytest.raises(UnknownPaymentMethod) as refused:
+            await contexts_app.place(product_id, payment_method=method)
+        assert refused.value.details == {"payment_method": method}
+    assert await contexts_app.available(product_id) == 5
+
+    order = await contexts_app.place(product_id, payment_method="sandbox_declined")
+    # another method may be named to confirm
+    assert (await contexts_app.confirm(order)).status is PaymentStatus.CAPTURED
 
 
 async def test_a_decline_leaves_the_order_payable(contexts_app: ContextsApp) -> None:

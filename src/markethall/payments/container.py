@@ -35,6 +35,7 @@ from markethall.payments.service import (
     LedgerSums,
     ManualRefundService,
     MarkPaid,
+    OpenPayments,
     PaymentApiService,
     PaymentCommands,
     PaymentEventHandlers,
@@ -255,10 +256,11 @@ class PaymentsContainer(ContextContainer):
     charge_payment = singleton(_charge_payment, database, provider_client, clock, settings)
     change_authorization = singleton(ChangeAuthorization, database, provider_client, clock)
     issue_refund = singleton(IssueRefund, database, provider_client, clock)
+    saved_methods = singleton(SavedMethods, database, provider_client, cursors, clock)
     payments: providers.Singleton[Payments] = singleton(
         InternalPaymentService,
         database,
-        provider_client,
+        singleton(OpenPayments, database, provider_client, saved_methods, clock),
         issue_refund,
         change_authorization,
         clock,
@@ -266,7 +268,6 @@ class PaymentsContainer(ContextContainer):
     manual_refunds: providers.Singleton[ManualRefunds] = singleton(
         ManualRefundService, database, provider_client, cursors, clock
     )
-    saved_methods = singleton(SavedMethods, database, provider_client, cursors, clock)
     commands = singleton(
         PaymentCommands,
         charge_payment,

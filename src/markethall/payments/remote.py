@@ -22,6 +22,7 @@ from markethall.payments.contract import (
     RefundExceedsCaptured,
     RefundPayment,
     RefundView,
+    UnknownPaymentMethod,
     VoidPayment,
 )
 from markethall.shared.http.dependencies import FromContext
@@ -50,7 +51,11 @@ class PaymentRef(Dto):
     payment_id: UUID
 
 
-@router.post("/open", response_model=PaymentSummary, responses=problems(OrderHasPayment))
+@router.post(
+    "/open",
+    response_model=PaymentSummary,
+    responses=problems(OrderHasPayment, UnknownPaymentMethod),
+)
 async def open_payment(
     ctx: Annotated[CallContext, require_service_token("payments.open")],
     command: Annotated[OpenPayment, FORBID_UNKNOWN_FIELDS],

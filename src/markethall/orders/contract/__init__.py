@@ -23,6 +23,7 @@ from markethall.orders.contract.commands import OrderLineRequest as OrderLineReq
 from markethall.orders.contract.commands import OrderNumber as OrderNumber
 from markethall.orders.contract.commands import OrderQuery as OrderQuery
 from markethall.orders.contract.commands import OrderSort as OrderSort
+from markethall.orders.contract.commands import PaymentMethod as PaymentMethod
 from markethall.orders.contract.commands import PlaceOrder as PlaceOrder
 from markethall.orders.contract.commands import Quantity as Quantity
 from markethall.orders.contract.commands import ReturnShipment as ReturnShipment
@@ -107,7 +108,7 @@ class Orders(Protocol):
         VoucherInvalid, VoucherExhausted, TotalChanged, TotalTooLarge, ValidationFailed (a guest
         without an e-mail address), ReservationClosed (the time to place the order is over); from
         users: UserNotFound, UserInactive; from inventory: ProductNotFound, OutOfStock,
-        TooManyUnpaidOrders, TooManyUnits.
+        TooManyUnpaidOrders, TooManyUnits; from payments: UnknownPaymentMethod.
         """
 
     async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:

@@ -66,6 +66,19 @@ class ExpectedTotal(Money, extra="forbid"):
     currency: Currency
 
 
+PaymentMethod = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=100,
+        examples=["sandbox_ok"],
+        description="The method with which the customer is going to pay. The order is refused if"
+        " the shop does not offer it for this currency, country and total. Confirming the payment"
+        " names the method again and may name another one",
+    ),
+]
+
+
 class PlaceOrder(RequestModel):
     """A new order. Lines of the same product are added up.
 
@@ -81,6 +94,7 @@ class PlaceOrder(RequestModel):
     currency: Currency | None = None
     shipping_method: ShippingCode | None = None
     voucher_code: VoucherCode | None = None
+    payment_method: PaymentMethod | None = None
     expected_total: ExpectedTotal | None = None
     note: Annotated[Text, Field(max_length=1000)] | None = None
     email: Annotated[EmailAddress | None, Field(description=EMAIL_DESCRIPTION)] = None

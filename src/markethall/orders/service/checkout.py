@@ -51,6 +51,7 @@ from markethall.payments.contract import (
     ActivatePayments,
     Payments,
     PaymentSummary,
+    UnknownPaymentMethod,
 )
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -139,9 +140,12 @@ class Checkout:
         is_too_late_to_pay = payment_deadline <= self._clock()
         if quote is None or not _is_held(reservation) or is_too_late_to_pay:
             return await self._resume_or_reject(ctx, reservation, attempt)
-        payment = await self._payments.open(
-            ctx, open_payment_command(ctx, command, attempt.id, quote, payment_deadline)
-        )
+        try:
+            payment = await self._payments.open(
+                ctx, open_payment_command(ctx, command, attempt.id, quote, payment_deadline)
+            )
+        except UnknownPaymentMethod as error:
+            return await self._resume_or_raise(ctx, reservation, attempt, error)
         order = self._build_order(ctx, command, reservation, quote, payment)
         order.email, order.is_guest = email, customer.is_guest
         order.cart_id = cart.cart_id if cart else None

@@ -31,6 +31,7 @@ def open_payment_command(
         expires_at=expires_at,
         # a free-text address has no separate field for the country
         country=address.country if isinstance(address, Address) else None,
+        payment_method=command.payment_method,
     )
 
 

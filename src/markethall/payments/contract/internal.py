@@ -19,7 +19,8 @@ class OpenPayment(Dto):
     """The amount due for one order. A payment that is not confirmed by `expires_at` expires.
 
     `country` is the code (ISO 3166-1 alpha-2) of the country to which the order is shipped, or None
-    if it is not known. A payment method may be limited to some countries.
+    if it is not known. A payment method may be limited to some countries. `payment_method` is the
+    method that the customer is going to use: it is checked, and confirming names it again.
     """
 
     payment_id: UUID
@@ -28,6 +29,7 @@ class OpenPayment(Dto):
     amount: Money
     expires_at: datetime
     country: str | None = None
+    payment_method: str | None = None
     # the cancelled payment of the same order that this one replaces
     replaces: UUID | None = None
     # an order may have any number of additional payments, of later changes, beside its payment
@@ -143,7 +145,7 @@ class Payments(Protocol):
         The payment cannot be confirmed before `activate`. If `cancel` was called with this id
         before, the new payment is cancelled at once. An order has one payment, the payments that
         replace it, and additional ones; the caller cancels a payment before it replaces it. Raises
-        OrderHasPayment.
+        OrderHasPayment; UnknownPaymentMethod if `payment_method` is not offered for this payment.
         """
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:

@@ -17,6 +17,7 @@ from markethall.payments.service.ledger import LedgerService
 from markethall.payments.service.ledger_sums import LedgerSums
 from markethall.payments.service.manual_refunds import ManualRefundService
 from markethall.payments.service.mark_paid import MarkPaid
+from markethall.payments.service.open_payment import OpenPayments
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.provider_connection import ProviderLimits
 from markethall.payments.service.reconciliations import ReconciliationService
@@ -38,6 +39,7 @@ __all__ = [
     "LedgerSums",
     "ManualRefundService",
     "MarkPaid",
+    "OpenPayments",
     "PaymentApiService",
     "PaymentCommands",
     "PaymentEventHandlers",

@@ -14,11 +14,10 @@ from markethall.payments.contract import (
     RefundView,
     VoidPayment,
 )
-from markethall.payments.domain import FREE_METHOD, Payment
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.change_authorization import ChangeAuthorization
 from markethall.payments.service.issue_refund import IssueRefund
-from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.open_payment import OpenPayments
 from markethall.payments.service.views import to_payment_summary
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -32,42 +31,19 @@ class InternalPaymentService:
     def __init__(
         self,
         database: Database[ReadStore, Store],
-        provider: ProviderClient,
+        open_payments: OpenPayments,
         issue_refund: IssueRefund,
         change_authorization: ChangeAuthorization,
         clock: Clock,
     ) -> None:
         self._database = database
-        self._provider = provider
+        self._open_payments = open_payments
         self._issue_refund = issue_refund
         self._change_authorization = change_authorization
         self._clock = clock
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
-        payment = Payment(
-            payment_id=command.payment_id,
-            order_id=command.order_id,
-            replaces=command.replaces,
-            is_additional=command.is_additional,
-            user_id=command.user_id,
-            currency=command.amount.currency,
-            country=command.country,
-            amount=command.amount.amount,
-            expires_at=command.expires_at,
-            created_at=self._clock(),
-            provider=self._provider.default_provider if command.amount.amount else FREE_METHOD,
-        )
-        if ctx.actor.is_guest:
-            return to_payment_summary(await self._open_for_guest(payment))
-        async with self._database.autocommit() as store:
-            return to_payment_summary(await store.open_payment(payment))
-
-    async def _open_for_guest(self, payment: Payment) -> Payment:
-        async with self._database.transaction() as store:
-            # the owner is the user if the guest was claimed after the checkout began
-            owner = await store.get_guest_owner_for_update(payment.user_id)
-            payment.user_id = owner or payment.user_id
-            return await store.open_payment(payment)
+        return await self._open_payments.open(ctx, command)
 
     async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:
         async with self._database.read_session() as store:

@@ -12,6 +12,7 @@ from markethall.orders.contract import (
     AnyAddress,
     ExpectedTotal,
     OrderLineRequest,
+    PaymentMethod,
     Quantity,
 )
 from markethall.orders.promotions.contract import VoucherCode
@@ -108,6 +109,7 @@ class CartQuery(PageQuery):
 class CheckOutCart(RequestModel):
     """The checkout of a cart. With `expected_total`, it is rejected if the total has changed."""
 
+    payment_method: PaymentMethod | None = None
     expected_total: ExpectedTotal | None = None
 
 

@@ -15,6 +15,7 @@ CHECKOUT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {
         "inventory.too_many_reservations",
         "inventory.too_many_units",
     ),
+    422: ("payments.unknown_method",),
 }
 # error codes of a change of the products of a cart, by HTTP status
 PRODUCT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {404: ("inventory.product_not_found",)}

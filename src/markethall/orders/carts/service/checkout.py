@@ -88,6 +88,7 @@ def _to_place_order(cart: Cart, command: CheckOutCart) -> PlaceOrder:
             "currency": cart.currency,
             "shipping_method": cart.shipping_method,
             "voucher_code": cart.voucher_code,
+            "payment_method": command.payment_method,
             "expected_total": command.expected_total,
             "note": cart.note,
             "email": cart.email,
