@@ -25,6 +25,7 @@ from markethall.orders.contract import OrderView
 from markethall.orders.router import router
 from markethall.orders.router.invoices.html import CONTENT_SECURITY_POLICY
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
+from markethall.payments.contract import UnknownPaymentMethod
 from markethall.shared.http.problem_details import problem_handler, validation_handler
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
@@ -200,7 +201,8 @@ ADDRESS = {
         ({"billing_address": {}}, "/billing_address/recipient"),
         ({"voucher_code": " "}, "/voucher_code"),
         ({"voucher_code": "x" * 51}, "/voucher_code"),
-        ({"payment_method": "card"}, "/payment_method"),
+        ({"payment_method": ""}, "/payment_method"),
+        ({"payment_method": "x" * 101}, "/payment_method"),
     ],
     ids=str,
 )
@@ -624,7 +626,7 @@ async def test_every_route_checks_its_scope(
 def test_errors_of_other_contexts_are_documented(orders_app: OrdersApp) -> None:
     passing = (
         *(UserInactive, UserNotFound, ProductNotFound, OutOfStock, ReservationClosed),
-        *(TooManyUnpaidOrders, TooManyUnits),
+        *(TooManyUnpaidOrders, TooManyUnits, UnknownPaymentMethod),
     )
 
     documented = {

@@ -259,6 +259,7 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                     amount=AMOUNT,
                     expires_at=TIME,
                     country="AT",
+                    payment_method="sandbox_ok",
                     replaces=new_id(),
                     is_additional=True,
                 ),
