@@ -47,18 +47,25 @@ async def test_three_attempts_with_same_ids() -> None:
     assert (len(requests), len(set(requests))) == (3, 1)
 
 
-async def test_read_error_counts_as_no_response() -> None:
-    """A connection that is reset may raise a plain OSError."""
-    error = OSError(107, "Transport endpoint is not connected")
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("'NoneType' object has no attribute 'getpeername'"),
+        OSError(107, "Transport endpoint is not connected"),
+    ],
+    ids=["no socket", "no peer"],
+)
+async def test_read_errors_count_as_no_response(error: Exception) -> None:
+    """A proxy that resets connections causes these errors of httpx2."""
     requests: list[bytes] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
         requests.append(request.content)
         raise error
 
-    raised = await error_of(client_with_handler(handler).greet(CTX, greet_command("Ada")))
+    error = await error_of(client_with_handler(handler).greet(CTX, greet_command("Ada")))
 
-    assert type(raised) is Unavailable
+    assert type(error) is Unavailable
     assert len(requests) == 3
 
 

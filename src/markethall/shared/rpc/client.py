@@ -43,14 +43,14 @@ _GATEWAY_STATUSES: Final = {
 }
 # the errors that parsing a malformed document can raise
 _DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, RecursionError)
-CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError)
+# httpx2 raises AttributeError or OSError if a connection is reset while httpx2 checks it
+CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
 # Errors of a callee that may be temporary: they occur during a deployment or a key rotation.
 # RpcClient raises Unavailable instead of them.
 TEMPORARY_ERRORS: Final = (Unauthenticated, RouteNotFound)
 
-# The server closes idle connections after 15 s. The client closes them earlier; otherwise a request
-# could be sent at the moment when the server closes its connection.
-_KEEPALIVE_SECONDS: Final = 10.0
+# maximum of idle connections; it is low because httpx2 checks each one, for 12 us, on every call
+MAX_KEEPALIVE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -301,6 +301,14 @@ class HttpClients:
             await client.aclose()
 
     def _create_client(self, url: str) -> httpx2.AsyncClient:
+        max_connections = self._retry_policy.max_connections
+        # The server closes idle connections after 15 s. The client closes them earlier; otherwise a
+        # request could be sent at the moment when the server closes its connection.
+        limits = httpx2.Limits(
+            max_connections=max_connections,
+            max_keepalive_connections=min(max_connections, MAX_KEEPALIVE),
+            keepalive_expiry=10,
+        )
         timeout = httpx2.Timeout(
             self._retry_policy.attempt_timeout_seconds,
             connect=self._retry_policy.connect_timeout_seconds,
@@ -308,18 +316,10 @@ class HttpClients:
         return httpx2.AsyncClient(
             base_url=url,
             timeout=timeout,
-            transport=self._transport or self._create_transport(url),
+            limits=limits,
+            transport=self._transport,
             # ignores the environment: proxies, certificate bundles and .netrc
             trust_env=False,
-        )
-
-    def _create_transport(self, url: str) -> httpx2.AsyncBaseTransport:
-        # imported here, because it takes 10 MB, which a process without remote calls does not need
-        from markethall.shared.rpc.aiohttp_transport import AiohttpTransport
-
-        max_connections = self._retry_policy.max_connections
-        return AiohttpTransport(
-            max_connections, _KEEPALIVE_SECONDS, is_tls=url.startswith("https:")
         )
 
 
