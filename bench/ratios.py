@@ -12,7 +12,7 @@ from .client import Tally
 
 HEADER: Final = (
     *("measure", "concurrency", "monolith /s", "split /s", "ratio", "by round"),
-    *("p50 ms", "ratio", "p99 ms", "ratio", "cpu us", "ratio", "n", "foreign"),
+    *("p50 ms", "ratio", "p95 ms", "ratio", "p99 ms", "ratio", "cpu us", "ratio", "n", "foreign"),
 )
 MAX_FOREIGN_SHARE: Final = 0.05  # unreliable if other programs use a larger share of the CPU
 DEPLOYMENTS: Final = ("monolith", "split")
@@ -53,15 +53,15 @@ class Samples:
     def figures(self) -> dict[str, float]:
         """Return the medians of the rounds.
 
-        p99 is computed from all responses, because a round has too few for it.
+        p95 and p99 are computed from all responses, because a round has too few for them.
         """
         middle = map(median, zip(*self.rounds, strict=True))
-        n = len(self.latencies)
-        return {**dict(zip(Round._fields, middle, strict=True)), "p99_ms": self._p99(), "n": n}
+        tail = {f"p{percent}_ms": self._percentile_ms(percent) for percent in (95, 99)}
+        return dict(zip(Round._fields, middle, strict=True)) | tail | {"n": len(self.latencies)}
 
-    def _p99(self) -> float:
+    def _percentile_ms(self, percent: int) -> float:
         ordered = sorted(self.latencies)
-        return ordered[ceil(len(ordered) * 0.99) - 1] * 1000 if ordered else nan
+        return ordered[ceil(len(ordered) * percent / 100) - 1] * 1000 if ordered else nan
 
 
 @dataclass
@@ -122,6 +122,7 @@ class SplitResult:
             *(f"{monolith['rate']:,.0f}", f"{split['rate']:,.0f}", _times(ratio["rate"])),
             f"{min(rates):.2f}-{max(rates):.2f}",
             *(_pair(monolith, split, "p50_ms", 2), _times(ratio["p50_ms"])),
+            *(_pair(monolith, split, "p95_ms", 2), _times(ratio["p95_ms"])),
             *(_pair(monolith, split, "p99_ms", 2), _times(ratio["p99_ms"])),
             *(_pair(monolith, split, "cpu_us", 0), _times(ratio["cpu_us"])),
             f"{monolith['n']:.0f}, {split['n']:.0f}",
@@ -158,10 +159,13 @@ class SplitResult:
 
 
 def ratios(by_deployment: Mapping[str, Samples]) -> dict[str, float]:
-    """Return the ratios of split to monolith: medians over the rounds; p99 over all responses."""
+    """Return the ratios of split to monolith: medians over the rounds.
+
+    Those of p95 and p99 are computed from all responses.
+    """
     result = {name: median(values) for name, values in by_round(by_deployment).items()}
     monolith, split = (by_deployment[deployment].figures() for deployment in DEPLOYMENTS)
-    return result | {"p99_ms": split["p99_ms"] / monolith["p99_ms"]}
+    return result | {name: split[name] / monolith[name] for name in ("p95_ms", "p99_ms")}
 
 
 def by_round(by_deployment: Mapping[str, Samples]) -> dict[str, list[float]]:

@@ -56,7 +56,7 @@ class Options:
     seconds: float = 2
     warmup: float = 0.3
     rounds: int = 8
-    customers: tuple[int, ...] = (1, 8)
+    customers: tuple[int, ...] = (1, 8, 32)
     products: int = 200
 
 

@@ -33,6 +33,7 @@ from markethall.payments.ports import (
     Sleep,
 )
 from markethall.payments.remote import RemotePayments, router
+from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.saved_methods import ChosenMethod
 from markethall.payments.settings import PaymentsSettings
 from markethall.payments.sql import metadata
@@ -229,6 +230,15 @@ class PaymentsApp:
     @property
     def webhooks(self) -> SandboxWebhooks:
         return SandboxWebhooks(SECRET)
+
+    def replace_provider_client(self, client: ProviderClient) -> None:
+        """Let customers pay with the gateways of this client.
+
+        The internal API, which a remote app has built, shares the saved methods. So these are built
+        again.
+        """
+        self.container.provider_client.override(providers.Object(client))
+        self.container.saved_methods.reset()
 
     async def open(
         self, amount: int = 1999, currency: str = "EUR", *, activate: bool = True, **values: Any

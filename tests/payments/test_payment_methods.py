@@ -1,7 +1,6 @@
 """The payment methods that the shop offers, and their limits."""
 
 import pytest
-from dependency_injector import providers
 
 from markethall.payments.contract import PaymentStatus, UnknownPaymentMethod
 from markethall.payments.gateway.sandbox import SANDBOX_METHODS
@@ -49,7 +48,7 @@ class LimitedGateway(PaymentGateway):
 @pytest.fixture
 def limited(payments_app: PaymentsApp) -> None:
     offered = ProviderClient([LimitedGateway()], ProviderLimits())
-    payments_app.container.provider_client.override(providers.Object(offered))
+    payments_app.replace_provider_client(offered)
 
 
 @pytest.mark.usefixtures("limited")

@@ -5,7 +5,6 @@ from asyncio import gather
 from typing import Any
 
 import pytest
-from dependency_injector import providers
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
@@ -78,7 +77,7 @@ def watch() -> Watch:
 def slow(payments_app: PaymentsApp, watch: Watch) -> SlowGateway:
     slow = SlowGateway()
     client = ProviderClient([payments_app.gateway, slow], LIMITS, watch)
-    payments_app.container.provider_client.override(providers.Object(client))
+    payments_app.replace_provider_client(client)
     return slow
 
 
