@@ -58,6 +58,12 @@ class AttackReport:
     statuses: Counter[int] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
+    def add(self, attack: Attack, reply: Reply) -> None:
+        self.total += 1
+        self.statuses[reply.status] += 1
+        self.parser_answers += is_parser_answer(reply)
+        self.faults += [f"{attack.name}: {fault}" for fault in find_faults(attack, reply)]
+
     def __str__(self) -> str:
         statuses = ", ".join(f"{status}: {n}" for status, n in sorted(self.statuses.items()))
         return (
@@ -130,21 +136,30 @@ async def delete_all(shop: Shop, path: str, id_name: str) -> None:
 
 
 async def run_attacks(port: int, all_attacks: Iterator[Attack]) -> AttackReport:
-    """Send all attacks with limited concurrency."""
-    report = AttackReport()
+    """Send all attacks with limited concurrency.
+
+    A busy machine may reject one because of the load. It is sent again alone, after the others.
+    """
+    report, rejected = AttackReport(), list[Attack]()
 
     async def send_attacks() -> None:
         for attack in all_attacks:
             reply = await exchange(port, attack.data)
-            report.total += 1
-            report.statuses[reply.status] += 1
-            report.parser_answers += is_parser_answer(reply)
-            report.faults += [f"{attack.name}: {fault}" for fault in find_faults(attack, reply)]
+            if is_rejected_by_load(reply):
+                rejected.append(attack)
+            else:
+                report.add(attack, reply)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(CONCURRENCY):
             tasks.create_task(send_attacks())
+    for attack in rejected:
+        report.add(attack, await exchange(port, attack.data))
     return report
+
+
+def is_rejected_by_load(reply: Reply) -> bool:
+    return reply.status == 503 and b'"code":"system.busy"' in reply.body
 
 
 def find_faults(attack: Attack, reply: Reply) -> Iterator[str]:
