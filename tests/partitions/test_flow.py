@@ -2,7 +2,7 @@
 
 An ordinary run uses one partition of each shape, that is of each list of block sizes, on which
 tests/e2e/test_flow.py does not run with real processes; `make test-topologies` uses all. The
-scenario of test_same_log always runs on all partitions.
+scenario of test_same_log always runs on all partitions, on some of them as processes.
 """
 
 import os
