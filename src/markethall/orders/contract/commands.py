@@ -82,8 +82,9 @@ PaymentMethod = Annotated[
 class PlaceOrder(RequestModel):
     """A new order. Lines of the same product are added up.
 
-    Without `currency`, the products' own currency is used. `shipping_method` is the code of a
-    shipping method. The default is the cheapest method for the address that is not a pick-up.
+    Without `currency`, the default currency of a shop that lists its currencies is used, else the
+    products' own currency. `shipping_method` is the code of a shipping
+    method. The default is the cheapest method for the address that is not a pick-up.
     """
 
     lines: Annotated[

@@ -66,7 +66,11 @@ class CartChange(RequestModel):
 
 
 class NewCart(CartChange):
-    """A new cart. Without `currency`, the prices are in the products' own currency."""
+    """A new cart.
+
+    Without `currency`, the prices are in the default currency of a shop that lists its currencies,
+    else in the products' own currency.
+    """
 
     lines: Annotated[
         tuple[OrderLineRequest, ...],
