@@ -112,8 +112,7 @@ async def wait_until_pool_is_free(app: Gateway) -> None:
     Raises TimeoutError after 30 s, for example if a waiting payment holds a connection.
     """
     url = app.container.settings.database_url_of("payments")
-    pool = app.container.process.databases().get(url)._pool
-    assert pool is not None
+    postgres = app.container.process.databases().get(url)
     async with asyncio.timeout(30):
-        while pool.get_idle_size() != POOL_SIZE:
+        while postgres.connections_in_use:
             await asyncio.sleep(0.005)

@@ -245,9 +245,7 @@ async def test_waiting_takes_one_statement_a_poll_for_all_requests_and_no_connec
 
     async with waits(orders_app, *tasks):
         started = STATEMENTS._value.get()
-        pool = postgres._pool
-        assert pool is not None
-        held = pool.get_size() - pool.get_idle_size()
+        held = postgres.connections_in_use
         await waits_of(orders_app).poll()
         polled = STATEMENTS._value.get()
         waits_of(orders_app).end()

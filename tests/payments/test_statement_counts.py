@@ -84,9 +84,7 @@ async def test_no_connection_is_held_during_provider_call(postgres: Postgres) ->
     held: list[int] = []
 
     async def sleep(_: float) -> None:
-        pool = postgres._pool
-        assert pool is not None
-        held.append(pool.get_size() - pool.get_idle_size())
+        held.append(postgres.connections_in_use)
 
     payments_app = build_payments_app("sql", postgres, sleep)
     await payments_app.confirm(await payments_app.open(), "sandbox_slow")

@@ -6,7 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 import pytest
@@ -25,9 +25,13 @@ from markethall.shared.persistence.postgres import (
     Statement,
     sql_literal,
 )
+from markethall.shared.persistence.postgres.kept_connections import KeptConnections
 from markethall.shared.persistence.postgres_url import InvalidPostgresUrl, asyncpg_dsn
 from tests.conftest import on_server, plain
 from tests.shared.conftest import ADD, COUNT, LOCK, PID, PUT, SLEEP, create_schema, thing
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
 
 IDLE_IN_TRANSACTION = (
     "SELECT count(*) FROM pg_stat_activity"
@@ -333,6 +337,43 @@ async def test_pool_keeps_connections_during_burst(probe_url: str) -> None:
             await asyncio.gather(*(use() for _ in range(1)))
 
         assert len(seen) <= 4
+
+
+async def test_first_users_of_closed_pool_share_its_only_connection(probe_url: str) -> None:
+    async with pool(probe_url, max_size=1) as postgres:
+        counts = await asyncio.gather(*(count_things(postgres) for _ in range(10)))
+
+        assert counts == [0] * 10
+        assert postgres.connections_in_use == 0
+
+
+async def test_unused_connections_are_closed_except_minimum(probe_url: str) -> None:
+    async with idle_pool(probe_url, idle_seconds=0.01) as (kept, asyncpg_pool):
+        drivers = await use_together(kept, 4)
+        async with asyncio.timeout(TEST_TIMEOUT):
+            while asyncpg_pool.get_size() > 1:
+                await asyncio.sleep(0.001)
+
+        assert kept.in_use == 0
+        driver = kept.take()
+        assert driver is not None
+        assert driver is drivers[0]
+        assert kept.keep(driver)
+
+
+async def test_connections_that_are_used_in_turn_stay_open(probe_url: str) -> None:
+    async with idle_pool(probe_url, idle_seconds=3600) as (kept, asyncpg_pool):
+        await use_together(kept, 3)
+        kept.close_unused()
+        await use_together(kept, 2)
+        kept.close_unused()
+        sizes = [asyncpg_pool.get_size()]
+        kept.close_unused()
+        await run_loop_callbacks()
+        sizes.append(asyncpg_pool.get_size())
+
+    # at first one is the minimum, and two were used; then none was used
+    assert sizes == [3, 1]
 
 
 async def test_contexts_with_same_url_share_pool(probe_url: str) -> None:
@@ -660,6 +701,25 @@ async def pool(
     )
     yield postgres
     await postgres.close()
+
+
+@asynccontextmanager
+async def idle_pool(
+    url: str, *, idle_seconds: float
+) -> "AsyncIterator[tuple[KeptConnections, asyncpg.Pool[Record]]]":
+    """A pool of 1 to 4 connections that closes unused connections after `idle_seconds`."""
+    asyncpg_pool = await asyncpg.create_pool(plain(url), min_size=1, max_size=4)
+    kept = KeptConnections(asyncpg_pool, 1, idle_seconds)
+    yield kept, asyncpg_pool
+    await kept.close()
+
+
+async def use_together(kept: KeptConnections, count: int) -> list[Any]:
+    """Acquire `count` connections, keep all of them, and return them."""
+    drivers = [await kept.acquire() for _ in range(count)]
+    assert kept.in_use == count
+    assert all(kept.keep(driver) for driver in drivers)
+    return drivers
 
 
 class TcpProxy:

@@ -13,6 +13,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.wait_budget import wait_within_budget
 from markethall.shared.persistence.database_clock import DatabaseClock
 from markethall.shared.persistence.postgres.connection import Connection
+from markethall.shared.persistence.postgres.kept_connections import KeptConnections
 from markethall.shared.persistence.postgres.session import BEGIN, BEGIN_SNAPSHOT, PooledSession
 from markethall.shared.persistence.postgres_errors import (
     UNAVAILABLE_ERRORS,
@@ -23,7 +24,7 @@ from markethall.shared.persistence.postgres_url import asyncpg_dsn
 
 if TYPE_CHECKING:
     from markethall.shared.persistence.postgres.connection import Driver
-    from markethall.shared.persistence.postgres.session import Pool, PooledDriver
+    from markethall.shared.persistence.postgres.kept_connections import PooledDriver
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,12 @@ class Postgres:
         if direct_url is not None:
             self._direct_arguments = _connect_arguments(direct_url, pool_size, application_name)
             self._connect_arguments = _pooler_arguments(self._connect_arguments)
-        self._pool: Pool | None = None
+        self._pool: KeptConnections | None = None
         self._open_lock = asyncio.Lock()
+
+    @property
+    def connections_in_use(self) -> int:
+        return self._pool.in_use if self._pool else 0
 
     def transaction(self) -> "PooledSession":
         """Commit when the block ends; roll back when it raises. Raises Unavailable."""
@@ -113,7 +118,10 @@ class Postgres:
                         pool.close()
                     )  # if the timeout cancels this, asyncpg terminates all connections
 
-    async def _acquire(self) -> "tuple[Pool, PooledDriver]":
+    async def _acquire(self) -> "tuple[KeptConnections, PooledDriver]":
+        pool = self._pool
+        if pool and (driver := pool.take()):
+            return pool, driver
         try:
             return await wait_within_budget(self._acquire_now(), self._timeout)
         except Exception:
@@ -121,11 +129,11 @@ class Postgres:
             with translate_login_errors():
                 raise
 
-    async def _acquire_now(self) -> "tuple[Pool, PooledDriver]":
+    async def _acquire_now(self) -> "tuple[KeptConnections, PooledDriver]":
         pool = self._pool or await self._open_and_check_clock()
         return pool, await pool.acquire()
 
-    async def _open_and_check_clock(self) -> "Pool":
+    async def _open_and_check_clock(self) -> KeptConnections:
         """Open the pool, which compares the clock of this process with that of the database.
 
         Raises Unavailable if the clock was wrong and is corrected now: the caller may have read the
@@ -137,16 +145,17 @@ class Postgres:
             raise Unavailable(dependency="postgres")
         return pool
 
-    async def _open(self) -> "Pool":
+    async def _open(self) -> KeptConnections:
         async with self._open_lock:
             if self._pool is None:
-                self._pool = await asyncpg.create_pool(
+                pool = await asyncpg.create_pool(
                     min_size=self._pool_size.min_size,
                     max_size=self._pool_size.max_size,
                     init=self._compare_clock,
                     reset=_keep_session,
                     **self._connect_arguments,
                 )
+                self._pool = KeptConnections(pool, self._pool_size.min_size)
             return self._pool
 
     async def _compare_clock(self, driver: "Driver") -> None:

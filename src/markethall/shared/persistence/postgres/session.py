@@ -20,13 +20,11 @@ from markethall.shared.persistence.postgres_errors import (
 )
 
 if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-    from asyncpg.protocol import Record
-
     from markethall.shared.persistence.postgres.connection import Driver
-
-    Pool = asyncpg.Pool[Record]
-    PooledDriver = PoolConnectionProxy[Record]
+    from markethall.shared.persistence.postgres.kept_connections import (
+        KeptConnections,
+        PooledDriver,
+    )
 
 BEGIN: Final = "BEGIN"
 # A statement of a snapshot sums many rows, so it may take longer than one of a request.
@@ -55,7 +53,7 @@ class PooledSession:
 
     def __init__(
         self,
-        acquire: "Callable[[], Awaitable[tuple[Pool, PooledDriver]]]",
+        acquire: "Callable[[], Awaitable[tuple[KeptConnections, PooledDriver]]]",
         timeout: float,
         begin: str | None,
     ) -> None:
@@ -92,7 +90,8 @@ class PooledSession:
             except BaseException as commit_error:
                 await self._abort(commit_error)
                 raise
-        await self._release(self._timeout)
+        if not self._pool.keep(self._driver):
+            await self._release(self._timeout)
 
     async def _abort(self, error: BaseException) -> None:
         """Release the connection after an error.
@@ -132,7 +131,7 @@ class PooledSession:
 
     async def _release(self, seconds: float) -> None:
         try:
-            await self._pool.release(self._driver, timeout=seconds)
+            await self._pool.release(self._driver, seconds)
         except TimeoutError:
             pass  # the pool closed the connection: Postgres did not confirm the cancellation
         except asyncpg.InterfaceError:  # the pool was closed meanwhile
