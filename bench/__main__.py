@@ -37,7 +37,10 @@ class Tables(Protocol):
 
 
 def main() -> int:
-    """Run the parts. Return 0 if every response was as expected, even if a goal is missed."""
+    """Run the parts. Return 0 if every response was as expected, even if a goal is missed.
+
+    Wrong rows of a baseline are a failure too.
+    """
     parser = _parser()
     arguments = parser.parse_args()
     _handle_stop_signals()
@@ -139,7 +142,7 @@ def _print_tables(results: Tables, arguments: argparse.Namespace) -> None:
 
 
 def _failures(failures: Mapping[str, int]) -> str:
-    return f"{sum(failures.values())} unexpected responses" if failures else ""
+    return f"{sum(failures.values())} unexpected responses or rows" if failures else ""
 
 
 Part = Callable[[argparse.Namespace, Path], str]

@@ -4,16 +4,17 @@ raw   an ASGI app with one constant body: the maximum rate of uvicorn.
 sql   FastAPI and asyncpg, one statement per request, JSON text stored in Postgres: the maximum rate
       of these libraries without computation in Python.
 same  like sql, with the statements and tables of the application.
-purchase  a hand-written purchase: see purchase_baseline.py.
+purchase  a hand-written purchase, one statement per request: see purchase_baseline.py.
+hand-written  a hand-written purchase with the guarantees of the application: see hand_written/.
 """
 
 import argparse
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -21,6 +22,8 @@ import uvicorn
 from fastapi import FastAPI, Response
 
 from . import purchase_baseline
+from .hand_written.app import hand_written_app
+from .hand_written.purchases import Limits
 
 if TYPE_CHECKING:
     from markethall.shared.persistence.postgres import Statement
@@ -140,6 +143,13 @@ def _json(text: str | None) -> Response:
     return Response(text, media_type="application/json")
 
 
+def _hand_written_app(database_url: str) -> FastAPI:
+    """Build the app with the public key of the environment, and the limits of the benchmark."""
+    # high limits, as those of the measured application, because each customer places many orders
+    limits = Limits(max_unpaid_orders=1_000_000, max_reserved_units=1_000_000)
+    return hand_written_app(database_url, os.environ["BENCH_PUBLIC_KEY"].encode(), limits)
+
+
 async def fill(database_url: str, products: dict[UUID, str], list_items: dict[UUID, str]) -> None:
     """Store the response bodies in the tables of the baselines."""
     connection = await asyncpg.connect(database_url)
@@ -168,18 +178,25 @@ async def clear(database_url: str) -> None:
         await connection.close()
 
 
+_APPS: Final[Mapping[str, Callable[[str], FastAPI]]] = {
+    "sql": sql_app,
+    "same": same_app,
+    "purchase": purchase_baseline.purchase_app,
+    "hand-written": _hand_written_app,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.baselines")
-    parser.add_argument("name", choices=("raw", "sql", "same", "purchase"))
+    parser.add_argument("name", choices=("raw", *_APPS))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--body", type=Path, help="raw: a file with the response body")
     options = parser.parse_args()
     raw = options.name == "raw"
-    apps = {"sql": sql_app, "same": same_app, "purchase": purchase_baseline.purchase_app}
     app: Any = (
         raw_app(options.body.read_bytes())
         if raw
-        else apps[options.name](os.environ["BENCH_DATABASE_URL"])
+        else _APPS[options.name](os.environ["BENCH_DATABASE_URL"])
     )
     uvicorn.run(
         app,

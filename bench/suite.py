@@ -12,17 +12,21 @@ from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from . import baselines, servers
 from .client import Request, Scripts, Tally, load, repeat, request_bytes
+from .hand_written import tables as hand_written
+from .hand_written.books import find_violations
+from .hand_written.tokens import TokenSigner
 from .loop import Loop
-from .report import PURCHASE, RAW, SQL_ONE, SQL_PAGE, Figure, Report
+from .report import HAND_WRITTEN, PURCHASE, RAW, SQL_ONE, SQL_PAGE, Figure, Report
 from .servers import OTHERS, SERVER, SETTLE_TIMEOUT_SECONDS, Server, Ticks, settle
 from .shop import ADMIN, PAGE, Shop, fetch, fetch_bodies, fetch_statement_count
 
 # a login may get 503, because the queue for password hashes is bounded
 TOLERATED = {"login": frozenset({503})}
+UNLIMITED_STOCK = 10_000_000  # units per product; more than a run can sell
 START_PATHS = ["/health", "/ready", PAGE]  # paths for which the time to the first 200 is measured
 
 
@@ -123,15 +127,30 @@ class Suite:
             self._reads(server, SQL_ONE, reads)
             self._reads(server, SQL_PAGE, page)
         with self._baseline("purchase", BENCH_DATABASE_URL=dsn) as server:
-            self._hand_written_purchases(server, sample)
+            buyers = [f"customer {number}" for number in range(self._options.customers)]
+            self._purchases(server, PURCHASE, list(sample.products), buyers)
         self._loop.do(baselines.clear(dsn))
+        self._hand_written(dsn, list(sample.products))
 
-    def _hand_written_purchases(self, server: Server, sample: Sample) -> None:
-        buyers = [f"customer {number}" for number in range(self._options.customers)]
-        product_ids = [str(product_id) for product_id in sample.products]
-        shop = Shop("", product_ids=product_ids, tokens=buyers)
+    def _hand_written(self, dsn: str, product_ids: list[UUID]) -> None:
+        """Measure the purchase with the same guarantees, and check its rows."""
+        signer, customer_ids = TokenSigner(), [uuid4() for _ in range(self._options.customers)]
+        self._loop.do(hand_written.create_tables(dsn, product_ids, customer_ids, UNLIMITED_STOCK))
+        key = signer.public_key.decode()
+        with self._baseline("hand-written", BENCH_DATABASE_URL=dsn, BENCH_PUBLIC_KEY=key) as server:
+            buyers = [signer.sign(customer_id) for customer_id in customer_ids]
+            self._purchases(server, HAND_WRITTEN, product_ids, buyers)
+            violations = self._loop.do(find_violations(dsn))
+        for check, count in violations.items():
+            self._report.failures[f"{HAND_WRITTEN}, wrong rows: {check}"] = count
+        self._loop.do(hand_written.drop_tables(dsn))
+
+    def _purchases(
+        self, server: Server, name: str, product_ids: list[UUID], tokens: list[str]
+    ) -> None:
+        shop = Shop("", product_ids=[str(product_id) for product_id in product_ids], tokens=tokens)
         for customers in self._options.buyers:
-            scenario = Scenario(PURCHASE, "purchase", customers)
+            scenario = Scenario(name, "purchase", customers)
             self._measure(server, scenario, shop.buy(customers))
 
     def _cached(self, url: str) -> None:
