@@ -89,6 +89,7 @@ class GatewayMiddleware:
         finally:
             self.in_flight -= 1
             self._log_request(request)
+            request.end()
 
     async def _handle(self, request: RequestContext, receive: Receive, send: Send) -> None:
         try:

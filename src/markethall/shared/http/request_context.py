@@ -220,6 +220,15 @@ class RequestContext:
         self.state["actor"] = self.actor
         self.state["get_call_context"] = lambda: self._call_context
 
+    def end(self) -> None:
+        """Remove the objects that refer to this one from the state.
+
+        Otherwise the objects of each request would stay in memory until the next garbage
+        collection.
+        """
+        self.state.pop("get_call_context", None)
+        self.state.pop("authentication_error", None)
+
     @cached_property
     def _call_context(self) -> CallContext:
         elapsed = timedelta(seconds=time.perf_counter() - self.started)

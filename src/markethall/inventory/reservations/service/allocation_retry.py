@@ -84,7 +84,8 @@ class AllocationRunner:
                 async with self._database.transaction() as store:
                     return await work(store, plan)
             except AllocationFailed as error:
-                failure = error
+                # its traceback refers to this frame, and only a garbage collection would free both
+                failure = error.with_traceback(None)
             if try_number < _MAX_TRIES:
                 plan = await self._make_plan(failure)
         raise await self._contention_error(failure)
