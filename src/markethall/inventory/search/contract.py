@@ -1,11 +1,12 @@
 """The contract of product lists: filters, full-text search and facets."""
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import TypeAliasType
 
 from markethall.inventory.catalogue.contract.families import FamilyView
@@ -74,14 +75,25 @@ MAX_REQUESTED_FACETS: Final = 20
 _FACET_NAMES_PATTERN: Final = (
     f"^{_FACET_NAME_PATTERN}(?:,{_FACET_NAME_PATTERN}){{0,{MAX_REQUESTED_FACETS - 1}}}$"
 )
+_FACET_NAMES: Final = re.compile(_FACET_NAMES_PATTERN)
+
+
+def _require_facet_names(value: str) -> str:
+    # not as the `pattern` of the field, because the automaton of Pydantic expands the repetitions
+    # of the pattern, which takes 7 MB
+    if not _FACET_NAMES.fullmatch(value):
+        raise PydanticKnownError("string_pattern_mismatch", {"pattern": _FACET_NAMES_PATTERN})
+    return value
+
+
 FacetNames = Annotated[
     Text,
     Field(
         max_length=2000,
-        pattern=_FACET_NAMES_PATTERN,
         json_schema_extra={"pattern": _FACET_NAMES_PATTERN},
         examples=["category,options,tag,attribute.material"],
     ),
+    AfterValidator(_require_facet_names),
 ]
 
 
