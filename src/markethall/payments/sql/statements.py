@@ -85,13 +85,12 @@ GET_PAYMENT_FOR_UPDATE = Statement(_select_payment.with_for_update())
 COUNT_PAYMENTS = Statement(sa.select(sa.func.count()).select_from(payments).where(_not_tombstone))
 
 
-def _activate_payments() -> Statement:
+def _activate_payments(has_id: sa.ColumnElement[bool]) -> Statement:
     """Activate payments, and select all of them, also those that were activated before.
 
     The version stays the same, because no view of a payment shows `is_activated`. The select and
     the update use the same snapshot, so the selected rows have the values before the update.
     """
-    has_id = payments.c.payment_id == sa.any_(bindparam("payment_ids", type_=ARRAY(sa.Uuid)))
     activated = (
         sa.update(payments)
         .where(has_id, _not_tombstone, ~payments.c.is_activated)
@@ -102,7 +101,11 @@ def _activate_payments() -> Statement:
     return Statement(sa.select(payments).where(has_id, _not_tombstone).add_cte(activated))
 
 
-ACTIVATE_PAYMENTS = _activate_payments()
+# for one id, because Postgres would plan the statement with an array again at each execution
+ACTIVATE_PAYMENT = _activate_payments(payments.c.payment_id == bindparam("payment_id"))
+ACTIVATE_PAYMENTS = _activate_payments(
+    payments.c.payment_id == sa.any_(bindparam("payment_ids", type_=ARRAY(sa.Uuid)))
+)
 
 _UPDATABLE_COLUMNS = (
     "user_id",

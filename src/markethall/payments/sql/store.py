@@ -69,7 +69,13 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
         return row
 
     async def activate_payments(self, payment_ids: Sequence[UUID]) -> Sequence[Payment]:
-        rows = await self._connection.fetch_all(sql.ACTIVATE_PAYMENTS, payment_ids=payment_ids)
+        match payment_ids:
+            case [payment_id]:
+                rows = await self._connection.fetch_all(sql.ACTIVATE_PAYMENT, payment_id=payment_id)
+            case _:
+                rows = await self._connection.fetch_all(
+                    sql.ACTIVATE_PAYMENTS, payment_ids=payment_ids
+                )
         return [_to_payment(row) for row in rows]
 
     async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
