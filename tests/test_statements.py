@@ -26,9 +26,7 @@ STATEMENTS = {
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_statement_compiles(name: str) -> None:
-    STATEMENTS[name]._compile()
-
-    assert STATEMENTS[name]._sql
+    assert STATEMENTS[name].sql
 
 
 def test_statements_of_every_built_in_context_are_found() -> None:
