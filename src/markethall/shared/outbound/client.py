@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 import httpx2
@@ -55,7 +56,15 @@ class GuardedHttpClient:
     ) -> None:
         self._allowed_networks = tuple(allowed_networks)
         self._resolve = resolve
-        self._tls = tls or ssl.create_default_context()
+        self._given_tls = tls
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """The given context, or one with the certificates of the system.
+
+        They take 1 MB and 20 ms, and most processes never use them, so they are read at first use.
+        """
+        return self._given_tls or ssl.create_default_context()
 
     async def send(
         self,
