@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from itertools import islice
 from typing import Any, Final
@@ -189,9 +190,7 @@ def problems(*error_types: type[DomainError]) -> dict[int | str, dict[str, Any]]
 
 def _document_status(error_types: list[type[DomainError]]) -> dict[str, Any]:
     names = ", ".join(f"`{kind.code}`" for kind in error_types)
-    examples = {
-        kind.code: {"summary": kind.title, "value": _example_problem(kind)} for kind in error_types
-    }
+    examples = {kind.code: _document_example(kind.code) for kind in error_types}
     return openapi_problem_response(f"{error_types[0].title} ({names})", examples)
 
 
@@ -201,9 +200,12 @@ def openapi_problem_response(description: str, examples: dict[str, Any]) -> dict
     return {"description": description, "content": content}
 
 
-def _example_problem(error_type: type[DomainError]) -> dict[str, Any]:
+@cache
+def _document_example(code: str) -> dict[str, Any]:
+    """Return the OpenAPI example of an error, one object for all routes."""
+    error_type = DomainError.by_code[code]
     scope = {"path": "/…", "state": {"request_id": "0199c0de-0000-7000-8000-000000000001"}}
-    return _problem_body(scope, error_type())
+    return {"summary": error_type.title, "value": _problem_body(scope, error_type())}
 
 
 def with_upstream_errors(
