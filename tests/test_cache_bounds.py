@@ -25,7 +25,10 @@ FILTERS: Final = (
     "tsquery",
 )  # fmt: skip
 # functions whose arguments have few values and do not come from requests
-EXCEPTIONS: Final = {"_known_revisions": "the names of the installed contexts"}
+EXCEPTIONS: Final = {
+    "_known_revisions": "the names of the installed contexts",
+    "_document_example": "the codes of the declared errors",
+}
 
 
 def functions_without_bound(source: str) -> Iterator[ast.FunctionDef]:
