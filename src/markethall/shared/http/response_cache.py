@@ -47,6 +47,8 @@ def offer(
 class CachedResponse:
     """A 200 response with an entity tag. `send` sends it as a 200 or as a 304."""
 
+    __slots__ = ("_etag", "_headers", "_headers_of_304", "body", "is_public", "route")
+
     def __init__(self, headers: Sequence[Header], body: bytes, route: str) -> None:
         self.body = body
         self.route = route

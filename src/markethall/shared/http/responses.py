@@ -10,6 +10,7 @@ from markethall.shared.kernel.etags import content_digest, etag
 JSON_MEDIA_TYPE: Final = "application/json"
 # The gateway adds `no-store` to responses without a Cache-Control.
 PUBLIC_CACHE_CONTROL: Final = "public, max-age=5, stale-while-revalidate=30"
+_JSON_HEADER: Final = (b"content-type", JSON_MEDIA_TYPE.encode())
 
 
 class Versioned(Protocol):
@@ -58,7 +59,7 @@ class RawJsonResponse(Response):
         self.background = None
         self.body = body
         self.raw_headers = [
-            (b"content-type", JSON_MEDIA_TYPE.encode()),
+            _JSON_HEADER,
             (b"content-length", str(len(body)).encode()),
             (b"etag", tag.encode()),
             (b"cache-control", cache_control),

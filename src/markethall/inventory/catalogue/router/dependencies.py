@@ -51,6 +51,9 @@ ProductWriter = Annotated[
     CallContext, require_scope(CATALOGUE_WRITE, body_limits=LONG_TEXT_BODY_LIMITS)
 ]
 
+# one object for all responses in the cache
+_PUBLIC: Final = PUBLIC_CACHE_CONTROL.encode()
+
 
 def send_rendered(
     request: Request, rendered: RenderedResponse, requested: LanguageRequest
@@ -66,8 +69,8 @@ def send_rendered(
     language = select(", ".join(request.headers.getlist("accept-language")).encode("latin-1"))
     if language and language != requested.own_language.encode():
         rendered = localize(rendered, language.decode())
-    cache_control = PUBLIC_CACHE_CONTROL if rendered.is_public else "no-store"
-    response = RawJsonResponse(rendered.body, rendered.etag, cache_control.encode())
+    cache_control = _PUBLIC if rendered.is_public else b"no-store"
+    response = RawJsonResponse(rendered.body, rendered.etag, cache_control)
     response.raw_headers.append((b"vary", b"Accept-Language"))
     if language:
         response.raw_headers.append((b"content-language", language))
