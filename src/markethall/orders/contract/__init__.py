@@ -20,9 +20,7 @@ from markethall.orders.contract.commands import FulfilOrder as FulfilOrder
 from markethall.orders.contract.commands import LineQuantities as LineQuantities
 from markethall.orders.contract.commands import OrderFilters as OrderFilters
 from markethall.orders.contract.commands import OrderLineRequest as OrderLineRequest
-from markethall.orders.contract.commands import OrderNumber as OrderNumber
 from markethall.orders.contract.commands import OrderQuery as OrderQuery
-from markethall.orders.contract.commands import OrderSort as OrderSort
 from markethall.orders.contract.commands import PaymentMethod as PaymentMethod
 from markethall.orders.contract.commands import PlaceOrder as PlaceOrder
 from markethall.orders.contract.commands import Quantity as Quantity

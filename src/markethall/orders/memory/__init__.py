@@ -1,7 +1,7 @@
 """The in-memory storage of orders."""
 
-from markethall.orders.memory.integrity import MemoryOrderIntegrityReads
-from markethall.orders.memory.store import MemoryOrderStore
-from markethall.orders.memory.tables import Tables
-
-__all__ = ["MemoryOrderIntegrityReads", "MemoryOrderStore", "Tables"]
+from markethall.orders.memory.integrity import (
+    MemoryOrderIntegrityReads as MemoryOrderIntegrityReads,
+)
+from markethall.orders.memory.store import MemoryOrderStore as MemoryOrderStore
+from markethall.orders.memory.tables import Tables as Tables

@@ -1,91 +1,46 @@
 """Payments, their operations at the provider, and the ledger."""
 
-from markethall.payments.domain.ledger import (
-    CUSTOMER_PAYMENTS_ACCOUNT,
-    Posting,
-    account_kind,
-    fee_postings_of,
-    postings_of,
+from markethall.payments.domain.ledger import CUSTOMER_PAYMENTS_ACCOUNT as CUSTOMER_PAYMENTS_ACCOUNT
+from markethall.payments.domain.ledger import Posting as Posting
+from markethall.payments.domain.ledger import account_kind as account_kind
+from markethall.payments.domain.ledger import fee_postings_of as fee_postings_of
+from markethall.payments.domain.ledger import postings_of as postings_of
+from markethall.payments.domain.ledger_checks import ChainCheck as ChainCheck
+from markethall.payments.domain.ledger_checks import (
+    compare_with_operations as compare_with_operations,
 )
-from markethall.payments.domain.ledger_checks import ChainCheck, compare_with_operations
-from markethall.payments.domain.operation import (
-    FREE_METHOD,
-    ActionRequired,
-    Failed,
-    Operation,
-    Outcome,
-    Succeeded,
+from markethall.payments.domain.operation import FREE_METHOD as FREE_METHOD
+from markethall.payments.domain.operation import ActionRequired as ActionRequired
+from markethall.payments.domain.operation import Failed as Failed
+from markethall.payments.domain.operation import Operation as Operation
+from markethall.payments.domain.operation import Outcome as Outcome
+from markethall.payments.domain.operation import Succeeded as Succeeded
+from markethall.payments.domain.outcomes import CHARGE_KINDS as CHARGE_KINDS
+from markethall.payments.domain.outcomes import OutcomeEffects as OutcomeEffects
+from markethall.payments.domain.outcomes import captured_event as captured_event
+from markethall.payments.domain.outcomes import contradicts as contradicts
+from markethall.payments.domain.outcomes import correct_operation as correct_operation
+from markethall.payments.domain.outcomes import dispute_changed_event as dispute_changed_event
+from markethall.payments.domain.outcomes import ended_event as ended_event
+from markethall.payments.domain.outcomes import settle_operation as settle_operation
+from markethall.payments.domain.outcomes import status_changed_event as status_changed_event
+from markethall.payments.domain.payment import (
+    OPEN_CHANGE_RETRY_SECONDS as OPEN_CHANGE_RETRY_SECONDS,
 )
-from markethall.payments.domain.outcomes import (
-    ACTION_REQUIRED,
-    CHARGE_KINDS,
-    OutcomeEffects,
-    captured_event,
-    contradicts,
-    correct_operation,
-    dispute_changed_event,
-    ended_event,
-    settle_operation,
-    status_changed_event,
-)
-from markethall.payments.domain.payment import OPEN_CHANGE_RETRY_SECONDS, Payment
+from markethall.payments.domain.payment import Payment as Payment
 from markethall.payments.domain.payment_transitions import (
-    ENDED_UNPAID_STATUSES,
-    PAYABLE_STATUSES,
-    TRANSITIONS,
-    PaymentCommand,
+    ENDED_UNPAID_STATUSES as ENDED_UNPAID_STATUSES,
 )
-from markethall.payments.domain.posting_chain import (
-    CHAIN_COUNT,
-    GENESIS_HASH,
-    ChainPosition,
-    RecordedPosting,
-    canonical_content,
-    chain_of,
-    hash_posting,
-    next_position,
-)
-from markethall.payments.domain.saved_method import MethodDetails, ProviderCustomer, SavedMethod
-
-__all__ = [
-    "ACTION_REQUIRED",
-    "CHAIN_COUNT",
-    "CHARGE_KINDS",
-    "CUSTOMER_PAYMENTS_ACCOUNT",
-    "ENDED_UNPAID_STATUSES",
-    "FREE_METHOD",
-    "GENESIS_HASH",
-    "OPEN_CHANGE_RETRY_SECONDS",
-    "PAYABLE_STATUSES",
-    "TRANSITIONS",
-    "ActionRequired",
-    "ChainCheck",
-    "ChainPosition",
-    "Failed",
-    "MethodDetails",
-    "Operation",
-    "Outcome",
-    "OutcomeEffects",
-    "Payment",
-    "PaymentCommand",
-    "Posting",
-    "ProviderCustomer",
-    "RecordedPosting",
-    "SavedMethod",
-    "Succeeded",
-    "account_kind",
-    "canonical_content",
-    "captured_event",
-    "chain_of",
-    "compare_with_operations",
-    "contradicts",
-    "correct_operation",
-    "dispute_changed_event",
-    "ended_event",
-    "fee_postings_of",
-    "hash_posting",
-    "next_position",
-    "postings_of",
-    "settle_operation",
-    "status_changed_event",
-]
+from markethall.payments.domain.payment_transitions import PAYABLE_STATUSES as PAYABLE_STATUSES
+from markethall.payments.domain.payment_transitions import TRANSITIONS as TRANSITIONS
+from markethall.payments.domain.payment_transitions import PaymentCommand as PaymentCommand
+from markethall.payments.domain.posting_chain import CHAIN_COUNT as CHAIN_COUNT
+from markethall.payments.domain.posting_chain import GENESIS_HASH as GENESIS_HASH
+from markethall.payments.domain.posting_chain import ChainPosition as ChainPosition
+from markethall.payments.domain.posting_chain import RecordedPosting as RecordedPosting
+from markethall.payments.domain.posting_chain import canonical_content as canonical_content
+from markethall.payments.domain.posting_chain import chain_of as chain_of
+from markethall.payments.domain.posting_chain import next_position as next_position
+from markethall.payments.domain.saved_method import MethodDetails as MethodDetails
+from markethall.payments.domain.saved_method import ProviderCustomer as ProviderCustomer
+from markethall.payments.domain.saved_method import SavedMethod as SavedMethod

@@ -1,6 +1,4 @@
 """Gateways: the clients of the built-in payment providers."""
 
-from markethall.payments.gateway.sandbox import SandboxGateway
-from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
-
-__all__ = ["SandboxGateway", "SandboxWebhooks"]
+from markethall.payments.gateway.sandbox import SandboxGateway as SandboxGateway
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks as SandboxWebhooks

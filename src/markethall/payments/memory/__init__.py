@@ -1,8 +1,8 @@
 """The in-memory storage of payments."""
 
-from markethall.payments.memory.integrity import MemoryPaymentIntegrityReads
-from markethall.payments.memory.sandbox import MemorySandboxLedger
-from markethall.payments.memory.store import MemoryPaymentStore
-from markethall.payments.memory.tables import Tables
-
-__all__ = ["MemoryPaymentIntegrityReads", "MemoryPaymentStore", "MemorySandboxLedger", "Tables"]
+from markethall.payments.memory.integrity import (
+    MemoryPaymentIntegrityReads as MemoryPaymentIntegrityReads,
+)
+from markethall.payments.memory.sandbox import MemorySandboxLedger as MemorySandboxLedger
+from markethall.payments.memory.store import MemoryPaymentStore as MemoryPaymentStore
+from markethall.payments.memory.tables import Tables as Tables

@@ -1,125 +1,53 @@
 """Ports of payments: the storage, the payment providers, the storage of the sandbox."""
 
-from markethall.payments.contract import (
-    AwaitTransferAction,
-    NextAction,
-    OperationKind,
-    PaymentDispute,
-    ProviderSdkAction,
-    RedirectAction,
-    WebhookSignatureInvalid,
-)
-from markethall.payments.contract.reconciliation import ReportKind
-from markethall.payments.domain import ActionRequired, Failed, MethodDetails, Outcome, Succeeded
-from markethall.payments.domain.reconciliation import ReportLine
-from markethall.payments.domain.report_files import InvalidReportCell
-from markethall.payments.ports.gateway import (
-    PROVIDER_TIMEOUT,
-    Capability,
-    DeliverWebhook,
-    GatewayManifest,
-    GatewayTools,
-    OperationRequest,
-    OutcomePending,
-    PaymentGateway,
-    PaymentGatewayTimeout,
-    PaymentMethod,
-    ProviderDispute,
-    ProviderEvent,
-    ProviderNews,
-    ProviderSettings,
-    Sleep,
-)
-from markethall.payments.ports.ledger import (
-    DaySums,
-    LedgerReadStore,
-    LedgerStore,
-    PostingFilter,
-    StoredChain,
-)
-from markethall.payments.ports.reconciliation import (
-    Reconciliation,
-    ReconciliationFilter,
-    ReportedIds,
-)
-from markethall.payments.ports.sandbox import (
-    EARLIER_CHARGE_STATUSES,
-    SandboxCapture,
-    SandboxCharge,
-    SandboxLedger,
-    SandboxMovement,
-    SandboxRefund,
-    SandboxSavedMethod,
-)
-from markethall.payments.ports.saved_methods import (
-    SavedMethodFilter,
-    SavedMethodReads,
-    SavedMethodWrites,
-)
-from markethall.payments.ports.storage import (
-    OperationFilter,
-    PaymentFilter,
-    ReadStore,
-    RefundFilter,
-    Settlement,
-    Store,
-    WebhookState,
-)
-
-__all__ = [
-    "EARLIER_CHARGE_STATUSES",
-    "PROVIDER_TIMEOUT",
-    "ActionRequired",
-    "AwaitTransferAction",
-    "Capability",
-    "DaySums",
-    "DeliverWebhook",
-    "Failed",
-    "GatewayManifest",
-    "GatewayTools",
-    "InvalidReportCell",
-    "LedgerReadStore",
-    "LedgerStore",
-    "MethodDetails",
-    "NextAction",
-    "OperationFilter",
-    "OperationKind",
-    "OperationRequest",
-    "Outcome",
-    "OutcomePending",
-    "PaymentDispute",
-    "PaymentFilter",
-    "PaymentGateway",
-    "PaymentGatewayTimeout",
-    "PaymentMethod",
-    "PostingFilter",
-    "ProviderDispute",
-    "ProviderEvent",
-    "ProviderNews",
-    "ProviderSdkAction",
-    "ProviderSettings",
-    "ReadStore",
-    "Reconciliation",
-    "ReconciliationFilter",
-    "RedirectAction",
-    "RefundFilter",
-    "ReportKind",
-    "ReportLine",
-    "ReportedIds",
-    "SandboxCapture",
-    "SandboxCharge",
-    "SandboxLedger",
-    "SandboxMovement",
-    "SandboxRefund",
-    "SandboxSavedMethod",
-    "SavedMethodFilter",
-    "SavedMethodReads",
-    "SavedMethodWrites",
-    "Settlement",
-    "Sleep",
-    "Store",
-    "StoredChain",
-    "Succeeded",
-    "WebhookSignatureInvalid",
-    "WebhookState",
-]
+from markethall.payments.contract import AwaitTransferAction as AwaitTransferAction
+from markethall.payments.contract import NextAction as NextAction
+from markethall.payments.contract import OperationKind as OperationKind
+from markethall.payments.contract import PaymentDispute as PaymentDispute
+from markethall.payments.contract import ProviderSdkAction as ProviderSdkAction
+from markethall.payments.contract import RedirectAction as RedirectAction
+from markethall.payments.contract import WebhookSignatureInvalid as WebhookSignatureInvalid
+from markethall.payments.contract.reconciliation import ReportKind as ReportKind
+from markethall.payments.domain import ActionRequired as ActionRequired
+from markethall.payments.domain import Failed as Failed
+from markethall.payments.domain import MethodDetails as MethodDetails
+from markethall.payments.domain import Outcome as Outcome
+from markethall.payments.domain import Succeeded as Succeeded
+from markethall.payments.domain.reconciliation import ReportLine as ReportLine
+from markethall.payments.domain.report_files import InvalidReportCell as InvalidReportCell
+from markethall.payments.ports.gateway import PROVIDER_TIMEOUT as PROVIDER_TIMEOUT
+from markethall.payments.ports.gateway import Capability as Capability
+from markethall.payments.ports.gateway import DeliverWebhook as DeliverWebhook
+from markethall.payments.ports.gateway import GatewayManifest as GatewayManifest
+from markethall.payments.ports.gateway import GatewayTools as GatewayTools
+from markethall.payments.ports.gateway import OperationRequest as OperationRequest
+from markethall.payments.ports.gateway import OutcomePending as OutcomePending
+from markethall.payments.ports.gateway import PaymentGateway as PaymentGateway
+from markethall.payments.ports.gateway import PaymentGatewayTimeout as PaymentGatewayTimeout
+from markethall.payments.ports.gateway import PaymentMethod as PaymentMethod
+from markethall.payments.ports.gateway import ProviderDispute as ProviderDispute
+from markethall.payments.ports.gateway import ProviderEvent as ProviderEvent
+from markethall.payments.ports.gateway import ProviderNews as ProviderNews
+from markethall.payments.ports.gateway import ProviderSettings as ProviderSettings
+from markethall.payments.ports.gateway import Sleep as Sleep
+from markethall.payments.ports.ledger import DaySums as DaySums
+from markethall.payments.ports.ledger import PostingFilter as PostingFilter
+from markethall.payments.ports.ledger import StoredChain as StoredChain
+from markethall.payments.ports.reconciliation import Reconciliation as Reconciliation
+from markethall.payments.ports.reconciliation import ReconciliationFilter as ReconciliationFilter
+from markethall.payments.ports.reconciliation import ReportedIds as ReportedIds
+from markethall.payments.ports.sandbox import EARLIER_CHARGE_STATUSES as EARLIER_CHARGE_STATUSES
+from markethall.payments.ports.sandbox import SandboxCapture as SandboxCapture
+from markethall.payments.ports.sandbox import SandboxCharge as SandboxCharge
+from markethall.payments.ports.sandbox import SandboxLedger as SandboxLedger
+from markethall.payments.ports.sandbox import SandboxMovement as SandboxMovement
+from markethall.payments.ports.sandbox import SandboxRefund as SandboxRefund
+from markethall.payments.ports.sandbox import SandboxSavedMethod as SandboxSavedMethod
+from markethall.payments.ports.saved_methods import SavedMethodFilter as SavedMethodFilter
+from markethall.payments.ports.storage import OperationFilter as OperationFilter
+from markethall.payments.ports.storage import PaymentFilter as PaymentFilter
+from markethall.payments.ports.storage import ReadStore as ReadStore
+from markethall.payments.ports.storage import RefundFilter as RefundFilter
+from markethall.payments.ports.storage import Settlement as Settlement
+from markethall.payments.ports.storage import Store as Store
+from markethall.payments.ports.storage import WebhookState as WebhookState

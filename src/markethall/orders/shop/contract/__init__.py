@@ -6,7 +6,6 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from markethall.orders.shop.contract.addresses import Address as Address
-from markethall.orders.shop.contract.addresses import AddressText as AddressText
 from markethall.orders.shop.contract.addresses import AnyAddress as AnyAddress
 from markethall.orders.shop.contract.addresses import non_blank as non_blank
 from markethall.shared.kernel.call_context import CallContext
