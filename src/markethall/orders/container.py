@@ -1,6 +1,6 @@
 """The wiring of orders: from the settings to the implementations."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -8,7 +8,6 @@ from dependency_injector import providers
 
 from markethall.inventory.contract import Inventory
 from markethall.orders.carts.contract import CartCheckouts, CartLists, CartMerges, Carts
-from markethall.orders.carts.ports import VerifyAccessToken
 from markethall.orders.carts.service import (
     CartCheckoutService,
     CartEditor,
@@ -89,49 +88,26 @@ from markethall.shared.composition.container import (
     BackgroundTask,
     ContextContainer,
     ContextTools,
-    Counter,
-    LifecycleHook,
     build_idempotency,
 )
-from markethall.shared.composition.context_persistence import ContextPersistence, database_of
+from markethall.shared.composition.context_persistence import database_of
 from markethall.shared.composition.memory import (
-    MemoryDatabase,
     MemorySnapshots,
     build_memory_persistence,
 )
 from markethall.shared.composition.providers import by_storage, singleton
-from markethall.shared.composition.sql import SqlDatabase, SqlSnapshots, build_sql_persistence
+from markethall.shared.composition.sql import SqlSnapshots, build_sql_persistence
 from markethall.shared.http.identity_limiter import IdentityLimiter
 from markethall.shared.http.rate_limits import RateLimit
-from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.integrity import IntegrityCheck
-from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.database import Database, SnapshotDatabase
-from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
 
 LOOKUPS_PER_EMAIL: Final = RateLimit("order-lookups-per-email", quota=5, window_seconds=3600)
 
 
-def _memory_persistence(
-    clock: Clock,
-) -> ContextPersistence[MemoryDatabase[Tables, MemoryOrderStore]]:
-    return build_memory_persistence(Tables(), MemoryOrderStore, clock, ORDER_COUNTERS)
-
-
-def _sql_persistence(
-    postgres: Postgres, clock: Clock
-) -> ContextPersistence[SqlDatabase[SqlOrderStore]]:
-    return build_sql_persistence(postgres, STATEMENTS, SqlOrderStore, clock, ORDER_COUNTERS)
-
-
 def _bus(tools: ContextTools) -> InvalidationBus | None:
     # with storage in memory there is only one process, so there is no bus
     return open_bus(tools.redis, tools.postgres) if tools.postgres else None
-
-
-def _status_waits(database: Database[ReadStore, Store], bus: InvalidationBus | None) -> StatusWaits:
-    return StatusWaits(database, bus.publish if bus else lambda _: None)
 
 
 def _stream_limits(settings: OrdersSettings) -> StreamLimits:
@@ -143,24 +119,11 @@ def _stream_limits(settings: OrdersSettings) -> StreamLimits:
     )
 
 
-def _configuration_byte_cache(bus: InvalidationBus | None) -> CoherentCache:
-    # always in use, also without the setting `cache`, because every order reads the configuration
-    return CoherentCache(bus)
-
-
 def _background_tasks(
     status_waits: StatusWaits, cache: CoherentCache, bus: InvalidationBus | None
 ) -> Sequence[BackgroundTask]:
     listeners = InvalidationListeners(status_waits, cache)
     return [status_waits.run, *([lambda: bus.listen(listeners)] if bus else [])]
-
-
-def _on_drain(status_waits: StatusWaits) -> Sequence[Callable[[], None]]:
-    return [status_waits.end]
-
-
-def _on_close(cache: CoherentCache) -> Sequence[LifecycleHook]:
-    return [cache.close]  # also publishes the pending invalidations of the bus
 
 
 def _reservation_policy(settings: OrdersSettings) -> ReservationPolicy:
@@ -201,36 +164,6 @@ def _cart_policy(settings: OrdersSettings) -> CartPolicy:
     )
 
 
-def _verify_access_token(tools: ContextTools) -> VerifyAccessToken:
-    return tools.verify_access_token
-
-
-def _periodic_jobs(
-    pending_orders_job: PendingOrdersJob,
-    overdue_edits_job: OverdueEditsJob,
-    expired_carts_job: ExpiredCartsJob,
-) -> Sequence[PeriodicJob]:
-    return [pending_orders_job.run_once, overdue_edits_job.run_once, expired_carts_job.run_once]
-
-
-def _memory_snapshots(
-    persistence: ContextPersistence[MemoryDatabase[Tables, MemoryOrderStore]],
-) -> SnapshotDatabase[OrderIntegrityReads]:
-    return MemorySnapshots(persistence.database, MemoryOrderIntegrityReads)
-
-
-def _sql_snapshots(postgres: Postgres) -> SnapshotDatabase[OrderIntegrityReads]:
-    return SqlSnapshots(postgres, SqlOrderIntegrityReads)
-
-
-def _integrity_checks(integrity: OrderIntegrity) -> Sequence[IntegrityCheck]:
-    return integrity.list_checks()
-
-
-def _counters(orders: Orders) -> Mapping[str, Counter]:
-    return {"order_count": orders.count}
-
-
 class OrdersContainer(ContextContainer):
     settings: providers.Dependency[OrdersSettings] = providers.Dependency(
         instance_of=OrdersSettings
@@ -240,8 +173,17 @@ class OrdersContainer(ContextContainer):
     payments: providers.Dependency[Payments] = providers.Dependency()
     tools, clock, cursors = ContextContainer.tools, ContextContainer.clock, ContextContainer.cursors
 
-    memory_persistence = singleton(_memory_persistence, clock)
-    sql_persistence = singleton(_sql_persistence, ContextContainer.postgres, clock)
+    memory_persistence = singleton(
+        lambda clock: build_memory_persistence(Tables(), MemoryOrderStore, clock, ORDER_COUNTERS),
+        clock,
+    )
+    sql_persistence = singleton(
+        lambda postgres, clock: build_sql_persistence(
+            postgres, STATEMENTS, SqlOrderStore, clock, ORDER_COUNTERS
+        ),
+        ContextContainer.postgres,
+        clock,
+    )
     persistence = by_storage(settings, memory=memory_persistence, sql=sql_persistence)
     stored_database: providers.Selector[Database[ReadStore, Store]] = by_storage(
         settings,
@@ -249,11 +191,16 @@ class OrdersContainer(ContextContainer):
         sql=singleton(database_of, sql_persistence),
     )
     bus = singleton(_bus, tools)
-    status_waits = singleton(_status_waits, stored_database, bus)
+    status_waits = singleton(
+        lambda database, bus: StatusWaits(database, bus.publish if bus else lambda _: None),
+        stored_database,
+        bus,
+    )
     database = singleton(ChangeReportingDatabase, stored_database, status_waits)
     idempotency = singleton(build_idempotency, persistence, settings, clock)
 
-    byte_cache = singleton(_configuration_byte_cache, bus)
+    # always in use, also without the setting `cache`, because every order reads the configuration
+    byte_cache = singleton(CoherentCache, bus)
     configuration = singleton(ConfigurationCache, stored_database, byte_cache)
     shop: providers.Singleton[Shop] = singleton(ShopService, stored_database, configuration, clock)
     shipping_methods: providers.Singleton[ShippingMethods] = singleton(
@@ -326,7 +273,7 @@ class OrdersContainer(ContextContainer):
     )
 
     cart_policy = singleton(_cart_policy, settings)
-    verify_access_token = singleton(_verify_access_token, tools)
+    verify_access_token = singleton(lambda tools: tools.verify_access_token, tools)
     cart_editor = singleton(CartEditor, stored_database, cart_policy)
     cart_previews = singleton(CartPreviews, inventory, pricing)
     draft_orders: providers.Singleton[DraftOrders] = singleton(
@@ -358,16 +305,26 @@ class OrdersContainer(ContextContainer):
 
     overdue_edits_job = singleton(OverdueEditsJob, payments, database, clock)
     periodic_jobs = singleton(
-        _periodic_jobs, pending_orders_job, overdue_edits_job, expired_carts_job
+        lambda *jobs: [job.run_once for job in jobs],
+        pending_orders_job,
+        overdue_edits_job,
+        expired_carts_job,
     )
     background_tasks = singleton(_background_tasks, status_waits, byte_cache, bus)
-    on_drain = singleton(_on_drain, status_waits)
-    on_close = singleton(_on_close, byte_cache)
-    counters = singleton(_counters, orders)
+    on_drain = singleton(lambda status_waits: [status_waits.end], status_waits)
+    # also publishes the pending invalidations of the bus
+    on_close = singleton(lambda cache: [cache.close], byte_cache)
+    counters = singleton(lambda orders: {"order_count": orders.count}, orders)
     snapshots: providers.Selector[SnapshotDatabase[OrderIntegrityReads]] = by_storage(
         settings,
-        memory=singleton(_memory_snapshots, memory_persistence),
-        sql=singleton(_sql_snapshots, ContextContainer.postgres),
+        memory=singleton(
+            lambda persistence: MemorySnapshots(persistence.database, MemoryOrderIntegrityReads),
+            memory_persistence,
+        ),
+        sql=singleton(
+            lambda postgres: SqlSnapshots(postgres, SqlOrderIntegrityReads),
+            ContextContainer.postgres,
+        ),
     )
     integrity = singleton(OrderIntegrity, clients, snapshots, clock)
-    integrity_checks = singleton(_integrity_checks, integrity)
+    integrity_checks = singleton(OrderIntegrity.list_checks, integrity)

@@ -61,36 +61,18 @@ from markethall.payments.sql import (
 from markethall.shared.composition.container import (
     ContextContainer,
     ContextTools,
-    Counter,
-    LifecycleHook,
     build_idempotency,
 )
-from markethall.shared.composition.context_persistence import ContextPersistence, database_of
+from markethall.shared.composition.context_persistence import database_of
 from markethall.shared.composition.memory import (
-    MemoryDatabase,
     MemorySnapshots,
     build_memory_persistence,
 )
 from markethall.shared.composition.providers import by_storage, singleton
-from markethall.shared.composition.sql import SqlDatabase, SqlSnapshots, build_sql_persistence
+from markethall.shared.composition.sql import SqlSnapshots, build_sql_persistence
 from markethall.shared.kernel.call_context import system_context
-from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.integrity import IntegrityCheck
-from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
+from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.database import Database, SnapshotDatabase
-from markethall.shared.persistence.postgres import Postgres
-
-
-def _memory_persistence(
-    clock: Clock,
-) -> ContextPersistence[MemoryDatabase[Tables, MemoryPaymentStore]]:
-    return build_memory_persistence(Tables(), MemoryPaymentStore, clock)
-
-
-def _sql_persistence(
-    postgres: Postgres, clock: Clock
-) -> ContextPersistence[SqlDatabase[SqlPaymentStore]]:
-    return build_sql_persistence(postgres, STATEMENTS, SqlPaymentStore, clock)
 
 
 class LocalWebhooks:
@@ -142,15 +124,6 @@ def _provider_client(
     return ProviderClient(gateways, limits)
 
 
-def _charge_payment(
-    database: Database[ReadStore, Store],
-    provider: ProviderClient,
-    clock: Clock,
-    settings: PaymentsSettings,
-) -> ChargePayment:
-    return ChargePayment(database, provider, clock, settings.payments_capture)
-
-
 def _periodic_jobs(
     jobs: PaymentJobs,
     follow_ups: FollowUps,
@@ -191,32 +164,6 @@ def _reconciliation_schedule(settings: PaymentsSettings) -> ReconciliationSchedu
     )
 
 
-def _long_running_tasks(daily_reconciliation: DailyReconciliation) -> Sequence[LongRunningTask]:
-    return [daily_reconciliation]
-
-
-def _on_close(gateways: Sequence[PaymentGateway]) -> Sequence[LifecycleHook]:
-    return [gateway.close for gateway in gateways]
-
-
-def _memory_snapshots(
-    persistence: ContextPersistence[MemoryDatabase[Tables, MemoryPaymentStore]],
-) -> SnapshotDatabase[PaymentIntegrityReads]:
-    return MemorySnapshots(persistence.database, MemoryPaymentIntegrityReads)
-
-
-def _sql_snapshots(postgres: Postgres) -> SnapshotDatabase[PaymentIntegrityReads]:
-    return SqlSnapshots(postgres, SqlPaymentIntegrityReads)
-
-
-def _integrity_checks(integrity: PaymentIntegrity) -> Sequence[IntegrityCheck]:
-    return integrity.list_checks()
-
-
-def _counters(payment_api: PaymentApi) -> Mapping[str, Counter]:
-    return {"payment_count": payment_api.count}
-
-
 class PaymentsContainer(ContextContainer):
     settings: providers.Dependency[PaymentsSettings] = providers.Dependency(
         instance_of=PaymentsSettings
@@ -224,8 +171,14 @@ class PaymentsContainer(ContextContainer):
     tools, clock, cursors = ContextContainer.tools, ContextContainer.clock, ContextContainer.cursors
     postgres = ContextContainer.postgres
 
-    memory_persistence = singleton(_memory_persistence, clock)
-    sql_persistence = singleton(_sql_persistence, postgres, clock)
+    memory_persistence = singleton(
+        lambda clock: build_memory_persistence(Tables(), MemoryPaymentStore, clock), clock
+    )
+    sql_persistence = singleton(
+        lambda postgres, clock: build_sql_persistence(postgres, STATEMENTS, SqlPaymentStore, clock),
+        postgres,
+        clock,
+    )
     persistence = by_storage(settings, memory=memory_persistence, sql=sql_persistence)
     database: providers.Selector[Database[ReadStore, Store]] = by_storage(
         settings,
@@ -253,7 +206,13 @@ class PaymentsContainer(ContextContainer):
         local_webhooks,
         singleton(WebhookHandler, database, provider_client, clock),
     )
-    charge_payment = singleton(_charge_payment, database, provider_client, clock, settings)
+    charge_payment = singleton(
+        ChargePayment,
+        database,
+        provider_client,
+        clock,
+        singleton(lambda settings: settings.payments_capture, settings),
+    )
     change_authorization = singleton(ChangeAuthorization, database, provider_client, clock)
     issue_refund = singleton(IssueRefund, database, provider_client, clock)
     saved_methods = singleton(SavedMethods, database, provider_client, cursors, clock)
@@ -305,16 +264,19 @@ class PaymentsContainer(ContextContainer):
     )
 
     event_handlers = singleton(PaymentEventHandlers, database)
-    long_running_tasks = singleton(_long_running_tasks, daily_reconciliation)
+    long_running_tasks = singleton(lambda job: [job], daily_reconciliation)
     periodic_jobs = singleton(
         _periodic_jobs, payment_jobs, follow_ups, saved_methods, change_authorization
     )
-    counters = singleton(_counters, payment_api)
+    counters = singleton(lambda payments: {"payment_count": payments.count}, payment_api)
     snapshots: providers.Selector[SnapshotDatabase[PaymentIntegrityReads]] = by_storage(
         settings,
-        memory=singleton(_memory_snapshots, memory_persistence),
-        sql=singleton(_sql_snapshots, postgres),
+        memory=singleton(
+            lambda persistence: MemorySnapshots(persistence.database, MemoryPaymentIntegrityReads),
+            memory_persistence,
+        ),
+        sql=singleton(lambda postgres: SqlSnapshots(postgres, SqlPaymentIntegrityReads), postgres),
     )
     integrity = singleton(PaymentIntegrity, snapshots, verify_ledger, clock)
-    integrity_checks = singleton(_integrity_checks, integrity)
-    on_close = singleton(_on_close, gateways)
+    integrity_checks = singleton(PaymentIntegrity.list_checks, integrity)
+    on_close = singleton(lambda gateways: [gateway.close for gateway in gateways], gateways)
