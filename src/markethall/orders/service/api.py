@@ -110,12 +110,8 @@ class OrderService:
             order_id=order_id, items=tuple(to_timeline_entry_view(entry) for entry in entries)
         )
 
+    @retry_on_conflict
     async def cancel(
-        self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
-    ) -> OrderView:
-        return await retry_on_conflict(lambda: self._cancel(ctx, order_id, command, attempt))
-
-    async def _cancel(
         self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
     ) -> OrderView:
         async with self._database.transaction() as store:

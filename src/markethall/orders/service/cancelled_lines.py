@@ -6,7 +6,6 @@ from markethall.inventory.contract import ReleasePart, RequestedLine, Reservatio
 from markethall.orders.contract import OrderLinesCancelled
 from markethall.orders.service.checkout import ContextClients
 from markethall.orders.service.handled_orders import HandledOrders
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.payment_returns import PaymentReturns
 from markethall.orders.service.shipment_captures import ShipmentCaptures
 from markethall.payments.contract import RefundPayment
@@ -33,9 +32,7 @@ class CancelledLines:
         await self._release_lines(ctx, event)
         if not event.amount.amount:
             capture_id = derive_uuid7(event.cancellation_id, "capture")
-            await retry_on_conflict(
-                lambda: self._captures.capture(delivery, event.order_id, capture_id)
-            )
+            await self._captures.capture(delivery, event.order_id, capture_id)
             return
         refund = RefundPayment(
             payment_id=event.payment_id,

@@ -157,7 +157,7 @@ class Checkout:
         if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired or has_other_amount:
             return await self._resume_or_reject(ctx, reservation, attempt)
         try:
-            return await retry_on_conflict(lambda: self._persist(ctx, order, attempt, cart, draft))
+            return await self._persist(ctx, order, attempt, cart, draft)
         except RedemptionFailed as failure:
             failed = find_voucher_error(failure, order.discounts) or await self._total_changed(
                 ctx, command, reservation
@@ -243,6 +243,7 @@ class Checkout:
             overdue_check_at=payment.expires_at,
         )
 
+    @retry_on_conflict
     async def _persist(
         self,
         ctx: CallContext,

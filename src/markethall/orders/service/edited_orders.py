@@ -32,7 +32,7 @@ class EditedOrders:
         is_out_of_stock = not await self._merge_reservations(ctx, event)
         await self._release_units(ctx, event)
         if is_out_of_stock:
-            await retry_on_conflict(lambda: self._cancel(delivery, event))
+            await self._cancel(delivery, event)
             return
         if event.refund.amount:
             refund = RefundPayment(
@@ -88,6 +88,7 @@ class EditedOrders:
         with suppress(ReservationClosed):
             await self._inventory.release_part(ctx, command)
 
+    @retry_on_conflict
     async def _cancel(self, delivery: Delivery, event: OrderEdited) -> None:
         """Cancel the order. The handler of OrderCancelled then returns all the money."""
         order = await self._orders.get(event.order_id)

@@ -102,11 +102,9 @@ class OrderEventHandlers:
 
     # Events of payments
 
+    @retry_on_conflict
     async def on_payment_captured(self, delivery: Delivery, event: PaymentCaptured) -> None:
         """Mark the order as paid. Reinstate an expired order, or refund it if stock is missing."""
-        await retry_on_conflict(lambda: self._apply_capture(delivery, event))
-
-    async def _apply_capture(self, delivery: Delivery, event: PaymentCaptured) -> None:
         order = await self._orders.get(event.order_id)
         if order and order.get_additional_payment(event.payment_id):
             await self._open_edits.apply(delivery, order, event)
@@ -151,9 +149,7 @@ class OrderEventHandlers:
         def record_capture(order: Order) -> None:
             order.record_partial_capture(self._orders.audit(delivery, _text(event.amount)))
 
-        await retry_on_conflict(
-            lambda: self._orders.record_payment(delivery, event, record_capture)
-        )
+        await self._orders.record_payment(delivery, event, record_capture)
 
     async def _ignore_refunded_capture(self, delivery: Delivery, order: Order) -> None:
         """Record the capture of a payment that is refunded already. Cancel a pending order."""
@@ -172,10 +168,9 @@ class OrderEventHandlers:
             audit = self._orders.audit(delivery, event.failure_code)
             order.follow_payment(PaymentStatus.FAILED.value, event.payment_version, audit)
 
-        await retry_on_conflict(
-            lambda: self._orders.record_payment(delivery, event, record_failure)
-        )
+        await self._orders.record_payment(delivery, event, record_failure)
 
+    @retry_on_conflict
     async def on_payment_status_changed(
         self, delivery: Delivery, event: PaymentStatusChanged
     ) -> None:
@@ -183,9 +178,6 @@ class OrderEventHandlers:
 
         An authorized payment pays the order. An order whose authorization has ended is cancelled.
         """
-        await retry_on_conflict(lambda: self._follow_payment(delivery, event))
-
-    async def _follow_payment(self, delivery: Delivery, event: PaymentStatusChanged) -> None:
         order = await self._orders.get(event.order_id)
         if order and order.get_additional_payment(event.payment_id):
             await self._open_edits.follow(delivery, order, event)
@@ -225,7 +217,7 @@ class OrderEventHandlers:
             await self._orders.mark_processed(delivery)
 
     async def on_payment_refunded(self, delivery: Delivery, event: PaymentRefunded) -> None:
-        await retry_on_conflict(lambda: self._open_edits.record_refund(delivery, event))
+        await self._open_edits.record_refund(delivery, event)
 
     async def on_payment_dispute_changed(self, delivery: Delivery, event: DisputeChanged) -> None:
         """Add the change of the dispute to the timeline. The statuses of the order stay."""
@@ -237,9 +229,7 @@ class OrderEventHandlers:
             audit = self._orders.audit(delivery, f"{event.status}: {event.reason}")
             order.record_dispute(audit)
 
-        await retry_on_conflict(
-            lambda: self._orders.change(delivery, event.order_id, record_dispute)
-        )
+        await self._orders.change(delivery, event.order_id, record_dispute)
 
     # Events of users
 
@@ -253,10 +243,11 @@ class OrderEventHandlers:
         try:
             await self._inventory.commit(delivery.call_context(), event.reservation_id)
         except (OutOfStock, ReservationClosed):
-            await retry_on_conflict(lambda: self._cancel_out_of_stock(delivery, event))
+            await self._cancel_out_of_stock(delivery, event)
         else:
             await self._orders.mark_processed(delivery)
 
+    @retry_on_conflict
     async def _cancel_out_of_stock(self, delivery: Delivery, event: OrderPaid) -> None:
         """Cancel the order. The handler of OrderCancelled then returns the money."""
         order = await self._orders.get(event.order_id)
@@ -277,12 +268,10 @@ class OrderEventHandlers:
         for payment_id in event.additional_payment_ids:
             await self._returns.end(ctx, payment_id, event.reason)
         if await self._returns.end(ctx, event.payment_id, event.reason):
-            await retry_on_conflict(
-                lambda: self._orders.change(
-                    delivery,
-                    event.order_id,
-                    lambda order: order.cancel_payment(self._orders.audit(delivery)),
-                )
+            await self._orders.change(
+                delivery,
+                event.order_id,
+                lambda order: order.cancel_payment(self._orders.audit(delivery)),
             )
         else:
             await self._orders.mark_processed(delivery)
@@ -342,9 +331,7 @@ class OrderEventHandlers:
     async def capture_shipped(self, delivery: Delivery, event: OrderFulfilled) -> None:
         """Capture the price of the shipped units, if the payment is only authorized."""
         capture_id = derive_uuid7(event.fulfilment_id, "capture")
-        await retry_on_conflict(
-            lambda: self._captures.capture(delivery, event.order_id, capture_id)
-        )
+        await self._captures.capture(delivery, event.order_id, capture_id)
 
 
 def _log_if_underpaid(order: Order, captured: int) -> None:

@@ -59,15 +59,11 @@ class FulfilmentService:
         self._cursors = cursors
         self._clock = clock
 
+    @retry_on_conflict
     async def fulfil(
         self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
     ) -> FulfilmentView:
         check_staff(ctx)
-        return await retry_on_conflict(lambda: self._fulfil(ctx, order_id, command, attempt))
-
-    async def _fulfil(
-        self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
-    ) -> FulfilmentView:
         async with self._database.read_session() as store:
             order = await get_visible_order(store, ctx, order_id)
             shipped = await store.get_fulfilment(attempt.id)
@@ -229,24 +225,21 @@ class FulfilmentService:
 
         return await self._change(ctx, fulfilment_id, mark_returned, attempt)
 
+    @retry_on_conflict
     async def _change(
         self, ctx: CallContext, fulfilment_id: UUID, change: Change, attempt: IdempotentCommand
     ) -> FulfilmentView:
         check_staff(ctx)
-
-        async def run() -> FulfilmentView:
-            async with self._database.transaction() as store:
-                fulfilment, order = await _get_with_order(store, ctx, fulfilment_id)
-                event = change(fulfilment, order)
-                await store.save_fulfilment(fulfilment)
-                await store.save_order(order)
-                if event:
-                    await store.publish(event, ctx)
-                view = to_fulfilment_view(fulfilment)
-                await store.store_response(attempt, view)
-            return view
-
-        return await retry_on_conflict(run)
+        async with self._database.transaction() as store:
+            fulfilment, order = await _get_with_order(store, ctx, fulfilment_id)
+            event = change(fulfilment, order)
+            await store.save_fulfilment(fulfilment)
+            await store.save_order(order)
+            if event:
+                await store.publish(event, ctx)
+            view = to_fulfilment_view(fulfilment)
+            await store.store_response(attempt, view)
+        return view
 
     def _audit(self, ctx: CallContext, reason: str) -> AuditInfo:
         return AuditInfo(ctx.actor.audit_name, self._clock(), reason)

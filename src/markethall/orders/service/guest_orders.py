@@ -46,16 +46,14 @@ class GuestOrders:
         async with self._database.read_session() as store:
             return await store.list_orders(OrderFilters(), guest_id, None, _BATCH_SIZE)
 
+    @retry_on_conflict
     async def _claim_order(self, order_id: UUID, event: GuestClaimed) -> None:
-        async def change_owner() -> None:
-            async with self._database.transaction() as store:
-                order = await store.get_order(order_id)
-                if order and order.user_id == event.guest_id:
-                    audit = claim_audit(event.guest_id, event.user_id, self._clock())
-                    order.change_owner(event.user_id, audit)
-                    await store.save_order(order)
-
-        await retry_on_conflict(change_owner)
+        async with self._database.transaction() as store:
+            order = await store.get_order(order_id)
+            if order and order.user_id == event.guest_id:
+                audit = claim_audit(event.guest_id, event.user_id, self._clock())
+                order.change_owner(event.user_id, audit)
+                await store.save_order(order)
 
 
 def claim_audit(guest_id: UUID, user_id: UUID, at: datetime) -> AuditInfo:

@@ -11,6 +11,7 @@ from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.domain.promotion_uses import find_use_change
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.invoices import InvoiceDrafts
+from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event
 from markethall.shared.persistence.database import Database
@@ -43,6 +44,7 @@ class HandledOrders:
         async with self._database.read_session() as store:
             return await store.get_order(order_id)
 
+    @retry_on_conflict
     async def change(
         self, delivery: Delivery, order_id: UUID, change: Callable[[Order], None]
     ) -> None:

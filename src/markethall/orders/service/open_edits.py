@@ -109,10 +109,11 @@ class OpenEdits:
             if error.details["status"] == ReservationStatus.COMMITTED:
                 await self._orders.mark_processed(delivery)
                 return
-            await retry_on_conflict(lambda: self._drop_late(delivery, event))
+            await self._drop_late(delivery, event)
         else:
             await self._orders.mark_processed(delivery)
 
+    @retry_on_conflict
     async def _drop_late(self, delivery: Delivery, event: OrderEditOpened) -> None:
         """Drop the edit, because its reservation expired before it could be extended."""
         order = await self._orders.get(event.order_id)
@@ -216,6 +217,7 @@ class OpenEdits:
         order.extend_open_edit(expires_at, self._orders.audit(delivery))
         await self._orders.save(delivery, order)
 
+    @retry_on_conflict
     async def record_refund(self, delivery: Delivery, event: PaymentRefunded) -> None:
         """Record a refund of the first payment or of an additional payment.
 

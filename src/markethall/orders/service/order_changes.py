@@ -43,18 +43,8 @@ class OrderChangeService:
         self._database = database
         self._clock = clock
 
+    @retry_on_conflict
     async def change(
-        self,
-        ctx: CallContext,
-        order_id: UUID,
-        command: ChangeOrder,
-        expected_versions: ExpectedVersions,
-    ) -> OrderView:
-        return await retry_on_conflict(
-            lambda: self._change(ctx, order_id, command, expected_versions)
-        )
-
-    async def _change(
         self,
         ctx: CallContext,
         order_id: UUID,

@@ -92,6 +92,7 @@ class OrderEditService:
 
         return await self._change(ctx, order_id, edit_id, change)
 
+    @retry_on_conflict
     async def _change(
         self, ctx: CallContext, order_id: UUID, edit_id: UUID, change: _Change
     ) -> OrderView:
@@ -100,17 +101,13 @@ class OrderEditService:
         `change` gets the order and the status of the edit, or None if the edit is not stored.
         """
         check_staff(ctx)
-
-        async def change_once() -> OrderView:
-            async with self._database.read_session() as reads:
+        async with self._database.read_session() as reads:
+            order = await get_visible_order(reads, ctx, order_id)
+            status = await reads.get_edit_status(order_id, edit_id)
+            if status:
+                # read again, because the edit may be newer than the order that was read
                 order = await get_visible_order(reads, ctx, order_id)
-                status = await reads.get_edit_status(order_id, edit_id)
-                if status:
-                    # read again, because the edit may be newer than the order that was read
-                    order = await get_visible_order(reads, ctx, order_id)
-            return await change(order, status)
-
-        return await retry_on_conflict(change_once)
+        return await change(order, status)
 
     async def _edit(
         self, ctx: CallContext, order: Order, command: EditOrder, edit_id: UUID

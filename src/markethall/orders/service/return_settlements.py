@@ -45,7 +45,7 @@ class ReturnSettlements:
         refund. A difference is recorded in the timeline.
         """
         refunded = await self._refund_payment(delivery.call_context(), event)
-        await retry_on_conflict(lambda: self._record(delivery, event, refunded))
+        await self._record(delivery, event, refunded)
 
     async def _refund_payment(self, ctx: CallContext, event: ReturnClosed) -> int:
         if not event.refund.amount:
@@ -64,6 +64,7 @@ class ReturnSettlements:
             # nothing was captured, for example because the authorization had expired
             return 0
 
+    @retry_on_conflict
     async def _record(self, delivery: Delivery, event: ReturnClosed, refunded: int) -> None:
         async with self._database.transaction() as store:
             entity = await store.get_return(event.return_id)

@@ -65,12 +65,8 @@ class ReturnService:
         self._cursors = cursors
         self._clock = clock
 
+    @retry_on_conflict
     async def request(
-        self, ctx: CallContext, order_id: UUID, command: RequestReturn, attempt: IdempotentCommand
-    ) -> ReturnView:
-        return await retry_on_conflict(lambda: self._request(ctx, order_id, command, attempt))
-
-    async def _request(
         self, ctx: CallContext, order_id: UUID, command: RequestReturn, attempt: IdempotentCommand
     ) -> ReturnView:
         async with self._database.transaction() as store:
@@ -185,6 +181,7 @@ class ReturnService:
             ctx, return_id, close, attempt, refunds_shipping=command.refund_shipping
         )
 
+    @retry_on_conflict
     async def _change(
         self,
         ctx: CallContext,
@@ -194,23 +191,20 @@ class ReturnService:
         *,
         refunds_shipping: bool = False,
     ) -> ReturnView:
-        async def run() -> ReturnView:
-            async with self._database.transaction() as store:
-                pair = await _get_pair(store, ctx, return_id)
-                event = change(pair)
-                if refunds_shipping and await store.has_shipping_refund(pair.order.order_id):
-                    raise ShippingRefunded(order_id=str(pair.order.order_id))
-                # save the return first, which checks its version: the order was read after the
-                # return, and may be newer
-                if not await store.save_return(pair.entity):
-                    raise ConcurrentUpdate
-                await store.save_order(pair.order)
-                await store.publish(event, ctx)
-                view = to_return_view(pair.entity, pair.order.currency)
-                await store.store_response(attempt, view)
-            return view
-
-        return await retry_on_conflict(run)
+        async with self._database.transaction() as store:
+            pair = await _get_pair(store, ctx, return_id)
+            event = change(pair)
+            if refunds_shipping and await store.has_shipping_refund(pair.order.order_id):
+                raise ShippingRefunded(order_id=str(pair.order.order_id))
+            # save the return first, which checks its version: the order was read after the
+            # return, and may be newer
+            if not await store.save_return(pair.entity):
+                raise ConcurrentUpdate
+            await store.save_order(pair.order)
+            await store.publish(event, ctx)
+            view = to_return_view(pair.entity, pair.order.currency)
+            await store.store_response(attempt, view)
+        return view
 
     def _audit(self, ctx: CallContext, reason: str = "") -> AuditInfo:
         return AuditInfo(ctx.actor.audit_name, self._clock(), reason)

@@ -10,6 +10,7 @@ import structlog
 
 from markethall.orders.domain import Order, shipped_due, total_due
 from markethall.orders.service.handled_orders import HandledOrders
+from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.payments.contract import (
     CapturePayment,
     InvalidPaymentTransition,
@@ -31,6 +32,7 @@ class ShipmentCaptures:
         self._payments = payments
         self._orders = orders
 
+    @retry_on_conflict
     async def capture(self, delivery: Delivery, order_id: UUID, capture_id: UUID) -> None:
         """Capture what is due for the shipped units. Mark the event as processed.
 

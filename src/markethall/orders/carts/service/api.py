@@ -94,19 +94,18 @@ class CartService:
             await self._editor.store(cart, looked)
         return self._editor.view(cart, preview, changes)
 
+    @retry_on_conflict
     async def change(
         self, ctx: CallContext, cart_id: UUID, change: CartChange, precondition: CartPrecondition
     ) -> CartView:
-        async def change_fields() -> CartView:
-            cart = await self._editor.read_for_change(ctx, cart_id, precondition)
-            changed = cart.change(_given_fields(change), self._clock())
-            preview = await self._previews.preview(ctx, changed)
-            if changed.currency != cart.currency:
-                preview.require_currency()
-            return await self._editor.save(cart, changed, preview)
+        cart = await self._editor.read_for_change(ctx, cart_id, precondition)
+        changed = cart.change(_given_fields(change), self._clock())
+        preview = await self._previews.preview(ctx, changed)
+        if changed.currency != cart.currency:
+            preview.require_currency()
+        return await self._editor.save(cart, changed, preview)
 
-        return await retry_on_conflict(change_fields)
-
+    @retry_on_conflict
     async def set_line(
         self,
         ctx: CallContext,
@@ -115,19 +114,16 @@ class CartService:
         change: CartLineChange,
         precondition: CartPrecondition,
     ) -> CartView:
-        async def set_quantity() -> CartView:
-            cart = await self._editor.read_for_change(ctx, cart_id, precondition)
-            is_new = product_id not in cart.product_ids
-            product_ids = {*cart.product_ids, product_id}
-            offers = await self._previews.list_offers(ctx, product_ids, cart.currency)
-            require_offers(offers, [product_id])
-            changed = cart.set_line(offers[product_id], change.quantity, self._clock())
-            preview = await self._previews.price_cart(changed, offers)
-            if is_new:
-                preview.require_currency()
-            return await self._editor.save(cart, changed, preview)
-
-        return await retry_on_conflict(set_quantity)
+        cart = await self._editor.read_for_change(ctx, cart_id, precondition)
+        is_new = product_id not in cart.product_ids
+        product_ids = {*cart.product_ids, product_id}
+        offers = await self._previews.list_offers(ctx, product_ids, cart.currency)
+        require_offers(offers, [product_id])
+        changed = cart.set_line(offers[product_id], change.quantity, self._clock())
+        preview = await self._previews.price_cart(changed, offers)
+        if is_new:
+            preview.require_currency()
+        return await self._editor.save(cart, changed, preview)
 
     async def remove_line(
         self, ctx: CallContext, cart_id: UUID, product_id: UUID, precondition: CartPrecondition
@@ -136,6 +132,7 @@ class CartService:
             ctx, cart_id, precondition, lambda cart: cart.remove_line(product_id, self._clock())
         )
 
+    @retry_on_conflict
     async def set_voucher(
         self,
         ctx: CallContext,
@@ -143,14 +140,11 @@ class CartService:
         change: CartVoucherChange,
         precondition: CartPrecondition,
     ) -> CartView:
-        async def set_code() -> CartView:
-            cart = await self._editor.read_for_change(ctx, cart_id, precondition)
-            changed = cart.change({"voucher_code": change.code}, self._clock())
-            preview = await self._previews.preview(ctx, changed)
-            preview.require_voucher()
-            return await self._editor.save(cart, changed, preview)
-
-        return await retry_on_conflict(set_code)
+        cart = await self._editor.read_for_change(ctx, cart_id, precondition)
+        changed = cart.change({"voucher_code": change.code}, self._clock())
+        preview = await self._previews.preview(ctx, changed)
+        preview.require_voucher()
+        return await self._editor.save(cart, changed, preview)
 
     async def remove_voucher(
         self, ctx: CallContext, cart_id: UUID, precondition: CartPrecondition
@@ -166,6 +160,7 @@ class CartService:
         cart = await self._editor.read(ctx, cart_id)
         return to_shipping_options_view(await self._previews.preview(ctx, cart))
 
+    @retry_on_conflict
     async def _edit(
         self,
         ctx: CallContext,
@@ -174,14 +169,10 @@ class CartService:
         edit: Callable[[Cart], Cart],
     ) -> int:
         """Change the cart without a read of prices. Return its version."""
-
-        async def apply() -> int:
-            cart = await self._editor.read_for_change(ctx, cart_id, precondition)
-            changed = edit(cart)
-            await self._editor.store(cart, changed)
-            return changed.version
-
-        return await retry_on_conflict(apply)
+        cart = await self._editor.read_for_change(ctx, cart_id, precondition)
+        changed = edit(cart)
+        await self._editor.store(cart, changed)
+        return changed.version
 
 
 async def _follow_claim(store: Store, cart: Cart) -> Cart:

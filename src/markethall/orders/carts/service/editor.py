@@ -1,7 +1,8 @@
 """Change a cart with optimistic concurrency, and show it with current prices."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from markethall.orders.carts.contract import CartPrecondition, CartStatus, CartView
@@ -17,6 +18,7 @@ from markethall.orders.carts.service.views import to_cart_view
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.persistence.database import Database
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -61,13 +63,20 @@ class CartEditor:
         return to_cart_view(cart, preview, shown, self._policy.expires_at(cart))
 
 
-async def retry_on_conflict(change: Callable[[], Awaitable[T]]) -> T:
-    """Call `change` until it does not raise ConcurrentCartUpdate. `change` must read the cart.
+def retry_on_conflict(
+    change: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Let the function repeat until it does not raise ConcurrentCartUpdate. It must read the cart.
 
     There is no limit, because each conflict means that another change of the cart succeeded.
     """
-    while True:
-        try:
-            return await change()
-        except ConcurrentCartUpdate:
-            continue
+
+    @wraps(change)
+    async def repeat(*args: P.args, **kwargs: P.kwargs) -> T:
+        while True:
+            try:
+                return await change(*args, **kwargs)
+            except ConcurrentCartUpdate:
+                continue
+
+    return repeat

@@ -50,6 +50,7 @@ class CartMergeService:
             raise _invalid("/source_cart_id", "same_cart", "must not be the cart itself")
         guest_id = await self._find_guest(command.guest_token)
 
+        @retry_on_conflict
         async def merge() -> CartView:
             target, source = await self._read(ctx, cart_id, command.source_cart_id, guest_id)
             if source.status is CartStatus.MERGED and source.merged_into == cart_id:
@@ -57,7 +58,7 @@ class CartMergeService:
             check_precondition(ctx, target, precondition)
             return await self._merge(ctx, target, source, attempt)
 
-        return await retry_on_conflict(merge)
+        return await merge()
 
     async def _find_guest(self, token: str | None) -> UUID | None:
         """Return the guest of an access token. Raises ValidationFailed, Unavailable."""
