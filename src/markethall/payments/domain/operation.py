@@ -133,6 +133,15 @@ class Operation:
     def is_open(self) -> bool:
         return self.settled_at is None
 
+    def log_fields(self, id_name: str = "operation_id") -> dict[str, str | int]:
+        """Return the fields of a security log event; `id_name` names the id of the operation."""
+        return {
+            "subject": f"payment:{self.payment_id}",
+            id_name: str(self.operation_id),
+            "amount": self.amount,
+            "currency": self.currency,
+        }
+
     def succeed(self, reference: str, now: datetime) -> None:
         self.status, self.provider_reference = OperationStatus.SUCCEEDED, reference
         self.failure_code = self.follow_up_at = None

@@ -8,13 +8,15 @@ the rules. This module locks and saves the rows, and adds the posting and the ev
 transaction of the caller.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import OperationKind, OperationStatus
+from markethall.payments.contract import OperationKind, OperationStatus, PaymentNotFound
 from markethall.payments.domain import (
     CHARGE_KINDS,
     Failed,
@@ -29,12 +31,16 @@ from markethall.payments.domain import (
     postings_of,
     settle_operation,
 )
-from markethall.payments.ports import OperationFilter, Store
+from markethall.payments.ports import OperationFilter, ReadStore, Store
 from markethall.payments.service.add_postings import add_postings
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.observability.metrics import PROVIDER_CONFLICTS
+from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.payments")
 
@@ -50,6 +56,41 @@ class AppliedOutcome:
     payment: Payment
     operation: Operation
     is_conflict: bool = False
+
+
+V = TypeVar("V", bound=Dto)
+
+
+async def lock_payment(store: Store, payment_id: UUID) -> Payment:
+    """Return the payment, and lock its row. Raises PaymentNotFound."""
+    payment = await store.get_payment_for_update(payment_id)
+    if payment is None:
+        raise PaymentNotFound(payment_id=str(payment_id))
+    return payment
+
+
+async def store_outcome(
+    database: Database[ReadStore, Store],
+    ctx: CallContext,
+    submitted: tuple[Operation, Outcome | None],
+    attempt: IdempotentCommand,
+    clock: Clock,
+    to_view: Callable[[AppliedOutcome], V],
+) -> V:
+    """Apply what the provider answered, and store the response if the outcome is final.
+
+    Raises PaymentNotFound, PaymentInProgress.
+    """
+    operation, outcome = submitted
+    async with database.transaction() as store:
+        applied = await apply_outcome(store, ctx, operation.operation_id, outcome, clock())
+        if applied is None:
+            raise PaymentNotFound(payment_id=str(operation.payment_id))
+        view = to_view(applied)
+        attempt.is_final = not applied.operation.is_open
+        if attempt.is_final:
+            await store.store_response(attempt, view)
+    return view
 
 
 async def apply_outcome(

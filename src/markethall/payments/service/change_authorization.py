@@ -8,7 +8,6 @@ not have received is submitted again by the reconciliation job, under the same o
 from uuid import UUID
 
 import structlog
-from structlog.typing import FilteringBoundLogger
 
 from markethall.payments.contract import (
     CapturePayment,
@@ -30,7 +29,7 @@ from markethall.payments.domain import (
     ended_event,
 )
 from markethall.payments.ports import Capability, ReadStore, Store
-from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
+from markethall.payments.service.apply_outcome import apply_outcome, lock_payment, store_outcome
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_summary, to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -73,13 +72,13 @@ class ChangeAuthorization:
         CaptureExceedsAuthorized, CurrencyMismatch.
         """
         async with self._database.transaction() as store:
-            payment = await _get_payment(store, payment_id)
+            payment = await lock_payment(store, payment_id)
             operation = await _get_change(store, payment_id, attempt.id)
             if operation is None:
                 operation = await self._start_capture(
                     store, payment, attempt.id, amount, is_final=is_final
                 )
-                _log_request(security_log, ctx, operation)
+                _log_request(ctx, operation)
         return await self._submit(ctx, operation, attempt)
 
     async def void(
@@ -90,11 +89,11 @@ class ChangeAuthorization:
         Raises PaymentNotFound, InvalidPaymentTransition, PaymentInProgress.
         """
         async with self._database.transaction() as store:
-            payment = await _get_payment(store, payment_id)
+            payment = await lock_payment(store, payment_id)
             operation = await _get_change(store, payment_id, attempt.id)
             if operation is None:
                 operation = await self._start_void(store, payment, attempt.id)
-                _log_request(security_log, ctx, operation)
+                _log_request(ctx, operation)
         return await self._submit(ctx, operation, attempt)
 
     # Commands of other contexts
@@ -102,7 +101,7 @@ class ChangeAuthorization:
     async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
         """Capture what is due and not captured yet; implements `Payments.capture_due`."""
         async with self._database.transaction() as store:
-            payment = await _get_payment(store, command.payment_id)
+            payment = await lock_payment(store, command.payment_id)
             operation = await _get_change(store, command.payment_id, command.capture_id)
             if operation is None and payment.status is not PaymentStatus.CAPTURED:
                 operation = await self._start_due_capture(store, payment, command)
@@ -113,7 +112,7 @@ class ChangeAuthorization:
     async def void_payment(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
         """Release what is not captured; implements `Payments.void`."""
         async with self._database.transaction() as store:
-            payment = await _get_payment(store, command.payment_id)
+            payment = await lock_payment(store, command.payment_id)
             operation = await _get_change(store, command.payment_id, command.void_id)
             if operation is None and payment.status not in _UNVOIDABLE_STATUSES:
                 operation = await self._start_void(store, payment, command.void_id)
@@ -137,7 +136,7 @@ class ChangeAuthorization:
 
     async def _expire(self, ctx: CallContext, payment_id: UUID) -> None:
         async with self._database.transaction() as store:
-            payment = await _get_payment(store, payment_id)
+            payment = await lock_payment(store, payment_id)
             if not payment.has_overdue_authorization(self._clock()):
                 return
             payment.expire()
@@ -239,15 +238,14 @@ class ChangeAuthorization:
         self, ctx: CallContext, operation: Operation, attempt: IdempotentCommand
     ) -> PaymentView:
         outcome = await self._provider.submit(operation) if operation.is_pending else None
-        async with self._database.transaction() as store:
-            applied = await apply_outcome(
-                store, ctx, operation.operation_id, outcome, self._clock()
-            )
-            view = to_payment_view(_require(applied, operation).payment)
-            attempt.is_final = applied is not None and not applied.operation.is_open
-            if attempt.is_final:
-                await store.store_response(attempt, view)
-        return view
+        return await store_outcome(
+            self._database,
+            ctx,
+            (operation, outcome),
+            attempt,
+            self._clock,
+            lambda applied: to_payment_view(applied.payment),
+        )
 
     async def _submit_to_end(self, ctx: CallContext, operation: Operation) -> PaymentSummary:
         """Raises PaymentInProgress while the provider gives no outcome."""
@@ -256,17 +254,11 @@ class ChangeAuthorization:
             applied = await apply_outcome(
                 store, ctx, operation.operation_id, outcome, self._clock()
             )
-        found = _require(applied, operation)
-        if found.operation.is_open:
+        if applied is None:
+            raise PaymentNotFound(payment_id=str(operation.payment_id))
+        if applied.operation.is_open:
             raise PaymentInProgress(retry_after=OPEN_CHANGE_RETRY_SECONDS)
-        return to_payment_summary(found.payment)
-
-
-async def _get_payment(store: Store, payment_id: UUID) -> Payment:
-    payment = await store.get_payment_for_update(payment_id)
-    if payment is None:
-        raise PaymentNotFound(payment_id=str(payment_id))
-    return payment
+        return to_payment_summary(applied.payment)
 
 
 async def _get_change(store: Store, payment_id: UUID, operation_id: UUID) -> Operation | None:
@@ -282,20 +274,9 @@ async def _get_change(store: Store, payment_id: UUID, operation_id: UUID) -> Ope
     return operation
 
 
-def _require(applied: AppliedOutcome | None, operation: Operation) -> AppliedOutcome:
-    if applied is None:
-        raise PaymentNotFound(payment_id=str(operation.payment_id))
-    return applied
-
-
-def _log_request(log: FilteringBoundLogger, ctx: CallContext, operation: Operation) -> None:
-    fields = ctx.security_fields | {
-        "subject": f"payment:{operation.payment_id}",
-        "operation_id": str(operation.operation_id),
-        "amount": operation.amount,
-        "currency": operation.currency,
-    }
+def _log_request(ctx: CallContext, operation: Operation) -> None:
+    fields = ctx.security_fields | operation.log_fields()
     if operation.kind is OperationKind.CAPTURE:
-        log.info("security.capture_requested", **fields)
+        security_log.info("security.capture_requested", **fields)
     else:
-        log.info("security.void_requested", **fields)
+        security_log.info("security.void_requested", **fields)

@@ -25,7 +25,7 @@ from markethall.payments.domain import (
     status_changed_event,
 )
 from markethall.payments.ports import Capability, ReadStore, Store
-from markethall.payments.service.apply_outcome import apply_outcome
+from markethall.payments.service.apply_outcome import store_outcome
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.saved_methods import ChosenMethod
 from markethall.payments.service.settle_charge import try_settle_charge
@@ -80,7 +80,14 @@ class ChargePayment:
             outcome = await self._submit(ctx, operation) if operation.is_pending else None
         return await try_settle_charge(
             self._database, ctx, (payment, operation), outcome, attempt, self._clock()
-        ) or await self._record_outcome(ctx, operation, outcome, attempt)
+        ) or await store_outcome(
+            self._database,
+            ctx,
+            (operation, outcome),
+            attempt,
+            self._clock,
+            lambda applied: to_payment_view(applied.payment),
+        )
 
     async def _record_intent(
         self, ctx: CallContext, payment_id: UUID, chosen: ChosenMethod, operation_id: UUID
@@ -192,22 +199,3 @@ class ChargePayment:
             payment = await store.get_payment_for_update(payment_id)
             if payment and payment.status is PaymentStatus.PROCESSING:
                 await store.publish(status_changed_event(payment), ctx)
-
-    async def _record_outcome(
-        self,
-        ctx: CallContext,
-        operation: Operation,
-        outcome: Outcome | None,
-        attempt: IdempotentCommand,
-    ) -> PaymentView:
-        async with self._database.transaction() as store:
-            applied = await apply_outcome(
-                store, ctx, operation.operation_id, outcome, self._clock()
-            )
-            if applied is None:
-                raise PaymentNotFound(payment_id=str(operation.payment_id))
-            payment = to_payment_view(applied.payment)
-            attempt.is_final = not applied.operation.is_open
-            if attempt.is_final:
-                await store.store_response(attempt, payment)
-            return payment

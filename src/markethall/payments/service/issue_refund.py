@@ -7,13 +7,12 @@ import structlog
 from markethall.payments.contract import (
     OperationIdTaken,
     OperationKind,
-    PaymentNotFound,
     RefundPayment,
     RefundView,
 )
 from markethall.payments.domain import Operation, Outcome, Payment
 from markethall.payments.ports import ReadStore, Store
-from markethall.payments.service.apply_outcome import apply_outcome
+from markethall.payments.service.apply_outcome import lock_payment, store_outcome
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_refund_view
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -46,19 +45,18 @@ class IssueRefund:
         if await self.has_to_wait(operation):
             return await self._answer_pending(operation, attempt)
         outcome = await self._provider.submit(operation) if operation.is_pending else None
-        return await self._record_outcome(ctx, operation, outcome, attempt)
+        return await self._store_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(self, ctx: CallContext, command: RefundPayment) -> Operation:
         """Reserve the amount and insert the operation, or return that of an earlier attempt."""
         async with self._database.transaction() as store:
-            payment = await store.get_payment_for_update(command.payment_id)
-            if payment is None:
-                raise PaymentNotFound(payment_id=str(command.payment_id))
+            payment = await lock_payment(store, command.payment_id)
             existing = await _get_existing_refund(store, command)
             if existing:
                 return existing
             operation = await self._reserve(store, payment, command)
-        _log_refund(ctx, operation)
+        fields = ctx.security_fields | operation.log_fields("refund_id")
+        log.info("security.refund_requested", **fields)
         if operation.is_settled_by_hand:
             _log_due(operation)
         return operation
@@ -85,7 +83,7 @@ class IssueRefund:
         if await self.has_to_wait(operation):
             return
         outcome = await self._provider.submit(operation)
-        await self._record_outcome(
+        await self._store_outcome(
             ctx, operation, outcome, IdempotentCommand.without_key(operation.operation_id)
         )
 
@@ -136,33 +134,28 @@ class IssueRefund:
     async def _answer_pending(self, operation: Operation, attempt: IdempotentCommand) -> RefundView:
         """Return the refund. No provider is called: staff transfer it, or it is disabled."""
         async with self._database.transaction() as store:
-            payment = await store.get_payment_for_update(operation.payment_id)
-            if payment is None:
-                raise PaymentNotFound(payment_id=str(operation.payment_id))
+            payment = await lock_payment(store, operation.payment_id)
             refund = to_refund_view(operation, payment)
             attempt.is_final = operation.is_settled_by_hand
             if attempt.is_final:
                 await store.store_response(attempt, refund)
             return refund
 
-    async def _record_outcome(
+    async def _store_outcome(
         self,
         ctx: CallContext,
         operation: Operation,
         outcome: Outcome | None,
         attempt: IdempotentCommand,
     ) -> RefundView:
-        async with self._database.transaction() as store:
-            applied = await apply_outcome(
-                store, ctx, operation.operation_id, outcome, self._clock()
-            )
-            if applied is None:
-                raise PaymentNotFound(payment_id=str(operation.payment_id))
-            refund = to_refund_view(applied.operation, applied.payment)
-            attempt.is_final = not applied.operation.is_open
-            if attempt.is_final:
-                await store.store_response(attempt, refund)
-            return refund
+        return await store_outcome(
+            self._database,
+            ctx,
+            (operation, outcome),
+            attempt,
+            self._clock,
+            lambda applied: to_refund_view(applied.operation, applied.payment),
+        )
 
 
 def _log_due(operation: Operation) -> None:
@@ -170,17 +163,6 @@ def _log_due(operation: Operation) -> None:
     log.warning(
         "payment.manual_refund_due",
         payment_id=str(operation.payment_id),
-        refund_id=str(operation.operation_id),
-        amount=operation.amount,
-        currency=operation.currency,
-    )
-
-
-def _log_refund(ctx: CallContext, operation: Operation) -> None:
-    log.info(
-        "security.refund_requested",
-        **ctx.security_fields,
-        subject=f"payment:{operation.payment_id}",
         refund_id=str(operation.operation_id),
         amount=operation.amount,
         currency=operation.currency,

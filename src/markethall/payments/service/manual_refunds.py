@@ -72,7 +72,8 @@ class ManualRefundService:
                 raise RefundNotFound(refund_id=str(refund_id))
             view = to_refund_view(applied.operation, applied.payment)
             await store.store_response(attempt, view)
-        _log_paid(ctx, applied.operation)
+        fields = ctx.security_fields | applied.operation.log_fields("refund_id")
+        log.info("security.refund_marked_paid", **fields)
         return view
 
     def _check_can_be_marked(self, refund: Operation) -> None:
@@ -93,14 +94,3 @@ def _is_refund_of(operation: Operation, payment_id: UUID) -> bool:
 
 def _keyset(refund: RefundView) -> TimeKeyset:
     return TimeKeyset(refund.created_at, refund.refund_id)
-
-
-def _log_paid(ctx: CallContext, refund: Operation) -> None:
-    log.info(
-        "security.refund_marked_paid",
-        **ctx.security_fields,
-        subject=f"payment:{refund.payment_id}",
-        refund_id=str(refund.operation_id),
-        amount=refund.amount,
-        currency=refund.currency,
-    )

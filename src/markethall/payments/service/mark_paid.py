@@ -14,7 +14,6 @@ import structlog
 from markethall.payments.contract import (
     OperationKind,
     OperationStatus,
-    PaymentNotFound,
     PaymentStatus,
     PaymentView,
     UnsupportedByProvider,
@@ -22,6 +21,7 @@ from markethall.payments.contract import (
 from markethall.payments.domain import Operation, Payment, captured_event, postings_of
 from markethall.payments.ports import Capability, OperationFilter, ReadStore, Store
 from markethall.payments.service.add_postings import add_postings
+from markethall.payments.service.apply_outcome import lock_payment
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -58,15 +58,14 @@ class MarkPaid:
         AmountExceedsDue, CurrencyMismatch.
         """
         async with self._database.transaction() as store:
-            payment = await store.get_payment_for_update(payment_id)
-            if payment is None:
-                raise PaymentNotFound(payment_id=str(payment_id))
+            payment = await lock_payment(store, payment_id)
             if await store.get_operation(attempt.id) is None:
                 charge = await self._get_charge(store, payment)
                 receipt = _build_receipt(charge, amount, reference, attempt.id, self._clock())
                 payment.receive(charge.operation_id, charge.provider, amount)
                 await _save(store, ctx, payment, receipt)
-                _log_receipt(ctx, receipt)
+                fields = ctx.security_fields | receipt.log_fields()
+                log.info("security.payment_marked_paid", **fields)
             view = to_payment_view(payment)
             await store.store_response(attempt, view)
             return view
@@ -106,14 +105,3 @@ async def _save(store: Store, ctx: CallContext, payment: Payment, receipt: Opera
     if payment.status is PaymentStatus.CAPTURED:
         await store.publish(captured_event(payment), ctx)
     await add_postings(store, postings_of(receipt))
-
-
-def _log_receipt(ctx: CallContext, receipt: Operation) -> None:
-    log.info(
-        "security.payment_marked_paid",
-        **ctx.security_fields,
-        subject=f"payment:{receipt.payment_id}",
-        operation_id=str(receipt.operation_id),
-        amount=receipt.amount,
-        currency=receipt.currency,
-    )

@@ -243,20 +243,25 @@ class ProviderClient:
         )
         return was_answered
 
-    async def refund_charge(
-        self, charge: Operation, refund_id: UUID, now: datetime
-    ) -> Outcome | None:
-        """Refund the whole amount of a charge. Return None if the provider gave no answer."""
+    async def take_back(self, charge: Operation, change_id: UUID, now: datetime) -> Outcome | None:
+        """Refund the whole amount of a charge, or void a whole authorization.
+
+        Return None if the provider gave no answer.
+        """
+        is_authorization = charge.kind is OperationKind.AUTHORIZE
         request = OperationRequest(
-            operation_id=refund_id,
+            operation_id=change_id,
             payment_id=charge.payment_id,
-            kind=OperationKind.REFUND,
+            kind=OperationKind.VOID if is_authorization else OperationKind.REFUND,
             amount=charge.money,
             created_at=now,
             charge_id=charge.operation_id,
             charge_reference=charge.provider_reference,
         )
-        outcome, _ = await self._ask(charge.provider, lambda gateway: gateway.refund(request))
+        outcome, _ = await self._ask(
+            charge.provider,
+            lambda gateway: (gateway.void if is_authorization else gateway.refund)(request),
+        )
         return outcome
 
     def check_enabled(self, provider: str) -> None:
@@ -287,22 +292,6 @@ class ProviderClient:
     def report_row_parser(self, provider: str) -> Callable[[Mapping[str, str]], ReportLine]:
         """Return the parser of the provider's own report files. Raises Unavailable."""
         return self._connection(provider).gateway.parse_report_row
-
-    async def void_authorization(
-        self, authorization: Operation, void_id: UUID, now: datetime
-    ) -> Outcome | None:
-        """Void a whole authorization. Return None if the provider gave no answer."""
-        request = OperationRequest(
-            operation_id=void_id,
-            payment_id=authorization.payment_id,
-            kind=OperationKind.VOID,
-            amount=authorization.money,
-            created_at=now,
-            charge_id=authorization.operation_id,
-            charge_reference=authorization.provider_reference,
-        )
-        outcome, _ = await self._ask(authorization.provider, lambda gateway: gateway.void(request))
-        return outcome
 
     def parse_event(
         self, provider: str, headers: Mapping[str, str], body: bytes, now: datetime

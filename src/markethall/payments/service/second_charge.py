@@ -9,7 +9,6 @@ from datetime import datetime
 
 import structlog
 
-from markethall.payments.contract import OperationKind
 from markethall.payments.domain import Operation, Outcome, Succeeded
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.shared.kernel.ids import derive_uuid7
@@ -26,10 +25,7 @@ async def refund_second_charge(
     """
     refund_id = derive_uuid7(charge.operation_id, "second charge")
     charge = replace(charge, provider_reference=reference)
-    if charge.kind is OperationKind.AUTHORIZE:
-        refund = await provider.void_authorization(charge, refund_id, now)
-    else:
-        refund = await provider.refund_charge(charge, refund_id, now)
+    refund = await provider.take_back(charge, refund_id, now)
     if refund is None:
         return None
     operation_id = str(charge.operation_id)
