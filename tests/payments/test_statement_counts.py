@@ -143,7 +143,7 @@ async def test_pending_refunds_are_found_without_reading_the_settled_ones(
     pending = await payments_app.refund(await payments_app.mark_paid(waiting, 1999), 400)
     statement = statements.list_refunds(filter_columns=("status",), has_keyset=has_keyset)
     values = {"status": "pending", "limit": 100}
-    values |= {"after_created_at": START - timedelta(days=365), "after_id": pending.refund_id}
+    values |= {"after_time": START - timedelta(days=365), "after_id": pending.refund_id}
 
     async with postgres.transaction() as connection:
         driver = connection._driver

@@ -17,6 +17,7 @@ from markethall.payments.domain import (
 from markethall.payments.ports import DaySums, PostingFilter, StoredChain
 from markethall.payments.sql import ledger_statements as sql
 from markethall.payments.sql.rows import to_operation
+from markethall.payments.sql.statements import page_values
 from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:
@@ -46,13 +47,10 @@ class SqlLedgerStore(SqlUnitOfWork):
             has_keyset=posting_filter.after is not None,
             descending=posting_filter.descending,
         )
-        after_created_at, after_id = posting_filter.after or (None, None)
         rows = await self._connection.fetch_all(
             statement,
             **given_values,
-            after_created_at=after_created_at,
-            after_id=after_id,
-            limit=posting_filter.limit,
+            **page_values(posting_filter.after, posting_filter.limit),
         )
         return _to_postings(rows)
 

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.payments.domain import CUSTOMER_PAYMENTS_ACCOUNT, GENESIS_HASH
-from markethall.payments.sql.statements import FEE_COLUMNS, LIMIT, after_keyset
+from markethall.payments.sql.statements import FEE_COLUMNS, LIMIT, one_page
 from markethall.payments.sql.tables import entries, operations, payments, posting_chains, postings
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
@@ -98,7 +98,6 @@ _FILTERS: "dict[str, sa.ColumnElement[bool]]" = {
     "created_before": postings.c.created_at < bindparam("created_before"),
 }
 FILTER_NAMES: Final = tuple(_FILTERS)
-_keyset = sa.tuple_(postings.c.created_at, postings.c.posting_id)
 
 
 def _with_entries(page: sa.CTE, *order: "sa.ColumnElement[Any]") -> Statement:
@@ -117,17 +116,15 @@ def _with_entries(page: sa.CTE, *order: "sa.ColumnElement[Any]") -> Statement:
 def list_postings(*, filters: tuple[str, ...], has_keyset: bool, descending: bool) -> Statement:
     """Build one statement per combination of filters, so that each uses its best index."""
     conditions = [_FILTERS[name] for name in filters]
-    if has_keyset:
-        position = after_keyset(postings.c.created_at)
-        conditions.append(_keyset < position if descending else _keyset > position)
-    page = sa.select(postings).where(*conditions).order_by(*_by_time(postings.c, descending))
-    limited = page.limit(LIMIT).cte("page")
-    return _with_entries(limited, *_by_time(limited.c, descending))
-
-
-def _by_time(columns: Any, descending: bool) -> "list[sa.ColumnElement[Any]]":
-    order = [columns.created_at, columns.posting_id]
-    return [column.desc() if descending else column.asc() for column in order]
+    page = one_page(
+        sa.select(postings).where(*conditions),
+        postings.c.created_at,
+        postings.c.posting_id,
+        has_keyset=has_keyset,
+        descending=descending,
+    ).cte("page")
+    order = (page.c.created_at, page.c.posting_id)
+    return _with_entries(page, *(each.desc() if descending else each.asc() for each in order))
 
 
 _day = sa.cast(sa.func.date_trunc("day", sa.func.timezone("UTC", postings.c.created_at)), sa.Date)

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.payments.domain.reconciliation import MONEY_KINDS
 from markethall.payments.sql.reconciliation_tables import differences, reconciliations
-from markethall.payments.sql.statements import LIMIT, column_binds
+from markethall.payments.sql.statements import LIMIT, column_binds, one_page
 from markethall.payments.sql.tables import operations
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
@@ -21,7 +21,6 @@ _is_settled = sa.and_(
     operations.c.settled_at >= bindparam("starts_at", type_=operations.c.settled_at.type),
     operations.c.settled_at < bindparam("ends_at", type_=operations.c.settled_at.type),
 )
-_keyset = sa.tuple_(operations.c.settled_at, operations.c.operation_id)
 
 FIND_REPORTED_OPERATIONS = Statement(
     sa.select(operations).where(
@@ -54,33 +53,22 @@ LIST_UNFINISHED_STARTS = Statement(
 
 @cache
 def list_settled_operations(*, has_keyset: bool) -> Statement:
-    conditions = [_is_settled]
-    if has_keyset:
-        after = sa.tuple_(
-            bindparam("after_settled_at", type_=operations.c.settled_at.type),
-            bindparam("after_id", type_=sa.Uuid),
-        )
-        conditions.append(_keyset > after)
-    return Statement(
-        sa.select(operations).where(*conditions).order_by(*_keyset.clauses).limit(LIMIT)
-    )
+    select = sa.select(operations).where(_is_settled)
+    keyset = (operations.c.settled_at, operations.c.operation_id)
+    return Statement(one_page(select, *keyset, has_keyset=has_keyset))
 
 
 @lru_cache(maxsize=128)
 def list_reconciliations(*, filter_columns: tuple[str, ...], has_keyset: bool) -> Statement:
-    keyset = sa.tuple_(reconciliations.c.starts_at, reconciliations.c.reconciliation_id)
     conditions = [reconciliations.c[name] == bindparam(name) for name in filter_columns]
-    if has_keyset:
-        before = sa.tuple_(
-            bindparam("before_starts_at", type_=reconciliations.c.starts_at.type),
-            bindparam("before_id", type_=sa.Uuid),
-        )
-        conditions.append(keyset < before)
     return Statement(
-        sa.select(reconciliations)
-        .where(*conditions)
-        .order_by(*(column.desc() for column in keyset.clauses))
-        .limit(LIMIT)
+        one_page(
+            sa.select(reconciliations).where(*conditions),
+            reconciliations.c.starts_at,
+            reconciliations.c.reconciliation_id,
+            has_keyset=has_keyset,
+            descending=True,
+        )
     )
 
 

@@ -15,6 +15,7 @@ from markethall.payments.domain.reconciliation import RecordedOperation
 from markethall.payments.ports import Reconciliation, ReconciliationFilter, ReportedIds
 from markethall.payments.sql import reconciliation_statements as sql
 from markethall.payments.sql.rows import to_operation
+from markethall.payments.sql.statements import page_values
 from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:
@@ -47,15 +48,12 @@ class SqlReconciliationStore(SqlUnitOfWork):
         after: tuple[datetime, UUID] | None,
         limit: int,
     ) -> Sequence[RecordedOperation]:
-        after_settled_at, after_id = after or (None, None)
         rows = await self._connection.fetch_all(
             sql.list_settled_operations(has_keyset=after is not None),
             provider=provider,
             starts_at=start,
             ends_at=end,
-            after_settled_at=after_settled_at,
-            after_id=after_id,
-            limit=limit,
+            **page_values(after, limit),
         )
         return [RecordedOperation.of(to_operation(row)) for row in rows]
 
@@ -88,13 +86,10 @@ class SqlReconciliationStore(SqlUnitOfWork):
             if (value := getattr(reconciliation_filter, name)) is not None
         }
         before = reconciliation_filter.before
-        before_starts_at, before_id = before or (None, None)
         rows = await self._connection.fetch_all(
             sql.list_reconciliations(filter_columns=tuple(values), has_keyset=before is not None),
             **values,
-            before_starts_at=before_starts_at,
-            before_id=before_id,
-            limit=reconciliation_filter.limit,
+            **page_values(before, reconciliation_filter.limit),
         )
         return [_to_view(row) for row in rows]
 

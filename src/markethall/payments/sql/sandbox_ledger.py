@@ -18,6 +18,7 @@ from markethall.payments.ports import (
     SandboxSavedMethod,
 )
 from markethall.payments.sql import sandbox_statements as sql
+from markethall.payments.sql.statements import page_values
 from markethall.shared.persistence.postgres import Connection, Postgres
 
 
@@ -95,15 +96,12 @@ class SqlSandboxLedger:
     async def list_movements(
         self, start: datetime, end: datetime, after: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[SandboxMovement]:
-        after_created_at, after_id = after or (None, None)
         async with self._postgres.read_session() as connection:
             rows = await connection.fetch_all(
                 sql.list_movements(has_keyset=after is not None),
                 starts_at=start,
                 ends_at=end,
-                after_created_at=after_created_at,
-                after_id=after_id,
-                limit=limit,
+                **page_values(after, limit),
             )
         return [SandboxMovement(**dict(row)) for row in rows]
 

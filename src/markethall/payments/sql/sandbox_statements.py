@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from markethall.payments.sql.statements import LIMIT, column_binds
+from markethall.payments.sql.statements import column_binds, one_page
 from markethall.payments.sql.tables import (
     sandbox_captures,
     sandbox_charges,
@@ -122,12 +122,5 @@ def _movements() -> "sa.Subquery":
 @cache
 def list_movements(*, has_keyset: bool) -> Statement:
     movements = _movements()
-    keyset = sa.tuple_(movements.c.created_at, movements.c.operation_id)
-    statement = sa.select(movements)
-    if has_keyset:
-        after = sa.tuple_(
-            bindparam("after_created_at", type_=movements.c.created_at.type),
-            bindparam("after_id", type_=sa.Uuid),
-        )
-        statement = statement.where(keyset > after)
-    return Statement(statement.order_by(*keyset.clauses).limit(LIMIT))
+    keyset = (movements.c.created_at, movements.c.operation_id)
+    return Statement(one_page(sa.select(movements), *keyset, has_keyset=has_keyset))

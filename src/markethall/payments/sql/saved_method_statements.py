@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
-from markethall.payments.sql.statements import LIMIT, column_binds
+from markethall.payments.sql.statements import LIMIT, column_binds, one_page
 from markethall.payments.sql.tables import provider_customers, saved_methods
 from markethall.shared.persistence.postgres import Statement
 
@@ -46,16 +46,15 @@ REPLACE_PROVIDER_CUSTOMER = Statement(
 
 @cache
 def list_saved_methods(*, has_keyset: bool) -> Statement:
-    keyset = sa.tuple_(saved_methods.c.created_at, saved_methods.c.saved_method_id)
-    conditions = [_of_user, _not_deleted]
-    if has_keyset:
-        position = sa.tuple_(
-            bindparam("after_created_at", type_=saved_methods.c.created_at.type),
-            bindparam("after_id", type_=sa.Uuid),
+    return Statement(
+        one_page(
+            sa.select(saved_methods).where(_of_user, _not_deleted),
+            saved_methods.c.created_at,
+            saved_methods.c.saved_method_id,
+            has_keyset=has_keyset,
+            descending=True,
         )
-        conditions.append(keyset < position)
-    order = [column.desc() for column in keyset.clauses]
-    return Statement(sa.select(saved_methods).where(*conditions).order_by(*order).limit(LIMIT))
+    )
 
 
 def _delete(condition: sa.ColumnElement[bool]) -> Statement:

@@ -9,6 +9,7 @@ from uuid import UUID
 from markethall.payments.domain import MethodDetails, ProviderCustomer, SavedMethod
 from markethall.payments.ports import SavedMethodFilter
 from markethall.payments.sql import saved_method_statements as sql
+from markethall.payments.sql.statements import page_values
 from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:
@@ -32,13 +33,10 @@ class SqlSavedMethodStore(SqlUnitOfWork):
         return _to_saved_method(row) if row else None
 
     async def list_saved_methods(self, method_filter: SavedMethodFilter) -> Sequence[SavedMethod]:
-        created_at, saved_method_id = method_filter.after or (None, None)
         rows = await self._connection.fetch_all(
             sql.list_saved_methods(has_keyset=method_filter.after is not None),
             user_id=method_filter.user_id,
-            after_created_at=created_at,
-            after_id=saved_method_id,
-            limit=method_filter.limit,
+            **page_values(method_filter.after, method_filter.limit),
         )
         return [_to_saved_method(row) for row in rows]
 

@@ -1,7 +1,9 @@
 """The SQL statements of payments. Each is compiled once, because compiling is slow."""
 
+from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -30,11 +32,29 @@ def column_binds(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
     return {column.name: bindparam(prefix + column.name, type_=column.type) for column in table.c}
 
 
-def after_keyset(sort_column: "sa.Column[Any]") -> "sa.Tuple":
-    """Bind (created_at, id) of the last row of the previous page."""
-    return sa.tuple_(
-        bindparam("after_created_at", type_=sort_column.type), bindparam("after_id", type_=sa.Uuid)
-    )
+def one_page(
+    select: "sa.Select[Any]",
+    *keyset: "sa.ColumnElement[Any]",
+    has_keyset: bool,
+    descending: bool = False,
+) -> "sa.Select[Any]":
+    """Select one page, sorted by the keyset: a time and an id.
+
+    With `has_keyset`, the page begins after the row with the bound time and id.
+    """
+    if has_keyset:
+        after_time = bindparam("after_time", type_=keyset[0].type)
+        after = sa.tuple_(after_time, bindparam("after_id", type_=sa.Uuid))
+        rows = sa.tuple_(*keyset)
+        select = select.where(rows < after if descending else rows > after)
+    order = (column.desc() if descending else column.asc() for column in keyset)
+    return select.order_by(*order).limit(LIMIT)
+
+
+def page_values(after: tuple[datetime, UUID] | None, limit: int) -> dict[str, Any]:
+    """Return the bind values of `one_page`; `after` is the keyset of the previous page."""
+    after_time, after_id = after or (None, None)
+    return {"after_time": after_time, "after_id": after_id, "limit": limit}
 
 
 # Payments
@@ -162,17 +182,18 @@ def select_payments(
     disputed: bool | None = None,
 ) -> Statement:
     """Build one statement per combination of filters, so that each uses its best index."""
-    keyset = sa.tuple_(payments.c.created_at, payments.c.payment_id)
     conditions = [payments.c[name] == bindparam(name) for name in filter_columns]
     if disputed is not None:
         is_disputed = payments.c.dispute.is_not(None)
         conditions.append(is_disputed if disputed else ~is_disputed)
-    if has_keyset:
-        keyset_bind = after_keyset(payments.c.created_at)
-        conditions.append(keyset < keyset_bind if descending else keyset > keyset_bind)
-    order = [column.desc() if descending else column.asc() for column in keyset.clauses]
     return Statement(
-        sa.select(payments).where(_not_tombstone, *conditions).order_by(*order).limit(LIMIT)
+        one_page(
+            sa.select(payments).where(_not_tombstone, *conditions),
+            payments.c.created_at,
+            payments.c.payment_id,
+            has_keyset=has_keyset,
+            descending=descending,
+        )
     )
 
 
@@ -186,12 +207,7 @@ def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, A
         has_keyset=payment_filter.after is not None,
         descending=payment_filter.descending,
     )
-    at, payment_id = payment_filter.after or (None, None)
-    return statement, given_values | {
-        "limit": payment_filter.limit,
-        "after_created_at": at,
-        "after_id": payment_id,
-    }
+    return statement, given_values | page_values(payment_filter.after, payment_filter.limit)
 
 
 LIST_OVERDUE_AUTHORIZATIONS = Statement(
@@ -215,6 +231,7 @@ LIST_PAYMENTS_TO_REFUND = Statement(
 
 # prefix of the operation's column names in rows and bind values that also contain a payment
 OPERATION_PREFIX = "operation_"
+_OPERATION_KEYSET = (operations.c.created_at, operations.c.operation_id)
 FEE_COLUMNS = ("fee_amount", "fee_currency", "fee_recorded_at")
 
 _updated_payment = _update_payment.returning(payments.c.payment_id).cte("updated_payment")
@@ -281,15 +298,11 @@ GET_OPERATION = Statement(
 
 @cache
 def list_operations(*, by_kind: bool, has_keyset: bool) -> Statement:
-    keyset = sa.tuple_(operations.c.created_at, operations.c.operation_id)
     conditions = [operations.c.payment_id == bindparam("payment_id")]
     if by_kind:
         conditions.append(operations.c.kind == bindparam("kind"))
-    if has_keyset:
-        conditions.append(keyset > after_keyset(operations.c.created_at))
-    return Statement(
-        sa.select(operations).where(*conditions).order_by(*keyset.clauses).limit(LIMIT)
-    )
+    select = sa.select(operations).where(*conditions)
+    return Statement(one_page(select, *_OPERATION_KEYSET, has_keyset=has_keyset))
 
 
 _select_payment_and_operation = sa.select(
@@ -299,16 +312,10 @@ _select_payment_and_operation = sa.select(
 
 @lru_cache(maxsize=128)
 def list_refunds(*, filter_columns: tuple[str, ...], has_keyset: bool) -> Statement:
-    keyset = sa.tuple_(operations.c.created_at, operations.c.operation_id)
     conditions = [operations.c[name] == bindparam(name) for name in filter_columns]
-    if has_keyset:
-        conditions.append(keyset > after_keyset(operations.c.created_at))
     is_refund = operations.c.kind == sql_literal("refund")
-    return Statement(
-        _select_payment_and_operation.where(is_refund, *conditions)
-        .order_by(*keyset.clauses)
-        .limit(LIMIT)
-    )
+    select = _select_payment_and_operation.where(is_refund, *conditions)
+    return Statement(one_page(select, *_OPERATION_KEYSET, has_keyset=has_keyset))
 
 
 # the payment, and the operation if it exists

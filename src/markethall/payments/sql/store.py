@@ -187,14 +187,11 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
         statement = sql.list_operations(
             by_kind=operation_filter.kind is not None, has_keyset=operation_filter.after is not None
         )
-        after_created_at, after_operation_id = operation_filter.after or (None, None)
         rows = await self._connection.fetch_all(
             statement,
             payment_id=operation_filter.payment_id,
             kind=operation_filter.kind,
-            after_created_at=after_created_at,
-            after_id=after_operation_id,
-            limit=operation_filter.limit,
+            **sql.page_values(operation_filter.after, operation_filter.limit),
         )
         return [to_operation(row) for row in rows]
 
@@ -203,15 +200,12 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
     ) -> Sequence[tuple[Payment, Operation]]:
         values = {"status": refund_filter.status, "provider": refund_filter.provider}
         given_values = {name: value for name, value in values.items() if value is not None}
-        after_created_at, after_refund_id = refund_filter.after or (None, None)
         rows = await self._connection.fetch_all(
             sql.list_refunds(
                 filter_columns=tuple(given_values), has_keyset=refund_filter.after is not None
             ),
             **given_values,
-            after_created_at=after_created_at,
-            after_id=after_refund_id,
-            limit=refund_filter.limit,
+            **sql.page_values(refund_filter.after, refund_filter.limit),
         )
         return [(_to_payment(row), to_operation(row, sql.OPERATION_PREFIX)) for row in rows]
 
