@@ -29,7 +29,7 @@ from markethall.payments.domain import (
     next_position,
     postings_of,
 )
-from markethall.payments.ports import OperationFilter, OperationKind, OperationRequest
+from markethall.payments.ports import OperationKind, OperationRequest
 from markethall.payments.service import FeeResult
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import new_id
@@ -43,9 +43,7 @@ FEE_USD = Money(amount=91, currency="USD")
 
 async def charge_of(payments_app: PaymentsApp, payment: PaymentView) -> Operation:
     async with payments_app.container.database().read_session() as store:
-        (charge,) = await store.list_operations(
-            OperationFilter(10, payment.payment_id, OperationKind.CHARGE)
-        )
+        (charge,) = await store.list_operations(payment.payment_id, OperationKind.CHARGE, None, 10)
     return charge
 
 

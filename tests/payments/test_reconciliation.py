@@ -27,7 +27,7 @@ from markethall.payments.contract.reconciliation import (
     ReconciliationView,
 )
 from markethall.payments.domain import Operation
-from markethall.payments.ports import OperationFilter, PaymentGatewayTimeout, ReportKind, ReportLine
+from markethall.payments.ports import PaymentGatewayTimeout, ReportKind, ReportLine
 from markethall.payments.service import DailyReconciliation
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.money import Money
@@ -98,7 +98,7 @@ async def lines_of(text: str) -> AsyncIterator[bytes]:
 
 async def operations_of(payments_app: PaymentsApp, payment: PaymentView) -> list[Operation]:
     async with payments_app.container.database().read_session() as store:
-        return list(await store.list_operations(OperationFilter(100, payment.payment_id)))
+        return list(await store.list_operations(payment.payment_id, None, None, 100))
 
 
 def line_of(operation: Operation, **changes: Any) -> ReportLine:

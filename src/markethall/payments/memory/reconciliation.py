@@ -9,12 +9,13 @@ from markethall.payments.contract import OperationStatus
 from markethall.payments.contract.reconciliation import (
     DifferenceReason,
     DifferenceView,
+    ReconciliationQuery,
     ReconciliationStatus,
     ReconciliationView,
 )
 from markethall.payments.domain.reconciliation import MONEY_KINDS, RecordedOperation
 from markethall.payments.memory.tables import Tables
-from markethall.payments.ports import Reconciliation, ReconciliationFilter, ReportedIds
+from markethall.payments.ports import Reconciliation, ReportedIds
 from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import TimeKeyset
@@ -75,12 +76,18 @@ class MemoryReconciliationStore(MemoryUnitOfWork):
         return sorted(one.view.starts_at for one in unfinished)
 
     async def list_reconciliations(
-        self, reconciliation_filter: ReconciliationFilter
+        self, query: ReconciliationQuery, before: TimeKeyset | None
     ) -> Sequence[ReconciliationView]:
         rows = self._tables.reconciliations.rows()
-        found = [row.view for row in rows if _matches(row.view, reconciliation_filter)]
+        found = [
+            row.view
+            for row in rows
+            if query.provider in {None, row.view.provider}
+            and query.status in {None, row.view.status}
+            and (before is None or _position(row.view) < before)
+        ]
         found.sort(key=_position, reverse=True)
-        return found[: reconciliation_filter.limit]
+        return found[: query.limit + 1]
 
     async def get_reconciliation(self, reconciliation_id: UUID) -> ReconciliationView | None:
         found = self._tables.reconciliations.get(reconciliation_id)
@@ -147,15 +154,6 @@ class MemoryReconciliationStore(MemoryUnitOfWork):
             )
         )
         return [RecordedOperation.of(operation) for operation in found]
-
-
-def _matches(view: ReconciliationView, reconciliation_filter: ReconciliationFilter) -> bool:
-    before = reconciliation_filter.before
-    return (
-        reconciliation_filter.provider in {None, view.provider}
-        and reconciliation_filter.status in {None, view.status}
-        and (before is None or _position(view) < before)
-    )
 
 
 def _position(view: ReconciliationView) -> TimeKeyset:

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from markethall.payments.domain import MethodDetails, ProviderCustomer, SavedMethod
 from markethall.payments.memory.tables import Tables
-from markethall.payments.ports import SavedMethodFilter
 from markethall.shared.composition.memory import MemoryUnitOfWork
+from markethall.shared.kernel.pagination import TimeKeyset
 
 
 class MemorySavedMethodStore(MemoryUnitOfWork):
@@ -23,15 +23,17 @@ class MemorySavedMethodStore(MemoryUnitOfWork):
         )
         return found[0] if found else None
 
-    async def list_saved_methods(self, method_filter: SavedMethodFilter) -> Sequence[SavedMethod]:
+    async def list_saved_methods(
+        self, user_id: UUID, after: TimeKeyset | None, limit: int
+    ) -> Sequence[SavedMethod]:
         methods = self._tables.saved_methods.where(
             lambda method: (
-                method.user_id == method_filter.user_id
+                method.user_id == user_id
                 and not method.is_deleted
-                and (method_filter.after is None or _position(method) < method_filter.after)
+                and (after is None or _position(method) < after)
             )
         )
-        return sorted(methods, key=_position, reverse=True)[: method_filter.limit]
+        return sorted(methods, key=_position, reverse=True)[:limit]
 
     async def get_provider_customer(self, user_id: UUID, provider: str) -> ProviderCustomer | None:
         return self._tables.provider_customers.get((user_id, provider))

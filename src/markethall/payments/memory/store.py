@@ -11,6 +11,7 @@ from markethall.payments.contract import (
     PaymentState,
     PaymentStatus,
 )
+from markethall.payments.contract.manual_refunds import RefundQuery
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
 from markethall.payments.memory.guests import MemoryGuestStore
 from markethall.payments.memory.integrity import MemoryPaymentIntegrityReads
@@ -19,10 +20,8 @@ from markethall.payments.memory.reconciliation import MemoryReconciliationStore
 from markethall.payments.memory.saved_methods import MemorySavedMethodStore
 from markethall.payments.memory.tables import StoredEvent
 from markethall.payments.ports import (
-    OperationFilter,
     PaymentFilter,
     ProviderEvent,
-    RefundFilter,
     Settlement,
     WebhookState,
 )
@@ -163,37 +162,37 @@ class MemoryPaymentStore(
     ) -> tuple[Payment | None, Operation | None]:
         return await self.get_payment(payment_id), await self.get_operation(operation_id)
 
-    async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
+    async def list_operations(
+        self,
+        payment_id: UUID,
+        kind: OperationKind | None,
+        after: TimeKeyset | None,
+        limit: int,
+    ) -> Sequence[Operation]:
         operations = self._tables.operations.where(
             lambda one: (
-                one.payment_id == operation_filter.payment_id
-                and operation_filter.kind in {None, one.kind}
-                and (
-                    not operation_filter.after
-                    or (one.created_at, one.operation_id) > operation_filter.after
-                )
+                one.payment_id == payment_id
+                and kind in {None, one.kind}
+                and (after is None or (one.created_at, one.operation_id) > after)
             )
         )
         operations.sort(key=lambda one: (one.created_at, one.operation_id))
-        return operations[: operation_filter.limit]
+        return operations[:limit]
 
     async def list_refunds(
-        self, refund_filter: RefundFilter
+        self, query: RefundQuery, after: TimeKeyset | None
     ) -> Sequence[tuple[Payment, Operation]]:
         refunds = self._tables.operations.where(
             lambda one: (
                 one.kind is OperationKind.REFUND
-                and refund_filter.status in {None, one.status.value}
-                and refund_filter.provider in {None, one.provider}
-                and (
-                    not refund_filter.after
-                    or (one.created_at, one.operation_id) > refund_filter.after
-                )
+                and query.status in {None, one.status.value}
+                and query.provider in {None, one.provider}
+                and (after is None or (one.created_at, one.operation_id) > after)
             )
         )
         refunds.sort(key=lambda one: (one.created_at, one.operation_id))
         pairs = ((self._tables.payments.get(one.payment_id), one) for one in refunds)
-        return [(payment, one) for payment, one in pairs if payment][: refund_filter.limit]
+        return [(payment, one) for payment, one in pairs if payment][: query.limit + 1]
 
     async def get_payment_and_operation_for_update(
         self, operation_id: UUID

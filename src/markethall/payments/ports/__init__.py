@@ -34,7 +34,6 @@ from markethall.payments.ports.ledger import DaySums as DaySums
 from markethall.payments.ports.ledger import PostingFilter as PostingFilter
 from markethall.payments.ports.ledger import StoredChain as StoredChain
 from markethall.payments.ports.reconciliation import Reconciliation as Reconciliation
-from markethall.payments.ports.reconciliation import ReconciliationFilter as ReconciliationFilter
 from markethall.payments.ports.reconciliation import ReportedIds as ReportedIds
 from markethall.payments.ports.sandbox import EARLIER_CHARGE_STATUSES as EARLIER_CHARGE_STATUSES
 from markethall.payments.ports.sandbox import SandboxCapture as SandboxCapture
@@ -43,11 +42,8 @@ from markethall.payments.ports.sandbox import SandboxLedger as SandboxLedger
 from markethall.payments.ports.sandbox import SandboxMovement as SandboxMovement
 from markethall.payments.ports.sandbox import SandboxRefund as SandboxRefund
 from markethall.payments.ports.sandbox import SandboxSavedMethod as SandboxSavedMethod
-from markethall.payments.ports.saved_methods import SavedMethodFilter as SavedMethodFilter
-from markethall.payments.ports.storage import OperationFilter as OperationFilter
 from markethall.payments.ports.storage import PaymentFilter as PaymentFilter
 from markethall.payments.ports.storage import ReadStore as ReadStore
-from markethall.payments.ports.storage import RefundFilter as RefundFilter
 from markethall.payments.ports.storage import Settlement as Settlement
 from markethall.payments.ports.storage import Store as Store
 from markethall.payments.ports.storage import WebhookState as WebhookState

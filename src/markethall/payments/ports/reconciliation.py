@@ -9,7 +9,7 @@ from uuid import UUID
 from markethall.payments.contract.reconciliation import (
     DifferenceReason,
     DifferenceView,
-    ReconciliationStatus,
+    ReconciliationQuery,
     ReconciliationView,
 )
 from markethall.payments.domain.reconciliation import RecordedOperation
@@ -26,16 +26,6 @@ class Reconciliation:
 
     view: ReconciliationView
     due_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReconciliationFilter:
-    """Selection of one page of comparisons, which begins after the position `before`."""
-
-    limit: int
-    provider: str | None = None
-    status: ReconciliationStatus | None = None
-    before: TimeKeyset | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +69,9 @@ class ReconciliationReadStore(Protocol):
         """Return the starts, from `earliest` on, of comparisons that have not completed."""
 
     async def list_reconciliations(
-        self, reconciliation_filter: ReconciliationFilter
+        self, query: ReconciliationQuery, before: TimeKeyset | None
     ) -> Sequence[ReconciliationView]:
-        """Return comparisons by the start of their period, the newest first."""
+        """Return `query.limit` + 1 comparisons by the start of their period, the newest first."""
 
     async def get_reconciliation(self, reconciliation_id: UUID) -> ReconciliationView | None: ...
     async def list_differences(

@@ -1,22 +1,12 @@
 """The port to the storage of saved payment methods."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from markethall.payments.domain import ProviderCustomer, SavedMethod
 from markethall.shared.kernel.pagination import TimeKeyset
-
-
-@dataclass(frozen=True)
-class SavedMethodFilter:
-    """Selection of one page of the methods of a user, which begins after the position `after`."""
-
-    limit: int
-    user_id: UUID
-    after: TimeKeyset | None = None
 
 
 class SavedMethodReads(Protocol):
@@ -26,7 +16,9 @@ class SavedMethodReads(Protocol):
     async def find_saved_method(self, provider: str, token: str) -> SavedMethod | None:
         """Return the method with this token, also if it is deleted."""
 
-    async def list_saved_methods(self, method_filter: SavedMethodFilter) -> Sequence[SavedMethod]:
+    async def list_saved_methods(
+        self, user_id: UUID, after: TimeKeyset | None, limit: int
+    ) -> Sequence[SavedMethod]:
         """Return methods that are not deleted, the newest first."""
 
     async def get_provider_customer(

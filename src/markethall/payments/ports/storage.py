@@ -10,8 +10,8 @@ from markethall.payments.contract import (
     OperationKind,
     PaymentState,
     PaymentStatus,
-    RefundStatus,
 )
+from markethall.payments.contract.manual_refunds import RefundQuery
 from markethall.payments.domain import Operation, Payment, Posting
 from markethall.payments.ports.gateway import ProviderEvent
 from markethall.payments.ports.guests import GuestWrites
@@ -42,26 +42,6 @@ class PaymentFilter:
 
 
 @dataclass(frozen=True)
-class OperationFilter:
-    """Selection of one page of operations, which begins after the position `after`."""
-
-    limit: int
-    payment_id: UUID
-    kind: OperationKind | None = None
-    after: TimeKeyset | None = None
-
-
-@dataclass(frozen=True)
-class RefundFilter:
-    """Selection of one page of the refunds of all payments, which begins after `after`."""
-
-    limit: int
-    status: RefundStatus | None = None
-    provider: str | None = None
-    after: TimeKeyset | None = None
-
-
-@dataclass(frozen=True)
 class Settlement:
     """A charge with its outcome: the changed payment and operation, the event and the posting."""
 
@@ -88,16 +68,22 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
     ) -> tuple[Payment | None, Operation | None]:
         """Return the payment, and the operation if it exists, in one statement."""
 
-    async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
+    async def list_operations(
+        self,
+        payment_id: UUID,
+        kind: OperationKind | None,
+        after: TimeKeyset | None,
+        limit: int,
+    ) -> Sequence[Operation]:
         """Return operations, the oldest first."""
 
     async def list_payment_states(self, after: UUID | None, limit: int) -> Sequence[PaymentState]:
         """Return states of payments after this id, by payment id. Tombstones are left out."""
 
     async def list_refunds(
-        self, refund_filter: RefundFilter
+        self, query: RefundQuery, after: TimeKeyset | None
     ) -> Sequence[tuple[Payment, Operation]]:
-        """Return refunds with their payments, the oldest first."""
+        """Return `query.limit` + 1 refunds with their payments, the oldest first."""
 
     async def list_payments_to_refund(self, after: UUID | None, limit: int) -> Sequence[UUID]:
         """Return the ids of voided, cancelled or expired payments whose money must be refunded.

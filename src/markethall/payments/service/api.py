@@ -19,7 +19,7 @@ from markethall.payments.contract import (
     WebhookReceipt,
 )
 from markethall.payments.domain import Operation, Payment
-from markethall.payments.ports import OperationFilter, PaymentFilter, ReadStore, Store
+from markethall.payments.ports import PaymentFilter, ReadStore, Store
 from markethall.payments.service.change_authorization import ChangeAuthorization
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.issue_refund import IssueRefund
@@ -139,9 +139,7 @@ class PaymentApiService:
         listing = f"operations {payment_id} {kind}"
         after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
-            return await store.list_operations(
-                OperationFilter(query.limit + 1, payment_id, kind, after)
-            )
+            return await store.list_operations(payment_id, kind, after, query.limit + 1)
 
     async def _get_visible_payment(self, ctx: CallContext, payment_id: UUID) -> Payment:
         async with self._database.read_session() as store:

@@ -31,7 +31,7 @@ from markethall.payments.domain import (
     postings_of,
     settle_operation,
 )
-from markethall.payments.ports import OperationFilter, ReadStore, Store
+from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.add_postings import add_postings
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -150,7 +150,7 @@ async def _is_superseded_failure(store: Store, operation: Operation, outcome: Ou
         return False
     position = TimeKeyset(operation.created_at, operation.operation_id)
     for kind in CHARGE_KINDS:
-        if await store.list_operations(OperationFilter(1, operation.payment_id, kind, position)):
+        if await store.list_operations(operation.payment_id, kind, position, 1):
             return True
     return False
 

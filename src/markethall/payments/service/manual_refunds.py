@@ -17,7 +17,7 @@ from markethall.payments.contract import (
 )
 from markethall.payments.contract.manual_refunds import RefundQuery
 from markethall.payments.domain import Operation, Succeeded
-from markethall.payments.ports import Capability, ReadStore, RefundFilter, Store
+from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_refund_view
@@ -47,9 +47,7 @@ class ManualRefundService:
         listing = f"refunds {query.status} {query.provider}"
         after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
-            found = await store.list_refunds(
-                RefundFilter(query.limit + 1, query.status, query.provider, after)
-            )
+            found = await store.list_refunds(query, after)
         views = [to_refund_view(operation, payment) for payment, operation in found]
         return self._cursors.build_page(listing, views, query.limit, _keyset)
 

@@ -19,7 +19,7 @@ from markethall.payments.contract import (
     UnsupportedByProvider,
 )
 from markethall.payments.domain import Operation, Payment, captured_event, postings_of
-from markethall.payments.ports import Capability, OperationFilter, ReadStore, Store
+from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.add_postings import add_postings
 from markethall.payments.service.apply_outcome import lock_payment
 from markethall.payments.service.provider_client import ProviderClient
@@ -73,7 +73,7 @@ class MarkPaid:
     async def _get_charge(self, store: Store, payment: Payment) -> Operation:
         """Return the charge that gave the customer the instructions to pay."""
         charges = await store.list_operations(
-            OperationFilter(_MAX_CHARGES, payment.payment_id, OperationKind.CHARGE)
+            payment.payment_id, OperationKind.CHARGE, None, _MAX_CHARGES
         )
         for charge in charges:
             if self._provider.can(charge.provider, Capability.MARK_PAID):

@@ -16,7 +16,7 @@ from markethall.payments.contract.reconciliation import (
     ReconciliationSummary,
     ReconciliationView,
 )
-from markethall.payments.ports import ReadStore, ReconciliationFilter, Store
+from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.report_comparison import ReportComparison
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
@@ -42,14 +42,9 @@ class ReconciliationService:
         self, ctx: CallContext, query: ReconciliationQuery
     ) -> Page[ReconciliationView]:
         listing = f"reconciliations {query.provider!r} {query.status}"
-        reconciliation_filter = ReconciliationFilter(
-            limit=query.limit + 1,
-            provider=query.provider,
-            status=query.status,
-            before=self._cursors.decode(listing, query.cursor, TIME_KEYSET),
-        )
+        before = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
-            views = await store.list_reconciliations(reconciliation_filter)
+            views = await store.list_reconciliations(query, before)
         return self._cursors.build_page(listing, views, query.limit, _keyset)
 
     async def get_reconciliation(

@@ -21,7 +21,7 @@ from markethall.payments.domain import (
     ProviderCustomer,
     SavedMethod,
 )
-from markethall.payments.ports import Capability, ReadStore, SavedMethodFilter, Store
+from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_saved_method_view
 from markethall.shared.kernel.call_context import CallContext
@@ -134,9 +134,7 @@ class SavedMethods:
         listing = f"saved payment methods {user_id}"
         after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
-            methods = await store.list_saved_methods(
-                SavedMethodFilter(query.limit + 1, user_id, after)
-            )
+            methods = await store.list_saved_methods(user_id, after, query.limit + 1)
         views = [to_saved_method_view(method) for method in methods]
         return self._cursors.build_page(listing, views, query.limit, _keyset)
 

@@ -8,15 +8,17 @@ from uuid import UUID
 from markethall.payments.contract.reconciliation import (
     DifferenceReason,
     DifferenceView,
+    ReconciliationQuery,
     ReconciliationSummary,
     ReconciliationView,
 )
 from markethall.payments.domain.reconciliation import RecordedOperation
-from markethall.payments.ports import Reconciliation, ReconciliationFilter, ReportedIds
+from markethall.payments.ports import Reconciliation, ReportedIds
 from markethall.payments.sql import reconciliation_statements as sql
 from markethall.payments.sql.rows import to_operation
 from markethall.payments.sql.statements import page_values
 from markethall.shared.composition.sql import SqlUnitOfWork
+from markethall.shared.kernel.pagination import TimeKeyset
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -78,18 +80,17 @@ class SqlReconciliationStore(SqlUnitOfWork):
         return [row["starts_at"] for row in rows]
 
     async def list_reconciliations(
-        self, reconciliation_filter: ReconciliationFilter
+        self, query: ReconciliationQuery, before: TimeKeyset | None
     ) -> Sequence[ReconciliationView]:
         values = {
             name: value
             for name in ("provider", "status")
-            if (value := getattr(reconciliation_filter, name)) is not None
+            if (value := getattr(query, name)) is not None
         }
-        before = reconciliation_filter.before
         rows = await self._connection.fetch_all(
             sql.list_reconciliations(filter_columns=tuple(values), has_keyset=before is not None),
             **values,
-            **page_values(before, reconciliation_filter.limit),
+            **page_values(before, query.limit + 1),
         )
         return [_to_view(row) for row in rows]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from markethall.payments.domain import MethodDetails, ProviderCustomer, SavedMethod
-from markethall.payments.ports import SavedMethodFilter
 from markethall.payments.sql import saved_method_statements as sql
 from markethall.payments.sql.statements import page_values
 from markethall.shared.composition.sql import SqlUnitOfWork
+from markethall.shared.kernel.pagination import TimeKeyset
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -32,11 +32,13 @@ class SqlSavedMethodStore(SqlUnitOfWork):
         )
         return _to_saved_method(row) if row else None
 
-    async def list_saved_methods(self, method_filter: SavedMethodFilter) -> Sequence[SavedMethod]:
+    async def list_saved_methods(
+        self, user_id: UUID, after: TimeKeyset | None, limit: int
+    ) -> Sequence[SavedMethod]:
         rows = await self._connection.fetch_all(
-            sql.list_saved_methods(has_keyset=method_filter.after is not None),
-            user_id=method_filter.user_id,
-            **page_values(method_filter.after, method_filter.limit),
+            sql.list_saved_methods(has_keyset=after is not None),
+            user_id=user_id,
+            **page_values(after, limit),
         )
         return [_to_saved_method(row) for row in rows]
 

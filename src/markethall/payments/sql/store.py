@@ -12,17 +12,17 @@ from pydantic import TypeAdapter
 
 from markethall.payments.contract import (
     NextAction,
+    OperationKind,
     OrderHasPayment,
     PaymentDispute,
     PaymentState,
     PaymentStatus,
 )
+from markethall.payments.contract.manual_refunds import RefundQuery
 from markethall.payments.domain import Operation, Payment
 from markethall.payments.ports import (
-    OperationFilter,
     PaymentFilter,
     ProviderEvent,
-    RefundFilter,
     Settlement,
     WebhookState,
 )
@@ -38,6 +38,7 @@ from markethall.payments.sql.settlement_statements import SETTLE_WITH_KEY, SETTL
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.sql.combined_writes import event_values
 from markethall.shared.persistence.postgres import Statement
 
@@ -183,29 +184,30 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
         operation = to_operation(row, sql.OPERATION_PREFIX) if has_operation else None
         return _to_payment(row), operation
 
-    async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
-        statement = sql.list_operations(
-            by_kind=operation_filter.kind is not None, has_keyset=operation_filter.after is not None
-        )
+    async def list_operations(
+        self,
+        payment_id: UUID,
+        kind: OperationKind | None,
+        after: TimeKeyset | None,
+        limit: int,
+    ) -> Sequence[Operation]:
         rows = await self._connection.fetch_all(
-            statement,
-            payment_id=operation_filter.payment_id,
-            kind=operation_filter.kind,
-            **sql.page_values(operation_filter.after, operation_filter.limit),
+            sql.list_operations(by_kind=kind is not None, has_keyset=after is not None),
+            payment_id=payment_id,
+            kind=kind,
+            **sql.page_values(after, limit),
         )
         return [to_operation(row) for row in rows]
 
     async def list_refunds(
-        self, refund_filter: RefundFilter
+        self, query: RefundQuery, after: TimeKeyset | None
     ) -> Sequence[tuple[Payment, Operation]]:
-        values = {"status": refund_filter.status, "provider": refund_filter.provider}
+        values = {"status": query.status, "provider": query.provider}
         given_values = {name: value for name, value in values.items() if value is not None}
         rows = await self._connection.fetch_all(
-            sql.list_refunds(
-                filter_columns=tuple(given_values), has_keyset=refund_filter.after is not None
-            ),
+            sql.list_refunds(filter_columns=tuple(given_values), has_keyset=after is not None),
             **given_values,
-            **sql.page_values(refund_filter.after, refund_filter.limit),
+            **sql.page_values(after, query.limit + 1),
         )
         return [(_to_payment(row), to_operation(row, sql.OPERATION_PREFIX)) for row in rows]
 
