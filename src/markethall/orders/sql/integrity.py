@@ -210,22 +210,13 @@ class SqlOrderIntegrityReads(SqlPromotionIntegrityReads):
         self._connection = connection
 
     async def list_returned_lines(self, after: UUID | None, limit: int) -> Sequence[ReturnedLine]:
-        rows = await self._connection.fetch_all(
-            _LIST_RETURNED_LINES, after=after or _NO_ID, limit=limit
-        )
-        return [ReturnedLine(**dict(row)) for row in rows]
+        return await self._fetch(ReturnedLine, _LIST_RETURNED_LINES, after, limit)
 
     async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]:
-        rows = await self._connection.fetch_all(
-            _LIST_ORDER_SUMS, after=after or _NO_ID, limit=limit
-        )
-        return [OrderSums(**dict(row)) for row in rows]
+        return await self._fetch(OrderSums, _LIST_ORDER_SUMS, after, limit)
 
     async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
-        rows = await self._connection.fetch_all(
-            _LIST_ORDERED_CARTS, after=after or _NO_ID, limit=limit
-        )
-        return [OrderedCart(**dict(row)) for row in rows]
+        return await self._fetch(OrderedCart, _LIST_ORDERED_CARTS, after, limit)
 
     async def list_overdue_orders(
         self, before: datetime, after: tuple[datetime, UUID] | None, limit: int

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from markethall.orders.contract import OrderStatus
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
 from markethall.shared.persistence.postgres import Connection, Statement
+
+F = TypeVar("F")
 
 _NO_ID: Final = UUID(int=0)
 
@@ -91,8 +93,13 @@ class SqlPromotionIntegrityReads:
     async def list_promotion_counts(
         self, after: UUID | None, limit: int
     ) -> Sequence[PromotionCounts]:
-        rows = await self._connection.fetch_all(_LIST_COUNTS, after=after or _NO_ID, limit=limit)
-        return [PromotionCounts(**dict(row)) for row in rows]
+        return await self._fetch(PromotionCounts, _LIST_COUNTS, after, limit)
+
+    async def _fetch(
+        self, fact: type[F], statement: Statement, after: UUID | None, limit: int
+    ) -> Sequence[F]:
+        rows = await self._connection.fetch_all(statement, after=after or _NO_ID, limit=limit)
+        return [fact(**dict(row)) for row in rows]
 
     async def list_discounted_orders(
         self, after: UUID | None, limit: int
