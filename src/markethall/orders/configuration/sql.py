@@ -1,12 +1,12 @@
 """The Postgres store of the configuration, and the metadata of the schema `orders`."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, insert
 
 from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
 from markethall.shared.composition.sql import SqlUnitOfWork, context_metadata
@@ -39,13 +39,31 @@ configuration: Final = sa.Table(
 )
 sa.Index("ix_configuration_kind_item_id", configuration.c.kind, configuration.c.item_id)
 
-# the JSON is read as text, because the connection has no JSON codec
-_select: Final = sa.select(
-    *(
+
+def readable_columns(table: sa.Table) -> "list[sa.ColumnElement[Any]]":
+    """Return the columns; JSON is read as text, because the connection has no JSON codec."""
+    return [
         sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
-        for column in configuration.c
-    )
-)
+        for column in table.c
+    ]
+
+
+def unnested_rows(table: sa.Table, names: Iterable[str], alias: str) -> Any:
+    """Build rows from bind arrays: one array per column, with the name `<alias>_<column>`."""
+    columns = [sa.column(name, table.c[name].type) for name in names]
+    arrays = [bindparam(f"{alias}_{each.name}", type_=ARRAY(each.type)) for each in columns]
+    return sa.func.unnest(*arrays).table_valued(*columns).render_derived(name=alias)
+
+
+def json_array(
+    columns: "Iterable[sa.ColumnElement[Any]]", order_by: "sa.ColumnElement[Any]"
+) -> "sa.ColumnElement[Any]":
+    """Aggregate rows to one JSON array of objects."""
+    parts = (part for column in columns for part in (sql_literal(str(column.key)), column))
+    return sa.func.jsonb_agg(aggregate_order_by(sa.func.jsonb_build_object(*parts), order_by))
+
+
+_select: Final = sa.select(*readable_columns(configuration))
 _after: Final = bindparam("after", type_=sa.Uuid)
 _by_id: Final = _select.where(
     configuration.c.kind == bindparam("kind"), configuration.c.item_id == bindparam("item_id")

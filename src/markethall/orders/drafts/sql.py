@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from markethall.orders.configuration.sql import metadata
+from markethall.orders.configuration.sql import metadata, readable_columns
 from markethall.orders.drafts.contract import DraftStatus, NewDraftOrder
 from markethall.orders.drafts.domain import DraftOrder, DraftRef
 from markethall.shared.kernel.pagination import TimeKeyset
@@ -39,13 +39,7 @@ drafts: Final = sa.Table(
 )
 sa.Index("ix_draft_order_created_at", drafts.c.created_at, drafts.c.draft_order_id)
 
-# the JSON is read as text, because the connection has no JSON codec
-_select: Final = sa.select(
-    *(
-        sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
-        for column in drafts.c
-    )
-)
+_select: Final = sa.select(*readable_columns(drafts))
 _by_id: Final = _select.where(drafts.c.draft_order_id == bindparam("draft_order_id"))
 _keyset: Final = (drafts.c.created_at, drafts.c.draft_order_id)
 GET_DRAFT: Final = Statement(_by_id)

@@ -7,15 +7,20 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
-from sqlalchemy import bindparam, func
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import JSONB
 
-from markethall.orders.configuration.sql import metadata
+from markethall.orders.configuration.sql import (
+    json_array,
+    metadata,
+    readable_columns,
+    unnested_rows,
+)
 from markethall.orders.contract import MAX_QUANTITY
 from markethall.orders.returns.contract import ReturnStatus
 from markethall.orders.returns.domain import Receipt, Return, ReturnLine
 from markethall.shared.composition.sql import SqlUnitOfWork
-from markethall.shared.persistence.postgres import Statement, sql_literal
+from markethall.shared.persistence.postgres import Statement
 from markethall.shared.persistence.sql import timestamp_column
 
 if TYPE_CHECKING:
@@ -96,15 +101,6 @@ _SAVED_COLUMNS: Final = (
 )
 
 
-def _new_lines() -> Any:
-    """Build rows from bind arrays: one array per column, with the name `line_<column>`."""
-    arrays = [
-        bindparam(f"line_{name}", type_=ARRAY(return_lines.c[name].type)) for name in _LINE_COLUMNS
-    ]
-    columns = [sa.column(name, return_lines.c[name].type) for name in _LINE_COLUMNS]
-    return func.unnest(*arrays).table_valued(*columns).render_derived(name="line")
-
-
 def _insert_return() -> Statement:
     added = (
         sa.insert(returns)
@@ -112,7 +108,7 @@ def _insert_return() -> Statement:
         .returning(returns.c.return_id)
         .cte("added")
     )
-    rows = _new_lines()
+    rows = unnested_rows(return_lines, _LINE_COLUMNS, "line")
     source = sa.select(added.c.return_id, *(rows.c[name] for name in _LINE_COLUMNS)).join_from(
         added, rows, sa.true()
     )
@@ -134,7 +130,7 @@ def _update_return() -> Statement:
         .returning(returns.c.return_id)
         .cte("saved")
     )
-    rows = _new_lines()
+    rows = unnested_rows(return_lines, _LINE_COLUMNS, "line")
     return Statement(
         sa.update(return_lines)
         .where(
@@ -147,22 +143,13 @@ def _update_return() -> Statement:
 
 def _select_returns() -> "sa.Select[Any]":
     """Select returns, each with its lines as one JSON array, sorted by id."""
-    parts = (part for name in _LINE_COLUMNS for part in (sql_literal(name), return_lines.c[name]))
+    columns = (return_lines.c[name] for name in _LINE_COLUMNS)
     lines = (
-        sa.select(
-            func.jsonb_agg(
-                aggregate_order_by(func.jsonb_build_object(*parts), return_lines.c.line_id)
-            )
-        )
+        sa.select(json_array(columns, return_lines.c.line_id))
         .where(return_lines.c.return_id == returns.c.return_id)
         .scalar_subquery()
     )
-    # JSON columns are read as text, because the connection has no JSON codec
-    columns = [
-        sa.cast(column, sa.Text).label(column.name) if column.name == "receipts" else column
-        for column in returns.c
-    ]
-    return sa.select(*columns, sa.cast(lines, sa.Text).label("lines"))
+    return sa.select(*readable_columns(returns), sa.cast(lines, sa.Text).label("lines"))
 
 
 _after: Final = bindparam("after", type_=sa.Uuid)

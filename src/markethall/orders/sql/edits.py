@@ -6,9 +6,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
-from sqlalchemy import func
-from sqlalchemy.dialects.postgresql import aggregate_order_by
 
+from markethall.orders.configuration.sql import json_array
 from markethall.orders.contract import EditStatus
 from markethall.orders.domain import AdditionalPayment, Order, OrderEdit
 from markethall.orders.sql.tables import order_edits, orders
@@ -58,11 +57,8 @@ def select_additional_payments() -> "sa.ScalarSelect[Any]":
     )
     # an alias, because an outer statement may also contain the table
     edits = order_edits.alias("payment_edit")
-    payment = func.jsonb_build_object(
-        *(part for name in names for part in (sql_literal(name), edits.c[name]))
-    )
     return (
-        sa.select(func.jsonb_agg(aggregate_order_by(payment, edits.c.version)))
+        sa.select(json_array((edits.c[name] for name in names), edits.c.version))
         .where(
             edits.c.order_id == orders.c.order_id,
             edits.c.payment_id.is_not(None),

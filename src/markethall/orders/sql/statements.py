@@ -5,8 +5,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, func
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
+from markethall.orders.configuration.sql import json_array, readable_columns, unnested_rows
 from markethall.orders.invoices.sql import add_invoice
 from markethall.orders.sql.edits import select_additional_payments
 from markethall.orders.sql.tables import (
@@ -50,22 +51,8 @@ UPDATABLE_COLUMNS = (
 )
 
 
-# JSON columns are read as text, because the connection has no JSON codec
-_SELECT_COLUMNS = [
-    sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
-    for column in orders.c
-]
-
-
 def _array_bind(name: str, kind: Any) -> Any:
     return bindparam(name, type_=ARRAY(kind))
-
-
-def unnested_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
-    """Build rows from bind arrays: one array per column, with the name `<alias>_<column>`."""
-    arrays = [_array_bind(f"{alias}_{name}", table.c[name].type) for name in names]
-    columns = [sa.column(name, table.c[name].type) for name in names]
-    return func.unnest(*arrays).table_valued(*columns).render_derived(name=alias)
 
 
 def _insert_children(table: sa.Table, names: tuple[str, ...], alias: str, parent: Any) -> Any:
@@ -163,16 +150,13 @@ def _save_handled_order(*, with_invoice: bool = False) -> Statement:
 
 def select_with_lines() -> "sa.Select[Any]":
     """Select orders, each with its lines as one JSON array."""
-    line = func.jsonb_build_object(
-        *(part for name in LINE_COLUMNS for part in (sql_literal(name), lines.c[name]))
-    )
     order_lines = (
-        sa.select(func.jsonb_agg(aggregate_order_by(line, lines.c.position)))
+        sa.select(json_array((lines.c[name] for name in LINE_COLUMNS), lines.c.position))
         .where(lines.c.order_id == orders.c.order_id)
         .scalar_subquery()
     )
     return sa.select(
-        *_SELECT_COLUMNS,
+        *readable_columns(orders),
         sa.cast(order_lines, sa.Text).label("lines"),
         sa.cast(select_additional_payments(), sa.Text).label("additional_payments"),
     )
@@ -326,16 +310,9 @@ def _insert_fulfilment() -> Statement:
 
 
 def _select_fulfilments() -> "sa.Select[Any]":
-    line = func.jsonb_build_object(
-        sql_literal("line_id"),
-        lines.c.line_id,
-        sql_literal("product_id"),
-        lines.c.product_id,
-        sql_literal("quantity"),
-        fulfilment_lines.c.quantity,
-    )
+    columns = (lines.c.line_id, lines.c.product_id, fulfilment_lines.c.quantity)
     order_lines = (
-        sa.select(func.jsonb_agg(aggregate_order_by(line, lines.c.position)))
+        sa.select(json_array(columns, lines.c.position))
         .join_from(fulfilment_lines, lines)
         .where(fulfilment_lines.c.fulfilment_id == fulfilments.c.fulfilment_id)
         .scalar_subquery()

@@ -4,9 +4,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, func
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.orders.carts.sql.tables import OPEN, cart_lines, carts
+from markethall.orders.configuration.sql import json_array, readable_columns, unnested_rows
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 LINE_COLUMNS: Final = tuple(column.name for column in cart_lines.c if column.name != "cart_id")
@@ -20,16 +21,9 @@ _SAVED_COLUMNS: Final = tuple(
 _CART_ID: Final = bindparam("cart_id", type_=sa.Uuid)
 
 
-def _rows_of_lines(names: tuple[str, ...]) -> Any:
-    """Build rows from bind arrays: one array per column, with the name `line_<column>`."""
-    arrays = [bindparam(f"line_{name}", type_=ARRAY(cart_lines.c[name].type)) for name in names]
-    columns = [sa.column(name, cart_lines.c[name].type) for name in names]
-    return func.unnest(*arrays).table_valued(*columns).render_derived(name="line")
-
-
 def _upsert_lines(cart: "sa.CTE") -> Any:
     """Insert or update the lines of the bind arrays, if `cart` has a row."""
-    rows = _rows_of_lines(LINE_COLUMNS)
+    rows = unnested_rows(cart_lines, LINE_COLUMNS, "line")
     source = sa.select(cart.c.cart_id, *(rows.c[name] for name in LINE_COLUMNS)).join_from(
         cart, rows, sa.true()
     )
@@ -78,7 +72,7 @@ def _save_cart() -> Statement:
 
 
 def _record_look() -> Statement:
-    seen = _rows_of_lines(("product_id", *_SEEN_COLUMNS))
+    seen = unnested_rows(cart_lines, ("product_id", *_SEEN_COLUMNS), "line")
     return Statement(
         sa.update(cart_lines)
         .where(
@@ -94,20 +88,13 @@ def _record_look() -> Statement:
 
 def _select_carts() -> "sa.Select[Any]":
     """Select carts, each with its lines as one JSON array."""
-    line = func.jsonb_build_object(
-        *(part for name in LINE_COLUMNS for part in (sql_literal(name), cart_lines.c[name]))
-    )
+    columns = (cart_lines.c[name] for name in LINE_COLUMNS)
     lines = (
-        sa.select(func.jsonb_agg(aggregate_order_by(line, cart_lines.c.position)))
+        sa.select(json_array(columns, cart_lines.c.position))
         .where(cart_lines.c.cart_id == carts.c.cart_id)
         .scalar_subquery()
     )
-    # JSON columns are read as text, because the connection has no JSON codec
-    columns = [
-        sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
-        for column in carts.c
-    ]
-    return sa.select(*columns, sa.cast(lines, sa.Text).label("lines"))
+    return sa.select(*readable_columns(carts), sa.cast(lines, sa.Text).label("lines"))
 
 
 def _list_carts() -> Statement:
