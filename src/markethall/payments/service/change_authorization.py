@@ -8,6 +8,7 @@ not have received is submitted again by the reconciliation job, under the same o
 from uuid import UUID
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from markethall.payments.contract import (
     CapturePayment,
@@ -78,7 +79,7 @@ class ChangeAuthorization:
                 operation = await self._start_capture(
                     store, payment, attempt.id, amount, is_final=is_final
                 )
-                _log_request(ctx, operation)
+                _log_request(security_log, ctx, operation)
         return await self._submit(ctx, operation, attempt)
 
     async def void(
@@ -93,7 +94,7 @@ class ChangeAuthorization:
             operation = await _get_change(store, payment_id, attempt.id)
             if operation is None:
                 operation = await self._start_void(store, payment, attempt.id)
-                _log_request(ctx, operation)
+                _log_request(security_log, ctx, operation)
         return await self._submit(ctx, operation, attempt)
 
     # Commands of other contexts
@@ -274,9 +275,9 @@ async def _get_change(store: Store, payment_id: UUID, operation_id: UUID) -> Ope
     return operation
 
 
-def _log_request(ctx: CallContext, operation: Operation) -> None:
+def _log_request(log: FilteringBoundLogger, ctx: CallContext, operation: Operation) -> None:
     fields = ctx.security_fields | operation.log_fields()
     if operation.kind is OperationKind.CAPTURE:
-        security_log.info("security.capture_requested", **fields)
+        log.info("security.capture_requested", **fields)
     else:
-        security_log.info("security.void_requested", **fields)
+        log.info("security.void_requested", **fields)
