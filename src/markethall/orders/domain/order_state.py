@@ -27,6 +27,7 @@ from markethall.orders.totals.domain import (
     sum_tax_lines,
 )
 from markethall.shared.kernel.lookup_key import to_lookup_key
+from markethall.shared.kernel.money import Money
 
 
 @dataclass
@@ -99,6 +100,9 @@ class OrderState:
     @property
     def total(self) -> int:
         return self.subtotal - self.discount + self.shipping + self.tax
+
+    def money(self, amount: int) -> Money:
+        return Money(amount=amount, currency=self.currency)
 
     @property
     def shipping_charged(self) -> int:

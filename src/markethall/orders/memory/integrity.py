@@ -170,13 +170,10 @@ def _order_link(order: Order) -> OrderLink:
 
 
 def _order_sums(order: Order) -> OrderSums:
+    names = ("subtotal", "discount", "shipping", "tax", "total")
     return OrderSums(
         order_id=order.order_id,
-        subtotal=order.subtotal,
-        discount=order.discount,
-        shipping=order.shipping,
-        tax=order.tax,
-        total=order.total,
+        **{name: getattr(order, name) for name in names},
         line_total=sum(line.total for line in order.lines),
         unit_total=sum(line.unit_price * line.quantity for line in order.lines),
         line_discount=sum(line.discount for line in order.lines),

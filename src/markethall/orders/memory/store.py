@@ -144,7 +144,9 @@ class MemoryOrderStore(
         order = self._tables.orders.get(order_id)
         if order is None:
             return None
-        return order.user_id, VersionedOrderStatus(_to_status_view(order), order.version)
+        names = OrderStatusView.model_fields
+        status = OrderStatusView(**{name: getattr(order, name) for name in names})
+        return order.user_id, VersionedOrderStatus(status, order.version)
 
     async def get_order_versions(self, order_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         found = [self._tables.orders.get(order_id) for order_id in order_ids]
@@ -263,16 +265,6 @@ class MemoryOrderStore(
                 ),
             ),
         )
-
-
-def _to_status_view(order: Order) -> OrderStatusView:
-    return OrderStatusView(
-        order_id=order.order_id,
-        status=order.status,
-        payment_status=order.payment_status,
-        fulfilment_status=order.fulfilment_status,
-        updated_at=order.updated_at,
-    )
 
 
 def _build_filter(query: OrderFilters, owner_id: UUID | None) -> Callable[[Order], bool]:

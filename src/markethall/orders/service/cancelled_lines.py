@@ -2,11 +2,12 @@
 
 from contextlib import suppress
 
-from markethall.inventory.contract import ReleasePart, RequestedLine, ReservationClosed
+from markethall.inventory.contract import ReleasePart, ReservationClosed
 from markethall.orders.contract import OrderLinesCancelled
 from markethall.orders.service.checkout import ContextClients
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.payment_returns import PaymentReturns
+from markethall.orders.service.quotes import to_requested_lines
 from markethall.orders.service.shipment_captures import ShipmentCaptures
 from markethall.payments.contract import RefundPayment
 from markethall.shared.kernel.call_context import CallContext
@@ -46,14 +47,10 @@ class CancelledLines:
     async def _release_lines(self, ctx: CallContext, event: OrderLinesCancelled) -> None:
         if not event.lines:
             return
-        lines = (
-            RequestedLine(product_id=line.product_id, quantity=line.quantity)
-            for line in event.lines
-        )
         command = ReleasePart(
             reservation_id=event.reservation_id,
             release_id=event.cancellation_id,
-            lines=tuple(lines),
+            lines=to_requested_lines(event.lines),
         )
         # ReservationClosed: the order was cancelled meanwhile, and the cancellation has released
         # all its units

@@ -14,7 +14,6 @@ from uuid import UUID
 
 from markethall.inventory.contract import (
     Inventory,
-    RequestedLine,
     ReservationClosed,
     ReservationStatus,
     ReservationView,
@@ -45,6 +44,7 @@ from markethall.orders.service.quotes import (
     build_shipping_line,
     check_expected_total,
     quote_request,
+    to_requested_lines,
 )
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import (
@@ -165,15 +165,11 @@ class Checkout:
             return await self._resume_or_raise(ctx, reservation, attempt, failed)
 
     def _reserve_command(self, ctx: CallContext, command: PlaceOrder, order_id: UUID) -> Reserve:
-        lines = (
-            RequestedLine(product_id=line.product_id, quantity=line.quantity)
-            for line in command.lines
-        )
         return Reserve(
             reservation_id=derive_uuid7(order_id, "reservation"),
             order_id=order_id,
             customer_id=ctx.user_id,
-            lines=tuple(lines),
+            lines=to_requested_lines(command.lines),
             expires_at=self._clock() + self._policy.reservation_ttl,
             limited=True,  # apply the limits of unpaid orders and reserved units per customer
             currency=command.currency,

@@ -119,7 +119,7 @@ class EditPrice:
         return EditPreview(
             **dict(to_totals_view(self.quote.breakdown, currency)),
             lines=tuple(to_line_view(line, currency) for line in self.to_order_lines()),
-            difference=self.total - Money(amount=order.total, currency=currency),
+            difference=self.total - order.money(order.total),
         )
 
 
@@ -197,7 +197,7 @@ def _check_amounts(order: Order, command: EditOrder, quote: Quote) -> None:
     if expected and (expected.amount, expected.currency) != (quote.total.amount, quote.currency):
         raise TotalChanged(total=quote.total.model_dump())
     if order.is_paid and quote.total.amount > order.total and not order.is_captured:
-        paid = Money(amount=order.total, currency=order.currency)
+        paid = order.money(order.total)
         raise EditNeedsCapture(total=quote.total.model_dump(), paid=paid.model_dump())
 
 

@@ -121,7 +121,7 @@ class EditResources:
         self, ctx: CallContext, order: Order, priced: PricedEdit, expires_at: datetime
     ) -> PaymentSummary:
         """Open a payment of the amount that the edit costs more."""
-        amount = priced.total - Money(amount=order.total, currency=order.currency)
+        amount = priced.total - order.money(order.total)
         return await self._open_payment(ctx, order, priced, amount, expires_at)
 
     async def _open_payment(

@@ -6,7 +6,6 @@ from markethall.inventory.contract import (
     MergeReservations,
     OutOfStock,
     ReleasePart,
-    RequestedLine,
     ReservationClosed,
 )
 from markethall.orders.contract import OrderEdited, OrderStatus
@@ -15,6 +14,7 @@ from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event
 from markethall.orders.service.payment_returns import PaymentReturns
+from markethall.orders.service.quotes import to_requested_lines
 from markethall.payments.contract import RefundPayment
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import derive_uuid7
@@ -79,10 +79,7 @@ class EditedOrders:
         command = ReleasePart(
             reservation_id=event.reservation_id,
             release_id=derive_uuid7(event.edit_id, "release"),
-            lines=tuple(
-                RequestedLine(product_id=line.product_id, quantity=line.quantity)
-                for line in event.released_lines
-            ),
+            lines=to_requested_lines(event.released_lines),
         )
         # ReservationClosed: the order was cancelled or has expired, which has released all units
         with suppress(ReservationClosed):

@@ -10,7 +10,6 @@ from uuid import UUID
 from markethall.inventory.contract import (
     OutOfStock,
     ProductNotFound,
-    RequestedLine,
     ReservationStatus,
     Reserve,
 )
@@ -20,6 +19,7 @@ from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.order_events import paid_event
 from markethall.orders.service.payment_returns import PaymentReturns
+from markethall.orders.service.quotes import to_requested_lines
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7
@@ -69,15 +69,11 @@ class LatePayments:
         return False
 
     async def _reserve_again(self, ctx: CallContext, order: Order, reservation_id: UUID) -> bool:
-        lines = (
-            RequestedLine(product_id=line.product_id, quantity=line.quantity)
-            for line in order.lines
-        )
         command = Reserve(
             reservation_id=reservation_id,
             order_id=order.order_id,
             customer_id=order.user_id,
-            lines=tuple(lines),
+            lines=to_requested_lines(order.lines),
             expires_at=self._clock() + self._policy.reservation_ttl,
         )
         try:

@@ -41,7 +41,6 @@ from markethall.payments.contract import (
 )
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import derive_uuid7
-from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Delivery, RetryLater
 from markethall.shared.persistence.database import Database
 
@@ -156,7 +155,7 @@ class OpenEdits:
             merged_reservation_id=payment.reservation_id,
             released_lines=released,
             payment_id=order.payment_id,
-            refund=Money(amount=0, currency=order.currency),
+            refund=order.money(0),
             additional_payment_ids=additional_payment_ids(order),
         )
         async with self._database.transaction() as store:
@@ -181,7 +180,7 @@ class OpenEdits:
 
     async def _capture(self, ctx: CallContext, order: Order, payment: AdditionalPayment) -> None:
         """Capture the amount. If it is rejected, the edit is dropped at its deadline."""
-        amount = Money(amount=payment.amount, currency=order.currency)
+        amount = order.money(payment.amount)
         command = CapturePayment(
             payment_id=payment.payment_id,
             capture_id=derive_uuid7(payment.edit_id, "capture"),

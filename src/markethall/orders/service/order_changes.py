@@ -24,7 +24,6 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.metadata import merge_metadata
-from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database import Database
 
 
@@ -98,9 +97,7 @@ class OrderChangeService:
         before, after = await quote(previous), await quote(order.shipping_address)
         if before.breakdown != after.breakdown:
             total = order.total + after.breakdown.total - before.breakdown.total
-            raise AddressChangesPrice(
-                total=Money(amount=total, currency=order.currency).model_dump()
-            )
+            raise AddressChangesPrice(total=order.money(total).model_dump())
 
 
 def _check_permitted(ctx: CallContext, order: Order, command: ChangeOrder, clock: Clock) -> None:

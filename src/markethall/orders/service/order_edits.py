@@ -42,7 +42,6 @@ from markethall.payments.contract import ActivatePayments
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.database import Database
 
 _Change = Callable[[Order, EditStatus | None], Awaitable[OrderView]]
@@ -150,7 +149,7 @@ class OrderEditService:
             edit_id=additional.edit_id,
             payment_id=additional.payment_id,
             reservation_id=reservation_id,
-            amount=_money(order, additional.amount),
+            amount=order.money(additional.amount),
             expires_at=expires_at,
         )
         async with self._database.transaction() as store:
@@ -175,7 +174,7 @@ class OrderEditService:
             merged_reservation_id=reservation_id,
             released_lines=list_released_lines(previous_lines, order.lines),
             payment_id=order.payment_id,
-            refund=_money(order, previous_total - order.total if order.is_captured else 0),
+            refund=order.money(previous_total - order.total if order.is_captured else 0),
             additional_payment_ids=additional_payment_ids(order),
         )
         async with self._database.transaction() as store:
@@ -233,7 +232,3 @@ def _check_dropped(edit_id: UUID, status: EditStatus | None) -> None:
         raise ConcurrentUpdate
     if status is EditStatus.APPLIED:
         raise EditApplied(edit_id=str(edit_id))
-
-
-def _money(order: Order, amount: int) -> Money:
-    return Money(amount=amount, currency=order.currency)

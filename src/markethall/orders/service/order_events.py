@@ -17,11 +17,10 @@ from markethall.orders.contract import (
     OrderPlaced,
 )
 from markethall.orders.domain import AdditionalPayment, Fulfilment, FulfilmentLine, Order, OrderLine
-from markethall.shared.kernel.money import Money
 
 
 def placed_event(order: Order) -> OrderPlaced:
-    total = Money(amount=order.total, currency=order.currency)
+    total = order.money(order.total)
     return OrderPlaced(order_id=order.order_id, user_id=order.user_id, total=total)
 
 
@@ -81,7 +80,7 @@ def lines_cancelled_event(
         payment_id=order.payment_id,
         cancellation_id=cancellation_id,
         lines=_to_fulfilled_lines(order.lines, reserved),
-        amount=Money(amount=amount, currency=order.currency),
+        amount=order.money(amount),
         reason=reason,
         additional_payment_ids=additional_payment_ids(order),
     )
@@ -97,7 +96,7 @@ def overpaid_event(order: Order, excess: int) -> OrderOverpaid:
     return OrderOverpaid(
         order_id=order.order_id,
         payment_id=order.payment_id,
-        amount=Money(amount=excess, currency=order.currency),
+        amount=order.money(excess),
     )
 
 

@@ -22,7 +22,7 @@ async def quote_order_lines(
         quoted_line(
             line.line_id,
             offers[line.product_id],
-            Money(amount=line.unit_price, currency=order.currency),
+            order.money(line.unit_price),
             line.quantity,
         )
         for line in order.lines

@@ -1,15 +1,24 @@
 """Convert a reservation to a request for a price, and a price to the lines of an order."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
-from markethall.inventory.contract import ReservationLineView, ReservationView
-from markethall.orders.contract import PlaceOrder, TotalChanged
+from markethall.inventory.contract import RequestedLine, ReservationLineView, ReservationView
+from markethall.orders.contract import FulfilledLine, OrderLineRequest, PlaceOrder, TotalChanged
 from markethall.orders.domain import OrderLine, ShippingLine
 from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
 from markethall.orders.totals.domain import Breakdown
 from markethall.orders.totals.service import to_totals_view
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import derive_uuid7
+
+
+def to_requested_lines(
+    lines: Iterable[OrderLineRequest | OrderLine | FulfilledLine],
+) -> tuple[RequestedLine, ...]:
+    return tuple(
+        RequestedLine(product_id=line.product_id, quantity=line.quantity) for line in lines
+    )
 
 
 def check_expected_total(command: PlaceOrder, quote: Quote) -> None:

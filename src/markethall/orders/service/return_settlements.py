@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from markethall.inventory.contract import Inventory, RequestedLine, Restock
+from markethall.inventory.contract import Inventory, Restock
 from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import ReturnClosed, ReturnReceived
 from markethall.orders.domain import AuditInfo
@@ -10,6 +10,7 @@ from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.checkout import ContextClients
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.payment_returns import PaymentReturns
+from markethall.orders.service.quotes import to_requested_lines
 from markethall.payments.contract import InvalidPaymentTransition, RefundPayment
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -29,11 +30,8 @@ class ReturnSettlements:
 
     async def restock(self, delivery: Delivery, event: ReturnReceived) -> None:
         if event.restocked:
-            lines = (
-                RequestedLine(product_id=line.product_id, quantity=line.quantity)
-                for line in event.restocked
-            )
-            command = Restock(restock_id=event.receipt_id, lines=tuple(lines))
+            lines = to_requested_lines(event.restocked)
+            command = Restock(restock_id=event.receipt_id, lines=lines)
             await self._inventory.restock(delivery.call_context(), command)
         async with self._database.transaction() as store:
             await store.mark_processed(delivery)

@@ -35,7 +35,6 @@ from markethall.orders.service.visible_orders import check_staff, get_visible_or
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 from markethall.shared.messaging.events import Event
 
@@ -246,6 +245,6 @@ def _closed_event(pair: _Pair) -> ReturnClosed:
         order_id=pair.order.order_id,
         return_id=pair.entity.return_id,
         payment_id=pair.order.payment_id,
-        refund=Money(amount=pair.entity.refund, currency=pair.order.currency),
+        refund=pair.order.money(pair.entity.refund),
         additional_payment_ids=additional_payment_ids(pair.order),
     )

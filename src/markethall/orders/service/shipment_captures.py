@@ -20,7 +20,6 @@ from markethall.payments.contract import (
     PaymentSummary,
 )
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Delivery, RetryLater
 from markethall.shared.observability.metrics import ORDER_CAPTURE_FAILURES
 
@@ -57,8 +56,8 @@ class ShipmentCaptures:
         command = CapturePayment(
             payment_id=order.payment_id,
             capture_id=capture_id,
-            due=Money(amount=shipped_due(order), currency=order.currency),
-            total=Money(amount=total_due(order), currency=order.currency),
+            due=order.money(shipped_due(order)),
+            total=order.money(total_due(order)),
         )
         try:
             payment = await self._payments.capture_due(ctx, command)

@@ -1,15 +1,13 @@
 """Record the stock movements of shipments: units that leave, and units that come back."""
 
-from collections.abc import Iterable
-
-from markethall.inventory.contract import Consume, Inventory, OutOfStock, RequestedLine, Restock
+from markethall.inventory.contract import Consume, Inventory, OutOfStock, Restock
 from markethall.orders.contract import (
-    FulfilledLine,
     FulfilmentReturned,
     OrderFulfilled,
     SaleDeferred,
 )
 from markethall.orders.service.handled_orders import HandledOrders
+from markethall.orders.service.quotes import to_requested_lines
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.messaging.events import Delivery, RetryLater
@@ -49,7 +47,7 @@ class ShippedStock:
             command = Consume(
                 reservation_id=event.reservation_id,
                 fulfilment_id=event.fulfilment_id,
-                lines=_to_requested_lines(event.lines),
+                lines=to_requested_lines(event.lines),
             )
             await self._inventory.consume(ctx, command)
         if event.reshipment_id:
@@ -58,7 +56,7 @@ class ShippedStock:
             command = Consume(
                 reservation_id=event.reshipment_id,
                 fulfilment_id=event.reshipment_id,
-                lines=_to_requested_lines(event.reshipped),
+                lines=to_requested_lines(event.reshipped),
             )
             await self._inventory.consume(ctx, command)
 
@@ -67,13 +65,7 @@ class ShippedStock:
         if event.restocked:
             command = Restock(
                 restock_id=derive_uuid7(event.fulfilment_id, "restock"),
-                lines=_to_requested_lines(event.restocked),
+                lines=to_requested_lines(event.restocked),
             )
             await self._inventory.restock(delivery.call_context(), command)
         await self._orders.mark_processed(delivery)
-
-
-def _to_requested_lines(lines: Iterable[FulfilledLine]) -> tuple[RequestedLine, ...]:
-    return tuple(
-        RequestedLine(product_id=line.product_id, quantity=line.quantity) for line in lines
-    )

@@ -29,9 +29,7 @@ from markethall.shared.kernel.money import Money
 def to_order_view(order: Order, *, for_staff: bool = False) -> OrderView:
     """Convert the order. The fields that only staff may see are None unless `for_staff`."""
 
-    def money(amount: int) -> Money:
-        return Money(amount=amount, currency=order.currency)
-
+    money = order.money
     return OrderView(
         order_id=order.order_id,
         number=f"{order.number_prefix}{order.number}",
@@ -84,9 +82,7 @@ def _to_open_edit_view(order: Order) -> OpenEditView | None:
     if payment is None or edit is None:
         return None
 
-    def money(amount: int) -> Money:
-        return Money(amount=amount, currency=currency)
-
+    money = order.money
     return OpenEditView(
         edit_id=payment.edit_id,
         payment_id=payment.payment_id,
@@ -134,29 +130,9 @@ def _to_shipping_line_view(shipping: ShippingLine | None, currency: str) -> Ship
 
 
 def to_timeline_entry_view(entry: TimelineEntry) -> TimelineEntryView:
-    return TimelineEntryView(
-        version=entry.version,
-        change=entry.change,
-        actor=entry.actor,
-        at=entry.at,
-        reason=entry.reason,
-        status=entry.status,
-        payment_status=entry.payment_status,
-        fulfilment_status=entry.fulfilment_status,
-    )
+    return TimelineEntryView(**vars(entry))
 
 
 def to_fulfilment_view(fulfilment: Fulfilment) -> FulfilmentView:
     lines = tuple(FulfilmentLineView(**line._asdict()) for line in fulfilment.lines)
-    return FulfilmentView(
-        fulfilment_id=fulfilment.fulfilment_id,
-        order_id=fulfilment.order_id,
-        status=fulfilment.status,
-        lines=lines,
-        carrier=fulfilment.carrier,
-        tracking_number=fulfilment.tracking_number,
-        shipped_at=fulfilment.shipped_at,
-        delivered_at=fulfilment.delivered_at,
-        failed_at=fulfilment.failed_at,
-        restocked=fulfilment.restocked,
-    )
+    return FulfilmentView(**vars(fulfilment) | {"lines": lines})

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from markethall.orders.carts.sql.store import address_to_json
 from markethall.orders.contract import (
     Address,
     FulfilmentStatus,
@@ -84,8 +85,8 @@ def to_order(row: "Record") -> Order:
         fulfilment_status=OrderFulfilmentStatus(row["fulfilment_status"]),
         shipping_line=shipping_from_json(row["shipping_line"]),
         promotions=promotions_from_json(row["promotions"]),
-        shipping_address=address_from_json(row["shipping_address"]),
-        billing_address=row["billing_address"] and address_from_json(row["billing_address"]),
+        shipping_address=_address_from_json(row["shipping_address"]),
+        billing_address=row["billing_address"] and _address_from_json(row["billing_address"]),
         tags=tuple(row["tags"]),
         metadata=json.loads(row["metadata"]),
         lines=tuple(to_line(line) for line in json.loads(row["lines"])),
@@ -112,41 +113,24 @@ def to_line(line: Mapping[str, Any]) -> OrderLine:
 
 
 def to_timeline_entry(row: "Record") -> TimelineEntry:
-    return TimelineEntry(
-        version=row["version"],
-        change=row["change"],
-        actor=row["actor"],
-        at=row["at"],
-        reason=row["reason"],
-        status=OrderStatus(row["status"]),
-        payment_status=OrderPaymentStatus(row["payment_status"]),
-        fulfilment_status=OrderFulfilmentStatus(row["fulfilment_status"]),
-    )
+    values = {name: row[name] for name in sql.TIMELINE_COLUMNS}
+    statuses = {
+        "status": OrderStatus(row["status"]),
+        "payment_status": OrderPaymentStatus(row["payment_status"]),
+        "fulfilment_status": OrderFulfilmentStatus(row["fulfilment_status"]),
+    }
+    return TimelineEntry(**values | statuses)
 
 
 def to_fulfilment(row: "Record") -> Fulfilment:
-    return Fulfilment(
-        fulfilment_id=row["fulfilment_id"],
-        order_id=row["order_id"],
-        status=FulfilmentStatus(row["status"]),
-        carrier=row["carrier"],
-        tracking_number=row["tracking_number"],
-        shipped_at=row["shipped_at"],
-        delivered_at=row["delivered_at"],
-        failed_at=row["failed_at"],
-        restocked=row["restocked"],
-        lines=tuple(
-            FulfilmentLine(UUID(line["line_id"]), UUID(line["product_id"]), line["quantity"])
-            for line in json.loads(row["lines"])
-        ),
+    lines = tuple(
+        FulfilmentLine(UUID(line["line_id"]), UUID(line["product_id"]), line["quantity"])
+        for line in json.loads(row["lines"])
     )
+    return Fulfilment(**dict(row) | {"status": FulfilmentStatus(row["status"]), "lines": lines})
 
 
-def address_to_json(address: str | Address) -> str:
-    return address.model_dump_json() if isinstance(address, Address) else json.dumps(address)
-
-
-def address_from_json(text: str) -> str | Address:
+def _address_from_json(text: str) -> str | Address:
     value = json.loads(text)
     return value if isinstance(value, str) else Address.model_validate(value)
 
@@ -156,7 +140,7 @@ _ENCODERS: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "shipping_line": shipping_to_json,
     "promotions": promotions_to_json,
     "shipping_address": address_to_json,
-    "billing_address": lambda address: address and address_to_json(address),
+    "billing_address": address_to_json,
     "metadata": lambda metadata: json.dumps(dict(metadata)),
 }
 

@@ -46,7 +46,7 @@ from markethall.orders.sql.rows import (
     to_timeline_entry,
     update_values,
 )
-from markethall.orders.sql.tables import orders
+from markethall.orders.sql.tables import fulfilments, orders
 from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -169,15 +169,7 @@ class SqlOrderStore(
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         await self._connection.execute(
             sql.INSERT_FULFILMENT,
-            fulfilment_id=fulfilment.fulfilment_id,
-            order_id=fulfilment.order_id,
-            status=fulfilment.status,
-            carrier=fulfilment.carrier,
-            tracking_number=fulfilment.tracking_number,
-            shipped_at=fulfilment.shipped_at,
-            delivered_at=fulfilment.delivered_at,
-            failed_at=fulfilment.failed_at,
-            restocked=fulfilment.restocked,
+            **{column.name: getattr(fulfilment, column.name) for column in fulfilments.c},
             **arrays("line", ("line_id", "quantity"), fulfilment.lines),
         )
 

@@ -54,7 +54,7 @@ def to_cart_view(
         metadata=cart.metadata,
         lines=_to_line_views(cart, preview),
         totals=to_totals_view(quote.breakdown, quote.currency) if quote else None,
-        changes=tuple(_to_change_view(change) for change in changes),
+        changes=tuple(LineChangeView(**vars(change)) for change in changes),
         readiness=tuple(list_readiness_problems(cart, preview)),
         order_id=cart.order_id,
         merged_into=cart.merged_into,
@@ -152,14 +152,3 @@ def _line_total(unit_price: Money, quantity: int) -> Money | None:
     """Return None if the amount is out of range; `readiness` then says so."""
     amount = unit_price.amount * quantity
     return None if amount > MAX_AMOUNT else unit_price.model_copy(update={"amount": amount})
-
-
-def _to_change_view(change: LineChange) -> LineChangeView:
-    return LineChangeView(
-        kind=change.kind,
-        product_id=change.product_id,
-        previous_price=change.previous_price,
-        price=change.price,
-        previous_available=change.previous_available,
-        available=change.available,
-    )

@@ -98,7 +98,7 @@ def _cart_row(cart: Cart) -> dict[str, Any]:
     return row | {
         "status": cart.status.value,
         "metadata": json.dumps(dict(cart.metadata)),
-        **{name: _address_to_json(getattr(cart, name)) for name in _ADDRESSES},
+        **{name: address_to_json(getattr(cart, name)) for name in _ADDRESSES},
     }
 
 
@@ -136,7 +136,7 @@ def _to_line(line: Mapping[str, Any]) -> CartLine:
     )
 
 
-def _address_to_json(address: str | Address | None) -> str | None:
+def address_to_json(address: str | Address | None) -> str | None:
     if address is None:
         return None
     return address.model_dump_json() if isinstance(address, Address) else json.dumps(address)
