@@ -21,7 +21,6 @@ from markethall.payments.domain import (
     Failed,
     Operation,
     Outcome,
-    OutcomeEffects,
     Payment,
     Succeeded,
     correct_operation,
@@ -31,6 +30,7 @@ from markethall.payments.domain import (
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import CurrencyMismatch, Money
+from markethall.shared.messaging.events import Event
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 END = NOW + timedelta(days=7)
@@ -77,7 +77,7 @@ def capture(
     outcome: Outcome | None = SUCCESS,
     *,
     is_final: bool = False,
-) -> tuple[Operation, OutcomeEffects]:
+) -> tuple[Operation, Event | None]:
     requested = None if amount is None else eur(amount)
     taken = payment.start_capture(new_id(), requested, NOW)
     operation = change(payment, OperationKind.CAPTURE, taken, is_final=is_final)
@@ -88,7 +88,7 @@ def posting_kinds(operation: Operation) -> list[PostingKind]:
     return [posting.kind for posting in postings_of(operation)]
 
 
-def void(payment: Payment, outcome: Outcome | None = SUCCESS) -> tuple[Operation, OutcomeEffects]:
+def void(payment: Payment, outcome: Outcome | None = SUCCESS) -> tuple[Operation, Event | None]:
     amount = payment.start_void(new_id())
     operation = change(payment, OperationKind.VOID, amount, is_final=False)
     return operation, settle_operation(payment, operation, outcome, NOW)
@@ -104,10 +104,10 @@ def test_authorization_takes_no_money_and_has_an_end_of_its_own() -> None:
 def test_capture_without_amount_takes_all() -> None:
     payment = authorized()
 
-    operation, effects = capture(payment)
+    operation, event = capture(payment)
 
     assert (payment.status, payment.captured, payment.authorized) == ("captured", 1000, 1000)
-    assert isinstance(effects.event, PaymentCaptured)
+    assert isinstance(event, PaymentCaptured)
     assert posting_kinds(operation) == [PostingKind.CAPTURE]
 
 
@@ -119,11 +119,11 @@ def test_payment_stays_authorized_until_its_last_capture() -> None:
     last_capture, last = capture(payment, 400)
 
     assert after_first == ("authorized", 600, 400)
-    assert isinstance(first.event, PaymentPartiallyCaptured)
+    assert isinstance(first, PaymentPartiallyCaptured)
     assert posting_kinds(first_capture) == posting_kinds(last_capture) == [PostingKind.CAPTURE]
     assert (payment.status, payment.captured) == ("captured", 1000)
-    assert isinstance(last.event, PaymentCaptured)
-    assert last.event.amount == eur(1000)
+    assert isinstance(last, PaymentCaptured)
+    assert last.amount == eur(1000)
 
 
 def test_final_capture_releases_the_rest() -> None:
@@ -187,9 +187,9 @@ def test_one_capture_or_void_at_a_time() -> None:
 def test_rejected_capture_leaves_the_authorization() -> None:
     payment = authorized()
 
-    operation, effects = capture(payment, 600, Failed("expired_card"))
+    operation, event = capture(payment, 600, Failed("expired_card"))
 
-    assert effects == OutcomeEffects()
+    assert event is None
     assert (payment.status, payment.capturable) == ("authorized", 1000)
     assert payment.failure_code == operation.failure_code == "expired_card"
     capture(payment, 600)
@@ -199,11 +199,11 @@ def test_rejected_capture_leaves_the_authorization() -> None:
 def test_void_ends_the_authorization() -> None:
     payment = authorized()
 
-    operation, effects = void(payment)
+    operation, event = void(payment)
 
     assert operation.amount == 1000
     assert (payment.status, payment.authorized) == ("voided", 0)
-    assert isinstance(effects.event, PaymentStatusChanged)
+    assert isinstance(event, PaymentStatusChanged)
     assert posting_kinds(operation) == []
 
 
@@ -245,9 +245,9 @@ def test_capture_that_succeeded_after_all_is_recorded(end: str | None, status: s
     if end == "expire":
         payment.expire()
 
-    effects = correct_operation(payment, operation, SUCCESS, NOW)
+    event = correct_operation(payment, operation, SUCCESS, NOW)
 
-    assert effects is not None
+    assert event is not None
     assert posting_kinds(operation) == [PostingKind.CAPTURE]
     assert (payment.status, payment.captured) == (status, 600)
 
@@ -267,8 +267,8 @@ def test_late_authorization_is_recorded() -> None:
     operation = change(payment, OperationKind.AUTHORIZE, 1000, is_final=False)
     operation.fail("action_required", NOW)
 
-    effects = correct_operation(payment, operation, Succeeded("ch_1", END), NOW)
+    event = correct_operation(payment, operation, Succeeded("ch_1", END), NOW)
 
-    assert effects is not None
-    assert isinstance(effects.event, PaymentStatusChanged)
+    assert event is not None
+    assert isinstance(event, PaymentStatusChanged)
     assert (payment.status, payment.charge_id) == ("authorized", operation.operation_id)

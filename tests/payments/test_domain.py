@@ -195,7 +195,7 @@ def test_succeeded_charge_captures_full_amount() -> None:
     assert due.captured == due.authorized == 1000
     assert due.charge_id == operation.operation_id
     assert operation.status is OperationStatus.SUCCEEDED
-    assert isinstance(settled.event, PaymentCaptured)
+    assert isinstance(settled, PaymentCaptured)
     assert [posting.kind for posting in postings_of(operation)] == [PostingKind.CAPTURE]
 
 
@@ -207,7 +207,7 @@ def test_failed_charge_has_reason() -> None:
 
     assert (due.status, due.failure_code) == (PaymentStatus.FAILED, "card_declined")
     assert operation.failure_code == "card_declined"
-    assert isinstance(settled.event, PaymentFailed)
+    assert isinstance(settled, PaymentFailed)
     assert postings_of(operation) == ()
 
 

@@ -4,7 +4,6 @@ Each write also marks the event as processed, in the same transaction.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.domain import AuditInfo, Order
@@ -12,19 +11,10 @@ from markethall.orders.domain.promotion_uses import find_use_change
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.invoices import InvoiceDrafts
 from markethall.orders.service.optimistic_retry import retry_on_conflict
+from markethall.payments.contract import PaymentEvent
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event
 from markethall.shared.persistence.database import Database
-
-
-class PaymentEvent(Protocol):
-    """An event about the payment of an order."""
-
-    @property
-    def order_id(self) -> UUID: ...
-
-    @property
-    def payment_id(self) -> UUID: ...
 
 
 class HandledOrders:

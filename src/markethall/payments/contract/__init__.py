@@ -34,6 +34,7 @@ from markethall.payments.contract.errors import UnsupportedByProvider as Unsuppo
 from markethall.payments.contract.errors import WebhookSignatureInvalid as WebhookSignatureInvalid
 from markethall.payments.contract.events import DisputeChanged as DisputeChanged
 from markethall.payments.contract.events import PaymentCaptured as PaymentCaptured
+from markethall.payments.contract.events import PaymentEvent as PaymentEvent
 from markethall.payments.contract.events import PaymentFailed as PaymentFailed
 from markethall.payments.contract.events import PaymentPartiallyCaptured as PaymentPartiallyCaptured
 from markethall.payments.contract.events import PaymentRefunded as PaymentRefunded

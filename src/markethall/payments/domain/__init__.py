@@ -16,7 +16,6 @@ from markethall.payments.domain.operation import Operation as Operation
 from markethall.payments.domain.operation import Outcome as Outcome
 from markethall.payments.domain.operation import Succeeded as Succeeded
 from markethall.payments.domain.outcomes import CHARGE_KINDS as CHARGE_KINDS
-from markethall.payments.domain.outcomes import OutcomeEffects as OutcomeEffects
 from markethall.payments.domain.outcomes import captured_event as captured_event
 from markethall.payments.domain.outcomes import contradicts as contradicts
 from markethall.payments.domain.outcomes import correct_operation as correct_operation

@@ -5,7 +5,6 @@ outcome contradicts a settled operation if it differs from the recorded outcome,
 success after a recorded failure. A correction then replaces the recorded outcome.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -42,17 +41,13 @@ CHARGE_KINDS: Final = frozenset({OperationKind.CHARGE, OperationKind.AUTHORIZE})
 _DEFAULT_AUTHORIZATION_LIFETIME: Final = timedelta(days=7)
 
 
-@dataclass(frozen=True)
-class OutcomeEffects:
-    """Effects of an outcome beside the changed rows: the event to publish."""
-
-    event: Event | None = None
-
-
 def settle_operation(
     payment: Payment, operation: Operation, outcome: Outcome | None, now: datetime
-) -> OutcomeEffects:
-    """Apply an outcome to an open operation and its payment. None: the provider gave no outcome."""
+) -> Event | None:
+    """Apply an outcome to an open operation and its payment. Return the event to publish.
+
+    `outcome` is None if the provider gave none.
+    """
     if outcome is None:
         return _settle_without_outcome(payment, operation)
     if operation.kind in CHARGE_KINDS:
@@ -81,8 +76,8 @@ def contradicts(payment: Payment, operation: Operation, outcome: Outcome) -> boo
 
 def correct_operation(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
-) -> OutcomeEffects | None:
-    """Apply an outcome that contradicts a settled operation.
+) -> Event | None:
+    """Apply an outcome that contradicts a settled operation. Return the event to publish.
 
     Return None if the operation has succeeded, or if the payment does not allow the correction.
 
@@ -102,31 +97,31 @@ def correct_operation(
 
 def _correct_charge(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
-) -> OutcomeEffects:
+) -> Event:
     if isinstance(outcome, Succeeded):
         return _correct_failed_charge(payment, operation, outcome, now)
     code = outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED
     payment.correct_failure(code)
     operation.fail(code, now, outcome.reference)
-    return OutcomeEffects(_failed_event(payment, code))
+    return _failed_event(payment, code)
 
 
 def _correct_failed_charge(
     payment: Payment, operation: Operation, outcome: Succeeded, now: datetime
-) -> OutcomeEffects:
+) -> Event:
     if operation.kind is OperationKind.AUTHORIZE:
         end = _authorization_end(outcome, now)
         payment.authorize_late(operation.operation_id, operation.provider, end)
         operation.succeed(outcome.reference, now)
-        return OutcomeEffects(status_changed_event(payment))
+        return status_changed_event(payment)
     payment.capture_late(operation.operation_id, operation.provider)
     operation.succeed(outcome.reference, now)
-    return OutcomeEffects(captured_event(payment))
+    return captured_event(payment)
 
 
 def _correct_change(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
-) -> OutcomeEffects | None:
+) -> Event | None:
     """Apply the late success of a capture. A late success of a void is not applied.
 
     After such a void, the payment stays authorized here until it expires.
@@ -135,43 +130,43 @@ def _correct_change(
         return None
     payment.correct_capture(operation.amount, is_final=operation.is_final)
     operation.succeed(outcome.reference, now)
-    return _capture_effects(payment, operation)
+    return _capture_event(payment, operation)
 
 
 def _correct_refund(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
-) -> OutcomeEffects | None:
+) -> Event | None:
     if not isinstance(outcome, Succeeded):
         return None
     payment.correct_refund(operation.amount)
     operation.succeed(outcome.reference, now)
-    return OutcomeEffects(_refunded_event(payment, operation))
+    return _refunded_event(payment, operation)
 
 
-def _settle_without_outcome(payment: Payment, operation: Operation) -> OutcomeEffects:
+def _settle_without_outcome(payment: Payment, operation: Operation) -> Event | None:
     operation.mark_unknown()
     if operation.kind in CHARGE_KINDS:
         payment.mark_unknown()
-        return OutcomeEffects(status_changed_event(payment))
+        return status_changed_event(payment)
     payment.await_outcome()
-    return OutcomeEffects()
+    return None
 
 
 def _settle_charge(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
-) -> OutcomeEffects:
+) -> Event | None:
     match outcome:
         case Succeeded(reference):
             operation.succeed(reference, now)
             if operation.kind is OperationKind.AUTHORIZE:
                 payment.authorize(operation.operation_id, _authorization_end(outcome, now))
-                return OutcomeEffects(status_changed_event(payment))
+                return status_changed_event(payment)
             payment.capture(operation.operation_id)
-            return OutcomeEffects(captured_event(payment))
+            return captured_event(payment)
         case Failed(code, reference):
             operation.fail(code, now, reference)
             payment.fail(code)
-            return OutcomeEffects(_failed_event(payment, code))
+            return _failed_event(payment, code)
         case ActionRequired(next_action, reference, expires_at):
             operation.fail(ACTION_REQUIRED, now, reference)
             if outcome.is_cancellable:
@@ -179,37 +174,37 @@ def _settle_charge(
             if outcome.lifetime is not None:
                 expires_at = payment.created_at + outcome.lifetime
             payment.require_action(next_action, expires_at)
-            return OutcomeEffects(status_changed_event(payment))
+            return status_changed_event(payment)
 
 
 def _settle_change(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
-) -> OutcomeEffects:
+) -> Event | None:
     """Settle a capture or void."""
     if not isinstance(outcome, Succeeded):
         code = outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED
         operation.fail(code, now, outcome.reference)
         payment.fail_change(code)
-        return OutcomeEffects()
+        return None
     operation.succeed(outcome.reference, now)
     if operation.kind is OperationKind.VOID:
         payment.complete_void()
-        return OutcomeEffects(ended_event(payment))
+        return ended_event(payment)
     payment.complete_capture(operation.amount, is_final=operation.is_final)
-    return _capture_effects(payment, operation)
+    return _capture_event(payment, operation)
 
 
 def _settle_refund(
     payment: Payment, operation: Operation, outcome: Outcome, now: datetime
-) -> OutcomeEffects:
+) -> Event | None:
     if not isinstance(outcome, Succeeded):
         code = outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED
         operation.fail(code, now, outcome.reference)
         payment.fail_refund(operation.amount)
-        return OutcomeEffects()
+        return None
     operation.succeed(outcome.reference, now)
     payment.complete_refund(operation.amount)
-    return OutcomeEffects(_refunded_event(payment, operation))
+    return _refunded_event(payment, operation)
 
 
 def captured_event(payment: Payment) -> PaymentCaptured:
@@ -220,17 +215,16 @@ def captured_event(payment: Payment) -> PaymentCaptured:
     )
 
 
-def _capture_effects(payment: Payment, operation: Operation) -> OutcomeEffects:
+def _capture_event(payment: Payment, operation: Operation) -> Event:
     if payment.status is PaymentStatus.CAPTURED:
-        return OutcomeEffects(captured_event(payment))
-    event = PaymentPartiallyCaptured(
+        return captured_event(payment)
+    return PaymentPartiallyCaptured(
         payment_id=payment.payment_id,
         order_id=payment.order_id,
         capture_id=operation.operation_id,
         amount=operation.money,
         captured=payment.money(payment.captured),
     )
-    return OutcomeEffects(event)
 
 
 def ended_event(payment: Payment) -> Event:

@@ -22,7 +22,6 @@ from markethall.payments.domain import (
     Failed,
     Operation,
     Outcome,
-    OutcomeEffects,
     Payment,
     SavedMethod,
     Succeeded,
@@ -39,6 +38,7 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import TimeKeyset
+from markethall.shared.messaging.events import Event
 from markethall.shared.observability.metrics import PROVIDER_CONFLICTS
 from markethall.shared.persistence.database import Database
 
@@ -110,11 +110,11 @@ async def apply_outcome(
     payment, operation = locked
     if operation.is_open:
         if outcome or operation.status is not OperationStatus.UNKNOWN:
-            effects = settle_operation(payment, operation, outcome, now)
+            event = settle_operation(payment, operation, outcome, now)
             _record_fee(operation, outcome, now)
             await store.save_operation(payment, operation)
             _log_rejection(operation)
-            await _publish_effects(store, ctx, operation, effects)
+            await _publish_effects(store, ctx, operation, event)
             await _save_method(store, locked, outcome, now)
     elif (
         outcome
@@ -170,15 +170,15 @@ async def _correct(
         "payment_status": payment.status.value,
         "outcome": type(outcome).__name__,
     }
-    effects = correct_operation(payment, operation, outcome, now)
-    if effects is None:
+    event = correct_operation(payment, operation, outcome, now)
+    if event is None:
         PROVIDER_CONFLICTS.labels(operation.kind.value).inc()
         log.error("payment.outcome_conflict", **details)
         return AppliedOutcome(payment, operation, is_conflict=True)
     log.warning("payment.outcome_corrected", **details)
     _record_fee(operation, outcome, now)
     await store.save_corrected_operation(payment, operation)
-    await _publish_effects(store, ctx, operation, effects)
+    await _publish_effects(store, ctx, operation, event)
     await _save_method(store, locked, outcome, now)
     return AppliedOutcome(payment, operation)
 
@@ -208,9 +208,9 @@ async def _save_method(
 
 
 async def _publish_effects(
-    store: Store, ctx: CallContext, operation: Operation, effects: OutcomeEffects
+    store: Store, ctx: CallContext, operation: Operation, event: Event | None
 ) -> None:
-    if effects.event:
-        await store.publish(effects.event, ctx)
+    if event:
+        await store.publish(event, ctx)
     # last, because the posting locks its hash chain until the commit
     await add_postings(store, postings_of(operation))

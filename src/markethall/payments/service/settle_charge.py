@@ -55,7 +55,7 @@ def _build_settlement(
     payment, operation = replace(charge[0]), replace(charge[1])
     if not operation.is_open:
         return None
-    effects, postings = settle_operation(payment, operation, outcome, now), postings_of(operation)
-    if effects.event is None or len(postings) != 1:
+    event, postings = settle_operation(payment, operation, outcome, now), postings_of(operation)
+    if event is None or len(postings) != 1:
         return None
-    return Settlement(payment, operation, effects.event, postings[0])
+    return Settlement(payment, operation, event, postings[0])
