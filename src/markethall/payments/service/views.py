@@ -51,19 +51,11 @@ def to_payment_method_view(provider: str, method: PaymentMethod) -> PaymentMetho
 
 
 def to_operation_view(operation: Operation, *, with_fee: bool = False) -> OperationView:
+    names = OperationView.model_fields.keys() - {"amount", "fee"}
     return OperationView(
-        operation_id=operation.operation_id,
-        payment_id=operation.payment_id,
-        kind=operation.kind,
-        provider=operation.provider,
-        status=operation.status,
+        **{name: getattr(operation, name) for name in names},
         amount=operation.money,
-        method=operation.method,
-        provider_reference=operation.provider_reference,
-        failure_code=operation.failure_code,
         fee=operation.fee if with_fee else None,
-        created_at=operation.created_at,
-        settled_at=operation.settled_at,
     )
 
 
