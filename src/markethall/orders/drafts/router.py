@@ -4,18 +4,10 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from markethall.orders.carts.router.upstream_errors import CHECKOUT_ERROR_CODES
+from markethall.orders.carts.router.checkout_errors import CHECKOUT_ERROR_CODES, CHECKOUT_ERRORS
 from markethall.orders.configuration.router import ExpectedVersionsDep
 from markethall.orders.contract import (
-    CountryNotServed,
-    OrderCurrencyMismatch,
     OrderView,
-    RegionRequired,
-    ShippingUnavailable,
-    TotalChanged,
-    TotalTooLarge,
-    VoucherExhausted,
-    VoucherInvalid,
 )
 from markethall.orders.drafts.contract import (
     ChangeDraftOrder,
@@ -169,14 +161,7 @@ async def delete_draft_order(
         DraftOrderNotFound,
         DraftOrderCompleted,
         DraftOrderChanged,
-        OrderCurrencyMismatch,
-        CountryNotServed,
-        RegionRequired,
-        ShippingUnavailable,
-        VoucherInvalid,
-        VoucherExhausted,
-        TotalChanged,
-        TotalTooLarge,
+        *CHECKOUT_ERRORS,
     ),
 )
 async def complete_draft_order(

@@ -7,15 +7,13 @@ from fastapi import APIRouter, Body, Request, Response
 from pydantic import Field, WrapValidator
 from typing_extensions import TypeAliasType
 
-from markethall.orders.carts.router.upstream_errors import CHECKOUT_ERROR_CODES
+from markethall.orders.carts.router.checkout_errors import CHECKOUT_ERROR_CODES, CHECKOUT_ERRORS
 from markethall.orders.contract import (
     EMAIL_DESCRIPTION,
     AnyAddress,
     CancelOrder,
-    CountryNotServed,
     EditOpen,
     InvalidTransition,
-    OrderCurrencyMismatch,
     OrderLineRequest,
     OrderNotFound,
     OrderQuery,
@@ -25,15 +23,9 @@ from markethall.orders.contract import (
     OrderView,
     PlaceOrder,
     Quantity,
-    RegionRequired,
-    ShippingUnavailable,
     TimelineView,
     TooMuchToCancel,
-    TotalChanged,
-    TotalTooLarge,
     VersionedOrderStatus,
-    VoucherExhausted,
-    VoucherInvalid,
 )
 from markethall.orders.router.dependencies import (
     IdempotencyDep,
@@ -134,14 +126,7 @@ PlaceBody = Annotated[
         CHECKOUT_ERROR_CODES,
         *AUTHENTICATED_ERRORS,
         *REQUIRED_IDEMPOTENCY_ERRORS,
-        TotalChanged,
-        OrderCurrencyMismatch,
-        CountryNotServed,
-        RegionRequired,
-        ShippingUnavailable,
-        TotalTooLarge,
-        VoucherInvalid,
-        VoucherExhausted,
+        *CHECKOUT_ERRORS,
     ),
 )
 async def place_order(

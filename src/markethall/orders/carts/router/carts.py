@@ -14,6 +14,7 @@ from markethall.orders.carts.contract import (
     ShippingOptionsView,
     TooManyCarts,
 )
+from markethall.orders.carts.router.checkout_errors import PRODUCT_ERROR_CODES
 from markethall.orders.carts.router.dependencies import (
     CHANGE_ERRORS,
     OPTIONAL_IF_MATCH,
@@ -25,7 +26,6 @@ from markethall.orders.carts.router.dependencies import (
     PreconditionDep,
     cart_response,
 )
-from markethall.orders.carts.router.upstream_errors import PRODUCT_ERROR_CODES
 from markethall.orders.contract import OrderCurrencyMismatch
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,

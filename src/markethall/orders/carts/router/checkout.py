@@ -12,6 +12,7 @@ from markethall.orders.carts.contract import (
     MergeCart,
     TooManyCartLines,
 )
+from markethall.orders.carts.router.checkout_errors import CHECKOUT_ERROR_CODES, CHECKOUT_ERRORS
 from markethall.orders.carts.router.dependencies import (
     CartCheckoutsDep,
     CartMergesDep,
@@ -20,17 +21,9 @@ from markethall.orders.carts.router.dependencies import (
     Owner,
     PreconditionDep,
 )
-from markethall.orders.carts.router.upstream_errors import CHECKOUT_ERROR_CODES
 from markethall.orders.contract import (
-    CountryNotServed,
     OrderCurrencyMismatch,
     OrderView,
-    RegionRequired,
-    ShippingUnavailable,
-    TotalChanged,
-    TotalTooLarge,
-    VoucherExhausted,
-    VoucherInvalid,
 )
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
@@ -96,14 +89,7 @@ async def merge_cart(
         CartClosed,
         CartChanged,
         CartNotReady,
-        TotalChanged,
-        OrderCurrencyMismatch,
-        CountryNotServed,
-        RegionRequired,
-        ShippingUnavailable,
-        TotalTooLarge,
-        VoucherInvalid,
-        VoucherExhausted,
+        *CHECKOUT_ERRORS,
     ),
 )
 async def check_out_cart(

@@ -8,6 +8,7 @@ from markethall.orders.carts.contract import (
     CartVoucherChange,
     TooManyCartLines,
 )
+from markethall.orders.carts.router.checkout_errors import PRODUCT_ERROR_CODES
 from markethall.orders.carts.router.dependencies import (
     CHANGE_ERRORS,
     DELETED,
@@ -18,7 +19,6 @@ from markethall.orders.carts.router.dependencies import (
     cart_response,
     deleted_response,
 )
-from markethall.orders.carts.router.upstream_errors import PRODUCT_ERROR_CODES
 from markethall.orders.contract import OrderCurrencyMismatch, VoucherExhausted, VoucherInvalid
 from markethall.shared.http.common_errors import BODY_ERRORS
 from markethall.shared.http.problem_details import problems, with_upstream_errors

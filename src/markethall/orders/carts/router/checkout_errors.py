@@ -1,10 +1,31 @@
-"""Codes of errors of other contexts that reach the client.
+"""The errors of a checkout: those of orders, and the codes of those of other contexts.
 
-They are codes, not classes, because a router may not import the contracts of other contexts.
+The latter are codes, because a router may not import the contracts of other contexts.
 """
 
 from typing import Final
 
+from markethall.orders.contract import (
+    CountryNotServed,
+    OrderCurrencyMismatch,
+    RegionRequired,
+    ShippingUnavailable,
+    TotalChanged,
+    TotalTooLarge,
+    VoucherExhausted,
+    VoucherInvalid,
+)
+
+CHECKOUT_ERRORS: Final = (
+    TotalChanged,
+    OrderCurrencyMismatch,
+    CountryNotServed,
+    RegionRequired,
+    ShippingUnavailable,
+    TotalTooLarge,
+    VoucherInvalid,
+    VoucherExhausted,
+)
 # error codes of a checkout, by HTTP status
 CHECKOUT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {
     403: ("users.inactive",),
