@@ -8,8 +8,8 @@ from uuid import UUID
 
 from markethall.orders.carts.contract import CartStatus
 from markethall.orders.carts.domain import Cart, CartRef
-from markethall.orders.carts.ports import ConcurrentCartUpdate
 from markethall.orders.configuration.memory import ConfigurationTables, MemoryConfigurationStore
+from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
 
@@ -56,7 +56,7 @@ class MemoryCartStore(MemoryConfigurationStore):
     async def save_cart(self, cart: Cart) -> None:
         stored = self._find_open(CartRef(cart.cart_id, cart.version - 1))
         if stored is None:
-            raise ConcurrentCartUpdate
+            raise ConcurrentUpdate
         # the handler of a claim may have changed the owner after the cart was read
         saved = replace(cart, user_id=stored.user_id, is_guest=stored.is_guest)
         self._carts.put(cart.cart_id, saved)

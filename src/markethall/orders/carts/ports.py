@@ -13,10 +13,6 @@ from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.model import Dto
 
 
-class ConcurrentCartUpdate(Exception):
-    """Another transaction saved the cart after it was read. The caller must read it again."""
-
-
 class ReadStore(Protocol):
     """Reads without locks."""
 
@@ -48,7 +44,7 @@ class Store(ReadStore, Protocol):
     async def save_cart(self, cart: Cart) -> None:
         """Update the cart and its lines, if its stored version is the previous one and it is open.
 
-        Raises ConcurrentCartUpdate.
+        Raises ConcurrentUpdate.
         """
 
     async def record_look(self, cart: Cart) -> None:

@@ -1,16 +1,39 @@
 """Ports of the configuration: its storage and its cache."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.model import Dto
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class ConcurrentUpdate(Exception):
     """Another transaction saved the data after they were read. The caller must read them again."""
+
+
+def retry_on_conflict(
+    change: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Let the function repeat until it does not raise ConcurrentUpdate. It must read the data.
+
+    There is no limit, because each conflict means that another change of the data succeeded.
+    """
+
+    @wraps(change)
+    async def repeat(*args: P.args, **kwargs: P.kwargs) -> T:
+        while True:
+            try:
+                return await change(*args, **kwargs)
+            except ConcurrentUpdate:
+                continue
+
+    return repeat
 
 
 class ReadStore(Protocol):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from uuid import UUID
 
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import (
     CancelOrder,
     FulfilmentView,
@@ -21,7 +22,6 @@ from markethall.orders.contract import (
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.fulfilments import FulfilmentService
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import (
     cancelled_event,
     lines_cancelled_event,

@@ -21,6 +21,7 @@ from markethall.inventory.contract import (
 )
 from markethall.orders.carts.contract import CartChanged, CartClosed, CartNotFound
 from markethall.orders.carts.domain import CartRef
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import (
     OrderView,
     PlaceOrder,
@@ -37,7 +38,6 @@ from markethall.orders.service.cart_conflicts import cart_conflict, check_reserv
 from markethall.orders.service.checkout_commands import choose_email, open_payment_command
 from markethall.orders.service.completed_drafts import CompletedDraft
 from markethall.orders.service.guest_orders import claim_audit
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import placed_event
 from markethall.orders.service.quotes import (
     build_lines,

@@ -8,10 +8,10 @@ from markethall.inventory.contract import (
     ReleasePart,
     ReservationClosed,
 )
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import OrderEdited, OrderStatus
 from markethall.orders.service.checkout import ContextClients
 from markethall.orders.service.handled_orders import HandledOrders
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event
 from markethall.orders.service.payment_returns import PaymentReturns
 from markethall.orders.service.quotes import to_requested_lines

@@ -12,6 +12,7 @@ from markethall.inventory.contract import (
     OutOfStock,
     ReservationClosed,
 )
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import (
     FulfilmentReturned,
     OrderCancelled,
@@ -39,7 +40,6 @@ from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.late_payments import LatePayments
 from markethall.orders.service.open_edits import OpenEdits
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import cancelled_event, overpaid_event, paid_event
 from markethall.orders.service.order_lookups import OrderLinks
 from markethall.orders.service.payment_changes import REFUNDED_IN_FULL, cancel_without_payment

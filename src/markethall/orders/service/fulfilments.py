@@ -12,7 +12,7 @@ from markethall.inventory.contract import (
     RequestedLine,
     Reserve,
 )
-from markethall.orders.configuration.ports import ConcurrentUpdate
+from markethall.orders.configuration.ports import ConcurrentUpdate, retry_on_conflict
 from markethall.orders.contract import (
     FulfilmentLost,
     FulfilmentNotFound,
@@ -24,7 +24,6 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilment_lines
 from markethall.orders.ports import Store
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import (
     ShippedUnits,
     fulfilled_event,

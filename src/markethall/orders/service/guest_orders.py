@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import OrderFilters
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.ports import ReadStore, Store
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery
 from markethall.shared.persistence.database import Database

@@ -6,11 +6,11 @@ Each write also marks the event as processed, in the same transaction.
 from collections.abc import Callable
 from uuid import UUID
 
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.domain.promotion_uses import find_use_change
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.invoices import InvoiceDrafts
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.payments.contract import PaymentEvent
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event

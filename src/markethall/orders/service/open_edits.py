@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from markethall.inventory.contract import Extend, OutOfStock, ReservationClosed, ReservationStatus
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import (
     FulfilledLine,
     OrderEditDropped,
@@ -26,7 +27,6 @@ from markethall.orders.domain import AdditionalPayment, Order, OrderLine
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.handled_orders import HandledOrders
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import additional_payment_ids, edit_dropped_event
 from markethall.orders.service.payment_returns import PaymentReturns
 from markethall.payments.contract import (

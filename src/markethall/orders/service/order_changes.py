@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from markethall.inventory.contract import Inventory
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import (
     Address,
     AddressChangesPrice,
@@ -15,7 +16,6 @@ from markethall.orders.domain import AuditInfo, Order, allowed_commands
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote, QuoteRequest
 from markethall.orders.pricing.ports import Pricing
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_offers import quote_order_lines
 from markethall.orders.service.views import to_order_view
 from markethall.orders.service.visible_orders import check_staff, get_visible_order, is_staff

@@ -12,7 +12,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from markethall.inventory.contract import ReservationClosed
-from markethall.orders.configuration.ports import ConcurrentUpdate
+from markethall.orders.configuration.ports import ConcurrentUpdate, retry_on_conflict
 from markethall.orders.contract import (
     EditApplied,
     EditNotFound,
@@ -34,7 +34,6 @@ from markethall.orders.service.open_edits import (
     start_open_edit,
     to_open_edit,
 )
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import additional_payment_ids, edit_dropped_event
 from markethall.orders.service.views import to_order_view
 from markethall.orders.service.visible_orders import check_staff, get_visible_order

@@ -3,12 +3,11 @@
 from uuid import UUID
 
 from markethall.inventory.contract import Inventory, Restock
-from markethall.orders.configuration.ports import ConcurrentUpdate
+from markethall.orders.configuration.ports import ConcurrentUpdate, retry_on_conflict
 from markethall.orders.contract import ReturnClosed, ReturnReceived
 from markethall.orders.domain import AuditInfo
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.checkout import ContextClients
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.payment_returns import PaymentReturns
 from markethall.orders.service.quotes import to_requested_lines
 from markethall.payments.contract import InvalidPaymentTransition, RefundPayment

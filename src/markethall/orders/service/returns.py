@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from markethall.orders.configuration.ports import ConcurrentUpdate
+from markethall.orders.configuration.ports import ConcurrentUpdate, retry_on_conflict
 from markethall.orders.contract import (
     FulfilledLine,
     OrderNotFound,
@@ -27,7 +27,6 @@ from markethall.orders.returns.contract import (
     ShippingRefunded,
 )
 from markethall.orders.returns.domain import Receipt, ReceiptLine, Return, ReturnLine
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.order_events import additional_payment_ids
 from markethall.orders.service.return_views import to_return_view
 from markethall.orders.service.status_waits import ChangeReportingDatabase

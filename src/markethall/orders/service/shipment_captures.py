@@ -8,9 +8,9 @@ from uuid import UUID
 
 import structlog
 
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.domain import Order, shipped_due, total_due
 from markethall.orders.service.handled_orders import HandledOrders
-from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.payments.contract import (
     CapturePayment,
     InvalidPaymentTransition,

@@ -19,9 +19,10 @@ from markethall.orders.carts.contract import (
 from markethall.orders.carts.domain import Cart, CartLine
 from markethall.orders.carts.ports import ReadStore, Store
 from markethall.orders.carts.service.access import CartPolicy, is_owner
-from markethall.orders.carts.service.editor import CartEditor, retry_on_conflict
+from markethall.orders.carts.service.editor import CartEditor
 from markethall.orders.carts.service.previews import CartPreviews, Preview, require_offers
 from markethall.orders.carts.service.views import to_shipping_options_view
+from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock

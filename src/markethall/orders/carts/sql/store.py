@@ -9,9 +9,9 @@ from uuid import UUID
 
 from markethall.orders.carts.contract import CartStatus
 from markethall.orders.carts.domain import Cart, CartLine, CartRef
-from markethall.orders.carts.ports import ConcurrentCartUpdate
 from markethall.orders.carts.sql import statements as sql
 from markethall.orders.carts.sql.tables import carts
+from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.configuration.sql import SqlConfigurationStore
 from markethall.orders.contract import Address
 from markethall.shared.kernel.money import Money
@@ -60,7 +60,7 @@ class SqlCartStore(SqlConfigurationStore):
             sql.SAVE_CART, **row, expected_version=cart.version - 1, **_line_arrays(cart.lines)
         )
         if saved is None:
-            raise ConcurrentCartUpdate
+            raise ConcurrentUpdate
 
     async def record_look(self, cart: Cart) -> None:
         arrays = _line_arrays(cart.lines)
