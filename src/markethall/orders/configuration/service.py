@@ -97,7 +97,7 @@ class ItemType(Generic[F, V]):
 
 
 class ItemService(Generic[F, V]):
-    """Create, read, change and delete the items of one kind."""
+    """Implementation of `Items`."""
 
     def __init__(
         self,
@@ -114,13 +114,11 @@ class ItemService(Generic[F, V]):
         self._clock = clock
 
     async def get(self, ctx: CallContext, item_id: UUID) -> V:
-        """Raises the error `not_found` of the kind."""
         async with self._database.read_session() as store:
             item = await store.get_item(self._type.kind, item_id)
         return self._type.to_view(self._require(item, item_id))
 
     async def list_page(self, ctx: CallContext, query: PageQuery) -> Page[V]:
-        """Return items in the order in which they were created. Raises CursorInvalid."""
         after = self._cursors.decode(self._type.kind, query.cursor, _ITEM_ID)
         async with self._database.read_session() as store:
             items = await store.list_items(self._type.kind, after, query.limit + 1)
@@ -128,7 +126,6 @@ class ItemService(Generic[F, V]):
         return self._cursors.build_page(self._type.kind, views, query.limit, self._id_of)
 
     async def create(self, ctx: CallContext, fields: F, attempt: IdempotentCommand) -> V:
-        """Create an item. `attempt.id` becomes its id. Raises `taken`, TooManyItems."""
         item = self._new_item(fields, attempt.id, self._clock())
         async with self._database.transaction() as store:
             await store.lock_kind(self._type.kind)
@@ -147,10 +144,6 @@ class ItemService(Generic[F, V]):
         patch: BaseModel,
         expected_versions: ExpectedVersions,
     ) -> V:
-        """Apply a merge patch.
-
-        Raises `not_found`, `taken`, PreconditionFailed, ValidationFailed.
-        """
         async with self._database.transaction() as store:
             await store.lock_kind(self._type.kind)
             item = await self._get_for_update(store, item_id, expected_versions)
@@ -166,7 +159,6 @@ class ItemService(Generic[F, V]):
     async def delete(
         self, ctx: CallContext, item_id: UUID, expected_versions: ExpectedVersions
     ) -> None:
-        """Raises `not_found`, PreconditionFailed."""
         async with self._database.transaction() as store:
             await self._get_for_update(store, item_id, expected_versions)
             await store.delete_item(item_id)

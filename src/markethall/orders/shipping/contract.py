@@ -1,22 +1,18 @@
 """The contract of shipping: the methods by which a shop ships, and their prices."""
 
-from typing import Annotated, Final, Literal, Protocol, Self
+from typing import Annotated, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from markethall.orders.configuration.contract import ItemView
+from markethall.orders.configuration.contract import Items, ItemView
 from markethall.orders.shop.contract import AtLeastOneCountry
-from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
-from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.model import MAX_AMOUNT, Bool, Int, RequestModel, Text, VisibleText
 from markethall.shared.kernel.money import Currency
-from markethall.shared.kernel.pagination import Page, PageQuery
 
 MAX_TIERS: Final = 100
 MAX_ZONES: Final = 100
@@ -189,33 +185,5 @@ class ShippingUnavailable(DomainError):
     title = "No shipping method serves this order"
 
 
-class ShippingMethods(Protocol):
-    """The API of shipping methods."""
-
-    async def get(self, ctx: CallContext, item_id: UUID) -> ShippingMethodView:
-        """Raises ShippingMethodNotFound."""
-
-    async def list_page(self, ctx: CallContext, query: PageQuery) -> Page[ShippingMethodView]:
-        """Return methods in the order in which they were created. Raises CursorInvalid."""
-
-    async def create(
-        self, ctx: CallContext, fields: NewShippingMethod, attempt: IdempotentCommand
-    ) -> ShippingMethodView:
-        """Create a method. `attempt.id` becomes its id. Raises ShippingCodeTaken, TooManyItems."""
-
-    async def change(
-        self,
-        ctx: CallContext,
-        item_id: UUID,
-        patch: ShippingMethodChange,
-        expected_versions: ExpectedVersions,
-    ) -> ShippingMethodView:
-        """Apply a merge patch.
-
-        Raises ShippingMethodNotFound, ShippingCodeTaken, PreconditionFailed, ValidationFailed.
-        """
-
-    async def delete(
-        self, ctx: CallContext, item_id: UUID, expected_versions: ExpectedVersions
-    ) -> None:
-        """Raises ShippingMethodNotFound, PreconditionFailed."""
+# the errors of this kind are ShippingMethodNotFound and ShippingCodeTaken
+ShippingMethods = Items[NewShippingMethod, ShippingMethodChange, ShippingMethodView]

@@ -1,22 +1,18 @@
 """The contract of taxes: the rates of a shop by country, region and tax class."""
 
 from decimal import Decimal
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from markethall.orders.configuration.contract import ItemView
+from markethall.orders.configuration.contract import Items, ItemView
 from markethall.orders.totals.domain import Destination
-from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.countries import Country
 from markethall.shared.kernel.errors import DomainError
-from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.model import RequestModel, Text, VisibleText
-from markethall.shared.kernel.pagination import Page, PageQuery
 
 # 0 to 1 with at most six decimals
 _RATE_PATTERN: Final = r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$"
@@ -117,30 +113,5 @@ class RegionRequired(DomainError):
     title = "The tax in this country depends on the region"
 
 
-class TaxRates(Protocol):
-    """The API of tax rates."""
-
-    async def get(self, ctx: CallContext, item_id: UUID) -> TaxRateView:
-        """Raises TaxRateNotFound."""
-
-    async def list_page(self, ctx: CallContext, query: PageQuery) -> Page[TaxRateView]:
-        """Return rates in the order in which they were created. Raises CursorInvalid."""
-
-    async def create(
-        self, ctx: CallContext, fields: NewTaxRate, attempt: IdempotentCommand
-    ) -> TaxRateView:
-        """Create a rate. `attempt.id` becomes its id. Raises TaxRateTaken, TooManyItems."""
-
-    async def change(
-        self,
-        ctx: CallContext,
-        item_id: UUID,
-        patch: TaxRateChange,
-        expected_versions: ExpectedVersions,
-    ) -> TaxRateView:
-        """Raises TaxRateNotFound, TaxRateTaken, PreconditionFailed, ValidationFailed."""
-
-    async def delete(
-        self, ctx: CallContext, item_id: UUID, expected_versions: ExpectedVersions
-    ) -> None:
-        """Raises TaxRateNotFound, PreconditionFailed."""
+# the errors of this kind are TaxRateNotFound and TaxRateTaken
+TaxRates = Items[NewTaxRate, TaxRateChange, TaxRateView]
