@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError
 
 from markethall.payments.contract import OperationKind, RedirectAction
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
-from markethall.payments.gateway.webhook_signatures import sign, verify_signature
+from markethall.payments.gateway.webhook_signatures import invalid_event, sign, verify_signature
 from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent, ProviderNews
-from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
+from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest
 from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
 from markethall.shared.kernel.model import Dto, Id, Text
 from markethall.shared.kernel.money import Money
@@ -128,20 +128,12 @@ def _parse_body(body: bytes) -> _OperationEvent | _OtherEvent:
 
 def _parse_other_event(text: str, error: ValidationError) -> _OtherEvent:
     """Parse an event of an unknown type. Raises MalformedRequest, ValidationFailed."""
-    first_error = error.errors(include_url=False)[0]
-    if first_error["type"] == "json_invalid":
-        raise MalformedRequest("The body is not JSON.")
     if any(item["type"] == "literal_error" for item in error.errors()):
         try:
             return _OtherEvent.model_validate_json(text)
         except ValidationError as second:
             error = second
-    raise ValidationFailed(errors=[_field_error(item) for item in error.errors()[:20]])
-
-
-def _field_error(item: Any) -> dict[str, str]:
-    pointer = "".join(f"/{part}" for part in item["loc"])
-    return {"field": pointer, "code": item["type"], "message": item["msg"]}
+    raise invalid_event(error)
 
 
 def _parse_outcome(result: str, data: _EventData) -> Outcome:

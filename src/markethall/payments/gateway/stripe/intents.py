@@ -32,8 +32,9 @@ from markethall.payments.gateway.stripe.outcomes import (
     IN_BROWSER,
     blocked_key,
     capture_outcome,
-    check_intent,
+    check_answer,
     payment_outcome,
+    require_outcome,
     void_outcome,
 )
 from markethall.payments.ports import (
@@ -78,10 +79,7 @@ class IntentOperations:
             return await self._outcome_of_rejected(rejection, request)
         except (IdempotencyKeyTaken, StoredServerError):
             raise PaymentGatewayTimeout from None
-        outcome = payment_outcome(confirmed, request)
-        if outcome is None:
-            raise PaymentGatewayTimeout
-        return outcome
+        return require_outcome(payment_outcome(confirmed, request))
 
     async def _outcome_of_rejected(self, rejection: Rejected, request: OperationRequest) -> Outcome:
         """Return the outcome of an intent that was confirmed before, else that of the rejection."""
@@ -111,9 +109,7 @@ class IntentOperations:
         if outcome := payment_outcome(intent, request):
             return outcome
         cancelled = await self._cancel_or_get(intent.id)
-        if outcome := payment_outcome(cancelled, request):
-            return outcome
-        raise PaymentGatewayTimeout
+        return require_outcome(payment_outcome(cancelled, request))
 
     async def cancel_action(self, request: OperationRequest) -> Outcome:
         """Cancel the intent unless the customer has paid.
@@ -152,7 +148,7 @@ class IntentOperations:
         }
         intent = await self._api.create_intent(parameters, f"{request.operation_id}:create")
         # checked before the confirm, because the confirm takes the money
-        check_intent(intent, request)
+        check_answer(intent, request)
         return intent
 
     async def _confirm(self, intent: Intent, request: OperationRequest) -> Intent:
@@ -231,11 +227,8 @@ class IntentOperations:
             captured_before = rejection.intent and capture_outcome(rejection.intent, request)
             return captured_before or Failed(rejection.code)
         except (IdempotencyKeyTaken, StoredServerError):
-            return await self._outcome_of_taken_key(request)
-        outcome = capture_outcome(captured, request)
-        if outcome is None:
-            raise PaymentGatewayTimeout
-        return outcome
+            return require_outcome(await self.lookup_change(request))
+        return require_outcome(capture_outcome(captured, request))
 
     async def void(self, request: OperationRequest) -> Outcome:
         authorization = await self.authorization_of(request)
@@ -249,11 +242,8 @@ class IntentOperations:
             voided_before = rejection.intent and void_outcome(rejection.intent, request)
             return voided_before or Failed(rejection.code)
         except (IdempotencyKeyTaken, StoredServerError):
-            return await self._outcome_of_taken_key(request)
-        outcome = void_outcome(cancelled, request)
-        if outcome is None:
-            raise PaymentGatewayTimeout
-        return outcome
+            return require_outcome(await self.lookup_change(request))
+        return require_outcome(void_outcome(cancelled, request))
 
     async def lookup_change(self, request: OperationRequest) -> Outcome | None:
         """Look up a capture or void."""
@@ -288,12 +278,6 @@ class IntentOperations:
         except (IdempotencyKeyTaken, StoredServerError):
             return False
         return True
-
-    async def _outcome_of_taken_key(self, request: OperationRequest) -> Outcome:
-        outcome = await self.lookup_change(request)
-        if outcome is None:
-            raise PaymentGatewayTimeout
-        return outcome
 
 
 def _customer_parameters(request: OperationRequest) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None
 
     Raises PaymentGatewayTimeout, AmountNotSupported.
     """
-    check_intent(intent, request)
+    check_answer(intent, request)
     match intent.status:
         case "requires_action":
             return _action_required(intent, request)
@@ -70,11 +70,18 @@ def payment_outcome(intent: Intent, request: OperationRequest) -> Outcome | None
             return _success(intent, request)
 
 
-def check_intent(intent: Intent, request: OperationRequest) -> None:
-    """Raise PaymentGatewayTimeout unless the intent is that of the charge or authorization."""
-    _check(intent.metadata.get(OPERATION_KEY) == str(request.operation_id), request, "operation")
-    _check(intent.amount == to_stripe_amount(request.amount), request, "amount")
-    _check(intent.currency.upper() == request.amount.currency, request, "currency")
+def require_outcome(outcome: Outcome | None) -> Outcome:
+    """Raises PaymentGatewayTimeout if there is no outcome."""
+    if outcome is None:
+        raise PaymentGatewayTimeout
+    return outcome
+
+
+def check_answer(answer: Intent | Refund, request: OperationRequest) -> None:
+    """Raise PaymentGatewayTimeout unless the intent or refund is that of the operation."""
+    _check(answer.metadata.get(OPERATION_KEY) == str(request.operation_id), request, "operation")
+    _check(answer.amount == to_stripe_amount(request.amount), request, "amount")
+    _check(answer.currency.upper() == request.amount.currency, request, "currency")
 
 
 def capture_outcome(intent: Intent, request: OperationRequest) -> Outcome | None:
@@ -102,9 +109,7 @@ def refund_outcome(refund: Refund, request: OperationRequest) -> Outcome:
     customer's bank returns the money later, staff must handle that, because a recorded success is
     never corrected.
     """
-    _check(refund.metadata.get(OPERATION_KEY) == str(request.operation_id), request, "operation")
-    _check(refund.amount == to_stripe_amount(request.amount), request, "amount")
-    _check(refund.currency.upper() == request.amount.currency, request, "currency")
+    check_answer(refund, request)
     if refund.status in {"failed", "canceled"}:
         return Failed(refund.failure_reason or refund.status, refund.id)
     return Succeeded(refund.id)

@@ -9,8 +9,12 @@ from markethall.payments.gateway.stripe.api import (
 )
 from markethall.payments.gateway.stripe.intents import IntentOperations
 from markethall.payments.gateway.stripe.objects import OPERATION_KEY, PAYMENT_KEY, Intent
-from markethall.payments.gateway.stripe.outcomes import blocked_outcome, refund_outcome
-from markethall.payments.ports import Failed, OperationRequest, Outcome, PaymentGatewayTimeout
+from markethall.payments.gateway.stripe.outcomes import (
+    blocked_outcome,
+    refund_outcome,
+    require_outcome,
+)
+from markethall.payments.ports import Failed, OperationRequest, Outcome
 
 
 class RefundOperations:
@@ -44,7 +48,7 @@ class RefundOperations:
         except Rejected as rejection:
             return await self._find(intent, request) or Failed(rejection.code)
         except (IdempotencyKeyTaken, StoredServerError):
-            return await self._outcome_of_taken_key(intent, request)
+            return require_outcome(await self._find(intent, request))
         return refund_outcome(refund, request)
 
     async def lookup(self, request: OperationRequest) -> Outcome | None:
@@ -54,9 +58,3 @@ class RefundOperations:
     async def _find(self, intent: Intent, request: OperationRequest) -> Outcome | None:
         refund = await self._api.find_refund(intent.id, request.operation_id)
         return refund_outcome(refund, request) if refund else blocked_outcome(intent, request)
-
-    async def _outcome_of_taken_key(self, intent: Intent, request: OperationRequest) -> Outcome:
-        outcome = await self._find(intent, request)
-        if outcome is None:
-            raise PaymentGatewayTimeout
-        return outcome

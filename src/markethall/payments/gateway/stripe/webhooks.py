@@ -17,7 +17,7 @@ from markethall.payments.gateway.stripe.objects import (
     Refund,
 )
 from markethall.payments.gateway.stripe.outcomes import PROVIDER, next_action_of
-from markethall.payments.gateway.webhook_signatures import verify_signature
+from markethall.payments.gateway.webhook_signatures import invalid_event, verify_signature
 from markethall.payments.ports import (
     ActionRequired,
     Failed,
@@ -31,7 +31,6 @@ from markethall.shared.kernel.model import Dto, Text
 
 SIGNATURE_HEADER: Final = "stripe-signature"
 MAX_WEBHOOK_BYTES: Final = 64 * 1024
-_MAX_ERRORS: Final = 20
 
 # the id of an operation, and the content of an event about it
 _News = tuple[UUID, ProviderNews]
@@ -67,7 +66,7 @@ class StripeWebhooks:
         except UnicodeDecodeError:
             raise MalformedRequest("The body is not UTF-8.") from None
         except ValidationError as error:
-            raise _invalid(error) from None
+            raise invalid_event(error) from None
         except AmountNotSupported:
             raise ValidationFailed(errors=[_AMOUNT_ERROR]) from None
         dispute = dispute_reference(event.type, event.data.object)
@@ -157,18 +156,6 @@ def _news(
     if outcome is None:
         return None
     return id_, ProviderNews(kind, outcome, from_stripe_amount(*amount))
-
-
-def _invalid(error: ValidationError) -> MalformedRequest | ValidationFailed:
-    errors = error.errors(include_url=False)
-    if errors[0]["type"] == "json_invalid":
-        return MalformedRequest("The body is not JSON.")
-    return ValidationFailed(errors=[_field_error(item) for item in errors[:_MAX_ERRORS]])
-
-
-def _field_error(item: Any) -> dict[str, str]:
-    pointer = "".join(f"/{part}" for part in item["loc"])
-    return {"field": pointer, "code": item["type"], "message": item["msg"]}
 
 
 _AMOUNT_ERROR: Final = {
