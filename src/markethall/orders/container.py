@@ -78,12 +78,7 @@ from markethall.orders.tax.contract import TaxRates
 from markethall.orders.tax.ports import TaxCalculator
 from markethall.orders.tax.service import TAX_RATES
 from markethall.payments.contract import Payments
-from markethall.shared.cache import (
-    CoherentCache,
-    InvalidationBus,
-    InvalidationListeners,
-    open_bus,
-)
+from markethall.shared.cache import CoherentCache, InvalidationBus, InvalidationListeners, open_bus
 from markethall.shared.composition.container import (
     BackgroundTask,
     ContextContainer,
@@ -91,10 +86,7 @@ from markethall.shared.composition.container import (
     build_idempotency,
 )
 from markethall.shared.composition.context_persistence import database_of
-from markethall.shared.composition.memory import (
-    MemorySnapshots,
-    build_memory_persistence,
-)
+from markethall.shared.composition.memory import MemorySnapshots, build_memory_persistence
 from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.sql import SqlSnapshots, build_sql_persistence
 from markethall.shared.http.identity_limiter import IdentityLimiter
@@ -291,12 +283,7 @@ class OrdersContainer(ContextContainer):
         CartListService, stored_database, cart_policy, cursors
     )
     cart_merges: providers.Singleton[CartMerges] = singleton(
-        CartMergeService,
-        cart_editor,
-        cart_previews,
-        verify_access_token,
-        stored_database,
-        clock,
+        CartMergeService, cart_editor, cart_previews, verify_access_token, stored_database, clock
     )
     cart_checkouts: providers.Singleton[CartCheckouts] = singleton(
         CartCheckoutService, checkout, stored_database

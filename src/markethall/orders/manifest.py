@@ -69,15 +69,7 @@ MANIFEST: Final = ContextManifest(
             }
         ),
         "payments": frozenset(
-            {
-                "open",
-                "activate",
-                "cancel",
-                "capture_due",
-                "void",
-                "refund",
-                "list_payment_states",
-            }
+            {"open", "activate", "cancel", "capture_due", "void", "refund", "list_payment_states"}
         ),
     },
     subscriptions=(

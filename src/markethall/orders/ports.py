@@ -82,13 +82,7 @@ class ReadStore(
 
 
 class Store(
-    ReadStore,
-    promotions.Store,
-    carts.Store,
-    drafts.Store,
-    returns.Store,
-    invoices.Store,
-    Protocol,
+    ReadStore, promotions.Store, carts.Store, drafts.Store, returns.Store, invoices.Store, Protocol
 ):
     """Reads and writes of one transaction."""
 

@@ -81,8 +81,7 @@ class OrdersSettings(ContextSettings):
         ),
     ] = 900
     max_order_streams: Annotated[
-        int,
-        Field(ge=1, le=100_000, description="Streams of order events at once in a process"),
+        int, Field(ge=1, le=100_000, description="Streams of order events at once in a process")
     ] = 500
     max_order_streams_per_client: Annotated[
         int,
@@ -118,8 +117,7 @@ class OrdersSettings(ContextSettings):
         ),
     ] = BUILT_IN_NAME
     max_open_carts_per_owner: Annotated[
-        int,
-        Field(ge=1, le=1000, description="Open carts that one customer or guest may have"),
+        int, Field(ge=1, le=1000, description="Open carts that one customer or guest may have")
     ] = 20
     guest_cart_retention_days: Annotated[
         int,

@@ -64,10 +64,7 @@ from markethall.shared.composition.container import (
     build_idempotency,
 )
 from markethall.shared.composition.context_persistence import database_of
-from markethall.shared.composition.memory import (
-    MemorySnapshots,
-    build_memory_persistence,
-)
+from markethall.shared.composition.memory import MemorySnapshots, build_memory_persistence
 from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.sql import SqlSnapshots, build_sql_persistence
 from markethall.shared.kernel.call_context import system_context
@@ -196,15 +193,11 @@ class PaymentsContainer(ContextContainer):
     )
     local_webhooks = singleton(LocalWebhooks)
     gateways: providers.Singleton[Sequence[PaymentGateway]] = singleton(
-        _gateways,
-        singleton(_gateway_tools, tools, sandbox_ledger, local_webhooks, sleep),
-        settings,
+        _gateways, singleton(_gateway_tools, tools, sandbox_ledger, local_webhooks, sleep), settings
     )
     provider_client = singleton(_provider_client, gateways, settings)
     webhook_handler = singleton(
-        _connect,
-        local_webhooks,
-        singleton(WebhookHandler, database, provider_client, clock),
+        _connect, local_webhooks, singleton(WebhookHandler, database, provider_client, clock)
     )
     charge_payment = singleton(
         ChargePayment,

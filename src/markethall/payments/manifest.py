@@ -46,9 +46,7 @@ MANIFEST: Final = ContextManifest(
         "ledger",
     ),
     long_paths=(r"/transactions/export\.csv",),
-    tags={
-        "payments": "Payments, refunds, webhooks of providers, and the ledger.",
-    },
+    tags={"payments": "Payments, refunds, webhooks of providers, and the ledger."},
     migrations=built_in_migrations("payments"),
     settings=PaymentsSettings,
     load_extension_settings=provider_settings_classes,

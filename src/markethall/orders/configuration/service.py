@@ -10,11 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, TypeAdapter
 
 from markethall.orders.configuration.contract import MAX_ITEMS, ItemView, TooManyItems
-from markethall.orders.configuration.domain import (
-    ConfigurationItem,
-    ItemKind,
-    apply_merge_patch,
-)
+from markethall.orders.configuration.domain import ConfigurationItem, ItemKind, apply_merge_patch
 from markethall.orders.configuration.ports import InvalidatedCache, ReadStore, Store
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -138,11 +134,7 @@ class ItemService(Generic[F, V]):
         return view
 
     async def change(
-        self,
-        ctx: CallContext,
-        item_id: UUID,
-        patch: BaseModel,
-        expected_versions: ExpectedVersions,
+        self, ctx: CallContext, item_id: UUID, patch: BaseModel, expected_versions: ExpectedVersions
     ) -> V:
         async with self._database.transaction() as store:
             await store.lock_kind(self._type.kind)

@@ -7,11 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from markethall.orders.contract.status import (
-    OrderFulfilmentStatus,
-    OrderPaymentStatus,
-    OrderStatus,
-)
+from markethall.orders.contract.status import OrderFulfilmentStatus, OrderPaymentStatus, OrderStatus
 from markethall.orders.promotions.contract import VoucherCode
 from markethall.orders.shipping.contract import ShippingCode
 from markethall.orders.shop.contract.addresses import AnyAddress, non_blank

@@ -22,11 +22,7 @@ class OrderStatusStreams(Protocol):
     """Streams of the status changes of an order, across all processes."""
 
     async def open(
-        self,
-        ctx: CallContext,
-        order_id: UUID,
-        last_version: int | None,
-        check_actor: ActorCheck,
+        self, ctx: CallContext, order_id: UUID, last_version: int | None, check_actor: ActorCheck
     ) -> AsyncGenerator[OrderStatusEvent | None, None]:
         """Return a generator of events, each version once, in order. None is a heartbeat.
 

@@ -11,11 +11,7 @@ from markethall.shared.kernel.integrity import OffendingRow
 
 # payment statuses of an order whose payment is captured
 _PAID_STATUSES: Final = frozenset(
-    {
-        OrderPaymentStatus.PAID,
-        OrderPaymentStatus.PARTIALLY_REFUNDED,
-        OrderPaymentStatus.REFUNDED,
-    }
+    {OrderPaymentStatus.PAID, OrderPaymentStatus.PARTIALLY_REFUNDED, OrderPaymentStatus.REFUNDED}
 )
 _SOLD_STATUSES: Final = frozenset({OrderStatus.PROCESSING, OrderStatus.COMPLETED})
 _LIVE_RESERVATIONS: Final = frozenset({"committed", "consumed"})
@@ -184,8 +180,7 @@ def judge_paid(order: OrderLink | None, payment: PaymentFacts | None) -> Iterato
         yield _order_row(order.order_id, f"{states} captured")
     if order.refunded != payment.refunded:
         yield _order_row(
-            order.order_id,
-            f"refunded is {order.refunded}, of its payment {payment.refunded}",
+            order.order_id, f"refunded is {order.refunded}, of its payment {payment.refunded}"
         )
 
 

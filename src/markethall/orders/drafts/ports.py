@@ -53,11 +53,7 @@ class DraftPlacement(Protocol):
         """Return the reason why the buyer of the draft cannot order. Raises Unavailable."""
 
     async def place_draft(
-        self,
-        ctx: CallContext,
-        draft: DraftOrder,
-        command: PlaceOrder,
-        attempt: IdempotentCommand,
+        self, ctx: CallContext, draft: DraftOrder, command: PlaceOrder, attempt: IdempotentCommand
     ) -> OrderView:
         """Place the order of the draft's buyer, and complete the draft in its transaction.
 

@@ -6,9 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from markethall.orders.carts.router.checkout_errors import CHECKOUT_ERROR_CODES, CHECKOUT_ERRORS
 from markethall.orders.configuration.router import ExpectedVersionsDep
-from markethall.orders.contract import (
-    OrderView,
-)
+from markethall.orders.contract import OrderView
 from markethall.orders.drafts.contract import (
     ChangeDraftOrder,
     DraftOrderChanged,

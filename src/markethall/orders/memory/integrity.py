@@ -6,19 +6,13 @@ from datetime import datetime
 from uuid import UUID
 
 from markethall.orders.contract import EditStatus, OrderPaymentStatus, OrderStatus
-from markethall.orders.domain import (
-    Order,
-    OrderLine,
-)
+from markethall.orders.domain import Order, OrderLine
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
 from markethall.orders.domain.return_integrity import ReturnedLine, build_returned_line
 from markethall.orders.memory.tables import Tables
 from markethall.orders.promotions.domain import Promotion
-from markethall.orders.promotions.memory import (
-    PromotionUse,
-    count_uses,
-)
+from markethall.orders.promotions.memory import PromotionUse, count_uses
 
 
 class MemoryOrderIntegrityReads:
@@ -122,10 +116,7 @@ class MemoryOrderIntegrityReads:
 
 
 def _select_links(
-    links: Sequence[OrderLink],
-    key_of: Callable[[OrderLink], UUID],
-    after: UUID | None,
-    until: UUID,
+    links: Sequence[OrderLink], key_of: Callable[[OrderLink], UUID], after: UUID | None, until: UUID
 ) -> Sequence[OrderLink]:
     return [
         link

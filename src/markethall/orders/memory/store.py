@@ -24,18 +24,12 @@ from markethall.orders.domain import (
     TimeSpan,
     split_number,
 )
-from markethall.orders.domain.promotion_uses import (
-    UseChange,
-    build_redemption,
-    find_use_change,
-)
+from markethall.orders.domain.promotion_uses import UseChange, build_redemption, find_use_change
 from markethall.orders.drafts.memory import MemoryDraftStore
 from markethall.orders.invoices.domain import NewInvoice
 from markethall.orders.invoices.memory import MemoryInvoiceStore
 from markethall.orders.memory.tables import Tables
-from markethall.orders.promotions.memory import (
-    MemoryPromotionStore,
-)
+from markethall.orders.promotions.memory import MemoryPromotionStore
 from markethall.orders.returns.memory import MemoryReturnStore
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -47,11 +41,7 @@ FIRST_NUMBER: Final = 1001
 
 
 class MemoryOrderStore(
-    MemoryDraftStore,
-    MemoryCartStore,
-    MemoryPromotionStore,
-    MemoryReturnStore,
-    MemoryInvoiceStore,
+    MemoryDraftStore, MemoryCartStore, MemoryPromotionStore, MemoryReturnStore, MemoryInvoiceStore
 ):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)

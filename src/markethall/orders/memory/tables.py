@@ -4,16 +4,10 @@ from uuid import UUID
 
 from markethall.orders.carts.memory import CartTables
 from markethall.orders.contract import EditStatus
-from markethall.orders.domain import (
-    Fulfilment,
-    Order,
-    TimelineEntry,
-)
+from markethall.orders.domain import Fulfilment, Order, TimelineEntry
 from markethall.orders.drafts.domain import DraftOrder
 from markethall.orders.invoices.memory import InvoiceTables
-from markethall.orders.promotions.memory import (
-    PromotionTables,
-)
+from markethall.orders.promotions.memory import PromotionTables
 from markethall.orders.returns.memory import ReturnTables
 from markethall.shared.persistence.memory import Table
 

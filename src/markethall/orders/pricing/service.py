@@ -97,11 +97,7 @@ class TotalsPricing:
             raise region_error
         taxes = await self._calculate_taxes(request, rules, currency, destination, discounted)
         breakdown = add_taxes(
-            [line.key for line in lines],
-            discounted,
-            charge,
-            taxes,
-            rules.shop.prices_include_tax,
+            [line.key for line in lines], discounted, charge, taxes, rules.shop.prices_include_tax
         )
         return Quote(
             currency,
@@ -144,11 +140,7 @@ class TotalsPricing:
         return options
 
     async def _find_promotions(
-        self,
-        request: QuoteRequest,
-        rules: PricingRules,
-        currency: str,
-        lines: Sequence[PricedLine],
+        self, request: QuoteRequest, rules: PricingRules, currency: str, lines: Sequence[PricedLine]
     ) -> ApplicablePromotions:
         """Raises VoucherInvalid, VoucherExhausted, Unavailable."""
         if request.promotions is not None:

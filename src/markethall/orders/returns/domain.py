@@ -160,11 +160,7 @@ class Return:
     def _check_expected(self, received: Counter[UUID]) -> None:
         expected = {line.line_id: line.quantity - line.received for line in self.lines}
         excess = [
-            {
-                "line_id": str(line_id),
-                "received": quantity,
-                "expected": expected.get(line_id, 0),
-            }
+            {"line_id": str(line_id), "received": quantity, "expected": expected.get(line_id, 0)}
             for line_id, quantity in received.items()
             if quantity > expected.get(line_id, 0)
         ]

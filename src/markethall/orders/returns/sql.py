@@ -54,8 +54,7 @@ returns: Final = sa.Table(
         name="refund",
     ),
     sa.CheckConstraint(
-        "refunded IS NULL OR (status = 'closed' AND refunded BETWEEN 0 AND refund)",
-        name="refunded",
+        "refunded IS NULL OR (status = 'closed' AND refunded BETWEEN 0 AND refund)", name="refunded"
     ),
     sa.CheckConstraint("version >= 1", name="version"),
 )
@@ -134,8 +133,7 @@ def _update_return() -> Statement:
     return Statement(
         sa.update(return_lines)
         .where(
-            return_lines.c.return_id == saved.c.return_id,
-            return_lines.c.line_id == rows.c.line_id,
+            return_lines.c.return_id == saved.c.return_id, return_lines.c.line_id == rows.c.line_id
         )
         .values({name: rows.c[name] for name in (*_COUNTS, *_AMOUNTS)})
     )

@@ -23,9 +23,7 @@ router = APIRouter(tags=["orders"])
     | documented_csv("The lines of all orders that match"),
 )
 async def export_orders(
-    ctx: Staff,
-    filters: Annotated[OrderFilters, from_query(OrderFilters)],
-    export: OrderExportDep,
+    ctx: Staff, filters: Annotated[OrderFilters, from_query(OrderFilters)], export: OrderExportDep
 ) -> StreamingResponse:
     """Return orders as CSV. Each row is one line of an order.
 

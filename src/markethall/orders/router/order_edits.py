@@ -121,12 +121,7 @@ async def preview_order_edit(
     ),
 )
 async def cancel_order_edit(
-    *,
-    ctx: Staff,
-    order_id: Id,
-    edit_id: Id,
-    edits: OrderEditsDep,
-    idempotency: IdempotencyDep,
+    *, ctx: Staff, order_id: Id, edit_id: Id, edits: OrderEditsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Cancel the payment of the open edit, and release its units. The order stays as it is."""
     return await idempotency.run(

@@ -82,8 +82,7 @@ def _parse_by_shape(value: Any, _: Any) -> PlaceOrder | PlaceOrderShortForm:
 
 
 OrderRequest = TypeAliasType(
-    "OrderRequest",
-    Annotated[PlaceOrder | PlaceOrderShortForm, WrapValidator(_parse_by_shape)],
+    "OrderRequest", Annotated[PlaceOrder | PlaceOrderShortForm, WrapValidator(_parse_by_shape)]
 )
 PlaceBody = Annotated[
     OrderRequest,
@@ -123,10 +122,7 @@ PlaceBody = Annotated[
     response_model=OrderView,
     summary="Place an order",
     responses=with_upstream_errors(
-        CHECKOUT_ERROR_CODES,
-        *AUTHENTICATED_ERRORS,
-        *REQUIRED_IDEMPOTENCY_ERRORS,
-        *CHECKOUT_ERRORS,
+        CHECKOUT_ERROR_CODES, *AUTHENTICATED_ERRORS, *REQUIRED_IDEMPOTENCY_ERRORS, *CHECKOUT_ERRORS
     ),
 )
 async def place_order(

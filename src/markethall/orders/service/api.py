@@ -22,15 +22,9 @@ from markethall.orders.contract import (
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.fulfilments import FulfilmentService
-from markethall.orders.service.order_events import (
-    cancelled_event,
-    lines_cancelled_event,
-)
+from markethall.orders.service.order_events import cancelled_event, lines_cancelled_event
 from markethall.orders.service.status_waits import ChangeReportingDatabase
-from markethall.orders.service.views import (
-    to_order_view,
-    to_timeline_entry_view,
-)
+from markethall.orders.service.views import to_order_view, to_timeline_entry_view
 from markethall.orders.service.visible_orders import get_visible_order, is_staff
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext

@@ -22,11 +22,7 @@ from markethall.inventory.contract import (
 from markethall.orders.carts.contract import CartChanged, CartClosed, CartNotFound
 from markethall.orders.carts.domain import CartRef
 from markethall.orders.configuration.ports import retry_on_conflict
-from markethall.orders.contract import (
-    OrderView,
-    PlaceOrder,
-    TotalChanged,
-)
+from markethall.orders.contract import OrderView, PlaceOrder, TotalChanged
 from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
 from markethall.orders.domain.promotion_uses import build_redemption
 from markethall.orders.drafts.contract import DraftOrderChanged, DraftOrderCompleted
@@ -256,11 +252,7 @@ class Checkout:
         return await self._activate_and_respond(ctx, order, attempt)
 
     async def _write(
-        self,
-        ctx: CallContext,
-        order: Order,
-        cart: CartRef | None,
-        draft: CompletedDraft | None,
+        self, ctx: CallContext, order: Order, cart: CartRef | None, draft: CompletedDraft | None
     ) -> Order:
         """Write the order and close its cart or draft; or return the order of an earlier attempt.
 

@@ -16,11 +16,7 @@ GUEST_WITHOUT_EMAIL: Final = "A guest must give an e-mail address."
 
 
 def open_payment_command(
-    ctx: CallContext,
-    command: PlaceOrder,
-    order_id: UUID,
-    quote: Quote,
-    expires_at: datetime,
+    ctx: CallContext, command: PlaceOrder, order_id: UUID, quote: Quote, expires_at: datetime
 ) -> OpenPayment:
     address = command.shipping_address
     return OpenPayment(

@@ -33,11 +33,7 @@ class DraftPlacer:
         return ReadinessProblem(code="missing", field="/email", message=GUEST_WITHOUT_EMAIL)
 
     async def place_draft(
-        self,
-        ctx: CallContext,
-        draft: DraftOrder,
-        command: PlaceOrder,
-        attempt: IdempotentCommand,
+        self, ctx: CallContext, draft: DraftOrder, command: PlaceOrder, attempt: IdempotentCommand
     ) -> OrderView:
         buyer = _buyer_without_account(draft)
         buyer_ctx = ctx.model_copy(update={"actor": Actor(user_id=draft.buyer_id)})

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from markethall.inventory.contract import (
-    OutOfStock,
-    ReservationClosed,
-)
+from markethall.inventory.contract import OutOfStock, ReservationClosed
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import (
     FulfilmentReturned,

@@ -39,14 +39,7 @@ _IDENTITY_COLUMNS: Final = (
     "email",
     "currency",
 )
-_AMOUNT_COLUMNS: Final = (
-    "subtotal",
-    "discount",
-    "shipping",
-    "tax",
-    "included_tax",
-    "total",
-)
+_AMOUNT_COLUMNS: Final = ("subtotal", "discount", "shipping", "tax", "included_tax", "total")
 _ORDER_COLUMNS: Final = (
     *_AMOUNT_COLUMNS,
     # the sum over all payments of the order
@@ -57,14 +50,7 @@ _ORDER_COLUMNS: Final = (
     *(f"billing_{name}" for name in _ADDRESS_FIELDS),
     "note",
 )
-_LINE_AMOUNT_COLUMNS: Final = (
-    "unit_price",
-    "total",
-    "discount",
-    "tax",
-    "included_tax",
-    "charged",
-)
+_LINE_AMOUNT_COLUMNS: Final = ("unit_price", "total", "discount", "tax", "included_tax", "charged")
 _LINE_COUNT_COLUMNS: Final = ("quantity", "fulfilled", "delivered", "cancelled")
 CSV_HEADER: Final = (
     *_IDENTITY_COLUMNS,

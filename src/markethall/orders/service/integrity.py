@@ -11,11 +11,7 @@ from itertools import groupby
 from typing import Final
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    Inventory,
-    ListReservationStates,
-    ReservationState,
-)
+from markethall.inventory.contract import Inventory, ListReservationStates, ReservationState
 from markethall.orders.domain.integrity import (
     OrderLink,
     PaymentFacts,
@@ -34,12 +30,7 @@ from markethall.orders.service.checkout import ContextClients
 from markethall.payments.contract import ListPaymentStates, Payments, PaymentState
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.integrity import (
-    Findings,
-    IntegrityCheck,
-    OffendingRow,
-    scan_pages,
-)
+from markethall.shared.kernel.integrity import Findings, IntegrityCheck, OffendingRow, scan_pages
 from markethall.shared.persistence.database import SnapshotDatabase
 
 # the number of states in one page of another context
@@ -105,9 +96,7 @@ class OrderIntegrity:
                 self._find_wrong_uses,
             ),
             IntegrityCheck(
-                "O8.pending_orders_end",
-                "No order is pending after its expiry.",
-                self._find_overdue,
+                "O8.pending_orders_end", "No order is pending after its expiry.", self._find_overdue
             ),
         ]
 
@@ -260,9 +249,7 @@ def _payment_facts(state: PaymentState) -> PaymentFacts:
     )
 
 
-def _group_by_order(
-    states: Iterable[ReservationState],
-) -> dict[UUID, tuple[ReservationFacts, ...]]:
+def _group_by_order(states: Iterable[ReservationState]) -> dict[UUID, tuple[ReservationFacts, ...]]:
     """Group states, which are sorted by order id."""
     return {
         order_id: tuple(

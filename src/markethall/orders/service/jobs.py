@@ -13,13 +13,7 @@ import structlog
 
 from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import OrderExpired
-from markethall.orders.domain import (
-    AuditInfo,
-    Order,
-    TimeSpan,
-    due_check_spans,
-    next_overdue_check,
-)
+from markethall.orders.domain import AuditInfo, Order, TimeSpan, due_check_spans, next_overdue_check
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.invoices import InvoiceDrafts
 from markethall.orders.service.payment_changes import apply_payment

@@ -7,12 +7,7 @@ for a cancelled order, the money is returned.
 from dataclasses import replace
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    OutOfStock,
-    ProductNotFound,
-    ReservationStatus,
-    Reserve,
-)
+from markethall.inventory.contract import OutOfStock, ProductNotFound, ReservationStatus, Reserve
 from markethall.orders.domain import Order
 from markethall.orders.promotions.domain import RedemptionFailed
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy

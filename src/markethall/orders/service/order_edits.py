@@ -29,11 +29,7 @@ from markethall.orders.pricing.ports import Pricing
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.edit_pricing import EditPrice, PricedEdit, price_edit
 from markethall.orders.service.edit_resources import EditResources
-from markethall.orders.service.open_edits import (
-    list_released_lines,
-    start_open_edit,
-    to_open_edit,
-)
+from markethall.orders.service.open_edits import list_released_lines, start_open_edit, to_open_edit
 from markethall.orders.service.order_events import additional_payment_ids, edit_dropped_event
 from markethall.orders.service.views import to_order_view
 from markethall.orders.service.visible_orders import check_staff, get_visible_order

@@ -94,9 +94,7 @@ def _share_of_last_cancelled(line: OrderLine, units: int) -> int:
 def overpaid_event(order: Order, excess: int) -> OrderOverpaid:
     """Return the event; `excess` is in minor units of the order's currency."""
     return OrderOverpaid(
-        order_id=order.order_id,
-        payment_id=order.payment_id,
-        amount=order.money(excess),
+        order_id=order.order_id, payment_id=order.payment_id, amount=order.money(excess)
     )
 
 

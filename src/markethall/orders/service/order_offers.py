@@ -20,10 +20,7 @@ async def quote_order_lines(
     offers = await list_offers(inventory, ctx, product_ids, order.currency)
     return tuple(
         quoted_line(
-            line.line_id,
-            offers[line.product_id],
-            order.money(line.unit_price),
-            line.quantity,
+            line.line_id, offers[line.product_id], order.money(line.unit_price), line.quantity
         )
         for line in order.lines
     )

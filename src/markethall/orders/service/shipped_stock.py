@@ -1,11 +1,7 @@
 """Record the stock movements of shipments: units that leave, and units that come back."""
 
 from markethall.inventory.contract import Consume, Inventory, OutOfStock, Restock
-from markethall.orders.contract import (
-    FulfilmentReturned,
-    OrderFulfilled,
-    SaleDeferred,
-)
+from markethall.orders.contract import FulfilmentReturned, OrderFulfilled, SaleDeferred
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.quotes import to_requested_lines
 from markethall.shared.kernel.call_context import CallContext

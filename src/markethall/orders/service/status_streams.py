@@ -56,11 +56,7 @@ class StatusStreams:
         return self._by_client.total()
 
     async def open(
-        self,
-        ctx: CallContext,
-        order_id: UUID,
-        last_version: int | None,
-        check_actor: ActorCheck,
+        self, ctx: CallContext, order_id: UUID, last_version: int | None, check_actor: ActorCheck
     ) -> AsyncGenerator[OrderStatusEvent | None, None]:
         stream = self._stream(ctx, order_id, last_version, check_actor)
         # Run the generator to its first `yield`. If the caller closes the generator without reading
@@ -69,11 +65,7 @@ class StatusStreams:
         return stream
 
     async def _stream(
-        self,
-        ctx: CallContext,
-        order_id: UUID,
-        last_version: int | None,
-        check_actor: ActorCheck,
+        self, ctx: CallContext, order_id: UUID, last_version: int | None, check_actor: ActorCheck
     ) -> AsyncGenerator[OrderStatusEvent | None, None]:
         """Yield None when the stream is counted, then yield the events and heartbeats of `open`."""
         loop, limits = asyncio.get_running_loop(), self._limits

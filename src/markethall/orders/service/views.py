@@ -11,13 +11,7 @@ from markethall.orders.contract import (
     ShippingLineView,
     TimelineEntryView,
 )
-from markethall.orders.domain import (
-    Fulfilment,
-    Order,
-    OrderLine,
-    ShippingLine,
-    TimelineEntry,
-)
+from markethall.orders.domain import Fulfilment, Order, OrderLine, ShippingLine, TimelineEntry
 from markethall.orders.totals.service import (
     to_discount_views,
     to_shipping_line_view,

@@ -3,11 +3,7 @@
 from typing import Final
 from uuid import UUID
 
-from markethall.orders.configuration.domain import (
-    ConfigurationItem,
-    ItemKind,
-    apply_merge_patch,
-)
+from markethall.orders.configuration.domain import ConfigurationItem, ItemKind, apply_merge_patch
 from markethall.orders.configuration.ports import ReadStore, Store
 from markethall.orders.configuration.service import ConfigurationCache
 from markethall.orders.shop.contract import ShopChange, ShopSettings, ShopView

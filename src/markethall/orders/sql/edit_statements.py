@@ -7,12 +7,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from markethall.orders.configuration.sql import unnested_rows
-from markethall.orders.sql.statements import (
-    AFTER_KEYSET,
-    LIMIT,
-    LINE_COLUMNS,
-    select_with_lines,
-)
+from markethall.orders.sql.statements import AFTER_KEYSET, LIMIT, LINE_COLUMNS, select_with_lines
 from markethall.orders.sql.tables import lines, order_edits, orders
 from markethall.shared.persistence.postgres import Statement, sql_literal
 

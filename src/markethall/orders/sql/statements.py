@@ -245,13 +245,7 @@ POSTPONE_OVERDUE_CHECKS = Statement(
 
 _FILTERS: dict[str, "sa.ColumnElement[bool]"] = {
     name: orders.c[name] == bindparam(name)
-    for name in (
-        "user_id",
-        "status",
-        "payment_status",
-        "fulfilment_status",
-        "number",
-    )
+    for name in ("user_id", "status", "payment_status", "fulfilment_status", "number")
 } | {
     # the user whose orders the caller may see; `user_id` is a filter that the caller chose
     "owner_id": orders.c.user_id == bindparam("owner_id"),

@@ -14,18 +14,8 @@ from markethall.orders.contract import (
     OrderStatusView,
     VersionedOrderStatus,
 )
-from markethall.orders.domain import (
-    AdditionalPayment,
-    Fulfilment,
-    Order,
-    TimelineEntry,
-    TimeSpan,
-)
-from markethall.orders.domain.promotion_uses import (
-    UseChange,
-    build_redemption,
-    find_use_change,
-)
+from markethall.orders.domain import AdditionalPayment, Fulfilment, Order, TimelineEntry, TimeSpan
+from markethall.orders.domain.promotion_uses import UseChange, build_redemption, find_use_change
 from markethall.orders.drafts.sql import SqlDraftStore
 from markethall.orders.invoices.domain import NewInvoice
 from markethall.orders.invoices.sql import SqlInvoiceStore, invoice_values
@@ -213,10 +203,7 @@ class SqlOrderStore(
         self, order_id: UUID, after_version: int = 0, limit: int | None = None
     ) -> Sequence[TimelineEntry]:
         rows = await self._connection.fetch_all(
-            sql.LIST_TIMELINE_ENTRIES,
-            order_id=order_id,
-            after_version=after_version,
-            limit=limit,
+            sql.LIST_TIMELINE_ENTRIES, order_id=order_id, after_version=after_version, limit=limit
         )
         return [to_timeline_entry(row) for row in rows]
 

@@ -5,13 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from markethall.orders.tax.contract import NewTaxRate, RegionRequired
-from markethall.orders.totals.domain import (
-    Destination,
-    LineBreakdown,
-    NamedRate,
-    TaxLine,
-    TaxRules,
-)
+from markethall.orders.totals.domain import Destination, LineBreakdown, NamedRate, TaxLine, TaxRules
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,7 @@ from typing_extensions import TypeAliasType
 from markethall.payments.contract.disputes import PaymentDispute
 from markethall.payments.contract.internal import PaymentFields, RefundView
 from markethall.payments.contract.saved_methods import SavedPaymentMethodView
-from markethall.payments.contract.statuses import (
-    OperationKind,
-    OperationStatus,
-    PaymentStatus,
-)
+from markethall.payments.contract.statuses import OperationKind, OperationStatus, PaymentStatus
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.countries import Country

@@ -6,14 +6,7 @@ from datetime import date, datetime
 from typing import Annotated, Any, Final, Protocol, Self
 from uuid import UUID
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from markethall.payments.contract.statuses import (

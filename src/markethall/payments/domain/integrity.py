@@ -75,8 +75,7 @@ class WaitingRow:
 def judge_limits(sums: PaymentSums) -> Iterator[OffendingRow]:
     if not 0 <= sums.captured <= sums.authorized <= sums.amount:
         yield _payment_row(
-            sums,
-            f"captured is {sums.captured}, authorized {sums.authorized}, amount {sums.amount}",
+            sums, f"captured is {sums.captured}, authorized {sums.authorized}, amount {sums.amount}"
         )
     if not 0 <= sums.refunded + sums.refunding <= sums.captured:
         yield _payment_row(

@@ -7,24 +7,9 @@ from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import (
-    OperationKind,
-    OperationStatus,
-    PaymentState,
-    PaymentStatus,
-)
-from markethall.payments.domain import (
-    CHARGE_KINDS,
-    PAYABLE_STATUSES,
-    Operation,
-    Payment,
-)
-from markethall.payments.domain.integrity import (
-    ChargeSums,
-    PaymentSums,
-    ProviderCharge,
-    WaitingRow,
-)
+from markethall.payments.contract import OperationKind, OperationStatus, PaymentState, PaymentStatus
+from markethall.payments.domain import CHARGE_KINDS, PAYABLE_STATUSES, Operation, Payment
+from markethall.payments.domain.integrity import ChargeSums, PaymentSums, ProviderCharge, WaitingRow
 from markethall.payments.memory.tables import Tables
 from markethall.payments.ports import SandboxCharge
 
@@ -208,10 +193,7 @@ def _page(
 
 
 def _waiting_page(
-    waiting: Iterable[WaitingRow],
-    before: datetime,
-    after: tuple[datetime, str] | None,
-    limit: int,
+    waiting: Iterable[WaitingRow], before: datetime, after: tuple[datetime, str] | None, limit: int
 ) -> Sequence[WaitingRow]:
     page = [row for row in waiting if row.since < before and (after is None or row.key > after)]
     return sorted(page, key=lambda row: row.key)[:limit]

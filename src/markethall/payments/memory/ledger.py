@@ -17,11 +17,7 @@ from markethall.payments.domain import (
     next_position,
 )
 from markethall.payments.memory.tables import Tables
-from markethall.payments.ports import (
-    DaySums,
-    PostingFilter,
-    StoredChain,
-)
+from markethall.payments.ports import DaySums, PostingFilter, StoredChain
 from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import TimeKeyset

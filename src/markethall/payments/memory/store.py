@@ -5,12 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from markethall.payments.contract import (
-    OperationKind,
-    OrderHasPayment,
-    PaymentState,
-    PaymentStatus,
-)
+from markethall.payments.contract import OperationKind, OrderHasPayment, PaymentState, PaymentStatus
 from markethall.payments.contract.manual_refunds import RefundQuery
 from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
 from markethall.payments.memory.guests import MemoryGuestStore
@@ -19,12 +14,7 @@ from markethall.payments.memory.ledger import MemoryLedgerStore
 from markethall.payments.memory.reconciliation import MemoryReconciliationStore
 from markethall.payments.memory.saved_methods import MemorySavedMethodStore
 from markethall.payments.memory.tables import StoredEvent
-from markethall.payments.ports import (
-    PaymentFilter,
-    ProviderEvent,
-    Settlement,
-    WebhookState,
-)
+from markethall.payments.ports import PaymentFilter, ProviderEvent, Settlement, WebhookState
 from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
@@ -163,11 +153,7 @@ class MemoryPaymentStore(
         return await self.get_payment(payment_id), await self.get_operation(operation_id)
 
     async def list_operations(
-        self,
-        payment_id: UUID,
-        kind: OperationKind | None,
-        after: TimeKeyset | None,
-        limit: int,
+        self, payment_id: UUID, kind: OperationKind | None, after: TimeKeyset | None, limit: int
     ) -> Sequence[Operation]:
         operations = self._tables.operations.where(
             lambda one: (

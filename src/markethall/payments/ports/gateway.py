@@ -282,9 +282,7 @@ class PaymentGateway(Protocol):
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.WEBHOOKS)
 
     async def lookup_after_news(
-        self,
-        request: OperationRequest,
-        news: ProviderNews,
+        self, request: OperationRequest, news: ProviderNews
     ) -> Outcome | None:
         """Look up the operation of a webhook event; `news` is the content of the event.
 

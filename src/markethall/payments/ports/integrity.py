@@ -6,12 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from markethall.payments.domain.integrity import (
-    ChargeSums,
-    PaymentSums,
-    ProviderCharge,
-    WaitingRow,
-)
+from markethall.payments.domain.integrity import ChargeSums, PaymentSums, ProviderCharge, WaitingRow
 
 
 class PaymentIntegrityReads(Protocol):

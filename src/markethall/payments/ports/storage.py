@@ -6,20 +6,13 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 from uuid import UUID
 
-from markethall.payments.contract import (
-    OperationKind,
-    PaymentState,
-    PaymentStatus,
-)
+from markethall.payments.contract import OperationKind, PaymentState, PaymentStatus
 from markethall.payments.contract.manual_refunds import RefundQuery
 from markethall.payments.domain import Operation, Payment, Posting
 from markethall.payments.ports.gateway import ProviderEvent
 from markethall.payments.ports.guests import GuestWrites
 from markethall.payments.ports.ledger import LedgerReadStore, LedgerStore
-from markethall.payments.ports.reconciliation import (
-    ReconciliationReadStore,
-    ReconciliationStore,
-)
+from markethall.payments.ports.reconciliation import ReconciliationReadStore, ReconciliationStore
 from markethall.payments.ports.saved_methods import SavedMethodReads, SavedMethodWrites
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -69,11 +62,7 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
         """Return the payment, and the operation if it exists, in one statement."""
 
     async def list_operations(
-        self,
-        payment_id: UUID,
-        kind: OperationKind | None,
-        after: TimeKeyset | None,
-        limit: int,
+        self, payment_id: UUID, kind: OperationKind | None, after: TimeKeyset | None, limit: int
     ) -> Sequence[Operation]:
         """Return operations, the oldest first."""
 

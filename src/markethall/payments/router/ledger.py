@@ -15,10 +15,7 @@ from markethall.payments.contract import (
     TrialBalance,
     TrialBalanceQuery,
 )
-from markethall.payments.router.dependencies import (
-    LedgerDep,
-    Staff,
-)
+from markethall.payments.router.dependencies import LedgerDep, Staff
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
 from markethall.shared.http.csv_responses import csv_response, documented_csv
 from markethall.shared.http.problem_details import problems
@@ -54,9 +51,7 @@ async def list_transactions(
     responses=problems(*AUTHENTICATED_ERRORS) | documented_csv("All postings that match"),
 )
 async def export_transactions(
-    ctx: Staff,
-    filters: Annotated[PostingFilters, from_query(PostingFilters)],
-    ledger: LedgerDep,
+    ctx: Staff, filters: Annotated[PostingFilters, from_query(PostingFilters)], ledger: LedgerDep
 ) -> Response:
     """Return postings as CSV, the oldest first. Each row is one entry of a posting.
 

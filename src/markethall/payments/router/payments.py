@@ -58,11 +58,7 @@ class MarkPaidRequest(RequestModel):
     reference: Annotated[Text, Field(min_length=1, max_length=200, examples=["2026-11-30/17"])]
 
 
-@router.get(
-    "/payment-methods",
-    response_model=PaymentMethodsView,
-    summary="List payment methods",
-)
+@router.get("/payment-methods", response_model=PaymentMethodsView, summary="List payment methods")
 async def list_payment_methods(
     _: Anyone,
     query: Annotated[PaymentMethodQuery, from_query(PaymentMethodQuery)],

@@ -11,9 +11,7 @@ from markethall.payments.contract import (
     WebhookReceipt,
     WebhookSignatureInvalid,
 )
-from markethall.payments.router.dependencies import (
-    PaymentApiDep,
-)
+from markethall.payments.router.dependencies import PaymentApiDep
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import CardCheck, public

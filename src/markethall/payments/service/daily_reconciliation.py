@@ -146,8 +146,7 @@ class _Run:
             log.warning("reconciliation.claim_lost", provider=view.provider)
         except Exception:  # store the failed run, then raise the error again
             await self._save(
-                {"status": ReconciliationStatus.FAILED, "finished_at": self._clock()},
-                _RETRY_AFTER,
+                {"status": ReconciliationStatus.FAILED, "finished_at": self._clock()}, _RETRY_AFTER
             )
             raise
 

@@ -21,12 +21,7 @@ from markethall.payments.domain.integrity import (
 from markethall.payments.ports.integrity import PaymentIntegrityReads
 from markethall.payments.service.verify_ledger import LedgerResults, VerifyLedger
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.integrity import (
-    Findings,
-    IntegrityCheck,
-    OffendingRow,
-    scan_pages,
-)
+from markethall.shared.kernel.integrity import Findings, IntegrityCheck, OffendingRow, scan_pages
 from markethall.shared.persistence.database import SnapshotDatabase
 
 # while the provider answers, an operation and its consequences are settled within this time

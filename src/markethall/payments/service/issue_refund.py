@@ -4,12 +4,7 @@ from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import (
-    OperationIdTaken,
-    OperationKind,
-    RefundPayment,
-    RefundView,
-)
+from markethall.payments.contract import OperationIdTaken, OperationKind, RefundPayment, RefundView
 from markethall.payments.domain import Operation, Outcome, Payment
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import lock_payment, store_outcome

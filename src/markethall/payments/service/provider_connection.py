@@ -56,9 +56,7 @@ class ProviderConnection:
         self.in_use = 0
         self._limits = limits
         self._breaker = Breaker(
-            clock,
-            failure_threshold=limits.failure_threshold,
-            cool_down_seconds=COOL_DOWN_SECONDS,
+            clock, failure_threshold=limits.failure_threshold, cool_down_seconds=COOL_DOWN_SECONDS
         )
         PROVIDER_CIRCUIT_OPEN.labels(gateway.provider).set_function(
             lambda: self._breaker.state != "closed"

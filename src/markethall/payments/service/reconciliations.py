@@ -29,10 +29,7 @@ class ReconciliationService:
     """Implementation of `Reconciliations` in this process."""
 
     def __init__(
-        self,
-        database: Database[ReadStore, Store],
-        comparison: ReportComparison,
-        cursors: Cursors,
+        self, database: Database[ReadStore, Store], comparison: ReportComparison, cursors: Cursors
     ) -> None:
         self._database = database
         self._cursors = cursors

@@ -15,12 +15,7 @@ from markethall.payments.contract import (
     UnknownPaymentMethod,
     UnsupportedByProvider,
 )
-from markethall.payments.domain import (
-    FREE_METHOD,
-    Operation,
-    ProviderCustomer,
-    SavedMethod,
-)
+from markethall.payments.domain import FREE_METHOD, Operation, ProviderCustomer, SavedMethod
 from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_saved_method_view

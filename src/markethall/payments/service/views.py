@@ -43,10 +43,7 @@ def to_payment_summary(payment: Payment) -> PaymentSummary:
 
 def to_payment_method_view(provider: str, method: PaymentMethod) -> PaymentMethodView:
     return PaymentMethodView(
-        method=method.method,
-        provider=provider,
-        name=method.name,
-        instructions=method.instructions,
+        method=method.method, provider=provider, name=method.name, instructions=method.instructions
     )
 
 

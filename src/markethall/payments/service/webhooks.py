@@ -8,10 +8,7 @@ from enum import Enum, auto
 
 import structlog
 
-from markethall.payments.contract import (
-    PaymentInProgress,
-    WebhookReceipt,
-)
+from markethall.payments.contract import PaymentInProgress, WebhookReceipt
 from markethall.payments.domain import CHARGE_KINDS, Operation, Outcome, Succeeded
 from markethall.payments.ports import ProviderEvent, ReadStore, Store, WebhookState
 from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
@@ -56,10 +53,7 @@ class WebhookHandler:
     """Stores events and applies them. An event whose operation does not exist yet stays pending."""
 
     def __init__(
-        self,
-        database: Database[ReadStore, Store],
-        provider: ProviderClient,
-        clock: Clock,
+        self, database: Database[ReadStore, Store], provider: ProviderClient, clock: Clock
     ) -> None:
         self._database = database
         self._provider = provider

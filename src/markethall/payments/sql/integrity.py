@@ -7,12 +7,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from markethall.payments.contract import PaymentState
-from markethall.payments.domain.integrity import (
-    ChargeSums,
-    PaymentSums,
-    ProviderCharge,
-    WaitingRow,
-)
+from markethall.payments.domain.integrity import ChargeSums, PaymentSums, ProviderCharge, WaitingRow
 from markethall.payments.sql import integrity_statements as sql
 from markethall.shared.kernel.money import Money
 from markethall.shared.persistence.postgres import Connection, Statement
@@ -81,11 +76,7 @@ class SqlPaymentIntegrityReads:
         return [fact(**dict(row)) for row in rows]
 
     async def _fetch_waiting(
-        self,
-        statement: Statement,
-        before: datetime,
-        after: tuple[datetime, str] | None,
-        limit: int,
+        self, statement: Statement, before: datetime, after: tuple[datetime, str] | None, limit: int
     ) -> Sequence[WaitingRow]:
         after_time, after_id = after or _BEFORE_ALL
         rows: Sequence[Any] = await self._connection.fetch_all(

@@ -48,9 +48,7 @@ class SqlLedgerStore(SqlUnitOfWork):
             descending=posting_filter.descending,
         )
         rows = await self._connection.fetch_all(
-            statement,
-            **given_values,
-            **page_values(posting_filter.after, posting_filter.limit),
+            statement, **given_values, **page_values(posting_filter.after, posting_filter.limit)
         )
         return _to_postings(rows)
 

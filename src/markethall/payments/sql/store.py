@@ -20,12 +20,7 @@ from markethall.payments.contract import (
 )
 from markethall.payments.contract.manual_refunds import RefundQuery
 from markethall.payments.domain import Operation, Payment
-from markethall.payments.ports import (
-    PaymentFilter,
-    ProviderEvent,
-    Settlement,
-    WebhookState,
-)
+from markethall.payments.ports import PaymentFilter, ProviderEvent, Settlement, WebhookState
 from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
 from markethall.payments.sql.guests import SqlGuestStore
@@ -185,11 +180,7 @@ class SqlPaymentStore(SqlLedgerStore, SqlReconciliationStore, SqlSavedMethodStor
         return _to_payment(row), operation
 
     async def list_operations(
-        self,
-        payment_id: UUID,
-        kind: OperationKind | None,
-        after: TimeKeyset | None,
-        limit: int,
+        self, payment_id: UUID, kind: OperationKind | None, after: TimeKeyset | None, limit: int
     ) -> Sequence[Operation]:
         rows = await self._connection.fetch_all(
             sql.list_operations(by_kind=kind is not None, has_keyset=after is not None),

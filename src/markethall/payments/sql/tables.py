@@ -214,12 +214,7 @@ postings = sa.Table(
     metadata,
     sa.Column("posting_id", sa.Uuid, primary_key=True),
     sa.Column("payment_id", sa.Uuid, sa.ForeignKey(payments.c.payment_id), nullable=False),
-    sa.Column(
-        "operation_id",
-        sa.Uuid,
-        sa.ForeignKey(operations.c.operation_id),
-        nullable=False,
-    ),
+    sa.Column("operation_id", sa.Uuid, sa.ForeignKey(operations.c.operation_id), nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     timestamp_column("created_at"),
     sa.Column("chain", sa.SmallInteger, nullable=False),

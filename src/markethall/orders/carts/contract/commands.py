@@ -20,11 +20,7 @@ from markethall.orders.shipping.contract import ShippingCode
 from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.merge_patch import remove_null_defaults
-from markethall.shared.kernel.metadata import (
-    MAX_METADATA_ENTRIES,
-    MetadataName,
-    MetadataValue,
-)
+from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES, MetadataName, MetadataValue
 from markethall.shared.kernel.model import Id, RequestModel, Text
 from markethall.shared.kernel.money import Currency
 from markethall.shared.kernel.pagination import PageQuery
@@ -99,8 +95,7 @@ class MergeCart(RequestModel):
 
     source_cart_id: Annotated[Id, Field(examples=["0199c0de-0000-7000-8000-000000000001"])]
     guest_token: Annotated[
-        Annotated[Text, Field(min_length=1, max_length=_MAX_TOKEN_LENGTH)] | None,
-        Field(repr=False),
+        Annotated[Text, Field(min_length=1, max_length=_MAX_TOKEN_LENGTH)] | None, Field(repr=False)
     ] = None
 
 

@@ -7,15 +7,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from markethall.orders.contract import (
-    AnyAddress,
-    DiscountView,
-    TaxLineView,
-    TotalsView,
-)
-from markethall.shared.kernel.metadata import (
-    FrozenMetadata,
-)
+from markethall.orders.contract import AnyAddress, DiscountView, TaxLineView, TotalsView
+from markethall.shared.kernel.metadata import FrozenMetadata
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import Money
 

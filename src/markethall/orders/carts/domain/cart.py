@@ -7,11 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
-from markethall.orders.carts.contract import (
-    CartClosed,
-    CartStatus,
-    TooManyCartLines,
-)
+from markethall.orders.carts.contract import CartClosed, CartStatus, TooManyCartLines
 from markethall.orders.carts.domain.lines import CartLine, LineChange, Offer, look_at_lines
 from markethall.orders.contract import MAX_LINES, Address
 from markethall.orders.pricing.domain import QuoteRequest

@@ -21,10 +21,7 @@ from markethall.orders.carts.router.dependencies import (
     Owner,
     PreconditionDep,
 )
-from markethall.orders.contract import (
-    OrderCurrencyMismatch,
-    OrderView,
-)
+from markethall.orders.contract import OrderCurrencyMismatch, OrderView
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,

@@ -80,10 +80,7 @@ def cart_response(cart: CartView) -> Response:
 
 # documents the response of `deleted_response`
 DELETED: Final[dict[int | str, dict[str, Any]]] = {
-    204: {
-        "description": "Removed",
-        "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
-    }
+    204: {"description": "Removed", "headers": {"ETag": {"$ref": "#/components/headers/ETag"}}}
 }
 
 

@@ -60,11 +60,7 @@ async def set_cart_line(
     openapi_extra=OPTIONAL_IF_MATCH,
 )
 async def remove_cart_line(
-    ctx: OwnerOrStaff,
-    cart_id: Id,
-    product_id: Id,
-    precondition: PreconditionDep,
-    carts: CartsDep,
+    ctx: OwnerOrStaff, cart_id: Id, product_id: Id, precondition: PreconditionDep, carts: CartsDep
 ) -> Response:
     """Remove the line of a product. Without such a line, nothing changes."""
     return deleted_response(await carts.remove_line(ctx, cart_id, product_id, precondition))

@@ -6,11 +6,7 @@ from uuid import UUID
 from markethall.orders.carts.contract import CartPrecondition, CartStatus, CartView
 from markethall.orders.carts.domain import Cart, LineChange
 from markethall.orders.carts.ports import ReadStore, Store
-from markethall.orders.carts.service.access import (
-    CartPolicy,
-    check_precondition,
-    get_visible_cart,
-)
+from markethall.orders.carts.service.access import CartPolicy, check_precondition, get_visible_cart
 from markethall.orders.carts.service.previews import Preview
 from markethall.orders.carts.service.views import to_cart_view
 from markethall.shared.kernel.call_context import CallContext

@@ -26,11 +26,7 @@ from markethall.orders.carts.domain import (
 from markethall.orders.carts.service.previews import Preview
 from markethall.orders.contract import RegionRequired, ShippingUnavailable
 from markethall.orders.totals.domain import LineBreakdown
-from markethall.orders.totals.service import (
-    to_discount_views,
-    to_tax_line_views,
-    to_totals_view,
-)
+from markethall.orders.totals.service import to_discount_views, to_tax_line_views, to_totals_view
 from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
 

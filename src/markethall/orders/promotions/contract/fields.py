@@ -46,8 +46,7 @@ Percent = Annotated[
 UnitCount = Annotated[Int, Field(ge=1, le=999, examples=[2])]
 UseLimit = Annotated[Int, Field(ge=1, le=MAX_USES, examples=[100])]
 Priority = Annotated[
-    Int,
-    Field(ge=-1000, le=1000, description="Promotions of higher priority apply earlier"),
+    Int, Field(ge=-1000, le=1000, description="Promotions of higher priority apply earlier")
 ]
 ConditionCategory = Annotated[
     VisibleText, Field(min_length=1, max_length=400, examples=["Drinks > Tea"])

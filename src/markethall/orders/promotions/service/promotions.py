@@ -104,10 +104,7 @@ class PromotionService:
         counter.
         """
         usage = await store.get_promotion_usage(promotion.promotion_id)
-        counts = {
-            "usage_limit": usage.used,
-            "per_customer_limit": usage.most_per_customer,
-        }
+        counts = {"usage_limit": usage.used, "per_customer_limit": usage.most_per_customer}
         for name, used in counts.items():
             limit = getattr(fields, name)
             if limit is not None and limit < used and limit != getattr(promotion.fields, name):

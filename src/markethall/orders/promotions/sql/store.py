@@ -93,9 +93,7 @@ class SqlPromotionStore(SqlConfigurationStore):
     async def save_promotion(self, promotion: Promotion) -> bool:
         try:
             await self._connection.execute(
-                sql.SAVE_PROMOTION,
-                saved_id=promotion.promotion_id,
-                **_changed_columns(promotion),
+                sql.SAVE_PROMOTION, saved_id=promotion.promotion_id, **_changed_columns(promotion)
             )
         except asyncpg.UniqueViolationError:
             return False

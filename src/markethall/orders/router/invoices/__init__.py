@@ -72,8 +72,4 @@ async def get_invoice_pdf(
 
 
 def _headers(language: str) -> dict[str, str]:
-    return {
-        "cache-control": "no-store",
-        "content-language": language,
-        "vary": "Accept-Language",
-    }
+    return {"cache-control": "no-store", "content-language": language, "vary": "Accept-Language"}

@@ -10,12 +10,7 @@ from pydantic import Field, ValidationError
 from markethall.payments.contract import OperationKind
 from markethall.payments.gateway.stripe.amounts import AmountNotSupported, from_stripe_amount
 from markethall.payments.gateway.stripe.disputes import dispute_reference
-from markethall.payments.gateway.stripe.objects import (
-    CAPTURE_KEY,
-    OPERATION_KEY,
-    Intent,
-    Refund,
-)
+from markethall.payments.gateway.stripe.objects import CAPTURE_KEY, OPERATION_KEY, Intent, Refund
 from markethall.payments.gateway.stripe.outcomes import PROVIDER, next_action_of
 from markethall.payments.gateway.webhook_signatures import invalid_event, verify_signature
 from markethall.payments.ports import (
@@ -143,10 +138,7 @@ def _refund_news(refund: Refund) -> _News | None:
 
 
 def _news(
-    operation_id: str | None,
-    kind: OperationKind,
-    outcome: Outcome | None,
-    amount: tuple[int, str],
+    operation_id: str | None, kind: OperationKind, outcome: Outcome | None, amount: tuple[int, str]
 ) -> _News | None:
     """Return None without an outcome, and for objects of other programs in the same account."""
     try:
