@@ -10,7 +10,6 @@ from markethall.payments.contract import OperationKind, PaymentState, PaymentSta
 from markethall.payments.contract.manual_refunds import RefundQuery
 from markethall.payments.domain import Operation, Payment, Posting
 from markethall.payments.ports.gateway import ProviderEvent
-from markethall.payments.ports.guests import GuestWrites
 from markethall.payments.ports.ledger import LedgerReadStore, LedgerStore
 from markethall.payments.ports.reconciliation import ReconciliationReadStore, ReconciliationStore
 from markethall.payments.ports.saved_methods import SavedMethodReads, SavedMethodWrites
@@ -19,6 +18,21 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
+
+
+class GuestWrites(Protocol):
+    async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
+        """Return the user who has claimed the guest, or None; lock the guest until the commit."""
+
+    async def set_guest_owner(self, guest_id: UUID, user_id: UUID) -> None:
+        """Store that the user has claimed the guest, and lock the guest until the commit."""
+
+    async def move_saved_methods(self, guest_id: UUID, user_id: UUID) -> None:
+        """Change the owner of the guest's saved payment methods, also of deleted ones, to the user.
+
+        The guest's customers at payment providers are moved to the user as well. If the user
+        already has a customer at a provider, the guest's customer is deleted.
+        """
 
 
 @dataclass(frozen=True)
