@@ -16,9 +16,7 @@ from markethall.orders.invoices import ports as invoices
 from markethall.orders.invoices.domain import NewInvoice
 from markethall.orders.promotions import ports as promotions
 from markethall.orders.returns import ports as returns
-from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
 
@@ -150,12 +148,6 @@ class Store(
 
     async def mark_processed(self, delivery: Delivery) -> bool:
         """Mark the event as processed in the inbox. Return False if it is marked already."""
-
-    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
-        """Store the response under the idempotency key, so that a retry returns it.
-
-        Raises LeaseLost if another attempt with this key has finished first.
-        """
 
 
 class LookupLimiter(Protocol):

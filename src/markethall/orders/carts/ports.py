@@ -7,10 +7,10 @@ from uuid import UUID
 
 from markethall.orders.carts.contract import CartStatus
 from markethall.orders.carts.domain import Cart, CartRef
+from markethall.orders.configuration.ports import ResponseStore
 from markethall.orders.contract import OrderView, PlaceOrder
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
-from markethall.shared.kernel.model import Dto
 
 
 class ReadStore(Protocol):
@@ -27,7 +27,7 @@ class ReadStore(Protocol):
         """
 
 
-class Store(ReadStore, Protocol):
+class Store(ReadStore, ResponseStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def lock_cart_owner(self, user_id: UUID) -> None:
@@ -66,9 +66,6 @@ class Store(ReadStore, Protocol):
 
     async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
         """Return the user who has claimed the guest, or None; lock the guest until the commit."""
-
-    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
-        """Store the response under the idempotency key, so that a retry returns it."""
 
 
 class OrderPlacement(Protocol):

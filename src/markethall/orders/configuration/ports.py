@@ -50,7 +50,15 @@ class ReadStore(Protocol):
         """Return the items of all kinds, sorted by id."""
 
 
-class Store(ReadStore, Protocol):
+class ResponseStore(Protocol):
+    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
+        """Store the response under the idempotency key, so that a retry returns it.
+
+        Raises LeaseLost if another attempt with this key has finished first.
+        """
+
+
+class Store(ReadStore, ResponseStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def lock_kind(self, kind: ItemKind) -> None:
@@ -73,9 +81,6 @@ class Store(ReadStore, Protocol):
         """Update the item. Return False if another item has the unique key."""
 
     async def delete_item(self, item_id: UUID) -> None: ...
-
-    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
-        """Store the response under the idempotency key, so that a retry returns it."""
 
 
 class InvalidatedCache(Protocol):

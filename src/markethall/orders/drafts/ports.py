@@ -6,12 +6,12 @@ from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.carts.contract import ReadinessProblem
+from markethall.orders.configuration.ports import ResponseStore
 from markethall.orders.contract import OrderView, PlaceOrder
 from markethall.orders.drafts.contract import DraftStatus
 from markethall.orders.drafts.domain import DraftOrder, DraftRef
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import TimeKeyset
 
 
@@ -26,7 +26,7 @@ class ReadStore(Protocol):
         """Return at most `limit` drafts that follow `after`, the newest first."""
 
 
-class Store(ReadStore, Protocol):
+class Store(ReadStore, ResponseStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def get_draft_for_update(self, draft_order_id: UUID) -> DraftOrder | None: ...
@@ -41,9 +41,6 @@ class Store(ReadStore, Protocol):
 
     async def complete_draft(self, draft: DraftRef, order_id: UUID, now: datetime) -> bool:
         """Complete the draft if it is open and has this version. Else return False."""
-
-    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
-        """Store the response under the idempotency key, so that a retry returns it."""
 
 
 class DraftPlacement(Protocol):

@@ -45,8 +45,6 @@ router = APIRouter(prefix="/draft-orders", tags=["orders"])
 
 
 class Services(Protocol):
-    """The services that these routes call."""
-
     def draft_orders(self) -> DraftOrders: ...
 
 

@@ -35,8 +35,6 @@ router = APIRouter(prefix="/promotions", tags=["promotions"])
 
 
 class Services(Protocol):
-    """The services that these routes call."""
-
     def promotions(self) -> Promotions: ...
 
 

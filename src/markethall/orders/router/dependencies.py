@@ -22,8 +22,6 @@ from markethall.shared.kernel.scopes import ONE_ORDER, ORDERS, ORDERS_MANAGE
 
 
 class Services(Protocol):
-    """The services that these routes call."""
-
     def orders(self) -> Orders: ...
 
     def order_changes(self) -> OrderChanges: ...

@@ -39,8 +39,6 @@ router = APIRouter(prefix="/shipping-methods", tags=["shop"])
 
 
 class Services(Protocol):
-    """The services that these routes call."""
-
     def shipping_methods(self) -> ShippingMethods: ...
 
 

@@ -20,8 +20,6 @@ router = APIRouter(prefix="/shop", tags=["shop"])
 
 
 class Services(Protocol):
-    """The services that these routes call."""
-
     def shop(self) -> Shop: ...
 
 

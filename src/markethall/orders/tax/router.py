@@ -39,8 +39,6 @@ router = APIRouter(prefix="/tax-rates", tags=["shop"])
 
 
 class Services(Protocol):
-    """The services that these routes call."""
-
     def tax_rates(self) -> TaxRates: ...
 
 

@@ -18,8 +18,6 @@ from markethall.shared.kernel.scopes import ONE_ORDER, PAYMENTS, PAYMENTS_MANAGE
 
 
 class Services(Protocol):
-    """The services that these routes call."""
-
     def payment_api(self) -> PaymentApi: ...
 
     def ledger(self) -> LedgerApi: ...

@@ -31,8 +31,6 @@ from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
 
 
 class Services(Protocol):
-    """The services that these routes call."""
-
     def carts(self) -> Carts: ...
 
     def cart_lists(self) -> CartLists: ...
