@@ -1,7 +1,8 @@
 """Variants of the app with a planted fault each. The random tests must find each fault."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
+from uuid import UUID
 
 from markethall.inventory.contract import RequestedLine, Restock
 from markethall.orders.container import OrdersContainer
@@ -77,9 +78,15 @@ class KeepsStock(OrderEventHandlers):
 class KeepsUses(MemoryOrderStore):
     """Does not give the uses of promotions back when an order expires."""
 
-    async def _follow_promotions(self, order: Order) -> None:
-        if order.status is not OrderStatus.EXPIRED:
-            await super()._follow_promotions(order)
+    _is_expiring = False
+
+    async def save_order(self, order: Order) -> None:
+        self._is_expiring = order.status is OrderStatus.EXPIRED
+        await super().save_order(order)
+
+    async def give_back_promotions(self, order_id: UUID, kept: Sequence[UUID] = ()) -> None:
+        if not self._is_expiring:
+            await super().give_back_promotions(order_id, kept)
 
 
 def with_handlers(handlers: type[OrderEventHandlers]) -> Callable[[], OrdersApp]:

@@ -162,25 +162,8 @@ def _keyset(view: DraftOrderView) -> TimeKeyset:
 
 
 def _to_view(draft: DraftOrder) -> DraftOrderView:
-    fields = draft.fields
-    return DraftOrderView(
-        draft_order_id=draft.draft_order_id,
-        status=draft.status,
-        order_id=draft.order_id,
-        customer_id=fields.customer_id,
-        email=fields.email,
-        lines=tuple(
-            DraftLineView(product_id=line.product_id, quantity=line.quantity)
-            for line in fields.lines
-        ),
-        shipping_address=fields.shipping_address,
-        billing_address=fields.billing_address,
-        currency=fields.currency,
-        shipping_method=fields.shipping_method,
-        voucher_code=fields.voucher_code,
-        note=fields.note,
-        created_by=draft.created_by,
-        created_at=draft.created_at,
-        updated_at=draft.updated_at,
-        version=draft.version,
+    lines = tuple(
+        DraftLineView(product_id=line.product_id, quantity=line.quantity)
+        for line in draft.fields.lines
     )
+    return DraftOrderView(**vars(draft) | dict(draft.fields) | {"lines": lines})

@@ -24,11 +24,11 @@ from markethall.orders.domain import (
     TimeSpan,
     split_number,
 )
-from markethall.orders.domain.promotion_uses import UseChange, build_redemption, find_use_change
 from markethall.orders.drafts.memory import MemoryDraftStore
 from markethall.orders.invoices.domain import NewInvoice
 from markethall.orders.invoices.memory import MemoryInvoiceStore
 from markethall.orders.memory.tables import Tables
+from markethall.orders.ports import follow_promotions
 from markethall.orders.promotions.memory import MemoryPromotionStore
 from markethall.orders.returns.memory import MemoryReturnStore
 from markethall.shared.kernel.call_context import CallContext
@@ -63,7 +63,7 @@ class MemoryOrderStore(
         stored = self._tables.orders.get(order.order_id)
         if stored is None or stored.version != order.expected_version:
             raise ConcurrentUpdate
-        await self._follow_promotions(order)
+        await follow_promotions(self, order)
         self._write(order)
         self.saved_order_ids.add(order.order_id)
 
@@ -211,18 +211,6 @@ class MemoryOrderStore(
         return cart_id is not None and bool(
             self._tables.orders.where(lambda order: order.cart_id == cart_id)
         )
-
-    async def _follow_promotions(self, order: Order) -> None:
-        match find_use_change(order):
-            case UseChange.GIVE_BACK:
-                await self.give_back_promotions(order.order_id)
-            case UseChange.GIVE_BACK_DROPPED:
-                kept = [discount.promotion_id for discount in order.discounts]
-                await self.give_back_promotions(order.order_id, kept)
-            case UseChange.REDEEM_AGAIN:
-                await self.redeem_promotions(build_redemption(order, is_reinstatement=True))
-            case UseChange.MOVE:
-                await self.move_promotion_uses(order.order_id, order.user_id)
 
     def _has_live_order(self, customer_id: UUID, other_than: UUID | None) -> bool:
         return bool(

@@ -19,8 +19,8 @@ from markethall.orders.contract import (
 from markethall.orders.domain import NewPayment, Order, OrderEdit, OrderLine
 from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
 from markethall.orders.pricing.ports import Pricing
-from markethall.orders.service.order_offers import list_offers, quoted_line
-from markethall.orders.service.quotes import build_shipping_line
+from markethall.orders.service.order_offers import list_offers
+from markethall.orders.service.quotes import build_line, build_shipping_line, quoted_line
 from markethall.orders.service.views import to_line_view
 from markethall.orders.totals.domain import Breakdown
 from markethall.orders.totals.service import to_totals_view
@@ -80,21 +80,7 @@ class EditedLines:
         products = dict(zip(map(_line_id, self.to_quoted_lines()), self.quantities, strict=True))
         previous = self._previous
         return tuple(
-            OrderLine(
-                line_id=part.key,
-                product_id=product_id,
-                sku=previous[product_id].sku
-                if product_id in previous
-                else self.offers[product_id].sku,
-                name=previous[product_id].name
-                if product_id in previous
-                else self.offers[product_id].name,
-                unit_price=part.unit_price,
-                quantity=part.quantity,
-                discounts=part.discounts,
-                tax_lines=part.tax_lines,
-                prices_include_tax=part.prices_include_tax and bool(part.tax_lines),
-            )
+            build_line(part, previous.get(product_id) or self.offers[product_id])
             for part in breakdown.lines
             for product_id in [products[part.key]]
         )

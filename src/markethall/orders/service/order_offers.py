@@ -5,8 +5,8 @@ from uuid import UUID
 from markethall.inventory.contract import Inventory, ListOffers, ProductNotFound, ProductOffer
 from markethall.orders.domain import Order
 from markethall.orders.pricing.domain import QuotedLine
+from markethall.orders.service.quotes import quoted_line
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.money import Money
 
 
 async def quote_order_lines(
@@ -35,16 +35,3 @@ async def list_offers(
     if missing := [str(product_id) for product_id in product_ids if product_id not in offers]:
         raise ProductNotFound(product_ids=missing)
     return offers
-
-
-def quoted_line(line_id: UUID, offer: ProductOffer, unit_price: Money, quantity: int) -> QuotedLine:
-    return QuotedLine(
-        line_id=line_id,
-        product_id=offer.product_id,
-        unit_price=unit_price,
-        quantity=quantity,
-        tax_class=offer.tax_class,
-        weight_grams=offer.weight_grams or 0,
-        category=offer.category,
-        tags=frozenset(offer.tags),
-    )

@@ -3,14 +3,20 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from markethall.inventory.contract import RequestedLine, ReservationLineView, ReservationView
+from markethall.inventory.contract import (
+    ProductOffer,
+    RequestedLine,
+    ReservationLineView,
+    ReservationView,
+)
 from markethall.orders.contract import FulfilledLine, OrderLineRequest, PlaceOrder, TotalChanged
 from markethall.orders.domain import OrderLine, ShippingLine
 from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
-from markethall.orders.totals.domain import Breakdown
+from markethall.orders.totals.domain import Breakdown, LineBreakdown
 from markethall.orders.totals.service import to_totals_view
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import derive_uuid7
+from markethall.shared.kernel.money import Money
 
 
 def to_requested_lines(
@@ -40,8 +46,10 @@ def quote_request(
     return QuoteRequest(
         customer_id=ctx.user_id,
         lines=tuple(
-            _quoted_line(reservation.reservation_id, reserved[product_id])
-            for product_id in products
+            quoted_line(
+                _line_id(reservation.reservation_id, line), line, line.unit_price, line.quantity
+            )
+            for line in (reserved[product_id] for product_id in products)
         ),
         shipping_address=command.shipping_address,
         currency=command.currency,
@@ -53,19 +61,22 @@ def quote_request(
 def build_lines(reservation: ReservationView, breakdown: Breakdown) -> tuple[OrderLine, ...]:
     """Build the lines of an order, sorted as in the breakdown."""
     reserved = {_line_id(reservation.reservation_id, line): line for line in reservation.lines}
-    return tuple(
-        OrderLine(
-            line_id=part.key,
-            product_id=reserved[part.key].product_id,
-            sku=reserved[part.key].sku,
-            name=reserved[part.key].name,
-            unit_price=part.unit_price,
-            quantity=part.quantity,
-            discounts=part.discounts,
-            tax_lines=part.tax_lines,
-            prices_include_tax=part.prices_include_tax and bool(part.tax_lines),
-        )
-        for part in breakdown.lines
+    return tuple(build_line(part, reserved[part.key]) for part in breakdown.lines)
+
+
+def build_line(
+    part: LineBreakdown, product: ReservationLineView | ProductOffer | OrderLine
+) -> OrderLine:
+    return OrderLine(
+        line_id=part.key,
+        product_id=product.product_id,
+        sku=product.sku,
+        name=product.name,
+        unit_price=part.unit_price,
+        quantity=part.quantity,
+        discounts=part.discounts,
+        tax_lines=part.tax_lines,
+        prices_include_tax=part.prices_include_tax and bool(part.tax_lines),
     )
 
 
@@ -74,16 +85,18 @@ def build_shipping_line(breakdown: Breakdown) -> ShippingLine | None:
     return ShippingLine(charge.code, charge.name, part) if charge and part else None
 
 
-def _quoted_line(reservation_id: UUID, line: ReservationLineView) -> QuotedLine:
+def quoted_line(
+    line_id: UUID, product: ReservationLineView | ProductOffer, unit_price: Money, quantity: int
+) -> QuotedLine:
     return QuotedLine(
-        line_id=_line_id(reservation_id, line),
-        product_id=line.product_id,
-        unit_price=line.unit_price,
-        quantity=line.quantity,
-        tax_class=line.tax_class,
-        weight_grams=line.weight_grams or 0,
-        category=line.category,
-        tags=frozenset(line.tags),
+        line_id=line_id,
+        product_id=product.product_id,
+        unit_price=unit_price,
+        quantity=quantity,
+        tax_class=product.tax_class,
+        weight_grams=product.weight_grams or 0,
+        category=product.category,
+        tags=frozenset(product.tags),
     )
 
 

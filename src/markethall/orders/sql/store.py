@@ -15,10 +15,10 @@ from markethall.orders.contract import (
     VersionedOrderStatus,
 )
 from markethall.orders.domain import AdditionalPayment, Fulfilment, Order, TimelineEntry, TimeSpan
-from markethall.orders.domain.promotion_uses import UseChange, build_redemption, find_use_change
 from markethall.orders.drafts.sql import SqlDraftStore
 from markethall.orders.invoices.domain import NewInvoice
 from markethall.orders.invoices.sql import SqlInvoiceStore, invoice_values
+from markethall.orders.ports import follow_promotions
 from markethall.orders.promotions.sql import SqlPromotionStore
 from markethall.orders.returns.sql import SqlReturnStore
 from markethall.orders.sql import edit_statements as edits
@@ -72,7 +72,7 @@ class SqlOrderStore(
             return
         if not await self._connection.execute(sql.UPDATE_ORDER, **update_values(order)):
             raise ConcurrentUpdate
-        await self._follow_promotions(order)
+        await follow_promotions(self, order)
         await self._save_additional_payments(order)
         self.saved_order_ids.add(order.order_id)
 
@@ -94,7 +94,7 @@ class SqlOrderStore(
             return False
         if not row["is_saved"]:
             raise ConcurrentUpdate
-        await self._follow_promotions(order)
+        await follow_promotions(self, order)
         await self._save_additional_payments(order)
         self.saved_order_ids.add(order.order_id)
         self._note_published(events)
@@ -143,18 +143,6 @@ class SqlOrderStore(
         keyset = keyset_values(after) if after else {}
         rows = await self._connection.fetch_all(statement, now=now, limit=limit, **keyset)
         return [to_order(row) for row in rows]
-
-    async def _follow_promotions(self, order: Order) -> None:
-        match find_use_change(order):
-            case UseChange.GIVE_BACK:
-                await self.give_back_promotions(order.order_id)
-            case UseChange.GIVE_BACK_DROPPED:
-                kept = [discount.promotion_id for discount in order.discounts]
-                await self.give_back_promotions(order.order_id, kept)
-            case UseChange.REDEEM_AGAIN:
-                await self.redeem_promotions(build_redemption(order, is_reinstatement=True))
-            case UseChange.MOVE:
-                await self.move_promotion_uses(order.order_id, order.user_id)
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         await self._connection.execute(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
-from markethall.inventory.contract import Inventory, ListOffers, ProductNotFound, ProductOffer
+from markethall.inventory.contract import Inventory, ListOffers, ProductNotFound
 from markethall.orders.carts.domain import Cart, Offer
 from markethall.orders.contract import OrderCurrencyMismatch, VoucherExhausted, VoucherInvalid
 from markethall.orders.pricing.domain import Quote, QuoteRequest
@@ -64,7 +64,10 @@ class CartPreviews:
         chosen = await self._pricing.choose_currency(currency)
         query = ListOffers(product_ids=ids, currency=chosen)
         offers = await self._inventory.list_offers(ctx, query)
-        return {offer.product_id: _to_offer(offer) for offer in offers.items}
+        return {
+            offer.product_id: Offer(**dict(offer) | {"weight_grams": offer.weight_grams or 0})
+            for offer in offers.items
+        }
 
     async def price_cart(self, cart: Cart, offers: Mapping[UUID, Offer]) -> Preview:
         """Price the lines whose products are sold. Raises Unavailable."""
@@ -96,17 +99,3 @@ def require_offers(offers: Mapping[UUID, Offer], product_ids: Sequence[UUID]) ->
     unknown = [str(product_id) for product_id in product_ids if product_id not in offers]
     if unknown:
         raise ProductNotFound(product_ids=unknown)
-
-
-def _to_offer(offer: ProductOffer) -> Offer:
-    return Offer(
-        product_id=offer.product_id,
-        sku=offer.sku,
-        name=offer.name,
-        unit_price=offer.unit_price,
-        available=offer.available,
-        tax_class=offer.tax_class,
-        weight_grams=offer.weight_grams or 0,
-        category=offer.category,
-        tags=offer.tags,
-    )

@@ -36,43 +36,26 @@ def to_cart_view(
 ) -> CartView:
     quote = preview.quote
     return CartView(
-        cart_id=cart.cart_id,
-        user_id=cart.user_id,
-        is_guest=cart.is_guest,
-        status=cart.status,
-        currency=quote.currency if quote else cart.currency,
-        email=cart.email,
-        shipping_address=cart.shipping_address,
-        billing_address=cart.billing_address,
-        shipping_method=cart.shipping_method,
-        voucher_code=cart.voucher_code,
-        note=cart.note,
-        metadata=cart.metadata,
-        lines=_to_line_views(cart, preview),
-        totals=to_totals_view(quote.breakdown, quote.currency) if quote else None,
-        changes=tuple(LineChangeView(**vars(change)) for change in changes),
-        readiness=tuple(list_readiness_problems(cart, preview)),
-        order_id=cart.order_id,
-        merged_into=cart.merged_into,
-        created_at=cart.created_at,
-        updated_at=cart.updated_at,
-        expires_at=expires_at,
-        version=cart.version,
+        **vars(cart)
+        | {
+            "currency": quote.currency if quote else cart.currency,
+            "lines": _to_line_views(cart, preview),
+            "totals": to_totals_view(quote.breakdown, quote.currency) if quote else None,
+            "changes": tuple(LineChangeView(**vars(change)) for change in changes),
+            "readiness": tuple(list_readiness_problems(cart, preview)),
+            "expires_at": expires_at,
+        }
     )
 
 
 def to_cart_summary_view(cart: Cart, expires_at: datetime) -> CartSummaryView:
     return CartSummaryView(
-        cart_id=cart.cart_id,
-        status=cart.status,
-        line_count=len(cart.lines),
-        unit_count=sum(line.quantity for line in cart.lines),
-        order_id=cart.order_id,
-        merged_into=cart.merged_into,
-        created_at=cart.created_at,
-        updated_at=cart.updated_at,
-        expires_at=expires_at,
-        version=cart.version,
+        **vars(cart)
+        | {
+            "line_count": len(cart.lines),
+            "unit_count": sum(line.quantity for line in cart.lines),
+            "expires_at": expires_at,
+        }
     )
 
 
