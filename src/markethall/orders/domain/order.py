@@ -108,7 +108,7 @@ class Order(EditableOrder):
         InvalidTransition, TooMuchToCancel.
         """
         self._transition(OrderCommand.CANCEL_LINES, audit.at)
-        if excess := self._excess_quantities(quantities):
+        if excess := _find_excess(quantities, self.unsettled_quantities(), "unfulfilled"):
             raise TooMuchToCancel(lines=excess)
         reserved = self.unfulfilled_quantities()
         self._change_lines(quantities, OrderLine.cancel)
@@ -127,7 +127,7 @@ class Order(EditableOrder):
             raise InvalidTransition(
                 status=self.status.value, allowed=allowed_commands(self, audit.at)
             )
-        if excess := self._excess_quantities(shipped_quantities):
+        if excess := _find_excess(shipped_quantities, self.unsettled_quantities(), "unfulfilled"):
             raise TooMuchToFulfil(lines=excess)
         reserved = self.unfulfilled_quantities()
         self._change_lines(shipped_quantities, OrderLine.ship)
@@ -181,16 +181,7 @@ class Order(EditableOrder):
     def start_return(self, quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
         """Reserve delivered units, by line id, for a return. Raises TooMuchToReturn."""
         returnable = {line.line_id: line.returnable for line in self.lines}
-        excess = [
-            {
-                "line_id": str(line_id),
-                "requested": quantity,
-                "returnable": returnable.get(line_id, 0),
-            }
-            for line_id, quantity in quantities.items()
-            if quantity > returnable.get(line_id, 0)
-        ]
-        if excess:
+        if excess := _find_excess(quantities, returnable, "returnable"):
             raise TooMuchToReturn(lines=excess)
         self._change_lines(
             quantities, lambda line, units: replace(line, in_return=line.in_return + units)
@@ -312,19 +303,6 @@ class Order(EditableOrder):
         elif not self.total_refunded:
             self.payment_status = OrderPaymentStatus.PAID
 
-    def _excess_quantities(self, quantities: Mapping[UUID, int]) -> list[dict[str, object]]:
-        """Return the lines of which more units are requested than can be shipped or cancelled."""
-        unfulfilled = self.unsettled_quantities()
-        return [
-            {
-                "line_id": str(line_id),
-                "requested": quantity,
-                "unfulfilled": unfulfilled.get(line_id, 0),
-            }
-            for line_id, quantity in quantities.items()
-            if quantity > unfulfilled.get(line_id, 0)
-        ]
-
     def _change_lines(
         self, quantities: Mapping[UUID, int], change: Callable[[OrderLine, int], OrderLine]
     ) -> None:
@@ -350,6 +328,17 @@ class Order(EditableOrder):
         if is_fully_delivered(self, audit.at):
             self._transition(OrderCommand.COMPLETE, audit.at)
             self._record("completed", audit)
+
+
+def _find_excess(
+    requested: Mapping[UUID, int], available: Mapping[UUID, int], name: str
+) -> list[dict[str, object]]:
+    """Return the lines of which more units are requested than there are. `name` names these."""
+    return [
+        {"line_id": str(line_id), "requested": units, name: available.get(line_id, 0)}
+        for line_id, units in requested.items()
+        if units > available.get(line_id, 0)
+    ]
 
 
 def _decrease(before: Mapping[UUID, int], after: Mapping[UUID, int]) -> dict[UUID, int]:

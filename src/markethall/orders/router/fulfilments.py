@@ -1,6 +1,6 @@
 """HTTP API of fulfilments."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Response
 
@@ -30,6 +30,13 @@ from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 
 router = APIRouter(tags=["orders"])
+
+_CHANGE_ERRORS: Final = (
+    *AUTHENTICATED_ERRORS,
+    *IDEMPOTENCY_ERRORS,
+    FulfilmentNotFound,
+    InvalidTransition,
+)
 
 
 @router.post(
@@ -97,9 +104,7 @@ async def get_fulfilment(ctx: OrderViewer, fulfilment_id: Id, orders: OrdersDep)
     "/fulfilments/{fulfilment_id}/deliver",
     response_model=FulfilmentView,
     summary="Mark a fulfilment as delivered",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
-    ),
+    responses=problems(*_CHANGE_ERRORS),
 )
 async def deliver_fulfilment(
     ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
@@ -114,9 +119,7 @@ async def deliver_fulfilment(
     "/fulfilments/{fulfilment_id}/lost",
     response_model=FulfilmentView,
     summary="Mark a shipment as lost",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
-    ),
+    responses=problems(*_CHANGE_ERRORS),
 )
 async def mark_fulfilment_lost(
     ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
@@ -135,9 +138,7 @@ async def mark_fulfilment_lost(
     "/fulfilments/{fulfilment_id}/returned",
     response_model=FulfilmentView,
     summary="Mark a shipment as returned to the sender",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
-    ),
+    responses=problems(*_CHANGE_ERRORS),
 )
 async def mark_fulfilment_returned(
     ctx: Staff,

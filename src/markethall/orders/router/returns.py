@@ -1,6 +1,6 @@
 """HTTP API of returns."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Response
 
@@ -30,6 +30,13 @@ from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 
 router = APIRouter(tags=["orders"])
+
+_CHANGE_ERRORS: Final = (
+    *AUTHENTICATED_ERRORS,
+    *IDEMPOTENCY_ERRORS,
+    ReturnNotFound,
+    InvalidTransition,
+)
 
 
 @router.post(
@@ -87,9 +94,7 @@ async def get_return(ctx: OrderViewer, return_id: Id, returns: ReturnsDep) -> Re
     "/returns/{return_id}/approve",
     response_model=ReturnView,
     summary="Approve a return",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, ReturnNotFound, InvalidTransition
-    ),
+    responses=problems(*_CHANGE_ERRORS),
 )
 async def approve_return(
     ctx: Staff, return_id: Id, returns: ReturnsDep, idempotency: IdempotencyDep
@@ -104,9 +109,7 @@ async def approve_return(
     "/returns/{return_id}/reject",
     response_model=ReturnView,
     summary="Reject a return",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, ReturnNotFound, InvalidTransition
-    ),
+    responses=problems(*_CHANGE_ERRORS),
 )
 async def reject_return(
     ctx: Staff, return_id: Id, body: RejectReturn, returns: ReturnsDep, idempotency: IdempotencyDep
@@ -121,9 +124,7 @@ async def reject_return(
     "/returns/{return_id}/cancel",
     response_model=ReturnView,
     summary="Cancel a return",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, ReturnNotFound, InvalidTransition
-    ),
+    responses=problems(*_CHANGE_ERRORS),
 )
 async def cancel_return(
     ctx: OrderViewer, return_id: Id, returns: ReturnsDep, idempotency: IdempotencyDep
