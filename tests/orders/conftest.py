@@ -15,6 +15,7 @@ from markethall.inventory.remote import GuardedInventory
 from markethall.orders.container import OrdersContainer
 from markethall.orders.contract import (
     CancelOrder,
+    Fulfilments,
     FulfilOrder,
     Orders,
     OrderView,
@@ -99,6 +100,10 @@ class OrdersApp:
     @property
     def orders(self) -> Orders:
         return self.container.orders()
+
+    @property
+    def fulfilments(self) -> Fulfilments:
+        return self.container.fulfilments()
 
     @property
     def idempotency(self) -> IdempotencyService:

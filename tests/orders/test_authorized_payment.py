@@ -47,7 +47,7 @@ async def ship(orders_app: OrdersApp, order: OrderView, quantity: int | None = N
     if quantity:
         line = {"line_id": order.lines[0].line_id, "quantity": quantity}
         command = FulfilOrder.model_validate({**SHIP.model_dump(), "lines": [line]})
-    await orders_app.orders.fulfil(STAFF, order.order_id, command, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, command, attempt_without_key())
     await orders_app.process_events(TWICE)
     return await orders_app.read_order(order)
 
@@ -227,7 +227,7 @@ async def test_shipment_is_captured_once_after_a_lost_call(
     orders_app: OrdersApp, failure: str
 ) -> None:
     order = await authorized(orders_app)
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     await orders_app.relay()
     (delivery,) = [one for one in await orders_app.claim() if "capture" in one.handler]
     orders_app.call_failures.fail_call(1, failure)
@@ -247,14 +247,14 @@ async def test_repeated_capture_is_no_failure_when_more_was_shipped_meanwhile(
     order = await authorized(orders_app)
     line = {"line_id": order.lines[0].line_id, "quantity": 1}
     one_unit = FulfilOrder.model_validate({**SHIP.model_dump(), "lines": [line]})
-    await orders_app.orders.fulfil(STAFF, order.order_id, one_unit, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, one_unit, attempt_without_key())
     await orders_app.relay()
     (delivery,) = [one for one in await orders_app.claim() if "capture" in one.handler]
     orders_app.call_failures.fail_call(1, "after")
     with pytest.raises(Unavailable):
         await orders_app.handle(delivery)
 
-    await orders_app.orders.fulfil(STAFF, order.order_id, one_unit, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, one_unit, attempt_without_key())
     await orders_app.handle(delivery)
     await orders_app.process_events(TWICE)
 
@@ -312,9 +312,11 @@ async def test_completed_order_whose_authorization_ends_is_logged_as_unpaid(
 ) -> None:
     order = await authorized(orders_app)
     orders_app.fake_payments.rejects_captures = True
-    fulfilment = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    fulfilment = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
     await orders_app.process_events(TWICE)
-    await orders_app.orders.deliver(STAFF, fulfilment.fulfilment_id, attempt_without_key())
+    await orders_app.fulfilments.deliver(STAFF, fulfilment.fulfilment_id, attempt_without_key())
 
     with capture_logs() as logs:
         orders_app.fake_payments.change_status(order.payment.payment_id, PaymentStatus.EXPIRED)

@@ -37,9 +37,11 @@ async def test_completed_order_is_counted_once_at_each_step(
     placed = orders()
     await contexts_app.confirm(order)
     await contexts_app.process_events()
-    shipped = await contexts_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    shipped = await contexts_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
     await contexts_app.process_events()
-    await contexts_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    await contexts_app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
 
     assert placed == {"placed": 1}
     assert orders() == {"placed": 1, "paid": 1, "completed": 1}

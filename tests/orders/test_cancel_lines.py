@@ -42,7 +42,9 @@ async def ship(orders_app: OrdersApp, order: OrderView, line_id: UUID, quantity:
         carrier="DHL",
         tracking_number="1",
     )
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, command, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, command, attempt_without_key()
+    )
     await orders_app.process_events()
     return shipped.fulfilment_id
 
@@ -81,12 +83,12 @@ async def test_rest_of_partly_shipped_order_ends(
         await orders_app.fake_payments.refund(system_context("test"), command)
         await orders_app.process_events()
     if deliver_first:
-        await orders_app.orders.deliver(STAFF, shipped, attempt_without_key())
+        await orders_app.fulfilments.deliver(STAFF, shipped, attempt_without_key())
 
     after = await cancel(orders_app, order)
     if not deliver_first:
         assert after.fulfilment_status is OrderFulfilmentStatus.FULFILLED
-        await orders_app.orders.deliver(STAFF, shipped, attempt_without_key())
+        await orders_app.fulfilments.deliver(STAFF, shipped, attempt_without_key())
         after = await orders_app.read_order(order)
 
     assert (after.status, after.fulfilment_status) == (
@@ -103,7 +105,7 @@ async def test_rest_of_partly_shipped_order_ends(
     )
     assert (await orders_app.changes(order)).count("lines_cancelled") == 1
     with pytest.raises(InvalidTransition):
-        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
 
 async def test_lines_are_cancelled_and_the_others_shipped(orders_app: OrdersApp) -> None:
@@ -111,9 +113,11 @@ async def test_lines_are_cancelled_and_the_others_shipped(orders_app: OrdersApp)
     first, second = (line.line_id for line in order.lines)
 
     part = await cancel(orders_app, order, (first, 1), ctx=orders_app.buyer)
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
     await orders_app.process_events()
-    await orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    await orders_app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
 
     assert (part.status, part.fulfilment_status) == (
         OrderStatus.PROCESSING,

@@ -46,7 +46,7 @@ async def ship(contexts_app: ContextsApp, order: OrderView, quantity: int | None
     line = {"line_id": order.lines[0].line_id, "quantity": quantity}
     lines = {"lines": [line]} if quantity else {}
     command = FulfilOrder.model_validate(SHIP.model_dump() | lines)
-    await contexts_app.orders.fulfil(STAFF, order.order_id, command, attempt_without_key())
+    await contexts_app.fulfilments.fulfil(STAFF, order.order_id, command, attempt_without_key())
     await contexts_app.process_events()
 
 

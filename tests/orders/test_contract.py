@@ -287,7 +287,9 @@ async def test_fifty_concurrent_buyers_get_ten_units(orders_app: OrdersApp) -> N
 
 async def test_order_of_other_customer_is_not_found(orders_app: OrdersApp) -> None:
     order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
     stranger = user_context(new_id(), "customer")
 
     errors = []
@@ -295,7 +297,7 @@ async def test_order_of_other_customer_is_not_found(orders_app: OrdersApp) -> No
         lambda order_id: orders_app.orders.get_order(stranger, order_id),
         lambda order_id: orders_app.orders.get_order_status(stranger, order_id),
         lambda order_id: orders_app.orders.get_timeline(stranger, order_id),
-        lambda order_id: orders_app.orders.list_fulfilments(stranger, order_id, PageQuery()),
+        lambda order_id: orders_app.fulfilments.list_fulfilments(stranger, order_id, PageQuery()),
         lambda order_id: orders_app.orders.cancel(
             stranger, order_id, CANCEL, attempt_without_key()
         ),
@@ -305,7 +307,7 @@ async def test_order_of_other_customer_is_not_found(orders_app: OrdersApp) -> No
                 await ask(order_id)
             errors.append((error.value.detail, set(error.value.details)))
     with pytest.raises(FulfilmentNotFound):
-        await orders_app.orders.get_fulfilment(stranger, shipped.fulfilment_id)
+        await orders_app.fulfilments.get_fulfilment(stranger, shipped.fulfilment_id)
 
     assert len(set(map(str, errors))) == 1
     assert (await orders_app.orders.list_orders(stranger, OrderQuery())).items == ()
@@ -322,8 +324,10 @@ async def test_owner_and_staff_can_read_order(orders_app: OrdersApp) -> None:
 
 async def test_timeline_records_every_change(orders_app: OrdersApp) -> None:
     order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    await orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
+    await orders_app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
 
     timeline = await orders_app.orders.get_timeline(orders_app.buyer, order.order_id)
 
@@ -499,7 +503,9 @@ async def test_shipping_consumes_stock(orders_app: OrdersApp) -> None:
     product_id = orders_app.fake_inventory.add_product(5)
     order = await orders_app.paid(product_id, 2)
 
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
     await orders_app.process_events()
 
     assert shipped.status is FulfilmentStatus.SHIPPED
@@ -513,7 +519,8 @@ async def test_shipping_consumes_stock(orders_app: OrdersApp) -> None:
     )
     assert after.lines[0].fulfilled == 2
     assert (
-        await orders_app.orders.get_fulfilment(orders_app.buyer, shipped.fulfilment_id) == shipped
+        await orders_app.fulfilments.get_fulfilment(orders_app.buyer, shipped.fulfilment_id)
+        == shipped
     )
 
 
@@ -527,12 +534,14 @@ async def test_two_fulfilments_complete_order(orders_app: OrdersApp) -> None:
         tracking_number="JD01",
     )
 
-    first = await orders_app.orders.fulfil(STAFF, order.order_id, part, attempt_without_key())
+    first = await orders_app.fulfilments.fulfil(STAFF, order.order_id, part, attempt_without_key())
     partial = await orders_app.read_order(order)
-    second = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    await orders_app.orders.deliver(STAFF, first.fulfilment_id, attempt_without_key())
+    second = await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.deliver(STAFF, first.fulfilment_id, attempt_without_key())
     halfway = await orders_app.read_order(order)
-    arrived = await orders_app.orders.deliver(STAFF, second.fulfilment_id, attempt_without_key())
+    arrived = await orders_app.fulfilments.deliver(
+        STAFF, second.fulfilment_id, attempt_without_key()
+    )
     await orders_app.process_events()
 
     assert partial.fulfilment_status is OrderFulfilmentStatus.PARTIAL
@@ -554,7 +563,7 @@ async def test_an_unpaid_order_is_not_shipped(orders_app: OrdersApp) -> None:
     order = await orders_app.place(orders_app.fake_inventory.add_product(5))
 
     with pytest.raises(InvalidTransition) as error:
-        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     assert error.value.details == {
         "status": "pending",
@@ -570,7 +579,7 @@ async def test_shipping_above_ordered_quantity_is_rejected(orders_app: OrdersApp
     )
 
     with pytest.raises(TooMuchToFulfil) as error:
-        await orders_app.orders.fulfil(STAFF, order.order_id, command, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, order.order_id, command, attempt_without_key())
 
     assert error.value.details["lines"] == [
         {"line_id": str(line_id), "requested": 3, "unfulfilled": 2}
@@ -581,10 +590,10 @@ async def test_a_shipped_order_is_not_shipped_again_and_not_cancelled(
     orders_app: OrdersApp,
 ) -> None:
     order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     with pytest.raises(InvalidTransition):
-        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     with pytest.raises(InvalidTransition) as error:
         await orders_app.orders.cancel(
             orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
@@ -597,8 +606,8 @@ async def test_ship_is_idempotent(orders_app: OrdersApp) -> None:
     product_id, attempt = orders_app.fake_inventory.add_product(5), attempt_without_key()
     order = await orders_app.paid(product_id)
 
-    first = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt)
-    second = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt)
+    first = await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt)
+    second = await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt)
 
     assert second == first
     assert first.fulfilment_id == attempt.id
@@ -606,11 +615,13 @@ async def test_ship_is_idempotent(orders_app: OrdersApp) -> None:
 
 async def test_deliver_is_idempotent(orders_app: OrdersApp) -> None:
     order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
 
     responses = await gather(
         *(
-            orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+            orders_app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
             for _ in range(5)
         ),
         return_exceptions=True,
@@ -624,20 +635,20 @@ async def test_shipping_requires_staff(orders_app: OrdersApp) -> None:
     order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
 
     with pytest.raises(Forbidden):
-        await orders_app.orders.fulfil(
+        await orders_app.fulfilments.fulfil(
             orders_app.buyer, order.order_id, SHIP, attempt_without_key()
         )
     with pytest.raises(Forbidden):
-        await orders_app.orders.deliver(orders_app.buyer, new_id(), attempt_without_key())
+        await orders_app.fulfilments.deliver(orders_app.buyer, new_id(), attempt_without_key())
 
 
 async def test_unknown_order_cannot_be_shipped_or_delivered(orders_app: OrdersApp) -> None:
     with pytest.raises(OrderNotFound):
-        await orders_app.orders.fulfil(STAFF, new_id(), SHIP, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, new_id(), SHIP, attempt_without_key())
     with pytest.raises(FulfilmentNotFound):
-        await orders_app.orders.deliver(STAFF, new_id(), attempt_without_key())
+        await orders_app.fulfilments.deliver(STAFF, new_id(), attempt_without_key())
     with pytest.raises(FulfilmentNotFound):
-        await orders_app.orders.get_fulfilment(STAFF, new_id())
+        await orders_app.fulfilments.get_fulfilment(STAFF, new_id())
 
 
 async def test_paid_order_without_stock_is_not_shipped(orders_app: OrdersApp) -> None:
@@ -652,7 +663,7 @@ async def test_paid_order_without_stock_is_not_shipped(orders_app: OrdersApp) ->
     await orders_app.handle(delivery)
 
     with pytest.raises(OutOfStock):
-        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     await orders_app.process_events()
 
     after = await orders_app.read_order(order)

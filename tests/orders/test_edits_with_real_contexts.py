@@ -45,7 +45,7 @@ async def test_edited_order_is_paid_once_and_shipped(contexts_app: ContextsApp) 
     await contexts_app.process_events()
     paid = await contexts_app.confirm(edited)
     await contexts_app.process_events()
-    await contexts_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await contexts_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     await contexts_app.process_events()
 
     assert paid.captured.amount == 3000
@@ -115,7 +115,7 @@ async def test_additional_payment_races_to_one_legal_outcome(contexts_app: Conte
             contexts_app.confirm_payment(edited.open_edit.payment_id),
             contexts_app.process_events(),
             contexts_app.orders.cancel(STAFF, order.order_id, CANCEL, attempt_without_key()),
-            contexts_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key()),
+            contexts_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key()),
             edit(contexts_app, order, product_id, 1),
             return_exceptions=True,
         )
@@ -158,7 +158,7 @@ async def test_edit_payment_cancel_and_shipment_race_to_one_legal_outcome(
         await contexts_app.process_events()
         await gather(
             contexts_app.orders.cancel(STAFF, order.order_id, CANCEL, attempt_without_key()),
-            contexts_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key()),
+            contexts_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key()),
             edit(contexts_app, order, product_id, 1),
             return_exceptions=True,
         )

@@ -124,7 +124,7 @@ async def test_backordered_units_are_consumed_after_receipt(orders_app: OrdersAp
     product_id = orders_app.stock_up(2)
     order = await orders_app.paid(product_id, 2)
     orders_app.fake_inventory.remove_stock(product_id, 1)
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     for _ in range(20):
         await orders_app.process_events()
         orders_app.advance_clock(timedelta(minutes=1))
@@ -147,14 +147,14 @@ async def test_refunds_do_not_wait_for_goods_that_are_not_on_hand(orders_app: Or
     orders_app.fake_inventory.remove_stock(product_id, 3)
     line_id = order.lines[0].line_id
     shipped = FulfilOrder.model_validate({"lines": [{"line_id": line_id, "quantity": 2}]})
-    await orders_app.orders.fulfil(STAFF, order.order_id, shipped, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, shipped, attempt_without_key())
     await orders_app.process_events(TWICE)
 
     cancelled = CancelOrder.model_validate(
         {"reason": "x", "lines": [{"line_id": line_id, "quantity": 1}]}
     )
     await orders_app.orders.cancel(STAFF, order.order_id, cancelled, attempt_without_key())
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     await orders_app.process_events(TWICE)
 
     paid = orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id)
@@ -245,7 +245,7 @@ async def test_paid_order_without_stock_is_cancelled_and_refunded(orders_app: Or
 
 async def test_shipment_event_consumes_stock_once(orders_app: OrdersApp) -> None:
     order = await orders_app.paid(orders_app.stock_up(), 2)
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     await orders_app.process_events(TWICE)
 
@@ -410,8 +410,10 @@ async def test_reinstated_order_can_be_shipped(orders_app: OrdersApp) -> None:
     await orders_app.run_periodic_jobs()
     await capture_cancelled_payment(orders_app, order)
 
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    await orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
+    await orders_app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
     await orders_app.process_events(TWICE)
 
     assert (await orders_app.read_order(order)).status is OrderStatus.COMPLETED
@@ -552,7 +554,7 @@ async def test_ship_and_cancel_race_has_one_outcome(orders_app: OrdersApp) -> No
     order = await orders_app.paid(orders_app.stock_up(), 2)
 
     shipped, cancelled = await gather(
-        orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key()),
+        orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key()),
         orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key()),
         return_exceptions=True,
     )

@@ -35,18 +35,18 @@ LOST, RETURNED = FulfilmentStatus.LOST, FulfilmentStatus.RETURNED_TO_SENDER
 
 
 async def lose(orders_app: OrdersApp, fulfilment_id: UUID) -> None:
-    await orders_app.orders.mark_lost(STAFF, fulfilment_id, attempt_without_key())
+    await orders_app.fulfilments.mark_lost(STAFF, fulfilment_id, attempt_without_key())
     await orders_app.process_events(times=2)
 
 
 async def take_back(orders_app: OrdersApp, fulfilment_id: UUID, *, restock: bool) -> None:
     command = ReturnShipment(restock=restock, reason="refused")
-    await orders_app.orders.mark_returned(STAFF, fulfilment_id, command, attempt_without_key())
+    await orders_app.fulfilments.mark_returned(STAFF, fulfilment_id, command, attempt_without_key())
     await orders_app.process_events(times=2)
 
 
 async def deliver(orders_app: OrdersApp, fulfilment_id: UUID) -> None:
-    await orders_app.orders.deliver(STAFF, fulfilment_id, attempt_without_key())
+    await orders_app.fulfilments.deliver(STAFF, fulfilment_id, attempt_without_key())
     await orders_app.process_events()
 
 
@@ -63,11 +63,11 @@ def ship_all(order: OrderView) -> FulfilOrder:
 async def test_pick_up_needs_no_carrier(orders_app: OrdersApp) -> None:
     order = await paid_order(orders_app, 1)
 
-    shipped = await orders_app.orders.fulfil(
+    shipped = await orders_app.fulfilments.fulfil(
         STAFF, order.order_id, FulfilOrder(), attempt_without_key()
     )
 
-    read = await orders_app.orders.get_fulfilment(STAFF, shipped.fulfilment_id)
+    read = await orders_app.fulfilments.get_fulfilment(STAFF, shipped.fulfilment_id)
     assert read == shipped
     assert (read.carrier, read.tracking_number) == (None, None)
     assert (await orders_app.read_timeline(order)).items[-1].reason == ""
@@ -78,7 +78,7 @@ async def test_buyer_reads_the_shipments_of_an_order_page_by_page(orders_app: Or
     shipments = [await ship(orders_app, order, line.line_id, 1) for line in order.lines]
     shipments.append(await ship(orders_app, order, order.lines[0].line_id, 1))
     await ship(orders_app, other, other.lines[0].line_id, 1)
-    list_page = orders_app.orders.list_fulfilments
+    list_page = orders_app.fulfilments.list_fulfilments
 
     first = await list_page(orders_app.buyer, order.order_id, PageQuery(limit=2))
     second = await list_page(
@@ -89,7 +89,7 @@ async def test_buyer_reads_the_shipments_of_an_order_page_by_page(orders_app: Or
     assert [len(first.items), len(second.items), second.next_cursor] == [2, 1, None]
     assert [shipped.fulfilment_id for shipped in found] == sorted(shipments)
     for shipped in found:
-        assert await orders_app.orders.get_fulfilment(STAFF, shipped.fulfilment_id) == shipped
+        assert await orders_app.fulfilments.get_fulfilment(STAFF, shipped.fulfilment_id) == shipped
     assert (await list_page(STAFF, order.order_id, PageQuery())).items == found
     with pytest.raises(CursorInvalid):
         await list_page(STAFF, other.order_id, PageQuery(cursor=first.next_cursor))
@@ -102,7 +102,7 @@ async def test_lost_units_are_neither_delivered_nor_unfulfilled(orders_app: Orde
     await lose(orders_app, shipped)
 
     after = await orders_app.read_order(order)
-    read = await orders_app.orders.get_fulfilment(STAFF, shipped)
+    read = await orders_app.fulfilments.get_fulfilment(STAFF, shipped)
     assert (read.status, read.failed_at, read.restocked) == (LOST, orders_app.clock.now, False)
     assert counts(after) == [(0, 0, 2, 0)]
     assert (after.status, after.fulfilment_status) == (
@@ -118,10 +118,10 @@ async def test_shipment_without_lines_leaves_failed_units_out(orders_app: Orders
     shipped = await ship(orders_app, order, order.lines[0].line_id, 2)
     await lose(orders_app, shipped)
 
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     after = await orders_app.read_order(order)
     with pytest.raises(InvalidTransition) as raised:
-        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     assert counts(after) == [(1, 0, 2, 0)]
     assert after.fulfilment_status is OrderFulfilmentStatus.PARTIAL
@@ -153,8 +153,8 @@ async def test_repeated_reshipment_is_one(orders_app: OrdersApp) -> None:
     attempt = attempt_without_key()
     command = ship_all(order)
 
-    first = await orders_app.orders.fulfil(STAFF, order.order_id, command, attempt)
-    again = await orders_app.orders.fulfil(STAFF, order.order_id, command, attempt)
+    first = await orders_app.fulfilments.fulfil(STAFF, order.order_id, command, attempt)
+    again = await orders_app.fulfilments.fulfil(STAFF, order.order_id, command, attempt)
     await orders_app.process_events(times=2)
 
     assert again == first
@@ -213,7 +213,7 @@ async def test_reshipment_that_expired_waits_for_stock(orders_app: OrdersApp) ->
     line = order.lines[0]
     await lose(orders_app, await ship(orders_app, order, line.line_id))
     command = ship_all(order)
-    await orders_app.orders.fulfil(STAFF, order.order_id, command, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, command, attempt_without_key())
     orders_app.clock.now = orders_app.clock.now.replace(hour=15)
     orders_app.fake_inventory.remove_stock(line.product_id, 4)
 
@@ -235,7 +235,7 @@ async def test_returned_shipment_is_restocked_by_choice(
 
     await take_back(orders_app, shipped, restock=restock)
 
-    read = await orders_app.orders.get_fulfilment(STAFF, shipped)
+    read = await orders_app.fulfilments.get_fulfilment(STAFF, shipped)
     assert (read.status, read.restocked) == (RETURNED, restock)
     assert stock(orders_app, order) == ([(5, 5)] if restock else [(3, 3)])
     entry = (await orders_app.read_timeline(order)).items[-1]
@@ -317,10 +317,10 @@ async def test_only_staff_report_lost_shipments(orders_app: OrdersApp) -> None:
     shipped = await ship(orders_app, order, order.lines[0].line_id)
 
     with pytest.raises(Forbidden):
-        await orders_app.orders.mark_lost(orders_app.buyer, shipped, attempt_without_key())
+        await orders_app.fulfilments.mark_lost(orders_app.buyer, shipped, attempt_without_key())
     with pytest.raises(Forbidden):
-        await orders_app.orders.mark_returned(
+        await orders_app.fulfilments.mark_returned(
             orders_app.buyer, shipped, ReturnShipment(restock=True), attempt_without_key()
         )
     with pytest.raises(FulfilmentNotFound):
-        await orders_app.orders.mark_lost(STAFF, new_id(), attempt_without_key())
+        await orders_app.fulfilments.mark_lost(STAFF, new_id(), attempt_without_key())

@@ -83,7 +83,7 @@ async def test_edit_takes_effect_when_the_difference_is_captured(orders_app: Ord
     assert applied.payment == order.payment
     assert orders_app.fake_inventory.available(product_id) == 2
     assert [*(await orders_app.changes(order))][-2:] == ["edit_opened", "edited"]
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     await orders_app.process_events()
     assert orders_app.fake_inventory.on_hand(product_id) == 2
 
@@ -118,7 +118,9 @@ async def test_unpaid_edit_is_dropped_and_the_order_stays(orders_app: OrdersApp)
     assert payment.status is PaymentStatus.CANCELLED
     entry = (await orders_app.read_timeline(order)).items[-1]
     assert (entry.change, entry.reason) == ("edit_dropped", "not paid in time")
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
     assert [line.quantity for line in shipped.lines] == [2]
 
 
@@ -174,7 +176,7 @@ async def test_order_with_an_open_edit_is_not_changed_otherwise(orders_app: Orde
     part = CancelOrder.model_validate({"reason": "x", "lines": lines})
 
     with pytest.raises(EditOpen) as rejected:
-        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     with pytest.raises(EditOpen):
         await orders_app.orders.cancel(STAFF, order.order_id, part, attempt_without_key())
     with pytest.raises(EditOpen):

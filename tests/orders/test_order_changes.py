@@ -145,11 +145,11 @@ async def test_order_on_hold_is_not_shipped(orders_app: OrdersApp) -> None:
     assert held.on_hold
 
     with pytest.raises(InvalidTransition) as rejected:
-        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     assert rejected.value.details["allowed"] == ["cancel", "change_address", "edit", "cancel_lines"]
 
     await change(orders_app, held, on_hold=False)
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
 
 async def test_order_on_hold_can_be_cancelled(orders_app: OrdersApp) -> None:
@@ -291,7 +291,7 @@ async def test_free_text_is_corrected_although_the_product_is_gone(orders_app: O
 
 async def test_shipping_address_of_a_shipped_order_stays(orders_app: OrdersApp) -> None:
     order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     with pytest.raises(InvalidTransition):
         await change(orders_app, await orders_app.read_order(order), shipping_address="Market 2")

@@ -204,7 +204,7 @@ async def test_paid_order_changes_to_a_product_of_the_same_price(orders_app: Ord
     assert (available(small), available(large)) == (4, 4)
     statuses = {one.status for one in orders_app.fake_inventory.reservations_of(order.order_id)}
     assert statuses == {ReservationStatus.COMMITTED, ReservationStatus.RELEASED}
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     await orders_app.process_events()
     on_hand = orders_app.fake_inventory.on_hand
     assert (on_hand(small), on_hand(large)) == (4, 4)
@@ -218,7 +218,7 @@ async def test_authorized_order_that_costs_less_is_captured_less(orders_app: Ord
 
     await edit(orders_app, order, {product_id: 2})
     await orders_app.process_events()
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     await orders_app.process_events()
 
     captured = orders_app.fake_payments.captured_minus_refunded
@@ -252,7 +252,7 @@ async def test_shipped_or_cancelled_order_is_not_edited(
     product_id = orders_app.fake_inventory.add_product(5)
     order = await orders_app.paid(product_id, 2)
     if command == "ship":
-        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+        await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     else:
         lines = [{"line_id": order.lines[0].line_id, "quantity": 1}]
         cancel = {"reason": "x"} | ({"lines": lines} if command == "cancel a unit" else {})

@@ -85,23 +85,25 @@ class RacedOrder:
         """Ship some units, or all remaining units."""
         lines = {"lines": self.lines(quantity)} if quantity else {}
         command = FulfilOrder.model_validate(lines)
-        orders = orders_of(self.shop.container).orders()
-        made = await orders.fulfil(STAFF, self.order.order_id, command, attempt_without_key())
+        fulfilments = orders_of(self.shop.container).fulfilments()
+        made = await fulfilments.fulfil(STAFF, self.order.order_id, command, attempt_without_key())
         self.shipped += sum(line.quantity for line in made.lines)
         return made
 
     async def deliver(self, fulfilment: FulfilmentView) -> None:
-        orders = orders_of(self.shop.container).orders()
-        await orders.deliver(STAFF, fulfilment.fulfilment_id, attempt_without_key())
+        fulfilments = orders_of(self.shop.container).fulfilments()
+        await fulfilments.deliver(STAFF, fulfilment.fulfilment_id, attempt_without_key())
 
     async def lose(self, fulfilment: FulfilmentView) -> None:
-        orders = orders_of(self.shop.container).orders()
-        await orders.mark_lost(STAFF, fulfilment.fulfilment_id, attempt_without_key())
+        fulfilments = orders_of(self.shop.container).fulfilments()
+        await fulfilments.mark_lost(STAFF, fulfilment.fulfilment_id, attempt_without_key())
 
     async def take_shipment_back(self, fulfilment: FulfilmentView) -> None:
-        orders = orders_of(self.shop.container).orders()
+        fulfilments = orders_of(self.shop.container).fulfilments()
         command = ReturnShipment(restock=True)
-        await orders.mark_returned(STAFF, fulfilment.fulfilment_id, command, attempt_without_key())
+        await fulfilments.mark_returned(
+            STAFF, fulfilment.fulfilment_id, command, attempt_without_key()
+        )
         self.restocked += sum(line.quantity for line in fulfilment.lines)
 
     async def request_return(self, quantity: int) -> ReturnView:

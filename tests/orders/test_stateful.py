@@ -161,7 +161,7 @@ class OrderMachine(RuleBasedStateMachine):
             {"lines": [line], "carrier": "DHL", "tracking_number": "JD01"}
         )
         shipped = self.check(
-            self.app.orders.fulfil(STAFF, order.order_id, command, attempt_without_key()),
+            self.app.fulfilments.fulfil(STAFF, order.order_id, command, attempt_without_key()),
             self.model.ship(expected, index, units),
         )
         if shipped:
@@ -173,7 +173,7 @@ class OrderMachine(RuleBasedStateMachine):
         order, expected = self.pick(number)
         shipments, self.shipments[order.order_id] = self.shipments[order.order_id], []
         for fulfilment_id in shipments:
-            delivering = self.app.orders.deliver(STAFF, fulfilment_id, attempt_without_key())
+            delivering = self.app.fulfilments.deliver(STAFF, fulfilment_id, attempt_without_key())
             self.check(delivering, accepted=True)
         if shipments:
             self.model.deliver_all(expected)

@@ -176,7 +176,7 @@ async def test_amounts_due_add_up_for_shipped_and_cancelled_units(orders_app: Or
 
     lines = (FulfilmentLineRequest(line_id=cable.line_id, quantity=1),)
     ship = FulfilOrder(carrier="DHL", tracking_number="1", lines=lines)
-    await orders_app.orders.fulfil(STAFF, placed.order_id, ship, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, placed.order_id, ship, attempt_without_key())
 
     async with orders_app.persistence.database.read_session() as store:
         order = await store.get_order(placed.order_id)

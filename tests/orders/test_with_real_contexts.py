@@ -17,7 +17,13 @@ from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
 from markethall.inventory.reservations.contract import ReservationQuery
 from markethall.inventory.stock.contract import Adjustment
-from markethall.orders.contract import OrderPaymentStatus, Orders, OrderStatus, OrderView
+from markethall.orders.contract import (
+    Fulfilments,
+    OrderPaymentStatus,
+    Orders,
+    OrderStatus,
+    OrderView,
+)
 from markethall.payments.contract import (
     PaymentNotFound,
     PaymentQuery,
@@ -88,6 +94,10 @@ class ContextsApp:
     @property
     def orders(self) -> Orders:
         return orders_of(self.container).orders()
+
+    @property
+    def fulfilments(self) -> Fulfilments:
+        return orders_of(self.container).fulfilments()
 
     async def open(self) -> None:
         name = f"buyer{new_id().hex[-8:]}"
@@ -236,9 +246,11 @@ async def test_an_order_is_placed_paid_shipped_and_delivered(contexts_app: Conte
     paid = await contexts_app.confirm(order)
     await contexts_app.process_events()
     processing = await contexts_app.read_order(order)
-    shipped = await contexts_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    shipped = await contexts_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
     await contexts_app.process_events()
-    await contexts_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    await contexts_app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
     await contexts_app.process_events()
 
     assert (held, paid.status) == (3, PaymentStatus.CAPTURED)

@@ -19,7 +19,7 @@ from markethall.orders.carts.service import (
     ExpiredCartsJob,
 )
 from markethall.orders.configuration.service import ConfigurationCache, ItemService
-from markethall.orders.contract import OrderChanges, OrderEdits, Orders
+from markethall.orders.contract import Fulfilments, OrderChanges, OrderEdits, Orders
 from markethall.orders.contract.exports import OrderExport
 from markethall.orders.contract.lookups import OrderLookups
 from markethall.orders.contract.status_streams import OrderStatusStreams
@@ -224,9 +224,11 @@ class OrdersContainer(ContextContainer):
         singleton(_tax_calculator, settings),
     )
     checkout = singleton(Checkout, clients, database, pricing, reservation_policy, clock)
-    fulfilments = singleton(FulfilmentService, inventory, database, cursors, clock)
+    fulfilments: providers.Singleton[Fulfilments] = singleton(
+        FulfilmentService, inventory, database, cursors, clock
+    )
     orders: providers.Singleton[Orders] = singleton(
-        OrderService, checkout, fulfilments, database, cursors, clock
+        OrderService, checkout, database, cursors, clock
     )
     order_changes: providers.Singleton[OrderChanges] = singleton(
         OrderChangeService, inventory, pricing, database, clock

@@ -349,8 +349,10 @@ async def test_order_that_costs_nothing_after_an_edit_is_shipped(
     edited = await edit(orders_app, order, {mug: 0, cup: 1})
     await orders_app.process_events(times=2)
     assert amounts(edited) == (333, 0)
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    await orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
+    await orders_app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
     await orders_app.process_events(times=2)
 
     found = await orders_app.read_order(order)
@@ -376,7 +378,7 @@ async def test_order_that_costs_nothing_is_raised_paid_and_shipped(
     assert raised.open_edit.amount.amount == 166
     orders_app.fake_payments.capture(raised.open_edit.payment_id)
     await orders_app.process_events(times=2)
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     found = await orders_app.read_order(order)
     assert (amounts(found), found.payment_status) == (

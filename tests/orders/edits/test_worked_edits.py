@@ -126,8 +126,8 @@ async def test_edit_of_a_paid_order_equals_the_calculation_by_hand(
 
 async def return_all(app: OrdersApp, order: OrderView) -> None:
     """Deliver all units, and return them one after the other, the last one with the shipping."""
-    shipped = await app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    await app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    shipped = await app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
     await app.process_events()
     units = [Row(line.sku, 1, []) for line in order.lines for _ in range(line.quantity)]
     line_ids = {line.sku: line.line_id for line in order.lines}

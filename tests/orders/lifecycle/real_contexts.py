@@ -89,7 +89,9 @@ class ContextsMachine(RuleBasedStateMachine):
     def ship(self, choice: int, units: int, is_delivered: bool) -> None:
         order = self.pick(choice)
         command = FulfilOrder.model_validate({"lines": [_line(order, units)]})
-        shipping = self.app.orders.fulfil(STAFF, order.order_id, command, attempt_without_key())
+        shipping = self.app.fulfilments.fulfil(
+            STAFF, order.order_id, command, attempt_without_key()
+        )
         if shipped := self.attempt(shipping):
             self.fulfilment_ids.append(shipped.fulfilment_id)
             if is_delivered:
@@ -101,14 +103,14 @@ class ContextsMachine(RuleBasedStateMachine):
         self._end_shipment(self.fulfilment_ids[choice % len(self.fulfilment_ids)], status)
 
     def _end_shipment(self, fulfilment_id: UUID, status: str) -> None:
-        orders, attempt = self.app.orders, attempt_without_key()
+        fulfilments, attempt = self.app.fulfilments, attempt_without_key()
         if status == "delivered":
-            self.attempt(orders.deliver(STAFF, fulfilment_id, attempt))
+            self.attempt(fulfilments.deliver(STAFF, fulfilment_id, attempt))
         elif status == "lost":
-            self.attempt(orders.mark_lost(STAFF, fulfilment_id, attempt))
+            self.attempt(fulfilments.mark_lost(STAFF, fulfilment_id, attempt))
         else:
             command = ReturnShipment(restock=status == "restocked")
-            self.attempt(orders.mark_returned(STAFF, fulfilment_id, command, attempt))
+            self.attempt(fulfilments.mark_returned(STAFF, fulfilment_id, command, attempt))
 
     @precondition(lambda self: self.fulfilment_ids)
     @rule(choice=CHOICES, units=UNITS, disposition=st.sampled_from(["restock", "scrap"]))

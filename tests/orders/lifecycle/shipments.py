@@ -38,7 +38,7 @@ class ShipmentRules(ShopMachine):
         line = {"line_id": self.line_id(placed, index), "quantity": units}
         command = FulfilOrder.model_validate({"lines": [line]})
         attempt = attempt_without_key()
-        shipping = self.app.orders.fulfil(STAFF, placed.order.order_id, command, attempt)
+        shipping = self.app.fulfilments.fulfil(STAFF, placed.order.order_id, command, attempt)
         if shipped := self.check(shipping, self.model.ship(placed.expected, index, units)):
             placed.fulfilment_ids.append(shipped.fulfilment_id)
 
@@ -55,17 +55,17 @@ class ShipmentRules(ShopMachine):
             self._end_shipment(placed, which % len(placed.fulfilment_ids), status)
 
     def _end_shipment(self, placed: Placed, which: int, status: str) -> None:
-        orders, attempt = self.app.orders, attempt_without_key()
+        fulfilments, attempt = self.app.fulfilments, attempt_without_key()
         fulfilment_id = placed.fulfilment_ids[which]
         shipment = placed.expected.shipments[which]
         accepted = self.model.end_shipment(placed.expected, shipment, status)
         if status == "delivered":
-            self.check(orders.deliver(STAFF, fulfilment_id, attempt), accepted)
+            self.check(fulfilments.deliver(STAFF, fulfilment_id, attempt), accepted)
         elif status == "lost":
-            self.check(orders.mark_lost(STAFF, fulfilment_id, attempt), accepted)
+            self.check(fulfilments.mark_lost(STAFF, fulfilment_id, attempt), accepted)
         else:
             command = ReturnShipment(restock=status == "restocked")
-            returning = orders.mark_returned(STAFF, fulfilment_id, command, attempt)
+            returning = fulfilments.mark_returned(STAFF, fulfilment_id, command, attempt)
             self.check(returning, accepted)
 
     @precondition(lambda self: self.has(can_be_shipped))

@@ -41,8 +41,10 @@ def returns_of(orders_app: OrdersApp) -> Returns:
 async def delivered_order(orders_app: OrdersApp, *quantities: int) -> OrderView:
     """Deliver an order of products with a price of 1000 each, and 5 units in stock."""
     order = await paid_order(orders_app, *quantities)
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    await orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
+    await orders_app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
     await orders_app.process_events()
     return await orders_app.read_order(order)
 
@@ -177,7 +179,7 @@ async def test_units_that_did_not_arrive_can_be_returned_later(orders_app: Order
 
 async def test_only_delivered_units_are_returned(orders_app: OrdersApp) -> None:
     order = await paid_order(orders_app, 2)
-    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.fulfilments.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     with pytest.raises(TooMuchToReturn) as raised:
         await request(orders_app, order, 1)

@@ -143,8 +143,10 @@ async def delivered_order(orders_app: OrdersApp, example: Example, currency: str
         await store.add_order(order, placed, ctx)
     orders_app.fake_payments.capture(order.payment_id)
     await orders_app.process_events()
-    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    await orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    shipped = await orders_app.fulfilments.fulfil(
+        STAFF, order.order_id, SHIP, attempt_without_key()
+    )
+    await orders_app.fulfilments.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
     await orders_app.process_events()
     return await orders_app.orders.get_order(STAFF, order.order_id)
 

@@ -147,6 +147,13 @@ class Orders(Protocol):
         InvalidTransition, TooMuchToCancel.
         """
 
+    async def count(self) -> int:
+        """Return the number of orders."""
+
+
+class Fulfilments(Protocol):
+    """The API of fulfilments."""
+
     async def fulfil(
         self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
     ) -> FulfilmentView:
@@ -199,9 +206,6 @@ class Orders(Protocol):
 
         An event handler restocks its units if the command says so. The rest is as for `mark_lost`.
         """
-
-    async def count(self) -> int:
-        """Return the number of orders."""
 
 
 class OrderChanges(Protocol):

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import Depends
 
-from markethall.orders.contract import OrderChanges, OrderEdits, Orders
+from markethall.orders.contract import Fulfilments, OrderChanges, OrderEdits, Orders
 from markethall.orders.contract.exports import OrderExport
 from markethall.orders.contract.lookups import OrderLookups
 from markethall.orders.contract.status_streams import OrderStatusStreams
@@ -24,6 +24,8 @@ from markethall.shared.kernel.scopes import ONE_ORDER, ORDERS, ORDERS_MANAGE
 class Services(Protocol):
     def orders(self) -> Orders: ...
 
+    def fulfilments(self) -> Fulfilments: ...
+
     def order_changes(self) -> OrderChanges: ...
 
     def order_export(self) -> OrderExport: ...
@@ -41,6 +43,9 @@ class Services(Protocol):
 
 _from_orders: Final[FromContext[Services]] = FromContext("orders")
 OrdersDep = Annotated[Orders, Depends(_from_orders(lambda container: container.orders()))]
+FulfilmentsDep = Annotated[
+    Fulfilments, Depends(_from_orders(lambda container: container.fulfilments()))
+]
 OrderChangesDep = Annotated[
     OrderChanges, Depends(_from_orders(lambda container: container.order_changes()))
 ]

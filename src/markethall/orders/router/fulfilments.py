@@ -15,8 +15,8 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
 )
 from markethall.orders.router.dependencies import (
+    FulfilmentsDep,
     IdempotencyDep,
-    OrdersDep,
     OrderViewer,
     Shipper,
     Staff,
@@ -58,7 +58,11 @@ _CHANGE_ERRORS: Final = (
     ),
 )
 async def fulfil_order(
-    ctx: Shipper, order_id: Id, body: FulfilOrder, orders: OrdersDep, idempotency: IdempotencyDep
+    ctx: Shipper,
+    order_id: Id,
+    body: FulfilOrder,
+    fulfilments: FulfilmentsDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """Ship lines. Without `lines`, everything that is not fulfilled yet is shipped.
 
@@ -68,7 +72,7 @@ async def fulfil_order(
     return await idempotency.run(
         ctx,
         body,
-        lambda attempt: orders.fulfil(ctx, order_id, body, attempt),
+        lambda attempt: fulfilments.fulfil(ctx, order_id, body, attempt),
         created_response(lambda fulfilment: f"/fulfilments/{fulfilment.fulfilment_id}"),
     )
 
@@ -83,10 +87,10 @@ async def list_order_fulfilments(
     ctx: OrderViewer,
     order_id: Id,
     query: Annotated[PageQuery, from_query(PageQuery)],
-    orders: OrdersDep,
+    fulfilments: FulfilmentsDep,
 ) -> Response:
     """Return the shipments of an order with their tracking numbers, the oldest first."""
-    return json_response(await orders.list_fulfilments(ctx, order_id, query))
+    return json_response(await fulfilments.list_fulfilments(ctx, order_id, query))
 
 
 @router.get(
@@ -95,9 +99,11 @@ async def list_order_fulfilments(
     summary="Get a fulfilment",
     responses=problems(*AUTHENTICATED_ERRORS, FulfilmentNotFound),
 )
-async def get_fulfilment(ctx: OrderViewer, fulfilment_id: Id, orders: OrdersDep) -> Response:
+async def get_fulfilment(
+    ctx: OrderViewer, fulfilment_id: Id, fulfilments: FulfilmentsDep
+) -> Response:
     """Return a shipment of an order, and its delivery."""
-    return json_response(await orders.get_fulfilment(ctx, fulfilment_id))
+    return json_response(await fulfilments.get_fulfilment(ctx, fulfilment_id))
 
 
 @router.post(
@@ -107,11 +113,11 @@ async def get_fulfilment(ctx: OrderViewer, fulfilment_id: Id, orders: OrdersDep)
     responses=problems(*_CHANGE_ERRORS),
 )
 async def deliver_fulfilment(
-    ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
+    ctx: Staff, fulfilment_id: Id, fulfilments: FulfilmentsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Mark a fulfilment as delivered. The last delivery completes the order."""
     return await idempotency.run(
-        ctx, None, lambda attempt: orders.deliver(ctx, fulfilment_id, attempt)
+        ctx, None, lambda attempt: fulfilments.deliver(ctx, fulfilment_id, attempt)
     )
 
 
@@ -122,7 +128,7 @@ async def deliver_fulfilment(
     responses=problems(*_CHANGE_ERRORS),
 )
 async def mark_fulfilment_lost(
-    ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
+    ctx: Staff, fulfilment_id: Id, fulfilments: FulfilmentsDep, idempotency: IdempotencyDep
 ) -> Response:
     """Record that a shipment is lost.
 
@@ -130,7 +136,7 @@ async def mark_fulfilment_lost(
     them by `cancel`, each with `lines`; until then, the order does not complete.
     """
     return await idempotency.run(
-        ctx, None, lambda attempt: orders.mark_lost(ctx, fulfilment_id, attempt)
+        ctx, None, lambda attempt: fulfilments.mark_lost(ctx, fulfilment_id, attempt)
     )
 
 
@@ -144,7 +150,7 @@ async def mark_fulfilment_returned(
     ctx: Staff,
     fulfilment_id: Id,
     body: ReturnShipment,
-    orders: OrdersDep,
+    fulfilments: FulfilmentsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
     """Record that a shipment has come back undelivered.
@@ -153,5 +159,5 @@ async def mark_fulfilment_returned(
     as those of a lost shipment.
     """
     return await idempotency.run(
-        ctx, body, lambda attempt: orders.mark_returned(ctx, fulfilment_id, body, attempt)
+        ctx, body, lambda attempt: fulfilments.mark_returned(ctx, fulfilment_id, body, attempt)
     )

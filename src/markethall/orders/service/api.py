@@ -6,8 +6,6 @@ from uuid import UUID
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import (
     CancelOrder,
-    FulfilmentView,
-    FulfilOrder,
     OrderCompleted,
     OrderEvent,
     OrderNotFound,
@@ -15,13 +13,11 @@ from markethall.orders.contract import (
     OrderStatus,
     OrderView,
     PlaceOrder,
-    ReturnShipment,
     TimelineView,
     VersionedOrderStatus,
 )
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.service.checkout import Checkout
-from markethall.orders.service.fulfilments import FulfilmentService
 from markethall.orders.service.order_events import cancelled_event, lines_cancelled_event
 from markethall.orders.service.status_waits import ChangeReportingDatabase
 from markethall.orders.service.views import to_order_view, to_timeline_entry_view
@@ -29,7 +25,7 @@ from markethall.orders.service.visible_orders import get_visible_order, is_staff
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, PageQuery, TimeKeyset
+from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
 from markethall.shared.kernel.scopes import ORDERS_MANAGE
 
 
@@ -39,13 +35,11 @@ class OrderService:
     def __init__(
         self,
         checkout: Checkout,
-        fulfilments: FulfilmentService,
         database: ChangeReportingDatabase,
         cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._checkout = checkout
-        self._fulfilments = fulfilments
         self._database = database
         self._cursors = cursors
         self._clock = clock
@@ -138,38 +132,6 @@ class OrderService:
         if order.status is OrderStatus.COMPLETED:
             return [event, OrderCompleted(order_id=order.order_id)]
         return [event]
-
-    async def fulfil(
-        self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
-    ) -> FulfilmentView:
-        return await self._fulfilments.fulfil(ctx, order_id, command, attempt)
-
-    async def list_fulfilments(
-        self, ctx: CallContext, order_id: UUID, query: PageQuery
-    ) -> Page[FulfilmentView]:
-        return await self._fulfilments.list_fulfilments(ctx, order_id, query)
-
-    async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:
-        return await self._fulfilments.get_fulfilment(ctx, fulfilment_id)
-
-    async def deliver(
-        self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
-    ) -> FulfilmentView:
-        return await self._fulfilments.deliver(ctx, fulfilment_id, attempt)
-
-    async def mark_lost(
-        self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
-    ) -> FulfilmentView:
-        return await self._fulfilments.mark_lost(ctx, fulfilment_id, attempt)
-
-    async def mark_returned(
-        self,
-        ctx: CallContext,
-        fulfilment_id: UUID,
-        command: ReturnShipment,
-        attempt: IdempotentCommand,
-    ) -> FulfilmentView:
-        return await self._fulfilments.mark_returned(ctx, fulfilment_id, command, attempt)
 
     async def count(self) -> int:
         async with self._database.read_session() as store:

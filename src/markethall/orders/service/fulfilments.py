@@ -46,6 +46,8 @@ Change = Callable[[Fulfilment, Order], Event | None]
 
 
 class FulfilmentService:
+    """Implementation of `Fulfilments` in this process."""
+
     def __init__(
         self,
         inventory: Inventory,
