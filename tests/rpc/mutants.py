@@ -32,9 +32,13 @@ def request_field_dropped() -> None:
 
 
 def response_field_dropped() -> None:
-    remote = module("users.remote")
-    json_response = remote.json_response
-    remote.json_response = lambda dto: json_response(dto.model_copy(update={"email": ""}))
+    server = module("shared.rpc.server")
+    json_response = server.json_response
+
+    def without_email(dto: Any) -> Any:
+        return json_response(dto.model_copy(update={"email": ""}) if hasattr(dto, "email") else dto)
+
+    server.json_response = without_email
 
 
 def row_field_dropped() -> None:

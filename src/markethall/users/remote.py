@@ -1,18 +1,12 @@
 """The contract `Users` over HTTP: server routes, then the client."""
 
-from typing import Annotated, Final, Protocol
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
-
-from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.problem_details import problems
-from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
 from markethall.shared.rpc.client import RpcClient
 from markethall.shared.rpc.client_interceptor import CallGuard
-from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
+from markethall.shared.rpc.server import InternalRoutes
 from markethall.users.contract import (
     Customer,
     IssueOrderToken,
@@ -22,39 +16,15 @@ from markethall.users.contract import (
     Users,
 )
 
-router = APIRouter(prefix="/internal/users", tags=["internal"])
-
-
-class ProvidesUsers(Protocol):
-    def users(self) -> Users: ...
-
-
-_from_users: Final[FromContext[ProvidesUsers]] = FromContext("users")
-UsersDep = Annotated[Users, Depends(_from_users(lambda container: container.users()))]
-
 
 class UserRef(Dto):
     user_id: UUID
 
 
-@router.post(
-    "/get_active_customer", response_model=Customer, responses=problems(UserNotFound, UserInactive)
-)
-async def get_active_customer(
-    ctx: Annotated[CallContext, require_service_token("users.get_active_customer")],
-    user: Annotated[UserRef, FORBID_UNKNOWN_FIELDS],
-    users: UsersDep,
-) -> Response:
-    return json_response(await users.get_active_customer(ctx, user.user_id))
-
-
-@router.post("/issue_order_token", response_model=OrderToken, responses=problems(UserInactive))
-async def issue_order_token(
-    ctx: Annotated[CallContext, require_service_token("users.issue_order_token")],
-    command: Annotated[IssueOrderToken, FORBID_UNKNOWN_FIELDS],
-    users: UsersDep,
-) -> Response:
-    return json_response(await users.issue_order_token(ctx, command))
+_routes = InternalRoutes("users", lambda container: container.users())
+router = _routes.router
+_routes.add(Users.get_active_customer, UserNotFound, UserInactive, reference=UserRef)
+_routes.add(Users.issue_order_token, UserInactive)
 
 
 class RemoteUsers:
@@ -81,10 +51,10 @@ class GuardedUsers:
 
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         return await self._guard.invoke(
-            ctx, "get_active_customer", lambda ctx: self._users.get_active_customer(ctx, user_id)
+            ctx, "get_active_customer", self._users.get_active_customer, user_id
         )
 
     async def issue_order_token(self, ctx: CallContext, command: IssueOrderToken) -> OrderToken:
         return await self._guard.invoke(
-            ctx, "issue_order_token", lambda ctx: self._users.issue_order_token(ctx, command)
+            ctx, "issue_order_token", self._users.issue_order_token, command
         )

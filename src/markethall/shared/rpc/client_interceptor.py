@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 
@@ -27,6 +27,7 @@ from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 
 log = structlog.get_logger("markethall.rpc")
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -92,9 +93,14 @@ class CallGuard:
         self._timeout = timedelta(seconds=timeout_seconds)
 
     async def invoke(
-        self, ctx: CallContext, method: str, call: Callable[[CallContext], Coroutine[Any, Any, T]]
+        self,
+        ctx: CallContext,
+        method: str,
+        call: Callable[Concatenate[CallContext, P], Coroutine[Any, Any, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
-        """Check and await the call. Raises the errors of the callee.
+        """Check and await the call with these arguments. Raises the errors of the callee.
 
         The guard raises CalledWhileHoldingConnection, Forbidden and DeadlineExceeded.
         """
@@ -105,7 +111,7 @@ class CallGuard:
         outcome = "ok"
         try:
             self._allow_list.check(self._caller, self.target, method)
-            return await self._await_before_deadline(ctx, call)
+            return await self._await_before_deadline(ctx, lambda ctx: call(ctx, *args, **kwargs))
         except DomainError as error:
             outcome = error.code
             raise

@@ -1,12 +1,16 @@
-"""Authorization and request models of internal endpoints."""
+"""Internal endpoints: their routes, authorization and request models."""
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final, get_type_hints
 
 import structlog
-from fastapi import Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
+from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import RoutePolicy
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError, Forbidden, Unauthenticated
@@ -80,3 +84,49 @@ class _ForbidUnknownFields:
 
 
 FORBID_UNKNOWN_FIELDS: Final = _ForbidUnknownFields()
+
+
+class InternalRoutes:
+    """The routes `POST /internal/<context>/<method>` for the methods of a contract."""
+
+    def __init__(self, context: str, select: Callable[[Any], Any]) -> None:
+        """`select` returns the implementation of the contract in the container of the context."""
+        self.router = APIRouter(prefix=f"/internal/{context}", tags=["internal"])
+        self._context = context
+        self._contract = Depends(FromContext[Any](context)(select))
+
+    def add(
+        self,
+        method: Callable[..., Any],
+        *errors: type[DomainError],
+        reference: type[BaseModel] | None = None,
+        openapi_extra: dict[str, Any] | None = None,
+    ) -> None:
+        """Add the route of a method, such as `Inventory.reserve`, which raises these errors.
+
+        The annotations of the method give the types of the request and the response. A method whose
+        argument is an id needs a `reference`: the model of the request, with the id as its field.
+        """
+        name, hints = method.__name__, get_type_hints(method)
+        result_type, command_type = hints["return"], reference or list(hints.values())[1]
+
+        async def handle(
+            ctx: Annotated[CallContext, require_service_token(f"{self._context}.{name}")],
+            command: Annotated[command_type, FORBID_UNKNOWN_FIELDS],  # type: ignore[valid-type] # FastAPI reads it
+            contract: Annotated[Any, self._contract],
+        ) -> Response:
+            arguments = vars(command).values() if reference else [command]
+            result = await getattr(contract, name)(ctx, *arguments)
+            return Response(status_code=204) if result is None else json_response(result)
+
+        has_result = result_type is not type(None)
+        self.router.add_api_route(
+            f"/{name}",
+            handle,
+            methods=["POST"],
+            name=name,
+            status_code=200 if has_result else 204,
+            response_model=result_type if has_result else None,
+            responses=problems(*errors),
+            openapi_extra=openapi_extra,
+        )
