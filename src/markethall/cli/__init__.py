@@ -1,5 +1,3 @@
-"""The command line `markethall`."""
-
 import sys
 from typing import Annotated
 

@@ -1,5 +1,3 @@
-"""Commands for the databases: migrate the schema, relocate a context."""
-
 import asyncio
 from contextlib import nullcontext
 from typing import Annotated

@@ -1,5 +1,3 @@
-"""Waits until Postgres accepts connections."""
-
 import asyncio
 import time
 from collections.abc import Callable

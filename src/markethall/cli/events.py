@@ -1,5 +1,3 @@
-"""Commands for dead letters and replays."""
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID

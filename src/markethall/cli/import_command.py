@@ -1,5 +1,3 @@
-"""The command `markethall import`, which imports a file of products."""
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass

@@ -1,5 +1,3 @@
-"""The command that verifies the ledger."""
-
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer

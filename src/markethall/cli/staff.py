@@ -1,5 +1,3 @@
-"""The command that creates staff accounts."""
-
 import sys
 from typing import TYPE_CHECKING, Annotated
 

@@ -1,5 +1,3 @@
-"""The dependency-injection container of inventory."""
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from ipaddress import ip_network

@@ -1,5 +1,3 @@
-"""The manifest of inventory."""
-
 from typing import TYPE_CHECKING, Final
 
 from markethall.inventory.settings import InventorySettings

@@ -1,5 +1,3 @@
-"""HTTP API of inventory."""
-
 from fastapi import APIRouter
 
 from markethall.inventory.catalogue.router import categories, families, products

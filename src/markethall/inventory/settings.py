@@ -1,5 +1,3 @@
-"""The settings of inventory."""
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network

@@ -1,5 +1,3 @@
-"""The default of the data directory."""
-
 import os
 from pathlib import Path
 from typing import Final

@@ -1,5 +1,3 @@
-"""The settings of migrations."""
-
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from markethall.settings.field_types import ContextName

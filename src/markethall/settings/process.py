@@ -1,5 +1,3 @@
-"""The settings of the process, without those of its contexts."""
-
 import ipaddress
 from functools import cached_property
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Read the settings of the process and of its contexts together."""
-
 import os
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""The part of the conformance suite about charges that wait for an action of the customer."""
-
 from markethall.payments.ports import Capability
 from markethall.testing.gateway_checks import (
     expect_failure,

@@ -1,5 +1,3 @@
-"""The part of the conformance suite about authorizations, captures and voids."""
-
 import asyncio
 
 from markethall.payments.ports import Capability, OperationKind, Succeeded

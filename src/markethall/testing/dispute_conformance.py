@@ -1,5 +1,3 @@
-"""The part of the conformance suite about disputes."""
-
 from markethall.payments.ports import Capability
 from markethall.testing.gateway_checks import charge_once, expect
 from markethall.testing.gateway_testbed import GatewayTestbed

@@ -1,5 +1,3 @@
-"""The part of the conformance suite about the reports of a provider."""
-
 from datetime import timedelta
 from typing import Final
 

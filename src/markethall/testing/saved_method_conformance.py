@@ -1,5 +1,3 @@
-"""The part of the conformance suite about saved payment methods."""
-
 from dataclasses import replace
 
 from markethall.payments.ports import Capability, Failed

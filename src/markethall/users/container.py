@@ -1,5 +1,3 @@
-"""The dependency-injection container of users."""
-
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 

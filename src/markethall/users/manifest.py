@@ -1,5 +1,3 @@
-"""The manifest of users."""
-
 from typing import TYPE_CHECKING, Final
 
 from markethall.shared.composition.manifest import ContextManifest

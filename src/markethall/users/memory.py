@@ -1,5 +1,3 @@
-"""The in-memory store of users."""
-
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime

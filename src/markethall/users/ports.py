@@ -1,5 +1,3 @@
-"""Ports of users: storage and the signer of access tokens."""
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol

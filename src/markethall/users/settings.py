@@ -1,5 +1,3 @@
-"""The settings of users."""
-
 from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, model_validator

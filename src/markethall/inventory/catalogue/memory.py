@@ -1,5 +1,3 @@
-"""The in-memory store of products and categories."""
-
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import fields

@@ -1,5 +1,3 @@
-"""Ports of the catalogue: storage, cache, search index."""
-
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,5 +1,3 @@
-"""The in-memory store of imports."""
-
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID

@@ -1,5 +1,3 @@
-"""Ports of imports: the storage."""
-
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol

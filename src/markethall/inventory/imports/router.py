@@ -1,5 +1,3 @@
-"""HTTP API of imports and exports, for staff."""
-
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Protocol

@@ -1,5 +1,3 @@
-"""Ports of media: the records of images, the storage of their files, and the decoder."""
-
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Any, Protocol

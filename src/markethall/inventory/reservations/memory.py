@@ -1,5 +1,3 @@
-"""The in-memory store of reservations."""
-
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""Ports of reservations: storage, and the choice of warehouses."""
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime

@@ -1,5 +1,3 @@
-"""HTTP API of reservations."""
-
 from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Response

@@ -1,5 +1,3 @@
-"""Ports of search: storage, and an external search engine."""
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime

@@ -1,5 +1,3 @@
-"""HTTP API of the product list and the family list."""
-
 from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response

@@ -1,5 +1,3 @@
-"""The in-memory store of stock, movements and warehouses."""
-
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

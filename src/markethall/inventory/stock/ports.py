@@ -1,5 +1,3 @@
-"""Ports of stock: storage of stock and warehouses, and the expiry of reservations."""
-
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar

@@ -1,5 +1,3 @@
-"""The storage of one context."""
-
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar

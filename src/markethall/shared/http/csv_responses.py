@@ -1,5 +1,3 @@
-"""Streamed responses with a CSV file."""
-
 from collections.abc import AsyncIterator
 from typing import Any, Final
 

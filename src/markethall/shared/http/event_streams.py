@@ -1,5 +1,3 @@
-"""Streamed responses with server-sent events."""
-
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar

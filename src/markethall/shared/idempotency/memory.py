@@ -1,5 +1,3 @@
-"""Idempotency records in memory."""
-
 from dataclasses import dataclass, replace
 from datetime import datetime
 

@@ -1,5 +1,3 @@
-"""Idempotency records in Postgres."""
-
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 

@@ -1,5 +1,3 @@
-"""A cache in memory with a maximum size in bytes."""
-
 from collections import OrderedDict
 from typing import Generic, TypeVar
 

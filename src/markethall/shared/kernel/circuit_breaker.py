@@ -1,5 +1,3 @@
-"""Circuit breaker: stops calls to a dependency that fails repeatedly."""
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal

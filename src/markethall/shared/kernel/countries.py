@@ -1,5 +1,3 @@
-"""Country codes of ISO 3166-1 alpha-2."""
-
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field

@@ -1,5 +1,3 @@
-"""The canonical form of e-mail addresses."""
-
 from typing import Annotated, Final
 
 from email_validator import EmailNotValidError, validate_email

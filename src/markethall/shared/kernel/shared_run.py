@@ -1,5 +1,3 @@
-"""One run for many callers."""
-
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar

@@ -1,5 +1,3 @@
-"""Outbox and inbox in memory."""
-
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace

@@ -1,5 +1,3 @@
-"""A flag that wakes one waiting task."""
-
 import asyncio
 
 

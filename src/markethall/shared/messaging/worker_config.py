@@ -1,5 +1,3 @@
-"""The configuration of the background work of a context."""
-
 from dataclasses import dataclass
 
 

@@ -1,5 +1,3 @@
-"""The contract of users: DTOs, errors, events and Protocols."""
-
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Protocol

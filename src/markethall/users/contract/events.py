@@ -1,5 +1,3 @@
-"""The events of users."""
-
 from typing import ClassVar
 from uuid import UUID
 

@@ -1,5 +1,3 @@
-"""The rules of accounts, guests and sessions."""
-
 from markethall.shared.kernel.email_address import MAX_EMAIL_LENGTH as MAX_EMAIL_LENGTH
 from markethall.shared.kernel.lookup_key import to_lookup_key as to_lookup_key
 from markethall.users.domain.guest import Guest as Guest

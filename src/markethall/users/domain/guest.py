@@ -1,5 +1,3 @@
-"""A guest: a buyer without an account."""
-
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar

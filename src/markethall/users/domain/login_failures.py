@@ -1,5 +1,3 @@
-"""The growing delay after failed logins."""
-
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil

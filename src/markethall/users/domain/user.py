@@ -1,5 +1,3 @@
-"""The rules of accounts: names, passwords, roles."""
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field

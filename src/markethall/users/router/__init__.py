@@ -1,5 +1,3 @@
-"""HTTP API of users."""
-
 from fastapi import APIRouter
 
 from markethall.users.router import accounts, guests, tokens, user_management

@@ -1,5 +1,3 @@
-"""Registration, and the caller's own account."""
-
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response

@@ -1,5 +1,3 @@
-"""FastAPI dependencies of the routes of users."""
-
 from typing import Annotated, Final, Protocol
 
 from fastapi import Depends

@@ -1,5 +1,3 @@
-"""Fields of the request bodies of users."""
-
 from typing import Annotated, Final
 
 from pydantic import Field

@@ -1,5 +1,3 @@
-"""The management of users, by admins."""
-
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response

@@ -1,5 +1,3 @@
-"""Use cases and jobs of users."""
-
 from markethall.users.service.accounts import AccountService as AccountService
 from markethall.users.service.guest_claims import GuestClaims as GuestClaims
 from markethall.users.service.guests import GuestService as GuestService

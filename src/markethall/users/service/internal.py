@@ -1,5 +1,3 @@
-"""The calls that other contexts may make."""
-
 from datetime import timedelta
 from uuid import UUID
 

@@ -1,5 +1,3 @@
-"""Periodic jobs of users."""
-
 from datetime import timedelta
 
 from markethall.shared.kernel.clock import Clock

@@ -1,5 +1,3 @@
-"""Sessions: sign-in and refresh tokens."""
-
 from datetime import timedelta
 from functools import partial
 

@@ -1,5 +1,3 @@
-"""Build the tokens of a session."""
-
 from uuid import UUID
 
 from markethall.shared.kernel.call_context import Actor

@@ -1,5 +1,3 @@
-"""Load users, and convert them to DTOs of the contract."""
-
 from uuid import UUID
 
 from markethall.users.contract import GuestClaimView, UserNotFound, UserView

@@ -1,5 +1,3 @@
-"""The statements of users."""
-
 from typing import Any
 
 import sqlalchemy as sa

@@ -1,5 +1,3 @@
-"""The Postgres store of users."""
-
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any

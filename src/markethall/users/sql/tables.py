@@ -1,5 +1,3 @@
-"""The tables of users."""
-
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, array
 

@@ -1,5 +1,3 @@
-"""The contract of the category tree for the HTTP API."""
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Final, Protocol

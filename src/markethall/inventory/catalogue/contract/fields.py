@@ -1,5 +1,3 @@
-"""Field types of products, categories and product lists."""
-
 import re
 from collections.abc import Iterable
 from enum import StrEnum

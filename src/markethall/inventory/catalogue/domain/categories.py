@@ -1,5 +1,3 @@
-"""The category, and its changes by merge patch."""
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType

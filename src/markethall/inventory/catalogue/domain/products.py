@@ -1,5 +1,3 @@
-"""The product, its price at a time, and its changes by merge patch."""
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,5 +1,3 @@
-"""HTTP API of the category tree."""
-
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response

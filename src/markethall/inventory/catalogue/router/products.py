@@ -1,5 +1,3 @@
-"""HTTP API of products."""
-
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response

@@ -1,5 +1,3 @@
-"""The use cases of products."""
-
 from datetime import datetime
 from uuid import UUID
 

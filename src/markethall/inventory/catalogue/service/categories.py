@@ -1,5 +1,3 @@
-"""The use cases of the category tree."""
-
 from dataclasses import replace
 from typing import Final
 from uuid import UUID

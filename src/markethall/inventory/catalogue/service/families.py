@@ -1,5 +1,3 @@
-"""The use cases of families."""
-
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime

@@ -1,5 +1,3 @@
-"""Find the family that a text names, and create it if it is missing."""
-
 from datetime import datetime
 
 from markethall.inventory.catalogue.domain.family_names import (

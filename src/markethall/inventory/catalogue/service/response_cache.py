@@ -1,5 +1,3 @@
-"""The cache of JSON responses."""
-
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final

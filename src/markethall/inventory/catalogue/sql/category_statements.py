@@ -1,5 +1,3 @@
-"""SQL statements of the category tree."""
-
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -1,5 +1,3 @@
-"""The Postgres store of categories."""
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID

@@ -1,5 +1,3 @@
-"""The Postgres store of families."""
-
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import fields

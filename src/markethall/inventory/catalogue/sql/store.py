@@ -1,5 +1,3 @@
-"""The Postgres store of products."""
-
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,5 +1,3 @@
-"""Convert HTML descriptions to plain text."""
-
 import re
 from html.parser import HTMLParser
 from typing import Final

@@ -1,5 +1,3 @@
-"""The import job: its status, progress and counts."""
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field

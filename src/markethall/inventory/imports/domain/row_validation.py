@@ -1,5 +1,3 @@
-"""Validate the rows of an imported file."""
-
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime

@@ -1,5 +1,3 @@
-"""The use cases of imports and exports."""
-
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping

@@ -1,5 +1,3 @@
-"""Read a stored upload in batches of rows."""
-
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,3 @@
-"""SQL statements of imports and exports."""
-
 from typing import Any, Final
 
 import sqlalchemy as sa

@@ -1,5 +1,3 @@
-"""The Postgres store of imports and exports."""
-
 import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime

@@ -1,5 +1,3 @@
-"""An image and its sizes."""
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime

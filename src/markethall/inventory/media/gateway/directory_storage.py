@@ -1,5 +1,3 @@
-"""Stores the files of images in a directory."""
-
 import asyncio
 import math
 import os

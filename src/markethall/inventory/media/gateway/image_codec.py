@@ -1,5 +1,3 @@
-"""Decodes an uploaded image and encodes its sizes, with Pillow."""
-
 import warnings
 from collections.abc import Mapping
 from io import BytesIO

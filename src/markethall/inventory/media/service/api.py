@@ -1,5 +1,3 @@
-"""The use cases of media."""
-
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta

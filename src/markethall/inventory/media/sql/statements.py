@@ -1,5 +1,3 @@
-"""SQL statements of media."""
-
 from typing import Final
 
 import sqlalchemy as sa

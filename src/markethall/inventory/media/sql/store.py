@@ -1,5 +1,3 @@
-"""The Postgres store of media."""
-
 from collections.abc import Collection, Sequence
 from uuid import UUID
 

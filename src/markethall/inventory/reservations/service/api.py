@@ -1,5 +1,3 @@
-"""The use cases of reservations for staff."""
-
 from typing import Final
 from uuid import UUID
 

@@ -1,5 +1,3 @@
-"""The integrity checks of inventory."""
-
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 

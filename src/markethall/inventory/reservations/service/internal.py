@@ -1,5 +1,3 @@
-"""The use cases of reservations that other contexts call."""
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime

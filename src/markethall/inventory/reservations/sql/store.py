@@ -1,5 +1,3 @@
-"""The Postgres store of reservations."""
-
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime

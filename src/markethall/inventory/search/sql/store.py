@@ -1,5 +1,3 @@
-"""The Postgres store of product lists and search."""
-
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

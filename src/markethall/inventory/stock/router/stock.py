@@ -1,5 +1,3 @@
-"""HTTP API of stock, for staff."""
-
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Request, Response

@@ -1,5 +1,3 @@
-"""HTTP API of warehouses, for staff."""
-
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response

@@ -1,5 +1,3 @@
-"""The use cases of stock for staff."""
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final

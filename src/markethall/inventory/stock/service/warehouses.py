@@ -1,5 +1,3 @@
-"""The use cases of warehouses."""
-
 from typing import Final
 from uuid import UUID
 

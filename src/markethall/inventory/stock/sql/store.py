@@ -1,5 +1,3 @@
-"""The Postgres store of stock, movements and warehouses."""
-
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,3 @@
-"""The measurement of a backlog in Postgres."""
-
 from typing import Any
 
 import sqlalchemy as sa

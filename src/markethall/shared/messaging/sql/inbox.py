@@ -1,5 +1,3 @@
-"""The inbox in Postgres."""
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta

@@ -1,5 +1,3 @@
-"""Rows of the outbox and the inbox as envelopes."""
-
 from typing import TYPE_CHECKING
 
 from markethall.shared.messaging.events import EventEnvelope

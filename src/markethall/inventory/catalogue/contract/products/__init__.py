@@ -1,5 +1,3 @@
-"""The contract of products for the HTTP API."""
-
 from markethall.inventory.catalogue.contract.products.api import Catalogue
 from markethall.inventory.catalogue.contract.products.commands import (
     AdditionalPrice,

@@ -1,5 +1,3 @@
-"""The Protocol of the catalogue."""
-
 from typing import Protocol
 from uuid import UUID
 

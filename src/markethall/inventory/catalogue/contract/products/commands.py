@@ -1,5 +1,3 @@
-"""Commands that create and change products."""
-
 from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator

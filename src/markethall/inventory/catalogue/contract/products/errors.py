@@ -1,5 +1,3 @@
-"""Errors of products."""
-
 from markethall.shared.kernel.errors import DomainError
 
 

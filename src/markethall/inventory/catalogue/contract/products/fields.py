@@ -1,5 +1,3 @@
-"""Types and limits of the fields of a product."""
-
 from typing import Annotated, Any, Final
 
 from pydantic import (

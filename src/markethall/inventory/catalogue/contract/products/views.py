@@ -1,5 +1,3 @@
-"""The views of products that the API returns."""
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
