@@ -63,7 +63,7 @@ PLANTED = {
     ],
     "Contracts, domain, ports and services import no framework, also not through others": [
         ("users/service/accounts.py", "import fastapi"),
-        ("inventory/catalogue/contract/products/api.py", "import sqlalchemy"),
+        ("inventory/catalogue/contract/products.py", "import sqlalchemy"),
         ("payments/ports/gateway.py", "import redis"),
         ("orders/service/views.py", "import dependency_injector.providers"),
         ("inventory/stock/service/api.py", "import markethall.inventory.stock.router.dependencies"),

@@ -15,19 +15,15 @@ from markethall.inventory.catalogue.contract.fields import (
     Language,
 )
 from markethall.inventory.catalogue.contract.products import (
+    Description,
+    FrozenTexts,
+    FrozenTranslations,
+    Images,
     PriceRange,
+    ProductName,
     ProductView,
     RenderedResponse,
     Translation,
-)
-from markethall.inventory.catalogue.contract.products.fields import (
-    Description,
-    Images,
-    ProductName,
-)
-from markethall.inventory.catalogue.contract.products.views import (
-    FrozenTexts,
-    FrozenTranslations,
 )
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
