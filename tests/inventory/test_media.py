@@ -18,7 +18,7 @@ from markethall.inventory.media.contract import (
 )
 from markethall.inventory.media.domain.media import ProcessedImage
 from markethall.inventory.media.memory import MemoryMediaStorage
-from markethall.inventory.media.service.jobs import GARBAGE_AGE
+from markethall.inventory.media.service import GARBAGE_AGE
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Overloaded, PreconditionFailed, Unavailable
 from markethall.shared.kernel.ids import new_id

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.kernel.scopes import SCOPES_BY_ROLE
 from markethall.users.contract import (
     BadRefreshToken,
@@ -30,7 +31,6 @@ from markethall.users.domain import (
     UserIdentity,
     derive_username,
     to_email_lookup_key,
-    to_lookup_key,
 )
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

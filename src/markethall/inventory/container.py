@@ -24,8 +24,7 @@ from markethall.inventory.media.gateway.image_processor import SubprocessImagePr
 from markethall.inventory.media.gateway.s3_storage import S3Storage
 from markethall.inventory.media.memory import MemoryMediaStorage
 from markethall.inventory.media.ports import ImageProcessor, MediaStorage, StorageMisconfigured
-from markethall.inventory.media.service.api import MediaService
-from markethall.inventory.media.service.jobs import MediaGarbageJob
+from markethall.inventory.media.service import MediaGarbageJob, MediaService
 from markethall.inventory.memory import InventoryTables, MemoryIntegrityReads, MemoryInventoryStore
 from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.reservations.domain.allocation import FewestParcels

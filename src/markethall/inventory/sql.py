@@ -4,7 +4,7 @@ from markethall.inventory.catalogue.sql.category_store import SqlCategoryStore
 from markethall.inventory.catalogue.sql.family_store import SqlFamilyStore
 from markethall.inventory.catalogue.sql.tables import metadata
 from markethall.inventory.imports.sql.store import SqlImportStore
-from markethall.inventory.media.sql.store import SqlMediaStore
+from markethall.inventory.media.sql import SqlMediaStore
 from markethall.inventory.reservations.sql.integrity import SqlIntegrityReads
 from markethall.inventory.reservations.sql.store import SqlReservationStore
 from markethall.inventory.search.sql.store import SqlSearchStore, TrigramSupport

@@ -11,6 +11,7 @@ from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.http.route_policies import FORM_BODY_LIMITS, public
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.email_address import MAX_EMAIL_LENGTH
 from markethall.shared.kernel.errors import (
     MalformedRequest,
     Overloaded,
@@ -27,7 +28,6 @@ from markethall.users.contract import (
     TokenPair,
     UnsupportedGrantType,
 )
-from markethall.users.domain import MAX_EMAIL_LENGTH
 from markethall.users.router.dependencies import SessionsDep
 from markethall.users.router.fields import Password
 

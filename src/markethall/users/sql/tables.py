@@ -2,11 +2,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from markethall.shared.composition.sql import ContextStatements, context_metadata
+from markethall.shared.kernel.email_address import MAX_EMAIL_LENGTH
 from markethall.shared.persistence.postgres import sql_literal
 from markethall.shared.persistence.sql import timestamp_column
 from markethall.users.contract import Role
 from markethall.users.domain import (
-    MAX_EMAIL_LENGTH,
     MAX_EXCHANGED_TOKENS,
     MAX_FULL_NAME_LENGTH,
     MAX_TAG_LENGTH,

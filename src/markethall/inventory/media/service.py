@@ -1,4 +1,5 @@
-from collections.abc import AsyncIterable, AsyncIterator
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from hashlib import sha256
@@ -16,7 +17,6 @@ from markethall.inventory.media.contract import (
 )
 from markethall.inventory.media.domain.media import VERSION, Media
 from markethall.inventory.media.ports import ImageProcessor, MediaStorage, ReadStore, Store
-from markethall.inventory.media.service.slots import WorkSlots
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -25,9 +25,43 @@ from markethall.shared.kernel.etags import ExpectedVersions, check_expected_vers
 from markethall.shared.kernel.held_slots import leave_shared_slots
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, wait_within_budget
 from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.media")
+
+
+class WorkSlots:
+    """A limited number of slots, and at most `max_waiting` tasks that wait for one."""
+
+    def __init__(self, slots: int, max_waiting: int) -> None:
+        self._semaphore = asyncio.Semaphore(slots)
+        self._max_waiting = max_waiting
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Hold a slot during the block.
+
+        Raises Overloaded if too many tasks wait, or after two seconds of waiting.
+        """
+        await self._acquire()
+        try:
+            yield
+        finally:
+            self._semaphore.release()
+
+    async def _acquire(self) -> None:
+        if self._semaphore.locked() and self._waiting >= self._max_waiting:
+            raise Overloaded(retry_after=1)
+        self._waiting += 1
+        try:
+            await wait_within_budget(self._semaphore.acquire(), MAX_WAIT_SECONDS)
+        except TimeoutError:
+            raise Overloaded(retry_after=1) from None
+        finally:
+            self._waiting -= 1
+
 
 # per process; each upload keeps its file, by default at most 10 MiB, in memory
 MAX_UPLOADS: Final = 4
@@ -140,3 +174,60 @@ def _found_or_404(media: Media | None, media_id: UUID) -> Media:
     if media is None:
         raise MediaNotFound(media_id=str(media_id))
     return media
+
+
+# Much longer than MAX_STORING_TIME, so that the files of a running upload are not deleted before
+# its row is inserted.
+GARBAGE_AGE: Final = timedelta(days=1)
+_INTERVAL_SECONDS: Final = 3600.0
+
+
+class MediaGarbageJob:
+    """Deletes files that are older than a day and have no row.
+
+    Such files remain if a process ends after it stored the files and before it inserted the row, or
+    after it deleted the row and before it deleted the files. The job has its own loop and is not
+    one of the periodic jobs of the context, because a long list of files would delay those jobs.
+    """
+
+    def __init__(
+        self, database: Database[ReadStore, Store], storage: MediaStorage, clock: Clock
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Delete unused files now and every hour, until cancelled."""
+        while True:
+            try:
+                await self.run_once()
+            except Unavailable as error:
+                log.warning("media.garbage_postponed", error=repr(error.details))
+            except Exception:  # a failure must not stop the background work of the context
+                log.exception("media.garbage_failed")
+            await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def run_once(self) -> None:
+        """Delete all unused files. Raises Unavailable.
+
+        Delete nothing if none of the files has a row. The process was then probably started with a
+        new or wrong database, and the files belong to rows of another database.
+        """
+        unused: set[UUID] = set()
+        has_own_files = False
+        async for keys in self._storage.list_keys(self._clock() - GARBAGE_AGE):
+            async with self._database.read_session() as reads:
+                used = set(await reads.list_storage_keys(keys))
+            has_own_files = has_own_files or bool(used)
+            unused |= set(keys) - used
+            if has_own_files:
+                await self._delete(unused)
+                unused.clear()
+        if unused:
+            log.warning("media.garbage_kept", count=len(unused))
+
+    async def _delete(self, keys: Collection[UUID]) -> None:
+        for key in keys:
+            await self._storage.delete(key)
+            log.info("media.garbage_deleted", storage_key=str(key))
