@@ -116,7 +116,7 @@ def test_out_of_stock_never_reports_enough_available() -> None:
 def test_shortage_is_final_unless_expired_reservations_suffice(overdue: int, final: bool) -> None:
     stock = Stock(TEA, MAIN_WAREHOUSE, on_hand=5, reserved=3, overdue=overdue)
     counted = StockChange(
-        new_id(), TEA, MAIN_WAREHOUSE, None, 1, MovementReason.COUNTED, "", None, "me", NOW
+        new_id(), TEA, MAIN_WAREHOUSE, MovementReason.COUNTED, "me", NOW, counted=1
     )
 
     assert movement_shortage(stock, counted).is_final == final

@@ -28,6 +28,9 @@ class MemoryUserStore(MemoryUnitOfWork):
     async def get_user(self, user_id: UUID) -> User | None:
         return self._tables.users.get(user_id)
 
+    # transactions in memory run one at a time, so no row needs a lock
+    get_user_for_update = get_user
+
     async def get_user_by_username(self, username_key: str) -> User | None:
         return self._find_user(self._tables.user_id_by_username.get(username_key))
 
@@ -67,6 +70,8 @@ class MemoryUserStore(MemoryUnitOfWork):
     async def get_guest(self, guest_id: UUID) -> Guest | None:
         return self._tables.guests.get(guest_id)
 
+    get_guest_for_update = get_guest
+
     async def get_guest_id(self, family_hash: bytes) -> UUID | None:
         session = self._tables.sessions.get(family_hash)
         return session.guest_id if session else None
@@ -94,9 +99,6 @@ class MemoryUserStore(MemoryUnitOfWork):
         ]
         return [user for user in candidates if user]
 
-    async def get_user_for_update(self, user_id: UUID) -> User | None:
-        return await self.get_user(user_id)
-
     async def save_user(self, user: User) -> None:
         self._tables.users.put(user.user_id, user)
 
@@ -117,9 +119,6 @@ class MemoryUserStore(MemoryUnitOfWork):
     async def get_guest_session_for_update(self, guest_id: UUID) -> Session | None:
         sessions = self._tables.sessions.where(lambda session: session.guest_id == guest_id)
         return sessions[0] if sessions else None
-
-    async def get_guest_for_update(self, guest_id: UUID) -> Guest | None:
-        return self._tables.guests.get(guest_id)
 
     async def save_claim(self, guest: Guest) -> None:
         self._tables.guests.put(guest.guest_id, guest)

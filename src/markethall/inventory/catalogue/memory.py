@@ -86,10 +86,8 @@ class MemoryCategoryStore(MemoryUnitOfWork):
     async def list_all_category_nodes(self) -> Sequence[CategoryNode]:
         return [node.node for node in self._tables.categories.where(lambda _: True)]
 
-    async def list_category_nodes_for_share(
-        self, label_keys: Collection[str]
-    ) -> Sequence[CategoryNode]:
-        return await self.list_category_nodes(label_keys)
+    # transactions in memory run one at a time, so no row needs a lock
+    list_category_nodes_for_share = list_category_nodes
 
     async def lock_category_tree(self) -> None:
         """Do nothing, because transactions in memory run one at a time."""
@@ -98,8 +96,7 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         found = self._tables.categories.where(lambda node: node.category_id == category_id)
         return found[0] if found else None
 
-    async def get_category_for_deletion(self, category_id: UUID) -> Category | None:
-        return await self.get_category_for_update(category_id)
+    get_category_for_deletion = get_category_for_update
 
     async def get_ancestors(self, category: str) -> Sequence[str]:
         keys: list[str] = []

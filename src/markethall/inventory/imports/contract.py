@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Annotated, Protocol
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 from markethall.inventory.catalogue.contract.families import FamilyChange, FamilyLabel
 from markethall.inventory.catalogue.contract.products import NewProduct
@@ -15,7 +15,7 @@ from markethall.inventory.contract import MAX_UNITS
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
-from markethall.shared.kernel.model import Bool, Dto, Int, RequestModel
+from markethall.shared.kernel.model import Dto, Int
 from markethall.shared.kernel.money import Currency
 from markethall.shared.kernel.pagination import Page, PageQuery
 
@@ -143,7 +143,26 @@ class RowNoteView(Dto):
     message: str
 
 
-class NewImport(RequestModel):
+class ImportQuery(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dry_run: Annotated[bool, Field(description="Validate every row without changing anything")] = (
+        False
+    )
+    with_stock: Annotated[
+        bool, Field(description="Also set the stock of existing products, as counted")
+    ] = False
+    missing: Annotated[
+        MissingProducts,
+        Field(description="archive: products that the file does not have, of families that it has"),
+    ] = MissingProducts.KEEP
+    currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
+    fetch_images: Annotated[
+        bool, Field(description="Fetch images that rows name by URL, and store them as media")
+    ] = False
+
+
+class NewImport(ImportQuery):
     """The options of an import.
 
     `sha256` is the digest of the file. A retry with the same idempotency key must send the same
@@ -152,18 +171,6 @@ class NewImport(RequestModel):
 
     sha256: str
     format: ImportFormat
-    dry_run: Bool = False
-    with_stock: Annotated[
-        Bool, Field(description="Also set the stock of existing products, as counted")
-    ] = False
-    missing: Annotated[
-        MissingProducts,
-        Field(description="archive: products that the file does not have, of families that it has"),
-    ] = MissingProducts.KEEP
-    currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
-    fetch_images: Annotated[
-        Bool, Field(description="Fetch images that rows name by URL, and store them as media")
-    ] = False
 
 
 class ImportedFamily(FamilyChange):

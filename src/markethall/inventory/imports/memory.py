@@ -71,8 +71,8 @@ class MemoryImportStore(MemoryStockStore):
     async def get_import_job(self, import_id: UUID) -> ImportJob | None:
         return self._tables.import_jobs.get(import_id)
 
-    async def get_import_job_for_update(self, import_id: UUID) -> ImportJob | None:
-        return self._tables.import_jobs.get(import_id)
+    # transactions in memory run one at a time, so no row needs a lock
+    get_import_job_for_update = get_import_job
 
     async def save_import_job(self, job: ImportJob) -> None:
         self._tables.import_jobs.put(job.import_id, job)
@@ -142,8 +142,7 @@ class MemoryImportStore(MemoryStockStore):
         found = (self._tables.families.get(label) for label in sorted(labels))
         return [family for family in found if family is not None]
 
-    async def add_families(self, families: Sequence[Family]) -> None:
-        await self.add_implicit_families(families)
+    add_families = MemoryStockStore.add_implicit_families
 
     async def save_families(self, families: Sequence[Family]) -> None:
         for family in families:

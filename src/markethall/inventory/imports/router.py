@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final, Protocol
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
-from pydantic import BaseModel, ConfigDict, Field
 
 from markethall.inventory.catalogue.router.dependencies import CatalogueWriter, IdempotencyDep
 from markethall.inventory.imports.contract import (
@@ -13,9 +12,9 @@ from markethall.inventory.imports.contract import (
     ImportFormat,
     ImportNotFailed,
     ImportNotFound,
+    ImportQuery,
     Imports,
     ImportView,
-    MissingProducts,
     NewImport,
     NoteKind,
     RowNoteView,
@@ -41,7 +40,6 @@ from markethall.shared.kernel.errors import (
     UnsupportedMediaType,
 )
 from markethall.shared.kernel.model import Id
-from markethall.shared.kernel.money import Currency
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 
@@ -68,25 +66,6 @@ _CSV_EXAMPLE: Final = "sku,name,price,currency,on_hand\r\nTEA-SENCHA-100,Sencha,
 _NDJSON_EXAMPLE: Final = (
     '{"sku":"TEA-SENCHA-100","name":"Sencha","price":{"amount":1250,"currency":"EUR"}}'
 )
-
-
-class ImportQuery(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dry_run: Annotated[bool, Field(description="Validate every row without changing anything")] = (
-        False
-    )
-    with_stock: Annotated[
-        bool, Field(description="Also set the stock of existing products, as counted")
-    ] = False
-    missing: Annotated[
-        MissingProducts,
-        Field(description="archive: products that the file does not have, of families that it has"),
-    ] = MissingProducts.KEEP
-    currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
-    fetch_images: Annotated[
-        bool, Field(description="Fetch images that rows name by URL, and store them as media")
-    ] = False
 
 
 # an import changes products and stock, so it needs both scopes

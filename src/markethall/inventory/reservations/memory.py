@@ -150,8 +150,8 @@ class MemoryReservationStore(MemoryStockStore):
     async def get_reservation(self, reservation_id: UUID) -> Reservation | None:
         return self._tables.reservations.get(reservation_id)
 
-    async def get_reservation_for_update(self, reservation_id: UUID) -> Reservation | None:
-        return self._tables.reservations.get(reservation_id)
+    # transactions in memory run one at a time, so no row needs a lock
+    get_reservation_for_update = get_reservation
 
     async def list_order_reservations(
         self, order_id: UUID, after: UUID | None, limit: int
@@ -175,11 +175,8 @@ class MemoryReservationStore(MemoryStockStore):
     async def save_reservation(self, reservation: Reservation) -> None:
         self._store_reservation(reservation)
 
-    async def save_reservation_lines(self, reservation: Reservation) -> None:
-        self._store_reservation(reservation)
-
-    async def replace_lines(self, reservation: Reservation) -> None:
-        self._store_reservation(reservation)
+    # the lines are stored with their reservation
+    save_reservation_lines = replace_lines = save_reservation
 
     async def record_partial_release(self, release_id: UUID, reservation_id: UUID) -> bool:
         return self._tables.partial_releases.add(release_id, reservation_id)

@@ -101,13 +101,13 @@ class StockChange:
     movement_id: UUID
     product_id: UUID
     warehouse_id: UUID
-    delta: int | None
-    counted: int | None
     reason: MovementReason
-    note: str
-    reference: UUID | None
     actor: str
     created_at: datetime
+    delta: int | None = None
+    counted: int | None = None
+    note: str = ""
+    reference: UUID | None = None
 
     def delta_from(self, on_hand: int) -> int:
         if self.delta is not None:
@@ -204,7 +204,6 @@ def plan_transfer(
         product_id=command.product_id,
         warehouse_id=command.from_warehouse_id,
         delta=-command.quantity,
-        counted=None,
         reason=MovementReason.TRANSFERRED,
         note=command.note,
         reference=transfer_id,

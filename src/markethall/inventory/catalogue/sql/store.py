@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 _PRICES: Final = TypeAdapter(tuple[AdditionalPriceView, ...])
 _TRANSLATIONS: Final = TypeAdapter(dict[str, TranslationView])
+# the fields that have the same type in a row
+_PLAIN_FIELDS: Final = (
+    "product_id", "sku", "name", "description", "category", "family", "barcode", "weight_grams",
+    "tax_class", "compare_at", "backorder_limit", "track_inventory", "low_stock_threshold",
+    "version", "created_at", "updated_at",
+)  # fmt: skip
 
 
 class SqlProductStore(SqlUnitOfWork):
@@ -115,33 +121,18 @@ def _dump_prices(prices: Sequence[AdditionalPriceView]) -> str:
 
 def product_from_row(row: "Record") -> Product:
     return Product(
-        product_id=row["product_id"],
-        sku=row["sku"],
-        name=row["name"],
-        description=row["description"],
+        **{name: row[name] for name in _PLAIN_FIELDS},
         price=Money(amount=row["price_amount"], currency=row["price_currency"]),
-        category=row["category"],
-        family=row["family"],
         options=_load_mapping(row["options"]),
         tags=tuple(row["tags"]),
         images=tuple(row["images"]),
         attributes=_load_mapping(row["attributes"]),
-        barcode=row["barcode"],
-        weight_grams=row["weight_grams"],
-        tax_class=row["tax_class"],
-        compare_at=row["compare_at"],
         prices=_PRICES.validate_json(prices) if (prices := row["prices"]) != "[]" else (),
         translations=_TRANSLATIONS.validate_json(texts)
         if (texts := row["translations"]) != "{}"
         else {},
-        backorder_limit=row["backorder_limit"],
         inventory_policy=InventoryPolicy(row["inventory_policy"]),
-        track_inventory=row["track_inventory"],
-        low_stock_threshold=row["low_stock_threshold"],
         status=ProductStatus(row["status"]),
-        version=row["version"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
     )
 
 

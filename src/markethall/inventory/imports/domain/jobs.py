@@ -29,18 +29,7 @@ ARCHIVED: Final = "archived"
 WARNINGS: Final = "warnings"
 FAMILIES_CREATED: Final = "families_created"
 FAMILIES_UPDATED: Final = "families_updated"
-OUTCOMES: Final = (
-    CREATED,
-    UPDATED,
-    UNCHANGED,
-    FAILED,
-    STOCK_CHANGED,
-    STOCK_SKIPPED,
-    ARCHIVED,
-    WARNINGS,
-    FAMILIES_CREATED,
-    FAMILIES_UPDATED,
-)
+OUTCOMES: Final = tuple(name for name in ImportRowCounts.model_fields if name != "read")
 # the number of notes of each kind that are stored for an import; later notes are dropped
 MAX_STORED_NOTES: Final = 10_000
 
@@ -83,14 +72,9 @@ class ImportJob:
             import_id=import_id,
             upload_id=upload.upload_id,
             size=upload.size,
-            format=command.format,
-            dry_run=command.dry_run,
-            with_stock=command.with_stock,
-            missing=command.missing,
-            currency=command.currency,
             actor=actor,
             created_at=now,
-            fetch_images=command.fetch_images,
+            **command.model_dump(exclude={"sha256"}),
         )
 
     @property
@@ -136,25 +120,14 @@ class ImportJob:
         self.finished_at = None
 
     def to_view(self) -> ImportView:
-        return ImportView(
-            import_id=self.import_id,
-            status=self.status,
-            dry_run=self.dry_run,
-            with_stock=self.with_stock,
-            missing=self.missing,
-            fetch_images=self.fetch_images,
-            format=self.format,
-            size=self.size,
-            rows=ImportRowCounts(read=self.read, **self._outcome_counts()),
-            changed_fields=self.changed_fields,
-            percent=self._percent(),
-            rows_per_second=self._rows_per_second(),
-            rows_left=self._estimated_rows_left(),
-            failure=self._failure(),
-            created_at=self.created_at,
-            started_at=self.started_at,
-            finished_at=self.finished_at,
-        )
+        computed: dict[str, Any] = {
+            "rows": ImportRowCounts(read=self.read, **self._outcome_counts()),
+            "percent": self._percent(),
+            "rows_per_second": self._rows_per_second(),
+            "rows_left": self._estimated_rows_left(),
+            "failure": self._failure(),
+        }
+        return ImportView(**vars(self), **computed)
 
     def _finish(self, status: ImportStatus, now: datetime) -> None:
         self.status = status

@@ -247,10 +247,8 @@ class BatchChanges:
             product_id=product_id,
             warehouse_id=MAIN_WAREHOUSE,
             delta=delta,
-            counted=None,
             reason=MovementReason.COUNTED,
             note=f"import {self.job.import_id}",
-            reference=None,
             actor=self.job.actor,
             created_at=self.now,
         )

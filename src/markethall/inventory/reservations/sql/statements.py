@@ -237,22 +237,9 @@ def _with_lines(header: Any) -> "sa.Select[Any]":
     updates the copies, but the same statement still reads the old ones.
     """
     line_columns = [
-        reservation_lines.c[name]
-        for name in (
-            "product_id",
-            "warehouse_id",
-            "sku",
-            "name",
-            "unit_amount",
-            "unit_currency",
-            "quantity",
-            "consumed",
-            "released",
-            "tax_class",
-            "weight_grams",
-            "category",
-            "tags",
-        )
+        column
+        for column in reservation_lines.c
+        if column.name not in {"reservation_id", "status", "expires_at", "reserved"}
     ]
     joined = sa.outerjoin(
         header, reservation_lines, reservation_lines.c.reservation_id == header.c.reservation_id

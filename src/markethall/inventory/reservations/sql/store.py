@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 _NO_LIMITS: Final = CustomerLimits(0, 0)
+# the fields that have the same type in a row
+_PLAIN_LINE_FIELDS: Final = tuple(
+    field.name for field in fields(ReservationLine) if field.name not in {"unit_price", "tags"}
+)
 
 
 class SqlReservationStore(SqlUnitOfWork):
@@ -253,31 +258,18 @@ class SqlReservationStore(SqlUnitOfWork):
 
 
 def _reservation_parameters(reservation: Reservation) -> dict[str, Any]:
-    fields = vars(reservation).items()
-    return {name: value for name, value in fields if name not in {"lines", "currency"}}
+    values = vars(reservation).items()
+    return {name: value for name, value in values if name not in {"lines", "currency"}}
 
 
 def _stock_quantity_parameters(stock_quantity: StockQuantity) -> dict[str, Any]:
-    return {
-        "product_id": stock_quantity.product_id,
-        "warehouse_id": stock_quantity.warehouse_id,
-        "quantity": stock_quantity.quantity,
-    }
+    return vars(stock_quantity)
 
 
 def _reservation_line(row: "Record") -> ReservationLine:
     return ReservationLine(
-        product_id=row["product_id"],
-        warehouse_id=row["warehouse_id"],
-        sku=row["sku"],
-        name=row["name"],
+        **{name: row[name] for name in _PLAIN_LINE_FIELDS},
         unit_price=Money(amount=row["unit_amount"], currency=row["unit_currency"]),
-        quantity=row["quantity"],
-        consumed=row["consumed"],
-        released=row["released"],
-        tax_class=row["tax_class"],
-        weight_grams=row["weight_grams"],
-        category=row["category"],
         tags=tuple(row["tags"]),
     )
 
@@ -309,13 +301,9 @@ def _reservation(rows: "Sequence[Record]") -> Reservation | None:
     """Build one reservation from its rows, one per line."""
     if not rows:
         return None
-    first = rows[0]
+    names = ("reservation_id", "order_id", "customer_id", "reserved_at", "expires_at")
     return Reservation(
-        reservation_id=first["reservation_id"],
-        order_id=first["order_id"],
-        customer_id=first["customer_id"],
-        status=ReservationStatus(first["status"]),
-        reserved_at=first["reserved_at"],
-        expires_at=first["expires_at"],
+        **{name: rows[0][name] for name in names},
+        status=ReservationStatus(rows[0]["status"]),
         lines=tuple(_reservation_line(row) for row in rows if row["product_id"]),
     )

@@ -205,7 +205,6 @@ class StockroomService:
             counted=command.counted,
             reason=MovementReason(command.reason),
             note=command.note,
-            reference=None,
             actor=ctx.actor.audit_name,
             created_at=self._clock(),
         )
@@ -223,7 +222,6 @@ class StockroomService:
                 movement_id=new_id(),
                 product_id=product_id,
                 warehouse_id=command.warehouse_id or MAIN_WAREHOUSE,
-                delta=None,
                 counted=counted,
                 reason=MovementReason.COUNTED,
                 note=command.note,
