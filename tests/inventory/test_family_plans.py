@@ -93,7 +93,7 @@ async def explain(postgres: Postgres, request: ProductPageRequest) -> Explaining
         explaining = ExplainingConnection(connection._driver)
         store = SqlInventoryStore(explaining, STATEMENTS, utc_now, trigrams=TrigramSupport())
         if request.query.facets:
-            await store.get_family_facets(request, NOW)
+            await store.get_facets(request, NOW, of_families=True)
         else:
             await store.get_family_list_page(request, NOW)
     return explaining

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -60,17 +60,14 @@ class MemorySearchStore(MemoryProductStore):
         ]
         return sorted(found, key=itemgetter(0), reverse=_is_descending(request))
 
-    async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        return self._build_facets(request, now, lambda product: product.product_id)
-
-    async def get_family_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        return self._build_facets(request, now, _unit_of_family_list)
-
-    def _build_facets(self, request: ProductPageRequest, now: datetime, unit_of: _UnitOf) -> Facets:
+    async def get_facets(
+        self, request: ProductPageRequest, now: datetime, *, of_families: bool
+    ) -> Facets:
+        unit_of = _unit_of_family_list if of_families else attrgetter("product_id")
         counts: dict[str, list[FacetCount]] = {}
         for part in request.facet_parts:
             products = self._find_products(request.without_ignored(part), now)
-            if unit_of is _unit_of_family_list:
+            if of_families:
                 products = [each for each in products if not self._is_archived_family(each.family)]
             # sorted, because a value is shown in the spelling of the matching product with the
             # lowest id

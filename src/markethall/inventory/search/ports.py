@@ -83,6 +83,10 @@ class ProductPageJson:
     json: str
     last_key: tuple[Any, ...] | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.json
+
 
 @dataclass(frozen=True)
 class FamilyListPage:
@@ -94,6 +98,10 @@ class FamilyListPage:
 
     records: Sequence[FamilyRecord]
     last_key: tuple[Any, ...] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.records
 
 
 class ReadStore(Protocol):
@@ -111,17 +119,14 @@ class ReadStore(Protocol):
         A family has the position of its first matching product. Archived families are left out.
         """
 
-    async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
+    async def get_facets(
+        self, request: ProductPageRequest, now: datetime, *, of_families: bool
+    ) -> Facets:
         """Count the facets, each over all products that match the filters of the other facets.
 
-        Ignore `after` and the page size.
-        """
-
-    async def get_family_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        """Count the facets as in `get_facets`, with families instead of products.
-
-        A family counts once for each value that one of its matching products has. A product without
-        a family is a family of its own. Archived families are left out.
+        Ignore `after` and the page size. With `of_families`, count families instead of products:
+        each counts once for each value that one of its matching products has. A product without a
+        family is a family of its own. Archived families are left out.
         """
 
     async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:

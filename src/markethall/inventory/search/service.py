@@ -44,27 +44,27 @@ from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import ReadDatabase
 
-P = TypeVar("P")
+P = TypeVar("P", ProductPageJson, FamilyListPage)
 
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
 # The first element of a cursor that belongs to the external engine. No sort key of the store begins
 # with it, because stored texts contain no NUL.
 _INDEX_CURSOR: Final = "\x00index"
 _IndexKeyset = tuple[Literal["\x00index"], str]
-# for each sort, the type of a decoded cursor: a cursor of the external engine, or a sort key
+# for each sort, the type of a decoded sort key of the store
+_STORE_KEYSETS: Final[Mapping[str, Any]] = {
+    "relevance": tuple[int, datetime, UUID],
+    "name": tuple[str, UUID],
+    "price": tuple[int, UUID],
+    "-price": tuple[int, UUID],
+    "-created_at": tuple[datetime, UUID],
+}
+# the cursor of a product list belongs to the external engine, or is a sort key of the store
 _KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
-    "relevance": TypeAdapter(_IndexKeyset | tuple[int, datetime, UUID]),
-    "name": TypeAdapter(_IndexKeyset | tuple[str, UUID]),
-    "price": TypeAdapter(_IndexKeyset | tuple[int, UUID]),
-    "-price": TypeAdapter(_IndexKeyset | tuple[int, UUID]),
-    "-created_at": TypeAdapter(_IndexKeyset | tuple[datetime, UUID]),
+    sort: TypeAdapter(_IndexKeyset | keyset) for sort, keyset in _STORE_KEYSETS.items()
 }
 _FAMILY_KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
-    "relevance": TypeAdapter(tuple[int, datetime, UUID]),
-    "name": TypeAdapter(tuple[str, UUID]),
-    "price": TypeAdapter(tuple[int, UUID]),
-    "-price": TypeAdapter(tuple[int, UUID]),
-    "-created_at": TypeAdapter(tuple[datetime, UUID]),
+    sort: TypeAdapter(keyset) for sort, keyset in _STORE_KEYSETS.items()
 }
 
 
@@ -147,34 +147,19 @@ class ProductListQueries:
                 return await self._load_hits(hits), hits.facets
             if after_key is not None:
                 raise Unavailable(dependency="search")
-        return await self._read_from_store(
-            ProductPageRequest(query, _parse_search(query), after_key)
+        now = self._clock()
+        return await _read_page(
+            self._database,
+            ProductPageRequest(query, _parse_search(query), after_key),
+            now,
+            lambda reads, request: reads.get_product_page(request, now),
+            ProductPageJson(""),
         )
 
     async def _load_hits(self, hits: SearchHits) -> ProductPageJson:
         async with self._database.read_session() as reads:
             page = await reads.get_products_json(hits.product_ids, self._clock())
         return ProductPageJson(page.json, (_INDEX_CURSOR, hits.after) if hits.after else None)
-
-    async def _read_from_store(
-        self, request: ProductPageRequest
-    ) -> tuple[ProductPageJson, Facets | None]:
-        """Read a page, and the facets if requested, from the store."""
-        if request.search is not None and not request.search.terms:
-            return ProductPageJson(""), build_facets(request.query.requested_facets, {})
-        now = self._clock()
-        async with self._database.read_session() as reads:
-
-            async def read(request: ProductPageRequest) -> ProductPageJson | None:
-                page = await reads.get_product_page(request, now)
-                return page if page.json else None
-
-            request, found = await _read_until_found(reads, request, read)
-            page = found or ProductPageJson("")
-            facets = (
-                await reads.get_facets(request, now) if request.query.requested_facets else None
-            )
-        return page, facets
 
 
 class FamilyListQueries:
@@ -195,9 +180,14 @@ class FamilyListQueries:
     async def list_families(self, ctx: CallContext, query: FamilyQuery) -> FamilyPage:
         name = "families:" + query.model_dump_json(exclude={"limit", "cursor", "facets"})
         after_key = self._cursors.decode(name, query.cursor, _FAMILY_KEYSETS[query.effective_sort])
-        products = query.to_product_query()
-        page, facets = await self._read(
-            ProductPageRequest(products, _parse_search(products), after_key)
+        products, now = query.to_product_query(), self._clock()
+        page, facets = await _read_page(
+            self._database,
+            ProductPageRequest(products, _parse_search(products), after_key),
+            now,
+            lambda reads, request: reads.get_family_list_page(request, now),
+            FamilyListPage(()),
+            of_families=True,
         )
         cursor = self._cursors.encode(name, page.last_key) if page.last_key else None
         items = tuple(record.to_view() for record in page.records)
@@ -212,43 +202,38 @@ class FamilyListQueries:
         key = f"families {query.model_dump_json(exclude_defaults=True)}"
         return await self._cache.get_or_load_page(key, load, has_counts=bool(query.facets))
 
-    async def _read(self, request: ProductPageRequest) -> tuple[FamilyListPage, Facets | None]:
-        """Read a page, and the facets if requested."""
-        requested = request.query.requested_facets
-        if request.search is not None and not request.search.terms:
-            return FamilyListPage(()), build_facets(requested, {}) if requested else None
-        now = self._clock()
-        async with self._database.read_session() as reads:
 
-            async def read(request: ProductPageRequest) -> FamilyListPage | None:
-                page = await reads.get_family_list_page(request, now)
-                return page if page.records else None
-
-            request, found = await _read_until_found(reads, request, read)
-            facets = await reads.get_family_facets(request, now) if requested else None
-        return found or FamilyListPage(()), facets
-
-
-async def _read_until_found(
-    reads: ReadStore,
+async def _read_page(
+    database: ReadDatabase[ReadStore],
     request: ProductPageRequest,
-    read: Callable[[ProductPageRequest], Awaitable[P | None]],
-) -> tuple[ProductPageRequest, P | None]:
-    """Return a page and its request. `read` returns None if the page is empty.
+    now: datetime,
+    read: Callable[[ReadStore, ProductPageRequest], Awaitable[P]],
+    empty: P,
+    *,
+    of_families: bool = False,
+) -> tuple[P, Facets | None]:
+    """Read a page, and the facets if requested, from the store.
 
     If the page is empty, look up the category as a path or a name, and read again. If the query has
     several categories, look up all of them before the first read, because a page with products does
     not prove that each text is a key. If the page is still empty, read again with spelling
     suggestions.
     """
-    if len(request.query.category) > 1:
-        request = await _with_named_categories(reads, request) or request
-    page = await read(request)
-    for change in (_with_named_categories, _with_spelling_suggestions):
-        if page is None and (changed := await change(reads, request)) is not None:
-            request = changed
-            page = await read(request)
-    return request, page
+    requested = request.query.requested_facets
+    if request.search is not None and not request.search.terms:
+        return empty, build_facets(requested, {}) if requested else None
+    async with database.read_session() as reads:
+        if len(request.query.category) > 1:
+            request = await _with_named_categories(reads, request) or request
+        page = await read(reads, request)
+        for change in (_with_named_categories, _with_spelling_suggestions):
+            if page.is_empty and (changed := await change(reads, request)) is not None:
+                request = changed
+                page = await read(reads, request)
+        facets = None
+        if requested:
+            facets = await reads.get_facets(request, now, of_families=of_families)
+    return page, facets
 
 
 async def _with_named_categories(

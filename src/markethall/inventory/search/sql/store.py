@@ -86,13 +86,7 @@ class SqlSearchStore(SqlProductStore):
             _sort_key(rows[limit - 1]) if has_more else None,
         )
 
-    async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        return await self._count_facets(request, now, of_families=False)
-
-    async def get_family_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        return await self._count_facets(request, now, of_families=True)
-
-    async def _count_facets(
+    async def get_facets(
         self, request: ProductPageRequest, now: datetime, *, of_families: bool
     ) -> Facets:
         parts = request.facet_parts
