@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from ipaddress import ip_network
 
@@ -54,10 +54,8 @@ from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
 from markethall.shared.cache import CoherentCache, open_cache
 from markethall.shared.composition.container import (
-    BackgroundTask,
     ContextContainer,
     ContextTools,
-    Counter,
     LifecycleHook,
     build_idempotency,
 )
@@ -71,9 +69,7 @@ from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.settings import SettingsError
 from markethall.shared.composition.sql import SqlDatabase, SqlSnapshots, build_sql_persistence
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.integrity import IntegrityCheck
 from markethall.shared.kernel.pagination import Cursors
-from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
 from markethall.shared.outbound.client import GuardedHttpClient
 from markethall.shared.outbound.port import OutboundHttp, OutboundLimits
 from markethall.shared.persistence.database import SnapshotDatabase
@@ -103,14 +99,6 @@ def _memory_snapshots(
     return MemorySnapshots(persistence.database, MemoryIntegrityReads)
 
 
-def _sql_snapshots(postgres: Postgres) -> SnapshotDatabase[IntegrityReads]:
-    return SqlSnapshots(postgres, SqlIntegrityReads)
-
-
-def _cache(tools: ContextTools) -> CoherentCache:
-    return open_cache(tools.cache_mode, tools.redis, tools.postgres)
-
-
 def _customer_limits(settings: InventorySettings) -> CustomerLimits:
     return CustomerLimits(
         settings.max_unpaid_orders_per_customer, settings.max_reserved_units_per_customer
@@ -123,27 +111,11 @@ def _imports(
     return ImportService(database, import_worker.notify, cursors, clock)
 
 
-def _periodic_jobs(
-    reservation_expiry: ReservationExpiryJob, import_worker: ImportWorker
-) -> Sequence[PeriodicJob]:
-    return [reservation_expiry.run_once, import_worker.run_once]
-
-
-def _long_running_tasks(
-    import_worker: ImportWorker, media_garbage: MediaGarbageJob
-) -> Sequence[LongRunningTask]:
-    return [import_worker, media_garbage]
-
-
 def _file_storage(settings: InventorySettings, tools: ContextTools) -> MediaStorage:
     if settings.media_storage == "s3":
         return S3Storage(settings.media_bucket)
     directory = settings.media_directory or tools.data_directory / "media"
     return DirectoryStorage(directory.expanduser())
-
-
-def _image_processor(settings: InventorySettings) -> SubprocessImageProcessor:
-    return SubprocessImageProcessor(settings.media_max_pixels)
 
 
 def _image_sources(settings: InventorySettings) -> GuardedHttpClient:
@@ -159,18 +131,6 @@ def _row_images(
         schemes=frozenset({"https", "http"}),
     )
     return RowImages(image_sources, media, limits)
-
-
-def _background_tasks(cache: CoherentCache) -> Sequence[BackgroundTask]:
-    return [cache.listen]
-
-
-def _counters(catalogue: Catalogue) -> Mapping[str, Counter]:
-    return {"product_count": catalogue.count}
-
-
-def _integrity_checks(integrity: InventoryIntegrity) -> Sequence[IntegrityCheck]:
-    return integrity.list_checks()
 
 
 def _on_start(media_storage: MediaStorage) -> Sequence[LifecycleHook]:
@@ -205,7 +165,9 @@ class InventoryContainer(ContextContainer):
     )
     idempotency = singleton(build_idempotency, persistence, settings, clock)
 
-    cache = singleton(_cache, tools)
+    cache = singleton(
+        lambda tools: open_cache(tools.cache_mode, tools.redis, tools.postgres), tools
+    )
     product_cache: providers.Singleton[ProductCache] = singleton(ProductResponseCache, cache)
     # By default there is no search engine. Override this provider to use one: it receives all
     # changed products, and product lists with the parameter `q` are read from it.
@@ -254,7 +216,9 @@ class InventoryContainer(ContextContainer):
         memory=singleton(MemoryMediaStorage, clock),
         sql=singleton(_file_storage, settings, tools),
     )
-    image_processor: providers.Singleton[ImageProcessor] = singleton(_image_processor, settings)
+    image_processor: providers.Singleton[ImageProcessor] = singleton(
+        lambda settings: SubprocessImageProcessor(settings.media_max_pixels), settings
+    )
     media: providers.Singleton[MediaLibrary] = singleton(
         MediaService, database, media_storage, image_processor, cursors, clock
     )
@@ -270,16 +234,22 @@ class InventoryContainer(ContextContainer):
         _imports, database, import_worker, cursors, clock
     )
 
-    periodic_jobs = singleton(_periodic_jobs, reservation_expiry, import_worker)
-    long_running_tasks = singleton(_long_running_tasks, import_worker, media_garbage)
-    background_tasks = singleton(_background_tasks, cache)
-    counters = singleton(_counters, catalogue)
+    periodic_jobs = singleton(
+        lambda expiry, worker: [expiry.run_once, worker.run_once], reservation_expiry, import_worker
+    )
+    long_running_tasks = singleton(
+        lambda worker, garbage: [worker, garbage], import_worker, media_garbage
+    )
+    background_tasks = singleton(lambda cache: [cache.listen], cache)
+    counters = singleton(lambda catalogue: {"product_count": catalogue.count}, catalogue)
     snapshots: providers.Selector[SnapshotDatabase[IntegrityReads]] = by_storage(
         settings,
         memory=singleton(_memory_snapshots, memory_persistence),
-        sql=singleton(_sql_snapshots, ContextContainer.postgres),
+        sql=singleton(
+            lambda postgres: SqlSnapshots(postgres, SqlIntegrityReads), ContextContainer.postgres
+        ),
     )
     integrity = singleton(InventoryIntegrity, snapshots, reservation_expiry, clock)
-    integrity_checks = singleton(_integrity_checks, integrity)
+    integrity_checks = singleton(lambda integrity: integrity.list_checks(), integrity)
     on_start = singleton(_on_start, media_storage)
     on_close = singleton(_on_close, cache, media_storage, image_processor)

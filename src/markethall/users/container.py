@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -7,7 +7,6 @@ from dependency_injector import providers
 from markethall.shared.composition.container import (
     ContextContainer,
     ContextTools,
-    Counter,
     GetScopes,
     LifecycleHook,
     build_idempotency,
@@ -19,7 +18,6 @@ from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.security.access_tokens import AccessTokenVerifier
@@ -56,25 +54,9 @@ def _sql_persistence(
     return build_sql_persistence(postgres, STATEMENTS, SqlUserStore, clock)
 
 
-def _signer(tools: ContextTools) -> TokenSigner:
-    return tools.access_token_signer()
-
-
 def _token_verifier(tools: ContextTools, clock: Clock) -> GuestTokenVerifier:
     signer = tools.access_token_signer()
     return AccessTokenVerifier(signer.jwks, signer.issuer, signer.audience, clock)
-
-
-def _guest_retention(settings: UsersSettings) -> timedelta:
-    return timedelta(days=settings.guest_retention_days)
-
-
-def _order_token_lifetime(settings: UsersSettings) -> timedelta:
-    return timedelta(seconds=settings.order_token_ttl_seconds)
-
-
-def _passwords(settings: UsersSettings) -> Passwords:
-    return Passwords(settings.bcrypt_cost, workers=2, queue=64)
 
 
 def _password_check(
@@ -86,14 +68,6 @@ def _password_check(
 ) -> PasswordCheck:
     is_limited = settings.rate_limits == "on"
     return PasswordCheck(database, passwords, signer, clock, is_limited=is_limited)
-
-
-def _periodic_jobs(session_purge_job: SessionPurgeJob) -> Sequence[PeriodicJob]:
-    return [session_purge_job.run_once]
-
-
-def _counters(accounts: Accounts, guests: Guests) -> Mapping[str, Counter]:
-    return {"user_count": accounts.count, "guest_count": guests.count_guests}
 
 
 def _get_current_scopes(sessions: Sessions) -> GetScopes:
@@ -139,14 +113,21 @@ class UsersContainer(ContextContainer):
     database: providers.Singleton[Database[ReadStore, Store]] = singleton(database_of, persistence)
     idempotency = singleton(build_idempotency, persistence, settings, clock)
 
-    signer = singleton(_signer, tools)
-    passwords = singleton(_passwords, settings)
+    signer = singleton(lambda tools: tools.access_token_signer(), tools)
+    passwords = singleton(
+        lambda settings: Passwords(settings.bcrypt_cost, workers=2, queue=64), settings
+    )
     password_check = singleton(_password_check, settings, database, passwords, signer, clock)
     token_pairs = singleton(TokenPairs, signer)
-    guest_retention = singleton(_guest_retention, settings)
+    guest_retention = singleton(
+        lambda settings: timedelta(days=settings.guest_retention_days), settings
+    )
     guest_claims = singleton(GuestClaims, database, singleton(_token_verifier, tools, clock), clock)
+    order_token_lifetime = singleton(
+        lambda settings: timedelta(seconds=settings.order_token_ttl_seconds), settings
+    )
     users: providers.Singleton[Users] = singleton(
-        InternalUserService, database, signer, singleton(_order_token_lifetime, settings)
+        InternalUserService, database, signer, order_token_lifetime
     )
     accounts: providers.Singleton[Accounts] = singleton(
         AccountService, database, password_check, guest_claims, cursors, clock
@@ -161,8 +142,15 @@ class UsersContainer(ContextContainer):
         SessionPurgeJob, database, clock, providers.Object(SESSION_PURGE_INTERVAL)
     )
 
-    periodic_jobs = singleton(_periodic_jobs, session_purge_job)
-    counters = singleton(_counters, accounts, guests)
+    periodic_jobs = singleton(lambda job: [job.run_once], session_purge_job)
+    counters = singleton(
+        lambda accounts, guests: {
+            "user_count": accounts.count,
+            "guest_count": guests.count_guests,
+        },
+        accounts,
+        guests,
+    )
     get_current_scopes = singleton(_get_current_scopes, sessions)
     on_start = singleton(_on_start, settings, accounts)
     on_close = singleton(_on_close, passwords)
