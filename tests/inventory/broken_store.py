@@ -14,8 +14,11 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from markethall.inventory.catalogue.sql.availability import allocatable_quantity
-from markethall.inventory.catalogue.sql.parameters import bigint_parameter, uuid_parameter
+from markethall.inventory.catalogue.sql.expressions import (
+    allocatable_quantity,
+    bigint_parameter,
+    uuid_parameter,
+)
 from markethall.inventory.reservations.domain.reservations import Reservation, ReservationLine
 from markethall.inventory.reservations.sql import statements
 from markethall.inventory.sql import SqlInventoryStore

@@ -1,9 +1,9 @@
-"""Test that the columns in catalogue/sql/availability.py equal those of the real tables."""
+"""Test that the columns in catalogue/sql/expressions.py equal those of the real tables."""
 
 import pytest
 import sqlalchemy as sa
 
-from markethall.inventory.catalogue.sql.availability import line_columns, stock_columns
+from markethall.inventory.catalogue.sql.expressions import line_columns, stock_columns
 from markethall.inventory.reservations.sql.tables import reservation_lines
 from markethall.inventory.stock.sql.tables import stock
 

@@ -6,7 +6,7 @@ import pytest
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.imports.contract import ImportFormat, NoteKind
-from markethall.inventory.imports.domain.derived_skus import stable_sku
+from markethall.inventory.imports.domain.foreign_values import stable_sku
 from tests.inventory.conftest import STAFF, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 

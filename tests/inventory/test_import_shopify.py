@@ -7,8 +7,7 @@ import pytest
 from markethall.cli.import_command import ImportResult
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.imports.contract import ImportFormat
-from markethall.inventory.imports.domain.derived_skus import stable_sku
-from markethall.inventory.imports.domain.html_text import html_to_text
+from markethall.inventory.imports.domain.foreign_values import html_to_text, stable_sku
 from tests.inventory.conftest import STAFF, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 

@@ -5,7 +5,7 @@ import pytest
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.contract.products import NewProduct, ProductView
 from markethall.inventory.imports.contract import NoteKind
-from markethall.inventory.imports.domain.derived_skus import stable_sku
+from markethall.inventory.imports.domain.foreign_values import stable_sku
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app, no_key
 from tests.inventory.import_client import ImportClient, counts
 

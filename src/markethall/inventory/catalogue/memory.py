@@ -18,15 +18,15 @@ from markethall.inventory.catalogue.contract.products import (
     PriceRange,
     SkuTaken,
 )
-from markethall.inventory.catalogue.domain.categories import Category
-from markethall.inventory.catalogue.domain.category_tree import CategoryNode, category_key
+from markethall.inventory.catalogue.domain.categories import Category, CategoryNode, category_key
 from markethall.inventory.catalogue.domain.families import (
     Family,
+    FamilyLookup,
+    FamilyName,
     FamilyRecord,
     FamilySummary,
     FirstMember,
 )
-from markethall.inventory.catalogue.domain.family_names import FamilyLookup, FamilyName
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.search_document import (
     SearchDocument,

@@ -6,10 +6,13 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.contract.categories import CategoryQuery, CategoryView
 from markethall.inventory.catalogue.contract.products import RenderedResponse
-from markethall.inventory.catalogue.domain.categories import Category
-from markethall.inventory.catalogue.domain.category_tree import CategoryNode
-from markethall.inventory.catalogue.domain.families import Family, FamilyRecord
-from markethall.inventory.catalogue.domain.family_names import FamilyLookup, FamilyName
+from markethall.inventory.catalogue.domain.categories import Category, CategoryNode
+from markethall.inventory.catalogue.domain.families import (
+    Family,
+    FamilyLookup,
+    FamilyName,
+    FamilyRecord,
+)
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.shared.idempotency.records import IdempotentCommand
 

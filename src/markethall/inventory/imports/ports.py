@@ -3,10 +3,8 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.categories import Category
-from markethall.inventory.catalogue.domain.category_tree import CategoryNode
-from markethall.inventory.catalogue.domain.families import Family
-from markethall.inventory.catalogue.domain.family_names import FamilyName
+from markethall.inventory.catalogue.domain.categories import Category, CategoryNode
+from markethall.inventory.catalogue.domain.families import Family, FamilyName
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.contract import NoteKind
 from markethall.inventory.imports.domain.file_records import RowNote

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from markethall.inventory.catalogue.sql.parameters import LIMIT, uuid_parameter
+from markethall.inventory.catalogue.sql.expressions import LIMIT, uuid_parameter
 from markethall.inventory.catalogue.sql.tables import metadata
 from markethall.inventory.media.domain.media import Media
 from markethall.shared.composition.sql import SqlUnitOfWork

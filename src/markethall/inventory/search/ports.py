@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any, Protocol
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.category_tree import CategoryNode, category_key
+from markethall.inventory.catalogue.domain.categories import CategoryNode, category_key
 from markethall.inventory.catalogue.domain.families import FamilyRecord
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.catalogue.ports import ProductIndex

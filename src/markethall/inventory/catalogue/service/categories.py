@@ -14,10 +14,11 @@ from markethall.inventory.catalogue.contract.categories import (
 )
 from markethall.inventory.catalogue.contract.fields import join_path, split_path
 from markethall.inventory.catalogue.contract.products import RenderedResponse
-from markethall.inventory.catalogue.domain.categories import Category, check_parent
-from markethall.inventory.catalogue.domain.category_tree import (
+from markethall.inventory.catalogue.domain.categories import (
+    Category,
     CategoryNode,
     CategoryTree,
+    check_parent,
     label_keys,
 )
 from markethall.inventory.catalogue.ports import ProductCache, ReadStore, Store

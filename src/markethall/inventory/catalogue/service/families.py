@@ -16,8 +16,8 @@ from markethall.inventory.catalogue.contract.families import (
     SlugTaken,
 )
 from markethall.inventory.catalogue.contract.products import ProductView, RenderedResponse
-from markethall.inventory.catalogue.domain.families import Family
-from markethall.inventory.catalogue.domain.family_names import (
+from markethall.inventory.catalogue.domain.families import (
+    Family,
     FamilyLookup,
     candidates_of,
     free_slug,

@@ -7,8 +7,8 @@ from markethall.inventory.catalogue.contract.categories import (
     CategoryAmbiguous,
     CategoryNotFound,
 )
-from markethall.inventory.catalogue.domain.categories import Category
-from markethall.inventory.catalogue.domain.category_tree import (
+from markethall.inventory.catalogue.domain.categories import (
+    Category,
     CategoryTree,
     label_keys,
     path_of_ancestors,

@@ -1,6 +1,6 @@
 from datetime import datetime
 
-from markethall.inventory.catalogue.domain.family_names import (
+from markethall.inventory.catalogue.domain.families import (
     FamilyNames,
     candidates_of,
     create_implicit_families,

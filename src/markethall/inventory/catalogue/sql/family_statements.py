@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
-from markethall.inventory.catalogue.sql.parameters import LIMIT, integer_literal, uuid_parameter
+from markethall.inventory.catalogue.sql.expressions import LIMIT, integer_literal, uuid_parameter
 from markethall.inventory.catalogue.sql.tables import families, family_slugs
 from markethall.shared.persistence.postgres import Statement, sql_literal
 

@@ -13,11 +13,12 @@ from markethall.inventory.catalogue.contract.families import FamilyStatus, Optio
 from markethall.inventory.catalogue.contract.products import PriceRange, TranslationView
 from markethall.inventory.catalogue.domain.families import (
     Family,
+    FamilyLookup,
+    FamilyName,
     FamilyRecord,
     FamilySummary,
     FirstMember,
 )
-from markethall.inventory.catalogue.domain.family_names import FamilyLookup, FamilyName
 from markethall.inventory.catalogue.domain.labels import find_option
 from markethall.inventory.catalogue.ports import FamilyPageJson
 from markethall.inventory.catalogue.sql import family_statements, family_summaries

@@ -10,14 +10,14 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, dis
 
 from markethall.inventory.catalogue.contract.families import MAX_FAMILY_PRODUCTS
 from markethall.inventory.catalogue.contract.products import MAX_OPTION_VALUES
-from markethall.inventory.catalogue.sql.availability import available_quantity
-from markethall.inventory.catalogue.sql.family_statements import FAMILY_COLUMNS, find_family_id
-from markethall.inventory.catalogue.sql.parameters import (
+from markethall.inventory.catalogue.sql.expressions import (
     ZERO,
+    available_quantity,
     integer_literal,
     sum_or_zero,
     uuid_parameter,
 )
+from markethall.inventory.catalogue.sql.family_statements import FAMILY_COLUMNS, find_family_id
 from markethall.inventory.catalogue.sql.statements import (
     PAGE_COLUMNS,
     current_amount,

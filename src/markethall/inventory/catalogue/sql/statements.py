@@ -7,8 +7,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from markethall.inventory.catalogue.sql.availability import available_quantity
-from markethall.inventory.catalogue.sql.parameters import NOW
+from markethall.inventory.catalogue.sql.expressions import NOW, available_quantity
 from markethall.inventory.catalogue.sql.tables import ACTIVE, ARCHIVED, products, vocabulary
 from markethall.shared.persistence.postgres import Statement, sql_literal
 

@@ -29,7 +29,7 @@ categories = sa.Table(
     sa.Column("category_id", sa.Uuid, primary_key=True),
     # the key to which products refer, in the spelling of the request that created the category
     sa.Column("category", sa.Text, nullable=False, unique=True),
-    # the normalized forms of key and name, for comparisons; domain/category_tree.py computes them
+    # the normalized forms of key and name, for comparisons; domain/categories.py computes them
     sa.Column("category_key", sa.Text(collation="C"), nullable=False, unique=True),
     sa.Column("label_key", sa.Text(collation="C"), nullable=False),
     _text("name"),

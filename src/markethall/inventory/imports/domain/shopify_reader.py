@@ -18,15 +18,17 @@ from markethall.inventory.imports.domain.file_records import (
     RowWarning,
     sanitize,
 )
+from markethall.inventory.imports.domain.product_lookup import options_key
 from markethall.inventory.imports.domain.record_parser import (
     FileChunk,
     fit_cells,
     read_csv_records,
 )
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, ValidatedRow
-from markethall.inventory.imports.domain.shopify_columns import CellsByColumn, ShopifyHeader
-from markethall.inventory.imports.domain.shopify_limits import (
+from markethall.inventory.imports.domain.shopify_rows import (
+    CellsByColumn,
     Row,
+    ShopifyHeader,
     first_row_warnings,
     fit_row,
     read_images,
@@ -37,7 +39,6 @@ from markethall.inventory.imports.domain.shopify_variants import (
     VariantRow,
     is_variant,
 )
-from markethall.inventory.imports.domain.variant_matching import options_key
 
 # Shopify allows 2,048 variants and 250 images per product
 MAX_ROWS_PER_HANDLE: Final = 2500

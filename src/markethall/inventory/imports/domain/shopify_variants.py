@@ -8,23 +8,22 @@ from typing import Any, Final
 from markethall.inventory.catalogue.contract.fields import InventoryPolicy, ProductStatus
 from markethall.inventory.catalogue.contract.products import MAX_BARCODE_LENGTH, MAX_IMAGES
 from markethall.inventory.imports.domain.csv_columns import InvalidCell, parse_amount
-from markethall.inventory.imports.domain.derived_skus import stable_sku
 from markethall.inventory.imports.domain.family_rows import validate_family
 from markethall.inventory.imports.domain.file_records import RowError, RowWarning, sanitize
+from markethall.inventory.imports.domain.foreign_values import complete_url, distinct, stable_sku
 from markethall.inventory.imports.domain.row_validation import (
     FamilyRow,
     RowResult,
     Variant,
     validate_row,
 )
-from markethall.inventory.imports.domain.shopify_columns import (
+from markethall.inventory.imports.domain.shopify_rows import (
     OPTION_COLUMNS,
     QUANTITY_COLUMNS,
     CellsByColumn,
     ShopifyHeader,
+    split_tags,
 )
-from markethall.inventory.imports.domain.shopify_limits import split_tags
-from markethall.inventory.imports.domain.value_limits import complete_url, distinct
 
 _DEFAULT_OPTION: Final = ("Title", "Default Title")
 _NUMBER_PATTERN: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")

@@ -27,11 +27,11 @@ from markethall.inventory.catalogue.contract.products import (
     MAX_TAGS,
 )
 from markethall.inventory.catalogue.domain.labels import fold_tags
-from markethall.inventory.imports.domain.derived_skus import derive_slug
-from markethall.inventory.imports.domain.value_limits import (
+from markethall.inventory.imports.domain.foreign_values import (
     CUT_PATH_MESSAGE,
     complete_url,
     cut_path,
+    derive_slug,
     distinct,
 )
 from markethall.inventory.imports.domain.woocommerce_row import WooRow, unescape_text

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
@@ -10,10 +10,16 @@ from typing import Final
 from markethall.inventory.catalogue.contract.fields import join_path, split_path
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.imports.domain.csv_columns import InvalidCell, parse_amount
-from markethall.inventory.imports.domain.html_text import html_to_text
-from markethall.inventory.imports.domain.woocommerce_columns import GRAMS_BY_UNIT
+from markethall.inventory.imports.domain.foreign_values import html_to_text
 from markethall.shared.kernel.money import EXPONENT_BY_CURRENCY
 
+GRAMS_BY_UNIT: Final[Mapping[str, str]] = {
+    "kg": "1000",
+    "g": "1",
+    "lb": "453.59237",
+    "lbs": "453.59237",
+    "oz": "28.349523125",
+}
 _MAX_DIGITS: Final = 30
 _PLAIN_NUMBER: Final = re.compile(r"-?[0-9]+(?:[.,][0-9]+)?")
 # digits in groups of three with one separator, and the other separator before the decimals

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from markethall.inventory.catalogue.domain.category_tree import paths_by_category
+from markethall.inventory.catalogue.domain.categories import paths_by_category
 from markethall.inventory.catalogue.domain.families import Family
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.contract import (

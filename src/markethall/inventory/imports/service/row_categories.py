@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from markethall.inventory.catalogue.contract.categories import CategoryAmbiguous
-from markethall.inventory.catalogue.domain.categories import Category
-from markethall.inventory.catalogue.domain.category_tree import (
+from markethall.inventory.catalogue.domain.categories import (
+    Category,
     CategoryTree,
     label_keys,
     path_of_ancestors,

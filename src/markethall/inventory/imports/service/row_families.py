@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Self
 
 from markethall.inventory.catalogue.contract.families import SlugTaken
-from markethall.inventory.catalogue.domain.families import Family
-from markethall.inventory.catalogue.domain.family_names import (
+from markethall.inventory.catalogue.domain.families import (
+    Family,
     FamilyNames,
     candidates_of,
     create_implicit_families,

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, insert
 
-from markethall.inventory.catalogue.sql.parameters import (
+from markethall.inventory.catalogue.sql.expressions import (
     LIMIT,
     NOW,
     PRODUCT_IDS,

@@ -4,7 +4,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from markethall.inventory.catalogue.sql.parameters import LIMIT, NOW, PRODUCT_IDS
+from markethall.inventory.catalogue.sql.expressions import LIMIT, NOW, PRODUCT_IDS
 from markethall.inventory.reservations.sql.tables import HELD, reservation_lines, reservations
 from markethall.shared.persistence.postgres import Statement, sql_literal
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from markethall.inventory.catalogue.sql.parameters import LIMIT, sum_or_zero, uuid_parameter
+from markethall.inventory.catalogue.sql.expressions import LIMIT, sum_or_zero, uuid_parameter
 from markethall.inventory.reservations.domain.integrity import (
     OnHandSum,
     OverdueReservation,

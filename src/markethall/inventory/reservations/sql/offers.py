@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from markethall.inventory.catalogue.sql.availability import available_quantity
-from markethall.inventory.catalogue.sql.parameters import PRODUCT_IDS
+from markethall.inventory.catalogue.sql.expressions import PRODUCT_IDS, available_quantity
 from markethall.inventory.catalogue.sql.tables import ACTIVE, products
 from markethall.inventory.contract import ProductOffer
 from markethall.inventory.reservations.sql.statements import PRODUCT_SNAPSHOT

@@ -6,13 +6,14 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
-from markethall.inventory.catalogue.sql.availability import overdue_quantity, unreserved_quantity
-from markethall.inventory.catalogue.sql.parameters import (
+from markethall.inventory.catalogue.sql.expressions import (
     LIMIT,
     NOW,
     PRODUCT_IDS,
     ZERO,
     bigint_parameter,
+    overdue_quantity,
+    unreserved_quantity,
     uuid_parameter,
 )
 from markethall.inventory.catalogue.sql.statements import price_in

@@ -20,7 +20,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, BIT
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
-from markethall.inventory.catalogue.sql.parameters import integer_literal
+from markethall.inventory.catalogue.sql.expressions import integer_literal
 from markethall.inventory.catalogue.sql.tables import ARCHIVED, categories, families, products
 from markethall.inventory.search.contract import MAX_FACET_NAMES, MAX_FACET_VALUES
 from markethall.inventory.search.sql.statements import select_matching

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from markethall.inventory.catalogue.sql.parameters import integer_literal
+from markethall.inventory.catalogue.sql.expressions import integer_literal
 from markethall.inventory.catalogue.sql.tables import ACTIVE, ARCHIVED, families, products
 from markethall.inventory.search.sql.statements import score_expression, select_matching
 

@@ -16,10 +16,13 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
-from markethall.inventory.catalogue.sql.availability import available_quantity
-from markethall.inventory.catalogue.sql.category_statements import SUBTREE
+from markethall.inventory.catalogue.sql.category_store import SUBTREE
+from markethall.inventory.catalogue.sql.expressions import (
+    LIMIT,
+    available_quantity,
+    integer_literal,
+)
 from markethall.inventory.catalogue.sql.family_summaries import summarize_families
-from markethall.inventory.catalogue.sql.parameters import LIMIT, integer_literal
 from markethall.inventory.catalogue.sql.statements import PAGE_COLUMNS, product_json_text
 from markethall.inventory.catalogue.sql.tables import products
 from markethall.inventory.search.sql.family_lists import is_first_of_family

@@ -8,9 +8,8 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH, TSQUERY, aggregate_order_by
 
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
-from markethall.inventory.catalogue.sql.availability import available_quantity
-from markethall.inventory.catalogue.sql.category_statements import SUBTREE
-from markethall.inventory.catalogue.sql.parameters import integer_literal
+from markethall.inventory.catalogue.sql.category_store import SUBTREE
+from markethall.inventory.catalogue.sql.expressions import available_quantity, integer_literal
 from markethall.inventory.catalogue.sql.statements import product_json_text
 from markethall.inventory.catalogue.sql.tables import (
     ACTIVE,

@@ -21,14 +21,13 @@ from markethall.inventory.search.domain.search_query import SearchQuery
 from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.facet_statements import FacetPartShape, count_facets
-from markethall.inventory.search.sql.jsonpath import jsonpath_all
+from markethall.inventory.search.sql.filter_texts import jsonpath_all, tsquery_all, tsquery_term
 from markethall.inventory.search.sql.product_page_statements import (
     PageQueryShape,
     family_page_statement,
     product_page_statement,
 )
 from markethall.inventory.search.sql.spelling import spelling_suggestions
-from markethall.inventory.search.sql.tsquery import tsquery_all, tsquery_term
 from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.postgres import Connection

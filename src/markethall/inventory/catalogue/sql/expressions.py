@@ -1,20 +1,36 @@
-"""SQL expressions for the available quantity of products.
-
-One statement reads a product together with its availability. The catalogue must not import the
-tables of stock and reservations, so this module declares the columns that it reads from them.
-tests/inventory/test_availability_columns.py compares these columns with the tables.
-
-A reservation is overdue if its status is held, its `expires_at` has passed, and the expiry job has
-not released its units yet.
-"""
+"""Bind parameters and SQL expressions that several statements use."""
 
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from markethall.inventory.catalogue.sql.parameters import NOW, sum_or_zero
 from markethall.shared.persistence.postgres import sql_literal
+
+NOW: Final = bindparam("now", type_=sa.TIMESTAMP(timezone=True))
+LIMIT: Final = bindparam("limit", type_=sa.Integer)
+ZERO: Final = sa.literal_column("0", sa.BigInteger)
+PRODUCT_IDS: Final = bindparam("product_ids", type_=ARRAY(sa.Uuid))
+
+
+def bigint_parameter(name: str) -> "sa.BindParameter[int]":
+    return bindparam(name, type_=sa.BigInteger)
+
+
+def uuid_parameter(name: str) -> "sa.BindParameter[Any]":
+    return bindparam(name, type_=sa.Uuid)
+
+
+def integer_literal(fixed: int) -> "sa.ColumnElement[int]":
+    """Build a literal: the number is part of the SQL text, not a bind parameter."""
+    return sa.literal_column(str(fixed), sa.Integer)
+
+
+def sum_or_zero(column: "sa.ColumnElement[int]") -> "sa.ColumnElement[int]":
+    return sa.func.coalesce(sa.cast(sa.func.sum(column), sa.BigInteger), ZERO)
+
 
 stock_columns: Final = sa.table(
     "stock",
