@@ -5,7 +5,7 @@ from random import Random
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
-from markethall.local.demo.generate_products import generate_products
+from markethall.local.demo.generated_catalogue import generate_products
 from markethall.local.demo.vocabulary import CATEGORIES
 
 SEARCHERS: Final = 4

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from markethall.cli.database_wait import wait_for_database
-from markethall.local.demo.generate_products import generate_products
+from markethall.local.demo.generated_catalogue import generate_products
 from markethall.local.postgres import EmbeddedPostgres
 from markethall.orders.contract import OrderExpired
 from markethall.shared.kernel.call_context import system_context

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 
-from markethall.local.demo.generate_products import as_ndjson_line, generate_products
+from markethall.local.demo.generated_catalogue import as_ndjson_line, generate_products
 from markethall.local.demo.vocabulary import CATEGORIES, PRODUCT_TEMPLATES
 
 ROWS = list(generate_products(5_000))

@@ -13,7 +13,7 @@ import pytest
 
 from markethall.relocation import RelocationFailed
 from markethall.relocation.database_urls import libpq_environment
-from markethall.relocation.pg_tools import find_pg_tools
+from markethall.relocation.schema_copy import find_pg_tools
 from markethall.schema_state import upgrade_outdated
 from tests.conftest import on_server
 from tests.e2e.dedicated_server import DatabaseReader, dedicated_database, dedicated_server

@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from markethall.relocation.pg_tools import find_pg_tools
+from markethall.relocation.schema_copy import find_pg_tools
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "backup.md"
 

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from markethall.payments.gateway import SandboxWebhooks
-from markethall.shared.http.openapi_sharing import inline_responses
+from markethall.shared.http.openapi import inline_responses
 from markethall.shared.http.problem_details import Problem
 from markethall.shared.security.access_tokens import generate_private_key
 from tests.e2e.attacks import Attack, AttackContext, attacks

@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from markethall.shared.outbound.addresses import is_public, parse_address
-from markethall.shared.outbound.client import GuardedHttpClient
+from markethall.shared.outbound.client import GuardedHttpClient, is_public, parse_address
 from markethall.shared.outbound.port import (
     OutboundFailed,
     OutboundLimits,

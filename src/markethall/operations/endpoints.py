@@ -16,10 +16,8 @@ from markethall import __version__
 from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.operations import swagger
-from markethall.operations.integrity import IntegrityReport
-from markethall.operations.integrity_sharing import SharedIntegrityReport
-from markethall.operations.metrics_port import METRICS_PATH
-from markethall.operations.metrics_snapshot import MetricsSnapshot
+from markethall.operations.integrity import IntegrityReport, SharedIntegrityReport
+from markethall.operations.metrics import METRICS_PATH, MetricsSnapshot
 from markethall.operations.topology_report import describe_routes
 from markethall.settings import Settings
 from markethall.shared.http.problem_details import problems

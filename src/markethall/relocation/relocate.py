@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from markethall.relocation.database_urls import RelocationFailed, parse_url
-from markethall.relocation.pg_tools import PgTools, find_pg_tools
 from markethall.relocation.schema_copy import (
     TEXT_SETTINGS,
+    PgTools,
     RowChecksums,
     SchemaCopy,
     checksum_query,
+    find_pg_tools,
 )
 from markethall.schema_state import renamed_schema
 from markethall.shared.persistence.postgres_url import InvalidPostgresUrl, asyncpg_dsn

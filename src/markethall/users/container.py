@@ -26,13 +26,12 @@ from markethall.users.contract import Accounts, EmailTaken, Guests, Sessions, Us
 from markethall.users.memory import MemoryUserStore, Tables
 from markethall.users.ports import GuestTokenVerifier, ReadStore, Store, TokenSigner
 from markethall.users.service.accounts import AccountService
-from markethall.users.service.guest_claims import GuestClaims
-from markethall.users.service.guests import GuestService
+from markethall.users.service.guests import GuestClaims, GuestService
 from markethall.users.service.internal import InternalUserService
 from markethall.users.service.jobs import SessionPurgeJob
 from markethall.users.service.password_check import PasswordCheck
 from markethall.users.service.sessions import SessionService
-from markethall.users.service.token_pairs import TokenPairs
+from markethall.users.service.views import TokenPairs
 from markethall.users.settings import UsersSettings
 from markethall.users.sql import STATEMENTS, SqlUserStore
 

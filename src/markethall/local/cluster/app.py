@@ -17,7 +17,7 @@ from markethall.contexts import context_names, topology
 from markethall.graceful_shutdown import drain_on_signal
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.operations.endpoints import add_docs, add_metrics, add_probes
-from markethall.operations.metrics_port import MetricsPortMiddleware, arrived_on
+from markethall.operations.metrics import MetricsPortMiddleware, arrived_on
 from markethall.settings import Settings
 from markethall.shared.http.cors import cors_policy
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers

@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import IO
 
 from markethall.local.errors import EmbeddedBusy, EmbeddedError
-from markethall.local.postgres.binaries import PostgresBinaries, major_of, postgres_for
+from markethall.local.postgres.binaries import (
+    PostgresBinaries,
+    copy_of_wheel,
+    major_of,
+    postgres_for,
+)
 from markethall.local.postgres.data_dir_lock import (
     DataDirLock,
     end_orphans,
     wait_for_previous_server,
 )
 from markethall.local.postgres.os_user import chown, find_os_user, make_data_dir
-from markethall.local.postgres.wheel_copy import copy_of_wheel
 from markethall.local.server_process import (
     OsUser,
     candidate_ports,

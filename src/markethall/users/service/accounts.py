@@ -30,7 +30,7 @@ from markethall.users.contract import (
 )
 from markethall.users.domain import User, UserIdentity, check_password, derive_username, parse_role
 from markethall.users.ports import ReadStore, Store
-from markethall.users.service.guest_claims import GuestClaims, log_claim
+from markethall.users.service.guests import GuestClaims, log_claim
 from markethall.users.service.password_check import PasswordCheck
 from markethall.users.service.views import get_user_for_update_or_404, get_user_or_404, to_user_view
 

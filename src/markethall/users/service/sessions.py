@@ -27,7 +27,7 @@ from markethall.users.domain import (
 )
 from markethall.users.ports import ReadStore, Store, TokenSigner
 from markethall.users.service.password_check import PasswordCheck, log_failed_login
-from markethall.users.service.token_pairs import TokenPairs, scopes_of, subject_of
+from markethall.users.service.views import TokenPairs, scopes_of, subject_of
 
 log = structlog.get_logger("markethall.security")
 

@@ -18,8 +18,7 @@ from markethall.shared.messaging.inbox import (
     StuckLimits,
 )
 from markethall.shared.messaging.sql.backlog import backlog_statement, fetch_backlog
-from markethall.shared.messaging.sql.rows import envelope_from_row
-from markethall.shared.messaging.sql.tables import STATE_DEAD, STATE_WAITING
+from markethall.shared.messaging.sql.tables import STATE_DEAD, STATE_WAITING, envelope_from_row
 from markethall.shared.persistence.postgres import Postgres, Statement
 from markethall.shared.persistence.sql import delete_bounded
 

@@ -1,11 +1,15 @@
 """The tables outbox and inbox, which every context has in its own schema."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.persistence.postgres import sql_literal
 from markethall.shared.persistence.sql import timestamp_column
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
 
 STATE_WAITING: Final = sql_literal("waiting")
 STATE_DEAD: Final = sql_literal("dead")
@@ -75,3 +79,8 @@ def _envelope_columns() -> "list[sa.Column[Any]]":
         sa.Column("request_id", sa.Text, nullable=False),
         sa.Column("traceparent", sa.Text),
     ]
+
+
+def envelope_from_row(row: "Record", seq: int) -> EventEnvelope:
+    fields = {name: row[name] for name in EventEnvelope.model_fields if name != "seq"}
+    return EventEnvelope(**fields, seq=seq)
