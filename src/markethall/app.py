@@ -107,10 +107,7 @@ class Gateway:
         state.readiness = self.readiness
         state.allow_list = self.container.process.allow_list()
         self._middleware = self._build_middleware()
-        self._entry = self._build_entry()
-
-    def _build_entry(self) -> ASGIApp:
-        return TracingMiddleware(self._middleware) if tracing.is_on else self._middleware
+        self._entry = TracingMiddleware(self._middleware) if tracing.is_on else self._middleware
 
     def _build_middleware(self) -> GatewayMiddleware:
         container, ttl_seconds = self.container, self.settings.response_cache_ttl_seconds

@@ -104,10 +104,6 @@ def configured_limits(settings: Settings) -> Mapping[str, RateLimit]:
     }
 
 
-def _cursors(application_secrets: ApplicationSecrets) -> Cursors:
-    return Cursors(application_secrets.secret_key)
-
-
 def _access_token_signer(
     application_secrets: ApplicationSecrets, settings: Settings, clock: Clock
 ) -> AccessTokenSigner:
@@ -150,10 +146,6 @@ def _http_clients(
     settings: Settings, policy: RetryPolicy, transport: httpx2.AsyncBaseTransport | None
 ) -> HttpClients:
     return HttpClients(settings.context_urls, policy, transport)
-
-
-def _service_signer(application_secrets: ApplicationSecrets, clock: Clock) -> ServiceSigner:
-    return ServiceSigner(application_secrets.service_token_private_key, clock)
 
 
 def _service_token_verifier(
@@ -215,10 +207,6 @@ class EventKeys:
         return EventVerifier(publisher, sources)
 
 
-def _allow_list() -> AllowList:
-    return AllowList(topology().allowed_calls)
-
-
 class ProcessContainer(containers.DeclarativeContainer):
     """Builds each object when it is first used. Building opens no connection."""
 
@@ -234,17 +222,21 @@ class ProcessContainer(containers.DeclarativeContainer):
     redis = singleton(_redis, settings)
     broker = singleton(_broker, settings)
     rate_limiter = singleton(_rate_limiter, settings, redis, secrets)
-    cursors = singleton(_cursors, secrets)
+    cursors = singleton(lambda secrets: Cursors(secrets.secret_key), secrets)
 
     retry_policy = singleton(_retry_policy, settings)
     http_clients = singleton(_http_clients, settings, retry_policy, http_transport)
     in_flight_calls = singleton(InFlightCalls)
-    allow_list = singleton(_allow_list)
+    allow_list = singleton(lambda: AllowList(topology().allowed_calls))
 
     access_token_signer = singleton(_access_token_signer, secrets, settings, clock)
     user_jwks = singleton(_user_jwks, settings, http_clients, deferred(access_token_signer))
     user_token_verifier = singleton(_user_token_verifier, user_jwks, access_source, settings, clock)
-    service_signer = singleton(_service_signer, secrets, clock)
+    service_signer = singleton(
+        lambda secrets, clock: ServiceSigner(secrets.service_token_private_key, clock),
+        secrets,
+        clock,
+    )
     event_keys = singleton(EventKeys, settings, secrets, http_clients, deferred(service_signer))
     service_token_verifier = singleton(
         _service_token_verifier, settings, secrets, http_clients, deferred(service_signer), clock

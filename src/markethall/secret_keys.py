@@ -72,7 +72,7 @@ def _read_secrets(settings: Settings) -> ApplicationSecrets:
         or (settings.accepts_own_service_key and settings.environment != "production")
     )
     secret = settings.secret_key.get_secret_value() or _load_or_create(
-        directory, "secret", _generate_secret
+        directory, "secret", lambda: secrets.token_urlsafe(48)
     )
     access_token_private_key = settings.access_token_private_key.get_secret_value()
     service_token_private_key = settings.service_token_private_key.get_secret_value()
@@ -91,10 +91,6 @@ def _read_secrets(settings: Settings) -> ApplicationSecrets:
             else ""
         ),
     )
-
-
-def _generate_secret() -> str:
-    return secrets.token_urlsafe(48)
 
 
 def _load_or_create(directory: Path | None, name: str, generate: Callable[[], str]) -> str:

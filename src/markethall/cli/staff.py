@@ -22,7 +22,11 @@ def create_staff(
     ] = False,
 ) -> None:
     """Create an account with a staff role."""
-    password = strip_newline(sys.stdin.readline()) if password_stdin else _prompt_password()
+    password = (
+        strip_newline(sys.stdin.readline())
+        if password_stdin
+        else str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    )
 
     async def create(container: "ApplicationContainer") -> str:
         from markethall.users.container import UsersContainer
@@ -32,7 +36,3 @@ def create_staff(
         return f"{user.username} ({email}) is {role} now."
 
     out.print(run_with_container(create))
-
-
-def _prompt_password() -> str:
-    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))

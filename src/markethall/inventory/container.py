@@ -52,7 +52,7 @@ from markethall.inventory.sql import (
 from markethall.inventory.stock.contract import Stockroom, Warehouses
 from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
-from markethall.shared.cache import CoherentCache, open_cache
+from markethall.shared.cache import open_cache
 from markethall.shared.composition.container import (
     ContextContainer,
     ContextTools,
@@ -69,7 +69,6 @@ from markethall.shared.composition.providers import by_storage, singleton
 from markethall.shared.composition.settings import SettingsError
 from markethall.shared.composition.sql import SqlDatabase, SqlSnapshots, build_sql_persistence
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.outbound.client import GuardedHttpClient
 from markethall.shared.outbound.port import OutboundHttp, OutboundLimits
 from markethall.shared.persistence.database import SnapshotDatabase
@@ -105,12 +104,6 @@ def _customer_limits(settings: InventorySettings) -> CustomerLimits:
     )
 
 
-def _imports(
-    database: InventoryDatabase, import_worker: ImportWorker, cursors: Cursors, clock: Clock
-) -> Imports:
-    return ImportService(database, import_worker.notify, cursors, clock)
-
-
 def _file_storage(settings: InventorySettings, tools: ContextTools) -> MediaStorage:
     if settings.media_storage == "s3":
         return S3Storage(settings.media_bucket)
@@ -141,12 +134,6 @@ def _on_start(media_storage: MediaStorage) -> Sequence[LifecycleHook]:
             raise SettingsError([str(error)]) from None
 
     return [open_media_storage]
-
-
-def _on_close(
-    cache: CoherentCache, media_storage: MediaStorage, images: ImageProcessor
-) -> Sequence[LifecycleHook]:
-    return [cache.close, media_storage.close, images.close]
 
 
 class InventoryContainer(ContextContainer):
@@ -231,7 +218,13 @@ class InventoryContainer(ContextContainer):
         ImportWorker, database, read_models, reservation_expiry, row_images, clock
     )
     imports: providers.Singleton[Imports] = singleton(
-        _imports, database, import_worker, cursors, clock
+        lambda database, worker, cursors, clock: ImportService(
+            database, worker.notify, cursors, clock
+        ),
+        database,
+        import_worker,
+        cursors,
+        clock,
     )
 
     periodic_jobs = singleton(
@@ -252,4 +245,6 @@ class InventoryContainer(ContextContainer):
     integrity = singleton(InventoryIntegrity, snapshots, reservation_expiry, clock)
     integrity_checks = singleton(lambda integrity: integrity.list_checks(), integrity)
     on_start = singleton(_on_start, media_storage)
-    on_close = singleton(_on_close, cache, media_storage, image_processor)
+    on_close = singleton(
+        lambda *parts: [part.close for part in parts], cache, media_storage, image_processor
+    )

@@ -1,7 +1,7 @@
 import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -145,7 +145,7 @@ class User:
     def update_access(self, roles: tuple[Role, ...] | None, *, is_active: bool | None) -> None:
         """Change the roles and whether the user is active. None leaves a field unchanged."""
         self._apply_changes(
-            roles=self.roles if roles is None else _without_duplicates(roles),
+            roles=self.roles if roles is None else tuple(dict.fromkeys(roles)),
             is_active=self.is_active if is_active is None else is_active,
         )
 
@@ -161,10 +161,6 @@ class User:
             setattr(self, name, value)
         self.version += 1
         self.__post_init__()
-
-
-def _without_duplicates(roles: Iterable[Role]) -> tuple[Role, ...]:
-    return tuple(dict.fromkeys(roles))
 
 
 def _invalid_field(field_name: str, message: str) -> ValidationFailed:

@@ -50,7 +50,7 @@ def document_security(app: FastAPI, document: dict[str, Any]) -> None:
             operation = operations.get(method.lower())
             if policy is not None and operation is not None:
                 operation["security"] = list(_requirements(policy))
-    if any(_needs_scheme(operation) for _, operation in _operations(document)):
+    if any(any(operation.get("security", ())) for _, operation in _operations(document)):
         schemes = document["components"].setdefault("securitySchemes", {})
         schemes[_SCHEME_NAME] = _SCHEME
 
@@ -69,10 +69,6 @@ def requires_token(operation: Mapping[str, Any]) -> bool:
     """Tell whether a request without a token is refused."""
     security = operation.get("security", ())
     return bool(security) and {} not in security
-
-
-def _needs_scheme(operation: dict[str, Any]) -> bool:
-    return any(operation.get("security", ()))
 
 
 _RESPONSES_REF: Final = "#/components/responses/"

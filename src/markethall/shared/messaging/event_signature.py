@@ -39,7 +39,7 @@ class EventSigner:
     def sign(self, event: bytes) -> bytes:
         """Return the key id and the signature, separated by a dot."""
         signature = self._signer.sign_bytes(_signed_bytes(self._publisher, event))
-        return self._signer.kid.encode() + b"." + _base64url(signature)
+        return self._signer.kid.encode() + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")
 
     def is_own(self, fields: Mapping[bytes, bytes]) -> bool:
         """Tell whether the key of this signer has signed the entry.
@@ -112,7 +112,3 @@ def kid_of(fields: Mapping[bytes, bytes]) -> str:
 def _signed_bytes(publisher: str, event: bytes) -> bytes:
     # a JWT cannot begin like this, so the signature of an event is never valid for a service token
     return b"markethall event\n" + publisher.encode() + b"\n" + event
-
-
-def _base64url(raw: bytes) -> bytes:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")

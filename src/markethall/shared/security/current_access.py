@@ -66,7 +66,9 @@ class CurrentAccessVerifier:
         scopes = (await self._confirm(token, actor)).scopes
         if scopes is None:
             raise _revoked()
-        return actor if actor.scopes <= scopes else _with_scopes(actor, actor.scopes & scopes)
+        if actor.scopes <= scopes:
+            return actor
+        return actor.model_copy(update={"scopes": actor.scopes & scopes})
 
     async def _confirm(self, token: str, actor: Actor) -> _Confirmation:
         key = (actor.user_id, actor.session_id)
@@ -132,10 +134,6 @@ class RemoteAccessSource:
             return frozenset(json.loads(response.raise_for_status().content)["scopes"])
         except (httpx2.HTTPError, OSError, *DECODE_ERRORS):
             raise Unavailable(dependency=self._issuer) from None
-
-
-def _with_scopes(actor: Actor, scopes: frozenset[str]) -> Actor:
-    return actor.model_copy(update={"scopes": scopes})
 
 
 def _revoked() -> Unauthenticated:

@@ -210,12 +210,8 @@ class FamilyRecord:
 
     def to_view(self) -> FamilyView:
         """Return the view. Raises ValueError if there is neither a family nor a product."""
-        fields = _own_fields(self.family) if self.family else _product_fields(self.summary.first)
+        fields = dict(vars(self.family)) if self.family else _product_fields(self.summary.first)
         return FamilyView(**_with_product_texts(fields, self.summary))
-
-
-def _own_fields(family: Family) -> dict[str, Any]:
-    return dict(vars(family))
 
 
 def _product_fields(product: FirstMember | None) -> dict[str, Any]:

@@ -153,7 +153,9 @@ class Product:
         valid = [price for price in self.prices if _is_valid_at(price, currency, now)]
         entries = enumerate(valid)
         return (
-            max(entries, key=lambda entry: (_valid_from(entry[1]), entry[0]))[1] if valid else None
+            max(entries, key=lambda entry: (entry[1].valid_from or _MIN_TIME, entry[0]))[1]
+            if valid
+            else None
         )
 
     def to_view(self, available: int, now: datetime) -> ProductView:
@@ -173,10 +175,6 @@ def _is_valid_at(price: AdditionalPriceView, currency: str, now: datetime) -> bo
         and (price.valid_from is None or price.valid_from <= now)
         and (price.valid_until is None or now < price.valid_until)
     )
-
-
-def _valid_from(price: AdditionalPriceView) -> datetime:
-    return price.valid_from or _MIN_TIME
 
 
 def _to_stored_field(name: str, value: Any) -> Any:

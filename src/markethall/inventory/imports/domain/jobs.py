@@ -121,7 +121,9 @@ class ImportJob:
 
     def to_view(self) -> ImportView:
         computed: dict[str, Any] = {
-            "rows": ImportRowCounts(read=self.read, **self._outcome_counts()),
+            "rows": ImportRowCounts(
+                read=self.read, **{name: self.outcomes.get(name, 0) for name in OUTCOMES}
+            ),
             "percent": self._percent(),
             "rows_per_second": self._rows_per_second(),
             "rows_left": self._estimated_rows_left(),
@@ -133,9 +135,6 @@ class ImportJob:
         self.status = status
         self.finished_at = now
         self.token = self.lease_until = None
-
-    def _outcome_counts(self) -> dict[str, Any]:
-        return {name: self.outcomes.get(name, 0) for name in OUTCOMES}
 
     def _percent(self) -> int:
         return min(100, 100 * self.position.offset // self.size) if self.size else 100

@@ -84,14 +84,6 @@ def _row_sku(row: ValidatedRow) -> Hashable | None:
     return row.sku_key if row.variant and row.variant.has_sku else None
 
 
-def _row_values(row: ValidatedRow) -> Hashable | None:
-    return _option_values(row.product)
-
-
-def _row_folded_values(row: ValidatedRow) -> Hashable | None:
-    return _folded_values(row.product)
-
-
 def _option_values(product: Product) -> Hashable | None:
     return tuple(sorted(map(spelling_key, product.options.values()))) or None
 
@@ -103,8 +95,8 @@ def _folded_values(product: Product) -> Hashable | None:
 _RULES: Final[Sequence[tuple[RowKey, ProductKey]]] = (
     (_row_options, lambda product: options_key(product.options)),
     (_row_sku, lambda product: sku_key(product.sku)),
-    (_row_values, _option_values),
-    (_row_folded_values, _folded_values),
+    (lambda row: _option_values(row.product), _option_values),
+    (lambda row: _folded_values(row.product), _folded_values),
 )
 
 

@@ -62,7 +62,7 @@ def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRec
             if (
                 parsed is None
                 and not chunk.is_last
-                and _total_size(lines, index) < MAX_RECORD_BYTES
+                and sum(map(len, lines[index:])) < MAX_RECORD_BYTES
             ):
                 return
             record = parsed or _unclosed_record(lines[index], position)
@@ -171,10 +171,6 @@ def _too_long_error(position: FilePosition, line: bytes) -> RowError | None:
         if len(line) > MAX_RECORD_BYTES
         else None
     )
-
-
-def _total_size(lines: list[bytes], index: int) -> int:
-    return sum(len(line) for line in lines[index:])
 
 
 def _decode(line: bytes) -> str:

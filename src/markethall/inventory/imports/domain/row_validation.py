@@ -234,7 +234,9 @@ def _row_error(detail: Any, locate: FieldLocator) -> RowError:
     line, field = locate(detail["loc"])
     if isinstance(detail["input"], str) and not _is_valid_unicode(detail["input"]):
         return RowError(line, field, "encoding", "is not UTF-8")
-    return RowError(line, field, detail["type"], _clean_message(detail["msg"]))
+    return RowError(
+        line, field, detail["type"], sanitize(detail["msg"].removeprefix("Value error, "))[:200]
+    )
 
 
 def _is_valid_unicode(text: str) -> bool:
@@ -243,7 +245,3 @@ def _is_valid_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _clean_message(message: str) -> str:
-    return sanitize(message.removeprefix("Value error, "))[:200]

@@ -183,7 +183,7 @@ class VariantReader:
         if has("body"):
             values["description"] = first["body"]
         if has("type", "category"):
-            values["category"] = _category(first)
+            values["category"] = first.get("type") or first.get("category") or None
         if has("tags"):
             values["tags"] = split_tags(first["tags"])
         if has("vendor"):
@@ -278,11 +278,6 @@ def is_variant(cells: CellsByColumn) -> bool:
 
 def _sku(cells: CellsByColumn) -> str:
     return _strip_apostrophe(cells.get("sku", ""))
-
-
-def _category(first: CellsByColumn) -> str | None:
-    """Return the product type, or Shopify's category."""
-    return first.get("type") or first.get("category") or None
 
 
 def _inventory_policy(text: str) -> str:

@@ -18,7 +18,6 @@ from markethall.inventory.imports.domain.file_records import RowError
 from markethall.inventory.imports.domain.row_validation import (
     FamilyRow,
     RowResult,
-    Variant,
 )
 from markethall.inventory.imports.ports import Store
 from markethall.shared.kernel.ids import new_id
@@ -78,7 +77,9 @@ class RowFamilies:
         if label == row.product.family:
             return row
         product = replace(row.product, family=label)
-        return replace(row, product=product, variant=_with_handle(row.variant, label))
+        return replace(
+            row, product=product, variant=row.variant and replace(row.variant, handle=label)
+        )
 
     def check(self, row: FamilyRow) -> Sequence[RowError]:
         """Return an error if another family has or had the slug of the row."""
@@ -136,10 +137,6 @@ async def _load_names(
     keys = sorted({*map(label_key, texts), *slugs})
     names = FamilyNames(await store.list_family_names(keys) if keys else ())
     return names, {text: names.get_or_plan(text) for text in texts}
-
-
-def _with_handle(variant: Variant | None, handle: str) -> Variant | None:
-    return None if variant is None else replace(variant, handle=handle)
 
 
 def _family_of(row: RowResult, families_by_sku: Mapping[str, str]) -> str | None:
