@@ -66,7 +66,7 @@ def _declared_labels() -> dict[str, tuple[str, ...]]:
     They are read from the source, because prometheus_client has no public way to read the label
     names of a metric without samples.
     """
-    kinds = {kind.__name__ for kind in _KINDS}
+    kinds = {f"_{kind}" for kind in _KINDS.values()}
     tree = ast.parse(inspect.getsource(metrics))
     return {
         ast.literal_eval(call.args[0]): tuple(
