@@ -32,83 +32,70 @@ class S3Bucket:
 
 
 class InventorySettings(ContextSettings):
-    max_unpaid_orders_per_customer: Annotated[
-        int,
-        Field(ge=1, description="Unpaid orders per customer that may have reservations at a time"),
-    ] = 20
-    max_reserved_units_per_customer: Annotated[
-        int,
-        Field(
-            ge=1, description="Units of one product that a customer may have reserved and not paid"
-        ),
-    ] = 1000
-    max_import_bytes: Annotated[
-        int, Field(ge=1024, description="Maximum size of a file to import")
-    ] = 64 * 1024 * 1024
-
-    catalogue_language: Annotated[
-        str,
-        Field(
-            max_length=35,
-            pattern=rf"^({LANGUAGE_TAG})?$",
-            description="Language of the names and descriptions without translation, such as `en`. "
-            "Accept-Language can select it, and Content-Language names it. Empty: unknown; then "
-            "a client gets any translation that it accepts, even if it prefers this language",
-        ),
-    ] = ""
-
-    media_storage: Annotated[
-        Literal["directory", "s3"],
-        Field(
-            description="Where uploaded images are stored. s3: a bucket of S3 or of a compatible "
-            "service; needs the extra `s3`"
-        ),
-    ] = "directory"
-    media_directory: Annotated[
-        Path | None,
-        Field(
-            description="The directory of uploaded images. Empty: `media` in the data directory. "
-            "All processes that serve inventory must use the same directory"
-        ),
-    ] = None
-    media_s3_bucket: Annotated[
-        str, Field(pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$", description="The bucket")
-    ] = ""
-    media_s3_prefix: Annotated[
-        str,
-        Field(
-            pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*)?$",
-            description="The folder of the images in the bucket. Empty: the whole bucket. No other "
-            "objects may be in it",
-        ),
-    ] = ""
-    media_s3_region: Annotated[str, Field(min_length=1, description="The region")] = "us-east-1"
-    media_s3_endpoint: Annotated[
-        str,
-        Field(
-            pattern=r"^(https?://[^\s/?#@]+/?)?$",
-            description="The address of a compatible service. Empty: the address of Amazon S3",
-        ),
-    ] = ""
-    media_s3_access_key_id: Annotated[
-        Secret,
-        Field(description="Empty: the credentials of the environment, as the AWS tools find them"),
-    ] = SecretStr("")
-    media_s3_secret_access_key: Annotated[Secret, Field(description="The secret of the key")] = (
-        SecretStr("")
+    max_unpaid_orders_per_customer: int = Field(
+        20, ge=1, description="Unpaid orders per customer that may have reservations at a time"
     )
-    max_media_bytes: Annotated[
-        int, Field(ge=1024, le=64 * 1024 * 1024, description="Maximum size of an uploaded image")
-    ] = 10 * 1024 * 1024
-    media_max_pixels: Annotated[
-        int,
-        Field(
-            ge=1_000_000,
-            le=268_000_000,
-            description="Maximum width times height of an uploaded image; a million pixels take "
-            "up to 25 MB of memory while the image is processed",
-        ),
-    ] = 25_000_000
+    max_reserved_units_per_customer: int = Field(
+        1000,
+        ge=1,
+        description="Units of one product that a customer may have reserved and not paid",
+    )
+    max_import_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, description="Maximum size of a file to import"
+    )
+
+    catalogue_language: str = Field(
+        "",
+        max_length=35,
+        pattern=rf"^({LANGUAGE_TAG})?$",
+        description="Language of the names and descriptions without translation, such as `en`. "
+        "Accept-Language can select it, and Content-Language names it. Empty: unknown; then "
+        "a client gets any translation that it accepts, even if it prefers this language",
+    )
+
+    media_storage: Literal["directory", "s3"] = Field(
+        "directory",
+        description="Where uploaded images are stored. s3: a bucket of S3 or of a compatible "
+        "service; needs the extra `s3`",
+    )
+    media_directory: Path | None = Field(
+        None,
+        description="The directory of uploaded images. Empty: `media` in the data directory. "
+        "All processes that serve inventory must use the same directory",
+    )
+    media_s3_bucket: str = Field(
+        "", pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$", description="The bucket"
+    )
+    media_s3_prefix: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*)?$",
+        description="The folder of the images in the bucket. Empty: the whole bucket. No other "
+        "objects may be in it",
+    )
+    media_s3_region: str = Field("us-east-1", min_length=1, description="The region")
+    media_s3_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/?#@]+/?)?$",
+        description="The address of a compatible service. Empty: the address of Amazon S3",
+    )
+    media_s3_access_key_id: Secret = Field(
+        SecretStr(""),
+        description="Empty: the credentials of the environment, as the AWS tools find them",
+    )
+    media_s3_secret_access_key: Secret = Field(SecretStr(""), description="The secret of the key")
+    max_media_bytes: int = Field(
+        10 * 1024 * 1024,
+        ge=1024,
+        le=64 * 1024 * 1024,
+        description="Maximum size of an uploaded image",
+    )
+    media_max_pixels: int = Field(
+        25_000_000,
+        ge=1_000_000,
+        le=268_000_000,
+        description="Maximum width times height of an uploaded image; a million pixels take "
+        "up to 25 MB of memory while the image is processed",
+    )
 
     import_image_networks: Annotated[
         tuple[str, ...],

@@ -50,157 +50,127 @@ class Settings(BaseSettings):
         Field(description="URLs of the other contexts: a JSON object from context to base URL"),
     ] = {}
     storage: Storage = "sql"
-    database_url: Annotated[
-        PostgresUrl,
-        Field(description="Postgres; empty starts the embedded server in the data directory"),
-    ] = SecretStr("")
+    database_url: PostgresUrl = Field(
+        SecretStr(""),
+        description="Postgres; empty starts the embedded server in the data directory",
+    )
     database_urls: Annotated[
         dict[ContextName, PostgresUrl],
         Field(description="Postgres per context, as a JSON object; the others use DATABASE_URL"),
     ] = {}
-    database_pooler: Annotated[
-        Literal["none", "transaction"],
-        Field(
-            description="transaction: the database URLs lead to a pooler in transaction mode, "
-            "such as PgBouncer"
-        ),
-    ] = "none"
-    database_direct_url: Annotated[
-        PostgresUrl,
-        Field(description="Postgres without the pooler, for locks, notifications, migrations"),
-    ] = SecretStr("")
+    database_pooler: Literal["none", "transaction"] = Field(
+        "none",
+        description="transaction: the database URLs lead to a pooler in transaction mode, "
+        "such as PgBouncer",
+    )
+    database_direct_url: PostgresUrl = Field(
+        SecretStr(""),
+        description="Postgres without the pooler, for locks, notifications, migrations",
+    )
     database_direct_urls: Annotated[
         dict[ContextName, PostgresUrl],
         Field(
             description="The same per context, as a JSON object; the others use DATABASE_DIRECT_URL"
         ),
     ] = {}
-    database_pool_min: Annotated[
-        int, Field(ge=1, description="Minimum number of open connections")
-    ] = 5
-    database_pool_max: Annotated[int, Field(ge=1, description="Maximum number of connections")] = 20
-    database_timeout: Annotated[
-        float, Field(gt=0, description="Seconds to wait for a connection, a lock, a statement")
-    ] = 1.8
-    anonymous_statement_timeout_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="Seconds that a statement of a read without a token may take; "
-            "at most DATABASE_TIMEOUT",
-        ),
-    ] = 1
-    redis_url: Annotated[
-        RedisUrl,
-        Field(
-            description="Redis for cache, rate limits and events; empty keeps cache and "
-            "limits in the process, and cache invalidations use Postgres"
-        ),
-    ] = SecretStr("")
-    data_dir: Annotated[
-        Path | None,
-        Field(
-            description="Embedded server and generated keys. Empty: `~/.local/share/markethall` "
-            "where it exists, else the platform's folder for user data; for root "
-            "`/var/lib/markethall`"
-        ),
-    ] = None
-    secret_key: Annotated[
-        Secret,
-        Field(description="At least 32 characters; signs cursors. Empty: generated"),
-    ] = SecretStr("")
-    access_token_private_key: Annotated[
-        Secret,
-        Field(description="Ed25519 private key (PEM) that signs access tokens. Empty: generated"),
-    ] = SecretStr("")
-    service_token_private_key: Annotated[
-        Secret,
-        Field(
-            description="Ed25519 private key (PEM) that signs calls and events to other "
-            "processes. Empty: generated"
-        ),
-    ] = SecretStr("")
-    request_deadline_seconds: Annotated[
-        float,
-        Field(gt=0, le=60, description="Maximum time of a request for calls to other contexts"),
-    ] = 5
-    rpc_attempt_timeout_seconds: Annotated[
-        float, Field(gt=0, description="Maximum time of one attempt of a call to another process")
-    ] = 2
-    rpc_max_connections: Annotated[
-        int, Field(ge=1, description="Maximum number of connections to each other process")
-    ] = 32
-    event_transport: Annotated[
-        Literal["auto", "dual"],
-        Field(
-            description="auto: in process to subscribers here, by Redis Streams to others; "
-            "dual: by Redis Streams to subscribers here too, during a relocation"
-        ),
-    ] = "auto"
-    issuer: Annotated[str, Field(description="`iss` of the access tokens: the public address")] = (
-        "http://localhost:8000"
+    database_pool_min: int = Field(5, ge=1, description="Minimum number of open connections")
+    database_pool_max: int = Field(20, ge=1, description="Maximum number of connections")
+    database_timeout: float = Field(
+        1.8, gt=0, description="Seconds to wait for a connection, a lock, a statement"
     )
-    token_ttl: Annotated[int, Field(ge=1, description="Lifetime of an access token in seconds")] = (
-        900
+    anonymous_statement_timeout_seconds: float = Field(
+        1,
+        gt=0,
+        description="Seconds that a statement of a read without a token may take; "
+        "at most DATABASE_TIMEOUT",
     )
-    cache: Annotated[Literal["on", "off"], Field(description="The cache of product reads")] = "on"
-    response_cache_ttl_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Seconds that a public response is reused while the cache holds its data; "
-            "0: off",
-        ),
-    ] = 10
+    redis_url: RedisUrl = Field(
+        SecretStr(""),
+        description="Redis for cache, rate limits and events; empty keeps cache and "
+        "limits in the process, and cache invalidations use Postgres",
+    )
+    data_dir: Path | None = Field(
+        None,
+        description="Embedded server and generated keys. Empty: `~/.local/share/markethall` "
+        "where it exists, else the platform's folder for user data; for root "
+        "`/var/lib/markethall`",
+    )
+    secret_key: Secret = Field(
+        SecretStr(""), description="At least 32 characters; signs cursors. Empty: generated"
+    )
+    access_token_private_key: Secret = Field(
+        SecretStr(""),
+        description="Ed25519 private key (PEM) that signs access tokens. Empty: generated",
+    )
+    service_token_private_key: Secret = Field(
+        SecretStr(""),
+        description="Ed25519 private key (PEM) that signs calls and events to other "
+        "processes. Empty: generated",
+    )
+    request_deadline_seconds: float = Field(
+        5, gt=0, le=60, description="Maximum time of a request for calls to other contexts"
+    )
+    rpc_attempt_timeout_seconds: float = Field(
+        2, gt=0, description="Maximum time of one attempt of a call to another process"
+    )
+    rpc_max_connections: int = Field(
+        32, ge=1, description="Maximum number of connections to each other process"
+    )
+    event_transport: Literal["auto", "dual"] = Field(
+        "auto",
+        description="auto: in process to subscribers here, by Redis Streams to others; "
+        "dual: by Redis Streams to subscribers here too, during a relocation",
+    )
+    issuer: str = Field(
+        "http://localhost:8000", description="`iss` of the access tokens: the public address"
+    )
+    token_ttl: int = Field(900, ge=1, description="Lifetime of an access token in seconds")
+    cache: Literal["on", "off"] = Field("on", description="The cache of product reads")
+    response_cache_ttl_seconds: float = Field(
+        10,
+        ge=0,
+        description="Seconds that a public response is reused while the cache holds its data; "
+        "0: off",
+    )
     rate_limits: RateLimits = "on"
-    rate_limit_requests: Annotated[
-        RateLimitText,
-        Field(
-            description="Requests of a user, or of a network for guests and without a token: "
-            "600/60 is 600 in 60 seconds"
-        ),
-    ] = "600/60"
-    rate_limit_searches: Annotated[
-        RateLimitText, Field(description="The same for searches, which count as requests too")
-    ] = "120/60"
-    rate_limit_login: Annotated[
-        RateLimitText, Field(description="The same for logins of a network")
-    ] = "20/60"
-    rate_limit_register: Annotated[
-        RateLimitText, Field(description="The same for registrations of a network")
-    ] = "10/60"
-    rate_limit_guests: Annotated[
-        RateLimitText, Field(description="New guests of a network: 30/60 is 30 in 60 seconds")
-    ] = "30/60"
-    rate_limit_order_lookups: Annotated[
-        RateLimitText, Field(description="The same for lookups of orders by number and e-mail")
-    ] = "10/60"
-    rate_limit_images: Annotated[
-        RateLimitText,
-        Field(
-            description="Files of images, of a user or a network like REQUESTS; they count for no "
-            "other limit"
-        ),
-    ] = "6000/60"
-    rate_limit_change_password: Annotated[
-        RateLimitText, Field(description="Password changes of a user: 10/60 is 10 in 60 seconds")
-    ] = "10/60"
-    max_concurrent_requests: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="Requests that run at the same time; four times as many may wait, and "
-            "beyond them a request gets 503. Empty: DATABASE_POOL_MAX",
-        ),
-    ] = None
-    max_concurrent_requests_per_client: Annotated[
-        int,
-        Field(
-            ge=1,
-            description="Requests of one user, or of one address without a user, that run at the "
-            "same time; beyond them a request gets 429",
-        ),
-    ] = 16
+    rate_limit_requests: RateLimitText = Field(
+        "600/60",
+        description="Requests of a user, or of a network for guests and without a token: "
+        "600/60 is 600 in 60 seconds",
+    )
+    rate_limit_searches: RateLimitText = Field(
+        "120/60", description="The same for searches, which count as requests too"
+    )
+    rate_limit_login: RateLimitText = Field("20/60", description="The same for logins of a network")
+    rate_limit_register: RateLimitText = Field(
+        "10/60", description="The same for registrations of a network"
+    )
+    rate_limit_guests: RateLimitText = Field(
+        "30/60", description="New guests of a network: 30/60 is 30 in 60 seconds"
+    )
+    rate_limit_order_lookups: RateLimitText = Field(
+        "10/60", description="The same for lookups of orders by number and e-mail"
+    )
+    rate_limit_images: RateLimitText = Field(
+        "6000/60",
+        description="Files of images, of a user or a network like REQUESTS; they count for no "
+        "other limit",
+    )
+    rate_limit_change_password: RateLimitText = Field(
+        "10/60", description="Password changes of a user: 10/60 is 10 in 60 seconds"
+    )
+    max_concurrent_requests: int | None = Field(
+        None,
+        ge=1,
+        description="Requests that run at the same time; four times as many may wait, and "
+        "beyond them a request gets 503. Empty: DATABASE_POOL_MAX",
+    )
+    max_concurrent_requests_per_client: int = Field(
+        16,
+        ge=1,
+        description="Requests of one user, or of one address without a user, that run at the "
+        "same time; beyond them a request gets 429",
+    )
     trusted_proxies: Annotated[
         tuple[str, ...],
         NoDecode,
@@ -219,68 +189,53 @@ class Settings(BaseSettings):
             "`https://shop.example,http://localhost:3000`"
         ),
     ] = ()
-    max_body_bytes: Annotated[
-        int,
-        Field(
-            ge=1024,
-            description="Upper bound of the size of a request body; most routes take 64 KiB",
-        ),
-    ] = 1024 * 1024
-    max_body_bytes_in_flight: Annotated[
-        int,
-        Field(
-            ge=1024,
-            description="Bytes of all request bodies in memory at once; beyond them a request gets "
-            "503. Not below MAX_BODY_BYTES",
-        ),
-    ] = 16 * 1024 * 1024
-    body_timeout: Annotated[
-        float,
-        Field(gt=0, description="Seconds for the head of a request to arrive, and for its body"),
-    ] = 10
-    docs: Annotated[
-        Literal["auto", "on", "off"],
-        Field(description="/docs and /openapi.json; auto: on, but off in production"),
-    ] = "auto"
-    metrics: Annotated[
-        Literal["auto", "on", "off"],
-        Field(
-            description="/metrics; auto: on, in production with a warning if METRICS_TOKEN is empty"
-        ),
-    ] = "auto"
-    metrics_token: Annotated[
-        SecretStr,
-        Field(description="The bearer token that /metrics requires. Empty: /metrics is open"),
-    ] = SecretStr("")
-    metrics_port: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=65535,
-            description="The port on which /metrics is served, and nothing else. "
-            "Empty: /metrics is served on MARKETHALL_PORT",
-        ),
-    ] = None
-    debug: Annotated[bool, Field(description="Serve /debug, which can also provoke an error")] = (
-        False
+    max_body_bytes: int = Field(
+        1024 * 1024,
+        ge=1024,
+        description="Upper bound of the size of a request body; most routes take 64 KiB",
     )
-    log_format: Annotated[
-        Literal["auto", "json", "pretty"], Field(description="auto: pretty in a terminal")
-    ] = "auto"
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        Field(description="Lowest level that is logged"),
-    ] = "info"
-    drain_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Seconds after SIGTERM that the process still serves while it is not ready",
-        ),
-    ] = 0
-    shutdown_seconds: Annotated[
-        int, Field(ge=1, description="Maximum time for running requests to finish at shutdown")
-    ] = 20
+    max_body_bytes_in_flight: int = Field(
+        16 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of all request bodies in memory at once; beyond them a request gets "
+        "503. Not below MAX_BODY_BYTES",
+    )
+    body_timeout: float = Field(
+        10, gt=0, description="Seconds for the head of a request to arrive, and for its body"
+    )
+    docs: Literal["auto", "on", "off"] = Field(
+        "auto", description="/docs and /openapi.json; auto: on, but off in production"
+    )
+    metrics: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="/metrics; auto: on, in production with a warning if METRICS_TOKEN is empty",
+    )
+    metrics_token: SecretStr = Field(
+        SecretStr(""),
+        description="The bearer token that /metrics requires. Empty: /metrics is open",
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="The port on which /metrics is served, and nothing else. "
+        "Empty: /metrics is served on MARKETHALL_PORT",
+    )
+    debug: bool = Field(False, description="Serve /debug, which can also provoke an error")
+    log_format: Literal["auto", "json", "pretty"] = Field(
+        "auto", description="auto: pretty in a terminal"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level that is logged"
+    )
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        description="Seconds after SIGTERM that the process still serves while it is not ready",
+    )
+    shutdown_seconds: int = Field(
+        20, ge=1, description="Maximum time for running requests to finish at shutdown"
+    )
 
     @field_validator("context_urls")
     @classmethod

@@ -1,4 +1,4 @@
-from typing import Annotated, Final, Self
+from typing import Final, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -17,33 +17,26 @@ MIN_BCRYPT_COST: Final = 10
 
 class UsersSettings(ContextSettings):
     rate_limits: RateLimits = "on"
-    bcrypt_cost: Annotated[
-        int,
-        Field(
-            ge=4, le=16, description="Work factor of password hashes; each step doubles the time"
-        ),
-    ] = 12
-    guest_retention_days: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=3650,
-            description="Days without a refresh of its tokens after which a guest is deleted; its "
-            "orders stay",
-        ),
-    ] = 90
-    order_token_ttl_seconds: Annotated[
-        int,
-        Field(
-            ge=60,
-            le=86_400,
-            description="Lifetime of the token in the link that `POST /orders/lookup` sends",
-        ),
-    ] = 3600
-    admin_email: Annotated[
-        str, Field(description="With ADMIN_PASSWORD: the first admin, created if there is none")
-    ] = ""
-    admin_password: Annotated[Secret, Field(description="See ADMIN_EMAIL")] = SecretStr("")
+    bcrypt_cost: int = Field(
+        12, ge=4, le=16, description="Work factor of password hashes; each step doubles the time"
+    )
+    guest_retention_days: int = Field(
+        90,
+        ge=1,
+        le=3650,
+        description="Days without a refresh of its tokens after which a guest is deleted; its "
+        "orders stay",
+    )
+    order_token_ttl_seconds: int = Field(
+        3600,
+        ge=60,
+        le=86_400,
+        description="Lifetime of the token in the link that `POST /orders/lookup` sends",
+    )
+    admin_email: str = Field(
+        "", description="With ADMIN_PASSWORD: the first admin, created if there is none"
+    )
+    admin_password: Secret = Field(SecretStr(""), description="See ADMIN_EMAIL")
 
     @model_validator(mode="after")
     def _cross_field_checks(self) -> Self:

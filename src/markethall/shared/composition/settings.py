@@ -81,9 +81,9 @@ class ContextSettings(BaseSettings):
 
     environment: Environment = "development"
     storage: Storage = "sql"
-    idempotency_lease: Annotated[
-        float, Field(gt=0, description="Seconds before a retry may take over a crashed request")
-    ] = 15
+    idempotency_lease: float = Field(
+        15, gt=0, description="Seconds before a retry may take over a crashed request"
+    )
 
     _extensions: dict[type[BaseSettings], BaseSettings] = PrivateAttr(default_factory=dict)
 
