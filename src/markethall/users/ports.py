@@ -3,10 +3,9 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.idempotency.records import ResponseStore
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.key_derivation import KeyPurpose
-from markethall.shared.kernel.model import Dto
 from markethall.shared.messaging.events import Event
 from markethall.users.domain import Guest, LoginFailures, Session, User, UserIdentity
 
@@ -41,17 +40,11 @@ class ReadStore(Protocol):
         """Tell whether an active admin exists other than this user."""
 
 
-class Store(ReadStore, Protocol):
+class Store(ReadStore, ResponseStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def publish(self, event: Event, ctx: CallContext) -> None:
         """Write the event to the outbox. It is published if this transaction commits."""
-
-    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
-        """Store the response under the idempotency key, so that a retry returns it.
-
-        Raises LeaseLost if another attempt with this key has finished first.
-        """
 
     async def add_user(self, user: User) -> bool:
         """Insert the user. Return False when a user has this id, name or e-mail address."""

@@ -1,7 +1,7 @@
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from markethall.inventory.catalogue.contract.categories import CategoryQuery, CategoryView
@@ -14,7 +14,7 @@ from markethall.inventory.catalogue.domain.families import (
     FamilyRecord,
 )
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.idempotency.records import ResponseStore
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ReadStore(Protocol):
         """
 
 
-class Store(ReadStore, Protocol):
+class Store(ReadStore, ResponseStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def add_product(self, product: Product) -> bool:
@@ -161,7 +161,10 @@ class Store(ReadStore, Protocol):
     async def write_products(
         self, new_products: Sequence[Product], changed_products: Sequence[Product]
     ) -> bool:
-        """Insert and update products, in bulk. Return False if the SKU of one is taken."""
+        """Insert and update products, in bulk. Return False if the SKU of one is taken.
+
+        After False, the caller must roll back the transaction.
+        """
 
     async def save_family(self, family: Family) -> None:
         """Update the family. Raises CategoryNotFound."""
@@ -171,12 +174,6 @@ class Store(ReadStore, Protocol):
 
     async def add_implicit_families(self, families: Sequence[Family]) -> None:
         """Insert families that products name. The caller has locked the names of families."""
-
-    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Store the response under the idempotency key, so that a retry returns the same response.
-
-        Raises LeaseLost when another attempt with the same key has finished first.
-        """
 
 
 class ProductIndex(Protocol):

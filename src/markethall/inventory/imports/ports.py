@@ -1,16 +1,17 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.categories import Category, CategoryNode
-from markethall.inventory.catalogue.domain.families import Family, FamilyName
+from markethall.inventory.catalogue.domain.categories import CategoryNode
+from markethall.inventory.catalogue.domain.families import Family
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.ports import Store as CatalogueStore
 from markethall.inventory.imports.contract import NoteKind
 from markethall.inventory.imports.domain.file_records import RowNote
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.stock.domain import Stock, StockChange
-from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.inventory.stock.ports import Store as StockStore
 
 
 class ReadStore(Protocol):
@@ -35,11 +36,8 @@ class ReadStore(Protocol):
 
     async def list_all_category_nodes(self) -> Sequence[CategoryNode]: ...
 
-    async def get_ancestors(self, category: str) -> Sequence[str]:
-        """Return the category, then its parent, and so on up to the root."""
 
-
-class Store(ReadStore, Protocol):
+class Store(ReadStore, CatalogueStore, StockStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def create_upload(self, upload_id: UUID, now: datetime) -> None: ...
@@ -93,32 +91,6 @@ class Store(ReadStore, Protocol):
         `skus` are results of `sku_key`.
         """
 
-    async def list_category_nodes_for_share(
-        self, label_keys: Collection[str]
-    ) -> Sequence[CategoryNode]:
-        """Return the categories whose `label_key` is one of these. Lock them against deletion."""
-
-    async def lock_category_tree(self) -> None:
-        """Lock the category tree until this transaction ends.
-
-        Meanwhile no other transaction can add or move a category.
-        """
-
-    async def add_category(self, category: Category) -> bool:
-        """Insert the category. Return False when its key or its name below the parent is taken."""
-
-    async def list_family_names(self, keys: Collection[str]) -> Sequence[FamilyName]:
-        """Return the families whose `label_key`, slug or former slug is one of these."""
-
-    async def list_taken_slugs(self, slugs: Collection[str]) -> Sequence[str]:
-        """Return the slugs among these that a family has or had."""
-
-    async def lock_family_names(self) -> None:
-        """Lock the labels and slugs of all families until this transaction ends.
-
-        Meanwhile no other transaction can create a family or change a slug.
-        """
-
     async def list_families_by_sku(self, skus: Collection[str]) -> Mapping[str, str]:
         """Map each `sku_key` to the label of the family of its product, if it has one."""
 
@@ -130,9 +102,6 @@ class Store(ReadStore, Protocol):
 
     async def save_families(self, families: Sequence[Family]) -> None:
         """Update families, and record their slugs."""
-
-    async def add_implicit_families(self, families: Sequence[Family]) -> None:
-        """Insert families that products name. The caller has locked the names of families."""
 
     async def add_import_members(self, import_id: UUID, family_by_id: Mapping[UUID, str]) -> None:
         """Record the products in the file, with their families."""
@@ -154,28 +123,9 @@ class Store(ReadStore, Protocol):
         Lock the stock rows of all warehouses, in the order of product ids and warehouse ids.
         """
 
-    async def write_products(
-        self, new_products: Sequence[Product], changed_products: Sequence[Product]
-    ) -> bool:
-        """Insert and update products. Return False if another product has the SKU of one of them.
-
-        After False, the caller must roll back the transaction.
-        """
-
     async def apply_movements(self, changes: Sequence[StockChange]) -> None:
         """Record movements in the main warehouse and change the units on hand.
 
         The caller must first lock the stock rows, and check that no change leaves fewer units on
         hand than are reserved. All changes must have the same reason, note, actor and time.
-        """
-
-    async def get_warehouse_stock(
-        self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
-    ) -> Sequence[Stock]:
-        """Return the stock rows of these products in this warehouse, sorted by product id."""
-
-    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Store the response under the idempotency key, so that a retry returns it.
-
-        Raises LeaseLost if another attempt with this key has finished first.
         """

@@ -1,10 +1,10 @@
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from markethall.inventory.media.domain.media import Media, ProcessedImage
-from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.idempotency.records import ResponseStore
 
 
 class ReadStore(Protocol):
@@ -19,7 +19,7 @@ class ReadStore(Protocol):
         """Return the keys among these that belong to an image."""
 
 
-class Store(ReadStore, Protocol):
+class Store(ReadStore, ResponseStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def insert_media(self, media: Media) -> bool:
@@ -27,12 +27,6 @@ class Store(ReadStore, Protocol):
 
     async def delete_media(self, media_id: UUID) -> bool:
         """Delete the image. Return False if there is none."""
-
-    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Store the response under the idempotency key, so that a retry returns it.
-
-        Raises LeaseLost if another attempt with this key has finished first.
-        """
 
 
 class MediaStorage(Protocol):

@@ -1,11 +1,11 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from markethall.inventory.stock.contract import Movement
 from markethall.inventory.stock.domain import Stock, StockChange, Warehouse
-from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.idempotency.records import ResponseStore
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class ReadStore(Protocol):
         """Return warehouses sorted by (priority, id), beginning after the pair `after`."""
 
 
-class Store(ReadStore, Protocol):
+class Store(ReadStore, ResponseStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def apply_changes(self, changes: Sequence[StockChange]) -> Sequence[Movement]:
@@ -89,12 +89,6 @@ class Store(ReadStore, Protocol):
     async def save_warehouse(self, warehouse: Warehouse) -> None: ...
 
     async def delete_warehouse(self, warehouse_id: UUID) -> None: ...
-
-    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Store the response under the idempotency key, so that a retry returns it.
-
-        Raises LeaseLost if another attempt with this key has finished first.
-        """
 
 
 class ReservationExpiry(Protocol):

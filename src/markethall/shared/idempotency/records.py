@@ -104,6 +104,16 @@ def _empty_response(_: Any) -> StoredResponse:
     return StoredResponse(status=200, body="")
 
 
+class ResponseStore(Protocol):
+    """The part of the store of a transaction that completes the idempotency record."""
+
+    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
+        """Store the response under the idempotency key, so that a retry returns it.
+
+        Raises LeaseLost if another attempt with this key has finished first.
+        """
+
+
 class IdempotencyRecord(Dto):
     """A row of the idempotency table."""
 
