@@ -7,9 +7,9 @@ clients are built from must stay: operation ids, parameters, headers, scopes and
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from markethall.shared.http.openapi import inline_responses
 from scripts.rpc_compatibility import body_of, codes_of
 from scripts.schema_compatibility import REQUEST, RESPONSE, Direction, Schema, compare
+from scripts.shared_responses import inline_responses
 
 Document = Mapping[str, Any]
 _Roots = tuple[Document, Document]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from markethall.app import create_app
-from markethall.shared.http.openapi import inline_responses
+from scripts.shared_responses import inline_responses
 from tests.test_app import memory_settings, policies, routes
 
 Json = dict[str, Any]

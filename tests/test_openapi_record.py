@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from markethall import __version__
-from markethall.shared.http.openapi import inline_responses
 from scripts import check_openapi
 from scripts.check_openapi import HOW_TO_CHANGE, HOW_TO_RECORD, found_changes, is_current, main
 from scripts.openapi_compatibility import incompatible_changes
 from scripts.openapi_document import as_text, build_document
+from scripts.shared_responses import inline_responses
 
 Json = dict[str, Any]
 

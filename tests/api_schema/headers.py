@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from markethall.shared.http.openapi import resolve_response
+from scripts.shared_responses import resolve_response
 
 # headers of HTTP, of caches and for proxies, which clients handle without a declaration
 _UNDECLARED: Final = frozenset(

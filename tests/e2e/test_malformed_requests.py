@@ -15,9 +15,9 @@ from typing import Any, get_type_hints
 import pytest
 
 from markethall.payments.gateway import SandboxWebhooks
-from markethall.shared.http.openapi import inline_responses
 from markethall.shared.http.problem_details import Problem
 from markethall.shared.security.access_tokens import generate_private_key
+from scripts.shared_responses import inline_responses
 from tests.e2e.attacks import Attack, AttackContext, attacks
 from tests.e2e.dedicated_server import dedicated_database, dedicated_server, open_shop, port_of
 from tests.e2e.forgeries import TokenForger
