@@ -63,7 +63,7 @@ class SqlMediaStore(SqlUnitOfWork):
         return [row["storage_key"] for row in rows]
 
     async def insert_media(self, media: Media) -> bool:
-        return bool(await self._connection.execute(INSERT_MEDIA, **vars(media)))
+        return await self._has_effect(INSERT_MEDIA, **vars(media))
 
     async def delete_media(self, media_id: UUID) -> bool:
-        return bool(await self._connection.execute(DELETE_MEDIA, media_id=media_id))
+        return await self._has_effect(DELETE_MEDIA, media_id=media_id)

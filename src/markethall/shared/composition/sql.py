@@ -30,7 +30,7 @@ from markethall.shared.messaging.sql.inbox import InboxStatements, SqlInbox, del
 from markethall.shared.messaging.sql.outbox import OutboxStatements, SqlOutbox
 from markethall.shared.messaging.sql.tables import add_inbox_table, add_outbox_table
 from markethall.shared.messaging.wake_signal import WakeSignal
-from markethall.shared.persistence.postgres import Connection, Postgres
+from markethall.shared.persistence.postgres import Connection, Postgres, Statement
 from markethall.shared.persistence.postgres.session import PooledSession
 from markethall.shared.persistence.sql import NAMING_CONVENTION
 
@@ -73,6 +73,14 @@ class SqlUnitOfWork:
 
     def _note_published(self, events: Iterable[Event]) -> None:
         self.published_events.extend(events)
+
+    async def _has_effect(self, statement: Statement, **values: Any) -> bool:
+        """Execute the statement, and tell whether it has changed a row."""
+        return await self._connection.execute(statement, **values) > 0
+
+    async def _fetch_bool(self, statement: Statement, **values: Any) -> bool:
+        """Tell whether the only value of the statement is true. Without a row, it is false."""
+        return bool(await self._connection.fetch_value(statement, **values))
 
     async def publish(self, event: Event, ctx: CallContext) -> None:
         """Write the event to the outbox. It is sent only if this transaction commits."""

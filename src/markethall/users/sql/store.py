@@ -37,17 +37,11 @@ class SqlUserStore(SqlUnitOfWork):
         )
 
     async def is_session_open(self, session_id: UUID, now: datetime) -> bool:
-        return bool(
-            await self._connection.fetch_value(
-                statements.IS_SESSION_OPEN, session_id=session_id, now=now
-            )
-        )
+        return await self._fetch_bool(statements.IS_SESSION_OPEN, session_id=session_id, now=now)
 
     async def has_signed_in_from(self, user_id: UUID, network_hash: bytes) -> bool:
-        return bool(
-            await self._connection.fetch_value(
-                statements.HAS_SIGNED_IN_FROM, user_id=user_id, network_hash=network_hash
-            )
+        return await self._fetch_bool(
+            statements.HAS_SIGNED_IN_FROM, user_id=user_id, network_hash=network_hash
         )
 
     async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
@@ -76,14 +70,10 @@ class SqlUserStore(SqlUnitOfWork):
         return guest_id
 
     async def has_active_admin(self, except_user_id: UUID | None) -> bool:
-        return bool(
-            await self._connection.fetch_value(
-                statements.HAS_ACTIVE_ADMIN, except_id=except_user_id
-            )
-        )
+        return await self._fetch_bool(statements.HAS_ACTIVE_ADMIN, except_id=except_user_id)
 
     async def add_user(self, user: User) -> bool:
-        return bool(await self._connection.execute(statements.INSERT_USER, **_user_row(user)))
+        return await self._has_effect(statements.INSERT_USER, **_user_row(user))
 
     async def find_conflicts(self, user_id: UUID, identity: UserIdentity) -> Sequence[User]:
         rows = await self._connection.fetch_all(
@@ -103,13 +93,11 @@ class SqlUserStore(SqlUnitOfWork):
         await self._connection.execute(statements.UPDATE_USER, **_user_row(user))
 
     async def change_password(self, user_id: UUID, current_hash: str, new_hash: str) -> bool:
-        return bool(
-            await self._connection.execute(
-                statements.CHANGE_PASSWORD,
-                user_id=user_id,
-                current_password_hash=current_hash,
-                new_password_hash=new_hash,
-            )
+        return await self._has_effect(
+            statements.CHANGE_PASSWORD,
+            user_id=user_id,
+            current_password_hash=current_hash,
+            new_password_hash=new_hash,
         )
 
     async def lock_admins(self) -> None:
@@ -134,11 +122,7 @@ class SqlUserStore(SqlUnitOfWork):
 
     async def open_session(self, session: Session, password_hash: str) -> bool:
         row = _session_row(session)
-        return bool(
-            await self._connection.execute(
-                statements.INSERT_SESSION, **row, password_hash=password_hash
-            )
-        )
+        return await self._has_effect(statements.INSERT_SESSION, **row, password_hash=password_hash)
 
     async def get_session_for_update(
         self, family_hash: bytes

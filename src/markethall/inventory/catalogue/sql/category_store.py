@@ -218,7 +218,7 @@ class SqlCategoryStore(SqlUnitOfWork):
             "translations": _dump_translations(category),
         }
         try:
-            return bool(await self._connection.execute(ADD_CATEGORY, **row))
+            return await self._has_effect(ADD_CATEGORY, **row)
         except asyncpg.ForeignKeyViolationError:
             raise CategoryNotFound(category=category.parent) from None
 

@@ -60,7 +60,7 @@ class SqlFamilyStore(SqlUnitOfWork):
     async def add_family(self, family: Family) -> bool:
         row = {**_family_to_row(family), "label_key": family.key}
         try:
-            return bool(await self._connection.execute(family_statements.ADD_FAMILY, **row))
+            return await self._has_effect(family_statements.ADD_FAMILY, **row)
         except asyncpg.ForeignKeyViolationError:
             raise CategoryNotFound(category=family.category) from None
 

@@ -54,7 +54,7 @@ class SqlProductStore(SqlUnitOfWork):
 
     async def add_product(self, product: Product) -> bool:
         row = product_to_row(product)
-        return bool(await self._connection.fetch_value(statements.ADD_PRODUCT, **row))
+        return await self._fetch_bool(statements.ADD_PRODUCT, **row)
 
     async def get_product_for_update(self, product_id: UUID) -> Product | None:
         row = await self._connection.fetch_one(

@@ -58,7 +58,7 @@ class SqlImportStore(SqlUnitOfWork):
     # Jobs
 
     async def add_import_job(self, job: ImportJob) -> bool:
-        return bool(await self._connection.execute(statements.ADD_IMPORT_JOB, **_job_to_row(job)))
+        return await self._has_effect(statements.ADD_IMPORT_JOB, **_job_to_row(job))
 
     async def get_import_job(self, import_id: UUID) -> ImportJob | None:
         return _job_from_row(
@@ -89,13 +89,11 @@ class SqlImportStore(SqlUnitOfWork):
         )
 
     async def advance_import_job(self, job: ImportJob, token: UUID, expected_offset: int) -> bool:
-        return bool(
-            await self._connection.execute(
-                statements.ADVANCE_IMPORT_JOB,
-                **_job_update_values(job),
-                token=token,
-                expected_offset=expected_offset,
-            )
+        return await self._has_effect(
+            statements.ADVANCE_IMPORT_JOB,
+            **_job_update_values(job),
+            token=token,
+            expected_offset=expected_offset,
         )
 
     async def release_import_lease(self, import_id: UUID, token: UUID) -> None:

@@ -308,7 +308,7 @@ class SqlWarehouseStore(SqlUnitOfWork):
         return [Warehouse(**row) for row in rows]
 
     async def insert_warehouse(self, warehouse: Warehouse) -> bool:
-        return bool(await self._connection.execute(INSERT_WAREHOUSE, **vars(warehouse)))
+        return await self._has_effect(INSERT_WAREHOUSE, **vars(warehouse))
 
     async def save_warehouse(self, warehouse: Warehouse) -> None:
         row = {f"new_{name}": value for name, value in vars(warehouse).items()}
@@ -318,10 +318,10 @@ class SqlWarehouseStore(SqlUnitOfWork):
         await self._connection.execute(DELETE_WAREHOUSE, warehouse_id=warehouse_id)
 
     async def has_stock(self, warehouse_id: UUID) -> bool:
-        return bool(await self._connection.fetch_value(HAS_STOCK, warehouse_id=warehouse_id))
+        return await self._fetch_bool(HAS_STOCK, warehouse_id=warehouse_id)
 
     async def has_stock_rows(self, warehouse_id: UUID) -> bool:
-        return bool(await self._connection.fetch_value(HAS_STOCK_ROWS, warehouse_id=warehouse_id))
+        return await self._fetch_bool(HAS_STOCK_ROWS, warehouse_id=warehouse_id)
 
 
 def _change_parameters(changes: Sequence[StockChange]) -> dict[str, Any]:
