@@ -26,7 +26,7 @@ PLANTED = {
     ],
     "Tools for one machine, top to bottom; the embedded servers know no application": [
         ("local/errors.py", "import markethall.local.valkey"),
-        ("local/postgres/server.py", "import markethall.local.cluster.runner"),
+        ("local/postgres/server.py", "import markethall.local.cluster.app"),
         ("local/helpers.py", "x = 1"),
     ],
     "Contexts know each other by contract, and only a service looks": [

@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from markethall.relocation import RelocationFailed
-from markethall.relocation.database_urls import libpq_environment
-from markethall.relocation.schema_copy import find_pg_tools
+from markethall.relocation.schema_copy import find_pg_tools, libpq_environment
 from markethall.schema_state import upgrade_outdated
 from tests.conftest import on_server
 from tests.e2e.dedicated_server import DatabaseReader, dedicated_database, dedicated_server

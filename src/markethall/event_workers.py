@@ -13,7 +13,7 @@ from markethall.shared.composition.topology import InvalidManifest, handler_key
 from markethall.shared.messaging.backlog import BacklogMonitor
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import EventHandler
-from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.inbox import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher

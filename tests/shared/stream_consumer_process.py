@@ -11,7 +11,7 @@ from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import Delivery
-from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.inbox import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher

@@ -18,7 +18,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker, PeriodicJob
 from markethall.shared.messaging.events import Delivery, wrap_event
-from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.inbox import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig

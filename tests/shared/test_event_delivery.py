@@ -15,7 +15,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import Delivery, EventEnvelope
-from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.inbox import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer, StreamConfig
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher

@@ -21,7 +21,7 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import MalformedRequest, Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.events import Delivery, EventEnvelope, RetryLater, wrap_event
-from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.inbox import InboxConsumer
 from markethall.shared.messaging.outbox import ClocksDiffer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.sql.outbox import SqlOutbox

@@ -19,7 +19,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.event_signature import EventSigner, EventVerifier
 from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
-from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.inbox import InboxConsumer
 from markethall.shared.messaging.memory import MemoryOutbox
 from markethall.shared.messaging.outbox import LeaderSession
 from markethall.shared.messaging.outbox_relay import OutboxRelay

@@ -78,9 +78,9 @@ def local_cluster(
     _check_cluster(settings)
     with exit_on_sigterm(), open_database(settings) as settings, redis(settings) as settings:
         migrate_if_development(settings)
-        from markethall.local.cluster import runner
+        from markethall.local.cluster.app import run
 
-        code = runner.run(settings, host, port, partial(err.print, markup=False))
+        code = run(settings, host, port, partial(err.print, markup=False))
     raise typer.Exit(code)
 
 

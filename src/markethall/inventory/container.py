@@ -15,8 +15,7 @@ from markethall.inventory.catalogue.service.response_cache import ProductRespons
 from markethall.inventory.contract import Inventory
 from markethall.inventory.imports.contract import Imports
 from markethall.inventory.imports.service.api import ImportService
-from markethall.inventory.imports.service.jobs import ImportWorker
-from markethall.inventory.imports.service.read_models import ReadModels
+from markethall.inventory.imports.service.jobs import ImportWorker, ReadModels
 from markethall.inventory.imports.service.row_images import MAX_IMAGE_REDIRECTS, RowImages
 from markethall.inventory.media.contract import MediaLibrary
 from markethall.inventory.media.gateway.directory_storage import DirectoryStorage

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from markethall.relocation.database_urls import RelocationFailed, parse_url
 from markethall.relocation.schema_copy import (
     TEXT_SETTINGS,
     PgTools,
+    RelocationFailed,
     RowChecksums,
     SchemaCopy,
     checksum_query,
     find_pg_tools,
+    parse_url,
 )
 from markethall.schema_state import renamed_schema
 from markethall.shared.persistence.postgres_url import InvalidPostgresUrl, asyncpg_dsn

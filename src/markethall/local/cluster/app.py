@@ -4,8 +4,9 @@
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,11 +14,15 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from markethall import __version__
 from markethall.contexts import context_names, topology
 from markethall.graceful_shutdown import drain_on_signal
+from markethall.local.cluster.process_supervisor import Report, ServiceSupervisor, free_urls
 from markethall.local.cluster.reverse_proxy import ReverseProxy
+from markethall.local.cluster.running import recorded
 from markethall.operations.endpoints import add_docs, add_metrics, add_probes
 from markethall.operations.metrics import MetricsPortMiddleware, arrived_on
+from markethall.server import GracefulServer, listen_sockets, server_config
 from markethall.settings import Settings
 from markethall.shared.http.cors import cors_policy
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
@@ -27,6 +32,7 @@ from markethall.shared.http.rate_limits import RateLimiter
 from markethall.shared.http.route_policies import public
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.errors import DomainError, Unauthenticated
+from markethall.shared.observability import log
 from markethall.shared.persistence.redis_client import RedisClient
 
 
@@ -139,3 +145,40 @@ def merge_documents(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for kind, components in document["components"].items():
             merged["components"].setdefault(kind, {}).update(components)
     return merged
+
+
+def run(settings: Settings, host: str, port: int, report: Report) -> int:
+    """Run until all processes have ended. Returns the exit code.
+
+    Raises OSError if the port is taken.
+    """
+    with listen_sockets(host, port, settings.metrics_port) as sockets:
+        log.configure(settings.log_format, settings.log_level)
+        urls = free_urls()
+        proxy = ReverseProxy(urls, settings)
+        supervisor = ServiceSupervisor(settings, urls, proxy, report)
+
+        @asynccontextmanager
+        async def running() -> AsyncIterator[None]:
+            task = asyncio.create_task(supervisor.supervise())
+            task.add_done_callback(lambda _: stop())
+            try:
+                yield
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                await supervisor.stop()
+                await proxy.close()
+
+        def stop() -> None:
+            server.should_exit = True
+
+        app = create_cluster_app(settings, proxy, running)
+        server = GracefulServer(server_config(app, settings))
+        report(f"Markethall {__version__} starts {len(urls)} services behind one proxy")
+        proxy_url = f"http://{host}:{sockets[0].getsockname()[1]}"
+        report(f"  {'proxy':11}pid {os.getpid():<8}{proxy_url}")
+        with recorded(settings.data_directory, proxy_url, urls):
+            server.run(sockets)
+        return supervisor.exit_code or (0 if server.started else 1)

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from markethall.shared.kernel.errors import Unavailable
-from markethall.shared.messaging.inbox_consumer import InboxConsumer, is_being_cancelled
+from markethall.shared.messaging.inbox import InboxConsumer, is_being_cancelled
 from markethall.shared.messaging.outbox import ClocksDiffer, LeaderSession, Outbox
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.wake_signal import WakeSignal

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from markethall.inventory.catalogue.ports import ProductCache, ProductIndex
 from markethall.inventory.imports.contract import ImportView, MissingProducts, NoteKind
 from markethall.inventory.imports.domain.file_records import FilePosition, RowNote, UnreadableFile
 from markethall.inventory.imports.domain.jobs import MAX_STORED_NOTES, ImportJob
@@ -25,13 +26,31 @@ from markethall.inventory.imports.service.import_batch import (
     persist,
 )
 from markethall.inventory.imports.service.import_reader import ImportReader, Prefetcher, RowBatch
-from markethall.inventory.imports.service.read_models import ReadModels
 from markethall.inventory.imports.service.row_images import RowImages
 from markethall.inventory.stock.ports import ReservationExpiry
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.database import Database
+
+
+class ReadModels:
+    def __init__(self, cache: ProductCache, search_index: ProductIndex) -> None:
+        self._cache = cache
+        self._search_index = search_index
+
+    def invalidate(self, changes: BatchChanges) -> None:
+        """Invalidate the products of the batch, which may have been applied, and all pages."""
+        self._cache.invalidate(changes.touched_product_ids, pages=True)
+
+    async def update(self, changes: BatchChanges) -> None:
+        """Invalidate and index the products of the batch, which has been applied."""
+        product_ids = changes.touched_product_ids
+        has_changes = bool(product_ids or changes.families.changed)
+        self._cache.invalidate(product_ids, pages=has_changes)
+        if products := changes.written_products:
+            await self._search_index.index(products)
+
 
 log = structlog.get_logger("markethall.imports")
 
