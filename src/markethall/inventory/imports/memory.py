@@ -10,7 +10,7 @@ from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.imports.contract import ImportStatus, NoteKind
 from markethall.inventory.imports.domain.file_records import RowNote
 from markethall.inventory.imports.domain.jobs import ImportJob
-from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock
 from markethall.inventory.stock.memory import MemoryStockStore, StockTables
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
@@ -204,9 +204,6 @@ class MemoryImportStore(MemoryStockStore):
         for product in new_products:
             await self.ensure_main_stock_row(product.product_id)
         return all(added)
-
-    async def apply_movements(self, changes: Sequence[StockChange]) -> None:
-        await self.apply_changes(changes)
 
     def _is_needed(self, upload_id: UUID, failed_before: datetime | None) -> bool:
         return bool(

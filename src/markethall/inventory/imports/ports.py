@@ -10,7 +10,7 @@ from markethall.inventory.catalogue.ports import Store as CatalogueStore
 from markethall.inventory.imports.contract import NoteKind
 from markethall.inventory.imports.domain.file_records import RowNote
 from markethall.inventory.imports.domain.jobs import ImportJob
-from markethall.inventory.stock.domain import Stock, StockChange
+from markethall.inventory.stock.domain import Stock
 from markethall.inventory.stock.ports import Store as StockStore
 
 
@@ -121,11 +121,4 @@ class Store(ReadStore, CatalogueStore, StockStore, Protocol):
         """Return the stock rows of the main warehouse, by product id.
 
         Lock the stock rows of all warehouses, in the order of product ids and warehouse ids.
-        """
-
-    async def apply_movements(self, changes: Sequence[StockChange]) -> None:
-        """Record movements in the main warehouse and change the units on hand.
-
-        The caller must first lock the stock rows, and check that no change leaves fewer units on
-        hand than are reserved. All changes must have the same reason, note, actor and time.
         """

@@ -313,8 +313,7 @@ async def persist(store: Store, changes: BatchChanges) -> None:
     """Write the changes. Raises SkuConflict."""
     # Write the movements of existing products before the products. The counts were checked against
     # the old backorder limits, which change when the products are written.
-    if movements := changes.movements(of_new_products=False):
-        await store.apply_movements(movements)
+    await _apply(store, changes.movements(of_new_products=False))
     new_products, changed_products = (
         list(changes.new_products.values()),
         list(changes.changed_products.values()),
@@ -326,8 +325,12 @@ async def persist(store: Store, changes: BatchChanges) -> None:
         new_products, changed_products
     ):
         raise SkuConflict
-    if movements := changes.movements(of_new_products=True):
-        await store.apply_movements(movements)
+    await _apply(store, changes.movements(of_new_products=True))
+
+
+async def _apply(store: Store, movements: Sequence[StockChange]) -> None:
+    if movements and len(await store.apply_changes(movements)) != len(movements):
+        raise LookupError("a counted stock row has changed, although this transaction locks it")
 
 
 async def _get_existing_products(

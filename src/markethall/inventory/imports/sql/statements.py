@@ -25,7 +25,7 @@ from markethall.inventory.imports.sql.tables import (
     upload_parts,
     uploads,
 )
-from markethall.inventory.stock.sql.tables import movements, stock
+from markethall.inventory.stock.sql.tables import stock
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 # Uploads
@@ -293,43 +293,3 @@ SAVE_STAGED_PRODUCTS: Final = Statement(
     )
 )
 ADD_NEW_WORDS: Final = Statement(sa.select(sa.literal_column("1")).add_cte(insert_new_words()))
-
-# Stock. The transaction has locked these stock rows, or inserted them.
-
-_movement_values: Final = (
-    sa.func.unnest(
-        bindparam("movement_ids", type_=ARRAY(sa.Uuid)),
-        PRODUCT_IDS,
-        bindparam("deltas", type_=ARRAY(sa.BigInteger)),
-    )
-    .table_valued("movement_id", "product_id", "delta")
-    .render_derived()
-    .alias("movement_values")
-)
-APPLY_MOVEMENTS: Final = Statement(
-    insert(movements).from_select(
-        [column.name for column in movements.c if column.name != "number"],
-        sa.select(
-            sa.cast(_movement_values.c.movement_id, sa.Uuid),
-            stock.c.product_id,
-            stock.c.warehouse_id,
-            sa.cast(_movement_values.c.delta, sa.BigInteger),
-            stock.c.on_hand + sa.cast(_movement_values.c.delta, sa.BigInteger),
-            bindparam("reason", type_=sa.Text),
-            bindparam("note", type_=sa.Text),
-            sa.cast(sa.null(), sa.Uuid),
-            bindparam("actor", type_=sa.Text),
-            NOW,
-        )
-        .select_from(
-            _movement_values.join(
-                stock,
-                sa.and_(
-                    stock.c.product_id == sa.cast(_movement_values.c.product_id, sa.Uuid),
-                    stock.c.warehouse_id == uuid_parameter("warehouse_id"),
-                ),
-            )
-        )
-        .order_by(stock.c.product_id),
-    )
-)

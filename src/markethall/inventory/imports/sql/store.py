@@ -18,7 +18,7 @@ from markethall.inventory.imports.domain.file_records import FilePosition, RowNo
 from markethall.inventory.imports.domain.jobs import OUTCOMES, ImportJob
 from markethall.inventory.imports.sql import statements
 from markethall.inventory.imports.sql.product_staging import ProductStaging
-from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock
 from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:
@@ -187,19 +187,6 @@ class SqlImportStore(SqlUnitOfWork):
         except asyncpg.UniqueViolationError:
             return False
         return added == len(new_products)
-
-    async def apply_movements(self, changes: Sequence[StockChange]) -> None:
-        await self._connection.execute(
-            statements.APPLY_MOVEMENTS,
-            movement_ids=[change.movement_id for change in changes],
-            product_ids=[change.product_id for change in changes],
-            deltas=[change.delta for change in changes],
-            warehouse_id=MAIN_WAREHOUSE,
-            reason=changes[0].reason.value,
-            note=changes[0].note,
-            actor=changes[0].actor,
-            now=changes[0].created_at,
-        )
 
 
 def _stock_from_row(row: "Record") -> Stock:

@@ -125,14 +125,7 @@ def _insert_line(source: "sa.CTE") -> Any:
                 bigint_parameter("quantity"),
                 ZERO,
                 ZERO,
-                source.c.sku,
-                source.c.name,
-                source.c.price_amount,
-                source.c.price_currency,
-                source.c.tax_class,
-                source.c.weight_grams,
-                source.c.category,
-                source.c.tags,
+                *(source.c[column.name] for column in PRODUCT_SNAPSHOT),
             ),
         )
         .returning(reservation_lines)
