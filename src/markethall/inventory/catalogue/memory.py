@@ -170,7 +170,7 @@ class MemoryFamilyStore(MemoryCategoryStore):
     async def lock_family_names(self) -> None:
         """Do nothing, because transactions in memory run one at a time."""
 
-    async def add_implicit_families(self, families: Sequence[Family]) -> None:
+    async def add_families(self, families: Sequence[Family]) -> None:
         for family in families:
             await self.add_family(family)
 

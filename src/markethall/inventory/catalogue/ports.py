@@ -172,8 +172,8 @@ class Store(ReadStore, ResponseStore, Protocol):
     async def add_slug(self, slug: str, family_id: UUID) -> None:
         """Record the new slug of the family. Do nothing if the family had this slug before."""
 
-    async def add_implicit_families(self, families: Sequence[Family]) -> None:
-        """Insert families that products name. The caller has locked the names of families."""
+    async def add_families(self, families: Sequence[Family]) -> None:
+        """Insert families and their slugs. The caller has locked the names of families."""
 
 
 class ProductIndex(Protocol):

@@ -142,8 +142,6 @@ class MemoryImportStore(MemoryStockStore):
         found = (self._tables.families.get(label) for label in sorted(labels))
         return [family for family in found if family is not None]
 
-    add_families = MemoryStockStore.add_implicit_families
-
     async def save_families(self, families: Sequence[Family]) -> None:
         for family in families:
             await self.save_family(family)

@@ -97,9 +97,6 @@ class Store(ReadStore, CatalogueStore, StockStore, Protocol):
     async def get_families_for_update(self, labels: Collection[str]) -> Sequence[Family]:
         """Return the families with these labels. Lock their rows in the order of their labels."""
 
-    async def add_families(self, families: Sequence[Family]) -> None:
-        """Insert families and their slugs. The caller has locked the names of families."""
-
     async def save_families(self, families: Sequence[Family]) -> None:
         """Update families, and record their slugs."""
 

@@ -26,7 +26,7 @@ async def get_or_create_family(store: Store, text: str, now: datetime) -> str:
     label = names.get_or_plan(text)
     if names.planned:
         taken = await store.list_taken_slugs(candidates_of([label]))
-        await store.add_implicit_families(create_implicit_families([label], taken, now, new_id))
+        await store.add_families(create_implicit_families([label], taken, now, new_id))
     return label
 
 

@@ -89,43 +89,6 @@ ADD_FAMILY: Final = Statement(
         ["slug", "family_id"], sa.select(_new_family.c.slug, _new_family.c.family_id)
     )
 )
-_implicit: Final = (
-    sa.func.unnest(
-        bindparam("family_ids", type_=ARRAY(sa.Uuid)),
-        _texts("labels"),
-        _texts("label_keys"),
-        _texts("slugs"),
-    )
-    .table_valued("family_id", "label", "label_key", "slug")
-    .render_derived()
-    .alias("implicit")
-)
-_now: Final = bindparam("now", type_=sa.TIMESTAMP(timezone=True))
-_IMPLICIT_VALUES: Final[dict[str, Any]] = {
-    "family_id": sa.cast(_implicit.c.family_id, sa.Uuid),
-    "label": _implicit.c.label,
-    "label_key": _implicit.c.label_key,
-    "slug": _implicit.c.slug,
-    "description": sql_literal(""),
-    "images": sa.cast(sql_literal("{}"), ARRAY(sa.Text)),
-    "metadata": sa.cast(sql_literal("{}"), JSONB),
-    "translations": sa.cast(sql_literal("{}"), JSONB),
-    "status": sql_literal("active"),
-    "version": integer_literal(1),
-    "created_at": _now,
-    "updated_at": _now,
-}
-_new_families: Final = (
-    insert(families)
-    .from_select(list(_IMPLICIT_VALUES), sa.select(*_IMPLICIT_VALUES.values()))
-    .returning(families.c.family_id, families.c.slug)
-    .cte("new_families")
-)
-ADD_IMPLICIT_FAMILIES: Final = Statement(
-    insert(family_slugs).from_select(
-        ["slug", "family_id"], sa.select(_new_families.c.slug, _new_families.c.family_id)
-    )
-)
 SAVE_FAMILY: Final = Statement(
     sa.update(families)
     .where(families.c.family_id == uuid_parameter("family_id"))

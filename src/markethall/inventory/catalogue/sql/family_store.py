@@ -47,16 +47,6 @@ class SqlFamilyStore(SqlUnitOfWork):
     async def lock_family_names(self) -> None:
         await self._connection.fetch_value(family_statements.LOCK_FAMILY_NAMES)
 
-    async def add_implicit_families(self, families: Sequence[Family]) -> None:
-        await self._connection.execute(
-            family_statements.ADD_IMPLICIT_FAMILIES,
-            family_ids=[family.family_id for family in families],
-            labels=[family.label for family in families],
-            label_keys=[family.key for family in families],
-            slugs=[family.slug for family in families],
-            now=families[0].created_at,
-        )
-
     async def add_family(self, family: Family) -> bool:
         row = {**_family_to_row(family), "label_key": family.key}
         try:

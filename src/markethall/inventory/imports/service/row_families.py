@@ -119,16 +119,10 @@ class RowFamilies:
             slugs = [slug for values in self.new_values.values() if (slug := values.get("slug"))]
             taken = await store.list_taken_slugs(candidates_of(labels))
             families = create_implicit_families(labels, [*taken, *slugs], now, new_id)
-            await self._add(store, families)
-        if self.changed:
-            await store.save_families([self.changed[label] for label in sorted(self.changed)])
-
-    async def _add(self, store: Store, families: Sequence[Family]) -> None:
-        if self.new_values:
             values = self.new_values
             await store.add_families([replace(f, **values.get(f.label, {})) for f in families])
-        else:
-            await store.add_implicit_families(families)
+        if self.changed:
+            await store.save_families([self.changed[label] for label in sorted(self.changed)])
 
 
 async def _load_names(
