@@ -69,10 +69,7 @@ def serve(
 
 
 @cli.command()
-def local_cluster(
-    host: Host = "127.0.0.1",
-    port: Port = 8000,
-) -> None:
+def local_cluster(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     """Serve each context as a process of its own, behind a reverse proxy on one port."""
     settings = read_settings()
     _check_cluster(settings)

@@ -166,11 +166,7 @@ class FamilyListQueries:
     """Implementation of `FamilySearch`. It always searches in the store."""
 
     def __init__(
-        self,
-        database: ReadDatabase[ReadStore],
-        cache: ProductCache,
-        cursors: Cursors,
-        clock: Clock,
+        self, database: ReadDatabase[ReadStore], cache: ProductCache, cursors: Cursors, clock: Clock
     ) -> None:
         self._database = database
         self._cache = cache

@@ -99,12 +99,7 @@ class AccessTokenSigner:
     """Signs access tokens. No other class has the private key."""
 
     def __init__(
-        self,
-        key: Ed25519PrivateKey | str,
-        issuer: str,
-        audience: str,
-        ttl: timedelta,
-        clock: Clock,
+        self, key: Ed25519PrivateKey | str, issuer: str, audience: str, ttl: timedelta, clock: Clock
     ) -> None:
         """`key` may be PEM text of one or more keys. Raises ValueError for an invalid key."""
         keys = load_private_keys(key) if isinstance(key, str) else [key]

@@ -146,9 +146,7 @@ async def issue_token(
     responses=problems(MalformedRequest, UnsupportedMediaType, ValidationFailed, Unavailable),
 )
 async def revoke_token(
-    ctx: FormSender,
-    form: Annotated[RevocationForm, Form()],
-    sessions: SessionsDep,
+    ctx: FormSender, form: Annotated[RevocationForm, Form()], sessions: SessionsDep
 ) -> Response:
     """End the session of a refresh token (RFC 7009). An invalid token also gets the status 200."""
     await sessions.revoke(ctx, form.token)

@@ -58,10 +58,7 @@ class AccountService:
         self._clock = clock
 
     async def register(
-        self,
-        ctx: CallContext,
-        command: Register,
-        attempt: IdempotentCommand,
+        self, ctx: CallContext, command: Register, attempt: IdempotentCommand
     ) -> UserView:
         identity = UserIdentity.parse(command.username, command.email)
         guest_token = command.guest_token
@@ -111,12 +108,7 @@ class AccountService:
             await store.end_sessions(user.user_id, self._clock(), ctx.actor.session_id)
         log.info("security.password_changed", **ctx.security_fields, subject=_subject(user))
 
-    async def list_users(
-        self,
-        ctx: CallContext,
-        limit: int,
-        cursor: str | None,
-    ) -> Page[UserView]:
+    async def list_users(self, ctx: CallContext, limit: int, cursor: str | None) -> Page[UserView]:
         after = self._cursors.decode(_LIST_NAME, cursor, _USER_KEYSET)
         async with self._database.read_session() as store:
             users = await store.list_users(after, limit + 1)

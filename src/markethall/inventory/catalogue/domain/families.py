@@ -352,10 +352,7 @@ def candidates_of(labels: Iterable[str]) -> Sequence[str]:
 
 
 def create_implicit_families(
-    labels: Iterable[str],
-    taken_slugs: Collection[str],
-    now: datetime,
-    new_id: Callable[[], UUID],
+    labels: Iterable[str], taken_slugs: Collection[str], now: datetime, new_id: Callable[[], UUID]
 ) -> Sequence[Family]:
     """Create the families that products name, each with its best slug that is not taken."""
     taken = set(taken_slugs)

@@ -173,10 +173,7 @@ class StockroomService:
         return stocktake_from_movements(movements, skus)
 
     async def list_movements(
-        self,
-        ctx: CallContext,
-        product_id: UUID,
-        query: PageQuery,
+        self, ctx: CallContext, product_id: UUID, query: PageQuery
     ) -> Page[Movement]:
         name = f"movements:{product_id}"
         before = self._cursors.decode(name, query.cursor, _MOVEMENT_KEYSET)
