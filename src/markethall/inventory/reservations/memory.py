@@ -235,17 +235,9 @@ class MemoryReservationStore(MemoryStockStore):
         ]
 
     def _offer(self, product: Product, currency: str | None, now: datetime) -> ProductOffer:
-        return ProductOffer(
-            product_id=product.product_id,
-            sku=product.sku,
-            name=product.name,
-            unit_price=product.price_in(currency, now),
-            available=self._availability(product, now).available,
-            tax_class=product.tax_class,
-            weight_grams=product.weight_grams,
-            category=product.category,
-            tags=product.tags,
-        )
+        available = self._availability(product, now).available
+        price = product.price_in(currency, now)
+        return ProductOffer(**vars(product), unit_price=price, available=available)
 
     def _availability(self, product: Product, now: datetime) -> Availability:
         stock_rows = self._stock_of_product(product.product_id)

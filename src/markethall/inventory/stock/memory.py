@@ -224,20 +224,11 @@ class MemoryStockStore(MemoryProductStore):
         )
 
     def _record_movement(self, change: StockChange, delta: int, on_hand: int) -> Movement:
-        movement = Movement(
-            movement_id=change.movement_id,
-            product_id=change.product_id,
-            warehouse_id=change.warehouse_id,
-            delta=delta,
-            on_hand_after=on_hand,
-            # A count that equals the units on hand has the delta 0, whatever its reason. Only the
-            # reason `counted` may have the delta 0.
-            reason=change.reason if delta else MovementReason.COUNTED,
-            note=change.note,
-            reference=change.reference,
-            actor=change.actor,
-            created_at=change.created_at,
-        )
+        # A count that equals the units on hand has the delta 0, whatever its reason. Only the
+        # reason `counted` may have the delta 0.
+        reason = change.reason if delta else MovementReason.COUNTED
+        made = {"delta": delta, "on_hand_after": on_hand, "reason": reason}
+        movement = Movement(**vars(change) | made)
         self._tables.movements.put(movement.movement_id, movement)
         ids = self._tables.movement_ids_by_product.get(change.product_id) or ()
         self._tables.movement_ids_by_product.put(change.product_id, (*ids, movement.movement_id))

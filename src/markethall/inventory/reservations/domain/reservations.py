@@ -325,17 +325,9 @@ def _short_line_details(line: ShortLine) -> dict[str, Any]:
 
 def _merge_product_lines(lines: list[ReservationLine]) -> ReservationLineView:
     """Merge the lines of one product, which differ by warehouse."""
-    first = lines[0]
-    return ReservationLineView(
-        product_id=first.product_id,
-        sku=first.sku,
-        name=first.name,
-        unit_price=first.unit_price,
-        quantity=sum(line.quantity + line.released for line in lines),
-        consumed=sum(line.consumed for line in lines),
-        released=sum(line.released for line in lines),
-        tax_class=first.tax_class,
-        weight_grams=first.weight_grams,
-        category=first.category,
-        tags=first.tags,
-    )
+    sums = {
+        "quantity": sum(line.quantity + line.released for line in lines),
+        "consumed": sum(line.consumed for line in lines),
+        "released": sum(line.released for line in lines),
+    }
+    return ReservationLineView(**vars(lines[0]) | sums)

@@ -24,14 +24,5 @@ LIST_OFFERS: Final = Statement(
 
 
 def to_offer(row: "Record") -> ProductOffer:
-    return ProductOffer(
-        product_id=row["product_id"],
-        sku=row["sku"],
-        name=row["name"],
-        unit_price=Money(amount=row["price_amount"], currency=row["price_currency"]),
-        available=row["available"],
-        tax_class=row["tax_class"],
-        weight_grams=row["weight_grams"],
-        category=row["category"],
-        tags=tuple(row["tags"]),
-    )
+    price = Money(amount=row["price_amount"], currency=row["price_currency"])
+    return ProductOffer(**dict(row) | {"unit_price": price})
