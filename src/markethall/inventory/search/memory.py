@@ -19,8 +19,7 @@ from markethall.inventory.search.domain.facets import (
     build_facets,
     most_frequent,
 )
-from markethall.inventory.search.domain.label_filters import matches_keys
-from markethall.inventory.search.domain.search_query import SearchQuery
+from markethall.inventory.search.domain.search_query import SearchQuery, matches_keys
 from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 
 # returns the unit that a facet counts for a product: the product or its family

@@ -11,6 +11,7 @@ from markethall.inventory.catalogue.sql.expressions import (
     NOW,
     PRODUCT_IDS,
     ZERO,
+    available_quantity,
     bigint_parameter,
     overdue_quantity,
     unreserved_quantity,
@@ -92,7 +93,7 @@ _is_stock_row: Final = sa.and_(
     stock.c.warehouse_id == uuid_parameter("warehouse_id"),
 )
 # the columns that a line copies from the product
-PRODUCT_SNAPSHOT: Final = (
+_PRODUCT_SNAPSHOT: Final = (
     products.c.sku,
     products.c.name,
     *price_in(products, bindparam("currency", type_=sa.Text)),
@@ -101,11 +102,18 @@ PRODUCT_SNAPSHOT: Final = (
     products.c.category,
     products.c.tags,
 )
+_availability: Final = available_quantity(products)
+LIST_OFFERS: Final = Statement(
+    sa.select(products.c.product_id, *_PRODUCT_SNAPSHOT, _availability.c.available)
+    .select_from(products.join(_availability, sa.true()))
+    .where(products.c.product_id == sa.any_(PRODUCT_IDS), products.c.status == ACTIVE)
+    .order_by(products.c.product_id)
+)
 _reserve_stock: Final = (
     sa.update(stock)
     .where(stock.c.product_id == products.c.product_id, _is_stock_row, products.c.status == ACTIVE)
     .values(reserved=stock.c.reserved + bigint_parameter("quantity"))
-    .returning(stock.c.product_id, stock.c.warehouse_id, *PRODUCT_SNAPSHOT)
+    .returning(stock.c.product_id, stock.c.warehouse_id, *_PRODUCT_SNAPSHOT)
 )
 _stored_columns: Final = [column for column in reservation_lines.c if column.computed is None]
 
@@ -125,7 +133,7 @@ def _insert_line(source: "sa.CTE") -> Any:
                 bigint_parameter("quantity"),
                 ZERO,
                 ZERO,
-                *(source.c[column.name] for column in PRODUCT_SNAPSHOT),
+                *(source.c[column.name] for column in _PRODUCT_SNAPSHOT),
             ),
         )
         .returning(reservation_lines)
@@ -167,7 +175,7 @@ _active_product: Final = (
     sa.select(
         products.c.product_id,
         uuid_parameter("warehouse_id").label("warehouse_id"),
-        *PRODUCT_SNAPSHOT,
+        *_PRODUCT_SNAPSHOT,
     )
     .where(
         products.c.product_id == uuid_parameter("product_id"),

@@ -20,7 +20,6 @@ from markethall.inventory.reservations.domain.reservations import (
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
 from markethall.inventory.reservations.sql import expiry_statements, statements
 from markethall.inventory.reservations.sql.integrity import LIST_RESERVATION_STATES
-from markethall.inventory.reservations.sql.offers import LIST_OFFERS, to_offer
 from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
@@ -65,7 +64,7 @@ class SqlReservationStore(SqlUnitOfWork):
                 statements.RESERVE_SINGLE_STATEMENT,
                 **_reservation_parameters(reservation),
                 currency=reservation.currency,
-                **_stock_quantity_parameters(stock_quantity),
+                **vars(stock_quantity),
                 **vars(enforced_limits),
                 unlimited=limits is None,
                 now=reservation.reserved_at,
@@ -99,7 +98,7 @@ class SqlReservationStore(SqlUnitOfWork):
             now=reservation.reserved_at,
             include_backorder=include_backorder,
             currency=reservation.currency,
-            **_stock_quantity_parameters(stock_quantity),
+            **vars(stock_quantity),
         )
         return _reservation_line(row) if row else None
 
@@ -110,7 +109,7 @@ class SqlReservationStore(SqlUnitOfWork):
             await self._connection.execute(
                 statements.RESERVE_AGAIN,
                 include_backorder=include_backorder,
-                **_stock_quantity_parameters(stock_quantity),
+                **vars(stock_quantity),
             )
         )
 
@@ -214,9 +213,7 @@ class SqlReservationStore(SqlUnitOfWork):
     async def release_stock(
         self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
     ) -> None:
-        await self._connection.execute_many(
-            statements.RELEASE_STOCK, map(_stock_quantity_parameters, quantities)
-        )
+        await self._connection.execute_many(statements.RELEASE_STOCK, map(vars, quantities))
 
     async def expire_reservations(
         self, now: datetime, limit: int, product_ids: Collection[UUID] | None
@@ -252,18 +249,14 @@ class SqlReservationStore(SqlUnitOfWork):
         self, product_ids: Collection[UUID], currency: str | None, now: datetime
     ) -> Sequence[ProductOffer]:
         rows = await self._connection.fetch_all(
-            LIST_OFFERS, product_ids=list(product_ids), currency=currency, now=now
+            statements.LIST_OFFERS, product_ids=list(product_ids), currency=currency, now=now
         )
-        return [to_offer(row) for row in rows]
+        return [_to_offer(row) for row in rows]
 
 
 def _reservation_parameters(reservation: Reservation) -> dict[str, Any]:
     values = vars(reservation).items()
     return {name: value for name, value in values if name not in {"lines", "currency"}}
-
-
-def _stock_quantity_parameters(stock_quantity: StockQuantity) -> dict[str, Any]:
-    return vars(stock_quantity)
 
 
 def _reservation_line(row: "Record") -> ReservationLine:
@@ -283,6 +276,11 @@ def _line_parameters(reservation: Reservation, line: ReservationLine) -> dict[st
         "unit_currency": line.unit_price.currency,
         **{name: value for name, value in vars(line).items() if name != "unit_price"},
     }
+
+
+def _to_offer(row: "Record") -> ProductOffer:
+    price = Money(amount=row["price_amount"], currency=row["price_currency"])
+    return ProductOffer(**dict(row) | {"unit_price": price})
 
 
 def _availability(rows: "Sequence[Record]") -> Availability:

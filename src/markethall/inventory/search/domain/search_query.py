@@ -1,4 +1,7 @@
-"""Search terms and the score of a product. The SQL store computes the same score in SQL."""
+"""Search terms, the score of a product, and filters by option and attribute.
+
+The SQL store computes the same score in SQL.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from markethall.inventory.catalogue.domain.search_document import (
     SearchDocument,
     split_words,
 )
-from markethall.inventory.catalogue.domain.text_keys import sku_key
+from markethall.inventory.catalogue.domain.text_keys import label_key, sku_key
 
 # greater than any sum of weights, so that the product whose SKU equals the query comes first
 EXACT_SKU_SCORE: Final = 1000
@@ -73,3 +76,22 @@ class SearchQuery:
         if not weights or not all(weights):
             return 0
         return sum(weights) + (EXACT_SKU_SCORE if sku_key(sku) == self.sku else 0)
+
+
+def filter_keys(filters: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    """Map the `label_key` of each name to the sorted `label_key`s of its values, sorted by name.
+
+    The values of names with the same key are combined.
+    """
+    keys: dict[str, set[str]] = {}
+    for name, values in filters.items():
+        keys.setdefault(label_key(name), set()).update(map(label_key, values))
+    return {name: sorted(keys[name]) for name in sorted(keys)}
+
+
+def matches_keys(keys: Mapping[str, str], filters: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether the product has, for each name in the filters, one of the given values.
+
+    `keys` is the result of `option_keys` or `attribute_keys`, `filters` that of `filter_keys`.
+    """
+    return all(keys.get(name) in values for name, values in filters.items())
