@@ -7,9 +7,8 @@ from uuid import UUID
 
 from markethall.orders.carts.contract import CartStatus
 from markethall.orders.carts.domain import Cart, CartRef
-from markethall.orders.configuration.ports import ResponseStore
 from markethall.orders.contract import OrderView, PlaceOrder
-from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand, ResponseStore
 from markethall.shared.kernel.call_context import Actor, CallContext
 
 

@@ -6,8 +6,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
-from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.model import Dto
+from markethall.shared.idempotency.records import ResponseStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,14 +47,6 @@ class ReadStore(Protocol):
 
     async def list_all_items(self) -> Sequence[ConfigurationItem]:
         """Return the items of all kinds, sorted by id."""
-
-
-class ResponseStore(Protocol):
-    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
-        """Store the response under the idempotency key, so that a retry returns it.
-
-        Raises LeaseLost if another attempt with this key has finished first.
-        """
 
 
 class Store(ReadStore, ResponseStore, Protocol):

@@ -6,11 +6,10 @@ from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.carts.contract import ReadinessProblem
-from markethall.orders.configuration.ports import ResponseStore
 from markethall.orders.contract import OrderView, PlaceOrder
 from markethall.orders.drafts.contract import DraftStatus
 from markethall.orders.drafts.domain import DraftOrder, DraftRef
-from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand, ResponseStore
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.pagination import TimeKeyset
 
