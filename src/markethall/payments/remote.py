@@ -1,9 +1,6 @@
 """The contract `Payments` over HTTP: server routes, then the client."""
 
-from typing import Annotated, Final, Protocol
 from uuid import UUID
-
-from fastapi import APIRouter, Depends, Response
 
 from markethall.payments.contract import (
     ActivatePayments,
@@ -25,129 +22,45 @@ from markethall.payments.contract import (
     UnknownPaymentMethod,
     VoidPayment,
 )
-from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.problem_details import problems
-from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import CurrencyMismatch
 from markethall.shared.rpc.client import RpcClient
 from markethall.shared.rpc.client_interceptor import CallGuard
-from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
-
-router = APIRouter(prefix="/internal/payments", tags=["internal"])
-
-
-class ProvidesPayments(Protocol):
-    def payments(self) -> Payments: ...
-
-
-_from_payments: Final[FromContext[ProvidesPayments]] = FromContext("payments")
-PaymentsDep = Annotated[Payments, Depends(_from_payments(lambda container: container.payments()))]
+from markethall.shared.rpc.server import InternalRoutes
 
 
 class PaymentRef(Dto):
     payment_id: UUID
 
 
-@router.post(
-    "/open",
-    response_model=PaymentSummary,
-    responses=problems(OrderHasPayment, UnknownPaymentMethod),
+_routes = InternalRoutes("payments", lambda container: container.payments())
+router = _routes.router
+_routes.add(Payments.open, OrderHasPayment, UnknownPaymentMethod)
+_routes.add(Payments.activate)
+_routes.add(Payments.cancel, InvalidPaymentTransition, PaymentInProgress, reference=PaymentRef)
+_routes.add(
+    Payments.capture_due,
+    PaymentNotFound,
+    InvalidPaymentTransition,
+    PaymentInProgress,
+    OperationIdTaken,
+    CurrencyMismatch,
 )
-async def open_payment(
-    ctx: Annotated[CallContext, require_service_token("payments.open")],
-    command: Annotated[OpenPayment, FORBID_UNKNOWN_FIELDS],
-    payments: PaymentsDep,
-) -> Response:
-    return json_response(await payments.open(ctx, command))
-
-
-@router.post("/activate", response_model=PaymentList)
-async def activate(
-    ctx: Annotated[CallContext, require_service_token("payments.activate")],
-    command: Annotated[ActivatePayments, FORBID_UNKNOWN_FIELDS],
-    payments: PaymentsDep,
-) -> Response:
-    return json_response(await payments.activate(ctx, command))
-
-
-@router.post(
-    "/cancel",
-    status_code=204,
-    response_class=Response,
-    responses=problems(InvalidPaymentTransition, PaymentInProgress),
+_routes.add(
+    Payments.void, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress, OperationIdTaken
 )
-async def cancel(
-    ctx: Annotated[CallContext, require_service_token("payments.cancel")],
-    payment: Annotated[PaymentRef, FORBID_UNKNOWN_FIELDS],
-    payments: PaymentsDep,
-) -> None:
-    await payments.cancel(ctx, payment.payment_id)
-
-
-@router.post(
-    "/capture_due",
-    response_model=PaymentSummary,
-    responses=problems(
-        PaymentNotFound,
-        InvalidPaymentTransition,
-        PaymentInProgress,
-        OperationIdTaken,
-        CurrencyMismatch,
-    ),
+_routes.add(
+    Payments.refund,
+    PaymentNotFound,
+    InvalidPaymentTransition,
+    RefundExceedsCaptured,
+    OperationIdTaken,
+    ValidationFailed,
+    CurrencyMismatch,
 )
-async def capture_due(
-    ctx: Annotated[CallContext, require_service_token("payments.capture_due")],
-    command: Annotated[CapturePayment, FORBID_UNKNOWN_FIELDS],
-    payments: PaymentsDep,
-) -> Response:
-    return json_response(await payments.capture_due(ctx, command))
-
-
-@router.post(
-    "/void",
-    response_model=PaymentSummary,
-    responses=problems(
-        PaymentNotFound, InvalidPaymentTransition, PaymentInProgress, OperationIdTaken
-    ),
-)
-async def void(
-    ctx: Annotated[CallContext, require_service_token("payments.void")],
-    command: Annotated[VoidPayment, FORBID_UNKNOWN_FIELDS],
-    payments: PaymentsDep,
-) -> Response:
-    return json_response(await payments.void(ctx, command))
-
-
-@router.post(
-    "/refund",
-    response_model=RefundView,
-    responses=problems(
-        PaymentNotFound,
-        InvalidPaymentTransition,
-        RefundExceedsCaptured,
-        OperationIdTaken,
-        ValidationFailed,
-        CurrencyMismatch,
-    ),
-)
-async def refund(
-    ctx: Annotated[CallContext, require_service_token("payments.refund")],
-    command: Annotated[RefundPayment, FORBID_UNKNOWN_FIELDS],
-    payments: PaymentsDep,
-) -> Response:
-    return json_response(await payments.refund(ctx, command))
-
-
-@router.post("/list_payment_states", response_model=PaymentStates)
-async def list_payment_states(
-    ctx: Annotated[CallContext, require_service_token("payments.list_payment_states")],
-    page: Annotated[ListPaymentStates, FORBID_UNKNOWN_FIELDS],
-    payments: PaymentsDep,
-) -> Response:
-    return json_response(await payments.list_payment_states(ctx, page))
+_routes.add(Payments.list_payment_states)
 
 
 class RemotePayments:
@@ -186,30 +99,24 @@ class GuardedPayments:
         self._guard = guard
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
-        return await self._guard.invoke(ctx, "open", lambda ctx: self._payments.open(ctx, command))
+        return await self._guard.invoke(ctx, "open", self._payments.open, command)
 
     async def activate(self, ctx: CallContext, command: ActivatePayments) -> PaymentList:
-        return await self._guard.invoke(
-            ctx, "activate", lambda ctx: self._payments.activate(ctx, command)
-        )
+        return await self._guard.invoke(ctx, "activate", self._payments.activate, command)
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
-        await self._guard.invoke(ctx, "cancel", lambda ctx: self._payments.cancel(ctx, payment_id))
+        await self._guard.invoke(ctx, "cancel", self._payments.cancel, payment_id)
 
     async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
-        return await self._guard.invoke(
-            ctx, "capture_due", lambda ctx: self._payments.capture_due(ctx, command)
-        )
+        return await self._guard.invoke(ctx, "capture_due", self._payments.capture_due, command)
 
     async def void(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
-        return await self._guard.invoke(ctx, "void", lambda ctx: self._payments.void(ctx, command))
+        return await self._guard.invoke(ctx, "void", self._payments.void, command)
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
-        return await self._guard.invoke(
-            ctx, "refund", lambda ctx: self._payments.refund(ctx, command)
-        )
+        return await self._guard.invoke(ctx, "refund", self._payments.refund, command)
 
     async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:
         return await self._guard.invoke(
-            ctx, "list_payment_states", lambda ctx: self._payments.list_payment_states(ctx, page)
+            ctx, "list_payment_states", self._payments.list_payment_states, page
         )
