@@ -1,6 +1,6 @@
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
@@ -46,7 +46,11 @@ from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 router = APIRouter(tags=["inventory"])
 
 
-_from_inventory: Final[FromContext[Any]] = FromContext("inventory")
+class ProvidesImports(Protocol):
+    def imports(self) -> Imports: ...
+
+
+_from_inventory: Final[FromContext[ProvidesImports]] = FromContext("inventory")
 ImportsDep = Annotated[Imports, Depends(_from_inventory(lambda container: container.imports()))]
 
 # Sent while there is no change, because proxies close idle connections. It is a comment of the

@@ -1,6 +1,6 @@
 """HTTP API of media: upload by staff, images for anyone."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
@@ -44,7 +44,11 @@ from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 router = APIRouter(prefix="/media", tags=["inventory"])
 
 
-_from_inventory: Final[FromContext[Any]] = FromContext("inventory")
+class ProvidesMedia(Protocol):
+    def media(self) -> MediaLibrary: ...
+
+
+_from_inventory: Final[FromContext[ProvidesMedia]] = FromContext("inventory")
 MediaDep = Annotated[MediaLibrary, Depends(_from_inventory(lambda container: container.media()))]
 # No check for card numbers: only pixels are stored, so no card number can be stored. The metadata
 # of a photo contains numbers that the check would take for card numbers.

@@ -1,4 +1,4 @@
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Response
 
@@ -15,7 +15,13 @@ from markethall.shared.kernel.pagination import CursorInvalid, Page
 router = APIRouter(tags=["inventory"])
 
 
-_from_inventory: Final[FromContext[Any]] = FromContext("inventory")
+class Services(Protocol):
+    """The services that these routes call."""
+
+    def reservations(self) -> Reservations: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
 ReservationsDep = Annotated[
     Reservations, Depends(_from_inventory(lambda container: container.reservations()))
 ]

@@ -1,4 +1,4 @@
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -30,7 +30,15 @@ from markethall.shared.kernel.pagination import CursorInvalid
 router = APIRouter(tags=["inventory"])
 
 
-_from_inventory: Final[FromContext[Any]] = FromContext("inventory")
+class Services(Protocol):
+    """The services that these routes call."""
+
+    def product_search(self) -> ProductSearch: ...
+
+    def family_search(self) -> FamilySearch: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
 ProductSearchDep = Annotated[
     ProductSearch, Depends(_from_inventory(lambda container: container.product_search()))
 ]

@@ -1,6 +1,6 @@
 """FastAPI dependencies of the catalogue routes; other sub-domains import some of them."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import Depends, Request, Response
 
@@ -22,7 +22,18 @@ from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
-_from_inventory: Final[FromContext[Any]] = FromContext("inventory")
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    def catalogue(self) -> Catalogue: ...
+
+    def categories(self) -> Categories: ...
+
+    def families(self) -> Families: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
 CatalogueDep = Annotated[
     Catalogue, Depends(_from_inventory(lambda container: container.catalogue()))
 ]

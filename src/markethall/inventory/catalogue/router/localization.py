@@ -8,7 +8,7 @@ for all languages. Only the response cache of the gateway has an entry per langu
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import Depends, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,7 +37,11 @@ LanguageRange = Annotated[
 ]
 
 
-_from_inventory: Final[FromContext[Any]] = FromContext("inventory")
+class ProvidesLanguage(Protocol):
+    def catalogue_language(self) -> str: ...
+
+
+_from_inventory: Final[FromContext[ProvidesLanguage]] = FromContext("inventory")
 _own_language: Final = _from_inventory(lambda container: container.catalogue_language())
 
 

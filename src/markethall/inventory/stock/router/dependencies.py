@@ -1,6 +1,6 @@
 """FastAPI dependencies of the stock routes: services, required scopes and body limits."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import Depends
 
@@ -10,7 +10,16 @@ from markethall.shared.http.route_policies import BULK_BODY_LIMITS, require_scop
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import STOCK_WRITE
 
-_from_inventory: Final[FromContext[Any]] = FromContext("inventory")
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    def stockroom(self) -> Stockroom: ...
+
+    def warehouses(self) -> Warehouses: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
 StockroomDep = Annotated[
     Stockroom, Depends(_from_inventory(lambda container: container.stockroom()))
 ]
