@@ -100,19 +100,19 @@ async def _has_enough(store: SqlInventoryStore, stock_quantity: StockQuantity) -
 
 
 def _without_condition(statement: Statement) -> Statement:
+    sql = statement.sql
+    [condition] = IS_ALLOCATABLE.finditer(sql)
     changed = copy(statement)
-    changed._compile()
-    [condition] = IS_ALLOCATABLE.finditer(changed._sql)
-    changed._sql = f"{changed._sql[: condition.end()]}-1000000 + {changed._sql[condition.end() :]}"
+    changed._sql = f"{sql[: condition.end()]}-1000000 + {sql[condition.end() :]}"
     return changed
 
 
 def _without_reserve_function(statement: Statement) -> Statement:
     """Replace the call of the SQL function `reserve_stock` with an UPDATE without a condition."""
+    sql = statement.sql
+    [(call, product, warehouse)] = RESERVE_STOCK_CALL.findall(sql)
+    before, select, after = sql.replace(call, "NULL").rpartition("\n SELECT")
     changed = copy(statement)
-    changed._compile()
-    [(call, product, warehouse)] = RESERVE_STOCK_CALL.findall(changed._sql)
-    before, select, after = changed._sql.replace(call, "NULL").rpartition("\n SELECT")
     changed._sql = (
         before + UNCONDITIONAL_UPDATE.format(product=product, warehouse=warehouse) + select + after
     )
