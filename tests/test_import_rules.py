@@ -36,7 +36,7 @@ PLANTED = {
         ("users/service/accounts.py", "import markethall.inventory.contract"),
     ],
     "Inside a context or sub-domain, top to bottom; a new kind of file must be placed here": [
-        ("users/domain.py", "import markethall.users.ports"),
+        ("users/domain/user.py", "import markethall.users.ports"),
         ("users/memory.py", "import markethall.users.sql"),
         ("users/utils.py", "x = 1"),
         (
