@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import Browser, Route, expect
 
 from tests.browser.storefront_process import XSS_NAME, running_storefront
@@ -56,6 +57,32 @@ async def test_text_that_is_entered_while_the_page_loads_is_kept(tab: Tab) -> No
     await page.get_by_role("button", name="Search").click()
 
     await expect(page.locator(".card")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "selector"),
+    [
+        ("/sign-in.html", "#account button"),
+        ("/find-order.html", "#lookup button"),
+        ("/", "#sort"),
+    ],
+)
+async def test_control_is_disabled_until_its_module_has_run(
+    tab: Tab, path: str, selector: str
+) -> None:
+    page, is_checked = tab.page, asyncio.Event()
+
+    async def wait_for_check(route: Route) -> None:
+        await is_checked.wait()
+        await route.continue_()
+
+    await page.route("**/config.json", wait_for_check)
+    await tab.go(path)
+    await expect(page.locator(selector)).to_be_disabled()
+    is_checked.set()
+
+    await expect(page.locator(selector)).to_be_enabled()
+    assert tab.opened.errors == []
 
 
 async def test_search_without_result_says_so(tab: Tab) -> None:

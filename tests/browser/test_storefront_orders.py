@@ -86,6 +86,7 @@ async def test_list_shows_the_status_of_each_order(tab: Tab) -> None:
 async def test_sign_in_leads_back_and_sign_out_ends_the_session(tab: Tab) -> None:
     page, name = tab.page, new_account(tab.shop)
     await tab.go("/?q=linen")
+    await expect(page.locator(".card")).to_have_count(1)
 
     await tab.sign_in_by_header(name)
     await expect(page.locator(".card")).to_have_count(1)

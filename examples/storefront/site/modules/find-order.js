@@ -11,6 +11,8 @@ const form = byId("lookup");
 
 form.addEventListener("input", (event) => unmarkField(event.target));
 form.addEventListener("submit", send);
+// without its handler, the browser itself would send the form, and the input would be lost
+form.querySelector("button").disabled = false;
 drawAccountLinks();
 void showCartCount();
 

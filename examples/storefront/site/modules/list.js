@@ -20,6 +20,8 @@ const categoryNames = readCategoryNames();
 byId("filters").open = matchMedia("(min-width: 50rem)").matches;
 byId("search").addEventListener("submit", search);
 byId("sort").addEventListener("change", (event) => apply(replaced(currentFilters(), "sort", event.target.value)));
+// a choice before this line would be lost
+byId("sort").disabled = false;
 byId("more").addEventListener("click", showMore);
 addEventListener("popstate", load);
 drawAccountLinks();

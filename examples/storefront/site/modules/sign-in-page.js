@@ -18,6 +18,8 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   return sendCredentials(form, isNew(), () => location.replace(nextPage()));
 });
+// without its handler, the browser itself would send the form, and the input would be lost
+byId("sign-in").disabled = false;
 drawAccountLinks();
 drawCredentials(isNew());
 void showCartCount();
