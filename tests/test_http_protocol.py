@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from markethall.app import create_app
-from markethall.http_protocol import MAX_HEADER_BYTES
+from markethall.http_protocol import MAX_HEADER_BYTES, HttpProtocol, JoiningTransport
 from markethall.server import GracefulServer, listen_socket, server_config
 from tests.test_app import memory_settings
 
@@ -287,3 +288,76 @@ async def test_invalid_chunk_is_rejected_at_once(probed: Connection) -> None:
 
     assert (await probed.reply()).status == 400
     assert await probed.is_closed()
+
+
+class RecordingTransport(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 80)})
+        self.calls: list[bytes | str] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.calls.append(bytes(data))
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+    def is_closing(self) -> bool:
+        return "close" in self.calls
+
+
+async def test_headers_and_body_are_sent_in_one_write() -> None:
+    transport, app = RecordingTransport(), ProbeApp()
+    app.go_on.set()
+    config = server_config(app, memory_settings())
+    config.load()
+    protocol = HttpProtocol(config, ServerState(), {})
+
+    protocol.connection_made(transport)
+    protocol.data_received(request())
+    while not transport.calls:
+        await asyncio.sleep(0)
+    protocol.connection_lost(None)
+
+    (response,) = transport.calls[:-1]
+    assert isinstance(response, bytes)
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert response.endswith(b"\r\n\r\nhost")
+
+
+async def test_writes_of_an_unfinished_response_wait_for_one_iteration_only() -> None:
+    recorded = RecordingTransport()
+    transport = JoiningTransport(recorded, asyncio.get_running_loop())
+
+    transport.write(b"1")
+    transport.write(b"2")
+    assert recorded.calls == []
+    await asyncio.sleep(0)
+    assert recorded.calls == [b"12"]
+    transport.write(b"3")
+    await asyncio.sleep(0)
+
+    assert recorded.calls == [b"12", b"3"]
+
+
+async def test_large_write_does_not_wait() -> None:
+    recorded = RecordingTransport()
+    transport = JoiningTransport(recorded, asyncio.get_running_loop())
+
+    transport.write(b"1")
+    transport.write(b"2" * 100_000)
+
+    assert recorded.calls == [b"1" + b"2" * 100_000]
+
+
+async def test_close_sends_the_waiting_writes_and_abort_drops_them() -> None:
+    closed, aborted = RecordingTransport(), RecordingTransport()
+    for recorded in (closed, aborted):
+        transport = JoiningTransport(recorded, asyncio.get_running_loop())
+        transport.write(b"1")
+        transport.close() if recorded is closed else transport.abort()
+    await asyncio.sleep(0)
+
+    assert (closed.calls, aborted.calls) == ([b"1", "close"], ["abort"])

@@ -49,6 +49,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS
 from markethall.shared.observability.error_reports import ErrorReportsError, error_reports
+from markethall.shared.observability.log import access_log
 from markethall.shared.observability.metrics import CONTEXT_INFO
 from markethall.shared.observability.opentelemetry import TracingError, tracing
 from markethall.shared.persistence.redis_monitor import monitor_redis
@@ -299,6 +300,7 @@ def _lifespan_of(gateway: Gateway) -> Lifespan[FastAPI]:
             stack.callback(gateway.reset)
             stack.callback(tracing.flush)
             stack.callback(error_reports.flush)
+            stack.callback(access_log.flush)
             stack.push_async_callback(container.close)
             await container.start()
             await stack.enter_async_context(_background(container, settings))

@@ -1,12 +1,13 @@
 """uvicorn's HTTP protocol with limits of time and size for the request headers.
 
 uvicorn has no such limits, so a client could occupy a connection by sending one byte per minute, or
-fill the memory with endless headers.
+fill the memory with endless headers. It also writes the headers and the body of a response one by
+one, each with a system call and in a packet of its own; here, one write sends both.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,8 +22,60 @@ _TOO_LARGE: Final = (
 )
 
 
+# Beyond this size, writes are not joined. So a fast stream notices that its client reads slowly.
+_MAX_JOINED_BYTES: Final = 64 * 1024
+
+
 class ServerConfig(uvicorn.Config):
     header_timeout_seconds = HEADER_TIMEOUT_SECONDS
+
+
+class JoiningTransport(asyncio.Transport):
+    """A transport that joins the writes of one iteration of the event loop.
+
+    It has the methods that uvicorn calls. `flush` sends what is waiting at once.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(bytes(data))
+        self._size += len(data)
+        if self._size > _MAX_JOINED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+            self._size = 0
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._parts.clear()
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -44,7 +97,8 @@ class HttpProtocol(HttpToolsProtocol):
     _rejection: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-        super().connection_made(transport)
+        self._joining_transport = JoiningTransport(transport, self.loop)
+        super().connection_made(self._joining_transport)
         self._start_header_timeout()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,10 +109,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_header = True
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_header:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._in_header = False
         self._in_body = True
@@ -66,6 +116,8 @@ class HttpProtocol(HttpToolsProtocol):
         # an event stream calls this if its client does not read
         self.scope["state"]["abort_connection"] = self.transport.abort
         super().on_headers_complete()
+        # a list for the trailer fields; the application has the list of the headers
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         self._has_body_part = True
@@ -77,6 +129,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._joining_transport.flush()
         if self._rejection is not None and not self._is_answering():
             self._rejection()
 

@@ -1,15 +1,18 @@
 """Test that each log line is one JSON object without secrets."""
 
+import asyncio
+import io
 import json
 import subprocess
 import sys
 import textwrap
+from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
 
 from markethall.shared.observability.console import request_line
-from markethall.shared.observability.log import redact, redact_event
+from markethall.shared.observability.log import AccessLog, redact, redact_event
 
 SECRETS = (
     "hunter2-the-password",
@@ -299,3 +302,25 @@ def test_secret_named_value_is_redacted() -> None:
 def test_redaction_of_long_text_is_fast() -> None:
     for text in ("password" * 50_000, "a" * 500_000 + "token", "://" * 200_000, "bearer " * 80_000):
         redact(text)
+
+
+def test_access_log_writes_the_lines_of_a_closed_event_loop_later() -> None:
+    output, access_log = io.StringIO(), AccessLog()
+    with redirect_stdout(output):
+        access_log.configure(pretty=False, level="info")
+
+    async def write(path: str) -> None:
+        access_log.write(path=path)
+
+    async def write_and_wait(path: str) -> None:
+        access_log.write(path=path)
+        async with asyncio.timeout(30):
+            while not output.getvalue():
+                await asyncio.sleep(0.001)
+
+    asyncio.run(write("/first"))
+    assert output.getvalue() == ""
+    asyncio.run(write_and_wait("/second"))
+
+    lines = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert [line["path"] for line in lines] == ["/first", "/second"]

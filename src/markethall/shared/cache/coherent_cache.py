@@ -77,8 +77,9 @@ class CoherentCache:
         if value is not None:
             return value
         name = (namespace, key)
-        entry = self._entry(name)
-        if entry is not None and self._clock() < entry.expires_at:
+        now = self._clock()
+        entry = self._entry(name, now)
+        if entry is not None and now < entry.expires_at:
             self._renew(name, ttl, load)
             lookup_counter(namespace, "stale").inc()
             return entry.value
@@ -86,7 +87,7 @@ class CoherentCache:
             return await asyncio.shield(self._loads.get(name) or self._start_load(name, ttl, load))
         except Unavailable:
             # read the entry again, because it may have been invalidated during the load
-            entry = self._entry(name)
+            entry = self._entry(name, self._clock())
             if entry is None:
                 raise
             lookup_counter(namespace, "stale").inc()
@@ -94,8 +95,9 @@ class CoherentCache:
 
     def peek(self, namespace: str, key: str) -> bytes | None:
         """Return the value from level 1, or None if it is missing or due for renewal."""
-        entry = self._entry((namespace, key))
-        if entry is None or entry.renew_at <= self._clock():
+        now = self._clock()
+        entry = self._entry((namespace, key), now)
+        if entry is None or entry.renew_at <= now:
             return None
         lookup_counter(namespace, "l1_hit").inc()
         return entry.value
@@ -107,11 +109,10 @@ class CoherentCache:
         due for renewal: the caller then calls `get_or_load`, which starts the renewal. While no
         renewal can start (see `_can_renew`), returns True until the value expires.
         """
-        name = (namespace, key)
-        entry = self._entry(name)
+        name, now = (namespace, key), self._clock()
+        entry = self._entry(name, now)
         if entry is None or entry.value is not value:
             return False
-        now = self._clock()
         return now < entry.renew_at or (now < entry.expires_at and not self._can_renew(name))
 
     def invalidate(self, namespace: str, keys: Sequence[str]) -> None:
@@ -154,12 +155,12 @@ class CoherentCache:
             self._bus.publish(invalidations)
         self.on_invalidated(invalidations)
 
-    def _entry(self, name: CacheKey) -> "_Entry | None":
+    def _entry(self, name: CacheKey, now: float) -> "_Entry | None":
         """Return the entry of level 1, or None if it is invalidated or past `stale_until`."""
         entry = self._l1.get(name)
         if entry is None:
             return None
-        if entry.stale_until <= self._clock() or entry.generation != self._generation(name[0]):
+        if entry.stale_until <= now or entry.generation != self._generation(name[0]):
             self._l1.drop(name)
             return None
         return entry
