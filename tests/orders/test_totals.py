@@ -20,7 +20,6 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
 )
-from markethall.orders.domain import shipped_due, total_due
 from markethall.orders.domain.integrity import OrderSums, judge_total
 from markethall.orders.shipping.contract import NewShippingMethod, ShippingMethodChange
 from markethall.orders.shop.contract import ShopChange
@@ -181,8 +180,8 @@ async def test_amounts_due_add_up_for_shipped_and_cancelled_units(orders_app: Or
     async with orders_app.persistence.database.read_session() as store:
         order = await store.get_order(placed.order_id)
     # one cable with the last share of the tax, and shipping with its tax
-    assert shipped_due(order) == 333 + 29 + 599 + 53
-    assert total_due(order) == order.total
+    assert order.shipped_due == 333 + 29 + 599 + 53
+    assert order.total_due == order.total
 
 
 async def test_expected_total_guards_the_whole_total(orders_app: OrdersApp) -> None:

@@ -1,18 +1,16 @@
-"""An order whose lines can be edited: at once, or when an additional payment is captured."""
+"""An order whose commands change its status and lines, and add timeline entries."""
 
 from dataclasses import replace
 from datetime import datetime
+from typing import NoReturn
 
-from markethall.orders.contract import EditStatus, OrderPaymentStatus
-from markethall.orders.domain.additional_payment import AdditionalPayment
-from markethall.orders.domain.order_command import OrderCommand
-from markethall.orders.domain.order_edit import OrderEdit
-from markethall.orders.domain.recorded_order import RecordedOrder
-from markethall.orders.domain.timeline import AuditInfo
-from markethall.orders.domain.transitions import allowed_commands
+from markethall.orders.contract import EditOpen, EditStatus, InvalidTransition, OrderPaymentStatus
+from markethall.orders.domain.order_edit import AdditionalPayment, OrderEdit
+from markethall.orders.domain.order_state import AuditInfo, OrderState, TimelineEntry
+from markethall.orders.domain.transitions import TRANSITIONS, OrderCommand, allowed_commands
 
 
-class EditableOrder(RecordedOrder):
+class EditableOrder(OrderState):
     def check_editable(self, now: datetime) -> None:
         """Raises InvalidTransition, EditOpen if the lines cannot be edited."""
         if OrderCommand.EDIT not in allowed_commands(self, now):
@@ -66,3 +64,31 @@ class EditableOrder(RecordedOrder):
             payment if known.edit_id == payment.edit_id else known
             for known in self.additional_payments
         )
+
+    def _transition(self, command: OrderCommand, now: datetime) -> None:
+        """Raises InvalidTransition, or EditOpen if the open edit prevents the transition."""
+        for row in TRANSITIONS:
+            if (row.status, row.command) == (self.status, command) and row.guard(self, now):
+                self.status = row.to
+                return
+        self._reject(now)
+
+    def _reject(self, now: datetime) -> NoReturn:
+        if edit := self.open_edit:
+            raise EditOpen(edit_id=str(edit.edit_id), payment_id=str(edit.payment_id))
+        raise InvalidTransition(status=self.status.value, allowed=allowed_commands(self, now))
+
+    def _record(self, change: str, audit: AuditInfo) -> None:
+        self.version += 1
+        self.updated_at = audit.at
+        entry = TimelineEntry(
+            version=self.version,
+            change=change,
+            actor=audit.actor,
+            at=audit.at,
+            reason=audit.reason,
+            status=self.status,
+            payment_status=self.payment_status,
+            fulfilment_status=self.fulfilment_status,
+        )
+        self.pending_timeline_entries = (*self.pending_timeline_entries, entry)

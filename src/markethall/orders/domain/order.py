@@ -15,11 +15,9 @@ from markethall.orders.contract import (
     TooMuchToFulfil,
 )
 from markethall.orders.domain.editable_order import EditableOrder
-from markethall.orders.domain.order_command import OrderCommand
 from markethall.orders.domain.order_line import OrderLine
-from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES
-from markethall.orders.domain.timeline import AuditInfo
-from markethall.orders.domain.transitions import allowed_commands, is_fully_delivered
+from markethall.orders.domain.order_state import ENDED_PAYMENT_STATUSES, PAYMENT_STATUSES, AuditInfo
+from markethall.orders.domain.transitions import OrderCommand, allowed_commands, is_fully_delivered
 from markethall.orders.returns.contract import TooMuchToReturn
 from markethall.orders.totals.domain import LineShare
 

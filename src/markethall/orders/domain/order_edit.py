@@ -1,11 +1,12 @@
-"""The edit of an order: new lines, and what follows from them."""
+"""The edit of an order: new lines, what follows from them, and an additional payment."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from markethall.orders.domain.order_line import OrderLine
-from markethall.orders.domain.shipping_line import ShippingLine
+from markethall.orders.contract import EditStatus
+from markethall.orders.domain.order_line import OrderLine, ShippingLine
 
 if TYPE_CHECKING:
     from markethall.orders.domain.order_state import OrderState
@@ -49,3 +50,22 @@ class OrderEdit:
             order.payment_amount = (
                 previous_total if order.payment_amount is None else order.payment_amount
             )
+
+
+@dataclass(frozen=True)
+class AdditionalPayment:
+    """The payment of an edit. Amounts are in minor units of the currency of the order.
+
+    The edit is open until the payment is captured, or has ended without a capture. `edit` has the
+    new lines. `reservation_id` has the additional units, or is None if no quantity rises.
+    """
+
+    edit_id: UUID
+    payment_id: UUID
+    amount: int
+    expires_at: datetime
+    reservation_id: UUID | None
+    # None after the edit has taken effect
+    edit: OrderEdit | None
+    status: EditStatus = EditStatus.OPEN
+    refunded: int = 0

@@ -1,4 +1,4 @@
-"""A line of an order."""
+"""A line of an order, and the shipping of an order."""
 
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -104,3 +104,12 @@ class OrderLine:
     def fail(self, units: int) -> "OrderLine":
         """Record that shipped units were lost or returned."""
         return replace(self, failed=self.failed + units, fulfilled=self.fulfilled - units)
+
+
+@dataclass(frozen=True)
+class ShippingLine:
+    """The shipping method of an order, and the breakdown of its price."""
+
+    code: str
+    name: str
+    breakdown: LineBreakdown

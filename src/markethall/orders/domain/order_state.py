@@ -1,8 +1,9 @@
-"""The fields of an order, and the facts that follow from them."""
+"""The fields of an order, its timeline, and the facts that follow from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from markethall.orders.contract import (
@@ -12,11 +13,8 @@ from markethall.orders.contract import (
     OrderPaymentStatus,
     OrderStatus,
 )
-from markethall.orders.domain.additional_payment import AdditionalPayment
-from markethall.orders.domain.order_line import OrderLine
-from markethall.orders.domain.payment_statuses import ENDED_PAYMENT_STATUSES
-from markethall.orders.domain.shipping_line import ShippingLine
-from markethall.orders.domain.timeline import TimelineEntry
+from markethall.orders.domain.order_edit import AdditionalPayment
+from markethall.orders.domain.order_line import OrderLine, ShippingLine
 from markethall.orders.shop.contract import DEFAULT_NUMBER_PREFIX
 from markethall.orders.totals.domain import (
     AppliedDiscount,
@@ -28,6 +26,44 @@ from markethall.orders.totals.domain import (
 )
 from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.kernel.money import Money
+
+# status of the payment -> payment status of the order. `captured` is missing, because `pay` and
+# other commands record it. `cancelled` and `expired` are missing, because they leave the payment
+# status of the order unchanged, for example `failed`: it shows why the order was not paid.
+PAYMENT_STATUSES: Final[Mapping[str, OrderPaymentStatus]] = {
+    "created": OrderPaymentStatus.NONE,
+    "processing": OrderPaymentStatus.NONE,
+    "requires_action": OrderPaymentStatus.NONE,
+    "unknown": OrderPaymentStatus.NONE,
+    "authorized": OrderPaymentStatus.AUTHORIZED,
+    "failed": OrderPaymentStatus.FAILED,
+    "voided": OrderPaymentStatus.VOIDED,
+}
+# statuses of a payment that has ended without money
+ENDED_PAYMENT_STATUSES: Final = frozenset({"voided", "cancelled", "expired"})
+
+
+@dataclass(frozen=True)
+class AuditInfo:
+    """The actor, time and reason of a change."""
+
+    actor: str
+    at: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TimelineEntry:
+    """A change of an order, and the order's statuses after it."""
+
+    version: int
+    change: str
+    actor: str
+    at: datetime
+    reason: str
+    status: OrderStatus
+    payment_status: OrderPaymentStatus
+    fulfilment_status: OrderFulfilmentStatus
 
 
 @dataclass
@@ -108,6 +144,27 @@ class OrderState:
     def shipping_charged(self) -> int:
         """The amount that the customer pays for shipping, with its discounts and taxes."""
         return self.total - sum(line.charged for line in self.lines)
+
+    @property
+    def total_due(self) -> int:
+        """The total without the cancelled units and their share of discounts and taxes."""
+        cancelled = sum(line.share(0, line.cancelled).amount for line in self.lines)
+        return max(self.total - cancelled, 0)
+
+    @property
+    def shipped_due(self) -> int:
+        """The part of the total that is due for the units shipped so far.
+
+        Shipping is due with the first shipment.
+        """
+        if not self.unfulfilled_quantities():
+            return self.total_due
+        if self.has_nothing_shipped:
+            return 0
+        shipped = sum(
+            line.share(line.quantity - line.fulfilled, line.fulfilled).amount for line in self.lines
+        )
+        return min(max(shipped + self.shipping_charged, 0), self.total_due)
 
     @property
     def discounts(self) -> tuple[AppliedDiscount, ...]:

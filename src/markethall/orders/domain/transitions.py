@@ -1,12 +1,27 @@
-"""The status transitions of an order, as one table."""
+"""The commands of an order, and its status transitions as one table."""
 
 from collections.abc import Callable
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from markethall.orders.contract import OrderPaymentStatus, OrderStatus
-from markethall.orders.domain.order_command import OrderCommand
 from markethall.orders.domain.order_state import OrderState
+
+
+class OrderCommand(StrEnum):
+    PAY = "pay"
+    CANCEL = "cancel"
+    CANCEL_LINES = "cancel_lines"
+    EXPIRE = "expire"
+    REINSTATE = "reinstate"
+    CHANGE_ADDRESS = "change_address"
+    EDIT = "edit"
+    FULFIL = "fulfil"
+    DELIVER = "deliver"
+    FAIL_SHIPMENT = "fail_shipment"
+    COMPLETE = "complete"
+
 
 TransitionGuard = Callable[[OrderState, datetime], bool]
 

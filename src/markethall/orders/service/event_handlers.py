@@ -29,7 +29,7 @@ from markethall.orders.contract import (
     ReturnReceived,
     SaleDeferred,
 )
-from markethall.orders.domain import Order, total_due
+from markethall.orders.domain import Order
 from markethall.orders.service.cancelled_lines import CancelledLines
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.edited_orders import EditedOrders
@@ -134,7 +134,7 @@ class OrderEventHandlers:
         OrderOverpaid refunds the difference. It may be less than is due, if staff have released
         the rest, or the authorization has expired before all units were shipped.
         """
-        excess = event.amount.amount - total_due(order)
+        excess = event.amount.amount - order.total_due
         order.capture(event.amount.amount, self._orders.audit(delivery, _text(event.amount)))
         overpaid = overpaid_event(order, excess) if excess > 0 else None
         await self._orders.save(delivery, order, *([overpaid] if overpaid else []))
@@ -333,7 +333,7 @@ class OrderEventHandlers:
 
 def _log_if_underpaid(order: Order, captured: int) -> None:
     """Log the amount that will not be captured, because staff have to cancel unpaid units."""
-    missing = total_due(order) - captured
+    missing = order.total_due - captured
     if missing > 0:
         log.warning("order.underpaid", order_id=str(order.order_id), missing=missing)
 

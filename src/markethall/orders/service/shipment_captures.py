@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from markethall.orders.configuration.ports import retry_on_conflict
-from markethall.orders.domain import Order, shipped_due, total_due
+from markethall.orders.domain import Order
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.payments.contract import (
     CapturePayment,
@@ -56,8 +56,8 @@ class ShipmentCaptures:
         command = CapturePayment(
             payment_id=order.payment_id,
             capture_id=capture_id,
-            due=order.money(shipped_due(order)),
-            total=order.money(total_due(order)),
+            due=order.money(order.shipped_due),
+            total=order.money(order.total_due),
         )
         try:
             payment = await self._payments.capture_due(ctx, command)
