@@ -52,14 +52,14 @@ from markethall.orders.service.fulfilments import FulfilmentService
 from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.invoices import InvoiceDrafts, InvoiceService
+from markethall.orders.service.jobs import OverdueEditsJob
 from markethall.orders.service.open_edits import OpenEdits
 from markethall.orders.service.order_changes import OrderChangeService
 from markethall.orders.service.order_edits import OrderEditService
+from markethall.orders.service.order_events import ORDER_COUNTERS
 from markethall.orders.service.order_lookups import OrderLinks, OrderLookupService
-from markethall.orders.service.order_metrics import ORDER_COUNTERS
-from markethall.orders.service.overdue_edits import OverdueEditsJob
-from markethall.orders.service.return_settlements import ReturnSettlements
 from markethall.orders.service.returns import ReturnService
+from markethall.orders.service.settlements import ReturnSettlements
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.orders.service.status_waits import ChangeReportingDatabase, StatusWaits
 from markethall.orders.settings import (

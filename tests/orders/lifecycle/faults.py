@@ -1,7 +1,7 @@
 """Variants of the app with a planted fault each. The random tests must find each fault."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from markethall.inventory.contract import RequestedLine, Restock
@@ -15,7 +15,7 @@ from markethall.orders.contract import (
 from markethall.orders.domain import Order
 from markethall.orders.memory import MemoryOrderStore, Tables
 from markethall.orders.service import OrderEventHandlers
-from markethall.orders.service.order_metrics import ORDER_COUNTERS
+from markethall.orders.service.order_events import ORDER_COUNTERS
 from markethall.shared.composition.memory import build_memory_persistence
 from markethall.shared.composition.providers import singleton
 from markethall.shared.kernel.ids import new_id
@@ -30,10 +30,15 @@ from tests.orders.test_with_real_contexts import ContextsApp
 class RestocksTwice(OrderEventHandlers):
     """Adds the returned units to the stock a second time, under another id."""
 
-    async def on_return_received(self, delivery: Delivery, event: ReturnReceived) -> None:
-        again = event.model_copy(update={"receipt_id": new_id()})
-        await self._return_settlements.restock(delivery, again)
-        await super().on_return_received(delivery, event)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        restock = self.on_return_received
+
+        async def restock_twice(delivery: Delivery, event: ReturnReceived) -> None:
+            await restock(delivery, event.model_copy(update={"receipt_id": new_id()}))
+            await restock(delivery, event)
+
+        self.on_return_received = restock_twice
 
 
 class ReturnsStockTwice(OrderEventHandlers):
@@ -54,17 +59,21 @@ class ReturnsStockTwice(OrderEventHandlers):
 class RoundsRefundDown(OrderEventHandlers):
     """Refunds the same amount for each unit of a line, so that the remainder is never refunded."""
 
-    async def on_order_lines_cancelled(
-        self, delivery: Delivery, event: OrderLinesCancelled
-    ) -> None:
-        order = await self._orders.get(event.order_id)
-        assert order is not None
-        per_unit = {line.product_id: line.charged // line.quantity for line in order.lines}
-        amount = sum(per_unit[line.product_id] * line.quantity for line in event.lines)
-        if event.amount.amount and event.lines:
-            refund = Money(amount=amount, currency=event.amount.currency)
-            event = event.model_copy(update={"amount": refund})
-        await super().on_order_lines_cancelled(delivery, event)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        settle = self.on_order_lines_cancelled
+
+        async def settle_rounded(delivery: Delivery, event: OrderLinesCancelled) -> None:
+            order = await self._orders.get(event.order_id)
+            assert order is not None
+            per_unit = {line.product_id: line.charged // line.quantity for line in order.lines}
+            amount = sum(per_unit[line.product_id] * line.quantity for line in event.lines)
+            if event.amount.amount and event.lines:
+                refund = Money(amount=amount, currency=event.amount.currency)
+                event = event.model_copy(update={"amount": refund})
+            await settle(delivery, event)
+
+        self.on_order_lines_cancelled = settle_rounded
 
 
 class KeepsStock(OrderEventHandlers):

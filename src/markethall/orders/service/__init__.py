@@ -7,4 +7,4 @@ from markethall.orders.service.checkout import ReservationPolicy as ReservationP
 from markethall.orders.service.event_handlers import OrderEventHandlers as OrderEventHandlers
 from markethall.orders.service.integrity import OrderIntegrity as OrderIntegrity
 from markethall.orders.service.jobs import PendingOrdersJob as PendingOrdersJob
-from markethall.orders.service.payment_deadlines import PaymentDeadlines as PaymentDeadlines
+from markethall.orders.service.payment_changes import PaymentDeadlines as PaymentDeadlines

@@ -19,8 +19,12 @@ from markethall.orders.contract import (
 from markethall.orders.domain import NewPayment, Order, OrderEdit, OrderLine
 from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
 from markethall.orders.pricing.ports import Pricing
-from markethall.orders.service.order_offers import list_offers
-from markethall.orders.service.quotes import build_line, build_shipping_line, quoted_line
+from markethall.orders.service.quotes import (
+    build_line,
+    build_shipping_line,
+    list_offers,
+    quoted_line,
+)
 from markethall.orders.service.views import to_line_view
 from markethall.orders.totals.domain import Breakdown
 from markethall.orders.totals.service import to_totals_view

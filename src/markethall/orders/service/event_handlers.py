@@ -11,46 +11,34 @@ import structlog
 from markethall.inventory.contract import OutOfStock, ReservationClosed
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import (
-    FulfilmentReturned,
     OrderCancelled,
-    OrderEditDropped,
-    OrderEdited,
-    OrderEditOpened,
     OrderExpired,
     OrderFulfilled,
-    OrderLinesCancelled,
-    OrderLinkRequested,
-    OrderLookupRequested,
     OrderOverpaid,
     OrderPaid,
     OrderPaymentStatus,
     OrderStatus,
-    ReturnClosed,
-    ReturnReceived,
-    SaleDeferred,
 )
 from markethall.orders.domain import Order
-from markethall.orders.service.cancelled_lines import CancelledLines
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
-from markethall.orders.service.edited_orders import EditedOrders
 from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
-from markethall.orders.service.late_payments import LatePayments
 from markethall.orders.service.open_edits import OpenEdits
 from markethall.orders.service.order_events import cancelled_event, overpaid_event, paid_event
 from markethall.orders.service.order_lookups import OrderLinks
-from markethall.orders.service.payment_changes import REFUNDED_IN_FULL, cancel_without_payment
-from markethall.orders.service.payment_deadlines import PaymentDeadlines
-from markethall.orders.service.payment_returns import PaymentReturns
-from markethall.orders.service.return_settlements import ReturnSettlements
-from markethall.orders.service.shipment_captures import ShipmentCaptures
-from markethall.orders.service.shipped_stock import ShippedStock
+from markethall.orders.service.payment_changes import (
+    REFUNDED_IN_FULL,
+    PaymentDeadlines,
+    cancel_without_payment,
+)
+from markethall.orders.service.payment_returns import LatePayments, PaymentReturns
+from markethall.orders.service.settlements import CancelledLines, EditedOrders, ReturnSettlements
+from markethall.orders.service.shipments import ShipmentCaptures, ShippedStock
 from markethall.payments.contract import (
     DisputeChanged,
     PaymentCaptured,
     PaymentFailed,
     PaymentPartiallyCaptured,
-    PaymentRefunded,
     PaymentStatus,
     PaymentStatusChanged,
     RefundPayment,
@@ -59,7 +47,6 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Delivery
-from markethall.users.contract import GuestClaimed
 
 log = structlog.get_logger("markethall.orders")
 
@@ -86,16 +73,25 @@ class OrderEventHandlers:
         self._inventory = clients.inventory
         self._deadlines = PaymentDeadlines(clients, policy)
         self._returns = PaymentReturns(clients.payments)
-        self._return_settlements = delegated.return_settlements
         self._orders = orders
-        self._guest_orders = delegated.guest_orders
-        self._links = delegated.links
-        self._shipped_stock = ShippedStock(clients.inventory, self._orders)
-        self._captures = ShipmentCaptures(clients.payments, self._orders)
-        self._cancelled_lines = CancelledLines(clients, self._orders, self._captures)
-        self._edits = EditedOrders(clients, self._orders)
-        self._late_payments = LatePayments(clients, self._orders, policy, clock)
+        self._captures = ShipmentCaptures(clients.payments, orders)
+        self._late_payments = LatePayments(clients, orders, policy, clock)
         self._open_edits = delegated.open_edits
+        shipped_stock = ShippedStock(clients.inventory, orders)
+        # the handlers of events that another object handles completely
+        self.on_guest_claimed = delegated.guest_orders.claim
+        self.on_payment_refunded = delegated.open_edits.record_refund
+        self.on_order_lines_cancelled = CancelledLines(clients, orders, self._captures).settle
+        self.on_order_edited = EditedOrders(clients, orders).finish
+        self.on_order_edit_opened = delegated.open_edits.start
+        self.on_order_edit_dropped = delegated.open_edits.end
+        self.on_order_fulfilled = shipped_stock.record_sale
+        self.on_sale_deferred = shipped_stock.record_deferred_sale
+        self.on_fulfilment_returned = shipped_stock.restock
+        self.on_return_received = delegated.return_settlements.restock
+        self.on_return_closed = delegated.return_settlements.refund
+        self.on_order_lookup_requested = delegated.links.find
+        self.on_order_link_requested = delegated.links.send
 
     # Events of payments
 
@@ -213,9 +209,6 @@ class OrderEventHandlers:
         else:
             await self._orders.mark_processed(delivery)
 
-    async def on_payment_refunded(self, delivery: Delivery, event: PaymentRefunded) -> None:
-        await self._open_edits.record_refund(delivery, event)
-
     async def on_payment_dispute_changed(self, delivery: Delivery, event: DisputeChanged) -> None:
         """Add the change of the dispute to the timeline. The statuses of the order stay."""
 
@@ -228,11 +221,6 @@ class OrderEventHandlers:
 
         await self._orders.change(delivery, event.order_id, record_dispute)
 
-    # Events of users
-
-    async def on_guest_claimed(self, delivery: Delivery, event: GuestClaimed) -> None:
-        await self._guest_orders.claim(delivery, event)
-
     # Events of orders
 
     async def on_order_paid(self, delivery: Delivery, event: OrderPaid) -> None:
@@ -240,21 +228,10 @@ class OrderEventHandlers:
         try:
             await self._inventory.commit(delivery.call_context(), event.reservation_id)
         except (OutOfStock, ReservationClosed):
-            await self._cancel_out_of_stock(delivery, event)
+            # the handler of OrderCancelled then returns the money
+            await self._orders.cancel_out_of_stock(delivery, event.order_id, event.reservation_id)
         else:
             await self._orders.mark_processed(delivery)
-
-    @retry_on_conflict
-    async def _cancel_out_of_stock(self, delivery: Delivery, event: OrderPaid) -> None:
-        """Cancel the order. The handler of OrderCancelled then returns the money."""
-        order = await self._orders.get(event.order_id)
-        is_replaced = order is not None and order.reservation_id != event.reservation_id
-        if order is None or is_replaced or order.status is not OrderStatus.PROCESSING:
-            await self._orders.mark_processed(delivery)
-            return
-        audit = self._orders.audit(delivery, "out of stock")
-        order.cancel(audit)
-        await self._orders.save(delivery, order, cancelled_event(order, audit.reason))
 
     async def on_order_cancelled(self, delivery: Delivery, event: OrderCancelled) -> None:
         """Release the stock. Cancel the payment, or void or refund it."""
@@ -273,20 +250,6 @@ class OrderEventHandlers:
         else:
             await self._orders.mark_processed(delivery)
 
-    async def on_order_lines_cancelled(
-        self, delivery: Delivery, event: OrderLinesCancelled
-    ) -> None:
-        await self._cancelled_lines.settle(delivery, event)
-
-    async def on_order_edited(self, delivery: Delivery, event: OrderEdited) -> None:
-        await self._edits.finish(delivery, event)
-
-    async def on_order_edit_opened(self, delivery: Delivery, event: OrderEditOpened) -> None:
-        await self._open_edits.start(delivery, event)
-
-    async def on_order_edit_dropped(self, delivery: Delivery, event: OrderEditDropped) -> None:
-        await self._open_edits.end(delivery, event)
-
     async def on_order_overpaid(self, delivery: Delivery, event: OrderOverpaid) -> None:
         """Refund what was captured for units that had been cancelled before."""
         refund = RefundPayment(
@@ -301,29 +264,6 @@ class OrderEventHandlers:
     async def on_order_expired(self, delivery: Delivery, event: OrderExpired) -> None:
         await self._inventory.release(delivery.call_context(), event.reservation_id)
         await self._orders.mark_processed(delivery)
-
-    async def on_order_fulfilled(self, delivery: Delivery, event: OrderFulfilled) -> None:
-        await self._shipped_stock.record_sale(delivery, event)
-
-    async def on_sale_deferred(self, delivery: Delivery, event: SaleDeferred) -> None:
-        await self._shipped_stock.record_deferred_sale(delivery, event)
-
-    async def on_fulfilment_returned(self, delivery: Delivery, event: FulfilmentReturned) -> None:
-        await self._shipped_stock.restock(delivery, event)
-
-    async def on_return_received(self, delivery: Delivery, event: ReturnReceived) -> None:
-        await self._return_settlements.restock(delivery, event)
-
-    async def on_return_closed(self, delivery: Delivery, event: ReturnClosed) -> None:
-        await self._return_settlements.refund(delivery, event)
-
-    async def on_order_lookup_requested(
-        self, delivery: Delivery, event: OrderLookupRequested
-    ) -> None:
-        await self._links.find(delivery, event)
-
-    async def on_order_link_requested(self, delivery: Delivery, event: OrderLinkRequested) -> None:
-        await self._links.send(delivery, event)
 
     async def capture_shipped(self, delivery: Delivery, event: OrderFulfilled) -> None:
         """Capture the price of the shipped units, if the payment is only authorized."""

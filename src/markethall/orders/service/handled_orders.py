@@ -7,10 +7,12 @@ from collections.abc import Callable
 from uuid import UUID
 
 from markethall.orders.configuration.ports import retry_on_conflict
+from markethall.orders.contract import OrderStatus
 from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.domain.promotion_uses import find_use_change
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.invoices import InvoiceDrafts
+from markethall.orders.service.order_events import cancelled_event
 from markethall.payments.contract import PaymentEvent
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event
@@ -44,6 +46,23 @@ class HandledOrders:
         else:
             change(order)
             await self.save(delivery, order)
+
+    @retry_on_conflict
+    async def cancel_out_of_stock(
+        self, delivery: Delivery, order_id: UUID, reservation_id: UUID
+    ) -> None:
+        """Cancel the order, unless it has another reservation by now, or has ended."""
+        order = await self.get(order_id)
+        if (
+            order is None
+            or order.status not in {OrderStatus.PENDING, OrderStatus.PROCESSING}
+            or order.reservation_id != reservation_id
+        ):
+            await self.mark_processed(delivery)
+            return
+        audit = self.audit(delivery, "out of stock")
+        order.cancel(audit)
+        await self.save(delivery, order, cancelled_event(order, audit.reason))
 
     async def record_payment(
         self, delivery: Delivery, event: PaymentEvent, change: Callable[[Order], None]

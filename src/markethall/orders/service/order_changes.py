@@ -16,7 +16,7 @@ from markethall.orders.domain import AuditInfo, Order, allowed_commands
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote, QuoteRequest
 from markethall.orders.pricing.ports import Pricing
-from markethall.orders.service.order_offers import quote_order_lines
+from markethall.orders.service.quotes import quote_order_lines
 from markethall.orders.service.views import to_order_view
 from markethall.orders.service.visible_orders import check_staff, get_visible_order, is_staff
 from markethall.orders.shop.domain import have_same_destination

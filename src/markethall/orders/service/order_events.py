@@ -1,15 +1,20 @@
-"""Build the events of orders from their entities."""
+"""Build the events of orders from their entities, and count them in the metrics."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
+
+from prometheus_client import Counter
 
 from markethall.orders.contract import (
     EditStatus,
     FulfilledLine,
     FulfilmentReturned,
     OrderCancelled,
+    OrderCompleted,
     OrderEditDropped,
+    OrderExpired,
     OrderFulfilled,
     OrderLinesCancelled,
     OrderOverpaid,
@@ -17,6 +22,8 @@ from markethall.orders.contract import (
     OrderPlaced,
 )
 from markethall.orders.domain import AdditionalPayment, Fulfilment, FulfilmentLine, Order, OrderLine
+from markethall.shared.messaging.events import Event
+from markethall.shared.observability.metrics import ORDERS
 
 
 def placed_event(order: Order) -> OrderPlaced:
@@ -149,3 +156,13 @@ def _to_fulfilled_lines(
         for line in lines
         if line.line_id in quantities
     )
+
+
+# an order that is paid after it has expired is counted as expired and as paid
+ORDER_COUNTERS: Final[Mapping[type[Event], Counter]] = {
+    OrderPlaced: ORDERS.labels("placed"),
+    OrderPaid: ORDERS.labels("paid"),
+    OrderCancelled: ORDERS.labels("cancelled"),
+    OrderExpired: ORDERS.labels("expired"),
+    OrderCompleted: ORDERS.labels("completed"),
+}

@@ -1,16 +1,19 @@
-"""Convert a reservation to a request for a price, and a price to the lines of an order."""
+"""Convert reservations and orders to requests for a price, and a price to the lines of an order."""
 
 from collections.abc import Iterable
 from uuid import UUID
 
 from markethall.inventory.contract import (
+    Inventory,
+    ListOffers,
+    ProductNotFound,
     ProductOffer,
     RequestedLine,
     ReservationLineView,
     ReservationView,
 )
 from markethall.orders.contract import FulfilledLine, OrderLineRequest, PlaceOrder, TotalChanged
-from markethall.orders.domain import OrderLine, ShippingLine
+from markethall.orders.domain import Order, OrderLine, ShippingLine
 from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
 from markethall.orders.totals.domain import Breakdown, LineBreakdown
 from markethall.orders.totals.service import to_totals_view
@@ -102,3 +105,31 @@ def quoted_line(
 
 def _line_id(reservation_id: UUID, line: ReservationLineView) -> UUID:
     return derive_uuid7(reservation_id, f"line {line.product_id}")
+
+
+async def quote_order_lines(
+    inventory: Inventory, ctx: CallContext, order: Order
+) -> tuple[QuotedLine, ...]:
+    """Return the lines with their prices, and with the tax class and weight of the products.
+
+    Raises ProductNotFound if a product is no longer active.
+    """
+    product_ids = [line.product_id for line in order.lines]
+    offers = await list_offers(inventory, ctx, product_ids, order.currency)
+    return tuple(
+        quoted_line(
+            line.line_id, offers[line.product_id], order.money(line.unit_price), line.quantity
+        )
+        for line in order.lines
+    )
+
+
+async def list_offers(
+    inventory: Inventory, ctx: CallContext, product_ids: list[UUID], currency: str
+) -> dict[UUID, ProductOffer]:
+    """Raises ProductNotFound."""
+    query = ListOffers(product_ids=tuple(product_ids), currency=currency)
+    offers = {offer.product_id: offer for offer in (await inventory.list_offers(ctx, query)).items}
+    if missing := [str(product_id) for product_id in product_ids if product_id not in offers]:
+        raise ProductNotFound(product_ids=missing)
+    return offers
