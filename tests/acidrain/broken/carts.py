@@ -7,7 +7,7 @@ from markethall.orders.carts.domain import Cart, CartRef
 from markethall.orders.contract import OrderLineRequest, OrderView, PlaceOrder
 from markethall.orders.domain import AuditInfo
 from markethall.orders.service import Checkout
-from markethall.orders.service.completed_drafts import CompletedDraft
+from markethall.orders.service.checkout_parts import CartSource
 from markethall.orders.service.quotes import quote_request
 from markethall.payments.contract import OpenPayment, PaymentSummary
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -27,9 +27,8 @@ class CloseCartLater(Checkout):
         command: PlaceOrder,
         attempt: IdempotentCommand,
         cart: CartRef | None = None,
-        draft: CompletedDraft | None = None,
     ) -> OrderView:
-        order = await super().place(ctx, command, attempt, None, draft)
+        order = await super().place(ctx, command, attempt)
         if cart:
             async with self._database.transaction() as store:
                 await store.check_out_cart(cart, order.order_id, self._clock())
@@ -45,10 +44,9 @@ class ChargeThenReadLines(Checkout):
         command: PlaceOrder,
         attempt: IdempotentCommand,
         cart: CartRef | None = None,
-        draft: CompletedDraft | None = None,
     ) -> OrderView:
         if cart is None:
-            return await super().place(ctx, command, attempt, cart, draft)
+            return await super().place(ctx, command, attempt)
         payment = await self._open_payment(ctx, await self._get_cart(cart.cart_id), attempt.id)
         cart_after_charge = await self._get_cart(cart.cart_id)
         command = command.model_copy(update={"lines": _order_lines(cart_after_charge)})
@@ -59,7 +57,7 @@ class ChargeThenReadLines(Checkout):
         order = self._build_order(ctx, command, reservation, quote, payment)
         order.email, order.is_guest, order.cart_id = command.email or "", True, cart.cart_id
         order.mark_placed(AuditInfo(ctx.actor.audit_name, order.created_at))
-        return await self._persist(ctx, order, attempt, cart_after_charge.ref, None)
+        return await self._persist(ctx, order, attempt, CartSource(cart_after_charge.ref))
 
     async def _get_cart(self, cart_id: UUID) -> Cart:
         async with self._database.read_session() as store:

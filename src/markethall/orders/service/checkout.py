@@ -19,20 +19,23 @@ from markethall.inventory.contract import (
     ReservationView,
     Reserve,
 )
-from markethall.orders.carts.contract import CartChanged, CartClosed, CartNotFound
 from markethall.orders.carts.domain import CartRef
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import OrderView, PlaceOrder, TotalChanged
 from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
 from markethall.orders.domain.promotion_uses import build_redemption
-from markethall.orders.drafts.contract import DraftOrderChanged, DraftOrderCompleted
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote
 from markethall.orders.pricing.ports import Pricing
 from markethall.orders.promotions.domain import RedemptionFailed, find_voucher_error
-from markethall.orders.service.cart_conflicts import cart_conflict, check_reserved_lines
-from markethall.orders.service.checkout_commands import choose_email, open_payment_command
-from markethall.orders.service.completed_drafts import CompletedDraft
+from markethall.orders.service.checkout_parts import (
+    SOURCE_CONFLICTS,
+    CartSource,
+    DraftSource,
+    choose_email,
+    open_payment_command,
+    reserves_other_lines,
+)
 from markethall.orders.service.guest_orders import claim_audit
 from markethall.orders.service.order_events import placed_event
 from markethall.orders.service.quotes import (
@@ -106,13 +109,25 @@ class Checkout:
         command: PlaceOrder,
         attempt: IdempotentCommand,
         cart: CartRef | None = None,
-        draft: CompletedDraft | None = None,
     ) -> OrderView:
-        """Place an order. With `cart` or `draft`, its transaction also closes the cart or draft.
+        """Place an order. With `cart`, its transaction also closes the cart.
 
-        Raises the errors of `Orders.place`; with `cart` also CartClosed, CartChanged, CartNotFound;
-        with `draft` also DraftOrderCompleted, DraftOrderChanged.
+        Raises the errors of `Orders.place`; with `cart` also CartClosed, CartChanged, CartNotFound.
         """
+        return await self.place_from(ctx, command, attempt, CartSource(cart) if cart else None)
+
+    async def place_from(
+        self,
+        ctx: CallContext,
+        command: PlaceOrder,
+        attempt: IdempotentCommand,
+        source: CartSource | DraftSource | None,
+    ) -> OrderView:
+        """Place an order, and close its source in the same transaction.
+
+        Raises the errors of `place`; for a draft also DraftOrderCompleted, DraftOrderChanged.
+        """
+        draft = source if isinstance(source, DraftSource) else None
         customer = draft.buyer if draft else None
         if customer is None:
             customer = await self._users.get_active_customer(ctx, ctx.user_id)
@@ -123,10 +138,8 @@ class Checkout:
             ctx, self._reserve_command(ctx, command, attempt.id)
         )
         try:
-            if cart and reservation.lines:
-                check_reserved_lines(cart, command, reservation)
-            if draft and reservation.lines:
-                draft.check_reserved_lines(command, reservation)
+            if source and reservation.lines and reserves_other_lines(command, reservation):
+                raise source.changed_error()
             quote = await self._quote(ctx, command, reservation)
         except Unavailable:
             raise  # the reservation is kept, because a retry with the same key may succeed
@@ -134,8 +147,9 @@ class Checkout:
             return await self._resume_or_raise(ctx, reservation, attempt, error)
         payment_deadline = reservation.expires_at - self._policy.payment_safety_margin
         is_too_late_to_pay = payment_deadline <= self._clock()
-        if quote is None or not _is_held(reservation) or is_too_late_to_pay:
-            return await self._resume_or_reject(ctx, reservation, attempt)
+        is_held = reservation.status is ReservationStatus.HELD
+        if quote is None or not is_held or is_too_late_to_pay:
+            return await self._resume_or_raise(ctx, reservation, attempt)
         try:
             payment = await self._payments.open(
                 ctx, open_payment_command(ctx, command, attempt.id, quote, payment_deadline)
@@ -144,16 +158,16 @@ class Checkout:
             return await self._resume_or_raise(ctx, reservation, attempt, error)
         order = self._build_order(ctx, command, reservation, quote, payment)
         order.email, order.is_guest = email, customer.is_guest
-        order.cart_id = cart.cart_id if cart else None
+        order.cart_id = source.ref.cart_id if isinstance(source, CartSource) else None
         placed_by = draft.completed_by if draft else ctx.actor.audit_name
         order.mark_placed(AuditInfo(placed_by, order.created_at))
         has_payment_expired = payment.expires_at <= order.created_at
         # true if the settings of the shop have changed since an earlier attempt opened the payment
         has_other_amount = payment.amount != quote.total
         if payment.status in ENDED_PAYMENT_STATUSES or has_payment_expired or has_other_amount:
-            return await self._resume_or_reject(ctx, reservation, attempt)
+            return await self._resume_or_raise(ctx, reservation, attempt)
         try:
-            return await self._persist(ctx, order, attempt, cart, draft)
+            return await self._persist(ctx, order, attempt, source)
         except RedemptionFailed as failure:
             failed = find_voucher_error(failure, order.discounts) or await self._total_changed(
                 ctx, command, reservation
@@ -241,41 +255,33 @@ class Checkout:
         ctx: CallContext,
         order: Order,
         attempt: IdempotentCommand,
-        cart: CartRef | None,
-        draft: CompletedDraft | None,
+        source: CartSource | DraftSource | None,
     ) -> OrderView:
         try:
-            order = await self._write(ctx, order, cart, draft)
-        except (CartClosed, CartChanged, CartNotFound, DraftOrderCompleted, DraftOrderChanged):
+            order = await self._write(ctx, order, source)
+        except SOURCE_CONFLICTS:
             await self._inventory.release(ctx, order.reservation_id)
             raise
         return await self._activate_and_respond(ctx, order, attempt)
 
     async def _write(
-        self, ctx: CallContext, order: Order, cart: CartRef | None, draft: CompletedDraft | None
+        self, ctx: CallContext, order: Order, source: CartSource | DraftSource | None
     ) -> Order:
-        """Write the order and close its cart or draft; or return the order of an earlier attempt.
+        """Write the order and close its source; or return the order of an earlier attempt.
 
-        Raises CartClosed, CartChanged, CartNotFound, DraftOrderCompleted, DraftOrderChanged.
+        Raises SOURCE_CONFLICTS.
         """
-        if not (order.is_guest or cart or draft or order.discounts):
+        if not (order.is_guest or source or order.discounts):
             async with self._database.autocommit() as store:
                 return await _add_or_get(store, ctx, order)
         async with self._database.transaction() as store:
             if order.is_guest:
                 await self._follow_claim(store, order)
-            if cart and not await store.check_out_cart(cart, order.order_id, order.created_at):
-                # an earlier attempt has closed the cart, or another request has changed it
+            if source and not await source.close(store, order):
+                # an earlier attempt has closed the source, or another request has changed it
                 existing = await store.get_order(order.order_id)
                 if existing is None:
-                    raise cart_conflict(cart, await store.get_cart(cart.cart_id))
-                return existing
-            if draft and not await store.complete_draft(
-                draft.ref, order.order_id, order.created_at
-            ):
-                existing = await store.get_order(order.order_id)
-                if existing is None:
-                    raise draft.conflict(await store.get_draft(draft.ref.draft_order_id))
+                    raise await source.find_conflict(store)
                 return existing
             return await _add_or_get(store, ctx, order)
 
@@ -309,38 +315,24 @@ class Checkout:
         ctx: CallContext,
         reservation: ReservationView,
         attempt: IdempotentCommand,
-        error: DomainError,
+        error: DomainError | None = None,
     ) -> OrderView:
         """Return the order of an earlier attempt. If there is none, release the stock and raise.
 
         An earlier attempt may have placed the order before the settings of the shop changed.
-        """
-        existing = await self._find_order(attempt)
-        if existing is not None:
-            return await self._activate_and_respond(ctx, existing, attempt)
-        await self._inventory.release(ctx, reservation.reservation_id)
-        raise error
 
-    async def _find_order(self, attempt: IdempotentCommand) -> Order | None:
+        Without an error, raise ReservationClosed, for one of five reasons: the reservation is a
+        tombstone, it is not held, it expires too soon for a payment, the payment has ended or has
+        expired, or the payment has another total, because the settings of the shop have changed
+        since an earlier attempt opened it. For each of these reasons, an earlier attempt may
+        already have placed the order.
+        """
         async with self._database.read_session() as store:
-            return await store.get_order(attempt.id)
-
-    async def _resume_or_reject(
-        self, ctx: CallContext, reservation: ReservationView, attempt: IdempotentCommand
-    ) -> OrderView:
-        """Return the order of an earlier attempt. If there is none, raise ReservationClosed.
-
-        This attempt cannot place the order for one of five reasons: the reservation is a tombstone,
-        it is not held, it expires too soon for a payment, the payment has ended or has expired, or
-        the payment has another total, because the settings of the shop have changed since an
-        earlier attempt opened it. For each of these reasons, an earlier attempt may already have
-        placed the order.
-        """
-        existing = await self._find_order(attempt)
+            existing = await store.get_order(attempt.id)
         if existing is not None:
             return await self._activate_and_respond(ctx, existing, attempt)
         released = await self._inventory.release(ctx, reservation.reservation_id)
-        raise ReservationClosed(
+        raise error or ReservationClosed(
             "The time to place this order is over; please order again.",
             reservation_id=str(released.reservation_id),
             status=released.status.value,
@@ -351,20 +343,12 @@ async def _add_or_get(store: Store, ctx: CallContext, order: Order) -> Order:
     number = await store.add_order(order, placed_event(order), ctx)
     if number is None:
         # an earlier attempt wrote the order, and the order may have changed since then
-        return await _get_existing_order(store, order.order_id)
+        existing = await store.get_order(order.order_id)
+        if existing is None:
+            raise LookupError(f"order {order.order_id} has disappeared")
+        return existing
     order.number = number
     if order.discounts:
         # last, because other orders with these promotions wait until the commit
         await store.redeem_promotions(build_redemption(order))
     return order
-
-
-async def _get_existing_order(store: Store, order_id: UUID) -> Order:
-    order = await store.get_order(order_id)
-    if order is None:
-        raise LookupError(f"order {order_id} has disappeared")
-    return order
-
-
-def _is_held(reservation: ReservationView) -> bool:
-    return reservation.status is ReservationStatus.HELD

@@ -4,8 +4,7 @@ from markethall.orders.carts.contract import ReadinessProblem
 from markethall.orders.contract import OrderView, PlaceOrder
 from markethall.orders.drafts.domain import DraftOrder
 from markethall.orders.service.checkout import Checkout
-from markethall.orders.service.checkout_commands import GUEST_WITHOUT_EMAIL
-from markethall.orders.service.completed_drafts import CompletedDraft
+from markethall.orders.service.checkout_parts import GUEST_WITHOUT_EMAIL, DraftSource
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.users.contract import Customer, UserInactive, UserNotFound, Users
@@ -37,8 +36,8 @@ class DraftPlacer:
     ) -> OrderView:
         buyer = _buyer_without_account(draft)
         buyer_ctx = ctx.model_copy(update={"actor": Actor(user_id=draft.buyer_id)})
-        completed = CompletedDraft(draft.ref, ctx.actor.audit_name, buyer)
-        return await self._checkout.place(buyer_ctx, command, attempt, draft=completed)
+        source = DraftSource(draft.ref, ctx.actor.audit_name, buyer)
+        return await self._checkout.place_from(buyer_ctx, command, attempt, source)
 
 
 def _buyer_without_account(draft: DraftOrder) -> Customer | None:
