@@ -20,7 +20,7 @@ from markethall.inventory.contract import (
     TooManyUnits,
     TooManyUnpaidOrders,
 )
-from markethall.orders.carts.router.checkout_errors import CHECKOUT_ERROR_CODES
+from markethall.orders.carts.router.dependencies import CHECKOUT_ERROR_CODES
 from markethall.orders.contract import OrderView
 from markethall.orders.router import router
 from markethall.orders.router.invoices.html import CONTENT_SECURITY_POLICY

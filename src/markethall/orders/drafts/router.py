@@ -4,8 +4,8 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from markethall.orders.carts.router.checkout_errors import CHECKOUT_ERROR_CODES, CHECKOUT_ERRORS
-from markethall.orders.configuration.router import ExpectedVersionsDep
+from markethall.orders.carts.router.dependencies import CHECKOUT_ERROR_CODES, CHECKOUT_ERRORS
+from markethall.orders.configuration.router import ExpectedVersionsDep, IdempotencyDep, Staff
 from markethall.orders.contract import OrderView
 from markethall.orders.drafts.contract import (
     ChangeDraftOrder,
@@ -27,19 +27,12 @@ from markethall.shared.http.common_errors import (
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, apply_if_none_match
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import (
-    IdempotencyRunner,
-    created_response,
-    idempotency_runner,
-)
+from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import current_response, json_response, versioned_response
-from markethall.shared.http.route_policies import require_scope
-from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page
-from markethall.shared.kernel.scopes import ORDERS_MANAGE
 
 router = APIRouter(prefix="/draft-orders", tags=["orders"])
 
@@ -52,8 +45,6 @@ _from_orders: Final[FromContext[Services]] = FromContext("orders")
 DraftOrdersDep = Annotated[
     DraftOrders, Depends(_from_orders(lambda container: container.draft_orders()))
 ]
-IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("orders"))]
-Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
 
 
 @router.post(

@@ -1,10 +1,13 @@
-"""HTTP API of the edits of orders."""
+"""HTTP API of the changes and the edits of orders."""
 
 from typing import Final
 
 from fastapi import APIRouter, Response
 
+from markethall.orders.configuration.router import ExpectedVersionsDep
 from markethall.orders.contract import (
+    AddressChangesPrice,
+    ChangeOrder,
     CountryNotServed,
     EditApplied,
     EditNeedsCapture,
@@ -21,17 +24,60 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
 )
-from markethall.orders.router.dependencies import IdempotencyDep, OrderEditsDep, Staff
+from markethall.orders.router.dependencies import (
+    IdempotencyDep,
+    OrderChangesDep,
+    OrderEditsDep,
+    OwnerOrStaff,
+    Staff,
+)
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
 )
 from markethall.shared.http.problem_details import with_upstream_errors
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.kernel.model import Id
 
 router = APIRouter(tags=["orders"])
+
+
+@router.patch(
+    "/orders/{order_id}",
+    response_model=OrderView,
+    summary="Change an order",
+    responses=with_upstream_errors(
+        {404: ("inventory.product_not_found",)},
+        *AUTHENTICATED_ERRORS,
+        *VERSION_ERRORS,
+        OrderNotFound,
+        InvalidTransition,
+        EditOpen,
+        AddressChangesPrice,
+        OrderCurrencyMismatch,
+        CountryNotServed,
+        RegionRequired,
+        ShippingUnavailable,
+    ),
+)
+async def change_order(
+    ctx: OwnerOrStaff,
+    order_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    body: ChangeOrder,
+    changes: OrderChangesDep,
+) -> Response:
+    """Change tags, staff note, metadata and shipping address, or stop and allow the shipping.
+
+    The owner may change only the metadata, while the order is pending. The amounts never change: a
+    new shipping address, possible before the first shipment, is rejected if the shipping or the
+    taxes would differ there.
+    """
+    order = await changes.change(ctx, order_id, body, expected_versions)
+    return versioned_response(order)
+
 
 _PRICING_ERRORS: Final = (
     OrderNotFound,

@@ -1,19 +1,21 @@
-"""HTTP API of orders: place, list, get and cancel them."""
+"""HTTP API of orders: export, look up, place, list, get and cancel them."""
 
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field, WrapValidator
 from typing_extensions import TypeAliasType
 
-from markethall.orders.carts.router.checkout_errors import CHECKOUT_ERROR_CODES, CHECKOUT_ERRORS
+from markethall.orders.carts.router.dependencies import CHECKOUT_ERROR_CODES, CHECKOUT_ERRORS
 from markethall.orders.contract import (
     EMAIL_DESCRIPTION,
     AnyAddress,
     CancelOrder,
     EditOpen,
     InvalidTransition,
+    OrderFilters,
     OrderLineRequest,
     OrderNotFound,
     OrderQuery,
@@ -27,15 +29,20 @@ from markethall.orders.contract import (
     TooMuchToCancel,
     VersionedOrderStatus,
 )
+from markethall.orders.contract.lookups import LookUpOrder
 from markethall.orders.router.dependencies import (
     IdempotencyDep,
+    OrderExportDep,
+    OrderLookupsDep,
     OrdersDep,
     OrderViewer,
     Owner,
     OwnerOrStaff,
+    Staff,
 )
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
     IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
@@ -44,19 +51,61 @@ from markethall.shared.http.conditional_requests import (
     apply_if_none_match,
     etag_matches,
 )
+from markethall.shared.http.csv_responses import csv_response, documented_csv
 from markethall.shared.http.disconnects import while_connected
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems, with_upstream_errors
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response, versioned_response
+from markethall.shared.http.route_policies import public
 from markethall.shared.kernel import model
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.email_address import EmailAddress
+from markethall.shared.kernel.errors import TooManyRequests, Unavailable
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page
 
 router = APIRouter(tags=["orders"])
+
+
+# the export comes before the route of an order, whose path also matches
+@router.get(
+    "/orders/export.csv",
+    response_class=StreamingResponse,
+    summary="Export orders",
+    responses=problems(*AUTHENTICATED_ERRORS)
+    | documented_csv("The lines of all orders that match"),
+)
+async def export_orders(
+    ctx: Staff, filters: Annotated[OrderFilters, from_query(OrderFilters)], export: OrderExportDep
+) -> StreamingResponse:
+    """Return orders as CSV. Each row is one line of an order.
+
+    The amounts and addresses of an order stand only in the row of its first line, so that the sum
+    of a column counts each order once. Amounts are in major units. An apostrophe stands before a
+    text that a spreadsheet would run as a formula.
+    """
+    return await csv_response(export.export_orders(ctx, filters), "orders.csv")
+
+
+@router.post(
+    "/orders/lookup",
+    status_code=202,
+    response_class=Response,
+    summary="Ask for a link to an order",
+    responses=problems(*BODY_ERRORS, TooManyRequests, Unavailable),
+)
+async def look_up_order(
+    ctx: Annotated[CallContext, public()], body: LookUpOrder, lookups: OrderLookupsDep
+) -> Response:
+    """Send a link to the e-mail address of an order, if the number and the address are right.
+
+    The response is always the same. The link has a token for this order only, which is valid for an
+    hour: its holder sees, pays, cancels and returns the order like the buyer.
+    """
+    await lookups.request(ctx, body)
+    return Response(status_code=202, headers={"cache-control": "no-store"})
 
 
 class PlaceOrderShortForm(model.RequestModel):

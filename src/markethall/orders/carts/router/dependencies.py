@@ -1,4 +1,4 @@
-"""FastAPI dependencies and responses of the routes of carts."""
+"""FastAPI dependencies, responses and errors of the routes of carts."""
 
 from typing import Annotated, Any, Final, Protocol
 
@@ -14,20 +14,51 @@ from markethall.orders.carts.contract import (
     Carts,
     CartView,
 )
+from markethall.orders.contract import (
+    CountryNotServed,
+    OrderCurrencyMismatch,
+    RegionRequired,
+    ShippingUnavailable,
+    TotalChanged,
+    TotalTooLarge,
+    VoucherExhausted,
+    VoucherInvalid,
+)
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, VERSION_ERRORS
 from markethall.shared.http.conditional_requests import if_match_optional
 from markethall.shared.http.dependencies import FromContext
-from markethall.shared.http.idempotent_routes import (
-    IdempotencyRunner,
-    idempotency_runner,
-    require_idempotency_key,
-)
+from markethall.shared.http.idempotent_routes import require_idempotency_key
 from markethall.shared.http.openapi_headers import IF_MATCH_IS_OPTIONAL
 from markethall.shared.http.responses import current_response
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
+
+CHECKOUT_ERRORS: Final = (
+    TotalChanged,
+    OrderCurrencyMismatch,
+    CountryNotServed,
+    RegionRequired,
+    ShippingUnavailable,
+    TotalTooLarge,
+    VoucherInvalid,
+    VoucherExhausted,
+)
+# error codes of a checkout, by HTTP status; a router may not import the contracts of other contexts
+CHECKOUT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {
+    403: ("users.inactive",),
+    404: ("users.not_found", "inventory.product_not_found"),
+    409: (
+        "inventory.out_of_stock",
+        "inventory.reservation_closed",
+        "inventory.too_many_reservations",
+        "inventory.too_many_units",
+    ),
+    422: ("payments.unknown_method",),
+}
+# error codes of a change of the products of a cart, by HTTP status
+PRODUCT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {404: ("inventory.product_not_found",)}
 
 
 class Services(Protocol):
@@ -48,7 +79,6 @@ CartMergesDep = Annotated[
 CartCheckoutsDep = Annotated[
     CartCheckouts, Depends(_from_orders(lambda container: container.cart_checkouts()))
 ]
-IdempotencyDep = Annotated[IdempotencyRunner, Depends(idempotency_runner("orders"))]
 Owner = Annotated[CallContext, require_scope(ORDERS)]
 OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
 
