@@ -7,8 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from markethall.orders.container import LOOKUPS_PER_EMAIL
-from markethall.orders.contract import OrderLinkRequested, OrderView
-from markethall.orders.contract.lookups import LookUpOrder
+from markethall.orders.contract import LookUpOrder, OrderLinkRequested, OrderView
 from markethall.orders.service.order_lookups import OrderLinks, OrderLookupService
 from markethall.shared.http.identity_limiter import IdentityLimiter
 from markethall.shared.kernel.call_context import CallContext

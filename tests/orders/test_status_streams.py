@@ -7,8 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from markethall.orders.contract import OrderNotFound, OrderStatus, OrderView
-from markethall.orders.contract.status_streams import ActorCheck, OrderStatusEvent
+from markethall.orders.contract import (
+    ActorCheck,
+    OrderNotFound,
+    OrderStatus,
+    OrderStatusEvent,
+    OrderView,
+)
 from markethall.orders.domain import AuditInfo
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits
 from markethall.shared.kernel.call_context import Actor, CallContext

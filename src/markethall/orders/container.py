@@ -19,10 +19,15 @@ from markethall.orders.carts.service import (
     ExpiredCartsJob,
 )
 from markethall.orders.configuration.service import ConfigurationCache, ItemService
-from markethall.orders.contract import Fulfilments, OrderChanges, OrderEdits, Orders
-from markethall.orders.contract.exports import OrderExport
-from markethall.orders.contract.lookups import OrderLookups
-from markethall.orders.contract.status_streams import OrderStatusStreams
+from markethall.orders.contract import (
+    Fulfilments,
+    OrderChanges,
+    OrderEdits,
+    OrderExport,
+    OrderLookups,
+    Orders,
+    OrderStatusStreams,
+)
 from markethall.orders.drafts.contract import DraftOrders
 from markethall.orders.drafts.service import DraftOrderService
 from markethall.orders.invoices.contract import Invoices

@@ -1,6 +1,6 @@
 """The contract of orders: DTOs, errors and the Protocol. Other contexts use only its events."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Protocol
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from markethall.orders.contract.commands import ExpectedTotal as ExpectedTotal
 from markethall.orders.contract.commands import FulfilmentLineRequest as FulfilmentLineRequest
 from markethall.orders.contract.commands import FulfilOrder as FulfilOrder
 from markethall.orders.contract.commands import LineQuantities as LineQuantities
+from markethall.orders.contract.commands import LookUpOrder as LookUpOrder
 from markethall.orders.contract.commands import OrderFilters as OrderFilters
 from markethall.orders.contract.commands import OrderLineRequest as OrderLineRequest
 from markethall.orders.contract.commands import OrderQuery as OrderQuery
@@ -62,6 +63,7 @@ from markethall.orders.contract.status import FulfilmentStatus as FulfilmentStat
 from markethall.orders.contract.status import OrderFulfilmentStatus as OrderFulfilmentStatus
 from markethall.orders.contract.status import OrderPaymentStatus as OrderPaymentStatus
 from markethall.orders.contract.status import OrderStatus as OrderStatus
+from markethall.orders.contract.status import OrderStatusEvent as OrderStatusEvent
 from markethall.orders.contract.status import OrderStatusQuery as OrderStatusQuery
 from markethall.orders.contract.status import OrderStatusView as OrderStatusView
 from markethall.orders.contract.status import VersionedOrderStatus as VersionedOrderStatus
@@ -89,9 +91,12 @@ from markethall.orders.totals.contract import TaxLineView as TaxLineView
 from markethall.orders.totals.contract import TotalsView as TotalsView
 from markethall.orders.totals.contract import TotalTooLarge as TotalTooLarge
 from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.pagination import Page, PageQuery
+
+# returns the actor with its current scopes, or None when its token is not valid any more
+ActorCheck = Callable[[], Awaitable[Actor | None]]
 
 
 class Orders(Protocol):
@@ -262,4 +267,37 @@ class OrderEdits(Protocol):
 
         Raises Forbidden, OrderNotFound, EditNotFound, EditApplied; from payments:
         PaymentInProgress, InvalidPaymentTransition (the customer has just paid).
+        """
+
+
+class OrderExport(Protocol):
+    """The export of the orders of all customers, for staff."""
+
+    def export_orders(self, ctx: CallContext, filters: OrderFilters) -> AsyncIterator[bytes]:
+        """Yield the chunks of a CSV file with one row for each line of the orders that match."""
+
+
+class OrderLookups(Protocol):
+    """Lookups of orders by anyone who knows the number and the e-mail address."""
+
+    async def request(self, ctx: CallContext, command: LookUpOrder) -> None:
+        """Store the lookup. Event handlers then find the order, and send a link to its address.
+
+        Neither the result nor the duration shows whether such an order exists. Raises
+        TooManyRequests after too many lookups with one address.
+        """
+
+
+class OrderStatusStreams(Protocol):
+    """Streams of the status changes of an order, across all processes."""
+
+    async def open(
+        self, ctx: CallContext, order_id: UUID, last_version: int | None, check_actor: ActorCheck
+    ) -> AsyncGenerator[OrderStatusEvent | None, None]:
+        """Return a generator of events, each version once, in order. None is a heartbeat.
+
+        If `last_version` is None or a version that the order has not reached, the first event is
+        the current status; otherwise the stream continues after this version. It ends after the
+        maximum time, when the process stops, and when the actor may not see the order any more. The
+        caller must close the generator. Raises OrderNotFound, TooManyRequests, Overloaded.
         """

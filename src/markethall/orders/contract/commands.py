@@ -216,6 +216,15 @@ OrderNumber = Annotated[
         examples=["MH-1001"],
     ),
 ]
+
+
+class LookUpOrder(RequestModel):
+    """The number of an order, and the e-mail address that the buyer gave for it."""
+
+    number: OrderNumber
+    email: EmailAddress
+
+
 OrderSort = TypeAliasType("OrderSort", Literal["-created_at", "created_at"])
 
 

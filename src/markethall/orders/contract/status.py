@@ -70,6 +70,13 @@ class OrderStatusView(Dto):
     updated_at: datetime
 
 
+class OrderStatusEvent(OrderStatusView):
+    """The status of an order after a change. Each change increases `version` by one."""
+
+    version: int
+    change: str
+
+
 class VersionedOrderStatus(NamedTuple):
     """The status of an order, and the version of the order. Each change increases the version."""
 

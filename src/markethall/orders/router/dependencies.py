@@ -4,10 +4,15 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import Depends
 
-from markethall.orders.contract import Fulfilments, OrderChanges, OrderEdits, Orders
-from markethall.orders.contract.exports import OrderExport
-from markethall.orders.contract.lookups import OrderLookups
-from markethall.orders.contract.status_streams import OrderStatusStreams
+from markethall.orders.contract import (
+    Fulfilments,
+    OrderChanges,
+    OrderEdits,
+    OrderExport,
+    OrderLookups,
+    Orders,
+    OrderStatusStreams,
+)
 from markethall.orders.invoices.contract import Invoices
 from markethall.orders.returns.contract import Returns
 from markethall.shared.http.dependencies import FromContext

@@ -15,6 +15,7 @@ from markethall.orders.contract import (
     CancelOrder,
     EditOpen,
     InvalidTransition,
+    LookUpOrder,
     OrderFilters,
     OrderLineRequest,
     OrderNotFound,
@@ -29,7 +30,6 @@ from markethall.orders.contract import (
     TooMuchToCancel,
     VersionedOrderStatus,
 )
-from markethall.orders.contract.lookups import LookUpOrder
 from markethall.orders.router.dependencies import (
     IdempotencyDep,
     OrderExportDep,

@@ -8,8 +8,7 @@ from fastapi.sse import format_sse_event
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from markethall.orders.contract import OrderNotFound
-from markethall.orders.contract.status_streams import OrderStatusEvent
+from markethall.orders.contract import OrderNotFound, OrderStatusEvent
 from markethall.orders.router.dependencies import OrderViewer, StatusStreamsDep
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
 from markethall.shared.http.event_streams import (

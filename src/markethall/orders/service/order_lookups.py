@@ -5,8 +5,12 @@ The request only stores an event, so it takes the same time whether the order ex
 
 import structlog
 
-from markethall.orders.contract import OrderFilters, OrderLinkRequested, OrderLookupRequested
-from markethall.orders.contract.lookups import LookUpOrder
+from markethall.orders.contract import (
+    LookUpOrder,
+    OrderFilters,
+    OrderLinkRequested,
+    OrderLookupRequested,
+)
 from markethall.orders.domain import Order
 from markethall.orders.ports import LookupLimiter, ReadStore, Store
 from markethall.shared.kernel.call_context import CallContext

@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from markethall.orders.contract import OrderNotFound, VersionedOrderStatus
-from markethall.orders.contract.status_streams import ActorCheck, OrderStatusEvent
+from markethall.orders.contract import (
+    ActorCheck,
+    OrderNotFound,
+    OrderStatusEvent,
+    VersionedOrderStatus,
+)
 from markethall.orders.domain import TimelineEntry
 from markethall.orders.ports import ReadStore
 from markethall.orders.service.status_waits import StatusWaits
