@@ -37,8 +37,7 @@ from markethall.orders.pricing.ports import Pricing
 from markethall.orders.pricing.service import TotalsPricing
 from markethall.orders.promotions.contract import Promotions
 from markethall.orders.promotions.ports import PromotionFinder
-from markethall.orders.promotions.service.finder import StoredPromotions
-from markethall.orders.promotions.service.promotions import PromotionService
+from markethall.orders.promotions.service import PromotionService, StoredPromotions
 from markethall.orders.returns.contract import Returns
 from markethall.orders.service import (
     Checkout,

@@ -81,9 +81,9 @@ from markethall.orders.pricing.contract import OrderCurrencyMismatch as OrderCur
 from markethall.orders.promotions.contract import VoucherExhausted as VoucherExhausted
 from markethall.orders.promotions.contract import VoucherInvalid as VoucherInvalid
 from markethall.orders.shipping.contract import ShippingUnavailable as ShippingUnavailable
+from markethall.orders.shop.contract import Address as Address
+from markethall.orders.shop.contract import AnyAddress as AnyAddress
 from markethall.orders.shop.contract import CountryNotServed as CountryNotServed
-from markethall.orders.shop.contract.addresses import Address as Address
-from markethall.orders.shop.contract.addresses import AnyAddress as AnyAddress
 from markethall.orders.tax.contract import RegionRequired as RegionRequired
 from markethall.orders.totals.contract import DiscountView as DiscountView
 from markethall.orders.totals.contract import ShippingLineView as ShippingLineView

@@ -10,7 +10,7 @@ from typing_extensions import TypeAliasType
 from markethall.orders.contract.status import OrderFulfilmentStatus, OrderPaymentStatus, OrderStatus
 from markethall.orders.promotions.contract import VoucherCode
 from markethall.orders.shipping.contract import ShippingCode
-from markethall.orders.shop.contract.addresses import AnyAddress, non_blank
+from markethall.orders.shop.contract import AnyAddress, non_blank
 from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.metadata import MetadataPatch

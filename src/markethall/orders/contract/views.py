@@ -12,7 +12,7 @@ from markethall.orders.contract.status import (
     OrderPaymentStatus,
     OrderStatus,
 )
-from markethall.orders.shop.contract.addresses import AnyAddress
+from markethall.orders.shop.contract import AnyAddress
 from markethall.orders.totals.contract import (
     DiscountView,
     ShippingLineView,

@@ -4,4 +4,4 @@ from markethall.orders.memory.integrity import (
     MemoryOrderIntegrityReads as MemoryOrderIntegrityReads,
 )
 from markethall.orders.memory.store import MemoryOrderStore as MemoryOrderStore
-from markethall.orders.memory.tables import Tables as Tables
+from markethall.orders.memory.store import Tables as Tables

@@ -10,7 +10,7 @@ from markethall.orders.domain import Order, OrderLine
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
 from markethall.orders.domain.return_integrity import ReturnedLine, build_returned_line
-from markethall.orders.memory.tables import Tables
+from markethall.orders.memory.store import Tables
 from markethall.orders.promotions.domain import Promotion
 from markethall.orders.promotions.memory import PromotionUse, count_uses
 

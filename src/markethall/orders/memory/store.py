@@ -1,4 +1,4 @@
-"""The in-memory store of orders."""
+"""The in-memory tables and the store of orders."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from markethall.orders.carts.memory import MemoryCartStore
+from markethall.orders.carts.memory import CartTables, MemoryCartStore
 from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import (
     EditStatus,
@@ -24,18 +24,32 @@ from markethall.orders.domain import (
     TimeSpan,
     split_number,
 )
+from markethall.orders.drafts.domain import DraftOrder
 from markethall.orders.drafts.memory import MemoryDraftStore
 from markethall.orders.invoices.domain import NewInvoice
-from markethall.orders.invoices.memory import MemoryInvoiceStore
-from markethall.orders.memory.tables import Tables
+from markethall.orders.invoices.memory import InvoiceTables, MemoryInvoiceStore
 from markethall.orders.ports import follow_promotions
-from markethall.orders.promotions.memory import MemoryPromotionStore
-from markethall.orders.returns.memory import MemoryReturnStore
+from markethall.orders.promotions.memory import MemoryPromotionStore, PromotionTables
+from markethall.orders.returns.memory import MemoryReturnStore, ReturnTables
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
+from markethall.shared.persistence.memory import Table
+
+
+class Tables(CartTables, PromotionTables, ReturnTables, InvoiceTables):
+    def __init__(self) -> None:
+        super().__init__()
+        self.orders: Table[UUID, Order] = Table()
+        self.timeline: Table[UUID, tuple[TimelineEntry, ...]] = Table()
+        # the user who has claimed the guest, by guest id
+        self.guest_owners: Table[UUID, UUID] = Table()
+        self.drafts: Table[UUID, DraftOrder] = Table()
+        self.order_edits: Table[UUID, tuple[UUID, EditStatus]] = Table()
+        self.fulfilments: Table[UUID, Fulfilment] = Table()
+
 
 FIRST_NUMBER: Final = 1001
 

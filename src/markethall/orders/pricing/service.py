@@ -12,7 +12,7 @@ from markethall.orders.configuration.service import ConfigurationCache, items_by
 from markethall.orders.pricing.domain import Quote, QuoteRequest, find_currency
 from markethall.orders.promotions.domain import ApplicablePromotions, Promotion, PromotionRequest
 from markethall.orders.promotions.ports import PromotionFinder
-from markethall.orders.promotions.service.finder import parse_promotion
+from markethall.orders.promotions.service import parse_promotion
 from markethall.orders.shipping.contract import NewShippingMethod, ShippingUnavailable
 from markethall.orders.shipping.domain import ShippingOption, ShippingRequest, choose_option
 from markethall.orders.shipping.ports import ShippingCalculator

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from markethall.orders.contract import MAX_LINES, LineQuantities, Quantity
-from markethall.orders.shop.contract.addresses import non_blank
+from markethall.orders.shop.contract import non_blank
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from markethall.orders.carts.contract import CartPrecondition, CartStatus, CartView
-from markethall.orders.carts.domain import Cart, LineChange
+from markethall.orders.carts.contract import CartPrecondition, CartStatus, CartView, LineChangeView
+from markethall.orders.carts.domain import Cart
 from markethall.orders.carts.ports import ReadStore, Store
 from markethall.orders.carts.service.access import CartPolicy, check_precondition, get_visible_cart
 from markethall.orders.carts.service.previews import Preview
@@ -49,6 +49,8 @@ class CartEditor:
             else:
                 await store.save_cart(changed)
 
-    def view(self, cart: Cart, preview: Preview, changes: Sequence[LineChange] = ()) -> CartView:
+    def view(
+        self, cart: Cart, preview: Preview, changes: Sequence[LineChangeView] = ()
+    ) -> CartView:
         shown = changes if cart.status is CartStatus.OPEN else ()
         return to_cart_view(cart, preview, shown, self._policy.expires_at(cart))

@@ -17,10 +17,9 @@ from markethall.orders.carts.contract import (
 from markethall.orders.carts.domain import (
     Cart,
     CartLine,
-    LineChange,
     Offer,
-    find_line_problems,
     find_missing_fields,
+    find_unavailable_lines,
     pricing_problem,
 )
 from markethall.orders.carts.service.previews import Preview
@@ -32,7 +31,7 @@ from markethall.shared.kernel.money import Money
 
 
 def to_cart_view(
-    cart: Cart, preview: Preview, changes: Sequence[LineChange], expires_at: datetime
+    cart: Cart, preview: Preview, changes: Sequence[LineChangeView], expires_at: datetime
 ) -> CartView:
     quote = preview.quote
     return CartView(
@@ -41,7 +40,7 @@ def to_cart_view(
             "currency": quote.currency if quote else cart.currency,
             "lines": _to_line_views(cart, preview),
             "totals": to_totals_view(quote.breakdown, quote.currency) if quote else None,
-            "changes": tuple(LineChangeView(**vars(change)) for change in changes),
+            "changes": tuple(changes),
             "readiness": tuple(list_readiness_problems(cart, preview)),
             "expires_at": expires_at,
         }
@@ -67,7 +66,8 @@ def list_readiness_problems(cart: Cart, preview: Preview) -> Iterator[ReadinessP
         )
         return
     yield from find_missing_fields(cart)
-    yield from find_line_problems(cart, preview.offers)
+    lines = [(line.product_id, line.quantity) for line in cart.lines]
+    yield from find_unavailable_lines(lines, preview.offers)
     is_address_missing = cart.shipping_address is None
     if preview.error and not (
         is_address_missing and isinstance(preview.error, ShippingUnavailable | RegionRequired)

@@ -1,15 +1,21 @@
-"""The fields of a promotion, and the rules between them."""
+"""The contract of promotions: automatic discounts and vouchers."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Protocol, Self
+from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from markethall.orders.promotions.contract.vouchers import VoucherCode
+from markethall.orders.configuration.contract import ItemView
 from markethall.orders.totals.domain import PromotionKind
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.model import (
     MAX_AMOUNT,
@@ -22,6 +28,47 @@ from markethall.shared.kernel.model import (
     VisibleText,
 )
 from markethall.shared.kernel.money import Currency
+from markethall.shared.kernel.pagination import Page, PageQuery
+
+VoucherCode = Annotated[
+    VisibleText,
+    Field(
+        min_length=1,
+        max_length=50,
+        description="Letter case and spaces at both ends are ignored",
+        examples=["SPRING10"],
+    ),
+]
+
+
+class VoucherInvalid(DomainError):
+    """The order cannot use the voucher. Details: voucher_code, reason, condition.
+
+    `reason` is `unknown` (no voucher has this code), `inactive`, `not_started`, `ended` or
+    `conditions_not_met`. The last one has a `condition`, which is null otherwise:
+
+    - `min_total`: the subtotal is too small, or the voucher does not apply in the currency.
+    - `first_order`: the customer has ordered before.
+    - `customer_ids`: the voucher is for other customers.
+    - `lines`: the voucher is for other products.
+    - `discount`: nothing is left to take off, or another promotion excludes the voucher.
+    """
+
+    code = "orders.voucher_invalid"
+    status = 422
+    title = "The order cannot use this voucher"
+
+
+class VoucherExhausted(DomainError):
+    """The voucher was used as often as it may be. Details: voucher_code, limit.
+
+    `limit` is `usage_limit` or `per_customer_limit`.
+    """
+
+    code = "orders.voucher_exhausted"
+    status = 409
+    title = "The voucher is used up"
+
 
 MAX_NAMES: Final = 100
 MAX_IDS: Final = 500
@@ -191,3 +238,98 @@ class PromotionChange(RequestModel):
     stackable: Bool | None = None
     priority: Priority | None = None
     is_active: Bool | None = None
+
+
+class PromotionQuery(PageQuery):
+    """Filters of the list of promotions."""
+
+    code: VoucherCode | None = None
+    is_active: bool | None = None
+
+
+class PromotionView(ItemView):
+    """A promotion. `used` counts the orders against `usage_limit`; null without this limit."""
+
+    promotion_id: UUID
+    name: str
+    kind: PromotionKind
+    code: str | None
+    percent: str | None
+    amounts: tuple[PromotionAmount, ...]
+    buy_quantity: int | None
+    get_quantity: int | None
+    conditions: PromotionConditions
+    usage_limit: int | None
+    per_customer_limit: int | None
+    used: int | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+    stackable: bool
+    priority: int
+    is_active: bool
+
+
+class PromotionNotFound(DomainError):
+    """No promotion has this id. Details: promotion_id."""
+
+    code = "orders.promotion_not_found"
+    status = 404
+    title = "There is no such promotion"
+
+
+class VoucherCodeTaken(DomainError):
+    """Another active promotion has this code. Details: voucher_code."""
+
+    code = "orders.voucher_code_taken"
+    status = 409
+    title = "Another active promotion has this code"
+
+
+class UsageLimitTooLow(DomainError):
+    """The promotion was used more often than the new limit allows. Details: limit, used.
+
+    `limit` is `usage_limit` or `per_customer_limit`; `used` is the smallest possible value.
+    """
+
+    code = "orders.usage_limit_too_low"
+    status = 409
+    title = "The promotion was used more often than this limit allows"
+
+
+class Promotions(Protocol):
+    """The API of promotions, for staff."""
+
+    async def get(self, ctx: CallContext, promotion_id: UUID) -> PromotionView:
+        """Raises PromotionNotFound."""
+
+    async def list_page(self, ctx: CallContext, query: PromotionQuery) -> Page[PromotionView]:
+        """Return promotions in the order in which they were created. Raises CursorInvalid."""
+
+    async def create(
+        self, ctx: CallContext, fields: NewPromotion, attempt: IdempotentCommand
+    ) -> PromotionView:
+        """Create a promotion. `attempt.id` becomes its id.
+
+        Raises VoucherCodeTaken, TooManyItems (of active promotions without a code).
+        """
+
+    async def change(
+        self,
+        ctx: CallContext,
+        promotion_id: UUID,
+        patch: PromotionChange,
+        expected_versions: ExpectedVersions,
+    ) -> PromotionView:
+        """Apply a merge patch. Orders that exist stay unchanged.
+
+        Raises PromotionNotFound, PreconditionFailed, ValidationFailed, VoucherCodeTaken,
+        UsageLimitTooLow, TooManyItems.
+        """
+
+    async def delete(
+        self, ctx: CallContext, promotion_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
+        """Delete the promotion and its counts. Orders keep the discount.
+
+        Raises PromotionNotFound, PreconditionFailed.
+        """

@@ -1,13 +1,11 @@
 """The contract of the shop: its name, currencies, countries and tax settings."""
 
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WrapValidator
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
-from markethall.orders.shop.contract.addresses import Address as Address
-from markethall.orders.shop.contract.addresses import AnyAddress as AnyAddress
-from markethall.orders.shop.contract.addresses import non_blank as non_blank
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.countries import Country
 from markethall.shared.kernel.email_address import EmailAddress
@@ -16,6 +14,44 @@ from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.merge_patch import remove_null_defaults
 from markethall.shared.kernel.model import Bool, Dto, RequestModel, Text, VisibleText
 from markethall.shared.kernel.money import Currency
+
+
+def non_blank(max_length: int, **options: Any) -> Any:
+    """Build a Field for a text that is not empty."""
+    return Field(min_length=1, max_length=max_length, **options)
+
+
+class Address(RequestModel):
+    recipient: Annotated[VisibleText, non_blank(200, examples=["Ada Lovelace"])]
+    line1: Annotated[VisibleText, non_blank(200, examples=["Keizersgracht 1"])]
+    line2: Annotated[VisibleText, non_blank(200)] | None = None
+    city: Annotated[VisibleText, non_blank(100, examples=["Amsterdam"])]
+    region: Annotated[VisibleText, non_blank(100)] | None = None
+    postal_code: Annotated[VisibleText, non_blank(20, examples=["1015 CJ"])]
+    country: Country
+    phone: Annotated[VisibleText, non_blank(40)] | None = None
+
+
+AddressText = Annotated[
+    VisibleText, non_blank(500, examples=["Keizersgracht 1, 1015 CJ Amsterdam, NL"])
+]
+_ADDRESS_TEXT: Final[TypeAdapter[str]] = TypeAdapter(AddressText)
+
+
+def _parse_by_shape(value: Any, _: Any) -> str | Address:
+    """Choose the type by the JSON type of the value.
+
+    Without this validator, Pydantic would try both types, and report the errors of both.
+    """
+    if isinstance(value, Address | dict):
+        return Address.model_validate(value)
+    return _ADDRESS_TEXT.validate_python(value)
+
+
+AnyAddress = TypeAliasType(
+    "AnyAddress", Annotated[AddressText | Address, WrapValidator(_parse_by_shape)]
+)
+
 
 DEFAULT_NUMBER_PREFIX: Final = "MH-"
 # the last character is not a digit, so that the number after the prefix can be parsed
