@@ -1,12 +1,17 @@
 """The in-memory store of the configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
+
+K = TypeVar("K", UUID, tuple[datetime, UUID])
+R = TypeVar("R")
 
 
 class ConfigurationTables(ContextTables):
@@ -33,10 +38,8 @@ class MemoryConfigurationStore(MemoryUnitOfWork):
     async def list_items(
         self, kind: ItemKind, after: UUID | None, limit: int
     ) -> Sequence[ConfigurationItem]:
-        items = self._items.where(
-            lambda item: item.kind is kind and (after is None or item.item_id > after)
-        )
-        return sorted(items, key=_id_of)[:limit]
+        items = self._items.where(lambda item: item.kind is kind)
+        return sort_page(items, _id_of, after, limit)
 
     async def list_all_items(self) -> Sequence[ConfigurationItem]:
         return sorted(self._items.rows(), key=_id_of)
@@ -65,6 +68,14 @@ class MemoryConfigurationStore(MemoryUnitOfWork):
                 )
             )
         )
+
+
+def sort_page(
+    rows: Iterable[R], key_of: Callable[[R], K], after: K | None, limit: int
+) -> Sequence[R]:
+    """Sort the rows by key. Return at most `limit` rows with greater keys than `after`."""
+    later = (row for row in rows if after is None or key_of(row) > after)
+    return sorted(later, key=key_of)[:limit]
 
 
 def _id_of(item: ConfigurationItem) -> UUID:

@@ -1,12 +1,13 @@
 """The reads of the integrity checks, from the in-memory tables."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from markethall.orders.configuration.memory import sort_page
 from markethall.orders.contract import EditStatus, OrderPaymentStatus, OrderStatus
-from markethall.orders.domain import Order, OrderLine
+from markethall.orders.domain import Order
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
 from markethall.orders.domain.return_integrity import ReturnedLine, build_returned_line
@@ -26,24 +27,21 @@ class MemoryOrderIntegrityReads:
     async def list_returned_lines(self, after: UUID | None, limit: int) -> Sequence[ReturnedLine]:
         found = (
             build_returned_line(line, order.order_id, self._returns)
-            for order, line in self._lines()
+            for order in self._orders
+            for line in order.lines
         )
-        later = (line for line in found if after is None or line.line_id > after)
         used = (
             line
-            for line in later
+            for line in found
             if line.in_return or line.returned or line.open_units or line.received_units
         )
-        return sorted(used, key=lambda line: line.line_id)[:limit]
-
-    def _lines(self) -> Iterator[tuple[Order, OrderLine]]:
-        return ((order, line) for order in self._orders for line in order.lines)
+        return sort_page(used, lambda line: line.line_id, after, limit)
 
     async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
         checked_out = (cart.cart_id for cart in self._carts.values() if cart.order_id)
         ids = {order.cart_id for order in self._orders if order.cart_id} | set(checked_out)
-        found = sorted(cart_id for cart_id in ids if after is None or cart_id > after)
-        return [self._ordered_cart(cart_id) for cart_id in found[:limit]]
+        page = sort_page(ids, lambda cart_id: cart_id, after, limit)
+        return [self._ordered_cart(cart_id) for cart_id in page]
 
     def _ordered_cart(self, cart_id: UUID) -> OrderedCart:
         order_ids = [order.order_id for order in self._orders if order.cart_id == cart_id]
@@ -57,10 +55,7 @@ class MemoryOrderIntegrityReads:
         )
 
     async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]:
-        orders = sorted(self._orders, key=lambda order: order.order_id)
-        return [_order_sums(order) for order in orders if after is None or order.order_id > after][
-            :limit
-        ]
+        return [_order_sums(order) for order in sort_page(self._orders, _id_of, after, limit)]
 
     async def list_overdue_orders(
         self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
@@ -68,35 +63,32 @@ class MemoryOrderIntegrityReads:
         overdue = [
             _order_link(order)
             for order in self._orders
-            if order.status is OrderStatus.PENDING
-            and order.expires_at < before
-            and (after is None or (order.expires_at, order.order_id) > after)
+            if order.status is OrderStatus.PENDING and order.expires_at < before
         ]
-        return sorted(overdue, key=lambda order: (order.expires_at, order.order_id))[:limit]
+        return sort_page(overdue, lambda order: (order.expires_at, order.order_id), after, limit)
 
     async def list_links_by_payment(
         self, after: UUID | None, until: UUID, limit: int
     ) -> Sequence[OrderLink]:
-        links = [
-            link for order in self._orders for link in (_order_link(order), *_payment_links(order))
-        ]
-        return _select_links(links, lambda link: link.payment_id, after, until)[:limit]
+        links = (
+            link
+            for order in self._orders
+            for link in (_order_link(order), *_payment_links(order))
+            if link.payment_id <= until
+        )
+        return sort_page(links, lambda link: link.payment_id, after, limit)
 
     async def list_links_by_order(
         self, after: UUID | None, until: UUID, limit: int
     ) -> Sequence[OrderLink]:
-        links = [_order_link(order) for order in self._orders]
-        return _select_links(links, lambda link: link.order_id, after, until)[:limit]
+        orders = [order for order in self._orders if order.order_id <= until]
+        return [_order_link(order) for order in sort_page(orders, _id_of, after, limit)]
 
     async def list_promotion_counts(
         self, after: UUID | None, limit: int
     ) -> Sequence[PromotionCounts]:
-        promotions = sorted(self._promotions, key=lambda one: one.promotion_id)
-        return [
-            _promotion_counts(promotion, self._uses)
-            for promotion in promotions
-            if after is None or promotion.promotion_id > after
-        ][:limit]
+        page = sort_page(self._promotions, lambda one: one.promotion_id, after, limit)
+        return [_promotion_counts(promotion, self._uses) for promotion in page]
 
     async def list_discounted_orders(
         self, after: UUID | None, limit: int
@@ -109,20 +101,14 @@ class MemoryOrderIntegrityReads:
                 promotion_ids & {discount.promotion_id for discount in order.discounts},
                 frozenset(use.promotion_id for use in self._uses if use.order_id == order.order_id),
             )
-            for order in sorted(self._orders, key=lambda order: order.order_id)
-            if after is None or order.order_id > after
+            for order in self._orders
         )
-        return [one for one in facts if one.discounted or one.used][:limit]
+        found = (one for one in facts if one.discounted or one.used)
+        return sort_page(found, lambda one: one.order_id, after, limit)
 
 
-def _select_links(
-    links: Sequence[OrderLink], key_of: Callable[[OrderLink], UUID], after: UUID | None, until: UUID
-) -> Sequence[OrderLink]:
-    return [
-        link
-        for link in sorted(links, key=key_of)
-        if (after is None or key_of(link) > after) and key_of(link) <= until
-    ]
+def _id_of(order: Order) -> UUID:
+    return order.order_id
 
 
 def _payment_links(order: Order) -> list[OrderLink]:

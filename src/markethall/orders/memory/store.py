@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from markethall.orders.carts.memory import CartTables, MemoryCartStore
+from markethall.orders.configuration.memory import sort_page
 from markethall.orders.configuration.ports import ConcurrentUpdate
 from markethall.orders.contract import (
     EditStatus,
@@ -114,17 +115,12 @@ class MemoryOrderStore(
     async def list_overdue_edits(
         self, now: datetime, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
-        open_edits = (
-            (TimeKeyset(order.open_edit.expires_at, order.open_edit.edit_id), order)
-            for order in self._tables.orders.where(lambda order: order.open_edit is not None)
-            if order.open_edit
-        )
-        overdue = [
-            (keyset, order)
-            for keyset, order in open_edits
-            if keyset.timestamp <= now and (after is None or keyset > after)
-        ]
-        return [order for _, order in sorted(overdue, key=lambda pair: pair[0])][:limit]
+        overdue = {
+            (order.open_edit.expires_at, order.open_edit.edit_id): order
+            for order in self._tables.orders.rows()
+            if order.open_edit and order.open_edit.expires_at <= now
+        }
+        return [overdue[key] for key in sort_page(overdue, lambda key: key, after, limit)]
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         self._tables.fulfilments.put(fulfilment.fulfilment_id, fulfilment)
@@ -168,10 +164,8 @@ class MemoryOrderStore(
     async def list_fulfilments(
         self, order_id: UUID, after: UUID | None, limit: int
     ) -> Sequence[Fulfilment]:
-        found = self._tables.fulfilments.where(
-            lambda row: row.order_id == order_id and (after is None or row.fulfilment_id > after)
-        )
-        return sorted(found, key=lambda row: row.fulfilment_id)[:limit]
+        found = self._tables.fulfilments.where(lambda row: row.order_id == order_id)
+        return sort_page(found, lambda row: row.fulfilment_id, after, limit)
 
     async def list_orders(
         self, filters: OrderFilters, owner_id: UUID | None, after: TimeKeyset | None, limit: int
@@ -199,11 +193,9 @@ class MemoryOrderStore(
                 order.status is OrderStatus.PENDING
                 and order.overdue_check_at > now
                 and any(span.after < order.created_at <= span.until for span in created)
-                and (after is None or _created_position(order) > after)
             )
         )
-        orders.sort(key=_created_position)
-        return orders[:limit]
+        return sort_page(orders, _created_position, after, limit)
 
     async def list_overdue_orders(self, now: datetime, limit: int) -> Sequence[Order]:
         orders = self._tables.orders.where(

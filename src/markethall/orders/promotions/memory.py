@@ -8,7 +8,11 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
-from markethall.orders.configuration.memory import ConfigurationTables, MemoryConfigurationStore
+from markethall.orders.configuration.memory import (
+    ConfigurationTables,
+    MemoryConfigurationStore,
+    sort_page,
+)
 from markethall.orders.promotions.contract import PromotionQuery
 from markethall.orders.promotions.domain import (
     CustomerHistory,
@@ -70,10 +74,9 @@ class MemoryPromotionStore(MemoryConfigurationStore, ABC):
             lambda promotion: (
                 code_key in {None, promotion.code_key}
                 and query.is_active in {None, promotion.fields.is_active}
-                and (after is None or promotion.promotion_id > after)
             )
         )
-        return sorted(promotions, key=_id_of)[: query.limit + 1]
+        return sort_page(promotions, _id_of, after, query.limit + 1)
 
     async def get_customer_history(
         self, customer_id: UUID, code_key: str | None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from markethall.orders.configuration.memory import sort_page
 from markethall.orders.returns.domain import Return
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
@@ -26,10 +27,8 @@ class MemoryReturnStore(MemoryUnitOfWork):
     async def list_returns(
         self, order_id: UUID, after: UUID | None, limit: int
     ) -> Sequence[Return]:
-        found = self._returns.where(
-            lambda row: row.order_id == order_id and (after is None or row.return_id > after)
-        )
-        return sorted(found, key=lambda row: row.return_id)[:limit]
+        found = self._returns.where(lambda row: row.order_id == order_id)
+        return sort_page(found, lambda row: row.return_id, after, limit)
 
     async def has_shipping_refund(self, order_id: UUID) -> bool:
         return bool(

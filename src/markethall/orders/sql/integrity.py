@@ -1,26 +1,101 @@
-"""The reads of the integrity checks of orders in Postgres."""
+"""The reads of the integrity checks of orders and promotions in Postgres."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from markethall.orders.carts.sql.tables import carts
+from markethall.orders.contract import OrderStatus
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
+from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
 from markethall.orders.domain.return_integrity import ReturnedLine
 from markethall.orders.returns.domain import OPEN_STATUSES
 from markethall.orders.returns.sql import return_lines, returns
-from markethall.orders.sql.promotion_integrity import SqlPromotionIntegrityReads
 from markethall.orders.sql.tables import lines, order_edits, orders
 from markethall.shared.persistence.postgres import Connection, Statement, sql_literal
+
+F = TypeVar("F")
 
 _NO_ID: Final = UUID(int=0)
 _EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 _LIMIT: Final = bindparam("limit", type_=sa.Integer)
 _link_columns: Final = [orders.c[name] for name in OrderLink.__dataclass_fields__]
+
+
+def _page(sql: str) -> Statement:
+    return Statement(
+        sa.text(sql).bindparams(
+            bindparam("after", type_=sa.Uuid), bindparam("limit", type_=sa.Integer)
+        )
+    )
+
+
+_LIST_COUNTS: Final = _page(
+    """
+    SELECT
+        promotion.promotion_id, promotion.usage_limit, promotion.per_customer_limit,
+        promotion.used,
+        (
+            SELECT count(*) FROM orders.promotion_use AS use
+            WHERE use.promotion_id = promotion.promotion_id
+        ) AS uses,
+        (
+            SELECT coalesce(max(taken.uses), 0) FROM (
+                SELECT count(*) AS uses FROM orders.promotion_use AS use
+                WHERE use.promotion_id = promotion.promotion_id GROUP BY use.used_by
+            ) AS taken
+        ) AS most_by_one_customer,
+        (
+            SELECT count(*)
+            FROM (
+                SELECT customer_id, count(*) AS uses FROM orders.promotion_use AS use
+                WHERE use.promotion_id = promotion.promotion_id GROUP BY customer_id
+            ) AS taken
+            FULL JOIN (
+                SELECT customer_id, used FROM orders.promotion_customer AS counter
+                WHERE counter.promotion_id = promotion.promotion_id
+            ) AS counted ON counted.customer_id = taken.customer_id
+            WHERE coalesce(taken.uses, 0) <> coalesce(counted.used, 0)
+        ) AS wrong_customers
+    FROM orders.promotion
+    WHERE promotion.promotion_id > :after
+    ORDER BY promotion.promotion_id LIMIT :limit
+    """
+)
+_LIST_DISCOUNTED_ORDERS: Final = _page(
+    """
+    SELECT
+        "order".order_id, "order".status,
+        (
+            SELECT CAST(jsonb_agg(DISTINCT promotion.promotion_id) AS text)
+            FROM (
+                SELECT breakdown -> 'discounts' AS discounts FROM orders.order_line
+                WHERE order_line.order_id = "order".order_id AND breakdown IS NOT NULL
+                UNION ALL
+                SELECT "order".shipping_line -> 'breakdown' -> 'discounts'
+                WHERE "order".shipping_line IS NOT NULL
+            ) AS parts
+            CROSS JOIN LATERAL jsonb_array_elements(parts.discounts) AS part (discount)
+            JOIN orders.promotion
+                ON promotion.promotion_id = CAST(part.discount ->> 'promotion_id' AS uuid)
+        ) AS discounted,
+        (
+            SELECT CAST(jsonb_agg(promotion_id) AS text) FROM orders.promotion_use AS use
+            WHERE use.order_id = "order".order_id
+        ) AS used
+    FROM orders."order"
+    WHERE "order".order_id > :after
+        AND ("order".discount > 0 OR EXISTS (
+            SELECT FROM orders.promotion_use AS use WHERE use.order_id = "order".order_id
+        ))
+    ORDER BY "order".order_id LIMIT :limit
+    """
+)
 
 
 def _sum(amount: "sa.ColumnElement[int]") -> "sa.ColumnElement[int]":
@@ -103,13 +178,9 @@ def _returned_lines() -> Statement:
     )
 
 
-def _links(key: "sa.ColumnElement[Any]") -> Statement:
-    return Statement(
-        sa.select(*_link_columns)
-        .where(key > bindparam("after", type_=sa.Uuid), key <= bindparam("until", type_=sa.Uuid))
-        .order_by(key)
-        .limit(_LIMIT)
-    )
+def _page_of_links(select: "sa.Select[Any]", key: "sa.ColumnElement[Any]") -> "sa.Select[Any]":
+    after, until = (bindparam(name, type_=sa.Uuid) for name in ("after", "until"))
+    return select.where(key > after, key <= until).order_by(key).limit(_LIMIT)
 
 
 def _links_by_payment() -> Statement:
@@ -130,14 +201,9 @@ def _links_by_payment() -> Statement:
         .where(order_edits.c.status != sql_literal("dropped"))
     )
 
-    def page(select: "sa.Select[Any]", key: "sa.ColumnElement[Any]") -> "sa.Subquery":
-        after, until = (bindparam(name, type_=sa.Uuid) for name in ("after", "until"))
-        chosen = select.where(key > after, key <= until)
-        return chosen.order_by(key).limit(_LIMIT).subquery()
-
     pages = (
-        page(sa.select(*_link_columns), orders.c.payment_id),
-        page(additional, order_edits.c.payment_id),
+        _page_of_links(sa.select(*_link_columns), orders.c.payment_id).subquery(),
+        _page_of_links(additional, order_edits.c.payment_id).subquery(),
     )
     links = sa.union_all(*(sa.select(*found.c) for found in pages)).subquery("links")
     return Statement(sa.select(*links.c).order_by(links.c.payment_id).limit(_LIMIT))
@@ -188,7 +254,9 @@ _LIST_ORDERED_CARTS: Final = _ordered_carts()
 _LIST_RETURNED_LINES: Final = _returned_lines()
 _LIST_ORDER_SUMS: Final = _order_sums()
 _LIST_LINKS_BY_PAYMENT: Final = _links_by_payment()
-_LIST_LINKS_BY_ORDER: Final = _links(orders.c.order_id)
+_LIST_LINKS_BY_ORDER: Final = Statement(
+    _page_of_links(sa.select(*_link_columns), orders.c.order_id)
+)
 _LIST_OVERDUE: Final = Statement(
     sa.select(*_link_columns)
     .where(
@@ -205,18 +273,18 @@ _LIST_OVERDUE: Final = Statement(
 )
 
 
-class SqlOrderIntegrityReads(SqlPromotionIntegrityReads):
+class SqlOrderIntegrityReads:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def list_returned_lines(self, after: UUID | None, limit: int) -> Sequence[ReturnedLine]:
-        return await self._fetch(ReturnedLine, _LIST_RETURNED_LINES, after, limit)
+        return await self._fetch(ReturnedLine, _LIST_RETURNED_LINES, after, limit=limit)
 
     async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]:
-        return await self._fetch(OrderSums, _LIST_ORDER_SUMS, after, limit)
+        return await self._fetch(OrderSums, _LIST_ORDER_SUMS, after, limit=limit)
 
     async def list_ordered_carts(self, after: UUID | None, limit: int) -> Sequence[OrderedCart]:
-        return await self._fetch(OrderedCart, _LIST_ORDERED_CARTS, after, limit)
+        return await self._fetch(OrderedCart, _LIST_ORDERED_CARTS, after, limit=limit)
 
     async def list_overdue_orders(
         self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
@@ -230,17 +298,41 @@ class SqlOrderIntegrityReads(SqlPromotionIntegrityReads):
     async def list_links_by_payment(
         self, after: UUID | None, until: UUID, limit: int
     ) -> Sequence[OrderLink]:
-        return await self._list_links(_LIST_LINKS_BY_PAYMENT, after, until, limit)
+        return await self._fetch(OrderLink, _LIST_LINKS_BY_PAYMENT, after, until=until, limit=limit)
 
     async def list_links_by_order(
         self, after: UUID | None, until: UUID, limit: int
     ) -> Sequence[OrderLink]:
-        return await self._list_links(_LIST_LINKS_BY_ORDER, after, until, limit)
+        return await self._fetch(OrderLink, _LIST_LINKS_BY_ORDER, after, until=until, limit=limit)
 
-    async def _list_links(
-        self, statement: Statement, after: UUID | None, until: UUID, limit: int
-    ) -> Sequence[OrderLink]:
+    async def list_promotion_counts(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[PromotionCounts]:
+        return await self._fetch(PromotionCounts, _LIST_COUNTS, after, limit=limit)
+
+    async def list_discounted_orders(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[DiscountedOrderFacts]:
         rows = await self._connection.fetch_all(
-            statement, after=after or _NO_ID, until=until, limit=limit
+            _LIST_DISCOUNTED_ORDERS, after=after or _NO_ID, limit=limit
         )
-        return [OrderLink(**dict(row)) for row in rows]
+        return [
+            DiscountedOrderFacts(
+                row["order_id"],
+                OrderStatus(row["status"]),
+                _to_ids(row["discounted"]),
+                _to_ids(row["used"]),
+            )
+            for row in rows
+        ]
+
+    async def _fetch(
+        self, fact: type[F], statement: Statement, after: UUID | None, **values: Any
+    ) -> Sequence[F]:
+        rows = await self._connection.fetch_all(statement, after=after or _NO_ID, **values)
+        return [fact(**dict(row)) for row in rows]
+
+
+def _to_ids(text: str | None) -> frozenset[UUID]:
+    ids: list[Any] = json.loads(text) if text else []
+    return frozenset(map(UUID, ids))

@@ -1,10 +1,10 @@
 """The use cases of carts."""
 
-from markethall.orders.carts.service.access import CartPolicy as CartPolicy
+from markethall.orders.carts.service.api import CartListService as CartListService
 from markethall.orders.carts.service.api import CartService as CartService
 from markethall.orders.carts.service.checkout import CartCheckoutService as CartCheckoutService
 from markethall.orders.carts.service.editor import CartEditor as CartEditor
+from markethall.orders.carts.service.editor import CartPolicy as CartPolicy
 from markethall.orders.carts.service.jobs import ExpiredCartsJob as ExpiredCartsJob
-from markethall.orders.carts.service.lists import CartListService as CartListService
 from markethall.orders.carts.service.merges import CartMergeService as CartMergeService
 from markethall.orders.carts.service.previews import CartPreviews as CartPreviews

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.orders.carts.contract import (
     CartChange,
     CartLineChange,
     CartPrecondition,
+    CartQuery,
     CartStatus,
+    CartSummaryView,
     CartView,
     CartVoucherChange,
     NewCart,
@@ -18,15 +22,15 @@ from markethall.orders.carts.contract import (
 )
 from markethall.orders.carts.domain import Cart, CartLine
 from markethall.orders.carts.ports import ReadStore, Store
-from markethall.orders.carts.service.access import CartPolicy, is_owner
-from markethall.orders.carts.service.editor import CartEditor
+from markethall.orders.carts.service.editor import CartEditor, CartPolicy, is_owner
 from markethall.orders.carts.service.previews import CartPreviews, Preview, require_offers
-from markethall.orders.carts.service.views import to_shipping_options_view
+from markethall.orders.carts.service.views import to_cart_summary_view, to_shipping_options_view
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.persistence.database import Database
+from markethall.shared.kernel.pagination import Cursors, Page
+from markethall.shared.persistence.database import Database, ReadDatabase
 
 
 class CartService:
@@ -195,3 +199,25 @@ def _given_fields(change: CartChange) -> dict[str, Any]:
     if "metadata" in fields:
         fields["metadata"] = MappingProxyType(dict(fields["metadata"] or {}))
     return fields
+
+
+_CART_ID: Final = TypeAdapter(UUID)
+
+
+class CartListService:
+    """Implementation of `CartLists`."""
+
+    def __init__(
+        self, database: ReadDatabase[ReadStore], policy: CartPolicy, cursors: Cursors
+    ) -> None:
+        self._database = database
+        self._policy = policy
+        self._cursors = cursors
+
+    async def list_page(self, ctx: CallContext, query: CartQuery) -> Page[CartSummaryView]:
+        listing = f"carts {ctx.user_id} {query.status}"
+        after = self._cursors.decode(listing, query.cursor, _CART_ID)
+        async with self._database.read_session() as store:
+            carts = await store.list_carts(ctx.user_id, query.status, after, query.limit + 1)
+        views = [to_cart_summary_view(cart, self._policy.expires_at(cart)) for cart in carts]
+        return self._cursors.build_page(listing, views, query.limit, lambda view: view.cart_id)

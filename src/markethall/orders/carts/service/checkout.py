@@ -10,7 +10,7 @@ from markethall.orders.carts.contract import (
 )
 from markethall.orders.carts.domain import Cart, find_missing_fields
 from markethall.orders.carts.ports import OrderPlacement, ReadStore, Store
-from markethall.orders.carts.service.access import check_precondition, get_own_cart
+from markethall.orders.carts.service.editor import check_precondition, get_own_cart
 from markethall.orders.contract import OrderLineRequest, OrderView, PlaceOrder
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from markethall.orders.carts.ports import ReadStore, Store
-from markethall.orders.carts.service.access import CartPolicy
+from markethall.orders.carts.service.editor import CartPolicy
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
 

@@ -11,8 +11,7 @@ from markethall.orders.carts.contract import (
 )
 from markethall.orders.carts.domain import Cart
 from markethall.orders.carts.ports import ReadStore, Store, VerifyAccessToken
-from markethall.orders.carts.service.access import check_precondition, get_own_cart
-from markethall.orders.carts.service.editor import CartEditor
+from markethall.orders.carts.service.editor import CartEditor, check_precondition, get_own_cart
 from markethall.orders.carts.service.previews import CartPreviews
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.shared.idempotency.records import IdempotentCommand

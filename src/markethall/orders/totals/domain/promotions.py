@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
-from markethall.orders.totals.domain.amounts import round_half_even, split_amount
 from markethall.orders.totals.domain.breakdown import (
     SHIPPING_KEY,
     AppliedDiscount,
     LineBreakdown,
     PricedLine,
     ShippingCharge,
+    round_half_even,
+    split_amount,
 )
 
 
