@@ -18,16 +18,7 @@ from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.persistence.database import Database
 
 PAGE_SIZE: Final = 200
-_ADDRESS_FIELDS: Final = (
-    "recipient",
-    "line1",
-    "line2",
-    "city",
-    "region",
-    "postal_code",
-    "country",
-    "phone",
-)
+_ADDRESS_FIELDS: Final = tuple(Address.model_fields)
 _IDENTITY_COLUMNS: Final = (
     "number",
     "order_id",

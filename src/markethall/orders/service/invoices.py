@@ -8,7 +8,7 @@ from uuid import UUID
 from markethall.orders.configuration.domain import ItemKind
 from markethall.orders.configuration.service import ConfigurationCache
 from markethall.orders.contract import OrderPaid
-from markethall.orders.domain import Order, OrderLine
+from markethall.orders.domain import Order
 from markethall.orders.invoices.contract import (
     InvoiceAmount,
     InvoiceDocument,
@@ -70,12 +70,7 @@ class InvoiceService:
             invoice = await store.get_invoice(InvoiceKind.INVOICE, order_id)
         if invoice is None:
             raise InvoiceNotFound(order_id=str(order_id))
-        return InvoiceView(
-            kind=invoice.kind,
-            number=invoice.number,
-            issued_at=invoice.issued_at,
-            document=invoice.document,
-        )
+        return InvoiceView(**vars(invoice))
 
 
 def build_document(order: Order, shop: ShopSettings) -> InvoiceDocument:
@@ -94,7 +89,10 @@ def build_document(order: Order, shop: ShopSettings) -> InvoiceDocument:
         order_number=f"{order.number_prefix}{order.number}",
         ordered_at=order.created_at,
         currency=order.currency,
-        lines=tuple(_to_line(line) for line in order.lines),
+        lines=tuple(
+            InvoiceLine(**{name: getattr(line, name) for name in InvoiceLine.model_fields})
+            for line in order.lines
+        ),
         discounts=tuple(
             InvoiceAmount(name=_discount_name(each.name, each.code), amount=each.amount)
             for each in order.discounts
@@ -105,16 +103,6 @@ def build_document(order: Order, shop: ShopSettings) -> InvoiceDocument:
         tax=order.tax,
         included_tax=order.included_tax,
         total=order.total,
-    )
-
-
-def _to_line(line: OrderLine) -> InvoiceLine:
-    return InvoiceLine(
-        sku=line.sku,
-        name=line.name,
-        quantity=line.quantity,
-        unit_price=line.unit_price,
-        total=line.total,
     )
 
 

@@ -1,6 +1,7 @@
 """Convert the breakdown of a total to views."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from markethall.orders.totals.contract import (
     DiscountView,
@@ -11,19 +12,18 @@ from markethall.orders.totals.contract import (
 from markethall.orders.totals.domain import AppliedDiscount, Breakdown, LineBreakdown, TaxLine
 from markethall.shared.kernel.money import Money
 
+TOTALS: Final = ("subtotal", "discount", "shipping", "tax", "total", "included_tax")
+
+
+def money_fields(source: object, names: Iterable[str], currency: str) -> dict[str, Any]:
+    """Return the attributes with these names, which are amounts in minor units, as Money."""
+    return {name: Money(amount=getattr(source, name), currency=currency) for name in names}
+
 
 def to_totals_view(breakdown: Breakdown, currency: str) -> TotalsView:
-    def money(amount: int) -> Money:
-        return Money(amount=amount, currency=currency)
-
     charge, part = breakdown.shipping_charge, breakdown.shipping_line
     return TotalsView(
-        subtotal=money(breakdown.subtotal),
-        discount=money(breakdown.discount),
-        shipping=money(breakdown.shipping),
-        tax=money(breakdown.tax),
-        total=money(breakdown.total),
-        included_tax=money(breakdown.included_tax),
+        **money_fields(breakdown, TOTALS, currency),
         discounts=to_discount_views(breakdown.discounts, currency),
         tax_lines=to_tax_line_views(
             breakdown.tax_lines, currency, included=breakdown.prices_include_tax
@@ -39,17 +39,12 @@ def to_totals_view(breakdown: Breakdown, currency: str) -> TotalsView:
 def to_shipping_line_view(
     code: str, name: str, part: LineBreakdown, currency: str
 ) -> ShippingLineView:
-    def money(amount: int) -> Money:
-        return Money(amount=amount, currency=currency)
-
     return ShippingLineView(
         code=code,
         name=name,
-        price=money(part.subtotal),
-        discount=money(part.discount),
-        tax=money(part.tax),
-        included_tax=money(part.included_tax),
-        charged=money(part.total),
+        price=Money(amount=part.subtotal, currency=currency),
+        charged=Money(amount=part.total, currency=currency),
+        **money_fields(part, ("discount", "tax", "included_tax"), currency),
         discounts=to_discount_views(part.discounts, currency),
         tax_lines=to_tax_line_views(part.tax_lines, currency, included=part.prices_include_tax),
     )

@@ -25,7 +25,12 @@ from markethall.orders.carts.domain import (
 from markethall.orders.carts.service.previews import Preview
 from markethall.orders.contract import RegionRequired, ShippingUnavailable
 from markethall.orders.totals.domain import LineBreakdown
-from markethall.orders.totals.service import to_discount_views, to_tax_line_views, to_totals_view
+from markethall.orders.totals.service import (
+    money_fields,
+    to_discount_views,
+    to_tax_line_views,
+    to_totals_view,
+)
 from markethall.shared.kernel.model import MAX_AMOUNT
 from markethall.shared.kernel.money import Money
 
@@ -102,9 +107,8 @@ def _to_line_views(cart: Cart, preview: Preview) -> tuple[CartLineView, ...]:
 
 def _to_line_view(line: CartLine, offer: Offer | None, part: LineBreakdown | None) -> CartLineView:
     currency = offer.unit_price.currency if offer else ""
-
-    def money(amount: int) -> Money:
-        return Money(amount=amount, currency=currency)
+    names = ("discount", "tax", "included_tax", "total")
+    amounts = money_fields(part, names, currency) if part else {}
 
     return CartLineView(
         product_id=line.product_id,
@@ -114,10 +118,10 @@ def _to_line_view(line: CartLine, offer: Offer | None, part: LineBreakdown | Non
         available=max(0, offer.available) if offer else 0,
         unit_price=offer.unit_price if offer else None,
         total=_line_total(offer.unit_price, line.quantity) if offer else None,
-        discount=money(part.discount) if part else None,
-        tax=money(part.tax) if part else None,
-        included_tax=money(part.included_tax) if part else None,
-        charged=money(part.total) if part else None,
+        discount=amounts.get("discount"),
+        tax=amounts.get("tax"),
+        included_tax=amounts.get("included_tax"),
+        charged=amounts.get("total"),
         discounts=to_discount_views(part.discounts, currency) if part else (),
         tax_lines=(
             to_tax_line_views(part.tax_lines, currency, included=part.prices_include_tax)
