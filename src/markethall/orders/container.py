@@ -73,13 +73,11 @@ from markethall.orders.settings import (
     build_calculator,
 )
 from markethall.orders.shipping.contract import ShippingMethods
-from markethall.orders.shipping.ports import ShippingCalculator
 from markethall.orders.shipping.service import SHIPPING_METHODS
 from markethall.orders.shop.contract import Shop
 from markethall.orders.shop.service import ShopService
 from markethall.orders.sql import STATEMENTS, SqlOrderIntegrityReads, SqlOrderStore
 from markethall.orders.tax.contract import TaxRates
-from markethall.orders.tax.ports import TaxCalculator
 from markethall.orders.tax.service import TAX_RATES
 from markethall.payments.contract import Payments
 from markethall.shared.cache import CoherentCache, InvalidationBus, InvalidationListeners, open_bus
@@ -138,18 +136,6 @@ def _order_links(
 ) -> OrderLinks:
     is_development = settings.environment == "development"
     return OrderLinks(users, database, settings.order_link_url if is_development else None)
-
-
-def _shipping_calculator(settings: OrdersSettings) -> ShippingCalculator:
-    calculator: ShippingCalculator = build_calculator(
-        SHIPPING_CALCULATORS, settings.shipping_calculator
-    )
-    return calculator
-
-
-def _tax_calculator(settings: OrdersSettings) -> TaxCalculator:
-    calculator: TaxCalculator = build_calculator(TAX_CALCULATORS, settings.tax_calculator)
-    return calculator
 
 
 def _cart_policy(settings: OrdersSettings) -> CartPolicy:
@@ -224,8 +210,13 @@ class OrdersContainer(ContextContainer):
         TotalsPricing,
         configuration,
         promotion_finder,
-        singleton(_shipping_calculator, settings),
-        singleton(_tax_calculator, settings),
+        singleton(
+            lambda settings: build_calculator(SHIPPING_CALCULATORS, settings.shipping_calculator),
+            settings,
+        ),
+        singleton(
+            lambda settings: build_calculator(TAX_CALCULATORS, settings.tax_calculator), settings
+        ),
     )
     checkout = singleton(Checkout, clients, database, pricing, reservation_policy, clock)
     fulfilments: providers.Singleton[Fulfilments] = singleton(

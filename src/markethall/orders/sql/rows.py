@@ -100,6 +100,7 @@ _PLAIN_COLUMNS = tuple(
         "additional_paid",
     }
 )
+_PLAIN_LINE_COLUMNS = ("sku", "name", "unit_price", "quantity", *sql.LINE_COUNTS)
 
 
 def order_row(order: Order, names: Iterable[str]) -> dict[str, Any]:
@@ -138,16 +139,7 @@ def to_line(line: Mapping[str, Any]) -> OrderLine:
     return OrderLine(
         line_id=UUID(line["line_id"]),
         product_id=UUID(line["product_id"]),
-        sku=line["sku"],
-        name=line["name"],
-        unit_price=line["unit_price"],
-        quantity=line["quantity"],
-        fulfilled=line["fulfilled"],
-        delivered=line["delivered"],
-        failed=line["failed"],
-        cancelled=line["cancelled"],
-        in_return=line["in_return"],
-        returned=line["returned"],
+        **{name: line[name] for name in _PLAIN_LINE_COLUMNS},
         **line_fields(line["breakdown"]),
     )
 
