@@ -1,6 +1,7 @@
 """The Postgres store of the configuration, and the metadata of the schema `orders`."""
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -21,6 +22,13 @@ _STORED_KINDS: Final = [kind for kind in ItemKind if kind is not ItemKind.PROMOT
 
 metadata: Final = context_metadata("orders")
 
+
+def enum_check(column: str, values: Iterable[StrEnum]) -> sa.CheckConstraint:
+    """Build the constraint that the column has one of these values."""
+    names = ", ".join(repr(value.value) for value in values)
+    return sa.CheckConstraint(f"{column} IN ({names})", name=column)
+
+
 configuration: Final = sa.Table(
     "configuration",
     metadata,
@@ -31,9 +39,7 @@ configuration: Final = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     timestamp_column("created_at"),
     sa.UniqueConstraint("kind", "unique_key"),
-    sa.CheckConstraint(
-        f"kind IN ({', '.join(repr(kind.value) for kind in _STORED_KINDS)})", name="kind"
-    ),
+    enum_check("kind", _STORED_KINDS),
     sa.CheckConstraint("jsonb_typeof(fields) = 'object'", name="fields"),
     sa.CheckConstraint("version >= 1", name="version"),
 )
@@ -63,32 +69,58 @@ def json_array(
     return sa.func.jsonb_agg(aggregate_order_by(sa.func.jsonb_build_object(*parts), order_by))
 
 
+def lines_as_json(
+    columns: "Iterable[sa.ColumnElement[Any]]",
+    order_by: "sa.ColumnElement[Any]",
+    *conditions: "sa.ColumnElement[bool]",
+) -> "sa.ColumnElement[str]":
+    """Build the column `lines` of a parent row: the text of a JSON array of its children."""
+    children = sa.select(json_array(columns, order_by)).where(*conditions).scalar_subquery()
+    return sa.cast(children, sa.Text).label("lines")
+
+
+def insert_children(table: sa.Table, names: Iterable[str], alias: str, parent: sa.CTE) -> Any:
+    """Build the insert of children from bind arrays, if the statement `parent` returned a row.
+
+    The first column of `parent` is the id of the parent.
+    """
+    names = tuple(names)
+    parent_id = next(iter(parent.c))
+    rows = unnested_rows(table, names, alias)
+    source = sa.select(parent_id, *(rows.c[name] for name in names)).join_from(
+        parent, rows, sa.true()
+    )
+    return insert(table).from_select([parent_id.name, *names], source)
+
+
+def select_page(
+    select: "sa.Select[Any]", key: "sa.Column[Any]", *conditions: "sa.ColumnElement[bool]"
+) -> Statement:
+    """Build a statement of at most `limit` rows with greater keys than `after`, sorted by key."""
+    after = bindparam("after", type_=sa.Uuid)
+    later = select.where(*conditions, sa.or_(after.is_(None), key > after))
+    return Statement(later.order_by(key).limit(bindparam("limit", type_=sa.Integer)))
+
+
+def lock_name(prefix: str, name: "sa.ColumnElement[str]") -> Statement:
+    """Build a statement that locks a name until the end of the transaction.
+
+    It is separate, so that the snapshot of the next statement contains the rows that other
+    transactions committed during the wait for the lock.
+    """
+    key = sa.func.hashtextextended(sql_literal(prefix) + name, 0)
+    return Statement(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
 _select: Final = sa.select(*readable_columns(configuration))
-_after: Final = bindparam("after", type_=sa.Uuid)
 _by_id: Final = _select.where(
     configuration.c.kind == bindparam("kind"), configuration.c.item_id == bindparam("item_id")
 )
-# a separate statement, so that the snapshot of the next one contains the rows that other
-# transactions committed during the wait for the lock
-LOCK_KIND: Final = Statement(
-    sa.select(
-        sa.func.pg_advisory_xact_lock(
-            sa.func.hashtextextended(
-                sql_literal("markethall.orders.configuration.") + bindparam("kind", type_=sa.Text),
-                0,
-            )
-        )
-    )
-)
+LOCK_KIND: Final = lock_name("markethall.orders.configuration.", bindparam("kind", type_=sa.Text))
 GET_ITEM: Final = Statement(_by_id)
 GET_ITEM_FOR_UPDATE: Final = Statement(_by_id.with_for_update())
-LIST_ITEMS: Final = Statement(
-    _select.where(
-        configuration.c.kind == bindparam("kind"),
-        sa.or_(_after.is_(None), configuration.c.item_id > _after),
-    )
-    .order_by(configuration.c.item_id)
-    .limit(bindparam("limit", type_=sa.Integer))
+LIST_ITEMS: Final = select_page(
+    _select, configuration.c.item_id, configuration.c.kind == bindparam("kind")
 )
 COUNT_ITEMS: Final = Statement(
     sa.select(sa.func.count())

@@ -7,13 +7,16 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from markethall.orders.configuration.sql import SqlConfigurationStore, metadata
+from markethall.orders.configuration.sql import (
+    SqlConfigurationStore,
+    enum_check,
+    metadata,
+    readable_columns,
+)
 from markethall.orders.invoices.contract import InvoiceDocument, InvoiceKind
 from markethall.orders.invoices.domain import Invoice, NewInvoice
 from markethall.shared.persistence.postgres import Statement
 from markethall.shared.persistence.sql import timestamp_column
-
-_KIND_CHECK: Final = f"kind IN ({', '.join(repr(kind.value) for kind in InvoiceKind)})"
 
 # The last number of each kind. A sequence would leave a gap when a transaction rolls back; this row
 # is locked until the end of the transaction, and rolls back with it. A trigger allows only the next
@@ -23,7 +26,7 @@ invoice_counters: Final = sa.Table(
     metadata,
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("last_number", sa.BigInteger, nullable=False),
-    sa.CheckConstraint(_KIND_CHECK, name="kind"),
+    enum_check("kind", InvoiceKind),
     sa.CheckConstraint("last_number >= 1", name="last_number"),
 )
 # a trigger forbids changes
@@ -37,7 +40,7 @@ invoices: Final = sa.Table(
     timestamp_column("issued_at"),
     sa.Column("document", JSONB, nullable=False),
     sa.UniqueConstraint("kind", "source_id"),
-    sa.CheckConstraint(_KIND_CHECK, name="kind"),
+    enum_check("kind", InvoiceKind),
     sa.CheckConstraint("number >= 1", name="number"),
     sa.CheckConstraint("jsonb_typeof(document) = 'object'", name="document"),
 )
@@ -81,12 +84,10 @@ def invoice_values(invoice: NewInvoice) -> dict[str, Any]:
 
 
 ADD_INVOICE: Final = Statement(add_invoice())
-# the JSON is read as text, because the connection has no JSON codec
 GET_INVOICE: Final = Statement(
-    sa.select(
-        *(column for column in invoices.c if column.name != "document"),
-        sa.cast(invoices.c.document, sa.Text).label("document"),
-    ).where(invoices.c.kind == bindparam("kind"), invoices.c.source_id == bindparam("source_id"))
+    sa.select(*readable_columns(invoices)).where(
+        invoices.c.kind == bindparam("kind"), invoices.c.source_id == bindparam("source_id")
+    )
 )
 
 

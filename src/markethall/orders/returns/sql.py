@@ -11,9 +11,12 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import JSONB
 
 from markethall.orders.configuration.sql import (
-    json_array,
+    enum_check,
+    insert_children,
+    lines_as_json,
     metadata,
     readable_columns,
+    select_page,
     unnested_rows,
 )
 from markethall.orders.contract import MAX_QUANTITY
@@ -45,9 +48,7 @@ returns: Final = sa.Table(
     timestamp_column("created_at"),
     timestamp_column("updated_at"),
     sa.Column("version", sa.Integer, nullable=False),
-    sa.CheckConstraint(
-        f"status IN ({', '.join(repr(status.value) for status in ReturnStatus)})", name="status"
-    ),
+    enum_check("status", ReturnStatus),
     sa.CheckConstraint("jsonb_typeof(receipts) = 'array'", name="receipts"),
     sa.CheckConstraint(
         "0 <= shipping_refund AND shipping_refund <= refund AND (refund = 0 OR status = 'closed')",
@@ -107,11 +108,7 @@ def _insert_return() -> Statement:
         .returning(returns.c.return_id)
         .cte("added")
     )
-    rows = unnested_rows(return_lines, _LINE_COLUMNS, "line")
-    source = sa.select(added.c.return_id, *(rows.c[name] for name in _LINE_COLUMNS)).join_from(
-        added, rows, sa.true()
-    )
-    return Statement(sa.insert(return_lines).from_select(["return_id", *_LINE_COLUMNS], source))
+    return Statement(insert_children(return_lines, _LINE_COLUMNS, "line", added))
 
 
 def _update_return() -> Statement:
@@ -142,28 +139,18 @@ def _update_return() -> Statement:
 def _select_returns() -> "sa.Select[Any]":
     """Select returns, each with its lines as one JSON array, sorted by id."""
     columns = (return_lines.c[name] for name in _LINE_COLUMNS)
-    lines = (
-        sa.select(json_array(columns, return_lines.c.line_id))
-        .where(return_lines.c.return_id == returns.c.return_id)
-        .scalar_subquery()
-    )
-    return sa.select(*readable_columns(returns), sa.cast(lines, sa.Text).label("lines"))
+    is_of_return = return_lines.c.return_id == returns.c.return_id
+    lines = lines_as_json(columns, return_lines.c.line_id, is_of_return)
+    return sa.select(*readable_columns(returns), lines)
 
 
-_after: Final = bindparam("after", type_=sa.Uuid)
 INSERT_RETURN: Final = _insert_return()
 UPDATE_RETURN: Final = _update_return()
 GET_RETURN: Final = Statement(
     _select_returns().where(returns.c.return_id == bindparam("return_id"))
 )
-LIST_RETURNS: Final = Statement(
-    _select_returns()
-    .where(
-        returns.c.order_id == bindparam("order_id"),
-        sa.or_(_after.is_(None), returns.c.return_id > _after),
-    )
-    .order_by(returns.c.return_id)
-    .limit(bindparam("limit", type_=sa.Integer))
+LIST_RETURNS: Final = select_page(
+    _select_returns(), returns.c.return_id, returns.c.order_id == bindparam("order_id")
 )
 HAS_SHIPPING_REFUND: Final = Statement(
     sa.select(

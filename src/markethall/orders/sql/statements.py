@@ -7,7 +7,13 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, func
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from markethall.orders.configuration.sql import json_array, readable_columns, unnested_rows
+from markethall.orders.configuration.sql import (
+    insert_children,
+    lines_as_json,
+    readable_columns,
+    select_page,
+    unnested_rows,
+)
 from markethall.orders.invoices.sql import add_invoice
 from markethall.orders.sql.edits import select_additional_payments
 from markethall.orders.sql.tables import (
@@ -55,15 +61,6 @@ def _array_bind(name: str, kind: Any) -> Any:
     return bindparam(name, type_=ARRAY(kind))
 
 
-def _insert_children(table: sa.Table, names: tuple[str, ...], alias: str, parent: Any) -> Any:
-    """Insert rows into a child table if the statement `parent` returned a row."""
-    rows = unnested_rows(table, names, alias)
-    source = sa.select(parent.c.order_id, *(rows.c[name] for name in names)).join_from(
-        parent, rows, sa.true()
-    )
-    return sa.insert(table).from_select(["order_id", *names], source)
-
-
 def _insert_order() -> Statement:
     """Insert the order, its lines, its timeline and its events.
 
@@ -78,8 +75,8 @@ def _insert_order() -> Statement:
         .returning(orders.c.order_id, orders.c.number)
         .cte("added")
     )
-    order_lines = _insert_children(lines, LINE_COLUMNS, "line", added).cte("order_lines")
-    timeline_entries = _insert_children(timeline, TIMELINE_COLUMNS, "entry", added).cte(
+    order_lines = insert_children(lines, LINE_COLUMNS, "line", added).cte("order_lines")
+    timeline_entries = insert_children(timeline, TIMELINE_COLUMNS, "entry", added).cte(
         "timeline_entries"
     )
     events = insert_events(_outbox, added)
@@ -111,7 +108,7 @@ def _save_order(*conditions: "sa.ColumnElement[bool]") -> tuple[sa.CTE, sa.CTE, 
         .values({name: new_quantities.c[name] for name in LINE_COUNTS})
         .cte("order_lines")
     )
-    return saved, order_lines, _insert_children(timeline, TIMELINE_COLUMNS, "entry", saved)
+    return saved, order_lines, insert_children(timeline, TIMELINE_COLUMNS, "entry", saved)
 
 
 def _update_order() -> Statement:
@@ -150,14 +147,11 @@ def _save_handled_order(*, with_invoice: bool = False) -> Statement:
 
 def select_with_lines() -> "sa.Select[Any]":
     """Select orders, each with its lines as one JSON array."""
-    order_lines = (
-        sa.select(json_array((lines.c[name] for name in LINE_COLUMNS), lines.c.position))
-        .where(lines.c.order_id == orders.c.order_id)
-        .scalar_subquery()
-    )
+    columns = (lines.c[name] for name in LINE_COLUMNS)
+    is_of_order = lines.c.order_id == orders.c.order_id
     return sa.select(
         *readable_columns(orders),
-        sa.cast(order_lines, sa.Text).label("lines"),
+        lines_as_json(columns, lines.c.position, is_of_order),
         sa.cast(select_additional_payments(), sa.Text).label("additional_payments"),
     )
 
@@ -295,38 +289,28 @@ def _insert_fulfilment() -> Statement:
         .returning(fulfilments.c.fulfilment_id)
         .cte("added")
     )
-    rows = unnested_rows(fulfilment_lines, ("line_id", "quantity"), "line")
-    source = sa.select(added.c.fulfilment_id, rows.c.line_id, rows.c.quantity).join_from(
-        added, rows, sa.true()
-    )
-    names = ["fulfilment_id", "line_id", "quantity"]
-    return Statement(sa.insert(fulfilment_lines).from_select(names, source))
+    return Statement(insert_children(fulfilment_lines, ("line_id", "quantity"), "line", added))
 
 
 def _select_fulfilments() -> "sa.Select[Any]":
     columns = (lines.c.line_id, lines.c.product_id, fulfilment_lines.c.quantity)
-    order_lines = (
-        sa.select(json_array(columns, lines.c.position))
-        .join_from(fulfilment_lines, lines)
-        .where(fulfilment_lines.c.fulfilment_id == fulfilments.c.fulfilment_id)
-        .scalar_subquery()
+    shipped = lines_as_json(
+        columns,
+        lines.c.position,
+        fulfilment_lines.c.fulfilment_id == fulfilments.c.fulfilment_id,
+        fulfilment_lines.c.line_id == lines.c.line_id,
     )
-    return sa.select(fulfilments, sa.cast(order_lines, sa.Text).label("lines"))
+    return sa.select(fulfilments, shipped)
 
 
 INSERT_FULFILMENT = _insert_fulfilment()
 GET_FULFILMENT = Statement(
     _select_fulfilments().where(fulfilments.c.fulfilment_id == bindparam("fulfilment_id"))
 )
-_after = bindparam("after", type_=sa.Uuid)
-LIST_FULFILMENTS = Statement(
-    _select_fulfilments()
-    .where(
-        fulfilments.c.order_id == bindparam("order_id"),
-        sa.or_(_after.is_(None), fulfilments.c.fulfilment_id > _after),
-    )
-    .order_by(fulfilments.c.fulfilment_id)
-    .limit(bindparam("limit", type_=sa.Integer))
+LIST_FULFILMENTS = select_page(
+    _select_fulfilments(),
+    fulfilments.c.fulfilment_id,
+    fulfilments.c.order_id == bindparam("order_id"),
 )
 # a fulfilment ends once: the second of two concurrent updates changes no row
 UPDATE_FULFILMENT = Statement(

@@ -1,12 +1,11 @@
 """The tables of the schema `orders`. The migration also creates triggers on them."""
 
-from enum import StrEnum
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from markethall.orders.configuration.sql import metadata
+from markethall.orders.configuration.sql import enum_check, metadata
 from markethall.orders.contract import (
     MAX_ORDER_TAG_LENGTH,
     MAX_ORDER_TAGS,
@@ -21,10 +20,6 @@ from markethall.shared.kernel.email_address import MAX_EMAIL_LENGTH
 from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES
 from markethall.shared.persistence.postgres import sql_literal
 from markethall.shared.persistence.sql import timestamp_column
-
-
-def _enum_check(column: str, values: type[StrEnum]) -> str:
-    return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
 
 
 def _amount_column(name: str) -> "sa.Column[int]":
@@ -94,11 +89,9 @@ orders = sa.Table(
     sa.UniqueConstraint("number"),
     sa.UniqueConstraint("payment_id"),
     sa.UniqueConstraint("cart_id"),
-    sa.CheckConstraint(_enum_check("status", OrderStatus), name="status"),
-    sa.CheckConstraint(_enum_check("payment_status", OrderPaymentStatus), name="payment_status"),
-    sa.CheckConstraint(
-        _enum_check("fulfilment_status", OrderFulfilmentStatus), name="fulfilment_status"
-    ),
+    enum_check("status", OrderStatus),
+    enum_check("payment_status", OrderPaymentStatus),
+    enum_check("fulfilment_status", OrderFulfilmentStatus),
     sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
     sa.CheckConstraint("total = subtotal - discount + shipping + tax", name="total"),
     sa.CheckConstraint(
@@ -225,7 +218,7 @@ order_edits = sa.Table(
     sa.UniqueConstraint("order_id", "version"),
     sa.UniqueConstraint("payment_id"),
     sa.CheckConstraint("total >= 0", name="total"),
-    sa.CheckConstraint(_enum_check("status", EditStatus), name="status"),
+    enum_check("status", EditStatus),
     sa.CheckConstraint(
         "(payment_id IS NULL) = (amount IS NULL) AND (payment_id IS NULL) = (expires_at IS NULL)"
         " AND (payment_id IS NOT NULL OR status = 'applied' AND reservation_id IS NULL)",
@@ -278,7 +271,7 @@ fulfilments = sa.Table(
     timestamp_column("delivered_at", nullable=True),
     timestamp_column("failed_at", nullable=True),
     sa.Column("restocked", sa.Boolean, nullable=False, server_default="false"),
-    sa.CheckConstraint(_enum_check("status", FulfilmentStatus), name="status"),
+    enum_check("status", FulfilmentStatus),
     sa.CheckConstraint("(status = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_at"),
     sa.CheckConstraint(
         "(status IN ('lost', 'returned_to_sender')) = (failed_at IS NOT NULL)", name="failed_at"

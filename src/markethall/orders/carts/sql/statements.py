@@ -7,7 +7,13 @@ from sqlalchemy import bindparam, func
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.orders.carts.sql.tables import OPEN, cart_lines, carts
-from markethall.orders.configuration.sql import json_array, readable_columns, unnested_rows
+from markethall.orders.configuration.sql import (
+    insert_children,
+    lines_as_json,
+    lock_name,
+    readable_columns,
+    unnested_rows,
+)
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 LINE_COLUMNS: Final = tuple(column.name for column in cart_lines.c if column.name != "cart_id")
@@ -23,11 +29,7 @@ _CART_ID: Final = bindparam("cart_id", type_=sa.Uuid)
 
 def _upsert_lines(cart: "sa.CTE") -> Any:
     """Insert or update the lines of the bind arrays, if `cart` has a row."""
-    rows = unnested_rows(cart_lines, LINE_COLUMNS, "line")
-    source = sa.select(cart.c.cart_id, *(rows.c[name] for name in LINE_COLUMNS)).join_from(
-        cart, rows, sa.true()
-    )
-    upsert = insert(cart_lines).from_select(["cart_id", *LINE_COLUMNS], source)
+    upsert = insert_children(cart_lines, LINE_COLUMNS, "line", cart)
     return upsert.on_conflict_do_update(
         index_elements=[cart_lines.c.cart_id, cart_lines.c.product_id],
         set_={name: upsert.excluded[name] for name in LINE_COLUMNS if name != "product_id"},
@@ -89,12 +91,9 @@ def _record_look() -> Statement:
 def _select_carts() -> "sa.Select[Any]":
     """Select carts, each with its lines as one JSON array."""
     columns = (cart_lines.c[name] for name in LINE_COLUMNS)
-    lines = (
-        sa.select(json_array(columns, cart_lines.c.position))
-        .where(cart_lines.c.cart_id == carts.c.cart_id)
-        .scalar_subquery()
-    )
-    return sa.select(*readable_columns(carts), sa.cast(lines, sa.Text).label("lines"))
+    is_of_cart = cart_lines.c.cart_id == carts.c.cart_id
+    lines = lines_as_json(columns, cart_lines.c.position, is_of_cart)
+    return sa.select(*readable_columns(carts), lines)
 
 
 def _list_carts() -> Statement:
@@ -171,16 +170,6 @@ COUNT_OPEN_CARTS: Final = Statement(
     .select_from(carts)
     .where(carts.c.user_id == bindparam("user_id", type_=sa.Uuid), carts.c.status == OPEN)
 )
-# a separate statement, so that the snapshot of the count contains the carts that other transactions
-# committed during the wait for the lock
-LOCK_CART_OWNER: Final = Statement(
-    sa.select(
-        func.pg_advisory_xact_lock(
-            func.hashtextextended(
-                sql_literal("markethall.orders.cart_owner.")
-                + sa.cast(bindparam("user_id", type_=sa.Uuid), sa.Text),
-                0,
-            )
-        )
-    )
+LOCK_CART_OWNER: Final = lock_name(
+    "markethall.orders.cart_owner.", sa.cast(bindparam("user_id", type_=sa.Uuid), sa.Text)
 )

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from markethall.orders.carts.contract import CartStatus
-from markethall.orders.configuration.sql import metadata
+from markethall.orders.configuration.sql import enum_check, metadata
 from markethall.orders.contract import MAX_LINES, MAX_QUANTITY
 from markethall.shared.kernel.email_address import MAX_EMAIL_LENGTH
 from markethall.shared.persistence.postgres import sql_literal
@@ -33,9 +33,7 @@ carts: Final = sa.Table(
     timestamp_column("updated_at"),
     sa.Column("version", sa.Integer, nullable=False),
     sa.UniqueConstraint("order_id"),
-    sa.CheckConstraint(
-        f"status IN ({', '.join(repr(status.value) for status in CartStatus)})", name="status"
-    ),
+    enum_check("status", CartStatus),
     sa.CheckConstraint("(status = 'checked_out') = (order_id IS NOT NULL)", name="order_id"),
     sa.CheckConstraint(
         "(status = 'merged') = (merged_into IS NOT NULL) AND merged_into <> cart_id",
