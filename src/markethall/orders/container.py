@@ -9,7 +9,6 @@ from dependency_injector import providers
 from markethall.inventory.contract import Inventory
 from markethall.orders.carts.contract import CartCheckouts, CartLists, CartMerges, Carts
 from markethall.orders.carts.service import (
-    CartCheckoutService,
     CartEditor,
     CartListService,
     CartMergeService,
@@ -29,7 +28,6 @@ from markethall.orders.contract import (
     OrderStatusStreams,
 )
 from markethall.orders.drafts.contract import DraftOrders
-from markethall.orders.drafts.service import DraftOrderService
 from markethall.orders.invoices.contract import Invoices
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
 from markethall.orders.ports import LookupLimiter, OrderIntegrityReads, ReadStore, Store
@@ -49,7 +47,8 @@ from markethall.orders.service import (
     PendingOrdersJob,
     ReservationPolicy,
 )
-from markethall.orders.service.draft_placement import DraftPlacer
+from markethall.orders.service.cart_checkouts import CartCheckoutService
+from markethall.orders.service.draft_orders import DraftOrderService, DraftPlacer
 from markethall.orders.service.event_handlers import DelegatedEvents
 from markethall.orders.service.export_orders import OrderExporter
 from markethall.orders.service.fulfilments import FulfilmentService

@@ -3,11 +3,11 @@
 from uuid import UUID
 
 from markethall.orders.carts.contract import CartNotFound
-from markethall.orders.carts.domain import Cart, CartRef
+from markethall.orders.carts.domain import Cart
 from markethall.orders.contract import OrderLineRequest, OrderView, PlaceOrder
 from markethall.orders.domain import AuditInfo
 from markethall.orders.service import Checkout
-from markethall.orders.service.checkout_parts import CartSource
+from markethall.orders.service.checkout_parts import CartSource, DraftSource
 from markethall.orders.service.quotes import quote_request
 from markethall.payments.contract import OpenPayment, PaymentSummary
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -26,12 +26,13 @@ class CloseCartLater(Checkout):
         ctx: CallContext,
         command: PlaceOrder,
         attempt: IdempotentCommand,
-        cart: CartRef | None = None,
+        source: CartSource | DraftSource | None = None,
     ) -> OrderView:
-        order = await super().place(ctx, command, attempt)
-        if cart:
+        other = None if isinstance(source, CartSource) else source
+        order = await super().place(ctx, command, attempt, other)
+        if isinstance(source, CartSource):
             async with self._database.transaction() as store:
-                await store.check_out_cart(cart, order.order_id, self._clock())
+                await store.check_out_cart(source.ref, order.order_id, self._clock())
         return order
 
 
@@ -43,11 +44,12 @@ class ChargeThenReadLines(Checkout):
         ctx: CallContext,
         command: PlaceOrder,
         attempt: IdempotentCommand,
-        cart: CartRef | None = None,
+        source: CartSource | DraftSource | None = None,
     ) -> OrderView:
-        if cart is None:
-            return await super().place(ctx, command, attempt)
-        payment = await self._open_payment(ctx, await self._get_cart(cart.cart_id), attempt.id)
+        if not isinstance(source, CartSource):
+            return await super().place(ctx, command, attempt, source)
+        cart = await self._get_cart(source.ref.cart_id)
+        payment = await self._open_payment(ctx, cart, attempt.id)
         cart_after_charge = await self._get_cart(cart.cart_id)
         command = command.model_copy(update={"lines": _order_lines(cart_after_charge)})
         reservation = await self._inventory.reserve(

@@ -1,4 +1,4 @@
-"""Ports of carts: storage, the placing of orders, and the verification of guest tokens."""
+"""Ports of carts: storage, and the verification of guest tokens."""
 
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
@@ -7,9 +7,8 @@ from uuid import UUID
 
 from markethall.orders.carts.contract import CartStatus
 from markethall.orders.carts.domain import Cart, CartRef
-from markethall.orders.contract import OrderView, PlaceOrder
-from markethall.shared.idempotency.records import IdempotentCommand, ResponseStore
-from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.idempotency.records import ResponseStore
+from markethall.shared.kernel.call_context import Actor
 
 
 class ReadStore(Protocol):
@@ -65,17 +64,6 @@ class Store(ReadStore, ResponseStore, Protocol):
 
     async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
         """Return the user who has claimed the guest, or None; lock the guest until the commit."""
-
-
-class OrderPlacement(Protocol):
-    async def place(
-        self,
-        ctx: CallContext,
-        command: PlaceOrder,
-        attempt: IdempotentCommand,
-        cart: CartRef | None = None,
-    ) -> OrderView:
-        """Place an order, and close the cart in the same transaction. See `Orders.place`."""
 
 
 class VerifyAccessToken(Protocol):

@@ -1,16 +1,13 @@
-"""Ports of draft orders: their storage, and the placing of orders."""
+"""Ports of draft orders: the storage."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from markethall.orders.carts.contract import ReadinessProblem
-from markethall.orders.contract import OrderView, PlaceOrder
 from markethall.orders.drafts.contract import DraftStatus
 from markethall.orders.drafts.domain import DraftOrder, DraftRef
-from markethall.shared.idempotency.records import IdempotentCommand, ResponseStore
-from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.idempotency.records import ResponseStore
 from markethall.shared.kernel.pagination import TimeKeyset
 
 
@@ -40,18 +37,3 @@ class Store(ReadStore, ResponseStore, Protocol):
 
     async def complete_draft(self, draft: DraftRef, order_id: UUID, now: datetime) -> bool:
         """Complete the draft if it is open and has this version. Else return False."""
-
-
-class DraftPlacement(Protocol):
-    async def find_buyer_problem(
-        self, ctx: CallContext, draft: DraftOrder
-    ) -> ReadinessProblem | None:
-        """Return the reason why the buyer of the draft cannot order. Raises Unavailable."""
-
-    async def place_draft(
-        self, ctx: CallContext, draft: DraftOrder, command: PlaceOrder, attempt: IdempotentCommand
-    ) -> OrderView:
-        """Place the order of the draft's buyer, and complete the draft in its transaction.
-
-        Raises the errors of `DraftOrders.complete`.
-        """

@@ -19,7 +19,6 @@ from markethall.inventory.contract import (
     ReservationView,
     Reserve,
 )
-from markethall.orders.carts.domain import CartRef
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import OrderView, PlaceOrder, TotalChanged
 from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
@@ -108,24 +107,11 @@ class Checkout:
         ctx: CallContext,
         command: PlaceOrder,
         attempt: IdempotentCommand,
-        cart: CartRef | None = None,
+        source: CartSource | DraftSource | None = None,
     ) -> OrderView:
-        """Place an order. With `cart`, its transaction also closes the cart.
+        """Place an order. If it has a source, close the source in the same transaction.
 
-        Raises the errors of `Orders.place`; with `cart` also CartClosed, CartChanged, CartNotFound.
-        """
-        return await self.place_from(ctx, command, attempt, CartSource(cart) if cart else None)
-
-    async def place_from(
-        self,
-        ctx: CallContext,
-        command: PlaceOrder,
-        attempt: IdempotentCommand,
-        source: CartSource | DraftSource | None,
-    ) -> OrderView:
-        """Place an order, and close its source in the same transaction.
-
-        Raises the errors of `place`; for a draft also DraftOrderCompleted, DraftOrderChanged.
+        Raises the errors of `Orders.place`, and SOURCE_CONFLICTS.
         """
         draft = source if isinstance(source, DraftSource) else None
         customer = draft.buyer if draft else None

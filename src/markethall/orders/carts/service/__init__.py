@@ -2,7 +2,6 @@
 
 from markethall.orders.carts.service.api import CartListService as CartListService
 from markethall.orders.carts.service.api import CartService as CartService
-from markethall.orders.carts.service.checkout import CartCheckoutService as CartCheckoutService
 from markethall.orders.carts.service.editor import CartEditor as CartEditor
 from markethall.orders.carts.service.editor import CartPolicy as CartPolicy
 from markethall.orders.carts.service.jobs import ExpiredCartsJob as ExpiredCartsJob

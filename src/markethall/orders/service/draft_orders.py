@@ -1,4 +1,4 @@
-"""The use cases of draft orders."""
+"""The use cases of draft orders: prepare them, price them, and place their orders."""
 
 from uuid import UUID
 
@@ -18,17 +18,51 @@ from markethall.orders.drafts.contract import (
     NewDraftOrder,
 )
 from markethall.orders.drafts.domain import DraftOrder
-from markethall.orders.drafts.ports import DraftPlacement, ReadStore, Store
+from markethall.orders.drafts.ports import ReadStore, Store
+from markethall.orders.service.checkout import Checkout
+from markethall.orders.service.checkout_parts import GUEST_WITHOUT_EMAIL, DraftSource
+from markethall.orders.service.visible_orders import check_staff
 from markethall.orders.totals.contract import TotalsView
 from markethall.orders.totals.service import to_totals_view
 from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
-from markethall.shared.kernel.scopes import ORDERS_MANAGE
 from markethall.shared.persistence.database import Database
+from markethall.users.contract import Customer, UserInactive, UserNotFound, Users
+
+
+class DraftPlacer:
+    """Places the orders of drafts for their buyers."""
+
+    def __init__(self, checkout: Checkout, users: Users) -> None:
+        self._checkout = checkout
+        self._users = users
+
+    async def find_buyer_problem(
+        self, ctx: CallContext, draft: DraftOrder
+    ) -> ReadinessProblem | None:
+        """Return the reason why the buyer of the draft cannot order. Raises Unavailable."""
+        customer_id = draft.fields.customer_id
+        if customer_id is None:
+            return None
+        try:
+            customer = await self._users.get_active_customer(ctx, customer_id)
+        except (UserNotFound, UserInactive) as error:
+            return ReadinessProblem(code=error.code, field="/customer_id", message=error.detail)
+        if draft.fields.email or customer.email:
+            return None
+        return ReadinessProblem(code="missing", field="/email", message=GUEST_WITHOUT_EMAIL)
+
+    async def place(
+        self, ctx: CallContext, draft: DraftOrder, attempt: IdempotentCommand
+    ) -> OrderView:
+        """Place the order, and complete the draft. Raises the errors of `DraftOrders.complete`."""
+        buyer_ctx = ctx.model_copy(update={"actor": Actor(user_id=draft.buyer_id)})
+        source = DraftSource(draft.ref, ctx.actor.audit_name, _buyer_without_account(draft))
+        command = draft.fields.to_place_order()
+        return await self._checkout.place(buyer_ctx, command, attempt, source)
 
 
 class DraftOrderService:
@@ -36,13 +70,13 @@ class DraftOrderService:
 
     def __init__(
         self,
-        placement: DraftPlacement,
+        placer: DraftPlacer,
         previews: CartPreviews,
         database: Database[ReadStore, Store],
         cursors: Cursors,
         clock: Clock,
     ) -> None:
-        self._placement = placement
+        self._placer = placer
         self._previews = previews
         self._database = database
         self._cursors = cursors
@@ -51,7 +85,7 @@ class DraftOrderService:
     async def create(
         self, ctx: CallContext, fields: NewDraftOrder, attempt: IdempotentCommand
     ) -> DraftOrderView:
-        _check_staff(ctx)
+        check_staff(ctx)
         now = self._clock()
         draft = DraftOrder(attempt.id, fields, ctx.actor.audit_name, now, now)
         async with self._database.transaction() as store:
@@ -77,7 +111,7 @@ class DraftOrderService:
         offers = await self._previews.list_offers(ctx, units, draft.fields.currency)
         request = draft.to_quote_request(offers)
         preview = await self._previews.price(request, offers)
-        buyer_problem = await self._placement.find_buyer_problem(ctx, draft)
+        buyer_problem = await self._placer.find_buyer_problem(ctx, draft)
         problems = [
             *([buyer_problem] if buyer_problem else []),
             *find_unavailable_lines(draft.requested_lines, offers),
@@ -88,7 +122,7 @@ class DraftOrderService:
         return totals, tuple(problems)
 
     async def list_page(self, ctx: CallContext, query: DraftOrderQuery) -> Page[DraftOrderView]:
-        _check_staff(ctx)
+        check_staff(ctx)
         listing = f"draft_orders {query.status}"
         after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
@@ -124,11 +158,11 @@ class DraftOrderService:
         draft = await self._read(ctx, draft_order_id)
         if draft.order_id != attempt.id:
             draft.check_open()
-        return await self._placement.place_draft(ctx, draft, draft.fields.to_place_order(), attempt)
+        return await self._placer.place(ctx, draft, attempt)
 
     async def _read(self, ctx: CallContext, draft_order_id: UUID) -> DraftOrder:
         """Raises Forbidden, DraftOrderNotFound."""
-        _check_staff(ctx)
+        check_staff(ctx)
         async with self._database.read_session() as store:
             return _require(await store.get_draft(draft_order_id), draft_order_id)
 
@@ -139,16 +173,11 @@ class DraftOrderService:
         draft_order_id: UUID,
         expected_versions: ExpectedVersions,
     ) -> DraftOrder:
-        _check_staff(ctx)
+        check_staff(ctx)
         draft = _require(await store.get_draft_for_update(draft_order_id), draft_order_id)
         check_expected_version(expected_versions, draft.version)
         draft.check_open()
         return draft
-
-
-def _check_staff(ctx: CallContext) -> None:
-    if not ctx.actor.has_scope(ORDERS_MANAGE):
-        raise Forbidden(scope=ORDERS_MANAGE)
 
 
 def _require(draft: DraftOrder | None, draft_order_id: UUID) -> DraftOrder:
@@ -167,3 +196,11 @@ def _to_view(draft: DraftOrder) -> DraftOrderView:
         for line in draft.fields.lines
     )
     return DraftOrderView(**vars(draft) | dict(draft.fields) | {"lines": lines})
+
+
+def _buyer_without_account(draft: DraftOrder) -> Customer | None:
+    """Return a buyer without an account, or None if the draft has a customer."""
+    if draft.fields.customer_id:
+        return None
+    email = draft.fields.email or ""
+    return Customer(user_id=draft.buyer_id, email=email, full_name=None, is_guest=True)

@@ -9,13 +9,15 @@ from markethall.orders.carts.contract import (
     CheckOutCart,
 )
 from markethall.orders.carts.domain import Cart, find_missing_fields
-from markethall.orders.carts.ports import OrderPlacement, ReadStore, Store
+from markethall.orders.carts.ports import ReadStore
 from markethall.orders.carts.service.editor import check_precondition, get_own_cart
 from markethall.orders.contract import OrderLineRequest, OrderView, PlaceOrder
+from markethall.orders.service.checkout import Checkout
+from markethall.orders.service.checkout_parts import CartSource
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError, Unavailable
-from markethall.shared.persistence.database import Database
+from markethall.shared.persistence.database import ReadDatabase
 
 
 class CartCheckoutService:
@@ -27,8 +29,8 @@ class CartCheckoutService:
     the cart, and each other one releases its reservation.
     """
 
-    def __init__(self, placement: OrderPlacement, database: Database[ReadStore, Store]) -> None:
-        self._placement = placement
+    def __init__(self, checkout: Checkout, database: ReadDatabase[ReadStore]) -> None:
+        self._checkout = checkout
         self._database = database
 
     async def check_out(
@@ -46,8 +48,8 @@ class CartCheckoutService:
             cart.require_open()
             _require_complete(cart)
         try:
-            return await self._placement.place(
-                ctx, _to_place_order(cart, command), attempt, cart.ref
+            return await self._checkout.place(
+                ctx, _to_place_order(cart, command), attempt, CartSource(cart.ref)
             )
         except (CartClosed, Unavailable):
             raise
