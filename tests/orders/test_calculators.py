@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from markethall.orders import settings as orders_settings
 from markethall.orders.contract import ShippingUnavailable
-from markethall.orders.pricing.service import TotalsPricing
+from markethall.orders.pricing.service import Pricing
 from markethall.orders.settings import (
     SHIPPING_CALCULATORS,
     TAX_CALCULATORS,
@@ -158,7 +158,7 @@ async def test_result_that_no_order_may_have_is_an_outage(
     await change_shop(orders_app, prices_include_tax=False)
     configuration = orders_app.container.configuration()
     orders_app.container.pricing.override(
-        TotalsPricing(configuration, orders_app.container.promotion_finder(), shipping, tax)
+        Pricing(configuration, orders_app.container.promotion_finder(), shipping, tax)
     )
 
     with pytest.raises(Unavailable):
@@ -169,7 +169,7 @@ async def test_result_that_no_order_may_have_is_an_outage(
 async def test_tax_that_is_no_whole_number_is_an_outage(orders_app: OrdersApp) -> None:
     product = orders_app.stock_up()
     configuration = orders_app.container.configuration()
-    pricing = TotalsPricing(
+    pricing = Pricing(
         configuration,
         orders_app.container.promotion_finder(),
         ShippingRates(),
@@ -189,7 +189,7 @@ async def test_order_for_which_an_installed_calculator_has_no_option_is_rejected
     product = orders_app.stock_up()
     nothing = ChangedShipping(lambda _, __: [])
     configuration = orders_app.container.configuration()
-    pricing = TotalsPricing(
+    pricing = Pricing(
         configuration, orders_app.container.promotion_finder(), nothing, ConfiguredTaxRates()
     )
     orders_app.container.pricing.override(pricing)

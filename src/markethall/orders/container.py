@@ -31,11 +31,9 @@ from markethall.orders.drafts.contract import DraftOrders
 from markethall.orders.invoices.contract import Invoices
 from markethall.orders.memory import MemoryOrderIntegrityReads, MemoryOrderStore, Tables
 from markethall.orders.ports import LookupLimiter, OrderIntegrityReads, ReadStore, Store
-from markethall.orders.pricing.ports import Pricing
-from markethall.orders.pricing.service import TotalsPricing
+from markethall.orders.pricing.service import Pricing
 from markethall.orders.promotions.contract import Promotions
-from markethall.orders.promotions.ports import PromotionFinder
-from markethall.orders.promotions.service import PromotionService, StoredPromotions
+from markethall.orders.promotions.service import PromotionFinder, PromotionService
 from markethall.orders.returns.contract import Returns
 from markethall.orders.service import (
     Checkout,
@@ -199,14 +197,12 @@ class OrdersContainer(ContextContainer):
     promotions: providers.Singleton[Promotions] = singleton(
         PromotionService, stored_database, configuration, cursors, clock
     )
-    promotion_finder: providers.Singleton[PromotionFinder] = singleton(
-        StoredPromotions, stored_database, clock
-    )
+    promotion_finder = singleton(PromotionFinder, stored_database, clock)
 
     clients = singleton(ContextClients, users, inventory, payments)
     reservation_policy = singleton(_reservation_policy, settings)
-    pricing: providers.Singleton[Pricing] = singleton(
-        TotalsPricing,
+    pricing = singleton(
+        Pricing,
         configuration,
         promotion_finder,
         singleton(

@@ -28,7 +28,7 @@ def calculate_totals(
     shipping: ShippingCharge | None = None,
     tax: TaxRules = NO_TAX,
 ) -> Breakdown:
-    """Total an order in the steps of `TotalsPricing.quote`, with rules instead of calculators.
+    """Total an order in the steps of `Pricing.quote`, with rules instead of calculators.
 
     The lines of the breakdown are in the order of `lines`. Raises TotalTooLarge.
     """

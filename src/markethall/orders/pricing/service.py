@@ -11,8 +11,7 @@ from markethall.orders.configuration.domain import ConfigurationItem, ItemKind
 from markethall.orders.configuration.service import ConfigurationCache, items_by_kind
 from markethall.orders.pricing.domain import Quote, QuoteRequest, find_currency
 from markethall.orders.promotions.domain import ApplicablePromotions, Promotion, PromotionRequest
-from markethall.orders.promotions.ports import PromotionFinder
-from markethall.orders.promotions.service import parse_promotion
+from markethall.orders.promotions.service import PromotionFinder, parse_promotion
 from markethall.orders.shipping.contract import NewShippingMethod, ShippingUnavailable
 from markethall.orders.shipping.domain import ShippingOption, ShippingRequest, choose_option
 from markethall.orders.shipping.ports import ShippingCalculator
@@ -56,9 +55,7 @@ class PricingRules:
 _NO_ITEMS: Final[tuple[ConfigurationItem, ...]] = ()
 
 
-class TotalsPricing:
-    """Implementation of `Pricing`."""
-
+class Pricing:
     def __init__(
         self,
         configuration: ConfigurationCache,
@@ -74,9 +71,21 @@ class TotalsPricing:
         self._rules = parse_rules(_NO_ITEMS)
 
     async def choose_currency(self, requested: str | None) -> str | None:
+        """Return the requested currency, or the default currency of the shop.
+
+        None means the currency of the lines: none is requested, and the shop does not list its
+        currencies. Raises Unavailable if the settings cannot be read.
+        """
         return choose_currency(requested, (await self._get_rules()).shop)
 
     async def quote(self, request: QuoteRequest) -> Quote:
+        """Price an order by the current settings of the shop.
+
+        No SQL statement is executed if the settings are cached, and if neither a voucher nor the
+        history of the customer must be read. Raises OrderCurrencyMismatch, CountryNotServed,
+        RegionRequired, ShippingUnavailable, VoucherInvalid, VoucherExhausted, TotalTooLarge;
+        Unavailable if a calculator or the database does not answer.
+        """
         rules = await self._get_rules()
         requested = choose_currency(request.currency, rules.shop)
         currency = find_currency(request.lines, requested, rules.shop.currencies)
@@ -113,6 +122,7 @@ class TotalsPricing:
         )
 
     def refresh(self) -> None:
+        """Let the next quotes read the settings and the promotions of the shop again."""
         self._configuration.invalidate()
 
     async def _get_rules(self) -> PricingRules:

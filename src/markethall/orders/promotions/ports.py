@@ -1,4 +1,4 @@
-"""Ports of promotions: their storage, and the choice of the promotions of an order."""
+"""Ports of promotions: their storage."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -7,10 +7,8 @@ from uuid import UUID
 from markethall.orders.configuration import ports as configuration
 from markethall.orders.promotions.contract import PromotionQuery
 from markethall.orders.promotions.domain import (
-    ApplicablePromotions,
     CustomerHistory,
     Promotion,
-    PromotionRequest,
     Redemption,
 )
 
@@ -82,15 +80,4 @@ class Store(ReadStore, configuration.Store, Protocol):
         """Count the uses of the order for this customer, its new owner.
 
         The customer may exceed a limit per customer by this, but then gets no further use.
-        """
-
-
-class PromotionFinder(Protocol):
-    async def find(
-        self, automatic: Sequence[Promotion], request: PromotionRequest
-    ) -> ApplicablePromotions:
-        """Choose among the automatic promotions, and look up the voucher.
-
-        No SQL statement is executed if there is no voucher, and if no automatic promotion depends
-        on earlier orders of the customer. Raises VoucherInvalid, VoucherExhausted, Unavailable.
         """

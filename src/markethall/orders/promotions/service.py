@@ -169,9 +169,7 @@ def _id_of(view: PromotionView) -> UUID:
 _NO_HISTORY: Final = CustomerHistory()
 
 
-class StoredPromotions:
-    """Implementation of `PromotionFinder`."""
-
+class PromotionFinder:
     def __init__(self, database: ReadDatabase[ReadStore], clock: Clock) -> None:
         self._database = database
         self._clock = clock
@@ -179,6 +177,11 @@ class StoredPromotions:
     async def find(
         self, automatic: Sequence[Promotion], request: PromotionRequest
     ) -> ApplicablePromotions:
+        """Choose among the automatic promotions, and look up the voucher.
+
+        No SQL statement is executed if there is no voucher, and if no automatic promotion depends
+        on earlier orders of the customer. Raises VoucherInvalid, VoucherExhausted, Unavailable.
+        """
         now = self._clock()
         candidates = [
             promotion

@@ -25,7 +25,7 @@ from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
 from markethall.orders.domain.promotion_uses import build_redemption
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote
-from markethall.orders.pricing.ports import Pricing
+from markethall.orders.pricing.service import Pricing
 from markethall.orders.promotions.domain import RedemptionFailed, find_voucher_error
 from markethall.orders.service.checkout_parts import (
     SOURCE_CONFLICTS,

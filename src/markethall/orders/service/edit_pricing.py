@@ -18,7 +18,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import NewPayment, Order, OrderEdit, OrderLine
 from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
-from markethall.orders.pricing.ports import Pricing
+from markethall.orders.pricing.service import Pricing
 from markethall.orders.service.quotes import (
     build_line,
     build_shipping_line,

@@ -15,7 +15,7 @@ from markethall.orders.contract import (
 from markethall.orders.domain import AuditInfo, Order, allowed_commands
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote, QuoteRequest
-from markethall.orders.pricing.ports import Pricing
+from markethall.orders.pricing.service import Pricing
 from markethall.orders.service.quotes import quote_order_lines
 from markethall.orders.service.views import to_order_view
 from markethall.orders.service.visible_orders import check_staff, get_visible_order, is_staff

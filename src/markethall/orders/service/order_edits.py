@@ -25,7 +25,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import AdditionalPayment, AuditInfo, Order
 from markethall.orders.ports import ReadStore, Store
-from markethall.orders.pricing.ports import Pricing
+from markethall.orders.pricing.service import Pricing
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.edit_pricing import EditPrice, PricedEdit, price_edit
 from markethall.orders.service.edit_resources import EditResources

@@ -9,7 +9,7 @@ from markethall.inventory.contract import Inventory, ListOffers, ProductNotFound
 from markethall.orders.carts.domain import Cart, Offer
 from markethall.orders.contract import OrderCurrencyMismatch, VoucherExhausted, VoucherInvalid
 from markethall.orders.pricing.domain import Quote, QuoteRequest
-from markethall.orders.pricing.ports import Pricing
+from markethall.orders.pricing.service import Pricing
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError, Unavailable
 
