@@ -10,7 +10,7 @@ from markethall.orders.contract import EditStatus, OrderFilters, VersionedOrderS
 from markethall.orders.domain import AdditionalPayment, Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
-from markethall.orders.domain.promotion_uses import UseChange, build_redemption, find_use_change
+from markethall.orders.domain.promotion_uses import build_redemption, find_use_change
 from markethall.orders.domain.return_integrity import ReturnedLine
 from markethall.orders.drafts import ports as drafts
 from markethall.orders.invoices import ports as invoices
@@ -201,12 +201,13 @@ async def follow_promotions(store: promotions.Store, order: Order) -> None:
     Raises RedemptionFailed.
     """
     match find_use_change(order):
-        case UseChange.GIVE_BACK:
+        case "cancelled" | "expired":
             await store.give_back_promotions(order.order_id)
-        case UseChange.GIVE_BACK_DROPPED:
+        case "edited":
+            # keep the uses of the promotions whose discounts the order still has
             kept = [discount.promotion_id for discount in order.discounts]
             await store.give_back_promotions(order.order_id, kept)
-        case UseChange.REDEEM_AGAIN:
+        case "revived":
             await store.redeem_promotions(build_redemption(order, is_reinstatement=True))
-        case UseChange.MOVE:
+        case "claimed":
             await store.move_promotion_uses(order.order_id, order.user_id)

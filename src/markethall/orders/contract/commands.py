@@ -3,14 +3,14 @@
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from markethall.orders.contract.status import OrderFulfilmentStatus, OrderPaymentStatus, OrderStatus
 from markethall.orders.promotions.contract import VoucherCode
 from markethall.orders.shipping.contract import ShippingCode
-from markethall.orders.shop.contract import AnyAddress, non_blank
+from markethall.orders.shop.contract import AnyAddress, distinct, non_blank
 from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.merge_patch import omittable_field, remove_null_defaults
 from markethall.shared.kernel.metadata import MetadataPatch
@@ -118,18 +118,10 @@ class FulfilmentLineRequest(RequestModel):
     quantity: Quantity
 
 
-def _check_lines_are_distinct(
-    lines: tuple[FulfilmentLineRequest, ...],
-) -> tuple[FulfilmentLineRequest, ...]:
-    if len({line.line_id for line in lines}) < len(lines):
-        raise PydanticCustomError("line_named_twice", "must name each line once")
-    return lines
-
-
 LineQuantities = Annotated[
     tuple[FulfilmentLineRequest, ...],
     Field(min_length=1, max_length=MAX_LINES, fail_fast=True),
-    AfterValidator(_check_lines_are_distinct),
+    distinct("line_id", "line_named_twice", "must name each line once"),
 ]
 
 
@@ -167,19 +159,13 @@ class EditedLine(RequestModel):
     quantity: Annotated[Int, Field(ge=0, le=MAX_QUANTITY, examples=[3])]
 
 
-def _check_products_are_distinct(lines: tuple[EditedLine, ...]) -> tuple[EditedLine, ...]:
-    if len({line.product_id for line in lines}) < len(lines):
-        raise PydanticCustomError("product_named_twice", "must name each product once")
-    return lines
-
-
 class EditOrder(RequestModel):
     """New quantities of products. Products that are not named stay as they are."""
 
     lines: Annotated[
         tuple[EditedLine, ...],
         Field(min_length=1, max_length=MAX_LINES, fail_fast=True),
-        AfterValidator(_check_products_are_distinct),
+        distinct("product_id", "product_named_twice", "must name each product once"),
     ]
     expected_total: ExpectedTotal | None = None
     reason: Annotated[VisibleText, non_blank(500)] | None = None

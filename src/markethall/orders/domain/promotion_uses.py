@@ -1,36 +1,18 @@
 """The uses of promotions that follow from the changes of an order."""
 
-from enum import Enum, auto
-
 from markethall.orders.domain.order_state import OrderState
 from markethall.orders.promotions.domain import Redemption
 
-
-class UseChange(Enum):
-    """A change of the uses that must be stored together with the order."""
-
-    GIVE_BACK = auto()
-    # keep the uses of the promotions whose discounts the order still has
-    GIVE_BACK_DROPPED = auto()
-    REDEEM_AGAIN = auto()
-    MOVE = auto()
+# changes of an order after which the uses of its promotions change
+_USE_CHANGES = frozenset({"cancelled", "expired", "edited", "revived", "claimed"})
 
 
-_USE_CHANGES = {
-    "cancelled": UseChange.GIVE_BACK,
-    "expired": UseChange.GIVE_BACK,
-    "edited": UseChange.GIVE_BACK_DROPPED,
-    "revived": UseChange.REDEEM_AGAIN,
-    "claimed": UseChange.MOVE,
-}
-
-
-def find_use_change(order: OrderState) -> UseChange | None:
-    """Return the change that follows from the pending timeline entries, if there is one."""
-    changes = (_USE_CHANGES.get(entry.change) for entry in order.pending_timeline_entries)
-    change = next((change for change in changes if change), None)
+def find_use_change(order: OrderState) -> str | None:
+    """Return the pending change of the order that also changes the uses, if there is one."""
+    changes = (entry.change for entry in order.pending_timeline_entries)
+    change = next((change for change in changes if change in _USE_CHANGES), None)
     # an edit may have dropped the last discount
-    may_have_uses = order.promotions if change is UseChange.GIVE_BACK_DROPPED else order.discounts
+    may_have_uses = order.promotions if change == "edited" else order.discounts
     return change if may_have_uses else None
 
 

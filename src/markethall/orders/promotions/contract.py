@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import Annotated, Final, Protocol, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from markethall.orders.configuration.contract import ItemView
+from markethall.orders.shop.contract import distinct
 from markethall.orders.totals.domain import PromotionKind
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -108,19 +109,11 @@ class PromotionAmount(RequestModel):
     currency: Currency
 
 
-def _check_currencies_are_distinct(
-    amounts: tuple[PromotionAmount, ...],
-) -> tuple[PromotionAmount, ...]:
-    if len({amount.currency for amount in amounts}) < len(amounts):
-        raise PydanticCustomError("currency_named_twice", "must name each currency once")
-    return amounts
-
-
 # one amount per currency
 Amounts = Annotated[
     tuple[PromotionAmount, ...],
     Field(max_length=MAX_NAMES, fail_fast=True),
-    AfterValidator(_check_currencies_are_distinct),
+    distinct("currency", "currency_named_twice", "must name each currency once"),
 ]
 
 

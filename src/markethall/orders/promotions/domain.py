@@ -176,6 +176,18 @@ class RedemptionFailed(Exception):
         self.problems = problems
 
 
+def check_redeemed(redemption: Redemption, problems: Mapping[UUID, PromotionProblem]) -> None:
+    """Raise RedemptionFailed if promotions have no use left; `problems` is by promotion.
+
+    Promotions that were deleted are left out in a reinstatement.
+    """
+    if redemption.is_reinstatement:
+        unknown = PromotionProblem.UNKNOWN
+        problems = {key: one for key, one in problems.items() if one is not unknown}
+    if problems:
+        raise RedemptionFailed(problems)
+
+
 def find_problem(
     promotion: Promotion, request: PromotionRequest, history: CustomerHistory, now: datetime
 ) -> PromotionProblem | None:

@@ -19,7 +19,7 @@ from markethall.orders.promotions.domain import (
     Promotion,
     PromotionProblem,
     Redemption,
-    RedemptionFailed,
+    check_redeemed,
     voucher_key,
 )
 from markethall.orders.promotions.ports import PromotionUsage
@@ -123,12 +123,7 @@ class MemoryPromotionStore(MemoryConfigurationStore, ABC):
             for promotion_id in redemption.promotion_ids
             if (problem := self._redeem(promotion_id, redemption))
         }
-        if redemption.is_reinstatement:
-            problems = {
-                key: one for key, one in problems.items() if one is not PromotionProblem.UNKNOWN
-            }
-        if problems:
-            raise RedemptionFailed(problems)
+        check_redeemed(redemption, problems)
 
     async def give_back_promotions(self, order_id: UUID, kept: Sequence[UUID] = ()) -> None:
         for use in self._uses.where(

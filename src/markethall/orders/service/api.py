@@ -50,7 +50,8 @@ class OrderService:
         return await self._checkout.place(ctx, command, attempt)
 
     async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:
-        order = await self._read_visible_order(ctx, order_id)
+        async with self._database.read_session() as store:
+            order = await get_visible_order(store, ctx, order_id)
         return to_order_view(order, for_staff=is_staff(ctx))
 
     async def list_orders(self, ctx: CallContext, query: OrderQuery) -> Page[OrderView]:
@@ -120,7 +121,8 @@ class OrderService:
         the first shipment, a customer cannot cancel anything: `order.cancel` then raises
         InvalidTransition. Return the events to publish.
         """
-        audit, unfulfilled = self._audit(ctx, command.reason), order.unsettled_quantities()
+        audit = AuditInfo(ctx.actor.audit_name, self._clock(), command.reason)
+        unfulfilled = order.unsettled_quantities()
         quantities = {line.line_id: line.quantity for line in command.lines or ()} or unfulfilled
         may_cancel_lines = order.has_nothing_shipped or ctx.actor.has_scope(ORDERS_MANAGE)
         is_whole_order = order.has_nothing_shipped and quantities == unfulfilled
@@ -136,13 +138,6 @@ class OrderService:
     async def count(self) -> int:
         async with self._database.read_session() as store:
             return await store.count()
-
-    async def _read_visible_order(self, ctx: CallContext, order_id: UUID) -> Order:
-        async with self._database.read_session() as store:
-            return await get_visible_order(store, ctx, order_id)
-
-    def _audit(self, ctx: CallContext, reason: str = "") -> AuditInfo:
-        return AuditInfo(ctx.actor.audit_name, self._clock(), reason)
 
 
 def _order_keyset(order: OrderView) -> TimeKeyset:

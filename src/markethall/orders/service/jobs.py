@@ -78,18 +78,13 @@ class PendingOrdersJob:
     async def _check_pending_orders(self, created: Sequence[TimeSpan], now: datetime) -> None:
         after: TimeKeyset | None = None
         while True:
-            orders = await self._list_pending_orders(created, now, after)
+            async with self._database.read_session() as reads:
+                orders = await reads.list_pending_orders(created, now, after, BATCH_SIZE)
             if orders:
                 await self._check(orders)
             if len(orders) < BATCH_SIZE:
                 return
             after = TimeKeyset(orders[-1].created_at, orders[-1].order_id)
-
-    async def _list_pending_orders(
-        self, created: Sequence[TimeSpan], now: datetime, after: TimeKeyset | None
-    ) -> Sequence[Order]:
-        async with self._database.read_session() as reads:
-            return await reads.list_pending_orders(created, now, after, BATCH_SIZE)
 
     async def _claim_overdue_orders(self) -> Sequence[Order]:
         """Return overdue orders. Postpone their next check, so the next call returns others."""

@@ -1,6 +1,6 @@
 """The contract of the shop: its name, currencies, countries and tax settings."""
 
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, LiteralString, Protocol, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WrapValidator
 from pydantic_core import PydanticCustomError
@@ -15,10 +15,23 @@ from markethall.shared.kernel.merge_patch import remove_null_defaults
 from markethall.shared.kernel.model import Bool, Dto, RequestModel, Text, VisibleText
 from markethall.shared.kernel.money import Currency
 
+T = TypeVar("T")
+
 
 def non_blank(max_length: int, **options: Any) -> Any:
     """Build a Field for a text that is not empty."""
     return Field(min_length=1, max_length=max_length, **options)
+
+
+def distinct(name: str, code: LiteralString, message: LiteralString) -> AfterValidator:
+    """Build a validator that rejects two elements with the same value of this attribute."""
+
+    def check(elements: tuple[T, ...]) -> tuple[T, ...]:
+        if len({getattr(element, name) for element in elements}) < len(elements):
+            raise PydanticCustomError(code, message)
+        return elements
+
+    return AfterValidator(check)
 
 
 class Address(RequestModel):

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field
 
 from markethall.orders.carts.contract.views import CartStatus
 from markethall.orders.contract import (
@@ -17,6 +16,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.promotions.contract import VoucherCode
 from markethall.orders.shipping.contract import ShippingCode
+from markethall.orders.shop.contract import distinct
 from markethall.shared.kernel.email_address import EmailAddress
 from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.merge_patch import remove_null_defaults
@@ -33,14 +33,6 @@ CartMetadata = Annotated[
     Field(max_length=MAX_METADATA_ENTRIES, examples=[{"source": "newsletter"}]),
 ]
 CartNote = Annotated[Text, Field(max_length=1000, examples=["Please gift-wrap it"])]
-
-
-def _check_products_are_distinct(
-    lines: tuple[OrderLineRequest, ...],
-) -> tuple[OrderLineRequest, ...]:
-    if len({line.product_id for line in lines}) < len(lines):
-        raise PydanticCustomError("product_named_twice", "must name each product once")
-    return lines
 
 
 class CartChange(RequestModel):
@@ -71,7 +63,7 @@ class NewCart(CartChange):
     lines: Annotated[
         tuple[OrderLineRequest, ...],
         Field(max_length=MAX_LINES, fail_fast=True),
-        AfterValidator(_check_products_are_distinct),
+        distinct("product_id", "product_named_twice", "must name each product once"),
     ] = ()
 
 

@@ -16,7 +16,7 @@ from markethall.orders.promotions.domain import (
     Promotion,
     PromotionProblem,
     Redemption,
-    RedemptionFailed,
+    check_redeemed,
     voucher_key,
 )
 from markethall.orders.promotions.ports import PromotionUsage
@@ -112,12 +112,7 @@ class SqlPromotionStore(SqlConfigurationStore):
             is_reinstatement=redemption.is_reinstatement,
         )
         problems = {row["promotion_id"]: _find_problem(row) for row in failed}
-        if redemption.is_reinstatement:
-            problems = {
-                key: one for key, one in problems.items() if one is not PromotionProblem.UNKNOWN
-            }
-        if problems:
-            raise RedemptionFailed(problems)
+        check_redeemed(redemption, problems)
 
     async def give_back_promotions(self, order_id: UUID, kept: Sequence[UUID] = ()) -> None:
         await self._connection.execute(
