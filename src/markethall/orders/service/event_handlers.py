@@ -32,8 +32,8 @@ from markethall.orders.service.payment_changes import (
     cancel_without_payment,
 )
 from markethall.orders.service.payment_returns import LatePayments, PaymentReturns
-from markethall.orders.service.settlements import CancelledLines, EditedOrders, ReturnSettlements
-from markethall.orders.service.shipments import ShipmentCaptures, ShippedStock
+from markethall.orders.service.settlements import LineSettlements, ReturnSettlements
+from markethall.orders.service.shipments import Shipments
 from markethall.payments.contract import (
     DisputeChanged,
     PaymentCaptured,
@@ -74,20 +74,20 @@ class OrderEventHandlers:
         self._deadlines = PaymentDeadlines(clients, policy)
         self._returns = PaymentReturns(clients.payments)
         self._orders = orders
-        self._captures = ShipmentCaptures(clients.payments, orders)
+        self._shipments = Shipments(clients, orders)
         self._late_payments = LatePayments(clients, orders, policy, clock)
         self._open_edits = delegated.open_edits
-        shipped_stock = ShippedStock(clients.inventory, orders)
+        lines = LineSettlements(clients, orders, self._shipments)
         # the handlers of events that another object handles completely
         self.on_guest_claimed = delegated.guest_orders.claim
         self.on_payment_refunded = delegated.open_edits.record_refund
-        self.on_order_lines_cancelled = CancelledLines(clients, orders, self._captures).settle
-        self.on_order_edited = EditedOrders(clients, orders).finish
+        self.on_order_lines_cancelled = lines.settle_cancellation
+        self.on_order_edited = lines.settle_edit
         self.on_order_edit_opened = delegated.open_edits.start
         self.on_order_edit_dropped = delegated.open_edits.end
-        self.on_order_fulfilled = shipped_stock.record_sale
-        self.on_sale_deferred = shipped_stock.record_deferred_sale
-        self.on_fulfilment_returned = shipped_stock.restock
+        self.on_order_fulfilled = self._shipments.record_sale
+        self.on_sale_deferred = self._shipments.record_deferred_sale
+        self.on_fulfilment_returned = self._shipments.restock
         self.on_return_received = delegated.return_settlements.restock
         self.on_return_closed = delegated.return_settlements.refund
         self.on_order_lookup_requested = delegated.links.find
@@ -268,7 +268,7 @@ class OrderEventHandlers:
     async def capture_shipped(self, delivery: Delivery, event: OrderFulfilled) -> None:
         """Capture the price of the shipped units, if the payment is only authorized."""
         capture_id = derive_uuid7(event.fulfilment_id, "capture")
-        await self._captures.capture(delivery, event.order_id, capture_id)
+        await self._shipments.capture(delivery, event.order_id, capture_id)
 
 
 def _log_if_underpaid(order: Order, captured: int) -> None:

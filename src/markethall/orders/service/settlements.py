@@ -5,7 +5,6 @@ from contextlib import suppress
 from uuid import UUID
 
 from markethall.inventory.contract import (
-    Inventory,
     MergeReservations,
     OutOfStock,
     ReleasePart,
@@ -26,7 +25,7 @@ from markethall.orders.service.checkout import ContextClients
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.payment_returns import PaymentReturns
 from markethall.orders.service.quotes import to_requested_lines
-from markethall.orders.service.shipments import ShipmentCaptures
+from markethall.orders.service.shipments import Shipments
 from markethall.payments.contract import InvalidPaymentTransition, RefundPayment
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -35,27 +34,27 @@ from markethall.shared.messaging.events import Delivery
 from markethall.shared.persistence.database import Database
 
 
-class CancelledLines:
+class LineSettlements:
+    """Settles the cancellation of units, and edits."""
+
     def __init__(
-        self, clients: ContextClients, orders: HandledOrders, captures: ShipmentCaptures
+        self, clients: ContextClients, orders: HandledOrders, shipments: Shipments
     ) -> None:
         self._inventory = clients.inventory
         self._returns = PaymentReturns(clients.payments)
         self._orders = orders
-        self._captures = captures
+        self._shipments = shipments
 
-    async def settle(self, delivery: Delivery, event: OrderLinesCancelled) -> None:
+    async def settle_cancellation(self, delivery: Delivery, event: OrderLinesCancelled) -> None:
         """Release the stock of the cancelled units and refund their price.
 
         If the payment is only authorized, their price is never captured.
         """
         ctx = delivery.call_context()
-        await _release(
-            self._inventory, ctx, event.reservation_id, event.cancellation_id, event.lines
-        )
+        await self._release(ctx, event.reservation_id, event.cancellation_id, event.lines)
         if not event.amount.amount:
             capture_id = derive_uuid7(event.cancellation_id, "capture")
-            await self._captures.capture(delivery, event.order_id, capture_id)
+            await self._shipments.capture(delivery, event.order_id, capture_id)
             return
         refund = RefundPayment(
             payment_id=event.payment_id,
@@ -66,18 +65,11 @@ class CancelledLines:
         await self._returns.refund_over(ctx, refund, event.additional_payment_ids)
         await self._orders.mark_processed(delivery)
 
-
-class EditedOrders:
-    def __init__(self, clients: ContextClients, orders: HandledOrders) -> None:
-        self._inventory = clients.inventory
-        self._returns = PaymentReturns(clients.payments)
-        self._orders = orders
-
-    async def finish(self, delivery: Delivery, event: OrderEdited) -> None:
+    async def settle_edit(self, delivery: Delivery, event: OrderEdited) -> None:
         ctx = delivery.call_context()
         is_out_of_stock = not await self._merge_reservations(ctx, event)
         release_id = derive_uuid7(event.edit_id, "release")
-        await _release(self._inventory, ctx, event.reservation_id, release_id, event.released_lines)
+        await self._release(ctx, event.reservation_id, release_id, event.released_lines)
         if is_out_of_stock:
             # the handler of OrderCancelled then returns all the money
             await self._orders.cancel_out_of_stock(delivery, event.order_id, event.reservation_id)
@@ -120,6 +112,22 @@ class EditedOrders:
             return False
         await self._inventory.merge(ctx, command)
         return True
+
+    async def _release(
+        self,
+        ctx: CallContext,
+        reservation_id: UUID,
+        release_id: UUID,
+        lines: Sequence[FulfilledLine],
+    ) -> None:
+        if not lines:
+            return
+        command = ReleasePart(
+            reservation_id=reservation_id, release_id=release_id, lines=to_requested_lines(lines)
+        )
+        # ReservationClosed: the order was cancelled or has expired, which has released all units
+        with suppress(ReservationClosed):
+            await self._inventory.release_part(ctx, command)
 
 
 class ReturnSettlements:
@@ -181,23 +189,6 @@ class ReturnSettlements:
                 actor = delivery.call_context().actor.audit_name
                 order.record_return("return_refund_reduced", AuditInfo(actor, now, reason))
                 await store.save_order(order)
-
-
-async def _release(
-    inventory: Inventory,
-    ctx: CallContext,
-    reservation_id: UUID,
-    release_id: UUID,
-    lines: Sequence[FulfilledLine],
-) -> None:
-    if not lines:
-        return
-    command = ReleasePart(
-        reservation_id=reservation_id, release_id=release_id, lines=to_requested_lines(lines)
-    )
-    # ReservationClosed: the order was cancelled or has expired, which has released all units
-    with suppress(ReservationClosed):
-        await inventory.release_part(ctx, command)
 
 
 def refund_id_of(return_id: UUID) -> UUID:

@@ -8,17 +8,17 @@ from uuid import UUID
 
 import structlog
 
-from markethall.inventory.contract import Consume, Inventory, OutOfStock, Restock
+from markethall.inventory.contract import Consume, OutOfStock, Restock
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import FulfilmentReturned, OrderFulfilled, SaleDeferred
 from markethall.orders.domain import Order
+from markethall.orders.service.checkout import ContextClients
 from markethall.orders.service.handled_orders import HandledOrders
 from markethall.orders.service.quotes import to_requested_lines
 from markethall.payments.contract import (
     CapturePayment,
     InvalidPaymentTransition,
     PaymentInProgress,
-    Payments,
     PaymentStatus,
     PaymentSummary,
 )
@@ -27,10 +27,13 @@ from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.messaging.events import Delivery, RetryLater
 from markethall.shared.observability.metrics import ORDER_CAPTURE_FAILURES
 
+log = structlog.get_logger("markethall.orders")
 
-class ShippedStock:
-    def __init__(self, inventory: Inventory, orders: HandledOrders) -> None:
-        self._inventory = inventory
+
+class Shipments:
+    def __init__(self, clients: ContextClients, orders: HandledOrders) -> None:
+        self._inventory = clients.inventory
+        self._payments = clients.payments
         self._orders = orders
 
     async def record_sale(self, delivery: Delivery, event: OrderFulfilled) -> None:
@@ -84,15 +87,6 @@ class ShippedStock:
             )
             await self._inventory.restock(delivery.call_context(), command)
         await self._orders.mark_processed(delivery)
-
-
-log = structlog.get_logger("markethall.orders")
-
-
-class ShipmentCaptures:
-    def __init__(self, payments: Payments, orders: HandledOrders) -> None:
-        self._payments = payments
-        self._orders = orders
 
     @retry_on_conflict
     async def capture(self, delivery: Delivery, order_id: UUID, capture_id: UUID) -> None:
