@@ -66,20 +66,20 @@ PLANTED = {
         ("inventory/catalogue/contract/products.py", "import sqlalchemy"),
         ("payments/ports/gateway.py", "import redis"),
         ("orders/service/views.py", "import dependency_injector.providers"),
-        ("inventory/stock/service/api.py", "import markethall.inventory.stock.router.dependencies"),
+        ("inventory/stock/service/api.py", "import markethall.inventory.stock.router"),
         ("inventory/search/ports.py", "import markethall.shared.persistence.postgres"),
         ("orders/service/views.py", "import markethall.shared.http.route_policies"),
         ("shared/kernel/ids.py", "import starlette"),
     ],
     "Only a container uses the container library": [
         ("users/router.py", "import dependency_injector.providers"),
-        ("inventory/stock/router/stock.py", "import markethall.shared.composition.providers"),
+        ("inventory/stock/router.py", "import markethall.shared.composition.providers"),
         ("shared/http/dependencies.py", "import dependency_injector.wiring"),
     ],
     "Only a container names an implementation": [
         ("app.py", "import markethall.users.service"),
         ("users/router/accounts.py", "import markethall.users.sql"),
-        ("inventory/stock/router/stock.py", "import markethall.inventory.stock.service.api"),
+        ("inventory/stock/router.py", "import markethall.inventory.stock.service.api"),
         ("operations/endpoints.py", "import markethall.payments.gateway"),
     ],
     "Only a payment gateway uses the SDK of its provider": [

@@ -5,18 +5,18 @@ from markethall.inventory.imports import router as imports
 from markethall.inventory.media import router as media
 from markethall.inventory.reservations import router as reservations
 from markethall.inventory.search import router as search
-from markethall.inventory.stock.router import stock, warehouses
+from markethall.inventory.stock import router as stock
 
 router = APIRouter()
-for module in (
-    search,
-    products,
-    families,
-    categories,
-    stock,
-    reservations,
-    warehouses,
-    imports,
-    media,
+for part in (
+    search.router,
+    products.router,
+    families.router,
+    categories.router,
+    stock.router,
+    reservations.router,
+    stock.warehouses_router,
+    imports.router,
+    media.router,
 ):
-    router.routes.extend(module.router.routes)
+    router.routes.extend(part.routes)

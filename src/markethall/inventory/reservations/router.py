@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Response
 
 from markethall.inventory.contract import ReservationView
 from markethall.inventory.reservations.contract import ReservationQuery, Reservations
-from markethall.inventory.stock.router.dependencies import StockWriter
+from markethall.inventory.stock.router import StockWriter
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems

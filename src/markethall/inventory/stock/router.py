@@ -1,9 +1,9 @@
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from typing_extensions import TypeAliasType
 
-from markethall.inventory.catalogue.router.dependencies import IdempotencyDep
+from markethall.inventory.catalogue.router.dependencies import ExpectedVersionsDep, IdempotencyDep
 from markethall.inventory.contract import ProductNotFound
 from markethall.inventory.stock.contract import (
     Adjustment,
@@ -12,33 +12,64 @@ from markethall.inventory.stock.contract import (
     MovementNotFound,
     NewStocktake,
     NewTransfer,
+    NewWarehouse,
     ProductStock,
     StockQuery,
+    Stockroom,
     Stocktake,
     StocktakeNotFound,
     Transfer,
     TransferNotFound,
+    WarehouseChange,
     WarehouseClosed,
+    WarehouseInUse,
     WarehouseNotFound,
+    Warehouses,
+    WarehouseView,
     WouldGoNegative,
-)
-from markethall.inventory.stock.router.dependencies import (
-    StockroomDep,
-    StocktakeWriter,
-    StockWriter,
 )
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
 )
-from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, json_with_etag
+from markethall.shared.http.conditional_requests import (
+    NOT_MODIFIED_RESPONSE,
+    apply_if_none_match,
+    json_with_etag,
+)
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
-from markethall.shared.http.responses import json_response
+from markethall.shared.http.responses import json_response, versioned_response
+from markethall.shared.http.route_policies import BULK_BODY_LIMITS, require_scope
+from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+from markethall.shared.kernel.scopes import STOCK_WRITE
+
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    def stockroom(self) -> Stockroom: ...
+
+    def warehouses(self) -> Warehouses: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
+StockroomDep = Annotated[
+    Stockroom, Depends(_from_inventory(lambda container: container.stockroom()))
+]
+WarehousesDep = Annotated[
+    Warehouses, Depends(_from_inventory(lambda container: container.warehouses()))
+]
+StockWriter = Annotated[CallContext, require_scope(STOCK_WRITE)]
+StocktakeWriter = Annotated[CallContext, require_scope(STOCK_WRITE, body_limits=BULK_BODY_LIMITS)]
+
 
 router = APIRouter(tags=["inventory"])
 
@@ -196,3 +227,96 @@ async def get_stocktake(
 ) -> Response:
     """Return a stocktake with its lines."""
     return json_with_etag(request, await stockroom.get_stocktake(ctx, stocktake_id))
+
+
+warehouses_router = APIRouter(prefix="/warehouses", tags=["inventory"])
+
+
+@warehouses_router.get(
+    "",
+    response_model=Page[WarehouseView],
+    summary="Warehouses",
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
+)
+async def list_warehouses(
+    ctx: StockWriter, query: Annotated[PageQuery, from_query(PageQuery)], warehouses: WarehousesDep
+) -> Response:
+    """Return warehouses, sorted by priority.
+
+    If several warehouses have the stock, an order is sent from the one with the lowest `priority`.
+    """
+    return json_response(await warehouses.list_warehouses(ctx, query))
+
+
+@warehouses_router.get(
+    "/{warehouse_id}",
+    response_model=WarehouseView,
+    summary="A warehouse",
+    responses=problems(*AUTHENTICATED_ERRORS, WarehouseNotFound) | NOT_MODIFIED_RESPONSE,
+)
+async def get_warehouse(
+    request: Request, ctx: StockWriter, warehouse_id: Id, warehouses: WarehousesDep
+) -> Response:
+    """Return a warehouse."""
+    return apply_if_none_match(
+        request, versioned_response(await warehouses.get_warehouse(ctx, warehouse_id))
+    )
+
+
+@warehouses_router.post(
+    "",
+    status_code=201,
+    response_model=WarehouseView,
+    summary="Add a warehouse",
+    responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS),
+)
+async def create_warehouse(
+    ctx: StockWriter, body: NewWarehouse, warehouses: WarehousesDep, idempotency: IdempotencyDep
+) -> Response:
+    """Create a warehouse without stock."""
+    return await idempotency.run(
+        ctx,
+        body,
+        lambda attempt: warehouses.create(ctx, body, attempt),
+        created_response(lambda made: f"/warehouses/{made.warehouse_id}"),
+    )
+
+
+@warehouses_router.patch(
+    "/{warehouse_id}",
+    response_model=WarehouseView,
+    summary="Change a warehouse",
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse
+    ),
+)
+async def change_warehouse(
+    ctx: StockWriter,
+    warehouse_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    body: WarehouseChange,
+    warehouses: WarehousesDep,
+) -> Response:
+    """Change a warehouse by a JSON merge patch (RFC 7396).
+
+    Only a warehouse without stock can be closed (`"active": false`).
+    """
+    return versioned_response(await warehouses.change(ctx, warehouse_id, body, expected_versions))
+
+
+@warehouses_router.delete(
+    "/{warehouse_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a warehouse",
+    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse),
+)
+async def delete_warehouse(
+    ctx: StockWriter,
+    warehouse_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    warehouses: WarehousesDep,
+) -> Response:
+    """Delete a warehouse that never had stock. A warehouse that had stock can only be closed."""
+    await warehouses.delete(ctx, warehouse_id, expected_versions)
+    return Response(status_code=204)
