@@ -17,9 +17,7 @@ from markethall.payments.ports import (
     Succeeded,
 )
 from markethall.shared.kernel.errors import DomainError
-from markethall.testing.action_conformance import ActionConformance
-from markethall.testing.authorization_conformance import AuthorizationConformance
-from markethall.testing.dispute_conformance import DisputeConformance
+from markethall.testing.gateway_capabilities import CapabilityConformance
 from markethall.testing.gateway_checks import (
     charge_once,
     expect,
@@ -33,8 +31,6 @@ from markethall.testing.gateway_checks import (
     receive,
 )
 from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed
-from markethall.testing.report_conformance import ReportConformance
-from markethall.testing.saved_method_conformance import SavedMethodConformance
 
 _CONCURRENCY: Final = 8
 # capability -> the capability that it requires
@@ -47,13 +43,7 @@ _GARBAGE: Final = (b"", b"{", b"[]", b"null", b"\xff\xfe", b'"text"', b"[" * 500
 _LONG_AGO: Final = timedelta(hours=1)
 
 
-class PaymentGatewayConformance(
-    ActionConformance,
-    AuthorizationConformance,
-    DisputeConformance,
-    ReportConformance,
-    SavedMethodConformance,
-):
+class PaymentGatewayConformance(CapabilityConformance):
     """The tests. Name the subclass `Test…`, so that pytest collects it."""
 
     # Charges
