@@ -1,20 +1,20 @@
-"""The columns of the native CSV format. Each column reads and writes its cells."""
+"""The columns of the native CSV formats. Each column reads and writes its cells."""
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, TypeVar
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.imports.domain.file_records import RowError, UnreadableFile
 from markethall.shared.kernel.csv_format import escape_formula, unescape_formula
 from markethall.shared.kernel.model import Dto
-from markethall.shared.kernel.money import (
-    EXPONENT_BY_CURRENCY,
-    format_major_units,
-    parse_major_units,
-)
+from markethall.shared.kernel.money import format_major_units, parse_major_units
 from markethall.shared.kernel.strict_json import parse_strict_json
+
+E = TypeVar("E")
+CellReader = Callable[[str, str], Any]
 
 _INTEGER_PATTERN: Final = re.compile(r"-?[0-9]{1,15}")
 # `CsvColumn.read` returns this for an empty cell that leaves the field unchanged
@@ -26,54 +26,36 @@ class InvalidCell(ValueError):
 
 
 @dataclass(frozen=True)
-class CsvColumn:
-    """A column of the CSV format.
+class CsvColumn(Generic[E]):
+    """A column of a native CSV format.
 
     `read` takes the text of a cell and the currency of its row. It returns the value for the model
-    or ABSENT, or raises InvalidCell. `write` returns the text of a product's cell.
+    or ABSENT, or raises InvalidCell. `write` returns the text of the cell of an entity.
     """
 
     name: str
-    read: Callable[[str, str], Any]
-    write: Callable[[Product], str]
+    read: CellReader
+    write: Callable[[E], str]
 
 
-def _text_column(name: str) -> CsvColumn:
-    """Build a column in which an empty cell means an empty text."""
+def text_column(name: str, empty: Any) -> CsvColumn[Any]:
+    """Build a column in which an empty cell means `empty`."""
     return CsvColumn(
         name,
-        lambda text, _: unescape_formula(text),
-        lambda product: escape_formula(getattr(product, name)),
+        lambda text, _: unescape_formula(text) if text else empty,
+        lambda entity: escape_formula(str(getattr(entity, name) or "")),
     )
 
 
-def _required_text_column(name: str) -> CsvColumn:
-    """Build a column in which an empty cell leaves the field unchanged."""
-    return CsvColumn(
-        name,
-        lambda text, _: unescape_formula(text) if text else ABSENT,
-        lambda product: escape_formula(str(getattr(product, name))),
-    )
-
-
-def _optional_text_column(name: str) -> CsvColumn:
-    """Build a column in which an empty cell clears the field."""
-    return CsvColumn(
-        name,
-        lambda text, _: unescape_formula(text) or None,
-        lambda product: escape_formula(getattr(product, name) or ""),
-    )
-
-
-def _number_column(name: str, empty: Any = None) -> CsvColumn:
+def _number_column(name: str, empty: Any = None) -> CsvColumn[Product]:
     def write(product: Product) -> str:
         value = getattr(product, name)
         return "" if value is None else str(value)
 
-    return CsvColumn(name, lambda text, _: parse_integer(text) if text else empty, write)
+    return CsvColumn(name, lambda text, _: _parse_integer(text) if text else empty, write)
 
 
-def _boolean_column(name: str) -> CsvColumn:
+def _boolean_column(name: str) -> CsvColumn[Product]:
     """Build a column of true and false, in which an empty cell leaves the field unchanged."""
     return CsvColumn(
         name,
@@ -90,7 +72,7 @@ def _parse_boolean(text: str) -> bool:
     return folded == "true"
 
 
-def parse_integer(text: str) -> int:
+def _parse_integer(text: str) -> int:
     """Raises InvalidCell."""
     text = text.strip()
     if not _INTEGER_PATTERN.fullmatch(text):
@@ -114,29 +96,27 @@ def _format_amount(minor: int | None, currency: str) -> str:
     return "" if minor is None else format_major_units(minor, currency)
 
 
-def _json_column(name: str, empty: Callable[[], Any]) -> CsvColumn:
-    def write(product: Product) -> str:
-        value = to_json_value(getattr(product, name))
+def json_column(name: str, empty: Callable[[], Any]) -> CsvColumn[Any]:
+    def write(entity: Any) -> str:
+        value = _to_json_value(getattr(entity, name))
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
 
-    return CsvColumn(name, lambda text, _: parse_json_cell(text) if text else empty(), write)
+    return CsvColumn(name, lambda text, _: _parse_json(text) if text else empty(), write)
 
 
-def _list_column(name: str) -> CsvColumn:
+def list_column(name: str) -> CsvColumn[Any]:
     """Build a column that reads a JSON array or a comma-separated list, and writes JSON."""
-    column = _json_column(name, tuple)
-
-    return CsvColumn(name, lambda text, _: parse_list_cell(text), column.write)
+    return replace(json_column(name, tuple), read=lambda text, _: _parse_list(text))
 
 
-def parse_list_cell(text: str) -> Any:
-    """Parse a JSON array or a comma-separated list. Raises InvalidCell."""
+def _parse_list(text: str) -> Any:
+    """Raises InvalidCell."""
     if text.lstrip().startswith("["):
-        return parse_json_cell(text)
+        return _parse_json(text)
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def parse_json_cell(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     """Raises InvalidCell."""
     try:
         return parse_strict_json(text)
@@ -144,24 +124,24 @@ def parse_json_cell(text: str) -> Any:
         raise InvalidCell("must be JSON") from None
 
 
-def to_json_value(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     """Convert DTOs, mappings and tuples to JSON types."""
     if isinstance(value, Dto):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
-        return {name: to_json_value(part) for name, part in value.items()}
+        return {name: _to_json_value(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json_value(part) for part in value]
+        return [_to_json_value(part) for part in value]
     return value
 
 
 # the export writes the columns in this order
-COLUMNS: Final[Mapping[str, CsvColumn]] = {
+COLUMNS: Final[Mapping[str, CsvColumn[Product]]] = {
     column.name: column
     for column in (
-        _text_column("sku"),
-        _text_column("name"),
-        _text_column("description"),
+        text_column("sku", ""),
+        text_column("name", ""),
+        text_column("description", ""),
         CsvColumn(
             "price",
             _parse_price,
@@ -174,26 +154,30 @@ COLUMNS: Final[Mapping[str, CsvColumn]] = {
             lambda text, currency: parse_amount(text, currency) if text else None,
             lambda product: _format_amount(product.compare_at, product.price.currency),
         ),
-        _json_column("prices", tuple),
-        _optional_text_column("category"),
-        _optional_text_column("family"),
-        _json_column("options", dict),
-        _list_column("tags"),
-        _list_column("images"),
-        _json_column("attributes", dict),
-        _json_column("translations", dict),
-        _optional_text_column("barcode"),
+        json_column("prices", tuple),
+        text_column("category", None),
+        text_column("family", None),
+        json_column("options", dict),
+        list_column("tags"),
+        list_column("images"),
+        json_column("attributes", dict),
+        json_column("translations", dict),
+        text_column("barcode", None),
         _number_column("weight_grams"),
-        _required_text_column("tax_class"),
+        text_column("tax_class", ABSENT),
         _number_column("backorder_limit", ABSENT),
-        _required_text_column("inventory_policy"),
+        text_column("inventory_policy", ABSENT),
         _boolean_column("track_inventory"),
         _number_column("low_stock_threshold"),
         CsvColumn("status", lambda text, _: text or ABSENT, lambda product: product.status.value),
     )
 }
-ON_HAND: Final = "on_hand"
-CSV_HEADER: Final = (*COLUMNS, ON_HAND)
+# the functions that read the cells of a file; the quantity is no field of a product
+CSV_READERS: Final[Mapping[str, CellReader]] = {
+    **{column.name: column.read for column in COLUMNS.values()},
+    "on_hand": lambda text, _: _parse_integer(text) if text else ABSENT,
+}
+CSV_HEADER: Final = tuple(CSV_READERS)
 
 
 def product_to_cells(product: Product, on_hand: int) -> list[str]:
@@ -208,5 +192,31 @@ def format_field(product: Product, name: str) -> str:
     return repr(text[:80])
 
 
-def is_known_currency(text: str) -> bool:
-    return text in EXPONENT_BY_CURRENCY
+def check_columns(header: Sequence[str], known: Collection[str]) -> None:
+    """Raises UnreadableFile for a name that is not known or occurs twice."""
+    unknown = [name for name in header if name not in known]
+    if unknown:
+        names = ", ".join(name[:40] or "an empty name" for name in unknown[:5])
+        raise UnreadableFile("header", f"There are columns that are not known: {names}.")
+    if len(set(header)) != len(header):
+        raise UnreadableFile("header", "The first line names a column twice.")
+
+
+def read_cells(
+    cells: Mapping[str, str],
+    currency: str,
+    readers: Mapping[str, CellReader],
+    locate: Callable[[str], tuple[int, str]],
+) -> tuple[dict[str, Any], tuple[RowError, ...]]:
+    """Return the values of the cells by column, without those that are ABSENT, and the errors."""
+    values: dict[str, Any] = {}
+    errors = []
+    for name, text in cells.items():
+        try:
+            value = readers[name](text, currency)
+        except InvalidCell as error:
+            errors.append(RowError(*locate(name), "invalid", str(error)))
+        else:
+            if value is not ABSENT:
+                values[name] = value
+    return values, tuple(errors)

@@ -1,8 +1,6 @@
 """Validate the families in imported files, and the columns of their CSV format."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -13,21 +11,20 @@ from markethall.inventory.catalogue.domain.products import sort_like_jsonb, to_s
 from markethall.inventory.imports.contract import ImportedFamily, ImportFormat
 from markethall.inventory.imports.domain.csv_columns import (
     ABSENT,
-    InvalidCell,
-    parse_json_cell,
-    parse_list_cell,
-    to_json_value,
+    CsvColumn,
+    check_columns,
+    json_column,
+    list_column,
+    read_cells,
+    text_column,
 )
 from markethall.inventory.imports.domain.file_records import (
+    FileChunk,
     FileRecord,
     RowError,
     RowWarning,
     UnreadableFile,
-)
-from markethall.inventory.imports.domain.record_parser import (
-    FileChunk,
-    fit_cells,
-    read_csv_records,
+    read_csv_rows,
 )
 from markethall.inventory.imports.domain.row_validation import (
     FamilyRow,
@@ -35,6 +32,7 @@ from markethall.inventory.imports.domain.row_validation import (
     ReadStep,
     RowResult,
     WooReferences,
+    read_each,
     row_errors,
 )
 from markethall.shared.kernel.csv_format import escape_formula, unescape_formula
@@ -74,63 +72,37 @@ def _stored_value(name: str, value: Any) -> Any:
     return _EMPTY_VALUES.get(name) if value is None else to_stored_value(value)
 
 
-@dataclass(frozen=True)
-class FamilyColumn:
-    """A column of the CSV of families. `read` returns a value for the model or ABSENT.
-
-    `read` raises InvalidCell.
-    """
-
-    name: str
-    read: Callable[[str], Any]
-    write: Callable[[Family], str]
-
-
-def _text_column(name: str, empty: Any = None) -> FamilyColumn:
-    """Build a column in which an empty cell means `empty`."""
-    return FamilyColumn(
-        name,
-        lambda text: unescape_formula(text) if text else empty,
-        lambda family: escape_formula(getattr(family, name) or ""),
-    )
-
-
-def _seo_column(name: str) -> FamilyColumn:
-    return FamilyColumn(
+def _seo_column(name: str) -> CsvColumn[Family]:
+    return CsvColumn(
         f"seo_{name}",
-        lambda text: unescape_formula(text) or None,
+        lambda text, _: unescape_formula(text) or None,
         lambda family: escape_formula(getattr(family.seo, name) or ""),
     )
 
 
-def _json_column(name: str, read: Callable[[str], Any]) -> FamilyColumn:
-    def write(family: Family) -> str:
-        value = to_json_value(getattr(family, name))
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
-
-    return FamilyColumn(name, read, write)
-
-
 # the export writes the columns in this order
-FAMILY_COLUMNS: Final[Mapping[str, FamilyColumn]] = {
+FAMILY_COLUMNS: Final[Mapping[str, CsvColumn[Family]]] = {
     column.name: column
     for column in (
-        _text_column("label", ""),
-        _text_column("slug", ABSENT),
-        _text_column("name"),
-        _text_column("description", ""),
-        _text_column("category"),
-        _json_column("images", parse_list_cell),
+        text_column("label", ""),
+        text_column("slug", ABSENT),
+        text_column("name", None),
+        text_column("description", ""),
+        text_column("category", None),
+        list_column("images"),
         _seo_column("title"),
         _seo_column("description"),
-        _json_column("metadata", lambda text: parse_json_cell(text) if text else {}),
-        _json_column("translations", lambda text: parse_json_cell(text) if text else {}),
-        FamilyColumn(
-            "status", lambda text: text or ABSENT, lambda family: FamilyStatus(family.status).value
+        json_column("metadata", dict),
+        json_column("translations", dict),
+        CsvColumn(
+            "status",
+            lambda text, _: text or ABSENT,
+            lambda family: FamilyStatus(family.status).value,
         ),
     )
 }
 FAMILY_HEADER: Final = tuple(FAMILY_COLUMNS)
+_READERS: Final = {column.name: column.read for column in FAMILY_COLUMNS.values()}
 _SEO_COLUMNS: Final[Mapping[str, str]] = {
     "seo_title": "title",
     "seo_description": "description",
@@ -169,12 +141,7 @@ class FamilyCsvReader:
         # maps each name in lower case to its spelling in the file, for error messages
         self._names = dict(zip(self._header, header, strict=True))
         self._delimiter = delimiter
-        unknown = [name[:40] for name in self._header if name not in FAMILY_COLUMNS]
-        if unknown:
-            names = ", ".join(unknown[:5])
-            raise UnreadableFile("header", f"There are columns that are not known: {names}.")
-        if len(self._names) != len(header):
-            raise UnreadableFile("header", "The first line names a column twice.")
+        check_columns(self._header, FAMILY_COLUMNS)
         if self._names.keys() & _SEO_COLUMNS.keys() not in (set(), set(_SEO_COLUMNS)):
             message = (
                 "The file needs both seo_title and seo_description, because they are replaced "
@@ -183,40 +150,17 @@ class FamilyCsvReader:
             raise UnreadableFile("header", message)
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        for record in read_csv_records(chunk, self._delimiter):
-            is_blank = not record.error and not any(record.cells)
-            rows = () if is_blank else (self._validate_record(record),)
-            yield ReadStep(rows, len(rows), record.next_position, record.size)
+        return read_each(
+            read_csv_rows(chunk, self._delimiter, len(self._header)), self._validate_record
+        )
 
     def _validate_record(self, record: FileRecord) -> RowResult:
-        if record.error:
-            return (record.error,)
-        cells = fit_cells(record.cells, len(self._header))
-        if len(cells) != len(self._header):
-            message = f"has {len(record.cells)} cells, and the first line {len(self._header)}"
-            return (RowError(record.line, "", "ragged", message),)
-        values: dict[str, Any] = {}
-        errors = []
-        for name, text in zip(self._header, cells, strict=True):
-            try:
-                value = FAMILY_COLUMNS[name].read(text)
-            except InvalidCell as error:
-                errors.append(RowError(record.line, self._names[name], "invalid", str(error)))
-            else:
-                _set_value(values, name, value)
-        return tuple(errors) or validate_family(
-            record.line, values, lambda path: (record.line, self._column_of(path))
-        )
+        line, cells = record.line, dict(zip(self._header, record.cells, strict=True))
+        values, errors = read_cells(cells, "", _READERS, lambda name: (line, self._names[name]))
+        if "seo_title" in values:
+            values["seo"] = {part: values.pop(name) for name, part in _SEO_COLUMNS.items()}
+        return errors or validate_family(line, values, lambda path: (line, self._column_of(path)))
 
     def _column_of(self, path: tuple[Any, ...]) -> str:
         name = "_".join(str(part) for part in path[:2]) if path[:1] == ("seo",) else str(path[0])
         return self._names.get(name, name[:100])
-
-
-def _set_value(values: dict[str, Any], column: str, value: Any) -> None:
-    if value is ABSENT:
-        return
-    if column in _SEO_COLUMNS:
-        values.setdefault("seo", {})[_SEO_COLUMNS[column]] = value
-    else:
-        values[column] = value

@@ -5,45 +5,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from markethall.inventory.imports.contract import ImportFormat
-from markethall.inventory.imports.domain.csv_columns import (
-    ABSENT,
-    COLUMNS,
-    CSV_HEADER,
-    ON_HAND,
-    InvalidCell,
-    is_known_currency,
-    parse_integer,
-)
+from markethall.inventory.imports.domain.csv_columns import CSV_READERS, check_columns, read_cells
 from markethall.inventory.imports.domain.family_rows import (
     FamilyCsvReader,
     is_families_csv,
     validate_family,
 )
 from markethall.inventory.imports.domain.file_records import (
+    BOM,
     MAX_RECORD_BYTES,
+    FileChunk,
     FilePosition,
     FileRecord,
     RowError,
     UnreadableFile,
-    sanitize,
-)
-from markethall.inventory.imports.domain.record_parser import (
-    BOM,
-    FileChunk,
-    fit_cells,
     read_csv_records,
+    read_csv_rows,
     read_ndjson_records,
+    sanitize,
 )
 from markethall.inventory.imports.domain.row_validation import (
     ReadStep,
     RowResult,
     StepReader,
+    read_each,
     validate_row,
 )
 from markethall.inventory.imports.domain.shopify_reader import ShopifyReader
 from markethall.inventory.imports.domain.shopify_rows import is_shopify
 from markethall.inventory.imports.domain.woocommerce_reader import WooCommerceReader
 from markethall.inventory.imports.domain.woocommerce_row import is_woocommerce
+from markethall.shared.kernel.money import EXPONENT_BY_CURRENCY
 from markethall.shared.kernel.strict_json import parse_strict_json
 
 # field of the price in the model -> column of the file
@@ -65,44 +57,24 @@ class CsvReader:
         _check_header(self._header)
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        for record in read_csv_records(chunk, self._delimiter):
-            yield ReadStep(
-                self._validate_record(record),
-                int(not _is_blank(record)),
-                record.next_position,
-                record.size,
-            )
+        return read_each(
+            read_csv_rows(chunk, self._delimiter, len(self._header)), self._validate_record
+        )
 
-    def _validate_record(self, record: FileRecord) -> tuple[RowResult, ...]:
-        if record.error:
-            return ((record.error,),)
-        if _is_blank(record):
-            return ()
-        texts = fit_cells(record.cells, len(self._header))
-        if len(texts) != len(self._header):
-            return (_cell_count_errors(record, len(self._header)),)
-        return (self._validate_cells(record.line, dict(zip(self._header, texts, strict=True))),)
-
-    def _validate_cells(self, line: int, cells: Mapping[str, str]) -> RowResult:
+    def _validate_record(self, record: FileRecord) -> RowResult:
+        line, cells = record.line, dict(zip(self._header, record.cells, strict=True))
         currency = cells.get("currency", "").strip() or self._currency
-        if not is_known_currency(currency):
+        if currency not in EXPONENT_BY_CURRENCY:
             message = "must be an ISO 4217 currency code in capitals"
             return (RowError(*self._locate(line, "currency"), "currency", message),)
         if cells.get("compare_at") and not cells.get("price"):
             # without a price in the row, the currency of compare_at would be unknown
             message = "needs a price in the same row"
             return (RowError(*self._locate(line, "compare_at"), "price_missing", message),)
-        values: dict[str, Any] = {}
-        errors = []
-        for name, text in cells.items():
-            try:
-                value = _parse_cell(name, text, currency)
-            except InvalidCell as error:
-                errors.append(RowError(*self._locate(line, name), "invalid", str(error)))
-            else:
-                if value is not ABSENT:
-                    values[name] = value
-        return tuple(errors) or validate_row(
+        values, errors = read_cells(
+            cells, currency, CSV_READERS, lambda name: self._locate(line, name)
+        )
+        return errors or validate_row(
             line, values, lambda path: self._locate(line, _column_of(path))
         )
 
@@ -117,18 +89,9 @@ class NdjsonReader:
     file_index = None
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        for record in read_ndjson_records(chunk):
-            is_blank = _is_blank(record)
-            yield ReadStep(
-                () if is_blank else (self._validate_record(record),),
-                int(not is_blank),
-                record.next_position,
-                record.size,
-            )
+        return read_each(read_ndjson_records(chunk), self._validate_record)
 
     def _validate_record(self, record: FileRecord) -> RowResult:
-        if record.error:
-            return (record.error,)
         try:
             values = parse_strict_json(record.cells[0])
         except (ValueError, RecursionError):
@@ -142,33 +105,13 @@ class NdjsonReader:
 
 def _check_header(header: Sequence[str]) -> None:
     """Raises UnreadableFile."""
-    unknown = [name for name in header if name not in CSV_HEADER]
     if "compare_at" in header and "price" not in header:
         raise UnreadableFile(
             "header", "compare_at is an amount of the price: it needs a price beside."
         )
     if "sku" not in header:
         raise UnreadableFile("header", "The first line must name the columns; sku is missing.")
-    if unknown:
-        names = ", ".join(name[:40] or "an empty name" for name in unknown[:5])
-        raise UnreadableFile("header", f"There are columns that are not known: {names}.")
-    if len(set(header)) != len(header):
-        raise UnreadableFile("header", "The first line names a column twice.")
-
-
-def _parse_cell(name: str, text: str, currency: str) -> Any:
-    if name == ON_HAND:
-        return parse_integer(text) if text else ABSENT
-    return COLUMNS[name].read(text, currency)
-
-
-def _is_blank(record: FileRecord) -> bool:
-    return not record.error and not any(record.cells)
-
-
-def _cell_count_errors(record: FileRecord, expected: int) -> tuple[RowError, ...]:
-    message = f"has {len(record.cells)} cells, and the first line {expected}"
-    return (RowError(record.line, "", "ragged", message),)
+    check_columns(header, CSV_READERS)
 
 
 def _column_of(path: tuple[Any, ...]) -> str:

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -17,12 +17,13 @@ from markethall.inventory.catalogue.domain.products import Product, sort_like_js
 from markethall.inventory.catalogue.domain.text_keys import label_key, sku_key
 from markethall.inventory.imports.contract import ImportedProduct
 from markethall.inventory.imports.domain.file_records import (
+    FileChunk,
     FilePosition,
+    FileRecord,
     RowError,
     RowWarning,
     sanitize,
 )
-from markethall.inventory.imports.domain.record_parser import FileChunk
 
 MAX_ERRORS_PER_ROW: Final = 10
 _UNASSIGNED_ID: Final = UUID(int=0)
@@ -178,6 +179,19 @@ class ReadStep(NamedTuple):
     record_count: int
     next_position: FilePosition
     size: int
+
+
+def read_each(
+    records: Iterable[FileRecord], read: Callable[[FileRecord], RowResult]
+) -> Iterator[ReadStep]:
+    """Yield one step per record. A blank record has no row."""
+    for record in records:
+        rows: tuple[RowResult, ...] = ()
+        if record.error:
+            rows = ((record.error,),)
+        elif not record.is_blank:
+            rows = (read(record),)
+        yield ReadStep(rows, len(rows), record.next_position, record.size)
 
 
 class StepReader(Protocol):

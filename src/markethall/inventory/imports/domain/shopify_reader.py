@@ -12,18 +12,15 @@ from typing import Final
 
 from markethall.inventory.imports.contract import ImportFormat
 from markethall.inventory.imports.domain.file_records import (
+    FileChunk,
     FilePosition,
     FileRecord,
     RowError,
     RowWarning,
+    read_csv_rows,
     sanitize,
 )
 from markethall.inventory.imports.domain.product_lookup import options_key
-from markethall.inventory.imports.domain.record_parser import (
-    FileChunk,
-    fit_cells,
-    read_csv_records,
-)
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, ValidatedRow
 from markethall.inventory.imports.domain.shopify_rows import (
     CellsByColumn,
@@ -79,7 +76,7 @@ class ShopifyReader:
         truncated_handle, position = chunk.position.truncated_handle, chunk.position
         # where the caller continues if the chunk ends inside a group
         resume_at = chunk.position
-        for record in read_csv_records(chunk, self._delimiter):
+        for record in read_csv_rows(chunk, self._delimiter, self._header.width):
             cells = self._cells(record)
             handle = cells.get("handle", "")
             if group and handle not in {"", group.handle}:
@@ -115,21 +112,14 @@ class ShopifyReader:
             yield self._group_to_step(group, position)
 
     def _cells(self, record: FileRecord) -> CellsByColumn:
-        texts = fit_cells(record.cells, self._header.width)
-        if record.error or len(texts) != self._header.width:
-            return {}
-        return self._header.cells(texts)
+        return {} if record.error or record.is_blank else self._header.cells(record.cells)
 
     def _row_without_handle(self, record: FileRecord) -> tuple[RowResult, ...]:
-        """Return the error of a row without a Handle, or nothing for an empty row."""
-        if record.error:
-            return ((record.error,),)
-        if not any(record.cells):
+        """Return the error of a row without a Handle, or nothing for a blank row."""
+        if record.is_blank:
             return ()
-        if len(fit_cells(record.cells, self._header.width)) != self._header.width:
-            message = f"has {len(record.cells)} cells, and the first line {self._header.width}"
-            return ((RowError(record.line, "", "ragged", message),),)
-        return ((RowError(record.line, self._header.name("handle"), "missing", "is required"),),)
+        missing = RowError(record.line, self._header.name("handle"), "missing", "is required")
+        return ((record.error or missing,),)
 
     def _group_to_step(self, group: _HandleGroup, next_position: FilePosition) -> ReadStep:
         fitted = [fit_row(self._header, row) for row in group.rows]

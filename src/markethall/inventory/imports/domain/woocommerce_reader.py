@@ -13,19 +13,21 @@ from typing import Any, Final
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.imports.contract import ImportFormat
 from markethall.inventory.imports.domain.family_rows import validate_family
-from markethall.inventory.imports.domain.file_records import FileRecord, RowError, UnreadableFile
-from markethall.inventory.imports.domain.foreign_values import stable_sku
-from markethall.inventory.imports.domain.record_parser import (
+from markethall.inventory.imports.domain.file_records import (
     FileChunk,
-    fit_cells,
-    read_csv_records,
+    FileRecord,
+    RowError,
+    UnreadableFile,
+    read_csv_rows,
 )
+from markethall.inventory.imports.domain.foreign_values import stable_sku
 from markethall.inventory.imports.domain.row_validation import (
     ReadStep,
     RowResult,
     StepReader,
     ValidatedRow,
     WooReferences,
+    read_each,
     validate_row,
 )
 from markethall.inventory.imports.domain.woocommerce_products import (
@@ -102,15 +104,12 @@ class VariableProducts:
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
         """Add the variable products of the chunk. Raises UnreadableFile if there are too many."""
-        for record in read_csv_records(chunk, self._delimiter):
-            self._add_record(record)
+        for record in read_csv_rows(chunk, self._delimiter, self._header.width):
+            if not (record.error or record.is_blank):
+                self._add_row(WooRow(record.line, self._header, record.cells))
             yield ReadStep((), 0, record.next_position, record.size)
 
-    def _add_record(self, record: FileRecord) -> None:
-        cells = fit_cells(record.cells, self._header.width)
-        if record.error or len(cells) != self._header.width:
-            return
-        row = WooRow(record.line, self._header, cells)
+    def _add_row(self, row: WooRow) -> None:
         kind = row.kind
         if kind == VARIATION and (reference := row.parent_reference):
             self._first_variations.setdefault(reference, row.sku_keys)
@@ -182,19 +181,12 @@ class WooCommerceReader:
         return self._products
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        for record in read_csv_records(chunk, self._delimiter):
-            is_blank = not record.error and not any(record.cells)
-            rows = () if is_blank else (self._read_record(record),)
-            yield ReadStep(rows, len(rows), record.next_position, record.size)
+        return read_each(
+            read_csv_rows(chunk, self._delimiter, self._header.width), self._read_record
+        )
 
     def _read_record(self, record: FileRecord) -> RowResult:
-        if record.error:
-            return (record.error,)
-        cells = fit_cells(record.cells, self._header.width)
-        if len(cells) != self._header.width:
-            message = f"has {len(record.cells)} cells, and the first line {self._header.width}"
-            return (RowError(record.line, "", "ragged", message),)
-        row = WooRow(record.line, self._header, cells)
+        row = WooRow(record.line, self._header, record.cells)
         result = self._read_row(row)
         return tuple(row.errors) or result
 

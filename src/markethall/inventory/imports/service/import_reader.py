@@ -3,10 +3,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from markethall.inventory.imports.domain.file_records import MAX_RECORD_BYTES, FilePosition
+from markethall.inventory.imports.domain.file_records import (
+    MAX_RECORD_BYTES,
+    FileChunk,
+    FilePosition,
+)
 from markethall.inventory.imports.domain.formats import RowReader, open_reader
 from markethall.inventory.imports.domain.jobs import ImportJob
-from markethall.inventory.imports.domain.record_parser import FileChunk
 from markethall.inventory.imports.domain.row_validation import RowResult, StepReader
 from markethall.inventory.imports.ports import ReadStore
 from markethall.shared.persistence.database import ReadDatabase
