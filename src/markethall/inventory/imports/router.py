@@ -6,7 +6,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
-from markethall.inventory.catalogue.router.dependencies import CatalogueWriter, IdempotencyDep
+from markethall.inventory.catalogue.router.dependencies import (
+    CREATE_ERRORS,
+    CatalogueWriter,
+    IdempotencyDep,
+    PageQueryDep,
+)
 from markethall.inventory.imports.contract import (
     ImportFileExpired,
     ImportFormat,
@@ -21,7 +26,6 @@ from markethall.inventory.imports.contract import (
 )
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
-    BODY_ERRORS,
     IDEMPOTENCY_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, json_with_etag
@@ -40,7 +44,7 @@ from markethall.shared.kernel.errors import (
     UnsupportedMediaType,
 )
 from markethall.shared.kernel.model import Id
-from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+from markethall.shared.kernel.pagination import CursorInvalid, Page
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 
 router = APIRouter(tags=["inventory"])
@@ -87,9 +91,7 @@ def _file_body_schema(example: str) -> dict[str, Any]:
     status_code=202,
     response_model=ImportView,
     summary="Import products",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, BodyTooLarge, RequestTimeout
-    ),
+    responses=problems(*CREATE_ERRORS, BodyTooLarge, RequestTimeout),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -176,7 +178,7 @@ async def stream_import_events(
 async def list_import_errors(
     ctx: CatalogueWriter,
     import_id: Id,
-    query: Annotated[PageQuery, from_query(PageQuery)],
+    query: PageQueryDep,
     imports: ImportsDep,
 ) -> Response:
     """Return row errors in the order of the file. Only the first 10,000 are stored."""
@@ -192,7 +194,7 @@ async def list_import_errors(
 async def list_import_warnings(
     ctx: CatalogueWriter,
     import_id: Id,
-    query: Annotated[PageQuery, from_query(PageQuery)],
+    query: PageQueryDep,
     imports: ImportsDep,
 ) -> Response:
     """Return the values that were cut or dropped, in the order of the file.
@@ -211,7 +213,7 @@ async def list_import_warnings(
 async def list_import_changes(
     ctx: CatalogueWriter,
     import_id: Id,
-    query: Annotated[PageQuery, from_query(PageQuery)],
+    query: PageQueryDep,
     imports: ImportsDep,
 ) -> Response:
     """Return the changes that a dry run has found, in the order of the file.

@@ -5,10 +5,13 @@ from typing import Annotated, Any, Final, Protocol
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import (
+    CREATE_ERRORS,
+    DELETE_ERRORS,
     Anyone,
     CatalogueWriter,
     ExpectedVersionsDep,
     IdempotencyDep,
+    PageQueryDep,
 )
 from markethall.inventory.media.contract import (
     ImageRefused,
@@ -20,9 +23,6 @@ from markethall.inventory.media.contract import (
 )
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
-    BODY_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    VERSION_ERRORS,
 )
 from markethall.shared.http.conditional_requests import (
     NOT_MODIFIED_RESPONSE,
@@ -33,12 +33,11 @@ from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.multipart_file import file_chunks
 from markethall.shared.http.problem_details import problems
-from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.http.route_policies import CardCheck, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Id
-from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+from markethall.shared.kernel.pagination import CursorInvalid, Page
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
 router = APIRouter(prefix="/media", tags=["inventory"])
@@ -90,9 +89,7 @@ _FILE_BODY: Final[dict[str, Any]] = {
     summary="Images",
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
-async def list_media(
-    ctx: CatalogueWriter, query: Annotated[PageQuery, from_query(PageQuery)], media: MediaDep
-) -> Response:
+async def list_media(ctx: CatalogueWriter, query: PageQueryDep, media: MediaDep) -> Response:
     """Return images, the newest first."""
     return json_response(await media.list_media(ctx, query))
 
@@ -102,7 +99,7 @@ async def list_media(
     status_code=201,
     response_model=MediaView,
     summary="Upload an image",
-    responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, ImageRefused),
+    responses=problems(*CREATE_ERRORS, ImageRefused),
     openapi_extra={"requestBody": _FILE_BODY},
 )
 async def upload_media(
@@ -163,7 +160,7 @@ async def get_image(
     status_code=204,
     response_class=Response,
     summary="Delete an image",
-    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, MediaNotFound),
+    responses=problems(*DELETE_ERRORS, MediaNotFound),
 )
 async def delete_media(
     ctx: CatalogueWriter, media_id: Id, expected_versions: ExpectedVersionsDep, media: MediaDep

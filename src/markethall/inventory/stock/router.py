@@ -3,7 +3,14 @@ from typing import Annotated, Final, Protocol
 from fastapi import APIRouter, Depends, Request, Response
 from typing_extensions import TypeAliasType
 
-from markethall.inventory.catalogue.router.dependencies import ExpectedVersionsDep, IdempotencyDep
+from markethall.inventory.catalogue.router.dependencies import (
+    CHANGE_ERRORS,
+    CREATE_ERRORS,
+    DELETE_ERRORS,
+    ExpectedVersionsDep,
+    IdempotencyDep,
+    PageQueryDep,
+)
 from markethall.inventory.contract import ProductNotFound
 from markethall.inventory.stock.contract import (
     Adjustment,
@@ -31,9 +38,7 @@ from markethall.inventory.stock.contract import (
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,
-    IDEMPOTENCY_ERRORS,
     REQUIRED_IDEMPOTENCY_ERRORS,
-    VERSION_ERRORS,
 )
 from markethall.shared.http.conditional_requests import (
     NOT_MODIFIED_RESPONSE,
@@ -48,7 +53,7 @@ from markethall.shared.http.responses import json_response, versioned_response
 from markethall.shared.http.route_policies import BULK_BODY_LIMITS, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Id
-from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+from markethall.shared.kernel.pagination import CursorInvalid, Page
 from markethall.shared.kernel.scopes import STOCK_WRITE
 
 
@@ -142,7 +147,7 @@ async def adjust_stock(
 async def list_movements(
     ctx: StockWriter,
     product_id: Id,
-    query: Annotated[PageQuery, from_query(PageQuery)],
+    query: PageQueryDep,
     stockroom: StockroomDep,
 ) -> Response:
     """Return the movements of a product, the newest first."""
@@ -239,7 +244,7 @@ warehouses_router = APIRouter(prefix="/warehouses", tags=["inventory"])
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_warehouses(
-    ctx: StockWriter, query: Annotated[PageQuery, from_query(PageQuery)], warehouses: WarehousesDep
+    ctx: StockWriter, query: PageQueryDep, warehouses: WarehousesDep
 ) -> Response:
     """Return warehouses, sorted by priority.
 
@@ -268,7 +273,7 @@ async def get_warehouse(
     status_code=201,
     response_model=WarehouseView,
     summary="Add a warehouse",
-    responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS),
+    responses=problems(*CREATE_ERRORS),
 )
 async def create_warehouse(
     ctx: StockWriter, body: NewWarehouse, warehouses: WarehousesDep, idempotency: IdempotencyDep
@@ -286,9 +291,7 @@ async def create_warehouse(
     "/{warehouse_id}",
     response_model=WarehouseView,
     summary="Change a warehouse",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse
-    ),
+    responses=problems(*CHANGE_ERRORS, WarehouseNotFound, WarehouseInUse),
 )
 async def change_warehouse(
     ctx: StockWriter,
@@ -309,7 +312,7 @@ async def change_warehouse(
     status_code=204,
     response_class=Response,
     summary="Delete a warehouse",
-    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse),
+    responses=problems(*DELETE_ERRORS, WarehouseNotFound, WarehouseInUse),
 )
 async def delete_warehouse(
     ctx: StockWriter,

@@ -14,6 +14,9 @@ from markethall.inventory.catalogue.contract.categories import (
     NewCategory,
 )
 from markethall.inventory.catalogue.router.dependencies import (
+    CHANGE_ERRORS,
+    CREATE_ERRORS,
+    DELETE_ERRORS,
     Anyone,
     CatalogueWriter,
     CategoriesDep,
@@ -25,12 +28,6 @@ from markethall.inventory.catalogue.router.localization import (
     LANGUAGE_PARAMETERS,
     RequestedLanguage,
     ResourceLanguage,
-)
-from markethall.shared.http.common_errors import (
-    AUTHENTICATED_ERRORS,
-    BODY_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    VERSION_ERRORS,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response
@@ -84,13 +81,7 @@ async def get_category(
     response_model=CategoryView,
     summary="Add a category",
     responses=problems(
-        *AUTHENTICATED_ERRORS,
-        *BODY_ERRORS,
-        *IDEMPOTENCY_ERRORS,
-        CategoryTaken,
-        CategoryNotFound,
-        CategoryCycle,
-        CategoryAmbiguous,
+        *CREATE_ERRORS, CategoryTaken, CategoryNotFound, CategoryCycle, CategoryAmbiguous
     ),
 )
 async def create_category(
@@ -113,13 +104,7 @@ async def create_category(
     response_model=CategoryView,
     summary="Change or move a category",
     responses=problems(
-        *AUTHENTICATED_ERRORS,
-        *BODY_ERRORS,
-        *VERSION_ERRORS,
-        CategoryNotFound,
-        CategoryCycle,
-        CategoryTaken,
-        CategoryAmbiguous,
+        *CHANGE_ERRORS, CategoryNotFound, CategoryCycle, CategoryTaken, CategoryAmbiguous
     ),
 )
 async def change_category(
@@ -139,7 +124,7 @@ async def change_category(
     status_code=204,
     response_class=Response,
     summary="Remove a category",
-    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, CategoryNotFound, CategoryInUse),
+    responses=problems(*DELETE_ERRORS, CategoryNotFound, CategoryInUse),
 )
 async def delete_category(
     ctx: CatalogueWriter,

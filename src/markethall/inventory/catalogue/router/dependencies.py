@@ -12,14 +12,22 @@ from markethall.inventory.catalogue.router.localization import (
     LanguageSelector,
     localize,
 )
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
+)
 from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner
+from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.response_cache import offer
 from markethall.shared.http.responses import PUBLIC_CACHE_CONTROL, RawJsonResponse
 from markethall.shared.http.route_policies import LONG_TEXT_BODY_LIMITS, public, require_scope
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
 
@@ -50,6 +58,13 @@ CatalogueWriter = Annotated[CallContext, require_scope(CATALOGUE_WRITE)]
 ProductWriter = Annotated[
     CallContext, require_scope(CATALOGUE_WRITE, body_limits=LONG_TEXT_BODY_LIMITS)
 ]
+
+PageQueryDep = Annotated[PageQuery, from_query(PageQuery)]
+
+# the errors of routes that create, change or delete a resource, without those of the resource
+CREATE_ERRORS: Final = (*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS)
+CHANGE_ERRORS: Final = (*AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS)
+DELETE_ERRORS: Final = (*AUTHENTICATED_ERRORS, *VERSION_ERRORS)
 
 # one object for all responses in the cache
 _PUBLIC: Final = PUBLIC_CACHE_CONTROL.encode()

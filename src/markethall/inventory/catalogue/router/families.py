@@ -16,6 +16,9 @@ from markethall.inventory.catalogue.contract.families import (
     SlugTaken,
 )
 from markethall.inventory.catalogue.router.dependencies import (
+    CHANGE_ERRORS,
+    CREATE_ERRORS,
+    DELETE_ERRORS,
     AnyoneOrWriter,
     ExpectedVersionsDep,
     FamiliesDep,
@@ -24,12 +27,6 @@ from markethall.inventory.catalogue.router.dependencies import (
     send_rendered,
 )
 from markethall.inventory.catalogue.router.localization import ResourceLanguage
-from markethall.shared.http.common_errors import (
-    AUTHENTICATED_ERRORS,
-    BODY_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    VERSION_ERRORS,
-)
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
@@ -77,14 +74,7 @@ async def get_family(
     status_code=201,
     response_model=FamilyDetail,
     summary="Add a family",
-    responses=problems(
-        *AUTHENTICATED_ERRORS,
-        *BODY_ERRORS,
-        *IDEMPOTENCY_ERRORS,
-        FamilyTaken,
-        SlugTaken,
-        CategoryAmbiguous,
-    ),
+    responses=problems(*CREATE_ERRORS, FamilyTaken, SlugTaken, CategoryAmbiguous),
 )
 async def create_family(
     ctx: ProductWriter, body: NewFamily, families: FamiliesDep, idempotency: IdempotencyDep
@@ -105,14 +95,7 @@ async def create_family(
     "/families/{slug:path}",
     response_model=FamilyDetail,
     summary="Change a family",
-    responses=problems(
-        *AUTHENTICATED_ERRORS,
-        *BODY_ERRORS,
-        *VERSION_ERRORS,
-        FamilyNotFound,
-        SlugTaken,
-        CategoryAmbiguous,
-    ),
+    responses=problems(*CHANGE_ERRORS, FamilyNotFound, SlugTaken, CategoryAmbiguous),
 )
 async def change_family(
     ctx: ProductWriter,
@@ -137,7 +120,7 @@ async def change_family(
     status_code=204,
     response_class=Response,
     summary="Archive a family",
-    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, FamilyNotFound),
+    responses=problems(*DELETE_ERRORS, FamilyNotFound),
 )
 async def archive_family(
     ctx: ProductWriter,

@@ -11,6 +11,9 @@ from markethall.inventory.catalogue.contract.products import (
     SkuTaken,
 )
 from markethall.inventory.catalogue.router.dependencies import (
+    CHANGE_ERRORS,
+    CREATE_ERRORS,
+    DELETE_ERRORS,
     AnyoneOrWriter,
     CatalogueDep,
     CatalogueWriter,
@@ -21,12 +24,6 @@ from markethall.inventory.catalogue.router.dependencies import (
 )
 from markethall.inventory.catalogue.router.localization import ResourceLanguage
 from markethall.inventory.contract import ProductNotFound
-from markethall.shared.http.common_errors import (
-    AUTHENTICATED_ERRORS,
-    BODY_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    VERSION_ERRORS,
-)
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.http.problem_details import problems
@@ -78,9 +75,7 @@ async def get_product(
     status_code=201,
     response_model=ProductView,
     summary="Add a product",
-    responses=problems(
-        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, SkuTaken, CategoryAmbiguous
-    ),
+    responses=problems(*CREATE_ERRORS, SkuTaken, CategoryAmbiguous),
 )
 async def create_product(
     ctx: ProductWriter, body: NewProduct, catalogue: CatalogueDep, idempotency: IdempotencyDep
@@ -104,14 +99,7 @@ async def create_product(
     "/products/{product_id}",
     response_model=ProductView,
     summary="Change a product",
-    responses=problems(
-        *AUTHENTICATED_ERRORS,
-        *BODY_ERRORS,
-        *VERSION_ERRORS,
-        ProductNotFound,
-        SkuTaken,
-        CategoryAmbiguous,
-    ),
+    responses=problems(*CHANGE_ERRORS, ProductNotFound, SkuTaken, CategoryAmbiguous),
 )
 async def change_product(
     ctx: ProductWriter,
@@ -133,7 +121,7 @@ async def change_product(
     status_code=204,
     response_class=Response,
     summary="Archive a product",
-    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, ProductNotFound),
+    responses=problems(*DELETE_ERRORS, ProductNotFound),
 )
 async def archive_product(
     ctx: CatalogueWriter,
