@@ -36,11 +36,7 @@ from markethall.inventory.reservations.service.internal import InventoryService
 from markethall.inventory.reservations.service.jobs import ReservationExpiryJob
 from markethall.inventory.search.contract import FamilySearch
 from markethall.inventory.search.ports import SearchIndex
-from markethall.inventory.search.service import (
-    FamilyListQueries,
-    NoSearchIndex,
-    ProductListQueries,
-)
+from markethall.inventory.search.service import FamilyListQueries, NoSearchIndex, ProductListQueries
 from markethall.inventory.settings import InventorySettings
 from markethall.inventory.sql import (
     STATEMENTS,

@@ -7,12 +7,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from markethall.shared.composition.settings import (
-    CommaList,
-    ContextSettings,
-    Secret,
-    SettingsError,
-)
+from markethall.shared.composition.settings import CommaList, ContextSettings, Secret, SettingsError
 from markethall.shared.kernel.languages import LANGUAGE_TAG
 
 # bytes for the boundary and the headers of the part that contains the file

@@ -11,11 +11,7 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
 
-from markethall.payments.ports import (
-    Capability,
-    OperationKind,
-    Succeeded,
-)
+from markethall.payments.ports import Capability, OperationKind, Succeeded
 from markethall.shared.kernel.errors import DomainError
 from markethall.testing.gateway_capabilities import CapabilityConformance
 from markethall.testing.gateway_checks import (

@@ -13,11 +13,7 @@ from markethall.inventory.catalogue.contract.categories import (
 )
 from markethall.inventory.catalogue.contract.families import MAX_FAMILY_PRODUCTS, OptionValuesView
 from markethall.inventory.catalogue.contract.fields import ProductStatus
-from markethall.inventory.catalogue.contract.products import (
-    MAX_OPTION_VALUES,
-    PriceRange,
-    SkuTaken,
-)
+from markethall.inventory.catalogue.contract.products import MAX_OPTION_VALUES, PriceRange, SkuTaken
 from markethall.inventory.catalogue.domain.categories import Category, CategoryNode, category_key
 from markethall.inventory.catalogue.domain.families import (
     Family,

@@ -24,10 +24,7 @@ from markethall.inventory.imports.contract import (
     NoteKind,
     RowNoteView,
 )
-from markethall.shared.http.common_errors import (
-    AUTHENTICATED_ERRORS,
-    IDEMPOTENCY_ERRORS,
-)
+from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, IDEMPOTENCY_ERRORS
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, json_with_etag
 from markethall.shared.http.csv_responses import CSV_MEDIA_TYPE, csv_response, documented_csv
 from markethall.shared.http.dependencies import FromContext
@@ -176,10 +173,7 @@ async def stream_import_events(
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
 async def list_import_errors(
-    ctx: CatalogueWriter,
-    import_id: Id,
-    query: PageQueryDep,
-    imports: ImportsDep,
+    ctx: CatalogueWriter, import_id: Id, query: PageQueryDep, imports: ImportsDep
 ) -> Response:
     """Return row errors in the order of the file. Only the first 10,000 are stored."""
     return json_response(await imports.list_row_notes(ctx, import_id, NoteKind.ERROR, query))
@@ -192,10 +186,7 @@ async def list_import_errors(
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
 async def list_import_warnings(
-    ctx: CatalogueWriter,
-    import_id: Id,
-    query: PageQueryDep,
-    imports: ImportsDep,
+    ctx: CatalogueWriter, import_id: Id, query: PageQueryDep, imports: ImportsDep
 ) -> Response:
     """Return the values that were cut or dropped, in the order of the file.
 
@@ -211,10 +202,7 @@ async def list_import_warnings(
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
 async def list_import_changes(
-    ctx: CatalogueWriter,
-    import_id: Id,
-    query: PageQueryDep,
-    imports: ImportsDep,
+    ctx: CatalogueWriter, import_id: Id, query: PageQueryDep, imports: ImportsDep
 ) -> Response:
     """Return the changes that a dry run has found, in the order of the file.
 

@@ -21,9 +21,7 @@ from markethall.inventory.media.contract import (
     MediaView,
     NewMedia,
 )
-from markethall.shared.http.common_errors import (
-    AUTHENTICATED_ERRORS,
-)
+from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
 from markethall.shared.http.conditional_requests import (
     NOT_MODIFIED_RESPONSE,
     apply_if_none_match,

@@ -9,12 +9,7 @@ from uuid import UUID
 import structlog
 from pydantic import TypeAdapter
 
-from markethall.inventory.media.contract import (
-    ImageFile,
-    MediaNotFound,
-    MediaView,
-    UploadedFile,
-)
+from markethall.inventory.media.contract import ImageFile, MediaNotFound, MediaView, UploadedFile
 from markethall.inventory.media.domain.media import VERSION, Media
 from markethall.inventory.media.ports import ImageProcessor, MediaStorage, ReadStore, Store
 from markethall.shared.idempotency.records import IdempotentCommand

@@ -12,11 +12,7 @@ from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
 from markethall.inventory.catalogue.contract.products import ProductView, RenderedResponse
-from markethall.inventory.catalogue.domain.categories import (
-    CategoryTree,
-    category_key,
-    label_keys,
-)
+from markethall.inventory.catalogue.domain.categories import CategoryTree, category_key, label_keys
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.search.contract import (

@@ -145,10 +145,7 @@ async def adjust_stock(
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid, ProductNotFound),
 )
 async def list_movements(
-    ctx: StockWriter,
-    product_id: Id,
-    query: PageQueryDep,
-    stockroom: StockroomDep,
+    ctx: StockWriter, product_id: Id, query: PageQueryDep, stockroom: StockroomDep
 ) -> Response:
     """Return the movements of a product, the newest first."""
     return json_response(await stockroom.list_movements(ctx, product_id, query))

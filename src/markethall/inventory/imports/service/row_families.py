@@ -15,10 +15,7 @@ from markethall.inventory.catalogue.domain.families import (
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.imports.domain.file_records import RowError
-from markethall.inventory.imports.domain.row_validation import (
-    FamilyRow,
-    RowResult,
-)
+from markethall.inventory.imports.domain.row_validation import FamilyRow, RowResult
 from markethall.inventory.imports.ports import Store
 from markethall.shared.kernel.ids import new_id
 
