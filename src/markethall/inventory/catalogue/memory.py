@@ -2,6 +2,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from markethall.inventory.catalogue.contract.categories import (
@@ -31,8 +32,15 @@ from markethall.inventory.catalogue.domain.search_document import (
 from markethall.inventory.catalogue.domain.text_keys import label_key, sku_key
 from markethall.inventory.catalogue.ports import FamilyPageJson, ProductJson
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
-from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def find_rows(table: Table[K, V], keys: Iterable[K]) -> list[V]:
+    """Return the rows with these keys, in the order of the keys. Skip keys without a row."""
+    return [row for key in keys if (row := table.get(key)) is not None]
 
 
 class CatalogueTables(ContextTables):
@@ -49,9 +57,7 @@ class CatalogueTables(ContextTables):
 
 
 class MemoryCategoryStore(MemoryUnitOfWork):
-    def __init__(self, tables: CatalogueTables, clock: Clock) -> None:
-        super().__init__(tables, clock)
-        self._tables = tables
+    _tables: CatalogueTables
 
     async def list_categories(
         self, query: CategoryQuery, after: tuple[int, str] | None

@@ -7,12 +7,12 @@ from markethall.inventory.catalogue.contract.products import SkuTaken
 from markethall.inventory.catalogue.domain.families import Family
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import sku_key
+from markethall.inventory.catalogue.memory import find_rows
 from markethall.inventory.imports.contract import ImportStatus, NoteKind
 from markethall.inventory.imports.domain.file_records import RowNote
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock
 from markethall.inventory.stock.memory import MemoryStockStore, StockTables
-from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
 
 
@@ -29,9 +29,7 @@ class ImportTables(StockTables):
 
 
 class MemoryImportStore(MemoryStockStore):
-    def __init__(self, tables: ImportTables, clock: Clock) -> None:
-        super().__init__(tables, clock)
-        self._tables: ImportTables = tables
+    _tables: ImportTables
 
     async def create_upload(self, upload_id: UUID, now: datetime) -> None:
         self._tables.uploads.put(upload_id, (upload_id, now))
@@ -126,11 +124,11 @@ class MemoryImportStore(MemoryStockStore):
     async def get_products_for_update(
         self, skus: Collection[str], families: Collection[str]
     ) -> Sequence[Product]:
-        found = {key for sku in skus if (key := self._tables.product_ids_by_sku.get(sku))}
+        found = set(find_rows(self._tables.product_ids_by_sku, skus))
         if families:
             members = self._tables.products.where(lambda product: product.family in families)
             found.update(product.product_id for product in members)
-        return [product for key in sorted(found) if (product := self._tables.products.get(key))]
+        return find_rows(self._tables.products, sorted(found))
 
     async def list_families_by_sku(self, skus: Collection[str]) -> Mapping[str, str]:
         products = {
@@ -139,8 +137,7 @@ class MemoryImportStore(MemoryStockStore):
         return {sku_key(sku): p.family for sku, p in products.items() if p.family is not None}
 
     async def get_families_for_update(self, labels: Collection[str]) -> Sequence[Family]:
-        found = (self._tables.families.get(label) for label in sorted(labels))
-        return [family for family in found if family is not None]
+        return find_rows(self._tables.families, sorted(labels))
 
     async def save_families(self, families: Sequence[Family]) -> None:
         for family in families:
@@ -173,8 +170,8 @@ class MemoryImportStore(MemoryStockStore):
     async def get_main_stock_for_update(
         self, product_ids: Collection[UUID]
     ) -> Mapping[UUID, Stock]:
-        found = ((key, self._tables.stock.get((key, MAIN_WAREHOUSE))) for key in product_ids)
-        return {key: stock for key, stock in found if stock is not None}
+        keys = [(product_id, MAIN_WAREHOUSE) for product_id in product_ids]
+        return {stock.product_id: stock for stock in find_rows(self._tables.stock, keys)}
 
     async def list_products_with_stock(
         self, after: UUID | None, limit: int

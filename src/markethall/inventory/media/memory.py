@@ -17,9 +17,7 @@ class MediaTables(ContextTables):
 
 
 class MemoryMediaStore(MemoryUnitOfWork):
-    def __init__(self, tables: MediaTables, clock: Clock) -> None:
-        super().__init__(tables, clock)
-        self._tables: MediaTables = tables
+    _tables: MediaTables
 
     async def get_media(self, media_id: UUID) -> Media | None:
         return self._tables.media.get(media_id)

@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.memory import find_rows
 from markethall.inventory.contract import ProductOffer, ReservationState
 from markethall.inventory.reservations.domain.allocation import FreeStock
 from markethall.inventory.reservations.domain.integrity import (
@@ -25,7 +26,6 @@ from markethall.inventory.reservations.domain.reservations import (
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
 from markethall.inventory.stock.domain import Stock, StockQuantity, sum_by_stock_row
 from markethall.inventory.stock.memory import MemoryStockStore, StockTables
-from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
 
 K = TypeVar("K")
@@ -46,9 +46,7 @@ class ReservationTables(StockTables):
 
 
 class MemoryReservationStore(MemoryStockStore):
-    def __init__(self, tables: ReservationTables, clock: Clock) -> None:
-        super().__init__(tables, clock)
-        self._tables: ReservationTables = tables
+    _tables: ReservationTables
 
     async def reserve_single_statement(
         self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None
@@ -74,11 +72,10 @@ class MemoryReservationStore(MemoryStockStore):
             if reservation.customer_id
             else None
         )
-        found = (
-            self._tables.reservations.get(key)
-            for key in (ids or _NO_IDS) - {reservation.reservation_id}
+        found = find_rows(
+            self._tables.reservations, (ids or _NO_IDS) - {reservation.reservation_id}
         )
-        others = [other for other in found if other and other.effective_status(now) == HELD]
+        others = [other for other in found if other.effective_status(now) == HELD]
         lines = (line.remaining for other in others for line in other.lines)
         return CustomerUsage(
             len(others), quantity_by_product(s for s in lines if s.product_id in product_ids)
@@ -157,8 +154,8 @@ class MemoryReservationStore(MemoryStockStore):
         self, order_id: UUID, after: UUID | None, limit: int
     ) -> Sequence[Reservation]:
         ids = sorted(self._tables.reservation_ids_by_order.get(order_id) or ())
-        found = (self._tables.reservations.get(key) for key in ids if after is None or key > after)
-        return [reservation for reservation in found if reservation is not None][:limit]
+        ids = [key for key in ids if after is None or key > after]
+        return find_rows(self._tables.reservations, ids[:limit])
 
     async def list_reservation_states(
         self, after: tuple[UUID, UUID], limit: int
@@ -185,10 +182,8 @@ class MemoryReservationStore(MemoryStockStore):
         return reference in self._tables.movement_ids_by_reference
 
     async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
-        products = (self._tables.products.get(product_id) for product_id in product_ids)
-        return {
-            product.product_id for product in products if product and not product.track_inventory
-        }
+        products = find_rows(self._tables.products, product_ids)
+        return {product.product_id for product in products if not product.track_inventory}
 
     async def release_stock(
         self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
@@ -215,24 +210,14 @@ class MemoryReservationStore(MemoryStockStore):
     async def get_availability(
         self, product_ids: Collection[UUID], now: datetime
     ) -> Mapping[UUID, Availability]:
-        products = (self._tables.products.get(product_id) for product_id in product_ids)
-        return {
-            product.product_id: self._availability(product, now)
-            for product in products
-            if product is not None
-        }
+        products = find_rows(self._tables.products, product_ids)
+        return {product.product_id: self._availability(product, now) for product in products}
 
     async def list_offers(
         self, product_ids: Collection[UUID], currency: str | None, now: datetime
     ) -> Sequence[ProductOffer]:
-        products = (
-            self._tables.products.get(product_id) for product_id in sorted(set(product_ids))
-        )
-        return [
-            self._offer(product, currency, now)
-            for product in products
-            if product is not None and product.is_active
-        ]
+        products = find_rows(self._tables.products, sorted(set(product_ids)))
+        return [self._offer(product, currency, now) for product in products if product.is_active]
 
     def _offer(self, product: Product, currency: str | None, now: datetime) -> ProductOffer:
         available = self._availability(product, now).available
@@ -272,12 +257,8 @@ class MemoryReservationStore(MemoryStockStore):
         ids = sorted(
             _NO_IDS.union(*(self._tables.held_ids_by_product.get(key) or _NO_IDS for key in keys))
         )
-        found = (self._tables.reservations.get(reservation_id) for reservation_id in ids)
-        return [
-            reservation
-            for reservation in found
-            if reservation is not None and reservation.expires_at <= now
-        ]
+        found = find_rows(self._tables.reservations, ids)
+        return [reservation for reservation in found if reservation.expires_at <= now]
 
     def _store_reservation(self, reservation: Reservation) -> Reservation:
         self._tables.reservations.put(reservation.reservation_id, reservation)

@@ -10,7 +10,7 @@ from uuid import UUID
 from markethall.inventory.catalogue.domain.labels import attribute_keys, attribute_text, option_keys
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import label_key, name_key
-from markethall.inventory.catalogue.memory import MemoryProductStore
+from markethall.inventory.catalogue.memory import MemoryProductStore, find_rows
 from markethall.inventory.search.contract import Facets
 from markethall.inventory.search.domain.facets import (
     NAMED_FACETS,
@@ -80,11 +80,9 @@ class MemorySearchStore(MemoryProductStore):
     async def get_products_json(
         self, product_ids: Sequence[UUID], now: datetime
     ) -> ProductPageJson:
-        products = (self._tables.products.get(product_id) for product_id in product_ids)
-        active = (product for product in products if product is not None and product.is_active)
-        return ProductPageJson(
-            ",".join(self._product_json(product, now).json for product in active)
-        )
+        products = find_rows(self._tables.products, product_ids)
+        active = (self._product_json(each, now).json for each in products if each.is_active)
+        return ProductPageJson(",".join(active))
 
     def _count(
         self, products: Iterable[Product], part: FacetPart, unit_of: _UnitOf

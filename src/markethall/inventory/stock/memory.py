@@ -7,13 +7,12 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.text_keys import sku_key
-from markethall.inventory.catalogue.memory import CatalogueTables, MemoryProductStore
+from markethall.inventory.catalogue.memory import CatalogueTables, MemoryProductStore, find_rows
 from markethall.inventory.contract import StockLow
 from markethall.inventory.stock.contract import Movement, MovementReason
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange, Warehouse
 from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.call_context import system_context
-from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
 
 StockKey = tuple[UUID, UUID]  # product id and warehouse id
@@ -34,9 +33,7 @@ class StockTables(CatalogueTables):
 
 
 class MemoryWarehouseStore(MemoryUnitOfWork):
-    def __init__(self, tables: StockTables, clock: Clock) -> None:
-        super().__init__(tables, clock)
-        self._tables = tables
+    _tables: StockTables
 
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None:
         return self._tables.warehouses.get(warehouse_id)
@@ -73,9 +70,7 @@ class MemoryWarehouseStore(MemoryUnitOfWork):
 class MemoryStockStore(MemoryProductStore):
     """The store of stock. The store of `reservations` implements the abstract method."""
 
-    def __init__(self, tables: StockTables, clock: Clock) -> None:
-        super().__init__(tables, clock)
-        self._tables: StockTables = tables
+    _tables: StockTables
 
     async def get_product_stock(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
         overdue = self._overdue_by_warehouse(product_id, now)
@@ -98,14 +93,13 @@ class MemoryStockStore(MemoryProductStore):
 
     async def list_movements_by_reference(self, reference: UUID) -> Sequence[Movement]:
         ids = self._tables.movement_ids_by_reference.get(reference) or ()
-        found = (self._tables.movements.get(movement_id) for movement_id in ids)
-        return [movement for movement in found if movement]
+        return find_rows(self._tables.movements, ids)
 
     async def get_on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
         on_hand = {stock.warehouse_id: 0 for stock in self._stock_of_product(product_id)}
-        for movement_id in self._tables.movement_ids_by_product.get(product_id) or ():
-            movement = self._tables.movements.get(movement_id)
-            if movement is not None and movement.created_at <= at:
+        ids = self._tables.movement_ids_by_product.get(product_id) or ()
+        for movement in find_rows(self._tables.movements, ids):
+            if movement.created_at <= at:
                 on_hand[movement.warehouse_id] += movement.delta
         return on_hand
 
@@ -125,9 +119,9 @@ class MemoryStockStore(MemoryProductStore):
     async def get_skus(
         self, product_ids: Collection[UUID], skus: Collection[str]
     ) -> Mapping[UUID, str]:
-        ids_by_sku = (self._tables.product_ids_by_sku.get(sku_key(sku)) for sku in skus)
-        products = (self._tables.products.get(key) for key in {*product_ids, *ids_by_sku} if key)
-        return {product.product_id: product.sku for product in products if product}
+        ids_by_sku = find_rows(self._tables.product_ids_by_sku, map(sku_key, skus))
+        products = find_rows(self._tables.products, {*product_ids, *ids_by_sku})
+        return {product.product_id: product.sku for product in products}
 
     async def apply_changes(self, changes: Sequence[StockChange]) -> Sequence[Movement]:
         in_order = sorted(changes, key=lambda change: (change.product_id, change.warehouse_id))
@@ -199,8 +193,7 @@ class MemoryStockStore(MemoryProductStore):
 
     def _stock_of_product(self, product_id: UUID) -> list[Stock]:
         warehouse_ids = self._tables.warehouse_ids_by_product.get(product_id) or ()
-        rows = (self._tables.stock.get((product_id, key)) for key in warehouse_ids)
-        return [stock for stock in rows if stock is not None]
+        return find_rows(self._tables.stock, [(product_id, key) for key in warehouse_ids])
 
     def _insert_stock_row(self, stock: Stock) -> None:
         self._tables.stock.put((stock.product_id, stock.warehouse_id), stock)
@@ -210,17 +203,11 @@ class MemoryStockStore(MemoryProductStore):
         )
 
     def _is_recorded(self, change: StockChange) -> bool:
-        ids = (
-            self._tables.movement_ids_by_reference.get(change.reference)
-            if change.reference
-            else None
-        )
-        movements = (self._tables.movements.get(movement_id) for movement_id in ids or ())
+        ids = change.reference and self._tables.movement_ids_by_reference.get(change.reference)
         key = (change.product_id, change.warehouse_id)
         return change.movement_id in self._tables.movements or any(
             (movement.product_id, movement.warehouse_id) == key
-            for movement in movements
-            if movement
+            for movement in find_rows(self._tables.movements, ids or ())
         )
 
     def _record_movement(self, change: StockChange, delta: int, on_hand: int) -> Movement:
