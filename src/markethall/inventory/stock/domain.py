@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final, Self
 from uuid import UUID
 
+from markethall.inventory.catalogue.domain.products import set_fields
 from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.stock.contract import (
     Adjustment,
@@ -307,11 +308,9 @@ class Warehouse:
         requested = command.model_dump(exclude_unset=True)
         if requested.get("active") is False and not (is_empty and self._is_removable()):
             raise self.in_use_error()
-        changes = {name: value for name, value in requested.items() if value != getattr(self, name)}
-        for name, value in changes.items():
-            setattr(self, name, value)
-        self.version += 1 if changes else 0
-        return bool(changes)
+        is_changed = bool(set_fields(self, requested))
+        self.version += is_changed
+        return is_changed
 
     def check_unused(self, *, has_stock_rows: bool) -> None:
         """Raises WarehouseInUse."""

@@ -28,7 +28,7 @@ from markethall.inventory.catalogue.contract.fields import (
     join_path,
     split_path,
 )
-from markethall.inventory.catalogue.domain.products import sort_like_jsonb
+from markethall.inventory.catalogue.domain.products import merge_entries, set_fields
 from markethall.inventory.catalogue.domain.text_keys import label_key, shorten_key
 from markethall.shared.kernel.errors import ValidationFailed
 
@@ -274,11 +274,9 @@ class Category:
         if self.category in ancestors:
             raise CategoryCycle(category=self.category, parent=command.parent)
         patched = {name: self._patched_value(command, name) for name in command.model_fields_set}
-        changes = {name: value for name, value in patched.items() if value != getattr(self, name)}
-        for name, value in changes.items():
-            setattr(self, name, value)
-        self.version += bool(changes)
-        return bool(changes)
+        is_changed = bool(set_fields(self, patched))
+        self.version += is_changed
+        return is_changed
 
     def to_view(self, product_count: int) -> CategoryView:
         return CategoryView(**vars(self), product_count=product_count)
@@ -312,20 +310,8 @@ def check_parent(command: NewCategory) -> None:
 def _merge_translations(
     current: Mapping[str, CategoryTranslationView], patch: Mapping[str, CategoryTranslation | None]
 ) -> Mapping[str, CategoryTranslationView]:
-    combined = {
-        **current,
-        **{language: _to_stored_translation(texts) for language, texts in patch.items()},
+    stored = {
+        language: None if texts is None else CategoryTranslationView(name=texts.name)
+        for language, texts in patch.items()
     }
-    merged = sort_like_jsonb(
-        {language: names for language, names in combined.items() if names is not None}
-    )
-    if len(merged) > MAX_LANGUAGES:
-        message = f"should have at most {MAX_LANGUAGES} after the change"
-        raise ValidationFailed(
-            errors=[{"field": "/translations", "code": "too_long", "message": message}]
-        )
-    return merged
-
-
-def _to_stored_translation(texts: CategoryTranslation | None) -> CategoryTranslationView | None:
-    return None if texts is None else CategoryTranslationView(name=texts.name)
+    return merge_entries("translations", current, stored, MAX_LANGUAGES)

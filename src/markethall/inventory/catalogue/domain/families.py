@@ -21,7 +21,8 @@ from markethall.inventory.catalogue.contract.families import (
 from markethall.inventory.catalogue.contract.fields import MAX_LANGUAGES
 from markethall.inventory.catalogue.contract.products import PriceRange, TranslationView
 from markethall.inventory.catalogue.domain.products import (
-    merge_value,
+    merge_entries,
+    set_fields,
     sort_like_jsonb,
     to_stored_value,
 )
@@ -32,7 +33,6 @@ from markethall.inventory.catalogue.domain.slugs import (
     slug_candidates,
 )
 from markethall.inventory.catalogue.domain.text_keys import label_key
-from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -105,16 +105,11 @@ class Family:
     def change(self, command: FamilyChange, now: datetime) -> bool:
         """Apply a merge patch. Return False when nothing changes. Raises ValidationFailed."""
         patched = {name: self._patched_value(command, name) for name in command.model_fields_set}
-        changes = {name: value for name, value in patched.items() if value != getattr(self, name)}
-        for name, value in changes.items():
-            setattr(self, name, value)
-        return self._mark_changed(now) if changes else False
+        return self._mark_changed(now) if set_fields(self, patched) else False
 
     def set_fields(self, values: Mapping[str, Any], now: datetime) -> Sequence[str]:
         """Set fields to values in their stored form. Return the names of those that change."""
-        changed = [name for name, value in values.items() if getattr(self, name) != value]
-        for name in changed:
-            setattr(self, name, values[name])
+        changed = set_fields(self, values)
         if changed:
             self._mark_changed(now)
         return changed
@@ -133,7 +128,7 @@ class Family:
         if value is None:
             return _EMPTY_VALUES.get(name)
         if name in _MAX_ENTRIES:
-            return _merge_entries(name, getattr(self, name), value)
+            return merge_entries(name, getattr(self, name), value, _MAX_ENTRIES[name])
         return to_stored_value(value)
 
     def _mark_changed(self, now: datetime) -> bool:
@@ -146,22 +141,6 @@ def _merge_seo(current: SeoView, patch: Seo | None) -> SeoView:
     if patch is None:
         return SeoView(title=None, description=None)
     return current.model_copy(update=patch.model_dump(exclude_unset=True))
-
-
-def _merge_entries(
-    field_name: str, current: Mapping[str, Any], patch: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    combined = {
-        **current,
-        **{name: merge_value(current.get(name), part) for name, part in patch.items()},
-    }
-    merged = sort_like_jsonb({name: part for name, part in combined.items() if part is not None})
-    if len(merged) > _MAX_ENTRIES[field_name]:
-        message = f"should have at most {_MAX_ENTRIES[field_name]} after the change"
-        raise ValidationFailed(
-            errors=[{"field": f"/{field_name}", "code": "too_long", "message": message}]
-        )
-    return merged
 
 
 @dataclass(frozen=True)

@@ -97,18 +97,13 @@ class Product:
             name: _patch_value(getattr(self, name), name, getattr(command, name))
             for name in command.model_fields_set
         }
-        changes = {name: value for name, value in patched.items() if value != getattr(self, name)}
-        for name, value in changes.items():
-            setattr(self, name, value)
-        return self._mark_changed(now) if changes else False
+        return self._mark_changed(now) if set_fields(self, patched) else False
 
     def copy_fields_from(
         self, source: Self, field_names: Collection[str], now: datetime
     ) -> Sequence[str]:
         """Copy the named fields of `source`. Return the names of the fields that changed."""
-        changed = [name for name in field_names if getattr(self, name) != getattr(source, name)]
-        for name in changed:
-            setattr(self, name, getattr(source, name))
+        changed = set_fields(self, {name: getattr(source, name) for name in field_names})
         if changed:
             self._mark_changed(now)
         return changed
@@ -169,6 +164,14 @@ class Product:
         return True
 
 
+def set_fields(entity: object, values: Mapping[str, Any]) -> Sequence[str]:
+    """Set fields to these values. Return the names of those that change."""
+    changed = [name for name, value in values.items() if getattr(entity, name) != value]
+    for name in changed:
+        setattr(entity, name, values[name])
+    return changed
+
+
 def _is_valid_at(price: AdditionalPriceView, currency: str, now: datetime) -> bool:
     return (
         price.currency == currency
@@ -217,14 +220,13 @@ def sort_like_jsonb(values: Mapping[str, Any]) -> dict[str, Any]:
 def _patch_value(current: Any, name: str, value: Any) -> Any:
     if value is None:
         return _EMPTY_VALUES.get(name)
-    return (
-        _merge_named_values(current, name, value)
-        if name in _MAX_ENTRIES
-        else _to_stored_field(name, value)
-    )
+    if name not in _MAX_ENTRIES:
+        return _to_stored_field(name, value)
+    patch = respell_names(current, fold_names(value)) if name in _FOLDS else value
+    return merge_entries(name, current, patch, _MAX_ENTRIES[name])
 
 
-def merge_value(current: Any, patch: Any) -> Any:
+def _merge_value(current: Any, patch: Any) -> Any:
     """Merge one value by RFC 7396. In a translation, texts that the patch omits stay unchanged."""
     if isinstance(current, TranslationView) and isinstance(patch, Translation):
         provided = {name: getattr(patch, name) for name in patch.model_fields_set}
@@ -232,19 +234,16 @@ def merge_value(current: Any, patch: Any) -> Any:
     return to_stored_value(patch)
 
 
-def _merge_named_values(
-    current: Mapping[str, Any], name: str, patch: Mapping[str, Any]
+def merge_entries(
+    field: str, current: Mapping[str, Any], patch: Mapping[str, Any], limit: int
 ) -> Mapping[str, Any]:
-    if name in _FOLDS:
-        patch = respell_names(current, fold_names(patch))
-    combined = {
-        **current,
-        **{key: merge_value(current.get(key), part) for key, part in patch.items()},
-    }
-    merged = sort_like_jsonb({key: value for key, value in combined.items() if value is not None})
-    if len(merged) > _MAX_ENTRIES[name]:
-        message = f"should have at most {_MAX_ENTRIES[name]} after the change"
+    """Merge a mapping by RFC 7396. Raises ValidationFailed for more than `limit` entries."""
+    patched = {name: _merge_value(current.get(name), part) for name, part in patch.items()}
+    combined = {**current, **patched}
+    merged = sort_like_jsonb({name: value for name, value in combined.items() if value is not None})
+    if len(merged) > limit:
+        message = f"should have at most {limit} after the change"
         raise ValidationFailed(
-            errors=[{"field": f"/{name}", "code": "too_long", "message": message}]
+            errors=[{"field": f"/{field}", "code": "too_long", "message": message}]
         )
     return merged
