@@ -4,9 +4,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 
-from markethall.inventory.catalogue.sql.expressions import LIMIT, uuid_parameter
+from markethall.inventory.catalogue.sql.expressions import LIMIT, insert_row, uuid_parameter
 from markethall.inventory.catalogue.sql.tables import metadata
 from markethall.inventory.media.domain.media import Media
 from markethall.shared.composition.sql import SqlUnitOfWork
@@ -41,11 +41,7 @@ LIST_STORAGE_KEYS: Final = Statement(
         media.c.storage_key == sa.any_(bindparam("keys", type_=ARRAY(sa.Uuid)))
     )
 )
-INSERT_MEDIA: Final = Statement(
-    insert(media)
-    .values({column.name: bindparam(column.name) for column in media.c})
-    .on_conflict_do_nothing()
-)
+INSERT_MEDIA: Final = Statement(insert_row(media))
 DELETE_MEDIA: Final = Statement(sa.delete(media).where(_by_id))
 
 

@@ -6,7 +6,7 @@ import asyncpg
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from markethall.inventory.catalogue.contract.categories import (
     CategoryInUse,
@@ -19,8 +19,13 @@ from markethall.inventory.catalogue.contract.categories import (
 from markethall.inventory.catalogue.domain.categories import Category, CategoryNode, category_key
 from markethall.inventory.catalogue.sql.expressions import (
     LIMIT,
+    insert_row,
     integer_literal,
+    new_values,
+    read_columns,
     sum_or_zero,
+    text_parameter,
+    texts_parameter,
     uuid_parameter,
 )
 from markethall.inventory.catalogue.sql.tables import ACTIVE, categories, products
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def _subtree() -> "sa.ColumnElement[Any]":
-    keys = bindparam("category", type_=ARRAY(sa.Text))
+    keys = texts_parameter("category")
     tree = (
         sa.select(categories.c.category)
         .where(categories.c.category_key == sa.any_(keys))
@@ -50,17 +55,13 @@ SUBTREE: Final = _subtree()
 
 _category_key: Final = categories.c.category.collate("C")
 _parents: Final = categories.alias("parents")
-_text_columns: Final = [
-    sa.cast(column, sa.Text).label(column.name) if column.name == "translations" else column
-    for column in categories.c
-    if column.name not in {"category_key", "label_key"}
-]
+_read_columns: Final = read_columns(categories.c, "category_key", "label_key")
 _PARENT_FILTERS: Final[Mapping[str, "sa.ColumnElement[bool]"]] = {
     "any": sa.true(),
     "root": categories.c.parent.is_(None),
     "child": categories.c.parent
     == sa.select(_parents.c.category)
-    .where(_parents.c.category_key == bindparam("parent_key", type_=sa.Text))
+    .where(_parents.c.category_key == text_parameter("parent_key"))
     .scalar_subquery(),
 }
 
@@ -104,10 +105,8 @@ def _product_counts(tree: "sa.CTE") -> "sa.CTE":
 
 def _category_page(parent: str, *, after: bool) -> Statement:
     current = sa.tuple_(categories.c.position, _category_key)
-    after_key = sa.tuple_(
-        bindparam("position", type_=sa.Integer), bindparam("category", type_=sa.Text)
-    )
-    query = sa.select(*_text_columns).where(
+    after_key = sa.tuple_(bindparam("position", type_=sa.Integer), text_parameter("category"))
+    query = sa.select(*_read_columns).where(
         _PARENT_FILTERS[parent], *([current > after_key] if after else [])
     )
     return _with_product_counts(
@@ -121,19 +120,15 @@ LIST_CATEGORIES: Final = {
     for after in (False, True)
 }
 GET_CATEGORY: Final = _with_product_counts(
-    sa.select(*_text_columns)
+    sa.select(*_read_columns)
     .where(categories.c.category_id == bindparam("category_id"))
     .cte("selected")
 )
 
-ADD_CATEGORY: Final = Statement(
-    insert(categories)
-    .values({column.name: bindparam(column.name) for column in categories.c})
-    .on_conflict_do_nothing()
-)
+ADD_CATEGORY: Final = Statement(insert_row(categories))
 LIST_ALL_CATEGORY_NODES: Final = Statement(sa.select(categories.c.category, categories.c.parent))
 _nodes: Final = sa.select(categories.c.category, categories.c.parent).where(
-    categories.c.label_key == sa.any_(bindparam("label_keys", type_=ARRAY(sa.Text)))
+    categories.c.label_key == sa.any_(texts_parameter("label_keys"))
 )
 LIST_CATEGORY_NODES: Final = Statement(_nodes)
 # FOR KEY SHARE, so that no category is deleted before this transaction inserts a product or child
@@ -149,7 +144,7 @@ LOCK_CATEGORY_TREE: Final = Statement(
     )
 )
 # FOR NO KEY UPDATE, so that inserts of products or children that refer to the row do not wait
-_category: Final = sa.select(*_text_columns).where(
+_category: Final = sa.select(*_read_columns).where(
     categories.c.category_id == bindparam("category_id")
 )
 GET_CATEGORY_FOR_UPDATE: Final = Statement(_category.with_for_update(key_share=True))
@@ -160,12 +155,7 @@ GET_CATEGORY_FOR_DELETION: Final = Statement(_category.with_for_update())
 SAVE_CATEGORY: Final = Statement(
     sa.update(categories)
     .where(categories.c.category_id == bindparam("category_id"))
-    .values(
-        {
-            name: bindparam(f"new_{name}")
-            for name in ("name", "parent", "position", "translations", "version")
-        }
-    )
+    .values(new_values(categories.c, "category_id", "category", "category_key", "label_key"))
 )
 REMOVE_CATEGORY: Final = Statement(
     sa.delete(categories).where(categories.c.category_id == uuid_parameter("category_id"))
@@ -176,7 +166,7 @@ def _ancestors() -> Statement:
     depth: sa.ColumnElement[int] = integer_literal(0)
     ancestors = (
         sa.select(categories.c.category, categories.c.parent, depth.label("depth"))
-        .where(categories.c.category == bindparam("category", type_=sa.Text))
+        .where(categories.c.category == text_parameter("category"))
         .cte("category_above", recursive=True)
     )
     parent = sa.select(
@@ -256,7 +246,6 @@ class SqlCategoryStore(SqlUnitOfWork):
     async def save_category(self, category: Category) -> None:
         row = {f"new_{name}": value for name, value in vars(category).items()}
         row["new_translations"] = _dump_translations(category)
-        del row["new_category_id"], row["new_category"]
         try:
             await self._connection.execute(SAVE_CATEGORY, category_id=category.category_id, **row)
         except asyncpg.UniqueViolationError:

@@ -1,10 +1,11 @@
 """Bind parameters and SQL expressions that several statements use."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert, insert
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from markethall.shared.persistence.postgres import sql_literal
@@ -21,6 +22,43 @@ def bigint_parameter(name: str) -> "sa.BindParameter[int]":
 
 def uuid_parameter(name: str) -> "sa.BindParameter[Any]":
     return bindparam(name, type_=sa.Uuid)
+
+
+def text_parameter(name: str) -> "sa.BindParameter[str]":
+    return bindparam(name, type_=sa.Text)
+
+
+def texts_parameter(name: str) -> "sa.BindParameter[Any]":
+    return bindparam(name, type_=ARRAY(sa.Text))
+
+
+def insert_row(table: sa.Table) -> Insert:
+    """Insert a row from bind parameters that have the names of the columns.
+
+    Do nothing if a row has the same key.
+    """
+    stored = [column.name for column in table.c if not column.identity]
+    return insert(table).values({name: bindparam(name) for name in stored}).on_conflict_do_nothing()
+
+
+def new_values(
+    columns: "Iterable[sa.Column[Any]]", *unchanged: str
+) -> "dict[str, sa.BindParameter[Any]]":
+    """Return the values of an UPDATE of all columns, except `unchanged`, from `new_{column}`."""
+    return {
+        column.name: bindparam(f"new_{column.name}", type_=column.type)
+        for column in columns
+        if column.name not in unchanged
+    }
+
+
+def read_columns(columns: "Iterable[sa.Column[Any]]", *ignored: str) -> list[Any]:
+    """Select the columns, except `ignored`: JSON as text, because the connection has no codec."""
+    return [
+        sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
+        for column in columns
+        if column.name not in ignored
+    ]
 
 
 def integer_literal(fixed: int) -> "sa.ColumnElement[int]":

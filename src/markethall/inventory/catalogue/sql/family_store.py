@@ -115,14 +115,11 @@ def _family_to_row(family: Family) -> dict[str, Any]:
         "seo_description": seo.description,
         "metadata": _METADATA.dump_json(dict(family.metadata)).decode(),
         "translations": _TRANSLATIONS.dump_json(dict(family.translations)).decode(),
-        "status": family.status.value,
     }
 
 
 def _changed_values(family: Family) -> dict[str, Any]:
-    row = {f"new_{name}": value for name, value in _family_to_row(family).items()}
-    del row["new_family_id"], row["new_label"], row["new_created_at"]
-    return row
+    return {f"new_{name}": value for name, value in _family_to_row(family).items()}
 
 
 def _family_from_row(row: "Record", prefix: str = "") -> Family:

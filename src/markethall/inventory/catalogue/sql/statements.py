@@ -4,10 +4,17 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from markethall.inventory.catalogue.sql.expressions import NOW, available_quantity
+from markethall.inventory.catalogue.sql.expressions import (
+    NOW,
+    available_quantity,
+    new_values,
+    read_columns,
+    text_parameter,
+    texts_parameter,
+)
 from markethall.inventory.catalogue.sql.tables import ACTIVE, ARCHIVED, products, vocabulary
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
@@ -84,7 +91,7 @@ GET_PRODUCT_JSON: Final = Statement(
     _select_product_json.where(products.c.product_id == bindparam("product_id"))
 )
 GET_PRODUCT_JSON_BY_SKU: Final = Statement(
-    _select_product_json.where(products.c.sku_key == bindparam("sku_key", type_=sa.Text))
+    _select_product_json.where(products.c.sku_key == text_parameter("sku_key"))
 )
 COUNT_PRODUCTS: Final = Statement(
     sa.select(sa.func.count()).select_from(products).where(products.c.status == ACTIVE)
@@ -111,7 +118,7 @@ def insert_new_words(*where: "sa.ColumnElement[bool]") -> "sa.CTE":
     They are inserted in sorted order, because transactions that insert the same words in different
     orders could deadlock.
     """
-    words = sa.func.unnest(bindparam("vocabulary", type_=ARRAY(sa.Text))).table_valued("word")
+    words = sa.func.unnest(texts_parameter("vocabulary")).table_valued("word")
     words = words.render_derived(name="words")
     word = words.c.word
     known = sa.exists().where(vocabulary.c.word == word).correlate(words)
@@ -128,13 +135,9 @@ ADD_PRODUCT: Final = Statement(
         insert_new_words(sa.exists().select_from(_new_product))
     )
 )
-# JSON columns are read as text, because the connection has no JSON codec
-PRODUCT_COLUMNS: Final = [
-    sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
-    for column in WRITABLE_COLUMNS
-    if column.name
-    not in {"search", "sku_key", "name_key", "option_keys", "tag_keys", "attribute_keys"}
-]
+PRODUCT_COLUMNS: Final = read_columns(
+    WRITABLE_COLUMNS, "search", "sku_key", "name_key", "option_keys", "tag_keys", "attribute_keys"
+)
 # FOR NO KEY UPDATE, so that inserts of stock rows and reservation lines that refer to the product
 # do not wait
 GET_PRODUCT_FOR_UPDATE: Final = Statement(
@@ -144,19 +147,13 @@ GET_PRODUCT_FOR_UPDATE: Final = Statement(
 )
 LIST_PRODUCTS_OF_FAMILY_FOR_UPDATE: Final = Statement(
     sa.select(*PRODUCT_COLUMNS)
-    .where(products.c.family == bindparam("label", type_=sa.Text), products.c.status != ARCHIVED)
+    .where(products.c.family == text_parameter("label"), products.c.status != ARCHIVED)
     .order_by(products.c.product_id)
     .with_for_update(key_share=True)
 )
 SAVE_PRODUCT: Final = Statement(
     sa.update(products)
     .where(products.c.product_id == bindparam("product_id"))
-    .values(
-        {
-            column.name: bindparam(f"new_{column.name}")
-            for column in WRITABLE_COLUMNS
-            if column.name not in {"product_id", "created_at"}
-        }
-    )
+    .values(new_values(WRITABLE_COLUMNS, "product_id", "created_at"))
     .add_cte(insert_new_words())
 )

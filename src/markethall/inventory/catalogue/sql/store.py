@@ -103,8 +103,6 @@ def product_to_row(product: Product) -> dict[str, Any]:
         "tags": list(product.tags),
         "tag_keys": [label_key(tag) for tag in product.tags],
         "images": list(product.images),
-        "status": product.status.value,
-        "inventory_policy": product.inventory_policy.value,
         "search": tsvector_text(document),
         "vocabulary": document.vocabulary,
     }

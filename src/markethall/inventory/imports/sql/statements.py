@@ -2,7 +2,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, insert
+from sqlalchemy.dialects.postgresql import TSVECTOR, insert
 
 from markethall.inventory.catalogue.sql.expressions import (
     LIMIT,
@@ -10,6 +10,11 @@ from markethall.inventory.catalogue.sql.expressions import (
     PRODUCT_IDS,
     ZERO,
     bigint_parameter,
+    insert_row,
+    new_values,
+    read_columns,
+    text_parameter,
+    texts_parameter,
     uuid_parameter,
 )
 from markethall.inventory.catalogue.sql.statements import (
@@ -73,25 +78,13 @@ DELETE_STALE_UPLOADS: Final = Statement(
 # Jobs
 
 _is_job: Final = import_jobs.c.import_id == uuid_parameter("import_id")
-ADD_IMPORT_JOB: Final = Statement(
-    insert(import_jobs)
-    .values({column.name: bindparam(column.name) for column in import_jobs.c})
-    .on_conflict_do_nothing()
-)
-# JSON columns are read as text, because the connection has no JSON codec
-_job_columns: Final = [
-    sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
-    for column in import_jobs.c
-]
+ADD_IMPORT_JOB: Final = Statement(insert_row(import_jobs))
+_job_columns: Final = read_columns(import_jobs.c)
 GET_IMPORT_JOB: Final = Statement(sa.select(*_job_columns).where(_is_job))
 GET_IMPORT_JOB_FOR_UPDATE: Final = Statement(
     sa.select(*_job_columns).where(_is_job).with_for_update()
 )
-_new_values: Final = {
-    column.name: bindparam(f"new_{column.name}", type_=column.type)
-    for column in import_jobs.c
-    if column.name not in {"import_id", "created_at"}
-}
+_new_values: Final = new_values(import_jobs.c, "import_id", "created_at")
 SAVE_IMPORT_JOB: Final = Statement(sa.update(import_jobs).where(_is_job).values(_new_values))
 ADVANCE_IMPORT_JOB: Final = Statement(
     sa.update(import_jobs)
@@ -143,22 +136,18 @@ LIST_ROW_NOTES: Final = Statement(
     sa.select(row_notes)
     .where(
         row_notes.c.import_id == uuid_parameter("import_id"),
-        row_notes.c.kind == bindparam("kind", type_=sa.Text),
+        row_notes.c.kind == text_parameter("kind"),
         row_notes.c.number > bigint_parameter("after"),
     )
     .order_by(row_notes.c.number)
     .limit(LIMIT)
 )
-ADD_ROW_NOTE: Final = Statement(
-    insert(row_notes)
-    .values({column.name: bindparam(column.name) for column in row_notes.c})
-    .on_conflict_do_nothing()
-)
+ADD_ROW_NOTE: Final = Statement(insert_row(row_notes))
 
 # Products
 
-_skus: Final = bindparam("skus", type_=ARRAY(sa.Text))
-_families: Final = bindparam("families", type_=ARRAY(sa.Text))
+_skus: Final = texts_parameter("skus")
+_families: Final = texts_parameter("families")
 GET_PRODUCTS_FOR_UPDATE: Final = Statement(
     sa.select(*PRODUCT_COLUMNS)
     .where(

@@ -1,7 +1,8 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +19,7 @@ from markethall.inventory.imports.domain.file_records import FilePosition, RowNo
 from markethall.inventory.imports.domain.jobs import OUTCOMES, ImportJob
 from markethall.inventory.imports.sql import statements
 from markethall.inventory.imports.sql.product_staging import ProductStaging
+from markethall.inventory.imports.sql.tables import import_jobs
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock
 from markethall.shared.composition.sql import SqlUnitOfWork
 
@@ -194,36 +196,16 @@ def _stock_from_row(row: "Record") -> Stock:
     return Stock(**{name: row[name] for name in names})
 
 
-_PLAIN_COLUMNS = (
-    "import_id",
-    "upload_id",
-    "size",
-    "dry_run",
-    "with_stock",
-    "fetch_images",
-    "currency",
-    "actor",
-    "read",
-    "failure_code",
-    "failure_message",
-    "created_at",
-    "started_at",
-    "finished_at",
-    "progressed_at",
-    "token",
-    "lease_until",
-)
-_JSON_COLUMNS = ("changed_fields", "note_counts")
+# the fields of a job that have a column of the same name
+_FIELDS: Final = [field.name for field in fields(ImportJob) if field.name in import_jobs.c]
+_JSON_COLUMNS: Final = ("changed_fields", "note_counts")
 
 
 def _job_to_row(job: ImportJob) -> dict[str, Any]:
     return {
-        **{name: getattr(job, name) for name in _PLAIN_COLUMNS},
+        **vars(job),
         **{name: job.outcomes.get(name, 0) for name in OUTCOMES},
         **{name: json.dumps(dict(getattr(job, name))) for name in _JSON_COLUMNS},
-        "format": job.format.value,
-        "status": job.status.value,
-        "missing": job.missing.value,
         "position_offset": job.position.offset,
         "position_line": job.position.line,
         "in_oversized_row": job.position.in_oversized_row,
@@ -241,17 +223,13 @@ def _job_update_values(job: ImportJob) -> dict[str, Any]:
 def _job_from_row(row: "Record | None") -> ImportJob | None:
     if row is None:
         return None
-    return ImportJob(
-        **{name: row[name] for name in _PLAIN_COLUMNS},
+    names = ("position_offset", "position_line", "in_oversized_row", "truncated_handle")
+    converted: dict[str, Any] = {
         **{name: json.loads(row[name]) for name in _JSON_COLUMNS},
-        outcomes={name: row[name] for name in OUTCOMES},
-        format=ImportFormat(row["format"]),
-        status=ImportStatus(row["status"]),
-        missing=MissingProducts(row["missing"]),
-        position=FilePosition(
-            row["position_offset"],
-            row["position_line"],
-            row["in_oversized_row"],
-            row["truncated_handle"],
-        ),
-    )
+        "outcomes": {name: row[name] for name in OUTCOMES},
+        "format": ImportFormat(row["format"]),
+        "status": ImportStatus(row["status"]),
+        "missing": MissingProducts(row["missing"]),
+        "position": FilePosition(*(row[name] for name in names)),
+    }
+    return ImportJob(**{name: row[name] for name in _FIELDS} | converted)

@@ -13,7 +13,9 @@ from markethall.inventory.catalogue.sql.expressions import (
     ZERO,
     available_quantity,
     bigint_parameter,
+    insert_row,
     overdue_quantity,
+    text_parameter,
     unreserved_quantity,
     uuid_parameter,
 )
@@ -96,7 +98,7 @@ _is_stock_row: Final = sa.and_(
 _PRODUCT_SNAPSHOT: Final = (
     products.c.sku,
     products.c.name,
-    *price_in(products, bindparam("currency", type_=sa.Text)),
+    *price_in(products, text_parameter("currency")),
     products.c.tax_class,
     products.c.weight_grams,
     products.c.category,
@@ -309,11 +311,7 @@ INSERT_LINE: Final = Statement(
         {column.name: bindparam(column.name) for column in _stored_columns}
     )
 )
-RECORD_PARTIAL_RELEASE: Final = Statement(
-    insert(partial_releases)
-    .values({column.name: bindparam(column.name) for column in partial_releases.c})
-    .on_conflict_do_nothing()
-)
+RECORD_PARTIAL_RELEASE: Final = Statement(insert_row(partial_releases))
 GET_UNTRACKED_PRODUCTS: Final = Statement(
     sa.select(products.c.product_id).where(
         products.c.product_id == sa.any_(PRODUCT_IDS), ~products.c.track_inventory

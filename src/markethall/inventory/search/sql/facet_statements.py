@@ -16,11 +16,10 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, BIT
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
-from markethall.inventory.catalogue.sql.expressions import integer_literal
+from markethall.inventory.catalogue.sql.expressions import integer_literal, texts_parameter
 from markethall.inventory.catalogue.sql.tables import ARCHIVED, categories, families, products
 from markethall.inventory.search.contract import MAX_FACET_NAMES, MAX_FACET_VALUES
 from markethall.inventory.search.sql.statements import select_matching
@@ -295,7 +294,7 @@ def _label_counts(
         .where(is_grouped)
     )
     if part.names:
-        names = bindparam(f"names_{part.number}", type_=ARRAY(sa.Text))
+        names = texts_parameter(f"names_{part.number}")
         is_named = pair.c.name == sa.any_(names)
         query = query.where(is_named if part.names == "only" else ~is_named)
     pairs = _once_per_family(query, groups, f"pairs_{part.number}")

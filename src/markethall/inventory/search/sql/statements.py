@@ -9,7 +9,12 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH, TSQUERY, aggregate_o
 
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
 from markethall.inventory.catalogue.sql.category_store import SUBTREE
-from markethall.inventory.catalogue.sql.expressions import available_quantity, integer_literal
+from markethall.inventory.catalogue.sql.expressions import (
+    available_quantity,
+    integer_literal,
+    text_parameter,
+    texts_parameter,
+)
 from markethall.inventory.catalogue.sql.statements import product_json_text
 from markethall.inventory.catalogue.sql.tables import (
     ACTIVE,
@@ -26,7 +31,7 @@ from markethall.shared.persistence.postgres import Statement, sql_literal
 _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
     "category": lambda rows: rows.c.category == sa.any_(SUBTREE),
     "family": lambda rows: rows.c.family == _label_of_family(),
-    "tag": lambda rows: rows.c.tag_keys.overlap(bindparam("tag", type_=ARRAY(sa.Text))),
+    "tag": lambda rows: rows.c.tag_keys.overlap(texts_parameter("tag")),
     "min_price": lambda rows: rows.c.price_amount >= bindparam("min_price"),
     "max_price": lambda rows: rows.c.price_amount <= bindparam("max_price"),
     "tsquery": lambda rows: matches_tsquery(rows, "tsquery"),
@@ -37,12 +42,12 @@ _LABEL_COLUMNS: Final = {"option": "option_keys", "attribute": "attribute_keys"}
 
 def _label_of_family() -> "sa.ScalarSelect[str]":
     """Select the label of the family whose `label_key`, slug or former slug is `family`."""
-    is_label = families.c.label_key == bindparam("family", type_=sa.Text)
+    is_label = families.c.label_key == text_parameter("family")
     by_label = sa.select(families.c.label, integer_literal(0).label("rank")).where(is_label)
     by_slug = (
         sa.select(families.c.label, integer_literal(1))
         .join_from(family_slugs, families, families.c.family_id == family_slugs.c.family_id)
-        .where(family_slugs.c.slug == bindparam("family", type_=sa.Text))
+        .where(family_slugs.c.slug == text_parameter("family"))
     )
     found = sa.union_all(by_label, by_slug).subquery("named_family")
     return sa.select(found.c.label).order_by(found.c.rank).limit(1).scalar_subquery()
@@ -80,7 +85,7 @@ def matches_jsonpath(column: "sa.ColumnElement[Any]", name: str) -> "sa.ColumnEl
 
 def select_by_sku() -> "sa.Select[tuple[Any]]":
     """Select the product whose SKU equals the text of the query."""
-    is_whole_query = products.c.sku_key == bindparam("sku", type_=sa.Text)
+    is_whole_query = products.c.sku_key == text_parameter("sku")
     return sa.select(products.c.product_id).where(is_whole_query).correlate(None)
 
 
@@ -116,7 +121,7 @@ def _spelling_candidates() -> Statement:
 
     A term is misspelt if no word of any product begins with it.
     """
-    typed = sa.func.unnest(bindparam("typed", type_=ARRAY(sa.Text))).table_valued("word")
+    typed = sa.func.unnest(texts_parameter("typed")).table_valued("word")
     typed = typed.render_derived(name="typed")
     word = sa.type_coerce(typed.c.word, sa.Text)
     begins = sa.cast(sql_literal("''") + word + sql_literal("'':*"), TSQUERY)

@@ -14,8 +14,12 @@ from markethall.inventory.catalogue.sql.expressions import (
     PRODUCT_IDS,
     ZERO,
     bigint_parameter,
+    insert_row,
+    new_values,
     overdue_quantity,
     sum_or_zero,
+    text_parameter,
+    texts_parameter,
     uuid_parameter,
 )
 from markethall.inventory.catalogue.sql.tables import products
@@ -84,7 +88,7 @@ SKUS: Final = Statement(
     sa.select(products.c.product_id, products.c.sku).where(
         sa.or_(
             products.c.product_id == sa.any_(PRODUCT_IDS),
-            products.c.sku_key == sa.any_(bindparam("skus", type_=ARRAY(sa.Text))),
+            products.c.sku_key == sa.any_(texts_parameter("skus")),
         )
     )
 )
@@ -150,7 +154,7 @@ _locked_stock: Final = (
     .with_for_update(key_share=True, of=stock)
     .cte("locked")
 )
-_reason: Final = bindparam("reason", type_=sa.Text)
+_reason: Final = text_parameter("reason")
 _on_hand_after: Final = _locked_stock.c.on_hand + _locked_stock.c.delta
 APPLY_CHANGES: Final = Statement(
     insert(movements)
@@ -165,9 +169,9 @@ APPLY_CHANGES: Final = Statement(
             # A count that equals the units on hand has the delta 0, whatever its reason. The table
             # allows the delta 0 only with the reason `counted`.
             sa.case((_locked_stock.c.delta == ZERO, sql_literal("counted")), else_=_reason),
-            bindparam("note", type_=sa.Text),
+            text_parameter("note"),
             uuid_parameter("reference"),
-            bindparam("actor", type_=sa.Text),
+            text_parameter("actor"),
             NOW,
         ).where(
             _on_hand_after >= ZERO,
@@ -197,20 +201,11 @@ LIST_WAREHOUSES: Final = Statement(
     .limit(LIMIT)
 )
 
-INSERT_WAREHOUSE: Final = Statement(
-    insert(warehouses)
-    .values({column.name: bindparam(column.name) for column in warehouses.c})
-    .on_conflict_do_nothing()
-)
+INSERT_WAREHOUSE: Final = Statement(insert_row(warehouses))
 SAVE_WAREHOUSE: Final = Statement(
     sa.update(warehouses)
     .where(warehouses.c.warehouse_id == uuid_parameter("warehouse_id"))
-    .values(
-        {
-            name: bindparam(f"new_{name}", type_=warehouses.c[name].type)
-            for name in ("name", "priority", "active", "version")
-        }
-    )
+    .values(new_values(warehouses.c, "warehouse_id"))
 )
 DELETE_WAREHOUSE: Final = Statement(
     sa.delete(warehouses).where(warehouses.c.warehouse_id == uuid_parameter("warehouse_id"))
