@@ -2,6 +2,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -19,17 +20,22 @@ from markethall.inventory.imports.contract import (
 )
 from markethall.inventory.imports.domain.file_records import FilePosition, UnreadableFile
 
-CREATED: Final = "created"
-UPDATED: Final = "updated"
-UNCHANGED: Final = "unchanged"
-FAILED: Final = "failed"
-STOCK_CHANGED: Final = "stock_changed"
-STOCK_SKIPPED: Final = "stock_skipped"
-ARCHIVED: Final = "archived"
-WARNINGS: Final = "warnings"
-FAMILIES_CREATED: Final = "families_created"
-FAMILIES_UPDATED: Final = "families_updated"
-OUTCOMES: Final = tuple(name for name in ImportRowCounts.model_fields if name != "read")
+
+class RowOutcome(StrEnum):
+    """The counts of an import. They have the names of the fields of ImportRowCounts."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    STOCK_CHANGED = "stock_changed"
+    STOCK_SKIPPED = "stock_skipped"
+    ARCHIVED = "archived"
+    WARNINGS = "warnings"
+    FAMILIES_CREATED = "families_created"
+    FAMILIES_UPDATED = "families_updated"
+
+
 # the number of notes of each kind that are stored for an import; later notes are dropped
 MAX_STORED_NOTES: Final = 10_000
 
@@ -95,7 +101,7 @@ class ImportJob:
     ) -> None:
         self.position = position
         self.read += read
-        self.outcomes = {name: self.outcomes.get(name, 0) + outcomes[name] for name in OUTCOMES}
+        self.outcomes = {name: self.outcomes.get(name, 0) + outcomes[name] for name in RowOutcome}
         self.changed_fields = dict(Counter(self.changed_fields) + changed_fields)
         self.progressed_at = now
         if self.is_fully_read:
@@ -122,7 +128,7 @@ class ImportJob:
     def to_view(self) -> ImportView:
         computed: dict[str, Any] = {
             "rows": ImportRowCounts(
-                read=self.read, **{name: self.outcomes.get(name, 0) for name in OUTCOMES}
+                read=self.read, **{name: self.outcomes.get(name, 0) for name in RowOutcome}
             ),
             "percent": self._percent(),
             "rows_per_second": self._rows_per_second(),

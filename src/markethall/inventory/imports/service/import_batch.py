@@ -16,19 +16,7 @@ from markethall.inventory.imports.domain.file_records import (
     RowError,
     RowWarning,
 )
-from markethall.inventory.imports.domain.jobs import (
-    ARCHIVED,
-    CREATED,
-    FAILED,
-    FAMILIES_CREATED,
-    FAMILIES_UPDATED,
-    STOCK_CHANGED,
-    STOCK_SKIPPED,
-    UNCHANGED,
-    UPDATED,
-    WARNINGS,
-    ImportJob,
-)
+from markethall.inventory.imports.domain.jobs import ImportJob, RowOutcome
 from markethall.inventory.imports.domain.product_lookup import ProductLookup
 from markethall.inventory.imports.domain.row_validation import (
     FamilyRow,
@@ -97,7 +85,7 @@ class BatchChanges:
             return
         errors = row if isinstance(row, tuple) else self._check_row(row)
         if errors or isinstance(row, tuple):
-            self.outcomes[FAILED] += 1
+            self.outcomes[RowOutcome.FAILED] += 1
             self.errors += errors
         else:
             self.outcomes[self._apply_row(row)] += 1
@@ -108,7 +96,7 @@ class BatchChanges:
         before = format_field(product, "status")
         product.archive(self.now)
         self.changed_products[product.product_id] = product
-        self.outcomes[ARCHIVED] += 1
+        self.outcomes[RowOutcome.ARCHIVED] += 1
         if self.job.dry_run:
             name = f"{describe_product(product)}, {product.sku}, is not in the file"
             message = f"{before} -> {format_field(product, 'status')}: {name}"
@@ -133,7 +121,7 @@ class BatchChanges:
 
     def _add_family_row(self, row: FamilyRow) -> None:
         if errors := self.families.check(row):
-            self.outcomes[FAILED] += 1
+            self.outcomes[RowOutcome.FAILED] += 1
             self.errors += errors
             return
         self._add_warnings(row.warnings)
@@ -141,7 +129,7 @@ class BatchChanges:
         if applied is None or not applied[1]:
             return
         before, changed = applied
-        self.outcomes[FAMILIES_UPDATED] += 1
+        self.outcomes[RowOutcome.FAMILIES_UPDATED] += 1
         self.changed_fields.update(f"family.{name}" for name in changed)
         if self.job.dry_run:
             after = self.families.changed[row.label]
@@ -153,7 +141,7 @@ class BatchChanges:
             ]
 
     def _add_warnings(self, warnings: Sequence[RowWarning]) -> None:
-        self.outcomes[WARNINGS] += len(warnings)
+        self.outcomes[RowOutcome.WARNINGS] += len(warnings)
         self.warnings += warnings
 
     def _check_row(self, row: ValidatedRow) -> Sequence[RowError]:
@@ -180,7 +168,7 @@ class BatchChanges:
             self._add_member(row, product)
             self.new_products[product.product_id] = product
             self._record_count(row, product)
-            return CREATED
+            return RowOutcome.CREATED
         before = replace(product) if self.job.dry_run else product
         changed = row.apply_to(product, self.now)
         self._add_member(row, product)
@@ -190,7 +178,7 @@ class BatchChanges:
         if self.job.dry_run:
             self._note_changes(row.line, changed, before, product)
         recounted = self._record_count(row, product)
-        return UPDATED if changed or recounted else UNCHANGED
+        return RowOutcome.UPDATED if changed or recounted else RowOutcome.UNCHANGED
 
     def _add_member(self, row: ValidatedRow, product: Product) -> None:
         self.lookup.add(row, product)
@@ -223,7 +211,7 @@ class BatchChanges:
         if row.on_hand is None or row.on_hand == previous:
             return False
         if not self._sets_stock_of(product):
-            self.outcomes[STOCK_SKIPPED] += 1
+            self.outcomes[RowOutcome.STOCK_SKIPPED] += 1
             return False
         self.counted_on_hand[product_id] = row.on_hand
         if product_id not in self.new_products:
@@ -231,7 +219,7 @@ class BatchChanges:
         return True
 
     def _note_count(self, row: ValidatedRow, previous: int) -> None:
-        self.outcomes[STOCK_CHANGED] += 1
+        self.outcomes[RowOutcome.STOCK_CHANGED] += 1
         self.changed_fields["on_hand"] += 1
         if self.job.dry_run:
             message = f"{previous} -> {row.on_hand}"
@@ -276,7 +264,9 @@ async def build_batch_changes(
     changes = BatchChanges(job, now, lookup, categories, families, stock_by_product)
     for row in rows:
         changes.add_row(row)
-    changes.outcomes[FAMILIES_CREATED] += len(families.new_labels(changes.written_products))
+    changes.outcomes[RowOutcome.FAMILIES_CREATED] += len(
+        families.new_labels(changes.written_products)
+    )
     return changes
 
 
@@ -293,7 +283,7 @@ async def archive_missing_products(
         await store.add_import_members(job.import_id, changes.family_by_id)
     if not is_last:
         return
-    if not changes.outcomes[FAILED] + job.outcomes.get(FAILED, 0):
+    if not changes.outcomes[RowOutcome.FAILED] + job.outcomes.get(RowOutcome.FAILED, 0):
         for product in await store.list_missing_products_for_update(job.import_id):
             changes.archive_missing(product, end.line)
     await store.delete_import_members(job.import_id)

@@ -16,7 +16,7 @@ from markethall.inventory.imports.contract import (
     NoteKind,
 )
 from markethall.inventory.imports.domain.file_records import FilePosition, RowNote
-from markethall.inventory.imports.domain.jobs import OUTCOMES, ImportJob
+from markethall.inventory.imports.domain.jobs import ImportJob, RowOutcome
 from markethall.inventory.imports.sql import statements
 from markethall.inventory.imports.sql.product_staging import ProductStaging
 from markethall.inventory.imports.sql.tables import import_jobs
@@ -204,7 +204,7 @@ _JSON_COLUMNS: Final = ("changed_fields", "note_counts")
 def _job_to_row(job: ImportJob) -> dict[str, Any]:
     return {
         **vars(job),
-        **{name: job.outcomes.get(name, 0) for name in OUTCOMES},
+        **{name: job.outcomes.get(name, 0) for name in RowOutcome},
         **{name: json.dumps(dict(getattr(job, name))) for name in _JSON_COLUMNS},
         "position_offset": job.position.offset,
         "position_line": job.position.line,
@@ -226,7 +226,7 @@ def _job_from_row(row: "Record | None") -> ImportJob | None:
     names = ("position_offset", "position_line", "in_oversized_row", "truncated_handle")
     converted: dict[str, Any] = {
         **{name: json.loads(row[name]) for name in _JSON_COLUMNS},
-        "outcomes": {name: row[name] for name in OUTCOMES},
+        "outcomes": {name: row[name] for name in RowOutcome},
         "format": ImportFormat(row["format"]),
         "status": ImportStatus(row["status"]),
         "missing": MissingProducts(row["missing"]),
