@@ -91,10 +91,9 @@ class MemoryReservationStore(MemoryStockStore):
             or not await self.reserve_again(stock_quantity, include_backorder=include_backorder)
         ):
             return None
-        key = (stock_quantity.product_id, stock_quantity.warehouse_id)
         price = product.price_in(reservation.currency, reservation.reserved_at)
         line = ReservationLine(
-            *key,
+            *stock_quantity.key,
             product.sku,
             product.name,
             price,
@@ -112,19 +111,16 @@ class MemoryReservationStore(MemoryStockStore):
     async def reserve_again(
         self, stock_quantity: StockQuantity, *, include_backorder: bool
     ) -> bool:
-        key = (stock_quantity.product_id, stock_quantity.warehouse_id)
-        stock = self._tables.stock.get(key)
+        stock = self._tables.stock.get(stock_quantity.key)
         if (
             stock is None
             or (stock.allocatable if include_backorder else stock.unreserved)
             < stock_quantity.quantity
         ):
             return False
-        allocatable_before, stock = (
-            stock.allocatable,
-            replace(stock, reserved=stock.reserved + stock_quantity.quantity),
-        )
-        self._tables.stock.put(key, stock)
+        allocatable_before = stock.allocatable
+        stock = replace(stock, reserved=stock.reserved + stock_quantity.quantity)
+        self._tables.stock.put(stock.key, stock)
         await self._publish_stock_low(stock, allocatable_before)
         return True
 
@@ -189,13 +185,11 @@ class MemoryReservationStore(MemoryStockStore):
         self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
     ) -> None:
         for stock_quantity in quantities:
-            key = (stock_quantity.product_id, stock_quantity.warehouse_id)
-            stock = self._tables.stock.get(key)
+            stock = self._tables.stock.get(stock_quantity.key)
             if stock is not None:
                 stock = replace(stock, reserved=stock.reserved - stock_quantity.quantity)
-                self._tables.stock.put(
-                    key, stock if is_consumed else stock.with_backorder_clamped()
-                )
+                stock = stock if is_consumed else stock.with_backorder_clamped()
+                self._tables.stock.put(stock.key, stock)
 
     async def expire_reservations(
         self, now: datetime, limit: int, product_ids: Collection[UUID] | None
@@ -275,7 +269,7 @@ class MemoryIntegrityReads:
     """Reads of the integrity checks. The constructor sums all movements and reservations once."""
 
     def __init__(self, tables: ReservationTables) -> None:
-        self._stock = sorted(tables.stock.rows(), key=_stock_key)
+        self._stock = sorted(tables.stock.rows(), key=lambda stock: stock.key)
         self._held = tables.reservations.where(lambda reservation: reservation.status == HELD)
         self._moved: Counter[tuple[UUID, UUID]] = Counter()
         for movement in tables.movements.rows():
@@ -283,13 +277,13 @@ class MemoryIntegrityReads:
         self._reserved: Counter[tuple[UUID, UUID]] = Counter()
         for reservation in tables.reservations.where(lambda row: row.status in {HELD, COMMITTED}):
             for line in reservation.lines:
-                self._reserved[line.product_id, line.warehouse_id] += line.remaining_quantity
+                self._reserved[line.key] += line.remaining_quantity
 
     async def list_on_hand_sums(
         self, after: tuple[UUID, UUID] | None, limit: int
     ) -> Sequence[OnHandSum]:
         return [
-            OnHandSum(*_stock_key(stock), stock.on_hand, self._moved[_stock_key(stock)])
+            OnHandSum(*stock.key, stock.on_hand, self._moved[stock.key])
             for stock in self._stock_after(after)[:limit]
         ]
 
@@ -298,11 +292,11 @@ class MemoryIntegrityReads:
     ) -> Sequence[ReservedSum]:
         return [
             ReservedSum(
-                *_stock_key(stock),
+                *stock.key,
                 stock.on_hand,
                 stock.backorder,
                 stock.reserved,
-                self._reserved[_stock_key(stock)],
+                self._reserved[stock.key],
             )
             for stock in self._stock_after(after)[:limit]
         ]
@@ -319,11 +313,7 @@ class MemoryIntegrityReads:
         return [one for one in overdue if after is None or one.key > after][:limit]
 
     def _stock_after(self, after: tuple[UUID, UUID] | None) -> list[Stock]:
-        return [stock for stock in self._stock if after is None or _stock_key(stock) > after]
-
-
-def _stock_key(stock: Stock) -> tuple[UUID, UUID]:
-    return stock.product_id, stock.warehouse_id
+        return [stock for stock in self._stock if after is None or stock.key > after]
 
 
 def _update_held_index(

@@ -28,8 +28,19 @@ from markethall.inventory.stock.contract import (
 from markethall.shared.kernel.errors import DomainError, ValidationFailed
 
 
+class OfStockRow:
+    """Belongs to one stock row, which `key` identifies: the product id and the warehouse id."""
+
+    product_id: UUID
+    warehouse_id: UUID
+
+    @property
+    def key(self) -> tuple[UUID, UUID]:
+        return self.product_id, self.warehouse_id
+
+
 @dataclass(frozen=True)
-class Stock:
+class Stock(OfStockRow):
     """The stock of one product in one warehouse.
 
     `overdue` is the part of `reserved` that belongs to overdue reservations. These are past
@@ -87,7 +98,7 @@ class Stock:
 
 
 @dataclass(frozen=True)
-class StockQuantity:
+class StockQuantity(OfStockRow):
     """A number of units of one product in one warehouse."""
 
     product_id: UUID
@@ -96,7 +107,7 @@ class StockQuantity:
 
 
 @dataclass(frozen=True)
-class StockChange:
+class StockChange(OfStockRow):
     """A requested movement. It adds `delta` units, or sets the units on hand to `counted`."""
 
     movement_id: UUID
@@ -142,7 +153,7 @@ def sum_by_stock_row(quantities: Iterable[StockQuantity]) -> tuple[StockQuantity
     """Sum up the quantities of each stock row. Sort by product id and warehouse id."""
     total: Counter[tuple[UUID, UUID]] = Counter()
     for stock_quantity in quantities:
-        total[stock_quantity.product_id, stock_quantity.warehouse_id] += stock_quantity.quantity
+        total[stock_quantity.key] += stock_quantity.quantity
     # all transactions must lock stock rows in this order, so that they cannot deadlock
     return tuple(StockQuantity(*key, total[key]) for key in sorted(total))
 

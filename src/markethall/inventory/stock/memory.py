@@ -124,7 +124,7 @@ class MemoryStockStore(MemoryProductStore):
         return {product.product_id: product.sku for product in products}
 
     async def apply_changes(self, changes: Sequence[StockChange]) -> Sequence[Movement]:
-        in_order = sorted(changes, key=lambda change: (change.product_id, change.warehouse_id))
+        in_order = sorted(changes, key=lambda change: change.key)
         made = [await self._apply_change(change) for change in in_order]
         return [movement for movement in made if movement]
 
@@ -155,16 +155,13 @@ class MemoryStockStore(MemoryProductStore):
         return allocatable + self._overdue_by_warehouse(product_id, now).total()
 
     def _apply_backorder_limit(self, product: Product) -> None:
-        key = (product.product_id, MAIN_WAREHOUSE)
-        stock = self._tables.stock.get(key)
+        stock = self._tables.stock.get((product.product_id, MAIN_WAREHOUSE))
         if stock is not None:
-            self._tables.stock.put(
-                key, stock.with_backorder_limit(product.effective_backorder_limit)
-            )
+            stock = stock.with_backorder_limit(product.effective_backorder_limit)
+            self._tables.stock.put(stock.key, stock)
 
     async def _apply_change(self, change: StockChange) -> Movement | None:
-        key = (change.product_id, change.warehouse_id)
-        stock = self._tables.stock.get(key)
+        stock = self._tables.stock.get(change.key)
         if stock is None or self._is_recorded(change):
             return None
         delta = change.delta_from(stock.on_hand)
@@ -172,7 +169,7 @@ class MemoryStockStore(MemoryProductStore):
         if stock.on_hand < 0 or stock.allocatable < 0:
             return None
         allocatable_before, stock = stock.allocatable - delta, stock.with_backorder_clamped()
-        self._tables.stock.put(key, stock)
+        self._tables.stock.put(stock.key, stock)
         if change.reason != MovementReason.SOLD:
             await self._publish_stock_low(stock, allocatable_before)
         return self._record_movement(change, delta, stock.on_hand)
@@ -196,7 +193,7 @@ class MemoryStockStore(MemoryProductStore):
         return find_rows(self._tables.stock, [(product_id, key) for key in warehouse_ids])
 
     def _insert_stock_row(self, stock: Stock) -> None:
-        self._tables.stock.put((stock.product_id, stock.warehouse_id), stock)
+        self._tables.stock.put(stock.key, stock)
         warehouse_ids = self._tables.warehouse_ids_by_product.get(stock.product_id) or ()
         self._tables.warehouse_ids_by_product.put(
             stock.product_id, tuple(sorted({*warehouse_ids, stock.warehouse_id}))
@@ -204,9 +201,8 @@ class MemoryStockStore(MemoryProductStore):
 
     def _is_recorded(self, change: StockChange) -> bool:
         ids = change.reference and self._tables.movement_ids_by_reference.get(change.reference)
-        key = (change.product_id, change.warehouse_id)
         return change.movement_id in self._tables.movements or any(
-            (movement.product_id, movement.warehouse_id) == key
+            (movement.product_id, movement.warehouse_id) == change.key
             for movement in find_rows(self._tables.movements, ids or ())
         )
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from markethall.inventory.stock.domain import OfStockRow
 from markethall.shared.kernel.integrity import OffendingRow
 
 
 @dataclass(frozen=True)
-class OnHandSum:
+class OnHandSum(OfStockRow):
     """The units of a stock row, and the sum of its movements."""
 
     product_id: UUID
@@ -17,13 +18,9 @@ class OnHandSum:
     on_hand: int
     moved: int
 
-    @property
-    def key(self) -> tuple[UUID, UUID]:
-        return self.product_id, self.warehouse_id
-
 
 @dataclass(frozen=True)
-class ReservedSum:
+class ReservedSum(OfStockRow):
     """The reserved units of a stock row, and their sum over its held or committed reservations."""
 
     product_id: UUID
@@ -32,10 +29,6 @@ class ReservedSum:
     backorder: int
     reserved: int
     reserved_by_lines: int
-
-    @property
-    def key(self) -> tuple[UUID, UUID]:
-        return self.product_id, self.warehouse_id
 
 
 @dataclass(frozen=True)

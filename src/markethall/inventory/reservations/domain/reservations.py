@@ -21,7 +21,7 @@ from markethall.inventory.contract import (
     TooManyUnits,
     TooManyUnpaidOrders,
 )
-from markethall.inventory.stock.domain import StockQuantity
+from markethall.inventory.stock.domain import OfStockRow, StockQuantity
 from markethall.shared.kernel.money import Money
 
 HELD, COMMITTED, CONSUMED = (
@@ -33,7 +33,7 @@ RELEASED, EXPIRED = ReservationStatus.RELEASED, ReservationStatus.EXPIRED
 
 
 @dataclass(frozen=True)
-class ReservationLine:
+class ReservationLine(OfStockRow):
     """The reserved units of a product in one warehouse.
 
     `quantity` is the number of units reserved at first, minus the `released` units. It includes
@@ -52,10 +52,6 @@ class ReservationLine:
     weight_grams: int | None = None
     category: str | None = None
     tags: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> tuple[UUID, UUID]:
-        return self.product_id, self.warehouse_id
 
     @property
     def has_units(self) -> bool:
@@ -152,7 +148,7 @@ class Reservation:
             lines.append(
                 replace(line, quantity=moved.quantity, released=released.pop(moved.product_id, 0))
             )
-        self.lines = tuple(sorted(lines, key=lambda line: (line.product_id, line.warehouse_id)))
+        self.lines = tuple(sorted(lines, key=lambda line: line.key))
 
     def release(self) -> tuple[StockQuantity, ...]:
         """Release all remaining units, and return them."""

@@ -237,15 +237,13 @@ class InventoryService:
             (movement.product_id, movement.warehouse_id)
             for movement in await store.apply_changes(sale)
         }
-        missing = [c for c in sale if (c.product_id, c.warehouse_id) not in recorded]
+        missing = [change for change in sale if change.key not in recorded]
         if not missing:
             return
         untracked = await store.get_untracked_products([c.product_id for c in missing])
-        not_on_hand = {
-            (c.product_id, c.warehouse_id) for c in missing if c.product_id not in untracked
-        }
+        not_on_hand = {change.key for change in missing if change.product_id not in untracked}
         if not_on_hand:
-            unsold = [q for q in quantities if (q.product_id, q.warehouse_id) in not_on_hand]
+            unsold = [one for one in quantities if one.key in not_on_hand]
             raise await _not_on_hand_error(store, unsold, self._clock())
         await store.apply_changes([_untracked_supply(change) for change in missing])
         await store.apply_changes(missing)
@@ -318,21 +316,13 @@ async def _not_on_hand_error(
     store: Store, unsold: Sequence[StockQuantity], now: datetime
 ) -> OutOfStock:
     """Build the error for units that were sold as backorder and are not on hand."""
-    stock_rows = [
-        stock
+    on_hand = {
+        stock.key: stock.on_hand
         for stock_quantity in unsold
         for stock in await store.get_product_stock(stock_quantity.product_id, now)
-    ]
-    on_hand = {(stock.product_id, stock.warehouse_id): stock.on_hand for stock in stock_rows}
+    }
     return out_of_stock_error(
-        [
-            ShortLine(
-                stock_quantity.product_id,
-                stock_quantity.quantity,
-                on_hand[stock_quantity.product_id, stock_quantity.warehouse_id],
-            )
-            for stock_quantity in unsold
-        ]
+        [ShortLine(one.product_id, one.quantity, on_hand[one.key]) for one in unsold]
     )
 
 

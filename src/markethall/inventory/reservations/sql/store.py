@@ -36,11 +36,7 @@ _PLAIN_LINE_FIELDS: Final = tuple(
 
 class SqlReservationStore(SqlUnitOfWork):
     async def is_fulfilment_recorded(self, reference: UUID) -> bool:
-        return bool(
-            await self._connection.fetch_value(
-                statements.IS_FULFILMENT_RECORDED, reference=reference
-            )
-        )
+        return await self._fetch_bool(statements.IS_FULFILMENT_RECORDED, reference=reference)
 
     async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
         rows = await self._connection.fetch_all(
@@ -49,23 +45,17 @@ class SqlReservationStore(SqlUnitOfWork):
         return {row["product_id"] for row in rows}
 
     async def insert_reservation(self, reservation: Reservation) -> bool:
-        return bool(
-            await self._connection.execute(
-                statements.INSERT_RESERVATION, **_reservation_parameters(reservation)
-            )
-        )
+        return await self._has_effect(statements.INSERT_RESERVATION, **vars(reservation))
 
     async def reserve_single_statement(
         self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None
     ) -> ReservationLine | None:
-        enforced_limits = limits or _NO_LIMITS
         try:
             row = await self._connection.fetch_one(
                 statements.RESERVE_SINGLE_STATEMENT,
-                **_reservation_parameters(reservation),
-                currency=reservation.currency,
+                **vars(reservation),
                 **vars(stock_quantity),
-                **vars(enforced_limits),
+                **vars(limits or _NO_LIMITS),
                 unlimited=limits is None,
                 now=reservation.reserved_at,
             )
@@ -93,24 +83,18 @@ class SqlReservationStore(SqlUnitOfWork):
     ) -> ReservationLine | None:
         row = await self._connection.fetch_one(
             statements.RESERVE_LINE,
-            reservation_id=reservation.reservation_id,
-            expires_at=reservation.expires_at,
+            **vars(reservation),
+            **vars(stock_quantity),
             now=reservation.reserved_at,
             include_backorder=include_backorder,
-            currency=reservation.currency,
-            **vars(stock_quantity),
         )
         return _reservation_line(row) if row else None
 
     async def reserve_again(
         self, stock_quantity: StockQuantity, *, include_backorder: bool
     ) -> bool:
-        return bool(
-            await self._connection.execute(
-                statements.RESERVE_AGAIN,
-                include_backorder=include_backorder,
-                **vars(stock_quantity),
-            )
+        return await self._has_effect(
+            statements.RESERVE_AGAIN, include_backorder=include_backorder, **vars(stock_quantity)
         )
 
     async def list_reservation_states(
@@ -203,12 +187,9 @@ class SqlReservationStore(SqlUnitOfWork):
         )
 
     async def record_partial_release(self, release_id: UUID, reservation_id: UUID) -> bool:
-        inserted = await self._connection.execute(
-            statements.RECORD_PARTIAL_RELEASE,
-            release_id=release_id,
-            reservation_id=reservation_id,
+        return await self._has_effect(
+            statements.RECORD_PARTIAL_RELEASE, release_id=release_id, reservation_id=reservation_id
         )
-        return bool(inserted)
 
     async def release_stock(
         self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
@@ -218,15 +199,12 @@ class SqlReservationStore(SqlUnitOfWork):
     async def expire_reservations(
         self, now: datetime, limit: int, product_ids: Collection[UUID] | None
     ) -> ExpiredReservations:
-        if product_ids is None:
-            rows = await self._connection.fetch_all(
-                expiry_statements.EXPIRE_OVERDUE, now=now, limit=limit
-            )
-        else:
-            ids = list(product_ids)
-            rows = await self._connection.fetch_all(
-                expiry_statements.EXPIRE_OVERDUE_OF_PRODUCTS, now=now, limit=limit, product_ids=ids
-            )
+        statement = expiry_statements.EXPIRE_OVERDUE
+        if product_ids is not None:
+            statement = expiry_statements.EXPIRE_OVERDUE_OF_PRODUCTS
+        rows = await self._connection.fetch_all(
+            statement, now=now, limit=limit, product_ids=list(product_ids or ())
+        )
         quantities = [
             StockQuantity(row["product_id"], row["warehouse_id"], row["reserved"])
             for row in rows
@@ -252,11 +230,6 @@ class SqlReservationStore(SqlUnitOfWork):
             statements.LIST_OFFERS, product_ids=list(product_ids), currency=currency, now=now
         )
         return [_to_offer(row) for row in rows]
-
-
-def _reservation_parameters(reservation: Reservation) -> dict[str, Any]:
-    values = vars(reservation).items()
-    return {name: value for name, value in values if name not in {"lines", "currency"}}
 
 
 def _reservation_line(row: "Record") -> ReservationLine:

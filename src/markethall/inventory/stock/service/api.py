@@ -264,14 +264,7 @@ async def _apply_all_changes(store: Store, changes: Sequence[StockChange]) -> Se
     ):
         return earlier
     changed_keys = {(movement.product_id, movement.warehouse_id) for movement in movements}
-    raise await _shortage(
-        store,
-        [
-            change
-            for change in changes
-            if (change.product_id, change.warehouse_id) not in changed_keys
-        ],
-    )
+    raise await _shortage(store, [each for each in changes if each.key not in changed_keys])
 
 
 async def _get_levels_or_404(reads: ReadStore, product_id: UUID, now: datetime) -> Sequence[Stock]:
@@ -298,22 +291,16 @@ async def _shortage(store: Store, refused: Sequence[StockChange]) -> Insufficien
     change has no stock row.
     """
     stock_by_key = {
-        (level.product_id, level.warehouse_id): level
+        level.key: level
         for warehouse_id in {change.warehouse_id for change in refused}
         for level in await store.get_warehouse_stock(
             [change.product_id for change in refused], warehouse_id, refused[0].created_at
         )
     }
-    unknown = [
-        str(change.product_id)
-        for change in refused
-        if (change.product_id, change.warehouse_id) not in stock_by_key
-    ]
+    unknown = [str(change.product_id) for change in refused if change.key not in stock_by_key]
     if unknown:
         raise ProductNotFound(product_ids=unknown)
-    short_changes = [
-        (stock_by_key[change.product_id, change.warehouse_id], change) for change in refused
-    ]
+    short_changes = [(stock_by_key[change.key], change) for change in refused]
     is_stocktake = refused[0].reference is not None and refused[0].counted is not None
     return (
         stocktake_shortage(short_changes) if is_stocktake else movement_shortage(*short_changes[0])
