@@ -77,8 +77,8 @@ def test_other_caches_without_bound_are_found(source: str) -> None:
 @pytest.mark.parametrize("build", [product_page_statement, family_page_statement])
 def test_statements_of_pages_do_not_fill_the_memory(build: Any) -> None:
     shapes = [
-        PageQueryShape.build(
-            filters, ProductStatus.ACTIVE, order, 20,
+        PageQueryShape(
+            frozenset(filters), ProductStatus.ACTIVE, order, 20,
             after=False, terms=0, of_families=build is family_page_statement,
         )
         for size in range(4)

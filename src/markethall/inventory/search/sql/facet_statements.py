@@ -52,8 +52,9 @@ class FacetPartShape(NamedTuple):
     names: str
 
 
+@lru_cache(_MAX_CACHED_STATEMENTS)
 def count_facets(
-    parts: Sequence[FacetPartShape], status: ProductStatus, *, of_families: bool = False
+    parts: tuple[FacetPartShape, ...], status: ProductStatus, *, of_families: bool = False
 ) -> Statement:
     """Build a statement that returns the most frequent values of each part.
 
@@ -62,13 +63,6 @@ def count_facets(
     product, and the text that this product has: its category, its tag, or all its options or
     attributes as JSON. Categories have no first product.
     """
-    return _build_statement(tuple(parts), status, of_families)
-
-
-@lru_cache(_MAX_CACHED_STATEMENTS)
-def _build_statement(
-    parts: tuple[FacetPartShape, ...], status: ProductStatus, of_families: bool
-) -> Statement:
     facets_by_filters: dict[frozenset[str], list[str]] = {}
     for part in parts:
         facets = facets_by_filters.setdefault(part.filters, [])

@@ -8,7 +8,7 @@ it selects and sorts all matching products.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -35,7 +35,7 @@ from markethall.shared.persistence.postgres import Statement, sql_literal
 
 # The limit of a page is rounded up to one of these sizes, which is a literal in the statement. With
 # a bind parameter, Postgres would plan the statement at each execution.
-_PAGE_SIZES: Final = (20, 50, 100)
+PAGE_SIZES: Final = (20, 50, 100)
 # The number of products in a sample. If the search words are frequent, the matches in the sample
 # fill a page. If they are rare, the statement selects all matches, which are few.
 _SAMPLE_SIZE: Final = 1000
@@ -54,7 +54,7 @@ _MAX_CACHED_STATEMENTS: Final = 256
 class PageQueryShape(NamedTuple):
     """The properties of a query that determine the text of its statement.
 
-    `size` is one of _PAGE_SIZES. `after` tells whether the query has a cursor. `terms` is the
+    `size` is one of PAGE_SIZES. `after` tells whether the query has a cursor. `terms` is the
     number of search terms if the sort is by relevance, else 0. `of_families` tells whether the list
     has only the first product of each family.
     """
@@ -66,22 +66,6 @@ class PageQueryShape(NamedTuple):
     after: bool
     terms: int
     of_families: bool = False
-
-    @classmethod
-    def build(
-        cls,
-        filters: Iterable[str],
-        status: ProductStatus,
-        order: str,
-        limit: int,
-        *,
-        after: bool,
-        terms: int,
-        of_families: bool,
-    ) -> Self:
-        size = next(size for size in _PAGE_SIZES if limit <= size)
-        scored = terms if order == "relevance" else 0
-        return cls(frozenset(filters), status, order, size, after, scored, of_families)
 
     @property
     def shown_columns(self) -> "list[sa.Column[Any]]":

@@ -23,6 +23,7 @@ from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.facet_statements import FacetPartShape, count_facets
 from markethall.inventory.search.sql.filter_texts import jsonpath_all, tsquery_all, tsquery_term
 from markethall.inventory.search.sql.product_page_statements import (
+    PAGE_SIZES,
     PageQueryShape,
     family_page_statement,
     product_page_statement,
@@ -121,13 +122,14 @@ class SqlSearchStore(SqlProductStore):
 
 def _shape(request: ProductPageRequest, *, of_families: bool = False) -> PageQueryShape:
     query = request.query
-    return PageQueryShape.build(
-        _filters(request),
-        query.status,
-        query.effective_sort,
-        query.limit,
+    scored = request.search if query.effective_sort == "relevance" else None
+    return PageQueryShape(
+        filters=frozenset(_filters(request)),
+        status=query.status,
+        order=query.effective_sort,
+        size=next(size for size in PAGE_SIZES if query.limit <= size),
         after=request.after is not None,
-        terms=len(request.search.terms) if request.search else 0,
+        terms=len(scored.terms) if scored else 0,
         of_families=of_families,
     )
 
@@ -208,9 +210,10 @@ def _key_values(request: ProductPageRequest) -> dict[str, Any]:
 
 def _facet_part_shapes(
     request: ProductPageRequest, parts: Sequence[FacetPart]
-) -> tuple[Sequence[FacetPartShape], Mapping[str, Any]]:
+) -> tuple[tuple[FacetPartShape, ...], Mapping[str, Any]]:
     """Return the shapes of the parts, and the bind parameters of all of them."""
-    shapes, values = [], dict[str, Any]()
+    shapes: list[FacetPartShape] = []
+    values: dict[str, Any] = {}
     for number, part in enumerate(parts):
         filters = _filters(request.without_ignored(part))
         if part.ignored_name and part.ignored in filters:
@@ -221,7 +224,7 @@ def _facet_part_shapes(
             values[f"names_{number}"] = list(names)
         kind = ("other" if part.names is None else "only") if names else ""
         shapes.append(FacetPartShape(part.facet, frozenset(filters), number, kind))
-    return shapes, values
+    return tuple(shapes), values
 
 
 def _facet_count(facet: str, row: "Record") -> FacetCount:
