@@ -1,15 +1,14 @@
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.labels import find_attribute, find_option
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
-from markethall.inventory.catalogue.domain.text_keys import label_key
+from markethall.inventory.catalogue.domain.text_keys import find_attribute, find_option, label_key
+from markethall.inventory.catalogue.sql.expressions import WEIGHT_LETTERS
 from markethall.inventory.catalogue.sql.family_store import family_record_from_row
 from markethall.inventory.catalogue.sql.store import SqlProductStore
-from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.contract import Facets
 from markethall.inventory.search.domain.facets import (
     NAMED_FACETS,
@@ -17,11 +16,10 @@ from markethall.inventory.search.domain.facets import (
     FacetPart,
     build_facets,
 )
-from markethall.inventory.search.domain.search_query import SearchQuery
+from markethall.inventory.search.domain.search_query import SearchQuery, SearchTerm
 from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.facet_statements import FacetPartShape, count_facets
-from markethall.inventory.search.sql.filter_texts import jsonpath_all, tsquery_all, tsquery_term
 from markethall.inventory.search.sql.product_page_statements import (
     PAGE_SIZES,
     PageQueryShape,
@@ -234,3 +232,38 @@ def _facet_count(facet: str, row: "Record") -> FacetCount:
         find = find_option if facet == "options" else find_attribute
         name, value = find(json.loads(shown), name_key) or (name_key, value_key)
     return FacetCount(count, name_key, value_key, first, name, value)
+
+
+# search terms consist of letters, digits and `_`, so they need no escaping in a tsquery
+def tsquery_all(search: SearchQuery, letter: str = "") -> str:
+    """Write a query for all terms, in fields with the weight label `letter`.
+
+    If `letter` is empty, any field may have the terms.
+    """
+    return " & ".join(f"({tsquery_term(term, letter)})" for term in search.terms)
+
+
+def tsquery_term(term: SearchTerm, letter: str = "") -> str:
+    """Write a query for one term, in fields with the weight label `letter`.
+
+    If `letter` is empty, any field may have the term.
+    """
+    if term.suggestions:
+        return " | ".join(
+            f"'{word}':{letter}" if letter else f"'{word}'" for word in term.suggestions
+        )
+    return f"'{term.word}':*{letter}"
+
+
+def jsonpath_all(keys: Mapping[str, Iterable[str]]) -> str:
+    """Return a predicate that selects objects with one of the given values for each name."""
+    return " && ".join(f"({_jsonpath_any(name, values)})" for name, values in keys.items())
+
+
+def _jsonpath_any(name: str, values: Iterable[str]) -> str:
+    return " || ".join(f"$.{_quote(name)} == {_quote(value)}" for value in values)
+
+
+def _quote(text: str) -> str:
+    # a string literal of a JSON path has the escapes of JSON
+    return json.dumps(text, ensure_ascii=False)
