@@ -25,8 +25,7 @@ from markethall.inventory.imports.domain.row_validation import (
     describe_product,
 )
 from markethall.inventory.imports.ports import Store
-from markethall.inventory.imports.service.row_categories import RowCategories
-from markethall.inventory.imports.service.row_families import RowFamilies
+from markethall.inventory.imports.service.row_references import RowCategories, RowFamilies
 from markethall.inventory.stock.contract import MovementReason
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
 from markethall.shared.kernel.ids import new_id
