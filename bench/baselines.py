@@ -124,7 +124,7 @@ def same_app(database_url: str) -> FastAPI:
 def _application_statements() -> "tuple[Statement, Statement, Statement]":
     """Return the application's statements for a product, for the first page, and for a family."""
     from markethall.inventory.catalogue.contract.fields import ProductStatus
-    from markethall.inventory.catalogue.sql.family_summaries import GET_FAMILY
+    from markethall.inventory.catalogue.sql.family_statements import GET_FAMILY
     from markethall.inventory.catalogue.sql.statements import GET_PRODUCT_JSON
     from markethall.inventory.search.sql.product_page_statements import (
         PageQueryShape,

@@ -7,9 +7,14 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.labels import attribute_keys, attribute_text, option_keys
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.domain.text_keys import label_key, name_key
+from markethall.inventory.catalogue.domain.text_keys import (
+    attribute_keys,
+    attribute_text,
+    label_key,
+    name_key,
+    option_keys,
+)
 from markethall.inventory.catalogue.memory import MemoryProductStore, find_rows
 from markethall.inventory.search.contract import Facets
 from markethall.inventory.search.domain.facets import (

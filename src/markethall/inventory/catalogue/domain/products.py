@@ -22,7 +22,7 @@ from markethall.inventory.catalogue.contract.products import (
     Translation,
     TranslationView,
 )
-from markethall.inventory.catalogue.domain.labels import fold_names, fold_tags, respell_names
+from markethall.inventory.catalogue.domain.text_keys import fold_names, fold_tags, respell_names
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.money import Money
 

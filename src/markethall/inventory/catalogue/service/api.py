@@ -16,8 +16,8 @@ from markethall.inventory.catalogue.ports import (
     ReadStore,
     Store,
 )
-from markethall.inventory.catalogue.service.product_categories import get_or_create_category
-from markethall.inventory.catalogue.service.product_families import get_or_create_family
+from markethall.inventory.catalogue.service.categories import get_or_create_category
+from markethall.inventory.catalogue.service.families import get_or_create_family
 from markethall.inventory.contract import ProductNotFound
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext

@@ -19,11 +19,14 @@ from markethall.inventory.catalogue.contract.products import ProductView, Render
 from markethall.inventory.catalogue.domain.families import (
     Family,
     FamilyLookup,
+    FamilyNames,
     candidates_of,
+    create_implicit_families,
     free_slug,
 )
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.slugs import product_id_of_slug
+from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.catalogue.ports import (
     FamilyPageJson,
     ProductCache,
@@ -31,11 +34,12 @@ from markethall.inventory.catalogue.ports import (
     ReadStore,
     Store,
 )
-from markethall.inventory.catalogue.service.product_categories import get_or_create_category
+from markethall.inventory.catalogue.service.categories import get_or_create_category
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
+from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import Database
 
@@ -206,3 +210,27 @@ def _render(page: FamilyPageJson) -> RenderedResponse:
     view = page.record.to_view()
     body = f'{view.model_dump_json()[:-1]},"products":[{page.products}]}}'.encode()
     return RenderedResponse(body, f'"v{view.version}-{content_digest(body)}"')
+
+
+async def get_or_create_family(store: Store, text: str, now: datetime) -> str:
+    """Return the label of the family that the text names; create the family if it is missing.
+
+    Call this after the lock of the category tree and before the lock of a product, as all
+    transactions do, to avoid deadlocks.
+    """
+    names = await load_names(store, text)
+    if (found := names.find(text)) is not None:
+        return found
+    # look the text up again under the lock, because a concurrent transaction may have created the
+    # family
+    await store.lock_family_names()
+    names = await load_names(store, text)
+    label = names.get_or_plan(text)
+    if names.planned:
+        taken = await store.list_taken_slugs(candidates_of([label]))
+        await store.add_families(create_implicit_families([label], taken, now, new_id))
+    return label
+
+
+async def load_names(store: Store, text: str) -> FamilyNames:
+    return FamilyNames(await store.list_family_names([label_key(text)]))

@@ -8,6 +8,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert, insert
 from sqlalchemy.sql.selectable import LateralFromClause
 
+from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS, SearchDocument
 from markethall.shared.persistence.postgres import sql_literal
 
 NOW: Final = bindparam("now", type_=sa.TIMESTAMP(timezone=True))
@@ -129,4 +130,20 @@ def available_quantity(rows: "sa.FromClause") -> LateralFromClause:
         .where(stock_columns.c.product_id == rows.c.product_id)
         .correlate(rows)
         .lateral("availability")
+    )
+
+
+# the weight labels of Postgres, the heaviest first
+WEIGHT_LETTERS: Final = "ABCD"
+_LETTER_BY_WEIGHT: Final = dict(zip(FIELD_WEIGHTS, WEIGHT_LETTERS, strict=True))
+
+
+def tsvector_text(document: SearchDocument) -> str:
+    """Write each word with the position 1 and its weight label.
+
+    The position is always 1, because the search does not use positions, but Postgres stores a
+    weight only with a position. Words consist of letters, digits and `_`, so they need no escaping.
+    """
+    return " ".join(
+        f"'{word}':1{_LETTER_BY_WEIGHT[weight]}" for word, weight in document.weights.items()
     )

@@ -19,9 +19,9 @@ from markethall.inventory.catalogue.domain.families import (
     FamilySummary,
     FirstMember,
 )
-from markethall.inventory.catalogue.domain.labels import find_option
+from markethall.inventory.catalogue.domain.text_keys import find_option
 from markethall.inventory.catalogue.ports import FamilyPageJson
-from markethall.inventory.catalogue.sql import family_statements, family_summaries
+from markethall.inventory.catalogue.sql import family_statements
 from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class SqlFamilyStore(SqlUnitOfWork):
 
     async def get_family_page(self, name: FamilyLookup, now: datetime) -> FamilyPageJson | None:
         row = await self._connection.fetch_one(
-            family_summaries.GET_FAMILY,
+            family_statements.GET_FAMILY,
             key=name.key,
             family_id=name.family_id,
             product_id=name.product_id,

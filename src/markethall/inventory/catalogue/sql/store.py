@@ -13,13 +13,18 @@ from markethall.inventory.catalogue.contract.products import (
     SkuTaken,
     TranslationView,
 )
-from markethall.inventory.catalogue.domain.labels import attribute_keys, option_keys
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.domain.search_document import build_search_document
-from markethall.inventory.catalogue.domain.text_keys import label_key, name_key, sku_key
+from markethall.inventory.catalogue.domain.text_keys import (
+    attribute_keys,
+    label_key,
+    name_key,
+    option_keys,
+    sku_key,
+)
 from markethall.inventory.catalogue.ports import ProductJson
 from markethall.inventory.catalogue.sql import statements
-from markethall.inventory.catalogue.sql.tsvector import tsvector_text
+from markethall.inventory.catalogue.sql.expressions import tsvector_text
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
 

@@ -119,7 +119,7 @@ products = sa.Table(
     sa.Column("category", sa.Text, sa.ForeignKey(categories.c.category)),
     sa.Column("family", sa.Text, sa.ForeignKey(families.c.label)),
     sa.Column("options", JSONB, nullable=False),
-    # the `label_key` of each name, with the `label_key` of its value: see domain/labels.py
+    # the `label_key` of each name, with the `label_key` of its value: see domain/text_keys.py
     sa.Column("option_keys", JSONB, nullable=False),
     sa.Column("tags", ARRAY(sa.Text), nullable=False),
     # the `label_key` of each tag, in the order of `tags`

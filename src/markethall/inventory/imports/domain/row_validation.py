@@ -8,13 +8,14 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from markethall.inventory.catalogue.contract.products import AdditionalPriceView
-from markethall.inventory.catalogue.domain.labels import (
+from markethall.inventory.catalogue.domain.products import Product, sort_like_jsonb
+from markethall.inventory.catalogue.domain.text_keys import (
+    label_key,
     respell_names,
     respell_options,
     respell_tags,
+    sku_key,
 )
-from markethall.inventory.catalogue.domain.products import Product, sort_like_jsonb
-from markethall.inventory.catalogue.domain.text_keys import label_key, sku_key
 from markethall.inventory.imports.contract import ImportedProduct
 from markethall.inventory.imports.domain.file_records import (
     FileChunk,

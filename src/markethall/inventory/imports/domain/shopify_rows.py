@@ -24,7 +24,7 @@ from markethall.inventory.catalogue.contract.products import (
     MAX_OPTION_LENGTH,
     MAX_TAGS,
 )
-from markethall.inventory.catalogue.domain.labels import fold_tags
+from markethall.inventory.catalogue.domain.text_keys import fold_tags
 from markethall.inventory.imports.domain.file_records import RowWarning, UnreadableFile
 from markethall.inventory.imports.domain.foreign_values import (
     CUT_PATH_MESSAGE,

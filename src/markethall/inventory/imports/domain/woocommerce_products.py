@@ -26,7 +26,7 @@ from markethall.inventory.catalogue.contract.products import (
     MAX_OPTION_LENGTH,
     MAX_TAGS,
 )
-from markethall.inventory.catalogue.domain.labels import fold_tags
+from markethall.inventory.catalogue.domain.text_keys import fold_tags
 from markethall.inventory.imports.domain.foreign_values import (
     CUT_PATH_MESSAGE,
     complete_url,

@@ -22,7 +22,7 @@ from markethall.inventory.catalogue.sql.expressions import (
     available_quantity,
     integer_literal,
 )
-from markethall.inventory.catalogue.sql.family_summaries import summarize_families
+from markethall.inventory.catalogue.sql.family_statements import summarize_families
 from markethall.inventory.catalogue.sql.statements import PAGE_COLUMNS, product_json_text
 from markethall.inventory.catalogue.sql.tables import products
 from markethall.inventory.search.sql.family_lists import is_first_of_family

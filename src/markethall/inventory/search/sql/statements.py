@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH, TSQUERY, aggregate_o
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
 from markethall.inventory.catalogue.sql.category_store import SUBTREE
 from markethall.inventory.catalogue.sql.expressions import (
+    WEIGHT_LETTERS,
     available_quantity,
     integer_literal,
     text_parameter,
@@ -23,7 +24,6 @@ from markethall.inventory.catalogue.sql.tables import (
     products,
     vocabulary,
 )
-from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.domain.search_query import EXACT_SKU_SCORE
 from markethall.inventory.search.sql.spelling import MAX_CANDIDATES, MAX_EDIT_DISTANCE
 from markethall.shared.persistence.postgres import Statement, sql_literal
