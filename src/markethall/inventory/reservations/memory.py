@@ -157,9 +157,7 @@ class MemoryReservationStore(MemoryStockStore):
         self, after: tuple[UUID, UUID], limit: int
     ) -> Sequence[ReservationState]:
         states = [
-            ReservationState(
-                reservation_id=one.reservation_id, order_id=one.order_id, status=one.status
-            )
+            ReservationState(**vars(one))
             for one in self._tables.reservations.rows()
             if one.order_id is not None and (one.order_id, one.reservation_id) > after
         ]

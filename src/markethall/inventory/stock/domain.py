@@ -229,14 +229,11 @@ def transfer_from_movements(movements: Iterable[Movement]) -> Transfer:
     """Build a transfer from its two movements. They may be in any order."""
     outgoing, incoming = sorted(movements, key=lambda movement: movement.delta)
     return Transfer(
+        **vars(outgoing),
         transfer_id=_reference(outgoing),
-        product_id=outgoing.product_id,
         from_warehouse_id=outgoing.warehouse_id,
         to_warehouse_id=incoming.warehouse_id,
         quantity=incoming.delta,
-        note=outgoing.note,
-        actor=outgoing.actor,
-        created_at=outgoing.created_at,
         movements=(outgoing, incoming),
     )
 
@@ -273,23 +270,11 @@ def counts_by_product(
 def stocktake_from_movements(movements: Sequence[Movement], skus: Mapping[UUID, str]) -> Stocktake:
     """Build a stocktake from its movements. There must be at least one."""
     first = movements[0]
-    return Stocktake(
-        stocktake_id=_reference(first),
-        warehouse_id=first.warehouse_id,
-        note=first.note,
-        actor=first.actor,
-        created_at=first.created_at,
-        lines=tuple(
-            CountedLine(
-                product_id=movement.product_id,
-                sku=skus[movement.product_id],
-                counted=movement.on_hand_after,
-                delta=movement.delta,
-                movement_id=movement.movement_id,
-            )
-            for movement in sorted(movements, key=lambda movement: movement.product_id)
-        ),
-    )
+    lines = [
+        CountedLine(**vars(each), sku=skus[each.product_id], counted=each.on_hand_after)
+        for each in sorted(movements, key=lambda movement: movement.product_id)
+    ]
+    return Stocktake(**vars(first), stocktake_id=_reference(first), lines=tuple(lines))
 
 
 def _reference(movement: Movement) -> UUID:

@@ -217,12 +217,9 @@ def _with_product_texts(fields: dict[str, Any], summary: FamilySummary) -> dict[
         "images": lambda: summary.images,
     }
     return {
+        **vars(summary),
         **fields,
         **{name: fields[name] or value() for name, value in fallback.items()},
-        "options": tuple(summary.options),
-        "price_range": summary.price_range,
-        "available": summary.available,
-        "product_count": summary.product_count,
     }
 
 

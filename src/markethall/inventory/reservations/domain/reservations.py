@@ -195,13 +195,9 @@ class Reservation:
 
     def to_view(self, now: datetime) -> ReservationView:
         lines_by_product = groupby(self.lines, key=lambda line: line.product_id)
-        return ReservationView(
-            reservation_id=self.reservation_id,
-            order_id=self.order_id,
-            status=self.effective_status(now),
-            lines=tuple(_merge_product_lines(list(lines)) for _, lines in lines_by_product),
-            expires_at=self.expires_at,
-        )
+        lines = tuple(_merge_product_lines(list(lines)) for _, lines in lines_by_product)
+        computed: dict[str, Any] = {"status": self.effective_status(now), "lines": lines}
+        return ReservationView(**vars(self) | computed)
 
     def _remaining(self) -> tuple[StockQuantity, ...]:
         return tuple(line.remaining for line in self.lines if line.remaining_quantity)

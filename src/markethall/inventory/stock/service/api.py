@@ -76,7 +76,9 @@ class StockroomService:
         return ProductStock(
             product_id=product_id,
             available=total_available(levels),
-            warehouses=tuple(_level_view(level) for level in levels),
+            warehouses=tuple(
+                StockLevel(**vars(level), available=level.available) for level in levels
+            ),
         )
 
     async def get_stock_at(
@@ -273,15 +275,6 @@ async def _get_levels_or_404(reads: ReadStore, product_id: UUID, now: datetime) 
     if not levels:
         raise ProductNotFound(product_ids=[str(product_id)])
     return levels
-
-
-def _level_view(level: Stock) -> StockLevel:
-    return StockLevel(
-        warehouse_id=level.warehouse_id,
-        on_hand=level.on_hand,
-        reserved=level.reserved,
-        available=level.available,
-    )
 
 
 async def _shortage(store: Store, refused: Sequence[StockChange]) -> InsufficientStock:
