@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from PIL import Image, ImageCms
 
-from markethall.inventory.media.domain.media import ProcessedImage
-from markethall.inventory.media.gateway.image_codec import process_image
+from markethall.inventory.media.domain import ProcessedImage
+from markethall.inventory.media.gateway.image_worker import process_image
 
 MAX_PIXELS: Final = 1_000_000
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from markethall.inventory.search.contract import FamilyQuery
-from markethall.inventory.search.domain.search_query import SearchQuery
+from markethall.inventory.search.domain import SearchQuery
 from markethall.inventory.search.ports import ProductPageRequest
 from markethall.inventory.search.sql.store import TrigramSupport
 from markethall.inventory.sql import STATEMENTS, SqlInventoryStore

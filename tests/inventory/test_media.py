@@ -16,7 +16,7 @@ from markethall.inventory.media.contract import (
     MediaView,
     UploadedFile,
 )
-from markethall.inventory.media.domain.media import ProcessedImage
+from markethall.inventory.media.domain import ProcessedImage
 from markethall.inventory.media.memory import MemoryMediaStorage
 from markethall.inventory.media.service import GARBAGE_AGE
 from markethall.shared.idempotency.records import IdempotentCommand

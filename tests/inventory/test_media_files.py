@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from markethall.inventory.media.contract import ImageRefused
-from markethall.inventory.media.gateway.image_codec import process_image
+from markethall.inventory.media.gateway.image_worker import process_image
 from tests.inventory.image_files import (
     HOSTILE_FILES,
     MAX_PIXELS,

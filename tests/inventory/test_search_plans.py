@@ -13,7 +13,7 @@ import pytest
 
 from markethall.inventory.catalogue.sql.tables import products
 from markethall.inventory.search.contract import ProductQuery
-from markethall.inventory.search.domain.search_query import SearchQuery
+from markethall.inventory.search.domain import SearchQuery
 from markethall.inventory.search.ports import ProductPageRequest
 from markethall.inventory.search.sql.store import TrigramSupport
 from markethall.inventory.sql import STATEMENTS, SqlInventoryStore

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.media.domain.media import Media
+from markethall.inventory.media.domain import Media
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table

@@ -3,7 +3,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from markethall.inventory.media.domain.media import Media, ProcessedImage
+from markethall.inventory.media.domain import Media, ProcessedImage
 from markethall.shared.idempotency.records import ResponseStore
 
 

@@ -10,7 +10,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from markethall.inventory.media.contract import ImageFile, MediaNotFound, MediaView, UploadedFile
-from markethall.inventory.media.domain.media import VERSION, Media
+from markethall.inventory.media.domain import VERSION, Media
 from markethall.inventory.media.ports import ImageProcessor, MediaStorage, ReadStore, Store
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext

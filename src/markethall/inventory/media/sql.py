@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from markethall.inventory.catalogue.sql.expressions import LIMIT, insert_row, uuid_parameter
 from markethall.inventory.catalogue.sql.tables import metadata
-from markethall.inventory.media.domain.media import Media
+from markethall.inventory.media.domain import Media
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.persistence.postgres import Statement
 from markethall.shared.persistence.sql import timestamp_column

@@ -17,14 +17,15 @@ from markethall.inventory.catalogue.domain.text_keys import (
 )
 from markethall.inventory.catalogue.memory import MemoryProductStore, find_rows
 from markethall.inventory.search.contract import Facets
-from markethall.inventory.search.domain.facets import (
+from markethall.inventory.search.domain import (
     NAMED_FACETS,
     FacetCount,
     FacetPart,
+    SearchQuery,
     build_facets,
+    matches_keys,
     most_frequent,
 )
-from markethall.inventory.search.domain.search_query import SearchQuery, matches_keys
 from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 
 # returns the unit that a facet counts for a product: the product or its family

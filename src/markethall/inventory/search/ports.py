@@ -10,8 +10,7 @@ from markethall.inventory.catalogue.domain.families import FamilyRecord
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.catalogue.ports import ProductIndex
 from markethall.inventory.search.contract import Facets, ProductQuery
-from markethall.inventory.search.domain.facets import FacetPart, facet_parts
-from markethall.inventory.search.domain.search_query import SearchQuery, filter_keys
+from markethall.inventory.search.domain import FacetPart, SearchQuery, facet_parts, filter_keys
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from markethall.inventory.search.contract import (
     ProductPage,
     ProductQuery,
 )
-from markethall.inventory.search.domain.facets import build_facets
-from markethall.inventory.search.domain.search_query import SearchQuery
+from markethall.inventory.search.domain import SearchQuery, build_facets
 from markethall.inventory.search.ports import (
     FamilyListPage,
     ProductPageJson,

@@ -29,14 +29,11 @@ from markethall.inventory.catalogue.contract.products import (
 from markethall.inventory.catalogue.domain.text_keys import fold_tags
 from markethall.inventory.imports.domain.foreign_values import (
     CUT_PATH_MESSAGE,
+    choose_category,
     complete_url,
     cut_path,
     derive_slug,
     distinct,
-)
-from markethall.inventory.imports.domain.woocommerce_row import WooRow, unescape_text
-from markethall.inventory.imports.domain.woocommerce_values import (
-    choose_category,
     parse_localized_amount,
     parse_quantity,
     parse_sale_end,
@@ -45,6 +42,7 @@ from markethall.inventory.imports.domain.woocommerce_values import (
     read_description,
     split_list,
 )
+from markethall.inventory.imports.domain.woocommerce_row import WooRow, unescape_text
 
 VENDOR: Final = "vendor"
 _SEO_TITLE_COLUMNS: Final = ("yoast_title", "rank_math_title")

@@ -14,7 +14,7 @@ from markethall.inventory.imports.domain.file_records import (
     UnreadableFile,
     sanitize,
 )
-from markethall.inventory.imports.domain.woocommerce_values import split_list
+from markethall.inventory.imports.domain.foreign_values import split_list
 from markethall.shared.kernel.csv_format import unescape_formula
 
 # maps the column name that the code uses to the names in files

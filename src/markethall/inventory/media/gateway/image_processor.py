@@ -19,8 +19,7 @@ from typing import Any, Final
 import structlog
 
 from markethall.inventory.media.contract import ImageProblem
-from markethall.inventory.media.domain.file_check import refused
-from markethall.inventory.media.domain.media import ProcessedImage
+from markethall.inventory.media.domain import ProcessedImage, refused
 from markethall.shared.kernel.errors import Overloaded
 
 log = structlog.get_logger("markethall.media")

@@ -10,13 +10,14 @@ from markethall.inventory.catalogue.sql.expressions import WEIGHT_LETTERS
 from markethall.inventory.catalogue.sql.family_store import family_record_from_row
 from markethall.inventory.catalogue.sql.store import SqlProductStore
 from markethall.inventory.search.contract import Facets
-from markethall.inventory.search.domain.facets import (
+from markethall.inventory.search.domain import (
     NAMED_FACETS,
     FacetCount,
     FacetPart,
+    SearchQuery,
+    SearchTerm,
     build_facets,
 )
-from markethall.inventory.search.domain.search_query import SearchQuery, SearchTerm
 from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.facet_statements import FacetPartShape, count_facets
