@@ -24,8 +24,7 @@ from markethall.inventory.catalogue.sql.tables import (
     products,
     vocabulary,
 )
-from markethall.inventory.search.domain import EXACT_SKU_SCORE
-from markethall.inventory.search.sql.spelling import MAX_CANDIDATES, MAX_EDIT_DISTANCE
+from markethall.inventory.search.domain import EXACT_SKU_SCORE, MAX_CANDIDATES, MAX_EDIT_DISTANCE
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {

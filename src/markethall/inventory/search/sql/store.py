@@ -17,6 +17,7 @@ from markethall.inventory.search.domain import (
     SearchQuery,
     SearchTerm,
     build_facets,
+    spelling_suggestions,
 )
 from markethall.inventory.search.ports import FamilyListPage, ProductPageJson, ProductPageRequest
 from markethall.inventory.search.sql import statements
@@ -27,7 +28,6 @@ from markethall.inventory.search.sql.product_page_statements import (
     family_page_statement,
     product_page_statement,
 )
-from markethall.inventory.search.sql.spelling import spelling_suggestions
 from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.postgres import Connection
