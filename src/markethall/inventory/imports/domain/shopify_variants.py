@@ -27,22 +27,17 @@ from markethall.inventory.imports.domain.shopify_rows import (
 
 _DEFAULT_OPTION: Final = ("Title", "Default Title")
 _NUMBER_PATTERN: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")
-# field of the model -> column in which an error of this field is reported
+# Field of the model -> column in which an error of this field is reported. Other fields have a
+# column of the same name.
 _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
-    "sku": "sku",
     "name": "title",
     "description": "body",
-    "price": "price",
-    "compare_at": "compare_at",
-    "barcode": "barcode",
     "weight_grams": "grams",
     "category": "type",
     "family": "handle",
-    "tags": "tags",
+    "label": "handle",
     "images": "image",
     "attributes": "vendor",
-    "status": "status",
-    "on_hand": "quantity",
     "options": "option1_value",
 }
 _FAMILY_TEXT_FIELDS: Final = ("name", "description", "category")
@@ -249,16 +244,14 @@ class VariantReader:
         field = str(path[0]) if path else ""
         if field == "options" and len(path) > 1:
             return self._locate_option(str(path[1]), group, row, is_name=path[-1] == "[key]")
-        column = _COLUMN_BY_FIELD.get(field)
+        column = _COLUMN_BY_FIELD.get(field, field)
         if field == "on_hand":
-            column = next((name for name in QUANTITY_COLUMNS if self._header.has(name)), None)
-        if field == "label":
-            column = "handle"
+            column = next((name for name in QUANTITY_COLUMNS if self._header.has(name)), field)
         if field == "seo" and len(path) > 1:
             column = f"seo_{path[1]}"
         if field == "category" and not group.first.get("type"):
             column = "category"
-        name = self._header.name(column) if column else field[:100]
+        name = self._header.name(column)[:100]
         return (group.first_line if field in _FIRST_ROW_FIELDS else row.line), sanitize(name)
 
     def _locate_option(
