@@ -213,19 +213,18 @@ class SqlCategoryStore(SqlUnitOfWork):
             raise CategoryNotFound(category=category.parent) from None
 
     async def list_category_nodes(self, label_keys: Collection[str]) -> Sequence[CategoryNode]:
-        rows = await self._connection.fetch_all(LIST_CATEGORY_NODES, label_keys=list(label_keys))
-        return [CategoryNode(*row) for row in rows]
+        return await self._list_nodes(LIST_CATEGORY_NODES, label_keys=list(label_keys))
 
     async def list_all_category_nodes(self) -> Sequence[CategoryNode]:
-        rows = await self._connection.fetch_all(LIST_ALL_CATEGORY_NODES)
-        return [CategoryNode(*row) for row in rows]
+        return await self._list_nodes(LIST_ALL_CATEGORY_NODES)
 
     async def list_category_nodes_for_share(
         self, label_keys: Collection[str]
     ) -> Sequence[CategoryNode]:
-        rows = await self._connection.fetch_all(
-            LIST_CATEGORY_NODES_FOR_SHARE, label_keys=list(label_keys)
-        )
+        return await self._list_nodes(LIST_CATEGORY_NODES_FOR_SHARE, label_keys=list(label_keys))
+
+    async def _list_nodes(self, statement: Statement, **values: Any) -> Sequence[CategoryNode]:
+        rows = await self._connection.fetch_all(statement, **values)
         return [CategoryNode(*row) for row in rows]
 
     async def lock_category_tree(self) -> None:

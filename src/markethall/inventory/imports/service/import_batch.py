@@ -303,10 +303,8 @@ async def persist(store: Store, changes: BatchChanges) -> None:
     # Write the movements of existing products before the products. The counts were checked against
     # the old backorder limits, which change when the products are written.
     await _apply(store, changes.movements(of_new_products=False))
-    new_products, changed_products = (
-        list(changes.new_products.values()),
-        list(changes.changed_products.values()),
-    )
+    new_products = list(changes.new_products.values())
+    changed_products = list(changes.changed_products.values())
     product_categories = [product.category for product in changes.written_products]
     await changes.categories.create(store, [*product_categories, *changes.families.category_keys])
     await changes.families.write(store, changes.written_products, changes.now)

@@ -22,6 +22,7 @@ from markethall.inventory.imports.sql.product_staging import ProductStaging
 from markethall.inventory.imports.sql.tables import import_jobs
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock
 from markethall.shared.composition.sql import SqlUnitOfWork
+from markethall.shared.persistence.postgres import Statement
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -63,16 +64,10 @@ class SqlImportStore(SqlUnitOfWork):
         return await self._has_effect(statements.ADD_IMPORT_JOB, **_job_to_row(job))
 
     async def get_import_job(self, import_id: UUID) -> ImportJob | None:
-        return _job_from_row(
-            await self._connection.fetch_one(statements.GET_IMPORT_JOB, import_id=import_id)
-        )
+        return await self._fetch_job(statements.GET_IMPORT_JOB, import_id=import_id)
 
     async def get_import_job_for_update(self, import_id: UUID) -> ImportJob | None:
-        return _job_from_row(
-            await self._connection.fetch_one(
-                statements.GET_IMPORT_JOB_FOR_UPDATE, import_id=import_id
-            )
-        )
+        return await self._fetch_job(statements.GET_IMPORT_JOB_FOR_UPDATE, import_id=import_id)
 
     async def save_import_job(self, job: ImportJob) -> None:
         await self._connection.execute(statements.SAVE_IMPORT_JOB, **_job_update_values(job))
@@ -80,15 +75,17 @@ class SqlImportStore(SqlUnitOfWork):
     async def lease_import_job(
         self, token: UUID, now: datetime, lease_until: datetime, import_id: UUID | None
     ) -> ImportJob | None:
-        return _job_from_row(
-            await self._connection.fetch_one(
-                statements.LEASE_IMPORT_JOB,
-                token=token,
-                now=now,
-                lease_until=lease_until,
-                import_id=import_id,
-            )
+        return await self._fetch_job(
+            statements.LEASE_IMPORT_JOB,
+            token=token,
+            now=now,
+            lease_until=lease_until,
+            import_id=import_id,
         )
+
+    async def _fetch_job(self, statement: Statement, **values: Any) -> ImportJob | None:
+        row = await self._connection.fetch_one(statement, **values)
+        return _job_from_row(row) if row else None
 
     async def advance_import_job(self, job: ImportJob, token: UUID, expected_offset: int) -> bool:
         return await self._has_effect(
@@ -220,9 +217,7 @@ def _job_update_values(job: ImportJob) -> dict[str, Any]:
     }
 
 
-def _job_from_row(row: "Record | None") -> ImportJob | None:
-    if row is None:
-        return None
+def _job_from_row(row: "Record") -> ImportJob:
     names = ("position_offset", "position_line", "in_oversized_row", "truncated_handle")
     converted: dict[str, Any] = {
         **{name: json.loads(row[name]) for name in _JSON_COLUMNS},

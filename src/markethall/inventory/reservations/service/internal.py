@@ -122,9 +122,12 @@ class InventoryService:
         async def reserve(store: Store, new_plan: AllocationPlan | None) -> Reservation:
             reservation = Reservation.from_command(command, self._clock())
             if not await store.insert_reservation(reservation):
-                return await _get_existing_for_update(store, reservation.reservation_id)
+                return await _get_reservation_for_update(store, reservation.reservation_id)
             if command.limited:
-                await self._check_limits(store, reservation, requested)
+                usage = await store.get_customer_usage(
+                    reservation, list(requested), reservation.reserved_at
+                )
+                self._limits.check(usage, requested)
             plan = new_plan or main_warehouse_plan
             await _reserve_lines(store, reservation, plan, requested)
             return reservation
@@ -143,13 +146,12 @@ class InventoryService:
         return reservation.to_view(now)
 
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        async def commit(store: Store, new_plan: AllocationPlan | None) -> Reservation:
-            return await _commit_not_held(store, reservation_id, new_plan)
-
         async with self._database.autocommit() as store:
             committed = await store.commit_if_held(reservation_id)
         if committed is None:
-            committed = await self._allocation.run(commit)
+            committed = await self._allocation.run(
+                lambda store, new_plan: _commit_not_held(store, reservation_id, new_plan)
+            )
         return await self._invalidate_and_view(committed)
 
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
@@ -180,7 +182,7 @@ class InventoryService:
                 if await store.insert_reservation(reservation):
                     return reservation.to_view(self._clock())
                 # a concurrent `reserve` has inserted a reservation with this id
-                reservation = await _get_existing_for_update(store, reservation_id)
+                reservation = await _get_reservation_for_update(store, reservation_id)
             released = reservation.release()
             await store.save_reservation(reservation)
             await store.release_stock(released)
@@ -214,15 +216,6 @@ class InventoryService:
             ):
                 raise ProductNotFound(product_ids=list(map(str, missing)))
         self._cache.invalidate([change.product_id for change in changes], pages=False)
-
-    async def _check_limits(
-        self, store: Store, reservation: Reservation, requested: Mapping[UUID, int]
-    ) -> None:
-        """Raises TooManyUnpaidOrders, TooManyUnits."""
-        usage = await store.get_customer_usage(
-            reservation, list(requested), reservation.reserved_at
-        )
-        self._limits.check(usage, requested)
 
     async def _record_sale(
         self, store: Store, sale: Sequence[StockChange], quantities: Sequence[StockQuantity]
@@ -294,14 +287,6 @@ def _untracked_supply(sale: StockChange) -> StockChange:
         note="untracked stock",
         reference=None,
     )
-
-
-async def _get_existing_for_update(store: Store, reservation_id: UUID) -> Reservation:
-    """Lock and return a reservation that could not be inserted, because its id exists."""
-    reservation = await store.get_reservation_for_update(reservation_id)
-    if reservation is None:
-        raise LookupError(f"reservation {reservation_id} has disappeared")
-    return reservation
 
 
 async def _get_reservation_for_update(store: Store, reservation_id: UUID) -> Reservation:

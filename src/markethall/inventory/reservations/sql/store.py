@@ -23,6 +23,7 @@ from markethall.inventory.reservations.sql.integrity import LIST_RESERVATION_STA
 from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
+from markethall.shared.persistence.postgres import Statement
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -111,28 +112,26 @@ class SqlReservationStore(SqlUnitOfWork):
     async def extend_if_held(
         self, reservation_id: UUID, expires_at: datetime, now: datetime
     ) -> Reservation | None:
-        return _reservation(
-            await self._connection.fetch_all(
-                statements.EXTEND_IF_HELD,
-                reservation_id=reservation_id,
-                new_expires_at=expires_at,
-                now=now,
-            )
+        return await self._fetch_reservation(
+            statements.EXTEND_IF_HELD,
+            reservation_id=reservation_id,
+            new_expires_at=expires_at,
+            now=now,
         )
 
     async def commit_if_held(self, reservation_id: UUID) -> Reservation | None:
-        return _reservation(
-            await self._connection.fetch_all(
-                statements.COMMIT_IF_HELD, reservation_id=reservation_id
-            )
+        return await self._fetch_reservation(
+            statements.COMMIT_IF_HELD, reservation_id=reservation_id
         )
 
     async def get_reservation(self, reservation_id: UUID) -> Reservation | None:
-        return _reservation(
-            await self._connection.fetch_all(
-                statements.GET_RESERVATION, reservation_id=reservation_id
-            )
+        return await self._fetch_reservation(
+            statements.GET_RESERVATION, reservation_id=reservation_id
         )
+
+    async def _fetch_reservation(self, statement: Statement, **values: Any) -> Reservation | None:
+        rows = await self._connection.fetch_all(statement, **values)
+        return _reservation(rows) if rows else None
 
     async def get_reservation_for_update(self, reservation_id: UUID) -> Reservation | None:
         # two statements, because only the second one sees changes that were committed while the
@@ -150,7 +149,7 @@ class SqlReservationStore(SqlUnitOfWork):
             statements.LIST_ORDER_RESERVATIONS, order_id=order_id, after=after, limit=limit
         )
         groups = groupby(rows, key=lambda row: row["reservation_id"])
-        return [reservation for _, group in groups if (reservation := _reservation(list(group)))]
+        return [_reservation(list(group)) for _, group in groups]
 
     async def save_reservation(self, reservation: Reservation) -> None:
         await self._connection.execute(
@@ -268,10 +267,8 @@ def _availability(rows: "Sequence[Record]") -> Availability:
     )
 
 
-def _reservation(rows: "Sequence[Record]") -> Reservation | None:
+def _reservation(rows: "Sequence[Record]") -> Reservation:
     """Build one reservation from its rows, one per line."""
-    if not rows:
-        return None
     names = ("reservation_id", "order_id", "customer_id", "reserved_at", "expires_at")
     return Reservation(
         **{name: rows[0][name] for name in names},

@@ -279,19 +279,13 @@ class SqlStockStore(SqlUnitOfWork):
 
 class SqlWarehouseStore(SqlUnitOfWork):
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None:
-        return _warehouse(
-            await self._connection.fetch_one(GET_WAREHOUSE, warehouse_id=warehouse_id)
-        )
+        return await self._get_warehouse(GET_WAREHOUSE, warehouse_id)
 
     async def get_warehouse_for_update(self, warehouse_id: UUID) -> Warehouse | None:
-        return _warehouse(
-            await self._connection.fetch_one(GET_WAREHOUSE_FOR_UPDATE, warehouse_id=warehouse_id)
-        )
+        return await self._get_warehouse(GET_WAREHOUSE_FOR_UPDATE, warehouse_id)
 
     async def get_warehouse_for_share(self, warehouse_id: UUID) -> Warehouse | None:
-        return _warehouse(
-            await self._connection.fetch_one(GET_WAREHOUSE_FOR_SHARE, warehouse_id=warehouse_id)
-        )
+        return await self._get_warehouse(GET_WAREHOUSE_FOR_SHARE, warehouse_id)
 
     async def list_warehouses(
         self, after: tuple[int, UUID] | None, limit: int
@@ -318,6 +312,10 @@ class SqlWarehouseStore(SqlUnitOfWork):
     async def has_stock_rows(self, warehouse_id: UUID) -> bool:
         return await self._fetch_bool(HAS_STOCK_ROWS, warehouse_id=warehouse_id)
 
+    async def _get_warehouse(self, statement: Statement, warehouse_id: UUID) -> Warehouse | None:
+        row = await self._connection.fetch_one(statement, warehouse_id=warehouse_id)
+        return Warehouse(**row) if row else None
+
 
 def _change_parameters(changes: Sequence[StockChange]) -> dict[str, Any]:
     first = changes[0]
@@ -337,7 +335,3 @@ def _change_parameters(changes: Sequence[StockChange]) -> dict[str, Any]:
 
 def _movement(row: "Record") -> Movement:
     return Movement(**{name: row[name] for name in Movement.model_fields})
-
-
-def _warehouse(row: "Record | None") -> Warehouse | None:
-    return Warehouse(**row) if row else None
