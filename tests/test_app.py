@@ -21,7 +21,7 @@ from markethall.app import Gateway, create_app
 from markethall.container import ApplicationContainer
 from markethall.contexts import topology
 from markethall.event_workers import bind_event_handlers
-from markethall.operations.metrics import MetricsSnapshot
+from markethall.operations.endpoints import MetricsSnapshot
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.http.route_policies import RoutePolicy

@@ -20,8 +20,12 @@ from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.event_workers import build_event_workers
 from markethall.graceful_shutdown import drain_on_signal
-from markethall.operations.endpoints import OPERATIONS_TAG, operations_router
-from markethall.operations.metrics import METRICS_PATH, MetricsPortMiddleware
+from markethall.operations.endpoints import (
+    METRICS_PATH,
+    OPERATIONS_TAG,
+    MetricsPortMiddleware,
+    operations_router,
+)
 from markethall.operations.readiness import Readiness
 from markethall.process_container import SERVICES_JWKS_PATH
 from markethall.secret_keys import load_or_create_secrets

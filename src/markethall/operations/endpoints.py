@@ -2,29 +2,85 @@
 
 import hmac
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, create_model
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from markethall import __version__
 from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.operations import swagger
 from markethall.operations.integrity import IntegrityReport, SharedIntegrityReport
-from markethall.operations.metrics import METRICS_PATH, MetricsSnapshot
 from markethall.operations.topology_report import describe_routes
 from markethall.settings import Settings
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.kernel.errors import Forbidden, RouteNotFound, Unauthenticated, Unavailable
 from markethall.shared.kernel.scopes import INTEGRITY_READ, STATS_READ
+from markethall.shared.observability.metrics import REGISTRY
+
+SNAPSHOT_TTL_SECONDS: Final = 1.0
+
+
+def _render() -> bytes:
+    return generate_latest(REGISTRY)
+
+
+class MetricsSnapshot:
+    """The metrics, rendered at most once a second: rendering blocks the event loop for some ms."""
+
+    def __init__(
+        self, render: Callable[[], bytes] = _render, clock: MonotonicClock = time.monotonic
+    ) -> None:
+        self._render = render
+        self._clock = clock
+        self._text = b""
+        self._rendered_at = -SNAPSHOT_TTL_SECONDS
+
+    def read(self) -> bytes:
+        """Return the metrics in the text format of Prometheus, at most a second old."""
+        now = self._clock()
+        if now - self._rendered_at >= SNAPSHOT_TTL_SECONDS:
+            self._text = self._render()
+            self._rendered_at = now
+        return self._text
+
+
+METRICS_PATH: Final = "/metrics"
+
+
+class MetricsPortMiddleware:
+    """Serves /metrics on `port` only, and nothing else there.
+
+    Raises RouteNotFound for /metrics on any other port, and for any other path on `port`.
+    """
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app = app
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_metrics = scope["type"] == "http" and scope["path"] == METRICS_PATH
+        if scope["type"] == "http" and is_metrics != arrived_on(scope, self._port):
+            raise RouteNotFound
+        await self._app(scope, receive, send)
+
+
+def arrived_on(scope: Scope, port: int | None) -> bool:
+    """Tell whether the request arrived on this port of the server."""
+    server = scope.get("server")
+    return port is not None and server is not None and server[1] == port
+
 
 log = structlog.get_logger("markethall.operations")
 

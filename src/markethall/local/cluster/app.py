@@ -20,8 +20,13 @@ from markethall.graceful_shutdown import drain_on_signal
 from markethall.local.cluster.process_supervisor import Report, ServiceSupervisor, free_urls
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.local.cluster.running import recorded
-from markethall.operations.endpoints import add_docs, add_metrics, add_probes
-from markethall.operations.metrics import MetricsPortMiddleware, arrived_on
+from markethall.operations.endpoints import (
+    MetricsPortMiddleware,
+    add_docs,
+    add_metrics,
+    add_probes,
+    arrived_on,
+)
 from markethall.server import GracefulServer, listen_sockets, server_config
 from markethall.settings import Settings
 from markethall.shared.http.cors import cors_policy
