@@ -7,9 +7,11 @@ from typing import Final
 
 from markethall.payments.ports import Capability, Failed, OperationKind, ReportKind, Succeeded
 from markethall.shared.kernel.ids import new_id
-from markethall.testing.gateway_checks import (
+from markethall.testing.gateway_testbed import (
+    AMOUNT,
     REPORT_END,
     REPORT_START,
+    GatewayTestbed,
     authorize_once,
     charge_of_saved,
     charge_once,
@@ -25,7 +27,6 @@ from markethall.testing.gateway_checks import (
     saved_method_of,
     start_action,
 )
-from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed
 
 _LONG_AGO: Final = timedelta(hours=1)
 

@@ -19,7 +19,7 @@ from markethall.orders.tax.domain import TaxRequest
 from markethall.orders.tax.ports import TaxCalculator
 from markethall.orders.totals.domain import SHIPPING_KEY, Destination, LineBreakdown
 from markethall.shared.kernel.model import MAX_AMOUNT
-from markethall.testing.gateway_checks import expect
+from markethall.testing.gateway_testbed import expect
 
 _DESTINATIONS: Final = (
     Destination("DE", "BE", "10115"),

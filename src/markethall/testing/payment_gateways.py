@@ -14,7 +14,9 @@ from typing import Final
 from markethall.payments.ports import Capability, OperationKind, Succeeded
 from markethall.shared.kernel.errors import DomainError
 from markethall.testing.gateway_capabilities import CapabilityConformance
-from markethall.testing.gateway_checks import (
+from markethall.testing.gateway_testbed import (
+    AMOUNT,
+    GatewayTestbed,
     charge_once,
     expect,
     expect_failure,
@@ -26,7 +28,6 @@ from markethall.testing.gateway_checks import (
     is_supported,
     receive,
 )
-from markethall.testing.gateway_testbed import AMOUNT, GatewayTestbed
 
 _CONCURRENCY: Final = 8
 # capability -> the capability that it requires
