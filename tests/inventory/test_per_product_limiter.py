@@ -5,8 +5,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from markethall.inventory.reservations.service import per_product_limiter
-from markethall.inventory.reservations.service.per_product_limiter import ProductConcurrencyLimiter
+from markethall.inventory.reservations.service.allocation_retry import (
+    MAX_CONCURRENT_PER_PRODUCT,
+    ProductConcurrencyLimiter,
+)
 from markethall.inventory.sql import SqlInventoryStore
 from markethall.shared.persistence.postgres import Postgres
 from tests.inventory.conftest import build_inventory_app
@@ -108,9 +110,7 @@ async def test_hot_product_leaves_connections_for_others(
     monkeypatch.setattr(
         inventory_app.inventory,
         "_limiter",
-        ProductConcurrencyLimiter(
-            per_product_limiter.MAX_CONCURRENT_PER_PRODUCT, max_wait_seconds=60
-        ),
+        ProductConcurrencyLimiter(MAX_CONCURRENT_PER_PRODUCT, max_wait_seconds=60),
     )
     tea = await inventory_app.product(stock=100)
     running, max_running, reserve = 0, 0, SqlInventoryStore.reserve_single_statement
@@ -126,5 +126,5 @@ async def test_hot_product_leaves_connections_for_others(
     monkeypatch.setattr(SqlInventoryStore, "reserve_single_statement", counting_reserve)
     await asyncio.gather(*(inventory_app.reserve({tea.product_id: 1}) for _ in range(60)))
 
-    assert max_running == per_product_limiter.MAX_CONCURRENT_PER_PRODUCT
+    assert max_running == MAX_CONCURRENT_PER_PRODUCT
     assert await inventory_app.available(tea.product_id) == 40

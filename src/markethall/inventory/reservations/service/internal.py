@@ -36,8 +36,8 @@ from markethall.inventory.reservations.service.allocation_retry import (
     AllocationFailed,
     AllocationPlan,
     AllocationRunner,
+    ProductConcurrencyLimiter,
 )
-from markethall.inventory.reservations.service.per_product_limiter import ProductConcurrencyLimiter
 from markethall.inventory.stock.contract import MovementReason
 from markethall.inventory.stock.domain import StockChange, StockQuantity
 from markethall.shared.kernel.call_context import CallContext
