@@ -25,7 +25,7 @@ from markethall.inventory.catalogue.contract.products import (
     ProductChange,
     RenderedResponse,
 )
-from markethall.inventory.catalogue.domain.slugs import product_slug
+from markethall.inventory.catalogue.domain.text_keys import product_slug
 from markethall.inventory.search.contract import FamilyPage, FamilyQuery, ProductQuery
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.etags import ExpectedVersions

@@ -1,6 +1,6 @@
 from fastapi import APIRouter
 
-from markethall.inventory.catalogue.router import categories, families, products
+from markethall.inventory.catalogue.router import categories, products
 from markethall.inventory.imports import router as imports
 from markethall.inventory.media import router as media
 from markethall.inventory.reservations import router as reservations
@@ -11,7 +11,6 @@ router = APIRouter()
 for part in (
     search.router,
     products.router,
-    families.router,
     categories.router,
     stock.router,
     reservations.router,

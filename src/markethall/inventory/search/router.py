@@ -2,10 +2,12 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from markethall.inventory.catalogue.router.dependencies import Anyone, AnyoneOrWriter, send_rendered
-from markethall.inventory.catalogue.router.localization import (
+from markethall.inventory.catalogue.router.dependencies import (
     LANGUAGE_PARAMETERS,
+    Anyone,
+    AnyoneOrWriter,
     RequestedLanguage,
+    send_rendered,
 )
 from markethall.inventory.search.contract import (
     FamilyPage,

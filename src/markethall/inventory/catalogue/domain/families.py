@@ -26,13 +26,13 @@ from markethall.inventory.catalogue.domain.products import (
     sort_like_jsonb,
     to_stored_value,
 )
-from markethall.inventory.catalogue.domain.slugs import (
+from markethall.inventory.catalogue.domain.text_keys import (
     MAX_BASE_LENGTH,
+    label_key,
     product_id_of_slug,
     product_slug,
     slug_candidates,
 )
-from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})

@@ -17,17 +17,15 @@ from markethall.inventory.catalogue.router.dependencies import (
     CHANGE_ERRORS,
     CREATE_ERRORS,
     DELETE_ERRORS,
+    LANGUAGE_PARAMETERS,
     Anyone,
     CatalogueWriter,
     CategoriesDep,
     ExpectedVersionsDep,
     IdempotencyDep,
-    send_rendered,
-)
-from markethall.inventory.catalogue.router.localization import (
-    LANGUAGE_PARAMETERS,
     RequestedLanguage,
     ResourceLanguage,
+    send_rendered,
 )
 from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE
 from markethall.shared.http.idempotent_routes import created_response

@@ -25,8 +25,7 @@ from markethall.inventory.catalogue.domain.families import (
     free_slug,
 )
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.domain.slugs import product_id_of_slug
-from markethall.inventory.catalogue.domain.text_keys import label_key
+from markethall.inventory.catalogue.domain.text_keys import label_key, product_id_of_slug
 from markethall.inventory.catalogue.ports import (
     FamilyPageJson,
     ProductCache,
