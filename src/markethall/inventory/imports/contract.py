@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Annotated, Protocol
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field
 
 from markethall.inventory.catalogue.contract.families import FamilyChange, FamilyLabel
+from markethall.inventory.catalogue.contract.fields import frozen_as
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import MAX_UNITS
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -89,11 +89,7 @@ class ImportRowCounts(Dto):
     families_updated: int
 
 
-FrozenCounts = Annotated[
-    Mapping[str, int],
-    AfterValidator(lambda counts: MappingProxyType(dict(counts))),
-    PlainSerializer(dict, return_type=dict[str, int]),
-]
+FrozenCounts = Annotated[Mapping[str, int], *frozen_as(dict[str, int])]
 
 
 class ImportFailure(Dto):

@@ -10,7 +10,13 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import TypeAliasType
 
 from markethall.inventory.catalogue.contract.families import FamilyView
-from markethall.inventory.catalogue.contract.fields import CategoryPath, Label, ProductStatus, Tag
+from markethall.inventory.catalogue.contract.fields import (
+    CategoryPath,
+    Label,
+    ProductStatus,
+    Tag,
+    frozen_as,
+)
 from markethall.inventory.catalogue.contract.products import (
     MAX_ATTRIBUTE_LENGTH,
     MAX_OPTION_LENGTH,
@@ -159,9 +165,7 @@ class FacetValue(Dto):
 
 
 FrozenFacets = Annotated[
-    Mapping[str, tuple[FacetValue, ...]],
-    AfterValidator(lambda facets: MappingProxyType(dict(facets))),
-    PlainSerializer(dict, return_type=dict[str, tuple[FacetValue, ...]]),
+    Mapping[str, tuple[FacetValue, ...]], *frozen_as(dict[str, tuple[FacetValue, ...]])
 ]
 
 

@@ -1,9 +1,8 @@
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Final, Protocol
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainSerializer
+from pydantic import ConfigDict, Field
 
 from markethall.inventory.catalogue.contract.fields import (
     MAX_CATEGORY_LENGTH,
@@ -11,6 +10,7 @@ from markethall.inventory.catalogue.contract.fields import (
     CategoryPath,
     Label,
     Language,
+    frozen_as,
 )
 from markethall.inventory.catalogue.contract.products import RenderedResponse
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -86,9 +86,7 @@ class CategoryTranslationView(Dto):
 
 
 FrozenCategoryTranslations = Annotated[
-    Mapping[str, CategoryTranslationView],
-    AfterValidator(lambda names: MappingProxyType(dict(names))),
-    PlainSerializer(dict, return_type=dict[str, CategoryTranslationView]),
+    Mapping[str, CategoryTranslationView], *frozen_as(dict[str, CategoryTranslationView])
 ]
 
 

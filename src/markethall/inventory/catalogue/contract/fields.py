@@ -1,9 +1,10 @@
 import re
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Final
+from types import MappingProxyType
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from markethall.shared.kernel.languages import LANGUAGE_TAG
@@ -26,6 +27,12 @@ class InventoryPolicy(StrEnum):
 
     DENY = "deny"
     CONTINUE = "continue"
+
+
+def frozen_as(serialized_type: Any) -> tuple[AfterValidator, PlainSerializer]:
+    """Return the annotations of a mapping that cannot be changed, and its type as JSON."""
+    freeze = AfterValidator(lambda values: MappingProxyType(dict(values)))
+    return freeze, PlainSerializer(dict, return_type=serialized_type)
 
 
 # in characters; not lower than in common shop systems, so that their catalogues can be imported

@@ -1,7 +1,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 from typing import Annotated, Any, Final, Protocol, Self
 from uuid import UUID
 
@@ -9,7 +8,6 @@ from pydantic import (
     AfterValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -26,6 +24,7 @@ from markethall.inventory.catalogue.contract.fields import (
     Language,
     ProductStatus,
     Tag,
+    frozen_as,
 )
 from markethall.inventory.contract import MAX_UNITS
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -123,16 +122,10 @@ MAX_OPTION_VALUES: Final = 100
 MAX_ATTRIBUTES: Final = 50
 
 
-FrozenTexts = Annotated[
-    Mapping[str, str],
-    AfterValidator(lambda texts: MappingProxyType(dict(texts))),
-    PlainSerializer(dict, return_type=dict[str, str]),
-]
+FrozenTexts = Annotated[Mapping[str, str], *frozen_as(dict[str, str])]
 AttributeValueView = TypeAliasType("AttributeValueView", str | int | bool)
 FrozenAttributes = Annotated[
-    Mapping[str, AttributeValueView],
-    AfterValidator(lambda attributes: MappingProxyType(dict(attributes))),
-    PlainSerializer(dict, return_type=dict[str, AttributeValueView]),
+    Mapping[str, AttributeValueView], *frozen_as(dict[str, AttributeValueView])
 ]
 
 
@@ -152,9 +145,7 @@ class TranslationView(Dto):
 
 
 FrozenTranslations = Annotated[
-    Mapping[str, TranslationView],
-    AfterValidator(lambda texts: MappingProxyType(dict(texts))),
-    PlainSerializer(dict, return_type=dict[str, TranslationView]),
+    Mapping[str, TranslationView], *frozen_as(dict[str, TranslationView])
 ]
 
 
