@@ -130,10 +130,12 @@ class ImportJob:
             "rows": ImportRowCounts(
                 read=self.read, **{name: self.outcomes.get(name, 0) for name in RowOutcome}
             ),
-            "percent": self._percent(),
+            "percent": min(100, 100 * self.position.offset // self.size) if self.size else 100,
             "rows_per_second": self._rows_per_second(),
             "rows_left": self._estimated_rows_left(),
-            "failure": self._failure(),
+            "failure": ImportFailure(code=self.failure_code, message=self.failure_message)
+            if self.failure_code
+            else None,
         }
         return ImportView(**vars(self), **computed)
 
@@ -141,9 +143,6 @@ class ImportJob:
         self.status = status
         self.finished_at = now
         self.token = self.lease_until = None
-
-    def _percent(self) -> int:
-        return min(100, 100 * self.position.offset // self.size) if self.size else 100
 
     def _rows_per_second(self) -> int:
         if self.started_at is None or self.progressed_at is None:
@@ -155,8 +154,3 @@ class ImportJob:
         if not self.read or not self.position.offset:
             return None
         return max(0, self.size - self.position.offset) * self.read // self.position.offset
-
-    def _failure(self) -> ImportFailure | None:
-        if not self.failure_code:
-            return None
-        return ImportFailure(code=self.failure_code, message=self.failure_message)

@@ -94,17 +94,14 @@ class VariantReader:
         except _InvalidValue as error:
             name = self._header.name(error.column)
             return (RowError(row.line, name, "invalid", error.message),)
-        has_sku, has_status = bool(_sku(row.cells)), bool(group.first.get("status"))
+        has_sku = bool(_sku(row.cells))
         options = values["options"] if self._header.has_options else None
-        ignored = {
-            name
-            for name, is_provided in (
-                ("sku", has_sku),
-                ("status", has_status),
-                ("options", self._header.has_options),
-            )
-            if not is_provided
+        provided = {
+            "sku": has_sku,
+            "status": bool(group.first.get("status")),
+            "options": self._header.has_options,
         }
+        ignored = {name for name, is_provided in provided.items() if not is_provided}
         if self._header.is_inventory:
             ignored = set(values) - _INVENTORY_FIELDS
         return validate_row(

@@ -1,6 +1,4 @@
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from markethall.inventory.imports.domain.file_records import (
@@ -10,7 +8,7 @@ from markethall.inventory.imports.domain.file_records import (
 )
 from markethall.inventory.imports.domain.formats import RowReader, open_reader
 from markethall.inventory.imports.domain.jobs import ImportJob
-from markethall.inventory.imports.domain.row_validation import RowResult, StepReader
+from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, StepReader
 from markethall.inventory.imports.ports import ReadStore
 from markethall.shared.persistence.database import ReadDatabase
 
@@ -22,15 +20,6 @@ _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
 # Bytes count too, because blank lines give no rows.
 _BYTES_BETWEEN_YIELDS: Final = 4096
 _ROWS_BETWEEN_YIELDS: Final = 20
-
-
-@dataclass(frozen=True)
-class RowBatch:
-    """The rows to apply in one transaction, and the file position after them."""
-
-    rows: Sequence[RowResult]
-    record_count: int
-    next_position: FilePosition
 
 
 class ImportReader:
@@ -58,8 +47,9 @@ class ImportReader:
 
     async def read_batch(
         self, row_reader: StepReader, position: FilePosition, max_rows: int
-    ) -> RowBatch:
+    ) -> ReadStep:
         """Read about `max_rows` rows. Return an empty batch only at the end of the file."""
+        start = position
         rows: list[RowResult] = []
         read = rows_since_yield = bytes_since_yield = 0
         end = min(self._job.size, position.offset + _MAX_BATCH_BYTES)
@@ -93,7 +83,7 @@ class ImportReader:
                     if position == previous_position
                     else PART_BYTES
                 )
-        return RowBatch(rows, read, position)
+        return ReadStep(tuple(rows), read, position, position.offset - start.offset)
 
     @property
     def _reaches_end_of_file(self) -> bool:
@@ -139,7 +129,7 @@ class Prefetcher:
     def __init__(self, import_reader: ImportReader, row_reader: RowReader) -> None:
         self._import_reader = import_reader
         self._row_reader = row_reader
-        self._pending: tuple[FilePosition, asyncio.Task[RowBatch]] | None = None
+        self._pending: tuple[FilePosition, asyncio.Task[ReadStep]] | None = None
 
     def start(self, position: FilePosition, max_rows: int) -> None:
         """Start reading the batch at this position."""
@@ -148,7 +138,7 @@ class Prefetcher:
         )
         self._pending = position, read_task
 
-    async def get_batch(self, position: FilePosition, max_rows: int) -> RowBatch:
+    async def get_batch(self, position: FilePosition, max_rows: int) -> ReadStep:
         if self._pending and self._pending[0] == position:
             (_, read_task), self._pending = self._pending, None
             return await read_task

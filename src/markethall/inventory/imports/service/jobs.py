@@ -14,7 +14,7 @@ from markethall.inventory.catalogue.ports import ProductCache, ProductIndex
 from markethall.inventory.imports.contract import ImportView, MissingProducts, NoteKind
 from markethall.inventory.imports.domain.file_records import FilePosition, RowNote, UnreadableFile
 from markethall.inventory.imports.domain.jobs import MAX_STORED_NOTES, ImportJob
-from markethall.inventory.imports.domain.row_validation import StepReader
+from markethall.inventory.imports.domain.row_validation import ReadStep, StepReader
 from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_batch import (
     BatchChanges,
@@ -25,7 +25,7 @@ from markethall.inventory.imports.service.import_batch import (
     check_expired_reservations,
     persist,
 )
-from markethall.inventory.imports.service.import_reader import ImportReader, Prefetcher, RowBatch
+from markethall.inventory.imports.service.import_reader import ImportReader, Prefetcher
 from markethall.inventory.imports.service.row_images import RowImages
 from markethall.inventory.stock.ports import ReservationExpiry
 from markethall.shared.kernel.clock import Clock
@@ -212,7 +212,7 @@ class ImportWorker:
             await prefetcher.cancel()
         return job
 
-    async def _fetch_images(self, job: ImportJob, token: UUID, batch: RowBatch) -> RowBatch:
+    async def _fetch_images(self, job: ImportJob, token: UUID, batch: ReadStep) -> ReadStep:
         """Replace the URLs of images in the rows. Renew the lease meanwhile.
 
         Raises ImportLeaseLost, Unavailable.
@@ -224,7 +224,7 @@ class ImportWorker:
             if not fetching.done():
                 # raises the error that ended the renewal
                 renewal.result()
-            return replace(batch, rows=await fetching)
+            return batch._replace(rows=await fetching)
         finally:
             fetching.cancel()
             renewal.cancel()
@@ -243,7 +243,7 @@ class ImportWorker:
                 raise ImportLeaseLost
 
     async def _apply_with_retries(
-        self, job: ImportJob, token: UUID, batch: RowBatch, batch_size: int
+        self, job: ImportJob, token: UUID, batch: ReadStep, batch_size: int
     ) -> tuple[ImportJob, int]:
         """Apply the batch. Return the new state of the job, and the size of the next batch.
 
@@ -279,7 +279,7 @@ class ImportWorker:
             raise ImportLeaseLost
         return replace(stored, format=job.format)
 
-    async def _apply_batch(self, job: ImportJob, token: UUID, batch: RowBatch) -> ImportJob:
+    async def _apply_batch(self, job: ImportJob, token: UUID, batch: ReadStep) -> ImportJob:
         """Apply a batch. If overdue reservations block it, expire them and apply it once more.
 
         Raises SkuConflict, PositionConflict, Unavailable.
@@ -291,7 +291,7 @@ class ImportWorker:
         return await self._apply_in_transaction(job, token, batch, is_last_attempt=True)
 
     async def _apply_in_transaction(
-        self, job: ImportJob, token: UUID, batch: RowBatch, *, is_last_attempt: bool = False
+        self, job: ImportJob, token: UUID, batch: ReadStep, *, is_last_attempt: bool = False
     ) -> ImportJob:
         """Apply a batch in one transaction.
 
@@ -321,7 +321,7 @@ class ImportWorker:
         return job
 
     async def _persist_batch(
-        self, store: Store, job: ImportJob, token: UUID, batch: RowBatch, changes: BatchChanges
+        self, store: Store, job: ImportJob, token: UUID, batch: ReadStep, changes: BatchChanges
     ) -> ImportJob:
         """Write the changes, the errors and the progress. Return the new state of the job.
 
@@ -366,7 +366,7 @@ async def _store_notes(
         job.add_stored_notes(kind, len(fitting))
 
 
-def _advance(job: ImportJob, batch: RowBatch, changes: BatchChanges) -> ImportJob:
+def _advance(job: ImportJob, batch: ReadStep, changes: BatchChanges) -> ImportJob:
     job = replace(job, lease_until=changes.now + LEASE_DURATION)
     job.advance(
         batch.next_position,

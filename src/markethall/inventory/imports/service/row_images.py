@@ -55,7 +55,7 @@ class RowImages:
         # images are stored one after another, because the decoder takes one image at a time
         self._storing = asyncio.Lock()
 
-    async def fetch(self, rows: Sequence[RowResult]) -> list[RowResult]:
+    async def fetch(self, rows: Sequence[RowResult]) -> tuple[RowResult, ...]:
         """Return the rows with paths instead of URLs. Raises Unavailable."""
         urls = list(dict.fromkeys(url for row in rows for url in _image_urls(row)))
         try:
@@ -64,7 +64,7 @@ class RowImages:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         results = dict(zip(urls, (task.result() for task in found), strict=True))
-        return [_with_images(row, results) for row in rows]
+        return tuple(_with_images(row, results) for row in rows)
 
     async def _fetch_and_store(self, url: str) -> "str | _NotFetched":
         """Return the path of the largest size of the image, or the reason why it is not stored."""
