@@ -3,6 +3,7 @@
 The query is a part of two statements: one reads a family, the other a page of the family list.
 """
 
+from dataclasses import fields
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, dis
 
 from markethall.inventory.catalogue.contract.families import MAX_FAMILY_PRODUCTS
 from markethall.inventory.catalogue.contract.products import MAX_OPTION_VALUES
+from markethall.inventory.catalogue.domain.families import FirstMember
 from markethall.inventory.catalogue.sql.expressions import (
     LIMIT,
     ZERO,
@@ -104,12 +106,6 @@ SAVE_FAMILY: Final = Statement(
 ADD_SLUG: Final = Statement(insert_row(family_slugs))
 
 
-_FIRST_COLUMNS: Final = (
-    "product_id", "sku", "name", "description", "category", "translations", "version",
-    "created_at", "updated_at",
-)  # fmt: skip
-
-
 class _Parts(NamedTuple):
     """Queries over the members. Each has one row per `number` of the page."""
 
@@ -131,10 +127,8 @@ def summarize_families(page: "sa.CTE", *more: Any) -> "sa.Select[Any]":
     parts = _parts(_members(page))
     own = [column.label(f"own_{column.name}") for column in FAMILY_COLUMNS]
     first = [
-        sa.cast(column, sa.Text).label(f"first_{column.name}")
-        if isinstance(column.type, JSONB)
-        else column.label(f"first_{column.name}")
-        for column in (products.c[name] for name in _FIRST_COLUMNS)
+        column.label(f"first_{column.name}")
+        for column in read_columns(products.c[field.name] for field in fields(FirstMember))
     ]
     joined: Any = page.outerjoin(families, families.c.label == page.c.label)
     for part in parts:

@@ -302,17 +302,17 @@ class ShortLine:
 
 
 def out_of_stock_error(short_lines: Sequence[ShortLine]) -> OutOfStock:
-    return OutOfStock(lines=[_short_line_details(line) for line in short_lines])
-
-
-def _short_line_details(line: ShortLine) -> dict[str, Any]:
-    return {
-        "product_id": str(line.product_id),
-        "requested": line.quantity,
-        # If stock was released after the failed attempt, enough units may be available again. But
-        # the error must report fewer units than requested.
-        "available": min(line.available, line.quantity - 1),
-    }
+    lines = [
+        {
+            "product_id": str(line.product_id),
+            "requested": line.quantity,
+            # If stock was released after the failed attempt, enough units may be available again.
+            # But the error must report fewer units than requested.
+            "available": min(line.available, line.quantity - 1),
+        }
+        for line in short_lines
+    ]
+    return OutOfStock(lines=lines)
 
 
 def _merge_product_lines(lines: list[ReservationLine]) -> ReservationLineView:
