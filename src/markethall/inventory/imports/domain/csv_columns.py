@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
+from markethall.inventory.catalogue.contract.families import FamilyStatus
+from markethall.inventory.catalogue.domain.families import Family
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.domain.file_records import RowError, UnreadableFile
 from markethall.shared.kernel.csv_format import escape_formula, unescape_formula
@@ -189,6 +191,55 @@ def format_field(product: Product, name: str) -> str:
     text = COLUMNS[name].write(product)
     if name == "price":
         text = f"{text} {product.price.currency}"
+    return repr(text[:80])
+
+
+def _seo_column(name: str) -> CsvColumn[Family]:
+    return CsvColumn(
+        f"seo_{name}",
+        lambda text, _: unescape_formula(text) or None,
+        lambda family: escape_formula(getattr(family.seo, name) or ""),
+    )
+
+
+# the export writes the columns in this order
+FAMILY_COLUMNS: Final[Mapping[str, CsvColumn[Family]]] = {
+    column.name: column
+    for column in (
+        text_column("label", ""),
+        text_column("slug", ABSENT),
+        text_column("name", None),
+        text_column("description", ""),
+        text_column("category", None),
+        list_column("images"),
+        _seo_column("title"),
+        _seo_column("description"),
+        json_column("metadata", dict),
+        json_column("translations", dict),
+        CsvColumn(
+            "status",
+            lambda text, _: text or ABSENT,
+            lambda family: FamilyStatus(family.status).value,
+        ),
+    )
+}
+FAMILY_HEADER: Final = tuple(FAMILY_COLUMNS)
+FAMILY_READERS: Final = {column.name: column.read for column in FAMILY_COLUMNS.values()}
+SEO_COLUMNS: Final = {"seo_title": "title", "seo_description": "description"}
+
+
+def family_to_cells(family: Family) -> list[str]:
+    return [column.write(family) for column in FAMILY_COLUMNS.values()]
+
+
+def describe_family_change(before: Family, after: Family, name: str) -> str:
+    """Format the change of a field for a message, each value with at most 80 characters."""
+    return " -> ".join(_format_family_field(family, name) for family in (before, after))
+
+
+def _format_family_field(family: Family, name: str) -> str:
+    columns = SEO_COLUMNS if name == "seo" else (name,)
+    text = ", ".join(FAMILY_COLUMNS[column].write(family) for column in columns)
     return repr(text[:80])
 
 

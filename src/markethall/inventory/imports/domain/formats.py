@@ -1,15 +1,17 @@
-"""Readers of the native formats: NDJSON, and CSV with the columns of the export."""
+"""Readers of the native formats: NDJSON, and CSV with the columns of the exports."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from markethall.inventory.imports.contract import ImportFormat
-from markethall.inventory.imports.domain.csv_columns import CSV_READERS, check_columns, read_cells
-from markethall.inventory.imports.domain.family_rows import (
-    FamilyCsvReader,
-    is_families_csv,
-    validate_family,
+from markethall.inventory.imports.domain.csv_columns import (
+    CSV_READERS,
+    FAMILY_COLUMNS,
+    FAMILY_READERS,
+    SEO_COLUMNS,
+    check_columns,
+    read_cells,
 )
 from markethall.inventory.imports.domain.file_records import (
     BOM,
@@ -29,6 +31,7 @@ from markethall.inventory.imports.domain.row_validation import (
     RowResult,
     StepReader,
     read_each,
+    validate_family,
     validate_row,
 )
 from markethall.inventory.imports.domain.shopify_reader import ShopifyReader
@@ -80,6 +83,45 @@ class CsvReader:
 
     def _locate(self, line: int, column: str) -> tuple[int, str]:
         return line, self._names.get(column, column)
+
+
+class FamilyCsvReader:
+    """Reader of the CSV of families. The columns may be in any order; only `label` is required."""
+
+    format = ImportFormat.FAMILIES
+    file_index = None
+
+    def __init__(self, header: Sequence[str], delimiter: str) -> None:
+        """Raises UnreadableFile."""
+        self._header = [name.strip().lower() for name in header]
+        # maps each name in lower case to its spelling in the file, for error messages
+        self._names = dict(zip(self._header, header, strict=True))
+        self._delimiter = delimiter
+        check_columns(self._header, FAMILY_COLUMNS)
+        if self._names.keys() & SEO_COLUMNS.keys() not in (set(), set(SEO_COLUMNS)):
+            message = (
+                "The file needs both seo_title and seo_description, because they are replaced "
+                "together."
+            )
+            raise UnreadableFile("header", message)
+
+    def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
+        return read_each(
+            read_csv_rows(chunk, self._delimiter, len(self._header)), self._validate_record
+        )
+
+    def _validate_record(self, record: FileRecord) -> RowResult:
+        line, cells = record.line, dict(zip(self._header, record.cells, strict=True))
+        values, errors = read_cells(
+            cells, "", FAMILY_READERS, lambda name: (line, self._names[name])
+        )
+        if "seo_title" in values:
+            values["seo"] = {part: values.pop(name) for name, part in SEO_COLUMNS.items()}
+        return errors or validate_family(line, values, lambda path: (line, self._column_of(path)))
+
+    def _column_of(self, path: tuple[Any, ...]) -> str:
+        name = "_".join(str(part) for part in path[:2]) if path[:1] == ("seo",) else str(path[0])
+        return self._names.get(name, name[:100])
 
 
 class NdjsonReader:
@@ -167,11 +209,16 @@ def open_reader(
     names = trim_names(header.cells)
     if is_shopify(names):
         return ShopifyReader(names, currency, delimiter), header.next_position
-    if is_families_csv(names):
+    if _is_families_csv(names):
         return FamilyCsvReader(names, delimiter), header.next_position
     if is_woocommerce(names):
         return WooCommerceReader(names, currency, delimiter), header.next_position
     return CsvReader(names, currency, delimiter), header.next_position
+
+
+def _is_families_csv(header: Sequence[str]) -> bool:
+    names = {name.strip().lower() for name in header}
+    return "label" in names and "sku" not in names
 
 
 def trim_names(cells: Sequence[str]) -> list[str]:

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from markethall.inventory.catalogue.contract.families import SeoView
 from markethall.inventory.catalogue.contract.products import AdditionalPriceView
-from markethall.inventory.catalogue.domain.products import Product, sort_like_jsonb
+from markethall.inventory.catalogue.domain.products import Product, sort_like_jsonb, to_stored_value
 from markethall.inventory.catalogue.domain.text_keys import (
     label_key,
     respell_names,
@@ -16,7 +17,7 @@ from markethall.inventory.catalogue.domain.text_keys import (
     respell_tags,
     sku_key,
 )
-from markethall.inventory.imports.contract import ImportedProduct
+from markethall.inventory.imports.contract import ImportedFamily, ImportedProduct
 from markethall.inventory.imports.domain.file_records import (
     FileChunk,
     FilePosition,
@@ -33,6 +34,9 @@ _UNASSIGNED_TIME: Final = datetime.min.replace(tzinfo=UTC)
 _PLACEHOLDERS: Final[Mapping[str, Any]] = MappingProxyType(
     {"name": "-", "price": MappingProxyType({"amount": 0, "currency": "EUR"})}
 )
+
+# The stored values of fields of a family that an import sets to null. Others store None.
+_EMPTY_FAMILY_VALUES: Final[Mapping[str, Any]] = {"description": "", "images": ()}
 
 # maps the path of a value in the model to the line and the field name in the file
 FieldLocator = Callable[[tuple[Any, ...]], tuple[int, str]]
@@ -237,6 +241,37 @@ def validate_row(
         warnings=warnings,
         woo=woo,
     )
+
+
+def validate_family(
+    line: int,
+    values: Mapping[str, Any],
+    locate: FieldLocator,
+    *,
+    warnings: tuple[RowWarning, ...] = (),
+    woo: WooReferences | None = None,
+) -> FamilyRow | tuple[RowError, ...]:
+    """Validate the values of a family. Return its row, or the errors."""
+    try:
+        command = ImportedFamily.model_validate(values)
+    except ValidationError as error:
+        return row_errors(error, locate)
+    fields = {
+        name: _stored_family_value(name, getattr(command, name))
+        for name in command.model_fields_set
+        if name != "label"
+    }
+    return FamilyRow(line, command.label, fields, locate, warnings, woo)
+
+
+def _stored_family_value(name: str, value: Any) -> Any:
+    if name == "seo":
+        title, description = (value.title, value.description) if value else (None, None)
+        return SeoView(title=title, description=description)
+    if name in {"metadata", "translations"}:
+        entries = {key: part for key, part in (value or {}).items() if part is not None}
+        return sort_like_jsonb(entries) if name == "metadata" else to_stored_value(entries)
+    return _EMPTY_FAMILY_VALUES.get(name) if value is None else to_stored_value(value)
 
 
 def row_errors(error: ValidationError, locate: FieldLocator) -> tuple[RowError, ...]:

@@ -8,13 +8,13 @@ from typing import Any, Final
 from markethall.inventory.catalogue.contract.fields import InventoryPolicy, ProductStatus
 from markethall.inventory.catalogue.contract.products import MAX_BARCODE_LENGTH, MAX_IMAGES
 from markethall.inventory.imports.domain.csv_columns import InvalidCell, parse_amount
-from markethall.inventory.imports.domain.family_rows import validate_family
 from markethall.inventory.imports.domain.file_records import RowError, RowWarning, sanitize
 from markethall.inventory.imports.domain.foreign_values import complete_url, distinct, stable_sku
 from markethall.inventory.imports.domain.row_validation import (
     FamilyRow,
     RowResult,
     Variant,
+    validate_family,
     validate_row,
 )
 from markethall.inventory.imports.domain.shopify_rows import (

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from markethall.inventory.catalogue.domain.text_keys import label_key
 from markethall.inventory.imports.contract import ImportFormat
-from markethall.inventory.imports.domain.family_rows import validate_family
 from markethall.inventory.imports.domain.file_records import (
     FileChunk,
     FileRecord,
@@ -28,6 +27,7 @@ from markethall.inventory.imports.domain.row_validation import (
     ValidatedRow,
     WooReferences,
     read_each,
+    validate_family,
     validate_row,
 )
 from markethall.inventory.imports.domain.woocommerce_products import (

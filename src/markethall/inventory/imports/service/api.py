@@ -20,8 +20,12 @@ from markethall.inventory.imports.contract import (
     RowNoteView,
     Upload,
 )
-from markethall.inventory.imports.domain.csv_columns import CSV_HEADER, product_to_cells
-from markethall.inventory.imports.domain.family_rows import FAMILY_HEADER, family_to_cells
+from markethall.inventory.imports.domain.csv_columns import (
+    CSV_HEADER,
+    FAMILY_HEADER,
+    family_to_cells,
+    product_to_cells,
+)
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_reader import PART_BYTES

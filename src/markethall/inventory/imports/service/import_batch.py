@@ -8,8 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.imports.domain.csv_columns import format_field
-from markethall.inventory.imports.domain.family_rows import describe_change
+from markethall.inventory.imports.domain.csv_columns import describe_family_change, format_field
 from markethall.inventory.imports.domain.file_records import (
     FilePosition,
     RowChange,
@@ -134,7 +133,10 @@ class BatchChanges:
             after = self.families.changed[row.label]
             self.noted_changes += [
                 RowChange(
-                    row.line, f"family.{name}", "changed", describe_change(before, after, name)
+                    row.line,
+                    f"family.{name}",
+                    "changed",
+                    describe_family_change(before, after, name),
                 )
                 for name in sorted(changed)
             ]
