@@ -25,8 +25,8 @@ from markethall.inventory.catalogue.sql.expressions import (
 from markethall.inventory.catalogue.sql.family_statements import summarize_families
 from markethall.inventory.catalogue.sql.statements import PAGE_COLUMNS, product_json_text
 from markethall.inventory.catalogue.sql.tables import products
-from markethall.inventory.search.sql.family_lists import is_first_of_family
 from markethall.inventory.search.sql.statements import (
+    is_first_of_family,
     score_expression,
     select_by_sku,
     select_matching,

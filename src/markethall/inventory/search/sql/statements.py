@@ -1,6 +1,11 @@
-"""SQL statements of search: filters, scores and spelling suggestions."""
+"""SQL of search: filters, scores, spelling suggestions, and the first product of each family.
 
-from collections.abc import Callable, Iterable, Mapping
+The family list is the product list, with only the first matching product of each family. So
+families have the filters and sorts of products. A family has the position of its first matching
+product. With the sort by ascending price, this is its cheapest matching product.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -19,6 +24,7 @@ from markethall.inventory.catalogue.sql.expressions import (
 from markethall.inventory.catalogue.sql.statements import product_json_text
 from markethall.inventory.catalogue.sql.tables import (
     ACTIVE,
+    ARCHIVED,
     families,
     family_slugs,
     products,
@@ -167,3 +173,50 @@ def _products_json() -> Statement:
 
 
 GET_PRODUCTS_JSON: Final = _products_json()
+
+
+def is_first_of_family(
+    rows: Any,
+    keys: "Sequence[sa.ColumnElement[Any]]",
+    sort_column: "sa.Column[Any]",
+    filters: Iterable[str],
+    *,
+    terms: int,
+    is_descending: bool,
+) -> "sa.ColumnElement[bool]":
+    """Tell whether no matching product of the same family comes before the row in the list.
+
+    `rows` has the column `family`, and `keys` are its sort keys: the score if `terms` is greater
+    than 0, the value of `sort_column`, and the product id. A row of an archived family is never the
+    first.
+
+    The conditions are scalar subqueries, because Postgres may execute NOT EXISTS as a hash join,
+    which would read all products for one page.
+    """
+    member = products.alias("member")
+    member_keys: list[sa.ColumnElement[Any]] = [
+        member.c[sort_column.name],
+        member.c.product_id,
+    ]
+    if terms:
+        member_keys.insert(0, score_expression(terms, member))
+    before = (
+        sa.tuple_(*member_keys) > sa.tuple_(*keys)
+        if is_descending
+        else sa.tuple_(*member_keys) < sa.tuple_(*keys)
+    )
+    earlier = (
+        select_matching(member, filters, sa.false())
+        .where(member.c.family == rows.c.family, member.c.status == ACTIVE, before)
+        .limit(integer_literal(1))
+        .correlate(rows)
+        .scalar_subquery()
+    )
+    archived = (
+        sa.select(sa.false())
+        .where(families.c.label == rows.c.family, families.c.status == ARCHIVED)
+        .limit(integer_literal(1))
+        .correlate(rows)
+        .scalar_subquery()
+    )
+    return sa.and_(sa.func.coalesce(earlier, sa.true()), sa.func.coalesce(archived, sa.true()))
