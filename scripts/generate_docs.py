@@ -15,8 +15,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from markethall.contexts import context_names, topology
-from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
-from markethall.inventory.imports.domain.family_rows import FAMILY_HEADER
+from markethall.inventory.imports.domain.csv_columns import CSV_HEADER, FAMILY_HEADER
 from markethall.orders.domain import FULFILMENT_TRANSITIONS
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.orders.returns.domain import RETURN_TRANSITIONS

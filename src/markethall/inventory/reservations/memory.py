@@ -172,9 +172,6 @@ class MemoryReservationStore(MemoryStockStore):
     async def record_partial_release(self, release_id: UUID, reservation_id: UUID) -> bool:
         return self._tables.partial_releases.add(release_id, reservation_id)
 
-    async def is_fulfilment_recorded(self, reference: UUID) -> bool:
-        return reference in self._tables.movement_ids_by_reference
-
     async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
         products = find_rows(self._tables.products, product_ids)
         return {product.product_id for product in products if not product.track_inventory}

@@ -206,9 +206,6 @@ class Store(ReadStore, StockStore, Protocol):
     async def record_partial_release(self, release_id: UUID, reservation_id: UUID) -> bool:
         """Record the release id. Return False when it is recorded already."""
 
-    async def is_fulfilment_recorded(self, reference: UUID) -> bool:
-        """Tell whether the stock movements of this fulfilment exist."""
-
     async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
         """Return the ids of the products among these whose inventory is not tracked."""
 

@@ -157,7 +157,7 @@ class InventoryService:
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
         async with self._database.transaction() as store:
             reservation = await _get_reservation_for_update(store, command.reservation_id)
-            if not await store.is_fulfilment_recorded(command.fulfilment_id):
+            if not await store.list_movements_by_reference(command.fulfilment_id):
                 quantities = reservation.consume(quantity_by_product(command.lines))
                 await store.save_reservation_lines(reservation)
                 await store.release_stock(quantities, is_consumed=True)

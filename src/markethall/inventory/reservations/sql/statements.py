@@ -28,7 +28,7 @@ from markethall.inventory.reservations.sql.tables import (
     reservation_lines,
     reservations,
 )
-from markethall.inventory.stock.sql.tables import movements, stock, warehouses
+from markethall.inventory.stock.sql.tables import stock, warehouses
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _reservation_values: Final = [
@@ -316,9 +316,6 @@ GET_UNTRACKED_PRODUCTS: Final = Statement(
     sa.select(products.c.product_id).where(
         products.c.product_id == sa.any_(PRODUCT_IDS), ~products.c.track_inventory
     )
-)
-IS_FULFILMENT_RECORDED: Final = Statement(
-    sa.select(sa.exists().where(movements.c.reference == bindparam("reference")))
 )
 
 AVAILABILITY: Final = Statement(

@@ -36,9 +36,6 @@ _PLAIN_LINE_FIELDS: Final = tuple(
 
 
 class SqlReservationStore(SqlUnitOfWork):
-    async def is_fulfilment_recorded(self, reference: UUID) -> bool:
-        return await self._fetch_bool(statements.IS_FULFILMENT_RECORDED, reference=reference)
-
     async def get_untracked_products(self, product_ids: Collection[UUID]) -> Collection[UUID]:
         rows = await self._connection.fetch_all(
             statements.GET_UNTRACKED_PRODUCTS, product_ids=list(product_ids)
