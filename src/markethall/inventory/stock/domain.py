@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final, Self
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.products import set_fields
+from markethall.inventory.catalogue.domain.products import invalid_field, set_fields
 from markethall.inventory.catalogue.domain.text_keys import sku_key
 from markethall.inventory.stock.contract import (
     Adjustment,
@@ -141,12 +141,9 @@ def check_adjustment(command: Adjustment) -> None:
     """Raises ValidationFailed."""
     if (command.delta is None) == (command.counted is None):
         message = "exactly one of delta and counted must be given"
-        raise ValidationFailed(
-            errors=[{"field": "", "code": "delta_or_counted", "message": message}]
-        )
+        raise invalid_field("", "delta_or_counted", message)
     if command.delta == 0:
-        message = "must not be zero"
-        raise ValidationFailed(errors=[{"field": "/delta", "code": "zero", "message": message}])
+        raise invalid_field("/delta", "zero", "must not be zero")
 
 
 def sum_by_stock_row(quantities: Iterable[StockQuantity]) -> tuple[StockQuantity, ...]:
@@ -198,9 +195,7 @@ def check_transfer(command: NewTransfer) -> None:
     """Raises ValidationFailed."""
     if command.from_warehouse_id == command.to_warehouse_id:
         message = "must be another warehouse than the goods come from"
-        raise ValidationFailed(
-            errors=[{"field": "/to_warehouse_id", "code": "same_warehouse", "message": message}]
-        )
+        raise invalid_field("/to_warehouse_id", "same_warehouse", message)
 
 
 def plan_transfer(
@@ -260,9 +255,7 @@ def counts_by_product(
         product_id = line.product_id or product_ids_by_sku[sku_key(line.sku or "")]
         if product_id in counts:
             message = "another line has counted this product"
-            raise ValidationFailed(
-                errors=[{"field": f"/lines/{number}", "code": "twice", "message": message}]
-            )
+            raise invalid_field(f"/lines/{number}", "twice", message)
         counts[product_id] = line.counted
     return dict(sorted(counts.items()))
 

@@ -28,9 +28,8 @@ from markethall.inventory.catalogue.contract.fields import (
     join_path,
     split_path,
 )
-from markethall.inventory.catalogue.domain.products import merge_entries, set_fields
+from markethall.inventory.catalogue.domain.products import invalid_field, merge_entries, set_fields
 from markethall.inventory.catalogue.domain.text_keys import label_key, shorten_key
-from markethall.shared.kernel.errors import ValidationFailed
 
 
 def category_key(category: str) -> str:
@@ -302,9 +301,7 @@ def check_parent(command: NewCategory) -> None:
     *above, _ = split_path(command.category)
     if above and category_key(join_path(above)) != parent_key:
         message = "must be a name, or a path below the parent"
-        raise ValidationFailed(
-            errors=[{"field": "/category", "code": "not_below_parent", "message": message}]
-        )
+        raise invalid_field("/category", "not_below_parent", message)
 
 
 def _merge_translations(

@@ -164,6 +164,11 @@ class Product:
         return True
 
 
+def invalid_field(field: str, code: str, message: str) -> ValidationFailed:
+    """Build the error of one field. `field` is a JSON pointer."""
+    return ValidationFailed(errors=[{"field": field, "code": code, "message": message}])
+
+
 def set_fields(entity: object, values: Mapping[str, Any]) -> Sequence[str]:
     """Set fields to these values. Return the names of those that change."""
     changed = [name for name, value in values.items() if getattr(entity, name) != value]
@@ -242,8 +247,7 @@ def merge_entries(
     combined = {**current, **patched}
     merged = sort_like_jsonb({name: value for name, value in combined.items() if value is not None})
     if len(merged) > limit:
-        message = f"should have at most {limit} after the change"
-        raise ValidationFailed(
-            errors=[{"field": f"/{field}", "code": "too_long", "message": message}]
+        raise invalid_field(
+            f"/{field}", "too_long", f"should have at most {limit} after the change"
         )
     return merged
